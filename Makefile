@@ -1,0 +1,69 @@
+# The two commands to know: `make run` and `make test`. They need Python 3.11 or later, nothing else;
+# everything is installed into .venv, and only again when pyproject.toml has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NODE_TESTS := tests/clients/js
+PYTEST_OPTIONS ?= -n auto --dist loadscope
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_ROOT_USER_ACTION = ignore
+
+.PHONY: run test lint types contracts unit format bench config-docs clean
+
+run: $(VENV)/.installed
+	$(BIN)/homeserver run
+
+test: lint types unit
+
+lint: $(VENV)/.installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-for-tests
+	$(BIN)/mypy
+
+contracts: $(VENV)/.installed-for-tests
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.installed-for-tests node-packages
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+format: $(VENV)/.installed-for-tests
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-for-tests
+	$(BIN)/python -m benchmarks
+
+config-docs: $(VENV)/.installed
+	$(BIN)/python tools/config_docs.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info $(NODE_TESTS)/node_modules
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# Tests with a JavaScript client run where Node is installed, and are skipped elsewhere.
+.PHONY: node-packages
+node-packages:
+	@if ! command -v npm >/dev/null; then \
+		echo "Node is not installed: the tests with JavaScript clients are skipped"; \
+	elif [ -f $(NODE_TESTS)/package-lock.json ] \
+		&& [ ! $(NODE_TESTS)/node_modules/.package-lock.json -nt $(NODE_TESTS)/package-lock.json ]; then \
+		(cd $(NODE_TESTS) && npm ci --no-audit --no-fund) \
+			|| echo "npm ci failed: the tests with JavaScript clients are skipped"; \
+	fi
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or later is needed; try make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-for-tests: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $(VENV)/.installed $@

@@ -1,0 +1,78 @@
+"""Measure the whole server: `python -m benchmarks [PART…]`.
+
+A server process with its embedded database runs on one core, fsync on, the load generator on
+another one; beside it, in the same run, the trivial page that a message's cost is compared with.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from benchmarks import delivery, footprint, initial_sync, sending
+from benchmarks.figures import Figure, table
+from benchmarks.loop import Loop
+from benchmarks.population import Population
+from tests.support.process import running_server
+
+PARTS = ("sending", "delivery", "initial_sync", "footprint")
+MEMBERS = 100
+OVERRIDES = {"log": {"level": "WARN"}}
+
+
+def main() -> int:
+    """Run the parts that were asked for and print one table; the exit status is 0."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none")
+    parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
+    arguments = parser.parse_args()
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    figures = run(arguments.parts or list(PARTS), arguments.seconds)
+    print(f"\n{table(figures)}")
+    return 0
+
+
+def run(parts: list[str], seconds: float) -> list[Figure]:
+    """The figures of the parts, in the order of `PARTS`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    loop = Loop()
+    figures: list[Figure] = []
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        population = Population(server, loop)
+        members = population.accounts(MEMBERS)
+        measures: dict[str, Callable[[], list[Figure]]] = {
+            "sending": lambda: sending.figures(
+                sending.measure(population, members, seconds),
+                sending.trivial_page(loop, server_cores, seconds),
+            ),
+            "delivery": lambda: delivery.measure(population, members, seconds),
+            "initial_sync": lambda: initial_sync.measure(population, members),
+            "footprint": lambda: footprint.measure(population),
+        }
+        for part in PARTS:
+            if part in parts:
+                rows = measures[part]()
+                # Told at once: a later part may fail, and the run is long.
+                tell(table(rows))
+                figures += rows
+    return figures
+
+
+def cores() -> tuple[set[int], set[int]]:
+    """One core for the server and its database, another one for the load."""
+    available = sorted(os.sched_getaffinity(0))
+    if len(available) < 2:
+        tell("only one core: server and load share it, so all rates are lower than they could be")
+    return {available[0]}, {available[-1]}
+
+
+def tell(text: str) -> None:
+    """Say how far the run is, beside the table."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""From sender to readers: how many deliveries a second, and how soon the last reader has it.
+
+A delivery is one message in one reader's hands. In the closed loop the next message is sent when
+the last reader has the one before, so nothing is gained by putting several messages into one
+answer; a second figure, with ten senders at full speed, shows what is gained where that may
+happen.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+from benchmarks.figures import Figure
+from benchmarks.loop import HttpConnection, LoadFailed, Script
+from benchmarks.population import MARK, Account, Population, poll, take_next_batch
+from benchmarks.websocket import WebSocket
+
+POLL_MS = 60_000
+CALM_SECONDS = 1.0
+GIVE_UP_SECONDS = 30.0
+TEN = 10
+
+
+class Tally:
+    """Counts deliveries against what was sent."""
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.expected = 0
+
+    def count(self, payload: bytes) -> None:
+        """Count the messages in what a reader got."""
+        self.delivered += payload.count(MARK)
+
+    def complete(self) -> bool:
+        """Whether each reader has everything."""
+        return self.delivered >= self.expected
+
+
+class Group:
+    """A room, its readers, and one connection for its senders.
+
+    `deliver` sends one message and waits until each reader has it.
+    """
+
+    def __init__(self, population: Population, members: list[Account], room: str) -> None:
+        self.population = population
+        self.members = members
+        self.room = room
+        self.tally = Tally()
+        self._readers: list[HttpConnection | WebSocket] = []
+        self._sender = HttpConnection(population.loop, population.server.port)
+
+    def poll(self, readers: list[Account]) -> None:
+        """Have readers long-poll from now on."""
+        self.population.sync(readers)
+        for reader in readers:
+            connection = HttpConnection(self.population.loop, self.population.server.port)
+            connection.run(self._poll(reader))
+            self._readers.append(connection)
+        self._settle()
+
+    def open_sockets(self, readers: list[Account]) -> None:
+        """Have readers hold a WebSocket from now on."""
+        port, loop = self.population.server.port, self.population.loop
+        for reader in readers:
+            self._readers.append(WebSocket(loop, port, reader.token, self.tally.count))
+        self._settle()
+
+    def deliver(self) -> float:
+        """Seconds from sending a message until the last reader has it."""
+        self.tally.expected += len(self._readers)
+        start = time.perf_counter()
+        self._sender.run(self._send_once(self.members[0]))
+        if not self.population.loop.run(self.tally.complete, GIVE_UP_SECONDS):
+            missing = self.tally.expected - self.tally.delivered
+            raise LoadFailed(f"{missing} readers did not get a message")
+        elapsed = time.perf_counter() - start
+        self.population.loop.run(lambda: not self._sender.busy, GIVE_UP_SECONDS)
+        return elapsed
+
+    def closed_loop(self, seconds: float) -> float:
+        """Deliveries a second when the next message waits for the last reader."""
+        before, start = self.tally.delivered, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            self.deliver()
+        return (self.tally.delivered - before) / (time.perf_counter() - start)
+
+    def full_speed(self, seconds: float) -> float:
+        """Deliveries a second when ten members send as fast as they are acknowledged."""
+        port, loop = self.population.server.port, self.population.loop
+        senders = [HttpConnection(loop, port) for _ in range(TEN)]
+        before, start = self.tally.delivered, time.perf_counter()
+        deadline = start + seconds
+        for sender, member in zip(senders, self.members, strict=False):
+            sender.run(self._send_until(member, deadline))
+        loop.run_for(seconds)
+        loop.run(lambda: not any(sender.busy for sender in senders), GIVE_UP_SECONDS)
+        if not loop.run(self.tally.complete, GIVE_UP_SECONDS):
+            raise LoadFailed("some readers did not get all messages")
+        elapsed = time.perf_counter() - start
+        for sender in senders:
+            sender.close()
+        return (self.tally.delivered - before) / elapsed
+
+    def median_delay(self, count: int, interval: float) -> float:
+        """Median seconds until the last reader has a message, one sent each `interval` seconds."""
+        delays = []
+        for _ in range(count):
+            delays.append(self.deliver())
+            self.population.loop.run_for(max(0.0, interval - delays[-1]))
+        return statistics.median(delays)
+
+    def close(self) -> None:
+        """Let the readers go."""
+        for connection in [*self._readers, self._sender]:
+            connection.close()
+
+    def _settle(self) -> None:
+        self.population.loop.run_for(CALM_SECONDS)
+        self.tally.delivered = self.tally.expected = 0
+
+    def _poll(self, reader: Account) -> Script:
+        while True:
+            status, body = yield poll(reader, POLL_MS)
+            if status != 200:
+                raise LoadFailed(f"{status} {body[:300]!r}")
+            take_next_batch(reader, body)
+            self.tally.count(body)
+
+    def _send_once(self, sender: Account) -> Script:
+        status, body = yield self.population.message(sender, self.room)
+        if status != 200:
+            raise LoadFailed(f"{status} {body[:300]!r}")
+
+    def _send_until(self, sender: Account, deadline: float) -> Script:
+        while time.perf_counter() < deadline:
+            self.tally.expected += len(self._readers)
+            yield from self._send_once(sender)
+
+
+def measure(population: Population, members: list[Account], seconds: float) -> list[Figure]:
+    """The rows of the table."""
+    room = population.group(members)
+    polls = Group(population, members, room)
+    polls.poll(members)
+    figures = [
+        Figure("deliveries, 100 long polls, one by one", polls.closed_loop(seconds), "/s", 5000),
+        Figure("deliveries, 100 long polls, 10 senders", polls.full_speed(seconds), "/s"),
+        _delay("last of 100 long polls, 5 messages/s", polls, 25, 0.2, 40),
+    ]
+    polls.close()
+    sockets = Group(population, members, room)
+    sockets.open_sockets(members)
+    figures += [
+        Figure("deliveries, 100 WebSockets, one by one", sockets.closed_loop(seconds), "/s", 20000),
+        Figure("deliveries, 100 WebSockets, 10 senders", sockets.full_speed(seconds), "/s"),
+        _delay("last of 100 WebSockets, 5 messages/s", sockets, 25, 0.2, None),
+    ]
+    sockets.close()
+    return figures + _one_to_one(population)
+
+
+def _one_to_one(population: Population) -> list[Figure]:
+    figures = []
+    readers: list[tuple[str, Callable[[Group, list[Account]], None]]] = [
+        ("long poll", Group.poll),
+        ("WebSocket", Group.open_sockets),
+    ]
+    for name, listen in readers:
+        pair = population.accounts(2)
+        chat = Group(population, pair, population.group(pair))
+        listen(chat, pair[1:])
+        figures.append(_delay(f"1:1 send to delivery, {name}", chat, 60, 0.05, 5))
+        chat.close()
+    return figures
+
+
+def _delay(name: str, group: Group, count: int, interval: float, target: float | None) -> Figure:
+    delay = group.median_delay(count, interval)
+    return Figure(name, delay * 1000, "ms", target, at_most=True, note=f"median of {count}")

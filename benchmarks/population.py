@@ -1,0 +1,101 @@
+"""Accounts, rooms and the requests that a benchmark makes for them."""
+
+import itertools
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from benchmarks.loop import Loop, fetch_all, request
+from tests.clients.plain_client import registration
+from tests.support.process import SHARED_SECRET, ServerProcess
+
+CLIENT = "/_matrix/client/v3"
+REGISTER = "/_synapse/admin/v1/register"
+CONNECTIONS = 16
+# Stands in the body of each message, so that deliveries can be counted without decoding.
+MARK = b"benchmark-message"
+NEXT_BATCH = re.compile(rb'"next_batch"\s*:\s*"([^"]+)"')
+
+
+@dataclass
+class Account:
+    """A registered user with one device, and how far it has synced."""
+
+    user_id: str
+    token: str
+    since: str = ""
+
+
+class Population:
+    """Makes accounts and rooms on a running server, many at a time."""
+
+    def __init__(self, server: ServerProcess, loop: Loop) -> None:
+        self.server = server
+        self.loop = loop
+        self._names = itertools.count()
+        self._transactions = itertools.count()
+
+    def fetch(self, requests: list[bytes], connections: int = CONNECTIONS) -> list[Any]:
+        """Decoded answers to many requests."""
+        bodies = fetch_all(self.loop, self.server.port, requests, connections)
+        return [json.loads(body) for body in bodies]
+
+    def accounts(self, count: int) -> list[Account]:
+        """So many new accounts."""
+        nonces = self.fetch([request("GET", REGISTER)] * count)
+        bodies = [
+            registration(SHARED_SECRET, answer["nonce"], f"user{next(self._names)}")
+            for answer in nonces
+        ]
+        answers = self.fetch([_post(REGISTER, None, body) for body in bodies])
+        return [Account(answer["user_id"], answer["access_token"]) for answer in answers]
+
+    def rooms(self, owners: list[Account]) -> list[str]:
+        """A new room of each owner that anybody may join."""
+        body = {"preset": "public_chat"}
+        path = f"{CLIENT}/createRoom"
+        answers = self.fetch([_post(path, owner.token, body) for owner in owners])
+        return [answer["room_id"] for answer in answers]
+
+    def join(self, joins: list[tuple[Account, str]]) -> None:
+        """Have users join rooms."""
+        self.fetch([_post(f"{CLIENT}/join/{quote(room)}", one.token, {}) for one, room in joins])
+
+    def group(self, members: list[Account]) -> str:
+        """A room of all these members."""
+        room = self.rooms(members[:1])[0]
+        self.join([(member, room) for member in members[1:]])
+        return room
+
+    def sync(self, accounts: list[Account]) -> None:
+        """Bring accounts up to date, so that their next poll waits."""
+        answers = self.fetch([poll(account, 0) for account in accounts])
+        for account, answer in zip(accounts, answers, strict=True):
+            account.since = answer["next_batch"]
+
+    def message(self, sender: Account, room: str) -> bytes:
+        """The request that sends one more text message."""
+        number = next(self._transactions)
+        path = f"{CLIENT}/rooms/{quote(room)}/send/m.room.message/{number}"
+        body = b'{"msgtype":"m.text","body":"%s %d of many"}' % (MARK, number)
+        return request("PUT", path, sender.token, body)
+
+
+def poll(account: Account, timeout_ms: int) -> bytes:
+    """The request of a `/sync` from where the account is."""
+    since = f"&since={quote(account.since)}" if account.since else ""
+    return request("GET", f"{CLIENT}/sync?timeout={timeout_ms}{since}", account.token)
+
+
+def take_next_batch(account: Account, body: bytes) -> None:
+    """Move an account to the end of a `/sync` answer."""
+    found = NEXT_BATCH.search(body)
+    if found is None:
+        raise ValueError(f"no next_batch: {body[:200]!r}")
+    account.since = found[1].decode()
+
+
+def _post(path: str, token: str | None, body: Any) -> bytes:
+    return request("POST", path, token, json.dumps(body).encode())

@@ -1,0 +1,46 @@
+"""The end of what has expired: rows that are of no more use are deleted once an hour."""
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from homeserver.accounts.times import now_ms
+from homeserver.storage.authentication_sessions import delete_expired_authentication_sessions
+from homeserver.storage.database import Database
+from homeserver.storage.login_tokens import delete_expired_login_tokens
+from homeserver.storage.openid_tokens import delete_expired_openid_tokens
+
+SWEEP_SECONDS = 3600.0
+SWEEPS = (
+    delete_expired_authentication_sessions,
+    delete_expired_login_tokens,
+    delete_expired_openid_tokens,
+)
+log = Logger()
+
+
+class ExpirySweep:
+    """Deletes expired sessions and tokens. `start` it, and `stop` it before the database closes."""
+
+    def __init__(self, db: Database, clock: IReactorTime) -> None:
+        self._db = db
+        self._clock = clock
+        self._sweeping = LoopingCall(self.sweep)
+        self._sweeping.clock = clock
+
+    def start(self) -> None:
+        """Begin to sweep every hour."""
+        self._sweeping.start(SWEEP_SECONDS, now=False)
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        if self._sweeping.running:
+            self._sweeping.stop()
+
+    async def sweep(self) -> None:
+        """Delete what has expired by now; a failure is for the next time to mend."""
+        for delete_expired in SWEEPS:
+            try:
+                await self._db.run(delete_expired, now_ms(self._clock))
+            except Exception as error:
+                log.warn("could not delete what has expired: {error}", error=error)

@@ -1,0 +1,78 @@
+"""Passwords: hashed with argon2id, away from the reactor's thread.
+
+A hash takes tens of milliseconds and 46 MiB on purpose, so at most two are made at once and few may
+wait: who floods the server with log-ins makes other log-ins slow, and nothing else.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#password-management
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.threads import deferToThreadPool
+
+from homeserver.config.settings import Passwords as PasswordSettings
+from homeserver.protocol.errors import Unavailable, WeakPassword
+
+MAX_PASSWORD_BYTES = 1024
+MAX_AT_ONCE = 2
+MAX_WAITING = 100
+
+NORMAL = PasswordHasher(time_cost=1, memory_cost=47_104, parallelism=1)
+LOWEST = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+T = TypeVar("T")
+
+
+class Passwords:
+    """Makes and checks password hashes."""
+
+    def __init__(self, reactor: Any, settings: PasswordSettings) -> None:
+        self._reactor = reactor
+        self._minimum_length = settings.minimum_length
+        self._hasher = NORMAL if settings.hash_cost == "normal" else LOWEST
+        self._places = DeferredSemaphore(MAX_AT_ONCE)
+        # Unknown users are checked against this, so that they take as long as known ones.
+        self._nobody = self._hasher.hash("")
+
+    def check_strength(self, password: str) -> None:
+        """Raise `WeakPassword` where a new password does not meet the policy."""
+        if len(password) < self._minimum_length:
+            raise WeakPassword(f"The password must have at least {self._minimum_length} characters")
+        if len(password.encode()) > MAX_PASSWORD_BYTES:
+            raise WeakPassword(f"The password must not exceed {MAX_PASSWORD_BYTES} bytes")
+
+    async def hash(self, password: str) -> str:
+        """The hash to store for a password. Raises `Unavailable` where too many wait."""
+        return await self._away(lambda: self._hasher.hash(password))
+
+    async def matches(self, password_hash: str | None, password: str) -> bool:
+        """Whether this is the password behind a hash; nothing matches `None`, in the same time."""
+        if len(password.encode()) > MAX_PASSWORD_BYTES:
+            return False
+        stored = password_hash or self._nobody
+        return await self._away(lambda: self._verify(stored, password)) and (
+            password_hash is not None
+        )
+
+    def is_outdated(self, password_hash: str) -> bool:
+        """Whether a hash was made at another cost than the present one."""
+        return self._hasher.check_needs_rehash(password_hash)
+
+    def _verify(self, password_hash: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(password_hash, password)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    async def _away(self, work: Callable[[], T]) -> T:
+        if self._hasher is LOWEST:
+            return work()  # quicker than the way to a thread
+        if len(self._places.waiting) >= MAX_WAITING:
+            raise Unavailable("Too many people are logging in; try again in a moment")
+        pool = self._reactor.getThreadPool()
+        result: T = await self._places.run(deferToThreadPool, self._reactor, pool, work)
+        return result

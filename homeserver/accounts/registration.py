@@ -1,0 +1,168 @@
+"""Registration: making accounts, whoever asks for them.
+
+A user id is lower case, of the narrow grammar, and given out once for ever. Clients that name no
+user get a number; so do guests.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#legacy-account-registration
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from homeserver.accounts.access_tokens import AccessTokens
+from homeserver.accounts.passwords import Passwords
+from homeserver.accounts.sessions import DeviceRequest, Session, Sessions
+from homeserver.accounts.times import now_ms
+from homeserver.protocol.errors import Exclusive, Forbidden, InvalidUsername, UserInUse
+from homeserver.protocol.identifiers import InvalidIdentifier, check_localpart
+from homeserver.storage.accepted_policies import insert_accepted_policies
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.registration_tokens import use_registration_token
+from homeserver.storage.users import (
+    User,
+    find_user,
+    insert_user,
+    next_generated_localpart,
+    upgrade_guest,
+)
+from homeserver.streams.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """What an account starts as. Without a `localpart` it gets a number for a name.
+
+    `token` is a registration token to count, `policies` are accepted ones, id to version.
+    """
+
+    localpart: str | None = None
+    password: str | None = None
+    is_admin: bool = False
+    user_type: str | None = None
+    appservice: str | None = None
+    token: str | None = None
+    policies: Mapping[str, str] | None = None
+
+
+class Registration:
+    """Makes accounts. Who may have one is decided by the callers.
+
+    `is_reserved(user_id)` says whether a name belongs to an application service alone.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        server_name: str,
+        passwords: Passwords,
+        sessions: Sessions,
+        access_tokens: AccessTokens,
+    ) -> None:
+        self.is_reserved: Callable[[str], bool] | None = None
+        self._db = db
+        self._clock = clock
+        self._server_name = server_name
+        self._passwords = passwords
+        self._sessions = sessions
+        self._access_tokens = access_tokens
+
+    async def check_available(self, localpart: str) -> str:
+        """The user id that a name leads to.
+
+        Raises `InvalidUsername`, `UserInUse`, and `Exclusive` for names of application services.
+        """
+        user_id = self.user_id_for(localpart)
+        if self._is_reserved(user_id):
+            raise Exclusive("This name is reserved for an application service")
+        if await self._db.run(find_user, user_id) is not None:
+            raise UserInUse("This user ID is taken")
+        return user_id
+
+    def user_id_for(self, localpart: str) -> str:
+        """The user id that a name leads to, free or not. Raises `InvalidUsername`."""
+        localpart = localpart.lower()
+        try:
+            check_localpart(localpart, self._server_name)
+        except InvalidIdentifier as error:
+            raise InvalidUsername(str(error)) from None
+        return f"@{localpart}:{self._server_name}"
+
+    async def register(
+        self, new: NewUser, device: DeviceRequest | None
+    ) -> tuple[str, Session | None]:
+        """Make an account, and log it in unless `device` is `None`; gives the user id.
+
+        Raises `InvalidUsername`, `UserInUse`, `InvalidParam`, and `Forbidden` for a registration
+        token that was used up meanwhile.
+        """
+        if device is not None:
+            device.check()
+        password_hash = await self._hash(new.password)
+        user = User(
+            user_id="" if new.localpart is None else self.user_id_for(new.localpart),
+            created_ms=now_ms(self._clock),
+            password_hash=password_hash,
+            is_admin=new.is_admin,
+            user_type=new.user_type,
+            appservice=new.appservice,
+        )
+        return await self._db.transaction(self._register, user, new, device)
+
+    async def register_guest(self, display_name: str | None) -> Session:
+        """Make a guest account, and log it in to a device with this display name."""
+        user = User(user_id="", created_ms=now_ms(self._clock), is_guest=True)
+        device = DeviceRequest(display_name=display_name)
+        device.check()
+        _, session = await self._db.transaction(self._register, user, NewUser(), device)
+        assert session is not None
+        return session
+
+    async def upgrade_guest(
+        self, localpart: str | None, guest_token: str, password: str | None
+    ) -> str:
+        """Make a guest a full user, who keeps rooms and devices; gives the user id.
+
+        Raises `Forbidden` unless the token is that of the guest of this name.
+        """
+        caller = await self._access_tokens.get_caller(guest_token)
+        if localpart is None or caller.user_id != self.user_id_for(localpart):
+            raise Forbidden("The guest's own name has to be given as the username")
+        password_hash = await self._hash(password)
+        if not await self._db.run(upgrade_guest, caller.user_id, password_hash):
+            raise Forbidden("The access token is not that of a guest")
+        self._access_tokens.forget_user(caller.user_id)
+        return caller.user_id
+
+    def _is_reserved(self, user_id: str) -> bool:
+        return self.is_reserved is not None and self.is_reserved(user_id)
+
+    async def _hash(self, password: str | None) -> str | None:
+        if password is None:
+            return None
+        return await self._passwords.hash(password)
+
+    async def _register(
+        self, db: Connection, user: User, new: NewUser, device: DeviceRequest | None
+    ) -> tuple[str, Session | None]:
+        if user.user_id:
+            if not await insert_user(db, user):
+                raise UserInUse("This user ID is taken")
+        else:
+            user = await self._insert_numbered(db, user)
+        now = now_ms(self._clock)
+        if new.token is not None and not await use_registration_token(db, new.token, now):
+            raise Forbidden("The registration token is no longer valid")
+        if new.policies:
+            await insert_accepted_policies(db, user.user_id, new.policies, now)
+        if device is None:
+            return user.user_id, None
+        return user.user_id, await self._sessions.open_within(db, user.user_id, device)
+
+    async def _insert_numbered(self, db: Connection, user: User) -> User:
+        """Some number may have been taken as a name; the next one is tried then."""
+        while True:
+            number = await next_generated_localpart(db)
+            user = replace(user, user_id=f"@{number}:{self._server_name}")
+            if not self._is_reserved(user.user_id) and await insert_user(db, user):
+                return user

@@ -1,0 +1,222 @@
+"""The composition root: makes the objects of one homeserver, starts them, and stops them.
+
+Nothing here decides anything. Two homeservers can run in one process: they share no object but the
+reactor.
+"""
+
+import signal
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from homeserver.config.settings import Settings
+from homeserver.config.signing_key import load_or_create_signing_key
+from homeserver.observability.metrics import Metrics, ReactorLag
+from homeserver.storage.database import Database, DatabaseAway
+from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, SupervisedPostgres
+from homeserver.storage.events import rooms_of_newest_events
+from homeserver.storage.migrate import MigrationError, migrate_in_thread
+from homeserver.storage.server_state import WrongServer, claim_server_name
+from homeserver.streams.log import Log
+from homeserver.streams.positions import PositionReserve
+from homeserver.web.listeners import Listeners
+from homeserver.web.shutdown import Shutdown
+from homeserver.web.tls import CertificateError
+from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.http import Http
+from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.stream import Stream
+from homeserver.wiring.sync import Sync
+
+LIVELY_EVENTS = 1_000  # rooms of the newest events: there somebody may have been typing
+
+START_ERRORS = (
+    EmbeddedPostgresError,
+    MigrationError,
+    WrongServer,
+    CertificateError,
+    DatabaseAway,
+    OSError,
+)
+"""What keeps a server from starting and a person can mend: their texts are for people."""
+
+log = Logger()
+
+
+class Homeserver:
+    """One homeserver, from its settings."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.broken: Deferred[None] = Deferred()
+        self._reactor = reactor
+        self._shutdown = Shutdown()
+        self._postgres: SupervisedPostgres | None = None
+        self._database: Database | None = None
+        self._log: Log | None = None
+        self._positions: PositionReserve | None = None
+        self._accounts: Accounts | None = None
+        self._rooms: Rooms | None = None
+        self._sync: Sync | None = None
+        self._listeners: Listeners | None = None
+        self._lag = ReactorLag(reactor, self.metrics)
+
+    @property
+    def ports(self) -> list[int]:
+        """The TCP ports that are listened at, in the order of the configuration."""
+        assert self._listeners is not None, "the server runs"
+        return [address.port for address in self._listeners.addresses if hasattr(address, "port")]
+
+    async def start(self) -> None:
+        """Start the database, then everything else, and last listen.
+
+        Raises one of `START_ERRORS` for what a person can mend; what was started is stopped again.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Finish requests, end long polls and sockets, write what waits, stop the database."""
+        if self._listeners is not None:
+            await self._listeners.stop(self.settings.limits.shutdown_timeout)
+        if self._sync is not None:
+            self._sync.stop()
+        if self._rooms is not None:
+            await self._rooms.stop()
+        if self._accounts is not None:
+            await self._accounts.stop()
+        if self._positions is not None:
+            self._positions.stop()
+        if self._log is not None:
+            await self._log.settled()
+        self._lag.stop()
+        if self._database is not None:
+            await self._database.close()
+        if self._postgres is not None:
+            await self._postgres.stop()
+
+    def reload_certificates(self) -> None:
+        """Read the certificates of the listeners again."""
+        if self._listeners is not None:
+            self._listeners.reload_certificates()
+
+    async def _start(self) -> None:
+        settings, reactor = self.settings, self._reactor
+        key = load_or_create_signing_key(settings.signing_key_path)
+        db = self._database = await self._open_database()
+        await db.run(claim_server_name, settings.server_name)
+        self._positions = PositionReserve(db, reactor)
+        stream = self._log = Log(reactor, db.write_batch, await self._positions.first())
+        stream.on_batch = self.metrics.batch_committed
+        stream.broken.chainDeferred(self.broken)
+        accounts = self._accounts = Accounts(reactor, settings, db, stream)
+        await accounts.erased_users.load()
+        rooms = self._rooms = Rooms(reactor, settings, key, db, stream, accounts)
+        lively = await db.run(rooms_of_newest_events, LIVELY_EVENTS)
+        sync = self._sync = Sync(reactor, settings, db, stream, accounts, rooms, lively)
+        http = Http(reactor, settings, self._shutdown, self.metrics, accounts)
+        socket = Stream(reactor, settings, stream, http.rate_limits, accounts, rooms, sync)
+        routes = [
+            *accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),
+            *rooms.routes(),
+            *sync.routes(),
+            *socket.routes(),
+        ]
+        self._listeners = http.listeners(routes, {"database": lambda: db.is_up})
+        self._shutdown.notify(sync.end_waits)
+        self._shutdown.notify(socket.end_waits)
+        self._positions.start(stream)
+        accounts.start()
+        await sync.start()
+        socket.start()
+        self._lag.start()
+        self._listeners.start()
+
+    async def _open_database(self) -> Database:
+        settings = self.settings.database
+        dsn = settings.dsn
+        if dsn is None:
+            embedded = EmbeddedPostgres(self.settings.postgres_dir)
+            self._postgres = SupervisedPostgres(self._reactor, embedded)
+            await self._postgres.start()
+            self._postgres.watch()
+            dsn = self._postgres.dsn
+        await migrate_in_thread(self._reactor, dsn)
+        db = Database(
+            self._reactor,
+            dsn,
+            pool_size=settings.pool_size,
+            prepare=settings.prepared_statements,
+            statement_timeout_seconds=settings.statement_timeout,
+        )
+        await db.open()
+        return db
+
+
+def run_server(settings: Settings) -> int:
+    """Run a homeserver until SIGINT or SIGTERM; a second signal ends at once. The exit status."""
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    server = Homeserver(settings, reactor)
+    status = [0]
+
+    def fail(failure: Failure) -> None:
+        status[0] = 1
+        if failure.check(*START_ERRORS):
+            log.critical("the server did not start: {reason}", reason=failure.getErrorMessage())
+        else:
+            log.failure("the server did not start", failure)
+        _stop_reactor(reactor)
+
+    def started(_: object) -> None:
+        log.info("homeserver {name} is ready", name=settings.server_name)
+        _stop_on_signals(reactor, server)
+
+    def broke(_: object) -> None:
+        status[0] = 1
+        _end(reactor, server)
+
+    def begin() -> None:
+        server.broken.addCallback(broke)
+        ensureDeferred(server.start()).addCallbacks(started, fail)
+
+    reactor.callWhenRunning(begin)
+    reactor.run(installSignalHandlers=True)
+    return status[0]
+
+
+def _stop_on_signals(reactor: Any, server: Homeserver) -> None:
+    stopping: list[bool] = []
+
+    def stop(*_: object) -> None:
+        if stopping:
+            reactor.callFromThread(_stop_reactor, reactor)
+            return
+        stopping.append(True)
+        reactor.callFromThread(_end, reactor, server)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _end(reactor: Any, server: Homeserver) -> None:
+    log.info("stopping")
+
+    def stopped(result: object) -> None:
+        if isinstance(result, Failure):
+            log.failure("the server did not stop cleanly", result)
+        _stop_reactor(reactor)
+
+    ensureDeferred(server.stop()).addBoth(stopped)
+
+
+def _stop_reactor(reactor: Any) -> None:
+    if reactor.running:
+        reactor.stop()

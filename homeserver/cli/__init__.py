@@ -1,0 +1,1 @@
+"""The command `homeserver`: run the server, and look after it."""

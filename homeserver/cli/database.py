@@ -1,0 +1,53 @@
+"""The database, for a command: as the running server has it, or started for the while.
+
+The embedded PostgreSQL of a running server is joined; else it is started, and stopped again after.
+Before anything else the schema is made or brought up to date, as at a start of the server, and the
+database must belong to this server.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from twisted.internet.threads import deferToThreadPool
+
+from homeserver.cli.errors import CommandError
+from homeserver.cli.running_postgres import find_running
+from homeserver.config.settings import Settings
+from homeserver.storage.database import Database
+from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, SupervisedPostgres
+from homeserver.storage.migrate import MigrationError, migrate_in_thread
+from homeserver.storage.server_state import WrongServer, claim_server_name
+
+CONNECTIONS = 2
+
+
+@asynccontextmanager
+async def open_database(reactor: Any, settings: Settings) -> AsyncIterator[Database]:
+    """The server's database, ready for use. Raises `CommandError`."""
+    started: SupervisedPostgres | None = None
+    try:
+        dsn = settings.database.dsn or await deferToThreadPool(
+            reactor, reactor.getThreadPool(), find_running, settings.postgres_dir
+        )
+        if dsn is None:
+            started = SupervisedPostgres(reactor, EmbeddedPostgres(settings.postgres_dir))
+            await started.start()
+            dsn = started.dsn
+        await migrate_in_thread(reactor, dsn)
+        prepare = settings.database.prepared_statements
+        db = Database(reactor, dsn, pool_size=CONNECTIONS, prepare=prepare)
+        await db.open()
+        try:
+            await db.run(claim_server_name, settings.server_name)
+            yield db
+        finally:
+            await db.close()
+    except (EmbeddedPostgresError, MigrationError, WrongServer) as error:
+        raise CommandError(str(error)) from None
+    except psycopg.OperationalError as error:
+        raise CommandError(f"cannot use the database: {error}") from None
+    finally:
+        if started is not None:
+            await started.stop()

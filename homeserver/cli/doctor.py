@@ -1,0 +1,51 @@
+"""`homeserver doctor`: looks for what is wrong with an installation, and says how to mend it.
+
+It changes nothing, and works whether the server runs or not.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from homeserver.cli.configuration import find_config
+from homeserver.cli.database_checks import check_database
+from homeserver.cli.file_checks import check_config_file, check_data_dir, check_signing_key
+from homeserver.cli.findings import Finding, Verdict, ok, problem, warning
+from homeserver.cli.network_checks import check_listeners, check_well_known
+from homeserver.config.loading import ConfigError, load_settings
+from homeserver.config.settings import Settings
+
+
+def doctor(config: Path | None) -> int:
+    """Print all findings; the exit status is 1 if one of them is a problem."""
+    worst = 0
+    for finding in examine(find_config(config)):
+        print(finding, flush=True)
+        worst |= finding.verdict is Verdict.PROBLEM
+    return worst
+
+
+def examine(config: Path | None) -> Iterator[Finding]:
+    """Everything there is to say about an installation, one finding after the other."""
+    try:
+        settings = load_settings(config)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            yield problem("configuration", line, "correct the file; see docs/configuration.md")
+        return
+    yield ok("configuration", str(config) if config else "none; every setting has its default")
+    yield from check_config_file(config, settings)
+    yield from _check_server_name(settings)
+    yield check_signing_key(settings)
+    yield check_data_dir(settings)
+    yield from check_database(settings)
+    yield from check_listeners(settings)
+    yield from check_well_known(settings)
+
+
+def _check_server_name(settings: Settings) -> Iterator[Finding]:
+    if settings.server_name == "localhost":
+        yield warning(
+            "server name",
+            "localhost can be used on this machine alone",
+            "to serve others, start over with `homeserver init SERVER_NAME`: it cannot be changed",
+        )

@@ -1,0 +1,59 @@
+"""The files of an installation, examined: configuration, signing key, data folder."""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from homeserver.cli.findings import Finding, ok, problem, warning
+from homeserver.config.loading import ConfigError
+from homeserver.config.settings import Settings
+from homeserver.config.signing_key import load_signing_key
+
+LITTLE_SPACE = 1_000_000_000  # bytes
+
+
+def check_config_file(config: Path | None, settings: Settings) -> Iterator[Finding]:
+    """Warn if others on the machine can read secrets that stand in the configuration."""
+    has_secrets = settings.database.dsn or settings.registration.shared_secret
+    if config is not None and has_secrets and config.stat().st_mode & stat.S_IROTH:
+        yield warning(
+            "configuration",
+            f"every user of this machine can read the secrets in {config}",
+            f"chmod o-r {config}",
+        )
+
+
+def check_signing_key(settings: Settings) -> Finding:
+    """Whether the key is there, is one, and is private."""
+    path = settings.signing_key_path
+    if not path.exists():
+        return warning(
+            "signing key",
+            f"{path} does not exist",
+            "`homeserver run` makes it; but if the server has run before, restore the old one",
+        )
+    try:
+        key = load_signing_key(path)
+    except ConfigError as error:
+        return problem("signing key", str(error), "restore it, or see that the server may read it")
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return warning("signing key", f"others can read {path}", f"chmod 600 {path}")
+    return ok("signing key", f"{key.key_id} in {path}")
+
+
+def check_data_dir(settings: Settings) -> Finding:
+    """Whether the server can write there, and has space."""
+    path = settings.data_dir
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return problem(
+            "data folder", f"{existing} cannot be written to", "correct its owner, or set data_dir"
+        )
+    free = shutil.disk_usage(existing).free
+    if free < LITTLE_SPACE:
+        return warning(
+            "data folder", f"only {free // 1_000_000} MB are free at {existing}", "make space"
+        )
+    return ok("data folder", f"{path}, {free // 1_000_000_000} GB free")

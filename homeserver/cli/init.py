@@ -1,0 +1,43 @@
+"""`homeserver init`: a complete configuration file, and the signing key of a new server."""
+
+import os
+from pathlib import Path
+
+from homeserver.cli.configuration import DEFAULT
+from homeserver.cli.errors import CommandError
+from homeserver.config.loading import load_settings
+from homeserver.config.reference import sample
+from homeserver.config.signing_key import load_or_create_signing_key
+
+
+def init(server_name: str, config: Path | None, *, replace: bool) -> int:
+    """Write the configuration of the server `server_name`, and make its signing key.
+
+    Raises `CommandError` where the file exists, unless it may be replaced. An existing signing key
+    is never replaced.
+    """
+    path = config or DEFAULT
+    try:
+        text = sample(server_name=server_name)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # It will hold passwords, so it is for its owner alone from the beginning.
+        how = os.O_TRUNC if replace else os.O_EXCL
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode=0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise CommandError(f"{path} exists; replace it with --force") from None
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}") from None
+
+    settings = load_settings(path)
+    key = load_or_create_signing_key(settings.signing_key_path)
+    print(f"Configuration: {path}")
+    print(f"Signing key:   {settings.signing_key_path} ({key.key_id}); keep a copy of it")
+    given = f" --config {path}" if config else ""
+    print(f"Next:          homeserver run{given}")
+    print(f"               homeserver user add{given} --admin NAME")
+    return 0

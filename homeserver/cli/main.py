@@ -1,0 +1,137 @@
+"""The command line: `homeserver run | init | user | report | doctor`.
+
+Each command is a function from the parsed options to an exit status: 0 for success, 1 for a problem
+that was told in words, 2 for a command line that makes no sense. What a person can mend is never
+shown as a traceback: it is raised as `ConfigError` or `CommandError` and printed as it is.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from homeserver.cli.errors import CommandError
+from homeserver.config.loading import ConfigError
+from homeserver.version import VERSION
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, that of the process unless one is given; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except (CommandError, ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The grammar of the command line; each command's function is the option `command`."""
+    parser = argparse.ArgumentParser(prog="homeserver", description="A Matrix homeserver.")
+    parser.add_argument("--version", action="version", version=f"homeserver {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_init(commands)
+    _add_doctor(commands)
+    _add_user(commands)
+    _add_report(commands)
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser("run", help="run the server in the foreground")
+    _add_config(parser)
+    parser.set_defaults(command=_run)
+
+
+def _add_init(commands: Any) -> None:
+    parser = commands.add_parser("init", help="write a configuration and a signing key")
+    parser.add_argument("server_name", metavar="SERVER_NAME", help="such as example.org")
+    _add_config(parser)
+    parser.add_argument("--force", action="store_true", help="replace an existing configuration")
+    parser.set_defaults(command=_init)
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = commands.add_parser("doctor", help="look for what is wrong, and say how to mend it")
+    _add_config(parser)
+    parser.set_defaults(command=_doctor)
+
+
+def _add_user(commands: Any) -> None:
+    parser = commands.add_parser("user", help="add, list, change and deactivate accounts")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    add = actions.add_parser("add", help="make an account")
+    add.add_argument("--admin", action="store_true", help="an administrator of the server")
+    actions.add_parser("list", help="list the accounts")
+    set_password = actions.add_parser("set-password", help="set a password, log out all devices")
+    deactivate = actions.add_parser("deactivate", help="close an account for ever")
+    deactivate.add_argument(
+        "--erase", action="store_true", help="hide the user's messages from those who join later"
+    )
+    for name, action in actions.choices.items():
+        if name != "list":
+            action.add_argument("user", metavar="USER", help="localpart or whole user ID")
+        _add_config(action)
+        action.set_defaults(command=_user, action=name)
+    for action in (add, set_password):
+        source = action.add_mutually_exclusive_group()
+        source.add_argument(
+            "--password", help="the password; other users of this machine can see it here"
+        )
+        source.add_argument(
+            "--password-stdin", action="store_true", help="read it from the first line of the input"
+        )
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser("report", help="what users reported to the administrators")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="list the reports, oldest first")
+    _add_config(listing)
+    listing.set_defaults(command=_report)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration (homeserver.yaml in the working directory, if there is one)",
+    )
+
+
+# What a command needs is imported with it: `homeserver --help` should not load the whole server.
+
+
+def _run(options: argparse.Namespace) -> int:
+    from homeserver.cli.run import run
+
+    return run(options.config)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from homeserver.cli.init import init
+
+    return init(options.server_name, options.config, replace=options.force)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from homeserver.cli.doctor import doctor
+
+    return doctor(options.config)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from homeserver.cli.reports import report
+
+    return report(options)
+
+
+def _user(options: argparse.Namespace) -> int:
+    from homeserver.cli.users import user
+
+    return user(options)

@@ -1,0 +1,113 @@
+"""`homeserver user add | list | set-password | deactivate`, on a running or a stopped server."""
+
+import argparse
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from homeserver.accounts.administration import (
+    add_user,
+    deactivate,
+    list_users,
+    local_user_id,
+    set_password,
+)
+from homeserver.accounts.passwords import Passwords
+from homeserver.cli.configuration import load
+from homeserver.cli.database import open_database
+from homeserver.cli.errors import CommandError
+from homeserver.cli.passwords import read_password
+from homeserver.cli.reactor import run_in_reactor
+from homeserver.config.settings import Settings
+from homeserver.protocol.errors import MatrixError
+from homeserver.storage.database import Database
+from homeserver.storage.users import User
+
+
+def user(options: argparse.Namespace) -> int:
+    """Do what `options.action` names, to the account `options.user`; returns the exit status."""
+    settings = load(options.config)
+    try:
+        work = _plan(options, settings)
+        for line in run_in_reactor(lambda reactor: _with_database(reactor, settings, work)):
+            print(line)
+    except MatrixError as error:
+        raise CommandError(str(error)) from None
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What changes to accounts are made with."""
+
+    db: Database
+    passwords: Passwords
+
+
+Work = Callable[[Workplace], Awaitable[list[str]]]
+
+
+def _plan(options: argparse.Namespace, settings: Settings) -> Work:
+    """What is to be done once there is a database; gives the lines to print.
+
+    Whatever can be asked or refused before that, is.
+    """
+    if options.action == "list":
+        return _list
+    user_id = local_user_id(options.user, settings.server_name)
+    if options.action == "deactivate":
+        return _deactivation(user_id, erase=options.erase)
+    password = read_password(options.password, from_stdin=options.password_stdin)
+    if options.action == "add":
+        return _addition(user_id, password, is_admin=options.admin)
+    return _change_of_password(user_id, password)
+
+
+async def _list(at: Workplace) -> list[str]:
+    return [_describe(user) for user in await list_users(at.db)]
+
+
+def _describe(user: User) -> str:
+    """An account on one line: its name, its first day, and what is special about it."""
+    created = datetime.fromtimestamp(user.created_ms / 1000, tz=UTC).date().isoformat()
+    marks = {
+        "admin": user.is_admin,
+        "guest": user.is_guest,
+        "locked": user.is_locked,
+        "suspended": user.is_suspended,
+        "deactivated": user.is_deactivated,
+    }
+    special = ", ".join(mark for mark, applies in marks.items() if applies)
+    return f"{user.user_id:<40} {created} {special}".rstrip()
+
+
+def _addition(user_id: str, password: str, *, is_admin: bool) -> Work:
+    async def work(at: Workplace) -> list[str]:
+        now_ms = int(time.time() * 1000)
+        await add_user(at.db, at.passwords, user_id, password, is_admin=is_admin, now_ms=now_ms)
+        return [f"Added {user_id}"]
+
+    return work
+
+
+def _change_of_password(user_id: str, password: str) -> Work:
+    async def work(at: Workplace) -> list[str]:
+        await set_password(at.db, at.passwords, user_id, password)
+        return [f"Set the password of {user_id}"]
+
+    return work
+
+
+def _deactivation(user_id: str, *, erase: bool) -> Work:
+    async def work(at: Workplace) -> list[str]:
+        await deactivate(at.db, user_id, erase=erase)
+        return [f"Deactivated {user_id}"]
+
+    return work
+
+
+async def _with_database(reactor: Any, settings: Settings, work: Work) -> list[str]:
+    async with open_database(reactor, settings) as db:
+        return await work(Workplace(db, Passwords(reactor, settings.passwords)))

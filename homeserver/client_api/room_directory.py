@@ -1,0 +1,135 @@
+"""The room directory, and summaries of rooms, over the API.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import NotFound
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.directory import DirectoryQuery, RoomDirectory
+from homeserver.rooms.origin import Origin
+from homeserver.rooms.summaries import RoomSummary, Summaries
+from homeserver.web.routes import Auth, Route
+
+LISTED = "/_matrix/client/v3/directory/list/room/{room_id}"
+PUBLIC_ROOMS = "/_matrix/client/v3/publicRooms"
+SUMMARY = "/_matrix/client/v1/room_summary/{room_id_or_alias}"
+
+Limit = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class RoomVisibility(msgspec.Struct):
+    """Whether a room is in the directory."""
+
+    visibility: Literal["private", "public"] = "public"
+
+
+class PublicRoomsQuery(msgspec.Struct):
+    """Which page of the directory is wanted, and of which server's."""
+
+    limit: Limit | None = None
+    since: str | None = None
+    server: str | None = None
+
+
+class ServerQuery(msgspec.Struct):
+    """Whose directory is wanted."""
+
+    server: str | None = None
+
+
+class RoomsFilter(msgspec.Struct):
+    """Which rooms are wanted."""
+
+    generic_search_term: str | None = None
+    room_types: list[str | None] | None = None
+
+
+class PublicRoomsSearch(msgspec.Struct):
+    """Which rooms are wanted, and which page of them."""
+
+    limit: Limit | None = None
+    since: str | None = None
+    filter: RoomsFilter = msgspec.field(default_factory=RoomsFilter)
+    include_all_networks: bool = False
+    third_party_instance_id: str | None = None
+
+
+class RoomDirectoryApi:
+    def __init__(
+        self, directory: RoomDirectory, summaries: Summaries, aliases: Aliases, origin: Origin
+    ) -> None:
+        self._directory = directory
+        self._summaries = summaries
+        self._aliases = aliases
+        self._origin = origin
+
+    def routes(self) -> list[Route]:
+        search, query = self.get_public_rooms, self.query_public_rooms
+        summary = self.get_room_summary
+        return [
+            Route("GET", LISTED, self.get_room_visibility_on_directory, Auth.NONE),
+            Route("PUT", LISTED, self.set_room_visibility_on_directory),
+            Route("GET", PUBLIC_ROOMS, search, Auth.OPTIONAL, limit="search"),
+            Route("POST", PUBLIC_ROOMS, query, Auth.GUEST, limit="search"),
+            Route("GET", SUMMARY, summary, Auth.GUEST, limit="search"),
+        ]
+
+    async def get_room_visibility_on_directory(self, room_id: str) -> dict[str, str]:
+        """Whether a room is in the directory."""
+        listed = await self._directory.is_listed(room_id)
+        return {"visibility": "public" if listed else "private"}
+
+    async def set_room_visibility_on_directory(
+        self, caller: Caller, room_id: str, body: RoomVisibility
+    ) -> None:
+        """Put a room into the directory, or take it out."""
+        await self._directory.set_listed(caller, room_id, body.visibility == "public")
+
+    async def get_public_rooms(
+        self, caller: Caller | None, query: PublicRoomsQuery
+    ) -> dict[str, Any]:
+        """A page of the directory."""
+        self._directory.check_may_look(caller)
+        self._check_server(query.server)
+        return await self._page(DirectoryQuery(query.limit, query.since))
+
+    async def query_public_rooms(
+        self, caller: Caller, query: ServerQuery, body: PublicRoomsSearch
+    ) -> dict[str, Any]:
+        """Search the directory."""
+        self._check_server(query.server)
+        if body.third_party_instance_id and not body.include_all_networks:
+            # No bridge of this server lists rooms of its network apart from the others.
+            return {"chunk": [], "total_room_count_estimate": 0}
+        wanted = body.filter
+        return await self._page(
+            DirectoryQuery(body.limit, body.since, wanted.generic_search_term, wanted.room_types)
+        )
+
+    async def get_room_summary(self, caller: Caller, room_id_or_alias: str) -> RoomSummary:
+        """What the caller may know of a room before joining."""
+        room_id = room_id_or_alias
+        if room_id.startswith("#"):
+            room_id = (await self._aliases.resolve(room_id)).room_id
+        return await self._summaries.for_user(caller.user_id, room_id)
+
+    async def _page(self, query: DirectoryQuery) -> dict[str, Any]:
+        page = await self._directory.page(query)
+        answer: dict[str, Any] = {
+            "chunk": page.rooms,
+            "total_room_count_estimate": page.total,
+        }
+        if page.next_batch is not None:
+            answer["next_batch"] = page.next_batch
+        if page.prev_batch is not None:
+            answer["prev_batch"] = page.prev_batch
+        return answer
+
+    def _check_server(self, server: str | None) -> None:
+        if server is not None and server != self._origin.server_name:
+            raise NotFound(f"This server cannot ask {server} for its rooms")

@@ -1,0 +1,44 @@
+"""Events of rooms in answers: as the client of the caller sees them.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from homeserver.accounts.caller import Caller
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.visibility import Seen
+
+
+def event_json(seen: Seen, caller: Caller, now_ms: int) -> msgspec.Raw:
+    """One event, with the caller's membership when it was sent."""
+    return msgspec.Raw(
+        seen.stored.client_json(
+            now_ms, room_id=True, device=_device(caller), membership=seen.membership
+        )
+    )
+
+
+def events_json(events: Iterable[Seen], caller: Caller, now_ms: int) -> msgspec.Raw:
+    """A list of events, each with the caller's membership when it was sent."""
+    device = _device(caller)
+    return _list(
+        seen.stored.client_json(now_ms, room_id=True, device=device, membership=seen.membership)
+        for seen in events
+    )
+
+
+def state_json(events: Iterable[StoredEvent], caller: Caller, now_ms: int) -> msgspec.Raw:
+    """A list of state events."""
+    device = _device(caller)
+    return _list(stored.client_json(now_ms, room_id=True, device=device) for stored in events)
+
+
+def _device(caller: Caller) -> tuple[str, str]:
+    return caller.user_id, caller.device_id or ""
+
+
+def _list(events: Iterable[bytes]) -> msgspec.Raw:
+    return msgspec.Raw(b"[%s]" % b",".join(events))

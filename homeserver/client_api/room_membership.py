@@ -1,0 +1,131 @@
+"""Joining, inviting, leaving, kicking, banning and knocking over the API.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
+"""
+
+from typing import Any
+
+import msgspec
+
+from homeserver.accounts.caller import Caller
+from homeserver.client_api.create_room import UserId, check_third_party_invites
+from homeserver.protocol.errors import BadJson
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.membership import Memberships
+from homeserver.rooms.reading import Reading
+from homeserver.web.routes import Auth, Route
+
+ROOM = "/_matrix/client/v3/rooms/{room_id}"
+
+
+class Reason(msgspec.Struct):
+    """Why somebody leaves or knocks."""
+
+    reason: str | None = None
+
+
+class Join(msgspec.Struct):
+    """Why somebody joins, and what proves that they were invited by a third-party identifier."""
+
+    reason: str | None = None
+    third_party_signed: dict[str, Any] | None = None
+
+
+class Target(msgspec.Struct):
+    """Who is meant, and why."""
+
+    user_id: UserId
+    reason: str | None = None
+
+
+class Invite(msgspec.Struct):
+    """Who is invited: a user, or whoever has an address."""
+
+    user_id: UserId | None = None
+    reason: str | None = None
+    medium: str | None = None
+    address: str | None = None
+
+
+class RoomMembershipApi:
+    def __init__(self, memberships: Memberships, aliases: Aliases, reading: Reading) -> None:
+        self._memberships = memberships
+        self._aliases = aliases
+        self._reading = reading
+
+    def routes(self) -> list[Route]:
+        join = "/_matrix/client/v3/join/{room_id_or_alias}"
+        knock = "/_matrix/client/v3/knock/{room_id_or_alias}"
+        joined = "/_matrix/client/v3/joined_rooms"
+        return [
+            Route("POST", f"{ROOM}/join", self.join_room_by_id, Auth.GUEST, limit="join"),
+            # The text names only the other one for guests, but it is this one that clients use.
+            Route("POST", join, self.join_room, Auth.GUEST, limit="join"),
+            Route("POST", knock, self.knock_room, limit="join"),
+            Route("POST", f"{ROOM}/invite", self.invite_user, limit="invite"),
+            Route("POST", f"{ROOM}/leave", self.leave_room, Auth.GUEST),
+            Route("POST", f"{ROOM}/forget", self.forget_room),
+            Route("POST", f"{ROOM}/kick", self.kick, limit="message"),
+            Route("POST", f"{ROOM}/ban", self.ban, limit="message"),
+            Route("POST", f"{ROOM}/unban", self.unban, limit="message"),
+            Route("GET", joined, self.get_joined_rooms),
+        ]
+
+    async def join_room_by_id(self, caller: Caller, room_id: str, body: Join) -> dict[str, str]:
+        """Join a room by its id."""
+        return await self._join(caller, room_id, body)
+
+    async def join_room(self, caller: Caller, room_id_or_alias: str, body: Join) -> dict[str, str]:
+        """Join a room by its id or an alias."""
+        return await self._join(caller, await self._room_id(room_id_or_alias), body)
+
+    async def knock_room(
+        self, caller: Caller, room_id_or_alias: str, body: Reason
+    ) -> dict[str, str]:
+        """Ask to be let into a room."""
+        room_id = await self._room_id(room_id_or_alias)
+        await self._memberships.knock(caller, room_id, reason=body.reason)
+        return {"room_id": room_id}
+
+    async def invite_user(self, caller: Caller, room_id: str, body: Invite) -> None:
+        """Invite somebody."""
+        if body.user_id is None:
+            if body.medium is not None and body.address is not None:
+                check_third_party_invites()
+            raise BadJson("user_id is missing")
+        await self._memberships.invite(caller, room_id, body.user_id, reason=body.reason)
+
+    async def leave_room(self, caller: Caller, room_id: str, body: Reason) -> None:
+        """Leave a room, or turn down an invite."""
+        await self._memberships.leave(caller, room_id, reason=body.reason)
+
+    async def forget_room(self, caller: Caller, room_id: str) -> None:
+        """Hear no more of a room that was left."""
+        await self._memberships.forget(caller, room_id)
+
+    async def kick(self, caller: Caller, room_id: str, body: Target) -> None:
+        """Make somebody leave."""
+        await self._memberships.kick(caller, room_id, body.user_id, reason=body.reason)
+
+    async def ban(self, caller: Caller, room_id: str, body: Target) -> None:
+        """Make somebody leave, and keep them out."""
+        await self._memberships.ban(caller, room_id, body.user_id, reason=body.reason)
+
+    async def unban(self, caller: Caller, room_id: str, body: Target) -> None:
+        """Let somebody come back."""
+        await self._memberships.unban(caller, room_id, body.user_id, reason=body.reason)
+
+    async def get_joined_rooms(self, caller: Caller) -> dict[str, list[str]]:
+        """The rooms that the caller is joined to."""
+        return {"joined_rooms": await self._reading.joined_rooms(caller.user_id)}
+
+    async def _join(self, caller: Caller, room_id: str, body: Join) -> dict[str, str]:
+        await self._memberships.join(
+            caller, room_id, reason=body.reason, third_party_signed=body.third_party_signed
+        )
+        return {"room_id": room_id}
+
+    async def _room_id(self, room_id_or_alias: str) -> str:
+        if not room_id_or_alias.startswith("#"):
+            return room_id_or_alias
+        return (await self._aliases.resolve(room_id_or_alias)).room_id

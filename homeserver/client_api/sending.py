@@ -1,0 +1,48 @@
+"""Sending messages and redactions over the API.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#sending-events-to-a-room
+"""
+
+from typing import Any
+
+import msgspec
+
+from homeserver.accounts.caller import Caller
+from homeserver.rooms.sending import Sending
+from homeserver.web.routes import Auth, Route
+
+ROOM = "/_matrix/client/v3/rooms/{room_id}"
+
+
+class Redaction(msgspec.Struct, omit_defaults=True):
+    """Why an event is redacted."""
+
+    reason: str | None = None
+
+
+class SendingApi:
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+
+    def routes(self) -> list[Route]:
+        send = f"{ROOM}/send/{{event_type}}/{{txn_id}}"
+        redact = f"{ROOM}/redact/{{event_id}}/{{txn_id}}"
+        return [
+            Route("PUT", send, self.send_message, Auth.GUEST, limit="message"),
+            Route("PUT", redact, self.redact_event, limit="message"),
+        ]
+
+    async def send_message(
+        self, caller: Caller, room_id: str, event_type: str, txn_id: str, body: dict[str, Any]
+    ) -> dict[str, str]:
+        """Send a message event."""
+        event_id = await self._sending.send_message(caller, room_id, event_type, body, txn_id)
+        return {"event_id": event_id}
+
+    async def redact_event(
+        self, caller: Caller, room_id: str, event_id: str, txn_id: str, body: Redaction
+    ) -> dict[str, str]:
+        """Redact an event."""
+        content = msgspec.to_builtins(body)
+        redaction_id = await self._sending.redact(caller, room_id, event_id, content, txn_id)
+        return {"event_id": redaction_id}

@@ -1,0 +1,29 @@
+"""What the server speaks: versions of the specification, and proposals that it implements.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#api-versions
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from homeserver.web.routes import Auth, Route
+
+# Since the two last of the old numbers all versions are compatible with one another.
+VERSIONS = ["r0.5.0", "r0.6.0", "r0.6.1", *(f"v1.{minor}" for minor in range(1, 20))]
+
+
+class VersionsApi:
+    """`unstable_features` names the proposals that other modules implement."""
+
+    def __init__(self, unstable_features: Mapping[str, bool]) -> None:
+        told = {"versions": VERSIONS, "unstable_features": dict(unstable_features)}
+        self._answer = msgspec.Raw(msgspec.json.encode(told))
+
+    def routes(self) -> list[Route]:
+        return [Route("GET", "/_matrix/client/versions", self.get_versions, auth=Auth.NONE)]
+
+    def get_versions(self) -> Any:
+        """The versions of the specification that the server implements."""
+        return self._answer

@@ -1,0 +1,1 @@
+"""Configuration: `homeserver.yaml` as typed, validated and documented settings."""

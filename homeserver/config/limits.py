@@ -1,0 +1,114 @@
+"""Settings that bound what one client can ask of the server: rates, sizes, times and sockets.
+
+A rate is a token bucket: `burst` actions at once, then `per_second`. The name of a field of
+`RateLimits` is the name of the action that a route is limited as.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#rate-limiting
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from homeserver.config.fields import Section, doc
+
+
+class Rate(Section, frozen=True, kw_only=True):
+    """How often something may be done."""
+
+    per_second: Annotated[float, doc("Actions in the long run.", unit="per second", gt=0)]
+    burst: Annotated[int, doc("Actions at once.", unit="actions", ge=1)]
+
+
+class RateLimits(Section, frozen=True, kw_only=True):
+    """How often one user, or one address where there is no user yet, may do what."""
+
+    enabled: Annotated[bool, doc("Apply these limits at all.")] = True
+    message: Annotated[Rate, doc("Sending, changing state and redacting, for each user.")] = Rate(
+        per_second=10.0, burst=50
+    )
+    registration: Annotated[Rate, doc("Making an account, for each address.")] = Rate(
+        per_second=0.2, burst=10
+    )
+    availability: Annotated[
+        Rate, doc("Asking if a name or a registration token is good, for each address.")
+    ] = Rate(per_second=1.0, burst=20)
+    login: Annotated[Rate, doc("Logging in and proving a password, for each address.")] = Rate(
+        per_second=0.2, burst=10
+    )
+    password: Annotated[
+        Rate, doc("Trying the password of one account, from all addresses together.")
+    ] = Rate(per_second=0.1, burst=20)
+    report: Annotated[Rate, doc("Reporting users, rooms and events, for each user.")] = Rate(
+        per_second=0.1, burst=10
+    )
+    join: Annotated[Rate, doc("Joining and knocking, for each user.")] = Rate(
+        per_second=1.0, burst=20
+    )
+    invite: Annotated[Rate, doc("Inviting, for each user.")] = Rate(per_second=1.0, burst=50)
+    room_creation: Annotated[Rate, doc("Creating and upgrading rooms, for each user.")] = Rate(
+        per_second=0.2, burst=10
+    )
+    profile: Annotated[Rate, doc("Changing the own profile, for each user.")] = Rate(
+        per_second=0.5, burst=10
+    )
+    presence: Annotated[Rate, doc("Setting presence, for each user.")] = Rate(
+        per_second=1.0, burst=10
+    )
+    ephemeral: Annotated[Rate, doc("Typing notices, receipts and read markers, for each user.")] = (
+        Rate(per_second=20.0, burst=100)
+    )
+    search: Annotated[Rate, doc("Searching rooms, users and messages, for each user.")] = Rate(
+        per_second=2.0, burst=20
+    )
+
+    def actions(self) -> dict[str, Rate]:
+        """Every limited action with its rate."""
+        values = msgspec.structs.asdict(self)
+        return {name: rate for name, rate in values.items() if isinstance(rate, Rate)}
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """Sizes and times of requests."""
+
+    max_body: Annotated[
+        int, doc("Largest body of a request, uploads aside.", unit="bytes", ge=65_536)
+    ] = 1_048_576
+    max_sync_wait: Annotated[
+        float, doc("Longest time that `/sync` may be asked to wait.", unit="seconds", gt=0)
+    ] = 300.0
+    request_timeout: Annotated[
+        float, doc("A client must have sent its whole request by then.", unit="seconds", gt=0)
+    ] = 60.0
+    idle_timeout: Annotated[
+        float,
+        doc("A kept connection without a request is closed after this.", unit="seconds", gt=0),
+    ] = 120.0
+    shutdown_timeout: Annotated[
+        float, doc("Requests that run at shutdown have this time to end.", unit="seconds", ge=0)
+    ] = 10.0
+
+
+class Websocket(Section, frozen=True, kw_only=True):
+    """Sync and requests over a WebSocket, at `/_matrix/client/v3/stream`."""
+
+    enabled: Annotated[bool, doc("Offer the transport.")] = True
+    max_per_user: Annotated[int, doc("Sockets of one user at once.", unit="sockets", ge=1)] = 50
+    max_per_device: Annotated[int, doc("Sockets of one device at once.", unit="sockets", ge=1)] = 4
+    max_frame: Annotated[
+        int, doc("Largest frame that a client may send.", unit="bytes", ge=65_536)
+    ] = 131_072
+    ping_interval: Annotated[
+        float, doc("Time between pings; two unanswered ones end the socket.", unit="seconds", gt=0)
+    ] = 40.0
+    ack_window: Annotated[
+        int,
+        doc("Updates that a client which acknowledges them may have unread.", unit="updates", ge=1),
+    ] = 4
+    send_buffer: Annotated[
+        int,
+        doc("Unsent data after which updates wait and are compacted.", unit="bytes", ge=16_384),
+    ] = 262_144
+    query_token: Annotated[
+        bool, doc("Take the access token from the URL too, where it may end in logs.")
+    ] = False

@@ -1,0 +1,383 @@
+"""Every setting of the server: its type, default, unit and one sentence of documentation.
+
+`Settings` is the whole of `homeserver.yaml`; each other class is one section of it. The reference
+page (docs/configuration.md) and the sample file (homeserver.yaml) are generated from this module.
+To add a setting, add a field here and run `make config-docs`.
+
+A check that concerns more than one field stands in `__post_init__` and raises `ValueError` with a
+sentence for the person who wrote the file. Paths in the file are relative to its folder.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from homeserver.config.fields import Section, doc
+from homeserver.config.limits import Limits, RateLimits, Websocket
+from homeserver.protocol.identifiers import is_valid_server_name
+from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+Resource = Literal["client", "federation", "health", "metrics"]
+
+
+class Tls(Section, frozen=True, kw_only=True):
+    """Certificate of a listener. Both files are read again on SIGHUP."""
+
+    certificate: Annotated[Path, doc("PEM file with the certificate, then its chain.")]
+    private_key: Annotated[Path, doc("PEM file with the private key.")]
+
+
+class Listener(Section, frozen=True, kw_only=True):
+    """One place where the server accepts connections: a TCP port, or a Unix socket."""
+
+    port: Annotated[
+        Port | None,
+        doc("TCP port; 0 takes any free one.", default="none", example="8008"),
+    ] = None
+    bind: Annotated[
+        str | tuple[str, ...],
+        doc(
+            "Address of the machine to listen at, or a list of them. In a list, an IPv6 address is"
+            " passed over on a machine without IPv6. `0.0.0.0` and `::` mean all addresses."
+        ),
+    ] = ("127.0.0.1", "::1")
+    path: Annotated[
+        Path | None,
+        doc("Unix socket, in place of a port.", default="none", example="/run/homeserver.sock"),
+    ] = None
+    mode: Annotated[str, doc("Permissions of the Unix socket, in octal.", pattern="^[0-7]{3}$")] = (
+        "660"
+    )
+    tls: Annotated[
+        Tls | None,
+        doc(
+            "Serve HTTPS here.",
+            default="plain HTTP",
+            example="{certificate: tls.crt, private_key: tls.key}",
+        ),
+    ] = None
+    resources: Annotated[
+        tuple[Resource, ...],
+        doc(
+            "What is served here: `client` (Client-Server API), `federation` (Server-Server API),"
+            " `health` (`/health`), `metrics` (`/metrics`, for Prometheus).",
+            min_length=1,
+        ),
+    ] = ("client", "health")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of `bind`, however it was written."""
+        return (self.bind,) if isinstance(self.bind, str) else self.bind
+
+    def __post_init__(self) -> None:
+        if (self.port is None) == (self.path is None):
+            raise ValueError("a listener has either a port or a path")
+        if self.path is not None and self.tls is not None:
+            raise ValueError("a Unix socket takes no tls")
+        if not self.addresses:
+            raise ValueError("bind names no address")
+        for address in self.addresses:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                raise ValueError(f"bind: {address!r} is not an IP address") from None
+
+
+class Database(Section, frozen=True, kw_only=True):
+    """Where data is kept. Without a `dsn` the server runs a PostgreSQL of its own in `data_dir`."""
+
+    dsn: Annotated[
+        str | None,
+        doc(
+            "Connection string of a PostgreSQL database, version 15 or later, encoding UTF8.",
+            default="an embedded PostgreSQL under `data_dir`",
+            example="postgresql://homeserver:password@/homeserver",
+        ),
+    ] = None
+    pool_size: Annotated[int, doc("Connections to open at most.", unit="connections", ge=1)] = 8
+    prepared_statements: Annotated[
+        bool, doc("Use prepared statements; say false behind PgBouncer in transaction mode.")
+    ] = True
+    statement_timeout: Annotated[
+        float, doc("A statement that takes longer is cancelled.", unit="seconds", gt=0)
+    ] = 60.0
+
+
+class Policy(Section, frozen=True, kw_only=True):
+    """A document that a user must accept to register."""
+
+    id: Annotated[str, doc("Name of the policy, such as `privacy_policy`.")]
+    version: Annotated[str, doc("Version of the document.")]
+    name: Annotated[str, doc("Title that the user reads.")]
+    url: Annotated[str, doc("Where the document can be read.")]
+    language: Annotated[str, doc("Language of the document.")] = "en"
+
+
+class Registration(Section, frozen=True, kw_only=True):
+    """Who may make an account."""
+
+    enabled: Annotated[
+        bool,
+        doc(
+            "Let people register. When false, `homeserver user add` and the shared secret still do."
+        ),
+    ] = False
+    guests: Annotated[bool, doc("Let guests in, who have no name and no password.")] = False
+    token_required: Annotated[
+        bool, doc("Ask for a registration token, which an administrator gives out.")
+    ] = False
+    recaptcha_required: Annotated[
+        bool, doc("Ask for a solved reCAPTCHA, as `recaptcha` configures it.")
+    ] = False
+    shared_secret: Annotated[
+        Annotated[str, msgspec.Meta(min_length=8)] | None,
+        doc(
+            "Whoever knows this may register anyone, administrators too, at"
+            " `/_synapse/admin/v1/register`. Long and random, or absent.",
+            default="none",
+            example='"a long random string"',
+        ),
+    ] = None
+    terms: Annotated[
+        tuple[Policy, ...],
+        doc(
+            "Policies to accept at registration, in this order.",
+            example="[{id: privacy, version: '1', name: Privacy, url: 'https://example.org/privacy'}]",
+        ),
+    ] = ()
+
+
+class Recaptcha(Section, frozen=True, kw_only=True):
+    """Google reCAPTCHA, by which people prove that they are no programs."""
+
+    verify_url: Annotated[str, doc("Where a solution is checked.", pattern="^https?://")] = (
+        "https://www.google.com/recaptcha/api/siteverify"
+    )
+    public_key: Annotated[
+        str | None, doc("The site key, which clients show the puzzle with.", default="none")
+    ] = None
+    private_key: Annotated[
+        str | None, doc("The secret key, which solutions are checked with.", default="none")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if (self.public_key is None) != (self.private_key is None):
+            raise ValueError("recaptcha needs both a public_key and a private_key, or neither")
+
+
+class OutboundHttp(Section, frozen=True, kw_only=True):
+    """Requests that the server makes to others, those to other homeservers aside."""
+
+    verify_certificates: Annotated[
+        bool, doc("Check the certificates of others; say false in tests only.")
+    ] = True
+    allow_private_addresses: Annotated[
+        bool,
+        doc(
+            "Connect to private, loopback and link-local addresses too. Clients can then make this"
+            " server ask services that only it can reach."
+        ),
+    ] = False
+
+
+class Passwords(Section, frozen=True, kw_only=True):
+    """Log-in by password."""
+
+    enabled: Annotated[bool, doc("Offer log-in by password.")] = True
+    minimum_length: Annotated[
+        int, doc("Shortest new password that is accepted.", unit="characters", ge=1)
+    ] = 8
+    hash_cost: Annotated[
+        Literal["normal", "lowest"],
+        doc(
+            "Work that guessing from a stolen hash costs; `lowest` is for tests, it protects none."
+        ),
+    ] = "normal"
+
+
+class Tokens(Section, frozen=True, kw_only=True):
+    """How long tokens are valid."""
+
+    access_token_lifetime: Annotated[
+        int,
+        doc("Life of an access token of a client that can refresh it.", unit="seconds", ge=1),
+    ] = 3600
+    refresh_token_lifetime: Annotated[
+        Annotated[int, msgspec.Meta(ge=1)] | None,
+        doc(
+            "Life of an unused refresh token; the device is logged out after it.",
+            unit="seconds",
+            default="for ever",
+            example="7776000",
+        ),
+    ] = None
+    login_token_lifetime: Annotated[
+        int, doc("Life of a token for logging in another device.", unit="seconds", ge=1)
+    ] = 120
+
+
+class Rooms(Section, frozen=True, kw_only=True):
+    """What rooms are made like."""
+
+    default_version: Annotated[
+        str, doc("Version of a room that is created without naming one.")
+    ] = DEFAULT_ROOM_VERSION
+
+    def __post_init__(self) -> None:
+        if find_room_version(self.default_version) is None:
+            raise ValueError(f"there is no room version {self.default_version!r}")
+
+
+class RoomDirectory(Section, frozen=True, kw_only=True):
+    """The list of public rooms."""
+
+    allow_publishing: Annotated[
+        bool, doc("Let any user list a room; else only administrators.")
+    ] = True
+    without_login: Annotated[bool, doc("Show the list to people who are not logged in.")] = False
+
+
+class Presence(Section, frozen=True, kw_only=True):
+    """Who is online."""
+
+    enabled: Annotated[bool, doc("Keep and show presence.")] = True
+    idle_after: Annotated[
+        float, doc("A user who does nothing is shown as away after this.", unit="seconds", gt=0)
+    ] = 300.0
+    offline_after: Annotated[
+        float,
+        doc(
+            "A user without an open connection is shown as offline after this.",
+            unit="seconds",
+            gt=0,
+        ),
+    ] = 30.0
+
+
+class Contact(Section, frozen=True, kw_only=True):
+    """Someone to turn to about this server."""
+
+    role: Annotated[
+        Literal["m.role.admin", "m.role.moderator", "m.role.dpo", "m.role.security"],
+        doc("What this person is for."),
+    ]
+    matrix_id: Annotated[str | None, doc("Matrix user ID.", default="none")] = None
+    email_address: Annotated[str | None, doc("E-mail address.", default="none")] = None
+
+    def __post_init__(self) -> None:
+        if self.matrix_id is None and self.email_address is None:
+            raise ValueError("a contact has a matrix_id or an email_address")
+
+
+class Support(Section, frozen=True, kw_only=True):
+    """What `/.well-known/matrix/support` says; it is not served while both are empty."""
+
+    contacts: Annotated[
+        tuple[Contact, ...],
+        doc(
+            "People to turn to.", example="[{role: m.role.admin, matrix_id: '@admin:example.org'}]"
+        ),
+    ] = ()
+    support_page: Annotated[
+        str | None,
+        doc("Page with help.", default="none", example="https://example.org/support"),
+    ] = None
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """What the server writes about its work. SIGHUP opens the file again."""
+
+    file: Annotated[
+        Path | None,
+        doc("File to append to.", default="standard error", example="/var/log/homeserver.log"),
+    ] = None
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"], doc("Least level that is written.")
+    ] = "INFO"
+    format: Annotated[
+        Literal["text", "json"], doc("Lines for people, or one JSON object a line.")
+    ] = "text"
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    unknown_keys: Annotated[
+        Literal["refuse", "warn"],
+        doc("What a key that the server does not know leads to: no start, or a warning."),
+    ] = "refuse"
+    server_name: Annotated[
+        str,
+        doc(
+            "Name of the server: the part after the colon in `@user:example.org`. Choose it with"
+            " care, as it cannot be changed later."
+        ),
+    ] = "localhost"
+    public_baseurl: Annotated[
+        Annotated[str, msgspec.Meta(pattern="^https?://")] | None,
+        doc(
+            "Where clients reach this server, as `/.well-known/matrix/client` tells them; it is not"
+            " served without this.",
+            default="none",
+            example="https://matrix.example.org",
+        ),
+    ] = None
+    data_dir: Annotated[
+        Path, doc("Folder of what the server keeps by itself, such as its embedded database.")
+    ] = Path("data")
+    signing_key_path: Annotated[
+        Path,
+        doc(
+            "The key that proves events to be from this server, made at the first start.",
+            default="`signing.key` in `data_dir`",
+            example="data/signing.key",
+        ),
+    ] = Path()
+    listeners: Annotated[
+        tuple[Listener, ...], doc("Where the server accepts connections.", min_length=1)
+    ] = (Listener(port=8008),)
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        doc(
+            "Addresses and networks of reverse proxies, which are believed when they say for whom"
+            " they ask (`X-Forwarded-For`). A Unix socket is always believed."
+        ),
+    ] = ("127.0.0.1", "::1")
+    database: Database = Database()
+    registration: Registration = Registration()
+    recaptcha: Recaptcha = Recaptcha()
+    passwords: Passwords = Passwords()
+    tokens: Tokens = Tokens()
+    rooms: Rooms = Rooms()
+    room_directory: RoomDirectory = RoomDirectory()
+    presence: Presence = Presence()
+    rate_limits: RateLimits = RateLimits()
+    limits: Limits = Limits()
+    websocket: Websocket = Websocket()
+    outbound_http: OutboundHttp = OutboundHttp()
+    support: Support = Support()
+    log: Log = Log()
+
+    @property
+    def postgres_dir(self) -> Path:
+        """Where the embedded PostgreSQL lives, if there is no `database.dsn`."""
+        return self.data_dir / "postgres"
+
+    def __post_init__(self) -> None:
+        if self.signing_key_path == Path():
+            msgspec.structs.force_setattr(self, "signing_key_path", self.data_dir / "signing.key")
+        if not is_valid_server_name(self.server_name):
+            raise ValueError(f"server_name: {self.server_name!r} is not a server name")
+        if self.registration.recaptcha_required and self.recaptcha.private_key is None:
+            raise ValueError("registration.recaptcha_required: recaptcha has no keys")
+        for network in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"trusted_proxies: {network!r} is neither an address nor a network"
+                ) from None

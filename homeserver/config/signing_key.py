@@ -1,0 +1,63 @@
+"""The file with the server's signing key: made once, readable by its owner alone.
+
+The key proves to other servers that events come from this one. Whoever has it can speak in the name
+of every user here, and without it rooms that other servers take part in are lost; so the file is
+never overwritten, and belongs into every backup.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from homeserver.config.loading import ConfigError
+from homeserver.protocol.signatures import (
+    InvalidSigningKey,
+    SigningKey,
+    format_signing_keys,
+    parse_signing_keys,
+)
+
+
+def load_signing_key(path: Path) -> SigningKey:
+    """The first key of the file. Raises `ConfigError` with what to do about it."""
+    try:
+        keys = parse_signing_keys(path.read_text(encoding="ascii"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the signing key {path}: {error.strerror}") from None
+    except (InvalidSigningKey, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not a signing key ({error}); restore it from a backup"
+        ) from None
+    if not keys:
+        raise ConfigError(f"{path} holds no signing key; restore it from a backup")
+    return keys[0]
+
+
+def load_or_create_signing_key(path: Path) -> SigningKey:
+    """The key in the file at `path`, which is made if there is none. Raises `ConfigError`."""
+    if not path.exists():
+        _create(path)
+    return load_signing_key(path)
+
+
+def _create(path: Path) -> None:
+    key = SigningKey.from_seed(f"a_{secrets.token_hex(2)}", secrets.token_bytes(32))
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(format_signing_keys([key]))
+            file.flush()
+            os.fsync(descriptor)
+        try:
+            # Unlike a rename, a link fails if another process was faster.
+            path.hardlink_to(draft)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write the signing key {path}: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""Moderation: what users tell the administrators of this server."""

@@ -1,0 +1,107 @@
+"""Reports: users tell the administrators of what they find inappropriate.
+
+Reports are stored, and a line in the log says that there is one; `homeserver report list` shows
+them. Nobody learns by reporting whether there is a room, or an event that they may not see: a room
+is taken as it is named, and all events that the reporter may not see are answered alike.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#reporting-content
+"""
+
+from twisted.logger import Logger
+
+from homeserver.accounts.caller import Caller
+from homeserver.accounts.times import now_ms
+from homeserver.protocol.errors import InvalidParam, NotFound
+from homeserver.protocol.identifiers import InvalidIdentifier, parse_user_id
+from homeserver.rooms.reading import Reading
+from homeserver.rooms.rooms import Rooms
+from homeserver.storage.database import Database
+from homeserver.storage.reports import Report, insert_report
+from homeserver.storage.users import find_user
+from homeserver.streams.clock import Clock
+
+MAX_REASON = 4_000  # characters
+log = Logger()
+
+
+class Reports:
+    """Takes reports of this server's users."""
+
+    def __init__(
+        self, db: Database, clock: Clock, server_name: str, rooms: Rooms, reading: Reading
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._server_name = server_name
+        self._rooms = rooms
+        self._reading = reading
+
+    async def report_room(self, caller: Caller, room_id: str, reason: str) -> None:
+        """Report a room, whether the caller is in it or not.
+
+        For a room that this server does not know nothing is stored, and the answer is the same.
+        Raises `InvalidParam` for a reason that is too long.
+        """
+        check_reason(reason)
+        if await self._rooms.find(room_id) is not None:
+            await self._store(caller, reason, room_id=room_id)
+
+    async def report_event(self, caller: Caller, room_id: str, event_id: str, reason: str) -> None:
+        """Report an event in a room that the caller is joined to.
+
+        Raises `NotFound` for every other event and for those that the caller may not see, and
+        `InvalidParam` for a reason that is too long.
+        """
+        check_reason(reason)
+        room = await self._rooms.find(room_id)
+        if room is None or room.membership(caller.user_id) != "join":
+            raise NotFound("There is no such event, or you are not in the room")
+        event = (await self._reading.event(caller.user_id, room_id, event_id)).stored.event
+        await self._store(caller, reason, room_id=room_id, event_id=event_id, user_id=event.sender)
+
+    async def report_user(self, caller: Caller, user_id: str, reason: str) -> None:
+        """Report a user of this or another server.
+
+        Raises `NotFound` for users that this server does not have, since their profiles tell as
+        much, and `InvalidParam` for what is no user id or a reason that is too long.
+        """
+        check_reason(reason)
+        try:
+            server = parse_user_id(user_id).server_name
+        except InvalidIdentifier:
+            raise InvalidParam("Not a user ID") from None
+        if server == self._server_name and await self._db.run(find_user, user_id) is None:
+            raise NotFound("No such user")
+        await self._store(caller, reason, user_id=user_id)
+
+    async def _store(
+        self,
+        caller: Caller,
+        reason: str,
+        *,
+        room_id: str | None = None,
+        event_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        report = Report(caller.user_id, now_ms(self._clock), room_id, event_id, user_id, reason)
+        await self._db.run(insert_report, report)
+        log.info(
+            "{reporter} reported {target}",
+            reporter=report.reporter,
+            target=describe_target(report),
+        )
+
+
+def check_reason(reason: str) -> None:
+    """Raise `InvalidParam` for a reason that is too long."""
+    if len(reason) > MAX_REASON:
+        raise InvalidParam(f"A reason may have at most {MAX_REASON} characters")
+
+
+def describe_target(report: Report) -> str:
+    """What a report is about, for people."""
+    if report.event_id is not None:
+        return f"event {report.event_id} of {report.user_id} in room {report.room_id}"
+    if report.room_id is not None:
+        return f"room {report.room_id}"
+    return f"user {report.user_id}"

@@ -1,0 +1,1 @@
+"""What the server tells about its work: log lines and metrics."""

@@ -1,0 +1,50 @@
+"""The fact that a user's presence changed, and the event that tells readers of it.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from homeserver.presence.user_presence import OFFLINE, ONLINE, State
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """Readers should hear of a user's presence: those who are joined to one of `rooms`, by number.
+
+    `last_active_ms` is milliseconds since the epoch.
+    """
+
+    position: int
+    user_id: str
+    rooms: tuple[int, ...]
+    state: State
+    status_msg: str | None
+    last_active_ms: int
+
+    def content(self, now_ms: int, last_active_ms: int | None = None) -> dict[str, Any]:
+        """What `m.presence` and the API say, with the time of the last activity as it is known now.
+
+        Everybody who is online counts as currently active until they are idle, and so readers need
+        not be told of anything that they do meanwhile.
+        """
+        active = self.last_active_ms if last_active_ms is None else last_active_ms
+        content: dict[str, Any] = {"presence": self.state}
+        if active:
+            content["last_active_ago"] = max(0, now_ms - active)
+        if self.state != OFFLINE:
+            content["currently_active"] = self.state == ONLINE
+        if self.status_msg is not None:
+            content["status_msg"] = self.status_msg
+        return content
+
+    def event(self, now_ms: int, last_active_ms: int | None = None) -> msgspec.Raw:
+        """The `m.presence` event for clients."""
+        content = self.content(now_ms, last_active_ms)
+        event = {"type": "m.presence", "sender": self.user_id, "content": content}
+        return msgspec.Raw(_encode(event))

@@ -1,0 +1,202 @@
+"""What readers see of presence: of those with whom they share a room, and of themselves.
+
+The last changes are kept in the order in which they were told, one for each user, so that "what is
+new since this token" costs as much as there is new. A reader whose token is older is told of all
+who are there, and of the newest changes of those who went offline meanwhile. Who has joined a room
+since their token is told of all who are in it.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from homeserver.accounts.caller import Caller
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.presence.tracker import PresenceTracker, told_by
+from homeserver.presence.user_presence import OFFLINE
+from homeserver.protocol.errors import Forbidden
+from homeserver.rooms.room import RoomEventAppended
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.user_rooms import MemberRooms, UserRooms
+from homeserver.storage.database import Database
+from homeserver.storage.memberships import joined_rooms_of_all
+from homeserver.storage.presence import find_presence, presence_after
+
+MAX_CHANGES = 20_000  # users whose last change is kept
+SMALL_ROOM = 100  # members, up to which a newcomer is told of all of them
+MAX_MISSED = 5_000  # changes that are read for one who was away for long
+
+
+class PresenceEvents:
+    """Presence for readers. `apply` is to be subscribed to the log, after the tracker's."""
+
+    def __init__(
+        self, tracker: PresenceTracker, db: Database, rooms: Rooms, user_rooms: UserRooms
+    ) -> None:
+        self._tracker = tracker
+        self._db = db
+        self._rooms = rooms
+        self._names = rooms.stores.names
+        self._user_rooms = user_rooms
+        self._is_ours = rooms.origin.is_ours
+        # Least recently changed first, complete above `_floor`.
+        self._changes: OrderedDict[str, PresenceChanged] = OrderedDict()
+        self._floor = rooms.stores.log.position
+
+    async def start(self) -> None:
+        """Read the newest changes, so that those who come back after a restart find them here."""
+        rows = await self._db.run(presence_after, 0, MAX_CHANGES)
+        members = [row.member for row in rows]
+        names = await self._names.names(members)
+        joined = await self._db.run(joined_rooms_of_all, members)
+        for row in reversed(rows):
+            user_id = names[row.member]
+            rooms = tuple(joined.get(row.member, ()))
+            self._changes[user_id] = replace(told_by(user_id, row), rooms=rooms)
+        self._floor = rows[-1].position if len(rows) == MAX_CHANGES else 0
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log."""
+        for fact in facts:
+            if isinstance(fact, PresenceChanged):
+                self._changes[fact.user_id] = fact
+                self._changes.move_to_end(fact.user_id)
+            elif isinstance(fact, RoomEventAppended):
+                self._show_newcomer(fact)
+        while len(self._changes) > MAX_CHANGES:
+            self._floor = self._changes.popitem(last=False)[1].position
+
+    async def events_since(self, user_id: str, since: int | None) -> list[msgspec.Raw]:
+        """`m.presence` events of what changed for a reader above a position, their own included.
+
+        For `since=None` these are of all who are not offline.
+        """
+        if not self._tracker.enabled:
+            return []
+        places = await self._user_rooms.of(user_id)
+        own = {number for number, place in places.items() if place.membership == "join"}
+        found: dict[str, PresenceChanged] = {}
+        if since is None:
+            self._add_present(found, user_id, own)
+        elif since < self._floor:
+            await self._add_missed(found, user_id, own, since)
+            self._add_present(found, user_id, own)
+        else:
+            self._add_changed(found, user_id, own, since)
+            new = await self._newly_joined(places, since)
+            if new:
+                self._add_present(found, user_id, new)
+                await self._add_absent(found, user_id, new)
+        return [self._event(told) for told in found.values()]
+
+    async def get(self, caller: Caller, user_id: str) -> dict[str, Any]:
+        """The presence of a user, as `GET /presence/{userId}/status` answers it.
+
+        Raises `Forbidden` where the caller shares no room with them.
+        """
+        if user_id != caller.user_id:
+            own = await self._user_rooms.joined(caller.user_id)
+            theirs = await self._user_rooms.joined(user_id)
+            if set(own).isdisjoint(theirs):
+                raise Forbidden("You are not allowed to see their presence")
+        if not self._tracker.enabled:
+            return {"presence": OFFLINE}
+        tracked = self._tracker.find(user_id)
+        now_ms = self._tracker.now_ms()
+        if tracked is not None:
+            return tracked.told.content(now_ms, tracked.last_active_ms)
+        member = await self._names.find_nid(user_id)
+        row = None if member is None else await self._db.run(find_presence, member)
+        return told_by(user_id, row).content(now_ms)
+
+    def _add_present(self, found: dict[str, PresenceChanged], reader: str, rooms: set[int]) -> None:
+        for user in self._tracker.present():
+            if user.user_id == reader or not rooms.isdisjoint(user.rooms):
+                found[user.user_id] = user.told
+
+    async def _add_absent(
+        self, found: dict[str, PresenceChanged], reader: str, rooms: set[int]
+    ) -> None:
+        """Those who are offline, too, in rooms where there are few enough to be looked at."""
+        for number in rooms:
+            room = await self._rooms.by_number(number)
+            if room is None or room.joined_count > SMALL_ROOM:
+                continue
+            for user_id in room.joined_members():
+                if user_id not in found and user_id != reader and self._is_ours(user_id):
+                    user = self._tracker.find(user_id)
+                    found[user_id] = told_by(user_id, None) if user is None else user.told
+
+    def _show_newcomer(self, fact: RoomEventAppended) -> None:
+        """Tell a room of somebody who joins it but is offline; of all others the tracker tells."""
+        event, before = fact.stored.event, fact.stored.replaced
+        user_id = event.state_key or ""
+        if (
+            event.type == "m.room.member"
+            and event.content.get("membership") == "join"
+            and (before is None or before.content.get("membership") != "join")
+            and self._tracker.enabled
+            and self._tracker.find(user_id) is None
+            and self._is_ours(user_id)
+        ):
+            log = self._rooms.stores.log
+            rooms = (fact.room,)
+            log.append(PresenceChanged(log.next_position(), user_id, rooms, OFFLINE, None, 0))
+
+    def _add_changed(
+        self, found: dict[str, PresenceChanged], reader: str, rooms: set[int], since: int
+    ) -> None:
+        for change in reversed(self._changes.values()):
+            if change.position <= since:
+                break
+            user = self._tracker.find(change.user_id)
+            # Those who are there may have moved since; of the others this is the last we know.
+            theirs = change.rooms if user is None else user.rooms
+            if change.user_id == reader or not rooms.isdisjoint(theirs):
+                found[change.user_id] = change
+
+    async def _add_missed(
+        self, found: dict[str, PresenceChanged], reader: str, rooms: set[int], since: int
+    ) -> None:
+        rows = await self._db.run(presence_after, since, MAX_MISSED)
+        members = [row.member for row in rows]
+        names = await self._names.names(members)
+        joined = await self._db.run(joined_rooms_of_all, members)
+        for row in rows:
+            user_id = names[row.member]
+            if user_id == reader or not rooms.isdisjoint(joined.get(row.member, ())):
+                found[user_id] = told_by(user_id, row)
+
+    async def _newly_joined(self, places: MemberRooms, since: int) -> set[int]:
+        """Rooms in which the user was not joined at a position, but is now."""
+        touched = [
+            (number, place.event)
+            for number, place in places.items()
+            if place.membership == "join" and place.position > since
+        ]
+        return {
+            number for number, event in touched if not await self._was_joined(number, event, since)
+        }
+
+    async def _was_joined(self, number: int, event: int, since: int) -> bool:
+        """Goes back through the member events from `event` on, which a new profile also makes."""
+        room = await self._rooms.by_number(number)
+        at: int | None = event
+        while room is not None and at is not None:
+            stored = (await self._rooms.stores.events.load(room.version, [at]))[at]
+            if (stored.position or 0) <= since:
+                return stored.event.content.get("membership") == "join"
+            at = stored.replaces
+        return False
+
+    def _event(self, told: PresenceChanged) -> msgspec.Raw:
+        user = self._tracker.find(told.user_id)
+        now_ms = self._tracker.now_ms()
+        if user is None:
+            return told.event(now_ms)
+        return told.event(now_ms, user.last_active_ms)

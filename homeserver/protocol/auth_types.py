@@ -1,0 +1,73 @@
+"""Auth events selection: which part of the room state gives permission to send an event.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#auth-events-selection
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from homeserver.protocol.identifiers import is_valid_user_id
+from homeserver.protocol.room_versions import RoomVersion
+
+AUTHORISING_USER = "join_authorised_via_users_server"
+
+_CREATE = ("m.room.create", "")
+_POWER_LEVELS = ("m.room.power_levels", "")
+_JOIN_RULES = ("m.room.join_rules", "")
+
+
+def auth_types_for(
+    version: RoomVersion,
+    event_type: str,
+    sender: str,
+    state_key: str | None,
+    content: Mapping[str, Any],
+) -> list[tuple[str, str]]:
+    """The (type, state key) pairs of an event's auth events; the room may lack some of them.
+
+    No pair comes twice. Where the room id implies the create event, that is not selected.
+    """
+    if event_type == "m.room.create":
+        return []
+    pairs = [_CREATE] if version.create_in_auth_events else []
+    pairs += [_POWER_LEVELS, ("m.room.member", sender)]
+    if event_type == "m.room.member" and state_key is not None:
+        for pair in _member_types(version, state_key, content):
+            if pair not in pairs:
+                pairs.append(pair)
+    return pairs
+
+
+def third_party_token(content: Mapping[str, Any]) -> str | None:
+    """The token of a third-party invite that a membership event's content redeems, if any."""
+    invite = content.get("third_party_invite")
+    signed = invite.get("signed") if isinstance(invite, Mapping) else None
+    token = signed.get("token") if isinstance(signed, Mapping) else None
+    return token if isinstance(token, str) else None
+
+
+def authorising_user(version: RoomVersion, content: Mapping[str, Any]) -> str | None:
+    """The user by whose right a restricted room is joined, if the membership event names one."""
+    if not version.restricted_joins:
+        return None
+    user_id = content.get(AUTHORISING_USER)
+    return user_id if is_user_id(user_id) else None
+
+
+def is_user_id(value: object) -> TypeGuard[str]:
+    """Whether a value of untrusted JSON is a user id."""
+    return isinstance(value, str) and is_valid_user_id(value)
+
+
+def _member_types(
+    version: RoomVersion, target: str, content: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    membership = content.get("membership")
+    pairs = [("m.room.member", target)]
+    if membership in ("join", "invite", "knock"):
+        pairs.append(_JOIN_RULES)
+    if membership == "invite" and (token := third_party_token(content)) is not None:
+        pairs.append(("m.room.third_party_invite", token))
+    if membership == "join" and (user_id := authorising_user(version, content)) is not None:
+        pairs.append(("m.room.member", user_id))
+    return pairs

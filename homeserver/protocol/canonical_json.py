@@ -1,0 +1,112 @@
+"""Canonical JSON: the one byte string that stands for a JSON value, so that it can be signed.
+
+Keys sorted by code point, no white space, UTF-8, integers within ±(2^53 - 1) and no other numbers.
+Rooms of version 6 and up refuse what does not fit; older rooms may hold floats and larger integers,
+which are then written as Python's `json` writes them, as every server has done from the start.
+
+Values are what a JSON decoder makes: dict, list, str, int, float, bool and None. A tuple counts as
+a list. Anything else, subclasses included, is refused, so that what is signed is what is kept.
+
+Spec: https://spec.matrix.org/v1.19/appendices/#canonical-json
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import canonicaljson
+import msgspec
+
+MAX_INTEGER = 2**53 - 1
+
+# The text sets no limit. Ours leaves room for the objects that an event is wrapped in, since the
+# decoders of most servers stop at about 1,000 levels.
+MAX_DEPTH = 500
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class NotCanonical(ValueError):
+    """The value has no canonical form."""
+
+
+def encode_canonical(value: Any) -> bytes:
+    """The canonical form, by the strict rules. Raises `NotCanonical`."""
+    check_canonical(value)
+    return encode_checked(value)
+
+
+def encode_canonical_loose(value: Any) -> bytes:
+    """The canonical form where there is one, or else the customary form of room versions 1 to 5.
+
+    Also for signed JSON outside of rooms, such as a federation request that carries old events.
+    Raises `NotCanonical` for what is not JSON at all: NaN, lone surrogates, other types.
+    """
+    try:
+        return encode_canonical(value)
+    except NotCanonical:
+        return _encode_customary(value)
+
+
+def encode_for_room(value: Any, *, strict: bool) -> bytes:
+    """The form that rooms use; `strict` is the room version's `strict_canonical_json`."""
+    return encode_canonical(value) if strict else encode_canonical_loose(value)
+
+
+def encode_checked(value: Any) -> bytes:
+    """The canonical form of a value that has passed `check_canonical`, which is not repeated here.
+
+    Raises `NotCanonical` for a lone surrogate, which that check leaves to the encoder.
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError as error:
+        raise NotCanonical("strings may not hold lone surrogates") from error
+
+
+def check_canonical(value: Any) -> None:
+    """Check types, the range of numbers, and nesting. Raises `NotCanonical`.
+
+    Lone surrogates are found by the encoder, at no cost.
+    """
+    level: list[Any] = [(value,)]
+    for _ in range(MAX_DEPTH + 1):
+        level = _containers_in(level)
+        if not level:
+            return
+    raise NotCanonical(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def _containers_in(level: list[Any]) -> list[Any]:
+    """Check the members of some dicts and lists; return those that have members of their own."""
+    deeper: list[Any] = []
+    for container in level:
+        members: Iterable[Any] = container
+        if type(container) is dict:
+            for key in container:
+                if type(key) is not str:
+                    raise NotCanonical(f"{type(key).__name__} as the key of an object")
+            members = container.values()
+        for member in members:
+            kind = type(member)
+            if kind is str or member is None or kind is bool:
+                continue
+            if kind is int:
+                if not -MAX_INTEGER <= member <= MAX_INTEGER:
+                    raise NotCanonical("integer outside of ±(2^53 - 1)")
+            elif kind is dict or kind is list or kind is tuple:
+                if member:
+                    deeper.append(member)
+            elif kind is float:
+                raise NotCanonical("numbers must be integers")
+            else:
+                raise NotCanonical(f"{kind.__name__} is not a JSON type")
+    return deeper
+
+
+def _encode_customary(value: Any) -> bytes:
+    try:
+        return canonicaljson.encode_canonical_json(value)
+    except RecursionError as error:
+        raise NotCanonical("nested too deeply") from error
+    except (TypeError, ValueError) as error:
+        raise NotCanonical(str(error)) from error

@@ -1,0 +1,103 @@
+"""Events as clients see them.
+
+The client format of an event is the same for every reader but for `room_id`, which sync leaves
+out, and `unsigned`, which is each reader's own. `client_event_parts` therefore encodes an event
+once, into bytes around the place of `unsigned`; `client_event` gives a dict where one is wanted.
+
+Older clients look for `redacts` at the top level of a redaction and newer ones in its content; both
+find it, whatever the room version.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from homeserver.protocol.auth_state import StateEvents
+from homeserver.protocol.events import Event
+
+STRIPPED_STATE_TYPES: Final = (
+    "m.room.create",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+)
+
+
+def client_event_parts(event: Event, *, room_id: bool = False) -> tuple[bytes, bytes]:
+    """The JSON of an event in two parts, between which the JSON of `unsigned` belongs.
+
+    `b"".join((head, unsigned, tail))` is the event; `b"{}"` stands for no unsigned data. The head
+    is the same with and without `room_id`.
+    """
+    head = msgspec.json.encode(_common_fields(event))[:-1] + b',"unsigned":'
+    if not room_id:
+        return head, b"}"
+    return head, b',"room_id":' + msgspec.json.encode(event.room_id) + b"}"
+
+
+def client_event(event: Event, *, room_id: bool, unsigned: Mapping[str, Any]) -> dict[str, Any]:
+    """An event in the client format. `unsigned` is left out if there is nothing in it."""
+    rendered = _common_fields(event)
+    if room_id:
+        rendered["room_id"] = event.room_id
+    if unsigned:
+        rendered["unsigned"] = unsigned
+    return rendered
+
+
+def federation_event(event: Event, *, unsigned: Mapping[str, Any]) -> dict[str, Any]:
+    """An event as it came over federation, for clients whose filter asks for that format."""
+    return {**event.pdu, "unsigned": unsigned} if unsigned else dict(event.pdu)
+
+
+def redacted_because(redaction: Event, *, room_id: bool) -> dict[str, Any]:
+    """What `unsigned` of a redacted event says of the event that redacted it.
+
+    The redacted event itself is rendered from `Event.redacted()`.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#redactions
+    """
+    return {"redacted_because": client_event(redaction, room_id=room_id, unsigned={})}
+
+
+def stripped_event(event: Event) -> dict[str, Any]:
+    """A state event with no more than a user needs who is not in the room yet."""
+    return {
+        "content": event.content,
+        "sender": event.sender,
+        "state_key": event.state_key,
+        "type": event.type,
+    }
+
+
+def stripped_state(state: StateEvents) -> list[dict[str, Any]]:
+    """Stripped state for an invite or a knock: what the room is, as far as its state tells.
+
+    The create event comes first; clients require it.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
+    """
+    events = [state.get((event_type, "")) for event_type in STRIPPED_STATE_TYPES]
+    return [stripped_event(event) for event in events if event is not None]
+
+
+def _common_fields(event: Event) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "content": event.content,
+        "event_id": event.event_id,
+        "origin_server_ts": event.origin_server_ts,
+        "sender": event.sender,
+        "type": event.type,
+    }
+    if event.state_key is not None:
+        fields["state_key"] = event.state_key
+    if event.type == "m.room.redaction" and (redacts := event.redacts) is not None:
+        fields["redacts"] = redacts
+        fields["content"] = {**event.content, "redacts": redacts}
+    return fields

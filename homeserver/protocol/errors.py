@@ -1,0 +1,242 @@
+"""Errors of the Client-Server API: one class for each errcode that the server answers.
+
+Code below `web/` raises one of these where the fact is known; `web/` turns it into the answer, in
+one place. A class carries its `errcode` and HTTP `status`; extra members of the answer are keyword
+arguments. Anything else that escapes is a defect of ours and is answered as `M_UNKNOWN`.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
+"""
+
+from typing import Any, ClassVar
+
+
+class MatrixError(Exception):
+    """Answered as `{"errcode": …, "error": str(self), **extra}` with `status`."""
+
+    errcode: ClassVar[str] = "M_UNKNOWN"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, **extra: Any) -> None:
+        super().__init__(message)
+        self.extra = extra
+
+    def body(self) -> dict[str, Any]:
+        return {"errcode": self.errcode, "error": str(self), **self.extra}
+
+    def headers(self) -> dict[str, str]:
+        """HTTP headers that go with the answer."""
+        return {}
+
+
+class Forbidden(MatrixError):
+    """The request was understood, but this user may not do it."""
+
+    errcode, status = "M_FORBIDDEN", 403
+
+
+class GuestAccessForbidden(MatrixError):
+    """Guests may not do this, or not in this room."""
+
+    errcode, status = "M_GUEST_ACCESS_FORBIDDEN", 403
+
+
+class MissingToken(MatrixError):
+    """The endpoint wants an access token and got none."""
+
+    errcode, status = "M_MISSING_TOKEN", 401
+
+
+class UnknownToken(MatrixError):
+    """The access token is not valid, or no longer; `soft_logout`: the device lives on."""
+
+    errcode, status = "M_UNKNOWN_TOKEN", 401
+
+    def __init__(self, message: str, *, soft_logout: bool = False) -> None:
+        super().__init__(message, soft_logout=soft_logout)
+
+
+class UserDeactivated(MatrixError):
+    """The account was deactivated."""
+
+    errcode, status = "M_USER_DEACTIVATED", 403
+
+
+class UserLocked(MatrixError):
+    """An administrator locked the account; clients keep their session and try again."""
+
+    errcode, status = "M_USER_LOCKED", 401
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, soft_logout=True)
+
+
+class UserSuspended(MatrixError):
+    """An administrator suspended the account: it may read and leave, not write."""
+
+    errcode, status = "M_USER_SUSPENDED", 403
+
+
+class NotJson(MatrixError):
+    """The body was not JSON."""
+
+    errcode, status = "M_NOT_JSON", 400
+
+
+class BadJson(MatrixError):
+    """The body was JSON, but lacked keys or had values of the wrong type."""
+
+    errcode, status = "M_BAD_JSON", 400
+
+
+class NotFound(MatrixError):
+    """What was asked for does not exist, or is not for this user to know of."""
+
+    errcode, status = "M_NOT_FOUND", 404
+
+
+class Unrecognized(MatrixError):
+    """No such endpoint."""
+
+    errcode, status = "M_UNRECOGNIZED", 404
+
+
+class MethodNotAllowed(MatrixError):
+    """The endpoint exists, but not with this HTTP method."""
+
+    errcode, status = "M_UNRECOGNIZED", 405
+
+
+class LimitExceeded(MatrixError):
+    """Too many requests; trying again makes sense after `retry_after_ms`."""
+
+    errcode, status = "M_LIMIT_EXCEEDED", 429
+
+    def __init__(self, retry_after_ms: int, message: str = "Too many requests") -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.retry_after_ms = retry_after_ms
+
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(-(-self.retry_after_ms // 1000))}
+
+
+class Unavailable(MatrixError):
+    """The server cannot take the request just now: stopping, overloaded, or without database."""
+
+    errcode, status = "M_UNKNOWN", 503
+
+
+class InvalidParam(MatrixError):
+    """A parameter has a value that is not allowed."""
+
+    errcode, status = "M_INVALID_PARAM", 400
+
+
+class MissingParam(MatrixError):
+    """A required parameter is missing."""
+
+    errcode, status = "M_MISSING_PARAM", 400
+
+
+class TooLarge(MatrixError):
+    """The request, or the event made of it, is larger than allowed."""
+
+    errcode, status = "M_TOO_LARGE", 413
+
+
+class UserInUse(MatrixError):
+    """The user id is taken."""
+
+    errcode, status = "M_USER_IN_USE", 400
+
+
+class InvalidUsername(MatrixError):
+    """The user id is not one that may be registered."""
+
+    errcode, status = "M_INVALID_USERNAME", 400
+
+
+class Exclusive(MatrixError):
+    """The name lies in the exclusive namespace of an application service."""
+
+    errcode, status = "M_EXCLUSIVE", 400
+
+
+class WeakPassword(MatrixError):
+    """The password does not meet the server's policy."""
+
+    errcode, status = "M_WEAK_PASSWORD", 400
+
+
+class RoomInUse(MatrixError):
+    """The room alias is taken."""
+
+    errcode, status = "M_ROOM_IN_USE", 400
+
+
+class InvalidRoomState(MatrixError):
+    """The state that a new room should start with is not valid."""
+
+    errcode, status = "M_INVALID_ROOM_STATE", 400
+
+
+class UnsupportedRoomVersion(MatrixError):
+    """A room of this version cannot be created here."""
+
+    errcode, status = "M_UNSUPPORTED_ROOM_VERSION", 400
+
+
+class IncompatibleRoomVersion(MatrixError):
+    """The room has a version that the asking server does not speak."""
+
+    errcode, status = "M_INCOMPATIBLE_ROOM_VERSION", 400
+
+    def __init__(self, message: str, *, room_version: str) -> None:
+        super().__init__(message, room_version=room_version)
+
+
+class BadState(MatrixError):
+    """The change makes no sense in the present state: a user is unbanned who is not banned."""
+
+    errcode, status = "M_BAD_STATE", 400
+
+
+class BadAlias(MatrixError):
+    """A canonical alias event names an alias that does not point to the room."""
+
+    errcode, status = "M_BAD_ALIAS", 400
+
+
+class CannotLeaveServerNoticeRoom(MatrixError):
+    """The server notices room cannot be left."""
+
+    errcode, status = "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", 403
+
+
+class CaptchaInvalid(MatrixError):
+    """The captcha was not solved."""
+
+    errcode, status = "M_CAPTCHA_INVALID", 401
+
+
+class DuplicateAnnotation(MatrixError):
+    """The user has already reacted to the event with this key."""
+
+    errcode, status = "M_DUPLICATE_ANNOTATION", 400
+
+
+class ProfileTooLarge(MatrixError):
+    """With this field the profile would exceed its size limit."""
+
+    errcode, status = "M_PROFILE_TOO_LARGE", 400
+
+
+class KeyTooLarge(MatrixError):
+    """The name of the profile field is too long."""
+
+    errcode, status = "M_KEY_TOO_LARGE", 400
+
+
+class InviteBlocked(MatrixError):
+    """The invited user accepts no invites from this sender."""
+
+    errcode, status = "M_INVITE_BLOCKED", 403

@@ -1,0 +1,60 @@
+"""Room history visibility: may this user see this event?
+
+The answer depends on the room's state at the event, both the visibility and the user's membership,
+and on one thing that came later: whether the user has joined since.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from homeserver.protocol.events import Event
+
+VISIBILITIES: Final = ("world_readable", "shared", "invited", "joined")
+DEFAULT_VISIBILITY: Final = "shared"
+
+
+def visibility_of(content: Mapping[str, Any] | None) -> str:
+    """The visibility that the content of `m.room.history_visibility` sets.
+
+    `None` is a room without that event; it and a value that is not understood mean `shared`.
+    """
+    visibility = None if content is None else content.get("history_visibility")
+    return visibility if visibility in VISIBILITIES else DEFAULT_VISIBILITY
+
+
+def may_see(visibility: str, membership: str | None, *, joined_later: bool) -> bool:
+    """Whether a user may see what happened while visibility and their membership were these.
+
+    `membership` is `None` for a user whom the room did not know. `joined_later` says whether the
+    user joined at any point after it.
+    """
+    return (
+        visibility == "world_readable"
+        or membership == "join"
+        or (visibility == "shared" and joined_later)
+        or (visibility == "invited" and membership == "invite")
+    )
+
+
+def may_see_event(
+    event: Event,
+    user_id: str,
+    *,
+    visibility: str,
+    membership: str | None,
+    joined_later: bool,
+) -> bool:
+    """Whether a user may see an event.
+
+    `visibility` and `membership` are those before the event. An event that changes the visibility,
+    or this user's membership, is seen if the state before or the state after it allows that.
+    """
+    if may_see(visibility, membership, joined_later=joined_later):
+        return True
+    if event.type == "m.room.history_visibility" and event.state_key == "":
+        return may_see(visibility_of(event.content), membership, joined_later=joined_later)
+    if event.type == "m.room.member" and event.state_key == user_id:
+        return may_see(visibility, event.content.get("membership"), joined_later=joined_later)
+    return False

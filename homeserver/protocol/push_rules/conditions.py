@@ -1,0 +1,237 @@
+"""Conditions of push rules, made into functions that are asked about events.
+
+Most conditions have the same answer for everybody in a room. Those that ask who the user is answer
+with a test instead, so that an event is judged once for all who have the same rules.
+
+A condition of an unknown kind, or one that lacks what its kind needs, never holds.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#conditions-1
+"""
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from homeserver.protocol.events import Event
+from homeserver.protocol.power_levels import PowerLevels
+from homeserver.protocol.property_paths import split_path
+from homeserver.protocol.push_rules.patterns import Glob, contains_words
+from homeserver.protocol.push_rules.predefined import OWN_USER_ID
+
+BODY: Final = "content.body"
+_MISSING: Final = object()
+_SCALARS: Final = (str, int, bool, type(None))
+_MEMBER_COUNT: Final = re.compile(r"(==|<=|>=|<|>)?([0-9]{1,15})")
+_COMPARISONS: Final[Mapping[str, Callable[[int, int], bool]]] = {
+    "==": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+    "<=": operator.le,
+    ">=": operator.ge,
+}
+
+
+class PowerLevelsNeeded(Exception):
+    """The answer depends on the power levels, and the occasion came without them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """An event, the number of joined members at that time, and the power levels if at hand."""
+
+    event: Event
+    joined_count: int
+    levels: PowerLevels | None = None
+
+
+UserTest = Callable[[str, str | None], bool]
+"""Whether a condition holds for a user, by their id and their display name in the room."""
+
+Condition = Callable[[Occasion], bool | UserTest]
+
+
+def compile_condition(condition: Mapping[str, Any]) -> Condition:
+    """The function that a condition stands for."""
+    compiler = _COMPILERS.get(str(condition.get("kind")))
+    return _never if compiler is None else compiler(condition)
+
+
+def cost(condition: Mapping[str, Any]) -> int:
+    """Conditions with a lower cost are best asked first."""
+    return _COSTS.get(str(condition.get("kind")), 0)
+
+
+def is_value(key: str, value: object) -> Condition:
+    """The condition that a property of the event has exactly this value."""
+    find = _finder(key)
+    kind = type(value)
+
+    def holds(occasion: Occasion) -> bool:
+        found = find(occasion.event)
+        return type(found) is kind and found == value
+
+    return holds
+
+
+def event_match(condition: Mapping[str, Any]) -> Condition:
+    """A property matches a pattern: as a whole, or for the body at least in some words."""
+    key, pattern = condition.get("key"), condition.get("pattern")
+    if not isinstance(key, str) or not isinstance(pattern, str):
+        return _never
+    find = _finder(key)
+    if pattern == OWN_USER_ID:
+        return _names_user(find)
+    glob = Glob(pattern)
+    matches = glob.matches_words if key == BODY else glob.matches
+
+    def holds(occasion: Occasion) -> bool:
+        found = find(occasion.event)
+        return isinstance(found, str) and matches(found.lower())
+
+    return holds
+
+
+def _names_user(find: Callable[[Event], object]) -> Condition:
+    def holds(occasion: Occasion) -> bool | UserTest:
+        found = find(occasion.event)
+        return isinstance(found, str) and (lambda user_id, _: user_id == found)
+
+    return holds
+
+
+def event_property_is(condition: Mapping[str, Any]) -> Condition:
+    """A property has exactly a value."""
+    key, value = condition.get("key"), condition.get("value", _MISSING)
+    if not isinstance(key, str) or not isinstance(value, _SCALARS):
+        return _never
+    return is_value(key, value)
+
+
+def event_property_contains(condition: Mapping[str, Any]) -> Condition:
+    """A property is a list in which there is exactly a value."""
+    key, value = condition.get("key"), condition.get("value", _MISSING)
+    if not isinstance(key, str) or not isinstance(value, _SCALARS):
+        return _never
+    find = _finder(key)
+    kind = type(value)
+    if value == OWN_USER_ID:
+        return _lists_user(find)
+
+    def holds(occasion: Occasion) -> bool:
+        found = find(occasion.event)
+        return isinstance(found, list) and any(
+            type(item) is kind and item == value for item in found
+        )
+
+    return holds
+
+
+def _lists_user(find: Callable[[Event], object]) -> Condition:
+    def holds(occasion: Occasion) -> bool | UserTest:
+        found = find(occasion.event)
+        if not isinstance(found, list):
+            return False
+        users = frozenset(item for item in found if isinstance(item, str))
+        return bool(users) and (lambda user_id, _: user_id in users)
+
+    return holds
+
+
+def contains_display_name(_: Mapping[str, Any]) -> Condition:
+    """The body has the user's display name in it."""
+    find = _finder(BODY)
+
+    def holds(occasion: Occasion) -> bool | UserTest:
+        found = find(occasion.event)
+        if not isinstance(found, str):
+            return False
+        body = found.lower()
+        return lambda _, name: name is not None and contains_words(body, name.lower())
+
+    return holds
+
+
+def room_member_count(condition: Mapping[str, Any]) -> Condition:
+    """So many are in the room."""
+    wanted = condition.get("is")
+    match = _MEMBER_COUNT.fullmatch(wanted) if isinstance(wanted, str) else None
+    if match is None:
+        return _never
+    compare, count = _COMPARISONS[match[1] or "=="], int(match[2])
+    return lambda occasion: compare(occasion.joined_count, count)
+
+
+def sender_notification_permission(condition: Mapping[str, Any]) -> Condition:
+    """The sender has the power to notify in this way."""
+    key = condition.get("key")
+    if not isinstance(key, str):
+        return _never
+
+    def holds(occasion: Occasion) -> bool:
+        levels = occasion.levels
+        if levels is None:
+            raise PowerLevelsNeeded
+        return levels.of(occasion.event.sender) >= levels.notifications(key)
+
+    return holds
+
+
+_COMPILERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Condition]]] = {
+    "event_match": event_match,
+    "event_property_is": event_property_is,
+    "event_property_contains": event_property_contains,
+    "contains_display_name": contains_display_name,
+    "room_member_count": room_member_count,
+    "sender_notification_permission": sender_notification_permission,
+}
+# Power levels may have to be read from the database.
+_COSTS: Final[Mapping[str, int]] = {
+    "room_member_count": 1,
+    "contains_display_name": 1,
+    "sender_notification_permission": 2,
+}
+
+
+def _never(_: Occasion) -> bool:
+    return False
+
+
+def _finder(path: str) -> Callable[[Event], object]:
+    """A function that finds a property of events as clients see them."""
+    name, *inner = split_path(path)
+    if name == "content":
+        return _content_finder(inner)
+    find = _FIELDS.get(name)
+    return _nothing if find is None or inner else find
+
+
+def _content_finder(names: list[str]) -> Callable[[Event], object]:
+    def find(event: Event) -> object:
+        value: object = event.content
+        for name in names:
+            if not isinstance(value, Mapping):
+                return _MISSING
+            value = value.get(name, _MISSING)
+        return value
+
+    return find
+
+
+def _state_key(event: Event) -> object:
+    return _MISSING if event.state_key is None else event.state_key
+
+
+def _nothing(_: Event) -> object:
+    return _MISSING
+
+
+_FIELDS: Final[Mapping[str, Callable[[Event], object]]] = {
+    "event_id": operator.attrgetter("event_id"),
+    "origin_server_ts": operator.attrgetter("origin_server_ts"),
+    "room_id": operator.attrgetter("room_id"),
+    "sender": operator.attrgetter("sender"),
+    "state_key": _state_key,
+    "type": operator.attrgetter("type"),
+}

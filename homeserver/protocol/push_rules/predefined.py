@@ -1,0 +1,114 @@
+"""The rules that every user has before they change anything, as the specification lists them.
+
+They stand here in the order in which they are checked within their kind. `OWN_USER_ID` is put where
+the text says so; it stands for the id of the user whose rules they are.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#predefined-rules
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+OWN_USER_ID: Final = "[the user's Matrix ID]"
+MASTER: Final = ".m.rule.master"
+
+_SOUND: Final = {"set_tweak": "sound", "value": "default"}
+_RING: Final = {"set_tweak": "sound", "value": "ring"}
+_HIGHLIGHT: Final = {"set_tweak": "highlight"}
+
+
+def _matches(key: str, pattern: str) -> dict[str, Any]:
+    return {"kind": "event_match", "key": key, "pattern": pattern}
+
+
+def _rule(
+    name: str,
+    conditions: Sequence[dict[str, Any]],
+    actions: Sequence[str | dict[str, Any]] = (),
+    *,
+    enabled: bool = True,
+) -> dict[str, Any]:
+    return {
+        "rule_id": name,
+        "default": True,
+        "enabled": enabled,
+        "conditions": list(conditions),
+        "actions": list(actions),
+    }
+
+
+def _is_type(event_type: str) -> dict[str, Any]:
+    return _matches("type", event_type)
+
+
+_IS_STATE: Final = _matches("state_key", "")
+_TWO_MEMBERS: Final = {"kind": "room_member_count", "is": "2"}
+
+_OVERRIDE: Final = (
+    _rule(MASTER, [], enabled=False),
+    _rule(".m.rule.suppress_notices", [_matches("content.msgtype", "m.notice")]),
+    _rule(
+        ".m.rule.invite_for_me",
+        [
+            _is_type("m.room.member"),
+            _matches("content.membership", "invite"),
+            _matches("state_key", OWN_USER_ID),
+        ],
+        ["notify", _SOUND],
+    ),
+    _rule(".m.rule.member_event", [_is_type("m.room.member")]),
+    _rule(
+        ".m.rule.is_user_mention",
+        [
+            {
+                "kind": "event_property_contains",
+                "key": r"content.m\.mentions.user_ids",
+                "value": OWN_USER_ID,
+            }
+        ],
+        ["notify", _SOUND, _HIGHLIGHT],
+    ),
+    _rule(
+        ".m.rule.is_room_mention",
+        [
+            {"kind": "event_property_is", "key": r"content.m\.mentions.room", "value": True},
+            {"kind": "sender_notification_permission", "key": "room"},
+        ],
+        ["notify", _HIGHLIGHT],
+    ),
+    _rule(".m.rule.tombstone", [_is_type("m.room.tombstone"), _IS_STATE], ["notify", _HIGHLIGHT]),
+    _rule(".m.rule.reaction", [_is_type("m.reaction")]),
+    _rule(".m.rule.room.server_acl", [_is_type("m.room.server_acl"), _IS_STATE]),
+    _rule(
+        ".m.rule.suppress_edits",
+        [
+            {
+                "kind": "event_property_is",
+                "key": r"content.m\.relates_to.rel_type",
+                "value": "m.replace",
+            }
+        ],
+    ),
+)
+
+_UNDERRIDE: Final = (
+    _rule(".m.rule.call", [_is_type("m.call.invite")], ["notify", _RING]),
+    _rule(
+        ".m.rule.encrypted_room_one_to_one",
+        [_TWO_MEMBERS, _is_type("m.room.encrypted")],
+        ["notify", _SOUND],
+    ),
+    _rule(
+        ".m.rule.room_one_to_one",
+        [_TWO_MEMBERS, _is_type("m.room.message")],
+        ["notify", _SOUND],
+    ),
+    _rule(".m.rule.message", [_is_type("m.room.message")], ["notify"]),
+    _rule(".m.rule.encrypted", [_is_type("m.room.encrypted")], ["notify"]),
+)
+
+PREDEFINED: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
+    "override": _OVERRIDE,
+    "underride": _UNDERRIDE,
+}
+"""The predefined rules by kind. Not to be changed."""

@@ -1,0 +1,198 @@
+"""A user's push rules: the predefined ones with the user's changes, and the user's own.
+
+A `RuleSet` holds only what the user changed, so it names no user, and all users who changed nothing
+have equal ones. Its content for clients, which is also what is stored as `m.push_rules`, is made
+for one user and has all rules, each kind in the order in which it is checked: the master rule, the
+user's own, then the predefined ones. Whoever reads stored content takes the predefined rules from
+this version of the specification, whatever they were when it was stored.
+
+The historical actions `dont_notify` and `coalesce` are kept as the client wrote them, and do
+nothing.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import msgspec
+
+from homeserver.protocol.errors import InvalidParam, MatrixError, NotFound
+from homeserver.protocol.push_rules.predefined import MASTER, OWN_USER_ID, PREDEFINED
+
+KINDS: Final = ("override", "content", "room", "sender", "underride")
+"""The kinds in the order in which they are checked."""
+
+Action = str | dict[str, Any]
+
+
+class PushRule(msgspec.Struct, frozen=True):
+    """One rule, in the shape of the API.
+
+    Only rules of the kinds `override` and `underride` have conditions, and only those of the kind
+    `content` a pattern.
+    """
+
+    rule_id: str
+    default: bool
+    enabled: bool
+    actions: list[Action]
+    conditions: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+    pattern: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class NoSuchNeighbour(MatrixError):
+    """A rule was to be put before or after one that is not the user's, or does not exist."""
+
+    errcode, status = "M_UNKNOWN", 400
+
+
+_PREDEFINED: Final[Mapping[str, tuple[PushRule, ...]]] = {
+    kind: msgspec.convert(PREDEFINED.get(kind, ()), tuple[PushRule, ...]) for kind in KINDS
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """Push rules of one or many users. Every change gives a new set.
+
+    `own` are the rules that the user made, by kind, the most important first; `changed` are the
+    predefined rules that they changed, as they are now, by rule id.
+    """
+
+    own: Mapping[str, tuple[PushRule, ...]] = field(default_factory=dict)
+    changed: Mapping[str, PushRule] = field(default_factory=dict)
+
+    def rules(self, kind: str) -> list[PushRule]:
+        """All rules of a kind, in the order in which they are checked."""
+        predefined = [self.changed.get(rule.rule_id, rule) for rule in _PREDEFINED[kind]]
+        masters = [rule for rule in predefined if rule.rule_id == MASTER]
+        return [*masters, *self.own.get(kind, ()), *predefined[len(masters) :]]
+
+    def get(self, kind: str, rule_id: str) -> PushRule:
+        """One rule. Raises `NotFound`."""
+        for rule in self.rules(kind):
+            if rule.rule_id == rule_id:
+                return rule
+        raise NotFound("The push rule was not found")
+
+    def put(
+        self, kind: str, rule: PushRule, *, before: str | None = None, after: str | None = None
+    ) -> "RuleSet":
+        """Add a rule of the user's, or renew the one with its id, which stays as enabled as it was.
+
+        A new rule becomes the most important of the user's unless it is put just `before` or
+        `after` another one of theirs; where both are given, `before` counts. A rule that is renewed
+        stays in its place unless it is put elsewhere. Raises `NoSuchNeighbour`.
+        """
+        rules = self.own.get(kind, ())
+        place = 0
+        for index, known in enumerate(rules):
+            if known.rule_id == rule.rule_id:
+                place = index
+                rule = msgspec.structs.replace(rule, enabled=known.enabled)
+        others = [known for known in rules if known.rule_id != rule.rule_id]
+        if after is not None:
+            place = _place_of(others, after) + 1
+        if before is not None:
+            place = _place_of(others, before)
+        return self._with_own(kind, (*others[:place], rule, *others[place:]))
+
+    def without(self, kind: str, rule_id: str) -> "RuleSet":
+        """Delete a rule of the user's. Raises `NotFound`; `InvalidParam` for a predefined one."""
+        if self.get(kind, rule_id).default:
+            raise InvalidParam("A predefined push rule can be disabled, but not deleted")
+        return self._with_own(
+            kind, tuple(rule for rule in self.own[kind] if rule.rule_id != rule_id)
+        )
+
+    def change(
+        self,
+        kind: str,
+        rule_id: str,
+        *,
+        enabled: bool | None = None,
+        actions: list[Action] | None = None,
+    ) -> "RuleSet":
+        """Enable or disable any rule, or set its actions. Raises `NotFound`."""
+        rule = self.get(kind, rule_id)
+        rule = msgspec.structs.replace(
+            rule,
+            enabled=rule.enabled if enabled is None else enabled,
+            actions=rule.actions if actions is None else actions,
+        )
+        if rule.default:
+            return replace(self, changed={**self.changed, rule_id: rule})
+        rules = tuple(rule if known.rule_id == rule_id else known for known in self.own[kind])
+        return self._with_own(kind, rules)
+
+    def __len__(self) -> int:
+        """How many rules the user made."""
+        return sum(map(len, self.own.values()))
+
+    def content_for(self, user_id: str) -> dict[str, Any]:
+        """The content of `m.push_rules` for a user who has these rules."""
+        return {
+            "global": {
+                kind: [render_rule(rule, user_id) for rule in self.rules(kind)] for kind in KINDS
+            }
+        }
+
+    def fingerprint(self) -> bytes:
+        """The same for equal sets, and for no others."""
+        return msgspec.json.encode([self.own, self.changed], order="deterministic")
+
+    def _with_own(self, kind: str, rules: tuple[PushRule, ...]) -> "RuleSet":
+        return replace(self, own={**self.own, kind: rules})
+
+
+def parse_rule_set(content: Mapping[str, Any]) -> RuleSet:
+    """The rules that stored content of `m.push_rules` holds.
+
+    Predefined rules that this version does not know are left out, as is what is no rule.
+    """
+    rules = content.get("global")
+    rule_set = RuleSet()
+    for kind in KINDS:
+        stored = rules.get(kind) if isinstance(rules, dict) else None
+        parsed = [rule for value in stored or () if (rule := _parse_rule(value)) is not None]
+        own = tuple(rule for rule in parsed if not rule.default)
+        if own:
+            rule_set = rule_set._with_own(kind, own)
+        known = {rule.rule_id: rule for rule in _PREDEFINED[kind]}
+        for rule in parsed:
+            predefined = known.get(rule.rule_id) if rule.default else None
+            if predefined is not None and (rule.enabled, rule.actions) != (
+                predefined.enabled,
+                predefined.actions,
+            ):
+                rule_set = rule_set.change(
+                    kind, rule.rule_id, enabled=rule.enabled, actions=rule.actions
+                )
+    return rule_set
+
+
+def render_rule(rule: PushRule, user_id: str) -> PushRule:
+    """A rule as its user sees it: with their id where a predefined rule has the place for it."""
+    if not rule.default or rule.conditions is msgspec.UNSET:
+        return rule
+    conditions = [
+        {name: user_id if value == OWN_USER_ID else value for name, value in condition.items()}
+        for condition in rule.conditions
+    ]
+    return msgspec.structs.replace(rule, conditions=conditions)
+
+
+def _parse_rule(value: object) -> PushRule | None:
+    try:
+        return msgspec.convert(value, PushRule)
+    except msgspec.ValidationError:
+        return None
+
+
+def _place_of(rules: list[PushRule], rule_id: str) -> int:
+    for place, rule in enumerate(rules):
+        if rule.rule_id == rule_id:
+            return place
+    raise NoSuchNeighbour(f"before/after rule not found: {rule_id}")

@@ -1,0 +1,93 @@
+"""Judging events while the state that they are judged by is still being put together.
+
+Spec: https://spec.matrix.org/v1.19/rooms/v12/#definitions (iterative auth checks)
+"""
+
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
+
+from homeserver.protocol.auth_rules import AuthState, RuleBroken, check_auth
+from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.events import Event
+from homeserver.protocol.power_levels import PowerLevels
+from homeserver.protocol.room_versions import RoomVersion
+
+StateKey = tuple[str, str]  # (type, state key)
+
+_CREATE = ("m.room.create", "")
+_POWER_LEVELS = ("m.room.power_levels", "")
+
+
+class AuthChecks:
+    """The authorisation rules over states that hold event ids.
+
+    `events` has all events that are named anywhere. The power levels that one event gives are read
+    once, however many events are judged by them.
+    """
+
+    def __init__(
+        self, version: RoomVersion, events: Mapping[str, Event], rejected: Collection[str] = ()
+    ) -> None:
+        self._version = version
+        self._events = events
+        self._rejected = rejected
+        self._levels: dict[tuple[str, str | None], PowerLevels] = {}
+
+    def is_allowed(self, event: Event, state: Mapping[StateKey, str]) -> bool:
+        """Whether the rules allow an event in a room in this state, and nothing but this state."""
+        return self._passes(event, self._found(event, state))
+
+    def apply(self, state: MutableMapping[StateKey, str], ordered: Iterable[Event]) -> None:
+        """The iterative auth checks: put those events into the state that it allows, in order.
+
+        Where the state lacks an event that the rules want, the auth event that the event cites for
+        it stands in, unless that was rejected.
+        """
+        for event in ordered:
+            found = {**self._cited(event), **self._found(event, state)}
+            if event.state_key is not None and self._passes(event, found):
+                state[event.type, event.state_key] = event.event_id
+
+    def sender_power(self, event: Event) -> int:
+        """The power level of an event's sender by the auth events that the event cites."""
+        cited = self._cited(event, even_rejected=True)
+        create = event if event.type == "m.room.create" else cited.get(_CREATE)
+        if create is None:
+            return 0
+        return self._power_levels(create, cited.get(_POWER_LEVELS)).of(event.sender)
+
+    def _found(self, event: Event, state: Mapping[StateKey, str]) -> dict[StateKey, Event]:
+        """What a state holds of the entries that an event is judged by."""
+        keys = auth_types_for(
+            self._version, event.type, event.sender, event.state_key, event.content
+        )
+        return {key: self._events[state[key]] for key in (_CREATE, *keys) if key in state}
+
+    def _cited(self, event: Event, *, even_rejected: bool = False) -> dict[StateKey, Event]:
+        """The auth events that an event cites, with the create event that its room id implies."""
+        cited_ids = event.auth_event_ids
+        if self._version.room_id_is_create_hash and event.type != "m.room.create":
+            cited_ids = ["$" + event.room_id[1:], *cited_ids]
+        return {
+            (cited.type, cited.state_key): cited
+            for cited in map(self._events.__getitem__, cited_ids)
+            if cited.state_key is not None
+            and (even_rejected or cited.event_id not in self._rejected)
+        }
+
+    def _passes(self, event: Event, found: Mapping[StateKey, Event]) -> bool:
+        state = AuthState(found)
+        if (create := found.get(_CREATE)) is not None:
+            state.power_levels = self._power_levels(create, found.get(_POWER_LEVELS))
+        try:
+            check_auth(event, state)
+        except RuleBroken:
+            return False
+        return True
+
+    def _power_levels(self, create: Event, event: Event | None) -> PowerLevels:
+        source = (create.event_id, None if event is None else event.event_id)
+        levels = self._levels.get(source)
+        if levels is None:
+            content = None if event is None else event.content
+            levels = self._levels[source] = PowerLevels(create, content)
+        return levels

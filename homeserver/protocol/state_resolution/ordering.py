@@ -1,0 +1,93 @@
+"""The two orders in which state resolution tries events.
+
+Spec: https://spec.matrix.org/v1.19/rooms/v12/#definitions
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from heapq import heapify, heappop, heappush
+
+from homeserver.protocol.events import Event
+from homeserver.protocol.state_resolution.auth_graph import AuthEvents, events_between
+
+
+def power_ordered(
+    event_ids: Collection[str],
+    events: Mapping[str, Event],
+    auth_events: AuthEvents,
+    sender_power: Callable[[Event], int],
+) -> list[Event]:
+    """Reverse topological power ordering: what authorises comes first, then who has more power.
+
+    The lexicographically smallest topological order, by Kahn's algorithm. An event also comes after
+    those that authorise it through events outside the set: these are walked over as soon as they
+    are free, and take no place in the order.
+    """
+    graph = events_between(event_ids, auth_events)
+    missing: dict[str, int] = {}  # how many auth events of an event have not had their turn
+    cited_by: dict[str, list[str]] = {}
+    for event_id in graph:
+        within = [auth_event for auth_event in auth_events(event_id) if auth_event in graph]
+        missing[event_id] = len(within)
+        for auth_event in within:
+            cited_by.setdefault(auth_event, []).append(event_id)
+
+    def rank(event_id: str) -> tuple[float, int, str]:
+        if event_id not in wanted:
+            return (-math.inf, 0, event_id)
+        event = events[event_id]
+        return (-sender_power(event), event.origin_server_ts, event_id)
+
+    wanted = set(event_ids)
+    free = [rank(event_id) for event_id, count in missing.items() if not count]
+    heapify(free)
+    ordered: list[Event] = []
+    while free:
+        event_id = heappop(free)[2]
+        if event_id in wanted:
+            ordered.append(events[event_id])
+        for later in cited_by.get(event_id, ()):
+            missing[later] -= 1
+            if not missing[later]:
+                heappush(free, rank(later))
+    return ordered
+
+
+def mainline_ordered(
+    event_ids: Iterable[str], events: Mapping[str, Event], power_levels: str | None
+) -> list[Event]:
+    """Mainline ordering based on a power levels event: oldest power levels first.
+
+    `power_levels` is the id of P, or None if the state has none: then no event has a place on the
+    mainline, and time decides.
+    """
+    positions: dict[str, float] = {}
+    place: str | None = power_levels
+    while place is not None and place not in positions:
+        positions[place] = len(positions)
+        place = _cited_power_levels(events[place], events)
+
+    def position(event: Event) -> float:
+        passed: list[str] = []
+        place = _cited_power_levels(event, events)
+        while place is not None and place not in positions:
+            # Remembered, so that no stretch beside the mainline is walked twice.
+            positions[place] = math.inf
+            passed.append(place)
+            place = _cited_power_levels(events[place], events)
+        found = math.inf if place is None else positions[place]
+        positions.update(dict.fromkeys(passed, found))
+        return found
+
+    def rank(event: Event) -> tuple[float, int, str]:
+        return (-position(event), event.origin_server_ts, event.event_id)
+
+    return sorted((events[event_id] for event_id in event_ids), key=rank)
+
+
+def _cited_power_levels(event: Event, events: Mapping[str, Event]) -> str | None:
+    for event_id in event.auth_event_ids:
+        auth_event = events[event_id]
+        if auth_event.type == "m.room.power_levels" and auth_event.state_key == "":
+            return event_id
+    return None

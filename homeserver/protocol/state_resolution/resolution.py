@@ -1,0 +1,81 @@
+"""State resolution: one room state out of the states after several events.
+
+A room's event graph forks when servers send at the same time. Where the branches meet, every server
+must come to the same state, whatever it saw first. The algorithm is a column of the room version.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from homeserver.protocol.events import Event
+from homeserver.protocol.room_versions import RoomVersion, StateResolution
+from homeserver.protocol.state_resolution.auth_checks import AuthChecks, StateKey
+from homeserver.protocol.state_resolution.auth_graph import AuthEvents
+from homeserver.protocol.state_resolution.v1 import resolve_v1
+from homeserver.protocol.state_resolution.v2 import resolve_v2
+
+StateMap = Mapping[StateKey, str]  # (type, state key) -> event id
+Conflicts = Mapping[StateKey, Sequence[str | None]]  # -> the event id in each state, or None
+
+
+def resolve(
+    version: RoomVersion,
+    states: Sequence[StateMap],
+    events: Mapping[str, Event],
+    rejected: Collection[str] = (),
+) -> dict[StateKey, str]:
+    """The resolution of one or more room states.
+
+    `events` has all events of the states and of their auth chains, and the create event, by id;
+    `rejected` holds the ids of those that were rejected. Raises `KeyError` where one is missing.
+    """
+    unconflicted, conflicted = split(states)
+    resolved = resolve_conflicts(version, unconflicted, conflicted, events, rejected)
+    return {**resolved, **unconflicted}
+
+
+def resolve_conflicts(
+    version: RoomVersion,
+    unconflicted: StateMap,
+    conflicted: Conflicts,
+    events: Mapping[str, Event],
+    rejected: Collection[str] = (),
+    auth_events: AuthEvents | None = None,
+) -> dict[StateKey, str]:
+    """The resolved entries beside those of the unconflicted state map.
+
+    For callers that have states by their differences. Every value of `conflicted` has one event id
+    for each state, in the same order. The result may lack conflicted keys, and may have keys that
+    no state has. `auth_events` gives the auth events of an event by ids, for callers that know the
+    graph without the events; then of `events` only those are read that take part in the conflict,
+    and what these cite.
+    """
+    if not conflicted:
+        return {}
+    checks = AuthChecks(version, events, rejected)
+    if version.state_resolution is StateResolution.V1:
+        return resolve_v1(unconflicted, conflicted, events, checks)
+    return resolve_v2(
+        unconflicted,
+        conflicted,
+        events,
+        auth_events or (lambda event_id: events[event_id].auth_event_ids),
+        checks,
+        from_empty=version.state_resolution is StateResolution.V2_1,
+    )
+
+
+def split(
+    states: Sequence[StateMap],
+) -> tuple[dict[StateKey, str], dict[StateKey, list[str | None]]]:
+    """The unconflicted state map, and for every other key the event that each state has for it."""
+    unconflicted: dict[StateKey, str] = {}
+    conflicted: dict[StateKey, list[str | None]] = {}
+    for key in dict.fromkeys(key for state in states for key in state):
+        values = [state.get(key) for state in states]
+        if values[0] is not None and all(value == values[0] for value in values):
+            unconflicted[key] = values[0]
+        else:
+            conflicted[key] = values
+    return unconflicted, conflicted

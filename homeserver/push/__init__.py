@@ -1,0 +1,1 @@
+"""Push: whom events notify, and how much of that is unread."""

@@ -1,0 +1,43 @@
+"""The compiled push rules of users. Users with equal rules, as most have, share one object."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from homeserver.accounts.account_data import PUSH_RULES, AccountDataChanged
+from homeserver.protocol.push_rules.evaluation import CompiledRules
+from homeserver.push.loading import Memo
+from homeserver.push.rules import PushRules
+
+MAX_USERS = 50_000
+MAX_RULE_SETS = 5_000
+
+
+class UserRules:
+    """The rules of users in the form that judges events. `apply` is to be subscribed to the log."""
+
+    def __init__(self, rules: PushRules) -> None:
+        self._rules = rules
+        self._users: Memo[str, CompiledRules] = Memo(MAX_USERS)
+        self._compiled: Memo[bytes, CompiledRules] = Memo(MAX_RULE_SETS)
+
+    def find(self, user_id: str) -> CompiledRules | None:
+        """The rules of a user, if they are in memory."""
+        return self._users.get(user_id)
+
+    async def of(self, user_id: str) -> CompiledRules:
+        """The rules of a user. What is equal to that of another user is the same object."""
+        found = self._users.get(user_id)
+        if found is not None:
+            return found
+        rule_set = await self._rules.of(user_id)
+        fingerprint = rule_set.fingerprint()
+        compiled = self._compiled.get(fingerprint)
+        if compiled is None:
+            compiled = self._compiled.put(fingerprint, CompiledRules(rule_set))
+        return self._users.put(user_id, compiled)
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log."""
+        for fact in facts:
+            if isinstance(fact, AccountDataChanged) and fact.type == PUSH_RULES:
+                self._users.drop(fact.user_id)

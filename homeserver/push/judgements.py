@@ -1,0 +1,80 @@
+"""Judgements: what push rules say of the events of rooms.
+
+Each event is judged once for all users who have the same rules, by the members and power levels
+that the room had when it was sent. It does not matter when somebody asks, and many who ask cost
+little more than one. A redacted event notifies nobody: there is nothing left to read.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
+"""
+
+from collections.abc import Iterable, Iterator
+
+from homeserver.protocol.power_levels import PowerLevels
+from homeserver.protocol.push_rules.conditions import Occasion, PowerLevelsNeeded
+from homeserver.protocol.push_rules.evaluation import CompiledRules, Verdict
+from homeserver.push.loading import Memo, NotAtHand
+from homeserver.rooms.room import Room
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.visibility import Visibility
+
+REMEMBERED = 100_000  # verdicts
+REMEMBERED_LEVELS = 1_000
+
+_CREATE, _LEVELS = ("m.room.create", ""), ("m.room.power_levels", "")
+
+
+class Judgements:
+    """Judges events, and remembers the verdicts."""
+
+    def __init__(self, visibility: Visibility) -> None:
+        self._visibility = visibility
+        self._verdicts: Memo[tuple[CompiledRules, int], Verdict] = Memo(REMEMBERED)
+        self._levels: Memo[bytes, PowerLevels] = Memo(REMEMBERED_LEVELS)  # by root of the state
+
+    def verdict(
+        self, room: Room, stored: StoredEvent, joined_count: int | None, rules: CompiledRules
+    ) -> Verdict:
+        """What rules say of an event. Raises `NotAtHand`.
+
+        `joined_count` is the number of members at that time. Where it is not known, `None`, the
+        present one has to do, and the verdict is not remembered.
+        """
+        key = (rules, stored.number)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            if joined_count is None:
+                return self._judge(room, stored, room.joined_count, rules)
+            verdict = self._verdicts.put(key, self._judge(room, stored, joined_count, rules))
+        return verdict
+
+    def _judge(
+        self, room: Room, stored: StoredEvent, joined_count: int, rules: CompiledRules
+    ) -> Verdict:
+        levels = self._levels.get(stored.state_before)
+        try:
+            return rules.judge(Occasion(stored.event, joined_count, levels))
+        except PowerLevelsNeeded:
+            raise NotAtHand(lambda: self._load_levels(room, stored.state_before)) from None
+
+    async def _load_levels(self, room: Room, root: bytes) -> None:
+        state = await self._visibility.state_at(room, root, [_CREATE, _LEVELS])
+        given = state.get(_LEVELS)
+        content = None if given is None else given.event.content
+        self._levels.put(root, PowerLevels(state[_CREATE].event, content))
+
+
+def with_joined_counts(
+    joined_count: int, newest_first: Iterable[StoredEvent]
+) -> Iterator[tuple[StoredEvent, int]]:
+    """Successive events with the number of joined members after each.
+
+    `joined_count` is that after the newest of them.
+    """
+    joined = joined_count
+    for stored in newest_first:
+        yield stored, joined
+        if stored.event.type == "m.room.member" and stored.event.state_key is not None:
+            before = stored.replaced
+            joined += (before is not None and before.content.get("membership") == "join") - (
+                stored.event.content.get("membership") == "join"
+            )

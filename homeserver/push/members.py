@@ -1,0 +1,68 @@
+"""Members: users in a room, with all that decides which of its events notify them."""
+
+from dataclasses import dataclass
+
+from homeserver.accounts.account_data import AccountData
+from homeserver.protocol.push_rules.evaluation import CompiledRules
+from homeserver.push.compiled_rules import UserRules
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A user in a room.
+
+    `event` is the number of their member event, `since` the position at which they last joined.
+    """
+
+    user_id: str
+    rules: CompiledRules
+    ignored: frozenset[str]
+    event: int | None
+    since: int
+    display_name: str | None
+
+
+class Members:
+    """Loads members, and tells whether they are still as they were."""
+
+    def __init__(self, rooms: Rooms, rules: UserRules, account_data: AccountData) -> None:
+        self._events = rooms.stores.events
+        self._rules = rules
+        self._account_data = account_data
+
+    def is_current(self, room: Room, member: Member) -> bool:
+        """Whether nothing has changed about a member; false also where that is not at hand."""
+        user_id = member.user_id
+        return (
+            self._rules.find(user_id) is member.rules
+            and room.member_events.get(user_id) == member.event
+            and self._account_data.find_ignored_users(user_id) == member.ignored
+        )
+
+    async def load(self, room: Room, user_id: str) -> Member:
+        """A user as a member of a room."""
+        while True:
+            number = room.member_events.get(user_id)
+            since, display_name = await self._history(room, number)
+            ignored = await self._account_data.ignored_users(user_id)
+            rules = await self._rules.of(user_id)
+            member = Member(user_id, rules, ignored, number, since, display_name)
+            if self.is_current(room, member):
+                return member
+
+    async def _history(self, room: Room, number: int | None) -> tuple[int, str | None]:
+        """Where the user joined, of the member events that end with this one, and their name."""
+        since, name = 0, None
+        newest = number
+        while number is not None:
+            stored = (await self._events.load(room.version, [number]))[number]
+            content = stored.event.content
+            if content.get("membership") != "join":
+                break
+            since = stored.position or stored.number
+            if number == newest:
+                name = content.get("displayname")
+            number = stored.replaces
+        return since, name if isinstance(name, str) else None

@@ -1,0 +1,93 @@
+"""Notices: what the events of a room are to one of its members.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
+"""
+
+from collections.abc import Iterable
+
+from homeserver.protocol.push_rules.evaluation import NOTHING, Outcome
+from homeserver.push.judgements import Judgements, with_joined_counts
+from homeserver.push.members import Member
+from homeserver.push.mentions import names
+from homeserver.push.tally import Notice, OwnEvent, Tally
+from homeserver.push.threads import Threads
+from homeserver.rooms.room import Room
+from homeserver.rooms.stored_event import StoredEvent
+
+
+class Notices:
+    """Finds out which events notify a member, without waiting."""
+
+    def __init__(self, judgements: Judgements, threads: Threads) -> None:
+        self._judgements = judgements
+        self._threads = threads
+
+    def among(
+        self,
+        room: Room,
+        member: Member,
+        newest_first: Iterable[StoredEvent],
+        joined_count: int,
+        tally: Tally,
+    ) -> list[Notice | OwnEvent]:
+        """What is to be taken into a tally of successive events, newest first.
+
+        `joined_count` is the number of members after the newest of them. Of the member's own events
+        only the newest counts in each part of the timeline, and what is before it is read. Raises
+        `NotAtHand`.
+        """
+        news: list[Notice | OwnEvent] = []
+        own: dict[str | None, int] = {}
+        counted = with_joined_counts(joined_count, newest_first)
+        for age, (stored, joined) in enumerate(counted):
+            position = stored.position or 0
+            if stored.event.sender == member.user_id:
+                thread = self._threads.of(room, stored)
+                if thread not in own:
+                    own[thread] = position
+                    news.append(OwnEvent(position, thread))
+            elif not (None in own and "m.relates_to" not in stored.event.content):
+                notice = self.notice(room, member, stored, joined, tally, age)
+                if notice is not None and position > own.get(notice.thread, 0):
+                    news.append(notice)
+        return news
+
+    def outcome(
+        self, room: Room, member: Member, stored: StoredEvent, joined_count: int | None
+    ) -> Outcome:
+        """What is to be done about an event for a member, be it read or not. Raises `NotAtHand`.
+
+        What somebody sends whom the member ignores does not notify, but for state events, which
+        are shown nevertheless.
+        """
+        event = stored.event
+        if stored.redaction is not None or event.sender == member.user_id:
+            return NOTHING
+        if event.sender in member.ignored and event.state_key is None:
+            return NOTHING
+        verdict = self._judgements.verdict(room, stored, joined_count, member.rules)
+        return verdict.for_user(member.user_id, member.display_name)
+
+    def thread(self, room: Room, stored: StoredEvent) -> str | None:
+        """The root of an event's thread; `None` for the main timeline. Raises `NotAtHand`."""
+        return self._threads.of(room, stored)
+
+    def notice(
+        self,
+        room: Room,
+        member: Member,
+        stored: StoredEvent,
+        joined_count: int | None,
+        tally: Tally,
+        age: int = 0,
+    ) -> Notice | None:
+        """The notice of an event that notifies the member and is not read. Raises `NotAtHand`."""
+        position = stored.position or 0
+        if tally.is_all_read(position):
+            return None
+        outcome = self.outcome(room, member, stored, joined_count)
+        if not outcome.notify:
+            return None
+        thread = self._threads.of(room, stored)
+        named = names(stored.event, member.user_id)
+        return Notice(position, thread, outcome.highlight, named, age)

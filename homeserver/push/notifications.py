@@ -1,0 +1,100 @@
+"""Notifications: what a user has been notified of lately, in all their rooms, newest first.
+
+Nothing is stored for it: a page walks back through the rooms and judges their events by the rules
+as they are now. It looks at a bounded number of events, so it may end early, with a position to go
+on from.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#listing-notifications
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from homeserver.protocol.push_rules.rule_set import Action
+from homeserver.push.loading import NotAtHand
+from homeserver.push.members import Member, Members
+from homeserver.push.notices import Notices
+from homeserver.push.recent_events import RecentEvents
+from homeserver.push.unread_counts import UnreadCounts
+from homeserver.rooms.room import Room
+from homeserver.rooms.visibility import Seen
+
+CHUNK = 100  # events that are looked at together
+MAX_LOOKED_AT = 1_000
+FROM_NOW = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """An event that notified a user, and whether they have read it."""
+
+    room_id: str
+    event: Seen
+    actions: Sequence[Action]
+    read: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationPage:
+    """Notifications, newest first. More may be found at `next` and below, unless it is `None`."""
+
+    notifications: Sequence[Notification]
+    next: int | None
+
+
+class Notifications:
+    """Lists notifications."""
+
+    def __init__(
+        self,
+        recent: RecentEvents,
+        members: Members,
+        notices: Notices,
+        unread_counts: UnreadCounts,
+    ) -> None:
+        self._recent = recent
+        self._members = members
+        self._notices = notices
+        self._unread_counts = unread_counts
+
+    async def page(
+        self, user_id: str, *, limit: int, upto: int = FROM_NOW, highlights_only: bool = False
+    ) -> NotificationPage:
+        """At most `limit` notifications of events up to a position of the log."""
+        found: list[Notification] = []
+        at: int | None = upto
+        looked_at = 0
+        while at is not None and looked_at < MAX_LOOKED_AT:
+            chunk = await self._recent.chunk(user_id, at, CHUNK)
+            looked_at += CHUNK
+            members: dict[int, Member] = {}
+            for room, seen in chunk.events:
+                if room.number not in members:
+                    members[room.number] = await self._members.load(room, user_id)
+                notification = await self._notification(
+                    room, members[room.number], seen, highlights_only
+                )
+                if notification is not None:
+                    found.append(notification)
+                    if len(found) == limit:
+                        return NotificationPage(found, (seen.stored.position or 1) - 1)
+            at = chunk.next
+        return NotificationPage(found, at)
+
+    async def _notification(
+        self, room: Room, member: Member, seen: Seen, highlights_only: bool
+    ) -> Notification | None:
+        while True:
+            try:
+                outcome = self._notices.outcome(room, member, seen.stored, None)
+                if not outcome.notify or (highlights_only and not outcome.highlight):
+                    return None
+                thread = self._notices.thread(room, seen.stored)
+                break
+            except NotAtHand as missing:
+                await missing.load()
+        read = False
+        if room.membership(member.user_id) == "join":
+            tally = await self._unread_counts.tally(room, member.user_id)
+            read = tally.is_read(seen.stored.position or 0, thread)
+        return Notification(room.room_id, seen, outcome.actions, read)

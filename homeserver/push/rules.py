@@ -1,0 +1,88 @@
+"""The push rules of this server's users: kept as account data, changed rule by rule.
+
+All rules of a user are one value, `m.push_rules`, that clients get by `/sync` whenever it changes.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules-api
+"""
+
+from collections.abc import Callable
+
+import msgspec
+from twisted.internet.defer import DeferredLock
+
+from homeserver.accounts.account_data import PUSH_RULES, AccountData
+from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.push_rules.rule_set import Action, PushRule, RuleSet, parse_rule_set
+
+MAX_RULES = 1_000  # that a user makes
+MAX_RULE_BYTES = 16_384
+
+
+class PushRules:
+    """Reads and changes push rules."""
+
+    def __init__(self, account_data: AccountData) -> None:
+        self._account_data = account_data
+        self._locks: dict[str, DeferredLock] = {}  # of the changes under way
+
+    async def of(self, user_id: str) -> RuleSet:
+        """The rules of a user."""
+        content = await self._account_data.content(user_id, PUSH_RULES)
+        return RuleSet() if content is None else parse_rule_set(msgspec.json.decode(content))
+
+    async def put(
+        self,
+        user_id: str,
+        kind: str,
+        rule: PushRule,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+    ) -> None:
+        """Add or renew a rule of the user's own. Raises `NoSuchNeighbour` and `InvalidParam`."""
+        if rule.rule_id.startswith(".") or {"/", "\\"}.intersection(rule.rule_id):
+            raise InvalidParam("The id of a push rule has no slashes, and no dot at its start")
+        if len(msgspec.json.encode(rule)) > MAX_RULE_BYTES:
+            raise InvalidParam(f"A push rule has at most {MAX_RULE_BYTES} bytes")
+
+        def change(rules: RuleSet) -> RuleSet:
+            changed = rules.put(kind, rule, before=before, after=after)
+            if len(changed) > max(MAX_RULES, len(rules)):
+                raise InvalidParam(f"A user has at most {MAX_RULES} push rules of their own")
+            return changed
+
+        await self._change(user_id, change)
+
+    async def delete(self, user_id: str, kind: str, rule_id: str) -> None:
+        """Delete a rule of the user's own. Raises `NotFound` and `InvalidParam`."""
+        await self._change(user_id, lambda rules: rules.without(kind, rule_id))
+
+    async def set_enabled(self, user_id: str, kind: str, rule_id: str, enabled: bool) -> None:
+        """Enable or disable a rule, be it predefined or not. Raises `NotFound`."""
+        await self._change(user_id, lambda rules: rules.change(kind, rule_id, enabled=enabled))
+
+    async def set_actions(
+        self, user_id: str, kind: str, rule_id: str, actions: list[Action]
+    ) -> None:
+        """Set what a rule does, be it predefined or not. Raises `NotFound`."""
+        await self._change(user_id, lambda rules: rules.change(kind, rule_id, actions=actions))
+
+    async def _change(self, user_id: str, change: Callable[[RuleSet], RuleSet]) -> None:
+        """Changes of one value must wait for each other. What changes nothing is no news."""
+        lock = self._locks.setdefault(user_id, DeferredLock())
+        await lock.acquire()
+        try:
+            rules = await self.of(user_id)
+            changed = change(rules)
+            if changed.fingerprint() != rules.fingerprint():
+                content = msgspec.json.encode(changed.content_for(user_id))
+                await self._account_data.set(user_id, None, PUSH_RULES, content)
+        finally:
+            lock.release()
+            if not lock.locked:
+                self._locks.pop(user_id, None)
+
+
+def default_push_rules(user_id: str) -> bytes:
+    """The content of `m.push_rules` for a user who has changed nothing."""
+    return msgspec.json.encode(RuleSet().content_for(user_id))

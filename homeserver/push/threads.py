@@ -1,0 +1,76 @@
+"""Threads: the part of a room's timeline that an event belongs to.
+
+An event lies in a thread if it says so, or if following its relations leads to an event that does.
+The root of a thread lies in the main timeline, as does whatever is related to the root in another
+way. Relations are followed a few steps only, as the text recommends, so that long chains cost
+nothing.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
+"""
+
+from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_event_id
+from homeserver.push.loading import Memo, NotAtHand
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stored_event import StoredEvent
+
+MAX_HOPS = 3
+REMEMBERED = 50_000  # events that have a relation
+
+_THREAD = "m.thread"
+
+
+class Threads:
+    """Finds the threads of events."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._events = rooms.stores.events
+        self._known: Memo[int, str | None] = Memo(REMEMBERED)
+        self._strangers: Memo[tuple[int, str], bool] = Memo(REMEMBERED)  # not of the room
+
+    def of(self, room: Room, stored: StoredEvent) -> str | None:
+        """The id of the root of an event's thread; `None` for the main timeline.
+
+        Raises `NotAtHand`.
+        """
+        if "m.relates_to" not in stored.event.content:
+            return None
+        if stored.number in self._known:
+            return self._known.get(stored.number)
+        return self._known.put(stored.number, self._follow(room, stored))
+
+    def _follow(self, room: Room, stored: StoredEvent) -> str | None:
+        current: StoredEvent | None = stored
+        for _ in range(MAX_HOPS + 1):
+            if current is None:
+                return None
+            kind, parent = _relation(current.event)
+            if kind == _THREAD or parent is None:
+                return parent
+            current = self._find(room, parent)
+        return None
+
+    def _find(self, room: Room, event_id: str) -> StoredEvent | None:
+        if (room.number, event_id) in self._strangers or not is_valid_event_id(event_id):
+            return None
+        stored = self._events.cached_id(event_id)
+        if stored is None:
+            raise NotAtHand(lambda: self._load(room, event_id))
+        return stored if stored.event.room_id == room.room_id else None
+
+    async def _load(self, room: Room, event_id: str) -> None:
+        found = await self._events.find(room.version, room.number, room.room_id, event_id)
+        if found is None:
+            self._strangers.put((room.number, event_id), True)
+
+
+def _relation(event: Event) -> tuple[str | None, str | None]:
+    """The type of an event's relation, and the event that it relates to."""
+    relates_to = event.content.get("m.relates_to")
+    if not isinstance(relates_to, dict):
+        return None, None
+    kind, parent = relates_to.get("rel_type"), relates_to.get("event_id")
+    if not isinstance(kind, str) or not isinstance(parent, str):
+        return None, None
+    return kind, parent

@@ -1,0 +1,165 @@
+"""Room aliases: names of this server that people can type, each pointing to a room.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import (
+    BadAlias,
+    Forbidden,
+    InvalidParam,
+    MatrixError,
+    NotFound,
+    RoomInUse,
+)
+from homeserver.protocol.history_visibility import visibility_of
+from homeserver.protocol.identifiers import InvalidIdentifier, parse_room_alias
+from homeserver.rooms.origin import Origin
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+from homeserver.storage import room_aliases as storage
+from homeserver.storage.database import Database
+
+_VISIBILITY = ("m.room.history_visibility", "")
+
+
+@dataclass(frozen=True, slots=True)
+class AliasTarget:
+    """Where an alias leads: the room, and servers by which it can be joined."""
+
+    room_id: str
+    servers: list[str]
+
+
+class AliasExists(MatrixError):
+    """The alias leads somewhere already.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directoryroomroomalias
+    """
+
+    errcode, status = "M_UNKNOWN", 409
+
+
+class Aliases:
+    """The aliases of this server."""
+
+    def __init__(self, db: Database, origin: Origin, rooms: Rooms) -> None:
+        self._db = db
+        self._origin = origin
+        self._rooms = rooms
+        self._reserved: set[str] = set()
+
+    def check_ours(self, alias: str) -> None:
+        """Raise `InvalidParam` unless this is a valid alias of this server."""
+        try:
+            parsed = parse_room_alias(alias)
+        except InvalidIdentifier as error:
+            raise InvalidParam(str(error)) from error
+        if parsed.server_name != self._origin.server_name:
+            raise InvalidParam("The alias belongs to another server")
+
+    @asynccontextmanager
+    async def reserved(self, alias: str | None) -> AsyncIterator[None]:
+        """Keep an alias free for the room that is being made in this block.
+
+        Raises `InvalidParam` or `RoomInUse`. The room's first rows hold the alias, so neither is
+        ever there without the other.
+        """
+        if alias is None:
+            yield
+            return
+        self.check_ours(alias)
+        if alias in self._reserved:
+            raise RoomInUse(f"{alias} is taken")
+        self._reserved.add(alias)
+        try:
+            if await self._db.run(storage.find_alias, alias) is not None:
+                raise RoomInUse(f"{alias} is taken")
+            yield
+        finally:
+            self._reserved.discard(alias)
+
+    async def add(self, caller: Caller, alias: str, room_id: str) -> None:
+        """Point a new alias to a room that the caller is in. Raises `AliasExists`."""
+        self.check_ours(alias)
+        room = await self._rooms.get(room_id)
+        if room.membership(caller.user_id) != "join":
+            raise Forbidden("You are not in the room")
+        creator = await self._rooms.stores.names.nid(caller.user_id)
+        now = self._origin.now_ms()
+        if alias in self._reserved or not await self._db.run(
+            storage.add_alias, alias, room.number, creator, now
+        ):
+            raise AliasExists(f"{alias} is taken")
+
+    async def resolve(self, alias: str) -> AliasTarget:
+        """Where an alias leads. Raises `NotFound`."""
+        try:
+            parse_room_alias(alias)
+        except InvalidIdentifier as error:
+            raise InvalidParam(str(error)) from error
+        row = await self._db.run(storage.find_alias, alias)
+        room = None if row is None else await self._rooms.by_number(row.room)
+        if room is None:
+            raise NotFound(f"There is no room alias {alias}")
+        servers = {user_id.partition(":")[2] for user_id in room.joined_members()}
+        servers.discard(self._origin.server_name)
+        return AliasTarget(room.room_id, [self._origin.server_name, *sorted(servers)])
+
+    async def check_points_to(self, alias: str, room: Room) -> None:
+        """Raise `BadAlias` unless the alias leads to this room, `InvalidParam` if it is none."""
+        try:
+            target = await self.resolve(alias)
+        except NotFound as error:
+            raise BadAlias(str(error)) from error
+        if target.room_id != room.room_id:
+            raise BadAlias(f"{alias} leads to another room")
+
+    async def of_room(self, room: Room) -> list[str]:
+        """All aliases of this server that lead to a room, sorted."""
+        return await self._db.run(storage.aliases_of, room.number)
+
+    async def for_user(self, caller: Caller, room_id: str) -> list[str]:
+        """The same for someone who is in the room, or anybody if all the world may read it.
+
+        Raises `Forbidden`.
+        """
+        room = await self._rooms.find(room_id)
+        if room is None or not (
+            room.membership(caller.user_id) == "join" or await self._is_world_readable(room)
+        ):
+            raise Forbidden("You are not in the room")
+        return await self.of_room(room)
+
+    async def delete(self, caller: Caller, alias: str) -> None:
+        """Remove an alias.
+
+        Its creator may, whoever may set the room's canonical alias, and administrators; for others
+        it raises `Forbidden`.
+        """
+        row = await self._db.run(storage.find_alias, alias)
+        if row is None:
+            raise NotFound(f"There is no room alias {alias}")
+        creator = await self._rooms.stores.names.name(row.creator)
+        if not (caller.user_id == creator or caller.is_admin):
+            await self._check_power(caller, row.room)
+        await self._db.run(storage.delete_alias, alias)
+
+    async def _is_world_readable(self, room: Room) -> bool:
+        state = await self._rooms.current(room, [_VISIBILITY])
+        content = state[_VISIBILITY].event.content if _VISIBILITY in state else None
+        return visibility_of(content) == "world_readable"
+
+    async def _check_power(self, caller: Caller, number: int) -> None:
+        room = await self._rooms.by_number(number)
+        if room is None:
+            return
+        levels = await self._rooms.power_levels(room)
+        if room.membership(caller.user_id) != "join" or levels.of(
+            caller.user_id
+        ) < levels.for_event("m.room.canonical_alias", is_state=True):
+            raise Forbidden("You may not delete this alias")

@@ -1,0 +1,296 @@
+"""Creating a room: its first events, made and written together or not at all.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from homeserver.accounts.caller import Caller
+from homeserver.accounts.invite_permission import InvitePermission
+from homeserver.accounts.suspension import check_not_suspended
+from homeserver.protocol.errors import (
+    BadJson,
+    Forbidden,
+    InvalidParam,
+    InvalidRoomState,
+    UnsupportedRoomVersion,
+)
+from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_user_id
+from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.drafts import Draft
+from homeserver.rooms.origin import Origin
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.state_tree_nodes import EMPTY
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.storage.batch import Row
+from homeserver.storage.room_aliases import INSERT_ALIAS
+
+Preset = Literal["private_chat", "public_chat", "trusted_private_chat"]
+
+PRESETS: dict[str, dict[str, dict[str, str]]] = {
+    preset: {
+        "m.room.join_rules": {"join_rule": join_rule},
+        "m.room.history_visibility": {"history_visibility": "shared"},
+        **guest_access,
+    }
+    for preset, join_rule, guest_access in (
+        ("private_chat", "invite", {"m.room.guest_access": {"guest_access": "can_join"}}),
+        ("trusted_private_chat", "invite", {"m.room.guest_access": {"guest_access": "can_join"}}),
+        # A room without the event is forbidden to guests, which is what this preset wants.
+        ("public_chat", "public", {}),
+    )
+}
+MAX_INVITES = 100
+
+
+class MemberProfiles(Protocol):
+    """What a user's membership events say about them."""
+
+    async def member_fields(self, user_id: str) -> dict[str, str]:
+        """`displayname` and `avatar_url`, where the user has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDraft:
+    """A state event that the new room is to start with."""
+
+    type: str
+    content: dict[str, Any]
+    state_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomRequest:
+    """What a user wants the new room to be like."""
+
+    version: str
+    preset: Preset
+    published: bool = False
+    alias_name: str | None = None
+    name: str | None = None
+    topic: str | None = None
+    invite: Sequence[str] = ()
+    is_direct: bool = False
+    creation_content: dict[str, Any] = field(default_factory=dict)
+    initial_state: Sequence[StateDraft] = ()
+    power_levels: dict[str, Any] = field(default_factory=dict)
+
+
+class RoomCreation:
+    """Makes rooms."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        origin: Origin,
+        aliases: Aliases,
+        profiles: MemberProfiles,
+        permission: InvitePermission,
+    ) -> None:
+        self._permission = permission
+        self._rooms = rooms
+        self._origin = origin
+        self._aliases = aliases
+        self._profiles = profiles
+        self._last_created_ms = 0
+
+    async def create(self, caller: Caller, request: RoomRequest) -> str:
+        """Create a room and return its id.
+
+        Raises `UnsupportedRoomVersion`, `RoomInUse`, `InvalidRoomState` where the auth rules refuse
+        one of the events, `InvalidParam` and `BadJson`.
+        """
+        check_not_suspended(caller)
+        version = ROOM_VERSIONS.get(request.version)
+        if version is None:
+            raise UnsupportedRoomVersion(f"This server has no room version {request.version!r}")
+        self._check_invites(request.invite)
+        for user_id in request.invite:
+            await self._permission.check(user_id)
+        alias = None
+        if request.alias_name is not None:
+            alias = f"#{request.alias_name}:{self._origin.server_name}"
+            self._aliases.check_ours(alias)
+        member = {"membership": "join", **await self._profiles.member_fields(caller.user_id)}
+        drafts = first_events(caller.user_id, version, request, alias, member)
+        invites = [await self._invite(caller, user_id, request) for user_id in request.invite]
+        return await self._make(caller, version, request, alias, [*drafts, *invites])
+
+    async def _make(
+        self,
+        caller: Caller,
+        version: RoomVersion,
+        request: RoomRequest,
+        alias: str | None,
+        drafts: Sequence[Draft],
+    ) -> str:
+        names = self._rooms.stores.names
+        create = Draft(
+            "m.room.create",
+            caller.user_id,
+            create_content(caller, version, request),
+            state_key="",
+            origin_server_ts=self._next_ms(),
+        )
+        room_id = None
+        if not version.room_id_is_create_hash:
+            room_id = f"!{secrets.token_urlsafe(18)}:{self._origin.server_name}"
+        event = self._origin.sign_event(version, create, room_id=room_id)
+        wanted = {event.room_id, create.type, caller.user_id, ""}
+        for draft in drafts:
+            wanted |= {draft.type, draft.state_key or ""}
+        if any("\x00" in name for name in wanted):
+            raise BadJson("type and state_key may not contain a NUL character")
+        numbers = await names.nids(wanted)
+        room = Room(numbers[event.room_id], event.room_id, version, EMPTY)
+        room.published = request.published
+        async with self._aliases.reserved(alias):
+            # The room's writer must have every name at hand, whatever went on meanwhile.
+            await names.nids(wanted)
+            rows: list[Row] = []
+            if alias is not None:
+                creator = numbers[caller.user_id]
+                rows = [INSERT_ALIAS.row(alias, room.number, creator, self._origin.now_ms())]
+            await self._append(room, event, drafts, rows)
+        return room.room_id
+
+    async def _append(
+        self, room: Room, create: Event, drafts: Sequence[Draft], rows: Sequence[Row]
+    ) -> None:
+        writer = self._rooms.add_new(room)
+        position = self._rooms.stores.log.next_position()
+        first = StoredEvent(create, position, position, EMPTY, EMPTY)
+        try:
+            _, done = writer.append(drafts, create=first, more_rows=rows)
+        except Forbidden as error:
+            self._rooms.drop(room)
+            raise InvalidRoomState(str(error)) from error
+        except BaseException:
+            self._rooms.drop(room)
+            raise
+        await done
+
+    def _next_ms(self) -> int:
+        """The time, later than that of any room made before.
+
+        Where the room id is a hash of the create event, two rooms that one user makes alike in the
+        same millisecond would be one.
+        """
+        self._last_created_ms = max(self._origin.now_ms(), self._last_created_ms + 1)
+        return self._last_created_ms
+
+    def _check_invites(self, invites: Sequence[str]) -> None:
+        if len(invites) > MAX_INVITES:
+            raise InvalidParam(f"At most {MAX_INVITES} users can be invited at once")
+        for user_id in invites:
+            if not is_valid_user_id(user_id):
+                raise InvalidParam(f"{user_id!r} is not a user id")
+            if not self._origin.is_ours(user_id):
+                raise Forbidden(f"{user_id} is on another server, and this one does not federate")
+
+    async def _invite(self, caller: Caller, user_id: str, request: RoomRequest) -> Draft:
+        content: dict[str, Any] = {
+            "membership": "invite",
+            **await self._profiles.member_fields(user_id),
+        }
+        if request.is_direct:
+            content["is_direct"] = True
+        return Draft("m.room.member", caller.user_id, content, state_key=user_id)
+
+
+def create_content(caller: Caller, version: RoomVersion, request: RoomRequest) -> dict[str, Any]:
+    """Content of the create event: the request's, and what the room version wants."""
+    content = {**request.creation_content, "room_version": version.identifier}
+    content.pop("creator", None)
+    if version.creator_in_content:
+        content["creator"] = caller.user_id
+    if version.creators_outrank_everyone and request.preset == "trusted_private_chat":
+        named = content.get("additional_creators", [])
+        if not isinstance(named, list) or not all(isinstance(user, str) for user in named):
+            raise BadJson("additional_creators is not a list of user ids")
+        creators = dict.fromkeys([*named, *request.invite])
+        creators.pop(caller.user_id, None)
+        if creators:
+            content["additional_creators"] = list(creators)
+    return content
+
+
+def first_events(
+    creator: str,
+    version: RoomVersion,
+    request: RoomRequest,
+    alias: str | None,
+    member: dict[str, Any],
+) -> list[Draft]:
+    """The events between the create event and the invites, in the order that the text demands."""
+    given = {(state.type, state.state_key) for state in request.initial_state}
+    if request.name is not None:
+        given.discard(("m.room.name", ""))
+    drafts = [
+        Draft("m.room.member", creator, member, state_key=creator),
+        _state(creator, "m.room.power_levels", power_levels_content(creator, version, request)),
+    ]
+    if alias is not None:
+        drafts.append(_state(creator, "m.room.canonical_alias", {"alias": alias}))
+    for event_type, content in PRESETS[request.preset].items():
+        if (event_type, "") not in given:
+            drafts.append(_state(creator, event_type, content))
+    drafts += [
+        Draft(state.type, creator, state.content, state_key=state.state_key)
+        for state in request.initial_state
+    ]
+    if request.name is not None:
+        drafts.append(_state(creator, "m.room.name", {"name": request.name}))
+    if request.topic is not None:
+        drafts.append(_state(creator, "m.room.topic", topic_content(request.topic)))
+    return drafts
+
+
+def topic_content(topic: str) -> dict[str, Any]:
+    """A topic in plain text, in the old and in the extensible form.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#mroomtopic
+    """
+    return {"topic": topic, "m.topic": {"m.text": [{"body": topic}]}}
+
+
+def power_levels_content(
+    creator: str, version: RoomVersion, request: RoomRequest
+) -> dict[str, Any]:
+    """The default power levels, with the request's laid over them, key by key."""
+    users: dict[str, int] = {}
+    if not version.creators_outrank_everyone:
+        users[creator] = 100
+        if request.preset == "trusted_private_chat":
+            users |= dict.fromkeys(request.invite, 100)
+    content: dict[str, Any] = {
+        "users": users,
+        "users_default": 0,
+        "events": {
+            "m.room.name": 50,
+            "m.room.avatar": 50,
+            "m.room.canonical_alias": 50,
+            "m.room.power_levels": 100,
+            "m.room.history_visibility": 100,
+            "m.room.encryption": 100,
+            "m.room.server_acl": 100,
+            "m.room.tombstone": 150 if version.creators_outrank_everyone else 100,
+        },
+        "events_default": 0,
+        "state_default": 50,
+        "ban": 50,
+        "kick": 50,
+        "redact": 50,
+        "invite": 50 if request.preset == "public_chat" else 0,
+    }
+    return content | request.power_levels
+
+
+def _state(sender: str, event_type: str, content: dict[str, Any]) -> Draft:
+    return Draft(event_type, sender, content, state_key="")

@@ -1,0 +1,127 @@
+"""The events at hand: a bounded cache of stored events, and the way to the others.
+
+Every event object of this process comes from here, so that what happens to one, such as its
+redaction, is seen by all who hold it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from homeserver.protocol.events import Event
+from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.storage import events as storage
+from homeserver.storage.database import Database
+
+
+class EventStore:
+    """Stored events by number and by event id; at most `capacity` are kept in memory."""
+
+    def __init__(self, db: Database, capacity: int) -> None:
+        self._db = db
+        self._capacity = capacity
+        self._events: OrderedDict[int, StoredEvent] = OrderedDict()
+        self._numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def cached(self, number: int) -> StoredEvent | None:
+        """The event, if it is at hand."""
+        event = self._events.get(number)
+        if event is not None:
+            self._events.move_to_end(number)
+        return event
+
+    def add(self, event: StoredEvent) -> None:
+        """Keep an event that was just made or read."""
+        self._events[event.number] = event
+        self._numbers[event.event.event_id] = event.number
+        while len(self._events) > self._capacity:
+            _, oldest = self._events.popitem(last=False)
+            self._numbers.pop(oldest.event.event_id, None)
+
+    def cached_id(self, event_id: str) -> StoredEvent | None:
+        """The event with this id, if it is at hand."""
+        number = self._numbers.get(event_id)
+        return None if number is None else self.cached(number)
+
+    async def load(self, version: RoomVersion, numbers: Sequence[int]) -> dict[int, StoredEvent]:
+        """The events of a room of this version with these numbers, from memory or the database."""
+        found: dict[int, StoredEvent] = {}
+        missing = []
+        for number in numbers:
+            event = self.cached(number)
+            if event is None:
+                missing.append(number)
+            else:
+                found[number] = event
+        if missing:
+            rows = await self._db.run(storage.events_by_number, missing)
+            for event in self._from_rows(version, rows):
+                found[event.number] = event
+        return found
+
+    async def load_in_order(
+        self, version: RoomVersion, numbers: Sequence[int]
+    ) -> list[StoredEvent]:
+        """The same as a list in the order of `numbers`."""
+        events = await self.load(version, numbers)
+        return [events[number] for number in numbers if number in events]
+
+    async def find_number(self, event_id: str) -> int | None:
+        """Number of the event with this id, or `None`."""
+        number = self._numbers.get(event_id)
+        if number is not None:
+            return number
+        return (await self._db.run(storage.event_numbers, [event_id])).get(event_id)
+
+    async def find(
+        self, version: RoomVersion, room: int, room_id: str, event_id: str
+    ) -> StoredEvent | None:
+        """The event with this id, if it belongs to the room with this number and id."""
+        event = self.cached_id(event_id)
+        if event is None:
+            number = await self.find_number(event_id)
+            if number is None:
+                return None
+            rows = await self._db.run(storage.events_by_number, [number])
+            if not rows or rows[0].room != room:
+                return None
+            (event,) = self._from_rows(version, rows)
+        return event if event.event.room_id == room_id else None
+
+    def _from_rows(
+        self, version: RoomVersion, rows: Iterable[storage.EventRow]
+    ) -> list[StoredEvent]:
+        events = []
+        for row in rows:
+            # Another reader may have brought it while this one waited: one object an event.
+            event = self.cached(row.event)
+            if event is None:
+                event = _from_row(version, row)
+                self.add(event)
+            events.append(event)
+        return events
+
+
+def _from_row(version: RoomVersion, row: storage.EventRow) -> StoredEvent:
+    event = Event.from_json(version, row.json, row.event_id)
+    replaced = redaction = transaction = None
+    if row.replaced_json is not None:
+        replaced = Event.from_json(version, row.replaced_json, row.replaced_id)
+    if row.redaction_json is not None:
+        redaction = Event.from_json(version, row.redaction_json, row.redaction_id)
+    if row.device_id is not None and row.txn_id is not None:
+        transaction = (event.sender, row.device_id, row.txn_id)
+    return StoredEvent(
+        event,
+        row.event,
+        row.position,
+        row.state_before,
+        row.state_after or row.state_before,
+        replaces=row.replaces,
+        replaced=replaced,
+        redaction=redaction,
+        transaction=transaction,
+    )

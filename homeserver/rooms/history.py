@@ -1,0 +1,290 @@
+"""History: the pages of a room's past, and the surroundings of one event.
+
+Pages are in topological order, by (depth, position), so that what arrives late stands where it
+belongs. A token is a place between two events of that order; a token of `/sync` is turned into the
+place of the last event up to its position. A page looks at a bounded number of events: where a
+filter or the history visibility leaves few of them, it ends early, with a token to go on from.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from homeserver.protocol.errors import NotFound
+from homeserver.protocol.filters import RoomEventFilter
+from homeserver.rooms.reading import MEMBER, Access, Reading
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.visibility import Seen, Visibility
+from homeserver.storage import events as storage
+from homeserver.storage.database import Database
+from homeserver.streams.tokens import Place, parse_room_token, topological_token
+
+DEFAULT_LIMIT = 10
+MAX_LIMIT = 500  # events of an answer
+MAX_LOOKED_AT = 1_000  # events that are looked at for one answer
+CHUNK = 50  # events that are looked at together, at least
+START: Place = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which part of a room's history is wanted.
+
+    `since` and `to` are tokens; without `since` the page starts at the end of the history, or with
+    `backwards` false at its beginning. Events of `ignored` users are left out, their state aside.
+    """
+
+    backwards: bool
+    since: str | None = None
+    to: str | None = None
+    limit: int | None = None
+    wanted: RoomEventFilter = field(default_factory=RoomEventFilter)
+    ignored: frozenset[str] = frozenset()
+
+    @property
+    def size(self) -> int:
+        """Most events of the page."""
+        if self.limit is None:
+            return self.wanted.limit_or(DEFAULT_LIMIT, MAX_LIMIT)
+        return min(self.limit, MAX_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page: `end` is the token to go on from, `None` where the history ends.
+
+    `state` are the member events of the senders, if the filter asks for lazy loading.
+    """
+
+    start: str
+    end: str | None
+    chunk: Sequence[Seen]
+    state: Sequence[StoredEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An event with what happened before it, newest first, and after it, oldest first."""
+
+    event: Seen
+    before: Sequence[Seen]
+    after: Sequence[Seen]
+    start: str
+    end: str
+    state: Sequence[StoredEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """What was found on the way, where it ended, and whether nothing is left behind that."""
+
+    seen: list[Seen]
+    place: Place
+    exhausted: bool
+
+
+class History:
+    """Reads the history of rooms on behalf of users."""
+
+    def __init__(
+        self, db: Database, rooms: Rooms, reading: Reading, visibility: Visibility
+    ) -> None:
+        self._db = db
+        self._rooms = rooms
+        self._reading = reading
+        self._visibility = visibility
+
+    async def page(self, user_id: str, room_id: str, request: PageRequest) -> Page:
+        """A page of the history. Raises `Forbidden`, and `InvalidParam` for what is no token."""
+        access = await self._reading.access(user_id, room_id)
+        last = await self._last_place(access)
+        start, bound = (last, START) if request.backwards else (START, last)
+        if request.since is not None:
+            start = min(await self._place(access.room, request.since), last)
+        if request.to is not None:
+            to = await self._place(access.room, request.to)
+            bound = max(bound, to) if request.backwards else min(bound, to)
+        walk = await self._walk(access, request, start, bound, request.size)
+        # Behind `to` there may be more, which the client can still ask for.
+        ended = walk.exhausted and (request.to is None or not walk.seen)
+        return Page(
+            request.since or topological_token(start),
+            None if ended else topological_token(walk.place),
+            walk.seen,
+            await self._senders_state(access.room, request.wanted, walk.seen),
+        )
+
+    async def context(
+        self, user_id: str, room_id: str, event_id: str, request: PageRequest
+    ) -> Context:
+        """What happened around an event: of `request` all but direction and tokens counts.
+
+        Raises `NotFound` where the user may not see the event.
+        """
+        event = await self._reading.event(user_id, room_id, event_id)
+        access = await self._reading.access(user_id, room_id)
+        place = _place_of(event.stored)
+        if place is None:
+            raise NotFound("The event stands in no timeline")
+        half, last = request.size // 2, await self._last_place(access)
+        back, forth = replace(request, backwards=True), replace(request, backwards=False)
+        before = await self._walk(access, back, _just_before(place), START, half)
+        after = await self._walk(access, forth, place, last, request.size - half)
+        return Context(
+            event,
+            before.seen,
+            after.seen,
+            topological_token(before.place),
+            topological_token(after.place),
+            await self._context_state(access.room, request.wanted, event, before.seen, after.seen),
+        )
+
+    async def _walk(
+        self, access: Access, request: PageRequest, start: Place, bound: Place, limit: int
+    ) -> _Walk:
+        """Up to `limit` events that the user may see and wants, from a place towards another."""
+        seen: list[Seen] = []
+        place, looked_at = start, 0
+        if limit <= 0 or not request.wanted.matches_room(access.room.room_id):
+            return _Walk(seen, place, exhausted=limit > 0)
+        size = max(limit + 1, CHUNK) if not request.wanted.is_default else limit + 1
+        while looked_at < MAX_LOOKED_AT:
+            chunk = await self._next(access.room, place, bound, size, request.backwards)
+            looked_at += len(chunk)
+            reachable = [stored for stored in chunk if access.includes(stored)]
+            visible = await self._visibility.visible(access.room, access.user_id, reachable)
+            seen += [event for event in visible if _is_wanted(request, event.stored)]
+            if len(seen) > limit:
+                del seen[limit:]
+                return _Walk(seen, _behind(seen[-1].stored, request.backwards), exhausted=False)
+            if chunk:
+                place = _behind(chunk[-1], request.backwards)
+            if len(chunk) < size:
+                return _Walk(seen, place, exhausted=True)
+            if len(seen) == limit:
+                break
+        return _Walk(seen, place, exhausted=False)
+
+    async def _next(
+        self, room: Room, place: Place, bound: Place, size: int, backwards: bool
+    ) -> list[StoredEvent]:
+        """The next events from a place towards another, nearest first."""
+        at_hand = _from_memory(room, place, bound, size, backwards)
+        if at_hand is not None:
+            return at_hand
+        page = storage.page_backwards if backwards else storage.page_forwards
+        rows = await self._db.run(page, room.number, place[0], place[1], size, bound)
+        numbers = [event for _, _, event in rows]
+        return await self._rooms.stores.events.load_in_order(room.version, numbers)
+
+    async def _place(self, room: Room, token: str) -> Place:
+        """The place that a token stands for."""
+        place = parse_room_token(token)
+        if not isinstance(place, int):
+            return place
+        return await self._place_at(room, place)
+
+    async def _place_at(self, room: Room, position: int) -> Place:
+        if position > room.timeline_from:
+            for stored in reversed(room.timeline):
+                if (stored.position or 0) <= position:
+                    return stored.event.depth, stored.position or 0
+        return await self._db.run(storage.place_at, room.number, position) or START
+
+    async def _last_place(self, access: Access) -> Place:
+        """Where the history ends for the user."""
+        if access.is_current:
+            return max(_places(access.room), default=START)
+        return await self._place_at(access.room, access.until)
+
+    async def _senders_state(
+        self, room: Room, wanted: RoomEventFilter, seen: Sequence[Seen]
+    ) -> list[StoredEvent]:
+        if not wanted.lazy_load_members or not seen:
+            return []
+        senders = dict.fromkeys(event.stored.event.sender for event in seen)
+        # By the newest of them, every sender has become a member.
+        newest = max((event.stored for event in seen), key=lambda stored: stored.position or 0)
+        return await self._reading.member_events(room, newest.state_after, senders)
+
+    async def _context_state(
+        self,
+        room: Room,
+        wanted: RoomEventFilter,
+        event: Seen,
+        before: Sequence[Seen],
+        after: Sequence[Seen],
+    ) -> list[StoredEvent]:
+        """The state at the last event, with only the members who sent something if so wanted."""
+        last = after[-1] if after else event
+        senders = None
+        if wanted.lazy_load_members:
+            senders = {seen.stored.event.sender for seen in (event, *before, *after)}
+        state = await self._reading.state_at(room, last.stored.state_after, members=senders)
+        return [
+            stored
+            for stored in state
+            if (senders is not None and stored.event.type == MEMBER)
+            or wanted.matches(stored.event.type, stored.event.sender, stored.event.content)
+        ]
+
+
+def _from_memory(
+    room: Room, place: Place, bound: Place, size: int, backwards: bool
+) -> list[StoredEvent] | None:
+    """The next events, if the room's timeline in memory has all of them in the order of history.
+
+    It has where each event follows the one before it: then no other event belongs between them.
+    """
+    timeline = list(room.timeline)
+    within = [
+        stored
+        for stored in timeline
+        if (here := _place_of(stored)) is not None
+        and (bound < here <= place if backwards else place < here <= bound)
+    ]
+    found = within[::-1][:size] if backwards else within[:size]
+    reaches_beginning = room.timeline_from == 0
+    if backwards:
+        complete = len(found) == size or reaches_beginning
+        chain = within[-len(found) :] if found else []
+    else:
+        first = _place_of(timeline[0]) if timeline else None
+        complete = reaches_beginning or (first is not None and place >= _just_before(first))
+        chain = found
+    if not complete or any(
+        later.event.prev_event_ids != [earlier.event.event_id] for earlier, later in pairwise(chain)
+    ):
+        return None
+    return found
+
+
+def _places(room: Room) -> Iterator[Place]:
+    """The places of the newest events."""
+    return (place for stored in room.timeline if (place := _place_of(stored)) is not None)
+
+
+def _is_wanted(request: PageRequest, stored: StoredEvent) -> bool:
+    event = stored.event
+    if event.sender in request.ignored and event.state_key is None:
+        return False
+    return request.wanted.matches(event.type, event.sender, event.content)
+
+
+def _place_of(stored: StoredEvent) -> Place | None:
+    return None if stored.position is None else (stored.event.depth, stored.position)
+
+
+def _just_before(place: Place) -> Place:
+    # No two events have the same position.
+    return place[0], place[1] - 1
+
+
+def _behind(stored: StoredEvent, backwards: bool) -> Place:
+    """The place at which a walk goes on that has come past an event."""
+    place = stored.event.depth, stored.position or 0
+    return _just_before(place) if backwards else place

@@ -1,0 +1,206 @@
+"""Reading a room: its state, its members and single events, as far as the reader may see them.
+
+Who is in a room reads its current state. Who has left, and has not forgotten the room, reads it as
+it was when they left. Anybody reads a room that all the world may read; all others are refused,
+whether the room exists or not, so that nobody learns which rooms there are.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from homeserver.protocol.errors import Forbidden, NotFound
+from homeserver.rooms.room import Room, StateKey
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.state_tree_nodes import EMPTY
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.user_rooms import UserRooms
+from homeserver.rooms.visibility import Seen, Visibility
+from homeserver.storage.database import Database
+from homeserver.storage.events import state_root_at
+from homeserver.streams.tokens import parse_room_token
+
+FOREVER = 1 << 62
+MEMBER = "m.room.member"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A room that a user may read, up to and with a position of the log."""
+
+    room: Room
+    user_id: str
+    until: int
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the user sees what happens now."""
+        return self.until == FOREVER
+
+    def includes(self, stored: StoredEvent) -> bool:
+        """Whether the event was there before the user left."""
+        return (stored.position or stored.number) <= self.until
+
+
+class Reading:
+    """Reads rooms on behalf of users."""
+
+    def __init__(
+        self, db: Database, rooms: Rooms, user_rooms: UserRooms, visibility: Visibility
+    ) -> None:
+        self._db = db
+        self._rooms = rooms
+        self._user_rooms = user_rooms
+        self._visibility = visibility
+
+    async def access(self, user_id: str, room_id: str) -> Access:
+        """How far the user may read the room. Raises `Forbidden`."""
+        room = await self._rooms.find(room_id)
+        if room is not None:
+            if room.membership(user_id) == "join":
+                return Access(room, user_id, FOREVER)
+            if until := await self._left_at(room, user_id):
+                return Access(room, user_id, until)
+            if await self._visibility.is_world_readable(room):
+                return Access(room, user_id, FOREVER)
+        raise Forbidden("You are not in the room, and never were")
+
+    async def joined_rooms(self, user_id: str) -> list[str]:
+        """Ids of the rooms that the user is joined to."""
+        numbers = await self._user_rooms.joined(user_id)
+        return list((await self._rooms.stores.names.names(numbers)).values())
+
+    async def state(self, user_id: str, room_id: str) -> list[StoredEvent]:
+        """The whole state of a room. Raises `Forbidden`."""
+        access = await self.access(user_id, room_id)
+        room = access.room
+        if access.is_current:
+            numbers = [*room.state.values(), *room.member_events.values()]
+            return await self._rooms.stores.events.load_in_order(room.version, numbers)
+        return await self.state_at(room, await self._root(room, access.until))
+
+    async def state_event(
+        self, user_id: str, room_id: str, event_type: str, state_key: str
+    ) -> StoredEvent:
+        """One event of a room's state. Raises `Forbidden`, or `NotFound` where there is none."""
+        access = await self.access(user_id, room_id)
+        key = (event_type, state_key)
+        if access.is_current:
+            found = await self._rooms.current(access.room, [key])
+        else:
+            root = await self._root(access.room, access.until)
+            found = await self._visibility.state_at(access.room, root, [key])
+        if key not in found:
+            raise NotFound("The room has no state of this type and key")
+        return found[key]
+
+    async def members(
+        self,
+        user_id: str,
+        room_id: str,
+        *,
+        at: str | None = None,
+        membership: str | None = None,
+        not_membership: str | None = None,
+    ) -> list[StoredEvent]:
+        """Member events, now or at a token; of a membership, or not of one, or either.
+
+        Raises `Forbidden`, and `InvalidParam` for what is no token.
+        """
+        access = await self.access(user_id, room_id)
+        room, until = access.room, access.until
+        if at is not None:
+            place = parse_room_token(at)
+            until = min(until, place if isinstance(place, int) else place[1])
+        if until >= room.last_position:
+            numbers = list(room.member_events.values())
+            events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        else:
+            events = await self.state_at(room, await self._root(room, until), only_members=True)
+        return [stored for stored in events if _is_wanted(stored, membership, not_membership)]
+
+    async def joined_members(self, user_id: str, room_id: str) -> dict[str, dict[str, Any]]:
+        """Name and picture of each joined member, for one who is joined too. Raises `Forbidden`."""
+        room = await self._rooms.find(room_id)
+        if room is None or room.membership(user_id) != "join":
+            raise Forbidden("You are not in the room")
+        numbers = [room.member_events[member] for member in room.joined_members()]
+        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        return {stored.event.state_key or "": _member_info(stored) for stored in events}
+
+    async def event(self, user_id: str, room_id: str, event_id: str) -> Seen:
+        """One event that the user may see. Raises `NotFound` for all others."""
+        missing = NotFound("There is no such event, or you may not see it")
+        try:
+            access = await self.access(user_id, room_id)
+        except Forbidden:
+            raise missing from None
+        room = access.room
+        stored = await self._rooms.stores.events.find(
+            room.version, room.number, room.room_id, event_id
+        )
+        if stored is None or not access.includes(stored):
+            raise missing
+        seen = await self._visibility.visible(room, user_id, [stored])
+        if not seen:
+            raise missing
+        return seen[0]
+
+    async def state_at(
+        self,
+        room: Room,
+        root: bytes,
+        *,
+        only_members: bool = False,
+        members: Collection[str] | None = None,
+    ) -> list[StoredEvent]:
+        """All events of the state with this root, or its member events alone.
+
+        Where `members` is given, member events of other users are left out.
+        """
+        stores = self._rooms.stores
+        entries = await stores.states.load(root)
+        names = await stores.names.find_nids([MEMBER, *(members or ())])
+        member_type = names.get(MEMBER)
+        wanted = None if members is None else {names.get(user_id) for user_id in members}
+        numbers = [
+            number
+            for (type_nid, key_nid), number in entries.items()
+            if (type_nid == member_type or not only_members)
+            and (type_nid != member_type or wanted is None or key_nid in wanted)
+        ]
+        return await stores.events.load_in_order(room.version, numbers)
+
+    async def member_events(
+        self, room: Room, root: bytes, user_ids: Iterable[str]
+    ) -> list[StoredEvent]:
+        """The member events of these users in the state with this root."""
+        keys: list[StateKey] = [(MEMBER, user_id) for user_id in user_ids]
+        if root == room.root:
+            return list((await self._rooms.current(room, keys)).values())
+        return list((await self._visibility.state_at(room, root, keys)).values())
+
+    async def _left_at(self, room: Room, user_id: str) -> int:
+        """Where the user left the room last; 0 for one who never joined, or has forgotten it."""
+        place = (await self._user_rooms.of(user_id)).get(room.number)
+        if place is None or place.forgotten:
+            return 0
+        return await self._visibility.joined_until(room, user_id)
+
+    async def _root(self, room: Room, position: int) -> bytes:
+        return await self._db.run(state_root_at, room.number, position) or EMPTY
+
+
+def _is_wanted(stored: StoredEvent, membership: str | None, not_membership: str | None) -> bool:
+    if membership is None and not_membership is None:
+        return True
+    actual = stored.event.content.get("membership")
+    return actual == membership or (not_membership is not None and actual != not_membership)
+
+
+def _member_info(stored: StoredEvent) -> dict[str, Any]:
+    content = stored.shown.content
+    info = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}
+    return {name: value for name, value in info.items() if isinstance(value, str)}

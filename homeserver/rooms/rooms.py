@@ -1,0 +1,191 @@
+"""All rooms: loads a room and its writer when they are needed, and drops them when they are idle.
+
+A room in memory follows the log: `apply` is the log's first reader, so whoever reads a room later
+in the same turn sees it as it is at the log's position.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from homeserver.protocol.errors import NotFound
+from homeserver.protocol.power_levels import PowerLevels
+from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.rooms.origin import Origin
+from homeserver.rooms.room import TIMELINE_LENGTH, Room, RoomEventAppended, StateKey
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.writer import Head, RoomWriter, Stores
+from homeserver.storage import events as events_storage
+from homeserver.storage import rooms as rooms_storage
+from homeserver.storage.database import Database
+from homeserver.storage.memberships import memberships_in
+from homeserver.streams.waiting import joined
+
+MAX_STATE_ENTRIES = 400_000  # of all rooms in memory together; about 250 bytes each
+
+
+class Rooms:
+    """The rooms of this server, each with its one writer."""
+
+    def __init__(self, db: Database, origin: Origin, stores: Stores) -> None:
+        self.origin = origin
+        self.stores = stores
+        self._db = db
+        self._loaded: OrderedDict[int, tuple[Room, RoomWriter]] = OrderedDict()
+        self._loading: dict[int, Deferred[Any]] = {}
+        self._entries = 0
+
+    def __len__(self) -> int:
+        return len(self._loaded)
+
+    def loaded(self, number: int) -> Room | None:
+        """The room with this number, if it is in memory."""
+        entry = self._loaded.get(number)
+        if entry is None:
+            return None
+        self._loaded.move_to_end(number)
+        return entry[0]
+
+    async def find(self, room_id: str) -> Room | None:
+        """The room with this id, or `None` if this server does not have it."""
+        number = self.stores.names.cached_nid(room_id)
+        if number is None:
+            number = (await self.stores.names.find_nids([room_id])).get(room_id)
+            if number is None:
+                return None
+        return await self.by_number(number)
+
+    async def get(self, room_id: str) -> Room:
+        """The room with this id; raises `NotFound`."""
+        room = await self.find(room_id)
+        if room is None:
+            raise NotFound("This server does not know the room")
+        return room
+
+    async def by_number(self, number: int) -> Room | None:
+        """The room with this number, loaded if need be; `None` where there is none."""
+        entry = await self._entry(number)
+        return None if entry is None else entry[0]
+
+    @asynccontextmanager
+    async def writing(self, room_id: str) -> AsyncIterator[RoomWriter]:
+        """The room's writer, which stays the only one while the block runs; raises `NotFound`."""
+        room = await self.get(room_id)
+        entry = await self._entry(room.number)
+        assert entry is not None
+        writer = entry[1]
+        writer.users += 1
+        try:
+            yield writer
+        finally:
+            writer.users -= 1
+
+    def add_new(self, room: Room) -> RoomWriter:
+        """Take in a room that is being made here, and give its writer."""
+        writer = RoomWriter(room, Head((), 0, room.root), self.origin, self.stores)
+        self._keep(room, writer)
+        return writer
+
+    def drop(self, room: Room) -> None:
+        """Let go of a room that was not made after all."""
+        del self._loaded[room.number]
+        self._entries -= room.size
+
+    async def current(self, room: Room, keys: Sequence[StateKey]) -> dict[StateKey, StoredEvent]:
+        """The current state events with these types and state keys, those that there are."""
+        numbers = {key: number for key in keys if (number := room.number_of(key)) is not None}
+        events = await self.stores.events.load(room.version, list(numbers.values()))
+        return {key: events[number] for key, number in numbers.items()}
+
+    async def power_levels(self, room: Room) -> PowerLevels:
+        """The power levels in force in a room."""
+        events = await self.current(room, [("m.room.create", ""), ("m.room.power_levels", "")])
+        levels = events.get(("m.room.power_levels", ""))
+        return PowerLevels(
+            events[("m.room.create", "")].event, None if levels is None else levels.event.content
+        )
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log: show new events in the rooms that are in memory."""
+        for fact in facts:
+            if isinstance(fact, RoomEventAppended):
+                if fact.redacts is not None:
+                    fact.redacts.redact(fact.stored.event)
+                entry = self._loaded.get(fact.room)
+                if entry is not None:
+                    room, writer = entry
+                    before = room.size
+                    room.apply(fact.stored)
+                    writer.published(fact.stored)
+                    self._entries += room.size - before
+        self._shrink()
+
+    async def _entry(self, number: int) -> tuple[Room, RoomWriter] | None:
+        while True:
+            entry = self._loaded.get(number)
+            if entry is not None:
+                self._loaded.move_to_end(number)
+                return entry
+            waiting = self._loading.get(number)
+            if waiting is None:
+                break
+            await joined(waiting)
+        loading = self._loading[number] = Deferred()
+        try:
+            return await self._load(number)
+        finally:
+            del self._loading[number]
+            loading.callback(None)
+
+    async def _load(self, number: int) -> tuple[Room, RoomWriter] | None:
+        row = await self._db.run(rooms_storage.find_room, number)
+        if row is None:
+            return None
+        version = ROOM_VERSIONS[row.version]
+        names = self.stores.names
+        newest = await self._db.run(events_storage.newest_events, number, TIMELINE_LENGTH)
+        timeline = await self.stores.events.load_in_order(
+            version, [event for _, event in reversed(newest)]
+        )
+        last = timeline[-1]
+        room = Room(number, await names.name(number), version, last.state_after)
+        room.published = row.published
+        await self._load_state(room)
+        room.timeline.extend(timeline)
+        room.last_position = newest[0][0]
+        if len(newest) == TIMELINE_LENGTH:
+            # The oldest one only marks where memory begins.
+            room.timeline_from = newest[-1][0]
+            room.timeline.popleft()
+        # Nothing is appended to a room that is not in memory, so what was read is still the newest.
+        writer = RoomWriter(
+            room, Head((last.event,), last.event.depth, room.root), self.origin, self.stores
+        )
+        self._keep(room, writer)
+        return room, writer
+
+    async def _load_state(self, room: Room) -> None:
+        entries = await self.stores.states.load(room.root)
+        names = await self.stores.names.names({nid for key in entries for nid in key})
+        memberships = await self._db.run(memberships_in, room.number)
+        for (type_nid, key_nid), event in entries.items():
+            room.set_state((names[type_nid], names[key_nid]), event, memberships.get(event))
+
+    def _keep(self, room: Room, writer: RoomWriter) -> None:
+        self._loaded[room.number] = (room, writer)
+        self._entries += room.size
+        self._shrink()
+
+    def _shrink(self) -> None:
+        if self._entries <= MAX_STATE_ENTRIES:
+            return
+        # The one that was used last has a user that is only just getting hold of it.
+        for number, (room, writer) in list(self._loaded.items())[:-1]:
+            if not writer.is_busy:
+                del self._loaded[number]
+                self._entries -= room.size
+                if self._entries <= MAX_STATE_ENTRIES:
+                    return

@@ -1,0 +1,131 @@
+"""Sending: messages, state and redactions, from this server's users into a room.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#sending-events-to-a-room
+"""
+
+from typing import Any
+
+from homeserver.accounts.caller import Caller
+from homeserver.accounts.invite_permission import InvitePermission
+from homeserver.accounts.suspension import check_not_suspended
+from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.drafts import Draft, Transaction
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.transactions import Transactions
+
+
+class Sending:
+    """Puts events of this server's users into rooms."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        transactions: Transactions,
+        aliases: Aliases,
+        permission: InvitePermission,
+    ) -> None:
+        self._permission = permission
+        self._rooms = rooms
+        self._transactions = transactions
+        self._aliases = aliases
+
+    async def send_message(
+        self,
+        caller: Caller,
+        room_id: str,
+        event_type: str,
+        content: dict[str, Any],
+        txn_id: str,
+    ) -> str:
+        """Send a message event, once for each transaction id of the device; gives its event id."""
+        redacts = content.get("redacts") if event_type == "m.room.redaction" else None
+        if isinstance(redacts, str):
+            content = {key: value for key, value in content.items() if key != "redacts"}
+            return await self.redact(caller, room_id, redacts, content, txn_id)
+        check_not_suspended(caller)
+        draft = Draft(event_type, caller.user_id, content)
+        return await self._once(caller, room_id, draft, txn_id)
+
+    async def redact(
+        self, caller: Caller, room_id: str, event_id: str, content: dict[str, Any], txn_id: str
+    ) -> str:
+        """Redact an event, once for each transaction id of the device; gives the redaction's id."""
+        room = await self._rooms.get(room_id)
+        target = await self._rooms.stores.events.find(
+            room.version, room.number, room.room_id, event_id
+        )
+        if target is None or target.event.sender != caller.user_id:
+            check_not_suspended(caller)
+        draft = Draft("m.room.redaction", caller.user_id, content, redacts=event_id, target=target)
+        return await self._once(caller, room_id, draft, txn_id)
+
+    async def set_state(
+        self,
+        caller: Caller,
+        room_id: str,
+        event_type: str,
+        state_key: str,
+        content: dict[str, Any],
+    ) -> str:
+        """Set a state event; gives its event id, or that of the current one if it says the same."""
+        room = await self._rooms.get(room_id)
+        if event_type == "m.room.canonical_alias":
+            await self._check_canonical_alias(room, content)
+        if event_type == "m.room.create":
+            raise Forbidden("A room is created only once")
+        if event_type == "m.room.member":
+            await self._check_member(caller, room, state_key, content)
+        else:
+            check_not_suspended(caller)
+        draft = Draft(event_type, caller.user_id, content, state_key=state_key)
+        async with self._rooms.writing(room_id) as writer:
+            return (await writer.send(draft)).event.event_id
+
+    async def _once(self, caller: Caller, room_id: str, draft: Draft, txn_id: str) -> str:
+        async with self._rooms.writing(room_id) as writer:
+            if caller.device_id is None:
+                return (await writer.send(draft)).event.event_id
+            transaction = Transaction(caller.user_id, caller.device_id, txn_id)
+
+            async def send() -> StoredEvent:
+                return await writer.send(draft, transaction)
+
+            stored = await self._transactions.once(writer.room, draft.type, transaction, send)
+            return stored.event.event_id
+
+    async def _check_member(
+        self, caller: Caller, room: Room, user_id: str, content: dict[str, Any]
+    ) -> None:
+        """What is asked of memberships elsewhere holds for those that are set as state too."""
+        membership = content.get("membership")
+        if membership != "leave":
+            check_not_suspended(caller)
+        if caller.is_guest and room.membership(caller.user_id) != "join":
+            raise GuestAccessForbidden("Guests cannot join a room in this way")
+        if membership == "invite" and not self._rooms.origin.is_ours(user_id):
+            raise Forbidden(f"{user_id} is on another server, and this one does not federate")
+        if membership == "invite":
+            await self._permission.check(user_id)
+
+    async def _check_canonical_alias(self, room: Room, content: dict[str, Any]) -> None:
+        """New aliases of a canonical alias event must point to the room.
+
+        Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
+        """
+        key = ("m.room.canonical_alias", "")
+        current = (await self._rooms.current(room, [key])).get(key)
+        known = set() if current is None else set(_aliases_in(current.event.content))
+        for alias in _aliases_in(content):
+            if not isinstance(alias, str):
+                raise BadJson("An alias is a string")
+            if alias not in known:
+                await self._aliases.check_points_to(alias, room)
+
+
+def _aliases_in(content: dict[str, Any]) -> list[Any]:
+    alias, others = content.get("alias"), content.get("alt_aliases")
+    found = [] if alias is None or alias == "" else [alias]
+    return found + (others if isinstance(others, list) else [])

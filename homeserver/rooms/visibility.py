@@ -1,0 +1,143 @@
+"""Who may see which events: history visibility, judged by the state at each event.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from homeserver.accounts.erasure import ErasedUsers
+from homeserver.protocol.history_visibility import may_see_event, visibility_of
+from homeserver.rooms.erasure import as_erased
+from homeserver.rooms.event_store import EventStore
+from homeserver.rooms.room import Room, StateKey
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stored_event import StoredEvent
+
+_VISIBILITY: StateKey = ("m.room.history_visibility", "")
+_FOREVER = 1 << 62
+MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user joined
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An event that a user may see, with their membership when it was sent."""
+
+    stored: StoredEvent
+    membership: str
+
+
+class Visibility:
+    """Decides what each user sees of a room's history."""
+
+    def __init__(self, rooms: Rooms, erased: ErasedUsers) -> None:
+        self._rooms = rooms
+        self._erased = erased
+        self._events: EventStore = rooms.stores.events
+
+    async def is_world_readable(self, room: Room) -> bool:
+        """Whether anybody may read the room as it is now."""
+        visibility = (await self._rooms.current(room, [_VISIBILITY])).get(_VISIBILITY)
+        content = None if visibility is None else visibility.event.content
+        return visibility_of(content) == "world_readable"
+
+    async def joined_until(self, room: Room, user_id: str) -> int:
+        """The position up to which the user was last joined; 0 for one who never was."""
+        end = _FOREVER
+        number = room.member_events.get(user_id)
+        while number is not None:
+            stored = (await self._events.load(room.version, [number]))[number]
+            if stored.event.content.get("membership") == "join":
+                return end
+            end = stored.position or stored.number
+            number = stored.replaces
+        return 0
+
+    async def _joined_since(self, room: Room, user_id: str) -> int:
+        """The position above which the user was joined to this day; endless if they are not.
+
+        Who is in the room sees whatever happens there, so nothing later needs a closer look.
+        """
+        if room.members.get(user_id) != "join":
+            return _FOREVER
+        number, since = room.member_events[user_id], _FOREVER
+        for _ in range(MAX_PROFILE_CHANGES):
+            stored = (await self._events.load(room.version, [number]))[number]
+            if stored.event.content.get("membership") != "join":
+                break
+            since = stored.position or stored.number
+            if stored.replaces is None:
+                break
+            number = stored.replaces
+        return since
+
+    async def visible(self, room: Room, user_id: str, events: Sequence[StoredEvent]) -> list[Seen]:
+        """Those of the events that the user may see, in the same order.
+
+        What erased users sent is shown pruned to those who were not there when it was sent.
+        """
+        if not events:
+            return []
+        joined_since = await self._joined_since(room, user_id)
+        if (events[0].position or events[0].number) > joined_since:
+            return [Seen(stored, "join") for stored in events]
+        joined_until = await self.joined_until(room, user_id)
+        judged: dict[bytes, tuple[str, str | None]] = {}
+        seen = []
+        for stored in events:
+            place = stored.position or stored.number
+            if place > joined_since:
+                seen.append(Seen(stored, "join"))
+                continue
+            root = stored.state_before
+            if root not in judged:
+                judged[root] = await self._judge(room, user_id, root)
+            visibility, membership = judged[root]
+            if may_see_event(
+                stored.event,
+                user_id,
+                visibility=visibility,
+                membership=membership,
+                joined_later=place < joined_until,
+            ):
+                is_erased = membership != "join" and stored.event.sender in self._erased
+                shown = as_erased(stored) if is_erased else stored
+                seen.append(Seen(shown, _membership_after(stored, user_id, membership)))
+        return seen
+
+    async def state_key_numbers(self, keys: Sequence[StateKey]) -> dict[StateKey, tuple[int, int]]:
+        """The keys as the state tree knows them; those with unknown names are left out."""
+        names = await self._rooms.stores.names.find_nids({name for key in keys for name in key})
+        return {
+            key: (names[key[0]], names[key[1]])
+            for key in keys
+            if key[0] in names and key[1] in names
+        }
+
+    async def state_at(
+        self, room: Room, root: bytes, keys: Sequence[StateKey]
+    ) -> dict[StateKey, StoredEvent]:
+        """The state events with these keys in the state with this root."""
+        numbered = await self.state_key_numbers(keys)
+        entries = await self._rooms.stores.states.get_many(root, numbered.values())
+        events = await self._events.load(room.version, list(entries.values()))
+        return {
+            key: events[entries[number]] for key, number in numbered.items() if number in entries
+        }
+
+    async def _judge(self, room: Room, user_id: str, root: bytes) -> tuple[str, str | None]:
+        member = ("m.room.member", user_id)
+        state = await self.state_at(room, root, [_VISIBILITY, member])
+        visibility, own = state.get(_VISIBILITY), state.get(member)
+        return (
+            visibility_of(None if visibility is None else visibility.event.content),
+            None if own is None else own.event.content.get("membership"),
+        )
+
+
+def _membership_after(stored: StoredEvent, user_id: str, before: str | None) -> str:
+    event = stored.event
+    if event.type == "m.room.member" and event.state_key == user_id:
+        membership: str = event.content["membership"]
+        return membership
+    return before or "leave"

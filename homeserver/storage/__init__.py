@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, migrations, and one module for each table, with its SQL."""

@@ -1,0 +1,256 @@
+"""Events: the exact bytes that were signed, and where they stand in their room.
+
+Owns the table `events` (migrations/0004_rooms.sql), one row an event. Rooms, senders, types and
+state keys are numbers of `names`; an event's number is the log position at which it was first
+stored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from homeserver.storage.batch import BatchStatement
+from homeserver.storage.database import Connection
+
+INSERT_EVENT = BatchStatement(
+    "insert_event",
+    """
+    INSERT INTO events (event, room, position, depth, type, sender, state_key, event_id, json,
+                        state_before, state_after, replaces, extremities, device_id, txn_id)
+    SELECT * FROM unnest(%s::int8[], %s::int4[], %s::int8[], %s::int8[], %s::int4[], %s::int4[],
+                         %s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int8[],
+                         %s::text[], %s::text[], %s::text[])
+        ON CONFLICT (event) DO NOTHING
+    """,
+    columns=(
+        "int8", "int4", "int8", "int8", "int4", "int4", "int4", "text", "bytea", "bytea", "bytea",
+        "int8", "text", "text", "text",
+    ),
+)  # fmt: skip
+
+MARK_REDACTED = BatchStatement(
+    "mark_redacted",
+    """
+    UPDATE events SET redacted_by = redaction.event
+      FROM unnest(%s::int8[], %s::int8[]) AS redaction (target, event)
+     WHERE events.event = redaction.target AND events.redacted_by IS NULL
+    """,
+    columns=("int8", "int8"),
+    key=(0,),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One event as stored, with the event that it replaced and its redaction, for `unsigned`."""
+
+    event: int
+    room: int
+    position: int | None
+    depth: int
+    event_id: str
+    json: bytes
+    state_before: bytes
+    state_after: bytes | None
+    replaces: int | None
+    replaced_id: str | None
+    replaced_json: bytes | None
+    redaction_id: str | None
+    redaction_json: bytes | None
+    extremities: str | None
+    sender: int
+    device_id: str | None
+    txn_id: str | None
+
+
+async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventRow]:
+    """The events with these numbers, in no particular order."""
+    async with db.cursor(row_factory=class_row(EventRow), binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT e.event, e.room, e.position, e.depth, e.event_id, e.json, e.state_before,
+                   e.state_after, e.replaces, old.event_id AS replaced_id, old.json AS
+                   replaced_json, redaction.event_id AS redaction_id, redaction.json AS
+                   redaction_json, e.extremities, e.sender, e.device_id, e.txn_id
+              FROM events e
+              LEFT JOIN events old ON old.event = e.replaces
+              LEFT JOIN events redaction ON redaction.event = e.redacted_by
+             WHERE e.event = ANY(%s)
+            """,
+            (list(events),),
+        )
+        return await cursor.fetchall()
+
+
+async def event_numbers(db: Connection, event_ids: Sequence[str]) -> dict[str, int]:
+    """Event id to number, for those that are known."""
+    cursor = await db.execute(
+        "SELECT event_id, event FROM events WHERE event_id = ANY(%s)", (list(event_ids),)
+    )
+    return dict(await cursor.fetchall())
+
+
+async def newest_events(
+    db: Connection, room: int, limit: int, at: int | None = None
+) -> list[tuple[int, int]]:
+    """(position, event) of the newest timeline events of a room up to a position, newest first."""
+    cursor = await db.execute(
+        """
+        SELECT position, event
+          FROM events
+         WHERE room = %s AND position <= %s
+         ORDER BY position DESC
+         LIMIT %s
+        """,
+        (room, (1 << 62) if at is None else at, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def events_between(
+    db: Connection, room: int, after: int, upto: int, limit: int
+) -> list[tuple[int, int]]:
+    """(position, event) of timeline events with after < position <= upto, newest first."""
+    cursor = await db.execute(
+        """
+        SELECT position, event
+          FROM events
+         WHERE room = %s AND position > %s AND position <= %s
+         ORDER BY position DESC
+         LIMIT %s
+        """,
+        (room, after, upto, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def newest_events_in(
+    db: Connection, rooms: Sequence[int], upto: int, limit: int
+) -> list[tuple[int, int, int]]:
+    """(position, room, event) of the newest timeline events of rooms together, newest first."""
+    cursor = await db.execute(
+        """
+        SELECT newest.position, wanted.room, newest.event
+          FROM unnest(%s::int4[]) AS wanted (room)
+         CROSS JOIN LATERAL (SELECT position, event
+                               FROM events
+                              WHERE events.room = wanted.room AND position <= %s
+                              ORDER BY position DESC
+                              LIMIT %s) AS newest
+         ORDER BY newest.position DESC
+         LIMIT %s
+        """,
+        (list(rooms), upto, limit, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def state_root_at(db: Connection, room: int, position: int) -> bytes | None:
+    """Root of the room's state after its last event up to a position; `None` before the first."""
+    cursor = await db.execute(
+        """
+        SELECT COALESCE(state_after, state_before)
+          FROM events
+         WHERE room = %s AND position <= %s
+         ORDER BY position DESC
+         LIMIT 1
+        """,
+        (room, position),
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position: int) -> list[int]:
+    """Those of the rooms that have timeline events above a position."""
+    cursor = await db.execute(
+        """
+        SELECT room
+          FROM unnest(%s::int4[]) AS wanted (room)
+         WHERE EXISTS (SELECT FROM events
+                        WHERE events.room = wanted.room AND events.position > %s)
+        """,
+        (list(rooms), position),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
+    """Rooms in which one of the server's `limit` newest events is."""
+    cursor = await db.execute(
+        """
+        SELECT DISTINCT room
+          FROM (SELECT room FROM events ORDER BY event DESC LIMIT %s) AS newest
+        """,
+        (limit,),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def page_backwards(
+    db: Connection, room: int, depth: int, position: int, limit: int, down_to: tuple[int, int]
+) -> list[tuple[int, int, int]]:
+    """(depth, position, event) before a topological place and after `down_to`, nearest first."""
+    cursor = await db.execute(
+        """
+        SELECT depth, position, event
+          FROM events
+         WHERE room = %s AND (depth, position) <= (%s, %s) AND (depth, position) > (%s, %s)
+           AND position IS NOT NULL
+         ORDER BY depth DESC, position DESC
+         LIMIT %s
+        """,
+        (room, depth, position, *down_to, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def page_forwards(
+    db: Connection, room: int, depth: int, position: int, limit: int, up_to: tuple[int, int]
+) -> list[tuple[int, int, int]]:
+    """(depth, position, event) after a topological place and up to `up_to`, nearest first."""
+    cursor = await db.execute(
+        """
+        SELECT depth, position, event
+          FROM events
+         WHERE room = %s AND (depth, position) > (%s, %s) AND (depth, position) <= (%s, %s)
+           AND position IS NOT NULL
+         ORDER BY depth, position
+         LIMIT %s
+        """,
+        (room, depth, position, *up_to, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def place_at(db: Connection, room: int, position: int) -> tuple[int, int] | None:
+    """(depth, position) of a room's last timeline event up to a log position."""
+    cursor = await db.execute(
+        """
+        SELECT depth, position
+          FROM events
+         WHERE room = %s AND position <= %s
+         ORDER BY position DESC
+         LIMIT 1
+        """,
+        (room, position),
+    )
+    return await cursor.fetchone()
+
+
+async def transactions_of_device(
+    db: Connection, sender: int, device_id: str, limit: int
+) -> list[tuple[int, int, str, int]]:
+    """(room, type, transaction id, event) of a device's latest sends, newest first."""
+    cursor = await db.execute(
+        """
+        SELECT room, type, txn_id, event
+          FROM events
+         WHERE sender = %s AND device_id = %s AND txn_id IS NOT NULL
+         ORDER BY event DESC
+         LIMIT %s
+        """,
+        (sender, device_id, limit),
+    )
+    return await cursor.fetchall()

@@ -1,0 +1,48 @@
+"""Profiles: what users show of themselves.
+
+Owns the table `profiles` (migrations/0002_accounts.sql), which has one row for each user and field.
+A removed field keeps its row with a null value, so that a write that is repeated, or comes late,
+can be told from a newer one by its position.
+"""
+
+from homeserver.storage.batch import BatchStatement
+from homeserver.storage.database import Connection
+
+# A null value removes the field.
+# Sorted, so that two processes never wait for each other in a circle.
+SET_PROFILE_FIELD = BatchStatement(
+    "set_profile_field",
+    """
+    INSERT INTO profiles (user_id, field, value, position)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::int8[]) ORDER BY 1, 2
+        ON CONFLICT (user_id, field) DO UPDATE
+       SET value = EXCLUDED.value, position = EXCLUDED.position
+     WHERE profiles.position < EXCLUDED.position
+    """,
+    columns=("text", "text", "bytea", "int8"),
+    key=(0, 1),
+)
+
+
+async def load_profile(db: Connection, user_id: str) -> dict[str, bytes]:
+    """The fields of a user's profile, each with its value as JSON."""
+    cursor = await db.execute(
+        "SELECT field, value FROM profiles WHERE user_id = %s AND value IS NOT NULL", (user_id,)
+    )
+    return {str(field): bytes(value) for field, value in await cursor.fetchall()}
+
+
+async def load_profiles(db: Connection, user_ids: list[str]) -> dict[str, dict[str, bytes]]:
+    """The profiles of several users; who has none is left out."""
+    cursor = await db.execute(
+        """
+        SELECT user_id, field, value
+          FROM profiles
+         WHERE user_id = ANY(%s) AND value IS NOT NULL
+        """,
+        (user_ids,),
+    )
+    profiles: dict[str, dict[str, bytes]] = {}
+    for user_id, field, value in await cursor.fetchall():
+        profiles.setdefault(user_id, {})[field] = bytes(value)
+    return profiles

@@ -1,0 +1,281 @@
+"""PostgreSQL connections that wait on the Twisted reactor: no threads, no second event loop.
+
+psycopg writes its dialogue with the server as generators that only ask for "readable" and
+"writable". `ReactorConnection` answers those questions from the reactor; all else, cursors,
+transactions, adaptation, prepared statements, is psycopg's own `AsyncConnection`, awaited by
+ordinary coroutines that Twisted drives (`Deferred.fromCoroutine`, trial's `async def test_…`).
+
+The socket is watched through a duplicate of its file descriptor. libpq closes its own descriptor
+the moment it meets an error, and the number may be used again at once; the duplicate belongs to us,
+so the reactor never watches a number that has come to mean something else.
+
+Cancelling the Deferred of a coroutine that waits for a query asks the server to cancel the query,
+and the coroutine ends when the server has obeyed; a server that does not obey in time loses the
+connection instead.
+"""
+
+import os
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import generators
+from psycopg.conninfo import (
+    conninfo_attempts,
+    conninfo_to_dict,
+    make_conninfo,
+    timeout_from_conninfo,
+)
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
+from psycopg.rows import TupleRow
+from psycopg.waiting import Ready, Wait
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+CANCEL_SECONDS = 5.0  # for the server to obey a cancel request
+T = TypeVar("T")
+log = Logger()
+
+
+@implementer(IReadWriteDescriptor)
+class SocketWatch:
+    """The reactor's view of one socket, which at most one coroutine waits for.
+
+    Interest in reading stays registered between two waits, as nearly every query waits to read.
+    When data come while nobody waits, `on_unexpected_data` is called; unless it says that it took
+    them, the socket leaves the reactor until the next wait, so that it cannot keep it busy.
+    """
+
+    def __init__(self, reactor: Any, fd: int) -> None:
+        self.on_unexpected_data: Callable[[], bool] | None = None
+        self._reactor = reactor
+        self._fd = os.dup(fd)
+        self._reading = False
+        self._wanted = 0
+        self._waiter: Deferred[int] | None = None
+
+    async def ready(self, wanted: int, timeout: float | None = None) -> int:
+        """Which of the wanted states (bits of `Wait`) the socket is in, as soon as it is in any.
+
+        Gives 0 after `timeout` seconds, and raises `OperationalError` if the watch is closed.
+        """
+        if self._fd < 0:
+            raise psycopg.OperationalError("the connection is closed")
+        self._wanted = wanted
+        waiter: Deferred[int] = Deferred()
+        self._waiter = waiter
+        if wanted & Wait.R:
+            self.read_on()
+        if wanted & Wait.W:
+            self._reactor.addWriter(self)
+        timer: IDelayedCall | None = None
+        if timeout is not None:
+            timer = self._reactor.callLater(max(timeout, 0), self._fire, 0)
+        try:
+            return await waiter
+        finally:
+            self._waiter = None
+            if timer is not None and timer.active():
+                timer.cancel()
+            if wanted & Wait.W and self._fd >= 0:
+                self._reactor.removeWriter(self)
+
+    def read_on(self) -> None:
+        """See to it that data are noticed, even while nobody waits."""
+        if not self._reading:
+            self._reading = True
+            self._reactor.addReader(self)
+
+    def close(self) -> None:
+        """Leave the reactor and give up the descriptor; whoever waits gets `OperationalError`."""
+        if self._fd < 0:
+            return
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+        os.close(self._fd)
+        self._fd, self._reading = -1, False
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            waiter.errback(psycopg.OperationalError("the connection was closed"))
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def doRead(self) -> None:
+        if self._waiter is not None and self._wanted & Wait.R:
+            self._fire(Ready.R)
+        elif self._reading and not self._take_unexpected_data():
+            self._reading = False
+            self._reactor.removeReader(self)
+
+    def doWrite(self) -> None:
+        if self._waiter is not None and self._wanted & Wait.W:
+            self._fire(Ready.W)
+
+    def connectionLost(self, reason: Failure) -> None:
+        # The reactor saw the socket hang up and has dropped it. libpq finds out why by reading.
+        self._reading = False
+        if self._waiter is not None:
+            self._fire(self._wanted)
+        else:
+            self._take_unexpected_data()
+
+    def logPrefix(self) -> str:
+        return "postgresql"
+
+    def _take_unexpected_data(self) -> bool:
+        return self.on_unexpected_data is not None and self.on_unexpected_data()
+
+    def _fire(self, ready: int) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(ready)
+
+
+class ReactorConnection(psycopg.AsyncConnection[TupleRow]):
+    """A psycopg connection driven by the reactor; made by `connect_to`.
+
+    `on_lost` is called, once, when the server hangs up while the connection is idle.
+    """
+
+    def __init__(self, reactor: Any, pgconn: PGconn) -> None:
+        super().__init__(pgconn)
+        # psycopg's lock is asyncio's, which cannot be waited for here.
+        self.lock = DeferredLock()  # type: ignore[assignment]
+        self.on_lost: Callable[[], None] | None = None
+        self._reactor = reactor
+        self._watch = SocketWatch(reactor, pgconn.socket)
+        self._watch.on_unexpected_data = self._take_unexpected_data
+        self._watch.read_on()
+
+    async def wait(
+        self, gen: Generator[Any, Any, T], interval: float = 0, timeout: float | None = None
+    ) -> T:
+        """Drive one of psycopg's generators to its end, waiting on the reactor."""
+        try:
+            return await self._drive(gen, timeout)
+        except CancelledError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                await self._stop_query(gen)
+            raise
+
+    async def cancel_safe(self, *, timeout: float = CANCEL_SECONDS) -> None:
+        """Ask the server, over a connection of its own, to stop the query that runs."""
+        if self._should_cancel():
+            await drive_connecting(self._reactor, self._cancel_gen(), timeout)
+
+    async def close(self) -> None:
+        """Close the connection; a query that still waits on it fails with `OperationalError`."""
+        self.close_now()
+
+    def close_now(self) -> None:
+        """`close`, for callers that are no coroutine."""
+        self._closed = True
+        self._watch.close()
+        self.pgconn.finish()
+
+    async def _drive(self, gen: Generator[Any, Any, T], timeout: float | None) -> T:
+        deadline = None if timeout is None else self._reactor.seconds() + timeout
+        try:
+            wanted = next(gen)
+            watch = self._watch
+            while True:
+                if deadline is None:
+                    wanted = gen.send(await watch.ready(wanted))
+                    continue
+                ready = await watch.ready(wanted, deadline - self._reactor.seconds())
+                wanted = gen.send(ready)
+                if not ready:
+                    raise psycopg.errors._WaitTimeout("wait timeout expired")
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _take_unexpected_data(self) -> bool:
+        """Read what the server says unasked, a notice or its last words, and notice its end."""
+        if self._closed or self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            return False  # the answer to a query that is being cancelled is its generator's to read
+        try:
+            self.pgconn.consume_input()
+            self.pgconn.is_busy()  # takes notices out of libpq's buffer
+        except psycopg.OperationalError:
+            self.close_now()
+            if self.on_lost is not None:
+                self.on_lost()
+            return False
+        return True
+
+    async def _stop_query(self, gen: Generator[Any, Any, Any]) -> None:
+        """Cancel the running query in the server and read its end, or close the connection."""
+        try:
+            await self.cancel_safe()
+            await self._drive(gen, CANCEL_SECONDS)
+        except psycopg.errors.QueryCanceled:
+            pass
+        except (psycopg.Error, CancelledError) as error:
+            log.warn("a query could not be cancelled, closing its connection: {e}", e=error)
+            self.close_now()
+
+
+async def connect_to(
+    reactor: Any, dsn: str, *, prepare_threshold: int | None = 5
+) -> ReactorConnection:
+    """Connect to the server that a connection string (or URL) names, in autocommit mode.
+
+    Tries every host and address in turn, each for `connect_timeout` seconds. Give
+    `prepare_threshold=None` where prepared statements cannot be used, as behind PgBouncer. Raises
+    `psycopg.OperationalError`.
+    """
+    parameters = conninfo_to_dict(dsn)
+    if str(parameters.get("host", "/")).startswith("/"):
+        attempts = conninfo_attempts(parameters)
+    else:
+        # Looking up a host name blocks.
+        attempts = await deferToThreadPool(
+            reactor, reactor.getThreadPool(), conninfo_attempts, parameters
+        )
+    timeout = timeout_from_conninfo(parameters)
+    failures: list[psycopg.Error] = []
+    for attempt in attempts:
+        gen = generators.connect(make_conninfo("", **attempt))
+        try:
+            pgconn = await drive_connecting(reactor, gen, timeout)
+        except psycopg.Error as error:
+            failures.append(error)
+            continue
+        connection = ReactorConnection(reactor, pgconn)
+        connection._autocommit = True
+        connection.prepare_threshold = prepare_threshold
+        return connection
+    raise psycopg.OperationalError("; ".join(str(error) for error in failures)) from failures[-1]
+
+
+async def drive_connecting(
+    reactor: Any, gen: Generator[tuple[int, int], int, T], timeout: float
+) -> T:
+    """Drive a generator that names its socket anew at each step, as it may change sockets.
+
+    Raises `psycopg.errors.ConnectionTimeout` after `timeout` seconds.
+    """
+    deadline = reactor.seconds() + timeout
+    try:
+        fd, wanted = next(gen)
+        while True:
+            watch = SocketWatch(reactor, fd)
+            try:
+                ready = await watch.ready(wanted, deadline - reactor.seconds())
+            finally:
+                watch.close()
+            if not ready:
+                raise psycopg.errors.ConnectionTimeout("the database does not answer")
+            fd, wanted = gen.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        gen.close()  # and with it an unfinished connection

@@ -1,0 +1,43 @@
+"""Tokens: places in the log and in a room's history, as clients hold them.
+
+A stream token `s<position>` says: everything up to this position of the log has been seen. It stays
+valid across restarts, as positions are never used twice. A topological token `t<depth>_<position>`
+stands between two events of a room: after those of lower or equal (depth, position).
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
+"""
+
+import re
+
+from homeserver.protocol.errors import InvalidParam
+
+Place = tuple[int, int]  # (depth, position)
+
+_STREAM = re.compile(r"s(\d{1,18})")
+_TOPOLOGICAL = re.compile(r"t(\d{1,18})_(\d{1,18})")
+
+
+def stream_token(position: int) -> str:
+    """The token of a position."""
+    return f"s{position}"
+
+
+def parse_stream_token(token: str) -> int:
+    """The position of a stream token; raises `InvalidParam`."""
+    match = _STREAM.fullmatch(token)
+    if match is None:
+        raise InvalidParam("Not a token of this server's /sync")
+    return int(match[1])
+
+
+def topological_token(place: Place) -> str:
+    """The token of a place in a room's history."""
+    return f"t{place[0]}_{place[1]}"
+
+
+def parse_room_token(token: str) -> int | Place:
+    """What a token for a room's history says: a position of the log, or a place in the room."""
+    match = _TOPOLOGICAL.fullmatch(token)
+    if match is not None:
+        return int(match[1]), int(match[2])
+    return parse_stream_token(token)

@@ -1,0 +1,1 @@
+"""What a device has not seen yet: one engine, behind the long poll and the WebSocket."""

@@ -1,0 +1,329 @@
+"""The sync engine: what has this device not seen since this token.
+
+An answer ends at the log's position at the time when it was begun, and holds nothing beyond. Which
+rooms have news is read from the user's feed; where that does not reach back to the token, all the
+user's rooms are looked at. The transports (long poll, WebSocket) differ only in how they wait.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from homeserver.accounts.account_data import AccountData
+from homeserver.accounts.caller import Caller
+from homeserver.accounts.filters import Filters
+from homeserver.accounts.invite_permission import INVITE_PERMISSION, is_blocking
+from homeserver.protocol.filters import Filter
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.user_rooms import MemberRooms, Membership, UserRooms
+from homeserver.storage.database import Database
+from homeserver.storage.events import rooms_with_events_after
+from homeserver.streams.clock import Clock
+from homeserver.streams.log import Log
+from homeserver.sync.feeds import PERSONAL, PRESENCE, Feeds
+from homeserver.sync.invitations import Invitations
+from homeserver.sync.lazy_members import LazyMembers
+from homeserver.sync.reader import Reader
+from homeserver.sync.room_sections import EphemeralEvents, RoomSections
+from homeserver.sync.update import Update, typed_event
+
+
+class PresenceEvents(Protocol):
+    """Where presence comes from."""
+
+    async def events_since(self, user_id: str, since: int | None) -> Sequence[msgspec.Raw]:
+        """Presence events of those who share a room with the user, changed above `since`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the engine reads."""
+
+    db: Database
+    log: Log
+    rooms: Rooms
+    user_rooms: UserRooms
+    account_data: AccountData
+    filters: Filters
+    presence: PresenceEvents
+    ephemeral: Sequence[EphemeralEvents]
+
+
+class SyncEngine:
+    """Answers every device."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        feeds: Feeds,
+        sections: RoomSections,
+        invitations: Invitations,
+        lazy_members: LazyMembers,
+        clock: Clock,
+    ) -> None:
+        self._db = sources.db
+        self._log = sources.log
+        self._rooms = sources.rooms
+        self._user_rooms = sources.user_rooms
+        self._account_data = sources.account_data
+        self._filters = sources.filters
+        self._presence = sources.presence
+        self._ephemeral = sources.ephemeral
+        self._feeds = feeds
+        self._sections = sections
+        self._invitations = invitations
+        self._lazy_members = lazy_members
+        self._clock = clock
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Answer all who wait, with what there is: the server is going down."""
+        self._stopping = True
+        self._feeds.wake_all()
+
+    async def reader(
+        self,
+        caller: Caller,
+        *,
+        filter_text: str | None = None,
+        full_state: bool = False,
+        use_state_after: bool = False,
+    ) -> Reader:
+        """The reader for a request; `filter_text` is a filter's id, or the filter as JSON."""
+        wanted = Filter()
+        if filter_text:
+            wanted = await self._filters.find(caller.user_id, filter_text)
+        ignored = self._account_data.find_ignored_users(caller.user_id)
+        if ignored is None:
+            ignored = await self._account_data.ignored_users(caller.user_id)
+        return Reader(caller, wanted, full_state, use_state_after, ignored)
+
+    async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake()` called whenever the user has news; the result stops that."""
+        feed = await self._feeds.of(user_id, self._log.position)
+        feed.waiters.add(wake)
+        return lambda: feed.waiters.discard(wake)
+
+    async def wait(self, reader: Reader, since: int, timeout: float) -> Update:
+        """What is new, as soon as there is something; an empty update after `timeout` seconds."""
+        deadline = self._clock.seconds() + timeout
+        feed = await self._feeds.of(reader.user_id, self._log.position)
+        while True:
+            news: Deferred[None] = Deferred()
+            wake = _fire_once(news)
+            feed.waiters.add(wake)
+            try:
+                update = await self.update(reader, since)
+                left = deadline - self._clock.seconds()
+                if not update.is_empty or left <= 0 or reader.full_state or self._stopping:
+                    return update
+                alarm = self._clock.callLater(left, wake)
+                try:
+                    await news
+                finally:
+                    if alarm.active():
+                        alarm.cancel()
+            finally:
+                feed.waiters.discard(wake)
+
+    async def update(self, reader: Reader, since: int | None) -> Update:
+        """What is new above a token's position, at once; everything for `None`."""
+        if since is None:
+            self._lazy_members.start_over(reader)
+        feed = self._feeds.loaded(reader.user_id)
+        if feed is None:
+            feed = await self._feeds.of(reader.user_id, self._log.position)
+        now = self._log.position
+        update = Update(now)
+        changed = None if since is None or reader.full_state else feed.changed_since(since)
+        if changed is not None and not changed:
+            return update
+        rooms = self._user_rooms.loaded(reader.user_id)
+        if rooms is None:
+            rooms = await self._user_rooms.of(reader.user_id)
+        if changed is None or PERSONAL in changed:
+            by_room = await self._add_account_data(update, reader, since)
+        else:
+            by_room = {}
+        for number in await self._candidates(reader, rooms, since, changed, by_room):
+            place = rooms.get(number)
+            if place is not None and place.position <= now:
+                await self._add_room(update, reader, number, place, since, by_room)
+        if changed is None or PRESENCE in changed:
+            await self._add_presence(update, reader, since)
+        return update
+
+    async def _candidates(
+        self,
+        reader: Reader,
+        rooms: MemberRooms,
+        since: int | None,
+        changed: set[int] | None,
+        by_room: dict[str, list[msgspec.Raw]],
+    ) -> Iterable[int]:
+        """Numbers of the rooms to look at."""
+        if changed is not None:
+            in_rooms = {number for number in changed if number > 0}
+            if by_room:
+                in_rooms.update(await self._numbers_of(by_room))
+            return in_rooms
+        if since is None or reader.full_state:
+            return list(rooms)
+        # The feed does not reach back. Rooms in memory are quick to ask; of the others, only those
+        # are worth loading that have something new.
+        silent = [number for number in rooms if self._rooms.loaded(number) is None]
+        active = set(rooms).difference(silent)
+        if silent:
+            active.update(await self._db.run(rooms_with_events_after, silent, since))
+            for source in self._ephemeral:
+                active.update(await source.changed_rooms(silent, since))
+        active.update(await self._numbers_of(by_room))
+        return active
+
+    async def _numbers_of(self, room_ids: Iterable[str]) -> list[int]:
+        rooms = [await self._rooms.find(room_id) for room_id in room_ids]
+        return [room.number for room in rooms if room is not None]
+
+    async def _add_room(
+        self,
+        update: Update,
+        reader: Reader,
+        number: int,
+        place: Membership,
+        since: int | None,
+        by_room: dict[str, list[msgspec.Raw]],
+    ) -> None:
+        is_new = since is None or place.position > since
+        if place.membership == "join":
+            room = self._rooms.loaded(number) or await self._rooms.by_number(number)
+            if room is not None and reader.filter.room.matches_room(room.room_id):
+                await self._add_joined(update, reader, room, place, since, by_room)
+        elif place.membership in ("invite", "knock"):
+            if is_new:
+                await self._add_invitation(update, reader, number, place)
+        elif not place.forgotten:
+            await self._add_left(update, reader, number, place, since)
+
+    async def _add_invitation(
+        self, update: Update, reader: Reader, number: int, place: Membership
+    ) -> None:
+        """A room that the user is invited to, unless they want no such invites, or knocks at."""
+        sections = update.invited if place.membership == "invite" else update.knocked
+        if place.membership == "invite":
+            permission = await self._account_data.content(reader.user_id, INVITE_PERMISSION)
+            blocked = permission is not None and is_blocking(permission)
+            if blocked or place.sender in reader.ignored:
+                return
+        room = await self._rooms.by_number(number)
+        if room is not None and reader.filter.room.matches_room(room.room_id):
+            sections[room.room_id] = await self._invitations.section(room, place)
+
+    async def _add_joined(
+        self,
+        update: Update,
+        reader: Reader,
+        room: Room,
+        place: Membership,
+        since: int | None,
+        by_room: dict[str, list[msgspec.Raw]],
+    ) -> None:
+        account_data = by_room.get(room.room_id, [])
+        newly_joined = (
+            since is not None
+            and place.position > since
+            and not await self._was_joined(room, place.event, since)
+        )
+        known_since = None if newly_joined else since
+        if newly_joined:
+            account_data = await self._room_account_data(reader, room.room_id)
+        section = await self._sections.joined(
+            room,
+            reader,
+            place,
+            known_since,
+            update.position,
+            account_data,
+            newly_joined=newly_joined,
+        )
+        if section is not None:
+            update.joined[room.room_id] = section
+
+    async def _add_left(
+        self, update: Update, reader: Reader, number: int, place: Membership, since: int | None
+    ) -> None:
+        """Rooms that were left since, and for one who wants to know, all that were ever left.
+
+        A room left while the reader looked away is told even in a first answer only if asked for.
+        """
+        whole = since is None or reader.full_state
+        is_news = since is not None and place.position > since
+        if not is_news and not (whole and reader.filter.room.include_leave):
+            return
+        room = await self._rooms.by_number(number)
+        if room is None or not reader.filter.room.matches_room(room.room_id):
+            return
+        known_since = since
+        if since is not None and not await self._was_joined(room, place.event, since):
+            known_since = None
+        update.left[room.room_id] = await self._sections.left(room, reader, place, known_since)
+
+    async def _was_joined(self, room: Room, event: int, since: int) -> bool:
+        """Whether a user was joined at `since`, by their member events from `event` backwards."""
+        number: int | None = event
+        while number is not None:
+            stored = (await self._rooms.stores.events.load(room.version, [number]))[number]
+            if (stored.position or 0) <= since:
+                return stored.event.content.get("membership") == "join"
+            number = stored.replaces
+        return False
+
+    async def _add_account_data(
+        self, update: Update, reader: Reader, since: int | None
+    ) -> dict[str, list[msgspec.Raw]]:
+        """Add the account's own data; the result is that of rooms, by room id."""
+        position = since or 0
+        by_room: dict[str, list[msgspec.Raw]] = {}
+        if not self._account_data.may_have_changed(reader.user_id, position):
+            return by_room
+        own: list[msgspec.Raw] = []
+        wanted, in_rooms = reader.filter.account_data, reader.filter.room.account_data
+        for room_id, event_type, content in await self._account_data.changed_since(
+            reader.user_id, position
+        ):
+            event = typed_event(event_type, content)
+            if room_id is None:
+                if wanted.matches(event_type, None):
+                    own.append(event)
+            elif in_rooms.matches(event_type, None, {}):
+                by_room.setdefault(room_id, []).append(event)
+        update.account_data = own
+        return by_room
+
+    async def _room_account_data(self, reader: Reader, room_id: str) -> list[msgspec.Raw]:
+        contents = await self._account_data.of_room(reader.user_id, room_id)
+        wanted = reader.filter.room.account_data
+        return [
+            typed_event(event_type, content)
+            for event_type, content in contents.items()
+            if wanted.matches(event_type, None, {})
+        ]
+
+    async def _add_presence(self, update: Update, reader: Reader, since: int | None) -> None:
+        wanted = reader.filter.presence
+        if not wanted.is_default and not wanted.matches("m.presence", None):
+            return
+        update.presence = await self._presence.events_since(reader.user_id, since)
+
+
+def _fire_once(news: Deferred[None]) -> Callable[[], None]:
+    def wake() -> None:
+        if not news.called:
+            news.callback(None)
+
+    return wake

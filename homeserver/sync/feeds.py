@@ -1,0 +1,194 @@
+"""Feeds: for each user who is there, which rooms have news, and who is waiting for it.
+
+The log's facts are turned into short entries (position, what) once for each active user concerned,
+and whoever waits is woken once a batch, however much it brought. A feed is bounded: where it does
+not reach back to a reader's token, the reader looks at all rooms instead.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from homeserver.accounts.account_data import AccountDataChanged
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.rooms.room import RoomEventAppended
+from homeserver.rooms.room_receipts import PRIVATE, ReceiptChanged
+from homeserver.rooms.typing_notices import TypingChanged
+from homeserver.rooms.user_rooms import RoomForgotten, UserRooms
+from homeserver.streams.clock import Clock
+
+PERSONAL = 0  # in place of a room number: account data, and all else that is the user's alone
+PRESENCE = -1
+
+ENTRIES = 400  # that a feed keeps
+
+
+class Feed:
+    """News of one user, complete above `since`."""
+
+    __slots__ = ("entries", "rooms", "since", "user_id", "waiters")
+
+    def __init__(self, user_id: str, since: int) -> None:
+        self.user_id = user_id
+        self.since = since
+        self.entries: deque[tuple[int, int]] = deque()
+        self.waiters: set[Callable[[], None]] = set()
+        self.rooms: set[int] = set()
+
+    def add(self, position: int, what: int) -> None:
+        """Note that something happened: a room's number, `PERSONAL` or `PRESENCE`."""
+        entries = self.entries
+        entries.append((position, what))
+        if len(entries) > ENTRIES:
+            self.since = entries.popleft()[0]
+
+    def changed_since(self, position: int) -> set[int] | None:
+        """What has news above a position; `None` where the feed does not reach back that far."""
+        if position < self.since:
+            return None
+        changed = set()
+        for at, what in reversed(self.entries):
+            if at <= position:
+                break
+            changed.add(what)
+        return changed
+
+
+class Feeds:
+    """The feeds of all users who were seen lately, at most `capacity` beside those that wait."""
+
+    def __init__(self, user_rooms: UserRooms, clock: Clock, capacity: int) -> None:
+        self._user_rooms = user_rooms
+        self._clock = clock
+        self._to_wake: set[Feed] = set()
+        self._capacity = capacity
+        self._feeds: OrderedDict[str, Feed] = OrderedDict()
+        self._by_room: dict[int, set[Feed]] = {}
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    @property
+    def waiting(self) -> int:
+        """How many readers wait at this moment."""
+        return sum(len(feed.waiters) for feed in self._feeds.values())
+
+    def loaded(self, user_id: str) -> Feed | None:
+        """The user's feed, if there is one."""
+        feed = self._feeds.get(user_id)
+        if feed is not None:
+            self._feeds.move_to_end(user_id)
+        return feed
+
+    async def of(self, user_id: str, position: int) -> Feed:
+        """The user's feed, made now if need be; `position` is the log's."""
+        feed = self.loaded(user_id)
+        if feed is not None:
+            return feed
+        joined = await self._user_rooms.joined(user_id)
+        feed = self.loaded(user_id)
+        if feed is None:
+            feed = self._feeds[user_id] = Feed(user_id, position)
+            for number in joined:
+                self._follow(feed, number)
+            self._shrink()
+        return feed
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log, after rooms and memberships have been brought up to date."""
+        touched: set[Feed] = set()
+        for fact in facts:
+            if isinstance(fact, RoomEventAppended):
+                self._room_event(fact, touched)
+            elif isinstance(fact, TypingChanged):
+                self._touch_room(fact.room, fact.position, touched)
+            elif isinstance(fact, ReceiptChanged):
+                if fact.receipt_type == PRIVATE:
+                    self._touch_user(fact.user_id, fact.position, fact.room, touched)
+                else:
+                    self._touch_room(fact.room, fact.position, touched)
+            elif isinstance(fact, PresenceChanged):
+                self._touch_presence(fact, touched)
+            elif isinstance(fact, AccountDataChanged | RoomForgotten):
+                self._touch_user(fact.user_id, fact.position, PERSONAL, touched)
+        self._wake_soon(touched)
+
+    def wake_all(self) -> None:
+        """Call everybody who waits."""
+        self._wake_soon(self._feeds.values())
+
+    def _wake_soon(self, touched: Iterable[Feed]) -> None:
+        """Call those who wait on the feeds in the next turn of the reactor.
+
+        By then the log has answered the writers and begun its next commit, so that readers are
+        served while the database works.
+        """
+        is_due = bool(self._to_wake)
+        self._to_wake.update(feed for feed in touched if feed.waiters)
+        if self._to_wake and not is_due:
+            self._clock.callLater(0, self._wake)
+
+    def _wake(self) -> None:
+        feeds, self._to_wake = self._to_wake, set()
+        for feed in feeds:
+            for waiter in tuple(feed.waiters):
+                waiter()
+
+    def _room_event(self, fact: RoomEventAppended, touched: set[Feed]) -> None:
+        event = fact.stored.event
+        if event.type == "m.room.member" and event.state_key is not None:
+            # Whoever comes or goes hears of it too.
+            feed = self._feeds.get(event.state_key)
+            if feed is not None:
+                if event.content.get("membership") == "join":
+                    self._follow(feed, fact.room)
+                else:
+                    self._unfollow(feed, fact.room)
+                    feed.add(fact.position, fact.room)
+                    touched.add(feed)
+        self._touch_room(fact.room, fact.position, touched)
+
+    def _touch_room(self, room: int, position: int, touched: set[Feed]) -> None:
+        for feed in self._by_room.get(room, ()):
+            feed.add(position, room)
+            touched.add(feed)
+
+    def _touch_user(self, user_id: str, position: int, what: int, touched: set[Feed]) -> None:
+        feed = self._feeds.get(user_id)
+        if feed is not None:
+            feed.add(position, what)
+            touched.add(feed)
+
+    def _touch_presence(self, fact: PresenceChanged, touched: set[Feed]) -> None:
+        seen: set[Feed] = set()
+        for room in fact.rooms:
+            seen |= self._by_room.get(room, set())
+        own = self._feeds.get(fact.user_id)
+        if own is not None:
+            seen.add(own)
+        for feed in seen:
+            feed.add(fact.position, PRESENCE)
+        touched |= seen
+
+    def _follow(self, feed: Feed, room: int) -> None:
+        feed.rooms.add(room)
+        self._by_room.setdefault(room, set()).add(feed)
+
+    def _unfollow(self, feed: Feed, room: int) -> None:
+        if room in feed.rooms:
+            feed.rooms.discard(room)
+            followers = self._by_room[room]
+            followers.discard(feed)
+            if not followers:
+                del self._by_room[room]
+
+    def _shrink(self) -> None:
+        if len(self._feeds) <= self._capacity:
+            return
+        for user_id, feed in list(self._feeds.items())[:-1]:
+            if not feed.waiters:
+                del self._feeds[user_id]
+                for room in tuple(feed.rooms):
+                    self._unfollow(feed, room)
+                if len(self._feeds) <= self._capacity:
+                    return

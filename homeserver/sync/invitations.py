@@ -1,0 +1,46 @@
+"""Invited and knocked rooms: stripped state, all that a user sees of a room before they are in it.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
+"""
+
+from typing import Any
+
+from homeserver.protocol.client_events import STRIPPED_STATE_TYPES, stripped_event, stripped_state
+from homeserver.rooms.room import Room, StateKey
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.user_rooms import Membership
+from homeserver.rooms.visibility import Visibility
+from homeserver.sync.update import encode
+
+
+class Invitations:
+    """Makes the sections of rooms that a user is invited to, or knocks at."""
+
+    def __init__(self, rooms: Rooms, visibility: Visibility) -> None:
+        self._rooms = rooms
+        self._visibility = visibility
+
+    async def section(self, room: Room, place: Membership) -> bytes:
+        """`invite_state` or `knock_state`, as the room was when the user was invited or knocked."""
+        events = self._rooms.stores.events
+        own = (await events.load(room.version, [place.event]))[place.event]
+        keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
+        if own.event.sender != own.event.state_key:
+            keys.append(("m.room.member", own.event.sender))
+        state = await self._visibility.state_at(room, own.state_before, keys)
+        stripped = stripped_state({key: stored.shown for key, stored in state.items()})
+        sender = state.get(("m.room.member", own.event.sender))
+        if sender is not None:
+            stripped.append(stripped_event(sender.event))
+        stripped.append(_own_event(own.event.event_id, own.event.origin_server_ts, own.shown))
+        name = f"{place.membership}_state"
+        return encode({name: {"events": stripped}})
+
+
+def _own_event(event_id: str, origin_server_ts: int, event: Any) -> dict[str, Any]:
+    # Clients want to know when they were invited, and by which event.
+    return {
+        **stripped_event(event),
+        "event_id": event_id,
+        "origin_server_ts": origin_server_ts,
+    }

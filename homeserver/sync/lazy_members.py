@@ -1,0 +1,54 @@
+"""Lazy loading: which member events each device has been sent, so that they are not sent again.
+
+A member counts as known to a device only from the position of the answer that told of it: a request
+that is repeated with an older token, because the answer got lost, is told again. What is forgotten
+here is merely sent once more.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from homeserver.sync.reader import Reader
+
+MAX_ENTRIES = 500_000  # (device, room, member), of all devices together
+
+_Known = dict[tuple[int, str], int]  # (room, user id) -> position of the answer
+
+
+class LazyMembers:
+    """What the devices know."""
+
+    def __init__(self) -> None:
+        self._devices: OrderedDict[tuple[str, str], _Known] = OrderedDict()
+        self._entries = 0
+
+    def unknown(
+        self, reader: Reader, room: int, user_ids: Iterable[str], since: int | None
+    ) -> list[str]:
+        """Those of the users whose member event the device does not have at `since`."""
+        if reader.filter.room.state.include_redundant_members or since is None:
+            return list(user_ids)
+        known = self._devices.get(reader.device)
+        if known is None:
+            return list(user_ids)
+        return [user_id for user_id in user_ids if known.get((room, user_id), since + 1) > since]
+
+    def sent(self, reader: Reader, room: int, user_ids: Iterable[str], position: int) -> None:
+        """The answer that ends at `position` tells of these members."""
+        known = self._devices.setdefault(reader.device, {})
+        self._devices.move_to_end(reader.device)
+        before = len(known)
+        for user_id in user_ids:
+            known[(room, user_id)] = position
+        self._entries += len(known) - before
+        while self._entries > MAX_ENTRIES and len(self._devices) > 1:
+            _, oldest = self._devices.popitem(last=False)
+            self._entries -= len(oldest)
+
+    def start_over(self, reader: Reader) -> None:
+        """The device begins anew and knows nothing."""
+        known = self._devices.pop(reader.device, None)
+        if known is not None:
+            self._entries -= len(known)

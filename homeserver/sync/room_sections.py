@@ -1,0 +1,268 @@
+"""Room sections: what a device has not seen of one room that its user is in, or has left.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import msgspec
+
+from homeserver.push.unread_counts import UnreadCounts
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.user_rooms import Membership
+from homeserver.rooms.visibility import Visibility
+from homeserver.streams.tokens import Place
+from homeserver.sync.reader import Reader
+from homeserver.sync.rendering import render_for, render_state
+from homeserver.sync.room_state import RoomState
+from homeserver.sync.summary import heroes, summary
+from homeserver.sync.timelines import SharedSlice, Slice, Timelines, prev_batch_json
+from homeserver.sync.update import encode, events_json, section_json
+
+NO_EVENTS = b'{"events":[]}'
+
+
+class EphemeralEvents(Protocol):
+    """Where the ephemeral events of rooms come from: typing, receipts."""
+
+    async def ephemeral_events(
+        self, room: Room, user_id: str, since: int | None
+    ) -> Sequence[msgspec.Raw]:
+        """What changed above `since`, for one reader; all that there is for `None`."""
+
+    async def changed_rooms(self, rooms: Collection[int], since: int) -> Collection[int]:
+        """Those of the rooms, by number, in which something changed above `since`."""
+
+
+class RoomSections:
+    """Makes the sections of single rooms."""
+
+    def __init__(
+        self,
+        timelines: Timelines,
+        states: RoomState,
+        ephemeral: Sequence[EphemeralEvents],
+        unread: UnreadCounts,
+        visibility: Visibility,
+        rooms: Rooms,
+    ) -> None:
+        self._timelines = timelines
+        self._states = states
+        self._ephemeral = ephemeral
+        self._unread = unread
+        self._visibility = visibility
+        self._rooms = rooms
+        self._origin = rooms.origin
+
+    async def joined(
+        self,
+        room: Room,
+        reader: Reader,
+        place: Membership,
+        since: int | None,
+        now: int,
+        account_data: Sequence[msgspec.Raw] = (),
+        *,
+        newly_joined: bool = False,
+    ) -> bytes | None:
+        """The section of a room that the user is joined to; `None` where nothing is new.
+
+        `since` is `None` for a reader to whom the room is new, be it that everything is, or that
+        the user has `newly_joined` it since.
+        """
+        parts: dict[str, bytes] = {}
+        if since is None or reader.full_state:
+            await self._add_whole(parts, room, reader, since, now, limited=newly_joined)
+        elif room.last_position > since:
+            await self._add_news(parts, room, reader, place, since, now)
+        ephemeral: list[msgspec.Raw] = []
+        wanted = reader.filter.room.ephemeral
+        for source in self._ephemeral:
+            ephemeral += await source.ephemeral_events(room, reader.user_id, since)
+        if ephemeral and not wanted.is_default:
+            ephemeral = [event for event in ephemeral if wanted.matches(_type_of(event), None, {})]
+        if ephemeral:
+            parts["ephemeral"] = events_json(ephemeral)
+        if account_data:
+            parts["account_data"] = events_json(account_data)
+        if not parts and not await self._has_read(room, reader, since):
+            return None
+        await self._add_unread(parts, room, reader)
+        return section_json(parts)
+
+    async def left(self, room: Room, reader: Reader, place: Membership, since: int | None) -> bytes:
+        """The section of a room that the user has left, up to the event by which they did.
+
+        Of a room that they never were in, because they turned down an invite, they see that alone.
+        """
+        joined_until = await self._visibility.joined_until(room, reader.user_id)
+        timeline = await self._timelines.cut(room, reader, since or 0, place.position)
+        state: list[StoredEvent] = []
+        if joined_until:
+            end = min(joined_until, place.position)
+            if since is None or reader.full_state:
+                state = await self._states.full(room, reader, timeline, end)
+            else:
+                state = await self._states.changes(room, reader, timeline, since, end)
+        parts: dict[str, bytes] = {}
+        self._add_timeline(parts, reader, timeline, state)
+        return section_json(parts)
+
+    async def _add_whole(
+        self,
+        parts: dict[str, bytes],
+        room: Room,
+        reader: Reader,
+        since: int | None,
+        now: int,
+        *,
+        limited: bool,
+    ) -> None:
+        timeline = await self._timelines.cut(room, reader, since or 0, now)
+        if limited:
+            # The client may hold events from before the user left: they are no part of this.
+            timeline = replace(timeline, limited=True)
+        state = await self._states.full(room, reader, timeline, now)
+        parts["summary"] = encode(await summary(self._rooms, room, reader.user_id))
+        self._add_timeline(parts, reader, timeline, state)
+        # Clients expect these in a room that they see for the first time.
+        parts["ephemeral"] = parts["account_data"] = NO_EVENTS
+
+    async def _add_news(
+        self,
+        parts: dict[str, bytes],
+        room: Room,
+        reader: Reader,
+        place: Membership,
+        since: int,
+        now: int,
+    ) -> None:
+        if reader.is_plain and place.position <= since:
+            shared = self._timelines.shared(room, since, now, reader.timeline_limit)
+            if shared is not None and self._suits(reader, shared):
+                await self._add_shared(parts, room, reader, shared, since, now)
+                return
+        timeline = await self._timelines.cut(room, reader, since, now)
+        if not timeline.seen and not timeline.skipped and not timeline.limited:
+            return
+        if timeline.limited or timeline.skipped or reader.use_state_after:
+            state = await self._states.changes(room, reader, timeline, since, now)
+        elif reader.lazy:
+            senders = {event.stored.event.sender for event in timeline.seen}
+            state = await self._states.lazy(room, reader, senders, since, now, timeline.first)
+        else:
+            state = []
+        if not timeline.seen and not state and not timeline.limited:
+            return
+        if timeline.limited or _changes_members(event.stored for event in timeline.seen):
+            state += await self._add_summary(parts, room, reader, since, now, timeline.first)
+        self._add_timeline(parts, reader, timeline, state)
+
+    async def _has_read(self, room: Room, reader: Reader, since: int | None) -> bool:
+        """Whether the counts changed by a receipt that the reader's filter keeps from them."""
+        if since is None or reader.filter.room.ephemeral.is_default:
+            return False
+        return await self._unread.was_read_after(room, reader.user_id, since)
+
+    async def _add_unread(self, parts: dict[str, bytes], room: Room, reader: Reader) -> None:
+        count = self._unread.cached(room, reader.user_id)
+        if count is None:
+            count = await self._unread.counts(room, reader.user_id)
+        if not reader.filter.room.timeline.unread_thread_notifications:
+            parts["unread_notifications"] = _count_json(count.notification, count.highlight)
+            return
+        parts["unread_notifications"] = _count_json(*count.main)
+        if count.threads:
+            threads = {thread: _count_json(*counts) for thread, counts in count.threads.items()}
+            parts["unread_thread_notifications"] = section_json(threads)
+
+    def _suits(self, reader: Reader, shared: SharedSlice) -> bool:
+        """Whether the common bytes are what this reader would get."""
+        return (
+            reader.device not in shared.transactions
+            and not reader.use_state_after
+            and reader.ignored.isdisjoint(shared.senders)
+        )
+
+    async def _add_shared(
+        self,
+        parts: dict[str, bytes],
+        room: Room,
+        reader: Reader,
+        shared: SharedSlice,
+        since: int,
+        now: int,
+    ) -> None:
+        if not shared.events:
+            return
+        first = shared.events[0]
+        state: list[StoredEvent] = []
+        if reader.lazy:
+            state = await self._states.lazy(room, reader, shared.senders, since, now, first)
+        if shared.members_changed:
+            state += await self._add_summary(parts, room, reader, since, now, first)
+        before = (first.event.depth, (first.position or 1) - 1)
+        parts["timeline"] = _timeline_json(shared.json, False, before)
+        if state:
+            parts["state"] = _state_json(reader, state, self._origin.now_ms())
+
+    async def _add_summary(
+        self,
+        parts: dict[str, bytes],
+        room: Room,
+        reader: Reader,
+        since: int,
+        now: int,
+        first: StoredEvent | None,
+    ) -> list[StoredEvent]:
+        """Add the summary; the result are member events of heroes whom the device does not know."""
+        parts["summary"] = encode(await summary(self._rooms, room, reader.user_id))
+        if not reader.lazy:
+            return []
+        named = await heroes(self._rooms, room, reader.user_id)
+        return await self._states.lazy(room, reader, named, since, now, first)
+
+    def _add_timeline(
+        self,
+        parts: dict[str, bytes],
+        reader: Reader,
+        timeline: Slice,
+        state: Sequence[StoredEvent],
+    ) -> None:
+        now_ms = self._origin.now_ms()
+        events = render_for(reader, timeline.seen, now_ms)
+        parts["timeline"] = _timeline_json(events, timeline.limited, timeline.prev_batch)
+        name = "state_after" if reader.use_state_after else "state"
+        parts[name] = _state_json(reader, state, now_ms)
+
+
+def _timeline_json(events: bytes, limited: bool, before: Place) -> bytes:
+    return b'{"events":%s,"limited":%s,"prev_batch":%s}' % (
+        events,
+        b"true" if limited else b"false",
+        prev_batch_json(before),
+    )
+
+
+def _state_json(reader: Reader, state: Sequence[StoredEvent], now_ms: int) -> bytes:
+    return b'{"events":%s}' % render_state(reader, state, now_ms)
+
+
+def _count_json(notifications: int, highlights: int) -> bytes:
+    return b'{"highlight_count":%d,"notification_count":%d}' % (highlights, notifications)
+
+
+def _changes_members(events: Iterable[StoredEvent]) -> bool:
+    return any(stored.event.type == "m.room.member" for stored in events)
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+def _type_of(event: msgspec.Raw) -> str:
+    return msgspec.json.decode(event, type=_Typed).type

@@ -1,0 +1,194 @@
+"""Timelines: the events of a room that one reader has not seen, and what to tell of those left out.
+
+In the common case, a few new events in a room that the reader was in all along, the slice comes
+from memory and is the same for all readers: it is cut and encoded once for each pair of positions,
+and every further reader gets the same bytes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from homeserver.rooms.origin import Origin
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.visibility import Seen, Visibility
+from homeserver.storage import events as storage
+from homeserver.storage.database import Database
+from homeserver.streams.tokens import Place, topological_token
+from homeserver.sync.reader import Reader
+from homeserver.sync.rendering import render_events
+
+CHUNK = 100  # events that are looked at together where a filter or visibility leaves few of them
+MAX_LOOKED_AT = 1_000
+FRESH_MS = 1_000  # how long an encoded slice may be handed out: `age` is written into it
+REMEMBERED = 2_000  # encoded slices
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Part of a room's timeline for one reader, oldest event first.
+
+    `limited` says that there are more events between the reader's token and the first of these;
+    `skipped` that some which the reader may not see, or does not want, lie within.
+    """
+
+    seen: Sequence[Seen]
+    limited: bool
+    prev_batch: Place
+    skipped: bool = False
+
+    @property
+    def first(self) -> StoredEvent | None:
+        """The oldest event."""
+        return self.seen[0].stored if self.seen else None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSlice:
+    """A slice that every reader in the room sees alike, with its JSON."""
+
+    events: Sequence[StoredEvent]
+    json: bytes
+    senders: frozenset[str]
+    members_changed: bool
+    transactions: frozenset[tuple[str, str]]  # (user id, device id)
+    rendered_ms: int
+
+
+class Timelines:
+    """Cuts timelines."""
+
+    def __init__(self, db: Database, rooms: Rooms, visibility: Visibility, origin: Origin) -> None:
+        self._db = db
+        self._rooms = rooms
+        self._visibility = visibility
+        self._origin = origin
+        self._shared: OrderedDict[tuple[int, int, int], SharedSlice] = OrderedDict()
+
+    def shared(self, room: Room, since: int, now: int, limit: int) -> SharedSlice | None:
+        """The events between two positions as all in the room see them, if memory has them.
+
+        `None` where it has not, or where there are more than `limit`. The caller sees to it that
+        the reader was in the room all the time.
+        """
+        key = (room.number, since, now)
+        shared = self._shared.get(key)
+        now_ms = self._origin.now_ms()
+        if shared is not None and now_ms - shared.rendered_ms < FRESH_MS:
+            return shared if len(shared.events) <= limit else None
+        events = room.events_after(since)
+        if events is None:
+            return None
+        if room.last_position > now:
+            events = [stored for stored in events if (stored.position or 0) <= now]
+        if len(events) > limit:
+            return None
+        shared = _share(events, now_ms)
+        self._shared[key] = shared
+        self._shared.move_to_end(key)
+        if len(self._shared) > REMEMBERED:
+            self._shared.popitem(last=False)
+        return shared
+
+    async def cut(self, room: Room, reader: Reader, since: int, now: int) -> Slice:
+        """The newest events above `since` that the reader may see and wants.
+
+        `since` is 0 for a reader who knows nothing of the room.
+        """
+        wanted: list[Seen] = []
+        upto, looked_at, skipped, exhausted = now, 0, False, False
+        limit = reader.timeline_limit
+        if limit == 0:
+            return Slice([], room.last_position > since, await self._place(room, now))
+        size = limit + 1 if reader.is_plain else CHUNK
+        while len(wanted) <= limit and looked_at < MAX_LOOKED_AT and not exhausted:
+            chunk = await self.events_between(room, since, upto, size)
+            exhausted = len(chunk) < size
+            if not chunk:
+                break
+            looked_at += len(chunk)
+            seen = await self._visibility.visible(room, reader.user_id, chunk)
+            if room.membership(reader.user_id) == "join":
+                seen = _with_current_state(room, chunk, seen)
+            passed = [event for event in seen if self._is_wanted(reader, event.stored)]
+            skipped = skipped or len(passed) < len(chunk)
+            wanted[:0] = passed
+            upto = (chunk[0].position or 1) - 1
+        limited = len(wanted) > limit or not exhausted
+        wanted = wanted[-limit:]
+        if wanted:
+            first = wanted[0].stored
+            place = (first.event.depth, (first.position or 1) - 1)
+        else:
+            place = await self._place(room, since if not limited else upto)
+        return Slice(wanted, limited, place, skipped)
+
+    async def events_between(
+        self, room: Room, since: int, upto: int, limit: int
+    ) -> list[StoredEvent]:
+        """The newest `limit` events with since < position <= upto, oldest first, unfiltered."""
+        events = room.events_after(since)
+        if events is not None:
+            within = [stored for stored in events if (stored.position or 0) <= upto]
+            return within[-limit:]
+        within = [stored for stored in room.timeline if (stored.position or 0) <= upto]
+        if len(within) >= limit:
+            return within[-limit:]
+        rows = await self._db.run(storage.events_between, room.number, since, upto, limit)
+        numbers = [event for _, event in reversed(rows)]
+        return await self._rooms.stores.events.load_in_order(room.version, numbers)
+
+    def _is_wanted(self, reader: Reader, stored: StoredEvent) -> bool:
+        event = stored.event
+        if event.sender in reader.ignored and event.state_key is None:
+            return False
+        wanted = reader.filter.room.timeline
+        return wanted.matches(event.type, event.sender, event.content)
+
+    async def _place(self, room: Room, position: int) -> Place:
+        if position >= room.last_position and room.timeline:
+            last = room.timeline[-1]
+            return last.event.depth, last.position or 0
+        place = await self._db.run(storage.place_at, room.number, position)
+        return place or (0, 0)
+
+
+def prev_batch_json(place: Place) -> bytes:
+    """The token of a place as a JSON string."""
+    return b'"%s"' % topological_token(place).encode()
+
+
+def _with_current_state(
+    room: Room, events: Sequence[StoredEvent], seen: Sequence[Seen]
+) -> list[Seen]:
+    """The events that were seen, and those of the others that are the room's current state.
+
+    Who is in the room is told of these anyway, and clients look for them in the timeline first.
+    """
+    by_number = {event.stored.number: event for event in seen}
+    return [
+        by_number.get(stored.number) or Seen(stored, "leave")
+        for stored in events
+        if stored.number in by_number or _is_current(room, stored)
+    ]
+
+
+def _is_current(room: Room, stored: StoredEvent) -> bool:
+    event = stored.event
+    return (
+        event.state_key is not None
+        and room.number_of((event.type, event.state_key)) == stored.number
+    )
+
+
+def _share(events: Sequence[StoredEvent], now_ms: int) -> SharedSlice:
+    return SharedSlice(
+        events,
+        render_events([Seen(stored, "join") for stored in events], now_ms),
+        frozenset(stored.event.sender for stored in events),
+        any(stored.event.type == "m.room.member" for stored in events),
+        frozenset(stored.transaction[:2] for stored in events if stored.transaction is not None),
+        now_ms,
+    )

@@ -1,0 +1,95 @@
+"""An update: what a device has not seen, in the shape of an answer of `/sync`.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from homeserver.streams.tokens import stream_token
+
+_encode = msgspec.json.Encoder().encode
+
+# A server that keeps no keys has none left: clients that encrypt wait for these two to say so.
+NO_KEYS = (
+    b',"device_one_time_keys_count":{"signed_curve25519":0},"device_unused_fallback_key_types":[]'
+)
+
+
+@dataclass(slots=True)
+class Update:
+    """What happened up to `position`. Values of the room sections are JSON bytes."""
+
+    position: int
+    joined: dict[str, bytes] = field(default_factory=dict)
+    invited: dict[str, bytes] = field(default_factory=dict)
+    knocked: dict[str, bytes] = field(default_factory=dict)
+    left: dict[str, bytes] = field(default_factory=dict)
+    account_data: Sequence[msgspec.Raw] = ()
+    presence: Sequence[msgspec.Raw] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it but the token."""
+        return not (
+            self.joined
+            or self.invited
+            or self.knocked
+            or self.left
+            or self.account_data
+            or self.presence
+        )
+
+    @property
+    def next_batch(self) -> str:
+        """The token to go on from."""
+        return stream_token(self.position)
+
+    def encode(self) -> bytes:
+        """The answer as JSON."""
+        parts = [b'{"next_batch":"', self.next_batch.encode(), b'"']
+        sections = [
+            b'"%s":{%s}' % (name, b",".join(_members(rooms)))
+            for name, rooms in (
+                (b"join", self.joined),
+                (b"invite", self.invited),
+                (b"knock", self.knocked),
+                (b"leave", self.left),
+            )
+            if rooms
+        ]
+        if sections:
+            parts += [b',"rooms":{', b",".join(sections), b"}"]
+        if self.account_data:
+            parts += [b',"account_data":', events_json(self.account_data)]
+        if self.presence:
+            parts += [b',"presence":', events_json(self.presence)]
+        parts += [NO_KEYS, b"}"]
+        return b"".join(parts)
+
+
+def events_json(events: Sequence[bytes | msgspec.Raw]) -> bytes:
+    """`{"events": […]}` of encoded events."""
+    return b'{"events":[%s]}' % b",".join(bytes(event) for event in events)
+
+
+def section_json(parts: dict[str, bytes]) -> bytes:
+    """A JSON object of encoded members."""
+    return b"{%s}" % b",".join(b'"%s":%s' % (name.encode(), value) for name, value in parts.items())
+
+
+def typed_event(event_type: str, content: bytes | msgspec.Raw) -> msgspec.Raw:
+    """`{"type", "content"}`, the shape of account data and ephemeral events."""
+    return msgspec.Raw(b'{"type":%s,"content":%s}' % (_encode(event_type), bytes(content)))
+
+
+def encode(value: Any) -> bytes:
+    """JSON of any value."""
+    return _encode(value)
+
+
+def _members(rooms: dict[str, bytes]) -> list[bytes]:
+    return [b"%s:%s" % (_encode(room_id), section) for room_id, section in rooms.items()]

@@ -1,0 +1,1 @@
+"""The shared HTTP plumbing: listeners, routes, access tokens, limits, CORS and errors."""

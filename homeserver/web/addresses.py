@@ -1,0 +1,63 @@
+"""Whose request it is: the client's address behind the reverse proxies that we trust.
+
+`X-Forwarded-For` is a claim of the sender. It is believed only as far as it was written by proxies
+of the configured networks: read from the right, the first address that is not one of them is the
+client's. A peer on a Unix socket is a proxy of this machine and is always trusted.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class TrustedProxies:
+    """The networks of reverse proxies, such as `127.0.0.1` or `10.0.0.0/8`."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]
+
+    def trusts(self, peer: str) -> bool:
+        """Whether this address, or "" for a Unix socket, may say for whom it asks."""
+        if not peer:
+            return True
+        address = _parse(peer)
+        return address is not None and any(address in network for network in self._networks)
+
+    def client(self, peer: str, forwarded_for: list[str]) -> str:
+        """The client's address, given a trusted peer and its `X-Forwarded-For` headers in order."""
+        client = peer
+        entries = [entry.strip() for entry in ",".join(forwarded_for).split(",")]
+        for entry in reversed(entries):
+            address = _parse(entry)
+            if address is None:
+                break
+            client = str(address)
+            if not self.trusts(client):
+                break
+        return client
+
+
+def peer_text(peer: IAddress) -> str:
+    """The IP address of a connection's other end as text, or "" for a Unix socket."""
+    if isinstance(peer, IPv4Address | IPv6Address):
+        address = _parse(peer.host)
+        return peer.host if address is None else str(address)
+    return ""
+
+
+def _parse(text: str) -> Address | None:
+    text = text.removeprefix("[").partition("]")[0]
+    if text.count(":") == 1:
+        text = text.partition(":")[0]  # some proxies add the port
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    # A socket that listens at `::` sees IPv4 clients as mapped addresses.
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

@@ -1,0 +1,142 @@
+"""Arguments: what a handler's signature asks for, worked out once and filled for each request.
+
+The rules stand in `routes.py`. A signature that cannot be filled is a fault of ours, so it is found
+when the route is registered, not when the first request arrives.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol, get_origin, get_type_hints
+
+import msgspec
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotJson
+from homeserver.web.bodies import contains_nul, decode_body
+from homeserver.web.routes import Auth, Route
+
+_SPECIAL = ("caller", "body", "query", "request")
+
+
+class RequestContent(Protocol):
+    """What arguments are made of."""
+
+    @property
+    def body(self) -> bytes:
+        """The body of the request."""
+
+    @property
+    def parameters(self) -> dict[str, list[str]]:
+        """The query parameters."""
+
+
+class Arguments:
+    """The arguments of one handler.
+
+    `path_names` are the names in braces of the route's path. Raises `TypeError` where the handler
+    wants what there is not, or does not take what the path names.
+    """
+
+    def __init__(self, route: Route, path_names: list[str]) -> None:
+        signature = inspect.signature(route.handler)
+        hints = get_type_hints(route.handler)
+        for name, parameter in signature.parameters.items():
+            known = name in _SPECIAL or name in path_names
+            if not known and parameter.default is parameter.empty:
+                raise TypeError(f"{_named(route)}: nothing to fill `{name}` with")
+        for name in path_names:
+            if name not in signature.parameters:
+                raise TypeError(f"{_named(route)}: the handler does not take `{name}`")
+        if "caller" in signature.parameters and route.auth is Auth.NONE:
+            raise TypeError(f"{_named(route)}: a route for anybody has no caller")
+        self._path_names = path_names
+        self._caller = "caller" in signature.parameters
+        self._request = "request" in signature.parameters
+        self._body = _body_reader(signature.parameters.get("body"), hints.get("body"))
+        self._query = _query_reader(hints["query"]) if "query" in signature.parameters else None
+
+    def fill(
+        self, path_values: list[str], caller: Caller | None, request: RequestContent
+    ) -> dict[str, Any]:
+        """The keyword arguments for one request.
+
+        Raises `NotJson`, `BadJson`, `InvalidParam` or `MissingParam`.
+        """
+        arguments: dict[str, Any] = dict(zip(self._path_names, path_values, strict=True))
+        if self._caller:
+            arguments["caller"] = caller
+        if self._query is not None:
+            arguments["query"] = self._query(request.parameters)
+        if self._body is not None:
+            arguments["body"] = self._body(request.body)
+        if self._request:
+            arguments["request"] = request
+        return arguments
+
+
+def _body_reader(
+    parameter: inspect.Parameter | None, annotation: Any
+) -> Callable[[bytes], Any] | None:
+    if parameter is None:
+        return None
+    if annotation is bytes:
+        return lambda body: body
+    decoder = msgspec.json.Decoder(annotation)
+    # Clients leave out the body where every member is optional, although the text wants `{}`.
+    has_default = parameter.default is not parameter.empty
+    may_be_empty = isinstance(annotation, type) and _accepts_empty_object(annotation)
+    # Free-form content becomes event content, which is stored as bytes and may hold any string.
+    typed = _is_struct(annotation)
+
+    def read(body: bytes) -> Any:
+        if not body:
+            if has_default:
+                return parameter.default
+            if not may_be_empty:
+                raise NotJson("The request has no body; it needs a JSON object")
+            body = b"{}"
+        value = decode_body(decoder, body)
+        if typed and contains_nul(body):
+            raise BadJson("Strings may not hold NUL characters here")
+        return value
+
+    return read
+
+
+def _query_reader(annotation: Any) -> Callable[[dict[str, list[str]]], Any]:
+    if not _is_struct(annotation):
+        return lambda parameters: parameters  # as they came: `dict[str, list[str]]`
+    fields = msgspec.structs.fields(annotation)
+    lists = {field.encode_name for field in fields if get_origin(field.type) in (list, tuple)}
+    names = {field.encode_name for field in fields}
+    required = [field.encode_name for field in fields if field.required]
+
+    def read(parameters: dict[str, list[str]]) -> Any:
+        for name in required:
+            if name not in parameters:
+                raise MissingParam(f"The query parameter `{name}` is missing")
+        values = {
+            name: values if name in lists else values[0]
+            for name, values in parameters.items()
+            if name in names
+        }
+        try:
+            return msgspec.convert(values, annotation, strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidParam(f"Query parameter: {error}") from None
+
+    return read
+
+
+def _is_struct(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, msgspec.Struct)
+
+
+def _accepts_empty_object(annotation: type) -> bool:
+    return _is_struct(annotation) and not any(
+        field.required for field in msgspec.structs.fields(annotation)
+    )
+
+
+def _named(route: Route) -> str:
+    return f"{route.method} {route.path}"

@@ -1,0 +1,63 @@
+"""JSON bodies of requests: bytes in, typed values out, or the error that the text asks for.
+
+What is not JSON is `M_NOT_JSON`; JSON of the wrong shape is `M_BAD_JSON`, and the message says
+where. The `Content-Type` is not looked at, since clients need not send one.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from homeserver.protocol.errors import BadJson, NotJson
+
+# In valid JSON a NUL can only be written as this escape; an even number of backslashes before the
+# `u` means that the backslash itself is escaped.
+_NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_ANY_DECODER = msgspec.json.Decoder()
+
+
+def contains_nul(body: bytes) -> bool:
+    """Whether some string of this JSON text holds a NUL, which Postgres cannot store as text."""
+    return b"\\u0000" in body and _NUL_ESCAPE.search(body) is not None
+
+
+def check_no_nul(value: object) -> None:
+    """Raise `BadJson` if a string anywhere in a decoded JSON value holds a NUL."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise BadJson("Strings may not hold NUL characters here")
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            check_no_nul(key)
+            check_no_nul(member)
+    elif isinstance(value, list):
+        for member in value:
+            check_no_nul(member)
+
+
+def decode_body(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
+    """Decode a body. Raises `NotJson` or `BadJson`, with the place of the fault in the message."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        # The decoder stops at the first wrong type: what follows may not be JSON at all.
+        _check_json(body)
+        raise BadJson(str(error)) from None
+    except RecursionError:
+        raise BadJson("The JSON is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NotJson(f"The body is not JSON: {error}") from None
+
+
+def _check_json(body: bytes) -> None:
+    try:
+        _ANY_DECODER.decode(body)
+    except msgspec.ValidationError:
+        return  # a number out of range: JSON, but not what JSON is allowed to hold here
+    except RecursionError:
+        return
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NotJson(f"The body is not JSON: {error}") from None

@@ -1,0 +1,150 @@
+"""A client's connection: twisted's HTTP/1.1 parser, with deadlines for slow senders.
+
+A connection may idle for `idle_timeout` seconds between requests. From its first byte on, a request
+must arrive within `request_timeout`; a large body gets as much again for each 64 KiB that came, so
+that an upload over a thin line gets through and one byte a minute does not. While a request is
+being answered there is no deadline: its handler decides. A client that is slow to read its answer
+is not idle either, as long as it takes 64 KiB in each `idle_timeout`.
+
+One timer serves a connection: it sleeps until the earliest deadline, and then looks at the deadline
+of the moment. So moving a deadline on, as each request does, costs an assignment and no timer.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as TwistedRequest
+
+from homeserver.web.addresses import TrustedProxies, peer_text
+
+PROGRESS = 65_536  # bytes that earn a slow client more time
+
+
+class Channel(HTTPChannel):
+    """One connection. Times are in seconds.
+
+    `peer` is the address of its other end ("" for a Unix socket), `trusted` whether that is a proxy
+    which is believed when it says for whom it asks. An open channel is in `connections`.
+    """
+
+    peer = ""
+    trusted = False
+    _receiving = False
+    _received = 0
+    _unsent = math.inf
+    _timer: IDelayedCall | None = None
+    _timer_at = 0.0
+    _deadline: float | None = None
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        proxies: TrustedProxies,
+        connections: "set[Channel]",
+        *,
+        idle_timeout: float,
+        request_timeout: float,
+    ) -> None:
+        HTTPChannel.__init__(self)
+        self._clock = clock
+        self.proxies = proxies
+        self._connections = connections
+        self._idle_timeout = idle_timeout
+        self.timeOut = idle_timeout  # type: ignore[assignment]  # fractions are fine
+        self._request_timeout = request_timeout
+
+    def connectionMade(self) -> None:
+        self.peer = peer_text(HTTPChannel.getPeer(self))
+        self.trusted = self.proxies.trusts(self.peer)
+        self._connections.add(self)
+        HTTPChannel.connectionMade(self)
+
+    def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
+        return self._clock.callLater(period, func)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._receiving:
+            self._receiving = True
+            self._received = 0
+            self.setTimeout(self._request_timeout)
+        elif self.timeOut is not None:
+            self._received += len(data)
+            if self._received >= PROGRESS:
+                self._received = 0
+                self.setTimeout(self._request_timeout)
+        LineReceiver.dataReceived(self, data)
+
+    def requestDone(self, request: TwistedRequest) -> None:
+        self._receiving = False
+        self._savedTimeOut = self._idle_timeout
+        self._unsent = math.inf
+        HTTPChannel.requestDone(self, request)
+
+    def setTimeout(self, period: float | None) -> float | None:
+        """Close the connection after `period` from now; `None` takes the deadline away."""
+        previous: float | None = self.timeOut
+        self.timeOut = period  # type: ignore[assignment]
+        if period is None:
+            self._deadline = None
+            return previous
+        self._deadline = deadline = self._clock.seconds() + period
+        if self._timer is None or deadline < self._timer_at:
+            self.release()
+            self._timer_at = deadline
+            self._timer = self._clock.callLater(period, self._look)
+        return previous
+
+    def timeoutConnection(self) -> None:
+        self._abortingCall = self._clock.callLater(self.abortTimeout, self.forceAbortClient)
+        HTTPChannel.loseConnection(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.release()
+        self._connections.discard(self)
+        HTTPChannel.connectionLost(self, reason)
+
+    def release(self) -> None:
+        """Let go of the timer: the connection is gone, or somebody else's."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close_when_idle(self) -> None:
+        """Close now, or after the answer that is under way."""
+        if self.requests:
+            self.persistent = 0
+        else:
+            HTTPChannel.loseConnection(self)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abortConnection()
+
+    def _is_reading(self) -> bool:
+        """Whether answers are still on their way out, and got ahead since this was last asked."""
+        # Below TLS, if there is any, is the socket.
+        socket: Any = getattr(self.transport, "transport", self.transport)
+        before, self._unsent = self._unsent, len(socket.dataBuffer) - socket.offset
+        self._unsent += socket._tempDataLen
+        return 0 < self._unsent <= before - PROGRESS
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        left = self._deadline - self._clock.seconds()
+        if left <= 0 and self._is_reading():
+            self.setTimeout(self._idle_timeout)
+        elif left <= 0:
+            self.timeoutConnection()
+        else:
+            self._timer_at = self._deadline
+            self._timer = self._clock.callLater(left, self._look)

@@ -1,0 +1,201 @@
+"""Listeners: the ports and sockets of the configuration, opened at start and closed gracefully.
+
+Each listener serves the route groups that its `resources` name, through a server of its own. The
+end has steps, so that nobody loses an answer: no new connections; long polls and WebSockets are
+told to end by themselves; idle connections close at once, the others after their answer; what only
+waits is cancelled; and what is left after the time allowed is cut.
+"""
+
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from homeserver.web.router import Router
+from homeserver.web.routes import Route
+from homeserver.web.server import HttpServer
+from homeserver.web.shutdown import Shutdown
+from homeserver.web.tls import Certificate
+
+POLL_SECONDS = 0.02
+GOODBYE_SECONDS = 1.0  # for long polls to end by themselves, before they are cancelled
+BACKLOG = 1024
+log = Logger()
+
+
+class TlsSettings(Protocol):
+    """Where the files of a certificate are."""
+
+    @property
+    def certificate(self) -> Path: ...
+
+    @property
+    def private_key(self) -> Path: ...
+
+
+class ListenerSettings(Protocol):
+    """One listener of the configuration."""
+
+    @property
+    def port(self) -> int | None: ...
+
+    @property
+    def addresses(self) -> tuple[str, ...]: ...
+
+    @property
+    def path(self) -> Path | None: ...
+
+    @property
+    def mode(self) -> str: ...
+
+    @property
+    def tls(self) -> TlsSettings | None: ...
+
+    @property
+    def resources(self) -> Sequence[str]: ...
+
+
+class Listeners:
+    """All listeners of a server.
+
+    `groups` are the routes of each resource; `make_server` makes the server of one listener from
+    its router. Raises `ValueError` for a resource without routes, and `CertificateError`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Iterable[ListenerSettings],
+        groups: Mapping[str, Sequence[Route]],
+        make_server: Callable[[Router], HttpServer],
+        shutdown: Shutdown,
+    ) -> None:
+        self._reactor = reactor
+        self._shutdown = shutdown
+        self._ports: list[IListeningPort] = []
+        self._certificates: list[Certificate] = []
+        self._listeners: list[tuple[ListenerSettings, HttpServer]] = []
+        for listener in settings:
+            for resource in listener.resources:
+                if resource not in groups:
+                    raise ValueError(f"a listener is to serve {resource}, which there is not")
+            routes = [route for resource in listener.resources for route in groups[resource]]
+            self._listeners.append((listener, make_server(Router(routes))))
+
+    @property
+    def addresses(self) -> list[Any]:
+        """Where the server listens: Twisted's addresses, in the order of the configuration."""
+        return [port.getHost() for port in self._ports]
+
+    def start(self) -> None:
+        """Open all ports and sockets.
+
+        Raises `CannotListenError`, having closed again what was open by then.
+        """
+        try:
+            for settings, server in self._listeners:
+                self._ports.extend(self._open(settings, server))
+        except Exception:
+            self._stop_listening()
+            raise
+        for address in self.addresses:
+            log.info("listening at {address}", address=address)
+
+    def reload_certificates(self) -> None:
+        """Read all certificates again, for the connections to come."""
+        for certificate in self._certificates:
+            certificate.reload()
+
+    async def stop(self, timeout: float) -> None:
+        """Close everything; requests under way have `timeout` seconds to end."""
+        closed = self._stop_listening()
+        self._shutdown.begin()
+        servers = [server for _, server in self._listeners]
+        for server in servers:
+            server.drain()
+        if not await self._ended(servers, min(timeout, GOODBYE_SECONDS)):
+            for server in servers:
+                server.cancel_waits()
+        if not await self._ended(servers, timeout):
+            log.warn("cutting connections that did not end within {timeout}s", timeout=timeout)
+            for server in servers:
+                server.abort()
+            await self._ended(servers, GOODBYE_SECONDS)
+        for port_closed in closed:
+            await port_closed
+
+    async def _ended(self, servers: list[HttpServer], timeout: float) -> bool:
+        """Whether all connections end within `timeout` seconds."""
+        end = self._reactor.seconds() + timeout
+        while any(server.connections or server.sockets for server in servers):
+            if self._reactor.seconds() >= end:
+                return False
+            pause: Deferred[None] = Deferred()
+            self._reactor.callLater(POLL_SECONDS, pause.callback, None)
+            await pause
+        return True
+
+    def _stop_listening(self) -> list[Deferred[None]]:
+        ports, self._ports = self._ports, []
+        return [port.stopListening() or succeed(None) for port in ports]
+
+    def _open(self, settings: ListenerSettings, server: HttpServer) -> list[IListeningPort]:
+        if settings.path is not None:
+            _remove_dead_socket(settings.path)
+            mode = int(settings.mode, 8)
+            return [self._reactor.listenUNIX(str(settings.path), server, BACKLOG, mode)]
+        listen = self._listen_function(settings.tls)
+        number, ports = settings.port, []
+        for address in settings.addresses:
+            if ":" in address and len(settings.addresses) > 1 and not _has_address(address):
+                continue
+            port = listen(number, server, BACKLOG, address)
+            ports.append(port)
+            # Port 0 means any free one, but the same for all addresses.
+            host: Any = port.getHost()
+            number = host.port
+        if not ports:
+            names = ", ".join(settings.addresses)
+            raise CannotListenError(names, number, "this machine has no such address")
+        return ports
+
+    def _listen_function(self, tls: TlsSettings | None) -> Callable[..., IListeningPort]:
+        if tls is None:
+            listen_tcp: Callable[..., IListeningPort] = self._reactor.listenTCP
+            return listen_tcp
+        certificate = Certificate(tls.certificate, tls.private_key)
+        self._certificates.append(certificate)
+
+        def listen_tls(port: int, server: HttpServer, backlog: int, address: str) -> IListeningPort:
+            opened: IListeningPort = self._reactor.listenSSL(
+                port, server, certificate, backlog, address
+            )
+            return opened
+
+        return listen_tls
+
+
+def _remove_dead_socket(path: Path) -> None:
+    """Remove a Unix socket that a crash left behind, which nobody listens at."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+
+
+def _has_address(address: str) -> bool:
+    """Whether this machine can listen at an IPv6 address: many containers have no IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,253 @@
+"""The client for requests to others: all that this server asks of anybody but homeservers.
+
+Clients can make the server send requests: to the gateway of a pusher, to a page that is previewed.
+So addresses that are not public are refused, or whoever has an account could ask services that only
+this machine can reach. The address is judged where the connection is made, after the name was
+resolved, and for each redirect anew: no second resolution can give another one.
+
+Nothing is without bound: neither the time of the whole exchange, nor the size of the answer, nor
+the number of redirects. Cookies are never kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
+
+from OpenSSL import SSL
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import (
+    IConnector,
+    IOpenSSLClientConnectionCreator,
+    IReactorPluggableNameResolver,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    FileBodyProducer,
+    HTTPConnectionPool,
+    ResponseDone,
+)
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IPolicyForHTTPS, IResponse
+from zope.interface import implementer
+
+from homeserver.config.settings import OutboundHttp
+from homeserver.version import VERSION
+from homeserver.web.public_addresses import is_public_address
+
+TIMEOUT_SECONDS = 30.0  # of one exchange, redirects and body included
+CONNECT_SECONDS = 10.0
+MAX_BODY = 1_048_576  # bytes
+MAX_REDIRECTS = 5
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+IDLE_SECONDS = 30
+MAX_IDLE_PER_HOST = 2  # connections
+URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
+
+
+class OutboundError(Exception):
+    """There is no answer: the text says why, for logs. It may name addresses: not for clients."""
+
+
+class AddressRefused(ConnectError):
+    """The address is not public."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(string=f"{address} is not a public address")  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundAnswer:
+    """What was answered, by `url`, which differs from the URL that was asked after redirects."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    url: str
+
+
+class OutboundClient:
+    """Sends requests. `await stop()` when there will be no more."""
+
+    def __init__(self, reactor: Any, settings: OutboundHttp) -> None:
+        self._reactor = reactor
+        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        self._pool.cachedConnectionTimeout = IDLE_SECONDS
+        self._pool.maxPersistentPerHost = MAX_IDLE_PER_HOST
+        verified = settings.verify_certificates
+        policy = BrowserLikePolicyForHTTPS() if verified else UnverifiedPolicy()
+        self._agent = Agent(
+            reactor if settings.allow_private_addresses else PublicInternet(reactor),
+            policy,
+            connectTimeout=CONNECT_SECONDS,
+            pool=self._pool,
+        )
+
+    async def stop(self) -> None:
+        """Close the connections that are kept."""
+        await self._pool.closeCachedConnections()
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        max_body: int = MAX_BODY,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> OutboundAnswer:
+        """Send a request and read its answer: at most `max_body` bytes, within `timeout` seconds.
+
+        Redirects are followed for GET alone: what is sent was meant for one server. Raises
+        `OutboundError`.
+        """
+        names = {"User-Agent": f"homeserver/{VERSION}", **(headers or {})}
+        sent = Headers({name: [value] for name, value in names.items()})
+        exchange = Deferred.fromCoroutine(self._exchange(method, url, sent, body, max_body))
+        try:
+            return await exchange.addTimeout(timeout, self._reactor, _timed_out)
+        except (OutboundError, CancelledError):
+            raise
+        except Exception as error:
+            raise OutboundError(f"{type(error).__name__}: {_reason(error)}") from error
+
+    async def post_form(self, url: str, form: Mapping[str, str]) -> OutboundAnswer:
+        """Send what a web page would send. Raises `OutboundError`."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return await self.request("POST", url, headers=headers, body=urlencode(form).encode())
+
+    async def _exchange(
+        self, method: str, url: str, headers: Headers, body: bytes | None, max_body: int
+    ) -> OutboundAnswer:
+        for _ in range(MAX_REDIRECTS + 1):
+            url = normal_url(url)
+            producer = None if body is None else FileBodyProducer(BytesIO(body))
+            response = await self._agent.request(
+                method.encode(), url.encode(), headers.copy(), producer
+            )
+            target = response.headers.getRawHeaders("Location")
+            if response.code not in REDIRECTS or method != "GET" or not target:
+                content = await _read(response, max_body)
+                return OutboundAnswer(response.code, response.headers, content, url)
+            await _read(response, max_body)
+            url = urljoin(url, target[0])
+        raise OutboundError(f"there are more than {MAX_REDIRECTS} redirects")
+
+
+def normal_url(url: str) -> str:
+    """A URL in ASCII, without its fragment. Raises `OutboundError` unless it is http or https."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+            raise OutboundError("the URL is not one of a public web page")
+        netloc = f"[{host}]" if ":" in host else host.encode("idna").decode()
+    except ValueError as error:
+        raise OutboundError(f"the URL is not valid: {error}") from error
+    if port is not None:
+        netloc = f"{netloc}:{port}"
+    path, query = quote(parts.path, safe=URL_CHARACTERS), quote(parts.query, safe=URL_CHARACTERS)
+    return urlunsplit((parts.scheme, netloc, path or "/", query, ""))
+
+
+@implementer(IReactorPluggableNameResolver)
+class PublicInternet:
+    """A reactor, as far as endpoints use it, that connects to public addresses only."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.seconds = reactor.seconds
+        self.callLater = reactor.callLater
+
+    @property
+    def nameResolver(self) -> Any:
+        return self._reactor.nameResolver
+
+    def installNameResolver(self, resolver: Any) -> Any:
+        return self._reactor.installNameResolver(resolver)
+
+    def connectTCP(self, host: str, port: int, *args: Any, **named: Any) -> IConnector:
+        """Connect to an address. Raises `AddressRefused`."""
+        if not is_public_address(host):
+            raise AddressRefused(host)
+        connector: IConnector = self._reactor.connectTCP(host, port, *args, **named)
+        return connector
+
+
+@implementer(IPolicyForHTTPS)
+class UnverifiedPolicy:
+    """HTTPS without checking who answers; for tests."""
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> "UnverifiedConnections":
+        return UnverifiedConnections(hostname)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class UnverifiedConnections:
+    """Makes TLS connections to whoever says to be a host."""
+
+    def __init__(self, hostname: bytes) -> None:
+        self._hostname = hostname
+        self._context = CertificateOptions().getContext()
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        connection.set_tlsext_host_name(self._hostname)
+        return connection
+
+
+class _Body(Protocol):
+    """Gathers a body up to its bound."""
+
+    def __init__(self, max_body: int) -> None:
+        self.done: Deferred[bytes] = Deferred(lambda _: self._close())
+        self._left = max_body
+        self._chunks: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left >= 0:
+            self._chunks.append(data)
+        elif not self.done.called:
+            self.done.errback(OutboundError("the answer is too large"))
+            self._close()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(b"".join(self._chunks))
+        else:
+            self.done.errback(reason)
+
+    def _close(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+def _read(response: IResponse, max_body: int) -> Deferred[bytes]:
+    body = _Body(max_body)
+    response.deliverBody(body)
+    return body.done
+
+
+def _timed_out(_: object, timeout: float) -> Failure:
+    """What comes in place of whatever the cancellation of an exchange led to."""
+    return Failure(OutboundError(f"there was no answer within {timeout} seconds"))
+
+
+def _reason(error: Exception) -> str:
+    """Why a request failed; Twisted keeps the reasons for some of its errors in a list."""
+    reasons = getattr(error, "reasons", None) or [error]
+    return "; ".join(
+        reason.getErrorMessage() if isinstance(reason, Failure) else str(reason)
+        for reason in reasons
+    )

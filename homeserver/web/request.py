@@ -1,0 +1,181 @@
+"""One HTTP request: its head and body as values, and its answer, written once and in one piece.
+
+Built on twisted's request, without what a JSON API never needs: forms, cookies, temporary files.
+The site learns of a request as soon as its head is there, so that a body which is too large is
+refused before it is read. Such a refusal closes the connection, but only after the rest of the body
+was read and thrown away: a client that is still sending would never see the answer otherwise.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
+"""
+
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.http import HTTPChannel
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import TooLarge
+from homeserver.web.authentication import find_token
+from homeserver.web.channel import Channel
+from homeserver.web.query import parse_query
+
+CLIENT_GONE = 499  # never sent: the status under which an answer without a reader is logged
+MAX_DRAINED = 16 * 1_048_576  # bytes of a refused body that are read before the line is cut
+DRAIN_SECONDS = 10.0
+
+
+class Site(Protocol):
+    """Who decides on requests."""
+
+    def head_received(self, request: "Request") -> int:
+        """The head is there: how many bytes may the body have?"""
+
+    def body_received(self, request: "Request") -> None:
+        """The request is whole: answer it."""
+
+    def refuse(self, request: "Request", error: Exception) -> None:
+        """Answer with an error."""
+
+    def client_gone(self, request: "Request") -> None:
+        """The connection was lost before the answer."""
+
+
+class Request(http.Request):
+    """A request and its answer.
+
+    `id` is this server's name for it, in logs and in the message of an internal error. `caller` is
+    known once the token was checked. `label` is the path pattern of its route, for metrics, and
+    `context` what the site keeps with it.
+    """
+
+    caller: Caller | None = None
+    label = ""
+    context: Any = None
+    content: Any = None
+    body = b""
+    query = b""
+    running: Deferred[Any] | None = None
+    _parameters: dict[str, list[str]] | None = None
+    _address: str | None = None
+    _limit = 0
+    _received = 0
+    _refused = False
+
+    def __init__(self, connection: Channel, site: Site, request_id: str, started: float) -> None:
+        super().__init__(connection)
+        self.connection = connection
+        self.site = site
+        self.id = request_id
+        self.started = started
+        self._chunks: list[bytes] = []
+
+    @property
+    def parameters(self) -> dict[str, list[str]]:
+        """The query parameters. Raises `InvalidParam` where they are not text."""
+        if self._parameters is None:
+            self._parameters = parse_query(self.query) if self.query else {}
+        return self._parameters
+
+    @property
+    def address(self) -> str:
+        """The client's IP address, or "" where nobody knows it (a Unix socket without a proxy)."""
+        if self._address is None:
+            connection = self.connection
+            self._address = connection.peer
+            if connection.trusted:
+                forwarded = self.requestHeaders.getRawHeaders(b"X-Forwarded-For")
+                if forwarded:
+                    texts = [value.decode("latin-1") for value in forwarded]
+                    self._address = connection.proxies.client(connection.peer, texts)
+        return self._address
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client went away."""
+        return self._disconnected
+
+    def header(self, name: bytes) -> str | None:
+        """The value of a header, or `None` where it is missing or sent more than once."""
+        values = self.requestHeaders.getRawHeaders(name)
+        return values[0].decode("latin-1") if values is not None and len(values) == 1 else None
+
+    def query_value(self, name: str) -> str | None:
+        """The first value of a query parameter, or `None`."""
+        values = self.parameters.get(name)
+        return values[0] if values else None
+
+    def token(self) -> str | None:
+        """The access token. Raises `MissingToken` where it is not as it should be."""
+        headers = self.requestHeaders
+        return find_token(
+            headers.getRawHeaders(b"Authorization"),
+            self.query,
+            headers.getRawHeaders(b"Sec-WebSocket-Protocol"),
+        )
+
+    def send(self, status: int, head: bytes, body: bytes) -> None:
+        """Write the answer: `head` is the status line and all headers, with the empty line."""
+        if self._disconnected:
+            return
+        self.code = status
+        self.sentLength = 0 if self.method == b"HEAD" else len(body)
+        HTTPChannel.write(self.connection, head + body if self.sentLength else head)
+        self.startedWriting = 1
+        if not self._refused:
+            http.Request.finish(self)
+
+    # What follows is called by the channel, in this order.
+
+    def parseCookies(self) -> None:
+        """Matrix has none."""
+
+    def gotLength(self, length: int | None) -> None:
+        connection = self.connection
+        # The channel passes method and path on only with the body: too late to refuse it.
+        self.method = connection._command
+        self.uri = connection._path
+        self.path, _, self.query = _origin_form(self.uri).partition(b"?")
+        self._limit = self.site.head_received(self)
+        if length is not None and length > self._limit:
+            self._refuse_body()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._refused:
+            if self._received > MAX_DRAINED:
+                HTTPChannel.loseConnection(self.connection)
+        elif self._received > self._limit:
+            self._refuse_body()
+        else:
+            self._chunks.append(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._refused:
+            http.Request.finish(self)
+            return
+        self.body = b"".join(self._chunks)
+        self.site.body_received(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        http.Request.connectionLost(self, reason)
+        if not self.startedWriting:
+            self.code = CLIENT_GONE
+            self.site.client_gone(self)
+
+    def _refuse_body(self) -> None:
+        self._refused = True
+        self._chunks.clear()
+        # A client that waits for permission to send gets the answer in its place.
+        self.requestHeaders.removeHeader(b"Expect")
+        self.connection.persistent = 0
+        self.connection.setTimeout(DRAIN_SECONDS)
+        self.site.refuse(self, TooLarge(f"The body may have at most {self._limit} bytes"))
+
+
+def _origin_form(uri: bytes) -> bytes:
+    """A request line may name the whole URL: `GET http://example.org/path` (RFC 9112, 3.2.2)."""
+    if uri.startswith(b"/") or b"://" not in uri:
+        return uri
+    return b"/" + uri.partition(b"://")[2].partition(b"/")[2]

@@ -1,0 +1,125 @@
+"""The router: from method and raw path to the route and the values in its path.
+
+A trie over decoded path segments. A literal segment beats a parameter where it has the method; a
+parameter never matches an empty segment, and one slash at the end of a path makes no difference, so
+that `/state/{event_type}/` is the state event with the empty state key. Version `r0` of an API is
+answered by the routes of `v3`, which only renamed it.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
+"""
+
+from collections.abc import Iterable
+
+from homeserver.protocol.errors import MethodNotAllowed, Unrecognized
+from homeserver.web.arguments import Arguments
+from homeserver.web.query import split_path
+from homeserver.web.routes import Route
+
+
+class Endpoint:
+    """A registered route, with the arguments of its handler worked out."""
+
+    __slots__ = ("arguments", "route")
+
+    def __init__(self, route: Route, path_names: list[str]) -> None:
+        self.route = route
+        self.arguments = Arguments(route, path_names)
+
+
+class NoSuchMethod(MethodNotAllowed):
+    """The path exists, but not with this method. `allowed` are the methods that it does have."""
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        super().__init__("This endpoint does not have that method")
+        self.allowed = sorted(allowed)
+
+    def headers(self) -> dict[str, str]:
+        return {"Allow": ", ".join(self.allowed)}
+
+
+class _Node:
+    __slots__ = ("endpoints", "literals", "parameter")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.endpoints: dict[str, Endpoint] = {}
+
+
+class Router:
+    """The routes of one listener.
+
+    Raises `ValueError` where two routes answer the same requests.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = list(routes)
+        self._root = _Node()
+        for route in self.routes:
+            self._add(route)
+
+    def match(self, method: str, path: bytes) -> tuple[Endpoint, list[str]]:
+        """The endpoint for a request, and the values of its path parameters.
+
+        Raises `Unrecognized`, `NoSuchMethod`, or `InvalidParam` for a path that is not text.
+        """
+        segments = split_path(path)
+        if len(segments) > 1 and not segments[-1]:
+            segments.pop()
+        allowed: set[str] = set()
+        found = _find(self._root, segments, 0, [], method, allowed)
+        if found is None and method == "HEAD":
+            found = _find(self._root, segments, 0, [], "GET", allowed)
+        if found is not None:
+            return found
+        if not allowed:
+            raise Unrecognized("There is no such endpoint")
+        raise NoSuchMethod(allowed | {"OPTIONS"} | ({"HEAD"} if "GET" in allowed else set()))
+
+    def _add(self, route: Route) -> None:
+        segments = route.path.split("/")[1:]
+        if len(segments) > 1 and not segments[-1]:
+            segments.pop()
+        node, names = self._root, []
+        for index, segment in enumerate(segments):
+            if segment.startswith("{") and segment.endswith("}"):
+                names.append(segment[1:-1])
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                parent, node = node, node.literals.setdefault(segment, _Node())
+                if segment == "v3" and index == 2 and segments[0] == "_matrix":
+                    parent.literals["r0"] = node
+        if route.method in node.endpoints:
+            raise ValueError(f"there are two routes for {route.method} {route.path}")
+        node.endpoints[route.method] = Endpoint(route, names)
+
+
+def _find(
+    node: _Node, segments: list[str], index: int, values: list[str], method: str, allowed: set[str]
+) -> tuple[Endpoint, list[str]] | None:
+    """Walk down from `node`, literals first; where they lead nowhere, take the parameter.
+
+    The methods of paths that match, but do not have `method`, are added to `allowed`.
+    """
+    while index < len(segments):
+        segment = segments[index]
+        index += 1
+        literal = node.literals.get(segment)
+        parameter = node.parameter if segment else None
+        if literal is not None:
+            if parameter is None:
+                node = literal
+                continue
+            found = _find(literal, segments, index, values, method, allowed)
+            if found is not None:
+                return found
+        if parameter is None:
+            return None
+        node = parameter
+        values = [*values, segment]
+    endpoint = node.endpoints.get(method)
+    if endpoint is None:
+        allowed.update(node.endpoints)
+        return None
+    return endpoint, values

@@ -1,0 +1,267 @@
+"""The HTTP server of one listener: each request to its route, each result or error to its answer.
+
+The order is: find the route, refuse a body that is too large, and once the body is there, know the
+caller, count the request against its rate limit, decode the arguments, call the handler. Nothing
+waits that need not: with a token known in memory and a plain handler, the answer is written before
+this module returns to the reactor.
+
+An error of `protocol/errors.py` is answered as the text asks for. Anything else that escapes is a
+fault of ours: it is logged whole, and the client learns only the id of its request.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#standard-error-response
+"""
+
+import secrets
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import INonQueuedRequestFactory
+from zope.interface import implementer
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import MatrixError, MissingToken, Unavailable
+from homeserver.web.addresses import TrustedProxies
+from homeserver.web.answers import Heads, encode_body, error_answer, preflight
+from homeserver.web.authentication import Authenticator, check_caller
+from homeserver.web.channel import Channel
+from homeserver.web.rate_limits import RateLimits
+from homeserver.web.request import Request
+from homeserver.web.router import Endpoint, Router
+from homeserver.web.routes import Answer, Auth
+from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
+
+log = Logger()
+
+
+class RequestObserver(Protocol):
+    """Counts requests, for metrics; `route` is the pattern of the path, "" where none matched."""
+
+    def request_finished(self, method: str, route: str, status: int, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one client can ask of the server: bytes of a body, and seconds."""
+
+    max_body: int = 1_048_576
+    request_timeout: float = 60.0
+    idle_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What stands between a request and its handler."""
+
+    authenticator: Authenticator
+    rate_limits: RateLimits
+    proxies: TrustedProxies
+    bounds: Bounds = Bounds()
+    observer: RequestObserver | None = None
+
+
+@implementer(INonQueuedRequestFactory)
+class HttpServer(ServerFactory):
+    """Serves the routes of one router on any number of ports.
+
+    `connections` are the open ones, and `sockets` those of them that became WebSockets.
+    """
+
+    noisy = False
+
+    def __init__(self, clock: IReactorTime, router: Router, gate: Gate) -> None:
+        self.connections: set[Channel] = set()
+        self.sockets: set[Socket] = set()
+        self._draining = False
+        self._clock = clock
+        self._router = router
+        self._gate = gate
+        self._heads = Heads()
+        self._numbers = count(1)
+        self._id_prefix = secrets.token_hex(3)
+
+    def __call__(self, channel: Channel) -> Request:
+        """A request begins (twisted's `requestFactory`)."""
+        number = f"{self._id_prefix}-{next(self._numbers):x}"
+        return Request(channel, self, number, self._clock.seconds())
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel:
+        bounds = self._gate.bounds
+        channel = Channel(
+            self._clock,
+            self._gate.proxies,
+            self.connections,
+            idle_timeout=bounds.idle_timeout,
+            request_timeout=bounds.request_timeout,
+        )
+        channel.factory = self
+        channel.requestFactory = self  # type: ignore[assignment]  # makes them, as the class would
+        return channel
+
+    def head_received(self, request: Request) -> int:
+        """Find the route, so that the bound of its body is known."""
+        try:
+            endpoint, _ = request.context = self._router.match(
+                request.method.decode("latin-1"), request.path
+            )
+        except MatrixError as error:
+            request.context = error
+            return self._gate.bounds.max_body
+        request.label = endpoint.route.path
+        return endpoint.route.max_body or self._gate.bounds.max_body
+
+    def body_received(self, request: Request) -> None:
+        """Answer a whole request, at once where nothing has to be waited for."""
+        if request.method == b"OPTIONS":
+            self._send(request, preflight())
+            return
+        try:
+            result = self._begin(request)
+        except Exception as error:
+            self.refuse(request, error)
+            return
+        if isinstance(result, Awaitable):
+            self._await(request, result)
+        else:
+            self._answer(request, result)
+
+    def refuse(self, request: Request, error: Exception) -> None:
+        """Answer with an error, whatever it is."""
+        if isinstance(error, MatrixError):
+            answer = error_answer(error)
+        elif isinstance(error, CancelledError):
+            answer = error_answer(Unavailable("The server is shutting down"))
+        else:
+            log.failure("request {request_id} failed", Failure(error), request_id=request.id)
+            message = f"Internal error; the server's log has it as request {request.id}"
+            answer = error_answer(MatrixError(message))
+        self._send(request, answer)
+
+    def client_gone(self, request: Request) -> None:
+        """Nobody reads the answer: end what only waits and reads."""
+        self._cancel(request)
+        if request.context is not None:
+            self.log(request)
+
+    def log(self, request: Request) -> None:
+        """Note a finished request, in the log and for metrics. The query may hold secrets."""
+        method = request.method.decode("latin-1")
+        seconds = self._clock.seconds() - request.started
+        log.info(
+            "{method} {path} {status} in {seconds:.4f}s for {user_id} at {address}, {request_id}",
+            method=method,
+            path=request.path.decode("latin-1"),
+            status=request.code,
+            seconds=seconds,
+            user_id=request.caller.user_id if request.caller else "-",
+            address=request.address,
+            request_id=request.id,
+        )
+        if self._gate.observer is not None:
+            self._gate.observer.request_finished(method, request.label, request.code, seconds)
+
+    def drain(self) -> None:
+        """Close idle connections now, and the others after their answer."""
+        self._draining = True
+        for connection in list(self.connections):
+            connection.close_when_idle()
+
+    def cancel_waits(self) -> None:
+        """Cancel the handlers that only wait and read."""
+        for connection in list(self.connections):
+            for request in list(connection.requests):
+                self._cancel(request)
+
+    def abort(self) -> None:
+        """Cut all connections."""
+        for connection in list(self.connections):
+            connection.abort()
+        for socket in list(self.sockets):
+            socket.dropConnection(abort=True)
+
+    def _begin(self, request: Request) -> Any:
+        """Authenticate and call; the result, or an awaitable of it."""
+        if isinstance(request.context, MatrixError):
+            raise request.context
+        endpoint: Endpoint = request.context[0]
+        auth = endpoint.route.auth
+        if endpoint.route.websocket:
+            check_upgrade(request)
+        if auth is Auth.NONE:
+            return self._call(request)
+        token = request.token()
+        if token is None:
+            if auth is Auth.OPTIONAL:
+                return self._call(request)
+            raise MissingToken("The request needs an access token")
+        caller = self._gate.authenticator.authenticate(token, request)
+        if isinstance(caller, Caller):
+            request.caller = check_caller(auth, caller)
+            return self._call(request)
+        return self._call_when_known(request, caller)
+
+    async def _call_when_known(self, request: Request, caller: Awaitable[Caller]) -> Any:
+        request.caller = check_caller(request.context[0].route.auth, await caller)
+        result = self._call(request)
+        return await result if isinstance(result, Awaitable) else result
+
+    def _call(self, request: Request) -> Any:
+        endpoint, values = request.context
+        route = endpoint.route
+        if route.limit is not None:
+            self._gate.rate_limits.check(route.limit, request.caller or request.address)
+        return route.handler(**endpoint.arguments.fill(values, request.caller, request))
+
+    def _await(self, request: Request, result: Awaitable[Any]) -> None:
+        done = Deferred.fromCoroutine(result) if isinstance(result, Coroutine) else result
+        assert isinstance(done, Deferred)
+        request.running = done
+        done.addCallbacks(
+            lambda value: self._answer(request, value),
+            lambda failure: self.refuse(request, failure.value),
+        )
+
+    def _cancel(self, request: Request) -> None:
+        if request.running is not None and request.context[0].route.cancellable:
+            request.running.cancel()
+
+    def _answer(self, request: Request, result: Any) -> None:
+        """Answer with what a handler returned."""
+        try:
+            if isinstance(result, Upgrade):
+                self._upgrade(request, result)
+            else:
+                self._send(request, result if isinstance(result, Answer) else Answer(body=result))
+        except Exception as error:
+            self.refuse(request, error)
+
+    def _send(self, request: Request, answer: Answer) -> None:
+        if request.disconnected:
+            return
+        body = encode_body(answer.body)
+        if self._draining:
+            request.connection.persistent = 0
+        head = self._heads.head(
+            answer.status,
+            len(body),
+            answer.headers,
+            now=self._clock.seconds(),
+            close=not request.connection.persistent,
+        )
+        request.send(answer.status, head, body)
+
+    def _upgrade(self, request: Request, wanted: Upgrade) -> None:
+        if request.disconnected:
+            return
+        upgrade(request, wanted)
+        self.connections.discard(request.connection)
+        self.sockets.add(wanted.socket)
+        wanted.socket.is_closed.addCallback(lambda _: self.sockets.discard(wanted.socket))
+        request.code = 101
+        self.log(request)

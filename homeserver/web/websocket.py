@@ -1,0 +1,180 @@
+"""WebSockets on the port of the HTTP API: from an ordinary route to an autobahn protocol.
+
+A route with `websocket=True` is found, authenticated and limited like any other, so that all that
+can be wrong is answered as an ordinary error before the connection changes its language. Its
+handler returns an `Upgrade`, which names the protocol object that takes over. Autobahn then gets a
+cleaned copy of the request: what was checked here need not fail there, and it sees no token.
+
+Spec: https://www.rfc-editor.org/rfc/rfc6455#section-4.2
+"""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+from autobahn.twisted.resource import WebSocketResource
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+from autobahn.websocket.types import ConnectionRequest
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from homeserver.protocol.errors import InvalidParam, MatrixError
+from homeserver.web.authentication import TOKEN_SUBPROTOCOL
+from homeserver.web.request import Request
+
+KEY_BYTES = 16
+MAX_REASON = 123  # bytes, RFC 6455, 5.5
+
+
+class UpgradeRequired(MatrixError):
+    """The endpoint speaks WebSocket only."""
+
+    errcode, status = "M_UNRECOGNIZED", 426
+
+    def headers(self) -> dict[str, str]:
+        return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+
+
+class Socket(WebSocketServerProtocol):
+    """A WebSocket connection. Subclasses forward `onOpen`, `onMessage` and `onClose`."""
+
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        protocols: list[str] = request.protocols
+        return protocols[0] if protocols else None
+
+    def end(self, code: int, reason: str = "") -> None:
+        """Close with any code of RFC 6455, 7.4, or above 3000; `reason` is cut to what fits.
+
+        Autobahn's `sendClose` refuses the codes for servers, such as 1001 and 1012.
+        """
+        text = reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
+        WebSocketServerProtocol.sendCloseFrame(self, code=code, reasonUtf8=text or None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        WebSocketServerProtocol.connectionLost(self, reason)
+        # Autobahn lets it run, and it keeps the protocol in memory.
+        waiting: Any = self.closeHandshakeTimeoutCall
+        if waiting is not None:
+            self.closeHandshakeTimeoutCall = None
+            waiting.cancel()
+
+
+class SocketFactory(WebSocketServerFactory):
+    """What the WebSockets of one endpoint have in common.
+
+    `max_message` (bytes) bounds what a client may send in one message, compressed or not; a peer
+    that leaves a ping unanswered for `ping_interval` seconds is dropped.
+    """
+
+    noisy = False
+
+    def __init__(self, reactor: IReactorTime, *, max_message: int, ping_interval: float) -> None:
+        WebSocketServerFactory.__init__(self, server="", reactor=reactor)
+        WebSocketServerFactory.setProtocolOptions(
+            self,
+            maxMessagePayloadSize=max_message,
+            maxFramePayloadSize=max_message,
+            autoPingInterval=ping_interval,
+            autoPingTimeout=ping_interval,
+            failByDrop=False,  # a client learns why it is closed
+            closeHandshakeTimeout=5,
+            allowNullOrigin=True,
+            perMessageCompressionAccept=partial(_accept_compression, max_message),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What a handler returns: `socket` takes the connection over.
+
+    `subprotocols` are those that the endpoint speaks, best first; one of them must be offered by
+    the client. None at all means that the endpoint has none.
+    """
+
+    factory: SocketFactory
+    socket: Socket
+    subprotocols: Sequence[str] = ()
+
+
+def check_upgrade(request: Request) -> None:
+    """Raise `UpgradeRequired` or `InvalidParam` unless this is a sound opening handshake."""
+    if "websocket" not in _entries(request, b"Upgrade", lower=True):
+        raise UpgradeRequired("This endpoint is a WebSocket: send an opening handshake")
+    if "upgrade" not in _entries(request, b"Connection", lower=True):
+        raise InvalidParam("A WebSocket handshake needs `Connection: Upgrade`")
+    if request.header(b"Sec-WebSocket-Version") != "13":
+        raise UpgradeRequired("The version of the WebSocket protocol has to be 13")
+    key = request.header(b"Sec-WebSocket-Key") or ""
+    try:
+        length = len(b64decode(key, validate=True))
+    except binascii.Error:
+        length = 0
+    if length != KEY_BYTES:
+        raise InvalidParam("Sec-WebSocket-Key has to be the base64 of 16 bytes")
+
+
+def upgrade(request: Request, wanted: Upgrade) -> None:
+    """Hand the connection over. Raises `InvalidParam` where no subprotocol fits."""
+    subprotocol = _choose(wanted.subprotocols, _entries(request, b"Sec-WebSocket-Protocol"))
+    headers = request.requestHeaders
+    for name in (b"Authorization", b"Origin", b"Sec-WebSocket-Protocol"):
+        headers.removeHeader(name)
+    if subprotocol is not None:
+        headers.setRawHeaders(b"Sec-WebSocket-Protocol", [subprotocol.encode()])
+    headers.setRawHeaders(b"Host", [b"localhost"])
+    request.uri = request.path
+    request.content = BytesIO()
+    connection = request.connection
+    connection.release()
+    # The channel pauses and resumes the transport; from now on that is the socket's business.
+    transport: Any = connection.transport
+    transport.unregisterProducer()
+    wanted.socket.factory = wanted.factory
+    WebSocketResource(_Prepared(wanted.socket)).render(request)
+
+
+class _Prepared:
+    """A factory that has made its protocol already."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def buildProtocol(self, address: IAddress) -> Socket:
+        return self._socket
+
+
+def _choose(spoken: Sequence[str], offered: list[str]) -> str | None:
+    if not spoken:
+        return None
+    for subprotocol in spoken:
+        if subprotocol in offered:
+            return subprotocol
+    names = ", ".join(spoken)
+    known = [entry for entry in offered if not entry.startswith(TOKEN_SUBPROTOCOL)]
+    raise InvalidParam(f"The subprotocol has to be one of: {names}; offered: {', '.join(known)}")
+
+
+def _entries(request: Request, name: bytes, *, lower: bool = False) -> list[str]:
+    values = request.requestHeaders.getRawHeaders(name) or ()
+    text = ",".join(value.decode("latin-1") for value in values)
+    return [entry.strip() for entry in (text.lower() if lower else text).split(",")]
+
+
+def _accept_compression(max_message: int, offers: list[Any]) -> PerMessageDeflateOfferAccept | None:
+    # Without context take-over nothing has to be remembered from one message to the next, so an
+    # idle connection stays small.
+    for offer in offers:
+        if isinstance(offer, PerMessageDeflateOffer) and offer.accept_no_context_takeover:
+            return PerMessageDeflateOfferAccept(
+                offer,
+                request_no_context_takeover=True,
+                no_context_takeover=True,
+                max_message_size=max_message,
+            )
+    return None

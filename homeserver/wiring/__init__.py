@@ -1,0 +1,1 @@
+"""Parts of the composition root: each module wires the objects of one area."""

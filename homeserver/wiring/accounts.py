@@ -1,0 +1,186 @@
+"""Accounts: users, sessions, profiles, account data, and their part of the client API."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from homeserver.accounts.access_tokens import AccessTokens
+from homeserver.accounts.account_data import PUSH_RULES, AccountData
+from homeserver.accounts.account_moderation import AccountModeration
+from homeserver.accounts.authentication_sessions import AuthenticationSessions
+from homeserver.accounts.authentication_stages import (
+    DummyStage,
+    PasswordStage,
+    RecaptchaStage,
+    RegistrationTokenStage,
+    TermsStage,
+)
+from homeserver.accounts.credentials import Credentials
+from homeserver.accounts.deactivation import Deactivation
+from homeserver.accounts.devices import Devices
+from homeserver.accounts.erasure import ErasedUsers
+from homeserver.accounts.expiry import ExpirySweep
+from homeserver.accounts.filters import Filters
+from homeserver.accounts.invite_permission import InvitePermission
+from homeserver.accounts.last_seen import LastSeen
+from homeserver.accounts.login import Login
+from homeserver.accounts.openid import OpenIdTokens
+from homeserver.accounts.password_change import PasswordChange
+from homeserver.accounts.passwords import Passwords
+from homeserver.accounts.profiles import Profiles
+from homeserver.accounts.registration import Registration
+from homeserver.accounts.registration_tokens import RegistrationTokens
+from homeserver.accounts.sessions import Sessions
+from homeserver.accounts.shared_secret import SharedSecret
+from homeserver.accounts.sign_up import SignUp
+from homeserver.accounts.tags import Tags
+from homeserver.accounts.user_interactive_auth import Stage, UserInteractiveAuth
+from homeserver.accounts.whois import WhoIs
+from homeserver.client_api.account import AccountApi
+from homeserver.client_api.account_data import AccountDataApi
+from homeserver.client_api.account_moderation import AccountModerationApi
+from homeserver.client_api.account_whois import WhoIsApi
+from homeserver.client_api.capabilities import CapabilitiesApi
+from homeserver.client_api.devices import DevicesApi
+from homeserver.client_api.discovery import DiscoveryApi
+from homeserver.client_api.filters import FiltersApi
+from homeserver.client_api.login import LoginApi, LoginTokenApi, SessionApi
+from homeserver.client_api.openid import OpenIdApi
+from homeserver.client_api.profile import ProfileApi
+from homeserver.client_api.registration import RegistrationApi
+from homeserver.client_api.shared_secret_registration import SharedSecretRegistrationApi
+from homeserver.client_api.tags import TagsApi
+from homeserver.client_api.user_interactive_auth import FallbackApi
+from homeserver.client_api.versions import VersionsApi
+from homeserver.config.settings import Settings
+from homeserver.push.rules import default_push_rules
+from homeserver.storage.database import Database
+from homeserver.streams.log import Log
+from homeserver.web.outbound import OutboundClient
+from homeserver.web.rate_limits import RateLimits
+from homeserver.web.recaptcha import Recaptcha
+from homeserver.web.routes import Route
+
+
+class Accounts:
+    """All objects of the area that others use."""
+
+    def __init__(self, reactor: Any, settings: Settings, db: Database, log: Log) -> None:
+        self._settings = settings
+        self.last_seen = LastSeen(db, reactor)
+        self.access_tokens = AccessTokens(db, reactor, self.last_seen)
+        self.devices = Devices(db, log, self.last_seen)
+        self.sessions = Sessions(db, reactor, settings.tokens, self.devices, self.access_tokens)
+        self.profiles = Profiles(db, log, settings.server_name)
+        self.account_data = AccountData(db, log, {PUSH_RULES: default_push_rules})
+        self.invite_permission = InvitePermission(self.account_data, settings.server_name)
+        self.filters = Filters(db)
+        self.erased_users = ErasedUsers(db)
+        self.outbound = OutboundClient(reactor, settings.outbound_http)
+        self.deactivation = Deactivation(
+            db, reactor, self.sessions, self.profiles, self.account_data
+        )
+        self.deactivation.on_deactivated.append(self.erased_users.deactivated)
+        self._expiry = ExpirySweep(db, reactor)
+        self._db = db
+        self._reactor = reactor
+        self._passwords = Passwords(reactor, settings.passwords)
+        self._registration = Registration(
+            db,
+            reactor,
+            settings.server_name,
+            self._passwords,
+            self.sessions,
+            self.access_tokens,
+        )
+        for reader in (self.access_tokens, self.profiles, self.account_data):
+            log.subscribe(reader.read)
+
+    def start(self) -> None:
+        """Begin the work that goes on beside requests."""
+        self.last_seen.start()
+        self.deactivation.start()
+        self._expiry.start()
+
+    async def stop(self) -> None:
+        """End it, and write what is still to be written."""
+        self._expiry.stop()
+        self.deactivation.stop()
+        await self.last_seen.stop()
+        await self.outbound.stop()
+
+    def routes(self, unstable_features: Mapping[str, bool]) -> list[Route]:
+        """The area's part of the client API."""
+        settings, db, clock = self._settings, self._db, self._reactor
+        credentials = self._credentials()
+        tokens = RegistrationTokens(db, clock)
+        uia = UserInteractiveAuth(
+            AuthenticationSessions(db, clock), self._stages(credentials, tokens)
+        )
+        sign_up = SignUp(
+            settings.registration, uia, self._registration, self.sessions, self._passwords
+        )
+        login = Login(
+            db,
+            settings.server_name,
+            credentials,
+            self.sessions,
+            with_password=settings.passwords.enabled,
+        )
+        password_change = PasswordChange(
+            db, self._passwords, self.sessions, allowed=settings.passwords.enabled
+        )
+        moderation = AccountModeration(db, settings.server_name, self.access_tokens)
+        apis: list[Any] = [
+            AccountApi(password_change, self.deactivation, uia),
+            AccountDataApi(self.account_data),
+            AccountModerationApi(moderation),
+            CapabilitiesApi(
+                settings.rooms.default_version, with_password=settings.passwords.enabled
+            ),
+            DevicesApi(self.devices, uia),
+            DiscoveryApi(settings.public_baseurl, settings.support),
+            FiltersApi(self.filters),
+            FallbackApi(uia),
+            LoginApi(login, settings.public_baseurl),
+            LoginTokenApi(uia, credentials),
+            OpenIdApi(OpenIdTokens(db, clock), settings.server_name),
+            ProfileApi(self.profiles),
+            RegistrationApi(sign_up, tokens),
+            SessionApi(self.sessions, self.access_tokens),
+            TagsApi(Tags(self.account_data)),
+            VersionsApi(unstable_features),
+            WhoIsApi(WhoIs(db, self.devices)),
+        ]
+        if settings.registration.shared_secret is not None:
+            secret = SharedSecret(settings.registration.shared_secret, clock)
+            apis.append(
+                SharedSecretRegistrationApi(
+                    secret, self._registration, self.profiles, settings.server_name
+                )
+            )
+        return [route for api in apis for route in api.routes()]
+
+    def _credentials(self) -> Credentials:
+        rates = self._settings.rate_limits
+        # Counted by account, not by who asks, so these buckets are of nobody else's interest.
+        limits = RateLimits(self._reactor, rates.actions() if rates.enabled else {})
+        return Credentials(
+            self._db,
+            self._reactor,
+            self._passwords,
+            self._settings.tokens.login_token_lifetime,
+            lambda user_id: limits.check("password", user_id),
+        )
+
+    def _stages(self, credentials: Credentials, tokens: RegistrationTokens) -> list[Stage]:
+        settings = self._settings
+        stages: list[Stage] = [
+            DummyStage(),
+            PasswordStage(credentials, settings.server_name),
+            RegistrationTokenStage(tokens),
+            TermsStage(settings.registration.terms),
+        ]
+        if settings.recaptcha.public_key is not None:
+            recaptcha = Recaptcha(self.outbound, settings.recaptcha)
+            stages.append(RecaptchaStage(settings.recaptcha.public_key, recaptcha.is_solved))
+        return stages

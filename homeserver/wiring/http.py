@@ -1,0 +1,62 @@
+"""HTTP: the listeners, the gate before every handler, and the server's own pages."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from homeserver.config.settings import Settings
+from homeserver.observability.metrics import CONTENT_TYPE, Metrics
+from homeserver.web.addresses import TrustedProxies
+from homeserver.web.listeners import Listeners
+from homeserver.web.pages import Health, MetricsPage, WelcomePage
+from homeserver.web.rate_limits import RateLimits
+from homeserver.web.router import Router
+from homeserver.web.routes import Route
+from homeserver.web.server import Bounds, Gate, HttpServer
+from homeserver.web.shutdown import Shutdown
+from homeserver.wiring.accounts import Accounts
+
+
+class Http:
+    """Makes the listeners."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        shutdown: Shutdown,
+        metrics: Metrics,
+        accounts: Accounts,
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._shutdown = shutdown
+        self._metrics = metrics
+        limits = settings.limits
+        rates = settings.rate_limits
+        self.rate_limits = RateLimits(reactor, rates.actions() if rates.enabled else {})
+        self._gate = Gate(
+            accounts.access_tokens,
+            self.rate_limits,
+            TrustedProxies(settings.trusted_proxies),
+            Bounds(limits.max_body, limits.request_timeout, limits.idle_timeout),
+            metrics,
+        )
+
+    def listeners(
+        self, client_routes: Sequence[Route], health_checks: Mapping[str, Callable[[], bool]]
+    ) -> Listeners:
+        """Listeners that serve these routes as `client`, beside the server's own pages."""
+        settings = self._settings
+        welcome = WelcomePage(settings.server_name, settings.public_baseurl)
+        groups = {
+            "client": [*welcome.routes(), *client_routes],
+            "federation": [],
+            "health": Health(health_checks).routes(),
+            "metrics": MetricsPage(self._metrics.exposition, CONTENT_TYPE).routes(),
+        }
+        return Listeners(
+            self._reactor, settings.listeners, groups, self._make_server, self._shutdown
+        )
+
+    def _make_server(self, router: Router) -> HttpServer:
+        return HttpServer(self._reactor, router, self._gate)

@@ -1,0 +1,54 @@
+"""Push: the rules by which events notify users, and what of it is unread."""
+
+from typing import Any
+
+from homeserver.client_api.notifications import NotificationsApi
+from homeserver.client_api.push_rules import PushRulesApi
+from homeserver.push.compiled_rules import UserRules
+from homeserver.push.judgements import Judgements
+from homeserver.push.members import Members
+from homeserver.push.mentions import Mentions
+from homeserver.push.notices import Notices
+from homeserver.push.notifications import Notifications
+from homeserver.push.recent_events import RecentEvents
+from homeserver.push.rules import PushRules
+from homeserver.push.threads import Threads
+from homeserver.push.unread_counts import UnreadCounts
+from homeserver.rooms.receipts import Receipts
+from homeserver.storage.database import Database
+from homeserver.streams.log import Log
+from homeserver.web.routes import Route
+from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.rooms import Rooms
+
+
+class Push:
+    """All objects of the area that others use."""
+
+    def __init__(
+        self, db: Database, log: Log, accounts: Accounts, rooms: Rooms, receipts: Receipts
+    ) -> None:
+        registry = rooms.registry
+        self._origin = rooms.origin
+        self._rules = PushRules(accounts.account_data)
+        user_rules = UserRules(self._rules)
+        members = Members(registry, user_rules, accounts.account_data)
+        notices = Notices(Judgements(rooms.visibility), Threads(registry))
+        mentions = Mentions(db, registry)
+        self.unread_counts = UnreadCounts(db, registry, receipts, members, notices, mentions)
+        self._notifications = Notifications(
+            RecentEvents(db, registry, rooms.user_rooms, rooms.visibility),
+            members,
+            notices,
+            self.unread_counts,
+        )
+        for reader in (user_rules, mentions, self.unread_counts):
+            log.subscribe(reader.apply)
+
+    def routes(self) -> list[Route]:
+        """The area's part of the client API."""
+        apis: list[Any] = [
+            PushRulesApi(self._rules),
+            NotificationsApi(self._notifications, self._origin),
+        ]
+        return [route for api in apis for route in api.routes()]

@@ -1,0 +1,124 @@
+"""Rooms: their writers, what readers see of them, and their part of the client API."""
+
+from typing import Any
+
+from homeserver.client_api.create_room import CreateRoomApi
+from homeserver.client_api.reports import ReportsApi
+from homeserver.client_api.room_aliases import RoomAliasesApi
+from homeserver.client_api.room_directory import RoomDirectoryApi
+from homeserver.client_api.room_history import RoomHistoryApi
+from homeserver.client_api.room_members import RoomMembersApi
+from homeserver.client_api.room_membership import RoomMembershipApi
+from homeserver.client_api.room_state import RoomStateApi
+from homeserver.client_api.sending import SendingApi
+from homeserver.config.settings import Settings
+from homeserver.moderation.reports import Reports
+from homeserver.protocol.signatures import SigningKey
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.creation import RoomCreation
+from homeserver.rooms.departures import Departures
+from homeserver.rooms.directory import RoomDirectory
+from homeserver.rooms.event_store import EventStore
+from homeserver.rooms.guest_access import GuestAccess
+from homeserver.rooms.history import History
+from homeserver.rooms.membership import Memberships
+from homeserver.rooms.origin import Origin
+from homeserver.rooms.profile_propagation import ProfilePropagation
+from homeserver.rooms.reading import Reading
+from homeserver.rooms.rooms import Rooms as RoomRegistry
+from homeserver.rooms.sending import Sending
+from homeserver.rooms.states import States
+from homeserver.rooms.summaries import Summaries
+from homeserver.rooms.transactions import Transactions
+from homeserver.rooms.user_rooms import UserRooms
+from homeserver.rooms.visibility import Visibility
+from homeserver.rooms.writer import Stores
+from homeserver.storage.database import Database
+from homeserver.storage.names import Names
+from homeserver.streams.log import Log
+from homeserver.web.routes import Route
+from homeserver.wiring.accounts import Accounts
+
+CACHED_EVENTS = 40_000
+CACHED_STATE_NODES = 40_000
+CACHED_USERS = 20_000
+
+
+class Rooms:
+    """All objects of the area that others use."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        key: SigningKey,
+        db: Database,
+        log: Log,
+        accounts: Accounts,
+    ) -> None:
+        self.names = Names(db)
+        self.events = EventStore(db, CACHED_EVENTS)
+        self.origin = Origin(settings.server_name, key, reactor)
+        stores = Stores(log, self.names, States(db, CACHED_STATE_NODES), self.events)
+        self.registry = RoomRegistry(db, self.origin, stores)
+        self.user_rooms = UserRooms(db, self.names, CACHED_USERS)
+        self.visibility = Visibility(self.registry, accounts.erased_users)
+        self.aliases = Aliases(db, self.origin, self.registry)
+        self.creation = RoomCreation(
+            self.registry, self.origin, self.aliases, accounts.profiles, accounts.invite_permission
+        )
+        self.memberships = Memberships(
+            self.registry, self.user_rooms, accounts.profiles, accounts.invite_permission
+        )
+        self.sending = Sending(
+            self.registry,
+            Transactions(db, self.names, self.events),
+            self.aliases,
+            accounts.invite_permission,
+        )
+        reading = Reading(db, self.registry, self.user_rooms, self.visibility)
+        self.reading = reading
+        self.history = History(db, self.registry, reading, self.visibility)
+        self.summaries = Summaries(db, self.registry)
+        self.directory = RoomDirectory(
+            db,
+            self.registry,
+            self.summaries,
+            allow_publishing=settings.room_directory.allow_publishing,
+            without_login=settings.room_directory.without_login,
+        )
+        departures = Departures(self.registry, self.user_rooms)
+        self._guest_access = GuestAccess(db, reactor, self.registry, departures)
+        self._propagation = ProfilePropagation(self.registry, self.user_rooms, accounts.profiles)
+        accounts.profiles.on_profile_changed.append(self._propagation.profile_changed)
+        accounts.deactivation.on_deactivated.append(departures.deactivated)
+        self._reports = Reports(db, reactor, settings.server_name, self.registry, reading)
+        self._settings = settings
+        self._account_data = accounts.account_data
+        # Whoever reads rooms must find them up to date, so these are the first readers of the log.
+        log.subscribe(self.registry.apply)
+        log.subscribe(self.user_rooms.apply)
+        log.subscribe(self.summaries.apply)
+        log.subscribe(self.directory.apply)
+        log.subscribe(self._guest_access.read)
+
+    async def stop(self) -> None:
+        """End the work that goes on beside requests."""
+        await self._propagation.stop()
+        await self._guest_access.stop()
+
+    def routes(self) -> list[Route]:
+        """The area's part of the client API."""
+        default_version = self._settings.rooms.default_version
+        apis: list[Any] = [
+            CreateRoomApi(self.creation, self.directory, default_version),
+            RoomMembershipApi(self.memberships, self.aliases, self.reading),
+            SendingApi(self.sending),
+            RoomStateApi(self.sending, self.reading, self.origin),
+            RoomHistoryApi(self.history, self.reading, self._account_data, self.origin),
+            RoomMembersApi(self.reading, self.origin),
+            RoomAliasesApi(self.aliases),
+            ReportsApi(self._reports),
+            RoomDirectoryApi(self.directory, self.summaries, self.aliases, self.origin),
+        ]
+        return [route for api in apis for route in api.routes()]

@@ -1,0 +1,76 @@
+"""The WebSocket transport: its sockets, their methods, and their way to the engine."""
+
+from typing import Any
+
+from homeserver.client_api.stream import StreamApi, StreamFactory
+from homeserver.client_api.stream_connections import StreamConnections
+from homeserver.client_api.stream_methods import (
+    EphemeralMethods,
+    EventMethods,
+    Methods,
+    SocketMethods,
+    UserMethods,
+)
+from homeserver.client_api.stream_session import Services
+from homeserver.config.settings import Settings
+from homeserver.streams.log import Log
+from homeserver.sync.subscription import Rounds
+from homeserver.web.rate_limits import RateLimits
+from homeserver.web.routes import Route
+from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.sync import Sync
+
+
+class Stream:
+    """All objects of the area."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        log: Log,
+        rate_limits: RateLimits,
+        accounts: Accounts,
+        rooms: Rooms,
+        sync: Sync,
+    ) -> None:
+        websocket = settings.websocket
+        self.connections = StreamConnections(reactor, websocket)
+        methods = Methods(
+            rate_limits,
+            [
+                *SocketMethods().methods(),
+                *EventMethods(rooms.sending).methods(),
+                *EphemeralMethods(sync.notices, sync.markers).methods(),
+                *UserMethods(sync.tracker, accounts.account_data).methods(),
+            ],
+        )
+        services = Services(
+            sync.engine,
+            Rounds(reactor),
+            sync.tracker,
+            methods,
+            websocket.ack_window,
+            websocket.max_frame,
+        )
+        self._api = StreamApi(
+            websocket,
+            StreamFactory(reactor, websocket),
+            services,
+            self.connections,
+            accounts.access_tokens,
+        )
+        log.subscribe(self.connections.read)
+
+    def start(self) -> None:
+        """Begin the work that goes on beside requests."""
+        self.connections.start()
+
+    def end_waits(self) -> None:
+        """Close all sockets, so that their clients come again later: the server is going down."""
+        self.connections.stop()
+
+    def routes(self) -> list[Route]:
+        """The area's part of the client API."""
+        return self._api.routes()

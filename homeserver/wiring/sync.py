@@ -1,0 +1,107 @@
+"""Sync: feeds, presence, ephemeral events, the engine, and its transports."""
+
+from collections.abc import Collection
+from typing import Any
+
+from homeserver.client_api.presence import PresenceApi
+from homeserver.client_api.read_markers import ReadMarkersApi
+from homeserver.client_api.receipts import ReceiptsApi
+from homeserver.client_api.sync import SyncApi
+from homeserver.client_api.typing import TypingApi
+from homeserver.config.settings import Settings
+from homeserver.presence.presence_events import PresenceEvents
+from homeserver.presence.tracker import PresenceTracker
+from homeserver.rooms.read_markers import ReadMarkers
+from homeserver.rooms.receipts import Receipts
+from homeserver.rooms.typing_notices import TypingNotices
+from homeserver.storage.database import Database
+from homeserver.streams.log import Log
+from homeserver.sync.engine import Sources, SyncEngine
+from homeserver.sync.feeds import Feeds
+from homeserver.sync.invitations import Invitations
+from homeserver.sync.lazy_members import LazyMembers
+from homeserver.sync.room_sections import EphemeralEvents, RoomSections
+from homeserver.sync.room_state import RoomState
+from homeserver.sync.timelines import Timelines
+from homeserver.web.routes import Route
+from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.push import Push
+from homeserver.wiring.rooms import Rooms
+
+CACHED_FEEDS = 20_000
+
+
+class Sync:
+    """All objects of the area; `lively_rooms` are those where somebody may have been typing."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        db: Database,
+        log: Log,
+        accounts: Accounts,
+        rooms: Rooms,
+        lively_rooms: Collection[int] = (),
+    ) -> None:
+        self._settings = settings
+        registry = rooms.registry
+        receipts = Receipts(db, registry)
+        self.push = Push(db, log, accounts, rooms, receipts)
+        self.markers = ReadMarkers(registry, receipts, accounts.account_data)
+        self.notices = TypingNotices(registry, log, reactor, log.position, lively_rooms)
+        self.tracker = PresenceTracker(
+            settings.presence, db, log, rooms.names, rooms.user_rooms, reactor
+        )
+        self._presence = PresenceEvents(self.tracker, db, registry, rooms.user_rooms)
+        lazy_members = LazyMembers()
+        feeds = Feeds(rooms.user_rooms, reactor, CACHED_FEEDS)
+        ephemeral: list[EphemeralEvents] = [self.notices, receipts]
+        sections = RoomSections(
+            Timelines(db, registry, rooms.visibility, rooms.origin),
+            RoomState(db, registry, lazy_members),
+            ephemeral,
+            self.push.unread_counts,
+            rooms.visibility,
+            registry,
+        )
+        sources = Sources(
+            db,
+            log,
+            registry,
+            rooms.user_rooms,
+            accounts.account_data,
+            accounts.filters,
+            self._presence,
+            ephemeral,
+        )
+        invitations = Invitations(rooms.registry, rooms.visibility)
+        self.engine = SyncEngine(sources, feeds, sections, invitations, lazy_members, reactor)
+        # Whoever is woken reads all of the others, so the feeds come last.
+        for reader in (receipts, self.notices, self.tracker, self._presence, feeds):
+            log.subscribe(reader.apply)
+
+    async def start(self) -> None:
+        """Begin the work that goes on beside requests."""
+        await self.tracker.start()
+        await self._presence.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self.notices.stop()
+        self.tracker.stop()
+
+    def end_waits(self) -> None:
+        """Answer all long polls: the server is going down."""
+        self.engine.stop()
+
+    def routes(self) -> list[Route]:
+        """The area's part of the client API."""
+        apis: list[Any] = [
+            SyncApi(self.engine, self.tracker, self._settings.limits.max_sync_wait),
+            TypingApi(self.notices),
+            ReceiptsApi(self.markers),
+            ReadMarkersApi(self.markers),
+            PresenceApi(self.tracker, self._presence),
+        ]
+        return [*self.push.routes(), *(route for api in apis for route in api.routes())]

@@ -1,0 +1,1 @@
+"""Tests of accounts: log-in and registration, tokens, devices, profiles, account data, filters."""

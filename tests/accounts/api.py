@@ -1,0 +1,110 @@
+"""The resources of accounts on a real socket, and a vocabulary to ask them."""
+
+from typing import Any
+
+import treq
+from twisted.internet import reactor
+from twisted.web.client import HTTPConnectionPool
+
+from homeserver.accounts.account_moderation import AccountModeration
+from homeserver.accounts.filters import Filters
+from homeserver.accounts.openid import OpenIdTokens
+from homeserver.accounts.password_change import PasswordChange
+from homeserver.accounts.shared_secret import SharedSecret
+from homeserver.accounts.tags import Tags
+from homeserver.accounts.whois import WhoIs
+from homeserver.client_api.account import AccountApi
+from homeserver.client_api.account_data import AccountDataApi
+from homeserver.client_api.account_moderation import AccountModerationApi
+from homeserver.client_api.account_whois import WhoIsApi
+from homeserver.client_api.capabilities import CapabilitiesApi
+from homeserver.client_api.devices import DevicesApi
+from homeserver.client_api.discovery import DiscoveryApi
+from homeserver.client_api.filters import FiltersApi
+from homeserver.client_api.login import LoginApi, LoginTokenApi, SessionApi
+from homeserver.client_api.openid import OpenIdApi
+from homeserver.client_api.profile import ProfileApi
+from homeserver.client_api.registration import RegistrationApi
+from homeserver.client_api.shared_secret_registration import SharedSecretRegistrationApi
+from homeserver.client_api.tags import TagsApi
+from homeserver.client_api.user_interactive_auth import FallbackApi
+from homeserver.client_api.versions import VersionsApi
+from homeserver.config.settings import Contact, Support
+from homeserver.web.addresses import TrustedProxies
+from homeserver.web.rate_limits import RateLimits
+from homeserver.web.router import Router
+from homeserver.web.server import Gate, HttpServer
+from tests.accounts.support import PASSWORD, SERVER, AccountsTestCase
+
+V3 = "/_matrix/client/v3"
+BASEURL = "https://matrix.example.org"
+DUMMY = {"type": "m.login.dummy"}
+
+
+class ApiTestCase(AccountsTestCase):
+    """A test against all resources of accounts, on a real socket."""
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        gate = Gate(self.tokens, RateLimits(self.clock, {}), TrustedProxies([]))
+        routes = [route for api in self.apis() for route in api.routes()]
+        server = HttpServer(reactor, Router(routes), gate)  # type: ignore[arg-type]
+        port = reactor.listenTCP(0, server, interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        self.url = f"http://127.0.0.1:{port.getHost().port}"
+        self.pool = HTTPConnectionPool(reactor, persistent=False)
+
+    def apis(self) -> list[Any]:
+        """The resources."""
+        password_change = PasswordChange(self.db, self.passwords, self.sessions, allowed=True)
+        support = Support(contacts=(Contact(role="m.role.admin", email_address="a@example.org"),))
+        secret = SharedSecret("hush, hush", self.clock)
+        return [
+            AccountApi(password_change, self.deactivation, self.uia),
+            AccountDataApi(self.account_data),
+            AccountModerationApi(AccountModeration(self.db, SERVER, self.tokens)),
+            CapabilitiesApi("12", with_password=True),
+            DevicesApi(self.devices, self.uia),
+            DiscoveryApi(BASEURL, support),
+            FallbackApi(self.uia),
+            FiltersApi(Filters(self.db)),
+            LoginApi(self.login, BASEURL),
+            LoginTokenApi(self.uia, self.credentials),
+            OpenIdApi(OpenIdTokens(self.db, self.clock), SERVER),
+            ProfileApi(self.profiles),
+            RegistrationApi(self.sign_up, self.registration_tokens),
+            SessionApi(self.sessions, self.tokens),
+            SharedSecretRegistrationApi(secret, self.registration, self.profiles, SERVER),
+            TagsApi(Tags(self.account_data)),
+            VersionsApi({"org.example": True}),
+            WhoIsApi(WhoIs(self.db, self.devices)),
+        ]
+
+    async def request(
+        self, method: str, path: str, body: Any = None, token: str | None = None
+    ) -> tuple[int, Any]:
+        """Status and decoded body of an answer."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        how: dict[str, Any] = {} if body is None else {"json": body}
+        response = await treq.request(
+            method, self.url + path, headers=headers, pool=self.pool, **how
+        )
+        return response.code, await response.json()
+
+    async def ok(self, *args: Any) -> Any:
+        """The body of an answer that has to be 200."""
+        status, body = await self.request(*args)
+        self.assertEqual(status, 200, body)
+        return body
+
+    async def refusal(self, *args: Any) -> tuple[int, str]:
+        """Status and error code of an answer that has to be an error."""
+        status, body = await self.request(*args)
+        self.assertTrue(body["error"])
+        return status, body["errcode"]
+
+    async def register(self, name: str = "alice", **more: Any) -> dict[str, Any]:
+        """A user who registers over HTTP."""
+        body = {"auth": DUMMY, "username": name, "password": PASSWORD, **more}
+        answer: dict[str, Any] = await self.ok("POST", f"{V3}/register", body)
+        return answer

@@ -1,0 +1,158 @@
+"""Account data, tags and ignored users."""
+
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+
+from homeserver.accounts.account_data import (
+    AccountData,
+    AccountDataChanged,
+    ManagedByServer,
+    check_client_may_set,
+)
+from homeserver.accounts.tags import Tags
+from homeserver.protocol.errors import InvalidParam
+from tests.accounts.support import ALICE, BOB, AccountsTestCase
+
+ROOM = "!room:example.org"
+
+
+class AccountDataTests(AccountsTestCase):
+    async def test_what_is_stored_can_be_read(self) -> None:
+        """A setting made on the phone is there on the laptop, each room with its own."""
+        await self.account_data.set(ALICE, None, "org.example", {"a": 1})
+        await self.account_data.set(ALICE, ROOM, "org.example", {"a": 2})
+
+        self.assertEqual(await self.account_data.content(ALICE, "org.example"), b'{"a":1}')
+        self.assertEqual(await self.account_data.content(ALICE, "org.example", ROOM), b'{"a":2}')
+        self.assertIsNone(await self.account_data.content(BOB, "org.example"))
+        self.assertEqual(await self.account_data.of_room(ALICE, ROOM), {"org.example": b'{"a":2}'})
+
+    async def test_it_outlives_a_restart(self) -> None:
+        """What is new since a token from before is still new after."""
+        await self.account_data.set(ALICE, None, "org.first", {"a": 1})
+        await self.account_data.set(ALICE, None, "org.second", {"a": 1})
+        await self.account_data.set(ALICE, None, "org.first", {"a": 2})
+        self.build()
+
+        self.assertEqual(
+            await self.account_data.changed_since(ALICE, 1),
+            [(None, "org.second", b'{"a":1}'), (None, "org.first", b'{"a":2}')],
+        )
+
+    async def test_changes_are_told_once_in_their_order(self) -> None:
+        """A sync gets what it has not seen, and each thing in its newest form."""
+        await self.account_data.set(ALICE, None, "org.first", {"a": 1})
+        await self.account_data.set(ALICE, ROOM, "org.room", {})
+        await self.account_data.set(ALICE, None, "org.first", {"a": 2})
+
+        everything = await self.account_data.changed_since(ALICE, 0)
+        news = await self.account_data.changed_since(ALICE, 2)
+
+        self.assertEqual(everything, [(ROOM, "org.room", b"{}"), (None, "org.first", b'{"a":2}')])
+        self.assertEqual(news, [(None, "org.first", b'{"a":2}')])
+        self.assertEqual(await self.account_data.changed_since(ALICE, 3), [])
+
+    async def test_no_news_costs_no_query(self) -> None:
+        """Most syncs of most users are about something else."""
+        await self.account_data.set(BOB, None, "org.example", {})
+        queries = self.db.runs
+
+        self.assertEqual(await self.account_data.changed_since(ALICE, self.log.position), [])
+
+        self.assertEqual(self.db.runs, queries)
+
+    async def test_readers_get_the_content_with_the_fact(self) -> None:
+        """A sync that waits is answered without reading anything again."""
+        facts: list[Any] = []
+        self.log.subscribe(facts.extend)
+
+        await self.account_data.set(ALICE, ROOM, "org.example", {"a": 1})
+
+        self.assertEqual(facts, [AccountDataChanged(1, ALICE, ROOM, "org.example", b'{"a":1}')])
+
+    async def test_a_change_while_the_data_is_loaded_is_not_lost(self) -> None:
+        """Two devices at once: the last change is what both get."""
+        await self.account_data.set(ALICE, None, "org.example", {"a": 1})
+        self.build()
+        reading = self.started(self.account_data.content(ALICE, "org.example"))
+        writing = self.started(self.account_data.set(ALICE, None, "org.example", {"a": 2}))
+        await gatherResults([reading, writing])
+
+        self.assertEqual(await self.account_data.content(ALICE, "org.example"), b'{"a":2}')
+
+    async def test_some_types_have_a_default(self) -> None:
+        """Push rules exist before anybody changes them, and come with the first sync."""
+        data = AccountData(self.db, self.log, {"m.push_rules": lambda user: b'{"global":{}}'})
+
+        self.assertEqual(await data.content(ALICE, "m.push_rules"), b'{"global":{}}')
+        self.assertEqual(
+            await data.changed_since(ALICE, 0), [(None, "m.push_rules", b'{"global":{}}')]
+        )
+
+    def test_clients_may_not_set_what_the_server_manages(self) -> None:
+        """Read markers and push rules have endpoints of their own."""
+        for type_ in ("m.fully_read", "m.push_rules"):
+            with self.assertRaises(ManagedByServer) as refused:
+                check_client_may_set(type_)
+            error = refused.exception
+            self.assertEqual((error.status, error.body()["errcode"]), (405, "M_BAD_JSON"))
+        for type_ in ("", "x" * 256):
+            self.assertRaises(InvalidParam, check_client_may_set, type_)
+
+
+class IgnoredUsersTests(AccountsTestCase):
+    async def test_ignored_users_are_known_at_once(self) -> None:
+        """Whoever is ignored is silent from the next message on."""
+        self.assertEqual(await self.account_data.ignored_users(ALICE), frozenset())
+
+        content = {"ignored_users": {BOB: {}}}
+        await self.account_data.set(ALICE, None, "m.ignored_user_list", content)
+
+        self.assertEqual(await self.account_data.ignored_users(ALICE), {BOB})
+        self.assertEqual(self.account_data.find_ignored_users(ALICE), {BOB})
+
+    async def test_a_list_of_another_shape_ignores_nobody(self) -> None:
+        """What a client stored wrongly must not break its sync."""
+        for content in ({}, {"ignored_users": [BOB]}, {"ignored_users": None}):
+            await self.account_data.set(ALICE, None, "m.ignored_user_list", content)
+            self.assertEqual(await self.account_data.ignored_users(ALICE), frozenset())
+
+    async def test_what_is_not_in_memory_is_said_so(self) -> None:
+        """The fast path never guesses."""
+        self.assertIsNone(self.account_data.find_ignored_users(ALICE))
+
+
+class TagsTests(AccountsTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.tags = Tags(self.account_data)
+
+    async def test_rooms_can_be_tagged_and_untagged(self) -> None:
+        """Favourites are the same on every device."""
+        await self.tags.put(ALICE, ROOM, "m.favourite", {"order": 0.5})
+        await self.tags.put(ALICE, ROOM, "u.work", {})
+        await self.tags.remove(ALICE, ROOM, "u.work")
+        await self.tags.remove(ALICE, ROOM, "u.never")
+
+        self.assertEqual(await self.tags.of_room(ALICE, ROOM), {"m.favourite": {"order": 0.5}})
+        self.assertEqual(
+            await self.account_data.content(ALICE, "m.tag", ROOM),
+            b'{"tags":{"m.favourite":{"order":0.5}}}',
+        )
+
+    async def test_tags_that_are_set_at_once_are_all_kept(self) -> None:
+        """Each tag is its own request, but all of a room are stored as one value."""
+        names = [f"u.{number}" for number in range(5)]
+
+        await gatherResults([self.started(self.tags.put(ALICE, ROOM, n, {})) for n in names])
+
+        self.assertEqual(sorted(await self.tags.of_room(ALICE, ROOM)), names)
+
+    async def test_what_is_no_tag_is_refused(self) -> None:
+        """Other clients of the user have to read it."""
+        await self.refused(self.tags.put(ALICE, ROOM, "x" * 256, {}), "M_INVALID_PARAM", 400)
+        for order in ("first", True, None):
+            await self.refused(
+                self.tags.put(ALICE, ROOM, "u.work", {"order": order}), "M_BAD_JSON", 400
+            )

@@ -1,0 +1,151 @@
+"""Captchas: a stage of registration that asks another service."""
+
+from typing import Any
+
+from twisted.web.http_headers import Headers
+
+from homeserver.accounts.sign_up import SignUpRequest
+from homeserver.accounts.user_interactive_auth import AuthenticationNeeded
+from homeserver.config.settings import Recaptcha as RecaptchaSettings
+from homeserver.config.settings import Registration as RegistrationSettings
+from homeserver.config.settings import Settings
+from homeserver.web.outbound import OutboundAnswer, OutboundError
+from homeserver.web.recaptcha import Recaptcha
+from tests.accounts.api import ApiTestCase
+from tests.accounts.support import AccountsTestCase
+
+SOLVED = {"type": "m.login.recaptcha", "response": "I see three bicycles"}
+WRONG = {"type": "m.login.recaptcha", "response": "I see no bicycle"}
+
+
+class CaptchaTestCase(AccountsTestCase):
+    async def needed(self, auth: dict[str, Any]) -> dict[str, Any]:
+        """What a registration answers that is not authenticated far enough."""
+        request = SignUpRequest(username="alice", auth=auth)
+        error = await self.assertFailure(
+            self.started(self.sign_up.register(request)), AuthenticationNeeded
+        )
+        body: dict[str, Any] = error.body()
+        return body
+
+
+class RequiredCaptchaTests(CaptchaTestCase):
+    registration_settings = RegistrationSettings(enabled=True, recaptcha_required=True)
+
+    async def test_the_flow_names_the_captcha_and_its_key(self) -> None:
+        """Clients show the puzzle with the site key."""
+        body = await self.needed({})
+
+        self.assertEqual(body["flows"], [{"stages": ["m.login.recaptcha"]}])
+        self.assertEqual(body["params"], {"m.login.recaptcha": {"public_key": "site key"}})
+
+    async def test_who_solves_it_gets_an_account(self) -> None:
+        """People can do it."""
+        user_id, _ = await self.sign_up.register(SignUpRequest(username="alice", auth=SOLVED))
+
+        self.assertEqual(user_id, "@alice:example.org")
+
+    async def test_a_wrong_solution_can_be_tried_again(self) -> None:
+        """Bicycles are hard to see."""
+        body = await self.needed(WRONG)
+
+        self.assertEqual((body["errcode"], body["completed"]), ("M_CAPTCHA_INVALID", []))
+        again = SOLVED | {"session": body["session"]}
+        await self.sign_up.register(SignUpRequest(username="alice", auth=again))
+
+    async def test_a_captcha_without_a_solution_is_malformed(self) -> None:
+        """The client is told what is missing."""
+        request = SignUpRequest(username="alice", auth={"type": "m.login.recaptcha"})
+
+        await self.refused(self.sign_up.register(request), "M_BAD_JSON", 400)
+
+
+class UnwantedCaptchaTests(CaptchaTestCase):
+    async def test_a_captcha_that_nobody_asked_for_can_be_solved_and_leads_nowhere(self) -> None:
+        """A client may be ahead of the flows; it sees what it completed, and what remains."""
+        body = await self.needed(SOLVED)
+
+        self.assertEqual(body["completed"], ["m.login.recaptcha"])
+        self.assertEqual(body["flows"], [{"stages": ["m.login.dummy"]}])
+
+
+class CaptchaPageTests(ApiTestCase):
+    registration_settings = RegistrationSettings(enabled=True, recaptcha_required=True)
+
+    async def test_the_puzzle_can_be_solved_on_a_page(self) -> None:
+        """Clients without captchas open a browser."""
+        import treq
+
+        status, body = await self.request("POST", "/_matrix/client/v3/register", {})
+        self.assertEqual(status, 401)
+        page = f"{self.url}/_matrix/client/v3/auth/m.login.recaptcha/fallback/web"
+        query = {"session": body["session"]}
+
+        shown = await treq.get(page, params=query, pool=self.pool)
+        content = await shown.text()
+        form = {"g-recaptcha-response": "I see three bicycles"}
+        done = await treq.post(page, params=query, data=form, pool=self.pool)
+
+        self.assertIn('data-sitekey="site key"', content)
+        [policy] = shown.headers.getRawHeaders("Content-Security-Policy")
+        self.assertIn("frame-src https://www.recaptcha.net/recaptcha/;", policy)
+        self.assertEqual(done.code, 200)
+        await done.content()
+        answer = await self.ok(
+            "POST", "/_matrix/client/v3/register", {"auth": {"session": body["session"]}}
+        )
+        self.assertIn("user_id", answer)
+
+
+class Service:
+    """The service that makes puzzles, at the other end of the client."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, dict[str, str]]] = []
+
+    async def post_form(self, url: str, form: dict[str, str]) -> OutboundAnswer:
+        self.asked.append((url, form))
+        if self.answer is None:
+            raise OutboundError("nobody there")
+        return OutboundAnswer(200, Headers(), self.answer, url)
+
+
+class VerificationTests(AccountsTestCase):
+    settings = RecaptchaSettings(
+        verify_url="https://captcha.example/verify", public_key="site key", private_key="hush"
+    )
+
+    async def is_solved(self, response: str) -> bool:
+        self.recaptcha = Recaptcha(self.service, self.settings)  # type: ignore[arg-type]
+        return await self.recaptcha.is_solved(response)
+
+    async def test_the_service_is_asked_with_the_secret_key(self) -> None:
+        """It knows by the key whose puzzle it was."""
+        self.service = Service(b'{"success": true, "hostname": "example.org"}')
+
+        self.assertTrue(await self.is_solved("three"))
+
+        form = {"secret": "hush", "response": "three"}
+        self.assertEqual(self.service.asked, [("https://captcha.example/verify", form)])
+
+    async def test_its_no_is_a_no(self) -> None:
+        """Programs stay out."""
+        self.service = Service(b'{"success": false, "error-codes": ["timeout-or-duplicate"]}')
+
+        self.assertFalse(await self.is_solved("three"))
+
+    async def test_without_a_clear_answer_nobody_gets_in(self) -> None:
+        """A service that is down opens no door; the client may try again later."""
+        for answer in (None, b"", b"<html>", b"{}", b'{"success": "yes"}', b"\xff"):
+            self.service = Service(answer)
+            await self.refused(self.is_solved("three"), "M_UNKNOWN", 503)
+
+
+class SettingsTests(AccountsTestCase):
+    def test_a_captcha_cannot_be_required_without_keys(self) -> None:
+        """The operator learns at the start, not from people who cannot register."""
+        with self.assertRaisesRegex(ValueError, "recaptcha has no keys"):
+            Settings(registration=RegistrationSettings(recaptcha_required=True))
+        with self.assertRaisesRegex(ValueError, "public_key and a private_key"):
+            RecaptchaSettings(public_key="site key")

@@ -1,0 +1,78 @@
+"""The end of an account, also when the server dies in the middle of it."""
+
+from homeserver.accounts import administration
+from homeserver.accounts.login import LoginRequest
+from tests.accounts.support import ALICE, PASSWORD, SERVER, AccountsTestCase
+
+
+class DeactivationTests(AccountsTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.session = await self.user()
+        self.left: list[tuple[str, bool]] = []
+        self.broken = False
+        self.deactivation.on_deactivated.append(self.leave_rooms)
+
+    async def leave_rooms(self, user_id: str, erase: bool) -> None:
+        """What another part of the server does."""
+        if self.broken:
+            raise ValueError("rooms cannot be left just now")
+        self.left.append((user_id, erase))
+
+    async def test_a_deactivated_account_is_out_and_stays_out(self) -> None:
+        """Whoever wanted to be gone is gone."""
+        await self.caller(self.session)
+        token = await self.credentials.issue_token(ALICE)
+
+        await self.deactivation.deactivate(ALICE, erase=False)
+
+        await self.refused(self.authenticate(self.session.tokens.access_token), "M_UNKNOWN_TOKEN")
+        by_password = LoginRequest("m.login.password", user="alice", password=PASSWORD)
+        await self.refused(self.login.log_in(by_password), "M_FORBIDDEN", 403)
+        by_token = LoginRequest("m.login.token", token=token)
+        await self.refused(self.login.log_in(by_token), "M_FORBIDDEN", 403)
+        self.assertEqual(self.left, [(ALICE, False)])
+
+    async def test_the_profile_goes(self) -> None:
+        """Name and picture are not shown of somebody who left."""
+        await self.profiles.set_field(ALICE, "displayname", "Alice")
+
+        await self.deactivation.deactivate(ALICE, erase=False)
+
+        await self.refused(self.profiles.get(ALICE), "M_NOT_FOUND", 404)
+
+    async def test_erasure_takes_account_data_too(self) -> None:
+        """What only the user could see is of no use to anybody."""
+        await self.account_data.set(ALICE, None, "org.example", {"a": 1})
+
+        await self.deactivation.deactivate(ALICE, erase=True)
+
+        self.assertIsNone(await self.account_data.content(ALICE, "org.example"))
+        self.assertEqual(self.left, [(ALICE, True)])
+
+    async def test_what_could_not_be_finished_is_tried_again(self) -> None:
+        """A failure on the way leaves nobody half in a room."""
+        self.broken = True
+        await self.deactivation.deactivate(ALICE, erase=True)
+        self.flushLoggedErrors(ValueError)
+        self.broken = False
+
+        await self.deactivation.finish_all()
+        await self.deactivation.finish_all()
+
+        self.assertEqual(self.left, [(ALICE, True)])
+
+    async def test_a_deactivation_from_the_command_line_is_finished_by_the_server(self) -> None:
+        """The command does not know the rooms; the server does."""
+        await administration.deactivate(self.db, ALICE)
+
+        await self.deactivation.finish_all()
+
+        self.assertEqual(self.left, [(ALICE, False)])
+        self.assertEqual(await self.devices.all_of(ALICE), [])
+
+    async def test_nobody_cannot_be_deactivated(self) -> None:
+        """A mistyped name is told."""
+        await self.refused(
+            self.deactivation.deactivate(f"@nobody:{SERVER}", erase=False), "M_NOT_FOUND", 404
+        )

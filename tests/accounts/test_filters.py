@@ -1,0 +1,52 @@
+"""Filters: stored once, found again, or spelled out."""
+
+from homeserver.accounts.filters import Filters
+from tests.accounts.support import ALICE, BOB, AccountsTestCase
+
+LAZY = {"room": {"state": {"lazy_load_members": True}}}
+
+
+class FiltersTests(AccountsTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        await self.user()
+        self.filters = Filters(self.db)
+
+    async def test_a_filter_is_found_by_its_id(self) -> None:
+        """A client names its filter instead of sending it with every sync."""
+        filter_id = await self.filters.define(ALICE, LAZY)
+
+        found = await self.filters.find(ALICE, filter_id)
+
+        self.assertTrue(found.room.state.lazy_load_members)
+        self.assertIs(await self.filters.find(ALICE, filter_id), found)
+        self.assertEqual(
+            await self.filters.get(ALICE, filter_id),
+            b'{"room":{"state":{"lazy_load_members":true}}}',
+        )
+
+    async def test_the_same_filter_is_stored_once(self) -> None:
+        """Clients define their filter again at every start."""
+        first = await self.filters.define(ALICE, LAZY)
+
+        self.assertEqual(await self.filters.define(ALICE, LAZY), first)
+
+    async def test_a_filter_can_be_spelled_out(self) -> None:
+        """Short filters stand in the request itself."""
+        found = await self.filters.find(ALICE, '{"room":{"timeline":{"limit":5}}}')
+
+        self.assertEqual(found.room.timeline.limit, 5)
+
+    async def test_filters_of_others_are_not_found(self) -> None:
+        """A filter may name rooms that others need not know of."""
+        filter_id = await self.filters.define(ALICE, LAZY)
+
+        await self.refused(self.filters.find(BOB, filter_id), "M_NOT_FOUND", 404)
+
+    async def test_what_is_no_filter_is_refused(self) -> None:
+        """Whatever stands there, the answer tells what is wrong."""
+        for text in ("", "x", "-1", "1" * 30, "²"):
+            await self.refused(self.filters.find(ALICE, text), "M_NOT_FOUND", 404)
+        await self.refused(self.filters.find(ALICE, "{"), "M_INVALID_PARAM", 400)
+        await self.refused(self.filters.find(ALICE, '{"room": 7}'), "M_BAD_JSON", 400)
+        await self.refused(self.filters.define(ALICE, {"room": 7}), "M_BAD_JSON", 400)

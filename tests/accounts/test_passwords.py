@@ -1,0 +1,58 @@
+"""Passwords: what is stored of them, and at what cost."""
+
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+
+from homeserver.accounts.credentials import Credentials
+from homeserver.accounts.passwords import Passwords
+from homeserver.config.settings import Passwords as PasswordSettings
+from homeserver.protocol.errors import WeakPassword
+from homeserver.storage.users import find_user
+from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase
+
+
+class PasswordsTests(AccountsTestCase):
+    async def test_a_password_of_any_script_works(self) -> None:
+        """Passwords are text, not ASCII."""
+        password = "übers3kr1t\U0001f512"
+        stored = await self.passwords.hash(password)
+
+        self.assertTrue(await self.passwords.matches(stored, password))
+        self.assertFalse(await self.passwords.matches(stored, password[:-1]))
+
+    async def test_a_stored_password_cannot_be_read(self) -> None:
+        """A stolen table tells nothing, not even who shares a password."""
+        first, second = await self.passwords.hash(PASSWORD), await self.passwords.hash(PASSWORD)
+
+        self.assertNotIn(PASSWORD, first)
+        self.assertNotEqual(first, second)
+
+    async def test_nothing_matches_where_there_is_no_password(self) -> None:
+        """Accounts of bridges have none, so no password must open them."""
+        self.assertFalse(await self.passwords.matches(None, ""))
+        self.assertFalse(await self.passwords.matches("not a hash", ""))
+
+    async def test_short_and_endless_passwords_are_refused(self) -> None:
+        """The first protect nobody, the second cost the server."""
+        for password in ("1234567", "x" * 1025):
+            self.assertRaises(WeakPassword, self.passwords.check_strength, password)
+        self.passwords.check_strength("12345678")
+        self.assertFalse(await self.passwords.matches(await self.passwords.hash("x"), "x" * 1025))
+
+    async def test_log_in_at_a_new_cost_hashes_the_password_anew(self) -> None:
+        """When the cost is raised, everybody is better protected without doing anything."""
+        await self.user()
+        costly = Passwords(reactor, PasswordSettings())
+        credentials = Credentials(
+            self.db, self.clock, costly, token_lifetime=120, check_limit=lambda _: None
+        )
+
+        await gatherResults(
+            [self.started(credentials.check_password(ALICE, PASSWORD)) for _ in range(3)]
+        )
+
+        user = await self.db.run(find_user, ALICE)
+        assert user is not None
+        assert user.password_hash is not None
+        self.assertFalse(costly.is_outdated(user.password_hash))
+        await credentials.check_password(ALICE, PASSWORD)

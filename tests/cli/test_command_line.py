@@ -1,0 +1,100 @@
+"""The command `homeserver`: what people type, and what they are told."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from homeserver.cli.main import main
+from homeserver.version import VERSION
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command runs in an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """A report of a defect can say which version it is about."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"homeserver {VERSION}\n"
+
+
+def test_a_command_line_without_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who does not know the program sees what it can do."""
+    with pytest.raises(SystemExit) as ended:
+        main([])
+
+    assert ended.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["run"], ["user", "list"]])
+def test_wrong_configuration_ends_in_a_sentence(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A typing mistake in the configuration is no crash."""
+    Path("homeserver.yaml").write_text("serve_name: x")
+
+    status = main(command)
+
+    told = capsys.readouterr().err
+    assert status == 1
+    assert told == "homeserver.yaml: serve_name: unknown key; did you mean server_name?\n"
+
+
+def test_init_writes_a_configuration_and_a_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new server is one command away, and its secrets are its owner's alone."""
+    status = main(["init", "example.org"])
+
+    assert status == 0
+    assert "server_name: example.org\n" in Path("homeserver.yaml").read_text()
+    for secret in ("homeserver.yaml", "data/signing.key"):
+        assert stat.S_IMODE((tmp_path / secret).stat().st_mode) == 0o600
+    assert "homeserver run" in capsys.readouterr().out
+
+
+def test_init_replaces_a_configuration_only_when_told_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A configuration with passwords in it is not lost by a second try; the key never is."""
+    main(["init", "example.org"])
+    key = Path("data/signing.key").read_bytes()
+
+    refused = main(["init", "example.com"])
+    told = capsys.readouterr().err
+    done = main(["init", "example.com", "--force"])
+
+    assert (refused, done) == (1, 0)
+    assert told == "homeserver.yaml exists; replace it with --force\n"
+    assert "server_name: example.com\n" in Path("homeserver.yaml").read_text()
+    assert Path("data/signing.key").read_bytes() == key
+
+
+def test_init_refuses_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """The name cannot be changed later, so a wrong one must not get in."""
+    status = main(["init", "https://example.org"])
+
+    assert status == 1
+    assert "not a server name" in capsys.readouterr().err
+    assert not Path("homeserver.yaml").exists()
+
+
+def test_log_that_cannot_be_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server without a log would be one that nobody can help."""
+    (tmp_path / "file").touch()
+    Path("homeserver.yaml").write_text(json.dumps({"log": {"file": "file/server.log"}}))
+
+    status = main(["run"])
+
+    assert status == 1
+    assert "cannot write the log" in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""`homeserver doctor`: finds what is wrong, and says what to do."""
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from homeserver.cli.doctor import examine
+from homeserver.cli.findings import Verdict
+from homeserver.cli.main import main
+from tests.support.postgres import drop_database, fresh_database
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each examination is of a folder of its own, where no server runs."""
+    monkeypatch.chdir(tmp_path)
+
+
+def findings(**settings: object) -> dict[str, list[str]]:
+    """What the doctor says of a configuration: lines by verdict."""
+    config = Path("homeserver.yaml")
+    defaults = {"server_name": "example.org", "listeners": [{"port": 0}]}
+    config.write_text(json.dumps(defaults | settings))
+    result: dict[str, list[str]] = {verdict.value: [] for verdict in Verdict}
+    for finding in examine(config):
+        result[finding.verdict.value].append(str(finding))
+    return result
+
+
+def test_a_fresh_installation_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody is frightened before the first start."""
+    main(["init", "example.org"])
+    capsys.readouterr()
+    Path("homeserver.yaml").write_text("server_name: example.org\nlisteners: [{port: 0}]")
+
+    status = main(["doctor"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0
+    assert {line.split()[0] for line in lines} == {"ok"}
+
+
+def test_a_wrong_configuration_is_a_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script sees by the exit status that something must be done."""
+    Path("homeserver.yaml").write_text("pool_size: 3")
+
+    status = main(["doctor"])
+
+    assert status == 1
+    assert "did you mean database.pool_size?" in capsys.readouterr().out
+
+
+def test_secrets_that_others_can_read_are_noticed() -> None:
+    """The shared secret registers administrators."""
+    found = findings(registration={"shared_secret": "swordfish"})
+
+    assert any("chmod o-r homeserver.yaml" in line for line in found["warning"])
+
+
+def test_a_signing_key_that_others_can_read_is_noticed() -> None:
+    """Whoever has the key can speak in the name of everyone here."""
+    main(["init", "example.org"])
+    Path("data/signing.key").chmod(0o644)
+
+    found = findings()
+
+    assert any("chmod 600" in line for line in found["warning"])
+
+
+def test_a_broken_signing_key_is_a_problem() -> None:
+    """The server would not start."""
+    Path("data").mkdir()
+    Path("data/signing.key").write_text("nonsense")
+
+    found = findings()
+
+    assert any("restore it from a backup" in line for line in found["problem"])
+
+
+def test_a_database_that_is_away_is_a_problem() -> None:
+    """The most frequent reason why a server does not start is named."""
+    found = findings(database={"dsn": "host=/nowhere user=nobody password=swordfish"})
+
+    assert any("database: cannot connect" in line for line in found["problem"])
+    assert "swordfish" not in str(found)
+
+
+def _hang_up_on_one(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    connection.close()
+
+
+def test_a_port_that_another_program_holds_is_a_problem() -> None:
+    """Two programs cannot listen in one place."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        threading.Thread(target=_hang_up_on_one, args=(other,), daemon=True).start()
+
+        found = findings(listeners=[{"port": port, "bind": "127.0.0.1"}])
+
+    assert any("taken by another program" in line for line in found["problem"])
+
+
+class _Homeserver(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"versions": ["v1.19"]}')
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing in the middle of the test's output."""
+
+
+def test_a_port_where_a_homeserver_answers_is_well() -> None:
+    """The doctor may be asked while the server runs."""
+    with HTTPServer(("127.0.0.1", 0), _Homeserver) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+
+        found = findings(listeners=[{"port": server.server_port, "bind": "127.0.0.1"}])
+
+    assert any("a homeserver answers" in line for line in found["ok"])
+
+
+def test_a_certificate_that_is_missing_is_a_problem() -> None:
+    """A wrong path is found before clients find it."""
+    tls = {"certificate": "tls.crt", "private_key": "tls.key"}
+
+    found = findings(listeners=[{"port": 0, "tls": tls}])
+
+    assert any("No such file" in line for line in found["problem"])
+
+
+class TestDatabase:
+    """Checks against a real database."""
+
+    @pytest.fixture
+    def dsn(self) -> object:
+        dsn = fresh_database()
+        yield dsn
+        drop_database(dsn)
+
+    def test_a_database_of_this_version_is_well(self, dsn: str) -> None:
+        """All that the server needs of its database is there."""
+        found = findings(database={"dsn": dsn})
+
+        assert any("PostgreSQL" in line and "answers" in line for line in found["ok"])
+        assert any("clock: agrees" in line for line in found["ok"])
+        assert any("schema: up to date" in line for line in found["ok"])
+
+    def test_a_database_of_another_server_is_a_problem(self, dsn: str) -> None:
+        """Users of one server must not end up in another one."""
+        import psycopg
+
+        with psycopg.connect(dsn) as connection:
+            connection.execute(
+                "INSERT INTO server_state (key, value) VALUES ('server_name', 'example.com')"
+            )
+
+        found = findings(database={"dsn": dsn})
+
+        assert any("belongs to the server example.com" in line for line in found["problem"])
+
+    def test_a_database_of_a_newer_version_is_a_problem(self, dsn: str) -> None:
+        """After a downgrade it is clear why the server does not start."""
+        import psycopg
+
+        with psycopg.connect(dsn) as connection:
+            connection.execute(
+                "INSERT INTO schema_migrations (number, name, checksum) VALUES (9999, 'x', 'x')"
+            )
+
+        found = findings(database={"dsn": dsn})
+
+        assert any("a newer version of the server" in line for line in found["problem"])

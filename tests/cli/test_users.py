@@ -1,0 +1,103 @@
+"""`homeserver user`: accounts, from the command line."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.postgres import drop_database, fresh_database
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+class CommandLine:
+    """The command `homeserver`, with a configuration of its own."""
+
+    def __init__(self, config: Path, **settings: object) -> None:
+        self._config = config
+        cheap = {"server_name": "example.org", "passwords": {"hash_cost": "lowest"}}
+        config.write_text(json.dumps(cheap | settings))
+
+    def __call__(self, *words: str, typed: str = "") -> tuple[int, str]:
+        """Run `homeserver user …`; returns the exit status and everything that was printed."""
+        command = [sys.executable, "-m", "homeserver", "user", *words, "--config", self._config]
+        done = subprocess.run(
+            command, input=typed, cwd=TOP, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Iterator[CommandLine]:
+    dsn = fresh_database()
+    yield CommandLine(tmp_path / "homeserver.yaml", database={"dsn": dsn})
+    drop_database(dsn)
+
+
+def test_an_account_is_added_and_listed(user: CommandLine) -> None:
+    """The first administrator of a server is made like this."""
+    added = user("add", "alice", "--admin", "--password-stdin", typed="correct horse\n")
+    status, listed = user("list")
+
+    assert added == (0, "Added @alice:example.org\n")
+    assert status == 0
+    assert listed.split()[0] == "@alice:example.org"
+    assert listed.split()[2:] == ["admin"]
+
+
+def test_a_name_is_given_once(user: CommandLine) -> None:
+    """Nobody takes over another one's account by accident, nor after it was closed."""
+    user("add", "alice", "--password", "correct horse")
+    user("deactivate", "alice")
+
+    again = user("add", "@alice:example.org", "--password", "correct horse")
+
+    assert again == (1, "@alice:example.org exists already, or did once\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("add", "a b", "--password", "correct horse"), "User ID may only contain"),
+        (("add", "@a:example.com", "--password", "correct horse"), "not a user of example.org"),
+        (("add", "alice", "--password", "short"), "at least 8 characters"),
+        (("add", "alice"), "use --password-stdin"),
+        (("set-password", "nobody", "--password", "correct horse"), "There is no user"),
+        (("deactivate", "nobody"), "There is no user"),
+    ],
+)
+def test_what_cannot_be_done_is_told(user: CommandLine, words: tuple[str, ...], told: str) -> None:
+    """A typing mistake ends in a sentence and changes nothing."""
+    status, said = user(*words)
+
+    assert status == 1
+    assert told in said
+    assert "Traceback" not in said
+
+
+def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
+    """It is clear that the database is the trouble, not the account."""
+    user = CommandLine(tmp_path / "homeserver.yaml", database={"dsn": "host=/nowhere"})
+
+    status, said = user("list")
+
+    assert status == 1
+    assert said.startswith("cannot use the database")
+
+
+def test_the_embedded_database_of_a_stopped_server_is_used() -> None:
+    """Accounts can be made before the server runs for the first time."""
+    with tempfile.TemporaryDirectory() as folder:
+        # PostgreSQL runs as another user where the tests run as root.
+        Path(folder).chmod(0o755)
+        user = CommandLine(Path(folder, "homeserver.yaml"))
+
+        added = user("add", "alice", "--password", "correct horse")
+        listed = user("list")
+
+    assert added == (0, "Added @alice:example.org\n")
+    assert listed[1].startswith("@alice:example.org")

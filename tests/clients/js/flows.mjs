@@ -1,0 +1,275 @@
+// Everyday flows with matrix-js-sdk: `node flows.mjs BASE_URL FLOW`.
+//
+// Each flow registers its own accounts, asserts what a user would see, and ends with exit status 0.
+// No encryption: that needs key endpoints and has tests of its own.
+
+import assert from "node:assert/strict";
+import {
+    ClientEvent,
+    EventType,
+    MsgType,
+    Preset,
+    ReceiptType,
+    RoomEvent,
+    RoomMemberEvent,
+    SyncState,
+    UserEvent,
+    createClient,
+} from "matrix-js-sdk";
+import { logger } from "matrix-js-sdk/lib/logger.js";
+
+logger.setLevel("error");
+const [baseUrl, flowName] = process.argv.slice(2);
+const WAIT_MS = 15_000;
+const clients = [];
+let accounts = 0;
+
+const flows = {
+    // The sdk refuses servers whose versions it does not know, and lists how one can log in.
+    async log_in() {
+        const first = await register("alice");
+        const { user_id: userId } = await first.whoami();
+        await first.logout(true);
+
+        const anonymous = createClient({ baseUrl });
+        const { flows: offered } = await anonymous.loginFlows();
+        assert(offered.some((flow) => flow.type === "m.login.password"));
+        const again = await logIn(userId);
+
+        assert.equal((await again.whoami()).user_id, userId);
+        await started(again);
+    },
+
+    // Two people talk, each sees what the other writes, in order.
+    async chat() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        const roomId = await directRoom(alice, bob);
+        await Promise.all([started(alice), started(bob)]);
+        const heard = messages(bob, roomId);
+
+        for (const text of ["hi", "how are you?", "🙂"]) await alice.sendTextMessage(roomId, text);
+        await until(() => heard.length === 3);
+
+        assert.deepEqual(heard, ["hi", "how are you?", "🙂"]);
+        // The local echo was replaced by the event that came back, by its transaction id.
+        await until(() => texts(alice, roomId).length === 3);
+        assert.deepEqual(texts(alice, roomId), ["hi", "how are you?", "🙂"]);
+    },
+
+    // Who is invited learns by whom, and can say no.
+    async invites() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        await Promise.all([started(alice), started(bob)]);
+
+        const { room_id: roomId } = await alice.createRoom({ name: "Tea", invite: [bob.getUserId()] });
+        await until(() => bob.getRoom(roomId)?.getMyMembership() === "invite");
+        assert.equal(bob.getRoom(roomId).getDMInviter() ?? alice.getUserId(), alice.getUserId());
+        assert.equal(bob.getRoom(roomId).name, "Tea");
+
+        await bob.leave(roomId);
+        await until(() => alice.getRoom(roomId)?.getMember(bob.getUserId())?.membership === "leave");
+    },
+
+    // A group of the everyday size: one writes, others read it; members are loaded lazily.
+    async group() {
+        const owner = await register("owner");
+        const { room_id: roomId } = await owner.createRoom({ preset: Preset.PublicChat });
+        const members = [];
+        for (let number = 1; number < 100; number++) members.push(await register("member"));
+        for (const member of members) await member.joinRoom(roomId);
+        const readers = members.slice(0, 5);
+        await Promise.all(readers.map(started));
+        const inboxes = readers.map((reader) => messages(reader, roomId));
+
+        await owner.sendTextMessage(roomId, "to all of you");
+        await until(() => inboxes.every((inbox) => inbox.length === 1));
+
+        const room = readers[0].getRoom(roomId);
+        await room.loadMembersIfNeeded();
+        assert.equal(room.getJoinedMembers().length, 100);
+        assert.equal(room.getJoinedMemberCount(), 100);
+    },
+
+    // The other side sees that an answer is on its way, and when it is not any more.
+    async typing() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        const roomId = await directRoom(alice, bob);
+        await started(bob);
+        const seen = [];
+        bob.on(RoomMemberEvent.Typing, (_event, member) => {
+            if (member.userId === alice.getUserId()) seen.push(member.typing);
+        });
+
+        await alice.sendTyping(roomId, true, 20_000);
+        await until(() => seen.at(-1) === true);
+        await alice.sendTyping(roomId, false, 0);
+        await until(() => seen.at(-1) === false);
+
+        assert.deepEqual(seen, [true, false]);
+    },
+
+    // The sender learns that the message was read.
+    async receipts() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        const roomId = await directRoom(alice, bob);
+        await Promise.all([started(alice), started(bob)]);
+
+        const { event_id: eventId } = await alice.sendTextMessage(roomId, "read me");
+        await until(() => bob.getRoom(roomId).findEventById(eventId));
+        const event = bob.getRoom(roomId).findEventById(eventId);
+        await bob.sendReceipt(event, ReceiptType.Read);
+
+        await until(() => alice.getRoom(roomId).hasUserReadEvent(bob.getUserId(), eventId));
+    },
+
+    // A status message set by one is seen by those who share a room.
+    async presence() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        await directRoom(alice, bob);
+        await started(bob);
+        const seen = [];
+        bob.on(UserEvent.Presence, (_event, user) => {
+            if (user.userId === alice.getUserId()) seen.push([user.presence, user.presenceStatusMsg]);
+        });
+
+        await alice.setPresence({ presence: "unavailable", status_msg: "at lunch" });
+        await until(() => seen.some(([state, text]) => state === "unavailable" && text === "at lunch"));
+    },
+
+    // Phone and laptop of one person show the same conversation and share account data.
+    async devices() {
+        const [alice, phone] = [await register("alice"), await register("bob")];
+        const laptop = await logIn(phone.getUserId());
+        const roomId = await directRoom(alice, phone);
+        await Promise.all([started(phone), started(laptop)]);
+        const inboxes = [messages(phone, roomId), messages(laptop, roomId)];
+
+        await alice.sendTextMessage(roomId, "from alice");
+        await phone.sendTextMessage(roomId, "from the phone");
+        await until(() => inboxes.every((inbox) => inbox.includes("from the phone")));
+        await phone.setAccountData("org.example.theme", { dark: true });
+        await until(() => laptop.getAccountData("org.example.theme"));
+
+        assert.deepEqual(inboxes[1], ["from alice", "from the phone"]);
+        assert.deepEqual(laptop.getAccountData("org.example.theme").getContent(), { dark: true });
+        assert.equal((await phone.getDevices()).devices.length, 2);
+    },
+
+    // Scrolling up shows what was said before this device was there.
+    async scroll_back() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        const roomId = await directRoom(alice, bob);
+        for (let number = 0; number < 40; number++) await alice.sendTextMessage(roomId, `${number}`);
+        await started(bob);
+        const room = bob.getRoom(roomId);
+
+        while (!texts(bob, roomId).includes("0")) {
+            const before = room.getLiveTimeline().getEvents().length;
+            await bob.scrollback(room, 15);
+            assert(room.getLiveTimeline().getEvents().length > before, "the history ended early");
+        }
+
+        assert.deepEqual(texts(bob, roomId), Array.from({ length: 40 }, (_, number) => `${number}`));
+    },
+};
+
+// Registers with the dummy stage, as a client does: ask for the flows, then complete one.
+async function register(name) {
+    const username = `${name}-${flowName.replaceAll("_", "-")}-${++accounts}`;
+    const anonymous = createClient({ baseUrl });
+    let session;
+    try {
+        await anonymous.registerRequest({ username, password: username });
+    } catch (error) {
+        assert.equal(error.httpStatus, 401, `${error}`);
+        session = error.data.session;
+    }
+    const auth = { type: "m.login.dummy", session };
+    return device(await anonymous.registerRequest({ username, password: username, auth }));
+}
+
+async function logIn(userId) {
+    const password = userId.slice(1).split(":")[0];
+    return device(
+        await createClient({ baseUrl }).loginRequest({
+            type: "m.login.password",
+            identifier: { type: "m.id.user", user: userId },
+            password,
+        }),
+    );
+}
+
+function device({ user_id: userId, access_token: accessToken, device_id: deviceId }) {
+    const client = createClient({ baseUrl, userId, accessToken, deviceId, timelineSupport: true });
+    clients.push(client);
+    return client;
+}
+
+async function directRoom(one, other) {
+    const { room_id: roomId } = await one.createRoom({
+        is_direct: true,
+        preset: Preset.TrustedPrivateChat,
+        invite: [other.getUserId()],
+    });
+    await other.joinRoom(roomId);
+    return roomId;
+}
+
+async function started(client) {
+    const prepared = new Promise((resolve) => {
+        client.on(ClientEvent.Sync, (state) => state === SyncState.Prepared && resolve());
+    });
+    await client.startClient({ initialSyncLimit: 10, lazyLoadMembers: true });
+    await Promise.race([prepared, fail("the first sync")]);
+}
+
+// A list that grows with each message of a room that the client receives from others or itself.
+function messages(client, roomId) {
+    const found = [];
+    client.on(RoomEvent.Timeline, (event, room, toStart, _removed, data) => {
+        const live = data.liveEvent && !toStart && !event.status;
+        if (live && room.roomId === roomId && event.getType() === EventType.RoomMessage) {
+            assert.equal(event.getContent().msgtype, MsgType.Text);
+            found.push(event.getContent().body);
+        }
+    });
+    client.on(RoomEvent.LocalEchoUpdated, (event, room, _oldId, oldStatus) => {
+        if (oldStatus && !event.status && room.roomId === roomId) found.push(event.getContent().body);
+    });
+    return found;
+}
+
+function texts(client, roomId) {
+    return client
+        .getRoom(roomId)
+        .getLiveTimeline()
+        .getEvents()
+        .filter((event) => event.getType() === EventType.RoomMessage && !event.status)
+        .map((event) => event.getContent().body);
+}
+
+async function until(seen) {
+    const deadline = Date.now() + WAIT_MS;
+    while (!seen()) {
+        if (Date.now() > deadline) throw new Error(`waited in vain for ${seen}`);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+}
+
+async function fail(what) {
+    await new Promise((resolve) => setTimeout(resolve, WAIT_MS).unref());
+    throw new Error(`waited in vain for ${what}`);
+}
+
+if (flowName === "--list") {
+    console.log(Object.keys(flows).join("\n"));
+} else {
+    try {
+        await flows[flowName]();
+    } catch (error) {
+        console.error(error);
+        process.exitCode = 1;
+    }
+    for (const client of clients) client.stopClient();
+    process.exit();
+}

@@ -1,0 +1,60 @@
+"""Everyday flows with matrix-js-sdk, the library of Element Web, under Node.
+
+The flows are in `js/flows.mjs`; `npm ci` in that folder fetches the library.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import ServerProcess
+
+FOLDER = Path(__file__).parent / "js"
+FLOWS = (
+    "log_in",
+    "chat",
+    "invites",
+    "group",
+    "typing",
+    "receipts",
+    "presence",
+    "devices",
+    "scroll_back",
+)
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed"),
+    pytest.mark.skipif(
+        not (FOLDER / "node_modules").exists(),
+        reason="matrix-js-sdk is not installed: run `npm ci` in tests/clients/js",
+    ),
+]
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_flow(server: ServerProcess, flow: str) -> None:
+    """Whoever uses Element Web gets through this flow."""
+    finished = node(server.url, flow)
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def test_no_flow_is_left_out(server: ServerProcess) -> None:
+    """A flow that is written but never run protects nobody."""
+    finished = node(server.url, "--list")
+
+    assert tuple(finished.stdout.split()) == FLOWS
+
+
+def node(url: str, flow: str) -> subprocess.CompletedProcess[str]:
+    """Run one flow in a process of its own."""
+    return subprocess.run(
+        ["node", "flows.mjs", url, flow],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )

@@ -1,0 +1,283 @@
+"""Everyday flows with matrix-nio, the Python client library that most bots are made of."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from nio import (
+    AsyncClient,
+    AsyncClientConfig,
+    ErrorResponse,
+    InviteMemberEvent,
+    MatrixRoom,
+    PresenceEvent,
+    ReceiptEvent,
+    RoomMessageText,
+    RoomPreset,
+    TypingNoticeEvent,
+)
+
+from tests.support.process import ServerProcess
+
+pytestmark = pytest.mark.interop
+GROUP = 100
+WAIT_SECONDS = 15.0
+NAMES = itertools.count(1)
+
+
+def test_registered_account_logs_in_again(server: ServerProcess) -> None:
+    """An account made in a client is there the next day."""
+
+    async def flow() -> None:
+        async with account(server, "alice") as alice:
+            name = alice.user_id
+            assert (await alice.whoami()).user_id == name
+            await ok(alice.logout())
+            assert isinstance(await alice.whoami(), ErrorResponse)
+
+            await ok(alice.login(password_of(name), device_name="the next day"))
+
+            assert (await alice.whoami()).user_id == name
+
+    asyncio.run(flow())
+
+
+def test_one_to_one_chat(server: ServerProcess) -> None:
+    """Two people talk, each sees what the other writes, in order."""
+
+    async def flow() -> None:
+        async with account(server, "alice") as alice, account(server, "bob") as bob:
+            room = await direct_room(alice, bob)
+            await hear(bob)
+            heard = collect(bob, RoomMessageText)
+
+            for text in ("hi", "how are you?", "🙂"):
+                await say(alice, room, text)
+            await until(bob, lambda: len(heard) == 3)
+
+            assert [event.body for _, event in heard] == ["hi", "how are you?", "🙂"]
+            assert {event.sender for _, event in heard} == {alice.user_id}
+
+    asyncio.run(flow())
+
+
+def test_invite_is_seen_and_may_be_declined(server: ServerProcess) -> None:
+    """Who is invited learns by whom, and can say no."""
+
+    async def flow() -> None:
+        async with account(server, "alice") as alice, account(server, "bob") as bob:
+            await hear(bob)
+            invites = collect(bob, InviteMemberEvent)
+
+            room = (await ok(alice.room_create(name="Tea", invite=[bob.user_id]))).room_id
+            await until(bob, lambda: room in bob.invited_rooms)
+
+            assert bob.invited_rooms[room].inviter == alice.user_id
+            assert any(event.membership == "invite" for _, event in invites)
+            await ok(bob.room_leave(room))
+            members = (await ok(alice.joined_members(room))).members
+            assert [member.user_id for member in members] == [alice.user_id]
+
+    asyncio.run(flow())
+
+
+def test_message_reaches_all_of_a_hundred(server: ServerProcess) -> None:
+    """A group of the everyday size: one writes, all the others read it."""
+
+    async def flow() -> None:
+        async with AsyncExitStack() as stack:
+            members = [
+                await stack.enter_async_context(account(server, "member")) for _ in range(GROUP)
+            ]
+            room = (await ok(members[0].room_create(preset=RoomPreset.public_chat))).room_id
+            for member in members[1:]:
+                await ok(member.join(room))
+            await asyncio.gather(*[hear(member) for member in members])
+            heard = [collect(member, RoomMessageText) for member in members]
+
+            await say(members[0], room, "to all of you")
+            everyone = zip(members, heard, strict=True)
+            await asyncio.gather(
+                *[until(member, partial(bool, inbox)) for member, inbox in everyone]
+            )
+
+            assert all(inbox[0][1].body == "to all of you" for inbox in heard)
+            assert len(members[-1].rooms[room].users) == GROUP
+
+    asyncio.run(flow())
+
+
+def test_typing_is_shown_and_ends(server: ServerProcess) -> None:
+    """The other side sees that an answer is on its way, and when it is not any more."""
+
+    async def flow() -> None:
+        async with account(server, "alice") as alice, account(server, "bob") as bob:
+            room = await direct_room(alice, bob)
+            await hear(bob)
+            seen = collect(bob, TypingNoticeEvent)
+
+            await ok(alice.room_typing(room, typing_state=True, timeout=20_000))
+            await until(bob, lambda: bool(seen) and seen[-1][1].users == [alice.user_id])
+            await ok(alice.room_typing(room, typing_state=False))
+            await until(bob, lambda: seen[-1][1].users == [])
+
+            assert len(seen) == 2
+
+    asyncio.run(flow())
+
+
+def test_receipt_shows_what_was_read(server: ServerProcess) -> None:
+    """The sender learns that the message was read."""
+
+    async def flow() -> None:
+        async with account(server, "alice") as alice, account(server, "bob") as bob:
+            room = await direct_room(alice, bob)
+            event_id = await say(alice, room, "read me")
+            await hear(alice)
+            receipts = collect(alice, ReceiptEvent)
+
+            await ok(bob.room_read_markers(room, event_id, event_id))
+            await until(alice, lambda: bool(receipts))
+
+            receipt = receipts[-1][1].receipts[0]
+            assert (receipt.event_id, receipt.user_id) == (event_id, bob.user_id)
+
+    asyncio.run(flow())
+
+
+def test_presence_reaches_who_shares_a_room(server: ServerProcess) -> None:
+    """A status message set by one is seen by those who share a room."""
+
+    async def flow() -> None:
+        async with account(server, "alice") as alice, account(server, "bob") as bob:
+            await direct_room(alice, bob)
+            await hear(bob)
+            seen: list[PresenceEvent] = []
+
+            async def note(event: PresenceEvent) -> None:
+                if event.user_id == alice.user_id:
+                    seen.append(event)
+
+            bob.add_presence_callback(note, PresenceEvent)
+            await ok(alice.set_presence("unavailable", "at lunch"))
+            await until(bob, lambda: any(event.status_msg == "at lunch" for event in seen))
+
+            assert seen[-1].presence == "unavailable"
+            assert (await ok(bob.get_presence(alice.user_id))).status_msg == "at lunch"
+
+    asyncio.run(flow())
+
+
+def test_second_device_gets_the_same_messages(server: ServerProcess) -> None:
+    """Phone and laptop of one person show the same conversation, what they wrote themselves too."""
+
+    async def flow() -> None:
+        async with (
+            account(server, "alice") as alice,
+            account(server, "bob") as phone,
+            another_device(server, phone) as laptop,
+        ):
+            room = await direct_room(alice, phone)
+            await hear(phone)
+            await hear(laptop)
+            inboxes = [collect(device, RoomMessageText) for device in (phone, laptop)]
+
+            await say(alice, room, "from alice")
+            await say(phone, room, "from the phone")
+            await asyncio.gather(
+                until(phone, lambda: len(inboxes[0]) == 2),
+                until(laptop, lambda: len(inboxes[1]) == 2),
+            )
+
+            assert phone.device_id != laptop.device_id
+            for inbox in inboxes:
+                assert [event.body for _, event in inbox] == ["from alice", "from the phone"]
+            assert {device.id for device in (await ok(phone.devices())).devices} == {
+                phone.device_id,
+                laptop.device_id,
+            }
+
+    asyncio.run(flow())
+
+
+@asynccontextmanager
+async def account(server: ServerProcess, name: str) -> AsyncIterator[AsyncClient]:
+    """A client that has just registered."""
+    localpart = f"{name}{next(NAMES)}"
+    config = AsyncClientConfig(encryption_enabled=False)
+    client = AsyncClient(server.url, localpart, config=config)
+    try:
+        await ok(client.register(localpart, f"password of {localpart}"))
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def another_device(server: ServerProcess, first: AsyncClient) -> AsyncIterator[AsyncClient]:
+    """A second client of an account."""
+    config = AsyncClientConfig(encryption_enabled=False)
+    client = AsyncClient(server.url, first.user_id, config=config)
+    try:
+        await ok(client.login(password_of(first.user_id), device_name="another"))
+        yield client
+    finally:
+        await client.close()
+
+
+def password_of(user_id: str) -> str:
+    """The password that `account` gave a user."""
+    return f"password of {user_id[1:].partition(':')[0]}"
+
+
+async def ok(call: Awaitable[Any]) -> Any:
+    """What a call gives, which must not be an error."""
+    response = await call
+    assert not isinstance(response, ErrorResponse), response
+    return response
+
+
+async def direct_room(one: AsyncClient, other: AsyncClient) -> str:
+    """A room that both are in."""
+    room: str = (await ok(one.room_create(is_direct=True, invite=[other.user_id]))).room_id
+    await ok(other.join(room))
+    return room
+
+
+async def say(client: AsyncClient, room: str, text: str) -> str:
+    """Send a text message; gives the event id."""
+    content = {"msgtype": "m.text", "body": text}
+    event_id: str = (await ok(client.room_send(room, "m.room.message", content))).event_id
+    return event_id
+
+
+async def hear(client: AsyncClient) -> None:
+    """Bring a client up to date."""
+    await ok(client.sync(timeout=0, full_state=client.next_batch is None or not client.next_batch))
+
+
+def collect(client: AsyncClient, kind: type[Any]) -> list[tuple[MatrixRoom, Any]]:
+    """A list that grows with each event of a kind that the client receives from now on."""
+    found: list[tuple[MatrixRoom, Any]] = []
+
+    async def note(room: MatrixRoom, event: Any) -> None:
+        found.append((room, event))
+
+    if kind in (TypingNoticeEvent, ReceiptEvent):
+        client.add_ephemeral_callback(note, kind)
+    else:
+        client.add_event_callback(note, kind)
+    return found
+
+
+async def until(client: AsyncClient, seen: Callable[[], bool]) -> None:
+    """Sync until something was seen; fails after `WAIT_SECONDS`."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not seen():
+        assert time.monotonic() < deadline, f"{client.user_id} waited in vain"
+        await ok(client.sync(timeout=1000))

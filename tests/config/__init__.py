@@ -1,0 +1,1 @@
+"""Tests of the configuration: reading, refusing, and the documents made from it."""

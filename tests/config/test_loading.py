@@ -1,0 +1,214 @@
+"""Reading homeserver.yaml: what is taken, and what is said about what is not."""
+
+from pathlib import Path
+
+import pytest
+
+from homeserver.config.loading import ConfigError, load_settings, parse_settings
+from homeserver.config.settings import Settings
+
+
+def refusal(text: str) -> str:
+    """What a person is told about a configuration that is refused."""
+    with pytest.raises(ConfigError) as refused:
+        parse_settings(text)
+    return str(refused.value)
+
+
+def test_no_file_means_a_working_server_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who just wants to try the server writes no configuration."""
+    monkeypatch.chdir(tmp_path)
+
+    settings = load_settings(None)
+
+    assert settings.server_name == "localhost"
+    assert settings.data_dir == tmp_path / "data"
+    assert settings.signing_key_path == tmp_path / "data" / "signing.key"
+    assert [(one.port, one.addresses) for one in settings.listeners] == [
+        (8008, ("127.0.0.1", "::1"))
+    ]
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    """A server finds its data wherever it is started from."""
+    config = tmp_path / "etc" / "homeserver.yaml"
+    config.parent.mkdir()
+    config.write_text("data_dir: ../var\nlog: {file: /log/file}\nlisteners: [{path: run/socket}]")
+
+    settings = load_settings(config)
+
+    assert settings.data_dir == tmp_path / "etc" / ".." / "var"
+    assert settings.signing_key_path == tmp_path / "etc" / ".." / "var" / "signing.key"
+    assert settings.log.file == Path("/log/file")
+    assert settings.listeners[0].path == tmp_path / "etc" / "run" / "socket"
+
+
+def test_a_key_without_a_value_keeps_its_default() -> None:
+    """A section whose lines are all commented out is no mistake."""
+    settings, _ = parse_settings("database:\n  pool_size:\nregistration:\n")
+
+    assert settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "database: {dns: x}",
+            "database.dns: unknown key; did you mean database.dsn?",
+        ),
+        ("serve_name: x", "serve_name: unknown key; did you mean server_name?"),
+        ("pool_size: 3", "pool_size: unknown key; did you mean database.pool_size?"),
+        (
+            "listeners: [{prot: 3}]",
+            "listeners[0].prot: unknown key; did you mean listeners[0].port?",
+        ),
+        ("xyzzy: 3", "xyzzy: unknown key"),
+    ],
+)
+def test_unknown_key_is_refused_with_the_nearest_right_one(text: str, told: str) -> None:
+    """A misspelt setting that is silently ignored is found too late."""
+    assert refusal(text) == told
+
+
+def test_all_unknown_keys_are_told_at_once() -> None:
+    """Nobody wants to correct a file one start at a time."""
+    assert len(refusal("a: 1\nb: 2\nlog: {c: 3}").splitlines()) == 3
+
+
+def test_unknown_keys_are_only_told_where_the_file_says_so() -> None:
+    """A configuration for a newer server still runs an older one."""
+    settings, unknown = parse_settings("unknown_keys: warn\nmedia: {}\nlog: {level: ERROR}")
+
+    assert settings.log.level == "ERROR"
+    assert unknown == ["media: unknown key"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "database: {pool_size: many}",
+            "database.pool_size: expected a whole number of at least 1, got text",
+        ),
+        (
+            "database: {pool_size: 0}",
+            "database.pool_size: expected a whole number of at least 1, got 0",
+        ),
+        (
+            "rooms: {default_version: 10}",
+            "rooms.default_version: expected text, got 10 (put it in quotes)",
+        ),
+        ("rooms: {default_version: '99'}", "rooms: there is no room version '99'"),
+        (
+            "registration: {enabled: 1}",
+            "registration.enabled: expected true or false, got 1",
+        ),
+        (
+            "log: {level: loud}",
+            "log.level: expected one of CRITICAL, DEBUG, ERROR, INFO, WARN",
+        ),
+        ("log: {file: 3}", "log.file: expected a path, got 3"),
+        ("database: 3", "database: expected a section (key: value), got 3"),
+        (
+            "listeners: {port: 3}",
+            "listeners: expected a list, not empty, of sections (key: value), got a section",
+        ),
+        (
+            "listeners: [{port: 70000}]",
+            "listeners[0].port: expected a whole number from 0 to 65535, got 70000",
+        ),
+        (
+            "listeners: [{port: 3, tls: {private_key: k}}]",
+            "listeners[0].tls.certificate: missing, but required",
+        ),
+        (
+            "listeners: [{port: 3, bind: example.org}]",
+            "listeners[0]: bind: 'example.org' is not an IP address",
+        ),
+        ("listeners: [{}]", "listeners[0]: a listener has either a port or a path"),
+        (
+            "trusted_proxies: [proxy]",
+            "trusted_proxies: 'proxy' is neither an address nor a network",
+        ),
+        ("server_name: '@a:b'", "server_name: '@a:b' is not a server name"),
+        (
+            "rate_limits: {login: {burst: 3}}",
+            "rate_limits.login.per_second: missing, but required",
+        ),
+        ("- 1", "expected a section (key: value) at the top"),
+        ("log: {level: INFO}\nlog: {}", "line 2: not valid YAML: the key 'log' stands twice"),
+        ("1: 2", "line 1: not valid YAML: a key must be text"),
+    ],
+)
+def test_wrong_value_is_told_with_its_place_and_what_was_expected(text: str, told: str) -> None:
+    """Whoever wrote the file knows where to look and what to write."""
+    assert refusal(text) == told
+
+
+def test_broken_yaml_is_told_with_its_line() -> None:
+    """A forgotten bracket is found."""
+    assert refusal("log: {\n\nx").startswith("line 3: not valid YAML")
+
+
+def test_messages_name_the_file_in_every_line(tmp_path: Path) -> None:
+    """With several files about, it is clear which one is meant."""
+    config = tmp_path / "homeserver.yaml"
+    config.write_text("a: 1\nb: 2")
+
+    with pytest.raises(ConfigError) as refused:
+        load_settings(config)
+
+    assert str(refused.value) == f"{config}: a: unknown key\n{config}: b: unknown key"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> None:
+    """A wrong path ends in a sentence, not in a traceback."""
+    config = tmp_path / "homeserver.yaml"
+    if content is not None:
+        config.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=str(config)):
+        load_settings(config)
+
+
+def test_secrets_are_in_no_message_and_no_representation() -> None:
+    """A settings object or an error in a log gives no password away."""
+    settings, _ = parse_settings("registration: {shared_secret: swordfish}")
+
+    assert "swordfish" not in repr(settings) + repr(settings.registration)
+    assert "fish" not in refusal("registration: {shared_secret: fish}")
+    assert "swordfish" not in refusal("database: swordfish")
+
+
+def test_settings_of_the_outside_test_suites_are_understood() -> None:
+    """The keys that test suites and operators use are promises."""
+    text = """
+        unknown_keys: warn
+        server_name: 127.0.0.1:8800
+        public_baseurl: https://127.0.0.1:8800
+        data_dir: data
+        signing_key_path: signing.key
+        listeners:
+          - port: 8800
+            bind: 127.0.0.1
+            tls: {certificate: tls.crt, private_key: tls.key}
+            resources: [client, federation]
+        database: {dsn: 'postgresql://user@host/name'}
+        registration: {enabled: true, guests: true, shared_secret: reg_secret}
+        passwords: {hash_cost: lowest}
+        rate_limits: {enabled: false}
+        rooms: {default_version: '10'}
+        presence: {enabled: true}
+        room_directory: {allow_publishing: true, without_login: true}
+        log: {file: server.log, level: INFO}
+    """
+
+    settings, unknown = parse_settings(text)
+
+    assert unknown == []
+    assert settings.listeners[0].addresses == ("127.0.0.1",)
+    assert settings.rooms.default_version == "10"

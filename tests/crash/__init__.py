@@ -1,0 +1,1 @@
+"""What survives when the server or its database is killed under load."""

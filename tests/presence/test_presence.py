@@ -1,0 +1,316 @@
+"""Presence on a real database: who is told what, and what outlives a restart."""
+
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from homeserver.accounts.caller import Caller
+from homeserver.config.settings import Presence as PresenceSettings
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.presence.presence_events import PresenceEvents
+from homeserver.presence.tracker import PresenceTracker
+from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Unavailable
+from homeserver.rooms.receipts import Receipts
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.world import World
+
+
+class PresenceTestCase(DatabaseTestCase):
+    """A server with presence, three users, and a room that two of them share."""
+
+    settings = PresenceSettings(idle_after=300.0, offline_after=30.0)
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.clock = Clock()
+        self.clock.advance(1_700_000_000)
+        await self.start()
+        self.alice = await self.world.user("alice")
+        self.bob = await self.world.user("bob")
+        self.stranger = await self.world.user("stranger")
+        self.room_id = await self.world.create_room(self.alice)
+        await self.world.rooms.memberships.join(self.bob, self.room_id)
+        await self.world.log.settled()
+        self.facts.clear()  # newcomers are shown, whether they are there or not
+
+    async def clean_up(self) -> None:
+        await self.stop()
+        await super().clean_up()
+
+    async def start(self) -> None:
+        """Start a server on the database, or another one after the first."""
+        self.world = await World.start(self.db)
+        rooms = self.world.rooms
+        self.tracker = PresenceTracker(
+            self.settings, self.db, self.world.log, rooms.names, rooms.user_rooms, self.clock
+        )
+        self.presence = PresenceEvents(self.tracker, self.db, rooms.registry, rooms.user_rooms)
+        self.facts: list[PresenceChanged] = []
+        self.world.log.subscribe(self.tracker.apply)
+        self.world.log.subscribe(self.presence.apply)
+        self.world.log.subscribe(
+            lambda facts: self.facts.extend(
+                fact for fact in facts if isinstance(fact, PresenceChanged)
+            )
+        )
+        await self.tracker.start()
+
+    async def stop(self) -> None:
+        self.tracker.stop()
+        await self.world.stop()
+
+    async def come(self, caller: Caller, asked: Any = None) -> None:
+        await self.tracker.touch(caller.user_id, caller.device_id, asked)
+
+    def go(self, caller: Caller, asked: Any = None) -> None:
+        self.tracker.sync_ended(caller.user_id, caller.device_id, asked)
+
+    async def put(self, caller: Caller, state: Any, status_msg: str | None = None) -> None:
+        await self.tracker.set(caller, caller.user_id, state, status_msg)
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        await self.world.log.settled()
+
+    async def seen_by(self, caller: Caller, since: int | None = None) -> dict[str, Any]:
+        """Who is how, as far as a user is told."""
+        events = await self.presence.events_since(caller.user_id, since)
+        decoded = [msgspec.json.decode(event) for event in events]
+        assert all(event["type"] == "m.presence" for event in decoded)
+        return {event["sender"].partition(":")[0][1:]: event["content"] for event in decoded}
+
+    async def states_seen_by(self, caller: Caller, since: int | None = None) -> dict[str, str]:
+        seen = await self.seen_by(caller, since)
+        return {name: content["presence"] for name, content in seen.items()}
+
+    async def refusal(self, kind: type[MatrixError], done: Any) -> None:
+        await self.assertFailure(Deferred.fromCoroutine(done), kind)
+
+
+class PresenceTests(PresenceTestCase):
+    async def test_who_shares_a_room_sees_who_comes_online(self) -> None:
+        """A friend's dot turns green, and the own one too; strangers see nothing."""
+        before = self.world.log.position
+
+        await self.come(self.bob)
+
+        self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "online"})
+        self.assertEqual(await self.states_seen_by(self.bob, before), {"bob": "online"})
+        self.assertEqual(await self.states_seen_by(self.stranger, before), {})
+        self.assertEqual(self.facts[-1].user_id, self.bob.user_id)
+        self.assertEqual(len(self.facts[-1].rooms), 1)
+
+    async def test_event_says_how_somebody_is(self) -> None:
+        """Clients show the status message, and how long somebody is away."""
+        await self.put(self.bob, "online", "in a meeting")
+        await self.pass_time(12)
+
+        self.assertEqual(
+            (await self.seen_by(self.alice))["bob"],
+            {
+                "presence": "online",
+                "last_active_ago": 12_000,
+                "currently_active": True,
+                "status_msg": "in a meeting",
+            },
+        )
+
+    async def test_polls_of_somebody_who_is_there_are_no_news(self) -> None:
+        """Presence costs by its changes, not by the requests of those who are online."""
+        await self.come(self.bob)
+        count = len(self.facts)
+
+        for _ in range(3):
+            self.go(self.bob)
+            await self.pass_time(1)
+            await self.come(self.bob)
+        await self.world.say(self.bob, self.room_id, "hello")
+        await self.world.log.settled()
+
+        self.assertEqual(len(self.facts), count)
+
+    async def test_sync_that_asks_for_offline_leaves_no_trace(self) -> None:
+        """A bot that reads along need not be shown."""
+        await self.come(self.bob, "offline")
+        self.go(self.bob, "offline")
+
+        self.assertEqual((len(self.tracker), self.facts), (0, []))
+
+    async def test_newcomer_sees_members_and_is_seen_although_nobody_is_there(self) -> None:
+        """A client that shows presence knows of everybody in a room that was just joined."""
+        room_id = await self.world.create_room(self.alice)
+        await self.world.log.settled()
+        before = self.world.log.position
+
+        await self.world.rooms.memberships.join(self.stranger, room_id)
+        await self.world.log.settled()
+
+        self.assertEqual(
+            await self.states_seen_by(self.stranger, before),
+            {"alice": "offline", "stranger": "offline"},
+        )
+        self.assertEqual(await self.states_seen_by(self.alice, before), {"stranger": "offline"})
+
+    async def test_who_goes_is_offline_after_a_while(self) -> None:
+        """A closed laptop does not stay online, and costs no memory."""
+        await self.come(self.bob)
+        before = self.world.log.position
+
+        self.go(self.bob)
+        await self.pass_time(29)
+        self.assertEqual(await self.states_seen_by(self.alice, before), {})
+        await self.pass_time(2)
+
+        self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "offline"})
+        self.assertEqual(await self.states_seen_by(self.alice), {})
+        self.assertEqual(len(self.tracker), 0)
+
+    async def test_idle_user_is_away_until_they_write(self) -> None:
+        """Five minutes without a word show, and so does the next word."""
+        await self.come(self.bob)
+        await self.pass_time(301)
+        self.assertEqual(await self.states_seen_by(self.alice), {"bob": "unavailable"})
+        before = self.world.log.position
+
+        await self.world.say(self.bob, self.room_id, "back again")
+        await self.world.log.settled()
+
+        self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "online"})
+
+    async def test_reading_is_something_that_a_user_does(self) -> None:
+        """Who looks at messages is there, even without answering."""
+        receipts = Receipts(self.db, self.world.rooms.registry)
+        event_id = await self.world.say(self.alice, self.room_id, "hello?")
+        await self.come(self.bob)
+        await self.pass_time(301)
+
+        room = await self.world.rooms.registry.get(self.room_id)
+        await receipts.move(room, self.bob.user_id, "m.read", event_id, None)
+        await self.world.log.settled()
+
+        self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
+
+    async def test_newcomer_and_members_see_each_other(self) -> None:
+        """Presence does not begin with the next change after a join."""
+        other_room = await self.world.create_room(self.stranger)
+        await self.come(self.stranger)
+        await self.come(self.bob)
+        before = self.world.log.position
+
+        await self.world.rooms.memberships.join(self.bob, other_room)
+        await self.world.log.settled()
+
+        self.assertIn("bob", await self.states_seen_by(self.stranger, before))
+        self.assertIn("stranger", await self.states_seen_by(self.bob, before))
+        self.assertNotIn("stranger", await self.states_seen_by(self.alice, before))
+
+    async def test_who_left_is_seen_no_more(self) -> None:
+        """To leave a room is to be left alone by its members."""
+        await self.come(self.bob)
+        await self.world.rooms.memberships.leave(self.bob, self.room_id)
+        before = self.world.log.position
+
+        await self.put(self.bob, "unavailable", "somewhere else")
+
+        self.assertEqual(await self.states_seen_by(self.alice, before), {})
+        self.assertEqual(await self.states_seen_by(self.alice), {})
+
+    async def test_presence_can_be_asked_for_by_those_who_share_a_room(self) -> None:
+        """An answer to the question, and none for those whom it does not concern."""
+        await self.put(self.bob, "online", "here")
+
+        answer = await self.presence.get(self.alice, self.bob.user_id)
+        self.assertEqual((answer["presence"], answer["status_msg"]), ("online", "here"))
+        self.assertEqual(
+            await self.presence.get(self.alice, self.alice.user_id), {"presence": "offline"}
+        )
+        await self.refusal(Forbidden, self.presence.get(self.stranger, self.bob.user_id))
+        await self.refusal(Forbidden, self.presence.get(self.alice, "@nobody:example.org"))
+
+    async def test_last_presence_of_who_is_gone_can_be_asked_for(self) -> None:
+        """Since when somebody is away is known even if the server forgot all else of them."""
+        await self.put(self.bob, "online", "here")
+        await self.pass_time(40)
+
+        answer = await self.presence.get(self.alice, self.bob.user_id)
+
+        self.assertEqual(
+            answer, {"presence": "offline", "last_active_ago": 40_000, "status_msg": "here"}
+        )
+
+    async def test_presence_is_set_for_oneself_and_in_few_words(self) -> None:
+        """Nobody speaks for others, or at length."""
+        await self.refusal(
+            Forbidden, self.tracker.set(self.alice, self.bob.user_id, "offline", None)
+        )
+        await self.refusal(InvalidParam, self.put(self.alice, "online", "x" * 2000))
+        await self.refusal(InvalidParam, self.put(self.alice, "online", "\0"))
+
+    async def test_restart_changes_nobody_who_comes_back(self) -> None:
+        """An update of the server is not seen as everybody's leaving and coming."""
+        await self.come(self.bob)
+        await self.stop()
+
+        await self.start()
+        before = self.world.log.position
+        self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
+        await self.come(self.bob)
+        await self.pass_time(100)
+
+        self.assertEqual((await self.states_seen_by(self.alice, before), self.facts), ({}, []))
+
+    async def test_who_does_not_come_back_after_a_restart_goes_offline(self) -> None:
+        """Nobody stays online for ever because the server forgot to watch them."""
+        await self.come(self.bob)
+        before = self.world.log.position
+        await self.stop()
+
+        await self.start()
+        await self.pass_time(31)
+
+        self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "offline"})
+
+    async def test_reader_who_was_away_for_long_learns_who_went(self) -> None:
+        """A token from before a restart is as good as any other."""
+        await self.come(self.bob)
+        before = self.world.log.position
+        self.go(self.bob)
+        await self.pass_time(31)
+        await self.stop()
+
+        await self.start()
+
+        self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "offline"})
+        self.assertEqual(await self.states_seen_by(self.stranger, before), {})
+
+    async def test_sync_goes_on_while_nothing_can_be_written(self) -> None:
+        """Presence is late when the database is away, but nobody is locked out by it."""
+
+        def refuse() -> None:
+            raise Unavailable("away")
+
+        self.patch(self.world.log, "check_open", refuse)
+        await self.come(self.bob)
+        self.assertEqual(self.facts, [])
+
+        self.patch(self.world.log, "check_open", lambda: None)
+        await self.pass_time(6)
+
+        self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
+
+
+class DisabledPresenceTests(PresenceTestCase):
+    settings = PresenceSettings(enabled=False)
+
+    async def test_nobody_is_shown_where_presence_is_off(self) -> None:
+        """An administrator can save the cost, and clients notice nothing but the silence."""
+        await self.come(self.bob)
+        await self.put(self.bob, "online", "here")
+        self.go(self.bob)
+
+        self.assertEqual((await self.seen_by(self.alice), self.facts), ({}, []))
+        self.assertEqual(
+            await self.presence.get(self.alice, self.bob.user_id), {"presence": "offline"}
+        )

@@ -1,0 +1,278 @@
+"""Receipts and read markers, on a real database."""
+
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, gatherResults
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.rooms.read_markers import ReadMarkers
+from homeserver.rooms.receipts import Receipts
+from homeserver.rooms.room import Room
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.world import World
+
+READ, PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
+
+
+class ReceiptsTests(DatabaseTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        await self.start()
+        self.alice = await self.world.user("alice")
+        self.bob = await self.world.user("bob")
+        self.room_id = await self.world.create_room(self.alice)
+        await self.world.rooms.memberships.join(self.bob, self.room_id)
+        self.first = await self.world.say(self.alice, self.room_id, "first")
+        self.second = await self.world.say(self.alice, self.room_id, "second")
+
+    async def clean_up(self) -> None:
+        await self.world.stop()
+        await super().clean_up()
+
+    async def start(self) -> None:
+        """Start a server on the database, or another one after the first."""
+        self.world = await World.start(self.db)
+        registry = self.world.rooms.registry
+        self.receipts = Receipts(self.db, registry)
+        self.markers = ReadMarkers(registry, self.receipts, self.world.accounts.account_data)
+        self.world.log.subscribe(self.receipts.apply)
+
+    async def room(self) -> Room:
+        return await self.world.rooms.registry.get(self.room_id)
+
+    async def read(self, reader: Caller, event_id: str, kind: str = READ, **thread: Any) -> None:
+        await self.markers.mark(reader, self.room_id, kind, event_id, **thread)
+
+    async def seen_by(self, caller: Caller, since: int | None = None) -> dict[str, Any]:
+        """Content of the `m.receipt` event that a user would get."""
+        event = await self.receipts.events_since(await self.room(), caller.user_id, since)
+        if event is None:
+            return {}
+        decoded = msgspec.json.decode(event)
+        assert decoded["type"] == "m.receipt"
+        content: dict[str, Any] = decoded["content"]
+        return content
+
+    async def refusal(self, kind: type[MatrixError], done: Any) -> None:
+        await self.assertFailure(Deferred.fromCoroutine(done), kind)
+
+    async def fully_read(self, caller: Caller) -> Any:
+        stored = await self.world.accounts.account_data.content(
+            caller.user_id, FULLY_READ, self.room_id
+        )
+        return None if stored is None else msgspec.json.decode(stored)["event_id"]
+
+    async def reply(self, relation: str, parent: str) -> str:
+        content = {"body": "…", "m.relates_to": {"rel_type": relation, "event_id": parent}}
+        return await self.world.rooms.sending.send_message(
+            self.alice, self.room_id, "m.room.message", content, f"{relation}{parent}"
+        )
+
+    async def test_others_see_how_far_somebody_has_read(self) -> None:
+        """A message that was read gets the reader's face beside it."""
+        before = self.world.log.position
+
+        await self.read(self.bob, self.first)
+
+        seen = await self.seen_by(self.alice, before)
+        self.assertEqual(list(seen), [self.first])
+        self.assertEqual(list(seen[self.first][READ]), [self.bob.user_id])
+        self.assertGreater(seen[self.first][READ][self.bob.user_id]["ts"], 1_600_000_000_000)
+
+    async def test_what_was_seen_is_not_told_again(self) -> None:
+        """A long poll returns for news only."""
+        await self.read(self.bob, self.first)
+
+        self.assertEqual(await self.seen_by(self.alice, self.world.log.position), {})
+
+    async def test_receipt_moves_forward_only(self) -> None:
+        """A slow second device does not make read messages unread."""
+        await self.read(self.bob, self.second)
+        before = self.world.log.position
+
+        await self.read(self.bob, self.first)
+        await self.read(self.bob, self.second)
+
+        self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
+        self.assertEqual(self.world.log.position, before)
+
+    async def test_receipts_sent_at_once_end_at_the_later_event(self) -> None:
+        """Two devices that read at the same moment do not undo each other's work."""
+        sent = [self.read(self.bob, event) for event in (self.second, self.first)]
+
+        await gatherResults([Deferred.fromCoroutine(done) for done in sent])
+
+        self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
+
+    async def test_private_receipt_is_seen_by_its_user_alone(self) -> None:
+        """Somebody can clear their notifications without telling anybody."""
+        before = self.world.log.position
+
+        await self.read(self.bob, self.first, PRIVATE)
+
+        self.assertEqual(await self.seen_by(self.alice, before), {})
+        self.assertEqual(await self.seen_by(self.alice), {})
+        self.assertEqual(list((await self.seen_by(self.bob, before))[self.first]), [PRIVATE])
+
+    async def test_public_receipt_may_lag_behind_the_private_one(self) -> None:
+        """Both are kept, as the text has it, and both are shown to their user."""
+        await self.read(self.bob, self.second, PRIVATE)
+
+        await self.read(self.bob, self.first)
+
+        self.assertEqual(list(await self.seen_by(self.alice)), [self.first])
+        self.assertEqual(set(await self.seen_by(self.bob)), {self.first, self.second})
+
+    async def test_threads_have_receipts_of_their_own(self) -> None:
+        """To have read a thread is not to have read the room."""
+        in_thread = await self.reply("m.thread", self.first)
+
+        await self.read(self.bob, self.first)
+        await self.read(self.bob, in_thread, thread_id=self.first)
+        await self.read(self.bob, self.second, thread_id="main")
+
+        seen = await self.seen_by(self.alice)
+        threads = {
+            event_id: seen[event_id][READ][self.bob.user_id].get("thread_id") for event_id in seen
+        }
+        self.assertEqual(threads, {self.first: None, in_thread: self.first, self.second: "main"})
+
+    async def test_receipt_of_the_room_outshines_that_of_a_thread_at_one_event(self) -> None:
+        """An event has one place for each user, where the receipt that says more must stand."""
+        await self.read(self.bob, self.first)
+        await self.read(self.bob, self.first, thread_id="main")
+
+        seen = await self.seen_by(self.alice)
+
+        self.assertNotIn("thread_id", seen[self.first][READ][self.bob.user_id])
+
+    async def test_thread_must_fit_the_event(self) -> None:
+        """A receipt in the wrong thread would leave the right one unread for ever."""
+        in_thread = await self.reply("m.thread", self.first)
+        reaction = await self.reply("m.annotation", in_thread)
+        edit = await self.reply("m.replace", self.second)
+
+        for event_id, thread in (
+            (in_thread, "main"),
+            (in_thread, self.second),
+            (reaction, "main"),
+            (self.second, self.first),
+            (edit, self.first),
+        ):
+            await self.refusal(InvalidParam, self.read(self.bob, event_id, thread_id=thread))
+        for event_id, thread in (
+            (in_thread, self.first),
+            (reaction, self.first),
+            (self.first, self.first),
+            (self.first, "main"),
+            (edit, "main"),
+        ):
+            await self.read(self.bob, event_id, thread_id=thread)
+
+    async def test_thread_that_is_none_is_refused(self) -> None:
+        """The client's author learns of the mistake."""
+        for thread in ("", None, 5, ["main"], "Main", "x" * 300):
+            await self.refusal(InvalidParam, self.read(self.bob, self.first, thread_id=thread))
+        await self.refusal(
+            InvalidParam, self.read(self.bob, self.first, FULLY_READ, thread_id="main")
+        )
+
+    async def test_receipt_names_a_known_type_and_an_event_of_a_room_one_is_in(self) -> None:
+        """Nobody can write what no client will ever read."""
+        stranger = await self.world.user("stranger")
+        elsewhere = await self.world.create_room(self.alice)
+        other = await self.world.say(self.alice, elsewhere, "other")
+
+        await self.refusal(InvalidParam, self.read(self.bob, self.first, "m.seen"))
+        await self.refusal(NotFound, self.read(self.bob, "$unknown"))
+        await self.refusal(NotFound, self.read(self.bob, "\0"))
+        await self.refusal(NotFound, self.read(self.bob, other))
+        await self.refusal(Forbidden, self.read(stranger, self.first))
+        await self.refusal(Forbidden, self.markers.mark(self.bob, "!unknown:x", READ, self.first))
+
+    async def test_receipts_survive_a_restart(self) -> None:
+        """After an update of the server nobody's rooms are unread again."""
+        before = self.world.log.position
+        await self.read(self.bob, self.first)
+        await self.read(self.bob, self.second, PRIVATE)
+        public, own = await self.seen_by(self.alice), await self.seen_by(self.bob)
+        await self.world.stop()
+
+        await self.start()
+
+        number = (await self.room()).number
+        self.assertEqual(await self.seen_by(self.alice), public)
+        self.assertEqual(await self.seen_by(self.bob), own)
+        self.assertEqual(await self.receipts.changed_rooms([number, 99], before), {number})
+        self.assertEqual(
+            await self.receipts.changed_rooms([number], self.world.log.position), set()
+        )
+        await self.read(self.bob, self.first, PRIVATE)
+        self.assertEqual(await self.seen_by(self.bob), own)
+
+    async def test_rooms_with_new_receipts_are_known_at_once(self) -> None:
+        """A reader who looks at all rooms need not load those without news."""
+        before = self.world.log.position
+        await self.read(self.bob, self.first)
+        number, runs = (await self.room()).number, self.db.runs
+
+        changed = await self.receipts.changed_rooms([number, 99], before)
+
+        self.assertEqual((changed, self.db.runs), ({number}, runs))
+
+    async def test_readers_share_what_is_the_same_for_all(self) -> None:
+        """A receipt in a large room is encoded once, not for each of its members."""
+        await self.read(self.bob, self.first)
+        room = await self.room()
+
+        events = [await self.receipts.events_since(room, name, 0) for name in ("@a:b", "@c:d")]
+
+        self.assertIs(events[0], events[1])
+
+    async def test_receipts_of_one_user_are_found_whatever_they_are(self) -> None:
+        """Notification counts are made of all of them."""
+        await self.read(self.bob, self.first)
+        await self.read(self.bob, self.second, PRIVATE)
+        await self.read(self.alice, self.second)
+
+        mine = await self.receipts.of_user(await self.room(), self.bob.user_id)
+
+        self.assertEqual(
+            [(receipt.receipt_type, receipt.event_id) for receipt in mine],
+            [(READ, self.first), (PRIVATE, self.second)],
+        )
+
+    async def test_fully_read_marker_moves_forward_only(self) -> None:
+        """The line between old and new messages does not jump back up."""
+        await self.read(self.bob, self.second, FULLY_READ)
+
+        await self.read(self.bob, self.first, FULLY_READ)
+
+        self.assertEqual(await self.fully_read(self.bob), self.second)
+        self.assertEqual(await self.seen_by(self.bob), {})
+
+    async def test_markers_set_at_once_end_at_the_later_event(self) -> None:
+        """The same for two devices at the same moment."""
+        sent = [self.read(self.bob, event, FULLY_READ) for event in (self.second, self.first)]
+
+        await gatherResults([Deferred.fromCoroutine(done) for done in sent])
+
+        self.assertEqual(await self.fully_read(self.bob), self.second)
+
+    async def test_several_markers_move_together_or_not_at_all(self) -> None:
+        """One request instead of three, and no half of it."""
+        wanted = {FULLY_READ: self.first, READ: self.first, PRIVATE: self.second}
+
+        await self.refusal(
+            NotFound,
+            self.markers.mark_all(self.bob, self.room_id, {**wanted, PRIVATE: "$unknown"}),
+        )
+        self.assertEqual(
+            (await self.seen_by(self.bob), await self.fully_read(self.bob)), ({}, None)
+        )
+
+        await self.markers.mark_all(self.bob, self.room_id, wanted)
+        self.assertEqual(set(await self.seen_by(self.bob)), {self.first, self.second})
+        self.assertEqual(await self.fully_read(self.bob), self.first)

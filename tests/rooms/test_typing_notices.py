@@ -1,0 +1,157 @@
+"""Typing notices: lists that end by themselves, in memory alone."""
+
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import Forbidden, MatrixError
+from homeserver.rooms.typing_notices import TypingNotices
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.world import World
+
+
+class TypingNoticesTests(DatabaseTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.world = await World.start(self.db)
+        self.alice = await self.world.user("alice")
+        self.bob = await self.world.user("bob")
+        self.room_id = await self.world.create_room(self.alice)
+        await self.world.rooms.memberships.join(self.bob, self.room_id)
+        self.room = await self.world.rooms.registry.get(self.room_id)
+        self.clock = Clock()
+        self.notices = self.make()
+
+    async def clean_up(self) -> None:
+        self.notices.stop()
+        await self.world.stop()
+        await super().clean_up()
+
+    def make(self, **options: Any) -> TypingNotices:
+        log = self.world.log
+        options = {"boot_position": log.position} | options
+        notices = TypingNotices(self.world.rooms.registry, log, self.clock, **options)
+        log.subscribe(notices.apply)
+        return notices
+
+    async def begin(self, caller: Caller, timeout_ms: int = 30_000) -> None:
+        await self.notices.set(caller, self.room_id, caller.user_id, True, timeout_ms)
+
+    async def end(self, caller: Caller) -> None:
+        await self.notices.set(caller, self.room_id, caller.user_id, False, 30_000)
+
+    def typists(self, since: int | None = None) -> list[str] | None:
+        return self.notices.list_since(self.room.number, since)
+
+    async def refusal(self, kind: type[MatrixError], done: Any) -> None:
+        await self.assertFailure(Deferred.fromCoroutine(done), kind)
+
+    async def test_who_types_is_listed_until_they_stop(self) -> None:
+        """Three dots appear, and go."""
+        before = self.world.log.position
+
+        await self.begin(self.bob)
+        await self.begin(self.alice)
+        self.assertEqual(self.typists(before), [self.bob.user_id, self.alice.user_id])
+        between = self.world.log.position
+
+        await self.end(self.bob)
+        self.assertEqual(self.typists(between), [self.alice.user_id])
+
+    async def test_unchanged_list_is_no_news(self) -> None:
+        """Clients repeat themselves while somebody types; readers are not woken by it."""
+        await self.begin(self.bob)
+        position = self.world.log.position
+
+        await self.begin(self.bob)
+        await self.end(self.alice)
+
+        self.assertIsNone(self.typists(position))
+        self.assertEqual(self.world.log.position, position)
+
+    async def test_notice_ends_when_its_time_is_up(self) -> None:
+        """A client that lost its connection does not type for ever."""
+        await self.begin(self.bob, timeout_ms=5_000)
+        position = self.world.log.position
+
+        self.clock.advance(5)
+        await self.world.log.settled()
+
+        self.assertEqual(self.typists(position), [])
+        self.assertGreater(self.world.log.position, position)
+
+    async def test_repeated_notice_lasts_longer(self) -> None:
+        """Whoever goes on typing is shown as typing, without a gap."""
+        await self.begin(self.bob, timeout_ms=5_000)
+        self.clock.advance(4)
+        await self.begin(self.bob, timeout_ms=5_000)
+
+        self.clock.advance(4)
+
+        self.assertEqual(self.typists(), [self.bob.user_id])
+
+    async def test_time_is_bounded(self) -> None:
+        """A client cannot type for a year."""
+        await self.begin(self.bob, timeout_ms=10**12)
+
+        self.clock.advance(120)
+
+        self.assertIsNone(self.typists())
+
+    async def test_who_leaves_types_no_more(self) -> None:
+        """Nobody waits for the words of one who is gone."""
+        await self.begin(self.bob)
+        position = self.world.log.position
+
+        await self.world.rooms.memberships.leave(self.bob, self.room_id)
+        await self.world.log.settled()
+
+        self.assertEqual(self.typists(position), [])
+
+    async def test_only_members_type_and_only_for_themselves(self) -> None:
+        """Nobody puts dots beside somebody else's name."""
+        stranger = await self.world.user("stranger")
+        for room_id in (self.room_id, "!unknown:example.org"):
+            await self.refusal(
+                Forbidden, self.notices.set(stranger, room_id, stranger.user_id, True, 30_000)
+            )
+        await self.refusal(
+            Forbidden, self.notices.set(self.alice, self.room_id, self.bob.user_id, True, 30_000)
+        )
+
+        self.assertIsNone(self.typists())
+
+    async def test_restart_ends_what_clients_may_still_show(self) -> None:
+        """Somebody who typed when the server went down does not type until the end of days."""
+        seen = self.world.log.position
+        await self.begin(self.bob)
+        boot = self.world.log.position
+        self.notices.stop()
+
+        self.notices = self.make(boot_position=boot, lively=[self.room.number])
+
+        self.assertEqual(self.typists(seen), [])
+        self.assertIsNone(self.typists(boot))
+        self.assertIsNone(self.notices.list_since(self.room.number + 1, seen))
+        self.assertEqual(
+            await self.notices.changed_rooms([self.room.number, 99], seen), {self.room.number}
+        )
+
+    async def test_readers_get_an_event(self) -> None:
+        """The list comes in the form that the text gives it."""
+        before = self.world.log.position
+        await self.begin(self.bob)
+
+        (event,) = await self.notices.ephemeral_events(self.room, self.alice.user_id, before)
+
+        self.assertEqual(
+            msgspec.json.decode(event),
+            {"type": "m.typing", "content": {"user_ids": [self.bob.user_id]}},
+        )
+        now = self.world.log.position
+        self.assertEqual(
+            await self.notices.ephemeral_events(self.room, self.alice.user_id, now), ()
+        )

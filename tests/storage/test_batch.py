@@ -1,0 +1,138 @@
+"""Batches: what is put in comes out of the database, and what cannot be stored is refused early."""
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.adapt import Transformer
+from psycopg.pq import Format
+
+from homeserver.storage.batch import COLUMN_TYPES, Batch, BatchStatement, Row, _array
+from homeserver.storage.database import Connection
+from tests.support.postgres import DatabaseTestCase
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "bool": st.booleans(),
+    "bytea": st.binary(),
+    "float8": st.floats(allow_nan=False),
+    "int4": st.integers(-(2**31), 2**31 - 1),
+    "int8": st.integers(-(2**63), 2**63 - 1),
+    "text": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+}
+
+PUT = BatchStatement(
+    "put",
+    """
+    INSERT INTO things (id, name, data, flag)
+    SELECT * FROM unnest(%s::int8[], %s::text[], %s::bytea[], %s::bool[])
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name
+    """,
+    columns=("int8", "text", "bytea", "bool"),
+    key=(0,),
+)
+COUNT = BatchStatement(
+    "count",
+    "INSERT INTO counts SELECT * FROM unnest(%s::int4[])",
+    columns=("int4",),
+)
+
+
+@given(st.data())
+def test_arrays_are_what_postgresql_expects(data: st.DataObject) -> None:
+    """The binary form made here reads back, by psycopg's own loader, as the values put in."""
+    name = data.draw(st.sampled_from(sorted(VALUES)))
+    values = data.draw(st.lists(st.none() | VALUES[name], min_size=1, max_size=20))
+    kind = COLUMN_TYPES[name]
+
+    array = _array(kind, [None if value is None else kind.encode(value) for value in values])
+
+    loader = Transformer().get_loader(kind.array_oid, Format.BINARY)
+    assert loader.load(array) == values
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (2**63, "name", b"", True),
+        (1, "a\0b", b"", True),
+        (1, "\ud800", b"", True),
+        (1, "name", "text", True),
+        ("1", "name", b"", True),
+        (1, "name", b""),
+    ],
+)
+def test_row_that_cannot_be_stored_is_refused_when_it_is_made(values: tuple[Any, ...]) -> None:
+    """A bad value is its writer's error; in a batch it would stop everybody's writing."""
+    with pytest.raises((ValueError, TypeError, struct.error)):
+        PUT.row(*values)
+
+
+def test_statement_must_have_a_parameter_for_each_column() -> None:
+    """A slip in a declaration shows when the module is imported, not at the first write."""
+    with pytest.raises(ValueError, match="as many"):
+        BatchStatement("slip", "INSERT INTO t SELECT unnest(%s::int4[])", ("int4", "text"))
+
+
+class WriteTests(DatabaseTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        await self.db.run(self._create_tables)
+
+    async def _create_tables(self, db: Connection) -> None:
+        await db.execute(
+            "CREATE TABLE things (id int8 PRIMARY KEY, name text, data bytea, flag bool)"
+        )
+        await db.execute("CREATE TABLE counts (n int4)")
+
+    async def write(self, *rows: Row) -> None:
+        batch = Batch()
+        for row in rows:
+            batch.add(row)
+        await self.db.write_batch(batch)
+
+    async def things(self) -> list[tuple[Any, ...]]:
+        async def read(db: Connection) -> list[tuple[Any, ...]]:
+            cursor = await db.execute("SELECT id, name, data, flag FROM things ORDER BY id")
+            return await cursor.fetchall()
+
+        return await self.db.run(read)
+
+    async def test_rows_of_several_statements_are_written_together(self) -> None:
+        """One commit carries everything that happened at the same time."""
+        await self.write(
+            PUT.row(2, 'ü\\"{},', b"\0\xff", True),
+            COUNT.row(7),
+            PUT.row(1, None, memoryview(b"view"), None),
+        )
+
+        async def count(db: Connection) -> Any:
+            return await (await db.execute("SELECT n FROM counts")).fetchall()
+
+        self.assertEqual(
+            await self.things(), [(1, None, b"view", None), (2, 'ü\\"{},', b"\0\xff", True)]
+        )
+        self.assertEqual(await self.db.run(count), [(7,)])
+
+    async def test_last_row_with_the_same_key_wins(self) -> None:
+        """Two changes of one thing in one batch leave the newer one."""
+        await self.write(PUT.row(1, "old", b"", True), PUT.row(1, "new", b"", True))
+
+        self.assertEqual([name for _, name, _, _ in await self.things()], ["new"])
+
+    async def test_recurring_combinations_are_prepared_once(self) -> None:
+        """PostgreSQL plans a combination of statements once, in whatever order rows arrive."""
+        for number in range(4):
+            rows = [PUT.row(number, "x", b"", True), COUNT.row(number)]
+            await self.write(*(rows if number % 2 else reversed(rows)))
+
+        async def prepared(db: Connection) -> Any:
+            cursor = await db.execute(
+                "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'WITH batch%'"
+            )
+            return await cursor.fetchone()
+
+        writer = self.db._writer
+        assert writer is not None
+        self.assertEqual(await prepared(writer), (1,))

@@ -1,0 +1,41 @@
+"""What the server remembers: its name, its positions, its starts."""
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from homeserver.storage.server_state import (
+    WrongServer,
+    claim_server_name,
+    count_boot,
+    reserve_positions,
+)
+from tests.support.postgres import DatabaseTestCase
+
+
+class ServerStateTests(DatabaseTestCase):
+    async def test_database_keeps_its_server_name(self) -> None:
+        """A slip in the configuration must not mix two servers' users."""
+        await self.db.run(claim_server_name, "example.org")
+        await self.db.run(claim_server_name, "example.org")
+
+        with self.assertRaisesRegex(WrongServer, "belongs to the server example.org"):
+            await self.db.run(claim_server_name, "example.com")
+
+    async def test_reserved_positions_are_never_given_out_again(self) -> None:
+        """A client's token from before a crash stays below everything that comes after."""
+        first = await self.db.run(reserve_positions, 1000)
+
+        second = await self.db.run(reserve_positions, 10)
+
+        self.assertEqual((first, second), (0, 1000))
+
+    async def test_concurrent_reservations_do_not_overlap(self) -> None:
+        """Two processes can write to one log's numbers."""
+        starts = await gatherResults(
+            [Deferred.fromCoroutine(self.db.run(reserve_positions, 10)) for _ in range(8)]
+        )
+
+        self.assertEqual(sorted(starts), list(range(0, 80, 10)))
+
+    async def test_starts_are_counted(self) -> None:
+        """Each start has a number of its own."""
+        self.assertEqual([await self.db.run(count_boot) for _ in range(3)], [1, 2, 3])

@@ -1,0 +1,175 @@
+"""Actors: users with their devices, who act on a server over HTTP, so that tests read like scripts.
+
+A method that fails raises `Refused` with the errcode. `request` reaches whatever has no method.
+"""
+
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from treq.client import HTTPClient
+
+CLIENT = "/_matrix/client/v3"
+
+
+class Refused(Exception):
+    """The server answered with an error: its HTTP `status`, `errcode` and `body`."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__(f"{status} {body}")
+        self.status = status
+        self.body = body
+        self.errcode: str = body.get("errcode", "") if isinstance(body, dict) else ""
+
+
+class Somebody:
+    """Who has no account, or does not say which."""
+
+    token: str | None = None
+
+    def __init__(self, http: HTTPClient, url: str) -> None:
+        self._http = http
+        self.url = url
+
+    async def request(
+        self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The decoded answer; raises `Refused`. `body` is sent as JSON, or as it is if bytes."""
+        data = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        response = await self._http.request(
+            method, self.url + path, params=query, data=data, headers=headers
+        )
+        answer = msgspec.json.decode(await response.content())
+        if response.code >= 400:
+            raise Refused(response.code, answer)
+        return answer
+
+    async def get(self, path: str, **query: Any) -> Any:
+        """The answer to GET below `/_matrix/client/v3`."""
+        return await self.request("GET", CLIENT + path, query=query)
+
+    async def put(self, path: str, body: Any) -> Any:
+        """The answer to PUT below `/_matrix/client/v3`."""
+        return await self.request("PUT", CLIENT + path, body)
+
+    async def post(self, path: str, body: Any = None, **query: Any) -> Any:
+        """The answer to POST below `/_matrix/client/v3`."""
+        return await self.request("POST", CLIENT + path, {} if body is None else body, query)
+
+    async def delete(self, path: str) -> Any:
+        """The answer to DELETE below `/_matrix/client/v3`."""
+        return await self.request("DELETE", CLIENT + path)
+
+
+class Actor(Somebody):
+    """A user with one device."""
+
+    def __init__(
+        self, http: HTTPClient, url: str, user_id: str, device_id: str, token: str
+    ) -> None:
+        super().__init__(http, url)
+        self.user_id = user_id
+        self.device_id = device_id
+        self.token = token
+        self._transactions = count(1)
+
+    async def create_room(
+        self, *, invite: "list[Actor] | None" = None, public: bool = False, **body: Any
+    ) -> str:
+        """Create a room; gives its id. A public one can be joined by anybody, but is not listed."""
+        if invite:
+            body["invite"] = [actor.user_id for actor in invite]
+        if public:
+            body["preset"] = "public_chat"
+        room_id: str = (await self.post("/createRoom", body))["room_id"]
+        return room_id
+
+    async def join(self, room: str, **body: Any) -> str:
+        """Join a room by id or alias; gives its id."""
+        room_id: str = (await self.post(f"/join/{quote(room)}", body))["room_id"]
+        return room_id
+
+    async def knock(self, room: str, **body: Any) -> None:
+        await self.post(f"/knock/{quote(room)}", body)
+
+    async def invite(self, room: str, actor: "Actor", **body: Any) -> None:
+        await self._on_room(room, "invite", {"user_id": actor.user_id, **body})
+
+    async def leave(self, room: str, **body: Any) -> None:
+        await self._on_room(room, "leave", body)
+
+    async def forget(self, room: str) -> None:
+        await self._on_room(room, "forget", {})
+
+    async def kick(self, room: str, actor: "Actor", **body: Any) -> None:
+        await self._on_room(room, "kick", {"user_id": actor.user_id, **body})
+
+    async def ban(self, room: str, actor: "Actor", **body: Any) -> None:
+        await self._on_room(room, "ban", {"user_id": actor.user_id, **body})
+
+    async def unban(self, room: str, actor: "Actor", **body: Any) -> None:
+        await self._on_room(room, "unban", {"user_id": actor.user_id, **body})
+
+    async def send(
+        self, room: str, event_type: str, content: Any, *, txn_id: str | None = None
+    ) -> str:
+        """Send a message event; gives its id."""
+        txn_id = txn_id or f"txn{next(self._transactions)}"
+        path = f"/rooms/{quote(room)}/send/{quote(event_type, safe='')}/{quote(txn_id, safe='')}"
+        event_id: str = (await self.put(path, content))["event_id"]
+        return event_id
+
+    async def say(self, room: str, text: str, *, txn_id: str | None = None) -> str:
+        """Send a text message; gives its event id."""
+        content = {"msgtype": "m.text", "body": text}
+        return await self.send(room, "m.room.message", content, txn_id=txn_id)
+
+    async def redact(self, room: str, event_id: str, **body: Any) -> str:
+        """Redact an event; gives the redaction's id."""
+        path = f"/rooms/{quote(room)}/redact/{quote(event_id, safe='')}"
+        answer = await self.put(f"{path}/txn{next(self._transactions)}", body)
+        redaction_id: str = answer["event_id"]
+        return redaction_id
+
+    async def set_state(self, room: str, event_type: str, content: Any, state_key: str = "") -> str:
+        """Set a state event; gives its id."""
+        path = f"/rooms/{quote(room)}/state/{quote(event_type, safe='')}/"
+        event_id: str = (await self.put(path + quote(state_key, safe=""), content))["event_id"]
+        return event_id
+
+    async def state(self, room: str, event_type: str, state_key: str = "") -> Any:
+        """The content of a state event."""
+        path = f"/rooms/{quote(room)}/state/{quote(event_type, safe='')}/"
+        return await self.get(path + quote(state_key, safe=""))
+
+    async def event(self, room: str, event_id: str) -> Any:
+        """One event."""
+        return await self.get(f"/rooms/{quote(room)}/event/{quote(event_id, safe='')}")
+
+    async def messages(self, room: str, direction: str = "b", **query: Any) -> Any:
+        """A page of the room's history; `since` is the parameter `from`."""
+        if "since" in query:
+            query["from"] = query.pop("since")
+        return await self.get(f"/rooms/{quote(room)}/messages", dir=direction, **query)
+
+    async def members(self, room: str, **query: Any) -> dict[str, str]:
+        """The membership of each user that `/members` tells of."""
+        answer = await self.get(f"/rooms/{quote(room)}/members", **query)
+        return {event["state_key"]: event["content"]["membership"] for event in answer["chunk"]}
+
+    async def sync(self, since: str | None = None, *, timeout_ms: int = 0, **query: Any) -> Any:
+        """One `/sync`; without `since` an initial one."""
+        if since is not None:
+            query["since"] = since
+        return await self.get("/sync", timeout=timeout_ms, **query)
+
+    async def _on_room(self, room: str, verb: str, body: Any) -> None:
+        await self.post(f"/rooms/{quote(room)}/{verb}", body)
+
+
+def bodies(events: list[Any]) -> list[str]:
+    """What was said in those of the events that are text messages."""
+    return [event["content"]["body"] for event in events if event["type"] == "m.room.message"]

@@ -1,0 +1,62 @@
+"""A client reduced to what it remembers of its syncs, by the rules of the specification."""
+
+from typing import Any
+
+StateKey = tuple[str, str]
+
+
+class ClientModel:
+    """Folds answers of `/sync` into what a person would see."""
+
+    def __init__(self) -> None:
+        self.since: str | None = None
+        self.state: dict[str, dict[StateKey, str]] = {}  # room -> (type, key) -> event id
+        self.timelines: dict[str, list[str]] = {}
+        self.invited: set[str] = set()
+        self.account_data: dict[tuple[str, str], Any] = {}
+
+    def apply(self, answer: dict[str, Any]) -> None:
+        self.since = answer["next_batch"]
+        rooms = answer.get("rooms", {})
+        for room_id, section in rooms.get("invite", {}).items():
+            assert section["invite_state"]["events"], "an invite tells what room it is to"
+            self.invited.add(room_id)
+            self._forget(room_id)
+        for room_id in rooms.get("leave", {}):
+            self.invited.discard(room_id)
+            self._forget(room_id)
+        for room_id, section in rooms.get("join", {}).items():
+            self.invited.discard(room_id)
+            self._apply_joined(room_id, section)
+        self._apply_account_data("", answer.get("account_data", {}))
+
+    def _apply_joined(self, room_id: str, section: dict[str, Any]) -> None:
+        state = self.state.setdefault(room_id, {})
+        timeline = self.timelines.setdefault(room_id, [])
+        batch = section.get("timeline", {"events": [], "limited": False})
+        if batch["limited"]:
+            timeline.clear()
+        new_ids = [event["event_id"] for event in batch["events"]]
+        assert not set(new_ids) & set(timeline), "no event comes twice"
+        timeline += new_ids
+        state_after = section.get("state_after")
+        if state_after is not None:
+            _fold(state, state_after["events"])
+        else:
+            _fold(state, section.get("state", {}).get("events", []))
+            _fold(state, batch["events"])
+        self._apply_account_data(room_id, section.get("account_data", {}))
+
+    def _apply_account_data(self, room_id: str, section: dict[str, Any]) -> None:
+        for event in section.get("events", []):
+            self.account_data[(room_id, event["type"])] = event["content"]
+
+    def _forget(self, room_id: str) -> None:
+        self.state.pop(room_id, None)
+        self.timelines.pop(room_id, None)
+
+
+def _fold(state: dict[StateKey, str], events: list[dict[str, Any]]) -> None:
+    for event in events:
+        if "state_key" in event:
+            state[(event["type"], event["state_key"])] = event["event_id"]

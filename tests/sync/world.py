@@ -1,0 +1,75 @@
+"""A homeserver without its sockets: the domain objects on a real database, for tests of sync."""
+
+from typing import Any
+
+import msgspec
+from twisted.internet import reactor
+
+from homeserver.accounts.caller import Caller
+from homeserver.config.settings import Passwords, Settings
+from homeserver.protocol.signatures import SigningKey
+from homeserver.rooms.creation import RoomRequest
+from homeserver.storage.database import Database
+from homeserver.storage.users import User, insert_user
+from homeserver.streams.log import Log
+from homeserver.streams.positions import PositionReserve
+from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.sync import Sync
+
+SERVER = "example.org"
+
+
+class World:
+    """One server, and shortcuts for what users do on it."""
+
+    def __init__(self, db: Database, position: int) -> None:
+        settings = Settings(server_name=SERVER, passwords=Passwords(hash_cost="lowest"))
+        key = SigningKey.from_seed("test", b"0" * 32)
+        self.db = db
+        self.log = Log(reactor, db.write_batch, position)
+        self.accounts = Accounts(reactor, settings, db, self.log)
+        self.rooms = Rooms(reactor, settings, key, db, self.log, self.accounts)
+        self.sync = Sync(reactor, settings, db, self.log, self.accounts, self.rooms)
+        self.engine = self.sync.engine
+        self._txn = 0
+
+    @classmethod
+    async def start(cls, db: Database) -> "World":
+        """A server on this database; a second one sees what the first one left behind."""
+        return cls(db, await PositionReserve(db, reactor).first())
+
+    async def stop(self) -> None:
+        await self.log.settled()
+        self.sync.stop()
+
+    async def user(self, name: str, device: str = "DEVICE") -> Caller:
+        user_id = f"@{name}:{SERVER}"
+        await self.db.run(insert_user, User(user_id, 0))
+        return Caller(user_id, device)
+
+    async def create_room(self, creator: Caller, **options: Any) -> str:
+        options = {"version": "11", "preset": "public_chat"} | options
+        return await self.rooms.creation.create(creator, RoomRequest(**options))
+
+    async def say(self, sender: Caller, room_id: str, body: str) -> str:
+        self._txn += 1
+        content = {"msgtype": "m.text", "body": body}
+        return await self.rooms.sending.send_message(
+            sender, room_id, "m.room.message", content, f"t{self._txn}"
+        )
+
+    async def update(
+        self,
+        caller: Caller,
+        since: str | None = None,
+        wanted: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """What `/sync` would answer at once."""
+        text = None if wanted is None else msgspec.json.encode(wanted).decode()
+        reader = await self.engine.reader(caller, filter_text=text, **options)
+        position = None if since is None else int(since[1:])
+        update = await self.engine.update(reader, position)
+        answer: dict[str, Any] = msgspec.json.decode(update.encode())
+        return answer

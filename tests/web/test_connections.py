@@ -1,0 +1,283 @@
+"""Connections: clients that are slow, greedy, impatient or broken."""
+
+from typing import Any
+
+from tests.web.notes import NotesTestCase
+from tests.web.wire import Wire
+
+
+class KeepAliveTests(NotesTestCase):
+    async def test_connection_serves_one_request_after_another(self) -> None:
+        """A TLS handshake for each message would be slow."""
+        wire = await self.connect()
+
+        for _ in range(3):
+            wire.request("GET", "/_matrix/client/v3/whoami", token="slow-alice")
+            response = await wire.response()
+            self.assertEqual(response.status, 200)
+            self.assertNotIn("connection", response.headers)
+
+    async def test_pipelined_requests_are_answered_in_order(self) -> None:
+        """A client may send the next request before it has read the last answer."""
+        wire = await self.connect()
+
+        for name in ("a", "b", "c"):
+            wire.request("GET", f"/_matrix/client/v3/notes/{name}")
+        wire.request("GET", "/poll")
+        wire.request("GET", "/raw")
+
+        answers = [(await wire.response()).json for _ in "abc"]
+        await self.until(lambda: self.notes.waiting)
+        self.assertEqual(wire.received, b"")
+        self.notes.waiting[0].callback(None)
+        answers += [(await wire.response()).json for _ in range(2)]
+        self.assertEqual(
+            answers,
+            [{"name": "a"}, {"name": "b"}, {"name": "c"}, {"waited": True}, {"as": "it is"}],
+        )
+
+    async def test_many_pipelined_requests_do_not_exhaust_the_stack(self) -> None:
+        """Ten thousand requests in one packet are a cheap attack."""
+        wire = await self.connect()
+
+        wire.write(b"GET /raw HTTP/1.1\r\nHost: test\r\n\r\n" * 2000)
+
+        for _ in range(2000):
+            self.assertEqual((await wire.response()).status, 200)
+
+    async def test_connection_ends_when_the_client_wants_it(self) -> None:
+        """HTTP/1.0 and `Connection: close` mean one request only."""
+        for head in (b"GET /raw HTTP/1.1\r\nHost: a\r\nConnection: close", b"GET /raw HTTP/1.0"):
+            wire = await self.connect()
+
+            wire.write(head + b"\r\n\r\n")
+
+            self.assertEqual((await wire.response()).headers["connection"], "close")
+            await wire.closed
+
+    async def test_bytes_may_come_one_at_a_time(self) -> None:
+        """TCP promises nothing about packets."""
+        wire = await self.connect()
+
+        for byte in b"PUT /_matrix/client/v3/notes/%61?access_token=alice HTTP/1.1\r\nHost: a\r\n":
+            wire.write(bytes([byte]))
+            await self.turn()
+        wire.write(b'Content-Length: 14\r\n\r\n{"text": ')
+        await self.turn()
+        wire.write(b'"hi"}')
+
+        self.assertEqual((await wire.response()).status, 200)
+        self.assertEqual(self.notes.calls[0][1], "a")
+
+
+class DeadlineTests(NotesTestCase):
+    async def test_idle_connection_is_closed(self) -> None:
+        """Sockets are finite."""
+        wire = await self.connect()
+        wire.request("GET", "/raw")
+        await wire.response()
+
+        self.clock.advance(19)
+        await self.turn()
+        self.assertEqual(len(self.server.connections), 1)
+        self.clock.advance(2)
+
+        await wire.closed
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_request_starts_a_new_idle_time(self) -> None:
+        """A client that asks every ten seconds keeps its connection."""
+        wire = await self.connect()
+
+        for _ in range(5):
+            wire.request("GET", "/raw")
+            self.assertEqual((await wire.response()).status, 200)
+            self.clock.advance(15)
+
+        self.assertEqual(len(self.server.connections), 1)
+
+    async def test_dripping_head_does_not_hold_a_connection(self) -> None:
+        """One header byte now and then would tie up a socket for ever."""
+        wire = await self.connect()
+
+        wire.write(b"GET /raw HTTP/1.1\r\n")
+        for _ in range(6):
+            await self.turn(0.01)
+            self.clock.advance(2)
+            wire.write(b"A")
+
+        await wire.closed
+        self.assertEqual(wire.received, b"")
+
+    async def test_dripping_body_does_not_hold_a_connection(self) -> None:
+        """The same in the body."""
+        wire = await self.connect()
+
+        wire.write(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+        for _ in range(6):
+            await self.turn(0.01)
+            self.clock.advance(2)
+            wire.write(b"A")
+
+        await wire.closed
+
+    async def test_long_poll_has_no_deadline(self) -> None:
+        """How long an answer takes is for its handler to say."""
+        wire = await self.connect()
+        wire.request("GET", "/poll")
+        await self.until(lambda: self.notes.waiting)
+
+        self.clock.advance(1000)
+        self.notes.waiting[0].callback(None)
+
+        self.assertEqual((await wire.response()).json, {"waited": True})
+        self.clock.advance(21)
+        await wire.closed
+
+
+class SlowReaderTests(NotesTestCase):
+    async def test_answer_may_take_long_to_read_but_not_for_ever(self) -> None:
+        """A first sync over a thin line gets through; a client that stopped reading is let go."""
+        wire = await self.connect()
+        wire.request("GET", "/large")
+        await wire.response_begins()
+        wire.transport.pauseProducing()
+
+        self.clock.advance(21)
+        await self.turn(0.01)
+        self.assertEqual(len(self.server.connections), 1)
+        wire.transport.resumeProducing()
+        await wire.until(lambda data: len(data) > 10_000_000)
+        wire.transport.pauseProducing()
+        await self.turn(0.01)
+        self.clock.advance(21)
+        await self.turn(0.01)
+        self.assertEqual(len(self.server.connections), 1)
+        self.clock.advance(21)
+        self.clock.advance(16)
+
+        await self.until(lambda: not self.server.connections)
+
+
+class BodySizeTests(NotesTestCase):
+    path = "/_matrix/client/v3/notes/a?access_token=alice"
+
+    async def test_too_large_body_is_refused_by_its_announcement(self) -> None:
+        """Nobody has to send a gigabyte to learn that it is too much."""
+        wire = await self.connect()
+
+        wire.write(f"PUT {self.path} HTTP/1.1\r\nContent-Length: 1001\r\n\r\n".encode())
+
+        response = await wire.response()
+        self.assertEqual((response.status, response.json["errcode"]), (413, "M_TOO_LARGE"))
+        self.assertEqual(response.headers["connection"], "close")
+        self.assertEqual(response.headers["access-control-allow-origin"], "*")
+
+    async def test_too_large_body_without_announcement_is_refused_when_it_grows(self) -> None:
+        """A chunked body does not tell its length."""
+        wire = await self.connect()
+
+        wire.write(f"PUT {self.path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        wire.write(b"1f4\r\n" + b"x" * 500 + b"\r\n")
+        wire.write(b"1f5\r\n" + b"x" * 501 + b"\r\n")
+
+        self.assertEqual((await wire.response()).status, 413)
+
+    async def test_client_that_sends_on_still_reads_the_refusal(self) -> None:
+        """Closing at once would reset the connection, and the answer would be lost with it."""
+        wire = await self.connect()
+
+        wire.write(f"PUT {self.path} HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n".encode())
+        for _ in range(30):
+            wire.write(b"x" * 100_000)
+            await self.turn()
+
+        self.assertEqual((await wire.response()).status, 413)
+        await wire.closed
+        self.assertEqual(self.finished[0][2], 413)
+
+    async def test_client_that_never_stops_is_cut_off(self) -> None:
+        """Thrown away or not, its bytes cost something."""
+        wire = await self.connect()
+
+        wire.write(f"PUT {self.path} HTTP/1.1\r\nContent-Length: 99000000\r\n\r\n".encode())
+        await wire.response()
+        [connection] = self.server.connections
+        [request] = connection.requests
+        while self.server.connections:
+            wire.write(b"x" * 1_000_000)
+            await self.turn()
+
+        self.assertLess(request._received, 20_000_000)
+
+    async def test_client_that_asks_first_is_not_invited_to_send(self) -> None:
+        """`Expect: 100-continue` saves it the trouble."""
+        wire = await self.connect()
+        head = "Content-Length: 1001\r\nExpect: 100-continue"
+
+        wire.write(f"PUT {self.path} HTTP/1.1\r\n{head}\r\n\r\n".encode())
+
+        self.assertEqual((await wire.response()).status, 413)
+
+    async def test_client_that_asks_first_may_send_what_fits(self) -> None:
+        """Programs such as curl ask for bodies of more than a kilobyte."""
+        wire = await self.connect()
+        wire.write(b"POST /upload HTTP/1.1\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n")
+
+        self.assertEqual((await wire.response(bodiless=True)).status, 100)
+        wire.write(b"x" * 5000)
+
+        self.assertEqual((await wire.response()).json, {"size": 5000})
+
+    async def test_route_may_have_a_bound_of_its_own(self) -> None:
+        """Key backups are larger than messages."""
+        fits = await self.ask("POST", "/upload", b"x" * 5000)
+        exceeds = await self.ask("POST", "/upload", b"x" * 5001)
+
+        self.assertEqual((fits.json, exceeds.status), ({"size": 5000}, 413))
+
+    async def test_chunked_body_is_put_together(self) -> None:
+        """Some clients stream their bodies."""
+        wire = await self.connect()
+
+        wire.write(b"POST /upload HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        wire.write(b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")
+
+        self.assertEqual((await wire.response()).json, {"size": 7})
+
+
+class BrokenRequestTests(NotesTestCase):
+    async def assert_rejected(self, data: bytes) -> Wire:
+        wire = await self.connect()
+        wire.write(data)
+        await wire.closed
+        self.assertTrue(wire.received.startswith(b"HTTP/1.1 400 ") or not wire.received, data)
+        return wire
+
+    async def test_ambiguous_or_malformed_heads_are_rejected(self) -> None:
+        """What two programs read differently is how requests are smuggled past a proxy."""
+        length, chunked = b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"
+        start = b"POST /upload HTTP/1.1\r\nHost: a\r\n"
+        for data in (
+            b"nonsense\r\n\r\n",
+            start + length + chunked + b"\r\n0\r\n\r\n",
+            start + length + length + b"\r\nhello",
+            start + b"Content-Length: -5\r\n\r\n",
+            start + b"no colon\r\n\r\n",
+            start + chunked + b"\r\nzz\r\n",
+            start + b"A: " + b"x" * 20_000 + b"\r\n\r\n",
+        ):
+            await self.assert_rejected(data)
+
+    async def test_abandoned_request_leaves_nothing_behind(self) -> None:
+        """Half a request is nobody's."""
+        for data in (b"", b"GET /ra", b"PUT /upload HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"):
+            wire = await self.connect()
+            wire.write(data)
+            await self.turn(0.01)
+            wire.transport.loseConnection()
+            await self.until(lambda: not self.server.connections)
+
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        statuses: list[Any] = [status for _, _, status in self.finished]
+        self.assertEqual(statuses, [499])
