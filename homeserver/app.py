@@ -5,6 +5,7 @@ reactor.
 """
 
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -13,6 +14,7 @@ from twisted.python.failure import Failure
 
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
+from homeserver.observability.garbage import GarbageCollection
 from homeserver.observability.metrics import Metrics, ReactorLag
 from homeserver.storage.database import Database, DatabaseAway
 from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, SupervisedPostgres
@@ -159,8 +161,11 @@ class Homeserver:
         return db
 
 
-def run_server(settings: Settings) -> int:
-    """Run a homeserver until SIGINT or SIGTERM; a second signal ends at once. The exit status."""
+def run_server(settings: Settings, ready: Callable[[Homeserver], None]) -> int:
+    """Run a homeserver until SIGINT or SIGTERM; a second signal ends at once. The exit status.
+
+    `ready(server)` is called once it listens.
+    """
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -178,6 +183,8 @@ def run_server(settings: Settings) -> int:
     def started(_: object) -> None:
         log.info("homeserver {name} is ready", name=settings.server_name)
         _stop_on_signals(reactor, server)
+        GarbageCollection(reactor).start()
+        ready(server)
 
     def broke(_: object) -> None:
         status[0] = 1

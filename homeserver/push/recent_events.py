@@ -58,7 +58,7 @@ class RecentEvents:
     async def _seen(self, room: Room, user_id: str, numbers: list[int]) -> list[Seen]:
         events = await self._rooms.stores.events.load_in_order(room.version, numbers)
         invites = [Seen(stored, "invite") for stored in events if _invites(stored, user_id)]
-        others = [stored for stored in events if not _invites(stored, user_id)]
+        others = [stored for stored in reversed(events) if not _invites(stored, user_id)]
         visible = await self._visibility.visible(room, user_id, others)
         return invites + [seen for seen in visible if seen.membership == "join"]
 

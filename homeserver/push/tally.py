@@ -12,8 +12,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#marking-notifications-as-
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from homeserver.rooms.room_receipts import MAIN
 
@@ -21,8 +22,7 @@ WINDOW: Final = 300
 MAX_NAMED: Final = 100  # events before the window that name the user
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadCount:
+class UnreadCount(msgspec.Struct, frozen=True):
     """Unread notifications of a room, and how many of them are highlighted.
 
     `threads` has what lies in threads, (notifications, highlights) by the id of the root; it is
@@ -31,7 +31,7 @@ class UnreadCount:
 
     notification: int = 0
     highlight: int = 0
-    threads: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    threads: dict[str, tuple[int, int]] = {}
 
     @property
     def main(self) -> tuple[int, int]:
@@ -43,8 +43,7 @@ class UnreadCount:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """An event that notifies the user. `age` is the number of events since, in what is taken in.
 
     `named` says that it mentions the user, or everybody.
@@ -57,8 +56,7 @@ class Notice:
     age: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class OwnEvent:
+class OwnEvent(msgspec.Struct, frozen=True):
     """An event of the user's own."""
 
     position: int
@@ -157,8 +155,11 @@ class Tally:
 
 
 def _sum_up(sums: Mapping[str | None, tuple[int, int]]) -> UnreadCount:
-    return UnreadCount(
-        sum(notifications for notifications, _ in sums.values()),
-        sum(highlights for _, highlights in sums.values()),
-        {thread: counts for thread, counts in sums.items() if thread is not None},
-    )
+    notifications = highlights = 0
+    for counts in sums.values():
+        notifications += counts[0]
+        highlights += counts[1]
+    if None in sums and len(sums) == 1:
+        return UnreadCount(notifications, highlights)
+    threads = {thread: counts for thread, counts in sums.items() if thread is not None}
+    return UnreadCount(notifications, highlights, threads)

@@ -21,8 +21,8 @@ from homeserver.storage.events import transactions_of_device
 from homeserver.storage.names import Names
 from homeserver.streams.waiting import joined
 
-KEPT = 500  # transactions of a device
-MAX_DEVICES = 20_000
+KEPT = 200  # transactions of a device
+MAX_DEVICES = 5_000
 
 _Key = tuple[int, str, str]  # room, event type, transaction id
 _Seen = OrderedDict[_Key, "int | Deferred[None]"]  # the event, or the request at work

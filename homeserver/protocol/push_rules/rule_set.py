@@ -156,7 +156,8 @@ def parse_rule_set(content: Mapping[str, Any]) -> RuleSet:
     rule_set = RuleSet()
     for kind in KINDS:
         stored = rules.get(kind) if isinstance(rules, dict) else None
-        parsed = [rule for value in stored or () if (rule := _parse_rule(value)) is not None]
+        values = stored if isinstance(stored, list) else []
+        parsed = [rule for value in values if (rule := _parse_rule(value)) is not None]
         own = tuple(rule for rule in parsed if not rule.default)
         if own:
             rule_set = rule_set._with_own(kind, own)

@@ -1,0 +1,67 @@
+"""Full garbage collections wait for a quiet moment, but not for ever."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.task import Clock
+
+from homeserver.observability import garbage
+from homeserver.observability.garbage import AT_LATEST_SECONDS, TICK_SECONDS, GarbageCollection
+
+
+class Process:
+    """A process whose use of the processor and collections are known."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        self.busy = 0.0  # part of a processor
+        self.collections = 0
+        monkeypatch.setattr(garbage.time, "process_time", lambda: self._used)
+        monkeypatch.setattr(garbage.gc, "collect", self._collect)
+        self._used = 0.0
+
+    def run(self, seconds: float) -> None:
+        for _ in range(int(seconds / TICK_SECONDS)):
+            self._used += self.busy * TICK_SECONDS
+            self.clock.advance(TICK_SECONDS)
+
+    def _collect(self) -> int:
+        self.collections += 1
+        return 0
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
+    thresholds = gc.get_threshold()
+    process = Process(monkeypatch)
+    GarbageCollection(process.clock).start()
+    process.collections = 0
+    yield process
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+
+
+def test_busy_process_is_not_stopped(process: Process) -> None:
+    """Nobody waits for a tenth of a second because Python chose that moment to clean up."""
+    process.busy = 0.5
+
+    process.run(600)
+
+    assert process.collections == 0
+
+
+def test_quiet_process_cleans_up_now_and_then(process: Process) -> None:
+    """Garbage does not pile up on a server that has time to take it out."""
+    process.run(600)
+
+    assert 5 <= process.collections <= 10
+
+
+def test_process_that_is_never_quiet_cleans_up_at_last(process: Process) -> None:
+    """Even under constant load memory is bounded."""
+    process.busy = 0.9
+
+    process.run(AT_LATEST_SECONDS + TICK_SECONDS)
+
+    assert process.collections == 1

@@ -1,0 +1,186 @@
+"""Tallies: unread events counted as they come, compared with a count of everything at once."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homeserver.push.tally import MAX_NAMED, WINDOW, Notice, OwnEvent, Tally, UnreadCount
+
+ROOT = "$root"
+threads = st.sampled_from([None, ROOT, "$other"])
+happenings = st.lists(
+    st.one_of(
+        st.tuples(st.just("quiet")),
+        st.tuples(st.just("burst")),
+        st.tuples(st.just("notice"), threads, st.booleans(), st.booleans()),
+        st.tuples(st.just("own"), threads),
+        st.tuples(st.just("read"), st.integers(0, 400), threads | st.just("main")),
+        st.tuples(st.just("ask")),
+    ),
+    max_size=40,
+)
+
+
+def notice(position: int, thread: str | None = None, **fields: Any) -> Notice:
+    given = {"highlight": False, "named": False, "age": 0} | fields
+    return Notice(position, thread, **given)
+
+
+def test_what_notifies_is_counted() -> None:
+    """The number on the badge."""
+    tally = Tally(0)
+
+    tally.take(3, 3, [notice(1), notice(2, ROOT, highlight=True), notice(3)])
+
+    assert tally.count() == UnreadCount(3, 1, {ROOT: (1, 1)})
+    assert tally.count().main == (2, 0)
+
+
+def test_receipt_of_the_room_reads_everything() -> None:
+    """Clients that know no threads clear them too."""
+    tally = Tally(0)
+    tally.take(3, 3, [notice(1), notice(2, ROOT), notice(3)])
+
+    tally.read(2, None)
+
+    assert tally.count() == UnreadCount(1, 0, {})
+
+
+def test_receipt_of_a_thread_reads_that_thread() -> None:
+    """Whoever opened a thread has not seen the room, and the other way round."""
+    tally = Tally(0)
+    tally.take(4, 4, [notice(1), notice(2, ROOT), notice(3, "$other"), notice(4, ROOT)])
+
+    tally.read(2, ROOT)
+    tally.read(4, "main")
+
+    assert tally.count() == UnreadCount(2, 0, {"$other": (1, 0), ROOT: (1, 0)})
+    assert tally.is_read(2, ROOT)
+    assert not tally.is_read(3, "$other")
+
+
+def test_own_event_reads_where_it_was_sent() -> None:
+    """Whoever answers has read what they answer."""
+    tally = Tally(0)
+
+    tally.take(3, 3, [notice(1), notice(2, ROOT), OwnEvent(3, None)])
+
+    assert tally.count() == UnreadCount(1, 0, {ROOT: (1, 0)})
+
+
+def test_receipt_ahead_of_what_was_counted_holds() -> None:
+    """An event that was read before it was counted is not unread."""
+    tally = Tally(0)
+
+    tally.read(5, None)
+    tally.take(6, 2, [notice(5), notice(6)])
+
+    assert tally.count().notification == 1
+
+
+def test_redacted_event_is_not_counted() -> None:
+    """There is nothing left to read."""
+    tally = Tally(0)
+    tally.take(2, 2, [notice(1, highlight=True), notice(2)])
+
+    tally.forget(1)
+
+    assert tally.count() == UnreadCount(1, 0, {})
+
+
+def test_what_names_the_user_is_counted_however_old_it_is() -> None:
+    """Who comes back from a holiday sees that they were asked for."""
+    tally = Tally(0)
+    tally.take(2, 2, [notice(1, highlight=True, named=True), notice(2)])
+
+    for position in range(3, WINDOW + 10):
+        tally.take(position, 1, [notice(position)])
+
+    assert tally.count() == UnreadCount(WINDOW + 1, 1, {})
+
+
+def test_counts_are_bounded() -> None:
+    """A user who never reads costs no more than another."""
+    tally = Tally(0)
+
+    for position in range(1, 2 * WINDOW):
+        tally.take(position, 1, [notice(position, highlight=True, named=True)])
+
+    assert tally.count().notification == WINDOW + MAX_NAMED
+
+
+@given(happenings)
+def test_counts_do_not_depend_on_when_they_are_asked_for(plan: list[tuple[Any, ...]]) -> None:
+    """All devices of a user show the same number, whenever each of them looks."""
+    steady, lazy = Tally(0), Tally(0)
+    waiting: list[Notice | OwnEvent] = []
+    begun, position = 0, 0
+    events: list[Notice | OwnEvent | None] = []
+    reads: list[tuple[int, str | None]] = []
+    for what, *rest in plan:
+        if what == "ask":
+            lazy.take(position, position - begun, _aged(waiting, position))
+            waiting, begun = [], position
+            assert lazy.count() == steady.count() == _counted(events, reads)
+        elif what == "read":
+            reads.append((rest[0], rest[1]))
+            for tally in (steady, lazy):
+                tally.read(rest[0], rest[1])
+        else:
+            for _ in range(90 if what == "burst" else 1):
+                position += 1
+                event = _event(position, what, rest)
+                events.append(event)
+                steady.take(position, 1, [] if event is None else [event])
+                waiting += [] if event is None else [event]
+
+    lazy.take(position, position - begun, _aged(waiting, position))
+    assert lazy.count() == steady.count() == _counted(events, reads)
+
+
+def _event(position: int, what: str, rest: list[Any]) -> Notice | OwnEvent | None:
+    if what == "notice":
+        return notice(position, rest[0], highlight=rest[1], named=rest[2])
+    return OwnEvent(position, rest[0]) if what == "own" else None
+
+
+def _aged(news: list[Notice | OwnEvent], position: int) -> list[Notice | OwnEvent]:
+    return [
+        notice(
+            item.position,
+            item.thread,
+            highlight=item.highlight,
+            named=item.named,
+            age=position - item.position,
+        )
+        if isinstance(item, Notice)
+        else item
+        for item in news
+    ]
+
+
+def _counted(
+    events: list[Notice | OwnEvent | None], reads: list[tuple[int, str | None]]
+) -> UnreadCount:
+    """The definition: what is unread of the newest events, and what names the user before them."""
+    marks = [*reads]
+    marks += [
+        (event.position, event.thread or "main") for event in events if isinstance(event, OwnEvent)
+    ]
+    unread = [
+        event
+        for place, event in enumerate(events)
+        if isinstance(event, Notice)
+        and (event.named or place >= len(events) - WINDOW)
+        and not any(
+            event.position <= upto and thread in (None, event.thread or "main")
+            for upto, thread in marks
+        )
+    ]
+    in_threads: dict[str, tuple[int, int]] = {}
+    for event in unread:
+        if event.thread is not None:
+            known = in_threads.get(event.thread, (0, 0))
+            in_threads[event.thread] = (known[0] + 1, known[1] + event.highlight)
+    return UnreadCount(len(unread), sum(event.highlight for event in unread), in_threads)

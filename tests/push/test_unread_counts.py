@@ -1,0 +1,318 @@
+"""Unread counts on a real database: with receipts, threads, rules, restarts, and much history."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
+from homeserver.push.tally import WINDOW, UnreadCount
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.world import World
+
+READ, PRIVATE = "m.read", "m.read.private"
+
+
+class UnreadCountsTests(DatabaseTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.world = await World.start(self.db)
+        self.alice = await self.world.user("alice")
+        self.bob = await self.world.user("bob")
+        self.room_id = await self.world.create_room(self.alice)
+        await self.join(self.bob)
+        self.sent = 0
+
+    async def clean_up(self) -> None:
+        await self.world.stop()
+        await super().clean_up()
+
+    async def restart(self) -> None:
+        await self.world.stop()
+        self.world = await World.start(self.db)
+
+    async def join(self, user: Caller) -> None:
+        await self.world.rooms.memberships.join(user, self.room_id)
+
+    async def say(self, by: Caller | None = None, **content: Any) -> str:
+        self.sent += 1
+        content = {"msgtype": "m.text", "body": "hello", **content}
+        return await self.world.rooms.sending.send_message(
+            by or self.alice, self.room_id, "m.room.message", content, f"txn{self.sent}"
+        )
+
+    async def reply(self, kind: str, parent: str, by: Caller | None = None) -> str:
+        relation = {"rel_type": kind, "event_id": parent}
+        return await self.say(by, **{"m.relates_to": relation})
+
+    async def mention(self, *users: Caller) -> str:
+        return await self.say(**{"m.mentions": {"user_ids": [user.user_id for user in users]}})
+
+    async def burst(self, count: int) -> None:
+        sends = [Deferred.fromCoroutine(self.say()) for _ in range(count)]
+        await gatherResults(sends)
+
+    async def read(self, event_id: str, kind: str = READ, **thread: Any) -> None:
+        await self.world.sync.markers.mark(self.bob, self.room_id, kind, event_id, **thread)
+
+    async def counts(self, user: Caller | None = None) -> UnreadCount:
+        room = await self.world.rooms.registry.get(self.room_id)
+        return await self.world.sync.push.unread_counts.counts(room, (user or self.bob).user_id)
+
+    async def unread(self, user: Caller | None = None) -> tuple[int, int]:
+        count = await self.counts(user)
+        return count.notification, count.highlight
+
+    async def set_rules(self, rules: RuleSet) -> None:
+        content = rules.content_for(self.bob.user_id)
+        await self.world.accounts.account_data.set(self.bob.user_id, None, "m.push_rules", content)
+
+    async def test_messages_of_others_are_counted(self) -> None:
+        """A badge says that there is something to read."""
+        await self.say()
+        await self.say(msgtype="m.notice")
+        await self.mention(self.bob)
+
+        self.assertEqual(await self.unread(), (2, 1))
+
+    async def test_own_events_never_count_and_read_the_room(self) -> None:
+        """Nobody is notified of themselves, and who speaks has read."""
+        await self.say()
+        await self.say(self.bob)
+
+        self.assertEqual(await self.unread(), (0, 0))
+        self.assertEqual(await self.unread(self.alice), (1, 0))
+
+    async def test_what_was_said_before_one_came_is_not_counted(self) -> None:
+        """A newcomer does not start with thousands of unread messages."""
+        thread = await self.say()
+        await self.reply("m.thread", thread)
+        carol = await self.world.user("carol")
+
+        await self.join(carol)
+        await self.say()
+
+        self.assertEqual(await self.unread(carol), (1, 0))
+
+    async def test_who_comes_back_starts_anew(self) -> None:
+        """What happened in one's absence, and before, is not unread."""
+        await self.reply("m.thread", await self.say())
+        self.assertEqual(await self.unread(), (2, 0))
+        await self.world.rooms.memberships.leave(self.bob, self.room_id)
+        await self.say()
+
+        await self.join(self.bob)
+
+        self.assertEqual(await self.unread(), (0, 0))
+
+    async def test_receipts_of_both_kinds_clear_the_count(self) -> None:
+        """The one that is further ahead counts, as the text has it."""
+        events = [await self.say() for _ in range(4)]
+
+        await self.read(events[2])
+        self.assertEqual(await self.unread(), (1, 0))
+        await self.read(events[1], PRIVATE)
+        self.assertEqual(await self.unread(), (1, 0))
+        await self.read(events[3], PRIVATE)
+        self.assertEqual(await self.unread(), (0, 0))
+
+    async def test_threads_are_counted_for_themselves(self) -> None:
+        """The threaded example of the text: C and E hang on A, their reactions too."""
+        root = await self.say()
+        first = await self.reply("m.thread", root)
+        second = await self.reply("m.thread", root)
+        await self.reply("m.reference", first)
+        main = await self.reply("m.reference", root)
+
+        self.assertEqual(await self.counts(), UnreadCount(5, 0, {root: (3, 0)}))
+        await self.read(second, thread_id=root)
+        self.assertEqual(await self.counts(), UnreadCount(3, 0, {root: (1, 0)}))
+        await self.read(main, thread_id="main")
+        self.assertEqual(await self.counts(), UnreadCount(1, 0, {root: (1, 0)}))
+        await self.read(main)
+        self.assertEqual(await self.counts(), UnreadCount())
+
+    async def test_answer_in_a_thread_reads_that_thread(self) -> None:
+        """What was said elsewhere stays unread."""
+        root = await self.say()
+        await self.reply("m.thread", root)
+
+        await self.reply("m.thread", root, by=self.bob)
+
+        self.assertEqual(await self.counts(), UnreadCount(1, 0, {}))
+
+    async def test_redacted_event_is_not_counted(self) -> None:
+        """There is nothing left to read."""
+        gone = await self.mention(self.bob)
+        self.assertEqual(await self.unread(), (1, 1))
+
+        await self.world.rooms.sending.redact(self.alice, self.room_id, gone, {}, "redaction")
+
+        self.assertEqual(await self.unread(), (0, 0))
+        await self.restart()
+        self.assertEqual(await self.unread(), (0, 0))
+
+    async def test_rules_count_as_they_are_now(self) -> None:
+        """Who mutes a room is rid of its count."""
+        await self.say()
+        self.assertEqual(await self.unread(), (1, 0))
+        muted = PushRule(self.room_id, default=False, enabled=True, actions=[])
+
+        await self.set_rules(RuleSet().put("room", muted))
+        self.assertEqual(await self.unread(), (0, 0))
+        await self.set_rules(RuleSet())
+        self.assertEqual(await self.unread(), (1, 0))
+
+    async def test_ignored_users_do_not_count(self) -> None:
+        """Nobody is called to what they will not be shown."""
+        await self.say()
+        ignored = {"ignored_users": {self.alice.user_id: {}}}
+
+        await self.world.accounts.account_data.set(
+            self.bob.user_id, None, "m.ignored_user_list", ignored
+        )
+
+        self.assertEqual(await self.unread(), (0, 0))
+
+    async def test_mention_of_the_room_is_judged_by_its_power_levels(self) -> None:
+        """Those in force when it was sent, whoever asks later."""
+        carol = await self.world.user("carol")
+        await self.join(carol)
+        everybody = {"m.mentions": {"room": True}}
+        levels = {"users": {self.bob.user_id: 50, self.alice.user_id: 100}}
+
+        await self.say(**everybody)
+        await self.say(self.bob, **everybody)
+        await self.world.rooms.sending.set_state(
+            self.alice, self.room_id, "m.room.power_levels", "", levels
+        )
+        self.assertEqual(await self.unread(carol), (2, 1))
+        await self.say(self.bob, **everybody)
+
+        self.assertEqual(await self.unread(carol), (3, 2))
+        await self.restart()
+        self.assertEqual(await self.unread(carol), (3, 2))
+
+    async def test_members_are_counted_as_they_were(self) -> None:
+        """A rule for two is about the time when they were two, before and after a restart."""
+        condition = {"kind": "room_member_count", "is": "2"}
+        silent = PushRule("two", default=False, enabled=True, actions=[], conditions=[condition])
+        await self.set_rules(RuleSet().put("override", silent))
+        await self.say()
+        await self.join(await self.world.user("carol"))
+        await self.say()
+
+        self.assertEqual(await self.unread(), (1, 0))
+        await self.restart()
+        self.assertEqual(await self.unread(), (1, 0))
+
+    async def test_display_name_is_that_of_the_room(self) -> None:
+        """Rules of old look for it."""
+        condition = {"kind": "contains_display_name"}
+        actions = ["notify", {"set_tweak": "highlight"}]
+        named = PushRule(
+            "name", default=False, enabled=True, actions=actions, conditions=[condition]
+        )
+        await self.set_rules(RuleSet().put("override", named))
+        content = {"membership": "join", "displayname": "Robert"}
+        await self.world.rooms.sending.set_state(
+            self.bob, self.room_id, "m.room.member", self.bob.user_id, content
+        )
+
+        await self.say(body="Ask robert.")
+        await self.say(body="Ask bob.")
+
+        self.assertEqual(await self.unread(), (2, 1))
+
+    async def test_counts_survive_a_restart(self) -> None:
+        """After an update of the server the badges are what they were."""
+        root = await self.say()
+        await self.read(root)
+        await self.reply("m.thread", root)
+        await self.mention(self.bob)
+        before = await self.counts()
+
+        await self.restart()
+
+        self.assertEqual(before, UnreadCount(2, 1, {root: (1, 0)}))
+        self.assertEqual(await self.counts(), before)
+
+    async def test_long_absence_is_counted_up_to_a_bound(self) -> None:
+        """Who was away for long sees that there is much, and is still told who asked for them."""
+        first = await self.say()
+        await self.read(first)
+        self.assertEqual(await self.unread(), (0, 0))
+        await self.mention(self.bob)
+        await self.burst(WINDOW + 50)
+
+        kept = await self.unread()
+        await self.restart()
+
+        self.assertEqual(await self.unread(), (WINDOW + 1, 1))
+        self.assertEqual(kept, (WINDOW + 1, 1))
+
+    async def test_count_beyond_memory_is_read_from_the_database(self) -> None:
+        """The newest events in memory do not reach back to the receipt."""
+        await self.read(await self.say())
+        await self.burst(200)
+
+        await self.restart()
+
+        self.assertEqual(await self.unread(), (200, 0))
+        await self.say()
+        self.assertEqual(await self.unread(), (201, 0))
+
+    async def test_new_messages_cost_no_reading(self) -> None:
+        """A delivery to a hundred readers is no hundred queries."""
+        await self.unread()
+        await self.say()
+        room = await self.world.rooms.registry.get(self.room_id)
+        runs = self.db.runs
+
+        count = self.world.sync.push.unread_counts.cached(room, self.bob.user_id)
+
+        self.assertEqual(count, UnreadCount(1, 0, {}))
+        self.assertEqual(self.db.runs, runs)
+
+    async def test_sync_tells_the_counts(self) -> None:
+        """Clients show what the server says, by threads if they ask for it."""
+        root = await self.mention(self.bob)
+        await self.reply("m.thread", root)
+        wanted = {"room": {"timeline": {"unread_thread_notifications": True}}}
+
+        plain = await self.world.update(self.bob)
+        threaded = await self.world.update(self.bob, wanted=wanted)
+
+        section = plain["rooms"]["join"][self.room_id]
+        self.assertEqual(
+            section["unread_notifications"], {"notification_count": 2, "highlight_count": 1}
+        )
+        self.assertNotIn("unread_thread_notifications", section)
+        section = threaded["rooms"]["join"][self.room_id]
+        self.assertEqual(
+            section["unread_notifications"], {"notification_count": 1, "highlight_count": 1}
+        )
+        self.assertEqual(
+            section["unread_thread_notifications"],
+            {root: {"notification_count": 1, "highlight_count": 0}},
+        )
+
+    async def test_sync_tells_new_counts_with_the_event_and_the_receipt(self) -> None:
+        """A badge goes up with the message and down on all devices with the receipt."""
+        wanted = {"room": {"ephemeral": {"types": []}}}
+        since = (await self.world.update(self.bob))["next_batch"]
+        event_id = await self.say()
+        with_event = await self.world.update(self.bob, since)
+        await self.read(event_id)
+
+        with_receipt = await self.world.update(self.bob, with_event["next_batch"])
+        without = await self.world.update(self.bob, with_event["next_batch"], wanted)
+
+        self.assertEqual(self._count(with_event), 1)
+        self.assertEqual(self._count(with_receipt), 0)
+        self.assertEqual(self._count(without), 0)
+
+    def _count(self, answer: dict[str, Any]) -> int:
+        section = answer["rooms"]["join"][self.room_id]
+        count: int = section["unread_notifications"]["notification_count"]
+        return count
