@@ -28,6 +28,7 @@ from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import CertificateError
 from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.http import Http
+from homeserver.wiring.metrics import watch
 from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
@@ -124,13 +125,16 @@ class Homeserver:
         sync = self._sync = Sync(reactor, settings, db, stream, accounts, rooms, lively)
         http = Http(reactor, settings, self._shutdown, self.metrics, accounts)
         socket = Stream(reactor, settings, stream, http.rate_limits, accounts, rooms, sync)
+        watch(self.metrics, db, stream, rooms, sync, socket)
         routes = [
             *accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),
             *rooms.routes(),
             *sync.routes(),
             *socket.routes(),
         ]
-        self._listeners = http.listeners(routes, {"database": lambda: db.is_up})
+        federation_routes = accounts.federation_routes()
+        health_checks = {"database": lambda: db.is_up}
+        self._listeners = http.listeners(routes, federation_routes, health_checks)
         self._shutdown.notify(sync.end_waits)
         self._shutdown.notify(socket.end_waits)
         self._positions.start(stream)

@@ -12,7 +12,7 @@ from homeserver.config.settings import Settings
 from homeserver.storage.migrate import load_migrations
 from homeserver.storage.postgres_binaries import find_binaries
 
-OLDEST_VERSION = 150_000  # as PostgreSQL counts: 15.0
+OLDEST_VERSION = 130_000  # as PostgreSQL counts: 13.0
 CLOCK_TOLERANCE = 2.0  # seconds
 
 
@@ -62,7 +62,7 @@ def _check_server(connection: psycopg.Connection[Any]) -> Finding:
         return problem(
             "database",
             f"PostgreSQL {info.server_version // 10_000} is too old",
-            "use version 15 or later",
+            "use version 13 or later",
         )
     if encoding != "UTF8":
         return problem(

@@ -16,7 +16,11 @@ def event_json(seen: Seen, caller: Caller, now_ms: int) -> msgspec.Raw:
     """One event, with the caller's membership when it was sent."""
     return msgspec.Raw(
         seen.stored.client_json(
-            now_ms, room_id=True, device=_device(caller), membership=seen.membership
+            now_ms,
+            room_id=True,
+            device=_device(caller),
+            membership=seen.membership,
+            relations=seen.relations,
         )
     )
 
@@ -25,7 +29,13 @@ def events_json(events: Iterable[Seen], caller: Caller, now_ms: int) -> msgspec.
     """A list of events, each with the caller's membership when it was sent."""
     device = _device(caller)
     return _list(
-        seen.stored.client_json(now_ms, room_id=True, device=device, membership=seen.membership)
+        seen.stored.client_json(
+            now_ms,
+            room_id=True,
+            device=device,
+            membership=seen.membership,
+            relations=seen.relations,
+        )
         for seen in events
     )
 

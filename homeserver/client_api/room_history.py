@@ -15,6 +15,7 @@ from homeserver.protocol.filters import RoomEventFilter, parse_room_event_filter
 from homeserver.rooms.history import History, PageRequest
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.reading import Reading
+from homeserver.rooms.relations import Relations
 from homeserver.web.routes import Auth, Route
 
 ROOM = "/_matrix/client/v3/rooms/{room_id}"
@@ -41,10 +42,16 @@ class ContextQuery(msgspec.Struct):
 
 class RoomHistoryApi:
     def __init__(
-        self, history: History, reading: Reading, account_data: AccountData, origin: Origin
+        self,
+        history: History,
+        reading: Reading,
+        relations: Relations,
+        account_data: AccountData,
+        origin: Origin,
     ) -> None:
         self._history = history
         self._reading = reading
+        self._relations = relations
         self._account_data = account_data
         self._origin = origin
 
@@ -60,7 +67,9 @@ class RoomHistoryApi:
     async def get_one_room_event(self, caller: Caller, room_id: str, event_id: str) -> msgspec.Raw:
         """One event."""
         seen = await self._reading.event(caller.user_id, room_id, event_id)
-        return event_json(seen, caller, self._origin.now_ms())
+        ignored = await self._account_data.ignored_users(caller.user_id)
+        (bundled,) = await self._relations.bundled(caller, ignored, [seen])
+        return event_json(bundled, caller, self._origin.now_ms())
 
     async def get_room_events(
         self, caller: Caller, room_id: str, query: MessagesQuery
@@ -75,10 +84,11 @@ class RoomHistoryApi:
             await self._account_data.ignored_users(caller.user_id),
         )
         page = await self._history.page(caller.user_id, room_id, request)
+        chunk = await self._relations.bundled(caller, request.ignored, page.chunk)
         now_ms = self._origin.now_ms()
         answer: dict[str, Any] = {
             "start": page.start,
-            "chunk": events_json(page.chunk, caller, now_ms),
+            "chunk": events_json(chunk, caller, now_ms),
         }
         if page.end is not None:
             answer["end"] = page.end
@@ -97,13 +107,16 @@ class RoomHistoryApi:
             ignored=await self._account_data.ignored_users(caller.user_id),
         )
         context = await self._history.context(caller.user_id, room_id, event_id, request)
+        around = [context.event, *context.before, *context.after]
+        event, *others = await self._relations.bundled(caller, request.ignored, around)
+        before, after = others[: len(context.before)], others[len(context.before) :]
         now_ms = self._origin.now_ms()
         return {
             "start": context.start,
             "end": context.end,
-            "event": event_json(context.event, caller, now_ms),
-            "events_before": events_json(context.before, caller, now_ms),
-            "events_after": events_json(context.after, caller, now_ms),
+            "event": event_json(event, caller, now_ms),
+            "events_before": events_json(before, caller, now_ms),
+            "events_after": events_json(after, caller, now_ms),
             "state": state_json(context.state, caller, now_ms),
         }
 

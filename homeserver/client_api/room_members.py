@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -53,6 +53,6 @@ class RoomMembersApi:
 
     async def get_joined_members_by_room(
         self, caller: Caller, room_id: str
-    ) -> dict[str, dict[str, dict[str, Any]]]:
+    ) -> dict[str, dict[str, dict[str, str | None]]]:
         """Names and pictures of the joined members of a room."""
         return {"joined": await self._reading.joined_members(caller.user_id, room_id)}

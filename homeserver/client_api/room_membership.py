@@ -25,7 +25,10 @@ class Reason(msgspec.Struct):
 
 
 class Join(msgspec.Struct):
-    """Why somebody joins, and what proves that they were invited by a third-party identifier."""
+    """Why somebody joins, and what proves that they were invited by a third-party identifier.
+
+    Whatever else is in the body becomes part of the member event.
+    """
 
     reason: str | None = None
     third_party_signed: dict[str, Any] | None = None
@@ -71,11 +74,15 @@ class RoomMembershipApi:
             Route("GET", joined, self.get_joined_rooms),
         ]
 
-    async def join_room_by_id(self, caller: Caller, room_id: str, body: Join) -> dict[str, str]:
+    async def join_room_by_id(
+        self, caller: Caller, room_id: str, body: dict[str, Any] | None = None
+    ) -> dict[str, str]:
         """Join a room by its id."""
         return await self._join(caller, room_id, body)
 
-    async def join_room(self, caller: Caller, room_id_or_alias: str, body: Join) -> dict[str, str]:
+    async def join_room(
+        self, caller: Caller, room_id_or_alias: str, body: dict[str, Any] | None = None
+    ) -> dict[str, str]:
         """Join a room by its id or an alias."""
         return await self._join(caller, await self._room_id(room_id_or_alias), body)
 
@@ -119,9 +126,19 @@ class RoomMembershipApi:
         """The rooms that the caller is joined to."""
         return {"joined_rooms": await self._reading.joined_rooms(caller.user_id)}
 
-    async def _join(self, caller: Caller, room_id: str, body: Join) -> dict[str, str]:
+    async def _join(
+        self, caller: Caller, room_id: str, body: dict[str, Any] | None
+    ) -> dict[str, str]:
+        more = dict(body or {})
+        try:
+            join = msgspec.convert(more, Join)
+        except msgspec.ValidationError as error:
+            raise BadJson(str(error)) from None
+        more.pop("third_party_signed", None)
+        if join.reason is None:
+            more.pop("reason", None)
         await self._memberships.join(
-            caller, room_id, reason=body.reason, third_party_signed=body.third_party_signed
+            caller, room_id, third_party_signed=join.third_party_signed, more=more
         )
         return {"room_id": room_id}
 

@@ -93,7 +93,7 @@ class Database(Section, frozen=True, kw_only=True):
     dsn: Annotated[
         str | None,
         doc(
-            "Connection string of a PostgreSQL database, version 15 or later, encoding UTF8.",
+            "Connection string of a PostgreSQL database, version 13 or later, encoding UTF8.",
             default="an embedded PostgreSQL under `data_dir`",
             example="postgresql://homeserver:password@/homeserver",
         ),

@@ -1,12 +1,13 @@
 """Python's garbage collection, at moments that suit a server.
 
-A full collection looks at every object of the process, which takes a tenth of a second or more where
-the caches are full, and stops everything else. Nearly all that becomes garbage here is freed without
-it, by reference counts; what remains are a few cycles. So full collections are not left to Python,
-which starts them in the middle of the busiest moments: they run when the process is quiet, and only
-once in a long while when it never is.
+A full collection looks at every object of the process, which takes a tenth of a second or more
+where the caches are full, and stops everything else. Nearly all that becomes garbage here is freed
+without it, by reference counts; what remains are a few cycles. So full collections are not left to
+Python, which starts them in the middle of the busiest moments: they run when the process is quiet,
+and only once in a long while when it never is.
 
-These are settings of the whole process, so a program has one of these, however many servers it runs.
+These are settings of the whole process, so a program has one of these, however many servers it
+runs.
 """
 
 import gc

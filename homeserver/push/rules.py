@@ -67,6 +67,19 @@ class PushRules:
         """Set what a rule does, be it predefined or not. Raises `NotFound`."""
         await self._change(user_id, lambda rules: rules.change(kind, rule_id, actions=actions))
 
+    async def carry_over(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
+        """Let rules for a room, whose ids are the room's, hold for the one that replaces it too."""
+
+        def change(rules: RuleSet) -> RuleSet:
+            for kind in ("override", "room"):
+                own = {rule.rule_id: rule for rule in rules.own.get(kind, ())}
+                rule = own.get(old_room_id)
+                if rule is not None and new_room_id not in own and len(rules) < MAX_RULES:
+                    rules = rules.put(kind, _for_room(rule, new_room_id), after=old_room_id)
+            return rules
+
+        await self._change(user_id, change)
+
     async def _change(self, user_id: str, change: Callable[[RuleSet], RuleSet]) -> None:
         """Changes of one value must wait for each other. What changes nothing is no news."""
         lock = self._locks.setdefault(user_id, DeferredLock())
@@ -81,6 +94,17 @@ class PushRules:
             lock.release()
             if not lock.locked:
                 self._locks.pop(user_id, None)
+
+
+def _for_room(rule: PushRule, room_id: str) -> PushRule:
+    """The rule of one room as that of another."""
+    conditions = rule.conditions
+    if conditions is not msgspec.UNSET:
+        conditions = [
+            {name: room_id if value == rule.rule_id else value for name, value in condition.items()}
+            for condition in conditions
+        ]
+    return msgspec.structs.replace(rule, rule_id=room_id, conditions=conditions)
 
 
 def default_push_rules(user_id: str) -> bytes:

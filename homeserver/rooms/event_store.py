@@ -18,6 +18,8 @@ class EventStore:
     """Stored events by number and by event id; at most `capacity` are kept in memory."""
 
     def __init__(self, db: Database, capacity: int) -> None:
+        self.hits = 0  # events that were asked for and at hand
+        self.misses = 0  # events that had to be read
         self._db = db
         self._capacity = capacity
         self._events: OrderedDict[int, StoredEvent] = OrderedDict()
@@ -56,6 +58,8 @@ class EventStore:
                 missing.append(number)
             else:
                 found[number] = event
+        self.hits += len(found)
+        self.misses += len(missing)
         if missing:
             rows = await self._db.run(storage.events_by_number, missing)
             for event in self._from_rows(version, rows):

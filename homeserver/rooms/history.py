@@ -55,7 +55,9 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: `end` is the token to go on from, `None` where the history ends.
+    """A page: `end` is the token to go on from, `None` where nothing was found and nothing is left.
+
+    Nobody looks beyond a page that is full or has reached the end: the empty one after it tells.
 
     `state` are the member events of the senders, if the filter asks for lazy loading.
     """
@@ -109,8 +111,7 @@ class History:
             to = await self._place(access.room, request.to)
             bound = max(bound, to) if request.backwards else min(bound, to)
         walk = await self._walk(access, request, start, bound, request.size)
-        # Behind `to` there may be more, which the client can still ask for.
-        ended = walk.exhausted and (request.to is None or not walk.seen)
+        ended = walk.exhausted and not walk.seen
         return Page(
             request.since or topological_token(start),
             None if ended else topological_token(walk.place),
@@ -151,7 +152,7 @@ class History:
         place, looked_at = start, 0
         if limit <= 0 or not request.wanted.matches_room(access.room.room_id):
             return _Walk(seen, place, exhausted=limit > 0)
-        size = max(limit + 1, CHUNK) if not request.wanted.is_default else limit + 1
+        size = limit if request.wanted.is_default else max(limit, CHUNK)
         while looked_at < MAX_LOOKED_AT:
             chunk = await self._next(access.room, place, bound, size, request.backwards)
             looked_at += len(chunk)

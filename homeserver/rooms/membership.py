@@ -6,6 +6,7 @@ here stands what the Client-Server API asks beyond them.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from homeserver.accounts.caller import Caller
@@ -32,6 +33,13 @@ _GUEST_ACCESS = ("m.room.guest_access", "")
 _JOIN_RULES = ("m.room.join_rules", "")
 _CREATE = ("m.room.create", "")
 _POWER_LEVELS = ("m.room.power_levels", "")
+_OF_THE_SERVER = {
+    "membership",
+    "displayname",
+    "avatar_url",
+    "join_authorised_via_users_server",
+    "third_party_invite",
+}
 
 
 class Memberships:
@@ -54,17 +62,22 @@ class Memberships:
         caller: Caller,
         room_id: str,
         *,
-        reason: str | None = None,
         third_party_signed: dict[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        """Join a room that this server is in; does nothing for a user who is joined already."""
+        """Join a room that this server is in; does nothing for a user who is joined already.
+
+        `more` goes into the content of the member event, but for what the server puts there.
+        """
         room = await self._rooms.get(room_id)
         if room.membership(caller.user_id) == "join":
             return
         check_not_suspended(caller)
         if caller.is_guest:
             await self._check_guests_may_join(room)
-        content = await self._content("join", caller.user_id, reason)
+        content = await self._content("join", caller.user_id, None)
+        chosen = {key: value for key, value in (more or {}).items() if key not in _OF_THE_SERVER}
+        content |= chosen
         if third_party_signed is not None:
             content["third_party_invite"] = {"signed": third_party_signed}
         authoriser = await self._find_authoriser(room, caller.user_id)

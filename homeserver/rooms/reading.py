@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.rooms.room import Room, StateKey
@@ -121,8 +120,12 @@ class Reading:
             events = await self.state_at(room, await self._root(room, until), only_members=True)
         return [stored for stored in events if _is_wanted(stored, membership, not_membership)]
 
-    async def joined_members(self, user_id: str, room_id: str) -> dict[str, dict[str, Any]]:
-        """Name and picture of each joined member, for one who is joined too. Raises `Forbidden`."""
+    async def joined_members(self, user_id: str, room_id: str) -> dict[str, dict[str, str | None]]:
+        """Name and picture of each joined member, for one who is joined too. Raises `Forbidden`.
+
+        What a member does not have is `None`: clients expect both keys, although the text names
+        neither as required.
+        """
         room = await self._rooms.find(room_id)
         if room is None or room.membership(user_id) != "join":
             raise Forbidden("You are not in the room")
@@ -200,7 +203,13 @@ def _is_wanted(stored: StoredEvent, membership: str | None, not_membership: str 
     return actual == membership or (not_membership is not None and actual != not_membership)
 
 
-def _member_info(stored: StoredEvent) -> dict[str, Any]:
+def _member_info(stored: StoredEvent) -> dict[str, str | None]:
     content = stored.shown.content
-    info = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}
-    return {name: value for name, value in info.items() if isinstance(value, str)}
+    return {
+        "display_name": _text(content.get("displayname")),
+        "avatar_url": _text(content.get("avatar_url")),
+    }
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

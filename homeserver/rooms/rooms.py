@@ -37,6 +37,8 @@ class Rooms:
         self._loaded: OrderedDict[int, tuple[Room, RoomWriter]] = OrderedDict()
         self._loading: dict[int, Deferred[Any]] = {}
         self._entries = 0
+        self.loads = 0  # rooms that were read from the database
+        self.events_appended = 0
 
     def __len__(self) -> int:
         return len(self._loaded)
@@ -112,6 +114,7 @@ class Rooms:
         """A reader of the log: show new events in the rooms that are in memory."""
         for fact in facts:
             if isinstance(fact, RoomEventAppended):
+                self.events_appended += 1
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.stored.event)
                 entry = self._loaded.get(fact.room)
@@ -141,6 +144,7 @@ class Rooms:
             loading.callback(None)
 
     async def _load(self, number: int) -> tuple[Room, RoomWriter] | None:
+        self.loads += 1
         row = await self._db.run(rooms_storage.find_room, number)
         if row is None:
             return None

@@ -11,6 +11,7 @@ from homeserver.accounts.suspension import check_not_suspended
 from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.drafts import Draft, Transaction
+from homeserver.rooms.relation_rules import RelationRules
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
@@ -25,12 +26,14 @@ class Sending:
         rooms: Rooms,
         transactions: Transactions,
         aliases: Aliases,
+        relations: RelationRules,
         permission: InvitePermission,
     ) -> None:
         self._permission = permission
         self._rooms = rooms
         self._transactions = transactions
         self._aliases = aliases
+        self._relations = relations
 
     async def send_message(
         self,
@@ -38,9 +41,12 @@ class Sending:
         room_id: str,
         event_type: str,
         content: dict[str, Any],
-        txn_id: str,
+        txn_id: str | None,
     ) -> str:
-        """Send a message event, once for each transaction id of the device; gives its event id."""
+        """Send a message event, once for each transaction id of the device; gives its event id.
+
+        Without transaction id each request makes an event.
+        """
         redacts = content.get("redacts") if event_type == "m.room.redaction" else None
         if isinstance(redacts, str):
             content = {key: value for key, value in content.items() if key != "redacts"}
@@ -50,7 +56,12 @@ class Sending:
         return await self._once(caller, room_id, draft, txn_id)
 
     async def redact(
-        self, caller: Caller, room_id: str, event_id: str, content: dict[str, Any], txn_id: str
+        self,
+        caller: Caller,
+        room_id: str,
+        event_id: str,
+        content: dict[str, Any],
+        txn_id: str | None,
     ) -> str:
         """Redact an event, once for each transaction id of the device; gives the redaction's id."""
         room = await self._rooms.get(room_id)
@@ -84,14 +95,14 @@ class Sending:
         async with self._rooms.writing(room_id) as writer:
             return (await writer.send(draft)).event.event_id
 
-    async def _once(self, caller: Caller, room_id: str, draft: Draft, txn_id: str) -> str:
+    async def _once(self, caller: Caller, room_id: str, draft: Draft, txn_id: str | None) -> str:
         async with self._rooms.writing(room_id) as writer:
-            if caller.device_id is None:
-                return (await writer.send(draft)).event.event_id
+            if caller.device_id is None or txn_id is None:
+                return (await self._relations.send(writer, draft)).event.event_id
             transaction = Transaction(caller.user_id, caller.device_id, txn_id)
 
             async def send() -> StoredEvent:
-                return await writer.send(draft, transaction)
+                return await self._relations.send(writer, draft, transaction)
 
             stored = await self._transactions.once(writer.room, draft.type, transaction, send)
             return stored.event.event_id

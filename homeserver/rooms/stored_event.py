@@ -77,9 +77,17 @@ class StoredEvent:
             self._parts = None
 
     def unsigned(
-        self, now_ms: int, *, device: tuple[str, str] | None = None, membership: str | None = None
+        self,
+        now_ms: int,
+        *,
+        device: tuple[str, str] | None = None,
+        membership: str | None = None,
+        relations: bytes | None = None,
     ) -> dict[str, Any]:
-        """`unsigned` for a reader: their (user id, device id), and membership at the event."""
+        """`unsigned` for a reader: their (user id, device id), and membership at the event.
+
+        `relations` is the JSON of `m.relations`, which `homeserver/rooms/relations.py` makes.
+        """
         unsigned: dict[str, Any] = {"age": max(0, now_ms - self.event.origin_server_ts)}
         if membership is not None:
             unsigned["membership"] = membership
@@ -96,6 +104,8 @@ class StoredEvent:
                 room_id=True,
                 unsigned={"age": max(0, now_ms - self.redaction.origin_server_ts)},
             )
+        if relations is not None:
+            unsigned["m.relations"] = msgspec.Raw(relations)
         return unsigned
 
     def client_json(
@@ -105,20 +115,24 @@ class StoredEvent:
         room_id: bool,
         device: tuple[str, str] | None = None,
         membership: str | None = None,
+        relations: bytes | None = None,
     ) -> bytes:
         """JSON of the event for a client; `/sync` leaves `room_id` out."""
         parts = self._parts
         if parts is None:
             parts = self._parts = client_event_parts(self.shown, room_id=True)
         head, tail = parts
-        if self.replaced is None and self.redaction is None and self.transaction is None:
+        is_plain = self.replaced is None and self.redaction is None and self.transaction is None
+        if is_plain and relations is None:
             age = max(0, now_ms - self.event.origin_server_ts)
             if membership is None:
                 unsigned = b'{"age":%d}' % age
             else:
                 unsigned = b'{"age":%d,"membership":"%s"}' % (age, membership.encode())
         else:
-            unsigned = _encode(self.unsigned(now_ms, device=device, membership=membership))
+            unsigned = _encode(
+                self.unsigned(now_ms, device=device, membership=membership, relations=relations)
+            )
         return b"".join((head, unsigned, tail if room_id else b"}"))
 
     def client_dict(
@@ -127,8 +141,9 @@ class StoredEvent:
         *,
         device: tuple[str, str] | None = None,
         membership: str | None = None,
+        relations: bytes | None = None,
         room_id: bool = True,
     ) -> dict[str, Any]:
         """The event for a client as an object, for the readers that change it further."""
-        unsigned = self.unsigned(now_ms, device=device, membership=membership)
+        unsigned = self.unsigned(now_ms, device=device, membership=membership, relations=relations)
         return client_event(self.shown, room_id=room_id, unsigned=unsigned)

@@ -21,10 +21,14 @@ MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An event that a user may see, with their membership when it was sent."""
+    """An event that a user may see, with their membership when it was sent.
+
+    `relations` is JSON of what other events say about it, where `Relations` has added that.
+    """
 
     stored: StoredEvent
     membership: str
+    relations: bytes | None = None
 
 
 class Visibility:
@@ -79,7 +83,7 @@ class Visibility:
         if not events:
             return []
         joined_since = await self._joined_since(room, user_id)
-        if (events[0].position or events[0].number) > joined_since:
+        if min(stored.position or stored.number for stored in events) > joined_since:
             return [Seen(stored, "join") for stored in events]
         joined_until = await self.joined_until(room, user_id)
         judged: dict[bytes, tuple[str, str | None]] = {}

@@ -25,6 +25,7 @@ from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.event_store import EventStore
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.redactions import check_redaction
+from homeserver.rooms.relation_rows import relation_rows, rows_of_redaction
 from homeserver.rooms.room import Room, RoomEventAppended, StateKey
 from homeserver.rooms.states import MissingNodes, States
 from homeserver.rooms.stored_event import StoredEvent
@@ -140,6 +141,7 @@ class RoomWriter:
             assert stored.position is not None
             if redacted is not None:
                 rows.append(MARK_REDACTED.row(redacted.number, stored.number))
+                rows += rows_of_redaction(redacted)
             fact = RoomEventAppended(stored.position, self.room.number, stored, redacted)
             if stored is create:
                 rows += [self._room_row(stored.event), *more_rows]
@@ -148,6 +150,21 @@ class RoomWriter:
             self._queued = stored.position
         assert done is not None
         return [stored for stored, _, _ in built], done
+
+    def rehearse(self, draft: Draft) -> Event:
+        """The event that a draft would become if it were appended now; nothing is changed.
+
+        It does become that if it is appended in the same turn of the reactor and says itself when
+        it was sent. Raises what `append` raises.
+        """
+        self._log.check_open()
+        saved = self.head, dict(self._pending), self._auth
+        try:
+            stored = self._build(draft, None)
+            self._take(stored)
+            return stored.event
+        finally:
+            self.head, self._pending, self._auth = saved
 
     def published(self, stored: StoredEvent) -> None:
         """Readers know of the event now: the room shows what was pending here."""
@@ -277,6 +294,7 @@ class RoomWriter:
                 txn_id,
             )
         )
+        rows += relation_rows(stored, self.room.number, type_nid, sender_nid)
         self.head = Head((event,), event.depth, stored.state_after)
         return rows
 

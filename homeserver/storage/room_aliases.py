@@ -21,6 +21,17 @@ INSERT_ALIAS = BatchStatement(
     columns=("text", "int4", "int4", "int8"),
 )
 
+MOVE_ALIASES = BatchStatement(
+    "move_aliases",
+    """
+    UPDATE room_aliases SET room = moved.successor
+      FROM unnest(%s::int4[], %s::int4[]) AS moved (room, successor)
+     WHERE room_aliases.room = moved.room
+    """,
+    columns=("int4", "int4"),
+    key=(0,),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AliasRow:

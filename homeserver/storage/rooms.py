@@ -20,6 +20,12 @@ INSERT_ROOM = BatchStatement(
     columns=("int4", "text", "int4", "bool"),
 )
 
+STOP_LISTING = BatchStatement(
+    "stop_listing_room",
+    "UPDATE rooms SET published = false WHERE room = ANY (SELECT * FROM unnest(%s::int4[]))",
+    columns=("int4",),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RoomRow:

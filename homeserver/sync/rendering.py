@@ -24,7 +24,7 @@ def render_events(seen: Iterable[Seen], now_ms: int) -> bytes:
 def render_for(reader: Reader, seen: Sequence[Seen], now_ms: int) -> bytes:
     """A JSON list of events as one reader wants them."""
     return b"[%s]" % b",".join(
-        _render(reader, event.stored, now_ms, event.membership) for event in seen
+        _render(reader, event.stored, now_ms, event.membership, event.relations) for event in seen
     )
 
 
@@ -33,14 +33,26 @@ def render_state(reader: Reader, events: Iterable[StoredEvent], now_ms: int) -> 
     return b"[%s]" % b",".join(_render(reader, stored, now_ms, None) for stored in events)
 
 
-def _render(reader: Reader, stored: StoredEvent, now_ms: int, membership: str | None) -> bytes:
+def _render(
+    reader: Reader,
+    stored: StoredEvent,
+    now_ms: int,
+    membership: str | None,
+    relations: bytes | None = None,
+) -> bytes:
     wanted = reader.filter
     if wanted.event_format == "client" and wanted.event_fields is None:
         return stored.client_json(
-            now_ms, room_id=False, device=reader.device, membership=membership
+            now_ms,
+            room_id=False,
+            device=reader.device,
+            membership=membership,
+            relations=relations,
         )
     if wanted.event_format == "federation":
-        unsigned = stored.unsigned(now_ms, device=reader.device, membership=membership)
+        unsigned = stored.unsigned(
+            now_ms, device=reader.device, membership=membership, relations=relations
+        )
         # The ids are not part of the PDU in every room version, but clients need them.
         event = {
             **federation_event(stored.shown, unsigned=unsigned),
@@ -49,6 +61,10 @@ def _render(reader: Reader, stored: StoredEvent, now_ms: int, membership: str | 
         }
     else:
         event = stored.client_dict(
-            now_ms, device=reader.device, membership=membership, room_id=False
+            now_ms,
+            device=reader.device,
+            membership=membership,
+            relations=relations,
+            room_id=False,
         )
     return _encode(only_fields(event, wanted.event_fields) if wanted.event_fields else event)

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from homeserver.push.unread_counts import UnreadCounts
+from homeserver.rooms.relations import Relations
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
@@ -48,6 +49,7 @@ class RoomSections:
         ephemeral: Sequence[EphemeralEvents],
         unread: UnreadCounts,
         visibility: Visibility,
+        relations: Relations,
         rooms: Rooms,
     ) -> None:
         self._timelines = timelines
@@ -55,6 +57,7 @@ class RoomSections:
         self._ephemeral = ephemeral
         self._unread = unread
         self._visibility = visibility
+        self._relations = relations
         self._rooms = rooms
         self._origin = rooms.origin
 
@@ -109,7 +112,7 @@ class RoomSections:
             else:
                 state = await self._states.changes(room, reader, timeline, since, end)
         parts: dict[str, bytes] = {}
-        self._add_timeline(parts, reader, timeline, state)
+        await self._add_timeline(parts, reader, timeline, state)
         return section_json(parts)
 
     async def _add_whole(
@@ -128,7 +131,7 @@ class RoomSections:
             timeline = replace(timeline, limited=True)
         state = await self._states.full(room, reader, timeline, now)
         parts["summary"] = encode(await summary(self._rooms, room, reader.user_id))
-        self._add_timeline(parts, reader, timeline, state)
+        await self._add_timeline(parts, reader, timeline, state)
         # Clients expect these in a room that they see for the first time.
         parts["ephemeral"] = parts["account_data"] = NO_EVENTS
 
@@ -160,7 +163,7 @@ class RoomSections:
             return
         if timeline.limited or _changes_members(event.stored for event in timeline.seen):
             state += await self._add_summary(parts, room, reader, since, now, timeline.first)
-        self._add_timeline(parts, reader, timeline, state)
+        await self._add_timeline(parts, reader, timeline, state)
 
     async def _has_read(self, room: Room, reader: Reader, since: int | None) -> bool:
         """Whether the counts changed by a receipt that the reader's filter keeps from them."""
@@ -226,15 +229,19 @@ class RoomSections:
         named = await heroes(self._rooms, room, reader.user_id)
         return await self._states.lazy(room, reader, named, since, now, first)
 
-    def _add_timeline(
+    async def _add_timeline(
         self,
         parts: dict[str, bytes],
         reader: Reader,
         timeline: Slice,
         state: Sequence[StoredEvent],
     ) -> None:
+        seen = timeline.seen
+        if timeline.limited:
+            # Elsewhere the children come along, and the client aggregates them itself.
+            seen = await self._relations.bundled(reader.caller, reader.ignored, seen)
         now_ms = self._origin.now_ms()
-        events = render_for(reader, timeline.seen, now_ms)
+        events = render_for(reader, seen, now_ms)
         parts["timeline"] = _timeline_json(events, timeline.limited, timeline.prev_batch)
         name = "state_after" if reader.use_state_after else "state"
         parts[name] = _state_json(reader, state, now_ms)

@@ -55,6 +55,8 @@ class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = list(routes)
         self._root = _Node()
+        # Paths without parameters, such as that of `/sync`, need no walk down the tree.
+        self._fixed: dict[tuple[str, bytes], Endpoint] = {}
         for route in self.routes:
             self._add(route)
 
@@ -63,6 +65,9 @@ class Router:
 
         Raises `Unrecognized`, `NoSuchMethod`, or `InvalidParam` for a path that is not text.
         """
+        fixed = self._fixed.get((method, path))
+        if fixed is not None:
+            return fixed, []
         segments = split_path(path)
         if len(segments) > 1 and not segments[-1]:
             segments.pop()
@@ -92,7 +97,9 @@ class Router:
                     parent.literals["r0"] = node
         if route.method in node.endpoints:
             raise ValueError(f"there are two routes for {route.method} {route.path}")
-        node.endpoints[route.method] = Endpoint(route, names)
+        endpoint = node.endpoints[route.method] = Endpoint(route, names)
+        if not names:
+            self._fixed[(route.method, route.path.encode())] = endpoint
 
 
 def _find(

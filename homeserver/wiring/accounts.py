@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from federation.openid import OpenIdUserInfoApi
 from homeserver.accounts.access_tokens import AccessTokens
 from homeserver.accounts.account_data import PUSH_RULES, AccountData
 from homeserver.accounts.account_moderation import AccountModeration
@@ -159,6 +160,10 @@ class Accounts:
                 )
             )
         return [route for api in apis for route in api.routes()]
+
+    def federation_routes(self) -> list[Route]:
+        """The area's part of the Server-Server API."""
+        return OpenIdUserInfoApi(OpenIdTokens(self._db, self._reactor)).routes()
 
     def _credentials(self) -> Credentials:
         rates = self._settings.rate_limits

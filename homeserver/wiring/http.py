@@ -43,14 +43,17 @@ class Http:
         )
 
     def listeners(
-        self, client_routes: Sequence[Route], health_checks: Mapping[str, Callable[[], bool]]
+        self,
+        client_routes: Sequence[Route],
+        federation_routes: Sequence[Route],
+        health_checks: Mapping[str, Callable[[], bool]],
     ) -> Listeners:
-        """Listeners that serve these routes as `client`, beside the server's own pages."""
+        """Listeners that serve these routes, beside the server's own pages."""
         settings = self._settings
         welcome = WelcomePage(settings.server_name, settings.public_baseurl)
         groups = {
             "client": [*welcome.routes(), *client_routes],
-            "federation": [],
+            "federation": federation_routes,
             "health": Health(health_checks).routes(),
             "metrics": MetricsPage(self._metrics.exposition, CONTENT_TYPE).routes(),
         }

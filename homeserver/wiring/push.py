@@ -31,6 +31,7 @@ class Push:
         registry = rooms.registry
         self._origin = rooms.origin
         self._rules = PushRules(accounts.account_data)
+        rooms.succession.carry_over.append(self._rules.carry_over)
         user_rules = UserRules(self._rules)
         members = Members(registry, user_rules, accounts.account_data)
         notices = Notices(Judgements(rooms.visibility), Threads(registry))

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from homeserver.accounts.direct_chats import DirectChats
+from homeserver.accounts.tags import Tags
 from homeserver.client_api.create_room import CreateRoomApi
+from homeserver.client_api.relations import RelationsApi
 from homeserver.client_api.reports import ReportsApi
 from homeserver.client_api.room_aliases import RoomAliasesApi
 from homeserver.client_api.room_directory import RoomDirectoryApi
@@ -25,9 +28,13 @@ from homeserver.rooms.membership import Memberships
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.profile_propagation import ProfilePropagation
 from homeserver.rooms.reading import Reading
+from homeserver.rooms.related_events import RelatedEvents
+from homeserver.rooms.relation_rules import RelationRules
+from homeserver.rooms.relations import Relations
 from homeserver.rooms.rooms import Rooms as RoomRegistry
 from homeserver.rooms.sending import Sending
 from homeserver.rooms.states import States
+from homeserver.rooms.succession import Succession
 from homeserver.rooms.summaries import Summaries
 from homeserver.rooms.transactions import Transactions
 from homeserver.rooms.user_rooms import UserRooms
@@ -74,10 +81,15 @@ class Rooms:
             self.registry,
             Transactions(db, self.names, self.events),
             self.aliases,
+            RelationRules(db, self.registry),
             accounts.invite_permission,
         )
         reading = Reading(db, self.registry, self.user_rooms, self.visibility)
         self.reading = reading
+        self.relations = Relations(db, self.registry, reading, self.visibility)
+        self._related_events = RelatedEvents(
+            db, self.registry, reading, self.visibility, self.relations
+        )
         self.history = History(db, self.registry, reading, self.visibility)
         self.summaries = Summaries(db, self.registry)
         self.directory = RoomDirectory(
@@ -87,25 +99,38 @@ class Rooms:
             allow_publishing=settings.room_directory.allow_publishing,
             without_login=settings.room_directory.without_login,
         )
-        departures = Departures(self.registry, self.user_rooms)
-        self._guest_access = GuestAccess(db, reactor, self.registry, departures)
-        self._propagation = ProfilePropagation(self.registry, self.user_rooms, accounts.profiles)
-        accounts.profiles.on_profile_changed.append(self._propagation.profile_changed)
-        accounts.deactivation.on_deactivated.append(departures.deactivated)
         self._reports = Reports(db, reactor, settings.server_name, self.registry, reading)
         self._settings = settings
         self._account_data = accounts.account_data
+        self._follow_accounts(reactor, db, accounts)
         # Whoever reads rooms must find them up to date, so these are the first readers of the log.
-        log.subscribe(self.registry.apply)
-        log.subscribe(self.user_rooms.apply)
-        log.subscribe(self.summaries.apply)
-        log.subscribe(self.directory.apply)
-        log.subscribe(self._guest_access.read)
+        for reader in (
+            self.registry.apply,
+            self.user_rooms.apply,
+            self.summaries.apply,
+            self.relations.apply,
+            self.directory.apply,
+            self._guest_access.read,
+            self.succession.read,
+        ):
+            log.subscribe(reader)
+
+    def _follow_accounts(self, reactor: Any, db: Database, accounts: Accounts) -> None:
+        """What happens in rooms when accounts change, or users move from one room to the next."""
+        departures = Departures(self.registry, self.user_rooms)
+        self._guest_access = GuestAccess(db, reactor, self.registry, departures)
+        self.succession = Succession(self.registry)
+        tags, direct_chats = Tags(accounts.account_data), DirectChats(accounts.account_data)
+        self.succession.carry_over += [tags.carry_over, direct_chats.carry_over]
+        self._propagation = ProfilePropagation(self.registry, self.user_rooms, accounts.profiles)
+        accounts.profiles.on_profile_changed.append(self._propagation.profile_changed)
+        accounts.deactivation.on_deactivated.append(departures.deactivated)
 
     async def stop(self) -> None:
         """End the work that goes on beside requests."""
         await self._propagation.stop()
         await self._guest_access.stop()
+        await self.succession.stop()
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
@@ -115,7 +140,10 @@ class Rooms:
             RoomMembershipApi(self.memberships, self.aliases, self.reading),
             SendingApi(self.sending),
             RoomStateApi(self.sending, self.reading, self.origin),
-            RoomHistoryApi(self.history, self.reading, self._account_data, self.origin),
+            RoomHistoryApi(
+                self.history, self.reading, self.relations, self._account_data, self.origin
+            ),
+            RelationsApi(self._related_events, self._account_data, self.origin),
             RoomMembersApi(self.reading, self.origin),
             RoomAliasesApi(self.aliases),
             ReportsApi(self._reports),

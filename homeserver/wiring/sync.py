@@ -55,7 +55,7 @@ class Sync:
         )
         self._presence = PresenceEvents(self.tracker, db, registry, rooms.user_rooms)
         lazy_members = LazyMembers()
-        feeds = Feeds(rooms.user_rooms, reactor, CACHED_FEEDS)
+        feeds = self.feeds = Feeds(rooms.user_rooms, reactor, CACHED_FEEDS)
         ephemeral: list[EphemeralEvents] = [self.notices, receipts]
         sections = RoomSections(
             Timelines(db, registry, rooms.visibility, rooms.origin),
@@ -63,6 +63,7 @@ class Sync:
             ephemeral,
             self.push.unread_counts,
             rooms.visibility,
+            rooms.relations,
             registry,
         )
         sources = Sources(

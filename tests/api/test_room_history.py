@@ -67,12 +67,25 @@ class MessagesTests(HistoryTestCase):
         room = await self.alice.create_room()
 
         page = await self.alice.messages(room, limit=100)
-
-        self.assertNotIn("end", page)
-        self.assertEqual(page["chunk"][-1]["type"], "m.room.create")
         exact = await self.alice.messages(room, limit=len(page["chunk"]))
-        self.assertNotIn("end", exact)
-        self.assertEqual(exact["chunk"][-1]["type"], "m.room.create")
+
+        self.assertEqual(page["chunk"][-1]["type"], "m.room.create")
+        self.assertEqual(exact["end"], page["end"])
+        for last in (page, exact):
+            beyond = await self.alice.messages(room, since=last["end"])
+            self.assertEqual(beyond["chunk"], [])
+            self.assertNotIn("end", beyond)
+
+    async def test_what_is_said_later_follows_the_newest_page(self) -> None:
+        """A client that has read to the end goes on from there when it comes back."""
+        room = await self.alice.create_room()
+        await self.alice.say(room, "before")
+        newest = await self.alice.messages(room, "f", limit=100)
+
+        await self.alice.say(room, "after")
+
+        page = await self.alice.messages(room, "f", since=newest["end"])
+        self.assertEqual(bodies(page["chunk"]), ["after"])
 
     async def test_page_lies_between_its_tokens(self) -> None:
         """A client fills the gap between what it has and what it has missed, and no more."""

@@ -21,6 +21,31 @@ class MembershipTests(ServerTestCase):
         member = await self.alice.state(room, "m.room.member", self.bob.user_id)
         self.assertEqual((member["membership"], member["reason"]), ("join", "Thanks"))
 
+    async def test_what_is_told_when_joining_is_in_the_member_event(self) -> None:
+        """A client marks how its user came in, and nobody gives themselves rights or names."""
+        room = await self.alice.create_room(public=True)
+        chosen = {"reason": "I was told to", "org.example.source": "poster"}
+        not_for_choice = {
+            "membership": "ban",
+            "displayname": "Alice",
+            "avatar_url": 1,
+            "join_authorised_via_users_server": self.alice.user_id,
+            "third_party_invite": {},
+        }
+
+        await self.bob.join(room, **chosen, **not_for_choice)
+
+        content = await self.bob.state(room, "m.room.member", self.bob.user_id)
+        self.assertEqual(content, {"membership": "join", **chosen})
+
+    async def test_join_that_is_none_is_refused(self) -> None:
+        """A client with a fault hears of it."""
+        room = await self.alice.create_room(public=True)
+
+        for body in ({"reason": 1}, {"third_party_signed": "x"}, []):
+            await self.assert_refused("M_BAD_JSON", self.bob.post(f"/rooms/{room}/join", body))
+            await self.assert_refused("M_BAD_JSON", self.bob.post(f"/join/{room}", body))
+
     async def test_private_room_lets_nobody_in_without_invite(self) -> None:
         """Knowing the id of a room is not enough."""
         room = await self.alice.create_room()

@@ -170,8 +170,13 @@ class StateTests(ServerTestCase):
 
         joined = await self._joined(self.alice, self.room)
 
-        self.assertEqual(set(joined), {self.alice.user_id, self.bob.user_id})
-        self.assertEqual(joined[self.bob.user_id], {"display_name": "Bob!"})
+        self.assertEqual(
+            joined,
+            {
+                self.alice.user_id: {"display_name": None, "avatar_url": None},
+                self.bob.user_id: {"display_name": "Bob!", "avatar_url": None},
+            },
+        )
 
     async def test_canonical_alias_must_lead_to_the_room(self) -> None:
         """A room does not adorn itself with the name of another one."""

@@ -38,6 +38,19 @@ class SendingTests(ServerTestCase):
         page = await self.bob.messages(self.room)
         self.assertEqual(bodies(page["chunk"]), ["once"])
 
+    async def test_each_request_without_transaction_makes_an_event(self) -> None:
+        """A script that posts a line to a room needs no transaction ids."""
+        path = f"/rooms/{self.room}/send/m.room.message"
+        content = {"msgtype": "m.text", "body": "again"}
+
+        first = (await self.alice.post(path, content))["event_id"]
+        second = (await self.alice.post(path, content))["event_id"]
+
+        self.assertNotEqual(first, second)
+        shown = await self.alice.event(self.room, second)
+        self.assertEqual(shown["content"], content)
+        self.assertNotIn("transaction_id", shown["unsigned"])
+
     async def test_repeated_request_at_the_same_time_makes_one_event(self) -> None:
         """An impatient client does not say everything twice."""
         attempts = [

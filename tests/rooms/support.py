@@ -19,6 +19,7 @@ from homeserver.rooms.history import History
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.reading import Reading
+from homeserver.rooms.relation_rules import RelationRules
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.sending import Sending
 from homeserver.rooms.states import States
@@ -76,7 +77,11 @@ class RoomsTestCase(DatabaseTestCase):
         self.creation = RoomCreation(rooms, self.origin, self.aliases, NoProfiles(), permission)
         self.memberships = Memberships(rooms, self.user_rooms, NoProfiles(), permission)
         self.sending = Sending(
-            rooms, Transactions(db, self.names, self.events), self.aliases, permission
+            rooms,
+            Transactions(db, self.names, self.events),
+            self.aliases,
+            RelationRules(db, rooms),
+            permission,
         )
         self.reading = Reading(db, rooms, self.user_rooms, self.visibility)
         self.history = History(db, rooms, self.reading, self.visibility)

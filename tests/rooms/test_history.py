@@ -35,6 +35,21 @@ class PageTests(RoomsTestCase):
             assert await self._all(room_id, backwards=True, size=size) == said[::-1]
             assert await self._all(room_id, backwards=False, size=size) == said
 
+    async def test_newcomer_does_not_see_what_was_said_before_in_either_direction(self) -> None:
+        """A room whose history is for those who were there keeps it from those who come later."""
+        room_id = await self.create_room()
+        visibility = {"history_visibility": "joined"}
+        await self.sending.set_state(ALICE, room_id, "m.room.history_visibility", "", visibility)
+        await self.say(room_id, "secret")
+        await self.memberships.join(BOB, room_id)
+        await self.say(room_id, "open")
+
+        for backwards in (True, False):
+            page = await self.history.page(BOB.user_id, room_id, PageRequest(backwards, limit=50))
+            said = [text for text in texts(page.chunk) if text is not None]
+
+            assert said == ["open"]
+
     async def test_memory_and_database_give_the_same_pages(self) -> None:
         """A restart changes nothing, nor does which server of several is asked."""
         room_id = await self.create_room()
@@ -100,10 +115,11 @@ class PageTests(RoomsTestCase):
 
         back = await self.history.page(BOB.user_id, room_id, PageRequest(True, now, limit=2))
         forth = await self.history.page(BOB.user_id, room_id, PageRequest(False, limit=100))
+        beyond = await self.history.page(BOB.user_id, room_id, PageRequest(False, forth.end))
 
         assert texts(back.chunk) == [None, "with Bob"]
         assert texts(forth.chunk)[-2:] == ["with Bob", None]
-        assert forth.end is None
+        assert (texts(beyond.chunk), beyond.end) == ([], None)
 
     async def test_rejoining_shows_shared_history_again(self) -> None:
         """Who comes back reads what was said meanwhile, if the room shares it."""

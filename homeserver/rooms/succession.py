@@ -1,0 +1,115 @@
+"""Succession: what users have set for a room holds for the room that replaces it.
+
+A reader of the log. When a user of this server joins a room that names a predecessor, their tags,
+their push rules and the like are copied from the old room by the functions in `carry_over`. Anybody
+can name any predecessor, so the old room has to confirm it by its tombstone; but for the creator,
+who joins before there is one.
+
+If the server stops in between, the user keeps their settings for the old room only.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import Logger
+
+from homeserver.protocol.errors import Unavailable
+from homeserver.rooms.room import Room, RoomEventAppended, StateKey
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.storage.database import DatabaseAway
+
+CREATE: StateKey = ("m.room.create", "")
+TOMBSTONE: StateKey = ("m.room.tombstone", "")
+
+CarryOver = Callable[[str, str, str], Awaitable[None]]
+"""Copies settings of a user (their id) from one room to another (the ids of both)."""
+
+log = Logger()
+
+
+class Succession:
+    """Carries settings over. `read` is to be subscribed to the log, after `Rooms.apply`.
+
+    `stop` it before the database closes.
+    """
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.carry_over: list[CarryOver] = []
+        self._rooms = rooms
+        self._waiting: dict[tuple[int, str], None] = {}  # room numbers and users, in their order
+        self._running: Deferred[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is somebody whose settings are still to be copied."""
+        return self._running is not None
+
+    def read(self, facts: Sequence[Any]) -> None:
+        """Reader of the log."""
+        for fact in facts:
+            if isinstance(fact, RoomEventAppended) and _is_arrival(fact.stored):
+                user_id = fact.stored.event.state_key
+                if user_id is not None and self._rooms.origin.is_ours(user_id):
+                    self._waiting[fact.room, user_id] = None
+        if self._waiting and self._running is None:
+            running = self._running = ensureDeferred(self._run())
+            running.addCallback(self._ended)
+
+    async def stop(self) -> None:
+        """Begin nothing more; returns when nothing is under way."""
+        self._waiting.clear()
+        if self._running is not None:
+            await self._running
+
+    def _ended(self, _: None) -> None:
+        self._running = None
+
+    async def _run(self) -> None:
+        while self._waiting:
+            number, user_id = next(iter(self._waiting))
+            del self._waiting[number, user_id]
+            try:
+                await self._settle(number, user_id)
+            except (Unavailable, DatabaseAway) as error:
+                log.warn(
+                    "settings of {user_id} were not carried over: {error}",
+                    user_id=user_id,
+                    error=error,
+                )
+            except Exception:
+                log.failure("could not carry over settings of {user_id}", user_id=user_id)
+
+    async def _settle(self, number: int, user_id: str) -> None:
+        room = await self._rooms.by_number(number)
+        old = None if room is None else await self._predecessor(room, user_id)
+        if room is not None and old is not None:
+            for carry_over in self.carry_over:
+                await carry_over(user_id, old.room_id, room.room_id)
+
+    async def _predecessor(self, room: Room, user_id: str) -> Room | None:
+        """The room that this one replaces, if both say so."""
+        create = (await self._rooms.current(room, [CREATE]))[CREATE].event
+        named = create.content.get("predecessor")
+        old_id = named.get("room_id") if isinstance(named, dict) else None
+        old = await self._rooms.find(old_id) if isinstance(old_id, str) else None
+        if old is None or create.sender == user_id:
+            return old
+        tombstone = (await self._rooms.current(old, [TOMBSTONE])).get(TOMBSTONE)
+        if tombstone is None:
+            return None
+        replacement = tombstone.shown.content.get("replacement_room")
+        return old if replacement == room.room_id else None
+
+
+def _is_arrival(stored: StoredEvent) -> bool:
+    """Whether somebody joins who was not joined already: a new name comes in the same way."""
+    event, before = stored.event, stored.replaced
+    return (
+        event.type == "m.room.member"
+        and event.content.get("membership") == "join"
+        and (before is None or before.content.get("membership") != "join")
+    )

@@ -1,0 +1,28 @@
+"""Metrics: what is read from the objects that know it, whenever somebody asks."""
+
+from homeserver.observability.metrics import CacheFigures, Metrics
+from homeserver.storage.database import Database
+from homeserver.streams.log import Log
+from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.stream import Stream
+from homeserver.wiring.sync import Sync
+
+
+def watch(
+    metrics: Metrics, db: Database, log: Log, rooms: Rooms, sync: Sync, stream: Stream
+) -> None:
+    """Show the figures of one server."""
+    registry, events = rooms.registry, rooms.events
+    metrics.gauge("log_position", "Position of the log.", lambda: log.position)
+    metrics.counter(
+        "events", "Events that entered rooms since the start.", lambda: registry.events_appended
+    )
+    metrics.gauge("sync_waiting", "Readers that wait for news.", lambda: sync.feeds.waiting)
+    metrics.gauge("websockets", "Open WebSockets.", lambda: len(stream.connections))
+    metrics.gauge("rooms_loaded", "Rooms in memory.", lambda: len(registry))
+    metrics.counter("room_loads", "Rooms that were read from the database.", lambda: registry.loads)
+    metrics.gauge("feeds", "Users with a feed in memory.", lambda: len(sync.feeds))
+    metrics.gauge("database_connections_in_use", "Connections at work.", lambda: db.in_use)
+    metrics.gauge("database_waiting", "Who waits for a connection.", lambda: db.waiting)
+    metrics.counter("database_losses", "Connections that broke.", lambda: db.losses)
+    metrics.cache("events", lambda: CacheFigures(events.hits, events.misses, len(events)))

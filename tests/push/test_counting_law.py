@@ -1,0 +1,148 @@
+"""The law of unread counts: they follow from what was said and read, however it came about."""
+
+import contextlib
+from itertools import count
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import blockingCallFromThread, deferToThread
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import MatrixError
+from homeserver.push.tally import UnreadCount
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.world import World
+
+PEOPLE = ("alice", "bob", "carol")
+Action = tuple[Any, ...]
+
+people = st.sampled_from(PEOPLE)
+places = st.integers(0, 20)  # of an event in the room, from the newest backwards
+actions = st.one_of(
+    st.tuples(st.just("say"), people),
+    st.tuples(st.just("burst"), people, st.integers(60, 130)),
+    st.tuples(st.just("mention"), people, people | st.none()),
+    st.tuples(st.just("reply"), people, places, st.sampled_from(["m.thread", "m.reference"])),
+    st.tuples(st.just("read"), people, places, st.booleans(), st.sampled_from(["main", "own", ""])),
+    st.tuples(st.just("redact"), places),
+    st.tuples(st.just("join"), people),
+    st.tuples(st.just("leave"), people),
+    st.tuples(st.just("ask"), people),
+    st.tuples(st.just("restart")),
+)
+
+
+class CountingLawTests(DatabaseTestCase):
+    timeout = 120
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.numbers = count()
+
+    async def test_counts_follow_from_what_was_said_and_read(self) -> None:
+        """No badge is wrong because of when it was looked at, or because the server restarted."""
+
+        @settings(
+            max_examples=40,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(st.lists(actions, max_size=25))
+        def law(plan: list[Action]) -> None:
+            blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(self._play(plan)))
+
+        await deferToThread(law)
+
+    async def _play(self, plan: list[Action]) -> None:
+        number = next(self.numbers)
+        world = await World.start(self.db)
+        users = {name: await world.user(f"{name}{number}") for name in PEOPLE}
+        room_id = await world.create_room(users["alice"])
+        events = [await self._say(world, users["alice"], room_id)]
+        for action in plan:
+            if action[0] == "restart":
+                await world.stop()
+                world = await World.start(self.db)
+            else:
+                # A random plan wants much that is refused: receipts in wrong threads, for one.
+                with contextlib.suppress(MatrixError):
+                    event_id = await self._act(world, users, room_id, events, action)
+                    events += [event_id] if event_id else []
+        kept = await self._all(world, users, room_id)
+        await world.stop()
+        world = await World.start(self.db)
+        assert await self._all(world, users, room_id) == kept
+        await self._check_ends(world, users, room_id)
+        await world.stop()
+
+    async def _check_ends(self, world: World, users: dict[str, Caller], room_id: str) -> None:
+        """After a receipt at the newest event, and after an event of one's own, nothing is left."""
+        await world.rooms.memberships.join(users["alice"], room_id)
+        last = await self._say(world, users["alice"], room_id)
+        room = await world.rooms.registry.get(room_id)
+        for user in users.values():
+            if room.membership(user.user_id) == "join":
+                await world.sync.markers.mark(user, room_id, "m.read", last)
+        counts = await self._all(world, users, room_id)
+        assert all(count == UnreadCount() for count in counts.values())
+        await self._say(world, users["alice"], room_id)
+        assert (await self._all(world, users, room_id))["alice"] == UnreadCount()
+
+    async def _all(
+        self, world: World, users: dict[str, Caller], room_id: str
+    ) -> dict[str, UnreadCount]:
+        room = await world.rooms.registry.get(room_id)
+        return {
+            name: await world.sync.push.unread_counts.counts(room, user.user_id)
+            for name, user in users.items()
+            if room.membership(user.user_id) == "join"
+        }
+
+    async def _say(self, world: World, by: Caller, room_id: str, **content: Any) -> str:
+        content = {"msgtype": "m.text", "body": "hello", **content}
+        return await world.rooms.sending.send_message(
+            by, room_id, "m.room.message", content, f"txn{next(self.numbers)}"
+        )
+
+    async def _act(
+        self,
+        world: World,
+        users: dict[str, Caller],
+        room_id: str,
+        events: list[str],
+        action: Action,
+    ) -> str | None:
+        what, *rest = action
+        if what == "redact":
+            return await world.rooms.sending.redact(
+                users["alice"], room_id, _from(events, rest[0]), {}, f"txn{next(self.numbers)}"
+            )
+        user = users[rest[0]]
+        if what == "burst":
+            for _ in range(rest[1] - 1):
+                await self._say(world, user, room_id)
+        if what in ("say", "burst"):
+            return await self._say(world, user, room_id)
+        if what == "mention":
+            named = {"room": True} if rest[1] is None else {"user_ids": [users[rest[1]].user_id]}
+            return await self._say(world, user, room_id, **{"m.mentions": named})
+        if what == "reply":
+            relation = {"rel_type": rest[2], "event_id": _from(events, rest[1])}
+            return await self._say(world, user, room_id, **{"m.relates_to": relation})
+        if what == "ask":
+            await self._all(world, users, room_id)
+        elif what == "read":
+            kind, event_id = "m.read" if rest[2] else "m.read.private", _from(events, rest[1])
+            thread = {"main": {"thread_id": "main"}, "own": {"thread_id": event_id}}
+            await world.sync.markers.mark(user, room_id, kind, event_id, **thread.get(rest[3], {}))
+        else:
+            await getattr(world.rooms.memberships, what)(user, room_id)
+        return None
+
+
+def _from(events: list[str], place: int) -> str:
+    return events[max(0, len(events) - 1 - place)]
