@@ -4,7 +4,7 @@ Carried are the types that the text recommends, the canonical alias, as the alia
 children of a space, which are what a space is, and bans. Nothing is carried whose meaning depends
 on who sent it.
 
-Spec: https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-19
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 """
 
 from collections.abc import Collection, Iterable, Mapping

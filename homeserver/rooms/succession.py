@@ -2,8 +2,8 @@
 
 A reader of the log. When a user of this server joins a room that names a predecessor, their tags,
 their push rules and the like are copied from the old room by the functions in `carry_over`. Anybody
-can name any predecessor, so the old room has to confirm it by its tombstone; but for the creator,
-who joins before there is one.
+can name any predecessor, so the old room has to confirm it by its tombstone, unless it was the user
+who made the new one.
 
 If the server stops in between, the user keeps their settings for the old room only.
 

@@ -46,6 +46,7 @@ from homeserver.storage.rooms import STOP_LISTING
 
 CREATE: StateKey = ("m.room.create", "")
 POWER_LEVELS: StateKey = ("m.room.power_levels", "")
+GUEST_ACCESS: StateKey = ("m.room.guest_access", "")
 CANONICAL_ALIAS: StateKey = ("m.room.canonical_alias", "")
 MAX_CARRIED = 2_000  # bans and space children: all are made in one turn of the reactor
 log = Logger()
@@ -180,6 +181,10 @@ class RoomUpgrades:
             event = stored.shown
             if may_carry(plan.version, event.content):
                 drafts.append(Draft(event.type, user_id, event.content, state_key=event.state_key))
+        if GUEST_ACCESS not in old.room.state:
+            # What a room without the event is taken for; clients wait for it in the new one.
+            forbidden = {"guest_access": "forbidden"}
+            drafts.append(Draft(GUEST_ACCESS[0], user_id, forbidden, state_key=""))
         create, levels = old.current(CREATE), old.current(POWER_LEVELS)
         if create is not None and levels is not None:
             content = carried_power_levels(
@@ -197,27 +202,23 @@ class RoomUpgrades:
         room = old.room
         keys: list[StateKey] = [(event_type, "") for event_type in CARRIED_TYPES]
         children = [key for key in room.state if key[0] == SPACE_CHILD]
-        bans = [
-            ("m.room.member", user_id)
-            for user_id, membership in room.members.items()
-            if membership == "ban"
-        ]
+        bans = [("m.room.member", user) for user, place in room.members.items() if place == "ban"]
         if len(children) + len(bans) > MAX_CARRIED:
-            log.warn("{room} has too many bans to take all over", room=room.room_id)
+            log.warn("{room} has too much state to take all of it over", room=room.room_id)
         keys += [*bans, *children][:MAX_CARRIED]
-        found, missing = list[StoredEvent](), [CREATE, POWER_LEVELS]
+        found: list[StoredEvent] = []
+        missing: list[int] = []
         for key in keys:
             try:
                 stored = old.current(key)
-            except NotAtHand:
-                missing.append(key)
+            except NotAtHand as lacking:
+                missing += lacking.events
             else:
-                # A space child that was taken away has an empty content.
+                # What has an empty content was taken away.
                 if stored is not None and stored.shown.content:
                     found.append(stored)
-        if len(missing) > 2:
-            numbers = [old.current_number(key) for key in missing]
-            raise NotAtHand(events=[number for number in numbers if number is not None])
+        if missing:
+            raise NotAtHand(events=missing)
         return found
 
     def _number(self, plan: _Plan, drafts: Sequence[Draft]) -> int:

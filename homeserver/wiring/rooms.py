@@ -13,6 +13,7 @@ from homeserver.client_api.room_history import RoomHistoryApi
 from homeserver.client_api.room_members import RoomMembersApi
 from homeserver.client_api.room_membership import RoomMembershipApi
 from homeserver.client_api.room_state import RoomStateApi
+from homeserver.client_api.room_upgrade import RoomUpgradeApi
 from homeserver.client_api.sending import SendingApi
 from homeserver.config.settings import Settings
 from homeserver.moderation.reports import Reports
@@ -37,6 +38,7 @@ from homeserver.rooms.states import States
 from homeserver.rooms.succession import Succession
 from homeserver.rooms.summaries import Summaries
 from homeserver.rooms.transactions import Transactions
+from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.rooms.user_rooms import UserRooms
 from homeserver.rooms.visibility import Visibility
 from homeserver.rooms.writer import Stores
@@ -92,13 +94,8 @@ class Rooms:
         )
         self.history = History(db, self.registry, reading, self.visibility)
         self.summaries = Summaries(db, self.registry)
-        self.directory = RoomDirectory(
-            db,
-            self.registry,
-            self.summaries,
-            allow_publishing=settings.room_directory.allow_publishing,
-            without_login=settings.room_directory.without_login,
-        )
+        self.directory = self._directory(settings, db)
+        self._upgrades = RoomUpgrades(self.registry, accounts.profiles)
         self._reports = Reports(db, reactor, settings.server_name, self.registry, reading)
         self._settings = settings
         self._account_data = accounts.account_data
@@ -114,6 +111,15 @@ class Rooms:
             self.succession.read,
         ):
             log.subscribe(reader)
+
+    def _directory(self, settings: Settings, db: Database) -> RoomDirectory:
+        return RoomDirectory(
+            db,
+            self.registry,
+            self.summaries,
+            allow_publishing=settings.room_directory.allow_publishing,
+            without_login=settings.room_directory.without_login,
+        )
 
     def _follow_accounts(self, reactor: Any, db: Database, accounts: Accounts) -> None:
         """What happens in rooms when accounts change, or users move from one room to the next."""
@@ -145,6 +151,7 @@ class Rooms:
             ),
             RelationsApi(self._related_events, self._account_data, self.origin),
             RoomMembersApi(self.reading, self.origin),
+            RoomUpgradeApi(self._upgrades),
             RoomAliasesApi(self.aliases),
             ReportsApi(self._reports),
             RoomDirectoryApi(self.directory, self.summaries, self.aliases, self.origin),
