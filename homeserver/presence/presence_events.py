@@ -20,7 +20,7 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.tracker import PresenceTracker, told_by
 from homeserver.presence.user_presence import OFFLINE
 from homeserver.protocol.errors import Forbidden
-from homeserver.rooms.room import RoomEventAppended
+from homeserver.rooms.room import Room, RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.user_rooms import MemberRooms, UserRooms
 from homeserver.storage.database import Database
@@ -92,6 +92,16 @@ class PresenceEvents:
             if new:
                 self._add_present(found, user_id, new)
                 await self._add_absent(found, user_id, new)
+        return [self._event(told) for told in found.values()]
+
+    def events_in(self, room: Room, since: int | None) -> list[msgspec.Raw]:
+        """The same of the members of one room, for somebody who looks into it from outside."""
+        found: dict[str, PresenceChanged] = {}
+        if self._tracker.enabled:
+            if since is None or since < self._floor:
+                self._add_present(found, "", {room.number})
+            else:
+                self._add_changed(found, "", {room.number}, since)
         return [self._event(told) for told in found.values()]
 
     async def get(self, caller: Caller, user_id: str) -> dict[str, Any]:

@@ -146,6 +146,27 @@ async def newest_events_in(
     return await cursor.fetchall()
 
 
+async def events_after(
+    db: Connection, rooms: Sequence[int], after: int, upto: int, limit: int
+) -> list[tuple[int, int, int]]:
+    """(position, room, event) of the oldest timeline events of rooms together within a stretch."""
+    cursor = await db.execute(
+        """
+        SELECT oldest.position, wanted.room, oldest.event
+          FROM unnest(%s::int4[]) AS wanted (room)
+         CROSS JOIN LATERAL (SELECT position, event
+                               FROM events
+                              WHERE events.room = wanted.room AND position > %s AND position <= %s
+                              ORDER BY position
+                              LIMIT %s) AS oldest
+         ORDER BY oldest.position
+         LIMIT %s
+        """,
+        (list(rooms), after, upto, limit, limit),
+    )
+    return await cursor.fetchall()
+
+
 async def state_root_at(db: Connection, room: int, position: int) -> bytes | None:
     """Root of the room's state after its last event up to a position; `None` before the first."""
     cursor = await db.execute(

@@ -5,6 +5,7 @@ from typing import Any
 from homeserver.accounts.direct_chats import DirectChats
 from homeserver.accounts.tags import Tags
 from homeserver.client_api.create_room import CreateRoomApi
+from homeserver.client_api.mutual_rooms import MutualRoomsApi
 from homeserver.client_api.relations import RelationsApi
 from homeserver.client_api.reports import ReportsApi
 from homeserver.client_api.room_aliases import RoomAliasesApi
@@ -15,6 +16,7 @@ from homeserver.client_api.room_membership import RoomMembershipApi
 from homeserver.client_api.room_state import RoomStateApi
 from homeserver.client_api.room_upgrade import RoomUpgradeApi
 from homeserver.client_api.sending import SendingApi
+from homeserver.client_api.timestamp import TimestampApi
 from homeserver.config.settings import Settings
 from homeserver.moderation.reports import Reports
 from homeserver.protocol.signatures import SigningKey
@@ -26,6 +28,7 @@ from homeserver.rooms.event_store import EventStore
 from homeserver.rooms.guest_access import GuestAccess
 from homeserver.rooms.history import History
 from homeserver.rooms.membership import Memberships
+from homeserver.rooms.mutual_rooms import MutualRooms
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.profile_propagation import ProfilePropagation
 from homeserver.rooms.reading import Reading
@@ -37,6 +40,7 @@ from homeserver.rooms.sending import Sending
 from homeserver.rooms.states import States
 from homeserver.rooms.succession import Succession
 from homeserver.rooms.summaries import Summaries
+from homeserver.rooms.timestamps import Timestamps
 from homeserver.rooms.transactions import Transactions
 from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.rooms.user_rooms import UserRooms
@@ -92,6 +96,7 @@ class Rooms:
         self._related_events = RelatedEvents(
             db, self.registry, reading, self.visibility, self.relations
         )
+        self._timestamps = Timestamps(db, self.registry, reading, self.visibility)
         self.history = History(db, self.registry, reading, self.visibility)
         self.summaries = Summaries(db, self.registry)
         self.directory = self._directory(settings, db)
@@ -150,6 +155,8 @@ class Rooms:
                 self.history, self.reading, self.relations, self._account_data, self.origin
             ),
             RelationsApi(self._related_events, self._account_data, self.origin),
+            TimestampApi(self._timestamps),
+            MutualRoomsApi(MutualRooms(self.names, self.user_rooms)),
             RoomMembersApi(self.reading, self.origin),
             RoomUpgradeApi(self._upgrades),
             RoomAliasesApi(self.aliases),

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
+from homeserver.client_api.event_stream import EventStreamApi
+from homeserver.client_api.initial_sync import InitialSyncApi
 from homeserver.client_api.presence import PresenceApi
 from homeserver.client_api.read_markers import ReadMarkersApi
 from homeserver.client_api.receipts import ReceiptsApi
@@ -17,11 +19,14 @@ from homeserver.rooms.typing_notices import TypingNotices
 from homeserver.storage.database import Database
 from homeserver.streams.log import Log
 from homeserver.sync.engine import Sources, SyncEngine
+from homeserver.sync.event_stream import EventStream
 from homeserver.sync.feeds import Feeds
 from homeserver.sync.invitations import Invitations
 from homeserver.sync.lazy_members import LazyMembers
 from homeserver.sync.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.room_state import RoomState
+from homeserver.sync.snapshots import Snapshots
+from homeserver.sync.streamed_events import StreamedEvents
 from homeserver.sync.timelines import Timelines
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts import Accounts
@@ -78,8 +83,12 @@ class Sync:
         )
         invitations = Invitations(rooms.registry, rooms.visibility)
         self.engine = SyncEngine(sources, feeds, sections, invitations, lazy_members, reactor)
+        streamed = StreamedEvents(sources, rooms.visibility, self._presence)
+        self._stream = EventStream(sources, self.engine, rooms.reading, streamed, reactor)
+        self._snapshots = Snapshots(sources, rooms.reading, rooms.history, self._presence)
+        self._origin = rooms.origin
         # Whoever is woken reads all of the others, so the feeds come last.
-        for reader in (receipts, self.notices, self.tracker, self._presence, feeds):
+        for reader in (receipts, self.notices, self.tracker, self._presence, feeds, self._stream):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
@@ -95,11 +104,15 @@ class Sync:
     def end_waits(self) -> None:
         """Answer all long polls: the server is going down."""
         self.engine.stop()
+        self._stream.stop()
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
+        max_wait = self._settings.limits.max_sync_wait
         apis: list[Any] = [
-            SyncApi(self.engine, self.tracker, self._settings.limits.max_sync_wait),
+            SyncApi(self.engine, self.tracker, max_wait),
+            EventStreamApi(self._stream, self.tracker, self._origin, max_wait),
+            InitialSyncApi(self._snapshots, self.tracker),
             TypingApi(self.notices),
             ReceiptsApi(self.markers),
             ReadMarkersApi(self.markers),

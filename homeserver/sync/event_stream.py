@@ -1,0 +1,148 @@
+"""The old event stream: waits for whatever happens, in one room or in all rooms of a user.
+
+`/sync` has replaced it. What is left of its use is looking into a room without joining it, as long
+as all the world may read the room, and clients and bots from the early days.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-previews
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from homeserver.accounts.caller import Caller
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.protocol.errors import NotFound
+from homeserver.rooms.reading import Reading
+from homeserver.rooms.visibility import Seen
+from homeserver.storage.events import events_by_number
+from homeserver.streams.clock import Clock
+from homeserver.sync.engine import Sources, SyncEngine
+from homeserver.sync.streamed_events import StreamedEvents, Stretch
+
+Wake = Callable[[], None]
+
+
+class EventStream:
+    """Answers the old event stream. `apply` is to be subscribed to the log, after the feeds."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        engine: SyncEngine,
+        reading: Reading,
+        events: StreamedEvents,
+        clock: Clock,
+    ) -> None:
+        self._sources = sources
+        self._rooms = sources.rooms
+        self._engine = engine
+        self._reading = reading
+        self._events = events
+        self._clock = clock
+        self._peeking: dict[int, set[Wake]] = {}  # by room: those who wait for its news
+        self._waiting: set[Wake] = set()
+        self._stopping = False
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log: wake those who look into a room."""
+        if not self._peeking:
+            return
+        rooms: set[int] = set()
+        for fact in facts:
+            if isinstance(fact, PresenceChanged):
+                rooms.update(fact.rooms)
+            elif isinstance(number := getattr(fact, "room", None), int):
+                rooms.add(number)
+        for number in rooms.intersection(self._peeking):
+            for wake in tuple(self._peeking[number]):
+                self._clock.callLater(0, wake)
+
+    def stop(self) -> None:
+        """Answer all who wait, with what there is: the server is going down."""
+        self._stopping = True
+        for wake in tuple(self._waiting):
+            wake()
+
+    async def wait(
+        self, caller: Caller, since: int | None, timeout: float, room_id: str | None = None
+    ) -> Stretch:
+        """What is new in the user's rooms, or in one that they may read.
+
+        Begins at `since`, or now; waits up to `timeout` seconds for something to happen. Raises
+        `Forbidden` where the user may not read the room.
+        """
+        position = self._sources.log.position if since is None else since
+        deadline = self._clock.seconds() + timeout
+        bell = _Bell(self._clock)
+        unfollow = await self._follow(caller, room_id, bell.ring)
+        self._waiting.add(bell.ring)
+        try:
+            while True:
+                bell.silence()
+                stretch = await self._look(caller, room_id, position)
+                left = deadline - self._clock.seconds()
+                if stretch.chunk or left <= 0 or self._stopping:
+                    return stretch
+                position = stretch.end
+                if position == self._sources.log.position:
+                    await bell.wait(left)
+        finally:
+            self._waiting.discard(bell.ring)
+            unfollow()
+
+    async def event(self, caller: Caller, event_id: str) -> Seen:
+        """One event of any room that the user may see. Raises `NotFound` for all others."""
+        number = await self._rooms.stores.events.find_number(event_id)
+        rows = [] if number is None else await self._sources.db.run(events_by_number, [number])
+        room = await self._rooms.by_number(rows[0].room) if rows else None
+        if room is None:
+            raise NotFound("There is no such event, or you may not see it")
+        return await self._reading.event(caller.user_id, room.room_id, event_id)
+
+    async def _look(self, caller: Caller, room_id: str | None, since: int) -> Stretch:
+        if room_id is None:
+            return await self._events.in_all_rooms(caller, since)
+        # Whether the room may be read can change while one waits.
+        access = await self._reading.access(caller.user_id, room_id)
+        return await self._events.in_room(caller, access, since)
+
+    async def _follow(self, caller: Caller, room_id: str | None, wake: Wake) -> Wake:
+        """Have `wake` called for news; the result stops that."""
+        if room_id is None:
+            return await self._engine.follow(caller.user_id, wake)
+        number = (await self._reading.access(caller.user_id, room_id)).room.number
+        self._peeking.setdefault(number, set()).add(wake)
+
+        def unfollow() -> None:
+            waiting = self._peeking[number]
+            waiting.discard(wake)
+            if not waiting:
+                del self._peeking[number]
+
+        return unfollow
+
+
+class _Bell:
+    """Ends a wait. What rings before the wait begins ends it too."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._news: Deferred[None] = Deferred()
+
+    def ring(self) -> None:
+        if not self._news.called:
+            self._news.callback(None)
+
+    def silence(self) -> None:
+        if self._news.called:
+            self._news = Deferred()
+
+    async def wait(self, seconds: float) -> None:
+        alarm = self._clock.callLater(seconds, self.ring)
+        try:
+            await self._news
+        finally:
+            if alarm.active():
+                alarm.cancel()

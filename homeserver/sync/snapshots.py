@@ -1,0 +1,144 @@
+"""Snapshots: a room, or all rooms of a user, as they are now, with the newest messages.
+
+`/sync` has replaced them, but for looking into a room without joining it, where a snapshot is what
+the event stream goes on from.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidinitialsync
+"""
+
+from typing import Any
+
+import msgspec
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import Forbidden
+from homeserver.rooms.history import START, History, PageRequest
+from homeserver.rooms.reading import Access, Reading
+from homeserver.rooms.room import Room
+from homeserver.rooms.user_rooms import Membership
+from homeserver.streams.tokens import stream_token, topological_token
+from homeserver.sync.engine import Sources
+from homeserver.sync.legacy_events import event_in, presence_event, room_event, state_event
+from homeserver.sync.streamed_events import RoomPresence
+from homeserver.sync.update import typed_event
+
+DEFAULT_LIMIT = 10  # messages of each room
+
+_Snapshot = dict[str, Any]
+
+
+class Snapshots:
+    """Makes snapshots."""
+
+    def __init__(
+        self, sources: Sources, reading: Reading, history: History, presence: RoomPresence
+    ) -> None:
+        self._sources = sources
+        self._rooms = sources.rooms
+        self._reading = reading
+        self._history = history
+        self._presence = presence
+
+    async def of_user(self, caller: Caller, limit: int | None, *, archived: bool) -> _Snapshot:
+        """All rooms that the user is in or is invited to, and with `archived` those they left."""
+        end = stream_token(self._sources.log.position)
+        places = await self._sources.user_rooms.of(caller.user_id)
+        ignored = await self._sources.account_data.ignored_users(caller.user_id)
+        rooms: list[_Snapshot] = []
+        receipts: list[_Snapshot] = []
+        for number, place in list(places.items()):
+            room = await self._rooms.by_number(number)
+            if room is None:
+                continue
+            if place.membership == "invite" and place.sender not in ignored:
+                rooms.append(await self._invited(caller, room, place))
+            elif place.membership == "join" or (
+                archived and place.membership in ("leave", "ban") and not place.forgotten
+            ):
+                snapshot = await self._of_member(caller, room, place, end, limit)
+                receipts += snapshot.pop("receipts", [])
+                rooms.append(snapshot)
+        presence = await self._sources.presence.events_since(caller.user_id, None)
+        return {
+            "end": end,
+            "rooms": rooms,
+            "receipts": receipts,
+            "presence": [presence_event(event) for event in presence],
+            "account_data": await self._account_data(caller, None),
+        }
+
+    async def of_room(self, caller: Caller, room_id: str, limit: int | None) -> _Snapshot:
+        """One room that the user may read. Raises `Forbidden`."""
+        end = stream_token(self._sources.log.position)
+        access = await self._reading.access(caller.user_id, room_id)
+        snapshot = await self._readable(caller, access, end, limit)
+        place = (await self._sources.user_rooms.of(caller.user_id)).get(access.room.number)
+        if place is not None and not place.forgotten:
+            snapshot["membership"] = place.membership
+        presence = self._presence.events_in(access.room, None) if access.is_current else []
+        snapshot["presence"] = [presence_event(event) for event in presence]
+        return snapshot
+
+    async def _of_member(
+        self, caller: Caller, room: Room, place: Membership, end: str, limit: int | None
+    ) -> _Snapshot:
+        snapshot: _Snapshot = {"room_id": room.room_id, "membership": place.membership}
+        try:
+            access = await self._reading.access(caller.user_id, room.room_id)
+        except Forbidden:  # they turned down an invite, and never saw the room
+            return snapshot
+        return snapshot | await self._readable(caller, access, end, limit)
+
+    async def _readable(
+        self, caller: Caller, access: Access, end: str, limit: int | None
+    ) -> _Snapshot:
+        room, now_ms = access.room, self._rooms.origin.now_ms()
+        ignored = await self._sources.account_data.ignored_users(caller.user_id)
+        request = PageRequest(
+            backwards=True,
+            since=end,
+            limit=DEFAULT_LIMIT if limit is None else limit,
+            ignored=ignored,
+        )
+        page = await self._history.page(caller.user_id, room.room_id, request)
+        state = await self._reading.state(caller.user_id, room.room_id)
+        return {
+            "room_id": room.room_id,
+            "visibility": "public" if room.published else "private",
+            "messages": {
+                "start": page.end or topological_token(START),
+                "end": end,
+                "chunk": [room_event(seen, caller, now_ms) for seen in reversed(page.chunk)],
+            },
+            "state": [state_event(stored, caller, now_ms) for stored in state],
+            "account_data": await self._account_data(caller, room.room_id),
+            "receipts": await self._receipts(caller, access),
+        }
+
+    async def _invited(self, caller: Caller, room: Room, place: Membership) -> _Snapshot:
+        events = await self._rooms.stores.events.load(room.version, [place.event])
+        invite = state_event(events[place.event], caller, self._rooms.origin.now_ms())
+        return {
+            "room_id": room.room_id,
+            "membership": place.membership,
+            "inviter": place.sender,
+            "invite": invite,
+        }
+
+    async def _receipts(self, caller: Caller, access: Access) -> list[_Snapshot]:
+        if not access.is_current:
+            return []
+        room = access.room
+        found = [
+            event_in(room.room_id, event)
+            for source in self._sources.ephemeral
+            for event in await source.ephemeral_events(room, caller.user_id, None)
+        ]
+        return [event for event in found if event["type"] == "m.receipt"]
+
+    async def _account_data(self, caller: Caller, room_id: str | None) -> list[_Snapshot]:
+        contents = await self._sources.account_data.of_room(caller.user_id, room_id)
+        return [
+            msgspec.json.decode(typed_event(event_type, content))
+            for event_type, content in contents.items()
+        ]

@@ -1,0 +1,153 @@
+"""What happened since a position of the log, as one list of events, oldest first.
+
+Events of rooms come in the order of the log, as many as fit, so that nothing is left out between
+one list and the next. The rest (typing, receipts, presence, account data) is told at least once.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from homeserver.accounts.caller import Caller
+from homeserver.rooms.reading import Access
+from homeserver.rooms.room import Room
+from homeserver.rooms.user_rooms import MemberRooms
+from homeserver.rooms.visibility import Seen, Visibility
+from homeserver.storage.events import events_after
+from homeserver.sync.engine import Sources
+from homeserver.sync.legacy_events import event_in, presence_event, room_event
+from homeserver.sync.update import typed_event
+
+LIMIT = 100  # events of rooms in one list
+
+_Events = list[dict[str, Any]]
+
+
+class RoomPresence(Protocol):
+    """Where the presence of a room's members comes from."""
+
+    def events_in(self, room: Room, since: int | None) -> Sequence[msgspec.Raw]:
+        """`m.presence` events of members, changed above `since`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What happened with start < position <= end."""
+
+    start: int
+    end: int
+    chunk: Sequence[dict[str, Any]] = ()
+
+
+class StreamedEvents:
+    """Finds what happened."""
+
+    def __init__(self, sources: Sources, visibility: Visibility, presence: RoomPresence) -> None:
+        self._sources = sources
+        self._rooms = sources.rooms
+        self._visibility = visibility
+        self._presence = presence
+
+    async def in_room(self, caller: Caller, access: Access, since: int) -> Stretch:
+        """What happened in one room, as far as the caller may see it."""
+        now, room = self._sources.log.position, access.room
+        if now <= since:
+            return Stretch(since, since)
+        rows = await self._sources.db.run(events_after, [room.number], since, now, LIMIT)
+        seen = await self._seen(room, caller, [event for _, _, event in rows])
+        now_ms = self._rooms.origin.now_ms()
+        chunk = [room_event(each, caller, now_ms) for each in seen if access.includes(each.stored)]
+        if access.is_current:
+            chunk += await self._ephemeral(room, caller, since)
+            chunk += [presence_event(event) for event in self._presence.events_in(room, since)]
+        return Stretch(since, _end(rows, now), chunk)
+
+    async def in_all_rooms(self, caller: Caller, since: int) -> Stretch:
+        """What happened in the rooms of the caller, and to their account."""
+        now = self._sources.log.position
+        if now <= since:
+            return Stretch(since, since)
+        places = await self._sources.user_rooms.of(caller.user_id)
+        numbers = [
+            number
+            for number, place in places.items()
+            if place.membership == "join" or place.position > since
+        ]
+        rows = await self._sources.db.run(events_after, numbers, since, now, LIMIT)
+        chunk = await self._from_rooms(caller, places, rows)
+        chunk += await self._ephemeral_of_all(caller, places, since)
+        presence = await self._sources.presence.events_since(caller.user_id, since)
+        chunk += [presence_event(event) for event in presence]
+        chunk += await self._account_data(caller, since)
+        return Stretch(since, _end(rows, now), chunk)
+
+    async def _from_rooms(
+        self, caller: Caller, places: MemberRooms, rows: Sequence[tuple[int, int, int]]
+    ) -> _Events:
+        """The events of all rooms, in the order of the log."""
+        ignored = await self._sources.account_data.ignored_users(caller.user_id)
+        now_ms = self._rooms.origin.now_ms()
+        found: list[Seen] = []
+        for number in {number for _, number, _ in rows}:
+            room, place = await self._rooms.by_number(number), places[number]
+            if room is None or (place.membership == "invite" and place.sender in ignored):
+                continue
+            events = [event for _, at, event in rows if at == number]
+            if place.membership in ("invite", "knock"):
+                # Who is not in the room yet hears of themselves alone.
+                own = [event for event in events if event == place.event]
+                stored = await self._rooms.stores.events.load(room.version, own)
+                seen = [Seen(each, place.membership) for each in stored.values()]
+            else:
+                seen = await self._seen(room, caller, events)
+            found += [
+                each
+                for each in seen
+                if each.stored.event.state_key is not None
+                or each.stored.event.sender not in ignored
+            ]
+        found.sort(key=lambda each: each.stored.position or 0)
+        return [room_event(each, caller, now_ms) for each in found]
+
+    async def _seen(self, room: Room, caller: Caller, numbers: Sequence[int]) -> list[Seen]:
+        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        return await self._visibility.visible(room, caller.user_id, events)
+
+    async def _ephemeral_of_all(self, caller: Caller, places: MemberRooms, since: int) -> _Events:
+        joined = [number for number, place in places.items() if place.membership == "join"]
+        changed: set[int] = set()
+        for source in self._sources.ephemeral:
+            changed.update(await source.changed_rooms(joined, since))
+        found: _Events = []
+        for number in sorted(changed):
+            room = await self._rooms.by_number(number)
+            if room is not None:
+                found += await self._ephemeral(room, caller, since)
+        return found
+
+    async def _ephemeral(self, room: Room, caller: Caller, since: int) -> _Events:
+        found: _Events = []
+        for source in self._sources.ephemeral:
+            for event in await source.ephemeral_events(room, caller.user_id, since):
+                found.append(event_in(room.room_id, event))
+        return found
+
+    async def _account_data(self, caller: Caller, since: int) -> _Events:
+        found: _Events = []
+        changes = await self._sources.account_data.changed_since(caller.user_id, since)
+        for room_id, event_type, content in changes:
+            event = typed_event(event_type, content)
+            if room_id is None:
+                found.append(msgspec.json.decode(event))
+            else:
+                found.append(event_in(room_id, event))
+        return found
+
+
+def _end(rows: Sequence[tuple[int, int, int]], now: int) -> int:
+    """Up to where the list goes: there may be more events of rooms than fit into it."""
+    return rows[-1][0] if len(rows) == LIMIT else now

@@ -1,0 +1,150 @@
+"""Snapshots of rooms over the API."""
+
+from typing import Any
+from urllib.parse import quote
+
+from tests.support.actors import Actor, bodies
+from tests.support.server import ServerTestCase
+
+
+class InitialSyncTestCase(ServerTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.alice = await self.register("alice")
+        self.bob = await self.register("bob")
+
+    async def snapshot(self, actor: Actor, **query: Any) -> dict[str, Any]:
+        """The answer of `/initialSync`; its rooms by their ids."""
+        answer: dict[str, Any] = await actor.get("/initialSync", **query)
+        answer["rooms"] = {room["room_id"]: room for room in answer["rooms"]}
+        return answer
+
+
+class AllRoomsTests(InitialSyncTestCase):
+    async def test_rooms_are_told_as_they_are_now(self) -> None:
+        """A client from the early days starts with everything that it shows."""
+        room = await self.alice.create_room(visibility="public", name="Tea")
+        for number in range(20):
+            said = await self.alice.say(room, str(number))
+        await self.alice.post(f"/rooms/{room}/receipt/m.read/{quote(said, safe='')}")
+        own = f"/user/{self.alice.user_id}"
+        await self.alice.put(f"{own}/rooms/{room}/tags/work", {})
+        await self.alice.put(f"{own}/account_data/org.example.x", {"a": 1})
+
+        answer = await self.snapshot(self.alice)
+
+        told = answer["rooms"][room]
+        self.assertEqual((told["membership"], told["visibility"]), ("join", "public"))
+        self.assertEqual(
+            bodies(told["messages"]["chunk"]), [str(number) for number in range(10, 20)]
+        )
+        names = [each["content"] for each in told["state"] if each["type"] == "m.room.name"]
+        self.assertEqual(names, [{"name": "Tea"}])
+        self.assertEqual([each["type"] for each in told["account_data"]], ["m.tag"])
+        self.assertIn(said, answer["receipts"][0]["content"])
+        self.assertIn({"type": "org.example.x", "content": {"a": 1}}, answer["account_data"])
+        present = [event["content"]["user_id"] for event in answer["presence"]]
+        self.assertEqual(present, [self.alice.user_id])
+
+    async def test_tokens_lead_on_in_both_directions(self) -> None:
+        """What came before and what comes next joins without a gap."""
+        room = await self.alice.create_room()
+        for number in range(5):
+            await self.alice.say(room, str(number))
+
+        answer = await self.snapshot(self.alice, limit=2)
+
+        messages = answer["rooms"][room]["messages"]
+        self.assertEqual(bodies(messages["chunk"]), ["3", "4"])
+        before = await self.alice.messages(room, since=messages["start"], limit=1)
+        self.assertEqual(bodies(before["chunk"]), ["2"])
+        await self.alice.say(room, "5")
+        news = await self.alice.get("/events", **{"from": answer["end"]})
+        self.assertEqual(bodies(news["chunk"]), ["5"])
+        none = await self.snapshot(self.alice, limit=0)
+        self.assertEqual(none["rooms"][room]["messages"]["chunk"], [])
+
+    async def test_invites_are_told_and_rooms_that_were_left_if_wanted(self) -> None:
+        """The client shows where its user is wanted, and an archive if it has one."""
+        invited = await self.alice.create_room(invite=[self.bob])
+        left = await self.alice.create_room(public=True)
+        refused = await self.alice.create_room(invite=[self.bob])
+        forgotten = await self.alice.create_room(public=True)
+        for room in (left, forgotten):
+            await self.bob.join(room)
+        for room in (left, refused, forgotten):
+            await self.bob.leave(room)
+        await self.bob.forget(forgotten)
+        await self.alice.say(left, "without Bob")
+
+        now = await self.snapshot(self.bob)
+        archive = await self.snapshot(self.bob, archived="true")
+
+        self.assertEqual(set(now["rooms"]), {invited})
+        self.assertEqual(now["rooms"][invited]["membership"], "invite")
+        invite = now["rooms"][invited]["invite"]
+        self.assertEqual((invite["type"], invite["sender"]), ("m.room.member", self.alice.user_id))
+        self.assertEqual(set(archive["rooms"]), {invited, left, refused})
+        self.assertEqual(archive["rooms"][left]["membership"], "leave")
+        self.assertEqual(bodies(archive["rooms"][left]["messages"]["chunk"]), [])
+
+
+class OneRoomTests(InitialSyncTestCase):
+    async def test_room_that_all_the_world_may_read_is_shown_to_anybody(self) -> None:
+        """A preview shows what was said since the room was opened, and no more."""
+        room = await self.alice.create_room(public=True)
+        await self.alice.say(room, "private")
+        await self.alice.set_state(
+            room, "m.room.history_visibility", {"history_visibility": "world_readable"}
+        )
+        await self.alice.say(room, "public")
+        guest = await self.register_guest()
+
+        told = await guest.get(f"/rooms/{room}/initialSync")
+
+        chunk = told["messages"]["chunk"]
+        self.assertEqual(
+            [event["type"] for event in chunk], ["m.room.history_visibility", "m.room.message"]
+        )
+        self.assertNotIn("membership", told)
+        self.assertIn("m.room.create", [event["type"] for event in told["state"]])
+        self.assertEqual(
+            [event["content"]["user_id"] for event in told["presence"]],
+            [self.alice.user_id] if told["presence"] else [],
+        )
+
+    async def test_member_sees_the_room_and_who_left_as_it_was(self) -> None:
+        """The old room is kept as it was when one left."""
+        room = await self.alice.create_room(public=True, name="Before")
+        await self.bob.join(room)
+        await self.alice.say(room, "with Bob")
+        await self.bob.leave(room)
+        await self.alice.set_state(room, "m.room.name", {"name": "After"})
+        said = await self.alice.say(room, "without Bob")
+        await self.alice.post(f"/rooms/{room}/receipt/m.read/{quote(said, safe='')}")
+
+        of_bob = await self.bob.get(f"/rooms/{room}/initialSync", limit=2)
+        of_alice = await self.alice.get(f"/rooms/{room}/initialSync", limit=1)
+
+        self.assertEqual(of_bob["membership"], "leave")
+        self.assertEqual(bodies(of_bob["messages"]["chunk"]), ["with Bob"])
+        self.assertEqual((of_bob["presence"], of_bob["receipts"]), ([], []))
+        self.assertEqual(self._name(of_bob), "Before")
+        self.assertEqual(of_alice["membership"], "join")
+        self.assertEqual(bodies(of_alice["messages"]["chunk"]), ["without Bob"])
+        self.assertEqual(len(of_alice["receipts"]), 1)
+        self.assertEqual(self._name(of_alice), "After")
+
+    async def test_strangers_are_refused(self) -> None:
+        """A room that does not exist is refused like one that is private."""
+        room = await self.alice.create_room(public=True)
+
+        for path in (f"/rooms/{room}/initialSync", "/rooms/!none:x/initialSync"):
+            await self.assert_refused("M_FORBIDDEN", self.bob.get(path), 403)
+        bad = self.alice.get(f"/rooms/{room}/initialSync", limit=-1)
+        await self.assert_refused("M_INVALID_PARAM", bad, 400)
+
+    def _name(self, told: dict[str, Any]) -> str:
+        (name,) = [each for each in told["state"] if each["type"] == "m.room.name"]
+        text: str = name["content"]["name"]
+        return text
