@@ -76,8 +76,8 @@ def carried_power_levels(
     levels = dict(content)
     if version.integer_power_levels:
         levels = _with_integers(old_create.version, content)
-    users = dict(levels.get("users", {}))
-    events = dict(levels.get("events", {}))
+    users = _object(levels.get("users"))
+    events = _object(levels.get("events"))
     if version.creators_outrank_everyone:
         for user_id in creators:
             users.pop(user_id, None)
@@ -102,6 +102,11 @@ def restricted_power_levels(levels: PowerLevels, content: Mapping[str, Any]) -> 
         "events_default": max(levels.events_default, least),
         "invite": max(levels.invite, least),
     }
+
+
+def _object(value: object) -> dict[str, Any]:
+    """A copy of what should be an object, which old room versions do not see to."""
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _with_integers(version: RoomVersion, content: Mapping[str, Any]) -> dict[str, Any]:
