@@ -20,8 +20,10 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.tracker import PresenceTracker, told_by
 from homeserver.presence.user_presence import OFFLINE
 from homeserver.protocol.errors import Forbidden
-from homeserver.rooms.room import Room, RoomEventAppended
+from homeserver.rooms.room import Room
+from homeserver.rooms.room_facts import RoomChanged
 from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.user_rooms import MemberRooms, UserRooms
 from homeserver.storage.database import Database
 from homeserver.storage.memberships import joined_rooms_of_all
@@ -66,8 +68,10 @@ class PresenceEvents:
             if isinstance(fact, PresenceChanged):
                 self._changes[fact.user_id] = fact
                 self._changes.move_to_end(fact.user_id)
-            elif isinstance(fact, RoomEventAppended):
-                self._show_newcomer(fact)
+            elif isinstance(fact, RoomChanged):
+                for user_id, membership, stored in fact.members():
+                    if membership == "join" and stored is not None:
+                        self._show_newcomer(user_id, fact.room, stored)
         while len(self._changes) > MAX_CHANGES:
             self._floor = self._changes.popitem(last=False)[1].position
 
@@ -88,7 +92,7 @@ class PresenceEvents:
             self._add_present(found, user_id, own)
         else:
             self._add_changed(found, user_id, own, since)
-            new = await self._newly_joined(places, since)
+            new = await self._newly_joined(user_id, places, since)
             if new:
                 self._add_present(found, user_id, new)
                 await self._add_absent(found, user_id, new)
@@ -142,21 +146,17 @@ class PresenceEvents:
                     user = self._tracker.find(user_id)
                     found[user_id] = told_by(user_id, None) if user is None else user.told
 
-    def _show_newcomer(self, fact: RoomEventAppended) -> None:
+    def _show_newcomer(self, user_id: str, room: int, member: StoredEvent) -> None:
         """Tell a room of somebody who joins it but is offline; of all others the tracker tells."""
-        event, before = fact.stored.event, fact.stored.replaced
-        user_id = event.state_key or ""
+        before = member.replaced
         if (
-            event.type == "m.room.member"
-            and event.content.get("membership") == "join"
-            and (before is None or before.content.get("membership") != "join")
+            (before is None or before.content.get("membership") != "join")
             and self._tracker.enabled
             and self._tracker.find(user_id) is None
             and self._is_ours(user_id)
         ):
             log = self._rooms.stores.log
-            rooms = (fact.room,)
-            log.append(PresenceChanged(log.next_position(), user_id, rooms, OFFLINE, None, 0))
+            log.append(PresenceChanged(log.next_position(), user_id, (room,), OFFLINE, None, 0))
 
     def _add_changed(
         self, found: dict[str, PresenceChanged], reader: str, rooms: set[int], since: int
@@ -182,7 +182,7 @@ class PresenceEvents:
             if user_id == reader or not rooms.isdisjoint(joined.get(row.member, ())):
                 found[user_id] = told_by(user_id, row)
 
-    async def _newly_joined(self, places: MemberRooms, since: int) -> set[int]:
+    async def _newly_joined(self, user_id: str, places: MemberRooms, since: int) -> set[int]:
         """Rooms in which the user was not joined at a position, but is now."""
         touched = [
             (number, place.event)
@@ -190,12 +190,16 @@ class PresenceEvents:
             if place.membership == "join" and place.position > since
         ]
         return {
-            number for number, event in touched if not await self._was_joined(number, event, since)
+            number
+            for number, event in touched
+            if not await self._was_joined(user_id, number, event, since)
         }
 
-    async def _was_joined(self, number: int, event: int, since: int) -> bool:
+    async def _was_joined(self, user_id: str, number: int, event: int, since: int) -> bool:
         """Goes back through the member events from `event` on, which a new profile also makes."""
         room = await self._rooms.by_number(number)
+        if room is not None and since < room.forked_at:
+            return await self._rooms.was_joined(room, user_id, since)
         at: int | None = event
         while room is not None and at is not None:
             stored = (await self._rooms.stores.events.load(room.version, [at]))[at]

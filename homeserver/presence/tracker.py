@@ -23,7 +23,7 @@ from homeserver.presence.deadlines import Deadlines
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State, Timeouts, UserPresence
 from homeserver.protocol.errors import Forbidden, InvalidParam, Unavailable
-from homeserver.rooms.room import RoomEventAppended
+from homeserver.rooms.room_facts import RoomChanged, RoomEventAppended
 from homeserver.rooms.room_receipts import ReceiptChanged
 from homeserver.rooms.typing_notices import TypingChanged
 from homeserver.rooms.user_rooms import UserRooms
@@ -168,10 +168,11 @@ class PresenceTracker:
         if not self._users:
             return
         for fact in facts:
-            if isinstance(fact, RoomEventAppended):
-                self._act(fact.stored.event.sender)
-                if fact.stored.event.type == "m.room.member":
-                    self._follow(fact)
+            if isinstance(fact, RoomChanged):
+                if isinstance(fact, RoomEventAppended):
+                    self._act(fact.stored.event.sender)
+                for user_id, membership, _ in fact.members():
+                    self._follow(user_id, fact.room, membership)
             elif isinstance(fact, ReceiptChanged) or (
                 isinstance(fact, TypingChanged) and fact.typing
             ):
@@ -183,19 +184,18 @@ class PresenceTracker:
             user.presence.act(self._clock.seconds())
             self._tell_if_possible(user)
 
-    def _follow(self, fact: RoomEventAppended) -> None:
+    def _follow(self, user_id: str, room: int, membership: str) -> None:
         """Keep a user's rooms true; who comes into a room is shown to those who are there."""
-        event = fact.stored.event
-        user = self._users.get(event.state_key or "")
+        user = self._users.get(user_id)
         if user is None:
             return
-        others = tuple(room for room in user.rooms if room != fact.room)
-        if event.content.get("membership") != "join":
+        others = tuple(other for other in user.rooms if other != room)
+        if membership != "join":
             user.rooms = others
-        elif fact.room not in user.rooms:
-            user.rooms = (*others, fact.room)
+        elif room not in user.rooms:
+            user.rooms = (*others, room)
             if user.told.state != OFFLINE:
-                self._append(user, user.told.state, (fact.room,))
+                self._append(user, user.told.state, (room,))
 
     async def _user(self, user_id: str) -> TrackedUser:
         while True:

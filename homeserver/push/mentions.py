@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from homeserver.protocol.events import Event
-from homeserver.rooms.room import RoomEventAppended
+from homeserver.rooms.room_facts import RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.storage.database import Database
 from homeserver.storage.mentions import EVERYBODY, INSERT_MENTION, mentions_between

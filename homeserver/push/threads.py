@@ -54,10 +54,10 @@ class Threads:
     def _find(self, room: Room, event_id: str) -> StoredEvent | None:
         if (room.number, event_id) in self._strangers or not is_valid_event_id(event_id):
             return None
-        stored = self._events.cached_id(event_id)
+        stored = self._events.cached_id(room.room_id, event_id)
         if stored is None:
             raise NotAtHand(lambda: self._load(room, event_id))
-        return stored if stored.event.room_id == room.room_id else None
+        return stored
 
     async def _load(self, room: Room, event_id: str) -> None:
         found = await self._events.find(room.version, room.number, room.room_id, event_id)

@@ -23,7 +23,8 @@ from homeserver.push.mentions import Mentions
 from homeserver.push.notices import Notices
 from homeserver.push.tally import MAX_NAMED, WINDOW, Tally, UnreadCount
 from homeserver.rooms.receipts import READ, READ_PRIVATE, Receipts
-from homeserver.rooms.room import Room, RoomEventAppended
+from homeserver.rooms.room import Room
+from homeserver.rooms.room_facts import RoomEventAppended
 from homeserver.rooms.room_receipts import ReceiptChanged
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent

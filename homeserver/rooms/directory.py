@@ -16,7 +16,7 @@ from typing import Any
 
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken
-from homeserver.rooms.room import RoomEventAppended
+from homeserver.rooms.room_facts import RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.summaries import PublicRoom, RoomSummary, Summaries
 from homeserver.storage import rooms as storage

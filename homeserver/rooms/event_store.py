@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
-from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.state_tree_nodes import EMPTY
+from homeserver.rooms.stored_event import Standing, StoredEvent
 from homeserver.storage import events as storage
 from homeserver.storage.database import Database
 
@@ -23,7 +24,7 @@ class EventStore:
         self._db = db
         self._capacity = capacity
         self._events: OrderedDict[int, StoredEvent] = OrderedDict()
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[tuple[str, str], int] = {}  # by room id and event id
 
     def __len__(self) -> int:
         return len(self._events)
@@ -38,14 +39,14 @@ class EventStore:
     def add(self, event: StoredEvent) -> None:
         """Keep an event that was just made or read."""
         self._events[event.number] = event
-        self._numbers[event.event.event_id] = event.number
+        self._numbers[event.event.room_id, event.event.event_id] = event.number
         while len(self._events) > self._capacity:
             _, oldest = self._events.popitem(last=False)
-            self._numbers.pop(oldest.event.event_id, None)
+            self._numbers.pop((oldest.event.room_id, oldest.event.event_id), None)
 
-    def cached_id(self, event_id: str) -> StoredEvent | None:
-        """The event with this id, if it is at hand."""
-        number = self._numbers.get(event_id)
+    def cached_id(self, room_id: str, event_id: str) -> StoredEvent | None:
+        """The event of this room with this id, if it is at hand."""
+        number = self._numbers.get((room_id, event_id))
         return None if number is None else self.cached(number)
 
     async def load(self, version: RoomVersion, numbers: Sequence[int]) -> dict[int, StoredEvent]:
@@ -73,27 +74,33 @@ class EventStore:
         events = await self.load(version, numbers)
         return [events[number] for number in numbers if number in events]
 
-    async def find_number(self, event_id: str) -> int | None:
-        """Number of the event with this id, or `None`."""
-        number = self._numbers.get(event_id)
-        if number is not None:
-            return number
-        return (await self._db.run(storage.event_numbers, [event_id])).get(event_id)
-
     async def find(
         self, version: RoomVersion, room: int, room_id: str, event_id: str
     ) -> StoredEvent | None:
         """The event with this id, if it belongs to the room with this number and id."""
-        event = self.cached_id(event_id)
-        if event is None:
-            number = await self.find_number(event_id)
-            if number is None:
-                return None
-            rows = await self._db.run(storage.events_by_number, [number])
-            if not rows or rows[0].room != room:
-                return None
-            (event,) = self._from_rows(version, rows)
-        return event if event.event.room_id == room_id else None
+        return (await self.find_many(version, room, room_id, [event_id])).get(event_id)
+
+    async def find_many(
+        self, version: RoomVersion, room: int, room_id: str, event_ids: Iterable[str]
+    ) -> dict[str, StoredEvent]:
+        """Those of the events that the room with this number and id has, by their ids."""
+        found: dict[str, StoredEvent] = {}
+        missing = []
+        for event_id in event_ids:
+            event = self.cached_id(room_id, event_id)
+            if event is None:
+                missing.append(event_id)
+            else:
+                found[event_id] = event
+        if missing:
+            numbers = dict(await self._db.run(storage.event_numbers, room, missing))
+            events = await self.load(version, list(numbers.values()))
+            found |= {event_id: events[number] for event_id, number in numbers.items()}
+        return found
+
+    async def rooms_with(self, event_id: str) -> list[int]:
+        """Numbers of the rooms that have an event with this id; versions 1 and 2 allow several."""
+        return await self._db.run(storage.rooms_with_event, event_id)
 
     def _from_rows(
         self, version: RoomVersion, rows: Iterable[storage.EventRow]
@@ -122,10 +129,11 @@ def _from_row(version: RoomVersion, row: storage.EventRow) -> StoredEvent:
         event,
         row.event,
         row.position,
-        row.state_before,
-        row.state_after or row.state_before,
+        row.state_before or EMPTY,
+        row.state_after or row.state_before or EMPTY,
         replaces=row.replaces,
         replaced=replaced,
         redaction=redaction,
         transaction=transaction,
+        standing=Standing(row.state_before is None, row.rejected, row.soft_failed),
     )

@@ -18,7 +18,8 @@ from twisted.logger import Logger
 
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.departures import Departures
-from homeserver.rooms.room import Room, RoomEventAppended, StateKey
+from homeserver.rooms.room import Room, StateKey
+from homeserver.rooms.room_facts import RoomChanged, RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.storage.database import Database, DatabaseAway
 from homeserver.storage.users import guests_among
@@ -54,10 +55,10 @@ class GuestAccess:
     def read(self, facts: Sequence[Any]) -> None:
         """Reader of the log."""
         for fact in facts:
-            # The first event of a room comes with a version: nobody is there yet.
-            if isinstance(fact, RoomEventAppended) and fact.version is None:
-                event = fact.stored.event
-                if (event.type, event.state_key) == GUEST_ACCESS:
+            if isinstance(fact, RoomChanged) and GUEST_ACCESS in fact.changes:
+                # The first event of a room comes with a version: nobody is there yet.
+                is_new = isinstance(fact, RoomEventAppended) and fact.version is not None
+                if not is_new:
                     self._look_at(fact.room)
 
     async def stop(self) -> None:

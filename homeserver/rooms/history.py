@@ -1,16 +1,18 @@
 """History: the pages of a room's past, and the surroundings of one event.
 
 Pages are in topological order, by (depth, position), so that what arrives late stands where it
-belongs. A token is a place between two events of that order; a token of `/sync` is turned into the
-place of the last event up to its position. A page looks at a bounded number of events: where a
-filter or the history visibility leaves few of them, it ends early, with a token to go on from.
+belongs. A token is a place between two events of that order; a token of `/sync` bounds the
+positions that are shown instead, as what came before it may stand before or behind what came after.
+Where this server does not have the past, a page asks for it first. A page looks at a bounded number
+of events: where a filter or the history visibility leaves few of them, it ends early, with a token
+to go on from.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from typing import Protocol
 
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.filters import RoomEventFilter
@@ -21,13 +23,21 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.storage import events as storage
 from homeserver.storage.database import Database
-from homeserver.streams.tokens import Place, parse_room_token, topological_token
+from homeserver.streams.tokens import Place, parse_history_token, topological_token
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 500  # events of an answer
 MAX_LOOKED_AT = 1_000  # events that are looked at for one answer
 CHUNK = 50  # events that are looked at together, at least
+FOREVER = 1 << 62
 START: Place = (0, 0)
+
+
+class Backfill(Protocol):
+    """Where the past of rooms comes from that this server does not have."""
+
+    async def fill(self, room: Room, depth: int, limit: int) -> bool:
+        """Ask for events before the gaps that are at a depth or deeper; whether any came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,16 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Part of a history: from one place to another, of events with above < position <= upto."""
+
+    start: Place
+    bound: Place
+    above: int = -FOREVER
+    upto: int = FOREVER
+
+
+@dataclass(frozen=True, slots=True)
 class _Walk:
     """What was found on the way, where it ended, and whether nothing is left behind that."""
 
@@ -99,22 +119,18 @@ class History:
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
+        self.backfill: Backfill | None = None
 
     async def page(self, user_id: str, room_id: str, request: PageRequest) -> Page:
         """A page of the history. Raises `Forbidden`, and `InvalidParam` for what is no token."""
         access = await self._reading.access(user_id, room_id)
-        last = await self._last_place(access)
-        start, bound = (last, START) if request.backwards else (START, last)
-        if request.since is not None:
-            start = min(await self._place(access.room, request.since), last)
-        if request.to is not None:
-            to = await self._place(access.room, request.to)
-            bound = max(bound, to) if request.backwards else min(bound, to)
-        walk = await self._walk(access, request, start, bound, request.size)
+        stretch = await self._stretch(access, request)
+        walk = await self._walk(access, request, stretch, request.size)
         ended = walk.exhausted and not walk.seen
+        upto = stretch.upto if stretch.upto < access.until else None
         return Page(
-            request.since or topological_token(start),
-            None if ended else topological_token(walk.place),
+            request.since or topological_token(stretch.start),
+            None if ended else topological_token(walk.place, upto),
             walk.seen,
             await self._senders_state(access.room, request.wanted, walk.seen),
         )
@@ -133,8 +149,11 @@ class History:
             raise NotFound("The event stands in no timeline")
         half, last = request.size // 2, await self._last_place(access)
         back, forth = replace(request, backwards=True), replace(request, backwards=False)
-        before = await self._walk(access, back, _just_before(place), START, half)
-        after = await self._walk(access, forth, place, last, request.size - half)
+        upto = access.until
+        past = _Stretch(_just_before(place), START, upto=upto)
+        future = _Stretch(place, last, upto=upto)
+        before = await self._walk(access, back, past, half)
+        after = await self._walk(access, forth, future, request.size - half)
         return Context(
             event,
             before.seen,
@@ -145,16 +164,17 @@ class History:
         )
 
     async def _walk(
-        self, access: Access, request: PageRequest, start: Place, bound: Place, limit: int
+        self, access: Access, request: PageRequest, stretch: _Stretch, limit: int
     ) -> _Walk:
-        """Up to `limit` events that the user may see and wants, from a place towards another."""
+        """Up to `limit` events that the user may see and wants, along a stretch of the history."""
         seen: list[Seen] = []
-        place, looked_at = start, 0
+        place, looked_at = stretch.start, 0
         if limit <= 0 or not request.wanted.matches_room(access.room.room_id):
             return _Walk(seen, place, exhausted=limit > 0)
         size = limit if request.wanted.is_default else max(limit, CHUNK)
         while looked_at < MAX_LOOKED_AT:
-            chunk = await self._next(access.room, place, bound, size, request.backwards)
+            rest = replace(stretch, start=place)
+            chunk = await self._next(access.room, rest, size, request.backwards)
             looked_at += len(chunk)
             reachable = [stored for stored in chunk if access.includes(stored)]
             visible = await self._visibility.visible(access.room, access.user_id, reachable)
@@ -171,36 +191,80 @@ class History:
         return _Walk(seen, place, exhausted=False)
 
     async def _next(
-        self, room: Room, place: Place, bound: Place, size: int, backwards: bool
+        self, room: Room, stretch: _Stretch, size: int, backwards: bool
     ) -> list[StoredEvent]:
-        """The next events from a place towards another, nearest first."""
-        at_hand = _from_memory(room, place, bound, size, backwards)
+        """The next events along a stretch, nearest first."""
+        at_hand = _from_memory(room, stretch, size, backwards)
         if at_hand is not None:
             return at_hand
-        page = storage.page_backwards if backwards else storage.page_forwards
-        rows = await self._db.run(page, room.number, place[0], place[1], size, bound)
+        rows = await self._rows(room, stretch, size, backwards)
+        if backwards and self.backfill is not None and room.gaps:
+            reached = rows[-1][0] if len(rows) == size else 0
+            if any(depth >= reached for depth in room.gaps.values()) and (
+                await self.backfill.fill(room, reached, max(size, CHUNK))
+            ):
+                rows = await self._rows(room, stretch, size, backwards)
         numbers = [event for _, _, event in rows]
         return await self._rooms.stores.events.load_in_order(room.version, numbers)
 
-    async def _place(self, room: Room, token: str) -> Place:
-        """The place that a token stands for."""
-        place = parse_room_token(token)
-        if not isinstance(place, int):
-            return place
-        return await self._place_at(room, place)
+    async def _rows(
+        self, room: Room, stretch: _Stretch, size: int, backwards: bool
+    ) -> list[tuple[int, int, int]]:
+        page = storage.page_backwards if backwards else storage.page_forwards
+        return await self._db.run(
+            page,
+            room.number,
+            stretch.start,
+            size,
+            stretch.bound,
+            above=stretch.above,
+            upto=stretch.upto,
+        )
 
-    async def _place_at(self, room: Room, position: int) -> Place:
-        if position > room.timeline_from:
-            for stored in reversed(room.timeline):
-                if (stored.position or 0) <= position:
-                    return stored.event.depth, stored.position or 0
-        return await self._db.run(storage.place_at, room.number, position) or START
+    async def _stretch(self, access: Access, request: PageRequest) -> _Stretch:
+        """What a request asks for, within what the user may reach."""
+        room, backwards = access.room, request.backwards
+        last = await self._last_place(access)
+        start, bound = (last, START) if backwards else (START, last)
+        above, upto = -FOREVER, access.until
+        if request.since is not None:
+            since, shown_upto = parse_history_token(request.since)
+            if shown_upto is not None:
+                upto = min(upto, shown_upto)
+            if not isinstance(since, int):
+                start = min(since, last)
+            elif backwards:
+                upto = min(upto, since)
+                start = min(await self._end_of(room, upto), last)
+            else:
+                start, above = await self._beginning_after(room, since), since
+        if request.to is not None:
+            to, _ = parse_history_token(request.to)
+            if not isinstance(to, int):
+                bound = max(bound, to) if backwards else min(bound, to)
+            elif backwards:
+                above = to
+            else:
+                upto = min(upto, to)
+        return _Stretch(start, bound, above, upto)
 
     async def _last_place(self, access: Access) -> Place:
         """Where the history ends for the user."""
-        if access.is_current:
-            return max(_places(access.room), default=START)
-        return await self._place_at(access.room, access.until)
+        return await self._end_of(access.room, min(access.until, access.room.last_position))
+
+    async def _end_of(self, room: Room, position: int) -> Place:
+        """A place behind all events up to a position."""
+        if position > max(room.timeline_from, room.disordered_at):
+            for stored in reversed(room.timeline):
+                if (stored.position or 0) <= position:
+                    return stored.event.depth, stored.position or 0
+        around = await self._db.run(storage.depths_around, room.number, position, storage.DISORDER)
+        return around[0] or 0, position
+
+    async def _beginning_after(self, room: Room, position: int) -> Place:
+        """A place before all events above a position."""
+        around = await self._db.run(storage.depths_around, room.number, position, storage.DISORDER)
+        return START if around[1] is None else (around[1], -FOREVER)
 
     async def _senders_state(
         self, room: Room, wanted: RoomEventFilter, seen: Sequence[Seen]
@@ -235,38 +299,29 @@ class History:
 
 
 def _from_memory(
-    room: Room, place: Place, bound: Place, size: int, backwards: bool
+    room: Room, stretch: _Stretch, size: int, backwards: bool
 ) -> list[StoredEvent] | None:
     """The next events, if the room's timeline in memory has all of them in the order of history.
 
-    It has where each event follows the one before it: then no other event belongs between them.
+    It has where each event stands deeper in the graph than all that came before it.
     """
-    timeline = list(room.timeline)
+    start, bound = stretch.start, stretch.bound
     within = [
         stored
-        for stored in timeline
+        for stored in room.timeline
         if (here := _place_of(stored)) is not None
-        and (bound < here <= place if backwards else place < here <= bound)
+        and stretch.above < here[1] <= stretch.upto
+        and (bound < here <= start if backwards else start < here <= bound)
     ]
     found = within[::-1][:size] if backwards else within[:size]
-    reaches_beginning = room.timeline_from == 0
+    is_whole = room.timeline_from == 0 and not room.gaps
     if backwards:
-        complete = len(found) == size or reaches_beginning
-        chain = within[-len(found) :] if found else []
+        complete = len(found) == size or is_whole
     else:
-        first = _place_of(timeline[0]) if timeline else None
-        complete = reaches_beginning or (first is not None and place >= _just_before(first))
-        chain = found
-    if not complete or any(
-        later.event.prev_event_ids != [earlier.event.event_id] for earlier, later in pairwise(chain)
-    ):
-        return None
-    return found
-
-
-def _places(room: Room) -> Iterator[Place]:
-    """The places of the newest events."""
-    return (place for stored in room.timeline if (place := _place_of(stored)) is not None)
+        first = _place_of(room.timeline[0]) if room.timeline else None
+        complete = is_whole or (first is not None and start >= _just_before(first))
+    in_order = all((stored.position or 0) > room.disordered_at for stored in found)
+    return found if complete and in_order else None
 
 
 def _is_wanted(request: PageRequest, stored: StoredEvent) -> bool:

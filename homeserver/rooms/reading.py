@@ -146,6 +146,12 @@ class Reading:
         )
         if stored is None or not access.includes(stored):
             raise missing
+        if stored.position is None:
+            # Of what stands in no timeline, a member may see what their client has as state.
+            key = (stored.event.type, stored.event.state_key or "")
+            if room.number_of(key) == stored.number and room.membership(user_id) == "join":
+                return Seen(stored, "join")
+            raise missing
         seen = await self._visibility.visible(room, user_id, [stored])
         if not seen:
             raise missing

@@ -21,7 +21,7 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.storage import relations as storage
 from homeserver.storage.database import Database
-from homeserver.storage.events import place_at
+from homeserver.storage.events import DISORDER, depths_around
 from homeserver.streams.tokens import Place, parse_room_token, topological_token
 
 DEFAULT_LIMIT = 20
@@ -184,7 +184,8 @@ class RelatedEvents:
         place = parse_room_token(token)
         if not isinstance(place, int):
             return place
-        return await self._db.run(place_at, room.number, place) or START
+        depth, _ = await self._db.run(depths_around, room.number, place, DISORDER)
+        return (depth or 0, place)
 
     async def _roots(
         self, caller: Caller, access: Access, event_ids: Sequence[str], ignored: frozenset[str]

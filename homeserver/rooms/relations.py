@@ -18,7 +18,8 @@ from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.relations import REFERENCE, REPLACE, THREAD, relation_of
 from homeserver.rooms.reading import Reading
-from homeserver.rooms.room import Room, RoomEventAppended
+from homeserver.rooms.room import Room
+from homeserver.rooms.room_facts import EventsKept, RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen, Visibility
@@ -62,12 +63,18 @@ class Relations:
         """A reader of the log: note the parents of new events."""
         for fact in facts:
             if isinstance(fact, RoomEventAppended):
-                relation = relation_of(fact.stored.event)
-                if relation is not None and relation.rel_type in BUNDLED:
-                    self._changes += 1
-                    known = self._types.get(relation.parent_id)
-                    if known is not None:
-                        self._types[relation.parent_id] = known | {relation.rel_type}
+                self._take(fact.stored)
+            elif isinstance(fact, EventsKept):
+                for stored in fact.events:
+                    self._take(stored)
+
+    def _take(self, stored: StoredEvent) -> None:
+        relation = relation_of(stored.event)
+        if stored.position is not None and relation is not None and relation.rel_type in BUNDLED:
+            self._changes += 1
+            known = self._types.get(relation.parent_id)
+            if known is not None:
+                self._types[relation.parent_id] = known | {relation.rel_type}
 
     async def bundled(
         self, caller: Caller, ignored: Iterable[str], seen: Sequence[Seen]

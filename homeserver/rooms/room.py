@@ -5,26 +5,35 @@ the room's writer has queued, but the log has not yet published, is known to the
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.room_facts import (
+    MEMBER,
+    Changes,
+    EventsKept,
+    RoomChanged,
+    RoomEventAppended,
+    StateKey,
+    membership_of,
+)
 from homeserver.rooms.stored_event import StoredEvent
 
-StateKey = tuple[str, str]
+__all__ = ["TIMELINE_LENGTH", "Room", "RoomEventAppended", "StateKey"]
 
 TIMELINE_LENGTH = 120  # newest events of each room that are kept at hand
+MAX_REMEMBERED_CHANGES = 5_000  # entries of the state that the room can undo
 
 
 @dataclass(frozen=True, slots=True)
-class RoomEventAppended:
-    """An event entered the timeline of a room. `redacts` is the event that it redacted."""
+class StateChange:
+    """What happened to the current state at a position, and the event numbers before it."""
 
     position: int
-    room: int
-    stored: StoredEvent
-    redacts: StoredEvent | None = None
-    version: RoomVersion | None = None  # with the first event of a room that was made here
+    before: dict[StateKey, int | None]
+    after: Changes
 
 
 class Room:
@@ -32,7 +41,13 @@ class Room:
 
     `state` maps (type, state key) to event numbers but for member events, which `member_events` has
     by user id; `members` maps user ids to memberships. `timeline` holds the newest events, all
-    those with `timeline_from < position`, oldest first.
+    those with `timeline_from < position`, oldest first; `state_changes` the changes of the state
+    with `changes_from < position`.
+
+    Above `forked_at` the state after each event is the current state of its time; above
+    `disordered_at` each event also stands deeper in the graph than all before it. `gaps` are events
+    that others follow and that are not here, with the depth of what follows them: there the past
+    can be asked for.
     """
 
     def __init__(self, number: int, room_id: str, version: RoomVersion, root: bytes) -> None:
@@ -46,30 +61,42 @@ class Room:
         self.members: dict[str, str] = {}
         self.timeline: deque[StoredEvent] = deque()
         self.timeline_from = 0
+        self.state_changes: deque[StateChange] = deque()
+        self.changes_from = 0
+        self.forked_at = 0
+        self.disordered_at = 0
+        self.gaps: dict[str, int] = {}
         self.last_position = 0
         self.joined_count = 0
         self.invited_count = 0
         self.heroes: list[str] | None = None  # remembered by `homeserver/sync/summary.py`
+        self._remembered_changes = 0
 
     def number_of(self, key: StateKey) -> int | None:
         """Number of the current event of a type and state key."""
-        if key[0] == "m.room.member":
+        if key[0] == MEMBER:
             return self.member_events.get(key[1])
         return self.state.get(key)
 
-    def set_state(self, key: StateKey, number: int, membership: object) -> None:
-        """Make an event the current one of its key; `membership` is that of a member event."""
+    def set_state(self, key: StateKey, number: int | None, membership: str) -> None:
+        """Make an event the current one of its key, or none; `membership` is a member event's."""
         event_type, user_id = key
-        if event_type != "m.room.member":
-            self.state[key] = number
+        if event_type != MEMBER:
+            if number is None:
+                self.state.pop(key, None)
+            else:
+                self.state[key] = number
             return
-        self.member_events[user_id] = number
         before = self.members.get(user_id)
-        after = membership if isinstance(membership, str) else "leave"
-        self.members[user_id] = after
-        if before != after:
-            self.joined_count += (after == "join") - (before == "join")
-            self.invited_count += (after == "invite") - (before == "invite")
+        if number is None:
+            self.member_events.pop(user_id, None)
+            self.members.pop(user_id, None)
+        else:
+            self.member_events[user_id] = number
+            self.members[user_id] = membership
+        if before != membership:
+            self.joined_count += (membership == "join") - (before == "join")
+            self.invited_count += (membership == "invite") - (before == "invite")
             self.heroes = None
 
     @property
@@ -77,21 +104,38 @@ class Room:
         """Entries of the state, which is what a room takes most memory for."""
         return len(self.state) + len(self.member_events)
 
-    def apply(self, stored: StoredEvent) -> None:
-        """Show an event that has just become durable, and the state that it brings."""
-        assert stored.position is not None
-        self.timeline.append(stored)
-        if len(self.timeline) > TIMELINE_LENGTH:
-            oldest = self.timeline.popleft()
-            assert oldest.position is not None
-            self.timeline_from = oldest.position
-        event = stored.event
-        if event.state_key is not None:
-            self.set_state(
-                (event.type, event.state_key), stored.number, event.content.get("membership")
+    def apply(self, fact: RoomChanged) -> None:
+        """Show what has just become durable: an event, and what became of the state."""
+        if isinstance(fact, RoomEventAppended):
+            if not fact.is_last:
+                self.disordered_at = fact.position
+            if fact.gaps:
+                self.gaps |= fact.gaps
+            self.timeline.append(fact.stored)
+            if len(self.timeline) > TIMELINE_LENGTH:
+                self.timeline_from = self.timeline.popleft().position or 0
+        if fact.changes:
+            self._remember(
+                StateChange(
+                    fact.position,
+                    {key: self.number_of(key) for key in fact.changes},
+                    fact.changes,
+                )
             )
-        self.root = stored.state_after
-        self.last_position = stored.position
+            for key, stored in fact.changes.items():
+                number = None if stored is None else stored.number
+                self.set_state(key, number, membership_of(stored))
+        if fact.is_fork:
+            self.forked_at = fact.position
+        self.root = fact.root
+        self.last_position = fact.position
+
+    def fill(self, fact: EventsKept) -> None:
+        """Events of the past arrived: what they fill is no gap any more."""
+        self.gaps |= fact.gaps
+        for stored in fact.events:
+            if stored.position is not None:
+                self.gaps.pop(stored.event.event_id, None)
 
     def events_after(self, position: int) -> list[StoredEvent] | None:
         """Timeline events above a position, oldest first; `None` where memory starts later."""
@@ -106,6 +150,36 @@ class Room:
         events.reverse()
         return events
 
+    def changes_after(
+        self, position: int, upto: int, told: Collection[int] = ()
+    ) -> dict[StateKey, StoredEvent | None] | None:
+        """What became of the state above a position; `None` where memory starts later.
+
+        Events with the numbers `told` are passed over.
+        """
+        if position < self.changes_from:
+            return None
+        changed: dict[StateKey, StoredEvent | None] = {}
+        for change in self.state_changes:
+            if position < change.position <= upto:
+                changed |= {
+                    key: stored
+                    for key, stored in change.after.items()
+                    if stored is None or stored.number not in told
+                }
+        return changed
+
+    def undone(self, position: int) -> dict[StateKey, int | None] | None:
+        """The entries that were others at a position, as they were; `None` as above."""
+        if position < self.changes_from:
+            return None
+        before: dict[StateKey, int | None] = {}
+        for change in reversed(self.state_changes):
+            if change.position <= position:
+                break
+            before.update(change.before)
+        return before
+
     def joined_members(self) -> Iterator[str]:
         """User ids of all that are joined."""
         return (user_id for user_id, membership in self.members.items() if membership == "join")
@@ -113,3 +187,31 @@ class Room:
     def membership(self, user_id: str) -> str | None:
         """The user's present membership; `None` for one who was never here."""
         return self.members.get(user_id)
+
+    def recall(self, timeline: list[StoredEvent], forked_at: int) -> None:
+        """Take in the newest events of a room that is being loaded, oldest first.
+
+        The changes that they made follow from them where nothing was resolved.
+        """
+        self.timeline.extend(timeline)
+        self.forked_at = forked_at
+        self.changes_from = max(self.timeline_from, forked_at)
+        for earlier, later in pairwise(timeline):
+            if later.event.prev_event_ids != [earlier.event.event_id]:
+                self.disordered_at = later.position or 0
+        for stored in timeline:
+            event, position = stored.event, stored.position or 0
+            if event.state_key is not None and position > self.changes_from:
+                key = (event.type, event.state_key)
+                self._remember(StateChange(position, {key: stored.replaces}, {key: stored}))
+
+    def _remember(self, change: StateChange) -> None:
+        self.state_changes.append(change)
+        self._remembered_changes += len(change.before)
+        while self.state_changes and (
+            self.state_changes[0].position <= self.timeline_from
+            or self._remembered_changes > MAX_REMEMBERED_CHANGES
+        ):
+            oldest = self.state_changes.popleft()
+            self.changes_from = max(self.changes_from, oldest.position)
+            self._remembered_changes -= len(oldest.before)

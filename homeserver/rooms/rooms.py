@@ -14,16 +14,22 @@ from twisted.internet.defer import Deferred
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.rooms.head import Head, parse_extremities
 from homeserver.rooms.origin import Origin
-from homeserver.rooms.room import TIMELINE_LENGTH, Room, RoomEventAppended, StateKey
+from homeserver.rooms.room import TIMELINE_LENGTH, Room, StateKey
+from homeserver.rooms.room_facts import EventsKept, RoomChanged, RoomEventAppended, membership_of
+from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.writer import Head, RoomWriter, Stores
+from homeserver.rooms.stores import Stores
+from homeserver.rooms.writer import RoomWriter
 from homeserver.storage import events as events_storage
+from homeserver.storage import graph_edges
 from homeserver.storage import rooms as rooms_storage
 from homeserver.storage.database import Database
 from homeserver.storage.memberships import memberships_in
 from homeserver.streams.waiting import joined
 
+FOREVER = 1 << 62
 MAX_STATE_ENTRIES = 400_000  # of all rooms in memory together; about 250 bytes each
 
 
@@ -87,7 +93,7 @@ class Rooms:
 
     def add_new(self, room: Room) -> RoomWriter:
         """Take in a room that is being made here, and give its writer."""
-        writer = RoomWriter(room, Head((), 0, room.root), self.origin, self.stores)
+        writer = RoomWriter(room, Head((), room.root), self.origin, self.stores)
         self._keep(room, writer)
         return writer
 
@@ -101,6 +107,13 @@ class Rooms:
         numbers = {key: number for key in keys if (number := room.number_of(key)) is not None}
         events = await self.stores.events.load(room.version, list(numbers.values()))
         return {key: events[number] for key, number in numbers.items()}
+
+    async def was_joined(self, room: Room, user_id: str, position: int) -> bool:
+        """Whether a user was joined by the state that was the room's at a position of the log."""
+        root = await self._db.run(events_storage.state_root_at, room.number, position) or EMPTY
+        key = ("m.room.member", user_id)
+        state = await self.stores.state_at(room.version, root, [key])
+        return membership_of(state.get(key)) == "join"
 
     async def power_levels(self, room: Room) -> PowerLevels:
         """The power levels in force in a room."""
@@ -117,12 +130,17 @@ class Rooms:
                 self.events_appended += 1
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.stored.event)
+            if isinstance(fact, EventsKept):
+                entry = self._loaded.get(fact.room)
+                if entry is not None:
+                    entry[0].fill(fact)
+            elif isinstance(fact, RoomChanged):
                 entry = self._loaded.get(fact.room)
                 if entry is not None:
                     room, writer = entry
                     before = room.size
-                    room.apply(fact.stored)
-                    writer.published(fact.stored)
+                    room.apply(fact)
+                    writer.published(fact.position, fact.changes)
                     self._entries += room.size - before
         self._shrink()
 
@@ -150,33 +168,50 @@ class Rooms:
             return None
         version = ROOM_VERSIONS[row.version]
         names = self.stores.names
-        newest = await self._db.run(events_storage.newest_events, number, TIMELINE_LENGTH)
-        timeline = await self.stores.events.load_in_order(
-            version, [event for _, event in reversed(newest)]
-        )
-        last = timeline[-1]
-        room = Room(number, await names.name(number), version, last.state_after)
+        root = await self._db.run(events_storage.state_root_at, number, FOREVER) or EMPTY
+        room = Room(number, await names.name(number), version, root)
         room.published = row.published
+        room.gaps = await self._db.run(graph_edges.backward_extremities, number)
         await self._load_state(room)
-        room.timeline.extend(timeline)
-        room.last_position = newest[0][0]
-        if len(newest) == TIMELINE_LENGTH:
-            # The oldest one only marks where memory begins.
-            room.timeline_from = newest[-1][0]
-            room.timeline.popleft()
+        await self._load_timeline(room)
         # Nothing is appended to a room that is not in memory, so what was read is still the newest.
-        writer = RoomWriter(
-            room, Head((last.event,), last.event.depth, room.root), self.origin, self.stores
-        )
+        head = Head(await self._extremities(room), room.root)
+        writer = RoomWriter(room, head, self.origin, self.stores)
+        for target, redaction in await self._db.run(graph_edges.early_redactions, number):
+            writer.early_redactions.setdefault(target, []).append(redaction)
         self._keep(room, writer)
         return room, writer
+
+    async def _load_timeline(self, room: Room) -> None:
+        newest = await self._db.run(events_storage.newest_events, room.number, TIMELINE_LENGTH)
+        forked_at = await self._db.run(events_storage.last_fork, room.number)
+        room.last_position = max(newest[0][0] if newest else 0, forked_at)
+        if len(newest) == TIMELINE_LENGTH:
+            # The oldest one only marks where memory begins.
+            room.timeline_from = newest.pop()[0]
+        numbers = [event for _, event in reversed(newest)]
+        timeline = await self.stores.events.load_in_order(room.version, numbers)
+        room.recall(timeline, forked_at)
+
+    async def _extremities(self, room: Room) -> tuple[StoredEvent, ...]:
+        row = await self._db.run(events_storage.forward_extremities, room.number)
+        if row is None:
+            return ()
+        number, others = row
+        if others is None:
+            return tuple(await self.stores.events.load_in_order(room.version, [number]))
+        found = await self.stores.events.find_many(
+            room.version, room.number, room.room_id, parse_extremities(others)
+        )
+        return tuple(found.values())
 
     async def _load_state(self, room: Room) -> None:
         entries = await self.stores.states.load(room.root)
         names = await self.stores.names.names({nid for key in entries for nid in key})
         memberships = await self._db.run(memberships_in, room.number)
         for (type_nid, key_nid), event in entries.items():
-            room.set_state((names[type_nid], names[key_nid]), event, memberships.get(event))
+            membership = memberships.get(event, "leave")
+            room.set_state((names[type_nid], names[key_nid]), event, membership)
 
     def _keep(self, room: Room, writer: RoomWriter) -> None:
         self._loaded[room.number] = (room, writer)

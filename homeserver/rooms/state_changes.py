@@ -12,7 +12,8 @@ from homeserver.rooms.drafts import Draft
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.writer import NotAtHand, RoomWriter
+from homeserver.rooms.stores import NotAtHand
+from homeserver.rooms.writer import RoomWriter
 
 Decide = Callable[[RoomWriter], Draft | None]
 
@@ -25,24 +26,13 @@ async def change_state(rooms: Rooms, room_id: str, decide: Decide) -> StoredEven
     """
     async with rooms.writing(room_id) as writer:
         while True:
-            draft = None
             try:
                 draft = decide(writer)
                 if draft is None:
                     return None
                 (stored,), done = writer.append([draft])
                 break
-            except NotAtHand as missing:
-                await rooms.stores.events.load(writer.room.version, missing.events)
-                await rooms.stores.names.nids(missing.names)
-            except MissingNodes:
-                await _load_nodes(rooms, writer, draft)
+            except (NotAtHand, MissingNodes) as missing:
+                await writer.fetch(missing)
         await done
         return stored
-
-
-async def _load_nodes(rooms: Rooms, writer: RoomWriter, draft: Draft | None) -> None:
-    assert draft is not None
-    assert draft.state_key is not None
-    numbers = await rooms.stores.names.nids([draft.type, draft.state_key])
-    await rooms.stores.states.get(writer.head.root, numbers[draft.type], numbers[draft.state_key])

@@ -94,6 +94,10 @@ class States:
         """
         return self._written(run(set_entries(root, changes), self._at_hand))
 
+    async def fetch(self, hashes: Collection[bytes]) -> None:
+        """Bring nodes into the cache, for one who could not wait for them."""
+        await self._loaded(hashes)
+
     def _written(self, change: tuple[bytes, dict[bytes, bytes]]) -> tuple[bytes, list[Row]]:
         root, nodes = change
         # All nodes, even those in the cache: they may be of a change that was never handed on.

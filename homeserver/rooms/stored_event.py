@@ -4,6 +4,7 @@ An event that goes to many readers is encoded once: the bytes before and after `
 and only `unsigned`, which differs by reader and by time, is put between them.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,13 +15,33 @@ from homeserver.protocol.events import Event
 _encode = msgspec.json.Encoder().encode
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the checks on receipt have made of an event.
+
+    An outlier is known because others cite it; where it stands in the graph is not known, and so
+    not the state there. `rejected` and `soft_failed` say which rule the event broke: by the state
+    that it was sent in, or by the current one alone.
+
+    Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+    """
+
+    is_outlier: bool = False
+    rejected: str | None = None
+    soft_failed: str | None = None
+
+
+ACCEPTED = Standing()
+
+
 class StoredEvent:
     """An event as this server has it.
 
-    `number` is its number in the database, `position` its place in the timeline (`None` for an
-    event that no timeline shows). `state_before` and `state_after` are roots of state trees.
-    `replaces` is the number of the state event whose place it took, `replaced` that event.
-    `transaction` is the request that made it: (user id, device id, transaction id).
+    `number` is its number in the database, `position` its place in the timeline: below zero for one
+    that was fetched for the room's past, `None` for one that no timeline shows. `state_before` and
+    `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the number
+    of the state event whose place it took, `replaced` that event. `transaction` is the request that
+    made it: (user id, device id, transaction id).
     """
 
     __slots__ = (
@@ -31,6 +52,7 @@ class StoredEvent:
         "redaction",
         "replaced",
         "replaces",
+        "standing",
         "state_after",
         "state_before",
         "transaction",
@@ -48,6 +70,7 @@ class StoredEvent:
         replaced: Event | None = None,
         redaction: Event | None = None,
         transaction: tuple[str, str, str] | None = None,
+        standing: Standing = ACCEPTED,
     ) -> None:
         self.event = event
         self.number = number
@@ -58,6 +81,7 @@ class StoredEvent:
         self.replaced = replaced
         self.redaction = redaction
         self.transaction = transaction
+        self.standing = standing
         self._parts: tuple[bytes, bytes] | None = (
             None  # before `unsigned`, and after it with `room_id`
         )

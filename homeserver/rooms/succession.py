@@ -17,7 +17,8 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
 from homeserver.protocol.errors import Unavailable
-from homeserver.rooms.room import Room, RoomEventAppended, StateKey
+from homeserver.rooms.room import Room, StateKey
+from homeserver.rooms.room_facts import RoomChanged
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.storage.database import DatabaseAway
@@ -51,10 +52,15 @@ class Succession:
     def read(self, facts: Sequence[Any]) -> None:
         """Reader of the log."""
         for fact in facts:
-            if isinstance(fact, RoomEventAppended) and _is_arrival(fact.stored):
-                user_id = fact.stored.event.state_key
-                if user_id is not None and self._rooms.origin.is_ours(user_id):
-                    self._waiting[fact.room, user_id] = None
+            if isinstance(fact, RoomChanged):
+                for user_id, membership, stored in fact.members():
+                    if (
+                        membership == "join"
+                        and self._rooms.origin.is_ours(user_id)
+                        and stored is not None
+                        and not _was_joined(stored)
+                    ):
+                        self._waiting[fact.room, user_id] = None
         if self._waiting and self._running is None:
             running = self._running = ensureDeferred(self._run())
             running.addCallback(self._ended)
@@ -105,11 +111,7 @@ class Succession:
         return old if replacement == room.room_id else None
 
 
-def _is_arrival(stored: StoredEvent) -> bool:
-    """Whether somebody joins who was not joined already: a new name comes in the same way."""
-    event, before = stored.event, stored.replaced
-    return (
-        event.type == "m.room.member"
-        and event.content.get("membership") == "join"
-        and (before is None or before.content.get("membership") != "join")
-    )
+def _was_joined(stored: StoredEvent) -> bool:
+    """Whether a member was joined already: a new name comes in the same way."""
+    before = stored.replaced
+    return before is not None and before.content.get("membership") == "join"

@@ -15,10 +15,10 @@ import msgspec
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.history_visibility import visibility_of
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.rooms.room import Room, RoomEventAppended, StateKey
+from homeserver.rooms.room import Room
+from homeserver.rooms.room_facts import RoomChanged, RoomEventAppended, StateKey
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.state_tree_nodes import EMPTY
-from homeserver.rooms.stored_event import StoredEvent
 from homeserver.storage.database import Database
 from homeserver.storage.events import state_root_at
 from homeserver.storage.rooms import find_room
@@ -77,9 +77,7 @@ class Summaries:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: forget what is not true any more."""
         for fact in facts:
-            if isinstance(fact, RoomEventAppended) and (
-                _matters(fact.stored) or (fact.redacts is not None and _matters(fact.redacts))
-            ):
+            if isinstance(fact, RoomChanged) and _matters(fact):
                 self._changes += 1
                 self._summaries.pop(fact.room, None)
 
@@ -158,8 +156,11 @@ class Summaries:
         return {stored.event.type: stored.shown.content for stored in events.values()}
 
 
-def _matters(stored: StoredEvent) -> bool:
-    return stored.event.state_key == "" and stored.event.type in _TYPES
+def _matters(fact: RoomChanged) -> bool:
+    redacted = fact.redacts if isinstance(fact, RoomEventAppended) else None
+    return any(key in fact.changes for key in _KEYS) or (
+        redacted is not None and (redacted.event.type, redacted.event.state_key) in _KEYS
+    )
 
 
 def _fields(contents: _Contents) -> dict[str, Any]:

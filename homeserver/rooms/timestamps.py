@@ -20,8 +20,9 @@ from homeserver.streams.tokens import Place
 NEIGHBOURS = 50  # events on the far side of the place that may be out of order
 CHUNK = 100
 MAX_CHUNKS = 10
+FOREVER = 1 << 62
 START: Place = (0, 0)
-END: Place = (1 << 62, 1 << 62)
+END: Place = (FOREVER, FOREVER)
 
 
 class Timestamps:
@@ -91,7 +92,9 @@ class Timestamps:
         """(depth, position, event) of the next events from a place, nearest first."""
         page = storage.page_backwards if backwards else storage.page_forwards
         bound = START if backwards else END
-        return await self._db.run(page, room.number, place[0], place[1], size, bound)
+        return await self._db.run(
+            page, room.number, place, size, bound, above=-FOREVER, upto=FOREVER
+        )
 
     async def _seen(self, access: Access, rows: list[tuple[int, int, int]]) -> list[StoredEvent]:
         """Those of the events that the user may see."""

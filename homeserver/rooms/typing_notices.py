@@ -20,7 +20,8 @@ from twisted.internet.defer import Deferred
 
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import Forbidden
-from homeserver.rooms.room import Room, RoomEventAppended
+from homeserver.rooms.room import Room
+from homeserver.rooms.room_facts import RoomChanged
 from homeserver.rooms.rooms import Rooms
 from homeserver.streams.clock import Clock, DelayedCall
 from homeserver.streams.log import Log
@@ -128,11 +129,10 @@ class TypingNotices:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: who leaves a room types there no more."""
         for fact in facts:
-            if isinstance(fact, RoomEventAppended) and fact.room in self._typing:
-                event = fact.stored.event
-                is_membership = event.type == "m.room.member" and event.state_key is not None
-                if is_membership and event.content.get("membership") != "join":
-                    self.note(fact.room, event.state_key or "", 0)
+            if isinstance(fact, RoomChanged) and fact.room in self._typing:
+                for user_id, membership, _ in fact.members():
+                    if membership != "join":
+                        self.note(fact.room, user_id, 0)
 
     def stop(self) -> None:
         """Cancel all timers: the server is going down."""

@@ -40,7 +40,8 @@ from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.writer import NotAtHand, RoomWriter
+from homeserver.rooms.stores import NotAtHand
+from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.room_aliases import MOVE_ALIASES
 from homeserver.storage.rooms import STOP_LISTING
 
@@ -109,11 +110,8 @@ class RoomUpgrades:
                 try:
                     done = self._replace(old, plan)
                     break
-                except NotAtHand as missing:
-                    await self._rooms.stores.events.load(old.room.version, missing.events)
-                    await self._rooms.stores.names.nids(missing.names)
-                except MissingNodes:
-                    await self._load_nodes(old)
+                except (NotAtHand, MissingNodes) as missing:
+                    await old.fetch(missing)
             await done
             await self._close(caller, old)
         return plan.room_id
@@ -232,10 +230,6 @@ class RoomUpgrades:
         if missing or number is None:
             raise NotAtHand(names=list(names))
         return number
-
-    async def _load_nodes(self, old: RoomWriter) -> None:
-        numbers = await self._rooms.stores.names.nids([TOMBSTONE, ""])
-        await self._rooms.stores.states.get(old.head.root, numbers[TOMBSTONE], numbers[""])
 
     async def _close(self, caller: Caller, old: RoomWriter) -> None:
         """Restrict the power levels of the old room, and take its alias, as far as allowed."""

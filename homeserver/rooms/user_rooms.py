@@ -5,12 +5,13 @@ Kept in memory for users who were seen lately, and changed there by the facts of
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.rooms.room import RoomEventAppended
+from homeserver.rooms.room_facts import RoomChanged
+from homeserver.rooms.stored_event import StoredEvent
 from homeserver.storage import memberships as storage
 from homeserver.storage.database import Database
 from homeserver.storage.names import Names
@@ -37,6 +38,16 @@ class RoomForgotten:
     room: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A user's member event in a room became another one, or there is none any more."""
+
+    position: int
+    room: int
+    membership: str
+    stored: StoredEvent | None
+
+
 MemberRooms = dict[int, Membership]  # by room number
 
 
@@ -49,7 +60,7 @@ class UserRooms:
         self._capacity = capacity
         self._users: OrderedDict[str, MemberRooms] = OrderedDict()
         self._loading: dict[str, Deferred[None]] = {}
-        self._missed: dict[str, list[RoomEventAppended | RoomForgotten]] = {}
+        self._missed: dict[str, list[_Moved | RoomForgotten]] = {}
 
     def loaded(self, user_id: str) -> MemberRooms | None:
         """The user's rooms, if they are in memory. Not to be changed."""
@@ -91,20 +102,18 @@ class UserRooms:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log."""
         for fact in facts:
-            if isinstance(fact, RoomEventAppended):
-                event = fact.stored.event
-                if event.type != "m.room.member" or event.state_key is None:
-                    continue
-                user_id = event.state_key
+            if isinstance(fact, RoomChanged):
+                for user_id, membership, stored in fact.members():
+                    self._pass_on(user_id, _Moved(fact.position, fact.room, membership, stored))
             elif isinstance(fact, RoomForgotten):
-                user_id = fact.user_id
-            else:
-                continue
-            rooms = self._users.get(user_id)
-            if rooms is not None:
-                _follow(rooms, fact)
-            elif user_id in self._missed:
-                self._missed[user_id].append(fact)
+                self._pass_on(fact.user_id, fact)
+
+    def _pass_on(self, user_id: str, news: _Moved | RoomForgotten) -> None:
+        rooms = self._users.get(user_id)
+        if rooms is not None:
+            _follow(rooms, news)
+        elif user_id in self._missed:
+            self._missed[user_id].append(news)
 
     async def _read(self, user_id: str) -> MemberRooms:
         nid = (await self._names.find_nids([user_id])).get(user_id)
@@ -120,13 +129,14 @@ class UserRooms:
         }
 
 
-def _follow(rooms: MemberRooms, fact: RoomEventAppended | RoomForgotten) -> None:
-    if isinstance(fact, RoomEventAppended):
-        event = fact.stored.event
-        rooms[fact.room] = Membership(
-            event.content["membership"], fact.stored.number, fact.position, event.sender
-        )
-    elif (place := rooms.get(fact.room)) is not None and place.position < fact.position:
-        rooms[fact.room] = Membership(
-            place.membership, place.event, place.position, place.sender, forgotten=True
-        )
+def _follow(rooms: MemberRooms, news: _Moved | RoomForgotten) -> None:
+    place = rooms.get(news.room)
+    if isinstance(news, RoomForgotten):
+        if place is not None and place.position < news.position:
+            rooms[news.room] = replace(place, forgotten=True)
+    elif news.stored is not None:
+        sender = news.stored.event.sender
+        rooms[news.room] = Membership(news.membership, news.stored.number, news.position, sender)
+    elif place is not None and place.position < news.position:
+        # The state has resolved to one that does not know the user: they are out.
+        rooms[news.room] = replace(place, membership=news.membership, position=news.position)

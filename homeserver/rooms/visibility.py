@@ -60,7 +60,8 @@ class Visibility:
     async def _joined_since(self, room: Room, user_id: str) -> int:
         """The position above which the user was joined to this day; endless if they are not.
 
-        Who is in the room sees whatever happens there, so nothing later needs a closer look.
+        Who is in the room sees whatever happens there, so nothing later needs a closer look. What
+        was sent on another branch of a fork does: there they may not have been in the room.
         """
         if room.members.get(user_id) != "join":
             return _FOREVER
@@ -73,7 +74,7 @@ class Visibility:
             if stored.replaces is None:
                 break
             number = stored.replaces
-        return since
+        return max(since, room.forked_at)
 
     async def visible(self, room: Room, user_id: str, events: Sequence[StoredEvent]) -> list[Seen]:
         """Those of the events that the user may see, in the same order.
@@ -109,25 +110,11 @@ class Visibility:
                 seen.append(Seen(shown, _membership_after(stored, user_id, membership)))
         return seen
 
-    async def state_key_numbers(self, keys: Sequence[StateKey]) -> dict[StateKey, tuple[int, int]]:
-        """The keys as the state tree knows them; those with unknown names are left out."""
-        names = await self._rooms.stores.names.find_nids({name for key in keys for name in key})
-        return {
-            key: (names[key[0]], names[key[1]])
-            for key in keys
-            if key[0] in names and key[1] in names
-        }
-
     async def state_at(
         self, room: Room, root: bytes, keys: Sequence[StateKey]
     ) -> dict[StateKey, StoredEvent]:
         """The state events with these keys in the state with this root."""
-        numbered = await self.state_key_numbers(keys)
-        entries = await self._rooms.stores.states.get_many(root, numbered.values())
-        events = await self._events.load(room.version, list(entries.values()))
-        return {
-            key: events[entries[number]] for key, number in numbered.items() if number in entries
-        }
+        return await self._rooms.stores.state_at(room.version, root, keys)
 
     async def _judge(self, room: Room, user_id: str, root: bytes) -> tuple[str, str | None]:
         member = ("m.room.member", user_id)

@@ -7,13 +7,15 @@ check and the write. Where something is not in memory the attempt ends with `Not
 missing is loaded, and the attempt is made again from the start, against whatever the state is by
 then.
 
+Events of other servers are judged in `homeserver/rooms/receiving.py`, and enter by `take_in`.
+
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 
 from homeserver.protocol.auth_rules import check_auth
 from homeserver.protocol.auth_state import AuthState
@@ -22,47 +24,42 @@ from homeserver.protocol.errors import BadJson, Forbidden
 from homeserver.protocol.events import Event
 from homeserver.protocol.rule_broken import RuleBroken
 from homeserver.rooms.drafts import Draft, Transaction
-from homeserver.rooms.event_store import EventStore
+from homeserver.rooms.event_rows import event_rows, membership_rows, nid_of, placing_rows
+from homeserver.rooms.head import Head
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.redactions import check_redaction
-from homeserver.rooms.relation_rows import relation_rows, rows_of_redaction
-from homeserver.rooms.room import Room, RoomEventAppended, StateKey
-from homeserver.rooms.states import MissingNodes, States
+from homeserver.rooms.relation_rows import rows_of_redaction
+from homeserver.rooms.room import Room
+from homeserver.rooms.room_facts import NO_CHANGES, Changes, RoomEventAppended, StateKey
+from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.stores import NotAtHand, Stores
 from homeserver.storage.batch import Row
-from homeserver.storage.events import INSERT_EVENT, MARK_REDACTED
-from homeserver.storage.memberships import UPSERT_MEMBERSHIP
-from homeserver.storage.names import Names
+from homeserver.storage.events import INSERT_CURRENT_STATE, MARK_REDACTED
 from homeserver.storage.rooms import INSERT_ROOM
-from homeserver.streams.log import Log
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """Where the next event attaches: forward extremities, their greatest depth, current state."""
+class Arrival:
+    """An event that enters the timeline, and what it makes of the room.
 
-    extremities: tuple[Event, ...]
-    depth: int
-    root: bytes
+    `head` is the room's from now on, `changes` what has become current since the head before it,
+    `former` the member events of those whom the state does not know any more. `rows` make the
+    states durable that came with it. `gaps` are the events before it that are not here, with its
+    depth.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Where a writer reads and writes."""
-
-    log: Log
-    names: Names
-    states: States
-    events: EventStore
-
-
-class NotAtHand(LookupError):
-    """Events or names that are needed, and have to be loaded first."""
-
-    def __init__(self, events: Sequence[int] = (), names: Sequence[str] = ()) -> None:
-        super().__init__("not in memory")
-        self.events = events
-        self.names = names
+    stored: StoredEvent
+    head: Head
+    changes: Changes
+    former: Mapping[StateKey, StoredEvent] = field(default_factory=dict)
+    is_fork: bool = False
+    is_last: bool = True
+    redacted: StoredEvent | None = None
+    rows: Sequence[Row] = ()
+    was_outlier: bool = False
+    gaps: Mapping[str, int] = field(default_factory=dict)
+    is_first: bool = False
 
 
 class RoomWriter:
@@ -71,15 +68,19 @@ class RoomWriter:
     def __init__(self, room: Room, head: Head, origin: Origin, stores: Stores) -> None:
         self.room = room
         self.head = head
+        self.gaps = dict(room.gaps)  # those that are queued included
+        self.early_redactions: dict[str, list[int]] = {}  # target -> numbers of redactions
+        self.receiving = DeferredLock()  # what comes from outside is judged one after the other
         self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
         self._queued = 0  # position of the last event that was handed to the log
-        self._origin = origin
+        self.origin = origin
         self._log = stores.log
         self._names = stores.names
         self._states = stores.states
         self._events = stores.events
-        self._pending: dict[StateKey, StoredEvent] = {}
-        self._auth = AuthState(_CurrentEvents(self))
+        self._stores = stores
+        self._pending: dict[StateKey, tuple[int, StoredEvent | None]] = {}
+        self.auth = AuthState(_CurrentEvents(self))
 
     @property
     def is_busy(self) -> bool:
@@ -100,12 +101,14 @@ class RoomWriter:
                     return unchanged
                 (stored,), done = self.append([draft], transaction)
                 break
-            except NotAtHand as missing:
-                await self._load(missing)
-            except MissingNodes:
-                await self._load_nodes(draft)
+            except (NotAtHand, MissingNodes) as missing:
+                await self.fetch(missing)
         await done
         return stored
+
+    async def fetch(self, missing: NotAtHand | MissingNodes) -> None:
+        """Bring what an attempt lacked into memory; then it can be made again."""
+        await self._stores.fetch(self.room.version, missing)
 
     def append(
         self,
@@ -124,32 +127,32 @@ class RoomWriter:
         raises.
         """
         self._log.check_open()
-        saved = self.head, dict(self._pending), self._auth
-        built: list[tuple[StoredEvent, StoredEvent | None, list[Row]]] = []
+        saved = self.head, dict(self._pending), self.auth
+        built: list[tuple[Arrival, list[Row]]] = []
         try:
             if create is not None:
-                built.append((create, None, self._take(create)))
+                first = self._arrival(create, rows=more_rows, is_first=True)
+                built.append((first, self._advance(first)))
             for draft in drafts:
-                stored = self._build(draft, transaction)
-                built.append((stored, draft.target, self._take(stored)))
+                arrival = self._arrival(self._build(draft, transaction), draft.target)
+                built.append((arrival, self._advance(arrival)))
         except BaseException:
-            self.head, self._pending, self._auth = saved
+            self.head, self._pending, self.auth = saved
             raise
         done: Deferred[None] | None = None
-        for stored, redacted, rows in built:
-            self._events.add(stored)
-            assert stored.position is not None
-            if redacted is not None:
-                rows.append(MARK_REDACTED.row(redacted.number, stored.number))
-                rows += rows_of_redaction(redacted)
-            fact = RoomEventAppended(stored.position, self.room.number, stored, redacted)
-            if stored is create:
-                rows += [self._room_row(stored.event), *more_rows]
-                fact = replace(fact, version=self.room.version)
-            done = self._log.append(fact, rows)
-            self._queued = stored.position
+        for arrival, rows in built:
+            done = self._queue(arrival, rows)
         assert done is not None
-        return [stored for stored, _, _ in built], done
+        return [arrival.stored for arrival, _ in built], done
+
+    def take_in(self, arrival: Arrival) -> Deferred[None]:
+        """Queue an event of any server that was judged with the head as it is now.
+
+        Fires when it is durable. Raises `NotAtHand`, and `Unavailable` while the database is away;
+        then nothing has changed.
+        """
+        self._log.check_open()
+        return self._queue(arrival, self._advance(arrival))
 
     def rehearse(self, draft: Draft) -> Event:
         """The event that a draft would become if it were appended now; nothing is changed.
@@ -158,32 +161,30 @@ class RoomWriter:
         it was sent. Raises what `append` raises.
         """
         self._log.check_open()
-        saved = self.head, dict(self._pending), self._auth
-        try:
-            stored = self._build(draft, None)
-            self._take(stored)
-            return stored.event
-        finally:
-            self.head, self._pending, self._auth = saved
+        stored = self._build(draft, None)
+        # What the draft would lack when it is appended, it lacks now.
+        self._arrival(stored)
+        return stored.event
 
-    def published(self, stored: StoredEvent) -> None:
-        """Readers know of the event now: the room shows what was pending here."""
-        event = stored.event
-        if event.state_key is not None:
-            key = (event.type, event.state_key)
-            if self._pending.get(key) is stored:
+    def published(self, fact_position: int, changes: Changes) -> None:
+        """Readers know of these changes now: the room shows what was pending here."""
+        for key in changes:
+            pending = self._pending.get(key)
+            if pending is not None and pending[0] == fact_position:
                 del self._pending[key]
 
     def current_number(self, key: StateKey) -> int | None:
         """Number of the current event of a type and state key, queued ones included."""
         pending = self._pending.get(key)
-        return self.room.number_of(key) if pending is None else pending.number
+        if pending is None:
+            return self.room.number_of(key)
+        return None if pending[1] is None else pending[1].number
 
     def current(self, key: StateKey) -> StoredEvent | None:
         """The current event of a type and state key; raises `NotAtHand` where it must be loaded."""
         pending = self._pending.get(key)
         if pending is not None:
-            return pending
+            return pending[1]
         number = self.room.number_of(key)
         if number is None:
             return None
@@ -196,7 +197,9 @@ class RoomWriter:
         """The user's membership, queued changes included."""
         pending = self._pending.get(("m.room.member", user_id))
         if pending is not None:
-            membership: str | None = pending.event.content.get("membership")
+            membership: str | None = None
+            if pending[1] is not None:
+                membership = pending[1].event.content.get("membership")
             return membership
         return self.room.members.get(user_id)
 
@@ -218,11 +221,11 @@ class RoomWriter:
         self._check_names(draft)
         event = self._event(draft, auth_events)
         try:
-            check_auth(event, self._auth)
+            check_auth(event, self.auth)
         except RuleBroken as broken:
             raise Forbidden(str(broken)) from broken
         if draft.target is not None:
-            check_redaction(event, draft.target.event, self._auth)
+            check_redaction(event, draft.target.event, self.auth)
         replaced = None
         if draft.state_key is not None:
             replaced = self.current((draft.type, draft.state_key))
@@ -241,62 +244,72 @@ class RoomWriter:
         )
 
     def _event(self, draft: Draft, auth_events: Sequence[Event]) -> Event:
-        return self._origin.sign_event(
+        return self.origin.sign_event(
             self.room.version,
             draft,
             room_id=self.room.room_id,
-            prev_events=self.head.extremities,
+            prev_events=[stored.event for stored in self.head.extremities],
             auth_events=auth_events,
             depth=self.head.depth + 1,
         )
 
-    def _take(self, stored: StoredEvent) -> list[Row]:
-        """Make a built event the head of the room; the rows that store it."""
-        event = stored.event
-        rows: list[Row] = []
-        type_nid, sender_nid = self._nid(event.type), self._nid(event.sender)
-        key_nid = None
+    def _arrival(
+        self,
+        stored: StoredEvent,
+        redacted: StoredEvent | None = None,
+        *,
+        rows: Sequence[Row] = (),
+        is_first: bool = False,
+    ) -> Arrival:
+        """How an event of ours enters: it follows all that there is, and is the whole head."""
+        event, changes = stored.event, NO_CHANGES
         if event.state_key is not None:
-            key_nid = self._nid(event.state_key)
-            stored.state_after, rows = self._states.apply(
-                self.head.root, {(type_nid, key_nid): stored.number}
-            )
-            if event.type == "m.room.member":
-                rows.append(
-                    UPSERT_MEMBERSHIP.row(
-                        key_nid,
-                        self.room.number,
-                        event.content["membership"],
-                        stored.number,
-                        stored.position,
-                        sender_nid,
-                    )
-                )
-            self._pending[(event.type, event.state_key)] = stored
-            self._auth = AuthState(_CurrentEvents(self))
-        _, device_id, txn_id = stored.transaction or (None, None, None)
-        rows.append(
-            INSERT_EVENT.row(
-                stored.number,
-                self.room.number,
-                stored.position,
-                event.depth,
-                type_nid,
-                sender_nid,
-                key_nid,
-                event.event_id,
-                event.json,
-                stored.state_before,
-                stored.state_after if event.state_key is not None else None,
-                stored.replaces,
-                None,
-                device_id,
-                txn_id,
-            )
+            entry = (self._nid(event.type), self._nid(event.state_key))
+            stored.state_after, nodes = self._states.apply(self.head.root, {entry: stored.number})
+            changes, rows = {(event.type, event.state_key): stored}, [*rows, *nodes]
+        head = Head((stored,), stored.state_after)
+        return Arrival(stored, head, changes, redacted=redacted, rows=rows, is_first=is_first)
+
+    def _advance(self, arrival: Arrival) -> list[Row]:
+        """Make an event part of the room for all that follows; the rows that store it."""
+        stored, room = arrival.stored, self.room
+        position = stored.position
+        assert position is not None
+        to_rows = placing_rows if arrival.was_outlier else event_rows
+        rows = to_rows(self._names, room.number, stored, arrival.head.extremities_json)
+        rows += membership_rows(self._names, room, arrival.changes, position, arrival.former)
+        if arrival.is_fork:
+            rows.append(INSERT_CURRENT_STATE.row(room.number, position, arrival.head.root))
+        if arrival.is_first:
+            rows.append(self._room_row(stored.event))
+        self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
+        if arrival.changes:
+            self.auth = AuthState(_CurrentEvents(self))
+        self.head = arrival.head
+        self.gaps |= arrival.gaps
+        return [*rows, *arrival.rows]
+
+    def _queue(self, arrival: Arrival, rows: list[Row]) -> Deferred[None]:
+        stored, redacted = arrival.stored, arrival.redacted
+        assert stored.position is not None
+        self._events.add(stored)
+        if redacted is not None:
+            rows.append(MARK_REDACTED.row(redacted.number, stored.number))
+            rows += rows_of_redaction(redacted)
+        fact = RoomEventAppended(
+            stored.position,
+            self.room.number,
+            arrival.head.root,
+            arrival.changes,
+            arrival.is_fork,
+            stored=stored,
+            redacts=redacted,
+            gaps=arrival.gaps,
+            is_last=arrival.is_last,
+            version=self.room.version if arrival.is_first else None,
         )
-        rows += relation_rows(stored, self.room.number, type_nid, sender_nid)
-        self.head = Head((event,), event.depth, stored.state_after)
-        return rows
+        self._queued = stored.position
+        return self._log.append(fact, rows)
 
     def _room_row(self, create: Event) -> Row:
         return INSERT_ROOM.row(
@@ -341,20 +354,7 @@ class RoomWriter:
             raise NotAtHand(names=missing)
 
     def _nid(self, name: str) -> int:
-        nid = self._names.cached_nid(name)
-        if nid is None:
-            raise NotAtHand(names=[name])
-        return nid
-
-    async def _load(self, missing: NotAtHand) -> None:
-        if missing.events:
-            await self._events.load(self.room.version, missing.events)
-        if missing.names:
-            await self._names.nids(list(missing.names))
-
-    async def _load_nodes(self, draft: Draft) -> None:
-        assert draft.state_key is not None
-        await self._states.get(self.head.root, self._nid(draft.type), self._nid(draft.state_key))
+        return nid_of(self._names, name)
 
 
 class _CurrentEvents:

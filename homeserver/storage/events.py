@@ -1,8 +1,12 @@
 """Events: the exact bytes that were signed, and where they stand in their room.
 
-Owns the table `events` (migrations/0004_rooms.sql), one row an event. Rooms, senders, types and
-state keys are numbers of `names`; an event's number is the log position at which it was first
-stored.
+Owns the tables `events` (migrations/0004_rooms.sql and 0010_event_graph.sql), one row an event, and
+`current_states`, which has the root of a room's current state where it is not simply that after the
+event at the same position: a room whose graph never forked has none there.
+
+Rooms, senders, types and state keys are numbers of `names`; an event's number is the log position
+at which it was first stored. Positions above zero are those of the timeline that a sync shows;
+events that were fetched for the room's past have their number, negative.
 """
 
 from collections.abc import Sequence
@@ -13,21 +17,43 @@ from psycopg.rows import class_row
 from homeserver.storage.batch import BatchStatement
 from homeserver.storage.database import Connection
 
+DISORDER = 100  # events by which the order of arrival differs from that of the graph, at most
+
 INSERT_EVENT = BatchStatement(
     "insert_event",
     """
     INSERT INTO events (event, room, position, depth, type, sender, state_key, event_id, json,
-                        state_before, state_after, replaces, extremities, device_id, txn_id)
+                        state_before, state_after, replaces, extremities, device_id, txn_id,
+                        rejected, soft_failed)
     SELECT * FROM unnest(%s::int8[], %s::int4[], %s::int8[], %s::int8[], %s::int4[], %s::int4[],
                          %s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int8[],
-                         %s::text[], %s::text[], %s::text[])
+                         %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
         ON CONFLICT (event) DO NOTHING
     """,
     columns=(
         "int8", "int4", "int8", "int8", "int4", "int4", "int4", "text", "bytea", "bytea", "bytea",
-        "int8", "text", "text", "text",
+        "int8", "text", "text", "text", "text", "text",
     ),
 )  # fmt: skip
+
+PLACE_EVENT = BatchStatement(
+    "place_event",
+    """
+    UPDATE events
+       SET position = placed.position, state_before = placed.state_before,
+           state_after = placed.state_after, replaces = placed.replaces,
+           extremities = placed.extremities, rejected = placed.rejected,
+           soft_failed = placed.soft_failed
+      FROM unnest(%s::int8[], %s::int8[], %s::bytea[], %s::bytea[], %s::int8[], %s::text[],
+                  %s::text[], %s::text[])
+        AS placed (event, position, state_before, state_after, replaces, extremities, rejected,
+                   soft_failed)
+     WHERE events.event = placed.event
+    """,
+    columns=("int8", "int8", "bytea", "bytea", "int8", "text", "text", "text"),
+    key=(0,),
+)
+"""An outlier found its place in the graph."""
 
 MARK_REDACTED = BatchStatement(
     "mark_redacted",
@@ -41,9 +67,23 @@ MARK_REDACTED = BatchStatement(
 )
 
 
+INSERT_CURRENT_STATE = BatchStatement(
+    "insert_current_state",
+    """
+    INSERT INTO current_states (room, position, root)
+    SELECT * FROM unnest(%s::int4[], %s::int8[], %s::bytea[])
+        ON CONFLICT (room, position) DO NOTHING
+    """,
+    columns=("int4", "int8", "bytea"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One event as stored, with the event that it replaced and its redaction, for `unsigned`."""
+    """One event as stored, with the event that it replaced and its redaction, for `unsigned`.
+
+    `state_before` is `None` for an outlier. `rejected` and `soft_failed` name the rule it broke.
+    """
 
     event: int
     room: int
@@ -51,17 +91,18 @@ class EventRow:
     depth: int
     event_id: str
     json: bytes
-    state_before: bytes
+    state_before: bytes | None
     state_after: bytes | None
     replaces: int | None
     replaced_id: str | None
     replaced_json: bytes | None
     redaction_id: str | None
     redaction_json: bytes | None
-    extremities: str | None
     sender: int
     device_id: str | None
     txn_id: str | None
+    rejected: str | None
+    soft_failed: str | None
 
 
 async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventRow]:
@@ -72,7 +113,7 @@ async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventR
             SELECT e.event, e.room, e.position, e.depth, e.event_id, e.json, e.state_before,
                    e.state_after, e.replaces, old.event_id AS replaced_id, old.json AS
                    replaced_json, redaction.event_id AS redaction_id, redaction.json AS
-                   redaction_json, e.extremities, e.sender, e.device_id, e.txn_id
+                   redaction_json, e.sender, e.device_id, e.txn_id, e.rejected, e.soft_failed
               FROM events e
               LEFT JOIN events old ON old.event = e.replaces
               LEFT JOIN events redaction ON redaction.event = e.redacted_by
@@ -83,12 +124,36 @@ async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventR
         return await cursor.fetchall()
 
 
-async def event_numbers(db: Connection, event_ids: Sequence[str]) -> dict[str, int]:
-    """Event id to number, for those that are known."""
+async def event_numbers(
+    db: Connection, room: int, event_ids: Sequence[str]
+) -> list[tuple[str, int]]:
+    """(event id, number) of those of the events that a room has."""
     cursor = await db.execute(
-        "SELECT event_id, event FROM events WHERE event_id = ANY(%s)", (list(event_ids),)
+        "SELECT event_id, event FROM events WHERE event_id = ANY(%s) AND room = %s",
+        (list(event_ids), room),
     )
-    return dict(await cursor.fetchall())
+    return await cursor.fetchall()
+
+
+async def rooms_with_event(db: Connection, event_id: str) -> list[int]:
+    """The rooms that have an event with this id."""
+    cursor = await db.execute("SELECT room FROM events WHERE event_id = %s", (event_id,))
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def forward_extremities(db: Connection, room: int) -> tuple[int, str | None] | None:
+    """The newest event of a room's timeline, and all extremities as JSON where it is not alone."""
+    cursor = await db.execute(
+        """
+        SELECT event, extremities
+          FROM events
+         WHERE room = %s AND position > 0
+         ORDER BY position DESC
+         LIMIT 1
+        """,
+        (room,),
+    )
+    return await cursor.fetchone()
 
 
 async def newest_events(
@@ -99,7 +164,7 @@ async def newest_events(
         """
         SELECT position, event
           FROM events
-         WHERE room = %s AND position <= %s
+         WHERE room = %s AND position > 0 AND position <= %s
          ORDER BY position DESC
          LIMIT %s
         """,
@@ -135,7 +200,8 @@ async def newest_events_in(
           FROM unnest(%s::int4[]) AS wanted (room)
          CROSS JOIN LATERAL (SELECT position, event
                                FROM events
-                              WHERE events.room = wanted.room AND position <= %s
+                              WHERE events.room = wanted.room
+                                AND position > 0 AND position <= %s
                               ORDER BY position DESC
                               LIMIT %s) AS newest
          ORDER BY newest.position DESC
@@ -168,19 +234,37 @@ async def events_after(
 
 
 async def state_root_at(db: Connection, room: int, position: int) -> bytes | None:
-    """Root of the room's state after its last event up to a position; `None` before the first."""
+    """Root of the room's current state at a position; `None` before its first event."""
     cursor = await db.execute(
         """
-        SELECT COALESCE(state_after, state_before)
-          FROM events
-         WHERE room = %s AND position <= %s
-         ORDER BY position DESC
+        SELECT root
+          FROM (SELECT position, 0 AS rank, COALESCE(state_after, state_before) AS root
+                  FROM (SELECT position, state_after, state_before
+                          FROM events
+                         WHERE room = %s AND position > 0 AND position <= %s
+                         ORDER BY position DESC
+                         LIMIT 1) AS newest
+                 UNION ALL
+                SELECT position, 1, root
+                  FROM (SELECT position, root
+                          FROM current_states
+                         WHERE room = %s AND position <= %s
+                         ORDER BY position DESC
+                         LIMIT 1) AS resolved) AS roots
+         ORDER BY position DESC, rank DESC
          LIMIT 1
         """,
-        (room, position),
+        (room, position, room, position),
     )
     row = await cursor.fetchone()
     return row[0] if row else None
+
+
+async def last_fork(db: Connection, room: int) -> int:
+    """The newest position from which on a room's state was resolved; 0 if it never was."""
+    cursor = await db.execute("SELECT max(position) FROM current_states WHERE room = %s", (room,))
+    row = await cursor.fetchone()
+    return (row[0] if row else None) or 0
 
 
 async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position: int) -> list[int]:
@@ -210,54 +294,81 @@ async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
 
 
 async def page_backwards(
-    db: Connection, room: int, depth: int, position: int, limit: int, down_to: tuple[int, int]
+    db: Connection,
+    room: int,
+    place: tuple[int, int],
+    limit: int,
+    down_to: tuple[int, int],
+    *,
+    above: int,
+    upto: int,
 ) -> list[tuple[int, int, int]]:
-    """(depth, position, event) before a topological place and after `down_to`, nearest first."""
+    """(depth, position, event) before a topological place and after `down_to`, nearest first.
+
+    Events at positions beyond `above` and `upto`, which it includes, are left out.
+    """
     cursor = await db.execute(
         """
         SELECT depth, position, event
           FROM events
          WHERE room = %s AND (depth, position) <= (%s, %s) AND (depth, position) > (%s, %s)
-           AND position IS NOT NULL
+           AND position > %s AND position <= %s
          ORDER BY depth DESC, position DESC
          LIMIT %s
         """,
-        (room, depth, position, *down_to, limit),
+        (room, *place, *down_to, above, upto, limit),
     )
     return await cursor.fetchall()
 
 
 async def page_forwards(
-    db: Connection, room: int, depth: int, position: int, limit: int, up_to: tuple[int, int]
+    db: Connection,
+    room: int,
+    place: tuple[int, int],
+    limit: int,
+    up_to: tuple[int, int],
+    *,
+    above: int,
+    upto: int,
 ) -> list[tuple[int, int, int]]:
-    """(depth, position, event) after a topological place and up to `up_to`, nearest first."""
+    """(depth, position, event) after a topological place and up to `up_to`, nearest first.
+
+    Events at positions beyond `above` and `upto`, which it includes, are left out.
+    """
     cursor = await db.execute(
         """
         SELECT depth, position, event
           FROM events
          WHERE room = %s AND (depth, position) > (%s, %s) AND (depth, position) <= (%s, %s)
-           AND position IS NOT NULL
+           AND position > %s AND position <= %s
          ORDER BY depth, position
          LIMIT %s
         """,
-        (room, depth, position, *up_to, limit),
+        (room, *place, *up_to, above, upto, limit),
     )
     return await cursor.fetchall()
 
 
-async def place_at(db: Connection, room: int, position: int) -> tuple[int, int] | None:
-    """(depth, position) of a room's last timeline event up to a log position."""
+async def depths_around(
+    db: Connection, room: int, position: int, limit: int
+) -> tuple[int | None, int | None]:
+    """The greatest depth of the newest events up to a position, and the least of those after it.
+
+    Of at most `limit` events on either side, `DISORDER` for one; `None` where there are none.
+    """
     cursor = await db.execute(
         """
-        SELECT depth, position
-          FROM events
-         WHERE room = %s AND position <= %s
-         ORDER BY position DESC
-         LIMIT 1
+        SELECT (SELECT max(depth)
+                  FROM (SELECT depth FROM events WHERE room = %s AND position <= %s
+                         ORDER BY position DESC LIMIT %s) AS before),
+               (SELECT min(depth)
+                  FROM (SELECT depth FROM events WHERE room = %s AND position > %s
+                         ORDER BY position LIMIT %s) AS after)
         """,
-        (room, position),
+        (room, position, limit, room, position, limit),
     )
-    return await cursor.fetchone()
+    row = await cursor.fetchone()
+    return row or (None, None)
 
 
 async def transactions_of_device(

@@ -2,7 +2,9 @@
 
 A stream token `s<position>` says: everything up to this position of the log has been seen. It stays
 valid across restarts, as positions are never used twice. A topological token `t<depth>_<position>`
-stands between two events of a room: after those of lower or equal (depth, position).
+stands between two events of a room: after those of lower or equal (depth, position). It may carry a
+third number, the position beyond which the reader wants to see nothing: who pages back from a token
+of `/sync` does not meet what has come since, though it may stand deeper in the past.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
 """
@@ -14,7 +16,7 @@ from homeserver.protocol.errors import InvalidParam
 Place = tuple[int, int]  # (depth, position)
 
 _STREAM = re.compile(r"s(\d{1,18})")
-_TOPOLOGICAL = re.compile(r"t(\d{1,18})_(\d{1,18})")
+_TOPOLOGICAL = re.compile(r"t(\d{1,18})_(-?\d{1,18})(?:_(\d{1,18}))?")
 
 
 def stream_token(position: int) -> str:
@@ -30,14 +32,19 @@ def parse_stream_token(token: str) -> int:
     return int(match[1])
 
 
-def topological_token(place: Place) -> str:
-    """The token of a place in a room's history."""
-    return f"t{place[0]}_{place[1]}"
+def topological_token(place: Place, upto: int | None = None) -> str:
+    """The token of a place in a room's history, with the last position to be shown."""
+    return f"t{place[0]}_{place[1]}" + ("" if upto is None else f"_{upto}")
 
 
 def parse_room_token(token: str) -> int | Place:
     """What a token for a room's history says: a position of the log, or a place in the room."""
+    return parse_history_token(token)[0]
+
+
+def parse_history_token(token: str) -> tuple[int | Place, int | None]:
+    """The same, and the position beyond which nothing is to be shown, if the token has one."""
     match = _TOPOLOGICAL.fullmatch(token)
     if match is not None:
-        return int(match[1]), int(match[2])
-    return parse_stream_token(token)
+        return (int(match[1]), int(match[2])), None if match[3] is None else int(match[3])
+    return parse_stream_token(token), None

@@ -237,7 +237,7 @@ class SyncEngine:
         newly_joined = (
             since is not None
             and place.position > since
-            and not await self._was_joined(room, place.event, since)
+            and not await self._was_joined(room, reader.user_id, place.event, since)
         )
         known_since = None if newly_joined else since
         if newly_joined:
@@ -269,12 +269,20 @@ class SyncEngine:
         if room is None or not reader.filter.room.matches_room(room.room_id):
             return
         known_since = since
-        if since is not None and not await self._was_joined(room, place.event, since):
+        if since is not None and not await self._was_joined(
+            room, reader.user_id, place.event, since
+        ):
             known_since = None
         update.left[room.room_id] = await self._sections.left(room, reader, place, known_since)
 
-    async def _was_joined(self, room: Room, event: int, since: int) -> bool:
-        """Whether a user was joined at `since`, by their member events from `event` backwards."""
+    async def _was_joined(self, room: Room, user_id: str, event: int, since: int) -> bool:
+        """Whether a user was joined at `since`, by their member events from `event` backwards.
+
+        Where the graph forked meanwhile, that event may follow others than those of its time, and
+        only the state of that time tells.
+        """
+        if since < room.forked_at:
+            return await self._rooms.was_joined(room, user_id, since)
         number: int | None = event
         while number is not None:
             stored = (await self._rooms.stores.events.load(room.version, [number]))[number]

@@ -7,6 +7,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-previews
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,7 +17,6 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.errors import NotFound
 from homeserver.rooms.reading import Reading
 from homeserver.rooms.visibility import Seen
-from homeserver.storage.events import events_by_number
 from homeserver.streams.clock import Clock
 from homeserver.sync.engine import Sources, SyncEngine
 from homeserver.sync.streamed_events import StreamedEvents, Stretch
@@ -94,12 +94,12 @@ class EventStream:
 
     async def event(self, caller: Caller, event_id: str) -> Seen:
         """One event of any room that the user may see. Raises `NotFound` for all others."""
-        number = await self._rooms.stores.events.find_number(event_id)
-        rows = [] if number is None else await self._sources.db.run(events_by_number, [number])
-        room = await self._rooms.by_number(rows[0].room) if rows else None
-        if room is None:
-            raise NotFound("There is no such event, or you may not see it")
-        return await self._reading.event(caller.user_id, room.room_id, event_id)
+        for number in await self._rooms.stores.events.rooms_with(event_id):
+            room = await self._rooms.by_number(number)
+            if room is not None:
+                with suppress(NotFound):
+                    return await self._reading.event(caller.user_id, room.room_id, event_id)
+        raise NotFound("There is no such event, or you may not see it")
 
     async def _look(self, caller: Caller, room_id: str | None, since: int) -> Stretch:
         if room_id is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from homeserver.accounts.account_data import AccountDataChanged
 from homeserver.presence.presence_changed import PresenceChanged
-from homeserver.rooms.room import RoomEventAppended
+from homeserver.rooms.room_facts import RoomChanged
 from homeserver.rooms.room_receipts import PRIVATE, ReceiptChanged
 from homeserver.rooms.typing_notices import TypingChanged
 from homeserver.rooms.user_rooms import RoomForgotten, UserRooms
@@ -98,8 +98,8 @@ class Feeds:
         """A reader of the log, after rooms and memberships have been brought up to date."""
         touched: set[Feed] = set()
         for fact in facts:
-            if isinstance(fact, RoomEventAppended):
-                self._room_event(fact, touched)
+            if isinstance(fact, RoomChanged):
+                self._room_changed(fact, touched)
             elif isinstance(fact, TypingChanged):
                 self._touch_room(fact.room, fact.position, touched)
             elif isinstance(fact, ReceiptChanged):
@@ -134,13 +134,12 @@ class Feeds:
             for waiter in tuple(feed.waiters):
                 waiter()
 
-    def _room_event(self, fact: RoomEventAppended, touched: set[Feed]) -> None:
-        event = fact.stored.event
-        if event.type == "m.room.member" and event.state_key is not None:
+    def _room_changed(self, fact: RoomChanged, touched: set[Feed]) -> None:
+        for user_id, membership, _ in fact.members():
             # Whoever comes or goes hears of it too.
-            feed = self._feeds.get(event.state_key)
+            feed = self._feeds.get(user_id)
             if feed is not None:
-                if event.content.get("membership") == "join":
+                if membership == "join":
                     self._follow(feed, fact.room)
                 else:
                     self._unfollow(feed, fact.room)

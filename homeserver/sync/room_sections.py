@@ -16,7 +16,6 @@ from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.user_rooms import Membership
 from homeserver.rooms.visibility import Visibility
-from homeserver.streams.tokens import Place
 from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_for, render_state
 from homeserver.sync.room_state import RoomState
@@ -208,7 +207,7 @@ class RoomSections:
             state = await self._states.lazy(room, reader, shared.senders, since, now, first)
         if shared.members_changed:
             state += await self._add_summary(parts, room, reader, since, now, first)
-        before = (first.event.depth, (first.position or 1) - 1)
+        before = (first.position or 1) - 1
         parts["timeline"] = _timeline_json(shared.json, False, before)
         if state:
             parts["state"] = _state_json(reader, state, self._origin.now_ms())
@@ -247,7 +246,7 @@ class RoomSections:
         parts[name] = _state_json(reader, state, now_ms)
 
 
-def _timeline_json(events: bytes, limited: bool, before: Place) -> bytes:
+def _timeline_json(events: bytes, limited: bool, before: int) -> bytes:
     return b'{"events":%s,"limited":%s,"prev_batch":%s}' % (
         events,
         b"true" if limited else b"false",

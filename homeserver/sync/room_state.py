@@ -3,12 +3,14 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.storage.database import Database
 from homeserver.storage.events import state_root_at
@@ -86,50 +88,51 @@ class RoomState:
     async def _changed(
         self, room: Room, reader: Reader, timeline: Slice, since: int, now: int
     ) -> dict[StateKey, StoredEvent]:
-        events = room.events_after(since)
-        if events is None:
-            return await self._difference(room, reader, timeline, since, now)
-        told = set() if reader.use_state_after else {event.stored.number for event in timeline.seen}
-        changed: dict[StateKey, StoredEvent] = {}
-        for stored in events:
-            event = stored.event
-            if (
-                event.state_key is not None
-                and (stored.position or 0) <= now
-                and stored.number not in told
-            ):
-                changed[(event.type, event.state_key)] = stored
-        return changed
+        """What became current above `since`, but for what the timeline tells by itself.
+
+        An entry that the state lost cannot be told: no event says so.
+        """
+        told: set[int] = set()
+        if not reader.use_state_after:
+            told = {event.stored.number for event in timeline.seen}
+        changed = room.changes_after(since, now, told)
+        if changed is None:
+            first = None if reader.use_state_after else timeline.first
+            changed = await self._difference(room, first, since, now, told)
+        return {key: stored for key, stored in changed.items() if stored is not None}
 
     async def _difference(
-        self, room: Room, reader: Reader, timeline: Slice, since: int, now: int
-    ) -> dict[StateKey, StoredEvent]:
-        """The same for a gap that memory does not reach over, from the state trees at both ends."""
-        before = await self._db.run(state_root_at, room.number, since)
-        if timeline.first is None or reader.use_state_after:
-            after = await self._db.run(state_root_at, room.number, now)
-        else:
-            after = timeline.first.state_before
-        changed = await self._rooms.stores.states.diff(before or b"", after or b"")
-        numbers = [new for _, new in changed.values() if new is not None]
-        events = await self._rooms.stores.events.load(room.version, numbers)
-        return {
-            (stored.event.type, stored.event.state_key or ""): stored for stored in events.values()
-        }
+        self, room: Room, first: StoredEvent | None, since: int, now: int, told: Collection[int]
+    ) -> dict[StateKey, StoredEvent | None]:
+        """The same for a gap that memory does not reach over, from the state trees at its ends.
+
+        `first` is where the timeline begins, of a reader who wants the state before it.
+        """
+        ends = [since, now]
+        if first is not None:
+            # What the timeline changes again had changed before all the same.
+            ends.insert(1, (first.position or 0) - 1)
+        roots = [await self._db.run(state_root_at, room.number, end) for end in ends]
+        changed: dict[StateKey, StoredEvent | None] = {}
+        for old, new in pairwise(roots):
+            news = await self._rooms.stores.changes_between(
+                room.version, old or EMPTY, new or EMPTY
+            )
+            changed |= {
+                key: stored
+                for key, stored in news.items()
+                if stored is None or stored.number not in told
+            }
+        return changed
 
     async def _state_before(
         self, room: Room, first: StoredEvent | None, now: int
     ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
         """Event numbers of the state before an event, or at `now`, without and with members."""
-        place = now + 1 if first is None else (first.position or 0)
-        if place <= room.timeline_from:
-            return await self._state_from_tree(room, place - 1)
-        undone: dict[StateKey, int | None] = {}
-        for stored in reversed(room.timeline):
-            if (stored.position or 0) < place:
-                break
-            if stored.event.state_key is not None:
-                undone[(stored.event.type, stored.event.state_key)] = stored.replaces
+        position = now if first is None else (first.position or 0) - 1
+        undone = room.undone(position)
+        if undone is None:
+            return await self._state_from_tree(room, position)
         if not undone:
             return room.state, room.member_events
         others: dict[StateKey, int] = dict(room.state)

@@ -16,7 +16,7 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.storage import events as storage
 from homeserver.storage.database import Database
-from homeserver.streams.tokens import Place, topological_token
+from homeserver.streams.tokens import stream_token
 from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_events
 
@@ -31,12 +31,13 @@ class Slice:
     """Part of a room's timeline for one reader, oldest event first.
 
     `limited` says that there are more events between the reader's token and the first of these;
-    `skipped` that some which the reader may not see, or does not want, lie within.
+    `skipped` that some which the reader may not see, or does not want, lie within. `prev_batch` is
+    the position up to which all others are.
     """
 
     seen: Sequence[Seen]
     limited: bool
-    prev_batch: Place
+    prev_batch: int
     skipped: bool = False
 
     @property
@@ -70,9 +71,12 @@ class Timelines:
     def shared(self, room: Room, since: int, now: int, limit: int) -> SharedSlice | None:
         """The events between two positions as all in the room see them, if memory has them.
 
-        `None` where it has not, or where there are more than `limit`. The caller sees to it that
-        the reader was in the room all the time.
+        `None` where it has not, where there are more than `limit`, or where a branch comes in on
+        which some readers may not have been in the room. The caller sees to it that the reader was
+        there all the time.
         """
+        if since < room.forked_at:
+            return None
         key = (room.number, since, now)
         shared = self._shared.get(key)
         now_ms = self._origin.now_ms()
@@ -101,7 +105,7 @@ class Timelines:
         upto, looked_at, skipped, exhausted = now, 0, False, False
         limit = reader.timeline_limit
         if limit == 0:
-            return Slice([], room.last_position > since, await self._place(room, now))
+            return Slice([], room.last_position > since, now)
         size = limit + 1 if reader.is_plain else CHUNK
         while len(wanted) <= limit and looked_at < MAX_LOOKED_AT and not exhausted:
             chunk = await self.events_between(room, since, upto, size)
@@ -118,12 +122,10 @@ class Timelines:
             upto = (chunk[0].position or 1) - 1
         limited = len(wanted) > limit or not exhausted
         wanted = wanted[-limit:]
+        before = since if not limited else upto
         if wanted:
-            first = wanted[0].stored
-            place = (first.event.depth, (first.position or 1) - 1)
-        else:
-            place = await self._place(room, since if not limited else upto)
-        return Slice(wanted, limited, place, skipped)
+            before = (wanted[0].stored.position or 1) - 1
+        return Slice(wanted, limited, before, skipped)
 
     async def events_between(
         self, room: Room, since: int, upto: int, limit: int
@@ -147,17 +149,10 @@ class Timelines:
         wanted = reader.filter.room.timeline
         return wanted.matches(event.type, event.sender, event.content)
 
-    async def _place(self, room: Room, position: int) -> Place:
-        if position >= room.last_position and room.timeline:
-            last = room.timeline[-1]
-            return last.event.depth, last.position or 0
-        place = await self._db.run(storage.place_at, room.number, position)
-        return place or (0, 0)
 
-
-def prev_batch_json(place: Place) -> bytes:
-    """The token of a place as a JSON string."""
-    return b'"%s"' % topological_token(place).encode()
+def prev_batch_json(position: int) -> bytes:
+    """The token by which to page back from a position, as a JSON string."""
+    return b'"%s"' % stream_token(position).encode()
 
 
 def _with_current_state(

@@ -38,6 +38,7 @@ from homeserver.rooms.relations import Relations
 from homeserver.rooms.rooms import Rooms as RoomRegistry
 from homeserver.rooms.sending import Sending
 from homeserver.rooms.states import States
+from homeserver.rooms.stores import Stores
 from homeserver.rooms.succession import Succession
 from homeserver.rooms.summaries import Summaries
 from homeserver.rooms.timestamps import Timestamps
@@ -45,7 +46,6 @@ from homeserver.rooms.transactions import Transactions
 from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.rooms.user_rooms import UserRooms
 from homeserver.rooms.visibility import Visibility
-from homeserver.rooms.writer import Stores
 from homeserver.storage.database import Database
 from homeserver.storage.names import Names
 from homeserver.streams.log import Log

@@ -23,11 +23,11 @@ from homeserver.rooms.relation_rules import RelationRules
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.sending import Sending
 from homeserver.rooms.states import States
+from homeserver.rooms.stores import Stores
 from homeserver.rooms.summaries import Summaries
 from homeserver.rooms.transactions import Transactions
 from homeserver.rooms.user_rooms import UserRooms
 from homeserver.rooms.visibility import Visibility
-from homeserver.rooms.writer import Stores
 from homeserver.storage.names import Names
 from homeserver.streams.log import Log
 from tests.support.postgres import DatabaseTestCase

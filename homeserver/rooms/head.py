@@ -1,0 +1,45 @@
+"""Where the next event of a room attaches: its forward extremities, and the state after them.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#event-graphs
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import msgspec
+
+from homeserver.rooms.stored_event import StoredEvent
+
+MAX_EXTREMITIES = 10
+"""How many branches a room has at most for us, so that one event of ours can join them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The forward extremities, and the root of the current state: their states, resolved."""
+
+    extremities: tuple[StoredEvent, ...]
+    root: bytes
+
+    @property
+    def depth(self) -> int:
+        """The greatest depth of an extremity; 0 before the first event."""
+        return max((stored.event.depth for stored in self.extremities), default=0)
+
+    @property
+    def extremities_json(self) -> str | None:
+        """The event ids of all extremities, as stored beside the newest; `None` if it is alone."""
+        if len(self.extremities) == 1:
+            return None
+        ids = [stored.event.event_id for stored in self.extremities]
+        return msgspec.json.encode(ids).decode()
+
+    def followed_by(self, stored: StoredEvent, behind: Collection[str]) -> tuple[StoredEvent, ...]:
+        """The extremities once an event has come that has the events `behind` in its past."""
+        rest = [other for other in self.extremities if other.event.event_id not in behind]
+        return (*rest, stored)
+
+
+def parse_extremities(json: str) -> list[str]:
+    """The event ids of `extremities_json`."""
+    return msgspec.json.decode(json, type=list[str])

@@ -1,0 +1,425 @@
+"""Receiving events: what becomes of an event of another server.
+
+The caller has checked format, signatures and hashes, and got hold of what the event cites. Here the
+event is judged in the order of the specification: by its auth events, by the state before it, by
+the current state. An accepted event becomes a forward extremity, and the states of all extremities
+are resolved to the room's new current state. A rejected or soft-failed one is kept and marked:
+others may cite it, but no client sees it, and no event of ours follows it.
+
+What does not depend on the room's head is computed first and may wait for the database; the head
+may move meanwhile. The last step, which does depend on it, is made in one turn of the reactor.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+
+from homeserver.protocol.auth_state import AuthState
+from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.events import Event
+from homeserver.protocol.receipt import CREATE, judge_by_auth_events, judge_by_state
+from homeserver.protocol.rule_broken import rule_number
+from homeserver.rooms.drafts import Draft
+from homeserver.rooms.event_rows import event_rows, names_of, placing_rows
+from homeserver.rooms.head import MAX_EXTREMITIES, Head
+from homeserver.rooms.received_redactions import ReceivedRedactions
+from homeserver.rooms.resolution import StateResolver
+from homeserver.rooms.room_facts import NO_CHANGES, Changes, EventsKept, StateKey
+from homeserver.rooms.state_tree_nodes import EMPTY
+from homeserver.rooms.states import MissingNodes
+from homeserver.rooms.stored_event import Standing, StoredEvent
+from homeserver.rooms.stores import NotAtHand, Stores
+from homeserver.rooms.writer import Arrival, RoomWriter
+from homeserver.storage.batch import Row
+from homeserver.storage.graph_edges import DELETE_BACKWARD_EXTREMITY, INSERT_BACKWARD_EXTREMITY
+
+MERGE = "org.matrix.dummy_event"
+"""The type of an event that says nothing but joins branches; clients that exist hide it."""
+
+
+class EventsMissing(LookupError):
+    """Events that an event cites are not here, or not with the state after them.
+
+    `auth` are missing auth events, `prev` missing previous ones: the caller gets hold of them, or
+    of the state before the event, and tries again.
+    """
+
+    def __init__(self, auth: Collection[str] = (), prev: Collection[str] = ()) -> None:
+        super().__init__(f"{len(auth)} auth events and {len(prev)} previous events are missing")
+        self.auth = frozenset(auth)
+        self.prev = frozenset(prev)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What became of an event, and when that is durable; `None` if it was known already."""
+
+    stored: StoredEvent
+    done: Deferred[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cited:
+    """The auth events of an event, or why it is rejected whatever they say."""
+
+    events: Sequence[Event] = ()
+    create: Event | None = None
+    rejected: frozenset[str] = frozenset()
+    refusal: str | None = None
+
+    def judge(self, event: Event) -> str | None:
+        return self.refusal or judge_by_auth_events(event, self.events, self.create, self.rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """An event with all that does not depend on the room's head.
+
+    `behind` are the events that are no extremities once this one is there, `missing` the previous
+    events that are not here, with the depth of this one.
+    """
+
+    stored: StoredEvent
+    rows: Sequence[Row]
+    behind: frozenset[str]
+    missing: Mapping[str, int]
+    was_outlier: bool
+    redacted: StoredEvent | None = None
+
+
+class Receiving:
+    """Receives events into rooms, by their writers."""
+
+    def __init__(self, stores: Stores, resolver: StateResolver) -> None:
+        self._stores = stores
+        self._resolver = resolver
+        self._redactions = ReceivedRedactions(stores)
+
+    async def receive(
+        self,
+        writer: RoomWriter,
+        event: Event,
+        *,
+        state_before: bytes | None = None,
+        is_arrival: bool = False,
+        is_past: bool = False,
+    ) -> Received:
+        """Judge an event and take it into its room.
+
+        `state_before` is the state before it, for an event whose previous events cannot be had.
+        `is_arrival` is the event by which this server comes into the room: nothing that we knew of
+        the room before counts. `is_past` is one from before what is known, which no sync shows.
+
+        Raises `EventsMissing`, and `Unavailable` while the database is away. Everything else that
+        may be wrong with the event is told by the `standing` of the result.
+        """
+        await writer.receiving.acquire()
+        try:
+            known = (await self._find(writer, [event.event_id])).get(event.event_id)
+            if known is not None and not known.standing.is_outlier:
+                return Received(known)
+            judged = await self._judge(writer, event, known, state_before)
+            stored = judged.stored
+            if stored.standing.rejected is not None:
+                return Received(stored, self._keep(writer, judged))
+            if is_past or event.event_id in writer.gaps:
+                return Received(stored, self._fill(writer, judged))
+            return Received(stored, await self._enter(writer, judged, is_arrival=is_arrival))
+        finally:
+            writer.receiving.release()
+
+    async def outliers(
+        self, writer: RoomWriter, events: Iterable[Event]
+    ) -> tuple[list[StoredEvent], Deferred[None] | None]:
+        """Keep events that others cite, whose place in the graph is not known.
+
+        What they cite stands before them or is known; each is judged by that alone. Raises
+        `EventsMissing`. The Deferred fires when they are durable, if any was new.
+        """
+        await writer.receiving.acquire()
+        try:
+            fresh: dict[str, StoredEvent] = {}
+            wanted = list(events)
+            known = await self._find(writer, [event.event_id for event in wanted])
+            await self._stores.names.nids({name for event in wanted for name in names_of(event)})
+            rows: list[Row] = []
+            for event in wanted:
+                if event.event_id in known:
+                    continue
+                cited = await self._cited(writer, event, fresh)
+                standing = Standing(is_outlier=True, rejected=cited.judge(event))
+                number = self._stores.log.next_position()
+                stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
+                known[event.event_id] = fresh[event.event_id] = stored
+                rows += event_rows(self._stores.names, writer.room.number, stored)
+            done = self._tell(writer, [*fresh.values()], rows) if fresh else None
+            return [known[event.event_id] for event in wanted], done
+        finally:
+            writer.receiving.release()
+
+    async def state_of(
+        self, writer: RoomWriter, event_ids: Collection[str]
+    ) -> tuple[bytes, Sequence[Row]]:
+        """The root of the state that consists of these events, and the rows that make it durable.
+
+        Rejected events, and those that are no state, are no part of it. Raises `EventsMissing`.
+        """
+        found = await self._find(writer, event_ids)
+        if missing := set(event_ids).difference(found):
+            raise EventsMissing(auth=missing)
+        names = await self._stores.names.nids(
+            {name for stored in found.values() for name in names_of(stored.event)}
+        )
+        entries = {
+            (names[stored.event.type], names[stored.event.state_key]): stored.number
+            for stored in found.values()
+            if stored.event.state_key is not None and stored.standing.rejected is None
+        }
+        return await self._stores.states.change(EMPTY, entries)
+
+    async def _judge(
+        self,
+        writer: RoomWriter,
+        event: Event,
+        outlier: StoredEvent | None,
+        given_state: bytes | None,
+    ) -> _Judged:
+        cited = await self._cited(writer, event, {})
+        prevs = await self._find(writer, event.prev_event_ids)
+        placed = {key: prev for key, prev in prevs.items() if not prev.standing.is_outlier}
+        missing = [each for each in event.prev_event_ids if each not in placed]
+        if missing and given_state is None:
+            raise EventsMissing(prev=missing)
+        rows: list[Row] = []
+        before = given_state
+        if before is None:
+            after = [prev.state_after for prev in placed.values()]
+            resolved = await self._resolver.resolve(writer.room, after or [EMPTY])
+            before = resolved.root
+            rows += resolved.rows
+        await self._stores.names.nids(names_of(event))
+        refusal = cited.judge(event) or judge_by_state(
+            event, await self._auth_state(writer, event, before)
+        )
+        number = self._stores.log.next_position() if outlier is None else outlier.number
+        stored = StoredEvent(event, number, None, before, before)
+        if outlier is not None:
+            # Others hold on to the event as they know it.
+            stored = outlier
+            stored.state_before = stored.state_after = before
+        stored.standing = Standing(rejected=refusal)
+        redacted = None
+        if refusal is None:
+            if event.state_key is not None:
+                rows += await self._apply(writer, stored)
+            rows += await self._redactions.early(writer, stored)
+            redacted, more = await self._redactions.target_of(writer, stored)
+            rows += more
+        return _Judged(
+            stored,
+            rows,
+            await self._behind(writer, event, placed),
+            dict.fromkeys(missing, event.depth),
+            outlier is not None,
+            redacted,
+        )
+
+    async def _cited(
+        self, writer: RoomWriter, event: Event, fresh: Mapping[str, StoredEvent]
+    ) -> _Cited:
+        """What the event is judged by first. Raises `EventsMissing`."""
+        room = writer.room
+        ids = list(event.auth_event_ids)
+        create_id = None
+        if room.version.room_id_is_create_hash and event.type != CREATE[0]:
+            create_id = "$" + event.room_id[1:]
+            ids.append(create_id)
+        found = {each: fresh[each] for each in ids if each in fresh}
+        found |= await self._find(writer, [each for each in ids if each not in found])
+        if missing := [each for each in ids if each not in found]:
+            for each in missing:
+                if await self._stores.events.rooms_with(each):
+                    rule = rule_number(room.version, "3.5")
+                    return _Cited(refusal=f"rule {rule}: {each} is of another room")
+            raise EventsMissing(auth=missing)
+        return _Cited(
+            [found[each].event for each in event.auth_event_ids],
+            None if create_id is None else found[create_id].event,
+            frozenset(
+                each for each, stored in found.items() if stored.standing.rejected is not None
+            ),
+        )
+
+    async def _auth_state(self, writer: RoomWriter, event: Event, root: bytes) -> AuthState:
+        """The part of a state that an event is judged by."""
+        version = writer.room.version
+        keys = auth_types_for(version, event.type, event.sender, event.state_key, event.content)
+        state = await self._stores.state_at(version, root, {CREATE, *keys})
+        return AuthState({key: stored.event for key, stored in state.items()})
+
+    async def _apply(self, writer: RoomWriter, stored: StoredEvent) -> Sequence[Row]:
+        """Find the state after a state event, and what it replaces there."""
+        event, stores = stored.event, self._stores
+        key = (event.type, event.state_key or "")
+        names = await stores.names.nids(key)
+        state = await stores.state_at(writer.room.version, stored.state_before, [key])
+        if (replaced := state.get(key)) is not None:
+            stored.replaces, stored.replaced = replaced.number, replaced.event
+        stored.state_after, rows = await stores.states.change(
+            stored.state_before, {(names[key[0]], names[key[1]]): stored.number}
+        )
+        return rows
+
+    async def _behind(
+        self, writer: RoomWriter, event: Event, prevs: Mapping[str, StoredEvent]
+    ) -> frozenset[str]:
+        """The events that this one follows; and for those that were refused, what these follow."""
+        behind = set(event.prev_event_ids)
+        refused = [prev for prev in prevs.values() if _is_refused(prev)]
+        for _ in range(MAX_EXTREMITIES):
+            ids = {event_id for prev in refused for event_id in prev.event.prev_event_ids}
+            if not ids - behind:
+                break
+            found = await self._find(writer, ids - behind)
+            behind |= ids
+            refused = [prev for prev in found.values() if _is_refused(prev)]
+        return frozenset(behind)
+
+    async def _enter(
+        self, writer: RoomWriter, judged: _Judged, *, is_arrival: bool
+    ) -> Deferred[None]:
+        """Let an event into the timeline; or keep it aside, if the current state refuses it."""
+        stored = judged.stored
+        while True:
+            head = writer.head
+            extremities = (stored,) if is_arrival else head.followed_by(stored, judged.behind)
+            if len(extremities) > MAX_EXTREMITIES:
+                if await self._merge(writer):
+                    continue
+                extremities = _deepest(extremities)
+            arrival = await self._arrival(writer, head, extremities, judged)
+            try:
+                if writer.head is not head:
+                    continue
+                if not is_arrival and stored.state_before != head.root:
+                    refusal = judge_by_state(stored.event, writer.auth)
+                    if refusal is not None:
+                        stored.standing = Standing(soft_failed=refusal)
+                        return self._keep(writer, judged)
+                stored.position = self._stores.log.next_position()
+                return writer.take_in(arrival)
+            except (NotAtHand, MissingNodes) as missing:
+                stored.position = None
+                await writer.fetch(missing)
+
+    async def _arrival(
+        self,
+        writer: RoomWriter,
+        head: Head,
+        extremities: tuple[StoredEvent, ...],
+        judged: _Judged,
+    ) -> Arrival:
+        """What an event makes of the room."""
+        room, stored, event = writer.room, judged.stored, judged.stored.event
+        after = [extremity.state_after for extremity in extremities]
+        resolved = await self._resolver.resolve(room, after)
+        is_plain = stored.state_before == head.root and resolved.root == stored.state_after
+        changes: Changes = NO_CHANGES
+        former: dict[StateKey, StoredEvent] = {}
+        if not is_plain:
+            changes = await self._stores.changes_between(room.version, head.root, resolved.root)
+            lost = [key for key, current in changes.items() if current is None]
+            former = await self._stores.state_at(room.version, head.root, lost)
+        elif event.state_key is not None:
+            changes = {(event.type, event.state_key): stored}
+        return Arrival(
+            stored,
+            Head(extremities, resolved.root),
+            changes,
+            former,
+            is_fork=not is_plain,
+            is_last=len(extremities) == 1 and not judged.missing and event.depth > head.depth,
+            redacted=judged.redacted,
+            rows=[*judged.rows, *resolved.rows, *_gap_rows(writer, judged)],
+            was_outlier=judged.was_outlier,
+            gaps=judged.missing,
+        )
+
+    async def _merge(self, writer: RoomWriter) -> bool:
+        """Join all branches by an event of a user of ours; `False` where nobody may send one."""
+        is_ours = writer.origin.is_ours
+        for user_id in [member for member in writer.room.joined_members() if is_ours(member)]:
+            while True:
+                try:
+                    writer.append([Draft(MERGE, user_id, {})])
+                    return True
+                except (NotAtHand, MissingNodes) as missing:
+                    await writer.fetch(missing)
+                except Forbidden:
+                    break
+        return False
+
+    def _keep(self, writer: RoomWriter, judged: _Judged) -> Deferred[None]:
+        """Store a refused event, which changes nothing."""
+        stored = judged.stored
+        to_rows = placing_rows if judged.was_outlier else event_rows
+        rows = to_rows(self._stores.names, writer.room.number, stored)
+        return self._tell(writer, [stored], [*rows, *judged.rows])
+
+    def _fill(self, writer: RoomWriter, judged: _Judged) -> Deferred[None]:
+        """Store an event of the past: where it was missing, the gap is now before it."""
+        stored, room = judged.stored, writer.room
+        stored.position = -stored.number
+        to_rows = placing_rows if judged.was_outlier else event_rows
+        rows = to_rows(self._stores.names, room.number, stored)
+        rows += [*judged.rows, *_gap_rows(writer, judged)]
+        event_id = stored.event.event_id
+        writer.gaps |= judged.missing
+        if writer.gaps.pop(event_id, None) is not None:
+            rows.append(DELETE_BACKWARD_EXTREMITY.row(room.number, event_id))
+        return self._tell(writer, [stored], rows, judged.missing)
+
+    def _tell(
+        self,
+        writer: RoomWriter,
+        events: Sequence[StoredEvent],
+        rows: Sequence[Row],
+        gaps: Mapping[str, int] | None = None,
+    ) -> Deferred[None]:
+        log = self._stores.log
+        log.check_open()
+        for stored in events:
+            self._stores.events.add(stored)
+        fact = EventsKept(log.next_position(), writer.room.number, events, gaps or {})
+        return log.append(fact, rows)
+
+    async def _find(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
+        room = writer.room
+        return await self._stores.events.find_many(
+            room.version, room.number, room.room_id, event_ids
+        )
+
+
+def _is_refused(stored: StoredEvent) -> bool:
+    return stored.standing.rejected is not None or stored.standing.soft_failed is not None
+
+
+def _gap_rows(writer: RoomWriter, judged: _Judged) -> list[Row]:
+    return [
+        INSERT_BACKWARD_EXTREMITY.row(writer.room.number, event_id, depth)
+        for event_id, depth in judged.missing.items()
+    ]
+
+
+def _deepest(extremities: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
+    """The newest extremity, the last, and the deepest of the others.
+
+    The branches that are let go stay in the graph, and are joined again by whoever follows them.
+    """
+    *others, newest = extremities
+    others.sort(key=lambda stored: stored.event.depth)
+    return (*others[1 - MAX_EXTREMITIES :], newest)

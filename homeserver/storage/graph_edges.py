@@ -1,0 +1,60 @@
+"""The edges of what this server has of a room's graph.
+
+Owns the tables `backward_extremities`, the events that timeline events follow and that are not
+here, and `early_redactions`, redactions whose targets are not (migrations/0010_event_graph.sql).
+"""
+
+from homeserver.storage.batch import BatchStatement
+from homeserver.storage.database import Connection
+
+INSERT_BACKWARD_EXTREMITY = BatchStatement(
+    "insert_backward_extremity",
+    """
+    INSERT INTO backward_extremities (room, event_id, depth)
+    SELECT * FROM unnest(%s::int4[], %s::text[], %s::int8[])
+        ON CONFLICT (room, event_id) DO UPDATE
+       SET depth = GREATEST(backward_extremities.depth, EXCLUDED.depth)
+    """,
+    columns=("int4", "text", "int8"),
+    key=(0, 1),
+)
+
+# Named to come after the insertions. A part of a batch does not see the rows of the others, but an
+# event is missed in one batch and arrives in another, or is neither missed nor arrives late.
+DELETE_BACKWARD_EXTREMITY = BatchStatement(
+    "reach_backward_extremity",
+    """
+    DELETE FROM backward_extremities
+     USING unnest(%s::int4[], %s::text[]) AS arrived (room, event_id)
+     WHERE backward_extremities.room = arrived.room
+       AND backward_extremities.event_id = arrived.event_id
+    """,
+    columns=("int4", "text"),
+    key=(0, 1),
+)
+
+INSERT_EARLY_REDACTION = BatchStatement(
+    "insert_early_redaction",
+    """
+    INSERT INTO early_redactions (room, target, redaction)
+    SELECT * FROM unnest(%s::int4[], %s::text[], %s::int8[])
+        ON CONFLICT DO NOTHING
+    """,
+    columns=("int4", "text", "int8"),
+)
+
+
+async def backward_extremities(db: Connection, room: int) -> dict[str, int]:
+    """Event id to the depth of what follows it, of all missing events of a room."""
+    cursor = await db.execute(
+        "SELECT event_id, depth FROM backward_extremities WHERE room = %s", (room,)
+    )
+    return dict(await cursor.fetchall())
+
+
+async def early_redactions(db: Connection, room: int) -> list[tuple[str, int]]:
+    """(target, number of the redaction) of a room's redactions that came before their targets."""
+    cursor = await db.execute(
+        "SELECT target, redaction FROM early_redactions WHERE room = %s ORDER BY redaction", (room,)
+    )
+    return await cursor.fetchall()
