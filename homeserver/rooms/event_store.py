@@ -6,6 +6,7 @@ redaction, is seen by all who hold it.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from weakref import WeakValueDictionary
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
@@ -16,7 +17,11 @@ from homeserver.storage.database import Database
 
 
 class EventStore:
-    """Stored events by number and by event id; at most `capacity` are kept in memory."""
+    """Stored events by number and by event id; at most `capacity` are kept in memory.
+
+    Whatever somebody else keeps in memory is found as well: events that wait to be written are kept
+    by the log, and the database does not have them yet.
+    """
 
     def __init__(self, db: Database, capacity: int) -> None:
         self.hits = 0  # events that were asked for and at hand
@@ -24,7 +29,8 @@ class EventStore:
         self._db = db
         self._capacity = capacity
         self._events: OrderedDict[int, StoredEvent] = OrderedDict()
-        self._numbers: dict[tuple[str, str], int] = {}  # by room id and event id
+        self._by_number: WeakValueDictionary[int, StoredEvent] = WeakValueDictionary()
+        self._by_id: WeakValueDictionary[tuple[str, str], StoredEvent] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._events)
@@ -34,20 +40,32 @@ class EventStore:
         event = self._events.get(number)
         if event is not None:
             self._events.move_to_end(number)
-        return event
+            return event
+        return self._by_number.get(number)
 
     def add(self, event: StoredEvent) -> None:
         """Keep an event that was just made or read."""
+        self.introduce(event)
         self._events[event.number] = event
-        self._numbers[event.event.room_id, event.event.event_id] = event.number
         while len(self._events) > self._capacity:
-            _, oldest = self._events.popitem(last=False)
-            self._numbers.pop((oldest.event.room_id, oldest.event.event_id), None)
+            self._events.popitem(last=False)
+
+    def introduce(self, event: StoredEvent) -> None:
+        """Have an event found for as long as somebody holds it: it may never be stored."""
+        self._by_number[event.number] = event
+        self._by_id[event.event.room_id, event.event.event_id] = event
+
+    def disown(self, event: StoredEvent) -> None:
+        """Have an event not found any more: it was not stored after all."""
+        self._by_number.pop(event.number, None)
+        self._by_id.pop((event.event.room_id, event.event.event_id), None)
 
     def cached_id(self, room_id: str, event_id: str) -> StoredEvent | None:
         """The event of this room with this id, if it is at hand."""
-        number = self._numbers.get((room_id, event_id))
-        return None if number is None else self.cached(number)
+        event = self._by_id.get((room_id, event_id))
+        if event is not None and event.number in self._events:
+            self._events.move_to_end(event.number)
+        return event
 
     async def load(self, version: RoomVersion, numbers: Sequence[int]) -> dict[int, StoredEvent]:
         """The events of a room of this version with these numbers, from memory or the database."""

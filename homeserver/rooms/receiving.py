@@ -122,13 +122,19 @@ class Receiving:
             known = (await self._find(writer, [event.event_id])).get(event.event_id)
             if known is not None and not known.standing.is_outlier:
                 return Received(known)
-            judged = await self._judge(writer, event, known, state_before)
-            stored = judged.stored
-            if stored.standing.rejected is not None:
-                return Received(stored, self._keep(writer, judged))
-            if is_past or event.event_id in writer.gaps:
-                return Received(stored, self._fill(writer, judged))
-            return Received(stored, await self._enter(writer, judged, is_arrival=is_arrival))
+            stored = known or StoredEvent(
+                event, self._stores.log.next_position(), None, EMPTY, EMPTY
+            )
+            self._stores.events.introduce(stored)
+            try:
+                judged = await self._judge(writer, stored, state_before)
+                return Received(
+                    stored,
+                    await self._settle(writer, judged, is_arrival=is_arrival, is_past=is_past),
+                )
+            except BaseException:
+                self._withdraw(stored, was_outlier=known is not None)
+                raise
         finally:
             writer.receiving.release()
 
@@ -181,13 +187,30 @@ class Receiving:
         }
         return await self._stores.states.change(EMPTY, entries)
 
+    async def _settle(
+        self, writer: RoomWriter, judged: _Judged, *, is_arrival: bool, is_past: bool
+    ) -> Deferred[None]:
+        """Do with an event what the judgement says."""
+        stored = judged.stored
+        if stored.standing.rejected is not None:
+            return self._keep(writer, judged)
+        if is_past or stored.event.event_id in writer.gaps:
+            return self._fill(writer, judged)
+        return await self._enter(writer, judged, is_arrival=is_arrival)
+
+    def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
+        """Forget what was made of an event that could not be taken in."""
+        if was_outlier:
+            stored.standing = Standing(is_outlier=True)
+            stored.position = stored.replaces = stored.replaced = None
+            stored.state_before = stored.state_after = EMPTY
+        else:
+            self._stores.events.disown(stored)
+
     async def _judge(
-        self,
-        writer: RoomWriter,
-        event: Event,
-        outlier: StoredEvent | None,
-        given_state: bytes | None,
+        self, writer: RoomWriter, stored: StoredEvent, given_state: bytes | None
     ) -> _Judged:
+        event, was_outlier = stored.event, stored.standing.is_outlier
         cited = await self._cited(writer, event, {})
         prevs = await self._find(writer, event.prev_event_ids)
         placed = {key: prev for key, prev in prevs.items() if not prev.standing.is_outlier}
@@ -205,12 +228,7 @@ class Receiving:
         refusal = cited.judge(event) or judge_by_state(
             event, await self._auth_state(writer, event, before)
         )
-        number = self._stores.log.next_position() if outlier is None else outlier.number
-        stored = StoredEvent(event, number, None, before, before)
-        if outlier is not None:
-            # Others hold on to the event as they know it.
-            stored = outlier
-            stored.state_before = stored.state_after = before
+        stored.state_before = stored.state_after = before
         stored.standing = Standing(rejected=refusal)
         redacted = None
         if refusal is None:
@@ -224,7 +242,7 @@ class Receiving:
             rows,
             await self._behind(writer, event, placed),
             dict.fromkeys(missing, event.depth),
-            outlier is not None,
+            was_outlier,
             redacted,
         )
 
@@ -347,6 +365,7 @@ class Receiving:
             rows=[*judged.rows, *resolved.rows, *_gap_rows(writer, judged)],
             was_outlier=judged.was_outlier,
             gaps=judged.missing,
+            is_first=not head.extremities,
         )
 
     async def _merge(self, writer: RoomWriter) -> bool:

@@ -45,6 +45,7 @@ class StoredEvent:
     """
 
     __slots__ = (
+        "__weakref__",
         "_parts",
         "event",
         "number",

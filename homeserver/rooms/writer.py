@@ -38,6 +38,8 @@ from homeserver.storage.batch import Row
 from homeserver.storage.events import INSERT_CURRENT_STATE, MARK_REDACTED
 from homeserver.storage.rooms import INSERT_ROOM
 
+CREATE: StateKey = ("m.room.create", "")
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -281,7 +283,9 @@ class RoomWriter:
         if arrival.is_fork:
             rows.append(INSERT_CURRENT_STATE.row(room.number, position, arrival.head.root))
         if arrival.is_first:
-            rows.append(self._room_row(stored.event))
+            create = arrival.changes[CREATE]
+            assert create is not None
+            rows.append(self._room_row(create.event))
         self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
         if arrival.changes:
             self.auth = AuthState(_CurrentEvents(self))
@@ -335,7 +339,7 @@ class RoomWriter:
                 if stored is not None:
                     found.append(stored.event)
         # Room version 12 leaves the create event out of the selection, but its rules read it.
-        create = self.room.state.get(("m.room.create", ""))
+        create = self.room.state.get(CREATE)
         if create is not None and self._events.cached(create) is None:
             missing.append(create)
         if missing:
