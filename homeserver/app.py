@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from homeserver.config.settings import Settings
-from homeserver.config.signing_key import load_or_create_signing_key
+from homeserver.config.signing_key import load_or_create_signing_key, load_signing_keys
 from homeserver.observability.garbage import GarbageCollection
 from homeserver.observability.metrics import Metrics, ReactorLag
 from homeserver.storage.database import Database, DatabaseAway
@@ -27,6 +27,7 @@ from homeserver.web.listeners import Listeners
 from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import CertificateError
 from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
 from homeserver.wiring.metrics import watch
 from homeserver.wiring.rooms import Rooms
@@ -64,6 +65,7 @@ class Homeserver:
         self._accounts: Accounts | None = None
         self._rooms: Rooms | None = None
         self._sync: Sync | None = None
+        self._federation: Federation | None = None
         self._listeners: Listeners | None = None
         self._lag = ReactorLag(reactor, self.metrics)
 
@@ -90,6 +92,8 @@ class Homeserver:
             await self._listeners.stop(self.settings.limits.shutdown_timeout)
         if self._sync is not None:
             self._sync.stop()
+        if self._federation is not None:
+            await self._federation.stop()
         if self._rooms is not None:
             await self._rooms.stop()
         if self._accounts is not None:
@@ -123,7 +127,13 @@ class Homeserver:
         rooms = self._rooms = Rooms(reactor, settings, key, db, stream, accounts)
         lively = await db.run(rooms_of_newest_events, LIVELY_EVENTS)
         sync = self._sync = Sync(reactor, settings, db, stream, accounts, rooms, lively)
-        http = Http(reactor, settings, self._shutdown, self.metrics, accounts)
+        keys = load_signing_keys(settings.signing_key_path)
+        federation = self._federation = Federation(reactor, settings, keys, db)
+        await federation.start()
+        federation.serve_users(accounts, rooms)
+        http = Http(
+            reactor, settings, self._shutdown, self.metrics, accounts, federation.authentication
+        )
         socket = Stream(reactor, settings, stream, http.rate_limits, accounts, rooms, sync)
         watch(self.metrics, db, stream, rooms, sync, socket)
         routes = [
@@ -132,7 +142,10 @@ class Homeserver:
             *sync.routes(),
             *socket.routes(),
         ]
-        federation_routes = accounts.federation_routes()
+        federation_routes = [
+            *accounts.federation_routes(),
+            *federation.routes(accounts, rooms),
+        ]
         health_checks = {"database": lambda: db.is_up}
         self._listeners = http.listeners(routes, federation_routes, health_checks)
         self._shutdown.notify(sync.end_waits)

@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from homeserver.accounts.caller import Caller
-from homeserver.protocol.errors import NotFound
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.directory import DirectoryQuery, RoomDirectory
-from homeserver.rooms.origin import Origin
 from homeserver.rooms.summaries import RoomSummary, Summaries
 from homeserver.web.routes import Auth, Route
 
@@ -60,13 +58,10 @@ class PublicRoomsSearch(msgspec.Struct):
 
 
 class RoomDirectoryApi:
-    def __init__(
-        self, directory: RoomDirectory, summaries: Summaries, aliases: Aliases, origin: Origin
-    ) -> None:
+    def __init__(self, directory: RoomDirectory, summaries: Summaries, aliases: Aliases) -> None:
         self._directory = directory
         self._summaries = summaries
         self._aliases = aliases
-        self._origin = origin
 
     def routes(self) -> list[Route]:
         search, query = self.get_public_rooms, self.query_public_rooms
@@ -95,20 +90,22 @@ class RoomDirectoryApi:
     ) -> dict[str, Any]:
         """A page of the directory."""
         self._directory.check_may_look(caller)
-        self._check_server(query.server)
-        return await self._page(DirectoryQuery(query.limit, query.since))
+        return await self._page(query.server, DirectoryQuery(query.limit, query.since))
 
     async def query_public_rooms(
         self, caller: Caller, query: ServerQuery, body: PublicRoomsSearch
     ) -> dict[str, Any]:
         """Search the directory."""
-        self._check_server(query.server)
-        if body.third_party_instance_id and not body.include_all_networks:
-            # No bridge of this server lists rooms of its network apart from the others.
-            return {"chunk": [], "total_room_count_estimate": 0}
-        wanted = body.filter
         return await self._page(
-            DirectoryQuery(body.limit, body.since, wanted.generic_search_term, wanted.room_types)
+            query.server,
+            DirectoryQuery(
+                body.limit,
+                body.since,
+                body.filter.generic_search_term,
+                body.filter.room_types,
+                body.include_all_networks,
+                body.third_party_instance_id or None,
+            ),
         )
 
     async def get_room_summary(self, caller: Caller, room_id_or_alias: str) -> RoomSummary:
@@ -118,18 +115,5 @@ class RoomDirectoryApi:
             room_id = (await self._aliases.resolve(room_id)).room_id
         return await self._summaries.for_user(caller.user_id, room_id)
 
-    async def _page(self, query: DirectoryQuery) -> dict[str, Any]:
-        page = await self._directory.page(query)
-        answer: dict[str, Any] = {
-            "chunk": page.rooms,
-            "total_room_count_estimate": page.total,
-        }
-        if page.next_batch is not None:
-            answer["next_batch"] = page.next_batch
-        if page.prev_batch is not None:
-            answer["prev_batch"] = page.prev_batch
-        return answer
-
-    def _check_server(self, server: str | None) -> None:
-        if server is not None and server != self._origin.server_name:
-            raise NotFound(f"This server cannot ask {server} for its rooms")
+    async def _page(self, server: str | None, query: DirectoryQuery) -> dict[str, Any]:
+        return (await self._directory.page_of(server, query)).body()

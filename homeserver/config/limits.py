@@ -62,6 +62,10 @@ class RateLimits(Section, frozen=True, kw_only=True):
         per_second=2.0, burst=20
     )
 
+    key_query: Annotated[Rate, doc("Asking for the keys of other servers, for each address.")] = (
+        Rate(per_second=10.0, burst=100)
+    )
+
     def actions(self) -> dict[str, Rate]:
         """Every limited action with its rate."""
         values = msgspec.structs.asdict(self)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from homeserver.config.federation import Federation
 from homeserver.config.fields import Section, doc
 from homeserver.config.limits import Limits, RateLimits, Websocket
 from homeserver.protocol.identifiers import is_valid_server_name
@@ -239,6 +240,7 @@ class RoomDirectory(Section, frozen=True, kw_only=True):
         bool, doc("Let any user list a room; else only administrators.")
     ] = True
     without_login: Annotated[bool, doc("Show the list to people who are not logged in.")] = False
+    over_federation: Annotated[bool, doc("Show the list to other servers.")] = False
 
 
 class Presence(Section, frozen=True, kw_only=True):
@@ -358,6 +360,7 @@ class Settings(Section, frozen=True, kw_only=True):
     rate_limits: RateLimits = RateLimits()
     limits: Limits = Limits()
     websocket: Websocket = Websocket()
+    federation: Federation = Federation()
     outbound_http: OutboundHttp = OutboundHttp()
     support: Support = Support()
     log: Log = Log()

@@ -21,7 +21,12 @@ from homeserver.protocol.signatures import (
 
 
 def load_signing_key(path: Path) -> SigningKey:
-    """The first key of the file. Raises `ConfigError` with what to do about it."""
+    """The key to sign with: the first of the file. Raises `ConfigError`."""
+    return load_signing_keys(path)[0]
+
+
+def load_signing_keys(path: Path) -> list[SigningKey]:
+    """All keys of the file. Raises `ConfigError` with what to do about it."""
     try:
         keys = parse_signing_keys(path.read_text(encoding="ascii"))
     except OSError as error:
@@ -32,7 +37,7 @@ def load_signing_key(path: Path) -> SigningKey:
         ) from None
     if not keys:
         raise ConfigError(f"{path} holds no signing key; restore it from a backup")
-    return keys[0]
+    return keys
 
 
 def load_or_create_signing_key(path: Path) -> SigningKey:

@@ -55,6 +55,12 @@ class UnknownToken(MatrixError):
         super().__init__(message, soft_logout=soft_logout)
 
 
+class Unauthorized(MatrixError):
+    """Another server's request is not signed as it should be."""
+
+    errcode, status = "M_UNAUTHORIZED", 401
+
+
 class UserDeactivated(MatrixError):
     """The account was deactivated."""
 
@@ -123,6 +129,12 @@ class Unavailable(MatrixError):
     """The server cannot take the request just now: stopping, overloaded, or without database."""
 
     errcode, status = "M_UNKNOWN", 503
+
+
+class RemoteServerFailed(MatrixError):
+    """Another server had to be asked, and gave no answer that helps; who asked can do nothing."""
+
+    errcode, status = "M_UNKNOWN", 502
 
 
 class InvalidParam(MatrixError):

@@ -1,9 +1,11 @@
-"""Room aliases: names of this server that people can type, each pointing to a room.
+"""Room aliases: names that people can type, each pointing to a room.
+
+Those of this server are kept here; those of other servers are asked for through `find_remote`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,6 +16,7 @@ from homeserver.protocol.errors import (
     InvalidParam,
     MatrixError,
     NotFound,
+    RemoteServerFailed,
     RoomInUse,
 )
 from homeserver.protocol.history_visibility import visibility_of
@@ -35,6 +38,9 @@ class AliasTarget:
     servers: list[str]
 
 
+FindRemote = Callable[[str], Awaitable[AliasTarget]]
+
+
 class AliasExists(MatrixError):
     """The alias leads somewhere already.
 
@@ -45,9 +51,10 @@ class AliasExists(MatrixError):
 
 
 class Aliases:
-    """The aliases of this server."""
+    """The aliases of this server, and a way to those of others."""
 
     def __init__(self, db: Database, origin: Origin, rooms: Rooms) -> None:
+        self.find_remote: FindRemote | None = None
         self._db = db
         self._origin = origin
         self._rooms = rooms
@@ -97,11 +104,15 @@ class Aliases:
             raise AliasExists(f"{alias} is taken")
 
     async def resolve(self, alias: str) -> AliasTarget:
-        """Where an alias leads. Raises `NotFound`."""
+        """Where an alias leads. Raises `NotFound`, and what `find_remote` raises."""
         try:
-            parse_room_alias(alias)
+            server_name = parse_room_alias(alias).server_name
         except InvalidIdentifier as error:
             raise InvalidParam(str(error)) from error
+        if server_name != self._origin.server_name:
+            if self.find_remote is None:
+                raise NotFound("The aliases of that server cannot be had")
+            return await self.find_remote(alias)
         row = await self._db.run(storage.find_alias, alias)
         room = None if row is None else await self._rooms.by_number(row.room)
         if room is None:
@@ -114,7 +125,7 @@ class Aliases:
         """Raise `BadAlias` unless the alias leads to this room, `InvalidParam` if it is none."""
         try:
             target = await self.resolve(alias)
-        except NotFound as error:
+        except (NotFound, RemoteServerFailed) as error:
             raise BadAlias(str(error)) from error
         if target.room_id != room.room_id:
             raise BadAlias(f"{alias} leads to another room")

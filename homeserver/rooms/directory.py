@@ -10,12 +10,13 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from homeserver.accounts.caller import Caller
-from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken
+from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken, NotFound
+from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.room_facts import RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.summaries import PublicRoom, RoomSummary, Summaries
@@ -35,13 +36,16 @@ _Place = tuple[int, int]  # (members, negative; number of the room): the order o
 class DirectoryQuery:
     """Which rooms are wanted: a page of those that have the text and one of the types.
 
-    `room_types` may hold `None`, for rooms without a type; as `None` itself it means all.
+    `room_types` may hold `None`, for rooms without a type; as `None` itself it means all. `network`
+    is one of an application service, `all_networks` are those of all.
     """
 
     limit: int | None = None
     since: str | None = None
     text: str | None = None
     room_types: Collection[str | None] | None = None
+    all_networks: bool = False
+    network: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,25 @@ class DirectoryPage:
     prev_batch: str | None
     total: int
 
+    def body(self) -> dict[str, Any]:
+        """The page as clients and other servers get it."""
+        tokens = {"next_batch": self.next_batch, "prev_batch": self.prev_batch}
+        return {
+            "chunk": self.rooms,
+            "total_room_count_estimate": self.total,
+            **{name: token for name, token in tokens.items() if token is not None},
+        }
+
+
+AskRemote = Callable[[str, DirectoryQuery], Awaitable[DirectoryPage]]
+
 
 class RoomDirectory:
     """The listed rooms; `apply` is to be subscribed to the log.
 
     `allow_publishing`: anybody may list a room over which they have the power, not only
-    administrators. `without_login`: the list is shown to people who are not logged in.
+    administrators. `without_login`: the list is shown to people who are not logged in. Other
+    servers are asked for theirs through `ask_remote`.
     """
 
     def __init__(
@@ -70,6 +87,7 @@ class RoomDirectory:
         allow_publishing: bool,
         without_login: bool,
     ) -> None:
+        self.ask_remote: AskRemote | None = None
         self._db = db
         self._rooms = rooms
         self._summaries = summaries
@@ -121,8 +139,25 @@ class RoomDirectory:
         room.published = listed
         self._forget_order()
 
+    async def page_of(self, server_name: str | None, query: DirectoryQuery) -> DirectoryPage:
+        """A page of the directory of this server, or of another one.
+
+        Raises `InvalidParam` for what is no token or no server name, `NotFound` where no other
+        server can be asked, and what `ask_remote` raises.
+        """
+        if server_name is None or server_name == self._rooms.origin.server_name:
+            return await self.page(query)
+        if not is_valid_server_name(server_name):
+            raise InvalidParam("Not a server name")
+        if self.ask_remote is None:
+            raise NotFound(f"This server cannot ask {server_name} for its rooms")
+        return await self.ask_remote(server_name, query)
+
     async def page(self, query: DirectoryQuery) -> DirectoryPage:
-        """A page of the directory. Raises `InvalidParam` for what is no token."""
+        """A page of the directory of this server. Raises `InvalidParam` for what is no token."""
+        if query.network is not None and not query.all_networks:
+            # No bridge of this server lists rooms of its network apart from the others.
+            return DirectoryPage([], None, None, 0)
         places = await self._order()
         if query.text or query.room_types is not None:
             places = [place for place in places if _matches(query, await self._summary(place))]

@@ -15,7 +15,7 @@ from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotJ
 from homeserver.web.bodies import contains_nul, decode_body
 from homeserver.web.routes import Auth, Route
 
-_SPECIAL = ("caller", "body", "query", "request")
+_SPECIAL = ("caller", "origin", "body", "query", "request")
 
 
 class RequestContent(Protocol):
@@ -28,6 +28,10 @@ class RequestContent(Protocol):
     @property
     def parameters(self) -> dict[str, list[str]]:
         """The query parameters."""
+
+    @property
+    def origin(self) -> str | None:
+        """The server that signed the request, where its route asks for that."""
 
 
 class Arguments:
@@ -47,10 +51,13 @@ class Arguments:
         for name in path_names:
             if name not in signature.parameters:
                 raise TypeError(f"{_named(route)}: the handler does not take `{name}`")
-        if "caller" in signature.parameters and route.auth is Auth.NONE:
-            raise TypeError(f"{_named(route)}: a route for anybody has no caller")
+        if "caller" in signature.parameters and route.auth in (Auth.NONE, Auth.SERVER):
+            raise TypeError(f"{_named(route)}: a route for anybody, or for servers, has no caller")
+        if "origin" in signature.parameters and route.auth is not Auth.SERVER:
+            raise TypeError(f"{_named(route)}: only requests of servers have an origin")
         self._path_names = path_names
         self._caller = "caller" in signature.parameters
+        self._origin = "origin" in signature.parameters
         self._request = "request" in signature.parameters
         self._body = _body_reader(signature.parameters.get("body"), hints.get("body"))
         self._query = _query_reader(hints["query"]) if "query" in signature.parameters else None
@@ -65,6 +72,8 @@ class Arguments:
         arguments: dict[str, Any] = dict(zip(self._path_names, path_values, strict=True))
         if self._caller:
             arguments["caller"] = caller
+        if self._origin:
+            arguments["origin"] = request.origin
         if self._query is not None:
             arguments["query"] = self._query(request.parameters)
         if self._body is not None:

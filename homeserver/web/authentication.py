@@ -44,6 +44,34 @@ class Authenticator(Protocol):
     def authenticate(self, token: str, request: RequestInfo) -> Caller | Awaitable[Caller]: ...
 
 
+class SignedRequest(Protocol):
+    """What the signature of a request of another server covers."""
+
+    @property
+    def method(self) -> bytes: ...
+
+    @property
+    def uri(self) -> bytes:
+        """Path and query, as they were sent."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def authorizations(self) -> list[str]:
+        """The values of all `Authorization` headers."""
+
+
+class ServerAuthenticator(Protocol):
+    """Knows the servers behind signed requests.
+
+    Raises `Unauthorized` and `Forbidden`, and `NotJson` for a body that cannot have been signed.
+    """
+
+    async def authenticate(self, request: SignedRequest) -> str:
+        """The name of the server that sent the request."""
+
+
 def find_token(
     authorization: Sequence[bytes] | None, query: bytes, subprotocols: Sequence[bytes] | None
 ) -> str | None:

@@ -1,4 +1,4 @@
-"""The client for requests to others: all that this server asks of anybody but homeservers.
+"""The client for requests to others by URL; `federation/client.py` builds on its parts.
 
 Clients can make the server send requests: to the gateway of a pusher, to a page that is previewed.
 So addresses that are not public are refused, or whoever has an account could ask services that only
@@ -15,31 +15,20 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
-from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import (
-    IConnector,
-    IOpenSSLClientConnectionCreator,
-    IReactorPluggableNameResolver,
-)
+from twisted.internet.interfaces import IConnector, IReactorPluggableNameResolver
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import CertificateOptions
 from twisted.python.failure import Failure
-from twisted.web.client import (
-    Agent,
-    BrowserLikePolicyForHTTPS,
-    FileBodyProducer,
-    HTTPConnectionPool,
-    ResponseDone,
-)
+from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from homeserver.config.settings import OutboundHttp
 from homeserver.version import VERSION
+from homeserver.web.client_tls import ClientTls
 from homeserver.web.public_addresses import is_public_address
 
 TIMEOUT_SECONDS = 30.0  # of one exchange, redirects and body included
@@ -49,6 +38,7 @@ MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 IDLE_SECONDS = 30
 MAX_IDLE_PER_HOST = 2  # connections
+USER_AGENT = f"homeserver/{VERSION}"
 URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
 
 
@@ -74,18 +64,19 @@ class OutboundAnswer:
 
 
 class OutboundClient:
-    """Sends requests. `await stop()` when there will be no more."""
+    """Sends requests. `await stop()` when there will be no more.
 
-    def __init__(self, reactor: Any, settings: OutboundHttp) -> None:
+    `tls` judges certificates; without it, the authorities of the system do, if the settings say so.
+    """
+
+    def __init__(self, reactor: Any, settings: OutboundHttp, tls: ClientTls | None = None) -> None:
         self._reactor = reactor
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
         self._pool.maxPersistentPerHost = MAX_IDLE_PER_HOST
-        verified = settings.verify_certificates
-        policy = BrowserLikePolicyForHTTPS() if verified else UnverifiedPolicy()
         self._agent = Agent(
             reactor if settings.allow_private_addresses else PublicInternet(reactor),
-            policy,
+            tls or ClientTls(verify=settings.verify_certificates),
             connectTimeout=CONNECT_SECONDS,
             pool=self._pool,
         )
@@ -103,21 +94,24 @@ class OutboundClient:
         body: bytes | None = None,
         max_body: int = MAX_BODY,
         timeout: float = TIMEOUT_SECONDS,
+        only_https: bool = False,
     ) -> OutboundAnswer:
         """Send a request and read its answer: at most `max_body` bytes, within `timeout` seconds.
 
-        Redirects are followed for GET alone: what is sent was meant for one server. Raises
-        `OutboundError`.
+        Redirects are followed for GET alone: what is sent was meant for one server; and with
+        `only_https` only to where certificates prove who answers. Raises `OutboundError`.
         """
-        names = {"User-Agent": f"homeserver/{VERSION}", **(headers or {})}
+        names = {"User-Agent": USER_AGENT, **(headers or {})}
         sent = Headers({name: [value] for name, value in names.items()})
-        exchange = Deferred.fromCoroutine(self._exchange(method, url, sent, body, max_body))
+        exchange = Deferred.fromCoroutine(
+            self._exchange(method, url, sent, body, max_body, only_https)
+        )
         try:
             return await exchange.addTimeout(timeout, self._reactor, _timed_out)
         except (OutboundError, CancelledError):
             raise
         except Exception as error:
-            raise OutboundError(f"{type(error).__name__}: {_reason(error)}") from error
+            raise OutboundError(f"{type(error).__name__}: {reason_of(error)}") from error
 
     async def post_form(self, url: str, form: Mapping[str, str]) -> OutboundAnswer:
         """Send what a web page would send. Raises `OutboundError`."""
@@ -125,19 +119,27 @@ class OutboundClient:
         return await self.request("POST", url, headers=headers, body=urlencode(form).encode())
 
     async def _exchange(
-        self, method: str, url: str, headers: Headers, body: bytes | None, max_body: int
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        body: bytes | None,
+        max_body: int,
+        only_https: bool,
     ) -> OutboundAnswer:
         for _ in range(MAX_REDIRECTS + 1):
             url = normal_url(url)
+            if only_https and not url.startswith("https:"):
+                raise OutboundError(f"{url} is not https")
             producer = None if body is None else FileBodyProducer(BytesIO(body))
             response = await self._agent.request(
                 method.encode(), url.encode(), headers.copy(), producer
             )
             target = response.headers.getRawHeaders("Location")
             if response.code not in REDIRECTS or method != "GET" or not target:
-                content = await _read(response, max_body)
+                content = await read_body(response, max_body)
                 return OutboundAnswer(response.code, response.headers, content, url)
-            await _read(response, max_body)
+            await read_body(response, max_body)
             url = urljoin(url, target[0])
         raise OutboundError(f"there are more than {MAX_REDIRECTS} redirects")
 
@@ -182,28 +184,6 @@ class PublicInternet:
         return connector
 
 
-@implementer(IPolicyForHTTPS)
-class UnverifiedPolicy:
-    """HTTPS without checking who answers; for tests."""
-
-    def creatorForNetloc(self, hostname: bytes, port: int) -> "UnverifiedConnections":
-        return UnverifiedConnections(hostname)
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class UnverifiedConnections:
-    """Makes TLS connections to whoever says to be a host."""
-
-    def __init__(self, hostname: bytes) -> None:
-        self._hostname = hostname
-        self._context = CertificateOptions().getContext()
-
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
-        connection.set_tlsext_host_name(self._hostname)
-        return connection
-
-
 class _Body(Protocol):
     """Gathers a body up to its bound."""
 
@@ -233,7 +213,8 @@ class _Body(Protocol):
             self.transport.loseConnection()
 
 
-def _read(response: IResponse, max_body: int) -> Deferred[bytes]:
+def read_body(response: IResponse, max_body: int) -> Deferred[bytes]:
+    """The body of an answer. Fails with `OutboundError` where it has more than `max_body` bytes."""
     body = _Body(max_body)
     response.deliverBody(body)
     return body.done
@@ -244,7 +225,7 @@ def _timed_out(_: object, timeout: float) -> Failure:
     return Failure(OutboundError(f"there was no answer within {timeout} seconds"))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Why a request failed; Twisted keeps the reasons for some of its errors in a list."""
     reasons = getattr(error, "reasons", None) or [error]
     return "; ".join(

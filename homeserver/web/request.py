@@ -46,11 +46,12 @@ class Request(http.Request):
     """A request and its answer.
 
     `id` is this server's name for it, in logs and in the message of an internal error. `caller` is
-    known once the token was checked. `label` is the path pattern of its route, for metrics, and
-    `context` what the site keeps with it.
+    known once the token was checked, `origin` once the signature of a server was. `label` is the
+    path pattern of its route, for metrics, and `context` what the site keeps with it.
     """
 
     caller: Caller | None = None
+    origin: str | None = None
     label = ""
     context: Any = None
     content: Any = None
@@ -100,6 +101,12 @@ class Request(http.Request):
         """The value of a header, or `None` where it is missing or sent more than once."""
         values = self.requestHeaders.getRawHeaders(name)
         return values[0].decode("latin-1") if values is not None and len(values) == 1 else None
+
+    @property
+    def authorizations(self) -> list[str]:
+        """The values of all `Authorization` headers: a server may sign with several keys."""
+        values = self.requestHeaders.getRawHeaders(b"Authorization") or ()
+        return [value.decode("latin-1") for value in values]
 
     def query_value(self, name: str) -> str | None:
         """The first value of a query parameter, or `None`."""

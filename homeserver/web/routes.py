@@ -5,6 +5,7 @@ the parameters of the handler by their names:
 
 - a name that stands in braces in the path: that segment, percent-decoded, as `str`;
 - `caller`: the `Caller` behind the access token (`Caller | None` with `Auth.OPTIONAL`);
+- `origin`: with `Auth.SERVER`, the name of the server that signed the request;
 - `body`: the JSON body, decoded and checked by the parameter's annotation; `bytes` gets it as it
   came. An empty body is the parameter's default, or `{}` for a struct whose members are optional;
 - `query`: the query parameters, converted by the annotation: a `msgspec.Struct`, or
@@ -33,6 +34,7 @@ class Auth(Enum):
     GUEST = "users and guests"
     USER = "users, not guests"
     ADMIN = "administrators of this server"
+    SERVER = "other servers, by their signature"
 
 
 @dataclass(frozen=True, slots=True)

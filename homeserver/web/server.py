@@ -29,7 +29,7 @@ from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import MatrixError, MissingToken, Unavailable
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.answers import Heads, encode_body, error_answer, preflight
-from homeserver.web.authentication import Authenticator, check_caller
+from homeserver.web.authentication import Authenticator, ServerAuthenticator, check_caller
 from homeserver.web.channel import Channel
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.request import Request
@@ -64,6 +64,7 @@ class Gate:
     proxies: TrustedProxies
     bounds: Bounds = Bounds()
     observer: RequestObserver | None = None
+    servers: ServerAuthenticator | None = None  # where routes are served to other servers
 
 
 @implementer(INonQueuedRequestFactory)
@@ -159,7 +160,7 @@ class HttpServer(ServerFactory):
             path=request.path.decode("latin-1"),
             status=request.code,
             seconds=seconds,
-            user_id=request.caller.user_id if request.caller else "-",
+            user_id=request.caller.user_id if request.caller else request.origin or "-",
             address=request.address,
             request_id=request.id,
         )
@@ -195,6 +196,8 @@ class HttpServer(ServerFactory):
             check_upgrade(request)
         if auth is Auth.NONE:
             return self._call(request)
+        if auth is Auth.SERVER:
+            return self._call_for_server(request)
         token = request.token()
         if token is None:
             if auth is Auth.OPTIONAL:
@@ -211,11 +214,18 @@ class HttpServer(ServerFactory):
         result = self._call(request)
         return await result if isinstance(result, Awaitable) else result
 
+    async def _call_for_server(self, request: Request) -> Any:
+        assert self._gate.servers is not None, "a listener for servers can tell them apart"
+        request.origin = await self._gate.servers.authenticate(request)
+        result = self._call(request)
+        return await result if isinstance(result, Awaitable) else result
+
     def _call(self, request: Request) -> Any:
         endpoint, values = request.context
         route = endpoint.route
         if route.limit is not None:
-            self._gate.rate_limits.check(route.limit, request.caller or request.address)
+            who = request.caller or request.origin or request.address
+            self._gate.rate_limits.check(route.limit, who)
         return route.handler(**endpoint.arguments.fill(values, request.caller, request))
 
     def _await(self, request: Request, result: Awaitable[Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from homeserver.config.settings import Settings
 from homeserver.observability.metrics import CONTENT_TYPE, Metrics
 from homeserver.web.addresses import TrustedProxies
+from homeserver.web.authentication import ServerAuthenticator
 from homeserver.web.listeners import Listeners
 from homeserver.web.pages import Health, MetricsPage, WelcomePage
 from homeserver.web.rate_limits import RateLimits
@@ -26,6 +27,7 @@ class Http:
         shutdown: Shutdown,
         metrics: Metrics,
         accounts: Accounts,
+        servers: ServerAuthenticator,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
@@ -40,6 +42,7 @@ class Http:
             TrustedProxies(settings.trusted_proxies),
             Bounds(limits.max_body, limits.request_timeout, limits.idle_timeout),
             metrics,
+            servers,
         )
 
     def listeners(

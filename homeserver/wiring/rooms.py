@@ -161,6 +161,6 @@ class Rooms:
             RoomUpgradeApi(self._upgrades),
             RoomAliasesApi(self.aliases),
             ReportsApi(self._reports),
-            RoomDirectoryApi(self.directory, self.summaries, self.aliases, self.origin),
+            RoomDirectoryApi(self.directory, self.summaries, self.aliases),
         ]
         return [route for api in apis for route in api.routes()]

@@ -127,6 +127,8 @@ class ServerTestCase(TestCase):
             "registration": {"enabled": True, "guests": True},
             "passwords": {"hash_cost": "lowest"},
             "rate_limits": {"enabled": False},
+            # No test goes out to the internet.
+            "federation": {"deny": ["*"]},
         }
         return msgspec.convert({**values, **self.settings}, Settings, dec_hook=_decode_path)
 

@@ -1,0 +1,236 @@
+"""The client for requests to other servers: signed, bounded, with answers of a known shape.
+
+A request waits for its turn where many go to one server, is sent over a connection that is kept,
+and ends within its time whatever the other side does. Redirects are not followed: the API has none.
+What a server answers tells of its health, which `Destinations` remembers; a server that failed
+lately is not asked again before its pause is over, unless the caller has a reason to try.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionClosed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import FileBodyProducer, RequestTransmissionFailed, ResponseNeverReceived
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from federation.connections import Connections, Peer
+from federation.destinations import Destinations
+from federation.discovery import Discovery
+from federation.errors import Denied, FederationError, Garbage, Refused, Unreachable
+from federation.permitted_servers import PermittedServers
+from homeserver.protocol.canonical_json import encode_canonical_loose
+from homeserver.protocol.signatures import SigningKey
+from homeserver.protocol.x_matrix import authorize
+from homeserver.web.outbound import USER_AGENT, OutboundError, read_body, reason_of
+
+TIMEOUT_SECONDS = 30.0  # of one request, its turn and the search for the server included
+MAX_ANSWER = 4 * 1_048_576  # bytes
+MAX_ERROR = 65_536  # bytes
+MAX_WAITING = 200  # requests to one server that wait for their turn
+
+Answer = TypeVar("Answer")
+Query = Mapping[str, str | Sequence[str]]
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """In whose name requests are sent."""
+
+    server_name: str
+    key: SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """One request as it is sent."""
+
+    method: str
+    uri: str
+    body: bytes | None
+    signer: Signer | None
+    max_answer: int
+
+
+class FederationClient:
+    """Sends requests in the name of this server.
+
+    All requests raise `FederationError`: `Denied`, `NotNow`, `Unreachable`, `Garbage`, `Refused`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        signer: Signer,
+        discovery: Discovery,
+        connections: Connections,
+        permitted: PermittedServers,
+        destinations: Destinations,
+    ) -> None:
+        self._reactor = reactor
+        self._signer = signer
+        self._discovery = discovery
+        self._connections = connections
+        self._permitted = permitted
+        self._destinations = destinations
+
+    async def get(self, server: str, path: str, query: Query | None = None, **options: Any) -> Any:
+        """The answer to a GET request; `options` are those of `request`."""
+        return await self.request("GET", server, path, query=query, **options)
+
+    async def put(self, server: str, path: str, content: Any, **options: Any) -> Any:
+        """The answer to a PUT request, which is sent again where a kept connection was gone."""
+        return await self.request("PUT", server, path, content=content, **options)
+
+    async def post(self, server: str, path: str, content: Any, **options: Any) -> Any:
+        """The answer to a POST request."""
+        return await self.request("POST", server, path, content=content, **options)
+
+    async def request(
+        self,
+        method: str,
+        server: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        content: Any = None,
+        answer: Any = dict[str, Any],
+        timeout: float = TIMEOUT_SECONDS,
+        max_answer: int = MAX_ANSWER,
+        signed: bool = True,
+        despite_backoff: bool = False,
+    ) -> Any:
+        """Send a request, and decode its answer as the type `answer`.
+
+        `path` is percent-encoded (`path_of`). `content` is JSON, or `bytes` that are canonical
+        JSON already. `max_answer` is in bytes, `timeout` in seconds. `despite_backoff`: try a
+        server even though it failed lately, as when a user waits for it.
+        """
+        self._check_permitted(server)
+        if not despite_backoff:
+            self._destinations.check(server)
+        uri = path if not query else f"{path}?{urlencode(query, doseq=True, quote_via=quote)}"
+        if content is not None and not isinstance(content, bytes):
+            content = encode_canonical_loose(content)
+        signer = self._signer if signed else None
+        message = _Message(method, uri, content, signer, max_answer)
+        exchange = Deferred.fromCoroutine(self._exchange(server, message, answer))
+        try:
+            result = await exchange.addTimeout(timeout, self._reactor, _timed_out)
+        except CancelledError:
+            raise
+        except Exception as error:
+            failure = _as_federation_error(server, error)
+            self._note(failure)
+            raise failure from error
+        self._destinations.succeeded(server)
+        return result
+
+    def _check_permitted(self, server: str) -> None:
+        if server == self._signer.server_name:
+            raise Denied(server, "this server itself is not asked over federation")
+        if not self._permitted.permits(server):
+            raise Denied(server, "the configuration does not permit to talk to this server")
+
+    async def _exchange(self, server: str, message: _Message, answer: Any) -> Any:
+        address = await self._discovery.find(server)
+        peer = self._connections.to(server, address)
+        if len(peer.slots.waiting) >= MAX_WAITING:
+            raise Unreachable(server, "too many requests wait for this server")
+        await peer.slots.acquire()
+        try:
+            response = await self._send(server, peer, message)
+            is_error = response.code >= 300
+            max_body = min(MAX_ERROR, message.max_answer) if is_error else message.max_answer
+            body = await read_body(response, max_body)
+        except OutboundError as error:
+            raise Garbage(server, str(error)) from error
+        finally:
+            peer.slots.release()
+        if is_error:
+            raise _refusal(server, response.code, body)
+        return _decode(server, body, answer)
+
+    async def _send(self, server: str, peer: Peer, message: _Message) -> IResponse:
+        try:
+            return await self._send_once(server, peer, message)
+        except (RequestTransmissionFailed, ResponseNeverReceived) as error:
+            # The other side may close an idle connection at the very moment at which it is used
+            # again. Twisted sees to that for requests without a body; a PUT can be repeated too.
+            if message.method != "PUT" or not _was_closed(error):
+                raise
+            return await self._send_once(server, peer, message)
+
+    async def _send_once(self, server: str, peer: Peer, message: _Message) -> IResponse:
+        headers = Headers({"User-Agent": [USER_AGENT], "Host": [peer.address.host_header]})
+        producer = None
+        if message.body is not None:
+            headers.addRawHeader("Content-Type", "application/json")
+            producer = FileBodyProducer(BytesIO(message.body))
+        if message.signer is not None:
+            signer = message.signer
+            header = authorize(
+                message.method, message.uri, signer.server_name, server, message.body, signer.key
+            )
+            headers.addRawHeader("Authorization", str(header))
+        url = f"https://{peer.address.host_header}{message.uri}".encode("ascii")
+        response: IResponse = await peer.agent.request(
+            message.method.encode(), url, headers, producer
+        )
+        return response
+
+    def _note(self, error: FederationError) -> None:
+        if isinstance(error, Denied):
+            return
+        if error.is_alive:
+            self._destinations.succeeded(error.server)
+        else:
+            log.info("request failed: {error}", error=error)
+            self._destinations.failed(error.server)
+
+
+def path_of(prefix: str, *segments: str) -> str:
+    """A path below `prefix`, such as `/_matrix/federation/v1`, of percent-encoded segments."""
+    return "/".join((prefix, *(quote(segment, safe="") for segment in segments)))
+
+
+def _decode(server: str, body: bytes, answer: Any) -> Any:
+    try:
+        return msgspec.json.decode(body, type=answer)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Garbage(server, f"the answer is not as it should be: {error}") from error
+
+
+def _refusal(server: str, status: int, body: bytes) -> FederationError:
+    """The error that an answer is; what no homeserver says comes from something before it."""
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        content = None
+    if isinstance(content, dict) and isinstance(content.get("errcode"), str) and status >= 400:
+        return Refused(server, status, content)
+    return Garbage(server, f"status {status} without an error code")
+
+
+def _was_closed(error: Any) -> bool:
+    return all(reason.check(ConnectionClosed) for reason in error.reasons)
+
+
+def _timed_out(_: object, timeout: float) -> Failure:
+    return Failure(TimeoutError(f"there was no answer within {timeout} seconds"))
+
+
+def _as_federation_error(server: str, error: Exception) -> FederationError:
+    if isinstance(error, FederationError):
+        return error
+    return Unreachable(server, f"{type(error).__name__}: {reason_of(error)}")

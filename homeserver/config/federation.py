@@ -1,0 +1,72 @@
+"""Settings of federation: which servers this one talks with, and how it knows them.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from homeserver.config.fields import Section, doc
+from homeserver.protocol.identifiers import is_valid_server_name
+
+
+class OldVerifyKey(Section, frozen=True, kw_only=True):
+    """A key that this server signed with before, and does no longer."""
+
+    key_id: Annotated[str, doc("Its id.", pattern="^ed25519:[A-Za-z0-9_]+$")]
+    key: Annotated[str, doc("The public key in unpadded Base64.", pattern="^[A-Za-z0-9+/]{43}$")]
+    expired_ts: Annotated[int, doc("When it was last used.", unit="milliseconds since 1970", ge=0)]
+
+
+class Federation(Section, frozen=True, kw_only=True):
+    """Requests to and from other homeservers."""
+
+    verify_certificates: Annotated[
+        bool, doc("Check the certificates of other servers; say false in tests only.")
+    ] = True
+    ca_file: Annotated[
+        Path | None,
+        doc(
+            "PEM file with the authorities that sign the certificates of other servers.",
+            default="the authorities that the system trusts",
+            example="/etc/homeserver/ca.pem",
+        ),
+    ] = None
+    allow_private_addresses: Annotated[
+        bool,
+        doc(
+            "Connect to servers at private, loopback and link-local addresses too: for a federation"
+            " within one network."
+        ),
+    ] = False
+    allow: Annotated[
+        tuple[str, ...],
+        doc(
+            "Servers to talk with, as names without ports; `*` stands for any characters. Empty"
+            " means all.",
+            example="[example.org, '*.example.com']",
+        ),
+    ] = ()
+    deny: Annotated[
+        tuple[str, ...],
+        doc("Servers not to talk with, even if they are allowed.", example="['*.example.net']"),
+    ] = ()
+    trusted_key_servers: Annotated[
+        tuple[str, ...],
+        doc(
+            "Servers that are asked, and believed, about keys of those that cannot be reached.",
+            example="[matrix.org]",
+        ),
+    ] = ()
+    old_verify_keys: Annotated[
+        tuple[OldVerifyKey, ...],
+        doc(
+            "Keys that this server signed with before; `homeserver rotate-key` says what to write.",
+            example="[{key_id: 'ed25519:a_1234', key: 6cWn8c4YXcLCjPVmzKxDd9hWcVbAB1RZQ9t1qhGUFQk, expired_ts: 1700000000000}]",
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.trusted_key_servers:
+            if not is_valid_server_name(name):
+                raise ValueError(f"trusted_key_servers: {name!r} is not a server name")
