@@ -8,6 +8,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -37,6 +38,7 @@ class Destinations:
         self._unwritten: dict[str, Backoff] = {}
         self._due: Any = None
         self._writing: Deferred[None] | None = None
+        self.on_heard: Callable[[str], None] | None = None
 
     async def load(self) -> None:
         """Read the servers that failed."""
@@ -86,6 +88,8 @@ class Destinations:
             new = old.heard()
             if new != old:
                 self._keep(server, new)
+            if self.on_heard is not None:
+                self.on_heard(server)
 
     def _keep(self, server: str, backoff: Backoff) -> None:
         self._known.put(server, backoff)

@@ -153,6 +153,7 @@ class Homeserver:
         self._positions.start(stream)
         accounts.start()
         await sync.start()
+        await federation.start_sending()
         socket.start()
         self._lag.start()
         self._listeners.start()

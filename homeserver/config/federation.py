@@ -62,7 +62,10 @@ class Federation(Section, frozen=True, kw_only=True):
         tuple[OldVerifyKey, ...],
         doc(
             "Keys that this server signed with before; `homeserver rotate-key` says what to write.",
-            example="[{key_id: 'ed25519:a_1234', key: 6cWn8c4YXcLCjPVmzKxDd9hWcVbAB1RZQ9t1qhGUFQk, expired_ts: 1700000000000}]",
+            example=(
+                "[{key_id: 'ed25519:a_1234', key: 6cWn8c4YXcLCjPVmzKxDd9hWcVbAB1RZQ9t1qhGUFQk, "
+                "expired_ts: 1700000000000}]"
+            ),
         ),
     ] = ()
 

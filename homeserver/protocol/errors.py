@@ -206,6 +206,18 @@ class IncompatibleRoomVersion(MatrixError):
         super().__init__(message, room_version=room_version)
 
 
+class UnableToAuthoriseJoin(MatrixError):
+    """This server cannot tell whether the user meets a condition of a restricted room."""
+
+    errcode, status = "M_UNABLE_TO_AUTHORISE_JOIN", 400
+
+
+class UnableToGrantJoin(MatrixError):
+    """The user may join a restricted room, but nobody on this server may let them in."""
+
+    errcode, status = "M_UNABLE_TO_GRANT_JOIN", 400
+
+
 class BadState(MatrixError):
     """The change makes no sense in the present state: a user is unbanned who is not banned."""
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from twisted.logger import Logger
+
 from homeserver.accounts.caller import Caller
 from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.accounts.suspension import check_not_suspended
@@ -16,6 +18,7 @@ from homeserver.protocol.errors import (
     Forbidden,
     InvalidParam,
     InvalidRoomState,
+    MatrixError,
     UnsupportedRoomVersion,
 )
 from homeserver.protocol.events import Event
@@ -47,6 +50,15 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
     )
 }
 MAX_INVITES = 100
+log = Logger()
+
+
+class Invite(Protocol):
+    """Invites a user of any server to a room that is there: `Memberships.invite`."""
+
+    async def __call__(
+        self, caller: Caller, room_id: str, user_id: str, *, is_direct: bool
+    ) -> None: ...
 
 
 class MemberProfiles(Protocol):
@@ -99,6 +111,7 @@ class RoomCreation:
         self._aliases = aliases
         self._profiles = profiles
         self._last_created_ms = 0
+        self.invite_abroad: Invite | None = None
 
     async def create(self, caller: Caller, request: RoomRequest) -> str:
         """Create a room and return its id.
@@ -119,8 +132,29 @@ class RoomCreation:
             self._aliases.check_ours(alias)
         member = {"membership": "join", **await self._profiles.member_fields(caller.user_id)}
         drafts = first_events(caller.user_id, version, request, alias, member)
-        invites = [await self._invite(caller, user_id, request) for user_id in request.invite]
-        return await self._make(caller, version, request, alias, [*drafts, *invites])
+        ours = [user_id for user_id in request.invite if self._origin.is_ours(user_id)]
+        invites = [await self._invite(caller, user_id, request) for user_id in ours]
+        room_id = await self._make(caller, version, request, alias, [*drafts, *invites])
+        for user_id in request.invite:
+            if user_id not in ours:
+                await self._invite_abroad(caller, room_id, user_id, request)
+        return room_id
+
+    async def _invite_abroad(
+        self, caller: Caller, room_id: str, user_id: str, request: RoomRequest
+    ) -> None:
+        """Invite a user of another server. The room is there, and remains if that fails."""
+        try:
+            if self.invite_abroad is None:
+                raise Forbidden("this server does not federate")
+            await self.invite_abroad(caller, room_id, user_id, is_direct=request.is_direct)
+        except MatrixError as error:
+            log.info(
+                "{user} was not invited to {room}: {error}",
+                user=user_id,
+                room=room_id,
+                error=error,
+            )
 
     async def _make(
         self,
@@ -191,8 +225,6 @@ class RoomCreation:
         for user_id in invites:
             if not is_valid_user_id(user_id):
                 raise InvalidParam(f"{user_id!r} is not a user id")
-            if not self._origin.is_ours(user_id):
-                raise Forbidden(f"{user_id} is on another server, and this one does not federate")
 
     async def _invite(self, caller: Caller, user_id: str, request: RoomRequest) -> Draft:
         content: dict[str, Any] = {

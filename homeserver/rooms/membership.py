@@ -6,33 +6,37 @@ here stands what the Client-Server API asks beyond them.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from homeserver.accounts.caller import Caller
 from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.accounts.suspension import check_not_suspended
-from homeserver.protocol.auth_state import AuthState
+from homeserver.protocol.client_events import STRIPPED_STATE_TYPES
 from homeserver.protocol.errors import (
     BadState,
     Forbidden,
     GuestAccessForbidden,
     InvalidParam,
     NotFound,
+    UnableToAuthoriseJoin,
+    UnableToGrantJoin,
 )
-from homeserver.protocol.identifiers import is_valid_user_id
+from homeserver.protocol.identifiers import is_valid_user_id, server_name_of
 from homeserver.rooms.creation import MemberProfiles
 from homeserver.rooms.drafts import Draft
+from homeserver.rooms.membership_abroad import MembershipAbroad
+from homeserver.rooms.receiving import Receiving
+from homeserver.rooms.restricted_joins import RestrictedJoins
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.stores import NotAtHand
 from homeserver.rooms.user_rooms import RoomForgotten, UserRooms
 from homeserver.storage.memberships import FORGET
 
 _GUEST_ACCESS = ("m.room.guest_access", "")
-_JOIN_RULES = ("m.room.join_rules", "")
-_CREATE = ("m.room.create", "")
-_POWER_LEVELS = ("m.room.power_levels", "")
 _OF_THE_SERVER = {
     "membership",
     "displayname",
@@ -51,7 +55,11 @@ class Memberships:
         user_rooms: UserRooms,
         profiles: MemberProfiles,
         permission: InvitePermission,
+        receiving: Receiving,
     ) -> None:
+        self.abroad: MembershipAbroad | None = None
+        self._receiving = receiving
+        self._restricted = RestrictedJoins(rooms)
         self._permission = permission
         self._rooms = rooms
         self._user_rooms = user_rooms
@@ -64,48 +72,97 @@ class Memberships:
         *,
         third_party_signed: dict[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
+        servers: Sequence[str] = (),
     ) -> None:
-        """Join a room that this server is in; does nothing for a user who is joined already.
+        """Join a room; does nothing for a user who is joined already.
 
         `more` goes into the content of the member event, but for what the server puts there.
+        `servers` may be in the room, if this one is not.
         """
-        room = await self._rooms.get(room_id)
-        if room.membership(caller.user_id) == "join":
+        room = await self._rooms.find(room_id)
+        if room is not None and room.membership(caller.user_id) == "join":
             return
         check_not_suspended(caller)
+        is_here = room is not None and self._is_here(room)
         if caller.is_guest:
+            if room is None or not is_here:
+                raise GuestAccessForbidden("Guests may not join this room")
             await self._check_guests_may_join(room)
         content = await self._content("join", caller.user_id, None)
         chosen = {key: value for key, value in (more or {}).items() if key not in _OF_THE_SERVER}
         content |= chosen
         if third_party_signed is not None:
             content["third_party_invite"] = {"signed": third_party_signed}
-        authoriser = await self._find_authoriser(room, caller.user_id)
+        if room is None or not is_here:
+            servers = await self._servers(caller.user_id, room_id, servers)
+            await self._go_abroad().join(caller.user_id, room_id, servers, content)
+            return
+        try:
+            authoriser = await self._restricted.authoriser(room, caller.user_id)
+        except (Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin) as error:
+            others = self._others(room)
+            if not others or self.abroad is None or isinstance(error, Forbidden):
+                raise Forbidden(str(error)) from error
+            # What this server cannot see, or may not grant, another one may.
+            await self.abroad.join(caller.user_id, room_id, others, content)
+            return
         if authoriser is not None:
             content["join_authorised_via_users_server"] = authoriser
         await self._send(room_id, caller.user_id, caller.user_id, content)
 
-    async def knock(self, caller: Caller, room_id: str, *, reason: str | None = None) -> None:
-        """Ask to be let into a room."""
+    async def knock(
+        self,
+        caller: Caller,
+        room_id: str,
+        *,
+        reason: str | None = None,
+        servers: Sequence[str] = (),
+    ) -> None:
+        """Ask to be let into a room; `servers` may be in it, if this one is not."""
         check_not_suspended(caller)
         content = await self._content("knock", caller.user_id, reason)
+        room = await self._rooms.find(room_id)
+        if room is None or not self._is_here(room):
+            servers = await self._servers(caller.user_id, room_id, servers)
+            await self._go_abroad().knock(caller.user_id, room_id, servers, content)
+            return
         await self._send(room_id, caller.user_id, caller.user_id, content)
 
     async def invite(
-        self, caller: Caller, room_id: str, user_id: str, *, reason: str | None = None
+        self,
+        caller: Caller,
+        room_id: str,
+        user_id: str,
+        *,
+        reason: str | None = None,
+        is_direct: bool = False,
     ) -> None:
-        """Invite a user of this server."""
+        """Invite a user. Their own server has to agree, and may refuse."""
         check_not_suspended(caller)
         self._check_user_id(user_id)
-        if not self._rooms.origin.is_ours(user_id):
-            raise Forbidden(f"{user_id} is on another server, and this one does not federate")
         await self._permission.check(user_id)
-        content = await self._content("invite", user_id, reason)
-        await self._send(room_id, caller.user_id, user_id, content)
+        if self._rooms.origin.is_ours(user_id):
+            content = await self._content("invite", user_id, reason)
+        else:
+            content = _with_reason({"membership": "invite"}, reason)
+        if is_direct:
+            content["is_direct"] = True
+        if self._rooms.origin.is_ours(user_id):
+            await self._send(room_id, caller.user_id, user_id, content)
+        else:
+            await self._invite_abroad(caller.user_id, room_id, user_id, content)
 
     async def leave(self, caller: Caller, room_id: str, *, reason: str | None = None) -> None:
         """Leave a room, turn down an invite, or take back a knock."""
         content = _with_reason({"membership": "leave"}, reason)
+        room = await self._rooms.find(room_id)
+        if room is not None and not self._is_here(room):
+            place = (await self._user_rooms.of(caller.user_id)).get(room.number)
+            if place is None or place.membership not in ("invite", "knock"):
+                raise Forbidden("You are not in the room")
+            servers = await self._servers(caller.user_id, room_id, ())
+            await self._go_abroad().leave(caller.user_id, room_id, servers, content)
+            return
         await self._send(room_id, caller.user_id, caller.user_id, content)
 
     async def kick(
@@ -159,6 +216,58 @@ class Memberships:
         profile = await self._profiles.member_fields(user_id)
         return _with_reason({"membership": membership, **profile}, reason)
 
+    def _is_here(self, room: Room) -> bool:
+        """Whether this server is in the room, so that it need not ask others."""
+        return self._rooms.origin.server_name in room.joined_servers
+
+    def _go_abroad(self) -> MembershipAbroad:
+        if self.abroad is None:
+            raise NotFound("This server does not know the room")
+        return self.abroad
+
+    def _others(self, room: Room) -> list[str]:
+        """The other servers in the room, those with the most members first."""
+        own = self._rooms.origin.server_name
+        return [name for name, _ in room.joined_servers.most_common() if name != own]
+
+    async def _servers(self, user_id: str, room_id: str, named: Sequence[str]) -> list[str]:
+        """Servers that may be in a room, the likeliest first."""
+        servers = list(named)
+        room = await self._rooms.find(room_id)
+        if room is not None:
+            place = (await self._user_rooms.of(user_id)).get(room.number)
+            if place is not None and place.membership == "invite":
+                servers.insert(0, server_name_of(place.sender))
+            servers += self._others(room)
+        if ":" in room_id:
+            servers.append(server_name_of(room_id))
+        own = self._rooms.origin.server_name
+        return [name for name in dict.fromkeys(servers) if name != own]
+
+    async def _invite_abroad(
+        self, sender: str, room_id: str, target: str, content: dict[str, Any]
+    ) -> None:
+        """Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room"""
+        draft = Draft("m.room.member", sender, content, state_key=target)
+        async with self._rooms.writing(room_id) as writer:
+            while True:
+                try:
+                    event = writer.rehearse(draft)
+                    break
+                except (NotAtHand, MissingNodes) as missing:
+                    await writer.fetch(missing)
+            keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
+            keys.append(("m.room.member", sender))
+            state = await self._rooms.current(writer.room, keys)
+            told = [stored.shown.pdu for stored in state.values()]
+            signed = await self._go_abroad().sign_invite(event, told)
+            received = await self._receiving.receive(writer, signed, is_ours=True)
+            if received.done is not None:
+                await received.done
+            standing = received.stored.standing
+            if standing.rejected or standing.soft_failed:
+                raise Forbidden("The room changed while the other server was asked")
+
     async def _send(
         self, room_id: str, sender: str, target: str, content: dict[str, Any]
     ) -> StoredEvent:
@@ -171,45 +280,6 @@ class Memberships:
         access = state.get(_GUEST_ACCESS)
         if access is None or access.event.content.get("guest_access") != "can_join":
             raise GuestAccessForbidden("Guests may not join this room")
-
-    async def _find_authoriser(self, room: Room, user_id: str) -> str | None:
-        """A user of ours by whose right the room is joined, if its join rule is a restricted one.
-
-        Spec: https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
-        """
-        state = await self._rooms.current(room, [_CREATE, _POWER_LEVELS, _JOIN_RULES])
-        rules = state.get(_JOIN_RULES)
-        if rules is None or room.membership(user_id) == "invite":
-            return None
-        rule = rules.event.content.get("join_rule")
-        restricted = (rule == "restricted" and room.version.restricted_joins) or (
-            rule == "knock_restricted" and room.version.knock_restricted
-        )
-        if not restricted:
-            return None
-        if not await self._meets_condition(user_id, rules.event.content.get("allow")):
-            raise Forbidden("You are in none of the rooms whose members may join this one")
-        events: dict[StateKey, Any] = {key: stored.event for key, stored in state.items()}
-        levels = AuthState(events).power_levels
-        candidates = [
-            member
-            for member in room.joined_members()
-            if self._rooms.origin.is_ours(member) and levels.of(member) >= levels.invite
-        ]
-        if not candidates:
-            raise Forbidden("Nobody on this server can let you into the room")
-        return max(candidates, key=levels.of)
-
-    async def _meets_condition(self, user_id: str, allow: object) -> bool:
-        for condition in allow if isinstance(allow, list) else []:
-            if not isinstance(condition, dict) or condition.get("type") != "m.room_membership":
-                continue
-            room_id = condition.get("room_id")
-            if isinstance(room_id, str):
-                room = await self._rooms.find(room_id)
-                if room is not None and room.membership(user_id) == "join":
-                    return True
-        return False
 
     def _check_user_id(self, user_id: str) -> None:
         if not is_valid_user_id(user_id):

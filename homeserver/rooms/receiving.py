@@ -13,7 +13,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-recei
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred
 
@@ -27,7 +27,7 @@ from homeserver.rooms.drafts import Draft
 from homeserver.rooms.event_rows import event_rows, names_of, placing_rows
 from homeserver.rooms.head import MAX_EXTREMITIES, Head
 from homeserver.rooms.received_redactions import ReceivedRedactions
-from homeserver.rooms.resolution import StateResolver
+from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.room_facts import NO_CHANGES, Changes, EventsKept, StateKey
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.states import MissingNodes
@@ -91,6 +91,15 @@ class _Judged:
     redacted: StoredEvent | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How an event comes, as in `Receiving.receive`."""
+
+    is_arrival: bool
+    is_past: bool
+    is_ours: bool
+
+
 class Receiving:
     """Receives events into rooms, by their writers."""
 
@@ -104,15 +113,17 @@ class Receiving:
         writer: RoomWriter,
         event: Event,
         *,
-        state_before: bytes | None = None,
+        state_before: Resolved | None = None,
         is_arrival: bool = False,
         is_past: bool = False,
+        is_ours: bool = False,
     ) -> Received:
         """Judge an event and take it into its room.
 
         `state_before` is the state before it, for an event whose previous events cannot be had.
         `is_arrival` is the event by which this server comes into the room: nothing that we knew of
         the room before counts. `is_past` is one from before what is known, which no sync shows.
+        `is_ours` is one that this server has to tell the others of.
 
         Raises `EventsMissing`, and `Unavailable` while the database is away. Everything else that
         may be wrong with the event is told by the `standing` of the result.
@@ -130,7 +141,7 @@ class Receiving:
                 judged = await self._judge(writer, stored, state_before)
                 return Received(
                     stored,
-                    await self._settle(writer, judged, is_arrival=is_arrival, is_past=is_past),
+                    await self._settle(writer, judged, _Way(is_arrival, is_past, is_ours)),
                 )
             except BaseException:
                 self._withdraw(stored, was_outlier=known is not None)
@@ -167,10 +178,12 @@ class Receiving:
         finally:
             writer.receiving.release()
 
-    async def state_of(
-        self, writer: RoomWriter, event_ids: Collection[str]
-    ) -> tuple[bytes, Sequence[Row]]:
-        """The root of the state that consists of these events, and the rows that make it durable.
+    async def known(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
+        """Those of the events that are here, in whatever standing."""
+        return await self._find(writer, event_ids)
+
+    async def state_of(self, writer: RoomWriter, event_ids: Collection[str]) -> Resolved:
+        """The state that consists of these events, with the rows that make it durable.
 
         Rejected events, and those that are no state, are no part of it. Raises `EventsMissing`.
         """
@@ -185,18 +198,16 @@ class Receiving:
             for stored in found.values()
             if stored.event.state_key is not None and stored.standing.rejected is None
         }
-        return await self._stores.states.change(EMPTY, entries)
+        return Resolved(*await self._stores.states.change(EMPTY, entries))
 
-    async def _settle(
-        self, writer: RoomWriter, judged: _Judged, *, is_arrival: bool, is_past: bool
-    ) -> Deferred[None]:
+    async def _settle(self, writer: RoomWriter, judged: _Judged, way: _Way) -> Deferred[None]:
         """Do with an event what the judgement says."""
         stored = judged.stored
         if stored.standing.rejected is not None:
             return self._keep(writer, judged)
-        if is_past or stored.event.event_id in writer.gaps:
+        if way.is_past or stored.event.event_id in writer.gaps:
             return self._fill(writer, judged)
-        return await self._enter(writer, judged, is_arrival=is_arrival)
+        return await self._enter(writer, judged, way)
 
     def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
         """Forget what was made of an event that could not be taken in."""
@@ -208,7 +219,7 @@ class Receiving:
             self._stores.events.disown(stored)
 
     async def _judge(
-        self, writer: RoomWriter, stored: StoredEvent, given_state: bytes | None
+        self, writer: RoomWriter, stored: StoredEvent, given_state: Resolved | None
     ) -> _Judged:
         event, was_outlier = stored.event, stored.standing.is_outlier
         cited = await self._cited(writer, event, {})
@@ -217,13 +228,10 @@ class Receiving:
         missing = [each for each in event.prev_event_ids if each not in placed]
         if missing and given_state is None:
             raise EventsMissing(prev=missing)
-        rows: list[Row] = []
-        before = given_state
-        if before is None:
+        if given_state is None:
             after = [prev.state_after for prev in placed.values()]
-            resolved = await self._resolver.resolve(writer.room, after or [EMPTY])
-            before = resolved.root
-            rows += resolved.rows
+            given_state = await self._resolver.resolve(writer.room, after or [EMPTY])
+        before, rows = given_state.root, list(given_state.rows)
         await self._stores.names.nids(names_of(event))
         refusal = cited.judge(event) or judge_by_state(
             event, await self._auth_state(writer, event, before)
@@ -307,23 +315,22 @@ class Receiving:
             refused = [prev for prev in found.values() if _is_refused(prev)]
         return frozenset(behind)
 
-    async def _enter(
-        self, writer: RoomWriter, judged: _Judged, *, is_arrival: bool
-    ) -> Deferred[None]:
+    async def _enter(self, writer: RoomWriter, judged: _Judged, way: _Way) -> Deferred[None]:
         """Let an event into the timeline; or keep it aside, if the current state refuses it."""
         stored = judged.stored
         while True:
             head = writer.head
-            extremities = (stored,) if is_arrival else head.followed_by(stored, judged.behind)
+            extremities = (stored,) if way.is_arrival else head.followed_by(stored, judged.behind)
             if len(extremities) > MAX_EXTREMITIES:
                 if await self._merge(writer):
                     continue
                 extremities = _deepest(extremities)
             arrival = await self._arrival(writer, head, extremities, judged)
+            arrival = replace(arrival, is_ours=way.is_ours)
             try:
                 if writer.head is not head:
                     continue
-                if not is_arrival and stored.state_before != head.root:
+                if not way.is_arrival and stored.state_before != head.root:
                     refusal = judge_by_state(stored.event, writer.auth)
                     if refusal is not None:
                         stored.standing = Standing(soft_failed=refusal)

@@ -4,7 +4,7 @@ Only the facts of the log change it (`Rooms.apply`), so everything that it shows
 the room's writer has queued, but the log has not yet published, is known to the writer alone.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -68,6 +68,7 @@ class Room:
         self.gaps: dict[str, int] = {}
         self.last_position = 0
         self.joined_count = 0
+        self.joined_servers: Counter[str] = Counter()  # members who are joined, by their server
         self.invited_count = 0
         self.heroes: list[str] | None = None  # remembered by `homeserver/sync/summary.py`
         self._remembered_changes = 0
@@ -95,9 +96,18 @@ class Room:
             self.member_events[user_id] = number
             self.members[user_id] = membership
         if before != membership:
-            self.joined_count += (membership == "join") - (before == "join")
+            arrived = (membership == "join") - (before == "join")
+            if arrived:
+                self._count_member(user_id, arrived)
             self.invited_count += (membership == "invite") - (before == "invite")
             self.heroes = None
+
+    def _count_member(self, user_id: str, change: int) -> None:
+        self.joined_count += change
+        server = user_id.partition(":")[2]
+        self.joined_servers[server] += change
+        if not self.joined_servers[server]:
+            del self.joined_servers[server]
 
     @property
     def size(self) -> int:

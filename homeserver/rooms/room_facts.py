@@ -57,16 +57,28 @@ class RoomChanged:
 class RoomEventAppended(RoomChanged):
     """An event entered the timeline of a room. `redacts` is the event that it redacted.
 
-    `gaps` are the events before it that are not here, with its depth.
-    `is_last` tells that it comes after all events before it, in the graph as in the log. `version`
-    comes with the first event of a room that is new to this server.
+    `gaps` are the events before it that are not here, with its depth. `is_ours` tells that this
+    server is the one to tell the others of it, `is_last` that it comes after all events before it,
+    in the graph as in the log. `version` comes with the first event of a room that is new here.
     """
 
     stored: StoredEvent
     redacts: StoredEvent | None = None
     gaps: Mapping[str, int] = field(default_factory=_no_gaps)
+    is_ours: bool = True
     is_last: bool = True
     version: RoomVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MovedFromAfar:
+    """A user's membership in a room that this server is not in changed."""
+
+    position: int
+    room: int
+    user_id: str
+    membership: str
+    stored: StoredEvent
 
 
 @dataclass(frozen=True, slots=True)

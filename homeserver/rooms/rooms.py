@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.power_levels import PowerLevels
-from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.head import Head, parse_extremities
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.room import TIMELINE_LENGTH, Room, StateKey
@@ -90,6 +90,29 @@ class Rooms:
             yield writer
         finally:
             writer.users -= 1
+
+    @asynccontextmanager
+    async def entering(self, room_id: str, version: RoomVersion) -> AsyncIterator[RoomWriter]:
+        """The writer of a room that this server comes into, be it new here or known before.
+
+        Raises `ValueError` where the room is known to have another version.
+        """
+        number = await self.stores.names.nid(room_id)
+        entry = await self._entry(number)
+        if entry is None:
+            # Another request may have made it in the meantime, but not since the line above.
+            room = Room(number, room_id, version, EMPTY)
+            entry = (room, self.add_new(room))
+        room, writer = entry
+        if room.version is not version:
+            raise ValueError(f"the room has version {room.version.identifier}")
+        writer.users += 1
+        try:
+            yield writer
+        finally:
+            writer.users -= 1
+            if not writer.users and not writer.head.extremities and number in self._loaded:
+                self.drop(room)
 
     def add_new(self, room: Room) -> RoomWriter:
         """Take in a room that is being made here, and give its writer."""

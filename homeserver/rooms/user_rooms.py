@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.rooms.room_facts import RoomChanged
+from homeserver.rooms.room_facts import MovedFromAfar, RoomChanged
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.storage import memberships as storage
 from homeserver.storage.database import Database
@@ -105,6 +105,9 @@ class UserRooms:
             if isinstance(fact, RoomChanged):
                 for user_id, membership, stored in fact.members():
                     self._pass_on(user_id, _Moved(fact.position, fact.room, membership, stored))
+            elif isinstance(fact, MovedFromAfar):
+                moved = _Moved(fact.position, fact.room, fact.membership, fact.stored)
+                self._pass_on(fact.user_id, moved)
             elif isinstance(fact, RoomForgotten):
                 self._pass_on(fact.user_id, fact)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeserver.accounts.erasure import ErasedUsers
+from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import may_see_event, visibility_of
 from homeserver.rooms.erasure import as_erased
 from homeserver.rooms.event_store import EventStore
@@ -109,6 +110,43 @@ class Visibility:
                 shown = as_erased(stored) if is_erased else stored
                 seen.append(Seen(shown, _membership_after(stored, user_id, membership)))
         return seen
+
+    async def shown_to_server(
+        self, room: Room, server: str, events: Sequence[StoredEvent]
+    ) -> list[Event]:
+        """The events as a server in the room may see them: redacted where it may not.
+
+        Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
+        """
+        judged: dict[bytes, bool] = {}
+        shown = []
+        for stored in events:
+            root = stored.state_before
+            if root not in judged:
+                judged[root] = await self._is_seen_by_server(room, server, root)
+            event = stored.event
+            is_seen = judged[root] or event.state_key is not None or event.sender_server == server
+            shown.append(event if is_seen else event.redacted())
+        return shown
+
+    async def _is_seen_by_server(self, room: Room, server: str, root: bytes) -> bool:
+        state = await self.state_at(room, root, [_VISIBILITY])
+        found = state.get(_VISIBILITY)
+        visibility = visibility_of(None if found is None else found.event.content)
+        if visibility in ("world_readable", "shared"):
+            return True
+        wanted = ("join",) if visibility == "joined" else ("join", "invite")
+        stores = self._rooms.stores
+        entries = await stores.states.load(root)
+        member_type = await stores.names.find_nid("m.room.member")
+        names = await stores.names.names(key for kind, key in entries if kind == member_type)
+        theirs = [
+            number
+            for (kind, key), number in entries.items()
+            if kind == member_type and names[key].partition(":")[2] == server
+        ]
+        events = await self._events.load(room.version, theirs)
+        return any(each.event.content.get("membership") in wanted for each in events.values())
 
     async def state_at(
         self, room: Room, root: bytes, keys: Sequence[StateKey]

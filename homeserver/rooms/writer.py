@@ -57,6 +57,7 @@ class Arrival:
     former: Mapping[StateKey, StoredEvent] = field(default_factory=dict)
     is_fork: bool = False
     is_last: bool = True
+    is_ours: bool = True
     redacted: StoredEvent | None = None
     rows: Sequence[Row] = ()
     was_outlier: bool = False
@@ -309,6 +310,7 @@ class RoomWriter:
             stored=stored,
             redacts=redacted,
             gaps=arrival.gaps,
+            is_ours=arrival.is_ours,
             is_last=arrival.is_last,
             version=self.room.version if arrival.is_first else None,
         )

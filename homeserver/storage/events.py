@@ -281,6 +281,15 @@ async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position
     return [row[0] for row in await cursor.fetchall()]
 
 
+async def events_since(db: Connection, event: int, limit: int) -> list[tuple[int, int]]:
+    """(room, event) of the events with larger numbers that are in a timeline, oldest first."""
+    cursor = await db.execute(
+        "SELECT room, event FROM events WHERE event > %s AND position > 0 ORDER BY event LIMIT %s",
+        (event, limit),
+    )
+    return await cursor.fetchall()
+
+
 async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
     """Rooms in which one of the server's `limit` newest events is."""
     cursor = await db.execute(

@@ -11,7 +11,7 @@ from typing import Any
 
 from homeserver.accounts.account_data import AccountDataChanged
 from homeserver.presence.presence_changed import PresenceChanged
-from homeserver.rooms.room_facts import RoomChanged
+from homeserver.rooms.room_facts import MovedFromAfar, RoomChanged
 from homeserver.rooms.room_receipts import PRIVATE, ReceiptChanged
 from homeserver.rooms.typing_notices import TypingChanged
 from homeserver.rooms.user_rooms import RoomForgotten, UserRooms
@@ -100,6 +100,8 @@ class Feeds:
         for fact in facts:
             if isinstance(fact, RoomChanged):
                 self._room_changed(fact, touched)
+            elif isinstance(fact, MovedFromAfar):
+                self._touch_user(fact.user_id, fact.position, fact.room, touched)
             elif isinstance(fact, TypingChanged):
                 self._touch_room(fact.room, fact.position, touched)
             elif isinstance(fact, ReceiptChanged):

@@ -6,6 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
 from typing import Any
 
 from homeserver.protocol.client_events import STRIPPED_STATE_TYPES, stripped_event, stripped_state
+from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.user_rooms import Membership
@@ -16,14 +17,20 @@ from homeserver.sync.update import encode
 class Invitations:
     """Makes the sections of rooms that a user is invited to, or knocks at."""
 
-    def __init__(self, rooms: Rooms, visibility: Visibility) -> None:
+    def __init__(self, rooms: Rooms, visibility: Visibility, distant: DistantMemberships) -> None:
         self._rooms = rooms
         self._visibility = visibility
+        self._distant = distant
 
     async def section(self, room: Room, place: Membership) -> bytes:
         """`invite_state` or `knock_state`, as the room was when the user was invited or knocked."""
         events = self._rooms.stores.events
         own = (await events.load(room.version, [place.event]))[place.event]
+        name = f"{place.membership}_state"
+        own_event = _own_event(own.event.event_id, own.event.origin_server_ts, own.shown)
+        if own.standing.is_outlier:
+            told = await self._distant.stripped_state(room.number, own.event.state_key or "")
+            return encode({name: {"events": [*told, own_event]}})
         keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
         if own.event.sender != own.event.state_key:
             keys.append(("m.room.member", own.event.sender))
@@ -32,8 +39,7 @@ class Invitations:
         sender = state.get(("m.room.member", own.event.sender))
         if sender is not None:
             stripped.append(stripped_event(sender.event))
-        stripped.append(_own_event(own.event.event_id, own.event.origin_server_ts, own.shown))
-        name = f"{place.membership}_state"
+        stripped.append(own_event)
         return encode({name: {"events": stripped}})
 
 

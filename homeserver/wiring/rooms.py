@@ -24,6 +24,8 @@ from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.creation import RoomCreation
 from homeserver.rooms.departures import Departures
 from homeserver.rooms.directory import RoomDirectory
+from homeserver.rooms.distant_memberships import DistantMemberships
+from homeserver.rooms.entrance import Entrance
 from homeserver.rooms.event_store import EventStore
 from homeserver.rooms.guest_access import GuestAccess
 from homeserver.rooms.history import History
@@ -32,9 +34,11 @@ from homeserver.rooms.mutual_rooms import MutualRooms
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.profile_propagation import ProfilePropagation
 from homeserver.rooms.reading import Reading
+from homeserver.rooms.receiving import Receiving
 from homeserver.rooms.related_events import RelatedEvents
 from homeserver.rooms.relation_rules import RelationRules
 from homeserver.rooms.relations import Relations
+from homeserver.rooms.resolution import StateResolver
 from homeserver.rooms.rooms import Rooms as RoomRegistry
 from homeserver.rooms.sending import Sending
 from homeserver.rooms.states import States
@@ -74,6 +78,9 @@ class Rooms:
         self.origin = Origin(settings.server_name, key, reactor)
         stores = Stores(log, self.names, States(db, CACHED_STATE_NODES), self.events)
         self.registry = RoomRegistry(db, self.origin, stores)
+        self.receiving = Receiving(stores, StateResolver(stores))
+        self.entrance = Entrance(self.registry, self.receiving)
+        self.distant = DistantMemberships(db, self.registry)
         self.user_rooms = UserRooms(db, self.names, CACHED_USERS)
         self.visibility = Visibility(self.registry, accounts.erased_users)
         self.aliases = Aliases(db, self.origin, self.registry)
@@ -81,8 +88,13 @@ class Rooms:
             self.registry, self.origin, self.aliases, accounts.profiles, accounts.invite_permission
         )
         self.memberships = Memberships(
-            self.registry, self.user_rooms, accounts.profiles, accounts.invite_permission
+            self.registry,
+            self.user_rooms,
+            accounts.profiles,
+            accounts.invite_permission,
+            self.receiving,
         )
+        self.creation.invite_abroad = self.memberships.invite
         self.sending = Sending(
             self.registry,
             Transactions(db, self.names, self.events),

@@ -81,7 +81,7 @@ class Sync:
             self._presence,
             ephemeral,
         )
-        invitations = Invitations(rooms.registry, rooms.visibility)
+        invitations = Invitations(rooms.registry, rooms.visibility, rooms.distant)
         self.engine = SyncEngine(sources, feeds, sections, invitations, lazy_members, reactor)
         streamed = StreamedEvents(sources, rooms.visibility, self._presence)
         self._stream = EventStream(sources, self.engine, rooms.reading, streamed, reactor)

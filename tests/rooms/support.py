@@ -19,7 +19,9 @@ from homeserver.rooms.history import History
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.reading import Reading
+from homeserver.rooms.receiving import Receiving
 from homeserver.rooms.relation_rules import RelationRules
+from homeserver.rooms.resolution import StateResolver
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.sending import Sending
 from homeserver.rooms.states import States
@@ -75,7 +77,10 @@ class RoomsTestCase(DatabaseTestCase):
         self.visibility = Visibility(rooms, self.erased)
         self.aliases = Aliases(db, self.origin, rooms)
         self.creation = RoomCreation(rooms, self.origin, self.aliases, NoProfiles(), permission)
-        self.memberships = Memberships(rooms, self.user_rooms, NoProfiles(), permission)
+        self.receiving = Receiving(stores, StateResolver(stores))
+        self.memberships = Memberships(
+            rooms, self.user_rooms, NoProfiles(), permission, self.receiving
+        )
         self.sending = Sending(
             rooms,
             Transactions(db, self.names, self.events),

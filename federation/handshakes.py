@@ -1,0 +1,278 @@
+"""Handshakes: joining, knocking and leaving where this server is not in the room, and inviting.
+
+A server in the room makes a template of the event; this server completes and signs it, and hands it
+over. Several servers are asked in turn, for as long as the answer may be another elsewhere.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from twisted.logger import Logger
+
+from federation.client import FederationClient, path_of
+from federation.errors import FederationError, Garbage, Refused
+from federation.pdus import PduChecks
+from homeserver.protocol.errors import (
+    Forbidden,
+    IncompatibleRoomVersion,
+    MatrixError,
+    NotFound,
+    RemoteServerFailed,
+)
+from homeserver.protocol.events import Event, InvalidEvent, build_event
+from homeserver.protocol.room_versions import ROOM_VERSIONS, EventFormat, RoomVersion
+from homeserver.rooms.origin import Origin
+
+V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
+MAX_STATE = 256 * 1_048_576  # bytes of an answer that holds the state of a room
+STATE_TIMEOUT = 300.0  # seconds that a large room may take to be sent
+MAX_SERVERS = 20  # that are asked in turn
+AUTHORISED_VIA = "join_authorised_via_users_server"
+
+log = Logger()
+
+
+class Template(msgspec.Struct):
+    """Answer to `make_join` and its kind."""
+
+    event: dict[str, Any]
+    room_version: str = "1"
+
+
+class RoomState(msgspec.Struct):
+    """Answer to `send_join`: the state before the join, and what authorises it."""
+
+    state: list[dict[str, Any]] = []
+    auth_chain: list[dict[str, Any]] = []
+    event: dict[str, Any] | None = None
+    members_omitted: bool = False
+    servers_in_room: list[str] | None = None
+
+
+class StrippedState(msgspec.Struct):
+    """Answer to `send_knock`."""
+
+    knock_room_state: list[dict[str, Any]] = []
+
+
+class SignedInvite(msgspec.Struct):
+    """Answer to an invite."""
+
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A join that a server in the room has accepted, with the state before it."""
+
+    event: Event
+    state: Sequence[Event]
+    auth_chain: Sequence[Event]
+    server: str
+
+
+class Handshakes:
+    """Makes the handshakes with servers that are in rooms.
+
+    They raise `Forbidden` and other errors for users where a server refuses, and
+    `RemoteServerFailed` where none can be asked.
+    """
+
+    def __init__(self, client: FederationClient, origin: Origin, checks: PduChecks) -> None:
+        self._client = client
+        self._origin = origin
+        self._checks = checks
+
+    async def join(
+        self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
+    ) -> Joined:
+        """Join a user of ours to a room by one of these servers."""
+
+        async def attempt(server: str) -> Joined:
+            event = await self._make("join", server, room_id, user_id, content)
+            answer: RoomState = await self._client.put(
+                server,
+                path_of(f"{V2}/send_join", room_id, event.event_id),
+                event.json,
+                query={"omit_members": "false"},
+                answer=RoomState,
+                timeout=STATE_TIMEOUT,
+                max_answer=MAX_STATE,
+                despite_backoff=True,
+            )
+            return await self._joined(server, event, answer)
+
+        joined: Joined = await self._in_turn(servers, attempt)
+        return joined
+
+    async def knock(
+        self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
+    ) -> tuple[Event, list[dict[str, Any]]]:
+        """Knock at a room by one of these servers: the event, and what is told of the room."""
+
+        async def attempt(server: str) -> tuple[Event, list[dict[str, Any]]]:
+            event = await self._make("knock", server, room_id, user_id, content)
+            answer: StrippedState = await self._client.put(
+                server,
+                path_of(f"{V1}/send_knock", room_id, event.event_id),
+                event.json,
+                answer=StrippedState,
+                despite_backoff=True,
+            )
+            return event, answer.knock_room_state
+
+        knocked: tuple[Event, list[dict[str, Any]]] = await self._in_turn(servers, attempt)
+        return knocked
+
+    async def leave(
+        self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
+    ) -> Event:
+        """Turn down an invite, or take back a knock, by one of these servers."""
+
+        async def attempt(server: str) -> Event:
+            event = await self._make("leave", server, room_id, user_id, content)
+            path = path_of(f"{V2}/send_leave", room_id, event.event_id)
+            await self._client.put(server, path, event.json, answer=Any, despite_backoff=True)
+            return event
+
+        left: Event = await self._in_turn(servers, attempt)
+        return left
+
+    async def invite(
+        self, server: str, event: Event, stripped: Sequence[Mapping[str, Any]]
+    ) -> Event:
+        """Have the server of an invited user sign the invite; the event with its signature."""
+        content = {
+            "event": msgspec.Raw(event.json),
+            "room_version": event.version.identifier,
+            "invite_room_state": stripped,
+        }
+        path = path_of(f"{V2}/invite", event.room_id, event.event_id)
+        try:
+            answer: SignedInvite = await self._client.put(
+                server,
+                path,
+                msgspec.json.encode(content),
+                answer=SignedInvite,
+                despite_backoff=True,
+            )
+            signed = Event.from_pdu(event.version, answer.event)
+        except InvalidEvent as error:
+            raise RemoteServerFailed(f"{server} gave an answer that makes no sense") from error
+        except FederationError as error:
+            raise _for_users(error) from error
+        if signed.event_id != event.event_id or signed.content != event.content:
+            raise RemoteServerFailed(f"{server} has changed the invite")
+        return signed
+
+    async def _make(
+        self, kind: str, server: str, room_id: str, user_id: str, content: Mapping[str, Any]
+    ) -> Event:
+        """The event of a handshake, completed and signed."""
+        template: Template = await self._client.get(
+            server,
+            path_of(f"{V1}/make_{kind}", room_id, user_id),
+            query=None if kind == "leave" else {"ver": list(ROOM_VERSIONS)},
+            answer=Template,
+            despite_backoff=True,
+        )
+        version = ROOM_VERSIONS.get(template.room_version)
+        if version is None:
+            raise IncompatibleRoomVersion(
+                "The room has a version that this server does not know",
+                room_version=template.room_version,
+            )
+        made = template.event
+        own: dict[str, Any] = {**content, "membership": kind}
+        via = made.get("content", {}).get(AUTHORISED_VIA)
+        if kind == "join" and isinstance(via, str):
+            own[AUTHORISED_VIA] = via
+        try:
+            return build_event(
+                version,
+                room_id=room_id,
+                type="m.room.member",
+                sender=user_id,
+                state_key=user_id,
+                content=own,
+                prev_events=_references(version, made.get("prev_events")),
+                auth_events=_references(version, made.get("auth_events")),
+                depth=_depth(made.get("depth")),
+                origin_server_ts=self._origin.now_ms(),
+                server_name=self._origin.server_name,
+                key=self._origin.key,
+            )
+        except (InvalidEvent, ValueError, TypeError) as error:
+            raise Garbage(server, f"the template makes no event: {error}") from error
+
+    async def _joined(self, server: str, event: Event, answer: RoomState) -> Joined:
+        version, room_id = event.version, event.room_id
+        if answer.event is not None:
+            try:
+                signed = Event.from_pdu(version, answer.event)
+            except InvalidEvent as error:
+                raise Garbage(server, f"the join came back malformed: {error}") from error
+            if signed.event_id != event.event_id:
+                raise Garbage(server, "another join came back than was sent")
+            event = signed
+        state = await self._checks.good(version, room_id, answer.state)
+        known = {each.event_id for each in state}
+        rest = [pdu for pdu in answer.auth_chain if pdu not in answer.state]
+        chain = await self._checks.good(version, room_id, rest)
+        _check_create(server, version, state)
+        return Joined(event, state, [each for each in chain if each.event_id not in known], server)
+
+    async def _in_turn(self, servers: Sequence[str], attempt: Any) -> Any:
+        refusal: MatrixError | None = None
+        for server in list(dict.fromkeys(servers))[:MAX_SERVERS]:
+            if server == self._origin.server_name:
+                continue
+            try:
+                return await attempt(server)
+            except FederationError as error:
+                log.info("a handshake failed: {error}", error=error)
+                if isinstance(error, Refused) and error.errcode == "M_FORBIDDEN":
+                    raise _for_users(error) from error
+                refusal = refusal or _for_users(error)
+        raise refusal or NotFound("No server is known that is in the room")
+
+
+def _for_users(error: FederationError) -> MatrixError:
+    """What a user is told of a failure."""
+    if not isinstance(error, Refused):
+        return RemoteServerFailed(f"{error.server} cannot be asked at the moment")
+    known: dict[str, type[MatrixError]] = {
+        "M_FORBIDDEN": Forbidden,
+        "M_NOT_FOUND": NotFound,
+        "M_INCOMPATIBLE_ROOM_VERSION": IncompatibleRoomVersion,
+    }
+    kind = known.get(error.errcode)
+    if kind is None:
+        return RemoteServerFailed(f"{error.server} refuses: {error.error}"[:500])
+    return kind(error.error or "The other server refuses")
+
+
+def _references(version: RoomVersion, references: Any) -> list[Any]:
+    if not isinstance(references, list):
+        raise TypeError("no list of events")
+    if version.event_format is EventFormat.V1:
+        return [[str(each[0]), dict(each[1])] for each in references]
+    return [str(each) for each in references]
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError("depth is no number")
+    return value
+
+
+def _check_create(server: str, version: RoomVersion, state: Sequence[Event]) -> None:
+    creates = [event for event in state if (event.type, event.state_key) == ("m.room.create", "")]
+    if len(creates) != 1:
+        raise Garbage(server, "the state has no create event")
+    if creates[0].content.get("room_version", "1") != version.identifier:
+        raise Garbage(server, "the create event names another room version")

@@ -1,0 +1,180 @@
+"""What other servers send: each room takes its events one after the other, and waits for no other.
+
+A room whose events need much that is missing holds up its own events alone. A server may have a
+bounded number of events in work; beyond that it is told to come again later.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from federation.errors import FederationError
+from federation.missing_events import MissingEvents
+from federation.pdus import PduChecks, room_id_of
+from federation.room_access import RoomAccess
+from homeserver.protocol.errors import LimitExceeded, MatrixError
+from homeserver.protocol.events import Event
+from homeserver.protocol.hashes import event_id_of
+from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.distant_memberships import DistantMemberships
+from homeserver.rooms.receiving import EventsMissing
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.user_rooms import UserRooms
+
+MAX_IN_WORK = 500  # events of one server
+RETRY_MS = 5_000
+
+Outcome = dict[str, str]  # `{}`, or `{"error": why it is not accepted}`
+log = Logger()
+
+
+class Inbox:
+    """Takes events of other servers in."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        access: RoomAccess,
+        checks: PduChecks,
+        missing: MissingEvents,
+        distant: DistantMemberships,
+        user_rooms: UserRooms,
+    ) -> None:
+        self._rooms = rooms
+        self._access = access
+        self._checks = checks
+        self._missing = missing
+        self._distant = distant
+        self._user_rooms = user_rooms
+        self._in_work: Counter[str] = Counter()
+        self._queues: dict[str, Deferred[None]] = {}  # room -> fires when its last batch is done
+
+    async def take(self, origin: str, pdus: Sequence[Any]) -> dict[str, Outcome]:
+        """Take events in; by event id what became of each.
+
+        Raises `LimitExceeded` where the server has too many in work.
+        """
+        if self._in_work[origin] + len(pdus) > MAX_IN_WORK:
+            raise LimitExceeded(RETRY_MS)
+        self._in_work[origin] += len(pdus)
+        try:
+            by_room: dict[str, list[Mapping[str, Any]]] = {}
+            for pdu in pdus:
+                if isinstance(pdu, Mapping) and (room_id := room_id_of(pdu)) is not None:
+                    by_room.setdefault(room_id, []).append(pdu)
+            batches = [
+                Deferred.fromCoroutine(self._in_turn(origin, room_id, batch))
+                for room_id, batch in by_room.items()
+            ]
+            outcomes: dict[str, Outcome] = {}
+            for result in await gatherResults(batches):
+                outcomes |= result
+            return outcomes
+        finally:
+            self._in_work[origin] -= len(pdus)
+            if not self._in_work[origin]:
+                del self._in_work[origin]
+
+    async def _in_turn(
+        self, origin: str, room_id: str, pdus: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Outcome]:
+        before = self._queues.get(room_id)
+        done: Deferred[None] = Deferred()
+        self._queues[room_id] = done
+        try:
+            if before is not None:
+                await before
+            return await self._room(origin, room_id, pdus)
+        except Exception:
+            # The others in the transaction are not to blame; this room's may be sent again.
+            log.failure("events of {room} from {origin} failed", room=room_id, origin=origin)
+            return {}
+        finally:
+            if self._queues.get(room_id) is done:
+                del self._queues[room_id]
+            done.callback(None)
+
+    async def _room(
+        self, origin: str, room_id: str, pdus: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Outcome]:
+        try:
+            room = await self._access.present(origin, room_id)
+        except MatrixError as error:
+            await self._from_afar(origin, room_id, pdus)
+            return _all_refused(pdus, await self._version(room_id), str(error))
+        outcomes: dict[str, Outcome] = {}
+        checked = await self._checks.check(room.version, room_id, pdus)
+        for pdu, outcome in zip(pdus, checked, strict=True):
+            if isinstance(outcome, Event):
+                outcomes[outcome.event_id] = await self._event(origin, room, outcome)
+            else:
+                log.info("an event from {origin} is dropped: {why}", origin=origin, why=outcome)
+                if (event_id := _event_id(room.version, pdu)) is not None:
+                    outcomes[event_id] = {"error": outcome}
+        return outcomes
+
+    async def _event(self, origin: str, room: Room, event: Event) -> Outcome:
+        if event.sender_server != origin and not await self._access.is_allowed(
+            event.sender_server, room
+        ):
+            return {"error": "the room's access list keeps the sender's server out"}
+        try:
+            async with self._rooms.writing(room.room_id) as writer:
+                received = await self._missing.receive(origin, writer, event)
+        except EventsMissing as error:
+            return {"error": f"what it cites cannot be had: {error}"}
+        except FederationError as error:
+            log.info("{event} cannot be received: {error}", event=event, error=error)
+            return {"error": "what it cites cannot be had"}
+        if received.done is not None:
+            await received.done
+        standing = received.stored.standing
+        if standing.rejected is not None:
+            return {"error": f"rejected by {standing.rejected}"}
+        return {}
+
+    async def _version(self, room_id: str) -> RoomVersion | None:
+        room = await self._rooms.find(room_id)
+        return None if room is None else room.version
+
+    async def _from_afar(
+        self, origin: str, room_id: str, pdus: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """See invites taken back, of users of ours to rooms that this server is not in."""
+        room = await self._rooms.find(room_id)
+        if room is None or self._rooms.origin.server_name in room.joined_servers:
+            return
+        for event in await self._checks.good(room.version, room_id, pdus):
+            user_id = event.state_key or ""
+            if (
+                event.type != "m.room.member"
+                or event.content.get("membership") not in ("leave", "ban")
+                or not self._rooms.origin.is_ours(user_id)
+            ):
+                continue
+            place = (await self._user_rooms.of(user_id)).get(room.number)
+            if place is not None and place.membership in ("invite", "knock"):
+                await self._distant.take(event)
+
+
+def _all_refused(
+    pdus: Sequence[Mapping[str, Any]], version: RoomVersion | None, why: str
+) -> dict[str, Outcome]:
+    if version is None:
+        return {}
+    ids = [_event_id(version, pdu) for pdu in pdus]
+    return {event_id: {"error": why} for event_id in ids if event_id is not None}
+
+
+def _event_id(version: RoomVersion, pdu: Mapping[str, Any]) -> str | None:
+    """The id that a refused event has, as far as that can be told."""
+    try:
+        return event_id_of(version, pdu)
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -1,0 +1,138 @@
+"""Invites from other servers to users of this one, which agrees by its signature.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from federation.pdus import PduChecks
+from federation.queries import FEDERATION
+from federation.rooms_abroad import stripped_events
+from homeserver.accounts.invite_permission import InvitePermission
+from homeserver.protocol.errors import (
+    Forbidden,
+    IncompatibleRoomVersion,
+    InvalidParam,
+    MissingParam,
+)
+from homeserver.protocol.events import Event, InvalidEvent
+from homeserver.protocol.hashes import check_content_hash
+from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.rooms.distant_memberships import DistantMemberships
+from homeserver.rooms.rooms import Rooms
+from homeserver.web.routes import Auth, Route
+
+V2 = "/_matrix/federation/v2"
+MAX_STRIPPED = 100  # events that are told of a room
+
+
+class Invite(msgspec.Struct):
+    """An invite, the version of its room, and what the invited user is told of that."""
+
+    event: dict[str, Any]
+    room_version: str
+    invite_room_state: list[Any] = []
+
+
+class InvitesApi:
+    def __init__(
+        self,
+        rooms: Rooms,
+        checks: PduChecks,
+        distant: DistantMemberships,
+        permission: InvitePermission,
+    ) -> None:
+        self._rooms = rooms
+        self._origin = rooms.origin
+        self._checks = checks
+        self._distant = distant
+        self._permission = permission
+
+    def routes(self) -> list[Route]:
+        path = "invite/{room_id}/{event_id}"
+        return [
+            Route("PUT", f"{FEDERATION}/{path}", self.send_invite_v1, Auth.SERVER),
+            Route("PUT", f"{V2}/{path}", self.send_invite_v2, Auth.SERVER),
+        ]
+
+    async def send_invite_v1(
+        self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
+    ) -> list[Any]:
+        """Agree to an invite to a room of one of the first versions."""
+        unsigned = body.get("unsigned")
+        told = unsigned.get("invite_room_state") if isinstance(unsigned, Mapping) else None
+        version = "1" if "event_id" in body else "3"
+        invite = Invite(body, version, told if isinstance(told, list) else [])
+        return [200, await self.send_invite_v2(origin, room_id, event_id, invite)]
+
+    async def send_invite_v2(
+        self, origin: str, room_id: str, event_id: str, body: Invite
+    ) -> dict[str, Any]:
+        """Agree to an invite, and tell the user of it."""
+        version = ROOM_VERSIONS.get(body.room_version)
+        if version is None:
+            raise IncompatibleRoomVersion(
+                "This server does not know the version of the room",
+                room_version=body.room_version,
+            )
+        event = await self._check(origin, version, room_id, event_id, body.event)
+        user_id = event.state_key or ""
+        told = body.invite_room_state[:MAX_STRIPPED]
+        if version.room_id_is_create_hash:
+            await self._check_stripped(version, room_id, told)
+        await self._permission.check(user_id)
+        key = self._origin.key
+        signed = event.with_signature(
+            self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
+        )
+        room = await self._rooms.find(room_id)
+        if room is None or self._origin.server_name not in room.joined_servers:
+            await self._distant.take(signed, stripped_events(told))
+        return {"event": msgspec.Raw(signed.json)}
+
+    async def _check(
+        self,
+        origin: str,
+        version: RoomVersion,
+        room_id: str,
+        event_id: str,
+        pdu: Mapping[str, Any],
+    ) -> Event:
+        (outcome,) = await self._checks.check(version, room_id, [pdu])
+        if isinstance(outcome, str):
+            raise InvalidParam(f"The invite cannot be accepted: {outcome}")
+        event = outcome
+        if (
+            event.event_id != event_id
+            or event.type != "m.room.member"
+            or event.content.get("membership") != "invite"
+            or event.state_key is None
+        ):
+            raise InvalidParam("The event is no invite, or has another id")
+        if event.sender_server != origin and "third_party_invite" not in event.content:
+            raise Forbidden("The inviting user is not of your server")
+        if not self._origin.is_ours(event.state_key):
+            raise InvalidParam("The invited user is not of this server")
+        return event
+
+    async def _check_stripped(
+        self, version: RoomVersion, room_id: str, told: Sequence[Any]
+    ) -> None:
+        """See that the room is the one that its create event makes, as its version wants."""
+        creates = [
+            pdu for pdu in told if isinstance(pdu, Mapping) and pdu.get("type") == "m.room.create"
+        ]
+        if len(creates) != 1:
+            raise MissingParam("invite_room_state does not hold the create event")
+        try:
+            create = Event.from_pdu(version, creates[0])
+        except InvalidEvent as error:
+            raise MissingParam(f"The create event is malformed: {error}") from None
+        if create.room_id != room_id or not check_content_hash(version, create.pdu):
+            raise MissingParam("The create event is that of another room")
+        (outcome,) = await self._checks.check(version, room_id, [create.pdu])
+        if isinstance(outcome, str):
+            raise MissingParam(f"The create event cannot be accepted: {outcome}")

@@ -1,0 +1,246 @@
+"""Getting hold of what received events cite: previous events, auth events, and states.
+
+Whoever sent the event is asked. What cannot be had leaves a gap: then the state before the event is
+asked for, and taken from the other server's word.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-events
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import msgspec
+from twisted.logger import Logger
+
+from federation.client import FederationClient, path_of
+from federation.errors import FederationError
+from federation.handshakes import MAX_STATE, STATE_TIMEOUT, V1
+from federation.pdus import PduChecks
+from homeserver.protocol.event_graph import in_auth_order, in_graph_order
+from homeserver.protocol.events import Event
+from homeserver.rooms.receiving import EventsMissing, Received, Receiving
+from homeserver.rooms.resolution import Resolved
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.writer import RoomWriter
+
+MAX_MISSING = 20  # previous events that are asked for at once
+MAX_SINGLE = 100  # events that are asked for one by one, for one received event
+MAX_AUTH_ROUNDS = 5
+MAX_PDU = 131_072  # bytes of an answer that holds one event
+
+log = Logger()
+
+
+class Events(msgspec.Struct):
+    """Answer to `get_missing_events`."""
+
+    events: list[dict[str, Any]] = []
+
+
+class Pdus(msgspec.Struct):
+    """A transaction that holds events, as `event` and `backfill` answer."""
+
+    pdus: list[dict[str, Any]] = []
+
+
+class StateIds(msgspec.Struct):
+    """Answer to `state_ids`."""
+
+    pdu_ids: list[str]
+    auth_chain_ids: list[str] = []
+
+
+class StatePdus(msgspec.Struct):
+    """Answer to `state`."""
+
+    pdus: list[dict[str, Any]]
+    auth_chain: list[dict[str, Any]] = []
+
+
+class AuthChain(msgspec.Struct):
+    """Answer to `event_auth`."""
+
+    auth_chain: list[dict[str, Any]]
+
+
+class MissingEvents:
+    """Receives events together with what they need."""
+
+    def __init__(self, client: FederationClient, checks: PduChecks, receiving: Receiving) -> None:
+        self._client = client
+        self._checks = checks
+        self._receiving = receiving
+
+    async def receive(self, server: str, writer: RoomWriter, event: Event) -> Received:
+        """Receive an event that `server` sent, and whatever it cites that is not here.
+
+        Raises `EventsMissing` where auth events cannot be had; `FederationError` where nothing can.
+        """
+        try:
+            return await self._with_auth_events(server, writer, event)
+        except EventsMissing as missing:
+            if not missing.prev:
+                raise
+        await self._fill_in(server, writer, event)
+        try:
+            return await self._with_auth_events(server, writer, event)
+        except EventsMissing as missing:
+            if not missing.prev:
+                raise
+        state = await self.state_before(server, writer, event.event_id)
+        return await self._with_auth_events(server, writer, event, state)
+
+    async def receive_past(self, server: str, writer: RoomWriter, event: Event) -> Received:
+        """Receive an event of the room's past; where nothing before it is here, with its state."""
+        try:
+            return await self._with_auth_events(server, writer, event, is_past=True)
+        except EventsMissing as missing:
+            if not missing.prev:
+                raise
+        state = await self.state_before(server, writer, event.event_id)
+        return await self._with_auth_events(server, writer, event, state, is_past=True)
+
+    async def known(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
+        """Those of the events that are here."""
+        return await self._receiving.known(writer, event_ids)
+
+    async def state_before(self, server: str, writer: RoomWriter, event_id: str) -> Resolved:
+        """The state before an event, by the word of a server."""
+        room = writer.room
+        query = {"event_id": event_id}
+        ids: StateIds = await self._client.get(
+            server,
+            path_of(f"{V1}/state_ids", room.room_id),
+            query=query,
+            answer=StateIds,
+            timeout=STATE_TIMEOUT,
+            max_answer=MAX_STATE,
+        )
+        wanted = [*ids.auth_chain_ids, *ids.pdu_ids]
+        known = await self._receiving.known(writer, wanted)
+        missing = set(wanted).difference(known)
+        if len(missing) > MAX_SINGLE:
+            answer: StatePdus = await self._client.get(
+                server,
+                path_of(f"{V1}/state", room.room_id),
+                query=query,
+                answer=StatePdus,
+                timeout=STATE_TIMEOUT,
+                max_answer=MAX_STATE,
+            )
+            pdus = [*answer.auth_chain, *answer.pdus]
+            events = await self._checks.good(room.version, room.room_id, pdus)
+        else:
+            events = await self._single(server, writer, missing)
+        await self._outliers(server, writer, events)
+        # An event that cannot be had is not part of the state, for us.
+        known = await self._receiving.known(writer, ids.pdu_ids)
+        return await self._receiving.state_of(writer, list(known))
+
+    async def _with_auth_events(
+        self,
+        server: str,
+        writer: RoomWriter,
+        event: Event,
+        state: Resolved | None = None,
+        *,
+        is_past: bool = False,
+    ) -> Received:
+        """Receive an event, and the auth events that it lacks before it."""
+        receive = self._receiving.receive
+        try:
+            return await receive(writer, event, state_before=state, is_past=is_past)
+        except EventsMissing as missing:
+            if not missing.auth:
+                raise
+        room = writer.room
+        answer: AuthChain = await self._client.get(
+            server,
+            path_of(f"{V1}/event_auth", room.room_id, event.event_id),
+            answer=AuthChain,
+            max_answer=MAX_STATE,
+        )
+        chain = await self._checks.good(room.version, room.room_id, answer.auth_chain)
+        await self._outliers(server, writer, chain)
+        return await receive(writer, event, state_before=state, is_past=is_past)
+
+    async def _outliers(self, server: str, writer: RoomWriter, events: Iterable[Event]) -> None:
+        """Keep events aside, with what authorises them as far as that can be had."""
+        waiting = in_auth_order(events)
+        for _ in range(MAX_AUTH_ROUNDS):
+            try:
+                await self._receiving.outliers(writer, waiting)
+            except EventsMissing as missing:
+                more = await self._single(server, writer, missing.auth)
+                if not more:
+                    break
+                waiting = in_auth_order([*more, *waiting])
+            else:
+                return
+        for event in waiting:
+            try:
+                await self._receiving.outliers(writer, [event])
+            except EventsMissing:
+                log.info("{event} is dropped: what authorises it cannot be had", event=event)
+
+    async def _single(
+        self, server: str, writer: RoomWriter, event_ids: Collection[str]
+    ) -> list[Event]:
+        """Events one by one; those that cannot be had are left out."""
+        events: list[Event] = []
+        for event_id in sorted(event_ids)[:MAX_SINGLE]:
+            try:
+                answer: Pdus = await self._client.get(
+                    server,
+                    path_of(f"{V1}/event", event_id),
+                    answer=Pdus,
+                    max_answer=MAX_PDU,
+                )
+            except FederationError as error:
+                if not error.is_alive:
+                    raise
+                continue
+            found = await self._checks.good(
+                writer.room.version, writer.room.room_id, answer.pdus[:1]
+            )
+            events += [event for event in found if event.event_id == event_id]
+        return events
+
+    async def _fill_in(self, server: str, writer: RoomWriter, event: Event) -> None:
+        """Receive the events between those that are known and a received one."""
+        room = writer.room
+        extremities = writer.head.extremities
+        try:
+            answer: Events = await self._client.post(
+                server,
+                path_of(f"{V1}/get_missing_events", room.room_id),
+                {
+                    "earliest_events": [each.event.event_id for each in extremities],
+                    "latest_events": [event.event_id],
+                    "limit": MAX_MISSING,
+                    "min_depth": 0,
+                },
+                answer=Events,
+            )
+        except FederationError as error:
+            log.info("missing events cannot be had: {error}", error=error)
+            return
+        pdus = answer.events[: 2 * MAX_MISSING]
+        found = await self._checks.good(room.version, room.room_id, pdus)
+        for each in in_graph_order(found):
+            if each.event_id == event.event_id:
+                continue
+            try:
+                await self._receive_before(server, writer, each)
+            except (EventsMissing, FederationError) as error:
+                log.info("{event} cannot be received: {error}", event=each, error=error)
+
+    async def _receive_before(self, server: str, writer: RoomWriter, event: Event) -> None:
+        """Receive one of the events that were missing; the first of them may begin after a gap."""
+        try:
+            await self._with_auth_events(server, writer, event)
+        except EventsMissing as missing:
+            if not missing.prev:
+                raise
+            state = await self.state_before(server, writer, event.event_id)
+            await self._with_auth_events(server, writer, event, state)

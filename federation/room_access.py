@@ -1,0 +1,44 @@
+"""What another server may ask of a room: whether it is in it, and let in at all.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lists-acls
+"""
+
+from homeserver.protocol.errors import Forbidden, NotFound
+from homeserver.protocol.server_acl import is_server_allowed
+from homeserver.rooms.room import Room
+from homeserver.rooms.rooms import Rooms
+
+ACL = ("m.room.server_acl", "")
+
+
+class RoomAccess:
+    """Guards rooms against servers."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def present(self, origin: str, room_id: str) -> Room:
+        """The room, if this server is in it and its access list lets the other take part.
+
+        Raises `NotFound` and `Forbidden`.
+        """
+        room = await self._rooms.find(room_id)
+        if room is None or self._rooms.origin.server_name not in room.joined_servers:
+            raise NotFound("This server is not in the room")
+        if not await self.is_allowed(origin, room):
+            raise Forbidden("The room's access list keeps your server out")
+        return room
+
+    async def shared(self, origin: str, room_id: str) -> Room:
+        """The same, for what only servers may ask that are in the room themselves."""
+        room = await self.present(origin, room_id)
+        if origin not in room.joined_servers:
+            raise Forbidden("Your server is not in the room")
+        return room
+
+    async def is_allowed(self, origin: str, room: Room) -> bool:
+        """Whether the room's access list lets a server take part."""
+        if ACL not in room.state:
+            return True
+        acl = (await self._rooms.current(room, [ACL])).get(ACL)
+        return is_server_allowed(origin, None if acl is None else acl.shown.content)

@@ -1,0 +1,116 @@
+"""Memberships of this server's users in rooms that it is not in, by handshakes with those that are.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
+
+from federation.handshakes import Handshakes
+from homeserver.protocol.errors import MatrixError, RemoteServerFailed
+from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import server_name_of
+from homeserver.rooms.distant_memberships import DistantMemberships
+from homeserver.rooms.drafts import Draft
+from homeserver.rooms.entrance import Entrance
+from homeserver.rooms.origin import Origin
+from homeserver.rooms.receiving import EventsMissing
+from homeserver.rooms.rooms import Rooms
+
+log = Logger()
+
+
+class RoomsAbroad:
+    """Joins, knocks, leaves and invites over federation."""
+
+    def __init__(
+        self,
+        handshakes: Handshakes,
+        entrance: Entrance,
+        distant: DistantMemberships,
+        rooms: Rooms,
+        origin: Origin,
+    ) -> None:
+        self._handshakes = handshakes
+        self._entrance = entrance
+        self._distant = distant
+        self._rooms = rooms
+        self._origin = origin
+        self._entering: dict[str, DeferredLock] = {}
+
+    async def join(
+        self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
+    ) -> None:
+        """Join a room by one of these servers; one join of a room at a time."""
+        async with self._one_at_a_time(room_id):
+            joined = await self._handshakes.join(user_id, room_id, servers, content)
+            try:
+                await self._entrance.enter(joined.event, joined.state, joined.auth_chain)
+            except (EventsMissing, ValueError) as error:
+                log.warn(
+                    "{server} gave a state of {room} that is not whole: {error}",
+                    server=joined.server,
+                    room=room_id,
+                    error=error,
+                )
+                raise RemoteServerFailed(f"{joined.server} gave no complete state") from error
+
+    async def knock(
+        self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
+    ) -> None:
+        """Knock at a room by one of these servers."""
+        event, told = await self._handshakes.knock(user_id, room_id, servers, content)
+        await self._distant.take(event, stripped_events(told))
+
+    async def leave(
+        self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
+    ) -> None:
+        """Turn down an invite, or take back a knock; nobody can be kept from that.
+
+        Where no server answers, only this one knows.
+        """
+        try:
+            event = await self._handshakes.leave(user_id, room_id, servers, content)
+        except MatrixError as error:
+            log.info("{room} is left without telling it: {error}", room=room_id, error=error)
+            event = await self._own_leave(user_id, room_id, content)
+        await self._distant.take(event)
+
+    async def sign_invite(self, event: Event, stripped: Sequence[Mapping[str, Any]]) -> Event:
+        """The same invite, with the signature of the invited user's server."""
+        server = server_name_of(event.state_key or "")
+        return await self._handshakes.invite(server, event, stripped)
+
+    async def _own_leave(self, user_id: str, room_id: str, content: Mapping[str, Any]) -> Event:
+        room = await self._rooms.get(room_id)
+        draft = Draft("m.room.member", user_id, {**content}, state_key=user_id)
+        return self._origin.sign_event(room.version, draft, room_id=room_id)
+
+    @asynccontextmanager
+    async def _one_at_a_time(self, room_id: str) -> AsyncIterator[None]:
+        lock = self._entering.setdefault(room_id, DeferredLock())
+        await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+            if not lock.locked:
+                self._entering.pop(room_id, None)
+
+
+def stripped_events(pdus: Sequence[Any]) -> list[dict[str, Any]]:
+    """What clients are told of a room that they are invited to, of events in whatever form."""
+    stripped = []
+    for pdu in pdus:
+        if not isinstance(pdu, Mapping):
+            continue
+        event = {key: pdu.get(key) for key in ("type", "state_key", "sender", "content")}
+        if isinstance(event["content"], dict) and all(
+            isinstance(event[key], str) for key in ("type", "state_key", "sender")
+        ):
+            stripped.append(event)
+    return stripped

@@ -1,0 +1,61 @@
+"""Transactions: the events and ephemeral data that another server sends.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
+"""
+
+from collections import OrderedDict
+from typing import Annotated, Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from federation.edus import Edus
+from federation.inbox import Inbox
+from federation.queries import FEDERATION
+from homeserver.streams.waiting import joined
+from homeserver.web.routes import Auth, Route
+
+MAX_BODY = 10 * 1_048_576  # bytes: fifty events of the largest size, and a hundred others
+REMEMBERED = 1_000  # transactions, of all servers together
+
+
+class Transaction(msgspec.Struct):
+    """Events, and ephemeral data."""
+
+    pdus: Annotated[list[Any], msgspec.Meta(max_length=50)] = []
+    edus: Annotated[list[Any], msgspec.Meta(max_length=100)] = []
+
+
+class TransactionsApi:
+    def __init__(self, inbox: Inbox, edus: Edus) -> None:
+        self._inbox = inbox
+        self._edus = edus
+        self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        self._running: dict[tuple[str, str], Deferred[None]] = {}
+
+    def routes(self) -> list[Route]:
+        path = f"{FEDERATION}/send/{{txn_id}}"
+        return [Route("PUT", path, self.send_transaction, Auth.SERVER, max_body=MAX_BODY)]
+
+    async def send_transaction(self, origin: str, txn_id: str, body: Transaction) -> dict[str, Any]:
+        """Take a transaction in; one that comes again has the same answer, and no effect."""
+        key = (origin, txn_id)
+        while (running := self._running.get(key)) is not None:
+            await joined(running)
+        answer = self._answers.get(key)
+        if answer is None:
+            done: Deferred[None] = Deferred()
+            self._running[key] = done
+            try:
+                answer = {"pdus": await self._inbox.take(origin, body.pdus)}
+                await self._edus.take(origin, body.edus)
+                self._remember(key, answer)
+            finally:
+                del self._running[key]
+                done.callback(None)
+        return answer
+
+    def _remember(self, key: tuple[str, str], answer: dict[str, Any]) -> None:
+        self._answers[key] = answer
+        if len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)

@@ -1,0 +1,40 @@
+"""Orders of events that come from elsewhere in any order.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#event-graphs
+"""
+
+from collections.abc import Callable, Iterable
+
+from homeserver.protocol.events import Event
+
+
+def in_auth_order(events: Iterable[Event]) -> list[Event]:
+    """The events so that each comes after those of them that it cites as its authority."""
+    return _in_order(events, lambda event: event.auth_event_ids)
+
+
+def in_graph_order(events: Iterable[Event]) -> list[Event]:
+    """The events so that each comes after those of them that it follows."""
+    return _in_order(events, lambda event: event.prev_event_ids)
+
+
+def _in_order(events: Iterable[Event], before: Callable[[Event], list[str]]) -> list[Event]:
+    """Kahn's algorithm. Event ids are hashes, or chosen: those that form a circle are left out."""
+    by_id = {event.event_id: event for event in events}
+    waiting_for: dict[str, int] = {}
+    followers: dict[str, list[str]] = {}
+    for event_id, event in by_id.items():
+        cited = {each for each in before(event) if each in by_id}
+        waiting_for[event_id] = len(cited)
+        for each in cited:
+            followers.setdefault(each, []).append(event_id)
+    free = [event_id for event_id, count in waiting_for.items() if not count]
+    ordered: list[Event] = []
+    while free:
+        event_id = free.pop()
+        ordered.append(by_id[event_id])
+        for follower in followers.get(event_id, ()):
+            waiting_for[follower] -= 1
+            if not waiting_for[follower]:
+                free.append(follower)
+    return ordered
