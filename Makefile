@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE_TESTS := tests/clients/js
+PEER := .venv-peer
+PEER_PACKAGES := tests/federation/peer-packages.txt
 PYTEST_OPTIONS ?= -n auto --dist loadscope
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -27,7 +29,7 @@ types: $(VENV)/.installed-for-tests
 contracts: $(VENV)/.installed-for-tests
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.installed-for-tests node-packages
+unit: $(VENV)/.installed-for-tests node-packages peer
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 format: $(VENV)/.installed-for-tests
@@ -41,7 +43,7 @@ config-docs: $(VENV)/.installed
 	$(BIN)/python tools/config_docs.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info $(NODE_TESTS)/node_modules
+	rm -rf $(VENV) $(PEER) build dist *.egg-info $(NODE_TESTS)/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Tests with a JavaScript client run where Node is installed, and are skipped elsewhere.
@@ -53,6 +55,18 @@ node-packages:
 		&& [ ! $(NODE_TESTS)/node_modules/.package-lock.json -nt $(NODE_TESTS)/package-lock.json ]; then \
 		(cd $(NODE_TESTS) && npm ci --no-audit --no-fund) \
 			|| echo "npm ci failed: the tests with JavaScript clients are skipped"; \
+	fi
+
+# The homeserver of another make that tests of federation talk to, where it can be installed. It has an
+# environment of its own, as its dependencies are not ours.
+.PHONY: peer
+peer:
+	@if [ ! $(PEER)/.installed -nt $(PEER_PACKAGES) ]; then \
+		{ $(PYTHON) -m venv $(PEER) \
+			&& $(PEER)/bin/pip install --quiet --requirement $(PEER_PACKAGES) \
+			&& touch $(PEER)/.installed; } \
+			|| { rm -f $(PEER)/.installed; \
+				echo "The peer cannot be installed: the tests of federation with it are skipped"; }; \
 	fi
 
 $(VENV)/bin/python:

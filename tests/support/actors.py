@@ -3,7 +3,7 @@
 A method that fails raises `Refused` with the errcode. `request` reaches whatever has no method.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -87,13 +87,14 @@ class Actor(Somebody):
         room_id: str = (await self.post("/createRoom", body))["room_id"]
         return room_id
 
-    async def join(self, room: str, **body: Any) -> str:
-        """Join a room by id or alias; gives its id."""
-        room_id: str = (await self.post(f"/join/{quote(room)}", body))["room_id"]
+    async def join(self, room: str, *, via: Sequence[str] = (), **body: Any) -> str:
+        """Join a room by id or alias, through the servers `via` if need be; gives its id."""
+        path = f"/join/{quote(room)}"
+        room_id: str = (await self.post(path, body, via=[*via]))["room_id"]
         return room_id
 
-    async def knock(self, room: str, **body: Any) -> None:
-        await self.post(f"/knock/{quote(room)}", body)
+    async def knock(self, room: str, *, via: Sequence[str] = (), **body: Any) -> None:
+        await self.post(f"/knock/{quote(room)}", body, via=[*via])
 
     async def invite(self, room: str, actor: "Actor", **body: Any) -> None:
         await self._on_room(room, "invite", {"user_id": actor.user_id, **body})
@@ -154,6 +155,39 @@ class Actor(Somebody):
         if "since" in query:
             query["from"] = query.pop("since")
         return await self.get(f"/rooms/{quote(room)}/messages", dir=direction, **query)
+
+    async def history(self, room: str) -> list[Any]:
+        """All events of the room that one may see, the newest first."""
+        page = await self.messages(room, limit=100)
+        events: list[Any] = page["chunk"]
+        while "end" in page:
+            page = await self.messages(room, limit=100, since=page["end"])
+            events += page["chunk"]
+        return events
+
+    async def full_state(self, room: str) -> dict[tuple[str, str], Any]:
+        """The current state events by type and state key."""
+        events = await self.get(f"/rooms/{quote(room)}/state")
+        return {(event["type"], event["state_key"]): event for event in events}
+
+    async def upgrade(self, room: str, version: str) -> str:
+        """Replace a room by one of another version; gives the new id."""
+        answer = await self.post(f"/rooms/{quote(room)}/upgrade", {"new_version": version})
+        room_id: str = answer["replacement_room"]
+        return room_id
+
+    async def type(self, room: str, typing: bool = True, *, timeout_ms: int = 20_000) -> None:
+        """Say that one is typing, or no longer."""
+        body = {"typing": typing} | ({"timeout": timeout_ms} if typing else {})
+        await self.put(f"/rooms/{quote(room)}/typing/{quote(self.user_id)}", body)
+
+    async def read(self, room: str, event_id: str) -> None:
+        """Say that one has read up to an event."""
+        await self.post(f"/rooms/{quote(room)}/receipt/m.read/{quote(event_id, safe='')}")
+
+    async def set_presence(self, presence: str, **body: Any) -> None:
+        """Say that one is `online`, `unavailable` or `offline`."""
+        await self.put(f"/presence/{quote(self.user_id)}/status", {"presence": presence, **body})
 
     async def members(self, room: str, **query: Any) -> dict[str, str]:
         """The membership of each user that `/members` tells of."""

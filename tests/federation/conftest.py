@@ -1,0 +1,61 @@
+"""Scenarios between two servers: coroutines that run on the reactor, with a `scene` as argument."""
+
+import inspect
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.federation.pairs import PAIRS
+from tests.support.peer import is_peer_installed
+from tests.support.reactor import run
+from tests.support.sites import PEER, Scene, Sites
+
+
+@pytest.fixture(scope="session")
+def sites() -> Iterator[Sites]:
+    """The servers that all scenarios of this process share."""
+    running = Sites()
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def scene(request: pytest.FixtureRequest, sites: Sites) -> Iterator[Scene]:
+    """Two servers that work and know nothing of this test yet."""
+    kinds: tuple[str, str] = request.param
+    if PEER in kinds and not is_peer_installed():
+        pytest.skip("the peer is not installed: make peer")
+    first = sites.get(kinds[0], 0)
+    second = sites.get(kinds[1], 1 if kinds[0] == kinds[1] else 0)
+    playing = Scene(first, second, sites.authority)
+    try:
+        yield playing
+    finally:
+        run(playing.close())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A scenario that failed shows what the servers logged last, and keeps their logs."""
+    report = yield
+    sites = getattr(item, "funcargs", {}).get("sites")
+    if report.failed and isinstance(sites, Sites):
+        sites.keeps_logs = True
+        report.sections += sites.last_output().items()
+        report.sections.append(("whole logs", f"will be in {sites.logs}"))
+    return report

@@ -1,0 +1,234 @@
+"""Homeservers of several organisations on this machine, each behind a proxy that can fail.
+
+A `Site` is a server process of either kind, ours or the peer's, with the proxy by which other
+servers reach it. `Sites` starts those that are asked for, once for all tests. A `Scene` is what one
+test sees of two of them: it makes users there, cuts the network, and heals it.
+"""
+
+import shutil
+import tempfile
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from twisted.internet import reactor
+from twisted.web.client import HTTPConnectionPool
+
+from tests.clients.plain_client import registration
+from tests.support.actors import Refused, Somebody
+from tests.support.certificates import CertificateAuthority, CertificateFiles
+from tests.support.peer import PeerProcess
+from tests.support.process import ServerProcess
+from tests.support.program import SHARED_SECRET, Program, free_port
+from tests.support.proxy import Mode, Proxy
+from tests.support.reactor import in_thread, together
+from tests.support.watching import Watcher, eventually
+
+OURS, PEER = "ours", "peer"
+LINES_SHOWN = 60
+
+
+class Site:
+    """One organisation: its server, and the proxy before it. `name` is the server's name."""
+
+    def __init__(
+        self,
+        kind: str,
+        directory: Path,
+        authority: CertificateAuthority,
+        certificate: CertificateFiles,
+    ) -> None:
+        self.kind = kind
+        port = free_port()
+        self.proxy = Proxy(port)
+        self.name = f"127.0.0.1:{self.proxy.port}"
+        self.program: Program
+        if kind == PEER:
+            self.program = PeerProcess(
+                directory, authority, certificate, port=port, server_name=self.name
+            )
+        else:
+            self.program = ServerProcess(
+                directory,
+                overrides=federating(self.name, port, authority, certificate),
+                port=port,
+                trusting=authority.client_context(),
+            )
+
+    async def kill(self) -> None:
+        """Kill the server with SIGKILL."""
+        await in_thread(self.program.kill)
+
+    async def start(self) -> None:
+        """Start the server, again after `kill`, with the data it had."""
+        await in_thread(self.program.start)
+
+    def close(self) -> None:
+        """End the server and the proxy, and remove all data."""
+        self.program.close()
+        self.proxy.close()
+
+
+class Sites:
+    """The sites that the tests of one session share, started when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="homeserver-sites-"))
+        self._directory.chmod(0o755)
+        self.authority = CertificateAuthority(self._directory)
+        self._certificate = self.authority.issue()
+        self._running: dict[tuple[str, int], Site] = {}
+        self.keeps_logs = False
+
+    @property
+    def logs(self) -> Path:
+        """Where the logs are left behind if `keeps_logs` is set."""
+        return self._directory / "logs"
+
+    def get(self, kind: str, number: int) -> Site:
+        """The site of this kind and number, running."""
+        site = self._running.get((kind, number))
+        if site is None:
+            directory = self._directory / f"{kind}{number}"
+            directory.mkdir(mode=0o755)
+            site = Site(kind, directory, self.authority, self._certificate)
+            self._running[kind, number] = site
+            site.program.start()
+        return site
+
+    def last_output(self) -> dict[str, str]:
+        """The last lines of the logs of each site by its title."""
+        return {
+            f"{kind} {number}, {site.name}": site.program.last_output(LINES_SHOWN)
+            for (kind, number), site in self._running.items()
+        }
+
+    def close(self) -> None:
+        """End all, and leave nothing behind but logs that are to be kept."""
+        if self.keeps_logs:
+            self.logs.mkdir()
+            for (kind, number), site in self._running.items():
+                for log in site.program.logs:
+                    if log.exists():
+                        shutil.copy(log, self.logs / f"{kind}{number}-{log.name}")
+        for site in self._running.values():
+            site.close()
+        if not self.keeps_logs:
+            shutil.rmtree(self._directory)
+
+
+class Scene:
+    """Two sites as one test sees them. The test's users are new, on `first` or on `second`."""
+
+    numbers = count(1)
+
+    def __init__(self, first: Site, second: Site, authority: CertificateAuthority) -> None:
+        self.first = first
+        self.second = second
+        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        self._pool.maxPersistentPerHost = 20
+        self._http = authority.http_client(self._pool)
+        self._harmed = False
+
+    @property
+    def both(self) -> tuple[Site, Site]:
+        """The first and the second site."""
+        return self.first, self.second
+
+    async def alice_and_bob(self) -> tuple[Watcher, Watcher]:
+        """A user of the first site and one of the second."""
+        alice, bob = await together(self.user(self.first, "alice"), self.user(self.second, "bob"))
+        return alice, bob
+
+    async def user(self, site: Site, name: str) -> Watcher:
+        """A new account whose name starts with the one given."""
+        somebody = Somebody(self._http, site.program.url)
+        path = "/_synapse/admin/v1/register"
+        nonce = (await somebody.request("GET", path))["nonce"]
+        body = registration(SHARED_SECRET, nonce, f"{name}{next(self.numbers)}")
+        answer = await somebody.request("POST", path, body)
+        return Watcher(
+            self._http,
+            site.program.url,
+            answer["user_id"],
+            answer["device_id"],
+            answer["access_token"],
+        )
+
+    def cut(self, mode: Mode = Mode.REFUSE) -> None:
+        """Nothing goes between the sites any more; their own users notice nothing."""
+        self._harmed = True
+        for site in self.both:
+            site.proxy.set_mode(mode)
+
+    async def kill(self, site: Site) -> None:
+        """Kill a server with SIGKILL."""
+        self._harmed = True
+        await site.kill()
+
+    async def heal(self) -> None:
+        """Mend the network, start what was killed, and wait until both sites talk again."""
+        for site in self.both:
+            site.proxy.set_mode(Mode.PASS)
+        # Connections to a server that was killed are of no use.
+        await self._pool.closeCachedConnections()
+        for site in self.both:
+            if not await in_thread(site.program.answers):
+                await site.start()
+        await together(self._reaches(*self.both), self._reaches(*reversed(self.both)))
+        self._harmed = False
+
+    async def close(self) -> None:
+        """Leave two sites that work, and nothing on the reactor."""
+        if self._harmed:
+            await self.heal()
+        await self._pool.closeCachedConnections()
+
+    async def _reaches(self, site: Site, other: Site) -> None:
+        """A server that was out of reach for another one may be left alone for a while."""
+        asking = await self.user(site, "scout")
+        nobody = f"@nobody:{other.name}"
+
+        async def is_unknown() -> bool:
+            try:
+                await asking.get(f"/profile/{quote(nobody)}")
+            except Refused as refused:
+                return refused.status == 404
+            return True
+
+        await eventually(is_unknown, f"{site.name} reaches {other.name}")
+
+
+def federating(
+    name: str, port: int, authority: CertificateAuthority, certificate: CertificateFiles
+) -> dict[str, Any]:
+    """Settings for one of ours that federates with servers on this machine."""
+    return {
+        # Settings of what is not there yet are only warned of.
+        "unknown_keys": "warn",
+        "server_name": name,
+        "public_baseurl": f"https://127.0.0.1:{port}",
+        "listeners": [
+            {
+                "port": port,
+                "bind": "127.0.0.1",
+                "tls": {
+                    "certificate": str(certificate.certificate),
+                    "private_key": str(certificate.private_key),
+                },
+                "resources": ["client", "federation"],
+            }
+        ],
+        "federation": {
+            "ca_file": str(authority.path),
+            "verify_certificates": True,
+            "allow_private_addresses": True,
+        },
+        "outbound_http": {"verify_certificates": False, "allow_private_addresses": True},
+        "room_directory": {
+            "allow_publishing": True,
+            "without_login": True,
+            "over_federation": True,
+        },
+    }
