@@ -42,7 +42,9 @@ class PeerProcess(Program):
     ) -> None:
         super().__init__(directory, trusting=authority.client_context(), port=port)
         self.server_name = server_name
-        self._write("homeserver.yaml", _settings(directory, port, server_name, authority, certificate))
+        self._write(
+            "homeserver.yaml", _settings(directory, port, server_name, authority, certificate)
+        )
         self._write("log.yaml", _log_settings(directory))
 
     @property

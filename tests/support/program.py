@@ -190,7 +190,10 @@ def free_port() -> int:
 @functools.cache
 def _keeper() -> IO[bytes]:
     keeper = subprocess.Popen(
-        [sys.executable, "-m", __name__], cwd=CHECKOUT, stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-m", __name__],
+        cwd=CHECKOUT,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
     )
     assert keeper.stdin is not None
     return keeper.stdin

@@ -29,7 +29,9 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: float = 100.0) -> T:
         # As the tests' own runner does: `crash` ends the loop but lets it be run again.
         reactor.run(installSignalHandlers=False)
         _end_threads()
-    if not outcome or _is_cancellation(outcome[0]):
+    if not outcome:
+        raise KeyboardInterrupt  # nothing but a signal ends the loop before
+    if _is_cancellation(outcome[0]):
         raise TookTooLong(f"not done within {timeout} s")
     if isinstance(outcome[0], Failure):
         outcome[0].raiseException()

@@ -73,7 +73,9 @@ class Watcher(Actor):
     async def hears(self, room: str, event_id: str) -> Any:
         """Wait until an event is in the timeline; gives it as the client was shown it."""
         return await self.until(
-            lambda: next((event for event in self.timeline[room] if event["event_id"] == event_id), 0),
+            lambda: next(
+                (event for event in self.timeline[room] if event["event_id"] == event_id), 0
+            ),
             event_id,
         )
 
@@ -101,9 +103,7 @@ class Watcher(Actor):
     async def sees_typing(self, room: str, *actors: Actor) -> None:
         """Wait until exactly these type in a room."""
         names = sorted(actor.user_id for actor in actors)
-        await self.until(
-            lambda: sorted(self.typing[room]) == names, f"{names} typing"
-        )
+        await self.until(lambda: sorted(self.typing[room]) == names, f"{names} typing")
 
     async def sees_receipt(self, room: str, event_id: str, actor: Actor) -> None:
         """Wait until somebody has read up to an event."""
@@ -112,13 +112,14 @@ class Watcher(Actor):
             f"the receipt of {actor.user_id} at {event_id}",
         )
 
-    async def sees_presence(self, actor: Actor, presence: str) -> Any:
-        """Wait until somebody is `online`, `unavailable` or `offline`; gives the whole content."""
-        await self.until(
-            lambda: self.presence.get(actor.user_id, {}).get("presence") == presence,
-            f"{actor.user_id} {presence}",
-        )
-        return self.presence[actor.user_id]
+    async def sees_presence(self, actor: Actor, **content: Any) -> Any:
+        """Wait until somebody's presence has these members; gives the whole content."""
+
+        def found() -> Any:
+            seen = self.presence.get(actor.user_id, {})
+            return seen if seen.items() >= content.items() else None
+
+        return await self.until(found, f"{actor.user_id} with {content}")
 
     def _take_room(self, room_id: str, room: Any) -> None:
         state = self.state_seen[room_id]

@@ -1,0 +1,185 @@
+"""The life of a room between two servers, in every room version.
+
+Spec: https://spec.matrix.org/v1.19/rooms/
+"""
+
+import pytest
+
+from homeserver.protocol.room_versions import ROOM_VERSIONS
+from tests.federation.agreement import agree
+from tests.support.sites import Scene
+from tests.support.watching import Watcher, eventually, refused
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(200)]
+
+VERSIONS = list(ROOM_VERSIONS)
+RESTRICTED = [name for name, version in ROOM_VERSIONS.items() if version.restricted_joins]
+KNOCKING = [name for name, version in ROOM_VERSIONS.items() if version.knocking]
+KNOCK_RESTRICTED = [name for name, version in ROOM_VERSIONS.items() if version.knock_restricted]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_users_of_two_servers_share_a_room(scene: Scene, version: str) -> None:
+    """They talk, moderate, part and come back, and both servers always see the same room."""
+    alice, bob = await scene.alice_and_bob()
+    room = await alice.create_room(room_version=version, invite=[bob])
+
+    await bob.becomes(room, "invite")
+    await bob.join(room)
+    await alice.sees_member(room, bob, "join")
+    await bob.hears(room, await alice.say(room, "hello"))
+    said = await bob.say(room, "hello yourself")
+    await alice.hears(room, said)
+    await alice.kick(room, bob, reason="manners")
+    await bob.becomes(room, "leave")
+    await alice.invite(room, bob)
+    await bob.becomes(room, "invite")
+    await bob.join(room)
+    await alice.sees_member(room, bob, "join")
+
+    events = await agree(room, alice, bob)
+    assert [event["sender"] for event in events if event["type"] == "m.room.message"] == [
+        alice.user_id,
+        bob.user_id,
+    ]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_banned_user_stays_out(scene: Scene, version: str) -> None:
+    """A ban holds on the server of the banned, until it is lifted."""
+    alice, bob = await scene.alice_and_bob()
+    room = await shared_room(alice, bob, room_version=version, preset="public_chat")
+
+    await alice.ban(room, bob)
+
+    await bob.becomes(room, "leave")
+    assert (await refused(bob.join(room, via=[scene.first.name]))).errcode == "M_FORBIDDEN"
+    assert (await refused(bob.say(room, "and yet"))).errcode == "M_FORBIDDEN"
+    await alice.unban(room, bob)
+    await eventually(lambda: bob.join(room, via=[scene.first.name]), "bob may join again")
+    await alice.sees_member(room, bob, "join")
+    await agree(room, alice, bob)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_moderator_acts_from_the_other_server(scene: Scene, version: str) -> None:
+    """Power given to a user of another server is used there, and no more than was given."""
+    alice, bob = await scene.alice_and_bob()
+    room = await shared_room(alice, bob, room_version=version)
+    said = await alice.say(room, "what nobody should read")
+    await bob.hears(room, said)
+    assert (await refused(bob.set_state(room, "m.room.topic", {"topic": "mine"}))).status == 403
+    levels = await alice.state(room, "m.room.power_levels")
+
+    levels["users"] = {**levels["users"], bob.user_id: 50}
+    await alice.set_state(room, "m.room.power_levels", levels)
+    await bob.sees_state(room, "m.room.power_levels", {"users": levels["users"]})
+    await bob.set_state(room, "m.room.topic", {"topic": "of bob"})
+    await alice.sees_state(room, "m.room.topic", {"topic": "of bob"})
+    await bob.redact(room, said)
+
+    await eventually(lambda: is_redacted(alice, room, said), "the redaction at alice's server")
+    assert await is_redacted(bob, room, said)
+    assert (await refused(bob.kick(room, alice))).errcode == "M_FORBIDDEN"
+    await agree(room, alice, bob)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_users_of_two_servers_move_to_a_new_room(scene: Scene, version: str) -> None:
+    """Whoever is led from the old room to the new one finds it, whatever its server."""
+    alice, bob = await scene.alice_and_bob()
+    room = await shared_room(alice, bob, room_version="9", preset="public_chat")
+
+    new_room = await alice.upgrade(room, version)
+
+    await bob.sees_state(room, "m.room.tombstone", {"replacement_room": new_room})
+    await bob.join(new_room, via=[scene.first.name])
+    await bob.hears(new_room, await alice.say(new_room, "here we are"))
+    create = await bob.state(new_room, "m.room.create")
+    assert (create["room_version"], create["predecessor"]["room_id"]) == (version, room)
+    await agree(new_room, alice, bob)
+
+
+@pytest.mark.parametrize("version", RESTRICTED)
+async def test_members_of_another_room_may_join(scene: Scene, version: str) -> None:
+    """Who is in the space joins its rooms; who is not, is refused by the server that is asked."""
+    alice, bob = await scene.alice_and_bob()
+    space = await alice.create_room(public=True)
+    room = await alice.create_room(
+        room_version=version,
+        initial_state=[join_rules("restricted", allow=[membership_of(space)])],
+    )
+
+    refusal = await refused(bob.join(room, via=[scene.first.name]))
+    await bob.join(space, via=[scene.first.name])
+    await bob.join(room, via=[scene.first.name])
+
+    assert refusal.errcode == "M_FORBIDDEN"
+    member = await alice.sees_member(room, bob, "join")
+    assert member["content"]["join_authorised_via_users_server"] == alice.user_id
+    await agree(room, alice, bob)
+
+
+@pytest.mark.parametrize("version", KNOCKING)
+async def test_a_knock_is_answered(scene: Scene, version: str) -> None:
+    """Who asks to be let in is seen by those inside, and is let in, from any server."""
+    alice, bob = await scene.alice_and_bob()
+    room = await alice.create_room(room_version=version, initial_state=[join_rules("knock")])
+
+    await bob.knock(room, via=[scene.first.name], reason="it is cold")
+
+    await bob.becomes(room, "knock")
+    assert ("m.room.join_rules", "") in bob.stripped[room]
+    knock = await alice.sees_member(room, bob, "knock")
+    assert knock["content"]["reason"] == "it is cold"
+    await alice.invite(room, bob)
+    await bob.becomes(room, "invite")
+    await bob.join(room)
+    await alice.sees_member(room, bob, "join")
+    await agree(room, alice, bob)
+
+
+@pytest.mark.parametrize("version", KNOCK_RESTRICTED)
+async def test_a_room_may_be_open_to_knocks_and_members_of_another(
+    scene: Scene, version: str
+) -> None:
+    """One rule for both: strangers knock, and those in the space walk in."""
+    alice, bob = await scene.alice_and_bob()
+    carol = await scene.user(scene.second, "carol")
+    space = await alice.create_room(public=True)
+    rules = join_rules("knock_restricted", allow=[membership_of(space)])
+    room = await alice.create_room(room_version=version, initial_state=[rules])
+
+    await carol.knock(room, via=[scene.first.name])
+    await bob.join(space, via=[scene.first.name])
+    await bob.join(room, via=[scene.first.name])
+
+    await alice.sees_member(room, carol, "knock")
+    await alice.sees_member(room, bob, "join")
+    await agree(room, alice, bob)
+
+
+async def shared_room(alice: Watcher, bob: Watcher, **body: object) -> str:
+    """A room of alice's that bob has joined, as both see."""
+    room = await alice.create_room(invite=[bob], **body)
+    await bob.becomes(room, "invite")
+    await bob.join(room)
+    await alice.sees_member(room, bob, "join")
+    return room
+
+
+async def is_redacted(watcher: Watcher, room: str, event_id: str) -> bool:
+    """Whether a user's server shows the event without what it said."""
+    event = await watcher.event(room, event_id)
+    return "body" not in event["content"]
+
+
+def join_rules(rule: str, **content: object) -> dict[str, object]:
+    """The join rules in the initial state of a room."""
+    content["join_rule"] = rule
+    return {"type": "m.room.join_rules", "state_key": "", "content": content}
+
+
+def membership_of(room: str) -> dict[str, str]:
+    """The condition to be in another room."""
+    return {"type": "m.room_membership", "room_id": room}
