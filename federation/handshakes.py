@@ -147,7 +147,7 @@ class Handshakes:
     ) -> Event:
         """Have the server of an invited user sign the invite; the event with its signature."""
         content = {
-            "event": msgspec.Raw(event.json),
+            "event": event.pdu,
             "room_version": event.version.identifier,
             "invite_room_state": stripped,
         }
@@ -156,7 +156,7 @@ class Handshakes:
             answer: SignedInvite = await self._client.put(
                 server,
                 path,
-                msgspec.json.encode(content),
+                content,
                 answer=SignedInvite,
                 despite_backoff=True,
             )

@@ -10,6 +10,7 @@ import msgspec
 from homeserver.accounts.caller import Caller
 from homeserver.client_api.create_room import UserId, check_third_party_invites
 from homeserver.protocol.errors import BadJson
+from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.reading import Reading
@@ -32,6 +33,18 @@ class Join(msgspec.Struct):
 
     reason: str | None = None
     third_party_signed: dict[str, Any] | None = None
+
+
+class Via(msgspec.Struct):
+    """Servers that may be in the room; `server_name` is what `via` was called before."""
+
+    via: list[str] = []
+    server_name: list[str] = []
+
+    @property
+    def servers(self) -> list[str]:
+        """The names that are some, of both parameters."""
+        return [name for name in (*self.via, *self.server_name) if is_valid_server_name(name)]
 
 
 class Target(msgspec.Struct):
@@ -78,20 +91,25 @@ class RoomMembershipApi:
         self, caller: Caller, room_id: str, body: dict[str, Any] | None = None
     ) -> dict[str, str]:
         """Join a room by its id."""
-        return await self._join(caller, room_id, body)
+        return await self._join(caller, room_id, [], body)
 
     async def join_room(
-        self, caller: Caller, room_id_or_alias: str, body: dict[str, Any] | None = None
+        self,
+        caller: Caller,
+        room_id_or_alias: str,
+        query: Via,
+        body: dict[str, Any] | None = None,
     ) -> dict[str, str]:
         """Join a room by its id or an alias."""
-        return await self._join(caller, await self._room_id(room_id_or_alias), body)
+        room_id, servers = await self._find(room_id_or_alias, query)
+        return await self._join(caller, room_id, servers, body)
 
     async def knock_room(
-        self, caller: Caller, room_id_or_alias: str, body: Reason
+        self, caller: Caller, room_id_or_alias: str, body: Reason, query: Via
     ) -> dict[str, str]:
         """Ask to be let into a room."""
-        room_id = await self._room_id(room_id_or_alias)
-        await self._memberships.knock(caller, room_id, reason=body.reason)
+        room_id, servers = await self._find(room_id_or_alias, query)
+        await self._memberships.knock(caller, room_id, reason=body.reason, servers=servers)
         return {"room_id": room_id}
 
     async def invite_user(self, caller: Caller, room_id: str, body: Invite) -> None:
@@ -127,7 +145,7 @@ class RoomMembershipApi:
         return {"joined_rooms": await self._reading.joined_rooms(caller.user_id)}
 
     async def _join(
-        self, caller: Caller, room_id: str, body: dict[str, Any] | None
+        self, caller: Caller, room_id: str, servers: list[str], body: dict[str, Any] | None
     ) -> dict[str, str]:
         more = dict(body or {})
         try:
@@ -138,11 +156,17 @@ class RoomMembershipApi:
         if join.reason is None:
             more.pop("reason", None)
         await self._memberships.join(
-            caller, room_id, third_party_signed=join.third_party_signed, more=more
+            caller,
+            room_id,
+            third_party_signed=join.third_party_signed,
+            more=more,
+            servers=servers,
         )
         return {"room_id": room_id}
 
-    async def _room_id(self, room_id_or_alias: str) -> str:
+    async def _find(self, room_id_or_alias: str, query: Via) -> tuple[str, list[str]]:
+        """The room's id, and servers that may be in it."""
         if not room_id_or_alias.startswith("#"):
-            return room_id_or_alias
-        return (await self._aliases.resolve(room_id_or_alias)).room_id
+            return room_id_or_alias, query.servers
+        target = await self._aliases.resolve(room_id_or_alias)
+        return target.room_id, [*query.servers, *target.servers]

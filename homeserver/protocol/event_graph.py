@@ -10,12 +10,18 @@ from homeserver.protocol.events import Event
 
 def in_auth_order(events: Iterable[Event]) -> list[Event]:
     """The events so that each comes after those of them that it cites as its authority."""
-    return _in_order(events, lambda event: event.auth_event_ids)
+    return _in_order(events, _authorities)
 
 
 def in_graph_order(events: Iterable[Event]) -> list[Event]:
     """The events so that each comes after those of them that it follows."""
     return _in_order(events, lambda event: event.prev_event_ids)
+
+
+def _authorities(event: Event) -> list[str]:
+    if event.version.room_id_is_create_hash and event.type != "m.room.create":
+        return ["$" + event.room_id[1:], *event.auth_event_ids]
+    return event.auth_event_ids
 
 
 def _in_order(events: Iterable[Event], before: Callable[[Event], list[str]]) -> list[Event]:

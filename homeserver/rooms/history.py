@@ -314,7 +314,8 @@ def _from_memory(
         and (bound < here <= start if backwards else start < here <= bound)
     ]
     found = within[::-1][:size] if backwards else within[:size]
-    is_whole = room.timeline_from == 0 and not room.gaps
+    # A room that this server came into later has a past that no sync shows.
+    is_whole = bool(room.timeline) and room.timeline[0].event.type == "m.room.create"
     if backwards:
         complete = len(found) == size or is_whole
     else:

@@ -11,9 +11,9 @@ from homeserver.storage.database import Connection
 MOVE_OUTBOX = BatchStatement(
     "move_outbox",
     """
-    INSERT INTO outbox_position (only, position)
+    INSERT INTO outbox_position (singleton, position)
     SELECT true, max(position) FROM unnest(%s::int8[]) AS moved (position)
-        ON CONFLICT (only) DO UPDATE
+        ON CONFLICT (singleton) DO UPDATE
        SET position = GREATEST(outbox_position.position, EXCLUDED.position)
     """,
     columns=("int8",),

@@ -2,17 +2,19 @@
 
 One context serves all connections, since reading the authorities takes longer than a handshake.
 The name belongs to the connection: it is sent as SNI, unless it is an IP address, and compared with
-the certificate before the first byte of a request leaves.
+the certificate in the handshake, before a byte of a request leaves.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
-from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from OpenSSL.crypto import X509
+from service_identity.exceptions import VerificationError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import CertificateOptions
@@ -21,6 +23,10 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from homeserver.web.tls import CertificateError
+
+
+class WrongCertificate(Exception):
+    """The certificate is valid, but not for the name that was connected to."""
 
 
 @implementer(IPolicyForHTTPS)
@@ -32,6 +38,7 @@ class ClientTls:
     """
 
     def __init__(self, *, verify: bool = True, ca_file: Path | None = None) -> None:
+        self._verify = verify
         self._context = CertificateOptions().getContext()
         if not verify:
             return
@@ -42,8 +49,6 @@ class ClientTls:
                 self._context.load_verify_locations(str(ca_file))
             except SSL.Error as error:
                 raise CertificateError(f"{ca_file} holds no certificates of authorities") from error
-        self._context.set_verify(SSL.VERIFY_PEER)
-        self._context.set_info_callback(_check_identity)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> "TlsTo":
         """For connections to a URL (for Twisted)."""
@@ -51,16 +56,17 @@ class ClientTls:
 
     def to(self, name: str) -> "TlsTo":
         """For connections to whoever has a certificate for this host name or IP address."""
-        return TlsTo(self._context, name)
+        return TlsTo(self._context, name, verify=self._verify)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class TlsTo:
     """Makes connections to one name."""
 
-    def __init__(self, context: SSL.Context, name: str) -> None:
+    def __init__(self, context: SSL.Context, name: str, *, verify: bool) -> None:
         self._context = context
         self._name = name
+        self._verify = verify
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """A connection that is about to begin (for Twisted)."""
@@ -68,29 +74,35 @@ class TlsTo:
         is_address = isIPAddress(self._name) or isIPv6Address(self._name)
         if not is_address:
             connection.set_tlsext_host_name(self._name.encode("ascii"))
-        connection.set_app_data(_Expected(tlsProtocol, self._name, is_address))
+        if self._verify:
+            wanted = IPAddress_ID(self._name) if is_address else DNS_ID(self._name)
+            connection.set_verify(SSL.VERIFY_PEER, _Judge(tlsProtocol, self._name, wanted))
         return connection
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """Who is expected at the other end of a connection."""
+class _Judge:
+    """Asked by OpenSSL about each certificate of a chain, that of the other side itself last."""
 
-    protocol: Any
-    name: str
-    is_address: bool
+    def __init__(self, protocol: Any, name: str, wanted: DNS_ID | IPAddress_ID) -> None:
+        self._protocol = protocol
+        self._name = name
+        self._wanted = wanted
 
-
-def _check_identity(connection: SSL.Connection, where: int, _: int) -> None:
-    """Called by OpenSSL in a handshake: once that is done, look at the names of the certificate."""
-    if not where & SSL.SSL_CB_HANDSHAKE_DONE:
-        return
-    expected: _Expected = connection.get_app_data()
-    try:
-        if expected.is_address:
-            verify_ip_address(connection, expected.name)
+    def __call__(
+        self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
+    ) -> bool:
+        if not ok or depth > 0:
+            return bool(ok)
+        protocol, self._protocol = self._protocol, None  # no circle of references is left behind
+        try:
+            verify_service_identity(extract_patterns(certificate), [self._wanted], [])
+        except VerificationError:
+            reason = WrongCertificate(f"the certificate is not one for {self._name}")
+        except Exception as failure:
+            # What is raised here would be lost in OpenSSL.
+            reason = WrongCertificate(f"the certificate cannot be read: {failure}")
         else:
-            verify_hostname(connection, expected.name)
-    except Exception:
-        # What is raised here would be lost in OpenSSL, and the connection would go on.
-        expected.protocol.failVerification(Failure())
+            return True
+        if protocol is not None:
+            protocol.failVerification(Failure(reason))
+        return False

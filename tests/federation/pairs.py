@@ -5,7 +5,7 @@ Each pair names the kind of the first site, where rooms are made, and of the sec
 
 from tests.support.sites import OURS, PEER
 
-PAIRS = [(PEER, PEER)]
+PAIRS = [(OURS, OURS), (OURS, PEER), (PEER, OURS)]
 
 # Every scenario is for these once ours federates: each kind in both roles, and ours alone.
 PAIRS_WITH_OURS = [(OURS, PEER), (PEER, OURS), (OURS, OURS)]

@@ -5,7 +5,7 @@
 -- room. Once it can be, it gets the newest event of each room, and asks for what is between.
 
 CREATE TABLE outbox_position (
-    only     bool   PRIMARY KEY DEFAULT true CHECK (only),
+    singleton bool  PRIMARY KEY DEFAULT true CHECK (singleton),
     position bigint NOT NULL
 );
 
