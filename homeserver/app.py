@@ -27,6 +27,7 @@ from homeserver.web.listeners import Listeners
 from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import CertificateError
 from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
 from homeserver.wiring.metrics import watch
@@ -66,6 +67,7 @@ class Homeserver:
         self._rooms: Rooms | None = None
         self._sync: Sync | None = None
         self._federation: Federation | None = None
+        self._federated_rooms: FederatedRooms | None = None
         self._listeners: Listeners | None = None
         self._lag = ReactorLag(reactor, self.metrics)
 
@@ -92,6 +94,8 @@ class Homeserver:
             await self._listeners.stop(self.settings.limits.shutdown_timeout)
         if self._sync is not None:
             self._sync.stop()
+        if self._federated_rooms is not None:
+            await self._federated_rooms.stop()
         if self._federation is not None:
             await self._federation.stop()
         if self._rooms is not None:
@@ -130,7 +134,9 @@ class Homeserver:
         keys = load_signing_keys(settings.signing_key_path)
         federation = self._federation = Federation(reactor, settings, keys, db)
         await federation.start()
-        federation.serve_users(accounts, rooms)
+        shared = self._federated_rooms = FederatedRooms(
+            reactor, db, stream, federation, accounts, rooms, sync
+        )
         http = Http(
             reactor, settings, self._shutdown, self.metrics, accounts, federation.authentication
         )
@@ -145,6 +151,7 @@ class Homeserver:
         federation_routes = [
             *accounts.federation_routes(),
             *federation.routes(accounts, rooms),
+            *shared.routes(),
         ]
         health_checks = {"database": lambda: db.is_up}
         self._listeners = http.listeners(routes, federation_routes, health_checks)
@@ -153,7 +160,7 @@ class Homeserver:
         self._positions.start(stream)
         accounts.start()
         await sync.start()
-        await federation.start_sending()
+        await shared.start()
         socket.start()
         self._lag.start()
         self._listeners.start()

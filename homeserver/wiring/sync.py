@@ -51,7 +51,7 @@ class Sync:
     ) -> None:
         self._settings = settings
         registry = rooms.registry
-        receipts = Receipts(db, registry)
+        receipts = self.receipts = Receipts(db, registry)
         self.push = Push(db, log, accounts, rooms, receipts)
         self.markers = ReadMarkers(registry, receipts, accounts.account_data)
         self.notices = TypingNotices(registry, log, reactor, log.position, lively_rooms)

@@ -1,0 +1,88 @@
+"""Rooms over federation: the events that come in and go out, and what users do on other servers."""
+
+from typing import Any
+
+from federation.auth_chains import AuthChains
+from federation.backfill import Backfill
+from federation.edus import Edus
+from federation.events_api import EventsApi
+from federation.handshakes import Handshakes
+from federation.inbox import Inbox
+from federation.invites_api import InvitesApi
+from federation.membership_api import MembershipApi
+from federation.missing_events import MissingEvents
+from federation.pdus import PduChecks
+from federation.receipt_edus import RECEIPT, ReceiptEdus
+from federation.remote_queries import RemoteQueries
+from federation.room_access import RoomAccess
+from federation.rooms_abroad import RoomsAbroad
+from federation.sender import Sender
+from federation.transactions_api import TransactionsApi
+from federation.typing_edus import TYPING, TypingEdus
+from homeserver.rooms.past import Past
+from homeserver.rooms.restricted_joins import RestrictedJoins
+from homeserver.storage.database import Database
+from homeserver.streams.log import Log
+from homeserver.web.routes import Route
+from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.federation import Federation
+from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.sync import Sync
+
+
+class FederatedRooms:
+    """All objects of the area."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        db: Database,
+        log: Log,
+        federation: Federation,
+        accounts: Accounts,
+        rooms: Rooms,
+        sync: Sync,
+    ) -> None:
+        registry, client = rooms.registry, federation.client
+        checks = PduChecks(federation.keyring)
+        access, chains = RoomAccess(registry), AuthChains(registry)
+        missing = MissingEvents(client, checks, rooms.receiving)
+        self._sender = Sender(
+            client, federation.destinations, federation.permitted, registry, db, reactor
+        )
+        self._typing = TypingEdus(registry, access, sync.notices, self._sender, reactor)
+        receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
+        inbox = Inbox(registry, access, checks, missing, rooms.distant, rooms.user_rooms)
+        edus = Edus({TYPING: self._typing.take, RECEIPT: receipts.take})
+        self._apis: list[Any] = [
+            MembershipApi(
+                registry, rooms.receiving, checks, access, chains, RestrictedJoins(registry)
+            ),
+            InvitesApi(registry, checks, rooms.distant, accounts.invite_permission),
+            TransactionsApi(inbox, edus),
+            EventsApi(registry, access, chains, Past(registry), rooms.visibility),
+        ]
+        handshakes = Handshakes(client, rooms.origin, checks)
+        rooms.memberships.abroad = RoomsAbroad(
+            handshakes, rooms.entrance, rooms.distant, registry, rooms.origin
+        )
+        rooms.history.backfill = Backfill(registry, client, checks, missing)
+        queries = RemoteQueries(client)
+        accounts.profiles.find_remote = queries.find_profile
+        rooms.aliases.find_remote = queries.find_alias
+        rooms.directory.ask_remote = queries.find_rooms
+        for reader in (self._sender, self._typing, receipts):
+            log.subscribe(reader.apply)
+
+    async def start(self) -> None:
+        """Tell other servers what they do not know."""
+        await self._sender.start()
+
+    async def stop(self) -> None:
+        """Tell nobody any more."""
+        self._typing.stop()
+        await self._sender.stop()
+
+    def routes(self) -> list[Route]:
+        """The area's part of the Server-Server API."""
+        return [route for api in self._apis for route in api.routes()]
