@@ -219,6 +219,9 @@ def _refusal(server: str, status: int, body: bytes) -> FederationError:
         content = None
     if isinstance(content, dict) and isinstance(content.get("errcode"), str) and status >= 400:
         return Refused(server, status, content)
+    if status == 404:
+        # So older servers say that they do not have an endpoint.
+        return Refused(server, status, {})
     return Garbage(server, f"status {status} without an error code")
 
 

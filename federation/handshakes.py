@@ -8,6 +8,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -94,15 +95,14 @@ class Handshakes:
 
         async def attempt(server: str) -> Joined:
             event = await self._make("join", server, room_id, user_id, content)
-            answer: RoomState = await self._client.put(
+            answer = await self._put(
                 server,
-                path_of(f"{V2}/send_join", room_id, event.event_id),
-                event.json,
-                query={"omit_members": "false"},
+                "send_join",
+                event,
                 answer=RoomState,
+                query={"omit_members": "false"},
                 timeout=STATE_TIMEOUT,
                 max_answer=MAX_STATE,
-                despite_backoff=True,
             )
             return await self._joined(server, event, answer)
 
@@ -135,8 +135,7 @@ class Handshakes:
 
         async def attempt(server: str) -> Event:
             event = await self._make("leave", server, room_id, user_id, content)
-            path = path_of(f"{V2}/send_leave", room_id, event.event_id)
-            await self._client.put(server, path, event.json, answer=Any, despite_backoff=True)
+            await self._put(server, "send_leave", event, answer=dict[str, Any])
             return event
 
         left: Event = await self._in_turn(servers, attempt)
@@ -151,15 +150,9 @@ class Handshakes:
             "room_version": event.version.identifier,
             "invite_room_state": stripped,
         }
-        path = path_of(f"{V2}/invite", event.room_id, event.event_id)
+        path = path_of("invite", event.room_id, event.event_id)
         try:
-            answer: SignedInvite = await self._client.put(
-                server,
-                path,
-                content,
-                answer=SignedInvite,
-                despite_backoff=True,
-            )
+            answer = await self._put_invite(server, path, content)
             signed = Event.from_pdu(event.version, answer.event)
         except InvalidEvent as error:
             raise RemoteServerFailed(f"{server} gave an answer that makes no sense") from error
@@ -168,6 +161,34 @@ class Handshakes:
         if signed.event_id != event.event_id or signed.content != event.content:
             raise RemoteServerFailed(f"{server} has changed the invite")
         return signed
+
+    async def _put_invite(self, server: str, path: str, content: Mapping[str, Any]) -> SignedInvite:
+        send: Any = partial(self._client.put, server, despite_backoff=True)
+        answer: SignedInvite
+        try:
+            answer = await send(f"{V2}/{path}", content, answer=SignedInvite)
+        except Refused as refusal:
+            if not _lacks_endpoint(refusal):
+                raise
+            unsigned = {"invite_room_state": content["invite_room_state"]}
+            old = {**content["event"], "unsigned": unsigned}
+            _, answer = await send(f"{V1}/{path}", old, answer=tuple[int, SignedInvite])
+        return answer
+
+    async def _put(
+        self, server: str, endpoint: str, event: Event, *, answer: Any, **options: Any
+    ) -> Any:
+        """Hand an event over; to the older endpoint where a server has no other."""
+        path = path_of(endpoint, event.room_id, event.event_id)
+        send: Any = partial(self._client.put, server, despite_backoff=True, **options)
+        try:
+            return await send(f"{V2}/{path}", event.json, answer=answer)
+        except Refused as refusal:
+            if not _lacks_endpoint(refusal):
+                raise
+        # There the answer stands beside its status.
+        _, body = await send(f"{V1}/{path}", event.json, answer=tuple[int, answer])
+        return body
 
     async def _make(
         self, kind: str, server: str, room_id: str, user_id: str, content: Mapping[str, Any]
@@ -241,6 +262,10 @@ class Handshakes:
         raise refusal or NotFound("No server is known that is in the room")
 
 
+def _lacks_endpoint(refusal: Refused) -> bool:
+    return refusal.status == 404 and refusal.errcode in ("", "M_UNRECOGNIZED")
+
+
 def _for_users(error: FederationError) -> MatrixError:
     """What a user is told of a failure."""
     if not isinstance(error, Refused):
@@ -248,8 +273,10 @@ def _for_users(error: FederationError) -> MatrixError:
     known: dict[str, type[MatrixError]] = {
         "M_FORBIDDEN": Forbidden,
         "M_NOT_FOUND": NotFound,
-        "M_INCOMPATIBLE_ROOM_VERSION": IncompatibleRoomVersion,
     }
+    if error.errcode == "M_INCOMPATIBLE_ROOM_VERSION":
+        version = str(error.body.get("room_version", ""))
+        return IncompatibleRoomVersion(error.error, room_version=version)
     kind = known.get(error.errcode)
     if kind is None:
         return RemoteServerFailed(f"{error.server} refuses: {error.error}"[:500])

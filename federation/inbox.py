@@ -135,8 +135,9 @@ class Inbox:
         if received.done is not None:
             await received.done
         standing = received.stored.standing
-        if standing.rejected is not None:
-            return {"error": f"rejected by {standing.rejected}"}
+        if refusal := standing.rejected or standing.soft_failed:
+            # It was dealt with, and need not be sent again.
+            log.info("{event} is refused: {why}", event=event, why=refusal)
         return {}
 
     async def _version(self, room_id: str) -> RoomVersion | None:

@@ -13,6 +13,7 @@ from federation.queries import FEDERATION
 from federation.rooms_abroad import stripped_events
 from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.protocol.errors import (
+    BadJson,
     Forbidden,
     IncompatibleRoomVersion,
     InvalidParam,
@@ -103,7 +104,8 @@ class InvitesApi:
     ) -> Event:
         (outcome,) = await self._checks.check(version, room_id, [pdu])
         if isinstance(outcome, str):
-            raise InvalidParam(f"The invite cannot be accepted: {outcome}")
+            _check_format(version, pdu)
+            raise Forbidden(f"The invite cannot be accepted: {outcome}")
         event = outcome
         if (
             event.event_id != event_id
@@ -136,3 +138,11 @@ class InvitesApi:
         (outcome,) = await self._checks.check(version, room_id, [create.pdu])
         if isinstance(outcome, str):
             raise MissingParam(f"The create event cannot be accepted: {outcome}")
+
+
+def _check_format(version: RoomVersion, pdu: Mapping[str, Any]) -> None:
+    """Raise `BadJson` for what is no event of the room version at all."""
+    try:
+        Event.from_pdu(version, pdu)
+    except InvalidEvent as error:
+        raise BadJson(f"The invite is malformed: {error}") from None

@@ -14,6 +14,7 @@ from federation.room_access import RoomAccess
 from homeserver.protocol.auth_types import AUTHORISING_USER
 from homeserver.protocol.client_events import STRIPPED_STATE_TYPES
 from homeserver.protocol.errors import (
+    BadJson,
     Forbidden,
     IncompatibleRoomVersion,
     InvalidParam,
@@ -176,7 +177,7 @@ class MembershipApi:
         event = await self._with_our_signature(room, event)
         (outcome,) = await self._checks.check(room.version, room.room_id, [event.pdu])
         if isinstance(outcome, str):
-            raise InvalidParam(f"The event cannot be accepted: {outcome}")
+            raise Forbidden(f"The event cannot be accepted: {outcome}")
         async with self._rooms.writing(room.room_id) as writer:
             try:
                 received = await self._receiving.receive(writer, outcome, is_ours=True)
@@ -226,10 +227,12 @@ def _check_version(room: Room, known: list[str]) -> None:
 
 
 def _parse(room: Room, event_id: str, pdu: dict[str, Any], membership: str) -> Event:
+    if not pdu.get("signatures"):
+        raise Forbidden("The event is not signed")
     try:
         event = Event.from_pdu(room.version, pdu)
     except InvalidEvent as error:
-        raise InvalidParam(f"The event is malformed: {error}") from None
+        raise BadJson(f"The event is malformed: {error}") from None
     if (
         event.room_id != room.room_id
         or event.event_id != event_id

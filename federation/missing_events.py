@@ -87,7 +87,8 @@ class MissingEvents:
         except EventsMissing as missing:
             if not missing.prev:
                 raise
-        state = await self.state_before(server, writer, event.event_id)
+            prev = missing.prev
+        state = await self._state_before(server, writer, event, prev)
         return await self._with_auth_events(server, writer, event, state)
 
     async def receive_past(self, server: str, writer: RoomWriter, event: Event) -> Received:
@@ -97,15 +98,26 @@ class MissingEvents:
         except EventsMissing as missing:
             if not missing.prev:
                 raise
-        state = await self.state_before(server, writer, event.event_id)
+            prev = missing.prev
+        state = await self._state_before(server, writer, event, prev)
         return await self._with_auth_events(server, writer, event, state, is_past=True)
 
     async def known(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
         """Those of the events that are here."""
         return await self._receiving.known(writer, event_ids)
 
-    async def state_before(self, server: str, writer: RoomWriter, event_id: str) -> Resolved:
-        """The state before an event, by the word of a server."""
+    async def _state_before(
+        self, server: str, writer: RoomWriter, event: Event, missing: Collection[str]
+    ) -> Resolved:
+        """The state before an event, some of whose previous events are missing.
+
+        What the other server knows of each of these is resolved with what is known here.
+        """
+        fetched = {prev: await self._state_after(server, writer, prev) for prev in sorted(missing)}
+        return await self._receiving.state_before(writer, event, fetched)
+
+    async def _state_after(self, server: str, writer: RoomWriter, event_id: str) -> Resolved:
+        """The state after an event that is not here, by the word of a server."""
         room = writer.room
         query = {"event_id": event_id}
         ids: StateIds = await self._client.get(
@@ -116,7 +128,7 @@ class MissingEvents:
             timeout=STATE_TIMEOUT,
             max_answer=MAX_STATE,
         )
-        wanted = [*ids.auth_chain_ids, *ids.pdu_ids]
+        wanted = [*ids.auth_chain_ids, *ids.pdu_ids, event_id]
         known = await self._receiving.known(writer, wanted)
         missing = set(wanted).difference(known)
         if len(missing) > MAX_SINGLE:
@@ -130,12 +142,13 @@ class MissingEvents:
             )
             pdus = [*answer.auth_chain, *answer.pdus]
             events = await self._checks.good(room.version, room.room_id, pdus)
+            events += await self._single(server, writer, [event_id])
         else:
             events = await self._single(server, writer, missing)
         await self._outliers(server, writer, events)
         # An event that cannot be had is not part of the state, for us.
         known = await self._receiving.known(writer, ids.pdu_ids)
-        return await self._receiving.state_of(writer, list(known))
+        return await self._receiving.state_of(writer, list(known), event_id)
 
     async def _with_auth_events(
         self,
@@ -242,5 +255,5 @@ class MissingEvents:
         except EventsMissing as missing:
             if not missing.prev:
                 raise
-            state = await self.state_before(server, writer, event.event_id)
+            state = await self._state_before(server, writer, event, missing.prev)
             await self._with_auth_events(server, writer, event, state)

@@ -72,7 +72,12 @@ class RemoteQueries:
         """Where an alias of another server leads."""
         server = server_name_of(alias)
         answer = await self._ask(
-            "GET", server, "query/directory", query={"room_alias": alias}, answer=AliasAnswer
+            "GET",
+            server,
+            "query/directory",
+            query={"room_alias": alias},
+            answer=AliasAnswer,
+            despite_backoff=True,
         )
         if not is_valid_room_id(answer.room_id):
             raise RemoteServerFailed(f"{server} gave an answer that makes no sense")

@@ -182,10 +182,13 @@ class Receiving:
         """Those of the events that are here, in whatever standing."""
         return await self._find(writer, event_ids)
 
-    async def state_of(self, writer: RoomWriter, event_ids: Collection[str]) -> Resolved:
+    async def state_of(
+        self, writer: RoomWriter, event_ids: Collection[str], then: str | None = None
+    ) -> Resolved:
         """The state that consists of these events, with the rows that make it durable.
 
-        Rejected events, and those that are no state, are no part of it. Raises `EventsMissing`.
+        With `then` it is the state after this event in that state, if the event is known. Rejected
+        events, and those that are no state, are no part of it. Raises `EventsMissing`.
         """
         found = await self._find(writer, event_ids)
         if missing := set(event_ids).difference(found):
@@ -198,7 +201,24 @@ class Receiving:
             for stored in found.values()
             if stored.event.state_key is not None and stored.standing.rejected is None
         }
+        after = {} if then is None else await self._find(writer, [then])
+        for stored in after.values():
+            event = stored.event
+            if event.state_key is not None and stored.standing.rejected is None:
+                names = await self._stores.names.nids(names_of(event))
+                entries[names[event.type], names[event.state_key]] = stored.number
         return Resolved(*await self._stores.states.change(EMPTY, entries))
+
+    async def state_before(
+        self, writer: RoomWriter, event: Event, fetched: Mapping[str, Resolved]
+    ) -> Resolved:
+        """The state before an event, given those after its previous events that are not here."""
+        prevs = await self._find(writer, event.prev_event_ids)
+        roots = [prev.state_after for prev in prevs.values() if not prev.standing.is_outlier]
+        roots += [state.root for state in fetched.values()]
+        resolved = await self._resolver.resolve(writer.room, roots or [EMPTY])
+        rows = [row for state in fetched.values() for row in state.rows]
+        return Resolved(resolved.root, [*rows, *resolved.rows])
 
     async def _settle(self, writer: RoomWriter, judged: _Judged, way: _Way) -> Deferred[None]:
         """Do with an event what the judgement says."""

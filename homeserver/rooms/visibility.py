@@ -125,7 +125,8 @@ class Visibility:
             if root not in judged:
                 judged[root] = await self._is_seen_by_server(room, server, root)
             event = stored.event
-            is_seen = judged[root] or event.state_key is not None or event.sender_server == server
+            is_seen = judged[root] and event.sender not in self._erased
+            is_seen = is_seen or event.state_key is not None or event.sender_server == server
             shown.append(event if is_seen else event.redacted())
         return shown
 

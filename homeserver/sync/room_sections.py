@@ -15,7 +15,7 @@ from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.user_rooms import Membership
-from homeserver.rooms.visibility import Visibility
+from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_for, render_state
 from homeserver.sync.room_state import RoomState
@@ -101,6 +101,13 @@ class RoomSections:
 
         Of a room that they never were in, because they turned down an invite, they see that alone.
         """
+        own = (await self._rooms.stores.events.load(room.version, [place.event]))[place.event]
+        if own.standing.is_outlier:
+            # A room that this server never was in: nothing else is known of it.
+            told: dict[str, bytes] = {}
+            alone = Slice([Seen(own, "leave")], limited=False, prev_batch=place.position)
+            await self._add_timeline(told, reader, alone, [])
+            return section_json(told)
         joined_until = await self._visibility.joined_until(room, reader.user_id)
         timeline = await self._timelines.cut(room, reader, since or 0, place.position)
         state: list[StoredEvent] = []
