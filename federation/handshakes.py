@@ -18,10 +18,12 @@ from federation.client import FederationClient, path_of
 from federation.errors import FederationError, Garbage, Refused
 from federation.pdus import PduChecks
 from homeserver.protocol.errors import (
+    BadJson,
     Forbidden,
     IncompatibleRoomVersion,
     MatrixError,
     NotFound,
+    RefusedByRemote,
     RemoteServerFailed,
 )
 from homeserver.protocol.events import Event, InvalidEvent, build_event
@@ -33,6 +35,9 @@ MAX_STATE = 256 * 1_048_576  # bytes of an answer that holds the state of a room
 STATE_TIMEOUT = 300.0  # seconds that a large room may take to be sent
 MAX_SERVERS = 20  # that are asked in turn
 AUTHORISED_VIA = "join_authorised_via_users_server"
+
+# What makes clients log out, or believe that their own request was wrong.
+_NOT_PASSED_ON = ("", "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEACTIVATED", "M_USER_LOCKED")
 
 log = Logger()
 
@@ -155,7 +160,7 @@ class Handshakes:
             answer = await self._put_invite(server, path, content)
             signed = Event.from_pdu(event.version, answer.event)
         except InvalidEvent as error:
-            raise RemoteServerFailed(f"{server} gave an answer that makes no sense") from error
+            raise BadJson(f"{server} gave back what is no event: {error}") from error
         except FederationError as error:
             raise _for_users(error) from error
         if signed.event_id != event.event_id or signed.content != event.content:
@@ -278,9 +283,11 @@ def _for_users(error: FederationError) -> MatrixError:
         version = str(error.body.get("room_version", ""))
         return IncompatibleRoomVersion(error.error, room_version=version)
     kind = known.get(error.errcode)
-    if kind is None:
-        return RemoteServerFailed(f"{error.server} refuses: {error.error}"[:500])
-    return kind(error.error or "The other server refuses")
+    if kind is not None:
+        return kind(error.error or "The other server refuses")
+    if error.status in (400, 403, 404) and error.errcode not in _NOT_PASSED_ON:
+        return RefusedByRemote(error.status, error.errcode, error.error[:500])
+    return RemoteServerFailed(f"{error.server} refuses: {error.error}"[:500])
 
 
 def _references(version: RoomVersion, references: Any) -> list[Any]:

@@ -227,7 +227,7 @@ def _check_version(room: Room, known: list[str]) -> None:
 
 
 def _parse(room: Room, event_id: str, pdu: dict[str, Any], membership: str) -> Event:
-    if not pdu.get("signatures"):
+    if not pdu.get("signatures") or not pdu.get("hashes"):
         raise Forbidden("The event is not signed")
     try:
         event = Event.from_pdu(room.version, pdu)

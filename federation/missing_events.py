@@ -74,7 +74,11 @@ class MissingEvents:
     async def receive(self, server: str, writer: RoomWriter, event: Event) -> Received:
         """Receive an event that `server` sent, and whatever it cites that is not here.
 
-        Raises `EventsMissing` where auth events cannot be had; `FederationError` where nothing can.
+        The events right before it must be had themselves: a server that could choose the state of
+        what it sends could rewrite the room. Where the past of those is out of reach, the state is
+        taken from the word of the server, and resolved with what is known.
+
+        Raises `EventsMissing` for what cannot be had, and `FederationError`.
         """
         try:
             return await self._with_auth_events(server, writer, event)
@@ -82,14 +86,7 @@ class MissingEvents:
             if not missing.prev:
                 raise
         await self._fill_in(server, writer, event)
-        try:
-            return await self._with_auth_events(server, writer, event)
-        except EventsMissing as missing:
-            if not missing.prev:
-                raise
-            prev = missing.prev
-        state = await self._state_before(server, writer, event, prev)
-        return await self._with_auth_events(server, writer, event, state)
+        return await self._with_auth_events(server, writer, event)
 
     async def receive_past(self, server: str, writer: RoomWriter, event: Event) -> Received:
         """Receive an event of the room's past; where nothing before it is here, with its state."""

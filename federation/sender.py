@@ -190,7 +190,12 @@ class Sender:
 
     def _destinations(self, room: Room, event: Event) -> list[str]:
         servers = dict.fromkeys(room.joined_servers)
-        if event.type == MEMBER and event.state_key is not None:
+        if (
+            event.type == MEMBER
+            and event.state_key is not None
+            # The invited have been asked already.
+            and event.content.get("membership") != "invite"
+        ):
             servers[event.state_key.partition(":")[2]] = None
         servers.pop(event.sender_server, None)
         return [server for server in servers if self._is_destination(server)]

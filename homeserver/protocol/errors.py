@@ -137,6 +137,15 @@ class RemoteServerFailed(MatrixError):
     errcode, status = "M_UNKNOWN", 502
 
 
+class RefusedByRemote(MatrixError):
+    """Another server refused, and said why; clients are told the same."""
+
+    def __init__(self, status: int, errcode: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status  # type: ignore[misc]  # this error alone has those of another
+        self.errcode = errcode  # type: ignore[misc]
+
+
 class InvalidParam(MatrixError):
     """A parameter has a value that is not allowed."""
 
