@@ -42,8 +42,8 @@ class Backfill(msgspec.Struct):
 class MissingQuery(msgspec.Struct):
     """What the asking server has, and what it wants to have what is before."""
 
-    earliest_events: list[str]
-    latest_events: list[str]
+    earliest_events: list[str] = []
+    latest_events: list[str] = []
     limit: int = 10
     min_depth: int = 0
 

@@ -294,7 +294,7 @@ def _references(version: RoomVersion, references: Any) -> list[Any]:
     if not isinstance(references, list):
         raise TypeError("no list of events")
     if version.event_format is EventFormat.V1:
-        return [[str(each[0]), dict(each[1])] for each in references]
+        return [[str(each[0]), each[1] if isinstance(each[1], dict) else {}] for each in references]
     return [str(each) for each in references]
 
 

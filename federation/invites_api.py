@@ -10,6 +10,7 @@ import msgspec
 
 from federation.pdus import PduChecks
 from federation.queries import FEDERATION
+from federation.room_access import RoomAccess
 from federation.rooms_abroad import stripped_events
 from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.protocol.errors import (
@@ -43,12 +44,14 @@ class InvitesApi:
         self,
         rooms: Rooms,
         checks: PduChecks,
+        access: RoomAccess,
         distant: DistantMemberships,
         permission: InvitePermission,
     ) -> None:
         self._rooms = rooms
         self._origin = rooms.origin
         self._checks = checks
+        self._access = access
         self._distant = distant
         self._permission = permission
 
@@ -80,6 +83,9 @@ class InvitesApi:
                 room_version=body.room_version,
             )
         event = await self._check(origin, version, room_id, event_id, body.event)
+        room = await self._rooms.find(room_id)
+        if room is not None and not await self._access.is_allowed(origin, room):
+            raise Forbidden("The room's access list keeps your server out")
         user_id = event.state_key or ""
         told = body.invite_room_state[:MAX_STRIPPED]
         if version.room_id_is_create_hash:
@@ -89,7 +95,6 @@ class InvitesApi:
         signed = event.with_signature(
             self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
         )
-        room = await self._rooms.find(room_id)
         if room is None or self._origin.server_name not in room.joined_servers:
             await self._distant.take(signed, stripped_events(told))
         return {"event": msgspec.Raw(signed.json)}

@@ -7,13 +7,14 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-events
 """
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from twisted.logger import Logger
 
 from federation.client import FederationClient, path_of
-from federation.errors import FederationError
+from federation.errors import FederationError, Refused
 from federation.handshakes import MAX_STATE, STATE_TIMEOUT, V1
 from federation.pdus import PduChecks
 from homeserver.protocol.event_graph import in_auth_order, in_graph_order
@@ -80,11 +81,8 @@ class MissingEvents:
 
         Raises `EventsMissing` for what cannot be had, and `FederationError`.
         """
-        try:
+        with suppress(EventsMissing):
             return await self._with_auth_events(server, writer, event)
-        except EventsMissing as missing:
-            if not missing.prev:
-                raise
         await self._fill_in(server, writer, event)
         return await self._with_auth_events(server, writer, event)
 
@@ -163,16 +161,27 @@ class MissingEvents:
         except EventsMissing as missing:
             if not missing.auth:
                 raise
-        room = writer.room
-        answer: AuthChain = await self._client.get(
-            server,
-            path_of(f"{V1}/event_auth", room.room_id, event.event_id),
-            answer=AuthChain,
-            max_answer=MAX_STATE,
+            lacking = missing.auth
+        await self._outliers(
+            server, writer, await self._authorities(server, writer, event, lacking)
         )
-        chain = await self._checks.good(room.version, room.room_id, answer.auth_chain)
-        await self._outliers(server, writer, chain)
         return await receive(writer, event, state_before=state, is_past=is_past)
+
+    async def _authorities(
+        self, server: str, writer: RoomWriter, event: Event, lacking: Collection[str]
+    ) -> list[Event]:
+        """What authorises an event: all of it, or one by one what is lacking."""
+        room = writer.room
+        try:
+            answer: AuthChain = await self._client.get(
+                server,
+                path_of(f"{V1}/event_auth", room.room_id, event.event_id),
+                answer=AuthChain,
+                max_answer=MAX_STATE,
+            )
+        except Refused:
+            return await self._single(server, writer, lacking)
+        return await self._checks.good(room.version, room.room_id, answer.auth_chain)
 
     async def _outliers(self, server: str, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Keep events aside, with what authorises them as far as that can be had."""

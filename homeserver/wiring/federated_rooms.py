@@ -58,7 +58,7 @@ class FederatedRooms:
             MembershipApi(
                 registry, rooms.receiving, checks, access, chains, RestrictedJoins(registry)
             ),
-            InvitesApi(registry, checks, rooms.distant, accounts.invite_permission),
+            InvitesApi(registry, checks, access, rooms.distant, accounts.invite_permission),
             TransactionsApi(inbox, edus),
             EventsApi(registry, access, chains, Past(registry), rooms.visibility),
         ]
