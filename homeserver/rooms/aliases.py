@@ -5,9 +5,12 @@ Those of this server are kept here; those of other servers are asked for through
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from twisted.logger import Logger
 
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import (
@@ -21,6 +24,7 @@ from homeserver.protocol.errors import (
 )
 from homeserver.protocol.history_visibility import visibility_of
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_room_alias
+from homeserver.rooms.drafts import Draft
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
@@ -28,6 +32,8 @@ from homeserver.storage import room_aliases as storage
 from homeserver.storage.database import Database
 
 _VISIBILITY = ("m.room.history_visibility", "")
+_CANONICAL_ALIAS = ("m.room.canonical_alias", "")
+log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +153,7 @@ class Aliases:
         return await self.of_room(room)
 
     async def delete(self, caller: Caller, alias: str) -> None:
-        """Remove an alias.
+        """Remove an alias, also from the room's canonical alias event where the caller may set it.
 
         Its creator may, whoever may set the room's canonical alias, and administrators; for others
         it raises `Forbidden`.
@@ -159,6 +165,33 @@ class Aliases:
         if not (caller.user_id == creator or caller.is_admin):
             await self._check_power(caller, row.room)
         await self._db.run(storage.delete_alias, alias)
+        room = await self._rooms.by_number(row.room)
+        if room is not None:
+            await self._withdraw(caller, room, alias)
+
+    async def _withdraw(self, caller: Caller, room: Room, alias: str) -> None:
+        """Take a deleted alias out of the canonical alias event, if the caller has the right to.
+
+        The alias is gone in any case: a name that the room merely claims leads nowhere.
+
+        Spec: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias
+        """
+        event = (await self._rooms.current(room, [_CANONICAL_ALIAS])).get(_CANONICAL_ALIAS)
+        content = {} if event is None else event.shown.content
+        remaining = without_alias(content, alias)
+        if remaining == content or caller.is_suspended:
+            return
+        draft = Draft(_CANONICAL_ALIAS[0], caller.user_id, remaining, state_key="")
+        try:
+            async with self._rooms.writing(room.room_id) as writer:
+                await writer.send(draft)
+        except MatrixError as error:
+            log.info(
+                "{alias} was deleted, but {room} goes on naming it: {error}",
+                alias=alias,
+                room=room.room_id,
+                error=error,
+            )
 
     async def _is_world_readable(self, room: Room) -> bool:
         state = await self._rooms.current(room, [_VISIBILITY])
@@ -174,3 +207,14 @@ class Aliases:
             caller.user_id
         ) < levels.for_event("m.room.canonical_alias", is_state=True):
             raise Forbidden("You may not delete this alias")
+
+
+def without_alias(content: Mapping[str, Any], alias: str) -> dict[str, Any]:
+    """The content of a canonical alias event that does not name an alias any more."""
+    remaining = dict(content)
+    if remaining.get("alias") == alias:
+        del remaining["alias"]
+    others = content.get("alt_aliases")
+    if isinstance(others, list) and alias in others:
+        remaining["alt_aliases"] = [other for other in others if other != alias]
+    return remaining

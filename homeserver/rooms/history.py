@@ -140,10 +140,11 @@ class History:
     ) -> Context:
         """What happened around an event: of `request` all but direction and tokens counts.
 
-        Raises `NotFound` where the user may not see the event.
+        Raises `Forbidden` where the user may not read the room, `NotFound` where they may not see
+        the event.
         """
-        event = await self._reading.event(user_id, room_id, event_id)
         access = await self._reading.access(user_id, room_id)
+        event = await self._reading.event(user_id, room_id, event_id)
         place = _place_of(event.stored)
         if place is None:
             raise NotFound("The event stands in no timeline")

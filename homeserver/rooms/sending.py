@@ -8,7 +8,7 @@ from typing import Any
 from homeserver.accounts.caller import Caller
 from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.accounts.suspension import check_not_suspended
-from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden
+from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden, InvalidParam
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.relation_rules import RelationRules
@@ -63,11 +63,15 @@ class Sending:
         content: dict[str, Any],
         txn_id: str | None,
     ) -> str:
-        """Redact an event, once for each transaction id of the device; gives the redaction's id."""
+        """Redact an event, once for each transaction id of the device; gives the redaction's id.
+
+        Raises `InvalidParam` for an event that this server knows to be in another room.
+        """
         room = await self._rooms.get(room_id)
-        target = await self._rooms.stores.events.find(
-            room.version, room.number, room.room_id, event_id
-        )
+        events = self._rooms.stores.events
+        target = await events.find(room.version, room.number, room.room_id, event_id)
+        if target is None and await events.rooms_with(event_id):
+            raise InvalidParam("The event is not in this room")
         if target is None or target.event.sender != caller.user_id:
             check_not_suspended(caller)
         draft = Draft("m.room.redaction", caller.user_id, content, redacts=event_id, target=target)

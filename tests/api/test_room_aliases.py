@@ -64,6 +64,33 @@ class AliasTests(ServerTestCase):
         await self._make(self.bob)
         await (await self.register_admin("admin")).delete(ALIAS)
 
+    async def test_deleted_alias_is_named_by_the_room_no_more(self) -> None:
+        """Nobody is sent to a name that leads nowhere."""
+        await self._make()
+        await self.alice.put("/directory/room/%23chai:example.org", {"room_id": self.room})
+        both = {"alias": "#tea:example.org", "alt_aliases": ["#chai:example.org"]}
+        await self.alice.set_state(self.room, "m.room.canonical_alias", both)
+
+        await self.alice.delete(ALIAS)
+        one = await self.alice.state(self.room, "m.room.canonical_alias")
+        await self.alice.delete("/directory/room/%23chai:example.org")
+        none = await self.alice.state(self.room, "m.room.canonical_alias")
+
+        self.assertEqual(one, {"alt_aliases": ["#chai:example.org"]})
+        self.assertEqual(none, {"alt_aliases": []})
+
+    async def test_alias_goes_though_the_room_must_go_on_naming_it(self) -> None:
+        """Whoever made a name may take it back, with or without power over the room."""
+        await self.bob.join(self.room)
+        await self._make(self.bob)
+        canonical = {"alias": "#tea:example.org"}
+        await self.alice.set_state(self.room, "m.room.canonical_alias", canonical)
+
+        await self.bob.delete(ALIAS)
+
+        await self.assert_refused("M_NOT_FOUND", self.anybody.get(ALIAS), 404)
+        self.assertEqual(await self.bob.state(self.room, "m.room.canonical_alias"), canonical)
+
     async def test_members_see_the_aliases_of_their_room(self) -> None:
         """A room's settings list its names; strangers see them only if all the world may."""
         await self._make()

@@ -274,6 +274,15 @@ class ContextTests(HistoryTestCase):
         forth = await self.alice.messages(room, "f", since=context["end"], limit=1)
         self.assertEqual((bodies(back["chunk"]), bodies(forth["chunk"])), (["1"], ["7"]))
 
+    async def test_context_is_refused_outside_of_the_room(self) -> None:
+        """A link into a private room says that one has to be let in first."""
+        room = await self.alice.create_room()
+        event_id = await self.alice.say(room, "secret")
+
+        await self.assert_refused("M_FORBIDDEN", self._context(self.bob, room, event_id), 403)
+        nothing = self._context(self.alice, room, "$none")
+        await self.assert_refused("M_NOT_FOUND", nothing, 404)
+
     async def test_context_of_nothing_but_the_event(self) -> None:
         """A client that wants only tokens for a place asks with a limit of 0."""
         room = await self.alice.create_room()

@@ -129,6 +129,16 @@ class SendingTests(ServerTestCase):
 
         self.assertEqual((await self.bob.event(self.room, event_id))["content"], {})
 
+    async def test_event_of_another_room_cannot_be_redacted(self) -> None:
+        """A redaction that could do nothing is refused instead of being sent for ever."""
+        elsewhere = await self.alice.create_room()
+        event_id = await self.alice.say(elsewhere, "here")
+
+        redaction = self.alice.redact(self.room, event_id)
+
+        await self.assert_refused("M_INVALID_PARAM", redaction, 400)
+        self.assertEqual((await self.alice.event(elsewhere, event_id))["content"]["body"], "here")
+
     async def test_redaction_outlives_a_restart(self) -> None:
         """What was taken back does not return when the server does."""
         event_id = await self.alice.say(self.room, "regret")
