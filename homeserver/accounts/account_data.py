@@ -109,12 +109,11 @@ class AccountData:
         return None
 
     async def of_room(self, user_id: str, room_id: str | None) -> dict[str, bytes]:
-        """All types and contents of one room, or of the account where `room_id` is `None`."""
+        """All that was set, by type, for one room, or the account where `room_id` is `None`."""
         entry = await self._cache.get(user_id)
-        found = {
+        return {
             type_: content for (room, type_), (_, content) in entry.data.items() if room == room_id
         }
-        return found if room_id is not None else self._default_contents(user_id) | found
 
     def may_have_changed(self, user_id: str, position: int) -> bool:
         """False where nothing of this user changed above a position; tells at once.

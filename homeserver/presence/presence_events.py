@@ -98,14 +98,22 @@ class PresenceEvents:
                 await self._add_absent(found, user_id, new)
         return [self._event(told) for told in found.values()]
 
-    def events_in(self, room: Room, since: int | None) -> list[msgspec.Raw]:
+    def events_in(self, room: Room, since: int) -> list[msgspec.Raw]:
         """The same of the members of one room, for somebody who looks into it from outside."""
         found: dict[str, PresenceChanged] = {}
         if self._tracker.enabled:
-            if since is None or since < self._floor:
+            if since < self._floor:
                 self._add_present(found, "", {room.number})
             else:
                 self._add_changed(found, "", {room.number}, since)
+        return [self._event(told) for told in found.values()]
+
+    async def of_members(self, room: Room) -> list[msgspec.Raw]:
+        """`m.presence` events of a room's members, in a small one also of who is offline."""
+        found: dict[str, PresenceChanged] = {}
+        if self._tracker.enabled:
+            self._add_present(found, "", {room.number})
+            await self._add_absent(found, "", {room.number})
         return [self._event(told) for told in found.values()]
 
     async def get(self, caller: Caller, user_id: str) -> dict[str, Any]:

@@ -66,12 +66,18 @@ class EventStream:
             wake()
 
     async def wait(
-        self, caller: Caller, since: int | None, timeout: float, room_id: str | None = None
+        self,
+        caller: Caller,
+        since: int | None,
+        timeout: float,
+        room_id: str | None = None,
+        *,
+        limit: int | None = None,
     ) -> Stretch:
         """What is new in the user's rooms, or in one that they may read.
 
-        Begins at `since`, or now; waits up to `timeout` seconds for something to happen. Raises
-        `Forbidden` where the user may not read the room.
+        Begins at `since`, or now; waits up to `timeout` seconds for something to happen. `limit`
+        bounds the events of rooms. Raises `Forbidden` where the user may not read the room.
         """
         position = self._sources.log.position if since is None else since
         deadline = self._clock.seconds() + timeout
@@ -81,7 +87,7 @@ class EventStream:
         try:
             while True:
                 bell.silence()
-                stretch = await self._look(caller, room_id, position)
+                stretch = await self._look(caller, room_id, position, limit)
                 left = deadline - self._clock.seconds()
                 if stretch.chunk or left <= 0 or self._stopping:
                     return stretch
@@ -101,12 +107,14 @@ class EventStream:
                     return await self._reading.event(caller.user_id, room.room_id, event_id)
         raise NotFound("There is no such event, or you may not see it")
 
-    async def _look(self, caller: Caller, room_id: str | None, since: int) -> Stretch:
+    async def _look(
+        self, caller: Caller, room_id: str | None, since: int, limit: int | None
+    ) -> Stretch:
         if room_id is None:
-            return await self._events.in_all_rooms(caller, since)
+            return await self._events.in_all_rooms(caller, since, limit)
         # Whether the room may be read can change while one waits.
         access = await self._reading.access(caller.user_id, room_id)
-        return await self._events.in_room(caller, access, since)
+        return await self._events.in_room(caller, access, since, limit)
 
     async def _follow(self, caller: Caller, room_id: str | None, wake: Wake) -> Wake:
         """Have `wake` called for news; the result stops that."""

@@ -75,7 +75,7 @@ class Snapshots:
         place = (await self._sources.user_rooms.of(caller.user_id)).get(access.room.number)
         if place is not None and not place.forgotten:
             snapshot["membership"] = place.membership
-        presence = self._presence.events_in(access.room, None) if access.is_current else []
+        presence = await self._presence.of_members(access.room) if access.is_current else []
         snapshot["presence"] = [presence_event(event) for event in presence]
         return snapshot
 

@@ -30,8 +30,11 @@ _Events = list[dict[str, Any]]
 class RoomPresence(Protocol):
     """Where the presence of a room's members comes from."""
 
-    def events_in(self, room: Room, since: int | None) -> Sequence[msgspec.Raw]:
+    def events_in(self, room: Room, since: int) -> Sequence[msgspec.Raw]:
         """`m.presence` events of members, changed above `since`."""
+
+    async def of_members(self, room: Room) -> Sequence[msgspec.Raw]:
+        """`m.presence` events of members as they are now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +55,24 @@ class StreamedEvents:
         self._visibility = visibility
         self._presence = presence
 
-    async def in_room(self, caller: Caller, access: Access, since: int) -> Stretch:
+    async def in_room(
+        self, caller: Caller, access: Access, since: int, limit: int | None = None
+    ) -> Stretch:
         """What happened in one room, as far as the caller may see it."""
         now, room = self._sources.log.position, access.room
         if now <= since:
             return Stretch(since, since)
-        rows = await self._sources.db.run(events_after, [room.number], since, now, LIMIT)
+        size = _size(limit)
+        rows = await self._sources.db.run(events_after, [room.number], since, now, size)
         seen = await self._seen(room, caller, [event for _, _, event in rows])
         now_ms = self._rooms.origin.now_ms()
         chunk = [room_event(each, caller, now_ms) for each in seen if access.includes(each.stored)]
         if access.is_current:
             chunk += await self._ephemeral(room, caller, since)
             chunk += [presence_event(event) for event in self._presence.events_in(room, since)]
-        return Stretch(since, _end(rows, now), chunk)
+        return Stretch(since, _end(rows, size, now), chunk)
 
-    async def in_all_rooms(self, caller: Caller, since: int) -> Stretch:
+    async def in_all_rooms(self, caller: Caller, since: int, limit: int | None = None) -> Stretch:
         """What happened in the rooms of the caller, and to their account."""
         now = self._sources.log.position
         if now <= since:
@@ -77,13 +83,14 @@ class StreamedEvents:
             for number, place in places.items()
             if place.membership == "join" or place.position > since
         ]
-        rows = await self._sources.db.run(events_after, numbers, since, now, LIMIT)
+        size = _size(limit)
+        rows = await self._sources.db.run(events_after, numbers, since, now, size)
         chunk = await self._from_rooms(caller, places, rows)
         chunk += await self._ephemeral_of_all(caller, places, since)
         presence = await self._sources.presence.events_since(caller.user_id, since)
         chunk += [presence_event(event) for event in presence]
         chunk += await self._account_data(caller, since)
-        return Stretch(since, _end(rows, now), chunk)
+        return Stretch(since, _end(rows, size, now), chunk)
 
     async def _from_rooms(
         self, caller: Caller, places: MemberRooms, rows: Sequence[tuple[int, int, int]]
@@ -148,6 +155,11 @@ class StreamedEvents:
         return found
 
 
-def _end(rows: Sequence[tuple[int, int, int]], now: int) -> int:
+def _size(limit: int | None) -> int:
+    """Most events of rooms in a list."""
+    return LIMIT if limit is None else min(limit, LIMIT)
+
+
+def _end(rows: Sequence[tuple[int, int, int]], size: int, now: int) -> int:
     """Up to where the list goes: there may be more events of rooms than fit into it."""
-    return rows[-1][0] if len(rows) == LIMIT else now
+    return rows[-1][0] if len(rows) == size else now

@@ -155,6 +155,22 @@ class EventStreamTests(EventStreamTestCase):
     async def test_nonsense_is_refused(self) -> None:
         """A token of something else does not lead to a random place."""
         await self.assert_refused("M_INVALID_PARAM", events(self.alice, "nonsense"), 400)
+        for limit in ("hello", -2):
+            attempt = events(self.alice, limit=limit)
+            await self.assert_refused("M_INVALID_PARAM", attempt, 400)
+
+    async def test_client_takes_as_many_events_as_it_can_bear(self) -> None:
+        """A small client goes through a busy room in small steps, and misses nothing."""
+        room = await self.alice.create_room()
+        since = (await events(self.alice))["end"]
+        for number in range(5):
+            await self.alice.say(room, str(number))
+
+        first = await events(self.alice, since, limit=2, room_id=room)
+        second = await events(self.alice, first["end"], limit=2)
+
+        self.assertEqual(bodies(first["chunk"]), ["0", "1"])
+        self.assertEqual(bodies(second["chunk"]), ["2", "3"])
 
     async def test_single_event_is_found_without_its_room(self) -> None:
         """An old link to an event leads those there who may see it."""

@@ -42,7 +42,7 @@ class AllRoomsTests(InitialSyncTestCase):
         self.assertEqual(names, [{"name": "Tea"}])
         self.assertEqual([each["type"] for each in told["account_data"]], ["m.tag"])
         self.assertIn(said, answer["receipts"][0]["content"])
-        self.assertIn({"type": "org.example.x", "content": {"a": 1}}, answer["account_data"])
+        self.assertEqual(answer["account_data"], [{"type": "org.example.x", "content": {"a": 1}}])
         present = [event["content"]["user_id"] for event in answer["presence"]]
         self.assertEqual(present, [self.alice.user_id])
 
@@ -108,10 +108,9 @@ class OneRoomTests(InitialSyncTestCase):
         )
         self.assertNotIn("membership", told)
         self.assertIn("m.room.create", [event["type"] for event in told["state"]])
-        self.assertEqual(
-            [event["content"]["user_id"] for event in told["presence"]],
-            [self.alice.user_id] if told["presence"] else [],
-        )
+        (presence,) = told["presence"]
+        self.assertEqual(presence["content"]["user_id"], self.alice.user_id)
+        self.assertEqual(presence["content"]["presence"], "offline")
 
     async def test_member_sees_the_room_and_who_left_as_it_was(self) -> None:
         """The old room is kept as it was when one left."""
