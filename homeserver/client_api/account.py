@@ -34,7 +34,7 @@ class AccountApi:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", f"{ACCOUNT}/whoami", self.get_token_owner, auth=Auth.GUEST),
+            Route("GET", f"{ACCOUNT}/whoami", self.get_token_owner, Auth.GUEST, limit="lookup"),
             Route("POST", f"{ACCOUNT}/password", self.change_password, limit="login"),
             Route("POST", f"{ACCOUNT}/deactivate", self.deactivate_account, limit="login"),
         ]

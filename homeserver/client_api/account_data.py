@@ -25,9 +25,9 @@ class AccountDataApi:
         of_room = f"{USER}/rooms/{{room_id}}/account_data/{{event_type}}"
         return [
             Route("GET", of_account, self.get_account_data),
-            Route("PUT", of_account, self.set_account_data),
+            Route("PUT", of_account, self.set_account_data, limit="settings"),
             Route("GET", of_room, self.get_account_data_per_room),
-            Route("PUT", of_room, self.set_account_data_per_room),
+            Route("PUT", of_room, self.set_account_data_per_room, limit="settings"),
         ]
 
     async def get_account_data(self, caller: Caller, user_id: str, event_type: str) -> msgspec.Raw:

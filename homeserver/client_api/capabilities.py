@@ -17,7 +17,7 @@ class CapabilitiesApi:
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v3/capabilities"
-        return [Route("GET", path, self.get_capabilities, auth=Auth.GUEST)]
+        return [Route("GET", path, self.get_capabilities, auth=Auth.GUEST, limit="lookup")]
 
     def get_capabilities(self, caller: Caller) -> dict[str, Any]:
         """What the caller can do."""

@@ -35,7 +35,7 @@ class DevicesApi:
         return [
             Route("GET", f"{CLIENT}/devices", self.get_devices, auth=Auth.GUEST),
             Route("GET", one, self.get_device, auth=Auth.GUEST),
-            Route("PUT", one, self.update_device, auth=Auth.GUEST),
+            Route("PUT", one, self.update_device, auth=Auth.GUEST, limit="settings"),
             Route("DELETE", one, self.delete_device, limit="login"),
             Route("POST", f"{CLIENT}/delete_devices", self.delete_devices, limit="login"),
         ]

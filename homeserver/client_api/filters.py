@@ -22,7 +22,7 @@ class FiltersApi:
     def routes(self) -> list[Route]:
         # Not listed for guests, but they may sync, and clients define a filter first.
         return [
-            Route("POST", FILTER, self.define_filter, auth=Auth.GUEST),
+            Route("POST", FILTER, self.define_filter, auth=Auth.GUEST, limit="settings"),
             Route("GET", f"{FILTER}/{{filter_id}}", self.get_filter, auth=Auth.GUEST),
         ]
 

@@ -42,7 +42,7 @@ class LoginApi:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", f"{CLIENT}/login", self.get_login_flows, auth=Auth.NONE),
+            Route("GET", f"{CLIENT}/login", self.get_login_flows, auth=Auth.NONE, limit="lookup"),
             Route("POST", f"{CLIENT}/login", self.login, auth=Auth.NONE, limit="login"),
         ]
 

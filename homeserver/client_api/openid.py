@@ -18,7 +18,7 @@ class OpenIdApi:
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v3/user/{user_id}/openid/request_token"
-        return [Route("POST", path, self.request_open_id_token)]
+        return [Route("POST", path, self.request_open_id_token, limit="settings")]
 
     async def request_open_id_token(self, caller: Caller, user_id: str) -> dict[str, Any]:
         """A token that proves to a third party who the caller is."""

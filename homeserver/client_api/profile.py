@@ -22,8 +22,8 @@ class ProfileApi:
     def routes(self) -> list[Route]:
         field = f"{PROFILE}/{{key_name}}"
         return [
-            Route("GET", PROFILE, self.get_user_profile, auth=Auth.NONE),
-            Route("GET", field, self.get_profile_field, auth=Auth.NONE),
+            Route("GET", PROFILE, self.get_user_profile, auth=Auth.NONE, limit="lookup"),
+            Route("GET", field, self.get_profile_field, auth=Auth.NONE, limit="lookup"),
             Route("PUT", field, self.set_profile_field, auth=Auth.GUEST, limit="profile"),
             Route("DELETE", field, self.delete_profile_field, auth=Auth.GUEST, limit="profile"),
         ]

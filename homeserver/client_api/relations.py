@@ -48,14 +48,14 @@ class RelationsApi:
     def routes(self) -> list[Route]:
         of_event = f"{ROOM}/relations/{{event_id}}"
         of_type = f"{of_event}/{{rel_type}}"
-        of_event_type = f"{of_type}/{{event_type}}"
+        of_event_type, threads = f"{of_type}/{{event_type}}", f"{ROOM}/threads"
         with_both = self.get_relating_events_with_rel_type_and_event_type
         with_type = self.get_relating_events_with_rel_type
         return [
             Route("GET", of_event, self.get_relating_events, cancellable=True),
             Route("GET", of_type, with_type, cancellable=True),
             Route("GET", of_event_type, with_both, cancellable=True),
-            Route("GET", f"{ROOM}/threads", self.get_thread_roots, cancellable=True),
+            Route("GET", threads, self.get_thread_roots, limit="search", cancellable=True),
         ]
 
     async def get_relating_events(

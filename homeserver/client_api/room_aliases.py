@@ -27,10 +27,10 @@ class RoomAliasesApi:
     def routes(self) -> list[Route]:
         local = "/_matrix/client/v3/rooms/{room_id}/aliases"
         return [
-            Route("PUT", ALIAS, self.set_room_alias),
-            Route("GET", ALIAS, self.get_room_id_by_alias, Auth.NONE),
-            Route("DELETE", ALIAS, self.delete_room_alias),
-            Route("GET", local, self.get_local_aliases),
+            Route("PUT", ALIAS, self.set_room_alias, limit="settings"),
+            Route("GET", ALIAS, self.get_room_id_by_alias, Auth.NONE, limit="lookup"),
+            Route("DELETE", ALIAS, self.delete_room_alias, limit="settings"),
+            Route("GET", local, self.get_local_aliases, limit="lookup"),
         ]
 
     async def set_room_alias(self, caller: Caller, room_alias: str, body: AliasTarget) -> None:

@@ -67,8 +67,8 @@ class RoomDirectoryApi:
         search, query = self.get_public_rooms, self.query_public_rooms
         summary = self.get_room_summary
         return [
-            Route("GET", LISTED, self.get_room_visibility_on_directory, Auth.NONE),
-            Route("PUT", LISTED, self.set_room_visibility_on_directory),
+            Route("GET", LISTED, self.get_room_visibility_on_directory, Auth.NONE, limit="lookup"),
+            Route("PUT", LISTED, self.set_room_visibility_on_directory, limit="settings"),
             Route("GET", PUBLIC_ROOMS, search, Auth.OPTIONAL, limit="search"),
             Route("POST", PUBLIC_ROOMS, query, Auth.GUEST, limit="search"),
             Route("GET", SUMMARY, summary, Auth.GUEST, limit="search"),

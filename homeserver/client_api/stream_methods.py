@@ -275,7 +275,7 @@ class UserMethods:
     def methods(self) -> list[Method]:
         return [
             Method("presence", SetPresence, self.presence, "presence"),
-            Method("account_data", SetAccountData, self.account_data),
+            Method("account_data", SetAccountData, self.account_data, "settings"),
         ]
 
     async def presence(self, call: Call, params: SetPresence) -> None:

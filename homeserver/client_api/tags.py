@@ -20,8 +20,8 @@ class TagsApi:
     def routes(self) -> list[Route]:
         return [
             Route("GET", TAGS, self.get_room_tags),
-            Route("PUT", f"{TAGS}/{{tag}}", self.set_room_tag),
-            Route("DELETE", f"{TAGS}/{{tag}}", self.delete_room_tag),
+            Route("PUT", f"{TAGS}/{{tag}}", self.set_room_tag, limit="settings"),
+            Route("DELETE", f"{TAGS}/{{tag}}", self.delete_room_tag, limit="settings"),
         ]
 
     async def get_room_tags(self, caller: Caller, user_id: str, room_id: str) -> dict[str, Any]:

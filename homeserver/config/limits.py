@@ -20,10 +20,28 @@ class Rate(Section, frozen=True, kw_only=True):
     burst: Annotated[int, doc("Actions at once.", unit="actions", ge=1)]
 
 
+class UserRate(Section, frozen=True, kw_only=True):
+    """What one user may do, of whatever kind, such as a bot that writes much."""
+
+    user_id: Annotated[str, doc("The user.", pattern="^@")]
+    unlimited: Annotated[bool, doc("No limits at all.")] = False
+    per_second: Annotated[
+        float, doc("Actions of each kind in the long run.", unit="per second", gt=0)
+    ] = 100.0
+    burst: Annotated[int, doc("Actions of each kind at once.", unit="actions", ge=1)] = 1_000
+
+
 class RateLimits(Section, frozen=True, kw_only=True):
     """How often one user, or one address where there is no user yet, may do what."""
 
     enabled: Annotated[bool, doc("Apply these limits at all.")] = True
+    users: Annotated[
+        tuple[UserRate, ...],
+        doc(
+            "Users with rates of their own, in place of all that follow.",
+            example='[{user_id: "@bot:example.org", per_second: 100.0, burst: 1000}]',
+        ),
+    ] = ()
     message: Annotated[Rate, doc("Sending, changing state and redacting, for each user.")] = Rate(
         per_second=10.0, burst=50
     )
@@ -58,6 +76,20 @@ class RateLimits(Section, frozen=True, kw_only=True):
     ephemeral: Annotated[Rate, doc("Typing notices, receipts and read markers, for each user.")] = (
         Rate(per_second=20.0, burst=100)
     )
+    settings: Annotated[
+        Rate,
+        doc(
+            "Changing account data, tags, filters, push rules, devices, aliases and the room"
+            " directory, and asking for OpenID tokens, for each user."
+        ),
+    ] = Rate(per_second=5.0, burst=100)
+    lookup: Annotated[
+        Rate,
+        doc(
+            "Looking up profiles, aliases, capabilities and the like, for each user, or each"
+            " address where the answer is for anybody."
+        ),
+    ] = Rate(per_second=50.0, burst=500)
     search: Annotated[Rate, doc("Searching rooms, users and messages, for each user.")] = Rate(
         per_second=2.0, burst=20
     )

@@ -36,6 +36,8 @@ class Http:
         limits = settings.limits
         rates = settings.rate_limits
         self.rate_limits = RateLimits(reactor, rates.actions() if rates.enabled else {})
+        for user in rates.users:
+            self.rate_limits.override(user.user_id, None if user.unlimited else user)
         self._gate = Gate(
             accounts.access_tokens,
             self.rate_limits,

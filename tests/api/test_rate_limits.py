@@ -1,0 +1,58 @@
+"""Rate limits over the API: what is limited, and for whom."""
+
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from homeserver.config.limits import RateLimits
+from tests.fuzz.routes import all_routes
+from tests.support.actors import Actor, Refused
+from tests.support.server import ServerTestCase
+
+# Who logs out must always be able to; administrators are few, and trusted.
+FREE = {"/logout", "/logout/all", "/admin/"}
+
+
+class RateLimitTests(ServerTestCase):
+    settings: ClassVar[dict[str, Any]] = {
+        "rate_limits": {
+            "settings": {"per_second": 0.001, "burst": 2},
+            "users": [
+                {"user_id": "@bot:example.org", "per_second": 0.001, "burst": 4},
+                {"user_id": "@bridge:example.org", "unlimited": True},
+            ],
+        }
+    }
+
+    async def allowed(self, actor: Actor) -> int:
+        """How many of ten changes of account data are let through."""
+        for number in range(10):
+            try:
+                await actor.put(f"/user/{quote(actor.user_id)}/account_data/org.example.x", {})
+            except Refused as refused:
+                self.assertEqual(refused.status, 429)
+                self.assertEqual(refused.body["errcode"], "M_LIMIT_EXCEEDED")
+                return number
+        return 10
+
+    async def test_users_are_limited_each_for_themselves(self) -> None:
+        """One client that runs wild does not take the server away from others."""
+        alice, bob = await self.register("alice"), await self.register("bob")
+
+        self.assertEqual([await self.allowed(alice), await self.allowed(bob)], [2, 2])
+
+    async def test_named_users_have_rates_of_their_own(self) -> None:
+        """A bot may write as much as the administrator trusts it with."""
+        bot, bridge = await self.register("bot"), await self.register("bridge")
+
+        self.assertEqual([await self.allowed(bot), await self.allowed(bridge)], [4, 10])
+
+
+def test_whatever_changes_something_is_limited() -> None:
+    """No way to fill the database is left open."""
+    actions = RateLimits().actions()
+
+    for route in all_routes():
+        is_free = any(part in route.path for part in FREE)
+        if route.method != "GET" and not is_free and "refuse" not in route.handler.__name__:
+            assert route.limit is not None, f"{route.method} {route.path}"
+        assert route.limit is None or route.limit in actions, f"{route.method} {route.path}"
