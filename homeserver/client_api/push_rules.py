@@ -13,6 +13,9 @@ from homeserver.protocol.push_rules.rule_set import KINDS, Action, PushRule, ren
 from homeserver.push.rules import PushRules
 from homeserver.web.routes import Route
 
+# Others are a client's own, named as in Java packages; the last two are of the past.
+ACTIONS = frozenset({"notify", "dont_notify", "coalesce"})
+
 ALL = "/_matrix/client/v3/pushrules/"
 GLOBAL = f"{ALL}global/"
 KIND = f"{GLOBAL}{{kind}}/"
@@ -53,13 +56,36 @@ class PushRulesApi:
             Route("GET", GLOBAL, self.get_push_rules_global),
             Route("GET", KIND, self.get_push_rules_of_kind),
             Route("GET", RULE, self.get_push_rule),
-            Route("PUT", RULE, self.set_push_rule),
-            Route("DELETE", RULE, self.delete_push_rule),
+            Route("PUT", RULE, self.set_push_rule, limit="settings"),
+            Route("DELETE", RULE, self.delete_push_rule, limit="settings"),
             Route("GET", enabled, self.is_push_rule_enabled),
-            Route("PUT", enabled, self.set_push_rule_enabled),
+            Route("PUT", enabled, self.set_push_rule_enabled, limit="settings"),
             Route("GET", actions, self.get_push_rule_actions),
-            Route("PUT", actions, self.set_push_rule_actions),
+            Route("PUT", actions, self.set_push_rule_actions, limit="settings"),
+            *self._wrong_paths(),
         ]
+
+    def _wrong_paths(self) -> list[Route]:
+        """What names no rule: clients take that for a mistake of theirs, not for an old server."""
+        scope = f"{ALL}{{scope}}"
+        of_kind = f"{scope}/{{kind}}"
+        of_rule, attribute = f"{of_kind}/{{rule_id}}", f"{RULE}/{{attribute}}"
+        return [
+            *(Route("GET", path, self.refuse_path) for path in (scope, of_kind, of_rule)),
+            *(Route("PUT", path, self.refuse_path) for path in (ALL, scope, of_kind, of_rule)),
+            Route("GET", attribute, self.refuse_path),
+            Route("PUT", attribute, self.refuse_path),
+        ]
+
+    def refuse_path(
+        self, scope: str = "global", kind: str = "", rule_id: str = "", attribute: str = ""
+    ) -> None:
+        """Raise `InvalidParam` that says what is wrong with a path."""
+        if scope != "global":
+            raise InvalidParam("The only scope of push rules is `global`")
+        if attribute:
+            raise InvalidParam(f"{kind} rule {rule_id!r}: a rule has `enabled` and `actions` only")
+        raise InvalidParam("A rule has a kind and an id")
 
     async def get_push_rules(self, caller: Caller) -> dict[str, Any]:
         """All rules of the caller."""
@@ -137,10 +163,14 @@ def _check_kind(kind: str) -> None:
 
 
 def _check_actions(actions: list[Action]) -> None:
-    """Raise `BadJson` for what is no action. Names that are unknown here may be a client's own."""
+    """Raise `BadJson` for what is no action."""
     for action in actions:
-        if isinstance(action, dict) and not isinstance(action.get("set_tweak"), str):
-            raise BadJson("An action is a name, or an object with set_tweak")
+        if isinstance(action, dict):
+            is_valid = isinstance(action.get("set_tweak"), str)
+        else:
+            is_valid = action in ACTIONS or "." in action
+        if not is_valid:
+            raise BadJson("An action is a known name, or an object with set_tweak")
 
 
 def _check_conditions(conditions: list[dict[str, Any]]) -> None:

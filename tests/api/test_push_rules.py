@@ -148,6 +148,7 @@ class PushRulesTests(ServerTestCase):
         for bad in (
             {"actions": "notify"},
             {"actions": [1]},
+            {"actions": ["not_an_action"]},
             {"actions": [{}]},
             {"actions": [], "conditions": [{}]},
             {"actions": [], "conditions": "none"},
@@ -156,6 +157,26 @@ class PushRulesTests(ServerTestCase):
         await self.assert_refused(
             "M_INVALID_PARAM", self.put("content/big", {**NOTIFY, "pattern": "x" * 20_000}), 400
         )
+
+    async def test_paths_that_lead_to_no_rule_are_mistakes(self) -> None:
+        """A client with a fault does not take the server for one without push rules."""
+        for path in ("", "other/room/!a", "global", "global/room", "global/room/"):
+            attempt = self.alice.put(f"/pushrules/{path}", NOTIFY)
+            await self.assert_refused("M_INVALID_PARAM", attempt, 400)
+        for path in ("other/", "other/room/", "global/override/.m.rule.master/colour"):
+            attempt = self.alice.get(f"/pushrules/{path}")
+            await self.assert_refused("M_INVALID_PARAM", attempt, 400)
+        colour = self.put("override/.m.rule.master/colour", {"colour": "red"})
+        await self.assert_refused("M_INVALID_PARAM", colour, 400)
+
+    async def test_clients_may_have_actions_of_their_own(self) -> None:
+        """What this server does not know may still mean something to the next client."""
+        own = {"actions": ["org.example.blink", "dont_notify"]}
+
+        await self.put("sender/@bob:example.org", own)
+
+        rule = await self.alice.get(f"{GLOBAL}/sender/@bob:example.org")
+        self.assertEqual(rule["actions"], own["actions"])
 
     async def test_rules_survive_a_restart(self) -> None:
         """What is muted stays muted."""
