@@ -89,6 +89,11 @@ class RoomEventFilter(_TypesAndSenders, frozen=True, dict=True):
         """Whether every event of a room that passes `matches_room` passes too."""
         return self._names_nothing and self.contains_url is None
 
+    @property
+    def matches_all_rooms(self) -> bool:
+        """Whether events of every room are wanted."""
+        return self.rooms is None and not self.not_rooms
+
     def matches_room(self, room_id: str) -> bool:
         """Whether events of this room are wanted at all."""
         return _is_listed(room_id, self.rooms, self.not_rooms)

@@ -208,7 +208,7 @@ class SyncEngine:
             if is_new:
                 await self._add_invitation(update, reader, number, place)
         elif not place.forgotten:
-            await self._add_left(update, reader, number, place, since)
+            await self._add_left(update, reader, number, place, since, by_room)
 
     async def _add_invitation(
         self, update: Update, reader: Reader, number: int, place: Membership
@@ -255,7 +255,13 @@ class SyncEngine:
             update.joined[room.room_id] = section
 
     async def _add_left(
-        self, update: Update, reader: Reader, number: int, place: Membership, since: int | None
+        self,
+        update: Update,
+        reader: Reader,
+        number: int,
+        place: Membership,
+        since: int | None,
+        by_room: dict[str, list[msgspec.Raw]],
     ) -> None:
         """Rooms that were left since, and for one who wants to know, all that were ever left.
 
@@ -263,17 +269,24 @@ class SyncEngine:
         """
         whole = since is None or reader.full_state
         is_news = since is not None and place.position > since
-        if not is_news and not (whole and reader.filter.room.include_leave):
+        if not is_news and not reader.filter.room.include_leave:
             return
         room = await self._rooms.by_number(number)
         if room is None or not reader.filter.room.matches_room(room.room_id):
             return
+        account_data = by_room.get(room.room_id, [])
+        if not (is_news or whole or account_data):
+            return
         known_since = since
-        if since is not None and not await self._was_joined(
-            room, reader.user_id, place.event, since
+        if (
+            is_news
+            and since is not None
+            and not await self._was_joined(room, reader.user_id, place.event, since)
         ):
             known_since = None
-        update.left[room.room_id] = await self._sections.left(room, reader, place, known_since)
+        update.left[room.room_id] = await self._sections.left(
+            room, reader, place, known_since, account_data
+        )
 
     async def _was_joined(self, room: Room, user_id: str, event: int, since: int) -> bool:
         """Whether a user was joined at `since`, by their member events from `event` backwards.
@@ -308,7 +321,7 @@ class SyncEngine:
             if room_id is None:
                 if wanted.matches(event_type, None):
                     own.append(event)
-            elif in_rooms.matches(event_type, None, {}):
+            elif in_rooms.matches_room(room_id) and in_rooms.matches(event_type, None, {}):
                 by_room.setdefault(room_id, []).append(event)
         update.account_data = own
         return by_room
@@ -316,6 +329,8 @@ class SyncEngine:
     async def _room_account_data(self, reader: Reader, room_id: str) -> list[msgspec.Raw]:
         contents = await self._account_data.of_room(reader.user_id, room_id)
         wanted = reader.filter.room.account_data
+        if not wanted.matches_room(room_id):
+            return []
         return [
             typed_event(event_type, content)
             for event_type, content in contents.items()

@@ -48,6 +48,7 @@ class Reader:
         """Whether timelines are shown to this reader as they are to all others."""
         return (
             self.filter.room.timeline.is_default
+            and self.filter.room.timeline.matches_all_rooms
             and self.filter.event_fields is None
             and self.filter.event_format == "client"
         )

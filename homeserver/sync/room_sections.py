@@ -81,22 +81,27 @@ class RoomSections:
             await self._add_whole(parts, room, reader, since, now, limited=newly_joined)
         elif room.last_position > since:
             await self._add_news(parts, room, reader, place, since, now)
-        ephemeral: list[msgspec.Raw] = []
-        wanted = reader.filter.room.ephemeral
-        for source in self._ephemeral:
-            ephemeral += await source.ephemeral_events(room, reader.user_id, since)
-        if ephemeral and not wanted.is_default:
-            ephemeral = [event for event in ephemeral if wanted.matches(_type_of(event), None, {})]
+        ephemeral = await self._ephemeral_events(room, reader, since)
         if ephemeral:
             parts["ephemeral"] = events_json(ephemeral)
         if account_data:
             parts["account_data"] = events_json(account_data)
         if not parts and not await self._has_read(room, reader, since):
             return None
+        if reader.use_state_after:
+            # Clients take a section without it for one of a server that does not know it.
+            parts.setdefault("state_after", NO_EVENTS)
         await self._add_unread(parts, room, reader)
         return section_json(parts)
 
-    async def left(self, room: Room, reader: Reader, place: Membership, since: int | None) -> bytes:
+    async def left(
+        self,
+        room: Room,
+        reader: Reader,
+        place: Membership,
+        since: int | None,
+        account_data: Sequence[msgspec.Raw] = (),
+    ) -> bytes:
         """The section of a room that the user has left, up to the event by which they did.
 
         Of a room that they never were in, because they turned down an invite, they see that alone.
@@ -115,10 +120,12 @@ class RoomSections:
             end = min(joined_until, place.position)
             if since is None or reader.full_state:
                 state = await self._states.full(room, reader, timeline, end)
-            else:
+            elif since < end:
                 state = await self._states.changes(room, reader, timeline, since, end)
         parts: dict[str, bytes] = {}
         await self._add_timeline(parts, reader, timeline, state)
+        if account_data:
+            parts["account_data"] = events_json(account_data)
         return section_json(parts)
 
     async def _add_whole(
@@ -171,9 +178,23 @@ class RoomSections:
             state += await self._add_summary(parts, room, reader, since, now, timeline.first)
         await self._add_timeline(parts, reader, timeline, state)
 
+    async def _ephemeral_events(
+        self, room: Room, reader: Reader, since: int | None
+    ) -> list[msgspec.Raw]:
+        wanted = reader.filter.room.ephemeral
+        if not wanted.matches_room(room.room_id):
+            return []
+        events: list[msgspec.Raw] = []
+        for source in self._ephemeral:
+            events += await source.ephemeral_events(room, reader.user_id, since)
+        if events and not wanted.is_default:
+            events = [event for event in events if wanted.matches(_type_of(event), None, {})]
+        return events
+
     async def _has_read(self, room: Room, reader: Reader, since: int | None) -> bool:
         """Whether the counts changed by a receipt that the reader's filter keeps from them."""
-        if since is None or reader.filter.room.ephemeral.is_default:
+        wanted = reader.filter.room.ephemeral
+        if since is None or (wanted.is_default and wanted.matches_all_rooms):
             return False
         return await self._unread.was_read_after(room, reader.user_id, since)
 

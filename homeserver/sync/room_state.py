@@ -167,12 +167,13 @@ class RoomState:
 
     def _wanted(self, reader: Reader, events: Iterable[StoredEvent]) -> list[StoredEvent]:
         wanted: RoomEventFilter = reader.filter.room.state
-        if wanted.is_default:
+        if wanted.is_default and wanted.matches_all_rooms:
             return list(events)
         return [
             stored
             for stored in events
-            if wanted.matches(stored.event.type, stored.event.sender, stored.event.content)
+            if wanted.matches_room(stored.event.room_id)
+            and wanted.matches(stored.event.type, stored.event.sender, stored.event.content)
         ]
 
 

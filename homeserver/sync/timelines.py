@@ -106,6 +106,8 @@ class Timelines:
         limit = reader.timeline_limit
         if limit == 0:
             return Slice([], room.last_position > since, now)
+        if not reader.filter.room.timeline.matches_room(room.room_id):
+            return Slice([], False, now, skipped=True)
         size = limit + 1 if reader.is_plain else CHUNK
         while len(wanted) <= limit and looked_at < MAX_LOOKED_AT and not exhausted:
             chunk = await self.events_between(room, since, upto, size)
