@@ -17,6 +17,7 @@ from homeserver.accounts.sessions import Sessions
 from homeserver.accounts.user_interactive_auth import Confirmable, UserInteractiveAuth
 from homeserver.client_api.discovery import client_discovery
 from homeserver.client_api.sessions import session_body, token_body
+from homeserver.protocol.errors import MatrixError
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
@@ -63,10 +64,19 @@ class LoginApi:
         return answer
 
 
+class CannotConfirm(MatrixError):
+    """The user has nothing to prove themselves with, as the capability says too."""
+
+    errcode, status = "M_UNKNOWN", 400
+
+
 class LoginTokenApi:
-    def __init__(self, uia: UserInteractiveAuth, credentials: Credentials) -> None:
+    def __init__(
+        self, uia: UserInteractiveAuth, credentials: Credentials, *, with_password: bool
+    ) -> None:
         self._uia = uia
         self._credentials = credentials
+        self._with_password = with_password
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v1/login/get_token"
@@ -74,6 +84,8 @@ class LoginTokenApi:
 
     async def generate_login_token(self, caller: Caller, body: Confirmable) -> dict[str, Any]:
         """A token that logs in another client of the same user, once."""
+        if not self._with_password:
+            raise CannotConfirm("There is no way to confirm this without a password")
         await self._uia.confirm(
             "generateLoginToken", caller.user_id, body, PASSWORD_FLOWS, once=True
         )

@@ -45,6 +45,7 @@ from homeserver.client_api.devices import DevicesApi
 from homeserver.client_api.discovery import DiscoveryApi
 from homeserver.client_api.filters import FiltersApi
 from homeserver.client_api.login import LoginApi, LoginTokenApi, SessionApi
+from homeserver.client_api.login_fallback import LoginFallbackApi
 from homeserver.client_api.openid import OpenIdApi
 from homeserver.client_api.profile import ProfileApi
 from homeserver.client_api.registration import RegistrationApi
@@ -143,7 +144,8 @@ class Accounts:
             FiltersApi(self.filters),
             FallbackApi(uia),
             LoginApi(login, settings.public_baseurl),
-            LoginTokenApi(uia, credentials),
+            LoginFallbackApi(with_password=settings.passwords.enabled),
+            LoginTokenApi(uia, credentials, with_password=settings.passwords.enabled),
             OpenIdApi(OpenIdTokens(db, clock), settings.server_name),
             ProfileApi(self.profiles),
             RegistrationApi(sign_up, tokens),

@@ -69,7 +69,7 @@ class ApiTestCase(AccountsTestCase):
             FallbackApi(self.uia),
             FiltersApi(Filters(self.db)),
             LoginApi(self.login, BASEURL),
-            LoginTokenApi(self.uia, self.credentials),
+            LoginTokenApi(self.uia, self.credentials, with_password=True),
             OpenIdApi(OpenIdTokens(self.db, self.clock), SERVER),
             ProfileApi(self.profiles),
             RegistrationApi(self.sign_up, self.registration_tokens),

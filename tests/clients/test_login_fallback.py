@@ -1,0 +1,50 @@
+"""The fallback page of log-in, run by Node as a browser would."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import NewUser
+from tests.clients.plain_client import User, password_of
+from tests.support.process import ServerProcess
+
+FOLDER = Path(__file__).parent / "js"
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed"),
+]
+
+
+def test_page_logs_in_and_tells_the_client(server: ServerProcess, new_user: NewUser) -> None:
+    """A client that knows no way to log in still gets its user in, to the device it wants."""
+    alice = new_user("alice")
+
+    session = json.loads(
+        submit(server.url, alice, password_of(alice.user_id[1:].partition(":")[0]))
+    )
+
+    assert (session["user_id"], session["device_id"]) == (alice.user_id, "FALLBACK")
+    assert "refresh_token" in session
+
+
+def test_page_says_what_is_wrong(server: ServerProcess, new_user: NewUser) -> None:
+    """Whoever mistypes the password may try again."""
+    told = submit(server.url, new_user("alice"), "wrong")
+
+    assert "password" in told.lower()
+
+
+def submit(url: str, user: User, password: str) -> str:
+    """What comes of filling in the form."""
+    finished = subprocess.run(
+        ["node", "login_page.mjs", url, user.user_id, password],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return finished.stdout
