@@ -2,8 +2,9 @@
 
 A trie over decoded path segments. A literal segment beats a parameter where it has the method; a
 parameter never matches an empty segment, and one slash at the end of a path makes no difference, so
-that `/state/{event_type}/` is the state event with the empty state key. Version `r0` of an API is
-answered by the routes of `v3`, which only renamed it.
+that `/state/{event_type}/` is the state event with the empty state key; but a route that ends in a
+slash itself is not answered without it. Version `r0` of an API is answered by the routes of `v3`,
+which only renamed it.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
@@ -19,10 +20,11 @@ from homeserver.web.routes import Route
 class Endpoint:
     """A registered route, with the arguments of its handler worked out."""
 
-    __slots__ = ("arguments", "route")
+    __slots__ = ("arguments", "needs_slash", "route")
 
     def __init__(self, route: Route, path_names: list[str]) -> None:
         self.route = route
+        self.needs_slash = route.path.endswith("/")
         self.arguments = Arguments(route, path_names)
 
 
@@ -69,12 +71,14 @@ class Router:
         if fixed is not None:
             return fixed, []
         segments = split_path(path)
-        if len(segments) > 1 and not segments[-1]:
+        has_slash = segments[-1:] == [""]
+        if len(segments) > 1 and has_slash:
             segments.pop()
-        allowed: set[str] = set()
-        found = _find(self._root, segments, 0, [], method, allowed)
+        wanted = _Wanted(method, has_slash, set())
+        found = _find(self._root, segments, 0, [], wanted)
         if found is None and method == "HEAD":
-            found = _find(self._root, segments, 0, [], "GET", allowed)
+            found = _find(self._root, segments, 0, [], wanted.but_get())
+        allowed = wanted.allowed
         if found is not None:
             return found
         if not allowed:
@@ -102,13 +106,41 @@ class Router:
             self._fixed[(route.method, route.path.encode())] = endpoint
 
 
-def _find(
-    node: _Node, segments: list[str], index: int, values: list[str], method: str, allowed: set[str]
-) -> tuple[Endpoint, list[str]] | None:
-    """Walk down from `node`, literals first; where they lead nowhere, take the parameter.
+class _Wanted:
+    """A method, and whether the path ends in a slash.
 
-    The methods of paths that match, but do not have `method`, are added to `allowed`.
+    The methods of paths that match, but do not have this one, are added to `allowed`.
     """
+
+    __slots__ = ("allowed", "has_slash", "method")
+
+    def __init__(self, method: str, has_slash: bool, allowed: set[str]) -> None:
+        self.method = method
+        self.has_slash = has_slash
+        self.allowed = allowed
+
+    def but_get(self) -> "_Wanted":
+        """The same with the method GET."""
+        return _Wanted("GET", self.has_slash, self.allowed)
+
+    def find_in(self, node: _Node) -> Endpoint | None:
+        """The endpoint at the end of the path."""
+        endpoint = node.endpoints.get(self.method)
+        if endpoint is not None and self._suits(endpoint):
+            return endpoint
+        self.allowed.update(
+            method for method, other in node.endpoints.items() if self._suits(other)
+        )
+        return None
+
+    def _suits(self, endpoint: Endpoint) -> bool:
+        return self.has_slash or not endpoint.needs_slash
+
+
+def _find(
+    node: _Node, segments: list[str], index: int, values: list[str], wanted: _Wanted
+) -> tuple[Endpoint, list[str]] | None:
+    """Walk down from `node`, literals first; where they lead nowhere, take the parameter."""
     while index < len(segments):
         segment = segments[index]
         index += 1
@@ -118,15 +150,12 @@ def _find(
             if parameter is None:
                 node = literal
                 continue
-            found = _find(literal, segments, index, values, method, allowed)
+            found = _find(literal, segments, index, values, wanted)
             if found is not None:
                 return found
         if parameter is None:
             return None
         node = parameter
         values = [*values, segment]
-    endpoint = node.endpoints.get(method)
-    if endpoint is None:
-        allowed.update(node.endpoints)
-        return None
-    return endpoint, values
+    endpoint = wanted.find_in(node)
+    return None if endpoint is None else (endpoint, values)

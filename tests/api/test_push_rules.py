@@ -166,6 +166,10 @@ class PushRulesTests(ServerTestCase):
         for path in ("other/", "other/room/", "global/override/.m.rule.master/colour"):
             attempt = self.alice.get(f"/pushrules/{path}")
             await self.assert_refused("M_INVALID_PARAM", attempt, 400)
+        for path in ("global", "global/room"):
+            attempt = self.alice.get(f"/pushrules/{path}")
+            await self.assert_refused("M_INVALID_PARAM", attempt, 400)
+        await self.assert_refused("M_UNRECOGNIZED", self.alice.get("/pushrules"), 404)
         colour = self.put("override/.m.rule.master/colour", {"colour": "red"})
         await self.assert_refused("M_INVALID_PARAM", colour, 400)
 

@@ -76,14 +76,29 @@ def test_parameter_takes_the_methods_that_the_literal_lacks() -> None:
     assert refused.value.headers() == {"Allow": "DELETE, GET, HEAD, OPTIONS"}
 
 
-@pytest.mark.parametrize("pattern", ["/state/{type}", "/state/{type}/"])
-def test_slash_at_the_end_makes_no_difference(pattern: str) -> None:
+def test_slash_at_the_end_makes_no_difference() -> None:
     """The state event with the empty state key is asked for in both ways."""
+    pattern = "/state/{type}"
     router = Router([route("GET", pattern), route("GET", "/state/{type}/{key}")])
 
     assert match(router, "GET", "/state/m.room.name") == (pattern, ["m.room.name"])
     assert match(router, "GET", "/state/m.room.name/") == (pattern, ["m.room.name"])
     assert match(router, "GET", "/state/m.x/key") == ("/state/{type}/{key}", ["m.x", "key"])
+
+
+def test_slash_of_the_route_is_part_of_it() -> None:
+    """`/rules/` lists them all, `/rules` is nothing, and `/rules/one` stays what it is."""
+    router = Router(
+        [route("GET", "/rules/"), route("GET", "/rules/all/"), route("GET", "/{any}/{x}")]
+    )
+
+    assert match(router, "GET", "/rules/") == ("/rules/", [])
+    assert match(router, "GET", "/rules/all/") == ("/rules/all/", [])
+    assert match(router, "GET", "/rules/all") == ("/{any}/{x}", ["rules", "all"])
+    with pytest.raises(Unrecognized):
+        match(router, "GET", "/rules")
+    with pytest.raises(Unrecognized):
+        match(router, "PUT", "/rules")
 
 
 def test_parameter_is_never_empty() -> None:
