@@ -12,13 +12,19 @@ from homeserver.web.routes import Auth, Route
 
 # Since the two last of the old numbers all versions are compatible with one another.
 VERSIONS = ["r0.5.0", "r0.6.0", "r0.6.1", *(f"v1.{minor}" for minor in range(1, 20))]
+# What has become part of the text, but is still looked for under its old name by clients.
+ARRIVED = {
+    "org.matrix.msc2285.stable": True,  # private receipts
+    "uk.tcpip.msc4133": True,  # profile fields
+    "uk.tcpip.msc4133.stable": True,
+}
 
 
 class VersionsApi:
     """`unstable_features` names the proposals that other modules implement."""
 
     def __init__(self, unstable_features: Mapping[str, bool]) -> None:
-        told = {"versions": VERSIONS, "unstable_features": dict(unstable_features)}
+        told = {"versions": VERSIONS, "unstable_features": {**ARRIVED, **unstable_features}}
         self._answer = msgspec.Raw(msgspec.json.encode(told))
 
     def routes(self) -> list[Route]:

@@ -5,6 +5,7 @@ from hashlib import sha1
 
 import treq
 
+from homeserver.client_api.versions import ARRIVED
 from tests.accounts.api import BASEURL, V3, ApiTestCase
 from tests.accounts.support import ALICE, PASSWORD, SERVER
 
@@ -16,7 +17,8 @@ class ServerOverHttpTests(ApiTestCase):
 
         self.assertIn("v1.19", answer["versions"])
         self.assertIn("r0.6.1", answer["versions"])
-        self.assertEqual(answer["unstable_features"], {"org.example": True})
+        features = answer["unstable_features"]
+        self.assertEqual(features, {"org.example": True, **ARRIVED})
 
     async def test_discovery(self) -> None:
         """A user id is enough to find the server, and somebody to ask."""
