@@ -5,11 +5,13 @@ The flows are in `js/flows.mjs`; `npm ci` in that folder fetches the library.
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.process import ServerProcess
+from tests.support.process import ServerProcess, running_server
 
 FOLDER = Path(__file__).parent / "js"
 FLOWS = (
@@ -22,7 +24,18 @@ FLOWS = (
     "presence",
     "devices",
     "scroll_back",
+    "edits",
+    "reactions",
+    "replies",
+    "redactions",
+    "knocks",
+    "profiles",
+    "upgrade",
+    "tags_and_markers",
+    "ignoring",
+    "scroll_to_start",
 )
+RECONNECTING = "reconnecting"  # needs somebody who takes the server away
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed"),
@@ -45,7 +58,38 @@ def test_no_flow_is_left_out(server: ServerProcess) -> None:
     """A flow that is written but never run protects nobody."""
     finished = node(server.url, "--list")
 
-    assert tuple(finished.stdout.split()) == FLOWS
+    assert tuple(finished.stdout.split()) == (*FLOWS, RECONNECTING)
+
+
+def test_client_goes_on_after_a_restart() -> None:
+    """Nobody has to reload the page because the server was updated."""
+    with running_server() as server, client(server.url, RECONNECTING) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said == "ready\n", said + process.communicate(timeout=60)[0]
+
+        server.stop()
+        server.start()
+
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+
+
+@contextmanager
+def client(url: str, flow: str) -> Iterator[subprocess.Popen[str]]:
+    """A flow that runs beside the test."""
+    process = subprocess.Popen(
+        ["node", "flows.mjs", url, flow],
+        cwd=FOLDER,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def node(url: str, flow: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,130 @@
+// Clients made with matrix-js-sdk, and what they do most: a vocabulary for the flows.
+
+import assert from "node:assert/strict";
+import {
+    ClientEvent,
+    EventType,
+    MsgType,
+    Preset,
+    RoomEvent,
+    SyncState,
+    createClient,
+} from "matrix-js-sdk";
+import { logger } from "matrix-js-sdk/lib/logger.js";
+
+logger.setLevel("error");
+export const [baseUrl, flowName] = process.argv.slice(2);
+const WAIT_MS = 15_000;
+export const clients = [];
+let accounts = 0;
+
+// Registers with the dummy stage, as a client does: ask for the flows, then complete one.
+export async function register(name) {
+    const username = `${name}-${flowName.replaceAll("_", "-")}-${++accounts}`;
+    const anonymous = createClient({ baseUrl });
+    let session;
+    try {
+        await anonymous.registerRequest({ username, password: username });
+    } catch (error) {
+        assert.equal(error.httpStatus, 401, `${error}`);
+        session = error.data.session;
+    }
+    const auth = { type: "m.login.dummy", session };
+    return device(await anonymous.registerRequest({ username, password: username, auth }));
+}
+
+export async function logIn(userId) {
+    const password = userId.slice(1).split(":")[0];
+    return device(
+        await createClient({ baseUrl }).loginRequest({
+            type: "m.login.password",
+            identifier: { type: "m.id.user", user: userId },
+            password,
+        }),
+    );
+}
+
+function device({ user_id: userId, access_token: accessToken, device_id: deviceId }) {
+    const client = createClient({ baseUrl, userId, accessToken, deviceId, timelineSupport: true });
+    clients.push(client);
+    return client;
+}
+
+export async function directRoom(one, other) {
+    const { room_id: roomId } = await one.createRoom({
+        is_direct: true,
+        preset: Preset.TrustedPrivateChat,
+        invite: [other.getUserId()],
+    });
+    await other.joinRoom(roomId);
+    return roomId;
+}
+
+export async function started(client) {
+    const prepared = new Promise((resolve) => {
+        client.on(ClientEvent.Sync, (state) => state === SyncState.Prepared && resolve());
+    });
+    await client.startClient({ initialSyncLimit: 10, lazyLoadMembers: true });
+    await Promise.race([prepared, fail("the first sync")]);
+}
+
+// A list that grows with each message of a room that the client receives from others or itself.
+export function messages(client, roomId) {
+    const found = [];
+    client.on(RoomEvent.Timeline, (event, room, toStart, _removed, data) => {
+        const live = data.liveEvent && !toStart && !event.status;
+        if (live && room.roomId === roomId && event.getType() === EventType.RoomMessage) {
+            assert.equal(event.getContent().msgtype, MsgType.Text);
+            found.push(event.getContent().body);
+        }
+    });
+    client.on(RoomEvent.LocalEchoUpdated, (event, room, _oldId, oldStatus) => {
+        if (oldStatus && !event.status && room.roomId === roomId) found.push(event.getContent().body);
+    });
+    return found;
+}
+
+export function texts(client, roomId) {
+    return client
+        .getRoom(roomId)
+        .getLiveTimeline()
+        .getEvents()
+        .filter((event) => event.getType() === EventType.RoomMessage && !event.status)
+        .map((event) => event.getContent().body);
+}
+
+export function bodyOf(client, roomId, eventId) {
+    return client.getRoom(roomId).findEventById(eventId)?.getContent().body;
+}
+
+// Resolves when syncing has come to one of these states.
+export function seenState(client, states) {
+    return new Promise((resolve) => {
+        client.on(ClientEvent.Sync, (state) => states.includes(state) && resolve());
+    });
+}
+
+// Tries until it works, as a user would.
+export async function eventually(attempt) {
+    for (const deadline = Date.now() + WAIT_MS; ; ) {
+        try {
+            return await attempt();
+        } catch (error) {
+            if (Date.now() > deadline) throw error;
+            await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+    }
+}
+
+export async function until(seen) {
+    const deadline = Date.now() + WAIT_MS;
+    while (!seen()) {
+        if (Date.now() > deadline) throw new Error(`waited in vain for ${seen}`);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+}
+
+export async function fail(what) {
+    await new Promise((resolve) => setTimeout(resolve, WAIT_MS).unref());
+    throw new Error(`waited in vain for ${what}`);
+}
