@@ -305,6 +305,24 @@ class Log(Section, frozen=True, kw_only=True):
     ] = "text"
 
 
+class ServerNotices(Section, frozen=True, kw_only=True):
+    """Messages of the server itself to its users, each in a room of their own."""
+
+    user: Annotated[
+        Annotated[str, msgspec.Meta(pattern="^[a-z0-9._=/+-]+$")] | None,
+        doc(
+            "Localpart of the account that sends them, which must not be anybody's. Without one"
+            " there are no notices.",
+            default="none",
+            example="notices",
+        ),
+    ] = None
+    display_name: Annotated[str, doc("What the account is called when it is made.")] = (
+        "Server notices"
+    )
+    room_name: Annotated[str, doc("What the rooms are called.")] = "Server notices"
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The whole configuration."""
 
@@ -363,6 +381,7 @@ class Settings(Section, frozen=True, kw_only=True):
     federation: Federation = Federation()
     outbound_http: OutboundHttp = OutboundHttp()
     support: Support = Support()
+    server_notices: ServerNotices = ServerNotices()
     log: Log = Log()
 
     @property

@@ -26,6 +26,7 @@ from homeserver.protocol.identifiers import is_valid_user_id, server_name_of
 from homeserver.rooms.creation import MemberProfiles
 from homeserver.rooms.drafts import Draft
 from homeserver.rooms.membership_abroad import MembershipAbroad
+from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.receiving import Receiving
 from homeserver.rooms.restricted_joins import RestrictedJoins
 from homeserver.rooms.room import Room, StateKey
@@ -56,11 +57,13 @@ class Memberships:
         profiles: MemberProfiles,
         permission: InvitePermission,
         receiving: Receiving,
+        notice_rooms: NoticeRooms,
     ) -> None:
         self.abroad: MembershipAbroad | None = None
         self._receiving = receiving
         self._restricted = RestrictedJoins(rooms)
         self._permission = permission
+        self._notice_rooms = notice_rooms
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._profiles = profiles
@@ -153,9 +156,14 @@ class Memberships:
             await self._invite_abroad(caller.user_id, room_id, user_id, content)
 
     async def leave(self, caller: Caller, room_id: str, *, reason: str | None = None) -> None:
-        """Leave a room, turn down an invite, or take back a knock."""
-        content = _with_reason({"membership": "leave"}, reason)
+        """Leave a room, turn down an invite, or take back a knock.
+
+        Raises `CannotLeaveServerNoticeRoom` where an invite cannot be turned down.
+        """
         room = await self._rooms.find(room_id)
+        if room is not None:
+            await self._notice_rooms.check_may_leave(room, caller.user_id)
+        content = _with_reason({"membership": "leave"}, reason)
         if room is not None and not self._is_here(room):
             place = (await self._user_rooms.of(caller.user_id)).get(room.number)
             if place is None or place.membership not in ("invite", "knock"):

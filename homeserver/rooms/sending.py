@@ -11,6 +11,7 @@ from homeserver.accounts.suspension import check_not_suspended
 from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden, InvalidParam
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.drafts import Draft, Transaction
+from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.relation_rules import RelationRules
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
@@ -28,8 +29,10 @@ class Sending:
         aliases: Aliases,
         relations: RelationRules,
         permission: InvitePermission,
+        notice_rooms: NoticeRooms,
     ) -> None:
         self._permission = permission
+        self._notice_rooms = notice_rooms
         self._rooms = rooms
         self._transactions = transactions
         self._aliases = aliases
@@ -118,6 +121,8 @@ class Sending:
         membership = content.get("membership")
         if membership != "leave":
             check_not_suspended(caller)
+        elif user_id == caller.user_id:
+            await self._notice_rooms.check_may_leave(room, user_id)
         if caller.is_guest and room.membership(caller.user_id) != "join":
             raise GuestAccessForbidden("Guests cannot join a room in this way")
         if membership == "invite" and not self._rooms.origin.is_ours(user_id):

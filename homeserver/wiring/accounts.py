@@ -24,6 +24,7 @@ from homeserver.accounts.filters import Filters
 from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.accounts.last_seen import LastSeen
 from homeserver.accounts.login import Login
+from homeserver.accounts.notices_account import NoticesAccount
 from homeserver.accounts.openid import OpenIdTokens
 from homeserver.accounts.password_change import PasswordChange
 from homeserver.accounts.passwords import Passwords
@@ -93,6 +94,9 @@ class Accounts:
             self._passwords,
             self.sessions,
             self.access_tokens,
+        )
+        self.notices_account = NoticesAccount(
+            settings.server_notices, settings.server_name, db, self._registration, self.profiles
         )
         for reader in (self.access_tokens, self.profiles, self.account_data):
             log.subscribe(reader.read)

@@ -16,9 +16,11 @@ from homeserver.client_api.room_membership import RoomMembershipApi
 from homeserver.client_api.room_state import RoomStateApi
 from homeserver.client_api.room_upgrade import RoomUpgradeApi
 from homeserver.client_api.sending import SendingApi
+from homeserver.client_api.server_notices import ServerNoticesApi
 from homeserver.client_api.timestamp import TimestampApi
 from homeserver.config.settings import Settings
 from homeserver.moderation.reports import Reports
+from homeserver.moderation.server_notices import ServerNotices
 from homeserver.protocol.signatures import SigningKey
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.creation import RoomCreation
@@ -31,6 +33,7 @@ from homeserver.rooms.guest_access import GuestAccess
 from homeserver.rooms.history import History
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.mutual_rooms import MutualRooms
+from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.profile_propagation import ProfilePropagation
 from homeserver.rooms.reading import Reading
@@ -87,12 +90,14 @@ class Rooms:
         self.creation = RoomCreation(
             self.registry, self.origin, self.aliases, accounts.profiles, accounts.invite_permission
         )
+        notice_rooms = NoticeRooms(self.registry, accounts.notices_account.user_id)
         self.memberships = Memberships(
             self.registry,
             self.user_rooms,
             accounts.profiles,
             accounts.invite_permission,
             self.receiving,
+            notice_rooms,
         )
         self.creation.invite_abroad = self.memberships.invite
         self.sending = Sending(
@@ -101,6 +106,7 @@ class Rooms:
             self.aliases,
             RelationRules(db, self.registry),
             accounts.invite_permission,
+            notice_rooms,
         )
         reading = Reading(db, self.registry, self.user_rooms, self.visibility)
         self.reading = reading
@@ -114,6 +120,16 @@ class Rooms:
         self.directory = self._directory(settings, db)
         self._upgrades = RoomUpgrades(self.registry, accounts.profiles)
         self._reports = Reports(db, reactor, settings.server_name, self.registry, reading)
+        self._notices = ServerNotices(
+            accounts.notices_account,
+            accounts.account_data,
+            self.registry,
+            self.creation,
+            self.memberships,
+            self.sending,
+            version=settings.rooms.default_version,
+            name=settings.server_notices.room_name,
+        )
         self._settings = settings
         self._account_data = accounts.account_data
         self._follow_accounts(reactor, db, accounts)
@@ -173,6 +189,7 @@ class Rooms:
             RoomUpgradeApi(self._upgrades),
             RoomAliasesApi(self.aliases),
             ReportsApi(self._reports),
+            ServerNoticesApi(self._notices),
             RoomDirectoryApi(self.directory, self.summaries, self.aliases),
         ]
         return [route for api in apis for route in api.routes()]

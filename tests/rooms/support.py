@@ -17,6 +17,7 @@ from homeserver.rooms.directory import RoomDirectory
 from homeserver.rooms.event_store import EventStore
 from homeserver.rooms.history import History
 from homeserver.rooms.membership import Memberships
+from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.reading import Reading
 from homeserver.rooms.receiving import Receiving
@@ -78,8 +79,9 @@ class RoomsTestCase(DatabaseTestCase):
         self.aliases = Aliases(db, self.origin, rooms)
         self.creation = RoomCreation(rooms, self.origin, self.aliases, NoProfiles(), permission)
         self.receiving = Receiving(stores, StateResolver(stores))
+        notices = NoticeRooms(rooms, None)
         self.memberships = Memberships(
-            rooms, self.user_rooms, NoProfiles(), permission, self.receiving
+            rooms, self.user_rooms, NoProfiles(), permission, self.receiving, notices
         )
         self.sending = Sending(
             rooms,
@@ -87,6 +89,7 @@ class RoomsTestCase(DatabaseTestCase):
             self.aliases,
             RelationRules(db, rooms),
             permission,
+            notices,
         )
         self.reading = Reading(db, rooms, self.user_rooms, self.visibility)
         self.history = History(db, rooms, self.reading, self.visibility)

@@ -1,0 +1,52 @@
+"""The account that speaks for the server: nobody logs in to it, and it is made when first needed.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
+"""
+
+from homeserver.accounts.caller import Caller
+from homeserver.accounts.profiles import DISPLAYNAME, Profiles
+from homeserver.accounts.registration import NewUser, Registration
+from homeserver.config.settings import ServerNotices
+from homeserver.protocol.errors import NotFound, UserInUse
+from homeserver.storage.database import Database
+from homeserver.storage.users import User, find_user
+
+USER_TYPE = "server_notices"
+
+
+class NoticesAccount:
+    """Knows the account. `user_id` is `None` where the server sends no notices."""
+
+    def __init__(
+        self,
+        settings: ServerNotices,
+        server_name: str,
+        db: Database,
+        registration: Registration,
+        profiles: Profiles,
+    ) -> None:
+        self.user_id = None if settings.user is None else f"@{settings.user}:{server_name}"
+        self._settings = settings
+        self._db = db
+        self._registration = registration
+        self._profiles = profiles
+
+    async def get(self) -> Caller:
+        """The account as one that acts.
+
+        Raises `NotFound` where there are no notices, `UserInUse` where the account is a person's.
+        """
+        if self.user_id is None:
+            raise NotFound("This server sends no notices")
+        user = await self.find(self.user_id)
+        if user is None:
+            new = NewUser(self._settings.user, user_type=USER_TYPE)
+            await self._registration.register(new, None)
+            await self._profiles.set_field(self.user_id, DISPLAYNAME, self._settings.display_name)
+        elif user.user_type != USER_TYPE:
+            raise UserInUse(f"{self.user_id} is somebody's account")
+        return Caller(self.user_id, None)
+
+    async def find(self, user_id: str) -> User | None:
+        """Any account of this server."""
+        return await self._db.run(find_user, user_id)

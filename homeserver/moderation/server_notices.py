@@ -1,0 +1,108 @@
+"""Server notices: messages of the server itself to one user, in a room with nobody else.
+
+There is one such room for each user, found by the tag that it has in their account data, and made
+with the first notice. The user cannot turn the invite down, but may leave once they have joined;
+the next notice invites them again.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
+"""
+
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import DeferredLock
+
+from homeserver.accounts.account_data import AccountData
+from homeserver.accounts.caller import Caller
+from homeserver.accounts.notices_account import NoticesAccount
+from homeserver.accounts.tags import TAG, Tags
+from homeserver.protocol.errors import NotFound
+from homeserver.rooms.creation import RoomCreation, RoomRequest
+from homeserver.rooms.membership import Memberships
+from homeserver.rooms.room import Room, StateKey
+from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.sending import Sending
+
+CREATE: StateKey = ("m.room.create", "")
+NOTICE = "m.server_notice"  # the tag, and the type of message
+# Below what it takes to write or to invite: the room is no place to answer in.
+READER = -10
+
+
+class ServerNotices:
+    """Sends notices. `version` and `name` are those of the rooms that are made."""
+
+    def __init__(
+        self,
+        account: NoticesAccount,
+        account_data: AccountData,
+        rooms: Rooms,
+        creation: RoomCreation,
+        memberships: Memberships,
+        sending: Sending,
+        *,
+        version: str,
+        name: str,
+    ) -> None:
+        self._account = account
+        self._account_data = account_data
+        self._rooms = rooms
+        self._creation = creation
+        self._memberships = memberships
+        self._sending = sending
+        self._version = version
+        self._name = name
+        self._tags = Tags(account_data)
+        self._lock = DeferredLock()
+
+    async def send(self, user_id: str, content: dict[str, Any]) -> str:
+        """Send a notice to a user of this server; gives its event id.
+
+        Raises `NotFound` for who is none, or where the server sends no notices, `InviteBlocked`
+        where the user accepts no invites.
+        """
+        sender = await self._account.get()
+        user = await self._account.find(user_id)
+        if user is None or user.is_deactivated:
+            raise NotFound("No such user")
+        await self._lock.acquire()
+        try:
+            room_id = await self._find_room(sender, user_id)
+            if room_id is None:
+                room_id = await self._make_room(sender, user_id)
+            elif (await self._rooms.get(room_id)).membership(user_id) not in ("join", "invite"):
+                await self._memberships.invite(sender, room_id, user_id)
+        finally:
+            self._lock.release()
+        message = {"msgtype": NOTICE, **content}
+        return await self._sending.send_message(sender, room_id, "m.room.message", message, None)
+
+    async def _find_room(self, sender: Caller, user_id: str) -> str | None:
+        """The room of a user's notices. Others may have the tag too, but are not the server's."""
+        for room_id, type_, content in await self._account_data.changed_since(user_id, 0):
+            if room_id is None or type_ != TAG or NOTICE not in _tags_in(content):
+                continue
+            room = await self._rooms.find(room_id)
+            if room is not None and await self._is_from(room, sender):
+                return room_id
+        return None
+
+    async def _is_from(self, room: Room, sender: Caller) -> bool:
+        return (await self._rooms.current(room, [CREATE]))[CREATE].event.sender == sender.user_id
+
+    async def _make_room(self, sender: Caller, user_id: str) -> str:
+        request = RoomRequest(
+            version=self._version,
+            preset="private_chat",
+            name=self._name,
+            invite=[user_id],
+            power_levels={"users_default": READER},
+        )
+        room_id = await self._creation.create(sender, request)
+        await self._tags.put(user_id, room_id, NOTICE, {})
+        return room_id
+
+
+def _tags_in(content: bytes) -> dict[str, Any]:
+    tags = msgspec.json.decode(content).get("tags")
+    return tags if isinstance(tags, dict) else {}
