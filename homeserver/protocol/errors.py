@@ -7,14 +7,14 @@ arguments. Anything else that escapes is a defect of ours and is answered as `M_
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 
 class MatrixError(Exception):
     """Answered as `{"errcode": …, "error": str(self), **extra}` with `status`."""
 
-    errcode: ClassVar[str] = "M_UNKNOWN"
-    status: ClassVar[int] = 500
+    errcode: str = "M_UNKNOWN"
+    status: int = 500
 
     def __init__(self, message: str, **extra: Any) -> None:
         super().__init__(message)
@@ -273,3 +273,45 @@ class InviteBlocked(MatrixError):
     """The invited user accepts no invites from this sender."""
 
     errcode, status = "M_INVITE_BLOCKED", 403
+
+
+class ThreepidInUse(MatrixError):
+    """The third-party identifier belongs to an account of this server already."""
+
+    errcode, status = "M_THREEPID_IN_USE", 400
+
+
+class ThreepidNotFound(MatrixError):
+    """No account of this server has the third-party identifier."""
+
+    errcode, status = "M_THREEPID_NOT_FOUND", 400
+
+
+class ThreepidDenied(MatrixError):
+    """The server does not permit this third-party identifier."""
+
+    errcode, status = "M_THREEPID_DENIED", 403
+
+
+class ThreepidAuthFailed(MatrixError):
+    """It was not shown that the third-party identifier is the user's."""
+
+    errcode, status = "M_THREEPID_AUTH_FAILED", 403
+
+
+class ThreepidMediumNotSupported(MatrixError):
+    """The server cannot validate identifiers of this medium."""
+
+    errcode, status = "M_THREEPID_MEDIUM_NOT_SUPPORTED", 400
+
+
+class ServerNotTrusted(MatrixError):
+    """The identity server is not one that this server talks to."""
+
+    errcode, status = "M_SERVER_NOT_TRUSTED", 400
+
+
+class MailNotSent(Unavailable):
+    """The mail server did not take a mail; trying again later makes sense."""
+
+    errcode = "M_EMAIL_SEND_ERROR"
