@@ -126,7 +126,7 @@ class Homeserver:
         stream = self._log = Log(reactor, db.write_batch, await self._positions.first())
         stream.on_batch = self.metrics.batch_committed
         stream.broken.chainDeferred(self.broken)
-        accounts = self._accounts = Accounts(reactor, settings, db, stream)
+        accounts = self._accounts = Accounts(reactor, settings, key, db, stream)
         await accounts.erased_users.load()
         rooms = self._rooms = Rooms(reactor, settings, key, db, stream, accounts)
         lively = await db.run(rooms_of_newest_events, LIVELY_EVENTS)

@@ -8,7 +8,7 @@ from typing import Any
 
 from homeserver.accounts.credentials import Credentials
 from homeserver.accounts.registration_tokens import RegistrationTokens
-from homeserver.accounts.user_identifier import local_user_id, parse_identifier
+from homeserver.accounts.user_identifier import UserIdentifiers, parse_identifier
 from homeserver.accounts.user_interactive_auth import StageFailed
 from homeserver.config.settings import Policy
 from homeserver.protocol.errors import BadJson, CaptchaInvalid, Forbidden
@@ -30,7 +30,7 @@ class DummyStage:
     def params(self) -> None:
         return None
 
-    async def check(self, auth: dict[str, Any], user_id: str | None) -> object:
+    async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
         return True
 
 
@@ -39,19 +39,19 @@ class PasswordStage:
 
     type = PASSWORD
 
-    def __init__(self, credentials: Credentials, server_name: str) -> None:
+    def __init__(self, credentials: Credentials, identifiers: UserIdentifiers) -> None:
         self._credentials = credentials
-        self._server_name = server_name
+        self._identifiers = identifiers
 
     def params(self) -> None:
         return None
 
-    async def check(self, auth: dict[str, Any], user_id: str | None) -> object:
+    async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
         password = auth.get("password")
         if not isinstance(password, str):
             raise BadJson("auth: the password is missing")
         identifier = parse_identifier(auth.get("identifier"), auth)
-        claimed = local_user_id(identifier, self._server_name) if identifier else user_id
+        claimed = await self._identifiers.find(identifier) if identifier else user_id
         if claimed is None:
             raise BadJson("auth: the identifier is missing")
         # Who holds a stolen access token must not confirm with an account of their own.
@@ -78,7 +78,7 @@ class RegistrationTokenStage:
     def params(self) -> None:
         return None
 
-    async def check(self, auth: dict[str, Any], user_id: str | None) -> object:
+    async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
         token = auth.get("token")
         if not isinstance(token, str):
             raise BadJson("auth: the token is missing")
@@ -108,7 +108,7 @@ class RecaptchaStage:
     def params(self) -> Mapping[str, Any]:
         return {"public_key": self._public_key}
 
-    async def check(self, auth: dict[str, Any], user_id: str | None) -> object:
+    async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
         response = auth.get("response")
         if not isinstance(response, str):
             raise BadJson("auth: the response is missing")
@@ -136,5 +136,5 @@ class TermsStage:
             translations[policy.language] = {"name": policy.name, "url": policy.url}
         return {"policies": policies}
 
-    async def check(self, auth: dict[str, Any], user_id: str | None) -> object:
+    async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
         return {policy.id: policy.version for policy in self._policies}

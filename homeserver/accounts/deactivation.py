@@ -20,6 +20,7 @@ from homeserver.protocol.errors import NotFound
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.login_tokens import delete_login_tokens_of
 from homeserver.storage.openid_tokens import delete_openid_tokens_of
+from homeserver.storage.third_party_ids import delete_third_party_ids_of
 from homeserver.storage.users import (
     User,
     deactivate_user,
@@ -107,3 +108,4 @@ async def _deactivate(db: Connection, user_id: str, erase: bool) -> None:
     await deactivate_user(db, user_id, erase)
     await delete_login_tokens_of(db, user_id)
     await delete_openid_tokens_of(db, user_id)
+    await delete_third_party_ids_of(db, user_id)

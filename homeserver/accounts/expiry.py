@@ -9,12 +9,14 @@ from homeserver.storage.authentication_sessions import delete_expired_authentica
 from homeserver.storage.database import Database
 from homeserver.storage.login_tokens import delete_expired_login_tokens
 from homeserver.storage.openid_tokens import delete_expired_openid_tokens
+from homeserver.storage.validation_sessions import delete_expired_validation_sessions
 
 SWEEP_SECONDS = 3600.0
 SWEEPS = (
     delete_expired_authentication_sessions,
     delete_expired_login_tokens,
     delete_expired_openid_tokens,
+    delete_expired_validation_sessions,
 )
 log = Logger()
 

@@ -10,7 +10,11 @@ import msgspec
 from homeserver.accounts.appservice import Appservice
 from homeserver.accounts.credentials import Credentials
 from homeserver.accounts.sessions import DeviceRequest, Session, Sessions
-from homeserver.accounts.user_identifier import local_user_id, parse_identifier
+from homeserver.accounts.user_identifier import (
+    UserIdentifier,
+    UserIdentifiers,
+    parse_identifier,
+)
 from homeserver.protocol.errors import BadJson, Exclusive, Forbidden, MatrixError
 from homeserver.storage.database import Database
 from homeserver.storage.users import find_user
@@ -45,13 +49,14 @@ class LoginRequest(msgspec.Struct):
         """The device to log in."""
         return DeviceRequest(self.device_id, self.initial_device_display_name, self.refresh_token)
 
-    def user_id(self, server_name: str) -> str:
-        """The user who is meant. Raises `BadJson` and `Forbidden`."""
+    @property
+    def whom(self) -> UserIdentifier:
+        """Who is meant. Raises `BadJson`."""
         old_form = {"user": self.user, "medium": self.medium, "address": self.address}
         identifier = parse_identifier(self.identifier, old_form)
         if identifier is None:
             raise BadJson("The identifier is missing")
-        return local_user_id(identifier, server_name)
+        return identifier
 
 
 class Login:
@@ -60,14 +65,14 @@ class Login:
     def __init__(
         self,
         db: Database,
-        server_name: str,
+        identifiers: UserIdentifiers,
         credentials: Credentials,
         sessions: Sessions,
         *,
         with_password: bool,
     ) -> None:
         self._db = db
-        self._server_name = server_name
+        self._identifiers = identifiers
         self._credentials = credentials
         self._sessions = sessions
         self._with_password = with_password
@@ -85,7 +90,7 @@ class Login:
         """
         asked.device.check()
         if asked.type == PASSWORD and self._with_password:
-            user_id = asked.user_id(self._server_name)
+            user_id = await self._identifiers.find(asked.whom)
             if asked.password is None:
                 raise BadJson("The password is missing")
             await self._credentials.check_password(user_id, asked.password)
@@ -104,7 +109,7 @@ class Login:
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#appservice-login
         """
-        user_id = asked.user_id(self._server_name)
+        user_id = await self._identifiers.find(asked.whom)
         if not service.covers_user(user_id):
             raise Exclusive("The user does not belong to this application service")
         user = await self._db.run(find_user, user_id)

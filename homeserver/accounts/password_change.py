@@ -1,4 +1,4 @@
-"""A new password for an account that has one already.
+"""A new password for an account, whose owner knows the old one, or reads a mail.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#password-management
 """
@@ -23,16 +23,22 @@ class PasswordChange:
         self._sessions = sessions
         self._allowed = allowed
 
-    def check(self, password: str) -> None:
-        """Raise `WeakPassword`, or `Forbidden` where passwords cannot be changed."""
+    def check_allowed(self) -> None:
+        """Raise `Forbidden` where passwords cannot be changed."""
         if not self._allowed:
             raise Forbidden("Passwords cannot be changed on this server")
+
+    def check(self, password: str) -> None:
+        """Raise `WeakPassword`, or `Forbidden` where passwords cannot be changed."""
+        self.check_allowed()
         self._passwords.check_strength(password)
 
-    async def apply(self, caller: Caller, password: str, *, logout_devices: bool) -> None:
-        """Give the caller a password that was checked; log out their other devices if asked to."""
+    async def apply(
+        self, user_id: str, password: str, *, logout_devices: bool, but: Caller | None = None
+    ) -> None:
+        """Give a user a checked password; log out their devices, `but` one, if asked to."""
         password_hash = await self._passwords.hash(password)
-        await self._db.run(set_password_hash, caller.user_id, password_hash)
-        await self._db.run(delete_login_tokens_of, caller.user_id)
+        await self._db.run(set_password_hash, user_id, password_hash)
+        await self._db.run(delete_login_tokens_of, user_id)
         if logout_devices:
-            await self._sessions.close_all(caller.user_id, but=caller)
+            await self._sessions.close_all(user_id, but=but)

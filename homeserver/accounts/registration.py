@@ -6,18 +6,26 @@ user get a number; so do guests.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#legacy-account-registration
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from homeserver.accounts.access_tokens import AccessTokens
 from homeserver.accounts.passwords import Passwords
 from homeserver.accounts.sessions import DeviceRequest, Session, Sessions
+from homeserver.accounts.third_party_stage import ProvedAddress
 from homeserver.accounts.times import now_ms
-from homeserver.protocol.errors import Exclusive, Forbidden, InvalidUsername, UserInUse
+from homeserver.protocol.errors import (
+    Exclusive,
+    Forbidden,
+    InvalidUsername,
+    ThreepidInUse,
+    UserInUse,
+)
 from homeserver.protocol.identifiers import InvalidIdentifier, check_localpart
 from homeserver.storage.accepted_policies import insert_accepted_policies
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.registration_tokens import use_registration_token
+from homeserver.storage.third_party_ids import ThirdPartyId, insert_third_party_id
 from homeserver.storage.users import (
     User,
     find_user,
@@ -25,6 +33,7 @@ from homeserver.storage.users import (
     next_generated_localpart,
     upgrade_guest,
 )
+from homeserver.storage.validation_sessions import delete_validation_session
 from homeserver.streams.clock import Clock
 
 
@@ -32,7 +41,8 @@ from homeserver.streams.clock import Clock
 class NewUser:
     """What an account starts as. Without a `localpart` it gets a number for a name.
 
-    `token` is a registration token to count, `policies` are accepted ones, id to version.
+    `token` is a registration token to count, `policies` are accepted ones, id to version,
+    `addresses` are validated ones.
     """
 
     localpart: str | None = None
@@ -42,6 +52,7 @@ class NewUser:
     appservice: str | None = None
     token: str | None = None
     policies: Mapping[str, str] | None = None
+    addresses: Sequence[ProvedAddress] = ()
 
 
 class Registration:
@@ -93,8 +104,8 @@ class Registration:
     ) -> tuple[str, Session | None]:
         """Make an account, and log it in unless `device` is `None`; gives the user id.
 
-        Raises `InvalidUsername`, `UserInUse`, `InvalidParam`, and `Forbidden` for a registration
-        token that was used up meanwhile.
+        Raises `InvalidUsername`, `UserInUse`, `InvalidParam`, `ThreepidInUse`, and `Forbidden` for
+        a registration token that was used up meanwhile.
         """
         if device is not None:
             device.check()
@@ -119,18 +130,21 @@ class Registration:
         return session
 
     async def upgrade_guest(
-        self, localpart: str | None, guest_token: str, password: str | None
+        self,
+        localpart: str | None,
+        guest_token: str,
+        password: str | None,
+        addresses: Sequence[ProvedAddress] = (),
     ) -> str:
         """Make a guest a full user, who keeps rooms and devices; gives the user id.
 
-        Raises `Forbidden` unless the token is that of the guest of this name.
+        Raises `Forbidden` unless the token is that of the guest of this name, and `ThreepidInUse`.
         """
         caller = await self._access_tokens.get_caller(guest_token)
         if localpart is None or caller.user_id != self.user_id_for(localpart):
             raise Forbidden("The guest's own name has to be given as the username")
         password_hash = await self._hash(password)
-        if not await self._db.run(upgrade_guest, caller.user_id, password_hash):
-            raise Forbidden("The access token is not that of a guest")
+        await self._db.transaction(self._upgrade, caller.user_id, password_hash, addresses)
         self._access_tokens.forget_user(caller.user_id)
         return caller.user_id
 
@@ -155,9 +169,31 @@ class Registration:
             raise Forbidden("The registration token is no longer valid")
         if new.policies:
             await insert_accepted_policies(db, user.user_id, new.policies, now)
+        await self._add_addresses(db, user.user_id, new.addresses)
         if device is None:
             return user.user_id, None
         return user.user_id, await self._sessions.open_within(db, user.user_id, device)
+
+    async def _upgrade(
+        self,
+        db: Connection,
+        user_id: str,
+        password_hash: str | None,
+        addresses: Sequence[ProvedAddress],
+    ) -> None:
+        if not await upgrade_guest(db, user_id, password_hash):
+            raise Forbidden("The access token is not that of a guest")
+        await self._add_addresses(db, user_id, addresses)
+
+    async def _add_addresses(
+        self, db: Connection, user_id: str, addresses: Sequence[ProvedAddress]
+    ) -> None:
+        now = now_ms(self._clock)
+        for one in addresses:
+            added = ThirdPartyId(one.medium, one.address, user_id, one.validated_ms, now)
+            if not await insert_third_party_id(db, added):
+                raise ThreepidInUse("The address belongs to an account already")
+            await delete_validation_session(db, one.sid)
 
     async def _insert_numbered(self, db: Connection, user: User) -> User:
         """Some number may have been taken as a name; the next one is tried then."""

@@ -17,6 +17,7 @@ from homeserver.accounts.authentication_stages import (
 from homeserver.accounts.passwords import Passwords
 from homeserver.accounts.registration import NewUser, Registration
 from homeserver.accounts.sessions import DeviceRequest, Session, Sessions
+from homeserver.accounts.third_party_stage import EMAIL_IDENTITY, STAGES, proved_addresses
 from homeserver.accounts.user_interactive_auth import Attempt, Confirmable, UserInteractiveAuth
 from homeserver.config.settings import Registration as RegistrationSettings
 from homeserver.protocol.errors import Exclusive, Forbidden, MissingParam
@@ -64,7 +65,11 @@ class SignUp:
             *([REGISTRATION_TOKEN] if settings.token_required else []),
             *([TERMS] if settings.terms else []),
         ]
-        self._flows = [stages or [DUMMY]]
+        self._flows = [[EMAIL_IDENTITY, *stages]]
+        if not settings.email_required:
+            # An address comes first: without it the other stages are a whole flow already.
+            offered = [[type_, *stages] for type_ in STAGES.values() if type_ in uia.stages]
+            self._flows = [stages or [DUMMY], *offered]
 
     def check_open(self) -> None:
         """Raise `Forbidden` where nobody may register."""
@@ -122,9 +127,10 @@ class SignUp:
 
     async def _register(self, attempt: Attempt[SignUpRequest]) -> tuple[str, Session | None]:
         asked = attempt.body
+        addresses = proved_addresses(attempt.proofs)
         if asked.guest_access_token is not None:
             user_id = await self._registration.upgrade_guest(
-                asked.username, asked.guest_access_token, asked.password
+                asked.username, asked.guest_access_token, asked.password, addresses
             )
             return await self._again(user_id, asked)
         new = NewUser(
@@ -132,6 +138,7 @@ class SignUp:
             asked.password,
             token=attempt.proofs.get(REGISTRATION_TOKEN),
             policies=attempt.proofs.get(TERMS),
+            addresses=addresses,
         )
         return await self._registration.register(new, asked.device)
 

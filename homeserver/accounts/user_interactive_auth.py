@@ -66,8 +66,10 @@ class Stage(Protocol):
     def params(self) -> Mapping[str, Any] | None:
         """What clients need to know to complete it."""
 
-    async def check(self, auth: dict[str, Any], user_id: str | None) -> object:
+    async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
         """Complete the stage for a caller, or for nobody yet; gives what is proved, as JSON.
+
+        `operation` is what the proof is asked for.
 
         Raises `StageFailed` where another try makes sense, any other error where none does.
         """
@@ -135,7 +137,7 @@ class UserInteractiveAuth:
         if stage is None:
             raise NotFound("This server does not know the authentication type")
         if type_ not in content.completed:
-            content.completed[type_] = await stage.check(auth, content.user_id)
+            content.completed[type_] = await stage.check(auth, content.user_id, content.operation)
             await self.sessions.save(session_id, content)
 
 
@@ -207,7 +209,7 @@ class Attempt(Generic[Body]):
                 return StageFailed("The stages of a flow must be completed in their order")
         try:
             self._content.completed[stage.type] = await stage.check(
-                self._auth, self._content.user_id
+                self._auth, self._content.user_id, self._content.operation
             )
         except StageFailed as failed:
             return failed

@@ -8,34 +8,43 @@ from typing import Any
 from homeserver.accounts.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.caller import Caller
 from homeserver.accounts.deactivation import Deactivation
-from homeserver.accounts.password_change import PasswordChange
+from homeserver.accounts.identity_bindings import IdentityBindings
+from homeserver.accounts.password_reset import ChangePassword, PasswordReset
 from homeserver.accounts.user_interactive_auth import Confirmable, UserInteractiveAuth
+from homeserver.client_api.third_party_ids import unbind_result
 from homeserver.web.routes import Auth, Route
 
 ACCOUNT = "/_matrix/client/v3/account"
 
 
-class ChangePassword(Confirmable):
-    new_password: str
-    logout_devices: bool = True
-
-
 class DeactivateAccount(Confirmable):
     erase: bool = False
+    id_server: str | None = None
 
 
 class AccountApi:
     def __init__(
-        self, password_change: PasswordChange, deactivation: Deactivation, uia: UserInteractiveAuth
+        self,
+        password_reset: PasswordReset,
+        deactivation: Deactivation,
+        bindings: IdentityBindings,
+        uia: UserInteractiveAuth,
     ) -> None:
-        self._password_change = password_change
+        self._password_reset = password_reset
         self._deactivation = deactivation
+        self._bindings = bindings
         self._uia = uia
 
     def routes(self) -> list[Route]:
         return [
             Route("GET", f"{ACCOUNT}/whoami", self.get_token_owner, Auth.GUEST, limit="lookup"),
-            Route("POST", f"{ACCOUNT}/password", self.change_password, limit="login"),
+            Route(
+                "POST",
+                f"{ACCOUNT}/password",
+                self.change_password,
+                auth=Auth.OPTIONAL,
+                limit="login",
+            ),
             Route("POST", f"{ACCOUNT}/deactivate", self.deactivate_account, limit="login"),
         ]
 
@@ -46,17 +55,13 @@ class AccountApi:
             who["device_id"] = caller.device_id
         return who
 
-    async def change_password(self, caller: Caller, body: ChangePassword) -> None:
-        """Replace the caller's password."""
-        self._password_change.check(body.new_password)
-        asked = await self._uia.confirm("changePassword", caller.user_id, body, PASSWORD_FLOWS)
-        await self._password_change.apply(
-            caller, asked.new_password, logout_devices=asked.logout_devices
-        )
+    async def change_password(self, caller: Caller | None, body: ChangePassword) -> None:
+        """Replace the password of the caller, or of whoever proves an address of the account."""
+        await self._password_reset.change(caller, body)
 
     async def deactivate_account(self, caller: Caller, body: DeactivateAccount) -> dict[str, str]:
         """Close the caller's account for good."""
         asked = await self._uia.confirm("deactivateAccount", caller.user_id, body, PASSWORD_FLOWS)
+        unbound = await self._bindings.unbind_all(caller.user_id, asked.id_server)
         await self._deactivation.deactivate(caller.user_id, erase=asked.erase)
-        # Accounts have no addresses at identity servers that would have to be unbound.
-        return {"id_server_unbind_result": "success"}
+        return unbind_result(unbound)

@@ -11,9 +11,12 @@ from homeserver.web.routes import Auth, Route
 
 
 class CapabilitiesApi:
-    def __init__(self, default_room_version: str, *, with_password: bool) -> None:
+    def __init__(
+        self, default_room_version: str, *, with_password: bool, with_third_party_ids: bool
+    ) -> None:
         self._default_room_version = default_room_version
         self._with_password = with_password
+        self._with_third_party_ids = with_third_party_ids
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v3/capabilities"
@@ -36,7 +39,7 @@ class CapabilitiesApi:
             else {"enabled": True},
             "m.set_displayname": {"enabled": True},
             "m.set_avatar_url": may_change,
-            "m.3pid_changes": {"enabled": False},
+            "m.3pid_changes": {"enabled": self._with_third_party_ids and not caller.is_guest},
             "m.get_login_token": {"enabled": self._with_password and not caller.is_guest},
             "m.forget_forced_upon_leave": {"enabled": False},
         }

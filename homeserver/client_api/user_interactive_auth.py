@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from homeserver.accounts.address_validation import Credentials
 from homeserver.accounts.authentication_stages import (
     DUMMY,
     PASSWORD,
@@ -21,8 +22,9 @@ from homeserver.accounts.authentication_stages import (
     REGISTRATION_TOKEN,
     TERMS,
 )
+from homeserver.accounts.third_party_stage import EMAIL_IDENTITY, ThirdPartyIdStage
 from homeserver.accounts.user_interactive_auth import StageFailed, UserInteractiveAuth
-from homeserver.protocol.errors import InvalidParam, NotFound
+from homeserver.protocol.errors import InvalidParam, MatrixError, NotFound
 from homeserver.web.routes import Answer, Auth, Route
 
 HEADERS = {
@@ -67,7 +69,9 @@ if (window.onAuthDone) {
 FIELDS = {
     PASSWORD: (("user", "text", "User name"), ("password", "password", "Password")),
     REGISTRATION_TOKEN: (("token", "text", "Registration token"),),
+    EMAIL_IDENTITY: (("email", "email", "E-mail address"),),
 }
+MAIL_SENT = "<p>A mail was sent to you. Follow the link in it, then come back here.</p>"
 
 
 class FallbackQuery(msgspec.Struct):
@@ -92,13 +96,15 @@ class FallbackApi:
 
     async def submit_fallback(self, auth_type: str, query: FallbackQuery, body: bytes) -> Answer:
         """Complete a stage by its form."""
-        if auth_type not in (DUMMY, PASSWORD, RECAPTCHA, REGISTRATION_TOKEN, TERMS):
+        if auth_type not in (DUMMY, PASSWORD, RECAPTCHA, REGISTRATION_TOKEN, TERMS, EMAIL_IDENTITY):
             raise NotFound("This stage has no page")
         try:
             form = parse_qs(body.decode(), max_num_fields=10)
         except ValueError:
             raise InvalidParam("Not a form") from None
-        auth = {name: values[0] for name, values in form.items()}
+        auth: dict[str, Any] = {name: values[0] for name, values in form.items()}
+        if auth_type == EMAIL_IDENTITY:
+            return await self._submit_email(query.session, auth)
         if RECAPTCHA_RESPONSE in auth:
             auth["response"] = auth[RECAPTCHA_RESPONSE]
         try:
@@ -107,8 +113,30 @@ class FallbackApi:
             return self._form(auth_type, problem=str(failed))
         return _page(DONE)
 
+    async def _submit_email(self, session_id: str, form: Mapping[str, str]) -> Answer:
+        """First the address, to which a mail is sent; then that the link in it was followed."""
+        session = await self._uia.get_session(session_id)
+        stage = self._uia.stages.get(EMAIL_IDENTITY)
+        if not isinstance(stage, ThirdPartyIdStage):
+            raise NotFound("This server validates no e-mail addresses")
+        if "email" in form:
+            try:
+                named = await stage.begin(form["email"], session.operation)
+            except MatrixError as error:
+                return self._form(EMAIL_IDENTITY, problem=str(error))
+            return _mail_page(named, problem="")
+        named = Credentials(form.get("sid", ""), form.get("client_secret", ""))
+        auth = {"threepid_creds": msgspec.to_builtins(named)}
+        try:
+            await self._uia.complete(session_id, EMAIL_IDENTITY, auth)
+        except StageFailed as failed:
+            return _mail_page(named, problem=str(failed))
+        return _page(DONE)
+
     def _form(self, auth_type: str, problem: str) -> Answer:
         headers = HEADERS
+        if auth_type == EMAIL_IDENTITY and EMAIL_IDENTITY not in self._uia.stages:
+            raise NotFound("This server validates no e-mail addresses")
         if auth_type == TERMS:
             fields, button = self._policies(), "I agree"
         elif auth_type == RECAPTCHA:
@@ -121,8 +149,7 @@ class FallbackApi:
             button = "Continue"
         else:
             raise NotFound("This stage has no page")
-        told = f'<p role="alert">{escape(problem)}</p>' if problem else ""
-        return _page(FORM.substitute(problem=told, fields=fields, button=button), headers)
+        return _form_page(problem, fields, button, headers)
 
     def _puzzle(self) -> str:
         stage = self._uia.stages.get(RECAPTCHA)
@@ -141,6 +168,22 @@ class FallbackApi:
             if isinstance(document, dict)
         ]
         return f"<p>To go on, please read and accept:</p><ul>{''.join(links)}</ul>"
+
+
+def _mail_page(named: Credentials, problem: str) -> Answer:
+    """What to do until the mail arrives. The form carries the session on."""
+    hidden = "".join(
+        f'<input type="hidden" name="{name}" value="{escape(value)}">'
+        for name, value in msgspec.structs.asdict(named).items()
+    )
+    return _form_page(problem, MAIL_SENT + hidden, "Continue")
+
+
+def _form_page(
+    problem: str, fields: str, button: str, headers: Mapping[str, str] = HEADERS
+) -> Answer:
+    told = f'<p role="alert">{escape(problem)}</p>' if problem else ""
+    return _page(FORM.substitute(problem=told, fields=fields, button=button), headers)
 
 
 def _page(content: str, headers: Mapping[str, str] = HEADERS) -> Answer:

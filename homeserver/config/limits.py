@@ -57,6 +57,12 @@ class RateLimits(Section, frozen=True, kw_only=True):
     password: Annotated[
         Rate, doc("Trying the password of one account, from all addresses together.")
     ] = Rate(per_second=0.1, burst=20)
+    validation: Annotated[
+        Rate, doc("Asking for a mail that validates an e-mail address, for each address.")
+    ] = Rate(per_second=0.05, burst=5)
+    mail: Annotated[Rate, doc("Mails to one e-mail address, whoever asks for them.")] = Rate(
+        per_second=0.002, burst=4
+    )
     report: Annotated[Rate, doc("Reporting users, rooms and events, for each user.")] = Rate(
         per_second=0.1, burst=10
     )

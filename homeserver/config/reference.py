@@ -48,7 +48,7 @@ def _sample_fields(
 ) -> Iterator[str]:
     """Lines for one section; the settings named in `written` are not commented out."""
     for field in schema.fields(section):
-        value = getattr(values, field.name)
+        value = getattr(values, field.attribute)
         yield from textwrap.wrap(
             _explanation(field), WIDTH, initial_indent="# ", subsequent_indent="# "
         )
@@ -88,9 +88,8 @@ def _has_defaults(section: inspect.StructType) -> bool:
 
 def _differing(section: Section) -> set[str]:
     """The settings of an item of a list that are not at their defaults."""
-    defaults = {field.name: field.default for field in schema.fields(schema.struct(type(section)))}
-    values = msgspec.structs.asdict(section)
-    return {name for name, value in values.items() if value != defaults[name]}
+    fields = schema.fields(schema.struct(type(section)))
+    return {field.name for field in fields if getattr(section, field.attribute) != field.default}
 
 
 def _indent(lines: Iterator[str], width: int) -> list[str]:

@@ -17,9 +17,13 @@ from homeserver.config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One documented setting. `default` is `msgspec.NODEFAULT` where the setting is required."""
+    """One documented setting. `default` is `msgspec.NODEFAULT` where the setting is required.
+
+    `attribute` is what it is called in Python, where its name in the file is a reserved word.
+    """
 
     name: str
+    attribute: str
     type: inspect.Type
     default: Any
     text: str
@@ -51,7 +55,8 @@ def fields(section: inspect.StructType) -> Iterator[Field]:
         if isinstance(annotated, inspect.Metadata):
             extra, schema = annotated.extra or {}, annotated.extra_json_schema or {}
         yield Field(
-            name=field.name,
+            name=field.encode_name,
+            attribute=field.name,
             type=plain(annotated),
             default=field.default,
             text=schema.get("description") or summary(field.type),

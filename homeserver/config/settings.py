@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from homeserver.config.contact import Email, ThirdPartyIds
 from homeserver.config.federation import Federation
 from homeserver.config.fields import Section, doc
 from homeserver.config.limits import Limits, RateLimits, Websocket
@@ -133,6 +134,9 @@ class Registration(Section, frozen=True, kw_only=True):
     ] = False
     recaptcha_required: Annotated[
         bool, doc("Ask for a solved reCAPTCHA, as `recaptcha` configures it.")
+    ] = False
+    email_required: Annotated[
+        bool, doc("Ask for an e-mail address, which is validated by a mail to it.")
     ] = False
     shared_secret: Annotated[
         Annotated[str, msgspec.Meta(min_length=8)] | None,
@@ -372,6 +376,8 @@ class Settings(Section, frozen=True, kw_only=True):
     recaptcha: Recaptcha = Recaptcha()
     passwords: Passwords = Passwords()
     tokens: Tokens = Tokens()
+    email: Email = Email()
+    third_party_ids: ThirdPartyIds = ThirdPartyIds()
     rooms: Rooms = Rooms()
     room_directory: RoomDirectory = RoomDirectory()
     presence: Presence = Presence()
@@ -396,6 +402,10 @@ class Settings(Section, frozen=True, kw_only=True):
             raise ValueError(f"server_name: {self.server_name!r} is not a server name")
         if self.registration.recaptcha_required and self.recaptcha.private_key is None:
             raise ValueError("registration.recaptcha_required: recaptcha has no keys")
+        if self.registration.email_required and not self.email.enabled:
+            raise ValueError("registration.email_required: email has no smtp_host")
+        if self.email.enabled and self.public_baseurl is None:
+            raise ValueError("email: links in mails need public_baseurl")
         for network in self.trusted_proxies:
             try:
                 ipaddress.ip_network(network, strict=False)

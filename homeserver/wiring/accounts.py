@@ -35,6 +35,7 @@ from homeserver.accounts.sessions import Sessions
 from homeserver.accounts.shared_secret import SharedSecret
 from homeserver.accounts.sign_up import SignUp
 from homeserver.accounts.tags import Tags
+from homeserver.accounts.user_identifier import UserIdentifiers
 from homeserver.accounts.user_interactive_auth import Stage, UserInteractiveAuth
 from homeserver.accounts.whois import WhoIs
 from homeserver.client_api.account import AccountApi
@@ -55,6 +56,7 @@ from homeserver.client_api.tags import TagsApi
 from homeserver.client_api.user_interactive_auth import FallbackApi
 from homeserver.client_api.versions import VersionsApi
 from homeserver.config.settings import Settings
+from homeserver.protocol.signatures import SigningKey
 from homeserver.push.rules import default_push_rules
 from homeserver.storage.database import Database
 from homeserver.streams.log import Log
@@ -62,12 +64,15 @@ from homeserver.web.outbound import OutboundClient
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.recaptcha import Recaptcha
 from homeserver.web.routes import Route
+from homeserver.wiring.third_party_ids import ThirdParty
 
 
 class Accounts:
     """All objects of the area that others use."""
 
-    def __init__(self, reactor: Any, settings: Settings, db: Database, log: Log) -> None:
+    def __init__(
+        self, reactor: Any, settings: Settings, key: SigningKey, db: Database, log: Log
+    ) -> None:
         self._settings = settings
         self.last_seen = LastSeen(db, reactor)
         self.access_tokens = AccessTokens(db, reactor, self.last_seen)
@@ -83,6 +88,8 @@ class Accounts:
             db, reactor, self.sessions, self.profiles, self.account_data
         )
         self.deactivation.on_deactivated.append(self.erased_users.deactivated)
+        self._third_party = ThirdParty(reactor, settings, key, db, self.outbound)
+        self.deactivation.on_deactivated.append(self._third_party.deactivated)
         self._expiry = ExpirySweep(db, reactor)
         self._db = db
         self._reactor = reactor
@@ -112,22 +119,24 @@ class Accounts:
         self._expiry.stop()
         self.deactivation.stop()
         await self.last_seen.stop()
+        await self._third_party.stop()
         await self.outbound.stop()
 
     def routes(self, unstable_features: Mapping[str, bool]) -> list[Route]:
         """The area's part of the client API."""
         settings, db, clock = self._settings, self._db, self._reactor
         credentials = self._credentials()
+        identifiers = UserIdentifiers(db, settings.server_name)
+        third_party = self._third_party
         tokens = RegistrationTokens(db, clock)
-        uia = UserInteractiveAuth(
-            AuthenticationSessions(db, clock), self._stages(credentials, tokens)
-        )
+        stages = [*self._stages(credentials, identifiers, tokens), *third_party.stages()]
+        uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)
         sign_up = SignUp(
             settings.registration, uia, self._registration, self.sessions, self._passwords
         )
         login = Login(
             db,
-            settings.server_name,
+            identifiers,
             credentials,
             self.sessions,
             with_password=settings.passwords.enabled,
@@ -137,11 +146,18 @@ class Accounts:
         )
         moderation = AccountModeration(db, settings.server_name, self.access_tokens)
         apis: list[Any] = [
-            AccountApi(password_change, self.deactivation, uia),
+            AccountApi(
+                third_party.password_reset(uia, password_change),
+                self.deactivation,
+                third_party.bindings,
+                uia,
+            ),
             AccountDataApi(self.account_data),
             AccountModerationApi(moderation),
             CapabilitiesApi(
-                settings.rooms.default_version, with_password=settings.passwords.enabled
+                settings.rooms.default_version,
+                with_password=settings.passwords.enabled,
+                with_third_party_ids=third_party.can_be_changed,
             ),
             DevicesApi(self.devices, uia),
             DiscoveryApi(settings.public_baseurl, settings.support),
@@ -157,6 +173,7 @@ class Accounts:
             TagsApi(Tags(self.account_data)),
             VersionsApi(unstable_features),
             WhoIsApi(WhoIs(db, self.devices)),
+            *third_party.apis(uia, sign_up, password_change),
         ]
         if settings.registration.shared_secret is not None:
             secret = SharedSecret(settings.registration.shared_secret, clock)
@@ -183,11 +200,13 @@ class Accounts:
             lambda user_id: limits.check("password", user_id),
         )
 
-    def _stages(self, credentials: Credentials, tokens: RegistrationTokens) -> list[Stage]:
+    def _stages(
+        self, credentials: Credentials, identifiers: UserIdentifiers, tokens: RegistrationTokens
+    ) -> list[Stage]:
         settings = self._settings
         stages: list[Stage] = [
             DummyStage(),
-            PasswordStage(credentials, settings.server_name),
+            PasswordStage(credentials, identifiers),
             RegistrationTokenStage(tokens),
             TermsStage(settings.registration.terms),
         ]

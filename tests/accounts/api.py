@@ -10,6 +10,7 @@ from homeserver.accounts.account_moderation import AccountModeration
 from homeserver.accounts.filters import Filters
 from homeserver.accounts.openid import OpenIdTokens
 from homeserver.accounts.password_change import PasswordChange
+from homeserver.accounts.password_reset import PasswordReset
 from homeserver.accounts.shared_secret import SharedSecret
 from homeserver.accounts.tags import Tags
 from homeserver.accounts.whois import WhoIs
@@ -17,6 +18,7 @@ from homeserver.client_api.account import AccountApi
 from homeserver.client_api.account_data import AccountDataApi
 from homeserver.client_api.account_moderation import AccountModerationApi
 from homeserver.client_api.account_whois import WhoIsApi
+from homeserver.client_api.address_validation import AddressValidationApi
 from homeserver.client_api.capabilities import CapabilitiesApi
 from homeserver.client_api.devices import DevicesApi
 from homeserver.client_api.discovery import DiscoveryApi
@@ -27,7 +29,9 @@ from homeserver.client_api.profile import ProfileApi
 from homeserver.client_api.registration import RegistrationApi
 from homeserver.client_api.shared_secret_registration import SharedSecretRegistrationApi
 from homeserver.client_api.tags import TagsApi
+from homeserver.client_api.third_party_ids import ThirdPartyIdsApi
 from homeserver.client_api.user_interactive_auth import FallbackApi
+from homeserver.client_api.validation_page import ValidationPageApi
 from homeserver.client_api.versions import VersionsApi
 from homeserver.config.settings import Contact, Support
 from homeserver.web.addresses import TrustedProxies
@@ -57,13 +61,14 @@ class ApiTestCase(AccountsTestCase):
     def apis(self) -> list[Any]:
         """The resources."""
         password_change = PasswordChange(self.db, self.passwords, self.sessions, allowed=True)
+        reset = PasswordReset(self.uia, password_change, self.validation, self.ids)
         support = Support(contacts=(Contact(role="m.role.admin", email_address="a@example.org"),))
         secret = SharedSecret("hush, hush", self.clock)
         return [
-            AccountApi(password_change, self.deactivation, self.uia),
+            AccountApi(reset, self.deactivation, self.bindings, self.uia),
             AccountDataApi(self.account_data),
             AccountModerationApi(AccountModeration(self.db, SERVER, self.tokens)),
-            CapabilitiesApi("12", with_password=True),
+            CapabilitiesApi("12", with_password=True, with_third_party_ids=True),
             DevicesApi(self.devices, self.uia),
             DiscoveryApi(BASEURL, support),
             FallbackApi(self.uia),
@@ -76,6 +81,9 @@ class ApiTestCase(AccountsTestCase):
             SessionApi(self.sessions, self.tokens),
             SharedSecretRegistrationApi(secret, self.registration, self.profiles, SERVER),
             TagsApi(Tags(self.account_data)),
+            ThirdPartyIdsApi(self.ids, self.bindings, self.uia),
+            AddressValidationApi(self.validation, self.sign_up, self.ids, password_change),
+            ValidationPageApi(self.validation, SERVER),
             VersionsApi({"org.example": True}),
             WhoIsApi(WhoIs(self.db, self.devices)),
         ]

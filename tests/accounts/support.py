@@ -1,5 +1,7 @@
 """All objects of accounts on a fresh database, and a vocabulary to talk about them."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet import reactor
@@ -7,6 +9,8 @@ from twisted.internet.task import Clock
 
 from homeserver.accounts.access_tokens import AccessTokens
 from homeserver.accounts.account_data import AccountData
+from homeserver.accounts.address_validation import AddressValidation, Letter
+from homeserver.accounts.address_validation import Credentials as NamedSession
 from homeserver.accounts.authentication_sessions import AuthenticationSessions
 from homeserver.accounts.authentication_stages import (
     DummyStage,
@@ -19,6 +23,7 @@ from homeserver.accounts.caller import Caller
 from homeserver.accounts.credentials import Credentials
 from homeserver.accounts.deactivation import Deactivation
 from homeserver.accounts.devices import Devices
+from homeserver.accounts.identity_bindings import IdentityBindings
 from homeserver.accounts.last_seen import LastSeen
 from homeserver.accounts.login import Login
 from homeserver.accounts.passwords import Passwords
@@ -27,13 +32,18 @@ from homeserver.accounts.registration import NewUser, Registration
 from homeserver.accounts.registration_tokens import RegistrationTokens
 from homeserver.accounts.sessions import DeviceRequest, Session, Sessions
 from homeserver.accounts.sign_up import SignUp
+from homeserver.accounts.third_party_ids import ThirdPartyIds
+from homeserver.accounts.third_party_stage import ThirdPartyIdStage
+from homeserver.accounts.user_identifier import UserIdentifiers
 from homeserver.accounts.user_interactive_auth import UserInteractiveAuth
+from homeserver.config.contact import Email
 from homeserver.config.limits import Rate
 from homeserver.config.settings import Passwords as PasswordSettings
 from homeserver.config.settings import Policy
 from homeserver.config.settings import Registration as RegistrationSettings
 from homeserver.config.settings import Tokens as TokenSettings
-from homeserver.protocol.errors import MatrixError
+from homeserver.protocol.errors import MailNotSent, MatrixError
+from homeserver.storage.identity_bindings import IdentityBinding
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
 from tests.support.postgres import DatabaseTestCase
@@ -54,10 +64,53 @@ class Somewhere:
         return "Weechat/4\0" if name == b"User-Agent" else None
 
 
+class LetterBox:
+    """A courier that keeps what it should deliver; `broken`, it fails."""
+
+    def __init__(self) -> None:
+        self.letters: list[Letter] = []
+        self.broken = False
+
+    async def deliver(self, letter: Letter) -> None:
+        if self.broken:
+            raise MailNotSent("the mail server is on fire")
+        self.letters.append(letter)
+
+
+class PretendedIdentityServers:
+    """Identity servers that do as they are told, or raise `error`.
+
+    The address of a session is its id, at example.com.
+    """
+
+    def __init__(self) -> None:
+        self.error: MatrixError | None = None
+        self.supports_unbinding = True
+        self.bound: list[tuple[str, str]] = []  # server and address
+
+    async def bind(
+        self, id_server: str, access_token: str, named: NamedSession, user_id: str
+    ) -> tuple[str, str]:
+        if self.error is not None:
+            raise self.error
+        address = f"{named.sid}@example.com"
+        self.bound.append((id_server, address))
+        return "email", address
+
+    async def unbind(self, binding: IdentityBinding) -> bool:
+        if self.error is not None:
+            raise self.error
+        if self.supports_unbinding:
+            self.bound.remove((binding.id_server, binding.address))
+        return self.supports_unbinding
+
+
 class AccountsTestCase(DatabaseTestCase):
     """A test with everything that accounts are made of. Time stands still until it is advanced."""
 
     registration_settings = RegistrationSettings(enabled=True, guests=True)
+    email_settings = Email()
+    couriers: Mapping[str, LetterBox] = MappingProxyType({})  # by medium
 
     async def setUp(self) -> None:
         await super().setUp()
@@ -86,17 +139,22 @@ class AccountsTestCase(DatabaseTestCase):
             token_lifetime=120,
             check_limit=lambda user_id: limits.check("password", user_id),
         )
-        self.login = Login(db, SERVER, self.credentials, self.sessions, with_password=True)
+        self.identifiers = UserIdentifiers(db, SERVER)
+        self.login = Login(
+            db, self.identifiers, self.credentials, self.sessions, with_password=True
+        )
         self.registration = Registration(
             db, clock, SERVER, self.passwords, self.sessions, self.tokens
         )
         self.registration_tokens = RegistrationTokens(db, clock)
+        self.build_third_party_ids()
         stages = (
             DummyStage(),
-            PasswordStage(self.credentials, SERVER),
+            PasswordStage(self.credentials, self.identifiers),
             RegistrationTokenStage(self.registration_tokens),
             TermsStage(self.registration_settings.terms),
             RecaptchaStage("site key", self.is_solved),
+            *(ThirdPartyIdStage(medium, self.validation, db) for medium in self.couriers),
         )
         self.uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)
         self.sign_up = SignUp(
@@ -107,6 +165,21 @@ class AccountsTestCase(DatabaseTestCase):
         self.deactivation = Deactivation(db, clock, self.sessions, self.profiles, self.account_data)
         for reader in (self.tokens, self.profiles, self.account_data):
             log.subscribe(reader.read)
+
+    def build_third_party_ids(self) -> None:
+        """What addresses of accounts need."""
+        rates = {"mail": Rate(per_second=0.01, burst=4)}
+        limits = RateLimits(self.clock, rates)
+        self.validation = AddressValidation(
+            self.db,
+            self.clock,
+            self.email_settings,
+            self.couriers,
+            lambda address: limits.check("mail", address),
+        )
+        self.ids = ThirdPartyIds(self.db, self.clock, self.validation, changes_allowed=True)
+        self.identity_servers = PretendedIdentityServers()
+        self.bindings = IdentityBindings(self.db, self.identity_servers)
 
     async def is_solved(self, response: str) -> bool:
         """The service behind the captcha."""

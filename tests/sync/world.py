@@ -28,7 +28,7 @@ class World:
         key = SigningKey.from_seed("test", b"0" * 32)
         self.db = db
         self.log = Log(reactor, db.write_batch, position)
-        self.accounts = Accounts(reactor, settings, db, self.log)
+        self.accounts = Accounts(reactor, settings, key, db, self.log)
         self.rooms = Rooms(reactor, settings, key, db, self.log, self.accounts)
         self.sync = Sync(reactor, settings, db, self.log, self.accounts, self.rooms)
         self.engine = self.sync.engine

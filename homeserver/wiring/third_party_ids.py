@@ -1,0 +1,114 @@
+"""Third-party identifiers: mails, validation, addresses of accounts, identity servers."""
+
+from typing import Any
+
+from homeserver.accounts.address_validation import AddressValidation, Courier
+from homeserver.accounts.identity_bindings import IdentityBindings
+from homeserver.accounts.password_change import PasswordChange
+from homeserver.accounts.password_reset import PasswordReset
+from homeserver.accounts.sign_up import SignUp
+from homeserver.accounts.third_party_ids import ThirdPartyIds
+from homeserver.accounts.third_party_stage import STAGES, ThirdPartyIdStage
+from homeserver.accounts.user_interactive_auth import Stage, UserInteractiveAuth
+from homeserver.client_api.address_validation import AddressValidationApi
+from homeserver.client_api.third_party_ids import ThirdPartyIdsApi
+from homeserver.client_api.validation_page import ValidationPageApi
+from homeserver.config.settings import Settings
+from homeserver.protocol.identifiers import parse_server_name
+from homeserver.protocol.signatures import SigningKey
+from homeserver.protocol.third_party_ids import EMAIL
+from homeserver.storage.database import Database
+from homeserver.web.identity_servers import IdentityServers
+from homeserver.web.mail import Mailer
+from homeserver.web.outbound import OutboundClient
+from homeserver.web.rate_limits import RateLimits
+from homeserver.web.validation_mails import ValidationMails
+
+
+class ThirdParty:
+    """The objects of the area. A medium is offered where there is a courier for it."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        key: SigningKey,
+        db: Database,
+        outbound: OutboundClient,
+    ) -> None:
+        self._settings = settings
+        self._db = db
+        self._mailer = _mailer(reactor, settings)
+        rates = settings.rate_limits
+        # Counted by the address that is written to, not by who asks.
+        limits = RateLimits(reactor, rates.actions() if rates.enabled else {})
+        self._validation = AddressValidation(
+            db,
+            reactor,
+            settings.email,
+            self._couriers(),
+            lambda address: limits.check("mail", address),
+        )
+        self._ids = ThirdPartyIds(
+            db,
+            reactor,
+            self._validation,
+            changes_allowed=settings.third_party_ids.changes_allowed,
+        )
+        self.bindings = IdentityBindings(
+            db,
+            IdentityServers(outbound, settings.server_name, key),
+            settings.third_party_ids.identity_servers,
+        )
+
+    @property
+    def can_be_changed(self) -> bool:
+        """Whether users can add addresses to their accounts."""
+        allowed = self._settings.third_party_ids.changes_allowed
+        return allowed and any(map(self._validation.supports, STAGES))
+
+    def stages(self) -> list[Stage]:
+        """The stages of the media that can be validated."""
+        return [
+            ThirdPartyIdStage(medium, self._validation, self._db)
+            for medium in STAGES
+            if self._validation.supports(medium)
+        ]
+
+    def password_reset(
+        self, uia: UserInteractiveAuth, password_change: PasswordChange
+    ) -> PasswordReset:
+        """New passwords, by the old one or by an address."""
+        return PasswordReset(uia, password_change, self._validation, self._ids)
+
+    def apis(
+        self, uia: UserInteractiveAuth, sign_up: SignUp, password_change: PasswordChange
+    ) -> list[Any]:
+        """The resources."""
+        return [
+            AddressValidationApi(self._validation, sign_up, self._ids, password_change),
+            ThirdPartyIdsApi(self._ids, self.bindings, uia),
+            ValidationPageApi(self._validation, self._settings.server_name),
+        ]
+
+    async def deactivated(self, user_id: str, erase: bool) -> None:
+        """Take back what a user has published, whose account was closed."""
+        await self.bindings.unbind_all(user_id)
+
+    async def stop(self) -> None:
+        """Send no more mails."""
+        if self._mailer is not None:
+            await self._mailer.stop()
+
+    def _couriers(self) -> dict[str, Courier]:
+        if self._mailer is None:
+            return {}
+        name, public_baseurl = self._settings.server_name, self._settings.public_baseurl
+        assert public_baseurl is not None, "as the settings have checked"
+        return {EMAIL: ValidationMails(self._mailer, name, public_baseurl)}
+
+
+def _mailer(reactor: Any, settings: Settings) -> Mailer | None:
+    if not settings.email.enabled:
+        return None
+    return Mailer(reactor, settings.email, parse_server_name(settings.server_name).host)

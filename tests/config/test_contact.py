@@ -1,0 +1,47 @@
+"""Settings of e-mail: what cannot work is told before the first mail is to be sent."""
+
+import pytest
+
+from homeserver.config.loading import ConfigError, parse_settings
+
+BASEURL = "public_baseurl: https://matrix.example.org\n"
+
+
+def test_a_mail_server_and_a_sender_are_enough() -> None:
+    """The key of the sender is a word that Python keeps for itself."""
+    settings, _ = parse_settings(BASEURL + "email: {smtp_host: mx, from: A <a@example.org>}")
+
+    assert settings.email.enabled
+    assert settings.email.sender == "A <a@example.org>"
+
+
+def test_without_a_mail_server_there_is_no_mail() -> None:
+    """Nothing is sent by accident."""
+    assert not parse_settings("email: {from: a@example.org}")[0].email.enabled
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BASEURL + "email: {smtp_host: mx}", "email.from is missing"),
+        (BASEURL + "email: {smtp_host: mx, from: nobody}", "email.from: not an e-mail address"),
+        ("email: {smtp_host: mx, from: a@example.org}", "links in mails need public_baseurl"),
+        (
+            BASEURL + "email: {smtp_host: mx, from: a@example.org, smtp_user: a, tls: required}",
+            "needs both a smtp_user and a smtp_password",
+        ),
+        (
+            BASEURL
+            + "email: {smtp_host: mx, from: a@example.org, smtp_user: a, smtp_password: swordfish}",
+            "would be sent for anybody to read",
+        ),
+        ("registration: {email_required: true}", "email has no smtp_host"),
+    ],
+)
+def test_what_cannot_work_is_told(text: str, told: str) -> None:
+    """At the start, in a sentence, without the password."""
+    with pytest.raises(ConfigError) as refused:
+        parse_settings(text)
+
+    assert told in str(refused.value)
+    assert "swordfish" not in str(refused.value)
