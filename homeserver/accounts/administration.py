@@ -6,12 +6,25 @@ leaves to do is done by the server that runs next (`deactivation.py`).
 """
 
 from homeserver.accounts.passwords import Passwords
-from homeserver.protocol.errors import InvalidUsername, NotFound, UserInUse
+from homeserver.protocol.errors import (
+    InvalidUsername,
+    NotFound,
+    ThreepidInUse,
+    ThreepidNotFound,
+    UserInUse,
+)
 from homeserver.protocol.identifiers import InvalidIdentifier, check_localpart, parse_user_id
 from homeserver.storage.access_tokens import delete_access_tokens_of_user
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.login_tokens import delete_login_tokens_of
 from homeserver.storage.refresh_tokens import delete_refresh_tokens_of_user
+from homeserver.storage.third_party_ids import (
+    ThirdPartyId,
+    delete_third_party_id,
+    delete_third_party_ids_of,
+    insert_third_party_id,
+    third_party_ids_of,
+)
 from homeserver.storage.users import (
     User,
     all_users,
@@ -70,6 +83,31 @@ async def set_password(db: Database, passwords: Passwords, user_id: str, passwor
     await db.transaction(_set_password, user_id, await passwords.hash(password))
 
 
+async def add_third_party_id(
+    db: Database, user_id: str, medium: str, address: str, *, now_ms: int
+) -> None:
+    """Give a user a canonical address, as if it had been validated now.
+
+    Raises `NotFound`, and `ThreepidInUse` where it belongs to somebody else.
+    """
+    await _check_active(db, user_id)
+    new = ThirdPartyId(medium, address, user_id, validated_ms=now_ms, added_ms=now_ms)
+    if not await db.run(insert_third_party_id, new):
+        raise ThreepidInUse(f"{address} belongs to another account")
+
+
+async def remove_third_party_id(db: Database, user_id: str, medium: str, address: str) -> None:
+    """Take a canonical address from a user. Raises `ThreepidNotFound`."""
+    if not await db.run(delete_third_party_id, user_id, medium, address):
+        raise ThreepidNotFound(f"{user_id} does not have {address}")
+
+
+async def list_third_party_ids(db: Database, user_id: str) -> list[ThirdPartyId]:
+    """The addresses of a user, oldest first. Raises `NotFound`."""
+    await _check_active(db, user_id)
+    return await db.run(third_party_ids_of, user_id)
+
+
 async def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     """Close an account for good. Raises `NotFound`."""
     await _check_active(db, user_id)
@@ -91,6 +129,7 @@ async def _set_password(db: Connection, user_id: str, password_hash: str) -> Non
 
 async def _deactivate(db: Connection, user_id: str, erase: bool) -> None:
     await deactivate_user(db, user_id, erase)
+    await delete_third_party_ids_of(db, user_id)
     await _revoke_tokens(db, user_id)
 
 

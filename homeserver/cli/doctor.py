@@ -10,6 +10,7 @@ from homeserver.cli.configuration import find_config
 from homeserver.cli.database_checks import check_database
 from homeserver.cli.file_checks import check_config_file, check_data_dir, check_signing_key
 from homeserver.cli.findings import Finding, Verdict, ok, problem, warning
+from homeserver.cli.mail_checks import check_mail
 from homeserver.cli.network_checks import check_listeners, check_well_known
 from homeserver.config.loading import ConfigError, load_settings
 from homeserver.config.settings import Settings
@@ -40,6 +41,7 @@ def examine(config: Path | None) -> Iterator[Finding]:
     yield from check_database(settings)
     yield from check_listeners(settings)
     yield from check_well_known(settings)
+    yield from check_mail(settings)
 
 
 def _check_server_name(settings: Settings) -> Iterator[Finding]:

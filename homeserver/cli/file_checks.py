@@ -16,7 +16,9 @@ LITTLE_SPACE = 1_000_000_000  # bytes
 
 def check_config_file(config: Path | None, settings: Settings) -> Iterator[Finding]:
     """Warn if others on the machine can read secrets that stand in the configuration."""
-    has_secrets = settings.database.dsn or settings.registration.shared_secret
+    has_secrets = (
+        settings.database.dsn or settings.registration.shared_secret or settings.email.smtp_password
+    )
     if config is not None and has_secrets and config.stat().st_mode & stat.S_IROTH:
         yield warning(
             "configuration",

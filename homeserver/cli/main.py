@@ -72,6 +72,7 @@ def _add_user(commands: Any) -> None:
     deactivate.add_argument(
         "--erase", action="store_true", help="hide the user's messages from those who join later"
     )
+    _add_threepids(actions)
     for name, action in actions.choices.items():
         if name != "list":
             action.add_argument("user", metavar="USER", help="localpart or whole user ID")
@@ -84,6 +85,19 @@ def _add_user(commands: Any) -> None:
         )
         source.add_argument(
             "--password-stdin", action="store_true", help="read it from the first line of the input"
+        )
+
+
+def _add_threepids(actions: Any) -> None:
+    add = actions.add_parser("add-threepid", help="add an e-mail address or a telephone number")
+    remove = actions.add_parser("remove-threepid", help="remove one")
+    actions.add_parser("list-threepids", help="list those of an account")
+    for action in (add, remove):
+        address = action.add_mutually_exclusive_group(required=True)
+        address.add_argument("--email", metavar="ADDRESS")
+        address.add_argument("--phone", metavar="NUMBER", help="with + and country code")
+        action.add_argument(
+            "--country", metavar="CC", help="where NUMBER is dialled like this, such as GB"
         )
 
 

@@ -1,9 +1,7 @@
-"""`homeserver user add | list | set-password | deactivate`, on a running or a stopped server."""
+"""`homeserver user`: accounts, on a running or a stopped server."""
 
 import argparse
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,9 +18,10 @@ from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
 from homeserver.cli.passwords import read_password
 from homeserver.cli.reactor import run_in_reactor
+from homeserver.cli.threepids import THREEPID_ACTIONS, plan_threepids
+from homeserver.cli.workplace import Work, Workplace
 from homeserver.config.settings import Settings
 from homeserver.protocol.errors import MatrixError
-from homeserver.storage.database import Database
 from homeserver.storage.users import User
 
 
@@ -38,17 +37,6 @@ def user(options: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Workplace:
-    """What changes to accounts are made with."""
-
-    db: Database
-    passwords: Passwords
-
-
-Work = Callable[[Workplace], Awaitable[list[str]]]
-
-
 def _plan(options: argparse.Namespace, settings: Settings) -> Work:
     """What is to be done once there is a database; gives the lines to print.
 
@@ -59,6 +47,8 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Work:
     user_id = local_user_id(options.user, settings.server_name)
     if options.action == "deactivate":
         return _deactivation(user_id, erase=options.erase)
+    if options.action in THREEPID_ACTIONS:
+        return plan_threepids(options, user_id)
     password = read_password(options.password, from_stdin=options.password_stdin)
     if options.action == "add":
         return _addition(user_id, password, is_admin=options.admin)

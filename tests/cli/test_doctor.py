@@ -2,6 +2,7 @@
 
 import json
 import socket
+import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -132,6 +133,50 @@ def test_a_certificate_that_is_missing_is_a_problem() -> None:
     found = findings(listeners=[{"port": 0, "tls": tls}])
 
     assert any("No such file" in line for line in found["problem"])
+
+
+class _MailServer(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(b"220 mail.test\r\n")
+        for line in self.rfile:
+            self.wfile.write(b"221 Bye\r\n" if line.startswith(b"QUIT") else b"250 mail.test\r\n")
+            if line.startswith(b"QUIT"):
+                return
+
+
+def _mail_findings(port: int, **more: object) -> dict[str, list[str]]:
+    email = {"smtp_host": "127.0.0.1", "smtp_port": port, "from": "hs@example.org", **more}
+    return findings(email=email, public_baseurl="http://localhost:8008", server_name="localhost")
+
+
+def test_a_mail_server_that_answers_is_well() -> None:
+    """People get their mails."""
+    with socketserver.TCPServer(("127.0.0.1", 0), _MailServer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+
+        found = _mail_findings(server.server_address[1])
+
+    assert any("answers, without encryption" in line for line in found["ok"])
+
+
+def test_a_mail_server_that_is_away_is_a_problem() -> None:
+    """Nobody would get a new password."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+
+    found = _mail_findings(port)
+
+    assert any("correct email.smtp_host" in line for line in found["problem"])
+
+
+def test_a_mail_server_without_the_required_encryption_is_a_problem() -> None:
+    """The server would send nothing through it."""
+    with socketserver.TCPServer(("127.0.0.1", 0), _MailServer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+
+        found = _mail_findings(server.server_address[1], tls="required")
+
+    assert any("STARTTLS" in line for line in found["problem"])
 
 
 class TestDatabase:

@@ -101,3 +101,57 @@ def test_the_embedded_database_of_a_stopped_server_is_used() -> None:
 
     assert added == (0, "Added @alice:example.org\n")
     assert listed[1].startswith("@alice:example.org")
+
+
+def test_an_address_is_added_listed_and_removed(user: CommandLine) -> None:
+    """People log in with a telephone number that an administrator knows to be theirs."""
+    user("add", "alice", "--password", "correct horse")
+
+    added = user("add-threepid", "alice", "--phone", "07700 900001", "--country", "GB")
+    user("add-threepid", "alice", "--email", "Alice@Example.com")
+    status, listed = user("list-threepids", "alice")
+    removed = user("remove-threepid", "alice", "--phone", "+44 7700 900001")
+
+    assert added == (0, "Added msisdn 447700900001 to @alice:example.org\n")
+    assert status == 0
+    assert [line.split()[:2] for line in listed.splitlines()] == [
+        ["msisdn", "447700900001"],
+        ["email", "alice@example.com"],
+    ]
+    assert removed == (0, "Removed msisdn 447700900001 from @alice:example.org\n")
+
+
+def test_an_address_belongs_to_one_account(user: CommandLine) -> None:
+    """And is free again when that is closed."""
+    for name in ("alice", "bob"):
+        user("add", name, "--password", "correct horse")
+    user("add-threepid", "alice", "--email", "a@example.com")
+
+    taken = user("add-threepid", "bob", "--email", "a@example.com")
+    user("deactivate", "alice")
+    free = user("add-threepid", "bob", "--email", "a@example.com")
+
+    assert taken == (1, "a@example.com belongs to another account\n")
+    assert free[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("add-threepid", "alice", "--email", "alice"), "Not an e-mail address"),
+        (("add-threepid", "alice", "--phone", "07700900001"), "begin the number with +"),
+        (("add-threepid", "alice", "--phone", "call me", "--country", "GB"), "Not a telephone"),
+        (("add-threepid", "nobody", "--email", "a@example.com"), "There is no user"),
+        (("remove-threepid", "nobody", "--email", "a@example.com"), "does not have"),
+        (("list-threepids", "nobody"), "There is no user"),
+    ],
+)
+def test_an_address_that_is_none_is_told(
+    user: CommandLine, words: tuple[str, ...], told: str
+) -> None:
+    """A typing mistake ends in a sentence."""
+    status, said = user(*words)
+
+    assert status == 1
+    assert told in said
+    assert "Traceback" not in said
