@@ -11,7 +11,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -24,7 +24,6 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from federation.connections import Connections, Peer
-from federation.destinations import Destinations
 from federation.discovery import Discovery
 from federation.errors import Denied, FederationError, Garbage, Refused, Unreachable
 from federation.permitted_servers import PermittedServers
@@ -51,6 +50,17 @@ class Signer:
     key: SigningKey
 
 
+class Outcomes(Protocol):
+    """Who remembers how servers fare: `Destinations`."""
+
+    def check(self, server: str) -> None:
+        """Raise `NotNow` while a server is left alone."""
+
+    def failed(self, server: str) -> None: ...
+
+    def succeeded(self, server: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
     """One request as it is sent."""
@@ -75,7 +85,7 @@ class FederationClient:
         discovery: Discovery,
         connections: Connections,
         permitted: PermittedServers,
-        destinations: Destinations,
+        destinations: Outcomes,
     ) -> None:
         self._reactor = reactor
         self._signer = signer
@@ -126,7 +136,9 @@ class FederationClient:
         message = _Message(method, uri, content, signer, max_answer)
         exchange = Deferred.fromCoroutine(self._exchange(server, message, answer))
         try:
-            result = await exchange.addTimeout(timeout, self._reactor, _timed_out)
+            result = await _unless_cancelled(
+                exchange.addTimeout(timeout, self._reactor, _timed_out)
+            )
         except CancelledError:
             raise
         except Exception as error:
@@ -223,6 +235,31 @@ def _refusal(server: str, status: int, body: bytes) -> FederationError:
         # So older servers say that they do not have an endpoint.
         return Refused(server, status, {})
     return Garbage(server, f"status {status} without an error code")
+
+
+def _unless_cancelled(exchange: Deferred[Any]) -> Deferred[Any]:
+    """The outcome of an exchange, or `CancelledError` if the caller gives up.
+
+    What is cancelled may fail in other ways as well, as if the server were at fault.
+    """
+    given_up = False
+
+    def cancel(_: Deferred[Any]) -> None:
+        nonlocal given_up
+        given_up = True
+        exchange.cancel()
+
+    def pass_on(outcome: Any) -> None:
+        if given_up:
+            return
+        if isinstance(outcome, Failure):
+            waiter.errback(outcome)
+        else:
+            waiter.callback(outcome)
+
+    waiter: Deferred[Any] = Deferred(cancel)
+    exchange.addBoth(pass_on)
+    return waiter
 
 
 def _was_closed(error: Any) -> bool:

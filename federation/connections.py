@@ -18,6 +18,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from federation.bounded_cache import BoundedCache
+from federation.closing import OpenConnections
 from federation.discovery_rules import Address
 from homeserver.web.client_tls import ClientTls
 from homeserver.web.outbound import PublicInternet
@@ -46,6 +47,7 @@ class Connections:
         self._reactor = reactor
         self._network = reactor if allow_private_addresses else PublicInternet(reactor)
         self._tls = tls
+        self._open = OpenConnections(reactor)
         self._peers: BoundedCache[str, Peer] = BoundedCache(MAX_SERVERS, _close)
 
     def to(self, server_name: str, address: Address) -> Peer:
@@ -60,9 +62,10 @@ class Connections:
         return peer
 
     async def stop(self) -> None:
-        """Close the connections that are kept."""
+        """End all connections."""
         for peer in self._peers.pop_all():
-            await peer.pool.closeCachedConnections()
+            _close(peer)
+        await self._open.end()
 
     def _make(self, address: Address) -> Peer:
         pool = HTTPConnectionPool(self._reactor, persistent=True)
@@ -76,7 +79,9 @@ class Connections:
             )
             for target in address.targets
         ]
-        agent = Agent.usingEndpointFactory(self._reactor, _Fixed(InTurn(endpoints)), pool)
+        agent = Agent.usingEndpointFactory(
+            self._reactor, _Fixed(InTurn(self._open, endpoints)), pool
+        )
         return Peer(address, agent, DeferredSemaphore(MAX_AT_ONCE), pool)
 
 
@@ -84,14 +89,22 @@ class Connections:
 class InTurn:
     """Connects to the first of several endpoints that can be connected to."""
 
-    def __init__(self, endpoints: Sequence[IStreamClientEndpoint]) -> None:
+    def __init__(
+        self, open_connections: OpenConnections, endpoints: Sequence[IStreamClientEndpoint]
+    ) -> None:
+        self._open = open_connections
         self._endpoints = endpoints
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect (for Twisted)."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
-    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+    async def _connect(self, wanted: IProtocolFactory) -> IProtocol:
+        connection: Any = await self._first(self._open.wrap(wanted))
+        protocol: IProtocol = connection.wrappedProtocol
+        return protocol
+
+    async def _first(self, factory: IProtocolFactory) -> IProtocol:
         *others, last = self._endpoints
         for endpoint in others:
             try:

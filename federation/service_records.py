@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError
+from twisted.internet.defer import TimeoutError as NoAnswerInTime
 from twisted.logger import Logger
 from twisted.names.client import Resolver
 from twisted.names.dns import SRV
@@ -38,6 +39,15 @@ FAILURE_SECONDS = 60.0
 MAX_NAMES = 10_000
 MAX_RECORDS = 20  # of one name
 DNS_PORT = 53
+
+NO_ANSWER = (
+    NoAnswerInTime,
+    DNSQueryTimeoutError,
+    ResolverError,
+    CancelledError,
+    OSError,
+    ValueError,  # other errors of name servers, and names that DNS cannot hold
+)
 
 log = Logger()
 
@@ -80,7 +90,7 @@ class ServiceRecords:
             answers, _, _ = await resolver.lookupService(name)
         except (DNSNameError, AuthoritativeDomainError):
             found = Records(None, now + NONE_SECONDS)
-        except (DNSQueryTimeoutError, ResolverError, CancelledError, OSError, ValueError) as error:
+        except NO_ANSWER as error:
             log.warn(
                 "the name servers gave no answer for {name}: {error}",
                 name=name,

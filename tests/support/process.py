@@ -120,6 +120,7 @@ def default_settings(directory: Path, port: int) -> dict[str, Any]:
         "passwords": {"hash_cost": "lowest"},
         "rate_limits": {"enabled": False},
         "presence": {"enabled": True},
+        "federation": {"deny": ["*"]},  # no test goes out to the internet
         "log": {"file": str(directory / "server.log"), "level": "INFO"},
     }
 

@@ -1,0 +1,94 @@
+"""Connections that end when they are to end, whatever the other side does.
+
+When a TLS connection is closed here, it waits for the other side to say good-bye as well. A server
+that never does would have connections pile up, so they are cut after a while.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
+"""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+
+GOODBYE_SECONDS = 5.0
+
+
+class OpenConnections:
+    """All connections that were made through the factories of `wrap`."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self._connections: set[Connection] = set()
+        self._ended: Deferred[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def wrap(self, factory: IProtocolFactory) -> "ClosingFactory":
+        """A factory of connections for the protocols that `factory` makes."""
+        return ClosingFactory(self, factory)
+
+    def made(self, connection: "Connection") -> None:
+        """A connection was made."""
+        self._connections.add(connection)
+
+    def lost(self, connection: "Connection") -> None:
+        """A connection has ended."""
+        self._connections.discard(connection)
+        if self._ended is not None and not self._connections:
+            ended, self._ended = self._ended, None
+            ended.callback(None)
+
+    async def end(self) -> None:
+        """Cut all connections."""
+        if self._connections:
+            self._ended = ended = Deferred[None]()
+            for connection in list(self._connections):
+                connection.cut()
+            await ended
+
+
+class Connection(ProtocolWrapper):
+    """One connection: the transport of the protocol that uses it."""
+
+    open_connections: OpenConnections
+    _timer: Any = None
+
+    def makeConnection(self, transport: Any) -> None:
+        self.open_connections.made(self)
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def loseConnection(self) -> None:
+        super().loseConnection()  # type: ignore[no-untyped-call]
+        if self._timer is None:
+            reactor = self.open_connections.reactor
+            self._timer = reactor.callLater(GOODBYE_SECONDS, self.cut)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self.open_connections.lost(self)
+
+    def cut(self) -> None:
+        """End at once."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+class ClosingFactory(WrappingFactory[Connection]):
+    """Makes connections that are noted in `open_connections`."""
+
+    noisy = False
+
+    def __init__(self, open_connections: OpenConnections, wrapped: IProtocolFactory) -> None:
+        super().__init__(wrapped)  # type: ignore[no-untyped-call]
+        self._open_connections = open_connections
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        wrapped: Any = self.wrappedFactory
+        connection = Connection(self, wrapped.buildProtocol(addr))
+        connection.open_connections = self._open_connections
+        return connection

@@ -1,0 +1,40 @@
+"""How servers fare, kept across restarts."""
+
+from twisted.internet import reactor
+
+from federation.destinations import Destinations
+from federation.errors import NotNow
+from tests.support.postgres import DatabaseTestCase
+
+
+class DestinationTests(DatabaseTestCase):
+    async def test_failures_are_remembered_and_successes_forgotten(self) -> None:
+        """A start does not bring a flood of requests to servers that are away."""
+        before = Destinations(self.db, reactor)
+        for server in ("away.example", "back.example"):
+            before.failed(server)
+        before.succeeded("back.example")
+        before.succeeded("fine.example")
+        await before.stop()
+
+        after = Destinations(self.db, reactor)
+        await after.load()
+
+        self.assertEqual(after.of("away.example"), before.of("away.example"))
+        self.assertRaises(NotNow, after.check, "away.example")
+        for server in ("back.example", "fine.example", "new.example"):
+            after.check(server)
+
+    async def test_what_goes_well_is_not_written_each_time(self) -> None:
+        """A busy federation does not keep the database busy."""
+        destinations = Destinations(self.db, reactor)
+        destinations.succeeded("fine.example")
+        await destinations.stop()
+        runs = self.db.runs
+
+        for _ in range(100):
+            destinations.succeeded("fine.example")
+            destinations.heard("fine.example")
+        await destinations.stop()
+
+        self.assertEqual(self.db.runs, runs)
