@@ -8,20 +8,35 @@ from pathlib import Path
 
 from homeserver.cli.configuration import find_config
 from homeserver.cli.database_checks import check_database
+from homeserver.cli.federation_checks import check_federation, own_name_to_check
 from homeserver.cli.file_checks import check_config_file, check_data_dir, check_signing_key
 from homeserver.cli.findings import Finding, Verdict, ok, problem, warning
 from homeserver.cli.mail_checks import check_mail
 from homeserver.cli.network_checks import check_listeners, check_well_known
+from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.loading import ConfigError, load_settings
 from homeserver.config.settings import Settings
 
 
-def doctor(config: Path | None) -> int:
-    """Print all findings; the exit status is 1 if one of them is a problem."""
+def doctor(config: Path | None, server: str | None = None) -> int:
+    """Print all findings, also about another `server`; the exit status is 1 if one is a problem."""
+    path = find_config(config)
     worst = 0
-    for finding in examine(find_config(config)):
+
+    def tell(finding: Finding) -> None:
+        nonlocal worst
         print(finding, flush=True)
         worst |= finding.verdict is Verdict.PROBLEM
+
+    for finding in examine(path):
+        tell(finding)
+    try:
+        settings = load_settings(path)
+    except ConfigError:
+        return worst  # told already
+    subject = server or own_name_to_check(settings)
+    if subject is not None:
+        run_in_reactor(lambda reactor: check_federation(reactor, settings, subject, tell))
     return worst
 
 

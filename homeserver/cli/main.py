@@ -1,4 +1,4 @@
-"""The command line: `homeserver run | init | user | report | doctor`.
+"""The command line: `homeserver run | init | user | report | rotate-key | doctor`.
 
 Each command is a function from the parsed options to an exit status: 0 for success, 1 for a problem
 that was told in words, 2 for a command line that makes no sense. What a person can mend is never
@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_init(commands)
     _add_doctor(commands)
+    _add_rotate_key(commands)
     _add_user(commands)
     _add_report(commands)
     return parser
@@ -56,8 +57,17 @@ def _add_init(commands: Any) -> None:
 
 def _add_doctor(commands: Any) -> None:
     parser = commands.add_parser("doctor", help="look for what is wrong, and say how to mend it")
+    parser.add_argument(
+        "server", nargs="?", metavar="SERVER", help="another server, to see if it can be reached"
+    )
     _add_config(parser)
     parser.set_defaults(command=_doctor)
+
+
+def _add_rotate_key(commands: Any) -> None:
+    parser = commands.add_parser("rotate-key", help="make a new signing key; stop the server first")
+    _add_config(parser)
+    parser.set_defaults(command=_rotate_key)
 
 
 def _add_user(commands: Any) -> None:
@@ -136,7 +146,13 @@ def _init(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from homeserver.cli.doctor import doctor
 
-    return doctor(options.config)
+    return doctor(options.config, options.server)
+
+
+def _rotate_key(options: argparse.Namespace) -> int:
+    from homeserver.cli.rotate_key import rotate_key
+
+    return rotate_key(options.config)
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 The key proves to other servers that events come from this one. Whoever has it can speak in the name
 of every user here, and without it rooms that other servers take part in are lost; so the file is
-never overwritten, and belongs into every backup.
+never overwritten, and belongs into every backup. A rotation puts the old file aside.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 """
@@ -47,16 +47,31 @@ def load_or_create_signing_key(path: Path) -> SigningKey:
     return load_signing_key(path)
 
 
+def rotate_signing_key(path: Path) -> tuple[list[SigningKey], SigningKey, Path]:
+    """Put a new key in place of those in the file: the old ones, the new one, the old file's path.
+
+    Raises `ConfigError`.
+    """
+    old = load_signing_keys(path)
+    kept = path.with_name(f"{path.name}.{old[0].version}")
+    key = _new_key({each.version for each in old})
+    try:
+        draft = _write_draft(path, key)
+        try:
+            kept.hardlink_to(path)
+        except OSError:
+            draft.unlink()
+            raise
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot replace the signing key {path}: {error.strerror}") from None
+    return old, key, kept
+
+
 def _create(path: Path) -> None:
-    key = SigningKey.from_seed(f"a_{secrets.token_hex(2)}", secrets.token_bytes(32))
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(format_signing_keys([key]))
-            file.flush()
-            os.fsync(descriptor)
+        draft = _write_draft(path, _new_key(set()))
         try:
             # Unlike a rename, a link fails if another process was faster.
             path.hardlink_to(draft)
@@ -66,3 +81,21 @@ def _create(path: Path) -> None:
             draft.unlink()
     except OSError as error:
         raise ConfigError(f"cannot write the signing key {path}: {error.strerror}") from None
+
+
+def _new_key(taken: set[str]) -> SigningKey:
+    """A key whose version is not one of those that are taken."""
+    while (version := f"a_{secrets.token_hex(2)}") in taken:
+        pass
+    return SigningKey.from_seed(version, secrets.token_bytes(32))
+
+
+def _write_draft(path: Path, key: SigningKey) -> Path:
+    """Write a key to a file beside `path`, safe on disk, and readable by its owner alone."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(format_signing_keys([key]))
+        file.flush()
+        os.fsync(descriptor)
+    return draft

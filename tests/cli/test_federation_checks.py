@@ -1,0 +1,105 @@
+"""`homeserver doctor SERVER`: each step on the way to another server, and what is wrong there."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.internet import reactor
+
+from homeserver.cli.federation_checks import check_federation, own_name_to_check
+from homeserver.cli.findings import Verdict
+from homeserver.config.settings import Settings
+from homeserver.config.signing_key import load_or_create_signing_key
+from tests.federation.world import ClientTestCase
+from tests.support.scripted_peer import KEYS, error
+
+VERSION = "/_matrix/federation/v1/version"
+
+
+class FederationCheckTests(ClientTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.there = self.peer()
+        self.there.answers[VERSION] = {"server": {"name": "Other", "version": "7"}}
+
+    async def test_a_server_that_works_is_well(self) -> None:
+        """Its certificate, its keys and its version are told."""
+        told = await self.examine(self.there.name)
+
+        self.assertEqual([verdict for verdict, _ in told], [Verdict.OK] * 3)
+        text = "\n".join(line for _, line in told)
+        self.assertIn("certificate for 127.0.0.1, valid until", text)
+        self.assertIn(f"publishes the keys {self.there.key.key_id}", text)
+        self.assertIn("runs Other 7", text)
+
+    async def test_the_reason_is_told_where_a_server_cannot_be_reached(self) -> None:
+        """And that it is a problem."""
+        told = await self.examine("127.0.0.1:1")
+
+        verdict, line = told[0]
+        self.assertEqual(verdict, Verdict.PROBLEM)
+        self.assertIn("127.0.0.1, port 1: Connection was refused", line)
+
+    async def test_a_certificate_for_another_name_is_named_as_such(self) -> None:
+        """The most frequent mistake of a delegation."""
+        other = self.peer(certified_for="127.0.0.2")
+
+        text = str(await self.examine(other.name))
+
+        self.assertIn("the certificate is not one for 127.0.0.1", text)
+
+    async def test_keys_that_cannot_be_believed_are_a_problem(self) -> None:
+        """Signatures of that server would be refused."""
+        self.there.answers[KEYS] = {**self.there.published(), "signatures": {}}
+
+        last, line = (await self.examine(self.there.name))[-1]
+
+        self.assertEqual(last, Verdict.PROBLEM)
+        self.assertIn("none of the keys has signed", line)
+
+    async def test_an_old_server_need_not_tell_its_version(self) -> None:
+        """The reason is told."""
+        self.there.answers[VERSION] = error(404, "M_UNRECOGNIZED")
+
+        last, line = (await self.examine(self.there.name))[-1]
+
+        self.assertEqual(last, Verdict.PROBLEM)
+        self.assertIn("404 M_UNRECOGNIZED", line)
+
+    async def test_another_installation_behind_the_own_name_is_noticed(self) -> None:
+        """After a move, the name may still lead to the old machine."""
+        told = await self.examine(self.there.name, server_name=self.there.name)
+
+        self.assertIn("not the one of this installation", str(told))
+
+    def test_the_own_name_is_checked_where_others_are_served(self) -> None:
+        """A server without federation is not told that it has none."""
+        serving = {"listeners": [{"port": 0, "resources": ["federation"]}]}
+
+        self.assertIsNone(own_name_to_check(self.settings(server_name="example.org")))
+        self.assertIsNone(own_name_to_check(self.settings(server_name="localhost", **serving)))
+        self.assertEqual(
+            own_name_to_check(self.settings(server_name="example.org", **serving)), "example.org"
+        )
+
+    async def examine(self, server: str, **settings: Any) -> list[tuple[Verdict, str]]:
+        """What is told about a server."""
+        told: list[tuple[Verdict, str]] = []
+        configured = self.settings(**settings)
+        load_or_create_signing_key(configured.signing_key_path)
+        await check_federation(
+            reactor,
+            configured,
+            server,
+            lambda finding: told.append((finding.verdict, str(finding))),
+        )
+        return told
+
+    def settings(self, **values: Any) -> Settings:
+        """A configuration that trusts the test's authority."""
+        federation = {"ca_file": str(self.authority.path), "allow_private_addresses": True}
+        return msgspec.convert(
+            {"data_dir": str(self.folder), "federation": federation, **values},
+            Settings,
+            dec_hook=lambda type_, value: Path(value) if type_ is Path else value,
+        )
