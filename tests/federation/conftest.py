@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.federation.pairs import PAIRS
+from tests.federation.pairs import KINDS, PAIRS
+from tests.support.fake_server import FakeServer
 from tests.support.peer import is_peer_installed
 from tests.support.reactor import run
 from tests.support.sites import PEER, Scene, Sites
@@ -26,15 +27,40 @@ def sites() -> Iterator[Sites]:
 def scene(request: pytest.FixtureRequest, sites: Sites) -> Iterator[Scene]:
     """Two servers that work and know nothing of this test yet."""
     kinds: tuple[str, str] = request.param
-    if PEER in kinds and not is_peer_installed():
-        pytest.skip("the peer is not installed: make peer")
-    first = sites.get(kinds[0], 0)
-    second = sites.get(kinds[1], 1 if kinds[0] == kinds[1] else 0)
-    playing = Scene(first, second, sites.authority)
+    _skip_without(kinds)
+    playing = Scene(*sites.pair(*kinds), sites.authority)
     try:
         yield playing
     finally:
         run(playing.close())
+
+
+@pytest.fixture(params=KINDS)
+def solo(request: pytest.FixtureRequest, sites: Sites) -> Iterator[Scene]:
+    """One server that works, as both sites of a scene; for tests that play the other side."""
+    _skip_without((request.param,))
+    site = sites.get(request.param, 0)
+    playing = Scene(site, site, sites.authority)
+    try:
+        yield playing
+    finally:
+        run(playing.close())
+
+
+@pytest.fixture
+def fake(sites: Sites) -> Iterator[FakeServer]:
+    """A scripted server, running."""
+    server = FakeServer(sites.authority)
+    run(server.start())
+    try:
+        yield server
+    finally:
+        run(server.stop())
+
+
+def _skip_without(kinds: tuple[str, ...]) -> None:
+    if PEER in kinds and not is_peer_installed():
+        pytest.skip("the peer is not installed: make peer")
 
 
 @pytest.hookimpl(tryfirst=True)

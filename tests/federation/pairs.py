@@ -9,3 +9,6 @@ PAIRS = [(OURS, OURS), (OURS, PEER), (PEER, OURS)]
 
 # Every scenario is for these once ours federates: each kind in both roles, and ours alone.
 PAIRS_WITH_OURS = [(OURS, PEER), (PEER, OURS), (OURS, OURS)]
+
+# The kinds that the scripted server is played against.
+KINDS = [PEER]

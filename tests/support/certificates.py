@@ -1,4 +1,4 @@
-"""A certificate authority for tests: TLS between servers on this machine is checked as it is elsewhere.
+"""A certificate authority for tests: TLS on this machine is checked as it is elsewhere.
 
 Whoever is to trust it gets the file `authority.crt`; what it issues is a pair of PEM files.
 """

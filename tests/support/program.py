@@ -37,8 +37,8 @@ class ServerDied(Exception):
 class Program(ABC):
     """One homeserver that listens on a port of the loopback address.
 
-    `port` is any free one unless it is given. `trusting` is how to check its certificate, None for a server without TLS; `cpus` are the cores
-    that it may use, all when it is None.
+    `port` is any free one unless it is given. `trusting` is how to check its certificate, None for
+    a server without TLS; `cpus` are the cores that it may use, all when it is None.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Coroutines run to their end on the reactor, from a test or a fixture that is an ordinary function."""
+"""Coroutines that are run to their end on the reactor, from an ordinary function of a test."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar

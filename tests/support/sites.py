@@ -7,6 +7,7 @@ test sees of two of them: it makes users there, cuts the network, and heals it.
 
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,14 @@ class Sites:
             self._running[kind, number] = site
             site.program.start()
         return site
+
+    def pair(self, first: str, second: str) -> tuple[Site, Site]:
+        """Two sites of these kinds, running."""
+        keys = (first, 0), (second, 1 if first == second else 0)
+        # Those that are missing start side by side.
+        with ThreadPoolExecutor() as starting:
+            one, other = starting.map(lambda key: self.get(*key), keys)
+        return one, other
 
     def last_output(self) -> dict[str, str]:
         """The last lines of the logs of each site by its title."""

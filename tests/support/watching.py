@@ -26,9 +26,9 @@ class Watcher(Actor):
     """A user with a client that syncs whenever the test waits for something.
 
     `timeline` holds the events of each room in the order in which the client was shown them;
-    `state_seen` its state as the client has it, `stripped` that of an invite or a knock; `typing` who
-    types, `receipts` the event up to which each user has read; `membership` is one's own in each
-    room, `presence` that of each user.
+    `state_seen` its state as the client has it, `stripped` that of an invite or a knock; `typing`
+    who types, `receipts` the event up to which each user has read; `membership` is one's own in
+    each room, `presence` that of each user.
     """
 
     def __init__(self, *arguments: Any) -> None:
