@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#edus
 
 import pytest
 
-from tests.federation.test_room_versions import shared_room
+from tests.federation.meeting import shared_room
 from tests.support.sites import Scene
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(200)]

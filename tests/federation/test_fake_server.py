@@ -50,9 +50,9 @@ async def test_it_joins_rooms_of_others(solo: Scene, fake: FakeServer, version: 
     room = await fake.join(solo.first.name, room_id, mallory)
     said = room.say(mallory, "here I am")
     await fake.send(solo.first.name, [said])
+    await alice.hears(room_id, said.event_id)
     answer = await alice.say(room_id, "I see")
 
-    await alice.hears(room_id, said.event_id)
     await fake.hears(answer)
     assert room.events[answer].prev_event_ids == [said.event_id]
 

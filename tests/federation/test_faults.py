@@ -12,7 +12,7 @@ from twisted.web.client import ResponseNeverReceived
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from tests.federation.agreement import agree, agree_on_state
-from tests.federation.test_room_versions import shared_room
+from tests.federation.meeting import meet_again, server_of, shared_room
 from tests.support.actors import bodies
 from tests.support.proxy import Mode
 from tests.support.reactor import in_thread, pause, together
@@ -142,12 +142,6 @@ async def test_typing_and_receipts_go_on_after_a_cut(scene: Scene) -> None:
     await alice.sees_typing(room, alice, bob)
 
 
-async def meet_again(room: str, alice: Watcher, bob: Watcher) -> None:
-    """Each hears the other; a server that was out of reach is tried at the next event."""
-    await bob.hears(room, await alice.say(room, "again"))
-    await alice.hears(room, await bob.say(room, "again"))
-
-
 async def moderated_room(alice: Watcher, bob: Watcher, carol: Watcher, version: str) -> str:
     """A room with alice, bob who is a moderator, and carol who is not."""
     room = await alice.create_room(room_version=version, public=True, topic="of the room")
@@ -184,8 +178,3 @@ async def keep_saying(room: str, watcher: Watcher) -> None:
                 acknowledged = True
             except NOT_NOW:
                 await pause(0.1)
-
-
-def server_of(watcher: Watcher) -> str:
-    """The name of a user's server."""
-    return watcher.user_id.partition(":")[2]

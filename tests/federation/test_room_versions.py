@@ -7,6 +7,7 @@ import pytest
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from tests.federation.agreement import agree
+from tests.federation.meeting import shared_room
 from tests.support.sites import Scene
 from tests.support.watching import Watcher, eventually, refused
 
@@ -157,15 +158,6 @@ async def test_a_room_may_be_open_to_knocks_and_members_of_another(
     await alice.sees_member(room, carol, "knock")
     await alice.sees_member(room, bob, "join")
     await agree(room, alice, bob)
-
-
-async def shared_room(alice: Watcher, bob: Watcher, **body: object) -> str:
-    """A room of alice's that bob has joined, as both see."""
-    room = await alice.create_room(invite=[bob], **body)
-    await bob.becomes(room, "invite")
-    await bob.join(room)
-    await alice.sees_member(room, bob, "join")
-    return room
 
 
 async def is_redacted(watcher: Watcher, room: str, event_id: str) -> bool:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.federation.agreement import agree, agree_on_state
-from tests.federation.test_room_versions import shared_room
+from tests.federation.meeting import shared_room
 from tests.support.reactor import together
 from tests.support.sites import Scene
 from tests.support.watching import eventually, refused

@@ -11,6 +11,7 @@ cope with it, and `close` ends it.
 import contextlib
 import json
 import os
+import re
 import signal
 import ssl
 import sys
@@ -30,6 +31,8 @@ from tests.support.program import (
 )
 
 __all__ = ["CHECKOUT", "SHARED_SECRET", "ServerDied", "ServerProcess", "free_port"]
+
+FAULT = re.compile(r"\S+ (ERROR|CRITICAL) ")
 
 
 class ServerProcess(Program):
@@ -51,6 +54,7 @@ class ServerProcess(Program):
     ) -> None:
         super().__init__(directory, port=port, trusting=trusting, cpus=cpus)
         self.config_path = directory / "homeserver.yaml"
+        self._read = 0
         self.configure(overrides or {})
 
     def configure(self, overrides: dict[str, Any]) -> None:
@@ -63,6 +67,17 @@ class ServerProcess(Program):
     def command(self) -> list[str]:
         """`homeserver run`, from this checkout."""
         return [sys.executable, "-m", "homeserver", "run", "--config", str(self.config_path)]
+
+    def complaints(self) -> list[str]:
+        """The lines in which the server has owned up to a fault since it was last asked."""
+        log = self.directory / "server.log"
+        if not log.exists():
+            return []
+        with log.open("rb") as lines:
+            lines.seek(self._read)
+            new = lines.read()
+        self._read += len(new)
+        return [line for line in new.decode(errors="replace").splitlines() if FAULT.match(line)]
 
     def kill_database(self) -> None:
         """Kill the database's main process with SIGKILL while the server runs on."""

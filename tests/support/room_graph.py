@@ -196,7 +196,7 @@ class RoomGraph:
     def before(
         self, event_ids: Iterable[str], limit: int, *, stop: Iterable[str] = ()
     ) -> list[Event]:
-        """Up to `limit` events, the newest first: those named and what they follow, but not `stop`."""
+        """Up to `limit` events, the newest first: those named, and those they follow, to `stop`."""
         stopped = {*stop}
         found: dict[str, Event] = {}
         waiting = [id_ for id_ in event_ids if id_ in self.events and id_ not in stopped]

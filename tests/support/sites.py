@@ -189,10 +189,12 @@ class Scene:
         self._harmed = False
 
     async def close(self) -> None:
-        """Leave two sites that work, and nothing on the reactor."""
+        """Leave two sites that work, and nothing on the reactor; they must not have complained."""
         if self._harmed:
             await self.heal()
         await self._pool.closeCachedConnections()
+        complaints = [line for site in self.both for line in site.program.complaints()]
+        assert complaints == []
 
     async def _reaches(self, site: Site, other: Site) -> None:
         """A server that was out of reach for another one may be left alone for a while."""

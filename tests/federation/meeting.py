@@ -1,0 +1,23 @@
+"""How users of two servers come together, at first and again."""
+
+from tests.support.watching import Watcher
+
+
+async def shared_room(alice: Watcher, bob: Watcher, **body: object) -> str:
+    """A room of alice's that bob has joined, as both see."""
+    room = await alice.create_room(invite=[bob], **body)
+    await bob.becomes(room, "invite")
+    await bob.join(room)
+    await alice.sees_member(room, bob, "join")
+    return room
+
+
+async def meet_again(room: str, alice: Watcher, bob: Watcher) -> None:
+    """Each hears the other; a server that was out of reach is tried at the next event."""
+    await bob.hears(room, await alice.say(room, "again"))
+    await alice.hears(room, await bob.say(room, "again"))
+
+
+def server_of(watcher: Watcher) -> str:
+    """The name of a user's server."""
+    return watcher.user_id.partition(":")[2]
