@@ -74,19 +74,11 @@ class FakeResource(Resource):
     def __init__(self, host: Host) -> None:
         super().__init__()
         self._host = host
-        self._open: set[Request] = set()
 
     def render(self, request: Request) -> int:
-        self._open.add(request)
-        request.notifyFinish().addBoth(lambda _: self._open.discard(request))
         done = Deferred.fromCoroutine(self._answer(request))
         done.addErrback(self._failed, request)
         return NOT_DONE_YET
-
-    def break_off(self) -> None:
-        """Cut the connections of requests that were not answered."""
-        for request in [*self._open]:
-            request.transport.abortConnection()
 
     async def _answer(self, request: Request) -> None:
         uri = request.uri.decode()

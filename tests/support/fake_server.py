@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.ssl import PrivateCertificate
+from twisted.protocols.policies import WrappingFactory
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.server import Site
 
@@ -50,7 +51,7 @@ class FakeServer(Holdings):
         self._waiting: list[tuple[Callable[[Received], bool], Deferred[Received]]] = []
         self._transactions = count(1)
         self._good = GoodAnswers(self)
-        self._resource = FakeResource(self)
+        self._factory = _Connections(Site(FakeResource(self)))
 
     async def start(self) -> None:
         """Listen on a free port, which is part of the server's name."""
@@ -58,14 +59,14 @@ class FakeServer(Holdings):
         pem = files.certificate.read_bytes() + files.private_key.read_bytes()
         options = PrivateCertificate.loadPEM(pem).options()
         endpoint = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
-        self._port = await endpoint.listen(Site(self._resource))
+        self._port = await endpoint.listen(self._factory)
         self.name = f"127.0.0.1:{self._port.getHost().port}"
 
     async def stop(self) -> None:
-        """Break off whatever is going on, and listen no more."""
+        """Break all connections, and listen no more."""
         assert self._port is not None
-        self._resource.break_off()
         await self._port.stopListening()
+        await self._factory.break_all()
         await self._pool.closeCachedConnections()
 
     def user(self, name: str) -> str:
@@ -241,3 +242,24 @@ class FakeServer(Holdings):
             f'X-Matrix origin="{origin}",destination="{destination}",key="{key.key_id}",'
             f'sig="{signature}"'
         )
+
+
+class _Connections(WrappingFactory):
+    """All connections of a server, so that none is left open when it ends."""
+
+    noisy = False
+    _all_gone: Deferred[None] | None = None
+
+    async def break_all(self) -> None:
+        """Break those that are open, and wait until they are gone."""
+        if self.protocols:
+            self._all_gone = Deferred()
+            for connection in [*self.protocols]:
+                connection.transport.abortConnection()
+            await self._all_gone
+
+    def unregisterProtocol(self, p: Any) -> None:
+        super().unregisterProtocol(p)
+        if self._all_gone is not None and not self.protocols:
+            all_gone, self._all_gone = self._all_gone, None
+            all_gone.callback(None)
