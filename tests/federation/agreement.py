@@ -1,6 +1,7 @@
 """Whether two servers agree on a room: the same events, the same state, nothing twice."""
 
 from collections import Counter
+from time import monotonic
 from typing import Any
 
 from tests.support.reactor import pause, together
@@ -14,22 +15,30 @@ async def agree(room: str, one: Watcher, other: Watcher) -> list[Any]:
 
     The order of events between which there is none in the graph is each server's own.
     """
-    for _ in range(int(PATIENCE_SECONDS / PAUSE_SECONDS)):
+    deadline = monotonic() + PATIENCE_SECONDS
+    while True:
         views = await together(_view(room, one), _view(room, other))
         if views[0] == views[1]:
             events = await one.history(room)
             return events[::-1]
+        if monotonic() > deadline:
+            break
         await pause(PAUSE_SECONDS)
-    differences = _differences(views[0][0], views[1][0]), _differences(views[0][1], views[1][1])
+    differences = [
+        _differences(one_has, other_has) for one_has, other_has in zip(*views, strict=True)
+    ]
     raise NeverSeen(f"events and state that only one of them has: {differences}")
 
 
 async def agree_on_state(room: str, one: Watcher, other: Watcher) -> dict[tuple[str, str], Any]:
     """Wait until both show the same current state; gives it."""
-    for _ in range(int(PATIENCE_SECONDS / PAUSE_SECONDS)):
+    deadline = monotonic() + PATIENCE_SECONDS
+    while True:
         states = await together(one.full_state(room), other.full_state(room))
         if _ids(states[0]) == _ids(states[1]):
             return states[0]
+        if monotonic() > deadline:
+            break
         await pause(PAUSE_SECONDS)
     raise NeverSeen(f"state that only one has: {_differences(_ids(states[0]), _ids(states[1]))}")
 

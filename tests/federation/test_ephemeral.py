@@ -8,7 +8,7 @@ import pytest
 from tests.federation.meeting import shared_room
 from tests.support.sites import Scene
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 
 async def test_typing_is_seen_on_the_other_server(scene: Scene) -> None:

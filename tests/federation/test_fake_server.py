@@ -11,7 +11,7 @@ from tests.support.fake_server import FakeServer
 from tests.support.sites import Scene
 from tests.support.watching import eventually, refused
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 VERSIONS = list(ROOM_VERSIONS)
 STATED = ("m.room.create", "m.room.join_rules", "m.room.power_levels", "m.room.history_visibility")

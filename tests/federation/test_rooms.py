@@ -13,7 +13,7 @@ from tests.support.reactor import together
 from tests.support.sites import Scene
 from tests.support.watching import eventually, refused
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 MANY = 60
 
@@ -72,6 +72,25 @@ async def test_an_invite_is_taken_back(scene: Scene) -> None:
 
     await bob.becomes(room, "leave")
     assert (await refused(bob.join(room, via=[scene.first.name]))).errcode == "M_FORBIDDEN"
+
+
+async def test_who_was_kicked_may_be_invited_again(scene: Scene) -> None:
+    """Being sent out is not for ever, and is known with its reason on one's own server."""
+    alice, bob = await scene.alice_and_bob()
+    room = await shared_room(alice, bob)
+
+    await alice.kick(room, bob, reason="manners")
+    await bob.becomes(room, "leave")
+    kick = bob.state_seen[room]["m.room.member", bob.user_id]
+    refusal = await refused(bob.join(room, via=[scene.first.name]))
+    await alice.invite(room, bob)
+    await bob.becomes(room, "invite")
+    await bob.join(room)
+
+    assert (kick["sender"], kick["content"]["reason"]) == (alice.user_id, "manners")
+    assert refusal.errcode == "M_FORBIDDEN"
+    await alice.sees_member(room, bob, "join")
+    await agree(room, alice, bob)
 
 
 async def test_who_left_and_came_back_has_missed_nothing(scene: Scene) -> None:

@@ -15,7 +15,7 @@ class TookTooLong(AssertionError):
     """The coroutine had not ended when its time was over."""
 
 
-def run(coroutine: Coroutine[Any, Any, T], timeout: float = 100.0) -> T:
+def run(coroutine: Coroutine[Any, Any, T], timeout: float = 240.0) -> T:
     """What the coroutine returns or raises; it is cancelled after `timeout` seconds.
 
     The reactor runs meanwhile, and only then: what is listening answers nobody in between.
