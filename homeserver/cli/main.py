@@ -1,4 +1,4 @@
-"""The command line: `homeserver run | init | user | report | rotate-key | doctor`.
+"""The command line: `homeserver run | init | user | room | report | rotate-key | doctor`.
 
 Each command is a function from the parsed options to an exit status: 0 for success, 1 for a problem
 that was told in words, 2 for a command line that makes no sense. What a person can mend is never
@@ -14,6 +14,8 @@ from typing import Any
 from homeserver.cli.errors import CommandError
 from homeserver.config.loading import ConfigError
 from homeserver.version import VERSION
+
+MAX_DRAWN_EVENTS = 2_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_rotate_key(commands)
     _add_user(commands)
+    _add_room(commands)
     _add_report(commands)
     return parser
 
@@ -111,6 +114,23 @@ def _add_threepids(actions: Any) -> None:
         )
 
 
+def _add_room(commands: Any) -> None:
+    parser = commands.add_parser("room", help="look at a room and its event graph")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("show", help="state, members, extremities, and what became of events")
+    graph = actions.add_parser("graph", help="draw the event graph, the newest event on top")
+    graph.add_argument(
+        "--last", type=_number_of_events, default=30, metavar="N", help="how many events (30)"
+    )
+    graph.add_argument("--around", metavar="EVENT", help="those near an event, not the newest")
+    graph.add_argument("--svg", type=Path, metavar="FILE", help="a picture, drawn by Graphviz")
+    graph.add_argument("--dot", type=Path, metavar="FILE", help="in the language of Graphviz")
+    for name, action in actions.choices.items():
+        action.add_argument("room", metavar="ROOM", help="room ID, or an alias of this server")
+        _add_config(action)
+        action.set_defaults(command=_room, action=name)
+
+
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser("report", help="what users reported to the administrators")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
@@ -126,6 +146,13 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="configuration (homeserver.yaml in the working directory, if there is one)",
     )
+
+
+def _number_of_events(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= MAX_DRAWN_EVENTS:
+        raise argparse.ArgumentTypeError(f"from 1 to {MAX_DRAWN_EVENTS}")
+    return number
 
 
 # What a command needs is imported with it: `homeserver --help` should not load the whole server.
@@ -159,6 +186,12 @@ def _report(options: argparse.Namespace) -> int:
     from homeserver.cli.reports import report
 
     return report(options)
+
+
+def _room(options: argparse.Namespace) -> int:
+    from homeserver.cli.rooms import room
+
+    return room(options)
 
 
 def _user(options: argparse.Namespace) -> int:

@@ -22,8 +22,9 @@ IMPORTED_AS = {
 }
 # Packages that come with a declared one and are its public face.
 COME_ALONG = {"zope", "OpenSSL", "service_identity"}
-# Looks at a database that may be anybody's, and must not change it.
-READS_FOREIGN_TABLES = {"homeserver/cli/database_checks.py"}
+# The first looks at a database that may be anybody's. The second has what only people who look at
+# a whole room ask of events, beside the owner's file, which is large. Neither changes anything.
+READS_FOREIGN_TABLES = {"homeserver/cli/database_checks.py", "homeserver/storage/event_graph.py"}
 
 
 def test_imports_point_downward_only() -> None:

@@ -1,0 +1,128 @@
+"""The event graph of a room, for those who look at it as a whole.
+
+Reads the table of `homeserver/storage/events.py`, which alone writes it. These statements are for
+people who want to see a room, and may look at every event of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from homeserver.storage.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """How many events of a room there are of each kind; every event is counted once."""
+
+    timeline: int
+    past: int
+    outliers: int
+    soft_failed: int
+    rejected: int
+
+    @property
+    def total(self) -> int:
+        return self.timeline + self.past + self.outliers + self.soft_failed + self.rejected
+
+
+async def standings(db: Connection, room: int) -> Standings:
+    """The events of a room by what the checks on receipt have made of them."""
+    async with db.cursor(row_factory=class_row(Standings)) as cursor:
+        await cursor.execute(
+            """
+            SELECT count(*) FILTER (WHERE position > 0) AS timeline,
+                   count(*) FILTER (WHERE position < 0) AS past,
+                   count(*) FILTER (WHERE position IS NULL AND rejected IS NULL
+                                      AND state_before IS NULL) AS outliers,
+                   count(*) FILTER (WHERE position IS NULL AND rejected IS NULL
+                                      AND soft_failed IS NOT NULL) AS soft_failed,
+                   count(*) FILTER (WHERE position IS NULL AND rejected IS NOT NULL) AS rejected
+              FROM events
+             WHERE room = %s
+            """,
+            (room,),
+        )
+        found = await cursor.fetchone()
+    assert found is not None, "an aggregate has one row"
+    return found
+
+
+async def refusals(db: Connection, room: int, limit: int) -> list[tuple[bool, str, int]]:
+    """(whether rejected or else soft-failed, the rule, how many events), most of them first."""
+    cursor = await db.execute(
+        """
+        SELECT rejected IS NOT NULL, split_part(COALESCE(rejected, soft_failed), ':', 1), count(*)
+          FROM events
+         WHERE room = %s AND position IS NULL AND COALESCE(rejected, soft_failed) IS NOT NULL
+         GROUP BY 1, 2
+         ORDER BY 3 DESC, 1, 2
+         LIMIT %s
+        """,
+        (room, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def newest_in_graph(db: Connection, room: int, limit: int) -> list[int]:
+    """The newest events whose place is known, those that no sync shows included, newest first.
+
+    By arrival: depths are what other servers say, and one that lies could fill the whole view.
+    """
+    cursor = await db.execute(
+        """
+        SELECT event
+          FROM ((SELECT event, position AS place
+                   FROM events
+                  WHERE room = %(room)s AND position IS NOT NULL
+                  ORDER BY position DESC
+                  LIMIT %(limit)s)
+                 UNION ALL
+                (SELECT event, event
+                   FROM events
+                  WHERE room = %(room)s AND position IS NULL AND state_before IS NOT NULL
+                  ORDER BY event DESC
+                  LIMIT %(limit)s)) AS newest
+         ORDER BY place DESC
+         LIMIT %(limit)s
+        """,
+        {"room": room, "limit": limit},
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def nearest_in_graph(
+    db: Connection, room: int, depth: int, event: int, before: int, after: int
+) -> list[int]:
+    """So many events up to one and after it in the order of depth, whatever became of them."""
+    cursor = await db.execute(
+        """
+        (SELECT event
+           FROM events
+          WHERE room = %(room)s AND (depth, event) <= (%(depth)s, %(event)s)
+          ORDER BY depth DESC, event DESC
+          LIMIT %(before)s)
+         UNION ALL
+        (SELECT event
+           FROM events
+          WHERE room = %(room)s AND (depth, event) > (%(depth)s, %(event)s)
+          ORDER BY depth, event
+          LIMIT %(after)s)
+        """,
+        {"room": room, "depth": depth, "event": event, "before": before, "after": after},
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def known_events(db: Connection, room: int, event_ids: Sequence[str]) -> dict[str, bool]:
+    """Those of the events that a room has; `True` for outliers."""
+    cursor = await db.execute(
+        """
+        SELECT event_id, state_before IS NULL
+          FROM events
+         WHERE room = %s AND event_id = ANY(%s)
+        """,
+        (room, list(event_ids)),
+    )
+    return dict(await cursor.fetchall())

@@ -1,0 +1,134 @@
+"""`homeserver room`: a room and its event graph, on the command line."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from twisted.internet.threads import deferToThread
+
+from homeserver.cli import graph_dot
+from homeserver.cli.errors import CommandError
+from homeserver.cli.graph_dot import dot, svg
+from homeserver.cli.main import main
+from homeserver.rooms.graph import GraphEvent, Mark, RoomGraph
+from tests.rooms.stored_graph import ColourfulRoom
+from tests.rooms.support import SERVER, RoomsTestCase
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+class RoomCommandTests(RoomsTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.colours = ColourfulRoom()
+        await self.colours.store(self)
+        self.room_id = self.colours.graph.room.room_id
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.config = self.folder / "homeserver.yaml"
+        settings = {"server_name": SERVER, "database": {"dsn": self.dsn}}
+        self.config.write_text(json.dumps(settings))
+
+    async def command(self, *words: str) -> tuple[int, str]:
+        """Run `homeserver room …`; the exit status and everything that was printed."""
+        line = [sys.executable, "-m", "homeserver", "room", *words, "--config", self.config]
+        done = await deferToThread(
+            subprocess.run,
+            line,
+            cwd=TOP,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            env={"PYTHONUTF8": "1"},
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    async def test_room_is_shown(self) -> None:
+        """An administrator who is asked about a room can answer."""
+        status, told = await self.command("show", self.room_id)
+
+        assert status == 0, told
+        lines = told.splitlines()
+        assert lines[0] == self.room_id
+        assert "version      11" in lines
+        assert "members: 1 joined" in lines
+        assert f"  m.room.topic  {self.colours.right.event_id}  @alice:one.example" in lines
+        assert "        1  soft-failed" in lines
+        assert "forward extremities: 2" in lines
+        assert "gaps (backward extremities): 1" in lines
+
+    async def test_graph_is_drawn(self) -> None:
+        """Forks, and what was refused, are seen without any other program."""
+        status, told = await self.command("graph", self.room_id)
+
+        assert status == 0, told
+        assert "├─╮" in told
+        rejected = next(line for line in told.splitlines() if "✕" in line)
+        assert self.colours.rejected.event_id[:16] in rejected
+        assert "rejected, rule " in rejected
+
+    async def test_graph_is_written_as_dot(self) -> None:
+        """Who wants it prettier has other programs."""
+        file = self.folder / "graph.dot"
+
+        status, told = await self.command(
+            "graph", self.room_id, "--around", self.colours.merge.event_id, "--dot", str(file)
+        )
+
+        assert (status, told) == (0, "")
+        edge = f'"{self.colours.merge.event_id}" -> "{self.colours.left.event_id}";'
+        assert edge in file.read_text("utf-8")
+
+    async def test_mistakes_are_told(self) -> None:
+        """A typing mistake ends in a sentence."""
+        for words, sentence in (
+            (("show", "!no:where"), "This server does not know the room !no:where\n"),
+            (("graph", self.room_id, "--around", "$x"), "The room has no event $x\n"),
+            (
+                ("graph", self.room_id, "--dot", "/nowhere/x.dot"),
+                "cannot write /nowhere/x.dot: No such file or directory\n",
+            ),
+        ):
+            assert await self.command(*words) == (1, sentence)
+
+
+@pytest.mark.parametrize("number", ["0", "2001", "many"])
+def test_drawing_is_bounded(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody draws a million events by accident."""
+    with pytest.raises(SystemExit):
+        main(["room", "graph", "!room:one.example", "--last", number])
+
+    assert "--last" in capsys.readouterr().err
+
+
+GRAPH = RoomGraph(
+    [
+        GraphEvent("$b", Mark.REJECTED, ("$a", "$old"), "m.x", "", "@a:b", reason='rule "5"'),
+        GraphEvent('$"a\\\n', Mark.ACCEPTED, ("$old",), 'm."\\', None, "@a:b", is_head=True),
+    ],
+    ["$old"],
+)
+
+
+def test_dot_text_is_valid_whatever_events_are_called() -> None:
+    """In old rooms servers choose event ids, and some choose quotes."""
+    text = dot(GRAPH)
+
+    assert r'"$\"a\\\n" -> "$old";' in text
+    assert '"$b" -> "$a"' not in text
+    assert 'peripheries="2"' in text
+    if shutil.which("dot"):
+        assert b"<svg" in svg(text)
+
+
+def test_graphviz_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has no Graphviz learns what to install, and what to do without."""
+    monkeypatch.setattr(graph_dot.shutil, "which", lambda _: None)
+
+    with pytest.raises(CommandError, match="--dot FILE"):
+        svg(dot(GRAPH))
