@@ -1,6 +1,6 @@
 """The event graph of a room as a value that can be drawn: a bounded part of it, in drawing order.
 
-Spec: https://spec.matrix.org/v1.19/server-server-api/#event-graphs
+Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
