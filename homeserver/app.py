@@ -159,6 +159,7 @@ class Homeserver:
         self._shutdown.notify(socket.end_waits)
         self._positions.start(stream)
         accounts.start()
+        rooms.start()
         await sync.start()
         await shared.start()
         socket.start()

@@ -1,4 +1,4 @@
-"""The command line: `homeserver run | init | user | room | report | rotate-key | doctor`.
+"""The command line: `homeserver run | init | user | room | state | report | rotate-key | doctor`.
 
 Each command is a function from the parsed options to an exit status: 0 for success, 1 for a problem
 that was told in words, 2 for a command line that makes no sense. What a person can mend is never
@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_rotate_key(commands)
     _add_user(commands)
     _add_room(commands)
+    _add_state(commands)
     _add_report(commands)
     return parser
 
@@ -131,6 +132,14 @@ def _add_room(commands: Any) -> None:
         action.set_defaults(command=_room, action=name)
 
 
+def _add_state(commands: Any) -> None:
+    parser = commands.add_parser("state", help="look after the states of rooms")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    sweep = actions.add_parser("sweep", help="remove now what belongs to no room's state any more")
+    _add_config(sweep)
+    sweep.set_defaults(command=_sweep_states)
+
+
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser("report", help="what users reported to the administrators")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
@@ -192,6 +201,12 @@ def _room(options: argparse.Namespace) -> int:
     from homeserver.cli.rooms import room
 
     return room(options)
+
+
+def _sweep_states(options: argparse.Namespace) -> int:
+    from homeserver.cli.states import sweep_states
+
+    return sweep_states(options.config)
 
 
 def _user(options: argparse.Namespace) -> int:

@@ -107,6 +107,15 @@ class Database(Section, frozen=True, kw_only=True):
     statement_timeout: Annotated[
         float, doc("A statement that takes longer is cancelled.", unit="seconds", gt=0)
     ] = 60.0
+    night: Annotated[
+        int,
+        doc(
+            "Hour in which the three hours begin when the server tidies up its database.",
+            unit="hours after midnight UTC",
+            ge=0,
+            le=23,
+        ),
+    ] = 2
 
 
 class Policy(Section, frozen=True, kw_only=True):

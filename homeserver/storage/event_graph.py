@@ -1,7 +1,6 @@
-"""The event graph of a room, for those who look at it as a whole.
+"""Events for those who look at many of them at once: people who want to see a room, and the sweep.
 
-Reads the table of `homeserver/storage/events.py`, which alone writes it. These statements are for
-people who want to see a room, and may look at every event of it.
+Reads the tables of `homeserver/storage/events.py`, which alone writes them.
 """
 
 from collections.abc import Sequence
@@ -126,3 +125,39 @@ async def known_events(db: Connection, room: int, event_ids: Sequence[str]) -> d
         (room, list(event_ids)),
     )
     return dict(await cursor.fetchall())
+
+
+async def roots_of_events(
+    db: Connection, after: int, limit: int
+) -> list[tuple[int, bytes | None, bytes | None]]:
+    """(event, root before, root after) of the next events in the order of their numbers."""
+    async with db.cursor(binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT event, state_before, state_after
+              FROM events
+             WHERE event > %s
+             ORDER BY event
+             LIMIT %s
+            """,
+            (after, limit),
+        )
+        return await cursor.fetchall()
+
+
+async def roots_of_rooms(
+    db: Connection, after: tuple[int, int], limit: int
+) -> list[tuple[int, int, bytes]]:
+    """(room, position, root) of the next current states that no event has."""
+    async with db.cursor(binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT room, position, root
+              FROM current_states
+             WHERE (room, position) > (%s, %s)
+             ORDER BY room, position
+             LIMIT %s
+            """,
+            (*after, limit),
+        )
+        return await cursor.fetchall()

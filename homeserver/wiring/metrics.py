@@ -25,4 +25,10 @@ def watch(
     metrics.gauge("database_connections_in_use", "Connections at work.", lambda: db.in_use)
     metrics.gauge("database_waiting", "Who waits for a connection.", lambda: db.waiting)
     metrics.counter("database_losses", "Connections that broke.", lambda: db.losses)
+    sweep = rooms.state_sweep
+    metrics.counter("state_sweep_steps", "Steps of the sweep of state nodes.", lambda: sweep.steps)
+    metrics.counter(
+        "state_nodes_marked", "State nodes that the sweep found in use.", lambda: sweep.marked
+    )
+    metrics.counter("state_nodes_removed", "State nodes that it removed.", lambda: sweep.removed)
     metrics.cache("events", lambda: CacheFigures(events.hits, events.misses, len(events)))

@@ -44,6 +44,7 @@ from homeserver.rooms.relations import Relations
 from homeserver.rooms.resolution import StateResolver
 from homeserver.rooms.rooms import Rooms as RoomRegistry
 from homeserver.rooms.sending import Sending
+from homeserver.rooms.state_sweep import NightlySweep, StateSweep
 from homeserver.rooms.states import States
 from homeserver.rooms.stores import Stores
 from homeserver.rooms.succession import Succession
@@ -116,6 +117,8 @@ class Rooms:
         )
         self._timestamps = Timestamps(db, self.registry, reading, self.visibility)
         self.history = History(db, self.registry, reading, self.visibility)
+        self.state_sweep = StateSweep(db)
+        self._nightly_sweep = NightlySweep(self.state_sweep, reactor, settings.database.night)
         self.summaries = Summaries(db, self.registry)
         self.directory = self._directory(settings, db)
         self._upgrades = RoomUpgrades(self.registry, accounts.profiles)
@@ -165,8 +168,13 @@ class Rooms:
         accounts.profiles.on_profile_changed.append(self._propagation.profile_changed)
         accounts.deactivation.on_deactivated.append(departures.deactivated)
 
+    def start(self) -> None:
+        """Begin the work that goes on beside requests."""
+        self._nightly_sweep.start()
+
     async def stop(self) -> None:
         """End the work that goes on beside requests."""
+        self._nightly_sweep.stop()
         await self._propagation.stop()
         await self._guest_access.stop()
         await self.succession.stop()

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psycopg
 import pytest
 from twisted.internet.threads import deferToThread
 
@@ -17,6 +18,7 @@ from homeserver.cli.main import main
 from homeserver.rooms.graph import GraphEvent, Mark, RoomGraph
 from tests.rooms.stored_graph import ColourfulRoom
 from tests.rooms.support import SERVER, RoomsTestCase
+from tests.support.postgres import drop_database, fresh_database
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -132,3 +134,18 @@ def test_graphviz_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(CommandError, match="--dot FILE"):
         svg(dot(GRAPH))
+
+
+def test_states_are_swept_at_once(tmp_path: Path) -> None:
+    """Who has just purged a large room need not wait for the nights to come."""
+    dsn = fresh_database()
+    with psycopg.connect(dsn) as connection:
+        connection.execute("INSERT INTO state_nodes (hash, node) VALUES ('hash', 'node')")
+    config = tmp_path / "homeserver.yaml"
+    config.write_text(json.dumps({"server_name": "a", "database": {"dsn": dsn}}))
+
+    command = [sys.executable, "-m", "homeserver", "state", "sweep", "--config", config]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+
+    drop_database(dsn)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "Removed 1 state nodes, kept 0\n")

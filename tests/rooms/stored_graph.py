@@ -2,12 +2,10 @@
 
 from homeserver.protocol.events import Event
 from homeserver.rooms.receiving import Receiving
-from homeserver.rooms.resolution import StateResolver
+from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.room import Room
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.writer import RoomWriter
-from homeserver.storage.batch import Batch
-from homeserver.storage.rooms import INSERT_ROOM
 from tests.rooms.replica import ALICE, BOB, CAROL, Graph
 from tests.rooms.support import RoomsTestCase
 
@@ -25,10 +23,6 @@ class StoredGraph:
         """Make the room, which has no event yet."""
         room_id, version = self.graph.room.room_id, self.graph.room.version
         number = await self._stores.names.nid(room_id)
-        creator = await self._stores.names.nid(self.graph.create.sender)
-        batch = Batch()
-        batch.add(INSERT_ROOM.row(number, version.identifier, creator, False))
-        await self._case.db.write_batch(batch)
         self.writer = self._case.rooms.add_new(Room(number, room_id, version, EMPTY))
         return self.writer
 
@@ -70,7 +64,7 @@ class ColourfulRoom:
         _, done = await stored.receiving.outliers(stored.writer, [self.outlier])
         if done is not None:
             await done
-        state = stored.writer.head.root
+        state = Resolved(stored.writer.head.root)
         await stored.receive(self.after_gap, state_before=state)
         await stored.receive(self.past, state_before=state, is_past=True)
         return stored
