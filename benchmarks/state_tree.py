@@ -3,15 +3,19 @@
     python -m benchmarks.state_tree
 
 Rooms of 10, 1,000 and 100,000 members, whose users and events have the integers of a server that
-has been in use for long. "stored" is what PostgreSQL needs for the rows of one membership change,
+has been in use for long. "stored" is what PostgreSQL needs for the nodes of one membership change,
 with tuple headers, line pointers and the index entries of the primary key (pages 69 % full, as
-random insertion leaves them). Times are means in memory, without the database.
+random insertion leaves them); "of event" compares it with the JSON of such an event, which is
+stored once in any case. Times are means in memory, without the database.
 """
 
 import random
 import time
 from collections.abc import Callable
 
+from homeserver.protocol.events import build_event
+from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.protocol.signatures import SigningKey
 from homeserver.rooms.state_tree import Changes, all_entries, difference, run, set_entries
 from homeserver.rooms.state_tree_nodes import EMPTY, HASH_BYTES, Entries
 
@@ -27,7 +31,31 @@ def stored_bytes(node: bytes) -> float:
     """The size of a node's row and index entry."""
     header = 1 if len(node) < 127 else 4
     row = 24 + 1 + HASH_BYTES + header + len(node)
+    row = (row + 3) // 4 * 4 + 4  # the generation
     return (row + 7) // 8 * 8 + 4 + INDEX_TUPLE
+
+
+def event_bytes() -> int:
+    """The size of the JSON of a member event: a user with a name and a picture changes the name."""
+    event = build_event(
+        ROOM_VERSIONS["11"],
+        room_id="!YHTwpRLzBwxYZGSbkn:example.org",
+        type="m.room.member",
+        sender="@a.user:example.org",
+        content={
+            "membership": "join",
+            "displayname": "A user with a name",
+            "avatar_url": "mxc://example.org/SEsfnsuifSDFSSEFsdfEFsdf",
+        },
+        state_key="@a.user:example.org",
+        prev_events=["$" + "a" * 43],
+        auth_events=["$" + letter * 43 for letter in "bcde"],
+        depth=123_456,
+        origin_server_ts=1_700_000_000_000,
+        server_name="example.org",
+        key=SigningKey.from_seed("a_1234", bytes(32)),
+    )
+    return len(event.json)
 
 
 def room_state(members: int, choice: random.Random) -> Entries:
@@ -83,14 +111,20 @@ def measure(members: int) -> None:
     near = milliseconds(lambda: run(difference([before, tree.root]), lambda _: tree.nodes))
     far = milliseconds(lambda: run(difference([first, tree.root]), lambda _: tree.nodes))
     nodes = (len(tree.nodes) - nodes_before) / (CHANGES + 1)
+    stored = tree.stored / (CHANGES + 1)
+    part = stored / event_bytes()
     print(
-        f"{members:>7,} {tree.stored / (CHANGES + 1):>8,.0f} {nodes:>6.1f} {build:>9.2f}"
-        f" {load:>8.2f} {change * 1000:>9.0f} {near * 1000:>9.0f} {far:>12.2f}"
+        f"| {members:,} | {stored:,.0f} | {part:.2f} | {nodes:.1f} | {build:,.2f} ms |"
+        f" {load:,.2f} ms | {change * 1000:,.0f} µs | {near * 1000:,.0f} µs | {far:,.2f} ms |"
     )
 
 
 if __name__ == "__main__":
-    print("members   stored  nodes     build     load    change  diff of 1  diff of 400")
-    print("           bytes               ms       ms        us         us           ms")
+    print(f"A member event has {event_bytes()} bytes.\n")
+    print(
+        "| members | stored bytes | of event | nodes | build | load | change | diff of 1"
+        f" | diff of {CHANGES} |"
+    )
+    print("|---" * 9 + "|")
     for size in (10, 1000, 100_000):
         measure(size)
