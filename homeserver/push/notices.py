@@ -4,15 +4,24 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from homeserver.protocol.push_rules.evaluation import NOTHING, Outcome
 from homeserver.push.judgements import Judgements, with_joined_counts
 from homeserver.push.members import Member
-from homeserver.push.mentions import names
+from homeserver.push.mentions import named_users, names, names_room
 from homeserver.push.tally import Notice, OwnEvent, Tally
 from homeserver.push.threads import Threads
 from homeserver.rooms.room import Room
 from homeserver.rooms.stored_event import StoredEvent
+
+
+@dataclass(frozen=True, slots=True)
+class CommonNotices:
+    """What successive events are to all members alike, newest first, but to those `concerned`."""
+
+    notices: list[Notice]
+    concerned: frozenset[str]
 
 
 class Notices:
@@ -52,6 +61,35 @@ class Notices:
                     news.append(notice)
         return news
 
+    def common(
+        self, room: Room, member: Member, newest_first: Iterable[StoredEvent], joined_count: int
+    ) -> CommonNotices | None:
+        """The same for all who have the rules of a member, ignore the same users and read nothing.
+
+        Different are the senders and those who are named. `None` where the rules ask who somebody
+        is, so that each has to be looked at alone. Raises `NotAtHand`.
+        """
+        notices: list[Notice] = []
+        concerned: set[str] = set()
+        counted = with_joined_counts(joined_count, newest_first)
+        for age, (stored, joined) in enumerate(counted):
+            event = stored.event
+            concerned.add(event.sender)
+            if stored.redaction is not None or _is_ignored(member, stored):
+                continue
+            verdict = self._judgements.verdict(room, stored, joined, member.rules)
+            if verdict.branches:
+                return None
+            outcome = verdict.otherwise
+            if outcome.notify:
+                thread = self._threads.of(room, stored)
+                named = names_room(event)
+                if not named:
+                    concerned |= named_users(event)
+                position = stored.position or 0
+                notices.append(Notice(position, thread, outcome.highlight, named, age))
+        return CommonNotices(notices, frozenset(concerned))
+
     def outcome(
         self, room: Room, member: Member, stored: StoredEvent, joined_count: int | None
     ) -> Outcome:
@@ -60,10 +98,9 @@ class Notices:
         What somebody sends whom the member ignores does not notify, but for state events, which
         are shown nevertheless.
         """
-        event = stored.event
-        if stored.redaction is not None or event.sender == member.user_id:
+        if stored.redaction is not None or stored.event.sender == member.user_id:
             return NOTHING
-        if event.sender in member.ignored and event.state_key is None:
+        if _is_ignored(member, stored):
             return NOTHING
         verdict = self._judgements.verdict(room, stored, joined_count, member.rules)
         return verdict.for_user(member.user_id, member.display_name)
@@ -91,3 +128,7 @@ class Notices:
         thread = self._threads.of(room, stored)
         named = names(stored.event, member.user_id)
         return Notice(position, thread, outcome.highlight, named, age)
+
+
+def _is_ignored(member: Member, stored: StoredEvent) -> bool:
+    return stored.event.sender in member.ignored and stored.event.state_key is None

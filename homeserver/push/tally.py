@@ -7,12 +7,16 @@ the result depends on the room and the receipts alone, never on when it was coun
 A receipt without a thread reads the whole room, one with a thread that thread alone. The user's own
 event reads the part of the timeline that it was sent to.
 
+What is unread, `Unread`, never changes: a tally moves on from one to the next. Members for whom the
+same is unread hold the same object, and what becomes of it by an event or a receipt is worked out
+once for all of them (`UnreadStates`).
+
 Spec: https://spec.matrix.org/v1.19/client-server-api/#marking-notifications-as-read
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -20,6 +24,7 @@ from homeserver.rooms.room_receipts import MAIN
 
 WINDOW: Final = 300
 MAX_NAMED: Final = 100  # events before the window that name the user
+MAX_MOVES: Final = 1_000  # that are remembered of one room
 
 
 class UnreadCount(msgspec.Struct, frozen=True):
@@ -63,20 +68,155 @@ class OwnEvent(msgspec.Struct, frozen=True):
     thread: str | None
 
 
-class Tally:
-    """Counts for one user and room. `upto` is the position up to which events were taken in."""
+_Numbered = tuple[int, Notice]  # a notice with the number of its event in the room
+_Sums = Mapping[str | None, tuple[int, int]]
 
-    __slots__ = ("_before", "_count", "_floor", "_marks", "_number", "_sums", "_within", "upto")
 
-    def __init__(self, upto: int, floor: int = 0) -> None:
+class Unread:
+    """What is unread after the event at `upto`, the `number`th of the room; it does not change."""
+
+    __slots__ = ("__weakref__", "_before", "_count", "_sums", "_within", "digest", "number", "upto")
+
+    def __init__(
+        self,
+        upto: int,
+        number: int = 0,
+        within: Sequence[_Numbered] = (),
+        before: Sequence[Notice] = (),
+        sums: _Sums | None = None,
+        digest: int = 0,
+    ) -> None:
         self.upto = upto
+        self.number = number
+        self.digest = digest  # of what is unread, independent of its order
+        self._within = within  # the window's, oldest first
+        self._before = before
+        self._sums: _Sums = {} if sums is None else sums
+        self._count: UnreadCount | None = None
+
+    def equals(self, other: "Unread") -> bool:
+        """Whether the same is unread."""
+        mine = self.number, self._within, self._before
+        return mine == (other.number, other._within, other._before)
+
+    def count(self) -> UnreadCount:
+        """How much is unread."""
+        if self._count is None:
+            self._count = _sum_up(self._sums)
+        return self._count
+
+    def after(self, upto: int, events: int, notices: Iterable[Notice]) -> "Unread":
+        """What is unread after the next `events` events, of which these notify."""
+        number = self.number + events
+        new = [(number - notice.age, _without_age(notice)) for notice in notices]
+        within, before, dropped = [*self._within, *new], self._before, []
+        first = 0
+        while first < len(within) and within[first][0] <= number - WINDOW:
+            first += 1
+        if first:
+            # What leaves the window is counted no longer, unless it names the user.
+            left = [notice for _, notice in within[:first]]
+            dropped = [notice for notice in left if not notice.named]
+            before = [*before, *(notice for notice in left if notice.named)]
+            dropped += before[:-MAX_NAMED]
+            before = tuple(before[-MAX_NAMED:])
+            within = within[first:]
+        added = [notice for _, notice in new]
+        return self._changed(upto, number, tuple(within), before, added, dropped)
+
+    def with_older(self, notices: Iterable[Notice]) -> "Unread":
+        """With events from before the window that name the user, oldest first."""
+        added = [notice for notice in notices if notice.named]
+        before = (*self._before, *added)
+        dropped = before[:-MAX_NAMED]
+        kept = before[-MAX_NAMED:]
+        return self._changed(self.upto, self.number, self._within, kept, added, dropped)
+
+    def without(self, unwanted: Callable[[Notice], bool]) -> "Unread":
+        """What is left without some notices."""
+        dropped = [notice for notice in self._before if unwanted(notice)]
+        before = [notice for notice in self._before if not unwanted(notice)]
+        dropped += [notice for _, notice in self._within if unwanted(notice)]
+        if not dropped:
+            return self
+        within = tuple(item for item in self._within if not unwanted(item[1]))
+        return self._changed(self.upto, self.number, within, tuple(before), (), dropped)
+
+    def _changed(
+        self,
+        upto: int,
+        number: int,
+        within: Sequence[_Numbered],
+        before: Sequence[Notice],
+        added: Sequence[Notice],
+        dropped: Sequence[Notice],
+    ) -> "Unread":
+        if not added and not dropped:
+            return Unread(upto, number, within, before, self._sums, self.digest)
+        sums, digest = dict(self._sums), self.digest
+        for notice in added:
+            _add(sums, notice, 1)
+            digest ^= hash(notice)
+        for notice in dropped:
+            _add(sums, notice, -1)
+            digest ^= hash(notice)
+        return Unread(upto, number, within, before, sums, digest)
+
+
+class UnreadStates:
+    """What is unread for the members of one room: the same object for all who have read the same.
+
+    Each move from one to the next is worked out once.
+    """
+
+    def __init__(self) -> None:
+        self._shared: WeakValueDictionary[tuple[int, int, int], Unread] = WeakValueDictionary()
+        self._moves: dict[tuple[Unread, Hashable], Unread] = {}
+
+    def share(self, unread: Unread) -> Unread:
+        """The object that stands for what is unread."""
+        key = unread.upto, unread.number, unread.digest
+        shared = self._shared.get(key)
+        if shared is not None and shared.equals(unread):
+            return shared
+        self._shared[key] = unread
+        return unread
+
+    def move(self, start: Unread, step: Hashable, work_out: Callable[[], Unread]) -> Unread:
+        """What becomes of `start` by a step; equal steps must always lead to the same."""
+        found = self._moves.get((start, step))
+        if found is None:
+            if len(self._moves) >= MAX_MOVES:
+                self._moves.clear()
+            found = self._moves[start, step] = self.share(work_out())
+        return found
+
+    def forget_moves(self) -> None:
+        """The room has moved on: the same moves will hardly be made again."""
+        self._moves.clear()
+
+
+class Tally:
+    """Counts for one user and room, beginning with the `number`th event at `upto`.
+
+    `floor` is a position up to which everything is read. `states` are those of the room.
+    """
+
+    __slots__ = ("_floor", "_marks", "_states", "reach", "unread")
+
+    def __init__(
+        self, upto: int, floor: int = 0, *, number: int = 0, states: UnreadStates | None = None
+    ) -> None:
+        self._states = UnreadStates() if states is None else states
+        self.unread = self._states.share(Unread(upto, number))
+        self.reach = floor  # the highest position that something is read up to
         self._floor = floor  # all up to this position is read
         self._marks: dict[str, int] = {}  # the same for threads and the main timeline
-        self._number = 0  # of the newest event
-        self._within: deque[tuple[int, Notice]] = deque()  # by number, oldest first
-        self._before: deque[Notice] = deque()
-        self._sums: dict[str | None, tuple[int, int]] = {}
-        self._count: UnreadCount | None = None
+
+    @property
+    def upto(self) -> int:
+        """The position up to which events were taken in."""
+        return self.unread.upto
 
     @property
     def floor(self) -> int:
@@ -93,68 +233,71 @@ class Tally:
 
     def read(self, position: int, thread: str | None) -> None:
         """A receipt: the user has read up to a position, in a thread or, for `None`, everywhere."""
+        self._mark(position, thread)
+        unread = self.unread
+        self.unread = self._states.move(
+            unread, (position, thread), lambda: unread.without(_read_by(position, thread))
+        )
+
+    def forget(self, position: int) -> None:
+        """The event at a position was redacted."""
+        unread = self.unread
+        self.unread = self._states.move(
+            unread, position, lambda: unread.without(lambda notice: notice.position == position)
+        )
+
+    def take(self, upto: int, events: int, news: Iterable[Notice | OwnEvent]) -> None:
+        """Take in the next `events` events, up to a position; `news` is what concerns the user."""
+        notices: list[Notice] = []
+        for item in news:
+            if isinstance(item, OwnEvent):
+                self.read(item.position, item.thread or MAIN)
+            else:
+                notices.append(item)
+        # Only now: an event of the user's own reads what came before it.
+        wanted = tuple(one for one in notices if not self.is_read(one.position, one.thread))
+        unread = self.unread
+        self.unread = self._states.move(
+            unread, (upto, wanted), lambda: unread.after(upto, events, wanted)
+        )
+
+    def take_older(self, notices: Iterable[Notice]) -> None:
+        """Take in events from before the window that name the user."""
+        unread = [one for one in notices if not self.is_read(one.position, one.thread)]
+        self.unread = self._states.share(self.unread.with_older(unread))
+
+    def count(self) -> UnreadCount:
+        """What is unread."""
+        return self.unread.count()
+
+    def _mark(self, position: int, thread: str | None) -> None:
+        self.reach = max(self.reach, position)
         if thread is None:
             self._floor = max(self._floor, position)
         else:
             self._marks[thread] = max(self._marks.get(thread, 0), position)
-        self._keep(lambda notice: not self.is_read(notice.position, notice.thread))
-
-    def forget(self, position: int) -> None:
-        """The event at a position was redacted."""
-        self._keep(lambda notice: notice.position != position)
-
-    def take(self, upto: int, events: int, news: Iterable[Notice | OwnEvent]) -> None:
-        """Take in the next `events` events, up to a position; `news` is what concerns the user."""
-        self.upto = upto
-        self._number += events
-        for item in news:
-            if isinstance(item, OwnEvent):
-                self.read(item.position, item.thread or MAIN)
-            elif not self.is_read(item.position, item.thread):
-                self._within.append((self._number - item.age, item))
-                self._add(item, 1)
-        while self._within and self._within[0][0] <= self._number - WINDOW:
-            self._move_out(self._within.popleft()[1])
-
-    def take_older(self, notices: Iterable[Notice]) -> None:
-        """Take in events from before the window that name the user."""
-        for notice in notices:
-            if not self.is_read(notice.position, notice.thread):
-                self._add(notice, 1)
-                self._move_out(notice)
-
-    def count(self) -> UnreadCount:
-        """What is unread."""
-        if self._count is None:
-            self._count = _sum_up(self._sums)
-        return self._count
-
-    def _keep(self, wanted: Callable[[Notice], bool]) -> None:
-        for notice in [*self._before, *(notice for _, notice in self._within)]:
-            if not wanted(notice):
-                self._add(notice, -1)
-        self._before = deque(notice for notice in self._before if wanted(notice))
-        self._within = deque(item for item in self._within if wanted(item[1]))
-
-    def _move_out(self, notice: Notice) -> None:
-        """What leaves the window is counted no longer, unless it names the user."""
-        if not notice.named:
-            self._add(notice, -1)
-            return
-        self._before.append(notice)
-        if len(self._before) > MAX_NAMED:
-            self._add(self._before.popleft(), -1)
-
-    def _add(self, notice: Notice, number: int) -> None:
-        notifications, highlights = self._sums.pop(notice.thread, (0, 0))
-        notifications += number
-        if notifications:
-            highlights += number if notice.highlight else 0
-            self._sums[notice.thread] = (notifications, highlights)
-        self._count = None
 
 
-def _sum_up(sums: Mapping[str | None, tuple[int, int]]) -> UnreadCount:
+def _read_by(position: int, thread: str | None) -> Callable[[Notice], bool]:
+    def is_read(notice: Notice) -> bool:
+        return notice.position <= position and thread in (None, notice.thread or MAIN)
+
+    return is_read
+
+
+def _without_age(notice: Notice) -> Notice:
+    """The notice as it is told apart from others, whenever it was taken in."""
+    return msgspec.structs.replace(notice, age=0) if notice.age else notice
+
+
+def _add(sums: dict[str | None, tuple[int, int]], notice: Notice, number: int) -> None:
+    notifications, highlights = sums.pop(notice.thread, (0, 0))
+    notifications += number
+    if notifications:
+        sums[notice.thread] = (notifications, highlights + (number if notice.highlight else 0))
+
+
+def _sum_up(sums: _Sums) -> UnreadCount:
     notifications = highlights = 0
     for counts in sums.values():
         notifications += counts[0]

@@ -4,7 +4,9 @@ Nothing is stored for them but receipts, and nothing is done for members who do 
 in a room of ten thousand costs no more than in one of two. Who asks gets a `Tally`, which is kept,
 and takes in what is new when it is asked for again; receipts and redactions reach it through the
 log. Most questions are about one new event, which was judged before for somebody else, and are
-answered at once.
+answered at once: members who have the same rules and for whom the same was unread before it hold
+the same `Unread`, and move to the next one together, in one `Step`. The sender of an event, those
+whom it names, and whoever has read ahead go on their own.
 
 Rules and ignored users count as they are now, for what is still unread too: who mutes a room is
 rid of its count.
@@ -17,11 +19,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.loading import NotAtHand
 from homeserver.push.members import Member, Members
 from homeserver.push.mentions import Mentions
 from homeserver.push.notices import Notices
-from homeserver.push.tally import MAX_NAMED, WINDOW, Tally, UnreadCount
+from homeserver.push.tally import MAX_NAMED, WINDOW, Tally, Unread, UnreadCount, UnreadStates
 from homeserver.rooms.receipts import READ, READ_PRIVATE, Receipts
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import RoomEventAppended
@@ -41,13 +44,55 @@ class _Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class _Step:
+    """Where the room's newest events lead all who stood at the same place but those `concerned`."""
+
+    unread: Unread
+    concerned: frozenset[str]
+
+
+_StepKey = tuple[Unread, CompiledRules, frozenset[str]]  # with the ignored users
+
+
+class _RoomTallies:
+    """The tallies of one room's members, by user id.
+
+    `number` is that of the event at `upto`, the last one that was taken in for anybody; by it all
+    of them count from the same beginning.
+    """
+
+    __slots__ = ("by_user", "number", "states", "steps", "upto")
+
+    def __init__(self, upto: int) -> None:
+        self.upto = upto
+        self.number = 0
+        self.states = UnreadStates()
+        self.steps: dict[_StepKey, _Step | None] = {}
+        self.by_user: dict[str, _Kept] = {}
+
+    def catch_up(self, room: Room) -> bool:
+        """Count the room's new events; false where memory does not reach back to the last one."""
+        if self.upto < room.last_position:
+            events = room.events_after(self.upto)
+            if events is None:
+                return False
+            self.number += len(events)
+            self.upto = room.last_position
+            self.steps.clear()
+            self.states.forget_moves()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
 class _Span:
-    """The newest events of a room at one moment, up to `upto`, newest first.
+    """The newest events of a room at one moment, up to the `number`th at `upto`, newest first.
 
     `named` are older ones, oldest first, that name the member.
     """
 
+    tallies: _RoomTallies
     upto: int
+    number: int
     joined_count: int
     events: Sequence[StoredEvent]
     named: Sequence[StoredEvent]
@@ -71,7 +116,7 @@ class UnreadCounts:
         self._members = members
         self._notices = notices
         self._mentions = mentions
-        self._rooms: OrderedDict[int, dict[str, _Kept]] = OrderedDict()
+        self._rooms: OrderedDict[int, _RoomTallies] = OrderedDict()
         self._tallies = 0
 
     def cached(self, room: Room, user_id: str) -> UnreadCount | None:
@@ -97,8 +142,9 @@ class UnreadCounts:
             if tally is not None:
                 return tally
             member = await self._members.load(room, user_id)
-            tally = await self._build(room, member)
-            if tally is not None:
+            span = await self._span(room, member)
+            tally = await self._build(room, member, span)
+            if tally is not None and self._rooms.get(room.number) is span.tallies:
                 self._keep(room.number, _Kept(member, tally))
                 if tally.upto == room.last_position:
                     return tally
@@ -112,44 +158,72 @@ class UnreadCounts:
         """A reader of the log."""
         for fact in facts:
             if isinstance(fact, ReceiptChanged):
-                kept = self._rooms.get(fact.room, {}).get(fact.user_id)
+                tallies = self._rooms.get(fact.room)
+                kept = None if tallies is None else tallies.by_user.get(fact.user_id)
                 if kept is not None:
                     _read(kept.tally, fact)
             elif isinstance(fact, RoomEventAppended) and fact.redacts is not None:
-                position = fact.redacts.position or 0
-                for kept in self._rooms.get(fact.room, {}).values():
-                    kept.tally.forget(position)
+                tallies = self._rooms.get(fact.room)
+                if tallies is not None:
+                    for kept in tallies.by_user.values():
+                        kept.tally.forget(fact.redacts.position or 0)
 
     def _caught_up(self, room: Room, user_id: str) -> Tally | None:
         """The tally in memory with what is new taken in; `None` where it has to be made anew."""
-        kept = self._rooms.get(room.number, {}).get(user_id)
-        if kept is None or not self._members.is_current(room, kept.member):
+        tallies = self._rooms.get(room.number)
+        kept = None if tallies is None else tallies.by_user.get(user_id)
+        if tallies is None or kept is None or not self._members.is_current(room, kept.member):
             return None
         tally = kept.tally
         if tally.upto < room.last_position:
-            events = room.events_after(tally.upto)
-            if events is None:
+            if not tallies.catch_up(room):
                 return None
-            count = len(events)
-            events.reverse()
-            news = self._notices.among(room, kept.member, events, room.joined_count, tally)
-            news.reverse()
-            tally.take(room.last_position, count, news)
+            step = self._step(room, tallies, kept)
+            if step is None or user_id in step.concerned or tally.reach > tally.upto:
+                return self._take_alone(room, kept)
+            tally.unread = step.unread
         return tally
 
-    async def _build(self, room: Room, member: Member) -> Tally | None:
+    def _step(self, room: Room, tallies: _RoomTallies, kept: _Kept) -> _Step | None:
+        """What the newest events are to all who stand where a member does; `None`: see for each."""
+        unread, member = kept.tally.unread, kept.member
+        key = unread, member.rules, member.ignored
+        if key not in tallies.steps:
+            tallies.steps[key] = self._find_step(room, tallies, kept)
+        return tallies.steps[key]
+
+    def _find_step(self, room: Room, tallies: _RoomTallies, kept: _Kept) -> _Step | None:
+        unread = kept.tally.unread
+        events = room.events_after(unread.upto)
+        if events is None:
+            return None
+        common = self._notices.common(room, kept.member, reversed(events), room.joined_count)
+        if common is None:
+            return None
+        after = unread.after(room.last_position, len(events), reversed(common.notices))
+        return _Step(tallies.states.share(after), common.concerned)
+
+    def _take_alone(self, room: Room, kept: _Kept) -> Tally | None:
+        tally = kept.tally
+        events = room.events_after(tally.upto)
+        if events is None:
+            return None
+        events.reverse()
+        news = self._notices.among(room, kept.member, events, room.joined_count, tally)
+        news.reverse()
+        tally.take(room.last_position, len(events), news)
+        return tally
+
+    async def _build(self, room: Room, member: Member, span: _Span) -> Tally | None:
         """A new tally; `None` where the member has changed in the meantime."""
-        receipts = await self._receipts.of_user(room, member.user_id)
-        span = await self._span(room, member, _read_by(member, receipts, 0).floor)
         while True:
             receipts = await self._receipts.of_user(room, member.user_id)
             # From here on nothing waits, so that no receipt can get lost.
             if not self._members.is_current(room, member):
                 return None
-            tally = _read_by(member, receipts, span.upto)
-            unread = [
-                stored for stored in span.events if not tally.is_all_read(stored.position or 0)
-            ]
+            floor = _read_by(member, receipts).floor
+            unread = [stored for stored in span.events if (stored.position or 0) > floor]
+            tally = _read_by(member, receipts, span, len(unread))
             try:
                 named = [
                     self._notices.notice(room, member, stored, None, tally) for stored in span.named
@@ -162,8 +236,14 @@ class UnreadCounts:
             tally.take(span.upto, len(unread), reversed(news))
             return tally
 
-    async def _span(self, room: Room, member: Member, floor: int) -> _Span:
-        """What is above a position; from the database where memory does not reach back."""
+    async def _span(self, room: Room, member: Member) -> _Span:
+        """What a member has not read; from the database where memory does not reach back."""
+        receipts = await self._receipts.of_user(room, member.user_id)
+        floor = _read_by(member, receipts).floor
+        tallies = self._rooms.get(room.number)
+        if tallies is None or not tallies.catch_up(room):
+            tallies = self._begin(room)
+        number = tallies.number
         upto, joined_count, start = room.last_position, room.joined_count, room.timeline_from
         events = list(reversed(room.timeline))
         named: list[StoredEvent] = []
@@ -177,23 +257,37 @@ class UnreadCounts:
                     room.number, member.user_id, floor, before, MAX_NAMED
                 )
                 named = await self._load(room, numbers[::-1])
-        return _Span(upto, joined_count, events, named)
+        return _Span(tallies, upto, number, joined_count, events, named)
 
     async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
         return await self._events.load_in_order(room.version, numbers)
 
+    def _begin(self, room: Room) -> _RoomTallies:
+        """Begin to count anew in a room."""
+        before = self._rooms.pop(room.number, None)
+        if before is not None:
+            self._tallies -= len(before.by_user)
+        tallies = self._rooms[room.number] = _RoomTallies(room.last_position)
+        return tallies
+
     def _keep(self, room: int, kept: _Kept) -> None:
-        tallies = self._rooms.setdefault(room, {})
+        by_user = self._rooms[room].by_user
         self._rooms.move_to_end(room)
-        self._tallies += kept.member.user_id not in tallies
-        tallies[kept.member.user_id] = kept
+        self._tallies += kept.member.user_id not in by_user
+        by_user[kept.member.user_id] = kept
         while self._tallies > MAX_TALLIES and len(self._rooms) > 1:
-            self._tallies -= len(self._rooms.popitem(last=False)[1])
+            self._tallies -= len(self._rooms.popitem(last=False)[1].by_user)
 
 
-def _read_by(member: Member, receipts: Iterable[ReceiptChanged], upto: int) -> Tally:
-    """An empty tally of a member who has read so far."""
-    tally = Tally(upto, member.since)
+def _read_by(
+    member: Member, receipts: Iterable[ReceiptChanged], span: _Span | None = None, events: int = 0
+) -> Tally:
+    """An empty tally of a member who has read so far, before the newest `events` of a span."""
+    if span is None:
+        tally = Tally(0, member.since)
+    else:
+        number, states = span.number - events, span.tallies.states
+        tally = Tally(span.upto, member.since, number=number, states=states)
     for receipt in receipts:
         _read(tally, receipt)
     return tally

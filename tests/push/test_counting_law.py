@@ -12,14 +12,30 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import MatrixError
+from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
+from homeserver.push.compiled_rules import UserRules
+from homeserver.push.judgements import Judgements
+from homeserver.push.members import Members
+from homeserver.push.mentions import Mentions
+from homeserver.push.notices import Notices
+from homeserver.push.rules import PushRules
 from homeserver.push.tally import UnreadCount
+from homeserver.push.threads import Threads
+from homeserver.push.unread_counts import UnreadCounts
+from homeserver.rooms.receipts import Receipts
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
-PEOPLE = ("alice", "bob", "carol")
+PEOPLE = ("alice", "bob", "carol", "dave", "erin")
 Action = tuple[Any, ...]
+RULES: tuple[dict[str, Any], ...] = (
+    {"kind": "room_member_count", "is": ">3"},
+    {"kind": "contains_display_name"},
+    {"kind": "event_match", "key": "content.body", "pattern": "hello"},
+)
 
-people = st.sampled_from(PEOPLE)
+# Dave and Erin are there from the start and say little: the same is unread for both for long.
+people = st.sampled_from(PEOPLE[:3] * 3 + PEOPLE[3:])
 places = st.integers(0, 20)  # of an event in the room, from the newest backwards
 actions = st.one_of(
     st.tuples(st.just("say"), people),
@@ -30,7 +46,9 @@ actions = st.one_of(
     st.tuples(st.just("redact"), places),
     st.tuples(st.just("join"), people),
     st.tuples(st.just("leave"), people),
-    st.tuples(st.just("ask"), people),
+    st.tuples(st.just("rules"), people, st.sampled_from(RULES)),
+    st.tuples(st.just("ignore"), people, people),
+    st.tuples(st.just("ask"), st.none() | people | st.none()),
     st.tuples(st.just("restart")),
 )
 
@@ -62,6 +80,8 @@ class CountingLawTests(DatabaseTestCase):
         world = await World.start(self.db)
         users = {name: await world.user(f"{name}{number}") for name in PEOPLE}
         room_id = await world.create_room(users["alice"])
+        for name in PEOPLE[3:]:
+            await world.rooms.memberships.join(users[name], room_id)
         events = [await self._say(world, users["alice"], room_id)]
         for action in plan:
             if action[0] == "restart":
@@ -73,6 +93,7 @@ class CountingLawTests(DatabaseTestCase):
                     event_id = await self._act(world, users, room_id, events, action)
                     events += [event_id] if event_id else []
         kept = await self._all(world, users, room_id)
+        assert kept == await self._all(world, users, room_id, fresh(world))
         await world.stop()
         world = await World.start(self.db)
         assert await self._all(world, users, room_id) == kept
@@ -93,11 +114,16 @@ class CountingLawTests(DatabaseTestCase):
         assert (await self._all(world, users, room_id))["alice"] == UnreadCount()
 
     async def _all(
-        self, world: World, users: dict[str, Caller], room_id: str
+        self,
+        world: World,
+        users: dict[str, Caller],
+        room_id: str,
+        counts: UnreadCounts | None = None,
     ) -> dict[str, UnreadCount]:
         room = await world.rooms.registry.get(room_id)
+        asked = counts or world.sync.push.unread_counts
         return {
-            name: await world.sync.push.unread_counts.counts(room, user.user_id)
+            name: await asked.counts(room, user.user_id)
             for name, user in users.items()
             if room.membership(user.user_id) == "join"
         }
@@ -121,6 +147,11 @@ class CountingLawTests(DatabaseTestCase):
             return await world.rooms.sending.redact(
                 users["alice"], room_id, _from(events, rest[0]), {}, f"txn{next(self.numbers)}"
             )
+        if what == "ask":
+            asked = users if rest[0] is None else {rest[0]: users[rest[0]]}
+            kept = await self._all(world, asked, room_id)
+            assert kept == await self._all(world, asked, room_id, fresh(world))
+            return None
         user = users[rest[0]]
         if what == "burst":
             for _ in range(rest[1] - 1):
@@ -133,8 +164,15 @@ class CountingLawTests(DatabaseTestCase):
         if what == "reply":
             relation = {"rel_type": rest[2], "event_id": _from(events, rest[1])}
             return await self._say(world, user, room_id, **{"m.relates_to": relation})
-        if what == "ask":
-            await self._all(world, users, room_id)
+        if what == "rules":
+            rule = PushRule("own", default=False, enabled=True, actions=[], conditions=[rest[1]])
+            content = RuleSet().put("override", rule).content_for(user.user_id)
+            await world.accounts.account_data.set(user.user_id, None, "m.push_rules", content)
+        elif what == "ignore":
+            ignored: dict[str, Any] = {"ignored_users": {users[rest[1]].user_id: {}}}
+            await world.accounts.account_data.set(
+                user.user_id, None, "m.ignored_user_list", ignored
+            )
         elif what == "read":
             kind, event_id = "m.read" if rest[2] else "m.read.private", _from(events, rest[1])
             thread = {"main": {"thread_id": "main"}, "own": {"thread_id": event_id}}
@@ -142,6 +180,20 @@ class CountingLawTests(DatabaseTestCase):
         else:
             await getattr(world.rooms.memberships, what)(user, room_id)
         return None
+
+
+def fresh(world: World) -> UnreadCounts:
+    """Counts of one who has never counted before and knows nothing of anybody."""
+    registry, account_data = world.rooms.registry, world.accounts.account_data
+    rules = UserRules(PushRules(account_data))
+    return UnreadCounts(
+        world.db,
+        registry,
+        Receipts(world.db, registry),
+        Members(registry, rules, account_data),
+        Notices(Judgements(world.rooms.visibility), Threads(registry)),
+        Mentions(world.db, registry),
+    )
 
 
 def _from(events: list[str], place: int) -> str:

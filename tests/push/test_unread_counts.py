@@ -1,12 +1,13 @@
 """Unread counts on a real database: with receipts, threads, rules, restarts, and much history."""
 
+from copy import copy
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
-from homeserver.push.tally import WINDOW, UnreadCount
+from homeserver.push.tally import WINDOW, Tally, UnreadCount
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -62,6 +63,12 @@ class UnreadCountsTests(DatabaseTestCase):
     async def unread(self, user: Caller | None = None) -> tuple[int, int]:
         count = await self.counts(user)
         return count.notification, count.highlight
+
+    async def tallies(self, *users: Caller) -> list[Tally]:
+        """Copies of the users' tallies as they are now."""
+        room = await self.world.rooms.registry.get(self.room_id)
+        counts = self.world.sync.push.unread_counts
+        return [copy(await counts.tally(room, user.user_id)) for user in users]
 
     async def set_rules(self, rules: RuleSet) -> None:
         content = rules.content_for(self.bob.user_id)
@@ -273,6 +280,64 @@ class UnreadCountsTests(DatabaseTestCase):
 
         self.assertEqual(count, UnreadCount(1, 0, {}))
         self.assertEqual(self.db.runs, runs)
+
+    async def test_members_who_have_read_the_same_are_counted_together(self) -> None:
+        """A message in a group of a hundred is counted once, not a hundred times."""
+        carol, dave = await self.world.user("carol"), await self.world.user("dave")
+        members = self.bob, carol, dave
+        for member in (carol, dave):
+            await self.say()
+            await self.join(member)
+            await self.tallies(self.bob)
+        await self.say()
+        last = await self.say()
+        before = await self.tallies(*members)
+        for member in members:
+            await self.world.sync.markers.mark(member, self.room_id, READ, last)
+        await self.say()
+        read = await self.tallies(*members)
+        await self.mention(carol)
+        named = await self.tallies(*members)
+        await self.say(dave)
+        spoken = await self.tallies(*members)
+
+        self.assertEqual([one.count().notification for one in before], [4, 3, 2])
+        self.assertEqual([one.count().notification for one in read], [1, 1, 1])
+        self.assertEqual(len({one.unread for one in read}), 1)
+        self.assertEqual([one.count().highlight for one in named], [0, 1, 0])
+        self.assertIs(named[0].unread, named[2].unread)
+        self.assertEqual([one.count().notification for one in spoken], [3, 3, 0])
+
+    async def test_members_are_counted_by_their_own_rules(self) -> None:
+        """Who mutes a room, or ignores somebody, is not counted with those who do not."""
+        account_data = self.world.accounts.account_data
+        users = {name: await self.world.user(name) for name in ("carol", "dave", "erin")}
+        for user in users.values():
+            await self.join(user)
+        mute = PushRule("m", default=False, enabled=True, actions=[], conditions=[])
+        await self.set_rules(RuleSet().put("override", mute))
+        ignored = {"ignored_users": {self.alice.user_id: {}}}
+        await account_data.set(users["carol"].user_id, None, "m.ignored_user_list", ignored)
+        by_name = {"kind": "contains_display_name"}
+        named = PushRule("n", default=False, enabled=True, actions=[], conditions=[by_name])
+        rules = RuleSet().put("override", named).content_for(users["dave"].user_id)
+        await account_data.set(users["dave"].user_id, None, "m.push_rules", rules)
+        await self.world.rooms.sending.set_state(
+            users["dave"],
+            self.room_id,
+            "m.room.member",
+            users["dave"].user_id,
+            {"membership": "join", "displayname": "Dave"},
+        )
+        members = self.bob, *users.values()
+        await self.tallies(*members)
+
+        await self.say(body="For Dave")
+        await self.tallies(*members)
+        await self.say()
+
+        counts = [tally.count().notification for tally in await self.tallies(*members)]
+        self.assertEqual(counts, [0, 0, 1, 2])
 
     async def test_sync_tells_the_counts(self) -> None:
         """Clients show what the server says, by threads if they ask for it."""
