@@ -29,6 +29,7 @@ from homeserver.web.authentication import Authenticator
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 from homeserver.web.websocket import Socket, SocketFactory, Upgrade
+from homeserver.web.writing import write_now
 
 SUBPROTOCOL = "m.json"
 
@@ -146,7 +147,7 @@ class StreamSocket(Socket):
             self.sendFrame(opcode=TEXT_FRAME, payload=data, rsv=COMPRESSED)
         else:
             data = self.factory.framed(text)
-            self.transport.write(data)
+            write_now(self.transport, data)
         if self._is_full:
             self._unsent += len(data)
             if self._unsent > self.factory.send_buffer:

@@ -20,6 +20,7 @@ from homeserver.protocol.errors import TooLarge
 from homeserver.web.authentication import find_token
 from homeserver.web.channel import Channel
 from homeserver.web.query import parse_query
+from homeserver.web.writing import write_now
 
 CLIENT_GONE = 499  # never sent: the status under which an answer without a reader is logged
 MAX_DRAINED = 16 * 1_048_576  # bytes of a refused body that are read before the line is cut
@@ -128,7 +129,7 @@ class Request(http.Request):
             return
         self.code = status
         self.sentLength = 0 if self.method == b"HEAD" else len(body)
-        HTTPChannel.write(self.connection, head + body if self.sentLength else head)
+        write_now(self.connection.transport, head + body if self.sentLength else head)
         self.startedWriting = 1
         if not self._refused:
             http.Request.finish(self)
