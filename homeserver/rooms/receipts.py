@@ -102,9 +102,13 @@ class Receipts:
         It holds the public receipts of everybody and the reader's own private ones. For
         `since=None` these are all that there are.
         """
-        if since is not None and not self._may_have_changed(room.number, since):
+        if since is not None and not self.may_have_changed(room.number, since):
             return None
         return (await self._of(room.number)).event(user_id, since)
+
+    def may_have_changed(self, room: int, since: int) -> bool:
+        """False where nothing changed in a room above a position; tells at once."""
+        return since < self._floor or self._changed.get(room, 0) > since
 
     async def ephemeral_events(
         self, room: Room, user_id: str, since: int | None
@@ -138,9 +142,6 @@ class Receipts:
             self._count += entry.put(receipt)
         elif room in self._missed:
             self._missed[room].append(receipt)
-
-    def _may_have_changed(self, room: int, since: int) -> bool:
-        return since < self._floor or self._changed.get(room, 0) > since
 
     async def _of(self, room: int) -> RoomReceipts:
         while True:

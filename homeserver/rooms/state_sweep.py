@@ -21,7 +21,7 @@ it stopped, in any process, and two processes cannot work on it at the same time
    either committed before the first mark is made, or writes into the new generation.
 4. What was live when the generation began is marked: its roots and nodes are there while marks are
    made. Nodes are deleted only later; and whoever takes a root away ends the sweep (a trigger in
-   migrations/0014_state_sweep.sql), before or after a step, never during one.
+   migrations/0015_state_sweep.sql), before or after a step, never during one.
 5. So whatever is live at any later time was live when the generation began, and is marked, or was
    written since, by 1, and is of this generation. The sweep deletes neither; that a node is still
    of an older generation is checked once more when its row is locked.

@@ -104,9 +104,11 @@ class TypingNotices:
         """
         if since is None:
             return list(self._typing[room]) if room in self._typing else None
-        if self._changed.get(room, 0) > since or self._may_show_the_past(room, since):
-            return list(self._typing.get(room, ()))
-        return None
+        return list(self._typing.get(room, ())) if self.may_have_changed(room, since) else None
+
+    def may_have_changed(self, room: int, since: int) -> bool:
+        """Whether who is typing in a room is worth telling to one who knows it as of `since`."""
+        return self._changed.get(room, 0) > since or self._may_show_the_past(room, since)
 
     async def ephemeral_events(
         self, room: Room, user_id: str, since: int | None
@@ -120,11 +122,7 @@ class TypingNotices:
 
     async def changed_rooms(self, rooms: Iterable[int], since: int) -> frozenset[int]:
         """Those of the rooms whose list changed above a position."""
-        return frozenset(
-            room
-            for room in rooms
-            if self._changed.get(room, 0) > since or self._may_show_the_past(room, since)
-        )
+        return frozenset(room for room in rooms if self.may_have_changed(room, since))
 
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: who leaves a room types there no more."""

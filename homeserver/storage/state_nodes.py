@@ -1,7 +1,7 @@
 """State nodes: the pieces that all rooms' state trees are made of, and how far their sweep is.
 
 Owns the tables `state_nodes`, `state_sweep` and `state_marks` (migrations/0003_state_nodes.sql and
-0014_state_sweep.sql). A node is one row, found by the hash of its content. What the sweep does, and
+0015_state_sweep.sql). A node is one row, found by the hash of its content. What the sweep does, and
 why no state loses a node by it, is told in `homeserver/rooms/state_sweep.py`.
 """
 

@@ -81,6 +81,7 @@ class SyncEngine:
         self._lazy_members = lazy_members
         self._clock = clock
         self._stopping = False
+        self._answers: dict[tuple[int, str, bytes], bytes] = {}
 
     def stop(self) -> None:
         """Answer all who wait, with what there is: the server is going down."""
@@ -140,7 +141,7 @@ class SyncEngine:
         if feed is None:
             feed = await self._feeds.of(reader.user_id, self._log.position)
         now = self._log.position
-        update = Update(now)
+        update = Update(now, self._answers)
         changed = None if since is None or reader.full_state else feed.changed_since(since)
         if changed is not None and not changed:
             return update
@@ -151,7 +152,12 @@ class SyncEngine:
             by_room = await self._add_account_data(update, reader, since)
         else:
             by_room = {}
-        for number in await self._candidates(reader, rooms, since, changed, by_room):
+        candidates: Iterable[int]
+        if changed is None or by_room:
+            candidates = await self._candidates(reader, rooms, since, changed, by_room)
+        else:
+            candidates = changed  # what is no room is not among the user's rooms
+        for number in candidates:
             place = rooms.get(number)
             if place is not None and place.position <= now:
                 await self._add_room(update, reader, number, place, since, by_room)
@@ -169,10 +175,7 @@ class SyncEngine:
     ) -> Iterable[int]:
         """Numbers of the rooms to look at."""
         if changed is not None:
-            in_rooms = {number for number in changed if number > 0}
-            if by_room:
-                in_rooms.update(await self._numbers_of(by_room))
-            return in_rooms
+            return changed.union(await self._numbers_of(by_room))
         if since is None or reader.full_state:
             return list(rooms)
         # The feed does not reach back. Rooms in memory are quick to ask; of the others, only those

@@ -22,33 +22,28 @@ class Reader:
     full_state: bool = False
     use_state_after: bool = False
     ignored: frozenset[str] = frozenset()
+    # What follows from these, and is asked for with every delivery.
+    user_id: str = field(init=False)
+    device: tuple[str, str] = field(init=False)  # whose transaction ids to show
+    timeline_limit: int = field(init=False)  # most events of one room's timeline
+    is_plain: bool = field(init=False)  # whether timelines are shown as they are to all others
 
-    @property
-    def user_id(self) -> str:
-        """The user whose device it is."""
-        return self.caller.user_id
-
-    @property
-    def device(self) -> tuple[str, str]:
-        """User id and device id: whose transaction ids to show."""
-        return self.caller.user_id, self.caller.device_id or ""
+    def __post_init__(self) -> None:
+        caller, timeline = self.caller, self.filter.room.timeline
+        note = object.__setattr__
+        note(self, "user_id", caller.user_id)
+        note(self, "device", (caller.user_id, caller.device_id or ""))
+        note(self, "timeline_limit", timeline.limit_or(DEFAULT_TIMELINE, MAX_TIMELINE))
+        note(
+            self,
+            "is_plain",
+            timeline.is_default
+            and timeline.matches_all_rooms
+            and self.filter.event_fields is None
+            and self.filter.event_format == "client",
+        )
 
     @property
     def lazy(self) -> bool:
         """Whether members are sent only where they are needed."""
         return self.filter.room.state.lazy_load_members
-
-    @property
-    def timeline_limit(self) -> int:
-        """Most events of one room's timeline."""
-        return self.filter.room.timeline.limit_or(DEFAULT_TIMELINE, MAX_TIMELINE)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether timelines are shown to this reader as they are to all others."""
-        return (
-            self.filter.room.timeline.is_default
-            and self.filter.room.timeline.matches_all_rooms
-            and self.filter.event_fields is None
-            and self.filter.event_format == "client"
-        )

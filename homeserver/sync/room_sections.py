@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from homeserver.push.tally import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.relations import Relations
 from homeserver.rooms.room import Room
@@ -20,7 +21,7 @@ from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_for, render_state
 from homeserver.sync.room_state import RoomState
 from homeserver.sync.summary import heroes, summary
-from homeserver.sync.timelines import SharedSlice, Slice, Timelines, prev_batch_json
+from homeserver.sync.timelines import SharedSlice, Slice, Timelines, timeline_json
 from homeserver.sync.update import encode, events_json, section_json
 
 NO_EVENTS = b'{"events":[]}'
@@ -28,6 +29,9 @@ NO_EVENTS = b'{"events":[]}'
 
 class EphemeralEvents(Protocol):
     """Where the ephemeral events of rooms come from: typing, receipts."""
+
+    def may_have_changed(self, room: int, since: int) -> bool:
+        """Whether it is worth asking for what changed above a position; tells at once."""
 
     async def ephemeral_events(
         self, room: Room, user_id: str, since: int | None
@@ -77,10 +81,11 @@ class RoomSections:
         the user has `newly_joined` it since.
         """
         parts: dict[str, bytes] = {}
+        shared = None
         if since is None or reader.full_state:
             await self._add_whole(parts, room, reader, since, now, limited=newly_joined)
         elif room.last_position > since:
-            await self._add_news(parts, room, reader, place, since, now)
+            shared = await self._add_news(parts, room, reader, place, since, now)
         ephemeral = await self._ephemeral_events(room, reader, since)
         if ephemeral:
             parts["ephemeral"] = events_json(ephemeral)
@@ -91,7 +96,12 @@ class RoomSections:
         if reader.use_state_after:
             # Clients take a section without it for one of a server that does not know it.
             parts.setdefault("state_after", NO_EVENTS)
-        await self._add_unread(parts, room, reader)
+        count = self._unread.cached(room, reader.user_id)
+        if count is None:
+            count = await self._unread.counts(room, reader.user_id)
+        if shared is not None and parts.keys() == {"timeline"} and not count.threads:
+            return _shared_section(shared, count)
+        _add_unread(parts, reader, count)
         return section_json(parts)
 
     async def left(
@@ -156,15 +166,16 @@ class RoomSections:
         place: Membership,
         since: int,
         now: int,
-    ) -> None:
+    ) -> SharedSlice | None:
+        """Add what happened; the result is the slice that all readers get, if it is that."""
         if reader.is_plain and place.position <= since:
             shared = self._timelines.shared(room, since, now, reader.timeline_limit)
             if shared is not None and self._suits(reader, shared):
                 await self._add_shared(parts, room, reader, shared, since, now)
-                return
+                return shared
         timeline = await self._timelines.cut(room, reader, since, now)
         if not timeline.seen and not timeline.skipped and not timeline.limited:
-            return
+            return None
         if timeline.limited or timeline.skipped or reader.use_state_after:
             state = await self._states.changes(room, reader, timeline, since, now)
         elif reader.lazy:
@@ -173,10 +184,11 @@ class RoomSections:
         else:
             state = []
         if not timeline.seen and not state and not timeline.limited:
-            return
+            return None
         if timeline.limited or _changes_members(event.stored for event in timeline.seen):
             state += await self._add_summary(parts, room, reader, since, now, timeline.first)
         await self._add_timeline(parts, reader, timeline, state)
+        return None
 
     async def _ephemeral_events(
         self, room: Room, reader: Reader, since: int | None
@@ -186,7 +198,8 @@ class RoomSections:
             return []
         events: list[msgspec.Raw] = []
         for source in self._ephemeral:
-            events += await source.ephemeral_events(room, reader.user_id, since)
+            if since is None or source.may_have_changed(room.number, since):
+                events += await source.ephemeral_events(room, reader.user_id, since)
         if events and not wanted.is_default:
             events = [event for event in events if wanted.matches(_type_of(event), None, {})]
         return events
@@ -197,18 +210,6 @@ class RoomSections:
         if since is None or (wanted.is_default and wanted.matches_all_rooms):
             return False
         return await self._unread.was_read_after(room, reader.user_id, since)
-
-    async def _add_unread(self, parts: dict[str, bytes], room: Room, reader: Reader) -> None:
-        count = self._unread.cached(room, reader.user_id)
-        if count is None:
-            count = await self._unread.counts(room, reader.user_id)
-        if not reader.filter.room.timeline.unread_thread_notifications:
-            parts["unread_notifications"] = _count_json(count.notification, count.highlight)
-            return
-        parts["unread_notifications"] = _count_json(*count.main)
-        if count.threads:
-            threads = {thread: _count_json(*counts) for thread, counts in count.threads.items()}
-            parts["unread_thread_notifications"] = section_json(threads)
 
     def _suits(self, reader: Reader, shared: SharedSlice) -> bool:
         """Whether the common bytes are what this reader would get."""
@@ -235,8 +236,7 @@ class RoomSections:
             state = await self._states.lazy(room, reader, shared.senders, since, now, first)
         if shared.members_changed:
             state += await self._add_summary(parts, room, reader, since, now, first)
-        before = (first.position or 1) - 1
-        parts["timeline"] = _timeline_json(shared.json, False, before)
+        parts["timeline"] = shared.timeline
         if state:
             parts["state"] = _state_json(reader, state, self._origin.now_ms())
 
@@ -269,21 +269,33 @@ class RoomSections:
             seen = await self._relations.bundled(reader.caller, reader.ignored, seen)
         now_ms = self._origin.now_ms()
         events = render_for(reader, seen, now_ms)
-        parts["timeline"] = _timeline_json(events, timeline.limited, timeline.prev_batch)
+        parts["timeline"] = timeline_json(events, timeline.limited, timeline.prev_batch)
         name = "state_after" if reader.use_state_after else "state"
         parts[name] = _state_json(reader, state, now_ms)
 
 
-def _timeline_json(events: bytes, limited: bool, before: int) -> bytes:
-    return b'{"events":%s,"limited":%s,"prev_batch":%s}' % (
-        events,
-        b"true" if limited else b"false",
-        prev_batch_json(before),
-    )
-
-
 def _state_json(reader: Reader, state: Sequence[StoredEvent], now_ms: int) -> bytes:
     return b'{"events":%s}' % render_state(reader, state, now_ms)
+
+
+def _shared_section(shared: SharedSlice, count: UnreadCount) -> bytes:
+    """The section of a reader to whom nothing is new but what all see."""
+    key = count.notification, count.highlight
+    section = shared.sections.get(key)
+    if section is None:
+        parts = {"timeline": shared.timeline, "unread_notifications": _count_json(*key)}
+        section = shared.sections[key] = section_json(parts)
+    return section
+
+
+def _add_unread(parts: dict[str, bytes], reader: Reader, count: UnreadCount) -> None:
+    if not reader.filter.room.timeline.unread_thread_notifications:
+        parts["unread_notifications"] = _count_json(count.notification, count.highlight)
+        return
+    parts["unread_notifications"] = _count_json(*count.main)
+    if count.threads:
+        threads = {thread: _count_json(*counts) for thread, counts in count.threads.items()}
+        parts["unread_thread_notifications"] = section_json(threads)
 
 
 def _count_json(notifications: int, highlights: int) -> bytes:

@@ -7,7 +7,7 @@ and every further reader gets the same bytes.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.room import Room
@@ -48,14 +48,19 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class SharedSlice:
-    """A slice that every reader in the room sees alike, with its JSON."""
+    """A slice that every reader in the room sees alike, with the JSON of its `timeline`.
+
+    `sections` are the room sections that have nothing else in them, by the counts of what is unread
+    in the main timeline: notifications and highlights.
+    """
 
     events: Sequence[StoredEvent]
-    json: bytes
+    timeline: bytes
     senders: frozenset[str]
     members_changed: bool
     transactions: frozenset[tuple[str, str]]  # (user id, device id)
     rendered_ms: int
+    sections: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
 
 class Timelines:
@@ -152,9 +157,13 @@ class Timelines:
         return wanted.matches(event.type, event.sender, event.content)
 
 
-def prev_batch_json(position: int) -> bytes:
-    """The token by which to page back from a position, as a JSON string."""
-    return b'"%s"' % stream_token(position).encode()
+def timeline_json(events: bytes, limited: bool, before: int) -> bytes:
+    """The `timeline` of a room section; `before` is the position to page back from."""
+    return b'{"events":%s,"limited":%s,"prev_batch":"%s"}' % (
+        events,
+        b"true" if limited else b"false",
+        stream_token(before).encode(),
+    )
 
 
 def _with_current_state(
@@ -181,9 +190,12 @@ def _is_current(room: Room, stored: StoredEvent) -> bool:
 
 
 def _share(events: Sequence[StoredEvent], now_ms: int) -> SharedSlice:
+    first = events[0] if events else None
+    before = 0 if first is None else (first.position or 1) - 1
+    rendered = render_events([Seen(stored, "join") for stored in events], now_ms)
     return SharedSlice(
         events,
-        render_events([Seen(stored, "join") for stored in events], now_ms),
+        timeline_json(rendered, False, before),
         frozenset(stored.event.sender for stored in events),
         any(stored.event.type == "m.room.member" for stored in events),
         frozenset(stored.transaction[:2] for stored in events if stored.transaction is not None),

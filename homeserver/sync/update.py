@@ -19,11 +19,20 @@ NO_KEYS = (
 )
 
 
+KEPT_ANSWERS = 64
+KEPT_BYTES = 16_384  # that such an answer may have
+
+
 @dataclass(slots=True)
 class Update:
-    """What happened up to `position`. Values of the room sections are JSON bytes."""
+    """What happened up to `position`. Values of the room sections are JSON bytes.
+
+    `answers` are those that were encoded lately, by position, room and section: the members of a
+    room often get the same, and then it is the same object.
+    """
 
     position: int
+    answers: dict[tuple[int, str, bytes], bytes] = field(default_factory=dict)
     joined: dict[str, bytes] = field(default_factory=dict)
     invited: dict[str, bytes] = field(default_factory=dict)
     knocked: dict[str, bytes] = field(default_factory=dict)
@@ -34,14 +43,7 @@ class Update:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing in it but the token."""
-        return not (
-            self.joined
-            or self.invited
-            or self.knocked
-            or self.left
-            or self.account_data
-            or self.presence
-        )
+        return not self.joined and self._is_of_joined_rooms
 
     @property
     def next_batch(self) -> str:
@@ -50,6 +52,24 @@ class Update:
 
     def encode(self) -> bytes:
         """The answer as JSON."""
+        if len(self.joined) != 1 or not self._is_of_joined_rooms:
+            return self._encode()
+        ((room_id, section),) = self.joined.items()
+        if len(section) > KEPT_BYTES:
+            return self._encode()
+        key = self.position, room_id, section
+        answer = self.answers.get(key)
+        if answer is None:
+            if len(self.answers) >= KEPT_ANSWERS:
+                self.answers.clear()
+            answer = self.answers[key] = self._encode()
+        return answer
+
+    @property
+    def _is_of_joined_rooms(self) -> bool:
+        return not (self.invited or self.knocked or self.left or self.account_data or self.presence)
+
+    def _encode(self) -> bytes:
         parts = [b'{"next_batch":"', self.next_batch.encode(), b'"']
         sections = [
             b'"%s":{%s}' % (name, b",".join(_members(rooms)))
