@@ -9,27 +9,33 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, footprint, initial_sync, sending
+from benchmarks import delivery, footprint, initial_sync, many, sending
 from benchmarks.figures import Figure, table
 from benchmarks.loop import Loop
 from benchmarks.population import Population
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
+MANY = "many"  # takes some minutes, and a server of its own
 MEMBERS = 100
+HELP = f"{', '.join(PARTS)}; all of these if none; {MANY} only if asked for"
 OVERRIDES = {"log": {"level": "WARN"}}
 
 
 def main() -> int:
     """Run the parts that were asked for and print one table; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=HELP)
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
+    parser.add_argument("--scale", type=float, default=1, help=f"how large `{MANY}` is (1)")
     arguments = parser.parse_args()
-    unknown = set(arguments.parts) - set(PARTS)
+    unknown = set(arguments.parts) - {*PARTS, MANY}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    figures = run(arguments.parts or list(PARTS), arguments.seconds)
+    parts = arguments.parts or list(PARTS)
+    figures = run(parts, arguments.seconds) if set(PARTS) & set(parts) else []
+    if MANY in parts:
+        figures += run_many(arguments.scale)
     print(f"\n{table(figures)}")
     return 0
 
@@ -59,6 +65,14 @@ def run(parts: list[str], seconds: float) -> list[Figure]:
                 tell(table(rows))
                 figures += rows
     return figures
+
+
+def run_many(scale: float) -> list[Figure]:
+    """The figures of `benchmarks.many`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(many.OVERRIDES, cpus=server_cores) as server:
+        return many.measure(Population(server, Loop()), scale, tell)
 
 
 def cores() -> tuple[set[int], set[int]]:

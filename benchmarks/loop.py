@@ -62,7 +62,8 @@ class HttpConnection:
         self._loop = loop
         self._socket = connect(port)
         self._script: Script | None = None
-        self._received = b""
+        self._received = bytearray()
+        self._answer_span: tuple[int, int] | None = None  # of the body, once its head is there
         loop.add(self._socket, self._readable)
 
     @property
@@ -84,7 +85,7 @@ class HttpConnection:
     def _readable(self) -> None:
         data = self._socket.recv(RECEIVE_BYTES)
         if not data or self._script is None:
-            raise LoadFailed(f"the server closed a connection: {self._received[:200]!r}")
+            raise LoadFailed(f"the server closed a connection: {bytes(self._received[:200])!r}")
         self._received += data
         answer = self._take_answer()
         if answer is None:
@@ -96,14 +97,18 @@ class HttpConnection:
 
     def _take_answer(self) -> Answer | None:
         received = self._received
-        head_end = received.find(b"\r\n\r\n") + 4
-        if head_end < 4:
-            return None
-        end = head_end + content_length(received[:head_end])
+        if self._answer_span is None:
+            head_end = received.find(b"\r\n\r\n") + 4
+            if head_end < 4:
+                return None
+            self._answer_span = head_end, head_end + content_length(bytes(received[:head_end]))
+        start, end = self._answer_span
         if len(received) < end:
             return None
-        self._received = received[end:]
-        return int(received[9:12]), received[head_end:end]
+        answer = int(received[9:12]), bytes(received[start:end])
+        del received[:end]
+        self._answer_span = None
+        return answer
 
 
 def content_length(head: bytes) -> int:

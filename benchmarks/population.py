@@ -49,19 +49,19 @@ class Population:
             registration(SHARED_SECRET, answer["nonce"], f"user{next(self._names)}")
             for answer in nonces
         ]
-        answers = self.fetch([_post(REGISTER, None, body) for body in bodies])
+        answers = self.fetch([post(REGISTER, None, body) for body in bodies])
         return [Account(answer["user_id"], answer["access_token"]) for answer in answers]
 
     def rooms(self, owners: list[Account]) -> list[str]:
         """A new room of each owner that anybody may join."""
         body = {"preset": "public_chat"}
         path = f"{CLIENT}/createRoom"
-        answers = self.fetch([_post(path, owner.token, body) for owner in owners])
+        answers = self.fetch([post(path, owner.token, body) for owner in owners])
         return [answer["room_id"] for answer in answers]
 
     def join(self, joins: list[tuple[Account, str]]) -> None:
         """Have users join rooms."""
-        self.fetch([_post(f"{CLIENT}/join/{quote(room)}", one.token, {}) for one, room in joins])
+        self.fetch([post(f"{CLIENT}/join/{quote(room)}", one.token, {}) for one, room in joins])
 
     def group(self, members: list[Account]) -> str:
         """A room of all these members."""
@@ -97,5 +97,6 @@ def take_next_batch(account: Account, body: bytes) -> None:
     account.since = found[1].decode()
 
 
-def _post(path: str, token: str | None, body: Any) -> bytes:
+def post(path: str, token: str | None, body: Any) -> bytes:
+    """The request that POSTs a body as JSON."""
     return request("POST", path, token, json.dumps(body).encode())

@@ -1,0 +1,134 @@
+"""Presence: what it costs the server that many are online, and that one of them changes.
+
+Everybody shares a large room, so every change is news for all who are connected.
+"""
+
+import json
+import statistics
+import time
+from urllib.parse import quote
+
+from benchmarks.figures import Figure
+from benchmarks.large import LargeAnswers
+from benchmarks.loop import request
+from benchmarks.population import CLIENT, Account, Population
+from benchmarks.processes import cpu_seconds
+from benchmarks.websocket import WebSocket
+
+CONNECTED = 500
+IDLE_SECONDS = 10.0
+CHANGES = 20
+BURST = 100
+GIVE_UP_SECONDS = 60.0
+MARK = b'"status_msg":"'
+ONLY_PRESENCE = {"room": {"rooms": []}, "account_data": {"types": []}}
+
+
+class Watchers:
+    """Connected members of the large room who count the changes of presence they are told of."""
+
+    def __init__(self, population: Population, accounts: list[Account]) -> None:
+        self.told = 0
+        self.frames = 0
+        self._loop = population.loop
+        self._sockets = [
+            WebSocket(population.loop, population.server.port, account.token, self._hear)
+            for account in accounts
+        ]
+
+    def rest(self) -> None:
+        """Wait until nothing has come for a second, and begin to count."""
+        while True:
+            before = self.frames
+            self._loop.run_for(1.0)
+            if self.frames == before:
+                break
+        self.told = self.frames = 0
+
+    def wait(self, expected: int) -> bool:
+        """Wait until they were told of so many changes altogether."""
+        return self._loop.run(lambda: self.told >= expected, GIVE_UP_SECONDS)
+
+    def close(self) -> None:
+        """Let them go."""
+        for socket in self._sockets:
+            socket.close()
+
+    def _hear(self, payload: bytes) -> None:
+        self.frames += 1
+        self.told += payload.count(MARK)
+
+
+def measure(population: Population, members: list[Account]) -> list[Figure]:
+    """The rows of the table; all `members` share a room."""
+    come = [_put_presence(member, "online", "here") for member in members]
+    pids = [population.server.pid]
+    cpu = cpu_seconds(pids)
+    population.fetch(come)
+    coming = (cpu_seconds(pids) - cpu) / len(members)
+    figures = [
+        Figure("a user comes online, CPU", coming * 1e6, "µs", note="nobody is connected"),
+        _idle(population, f"CPU with {len(members):,} online, nobody connected"),
+    ]
+    answers = LargeAnswers(population)
+    path = f"{CLIENT}/sync?filter={quote(json.dumps(ONLY_PRESENCE))}&set_presence=offline"
+    answers.get(f"sync with the presence of {len(members):,}", members[-1], path)
+    watchers = Watchers(population, members[:CONNECTED])
+    watchers.rest()
+    connected = min(CONNECTED, len(members))
+    figures.append(_idle(population, f"CPU with {len(members):,} online, {connected} connected"))
+    figures += answers.finish()
+    figures += _changes(population, watchers, members[-1], connected)
+    figures += _burst(population, watchers, members[-BURST:], connected)
+    watchers.close()
+    return figures
+
+
+def _idle(population: Population, name: str) -> Figure:
+    pids = population.server.process_ids()
+    cpu, start = cpu_seconds(pids), time.perf_counter()
+    population.loop.run_for(IDLE_SECONDS)
+    share = (cpu_seconds(pids) - cpu) / (time.perf_counter() - start)
+    return Figure(name, share * 100, "%", 1, at_most=True, note="of one core, with the database's")
+
+
+def _changes(
+    population: Population, watchers: Watchers, user: Account, connected: int
+) -> list[Figure]:
+    """One user changes again and again, and all who are connected hear of it each time."""
+    delays, pids = [], [population.server.pid]
+    watchers.told = 0
+    cpu = cpu_seconds(pids)
+    for number in range(CHANGES):
+        start = time.perf_counter()
+        population.fetch([_put_presence(user, "online", f"change {number}")])
+        watchers.wait((number + 1) * connected)
+        delays.append(time.perf_counter() - start)
+    used = (cpu_seconds(pids) - cpu) / CHANGES
+    note = f"{used / connected * 1e6:.0f} µs for each who is told"
+    last = statistics.median(delays) * 1000
+    return [
+        Figure(f"a change told to {connected}, CPU", used * 1000, "ms", note=note),
+        Figure(f"last of {connected} told of a change", last, "ms", note=f"median of {CHANGES}"),
+    ]
+
+
+def _burst(
+    population: Population, watchers: Watchers, users: list[Account], connected: int
+) -> list[Figure]:
+    """Many change at once: what is told together costs less."""
+    watchers.rest()
+    pids = [population.server.pid]
+    cpu = cpu_seconds(pids)
+    population.fetch([_put_presence(user, "online", "all at once") for user in users], len(users))
+    watchers.wait(len(users) * connected)
+    used = (cpu_seconds(pids) - cpu) / len(users)
+    frames = watchers.frames / connected
+    note = f"{len(users)} changes in {frames:.1f} updates"
+    return [Figure(f"a change of many told to {connected}, CPU", used * 1000, "ms", note=note)]
+
+
+def _put_presence(user: Account, state: str, status: str) -> bytes:
+    path = f"{CLIENT}/presence/{quote(user.user_id)}/status"
+    body = json.dumps({"presence": state, "status_msg": status}).encode()
+    return request("PUT", path, user.token, body)
