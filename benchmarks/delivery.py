@@ -63,8 +63,9 @@ class Group:
     def open_sockets(self, readers: list[Account]) -> None:
         """Have readers hold a WebSocket from now on."""
         port, loop = self.population.server.port, self.population.loop
+        since = self.population.present()
         for reader in readers:
-            self._readers.append(WebSocket(loop, port, reader.token, self.tally.count))
+            self._readers.append(WebSocket(loop, port, reader.token, self.tally.count, since))
         self._settle()
 
     def deliver(self) -> float:

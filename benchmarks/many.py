@@ -20,6 +20,7 @@ from benchmarks.population import CLIENT, Account, Population, post
 
 ROOMS = 2_000
 ROOM_SIZE = 5
+ROOM_MESSAGES = 12
 MEMBERS = 10_000
 JOINERS = 7
 MESSAGES = 100_000
@@ -68,20 +69,16 @@ def _many_rooms(population: Population, members: list[Account], count: int) -> l
     turn = itertools.cycle(members)
     crowds = [[next(turn) for _ in range(ROOM_SIZE - 1)] for _ in range(count)]
     rooms = population.rooms([crowd[0] for crowd in crowds])
-    joins = [
-        (member, room)
-        for crowd, room in zip(crowds, rooms, strict=True)
-        for member in [*crowd[1:], newcomer]
-    ]
+    groups = list(zip(crowds, rooms, strict=True))
+    joins = [(member, room) for crowd, room in groups for member in [*crowd[1:], newcomer]]
     population.join(joins)
+    for _ in range(ROOM_MESSAGES):
+        population.fetch([population.message(crowd[0], room) for crowd, room in groups])
     named = f"in {count:,} rooms"
     answers.get(f"initial sync {named}, lazily loaded", newcomer, _sync(QUIET | LAZY))
     body = answers.get(f"initial sync {named}", newcomer, _sync(QUIET))
     newcomer.since = json.loads(body)["next_batch"]
-    messages = [
-        population.message(crowd[0], room) for crowd, room in zip(crowds, rooms, strict=True)
-    ]
-    population.fetch(messages[:CHANGED])
+    population.fetch([population.message(crowd[0], room) for crowd, room in groups[:CHANGED]])
     later = _sync(QUIET, newcomer.since)
     answers.get(f"sync {named}, {CHANGED} with news", newcomer, later)
     answers.get(f"joined_rooms {named}", newcomer, f"{CLIENT}/joined_rooms")

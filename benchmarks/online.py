@@ -31,8 +31,9 @@ class Watchers:
         self.told = 0
         self.frames = 0
         self._loop = population.loop
+        since = population.present()
         self._sockets = [
-            WebSocket(population.loop, population.server.port, account.token, self._hear)
+            WebSocket(population.loop, population.server.port, account.token, self._hear, since)
             for account in accounts
         ]
 

@@ -75,6 +75,12 @@ class Population:
         for account, answer in zip(accounts, answers, strict=True):
             account.since = answer["next_batch"]
 
+    def present(self) -> str:
+        """A token that stands for this moment, for anybody."""
+        newcomer = self.accounts(1)
+        self.sync(newcomer)
+        return newcomer[0].since
+
     def message(self, sender: Account, room: str) -> bytes:
         """The request that sends one more text message."""
         number = next(self._transactions)

@@ -16,14 +16,21 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
 class WebSocket:
-    """One open socket; `on_text` gets each text frame's payload."""
+    """One open socket; `on_text` gets each text frame's payload, of what is new above `since`."""
 
-    def __init__(self, loop: Loop, port: int, token: str, on_text: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        port: int,
+        token: str,
+        on_text: Callable[[bytes], None],
+        since: str = "",
+    ) -> None:
         self._loop = loop
         self._on_text = on_text
         self._socket = connect(port)
         self._received = b""
-        self._shake_hands(token)
+        self._shake_hands(token, since)
         loop.add(self._socket, self._readable)
         # The first update may have come in one piece with the answer to the handshake.
         self._take_frames()
@@ -33,9 +40,10 @@ class WebSocket:
         self._loop.remove(self._socket)
         self._socket.close()
 
-    def _shake_hands(self, token: str) -> None:
+    def _shake_hands(self, token: str, since: str) -> None:
+        path = f"{PATH}?since={since}" if since else PATH
         self._socket.sendall(
-            f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nAuthorization: Bearer {token}\r\n"
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Protocol: m.json\r\n\r\n".encode()

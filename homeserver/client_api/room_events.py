@@ -8,8 +8,10 @@ from collections.abc import Iterable
 import msgspec
 
 from homeserver.accounts.caller import Caller
+from homeserver.rooms.origin import Origin
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen
+from homeserver.streams.turns import in_turns
 
 
 def event_json(seen: Seen, caller: Caller, now_ms: int) -> msgspec.Raw:
@@ -40,10 +42,11 @@ def events_json(events: Iterable[Seen], caller: Caller, now_ms: int) -> msgspec.
     )
 
 
-def state_json(events: Iterable[StoredEvent], caller: Caller, now_ms: int) -> msgspec.Raw:
-    """A list of state events."""
-    device = _device(caller)
-    return _list(stored.client_json(now_ms, room_id=True, device=device) for stored in events)
+async def state_json(events: Iterable[StoredEvent], caller: Caller, origin: Origin) -> msgspec.Raw:
+    """A list of state events, of which there may be very many."""
+    device, now_ms = _device(caller), origin.now_ms()
+    encoded = (stored.client_json(now_ms, room_id=True, device=device) for stored in events)
+    return _list(await in_turns(origin.clock, encoded))
 
 
 def _device(caller: Caller) -> tuple[str, str]:

@@ -93,7 +93,7 @@ class RoomHistoryApi:
         if page.end is not None:
             answer["end"] = page.end
         if page.state:
-            answer["state"] = state_json(page.state, caller, now_ms)
+            answer["state"] = await state_json(page.state, caller, self._origin)
         return answer
 
     async def get_event_context(
@@ -117,7 +117,7 @@ class RoomHistoryApi:
             "event": event_json(event, caller, now_ms),
             "events_before": events_json(before, caller, now_ms),
             "events_after": events_json(after, caller, now_ms),
-            "state": state_json(context.state, caller, now_ms),
+            "state": await state_json(context.state, caller, self._origin),
         }
 
 

@@ -49,7 +49,7 @@ class RoomMembersApi:
             membership=query.membership,
             not_membership=query.not_membership,
         )
-        return {"chunk": state_json(events, caller, self._origin.now_ms())}
+        return {"chunk": await state_json(events, caller, self._origin)}
 
     async def get_joined_members_by_room(
         self, caller: Caller, room_id: str

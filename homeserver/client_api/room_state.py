@@ -71,4 +71,4 @@ class RoomStateApi:
     async def get_room_state(self, caller: Caller, room_id: str) -> msgspec.Raw:
         """The whole state of a room."""
         events = await self._reading.state(caller.user_id, room_id)
-        return state_json(events, caller, self._origin.now_ms())
+        return await state_json(events, caller, self._origin)

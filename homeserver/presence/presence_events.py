@@ -9,7 +9,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,14 +24,20 @@ from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import RoomChanged
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.user_rooms import MemberRooms, UserRooms
+from homeserver.rooms.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.storage.database import Database
 from homeserver.storage.memberships import joined_rooms_of_all
 from homeserver.storage.presence import find_presence, presence_after
+from homeserver.streams.turns import in_turns
 
 MAX_CHANGES = 20_000  # users whose last change is kept
 SMALL_ROOM = 100  # members, up to which a newcomer is told of all of them
+MANY = 200  # events, from which on they are made a few at a time
 MAX_MISSED = 5_000  # changes that are read for one who was away for long
+
+
+# The place of somebody who looks into a room from outside.
+_LOOKING_IN = Membership("join", 0, 0, "")
 
 
 class PresenceEvents:
@@ -49,6 +55,9 @@ class PresenceEvents:
         # Least recently changed first, complete above `_floor`.
         self._changes: OrderedDict[str, PresenceChanged] = OrderedDict()
         self._floor = rooms.stores.log.position
+        self._clock = rooms.origin.clock
+        self._encoded: dict[tuple[str, int, int], msgspec.Raw] = {}  # of this second
+        self._encoded_at = 0
 
     async def start(self) -> None:
         """Read the newest changes, so that those who come back after a restart find them here."""
@@ -75,28 +84,31 @@ class PresenceEvents:
         while len(self._changes) > MAX_CHANGES:
             self._floor = self._changes.popitem(last=False)[1].position
 
-    async def events_since(self, user_id: str, since: int | None) -> list[msgspec.Raw]:
+    async def events_since(
+        self, user_id: str, since: int | None, changed: Collection[int] | None = None
+    ) -> list[msgspec.Raw]:
         """`m.presence` events of what changed for a reader above a position, their own included.
 
-        For `since=None` these are of all who are not offline.
+        For `since=None` these are of all who are not offline. `changed` are the rooms, by number,
+        in which anything has changed since; without it, all of the reader's are looked at.
         """
         if not self._tracker.enabled:
             return []
-        places = await self._user_rooms.of(user_id)
-        own = {number for number, place in places.items() if place.membership == "join"}
+        places = self._user_rooms.loaded(user_id) or await self._user_rooms.of(user_id)
         found: dict[str, PresenceChanged] = {}
-        if since is None:
-            self._add_present(found, user_id, own)
-        elif since < self._floor:
-            await self._add_missed(found, user_id, own, since)
+        if since is None or since < self._floor:
+            own = {number for number, place in places.items() if place.membership == "join"}
+            if since is not None:
+                await self._add_missed(found, user_id, own, since)
             self._add_present(found, user_id, own)
         else:
-            self._add_changed(found, user_id, own, since)
-            new = await self._newly_joined(user_id, places, since)
+            self._add_changed(found, user_id, places, since)
+            new = await self._newly_joined(user_id, places, since, changed)
             if new:
                 self._add_present(found, user_id, new)
                 await self._add_absent(found, user_id, new)
-        return [self._event(told) for told in found.values()]
+        events = (self._event(told) for told in found.values())
+        return list(events) if len(found) < MANY else await in_turns(self._clock, events)
 
     def events_in(self, room: Room, since: int) -> list[msgspec.Raw]:
         """The same of the members of one room, for somebody who looks into it from outside."""
@@ -105,7 +117,7 @@ class PresenceEvents:
             if since < self._floor:
                 self._add_present(found, "", {room.number})
             else:
-                self._add_changed(found, "", {room.number}, since)
+                self._add_changed(found, "", {room.number: _LOOKING_IN}, since)
         return [self._event(told) for told in found.values()]
 
     async def of_members(self, room: Room) -> list[msgspec.Raw]:
@@ -167,7 +179,7 @@ class PresenceEvents:
             log.append(PresenceChanged(log.next_position(), user_id, (room,), OFFLINE, None, 0))
 
     def _add_changed(
-        self, found: dict[str, PresenceChanged], reader: str, rooms: set[int], since: int
+        self, found: dict[str, PresenceChanged], reader: str, places: MemberRooms, since: int
     ) -> None:
         for change in reversed(self._changes.values()):
             if change.position <= since:
@@ -175,7 +187,7 @@ class PresenceEvents:
             user = self._tracker.find(change.user_id)
             # Those who are there may have moved since; of the others this is the last we know.
             theirs = change.rooms if user is None else user.rooms
-            if change.user_id == reader or not rooms.isdisjoint(theirs):
+            if change.user_id == reader or _is_in_one_of(places, theirs):
                 found[change.user_id] = change
 
     async def _add_missed(
@@ -190,12 +202,16 @@ class PresenceEvents:
             if user_id == reader or not rooms.isdisjoint(joined.get(row.member, ())):
                 found[user_id] = told_by(user_id, row)
 
-    async def _newly_joined(self, user_id: str, places: MemberRooms, since: int) -> set[int]:
+    async def _newly_joined(
+        self, user_id: str, places: MemberRooms, since: int, changed: Collection[int] | None
+    ) -> set[int]:
         """Rooms in which the user was not joined at a position, but is now."""
         touched = [
             (number, place.event)
-            for number, place in places.items()
-            if place.membership == "join" and place.position > since
+            for number in (list(places) if changed is None else changed)
+            if (place := places.get(number)) is not None
+            and place.membership == "join"
+            and place.position > since
         ]
         return {
             number
@@ -217,8 +233,22 @@ class PresenceEvents:
         return False
 
     def _event(self, told: PresenceChanged) -> msgspec.Raw:
+        """The event, encoded once a second for all who are told."""
         user = self._tracker.find(told.user_id)
         now_ms = self._tracker.now_ms()
-        if user is None:
-            return told.event(now_ms)
-        return told.event(now_ms, user.last_active_ms)
+        if now_ms // 1000 != self._encoded_at:
+            self._encoded_at = now_ms // 1000
+            self._encoded.clear()
+        active = told.last_active_ms if user is None else user.last_active_ms
+        key = told.user_id, told.position, active
+        event = self._encoded.get(key)
+        if event is None:
+            event = self._encoded[key] = told.event(now_ms, active)
+        return event
+
+
+def _is_in_one_of(places: MemberRooms, rooms: Iterable[int]) -> bool:
+    """Whether a user with these places is joined to one of the rooms."""
+    return any(
+        (place := places.get(room)) is not None and place.membership == "join" for room in rooms
+    )

@@ -20,6 +20,7 @@ from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.storage.database import Database
 from homeserver.storage.events import state_root_at
 from homeserver.streams.tokens import parse_room_token
+from homeserver.streams.turns import in_turns
 
 FOREVER = 1 << 62
 MEMBER = "m.room.member"
@@ -76,8 +77,7 @@ class Reading:
         access = await self.access(user_id, room_id)
         room = access.room
         if access.is_current:
-            numbers = [*room.state.values(), *room.member_events.values()]
-            return await self._rooms.stores.events.load_in_order(room.version, numbers)
+            return await self._load(room, [*room.state.values(), *room.member_events.values()])
         return await self.state_at(room, await self._root(room, access.until))
 
     async def state_event(
@@ -114,10 +114,11 @@ class Reading:
             place = parse_room_token(at)
             until = min(until, place if isinstance(place, int) else place[1])
         if until >= room.last_position:
-            numbers = list(room.member_events.values())
-            events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+            events = await self._load(room, list(room.member_events.values()))
         else:
             events = await self.state_at(room, await self._root(room, until), only_members=True)
+        if membership is None and not_membership is None:
+            return events
         return [stored for stored in events if _is_wanted(stored, membership, not_membership)]
 
     async def joined_members(self, user_id: str, room_id: str) -> dict[str, dict[str, str | None]]:
@@ -130,8 +131,9 @@ class Reading:
         if room is None or room.membership(user_id) != "join":
             raise Forbidden("You are not in the room")
         numbers = [room.member_events[member] for member in room.joined_members()]
-        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
-        return {stored.event.state_key or "": _member_info(stored) for stored in events}
+        events = await self._load(room, numbers)
+        infos = ((stored.event.state_key or "", _member_info(stored)) for stored in events)
+        return dict(await in_turns(self._rooms.origin.clock, infos))
 
     async def event(self, user_id: str, room_id: str, event_id: str) -> Seen:
         """One event that the user may see. Raises `NotFound` for all others."""
@@ -169,6 +171,8 @@ class Reading:
 
         Where `members` is given, member events of other users are left out.
         """
+        if root == room.root:
+            return await self._load(room, _current_numbers(room, only_members, members))
         stores = self._rooms.stores
         entries = await stores.states.load(root)
         names = await stores.names.find_nids([MEMBER, *(members or ())])
@@ -180,7 +184,7 @@ class Reading:
             if (type_nid == member_type or not only_members)
             and (type_nid != member_type or wanted is None or key_nid in wanted)
         ]
-        return await stores.events.load_in_order(room.version, numbers)
+        return await self._load(room, numbers)
 
     async def member_events(
         self, room: Room, root: bytes, user_ids: Iterable[str]
@@ -198,13 +202,23 @@ class Reading:
             return 0
         return await self._visibility.joined_until(room, user_id)
 
+    async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
+        events, clock = self._rooms.stores.events, self._rooms.origin.clock
+        return await events.load_many(room.version, numbers, clock)
+
     async def _root(self, room: Room, position: int) -> bytes:
         return await self._db.run(state_root_at, room.number, position) or EMPTY
 
 
+def _current_numbers(room: Room, only_members: bool, members: Collection[str] | None) -> list[int]:
+    """Numbers of the events of the current state, as `Reading.state_at` wants them."""
+    others = [] if only_members else list(room.state.values())
+    if members is None:
+        return others + list(room.member_events.values())
+    return others + [room.member_events[user] for user in members if user in room.member_events]
+
+
 def _is_wanted(stored: StoredEvent, membership: str | None, not_membership: str | None) -> bool:
-    if membership is None and not_membership is None:
-        return True
     actual = stored.event.content.get("membership")
     return actual == membership or (not_membership is not None and actual != not_membership)
 

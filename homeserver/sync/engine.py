@@ -7,12 +7,12 @@ user's rooms are looked at. The transports (long poll, WebSocket) differ only in
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 
 from homeserver.accounts.account_data import AccountData
 from homeserver.accounts.caller import Caller
@@ -26,6 +26,7 @@ from homeserver.storage.database import Database
 from homeserver.storage.events import rooms_with_events_after
 from homeserver.streams.clock import Clock
 from homeserver.streams.log import Log
+from homeserver.streams.turns import Turn
 from homeserver.sync.feeds import PERSONAL, PRESENCE, Feeds
 from homeserver.sync.invitations import Invitations
 from homeserver.sync.lazy_members import LazyMembers
@@ -33,12 +34,19 @@ from homeserver.sync.reader import Reader
 from homeserver.sync.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.update import Update, typed_event
 
+AHEAD = 16  # rooms that are loaded together
+
 
 class PresenceEvents(Protocol):
     """Where presence comes from."""
 
-    async def events_since(self, user_id: str, since: int | None) -> Sequence[msgspec.Raw]:
-        """Presence events of those who share a room with the user, changed above `since`."""
+    async def events_since(
+        self, user_id: str, since: int | None, changed: Collection[int] | None = None
+    ) -> Sequence[msgspec.Raw]:
+        """Presence events of those who share a room with the user, changed above `since`.
+
+        `changed` are the numbers of the rooms in which anything did, where that is known.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +160,20 @@ class SyncEngine:
             by_room = await self._add_account_data(update, reader, since)
         else:
             by_room = {}
-        candidates: Iterable[int]
+        candidates = list(changed or ())  # what is no room is not among the user's rooms
         if changed is None or by_room:
-            candidates = await self._candidates(reader, rooms, since, changed, by_room)
-        else:
-            candidates = changed  # what is no room is not among the user's rooms
-        for number in candidates:
+            candidates = list(await self._candidates(reader, rooms, since, changed, by_room))
+        turn = Turn(self._clock)
+        for index, number in enumerate(candidates):
+            if changed is None and index % AHEAD == 0:
+                await self._load_ahead(rooms, candidates[index : index + AHEAD])
             place = rooms.get(number)
             if place is not None and place.position <= now:
+                if turn.is_over:
+                    await turn.next()
                 await self._add_room(update, reader, number, place, since, by_room)
         if changed is None or PRESENCE in changed:
-            await self._add_presence(update, reader, since)
+            await self._add_presence(update, reader, since, changed)
         return update
 
     async def _candidates(
@@ -188,6 +199,23 @@ class SyncEngine:
                 active.update(await source.changed_rooms(silent, since))
         active.update(await self._numbers_of(by_room))
         return active
+
+    async def _load_ahead(self, rooms: MemberRooms, numbers: Sequence[int]) -> None:
+        """Load the rooms that are not in memory, all at once.
+
+        One after the other, each would wait for the database several times. What fails here is
+        tried again, and fails, where the room is needed.
+        """
+        missing = [
+            number
+            for number in numbers
+            if self._rooms.loaded(number) is None
+            and (place := rooms.get(number)) is not None
+            and place.membership == "join"
+        ]
+        if len(missing) > 1:
+            loading = [Deferred.fromCoroutine(self._rooms.by_number(number)) for number in missing]
+            await DeferredList(loading, consumeErrors=True)
 
     async def _numbers_of(self, room_ids: Iterable[str]) -> list[int]:
         rooms = [await self._rooms.find(room_id) for room_id in room_ids]
@@ -340,11 +368,13 @@ class SyncEngine:
             if wanted.matches(event_type, None, {})
         ]
 
-    async def _add_presence(self, update: Update, reader: Reader, since: int | None) -> None:
+    async def _add_presence(
+        self, update: Update, reader: Reader, since: int | None, changed: set[int] | None
+    ) -> None:
         wanted = reader.filter.presence
         if not wanted.is_default and not wanted.matches("m.presence", None):
             return
-        update.presence = await self._presence.events_since(reader.user_id, since)
+        update.presence = await self._presence.events_since(reader.user_id, since, changed)
 
 
 def _fire_once(news: Deferred[None]) -> Callable[[], None]:

@@ -16,11 +16,14 @@ from homeserver.rooms.room_receipts import PRIVATE, ReceiptChanged
 from homeserver.rooms.typing_notices import TypingChanged
 from homeserver.rooms.user_rooms import RoomForgotten, UserRooms
 from homeserver.streams.clock import Clock
+from homeserver.streams.turns import Turn
 
 PERSONAL = 0  # in place of a room number: account data, and all else that is the user's alone
 PRESENCE = -1
 
 ENTRIES = 400  # that a feed keeps
+SMALL_AUDIENCE = 100  # users who are told of a change of presence at once
+PRESENCE_SECONDS = 1.0  # after which more than these are, of all changes together
 
 
 class Feed:
@@ -61,6 +64,7 @@ class Feeds:
         self._user_rooms = user_rooms
         self._clock = clock
         self._to_wake: set[Feed] = set()
+        self._to_wake_later: set[Feed] = set()
         self._capacity = capacity
         self._feeds: OrderedDict[str, Feed] = OrderedDict()
         self._by_room: dict[int, set[Feed]] = {}
@@ -131,10 +135,24 @@ class Feeds:
             self._clock.callLater(0, self._wake)
 
     def _wake(self) -> None:
-        feeds, self._to_wake = self._to_wake, set()
-        for feed in feeds:
-            for waiter in tuple(feed.waiters):
+        turn = Turn(self._clock)
+        while self._to_wake:
+            for waiter in tuple(self._to_wake.pop().waiters):
                 waiter()
+            if turn.is_over and self._to_wake:
+                self._clock.callLater(0, self._wake)
+                return
+
+    def _wake_later(self, feeds: Iterable[Feed]) -> None:
+        """Call those who wait on the feeds after a moment, in which more may happen to tell."""
+        is_due = bool(self._to_wake_later)
+        self._to_wake_later.update(feed for feed in feeds if feed.waiters)
+        if self._to_wake_later and not is_due:
+            self._clock.callLater(PRESENCE_SECONDS, self._end_of_moment)
+
+    def _end_of_moment(self) -> None:
+        feeds, self._to_wake_later = self._to_wake_later, set()
+        self._wake_soon(feeds)
 
     def _room_changed(self, fact: RoomChanged, touched: set[Feed]) -> None:
         for user_id, membership, _ in fact.members():
@@ -169,7 +187,13 @@ class Feeds:
             seen.add(own)
         for feed in seen:
             feed.add(fact.position, PRESENCE)
-        touched |= seen
+        if len(seen) <= SMALL_AUDIENCE:
+            touched |= seen
+            return
+        # Among thousands somebody comes or goes all the time: that need not be told at once.
+        if own is not None:
+            touched.add(own)
+        self._wake_later(seen)
 
     def _follow(self, feed: Feed, room: int) -> None:
         feed.rooms.add(room)

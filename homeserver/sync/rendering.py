@@ -6,8 +6,10 @@ import msgspec
 
 from homeserver.protocol.client_events import federation_event
 from homeserver.protocol.filters import only_fields
+from homeserver.rooms.origin import Origin
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen
+from homeserver.streams.turns import in_turns
 from homeserver.sync.reader import Reader
 
 _encode = msgspec.json.Encoder().encode
@@ -28,9 +30,11 @@ def render_for(reader: Reader, seen: Sequence[Seen], now_ms: int) -> bytes:
     )
 
 
-def render_state(reader: Reader, events: Iterable[StoredEvent], now_ms: int) -> bytes:
-    """A JSON list of state events as one reader wants them."""
-    return b"[%s]" % b",".join(_render(reader, stored, now_ms, None) for stored in events)
+async def render_state(reader: Reader, events: Iterable[StoredEvent], origin: Origin) -> bytes:
+    """A JSON list of state events as one reader wants them; there may be very many."""
+    now_ms = origin.now_ms()
+    rendered = (_render(reader, stored, now_ms, None) for stored in events)
+    return b"[%s]" % b",".join(await in_turns(origin.clock, rendered))
 
 
 def _render(

@@ -238,7 +238,7 @@ class RoomSections:
             state += await self._add_summary(parts, room, reader, since, now, first)
         parts["timeline"] = shared.timeline
         if state:
-            parts["state"] = _state_json(reader, state, self._origin.now_ms())
+            parts["state"] = await self._state_json(reader, state)
 
     async def _add_summary(
         self,
@@ -267,15 +267,13 @@ class RoomSections:
         if timeline.limited:
             # Elsewhere the children come along, and the client aggregates them itself.
             seen = await self._relations.bundled(reader.caller, reader.ignored, seen)
-        now_ms = self._origin.now_ms()
-        events = render_for(reader, seen, now_ms)
+        events = render_for(reader, seen, self._origin.now_ms())
         parts["timeline"] = timeline_json(events, timeline.limited, timeline.prev_batch)
         name = "state_after" if reader.use_state_after else "state"
-        parts[name] = _state_json(reader, state, now_ms)
+        parts[name] = await self._state_json(reader, state)
 
-
-def _state_json(reader: Reader, state: Sequence[StoredEvent], now_ms: int) -> bytes:
-    return b'{"events":%s}' % render_state(reader, state, now_ms)
+    async def _state_json(self, reader: Reader, state: Sequence[StoredEvent]) -> bytes:
+        return b'{"events":%s}' % await render_state(reader, state, self._origin)
 
 
 def _shared_section(shared: SharedSlice, count: UnreadCount) -> bytes:

@@ -162,8 +162,8 @@ class RoomState:
         return others, members
 
     async def _load(self, room: Room, reader: Reader, numbers: Sequence[int]) -> list[StoredEvent]:
-        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
-        return self._wanted(reader, events)
+        events, clock = self._rooms.stores.events, self._rooms.origin.clock
+        return self._wanted(reader, await events.load_many(room.version, numbers, clock))
 
     def _wanted(self, reader: Reader, events: Iterable[StoredEvent]) -> list[StoredEvent]:
         wanted: RoomEventFilter = reader.filter.room.state

@@ -20,10 +20,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from homeserver.streams.clock import Clock
+from homeserver.streams.turns import Turn
 from homeserver.sync.reader import Reader
 from homeserver.sync.update import Update
 
-ROUND = 250  # subscriptions that are served before the reactor gets to do something else
+ROUND = 250  # most subscriptions that are served before the reactor gets to do something else
 
 
 class Engine(Protocol):
@@ -68,8 +69,11 @@ class Rounds:
 
     def _serve(self) -> None:
         self._is_scheduled = False
+        turn = Turn(self._clock)
         for _ in range(min(len(self._due), ROUND)):
             self._due.popleft()()
+            if turn.is_over:
+                break
         self._schedule()
 
 

@@ -1,0 +1,55 @@
+"""Turns: work that takes long lets others have theirs every few milliseconds.
+
+The reactor does one thing after the other. What is large, such as the members of a room of ten
+thousand, is therefore made in parts, between which it serves whoever else has something to say: a
+message takes three or four turns from the request to the answer.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+
+from homeserver.streams.clock import Clock
+
+TURN_SECONDS = 0.004
+LOOK_EVERY = 32  # items, after which it is looked whether the turn is over
+
+T = TypeVar("T")
+
+
+class Turn:
+    """Begins when it is made. To be asked between small parts: `if turn.is_over: await …`."""
+
+    __slots__ = ("_clock", "_end")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._end = clock.seconds() + TURN_SECONDS
+
+    @property
+    def is_over(self) -> bool:
+        """Whether others should be let have their turn."""
+        return self._clock.seconds() >= self._end
+
+    async def next(self) -> None:
+        """Let everybody else have their turn, and begin another one."""
+        done: Deferred[None] = Deferred()
+        call = self._clock.callLater(0, done.callback, None)
+        try:
+            await done
+        finally:
+            if call.active():
+                call.cancel()
+        self._end = self._clock.seconds() + TURN_SECONDS
+
+
+async def in_turns(clock: Clock, items: Iterable[T]) -> list[T]:
+    """The items of a lazy iterable, made a few at a time."""
+    turn = Turn(clock)
+    found: list[T] = []
+    for number, item in enumerate(items, 1):
+        found.append(item)
+        if number % LOOK_EVERY == 0 and turn.is_over:
+            await turn.next()
+    return found
