@@ -64,7 +64,6 @@ def measure(population: Population, scale: float, tell: Callable[[str], None]) -
 
 
 def _many_rooms(population: Population, members: list[Account], count: int) -> list[Figure]:
-    answers = LargeAnswers(population)
     newcomer = population.accounts(1)[0]
     turn = itertools.cycle(members)
     crowds = [[next(turn) for _ in range(ROOM_SIZE - 1)] for _ in range(count)]
@@ -74,6 +73,7 @@ def _many_rooms(population: Population, members: list[Account], count: int) -> l
     population.join(joins)
     for _ in range(ROOM_MESSAGES):
         population.fetch([population.message(crowd[0], room) for crowd, room in groups])
+    answers = LargeAnswers(population)
     named = f"in {count:,} rooms"
     answers.get(f"initial sync {named}, lazily loaded", newcomer, _sync(QUIET | LAZY))
     body = answers.get(f"initial sync {named}", newcomer, _sync(QUIET))
@@ -130,12 +130,12 @@ def _connected(population: Population, members: list[Account], room: str) -> lis
 
 
 def _long_history(population: Population, senders: list[Account], count: int) -> list[Figure]:
-    answers = LargeAnswers(population)
     room = population.group(senders)
     turn = itertools.cycle(senders)
     requests = [population.message(next(turn), room) for _ in range(count)]
     port = population.server.port
     fetch_all(population.loop, port, requests, SENDERS)
+    answers = LargeAnswers(population)
     reader = senders[0]
     path = f"{CLIENT}/rooms/{quote(room)}"
     start, tokens, body = time.perf_counter(), [""], b""
