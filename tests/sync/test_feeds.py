@@ -1,0 +1,78 @@
+"""Feeds: who is woken by what, and when, on a clock that the test moves."""
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.presence.user_presence import ONLINE
+from homeserver.rooms.typing_notices import TypingChanged
+from homeserver.rooms.user_rooms import UserRooms
+from homeserver.sync.feeds import PRESENCE_SECONDS, SMALL_AUDIENCE, Feeds
+
+ROOM = 1
+
+
+class OneRoom:
+    """Everybody is in the same room."""
+
+    async def joined(self, _: str) -> list[int]:
+        return [ROOM]
+
+
+class Audience:
+    """Users who wait for news. `woken` counts by user."""
+
+    def __init__(self, size: int) -> None:
+        self.clock = Clock()
+        self.feeds = Feeds(cast("UserRooms", OneRoom()), self.clock, 10_000)
+        self.woken = dict.fromkeys((f"@u{number}:test" for number in range(size)), 0)
+        for user_id in self.woken:
+            Deferred.fromCoroutine(self.feeds.of(user_id, 0)).addCallback(self._wait, user_id)
+
+    def _wait(self, feed: Any, user_id: str) -> None:
+        feed.waiters.add(lambda: self._count(user_id))
+
+    def _count(self, user_id: str) -> None:
+        self.woken[user_id] += 1
+
+
+def changed(position: int, user_id: str) -> PresenceChanged:
+    return PresenceChanged(position, user_id, (ROOM,), ONLINE, None, 0)
+
+
+def test_few_are_told_of_presence_at_once() -> None:
+    """Among friends the green dot comes with the friend."""
+    audience = Audience(SMALL_AUDIENCE)
+
+    audience.feeds.apply([changed(1, "@u0:test")])
+    audience.clock.advance(0)
+
+    assert set(audience.woken.values()) == {1}
+
+
+def test_many_are_told_of_all_changes_of_a_moment_together() -> None:
+    """A room of thousands, where somebody comes or goes all the time, costs one update a second."""
+    audience = Audience(SMALL_AUDIENCE + 1)
+
+    for position in range(1, 6):
+        audience.feeds.apply([changed(position, f"@u{position}:test")])
+        audience.clock.advance(PRESENCE_SECONDS / 10)
+
+    assert audience.woken["@u0:test"] == 0
+    assert audience.woken["@u1:test"] == 1, "users hear of themselves at once"
+    audience.clock.pump([PRESENCE_SECONDS, 0])
+    assert audience.woken["@u0:test"] == 1
+    assert not audience.clock.getDelayedCalls()
+
+
+def test_other_news_does_not_wait_with_presence() -> None:
+    """Messages and typing are as quick in a large room as elsewhere."""
+    audience = Audience(SMALL_AUDIENCE + 1)
+    audience.feeds.apply([changed(1, "@u1:test")])
+
+    audience.feeds.apply([TypingChanged(2, ROOM, "@u2:test", True)])
+    audience.clock.advance(0)
+
+    assert audience.woken["@u0:test"] == 1
