@@ -142,8 +142,8 @@ class RefusedByRemote(MatrixError):
 
     def __init__(self, status: int, errcode: str, message: str) -> None:
         super().__init__(message)
-        self.status = status  # type: ignore[misc]  # this error alone has those of another
-        self.errcode = errcode  # type: ignore[misc]
+        self.status = status  # this error alone has those of another
+        self.errcode = errcode
 
 
 class InvalidParam(MatrixError):
