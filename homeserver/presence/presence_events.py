@@ -17,6 +17,7 @@ import msgspec
 
 from homeserver.accounts.caller import Caller
 from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker, told_by
 from homeserver.presence.user_presence import OFFLINE
 from homeserver.protocol.errors import Forbidden
@@ -44,9 +45,15 @@ class PresenceEvents:
     """Presence for readers. `apply` is to be subscribed to the log, after the tracker's."""
 
     def __init__(
-        self, tracker: PresenceTracker, db: Database, rooms: Rooms, user_rooms: UserRooms
+        self,
+        tracker: PresenceTracker,
+        remote: RemotePresence,
+        db: Database,
+        rooms: Rooms,
+        user_rooms: UserRooms,
     ) -> None:
         self._tracker = tracker
+        self._remote = remote
         self._db = db
         self._rooms = rooms
         self._names = rooms.stores.names
@@ -144,6 +151,9 @@ class PresenceEvents:
         now_ms = self._tracker.now_ms()
         if tracked is not None:
             return tracked.told.content(now_ms, tracked.last_active_ms)
+        if not self._is_ours(user_id):
+            told = self._remote.find(user_id)
+            return told_by(user_id, None).content(now_ms) if told is None else told.content(now_ms)
         member = await self._names.find_nid(user_id)
         row = None if member is None else await self._db.run(find_presence, member)
         return told_by(user_id, row).content(now_ms)
@@ -152,6 +162,9 @@ class PresenceEvents:
         for user in self._tracker.present():
             if user.user_id == reader or not rooms.isdisjoint(user.rooms):
                 found[user.user_id] = user.told
+        for told in self._remote.present():
+            if not rooms.isdisjoint(told.rooms):
+                found[told.user_id] = told
 
     async def _add_absent(
         self, found: dict[str, PresenceChanged], reader: str, rooms: set[int]
@@ -186,7 +199,9 @@ class PresenceEvents:
                 break
             user = self._tracker.find(change.user_id)
             # Those who are there may have moved since; of the others this is the last we know.
+            remote = self._remote.find(change.user_id)
             theirs = change.rooms if user is None else user.rooms
+            theirs = theirs if remote is None else remote.rooms
             if change.user_id == reader or _is_in_one_of(places, theirs):
                 found[change.user_id] = change
 

@@ -12,6 +12,7 @@ from federation.invites_api import InvitesApi
 from federation.membership_api import MembershipApi
 from federation.missing_events import MissingEvents
 from federation.pdus import PduChecks
+from federation.presence_edus import PRESENCE, PresenceEdus
 from federation.receipt_edus import RECEIPT, ReceiptEdus
 from federation.remote_queries import RemoteQueries
 from federation.room_access import RoomAccess
@@ -53,7 +54,8 @@ class FederatedRooms:
         self._typing = TypingEdus(registry, access, sync.notices, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
         inbox = Inbox(registry, access, checks, missing, rooms.distant, rooms.user_rooms)
-        edus = Edus({TYPING: self._typing.take, RECEIPT: receipts.take})
+        presence = PresenceEdus(registry, sync.tracker, sync.remote_presence, self._sender)
+        edus = Edus({TYPING: self._typing.take, RECEIPT: receipts.take, PRESENCE: presence.take})
         self._apis: list[Any] = [
             MembershipApi(
                 registry, rooms.receiving, checks, access, chains, RestrictedJoins(registry)
@@ -71,7 +73,7 @@ class FederatedRooms:
         accounts.profiles.find_remote = queries.find_profile
         rooms.aliases.find_remote = queries.find_alias
         rooms.directory.ask_remote = queries.find_rooms
-        for reader in (self._sender, self._typing, receipts):
+        for reader in (self._sender, self._typing, receipts, presence):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:

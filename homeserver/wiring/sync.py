@@ -12,6 +12,7 @@ from homeserver.client_api.sync import SyncApi
 from homeserver.client_api.typing import TypingApi
 from homeserver.config.settings import Settings
 from homeserver.presence.presence_events import PresenceEvents
+from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.rooms.read_markers import ReadMarkers
 from homeserver.rooms.receipts import Receipts
@@ -58,7 +59,10 @@ class Sync:
         self.tracker = PresenceTracker(
             settings.presence, db, log, rooms.names, rooms.user_rooms, reactor
         )
-        self._presence = PresenceEvents(self.tracker, db, registry, rooms.user_rooms)
+        self.remote_presence = RemotePresence(log, rooms.user_rooms, reactor)
+        self._presence = PresenceEvents(
+            self.tracker, self.remote_presence, db, registry, rooms.user_rooms
+        )
         lazy_members = LazyMembers()
         feeds = self.feeds = Feeds(rooms.user_rooms, reactor, CACHED_FEEDS)
         ephemeral: list[EphemeralEvents] = [self.notices, receipts]
@@ -88,7 +92,8 @@ class Sync:
         self._snapshots = Snapshots(sources, rooms.reading, rooms.history, self._presence)
         self._origin = rooms.origin
         # Whoever is woken reads all of the others, so the feeds come last.
-        for reader in (receipts, self.notices, self.tracker, self._presence, feeds, self._stream):
+        present = (self.tracker, self.remote_presence, self._presence)
+        for reader in (receipts, self.notices, *present, feeds, self._stream):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
@@ -100,6 +105,7 @@ class Sync:
         """End it."""
         self.notices.stop()
         self.tracker.stop()
+        self.remote_presence.stop()
 
     def end_waits(self) -> None:
         """Answer all long polls: the server is going down."""

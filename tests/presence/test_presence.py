@@ -10,11 +10,14 @@ from homeserver.accounts.caller import Caller
 from homeserver.config.settings import Presence as PresenceSettings
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.presence_events import PresenceEvents
+from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Unavailable
 from homeserver.rooms.receipts import Receipts
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
+
+REMOTE = "@zoe:elsewhere.example"
 
 
 class PresenceTestCase(DatabaseTestCase):
@@ -46,7 +49,10 @@ class PresenceTestCase(DatabaseTestCase):
         self.tracker = PresenceTracker(
             self.settings, self.db, self.world.log, rooms.names, rooms.user_rooms, self.clock
         )
-        self.presence = PresenceEvents(self.tracker, self.db, rooms.registry, rooms.user_rooms)
+        self.remote = RemotePresence(self.world.log, rooms.user_rooms, self.clock)
+        self.presence = PresenceEvents(
+            self.tracker, self.remote, self.db, rooms.registry, rooms.user_rooms
+        )
         self.facts: list[PresenceChanged] = []
         self.world.log.subscribe(self.tracker.apply)
         self.world.log.subscribe(self.presence.apply)
@@ -314,3 +320,66 @@ class DisabledPresenceTests(PresenceTestCase):
         self.assertEqual(
             await self.presence.get(self.alice, self.bob.user_id), {"presence": "offline"}
         )
+
+
+class RemotePresenceTests(DatabaseTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.clock = Clock()
+        self.clock.advance(1_700_000_000)
+        self.world = await World.start(self.db)
+        self.rooms = OneRoom()
+        self.remote = RemotePresence(self.world.log, self.rooms, self.clock)  # type: ignore[arg-type]
+        self.facts: list[PresenceChanged] = []
+        self.world.log.subscribe(
+            lambda facts: self.facts.extend(
+                fact for fact in facts if isinstance(fact, PresenceChanged)
+            )
+        )
+
+    async def clean_up(self) -> None:
+        self.remote.stop()
+        await self.world.stop()
+        await super().clean_up()
+
+    async def test_same_news_is_told_once(self) -> None:
+        """Servers repeat themselves; devices are not woken for that."""
+        for _ in range(3):
+            await self.remote.take(REMOTE, "online", "at sea", 1_000)
+
+        assert [(fact.state, fact.status_msg) for fact in self.facts] == [("online", "at sea")]
+        assert self.facts[0].last_active_ms == 1_700_000_000_000 - 1_000
+
+    async def test_who_is_not_heard_of_goes_offline(self) -> None:
+        """A server that has gone away leaves nobody online for ever."""
+        await self.remote.take(REMOTE, "online", None, None)
+        self.clock.advance(20 * 60)
+        await self.remote.take(REMOTE, "online", None, None)
+
+        self.clock.advance(20 * 60)
+        await self.world.log.settled()
+        assert [fact.state for fact in self.facts] == ["online"]
+
+        self.clock.advance(11 * 60)
+        await self.world.log.settled()
+        assert [fact.state for fact in self.facts] == ["online", "offline"]
+        assert self.remote.find(REMOTE) is None
+
+    async def test_strangers_are_none_of_our_business(self) -> None:
+        """Nobody fills our memory with users whom no user of ours can see."""
+        self.rooms.numbers = []
+
+        await self.remote.take(REMOTE, "online", None, None)
+
+        assert not self.facts
+        assert list(self.remote.present()) == []
+
+
+class OneRoom:
+    """Users who are all in one room."""
+
+    def __init__(self) -> None:
+        self.numbers = [1]
+
+    async def joined(self, user_id: str) -> list[int]:
+        return self.numbers

@@ -1,0 +1,99 @@
+"""Who is there: told to servers that share a room with a user, and taken from them.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#presence
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from federation.sender import Sender
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.presence.remote_presence import RemotePresence
+from homeserver.presence.tracker import MAX_STATUS_BYTES, PresenceTracker
+from homeserver.presence.user_presence import OFFLINE, ONLINE, UNAVAILABLE, State
+from homeserver.rooms.room_facts import RoomChanged
+from homeserver.rooms.rooms import Rooms
+
+PRESENCE = "m.presence"
+MAX_UPDATES = 500  # of one EDU
+_STATES: dict[str, State] = {"online": ONLINE, "unavailable": UNAVAILABLE, "offline": OFFLINE}
+
+
+class PresenceEdus:
+    """Presence over federation. `apply` is to be subscribed to the log, after the rooms."""
+
+    def __init__(
+        self, rooms: Rooms, tracker: PresenceTracker, remote: RemotePresence, sender: Sender
+    ) -> None:
+        self._rooms = rooms
+        self._tracker = tracker
+        self._remote = remote
+        self._sender = sender
+
+    async def take(self, origin: str, content: Mapping[str, Any]) -> None:
+        """Users of another server came, went, or fell asleep."""
+        updates = content.get("push")
+        if not self._tracker.enabled or not isinstance(updates, list):
+            return
+        for update in updates[:MAX_UPDATES]:
+            if not isinstance(update, Mapping):
+                continue
+            user_id, state = update.get("user_id"), update.get("presence")
+            if not isinstance(user_id, str) or user_id.partition(":")[2] != origin:
+                continue
+            if isinstance(state, str) and state in _STATES:
+                await self._remote.take(
+                    user_id,
+                    _STATES[state],
+                    _status(update.get("status_msg")),
+                    _milliseconds(update.get("last_active_ago")),
+                )
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log: tell of our users, and tell newcomers of those who are there."""
+        for fact in facts:
+            if isinstance(fact, PresenceChanged):
+                if self._rooms.origin.is_ours(fact.user_id):
+                    self._tell(fact)
+            elif isinstance(fact, RoomChanged) and self._tracker.enabled:
+                self._greet(fact)
+
+    def _tell(self, fact: PresenceChanged) -> None:
+        servers: set[str] = set()
+        for number in fact.rooms:
+            room = self._rooms.loaded(number)
+            if room is not None:
+                servers.update(room.joined_servers)
+        servers.discard(self._rooms.origin.server_name)
+        self._send(servers, fact)
+
+    def _greet(self, fact: RoomChanged) -> None:
+        """Tell the servers of users who come into a room of our users there who are present."""
+        is_ours = self._rooms.origin.is_ours
+        servers = {
+            user_id.partition(":")[2]
+            for user_id, membership, _ in fact.members()
+            if membership == "join" and not is_ours(user_id)
+        }
+        room = self._rooms.loaded(fact.room)
+        if not servers or room is None or self._rooms.origin.server_name not in room.joined_servers:
+            return
+        for user in self._tracker.present():
+            if fact.room in user.rooms:
+                self._send(servers, user.told)
+
+    def _send(self, servers: set[str], told: PresenceChanged) -> None:
+        if servers:
+            content = told.content(self._tracker.now_ms())
+            update = {"user_id": told.user_id, **content}
+            self._sender.send_edu(servers, PRESENCE, {"push": [update]}, told.user_id)
+
+
+def _status(value: object) -> str | None:
+    if not isinstance(value, str) or "\0" in value or len(value.encode()) > MAX_STATUS_BYTES:
+        return None
+    return value
+
+
+def _milliseconds(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < 1 << 53 else None

@@ -1,0 +1,120 @@
+"""The presence of other servers' users, as these servers tell it.
+
+It is kept in memory alone: after a restart the others tell anew when something changes. Whoever is
+not heard of for a while is taken to be offline, as their server may have gone away.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#presence
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from homeserver.presence.deadlines import Deadlines
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.presence.user_presence import OFFLINE, State
+from homeserver.protocol.errors import Unavailable
+from homeserver.rooms.room_facts import RoomChanged
+from homeserver.rooms.user_rooms import UserRooms
+from homeserver.streams.clock import Clock
+from homeserver.streams.log import Log
+
+MAX_USERS = 50_000  # who are not offline; of more, those heard of longest ago are forgotten
+BELIEVED_SECONDS = 30 * 60.0
+
+
+class RemotePresence:
+    """Who is there on other servers. `apply` is to be subscribed to the log."""
+
+    def __init__(self, log: Log, user_rooms: UserRooms, clock: Clock) -> None:
+        self._log = log
+        self._user_rooms = user_rooms
+        self._clock = clock
+        self._told: OrderedDict[str, PresenceChanged] = OrderedDict()
+        self._heard: dict[str, float] = {}
+        self._deadlines = Deadlines(clock, self._time_is_up)
+
+    async def take(
+        self, user_id: str, state: State, status_msg: str | None, active_ago_ms: int | None
+    ) -> None:
+        """A server told of one of its users; readers are told where that is news.
+
+        Users who share no room with any of ours are none of our business.
+        """
+        rooms = tuple(await self._user_rooms.joined(user_id))
+        if not rooms:
+            return
+        now = self._clock.seconds()
+        known = self._told.get(user_id)
+        if state != OFFLINE:
+            self._heard[user_id] = now
+            self._deadlines.set(user_id, now + BELIEVED_SECONDS)
+        before = (OFFLINE, None) if known is None else (known.state, known.status_msg)
+        if (state, status_msg) == before:
+            return
+        active_ms = int(now * 1000) - active_ago_ms if active_ago_ms is not None else 0
+        await self._tell(user_id, rooms, state, status_msg, active_ms)
+
+    def find(self, user_id: str) -> PresenceChanged | None:
+        """What readers were told of a user who is not offline."""
+        return self._told.get(user_id)
+
+    def present(self) -> Iterable[PresenceChanged]:
+        """What readers were told of all who are not offline, with the rooms they are in now."""
+        return self._told.values()
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log: keep in mind who is in which room."""
+        if not self._told:
+            return
+        for fact in facts:
+            if isinstance(fact, RoomChanged):
+                for user_id, membership, _ in fact.members():
+                    told = self._told.get(user_id)
+                    if told is not None:
+                        rooms = tuple(room for room in told.rooms if room != fact.room)
+                        if membership == "join":
+                            rooms = (*rooms, fact.room)
+                        self._told[user_id] = replace(told, rooms=rooms)
+
+    def stop(self) -> None:
+        """Let nobody go offline any more: the server is going down."""
+        self._deadlines.stop()
+
+    def _tell(
+        self,
+        user_id: str,
+        rooms: tuple[int, ...],
+        state: State,
+        status_msg: str | None,
+        active_ms: int,
+    ) -> Deferred[None]:
+        self._log.check_open()
+        position = self._log.next_position()
+        told = PresenceChanged(position, user_id, rooms, state, status_msg, max(active_ms, 0))
+        if state == OFFLINE:
+            self._told.pop(user_id, None)
+            self._heard.pop(user_id, None)
+        else:
+            self._told[user_id] = told
+            self._told.move_to_end(user_id)
+            if len(self._told) > MAX_USERS:
+                oldest, _ = self._told.popitem(last=False)
+                self._heard.pop(oldest, None)
+        return self._log.append(told)
+
+    def _time_is_up(self, user_id: str) -> None:
+        told, heard = self._told.get(user_id), self._heard.get(user_id)
+        if told is None or heard is None:
+            return
+        left = heard + BELIEVED_SECONDS - self._clock.seconds()
+        if left > 0:
+            self._deadlines.set(user_id, self._clock.seconds() + left)
+            return
+        try:
+            self._tell(user_id, told.rooms, OFFLINE, told.status_msg, told.last_active_ms)
+        except Unavailable:
+            self._deadlines.set(user_id, self._clock.seconds() + BELIEVED_SECONDS)
