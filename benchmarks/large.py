@@ -19,6 +19,7 @@ SMALL_MS = 10.0
 WAIT_MS = 50.0  # that 99 % of the others' messages may take
 PAUSE_SECONDS = 0.004
 REPEATS = 7
+ALONE = 200  # messages
 
 
 class Bystander:
@@ -65,6 +66,15 @@ class LargeAnswers:
         self._bystander.leave()
         return self._figures
 
+    def time_nothing(self) -> None:
+        """Add a row with the messages alone: what the others are to be compared with."""
+        self._bystander.latencies.clear()
+        for _ in range(ALONE):
+            self._bystander.send_if_idle()
+            self._population.loop.run_for(PAUSE_SECONDS)
+        self._bystander.finish()
+        self._figures.append(self._wait("a message with nothing else going on, 99 %"))
+
     def get(self, name: str, caller: Account, path: str, *, note: str = "") -> bytes:
         """Time a GET, a few times over; gives the body."""
         return self.time(name, [request("GET", path, caller.token)] * REPEATS, note=note)[-1]
@@ -89,12 +99,13 @@ class LargeAnswers:
         limit = max(SMALL_MS, mib * MS_PER_MIB)
         median = statistics.median(seconds) * 1000
         self._figures.append(Figure(name, median, "ms", limit, at_most=True, note=", ".join(notes)))
+        self._figures.append(self._wait("… a message meanwhile, 99 %"))
+
+    def _wait(self, name: str) -> Figure:
         waits = sorted(self._bystander.latencies)
         wait = waits[min(len(waits) - 1, round(len(waits) * 0.99))] * 1000
-        many = f"of {len(waits)}, median {statistics.median(waits) * 1000:.1f} ms"
-        self._figures.append(
-            Figure("… a message meanwhile, 99 %", wait, "ms", WAIT_MS, at_most=True, note=many)
-        )
+        note = f"of {len(waits)}, median {statistics.median(waits) * 1000:.1f} ms"
+        return Figure(name, wait, "ms", WAIT_MS, at_most=True, note=note)
 
     def _fetch(self, wanted: bytes) -> bytes:
         loop, port = self._population.loop, self._population.server.port

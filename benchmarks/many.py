@@ -74,6 +74,7 @@ def _many_rooms(population: Population, members: list[Account], count: int) -> l
     for _ in range(ROOM_MESSAGES):
         population.fetch([population.message(crowd[0], room) for crowd, room in groups])
     answers = LargeAnswers(population)
+    answers.time_nothing()
     named = f"in {count:,} rooms"
     answers.get(f"initial sync {named}, lazily loaded", newcomer, _sync(QUIET | LAZY))
     body = answers.get(f"initial sync {named}", newcomer, _sync(QUIET))
