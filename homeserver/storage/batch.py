@@ -7,7 +7,9 @@ many rooms, users and tables are concerned.
 
 Every statement must be idempotent (`ON CONFLICT`), since a batch whose outcome is unknown, because
 the connection broke, is written again. PostgreSQL gives all parts of a `WITH` the same snapshot, so
-that no statement can see the rows of another one in the same batch.
+that none can see the rows of another one. Statements that change rows which the same batch may
+bring, such as that of an event and of its redaction, are `late`: they are run after all others, one
+by one, in the same transaction.
 
 Values are encoded when a row is made, so that a value that PostgreSQL cannot hold is an error of
 its writer and never meets the rows of others. The arrays are sent in PostgreSQL's binary form, put
@@ -77,13 +79,15 @@ class BatchStatement:
     `columns` are the PostgreSQL types of the columns, of `COLUMN_TYPES`; the SQL says
     `unnest(%s::int8[], %s::text[])` for `("int8", "text")`. `key` are the places of the values that
     identify a row. Where it is given, the last row of a batch with the same key wins, as PostgreSQL
-    refuses to upsert one row twice in a statement. `name` is unique among all statements.
+    refuses to upsert one row twice in a statement. `name` is unique among all statements. One that
+    is `late` sees the rows of its batch.
     """
 
     name: str
     sql: str
     columns: tuple[str, ...]
     key: tuple[int, ...] = ()
+    late: bool = False
     types: tuple[ColumnType, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -130,19 +134,34 @@ class Batch:
             rows[len(rows)] = values
 
     async def write(self, connection: AsyncConnection[Any]) -> None:
-        """Write all rows in one statement, on an autocommit connection that knows our arrays.
+        """Write all rows, on an autocommit connection that knows our arrays.
 
-        `register_arrays` makes a connection know them; those of `Database` do.
+        That is one statement, unless there are late ones. `register_arrays` makes a connection know
+        the arrays; those of `Database` do.
         """
-        # In the same order every time, so that PostgreSQL has the statement prepared.
-        in_order = sorted(self._rows.items(), key=lambda item: item[0].name)
+        # In the same order every time, so that PostgreSQL has the statements prepared.
+        in_order = sorted(self._rows, key=lambda statement: statement.name)
+        together = tuple([statement for statement in in_order if not statement.late])
+        steps = [together] if together else []
+        steps += [(statement,) for statement in in_order if statement.late]
+        if len(steps) == 1:
+            await self._execute(connection, steps[0])
+            return
+        async with connection.transaction():
+            for step in steps:
+                await self._execute(connection, step)
+
+    async def _execute(
+        self, connection: AsyncConnection[Any], statements: tuple[BatchStatement, ...]
+    ) -> None:
         parameters = [
             _array(kind, column)
-            for statement, rows in in_order
-            for kind, column in zip(statement.types, zip(*rows.values(), strict=True), strict=True)
+            for statement in statements
+            for kind, column in zip(
+                statement.types, zip(*self._rows[statement].values(), strict=True), strict=True
+            )
         ]
-        query = _combine(tuple([statement for statement, _ in in_order]))
-        await AsyncRawCursor(connection).execute(query, parameters, prepare=True)
+        await AsyncRawCursor(connection).execute(_combine(statements), parameters, prepare=True)
 
 
 def register_arrays(connection: AsyncConnection[Any]) -> None:

@@ -52,6 +52,7 @@ PLACE_EVENT = BatchStatement(
     """,
     columns=("int8", "int8", "bytea", "bytea", "int8", "text", "text", "text"),
     key=(0,),
+    late=True,
 )
 """An outlier found its place in the graph."""
 
@@ -64,6 +65,7 @@ MARK_REDACTED = BatchStatement(
     """,
     columns=("int8", "int8"),
     key=(0,),
+    late=True,
 )
 
 

@@ -19,10 +19,8 @@ INSERT_BACKWARD_EXTREMITY = BatchStatement(
     key=(0, 1),
 )
 
-# Named to come after the insertions. A part of a batch does not see the rows of the others, but an
-# event is missed in one batch and arrives in another, or is neither missed nor arrives late.
 DELETE_BACKWARD_EXTREMITY = BatchStatement(
-    "reach_backward_extremity",
+    "delete_backward_extremity",
     """
     DELETE FROM backward_extremities
      USING unnest(%s::int4[], %s::text[]) AS arrived (room, event_id)
@@ -31,6 +29,7 @@ DELETE_BACKWARD_EXTREMITY = BatchStatement(
     """,
     columns=("int4", "text"),
     key=(0, 1),
+    late=True,
 )
 
 INSERT_EARLY_REDACTION = BatchStatement(

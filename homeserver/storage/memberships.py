@@ -36,6 +36,7 @@ FORGET = BatchStatement(
     """,
     columns=("int4", "int4"),
     key=(0, 1),
+    late=True,
 )
 
 

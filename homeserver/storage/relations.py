@@ -32,6 +32,7 @@ DELETE_RELATION = BatchStatement(
     "delete_relation",
     "DELETE FROM relations WHERE child = ANY (SELECT * FROM unnest(%s::int8[]))",
     columns=("int8",),
+    late=True,
 )
 
 _TREE = """

@@ -3,6 +3,7 @@
 import struct
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +37,19 @@ COUNT = BatchStatement(
     "count",
     "INSERT INTO counts SELECT * FROM unnest(%s::int4[])",
     columns=("int4",),
+)
+
+RENAME = BatchStatement(
+    "a_rename",
+    """
+    UPDATE things SET name = new.name FROM unnest(%s::int8[], %s::text[]) AS new (id, name)
+     WHERE things.id = new.id
+    """,
+    columns=("int8", "text"),
+    late=True,
+)
+FAIL = BatchStatement(
+    "fail", "UPDATE things SET id = 1 / unnest(%s::int4[])", columns=("int4",), late=True
 )
 
 
@@ -136,3 +150,16 @@ class WriteTests(DatabaseTestCase):
         writer = self.db._writer
         assert writer is not None
         self.assertEqual(await prepared(writer), (1,))
+
+    async def test_late_statement_changes_rows_of_its_own_batch(self) -> None:
+        """An event and its redaction may come so close that they are written together."""
+        await self.write(RENAME.row(1, "new"), PUT.row(1, "old", b"", True))
+
+        self.assertEqual([name for _, name, _, _ in await self.things()], ["new"])
+
+    async def test_batch_with_late_statements_is_written_whole_or_not_at_all(self) -> None:
+        """What was half written would be there twice after the second attempt."""
+        with pytest.raises(psycopg.Error):
+            await self.write(PUT.row(1, "old", b"", True), FAIL.row(0))
+
+        self.assertEqual(await self.things(), [])
