@@ -9,12 +9,15 @@ from collections.abc import Iterable
 
 from homeserver.storage.database import Connection, Database
 
+ESCAPE = "\x1a"  # SUBSTITUTE; before 0 it stands for NUL, before 1 for itself
+
 
 class Names:
     """Translates between names and nids, through a cache of the `capacity` most recently used.
 
-    PostgreSQL holds any text but NUL and lone surrogates: for such names `nid` and `nids` raise
-    `ValueError`, and `find_nids` finds nothing.
+    PostgreSQL holds any text but NUL and lone surrogates. Other servers may use NUL in event types
+    and state keys, so that it is escaped in the table; for lone surrogates, which no event can
+    have, `nid` and `nids` raise `ValueError`, and `find_nids` finds nothing.
     """
 
     def __init__(self, db: Database, capacity: int = 100_000) -> None:
@@ -49,7 +52,7 @@ class Names:
         found, missing = self._cached_nids(names)
         if missing:
             if not all(map(is_storable, missing)):
-                raise ValueError("a name cannot hold the character NUL or a lone surrogate")
+                raise ValueError("a name cannot hold a lone surrogate")
             found |= self._remember(await self._db.run(intern_names, missing))
         return found
 
@@ -110,12 +113,12 @@ class Names:
 
 
 def is_storable(name: str) -> bool:
-    """Whether PostgreSQL can hold a text: all but NUL and lone surrogates, which UTF-8 lacks."""
+    """Whether the table can hold a name: UTF-8 lacks lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
         return False
-    return "\0" not in name
+    return True
 
 
 async def intern_names(db: Connection, names: list[str]) -> dict[str, int]:
@@ -134,7 +137,7 @@ async def intern_names(db: Connection, names: list[str]) -> dict[str, int]:
              ORDER BY place
                 ON CONFLICT (name) DO NOTHING
             """,
-            (missing,),
+            ([_escape(name) for name in missing],),
         )
         # Those that somebody else has just created are not returned by the insert: look them up.
         found |= await find_nids(db, missing)
@@ -144,9 +147,11 @@ async def intern_names(db: Connection, names: list[str]) -> dict[str, int]:
 async def find_nids(db: Connection, names: list[str]) -> dict[str, int]:
     """The nids of those of the names that have one."""
     cursor = await db.execute(
-        "SELECT name, nid FROM names WHERE name = ANY(%s::text[])", (names,), binary=True
+        "SELECT name, nid FROM names WHERE name = ANY(%s::text[])",
+        ([_escape(name) for name in names],),
+        binary=True,
     )
-    return dict(await cursor.fetchall())
+    return {_unescape(name): nid for name, nid in await cursor.fetchall()}
 
 
 async def find_names(db: Connection, nids: list[int]) -> dict[str, int]:
@@ -154,4 +159,17 @@ async def find_names(db: Connection, nids: list[int]) -> dict[str, int]:
     cursor = await db.execute(
         "SELECT name, nid FROM names WHERE nid = ANY(%s::int4[])", (nids,), binary=True
     )
-    return dict(await cursor.fetchall())
+    return {_unescape(name): nid for name, nid in await cursor.fetchall()}
+
+
+def _escape(name: str) -> str:
+    """A name as the table has it: without NUL, which its column type cannot hold."""
+    if "\0" not in name and ESCAPE not in name:
+        return name
+    return name.replace(ESCAPE, f"{ESCAPE}1").replace("\0", f"{ESCAPE}0")
+
+
+def _unescape(stored: str) -> str:
+    if ESCAPE not in stored:
+        return stored
+    return stored.replace(f"{ESCAPE}0", "\0").replace(f"{ESCAPE}1", ESCAPE)
