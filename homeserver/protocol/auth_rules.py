@@ -77,6 +77,10 @@ def check_create(event: Event) -> None:
     if event.prev_event_ids:
         raise rule_broken(version, "1.1", "a create event is the first of its room")
 
+    # The rules take for granted what the event's schema says.
+    if event.state_key != "":
+        raise rule_broken(version, "1.1", "the state key of a create event is empty")
+
     if version.room_id_is_create_hash:
         if "room_id" in event.pdu:
             raise rule_broken(version, "1.2", "the room id follows from the create event")

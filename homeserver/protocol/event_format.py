@@ -99,6 +99,8 @@ def _check_references(version: RoomVersion, pdu: Mapping[str, Any], field: str, 
             reference, hashes = reference
             # Which hashes is not asked: rooms of version 1 are to be read with a relaxed eye.
             _require(isinstance(hashes, dict), field)
+            # Only an id that was chosen can be cited by the event that bears it.
+            _require(reference != pdu.get("event_id"), field)
         _require(_is_string(reference, is_valid_event_id), field)
 
 

@@ -15,6 +15,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.rule_broken import RuleBroken
 
 CREATE = ("m.room.create", "")
+MAX_SENTENCE = 300  # characters
 
 
 def judge_by_auth_events(
@@ -50,4 +51,6 @@ def judge_by_state(event: Event, state: AuthState) -> str | None:
 
 
 def _refusal(broken: RuleBroken) -> str:
-    return f"rule {broken.rule}: {broken}"
+    # The sentence quotes what another server wrote, which may be anything, of any length.
+    sentence = str(broken).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return f"rule {broken.rule}: {sentence[:MAX_SENTENCE]}"

@@ -8,7 +8,7 @@ Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
 
 from homeserver.protocol.auth_state import AuthState
 from homeserver.protocol.events import Event
-from homeserver.protocol.identifiers import server_name_of
+from homeserver.protocol.identifiers import is_valid_event_id, server_name_of
 from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import Stores
@@ -31,7 +31,7 @@ class ReceivedRedactions:
     ) -> tuple[StoredEvent | None, list[Row]]:
         """The event that takes the effect; rows that remember the redaction if it is not here."""
         target_id, room = redaction.event.redacts, writer.room
-        if target_id is None:
+        if target_id is None or not is_valid_event_id(target_id):
             return None, []
         found = await self._stores.events.find_many(
             room.version, room.number, room.room_id, [target_id]

@@ -27,6 +27,7 @@ from homeserver.rooms.drafts import Draft
 from homeserver.rooms.event_rows import event_rows, names_of, placing_rows
 from homeserver.rooms.head import MAX_EXTREMITIES, Head
 from homeserver.rooms.received_redactions import ReceivedRedactions
+from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.room_facts import NO_CHANGES, Changes, EventsKept, StateKey
 from homeserver.rooms.state_tree_nodes import EMPTY
@@ -35,6 +36,7 @@ from homeserver.rooms.stored_event import Standing, StoredEvent
 from homeserver.rooms.stores import NotAtHand, Stores
 from homeserver.rooms.writer import Arrival, RoomWriter
 from homeserver.storage.batch import Row
+from homeserver.storage.events import MARK_REDACTED
 from homeserver.storage.graph_edges import DELETE_BACKWARD_EXTREMITY, INSERT_BACKWARD_EXTREMITY
 
 MERGE = "org.matrix.dummy_event"
@@ -223,10 +225,10 @@ class Receiving:
     async def _settle(self, writer: RoomWriter, judged: _Judged, way: _Way) -> Deferred[None]:
         """Do with an event what the judgement says."""
         stored = judged.stored
-        if stored.standing.rejected is not None:
-            return self._keep(writer, judged)
         if way.is_past or stored.event.event_id in writer.gaps:
             return self._fill(writer, judged)
+        if stored.standing.rejected is not None:
+            return self._keep(writer, judged)
         return await self._enter(writer, judged, way)
 
     def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
@@ -279,6 +281,10 @@ class Receiving:
     ) -> _Cited:
         """What the event is judged by first. Raises `EventsMissing`."""
         room = writer.room
+        if event.type == CREATE[0] and await self._is_made_by_another(writer, event):
+            # No rule of the text forbids it, and it would take the room over.
+            rule = rule_number(room.version, "1.1")
+            return _Cited(refusal=f"rule {rule}: the room has been made by another event")
         ids = list(event.auth_event_ids)
         create_id = None
         if room.version.room_id_is_create_hash and event.type != CREATE[0]:
@@ -299,6 +305,13 @@ class Receiving:
                 each for each, stored in found.items() if stored.standing.rejected is not None
             ),
         )
+
+    async def _is_made_by_another(self, writer: RoomWriter, create: Event) -> bool:
+        number = writer.current_number(CREATE)
+        if number is None:
+            return False
+        made_by = (await self._stores.events.load(writer.room.version, [number]))[number]
+        return made_by.event.event_id != create.event_id
 
     async def _auth_state(self, writer: RoomWriter, event: Event, root: bytes) -> AuthState:
         """The part of a state that an event is judged by."""
@@ -398,16 +411,20 @@ class Receiving:
     async def _merge(self, writer: RoomWriter) -> bool:
         """Join all branches by an event of a user of ours; `False` where nobody may send one."""
         is_ours = writer.origin.is_ours
-        for user_id in [member for member in writer.room.joined_members() if is_ours(member)]:
-            while True:
-                try:
-                    writer.append([Draft(MERGE, user_id, {})])
-                    return True
-                except (NotAtHand, MissingNodes) as missing:
-                    await writer.fetch(missing)
-                except Forbidden:
-                    break
-        return False
+        while True:
+            try:
+                # If any of them may, the most powerful may.
+                level = writer.auth.power_levels.of
+                ours = filter(is_ours, writer.room.joined_members())
+                strongest = max(ours, key=level, default=None)
+                if strongest is None:
+                    return False
+                writer.append([Draft(MERGE, strongest, {})])
+                return True
+            except (NotAtHand, MissingNodes) as missing:
+                await writer.fetch(missing)
+            except Forbidden:
+                return False
 
     def _keep(self, writer: RoomWriter, judged: _Judged) -> Deferred[None]:
         """Store a refused event, which changes nothing."""
@@ -418,16 +435,21 @@ class Receiving:
 
     def _fill(self, writer: RoomWriter, judged: _Judged) -> Deferred[None]:
         """Store an event of the past: where it was missing, the gap is now before it."""
-        stored, room = judged.stored, writer.room
-        stored.position = -stored.number
+        self._stores.log.check_open()
+        stored, room, redacted = judged.stored, writer.room, judged.redacted
+        if stored.standing.rejected is None:
+            stored.position = -stored.number
         to_rows = placing_rows if judged.was_outlier else event_rows
         rows = to_rows(self._stores.names, room.number, stored)
         rows += [*judged.rows, *_gap_rows(writer, judged)]
+        if redacted is not None:
+            rows += [MARK_REDACTED.row(redacted.number, stored.number)]
+            rows += rows_of_redaction(redacted)
         event_id = stored.event.event_id
         writer.gaps |= judged.missing
         if writer.gaps.pop(event_id, None) is not None:
             rows.append(DELETE_BACKWARD_EXTREMITY.row(room.number, event_id))
-        return self._tell(writer, [stored], rows, judged.missing)
+        return self._tell(writer, [stored], rows, judged.missing, redacted)
 
     def _tell(
         self,
@@ -435,12 +457,13 @@ class Receiving:
         events: Sequence[StoredEvent],
         rows: Sequence[Row],
         gaps: Mapping[str, int] | None = None,
+        redacts: StoredEvent | None = None,
     ) -> Deferred[None]:
         log = self._stores.log
         log.check_open()
         for stored in events:
             self._stores.events.add(stored)
-        fact = EventsKept(log.next_position(), writer.room.number, events, gaps or {})
+        fact = EventsKept(log.next_position(), writer.room.number, events, gaps or {}, redacts)
         return log.append(fact, rows)
 
     async def _find(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:

@@ -144,7 +144,7 @@ class Room:
         """Events of the past arrived: what they fill is no gap any more."""
         self.gaps |= fact.gaps
         for stored in fact.events:
-            if stored.position is not None:
+            if not stored.standing.is_outlier:
                 self.gaps.pop(stored.event.event_id, None)
 
     def events_after(self, position: int) -> list[StoredEvent] | None:

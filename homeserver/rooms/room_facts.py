@@ -86,12 +86,14 @@ class EventsKept:
     """Events were stored that no sync shows: outliers, refused ones, and those of the past.
 
     `gaps` are the events before those of the past that are not here, with the depth of the latter.
+    `redacts` is the event that one of the past redacted.
     """
 
     position: int
     room: int
     events: Sequence[StoredEvent]
     gaps: Mapping[str, int] = field(default_factory=_no_gaps)
+    redacts: StoredEvent | None = None
 
 
 def membership_of(stored: StoredEvent | None) -> str:

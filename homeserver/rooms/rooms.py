@@ -154,6 +154,8 @@ class Rooms:
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.stored.event)
             if isinstance(fact, EventsKept):
+                if fact.redacts is not None:
+                    fact.redacts.redact(fact.events[0].event)
                 entry = self._loaded.get(fact.room)
                 if entry is not None:
                     entry[0].fill(fact)

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.events import Event, build_event
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.room_versions import ROOM_VERSIONS
@@ -31,6 +32,7 @@ from homeserver.rooms.writer import RoomWriter
 from homeserver.storage import events as events_storage
 from homeserver.storage import names as names_storage
 from homeserver.storage.batch import Batch
+from homeserver.storage.database import DatabaseAway
 from homeserver.storage.names import Names
 from homeserver.streams.log import Log
 
@@ -47,20 +49,34 @@ class MemoryDatabase:
 
     def __init__(self) -> None:
         self.nids: dict[str, int] = {}
+        self.elsewhere: dict[str, list[int]] = {}  # event id -> other rooms that have it
+        self.answers_left: int | None = None  # before it is away
+        self.is_read_only = False
+        self.pause: Deferred[None] | None = None  # every question waits for it
 
     async def run(self, function: Any, *args: Any, **options: Any) -> Any:
+        if self.pause is not None:
+            await self.pause
+        if self.answers_left == 0:
+            raise Unavailable("the database is away")
+        if self.answers_left is not None:
+            self.answers_left -= 1
         if function is names_storage.intern_names:
             return {name: self.nids.setdefault(name, len(self.nids) + 1) for name in args[0]}
         if function is names_storage.find_nids:
             return {name: self.nids[name] for name in args[0] if name in self.nids}
         if function is names_storage.find_names:
             return {name: nid for name, nid in self.nids.items() if nid in args[0]}
-        if function in (events_storage.event_numbers, events_storage.rooms_with_event):
+        if function is events_storage.event_numbers:
             return []
+        if function is events_storage.rooms_with_event:
+            return self.elsewhere.get(args[0], [])
         raise AssertionError(f"{function.__name__} was not expected to be asked")
 
     async def write_batch(self, batch: Batch) -> None:
         """What was written is never asked for."""
+        if self.is_read_only:
+            raise DatabaseAway
 
 
 class Replica:
@@ -157,6 +173,8 @@ class Replica:
                 self.room.apply(fact)
                 self.writer.published(fact.position, fact.changes)
             elif isinstance(fact, EventsKept):
+                if fact.redacts is not None:
+                    fact.redacts.redact(fact.events[0].event)
                 self.room.fill(fact)
 
 

@@ -1,0 +1,200 @@
+"""Redactions by users of other servers, before and after their targets, by the rights they have.
+
+Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
+"""
+
+from typing import Any
+
+import pytest
+
+from homeserver.protocol.events import Event
+from tests.rooms.replica import ALICE, BOB, CAROL, Graph, Replica
+
+EVE = "@eve:two.example"  # of the same server as Bob
+
+ALL_VERSIONS = pytest.mark.parametrize("version", ["1", "3", "6", "10", "11", "12"])
+JUDGED_BY_EFFECT = pytest.mark.parametrize("version", ["3", "6", "10", "11", "12"])
+
+
+def room(version: str) -> Graph:
+    graph = Graph(version)
+    graph.public()
+    for user_id in (BOB, CAROL, EVE):
+        graph.join(user_id)
+    return graph
+
+
+def redact(graph: Graph, by: str, target: str, **how: Any) -> Event:
+    if graph.room.version.redacts_in_content:
+        return graph.send("m.room.redaction", by, {"redacts": target}, **how)
+    return graph.send("m.room.redaction", by, {}, redacts=target, **how)
+
+
+def is_redacted(replica: Replica, event: Event) -> bool:
+    return replica.stored(event).redaction is not None
+
+
+@ALL_VERSIONS
+@pytest.mark.parametrize("by", [ALICE, BOB])
+def test_redaction_takes_effect(version: str, by: str) -> None:
+    """A moderator's redacts what anybody said, and everybody's what they said themselves."""
+    graph = room(version)
+    said = graph.say(BOB)
+
+    redact(graph, by, said.event_id)
+
+    assert is_redacted(graph, said)
+
+
+@ALL_VERSIONS
+@pytest.mark.parametrize("by", [ALICE, BOB])
+def test_redaction_that_comes_before_its_target_takes_effect(version: str, by: str) -> None:
+    """Events come in any order, and what was redacted is not shown for being late."""
+    graph = room(version)
+    base = graph.events[-1]
+    said = graph.say(BOB)
+    redaction = redact(graph, by, said.event_id, after=[base])
+    other = graph.replica()
+    other.receive_all(graph.events[:-2])
+
+    other.receive(redaction)
+    other.receive(said)
+
+    assert is_redacted(other, said)
+
+
+@JUDGED_BY_EFFECT
+def test_redaction_without_the_right_is_an_event_without_effect(version: str) -> None:
+    """The event is accepted, since its target may be unknown to who judges it."""
+    graph = room(version)
+    said = graph.say(BOB)
+
+    redaction = redact(graph, CAROL, said.event_id)
+
+    assert graph.stored(redaction).standing.rejected is None
+    assert not is_redacted(graph, said)
+
+
+@JUDGED_BY_EFFECT
+def test_early_redaction_without_the_right_has_no_effect_either(version: str) -> None:
+    """Who comes first has no better right."""
+    graph = room(version)
+    base = graph.events[-1]
+    said = graph.say(BOB)
+    redaction = redact(graph, CAROL, said.event_id, after=[base])
+    other = graph.replica()
+    other.receive_all(graph.events[:-2])
+
+    other.receive(redaction)
+    other.receive(said)
+
+    assert other.stored(redaction).position is not None
+    assert not is_redacted(other, said)
+
+
+@JUDGED_BY_EFFECT
+def test_right_is_that_of_the_time_of_the_redaction(version: str) -> None:
+    """A moderator who was demoted since had the right when they used it."""
+    graph = room(version)
+    graph.levels(users={ALICE: 100, CAROL: 50})
+    base = graph.events[-1]
+    said = graph.say(BOB)
+    graph.levels(users={ALICE: 100})
+
+    redaction = redact(graph, CAROL, said.event_id, after=[base])
+
+    assert graph.stored(redaction).standing.soft_failed is None
+    assert is_redacted(graph, said)
+
+
+@JUDGED_BY_EFFECT
+def test_server_speaks_for_its_users(version: str) -> None:
+    """Where the sender of both is of one server, that server answers for it."""
+    graph = room(version)
+    said = graph.say(BOB)
+
+    redact(graph, EVE, said.event_id)
+
+    assert is_redacted(graph, said)
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_first_versions_reject_a_redaction_without_the_right(version: str) -> None:
+    """There the event id tells whose the target is, and the rules judge the redaction by it."""
+    graph = room(version)
+    said = graph.say(BOB)
+
+    redaction = redact(graph, CAROL, said.event_id)
+
+    assert graph.stored(redaction).standing.rejected is not None
+    assert not is_redacted(graph, said)
+
+
+def test_soft_failed_redaction_has_no_effect() -> None:
+    """A banned moderator does not redact the room from behind."""
+    graph = room("11")
+    graph.levels(users={ALICE: 100, CAROL: 50})
+    said = graph.say(BOB)
+    graph.member(CAROL, "ban", ALICE)
+
+    redaction = redact(graph, CAROL, said.event_id, after=[said])
+
+    assert graph.stored(redaction).standing.soft_failed is not None
+    assert not is_redacted(graph, said)
+
+
+def test_soft_failed_early_redaction_has_no_effect() -> None:
+    """Nor if the target comes later."""
+    graph = room("11")
+    graph.levels(users={ALICE: 100, CAROL: 50})
+    base = graph.events[-1]
+    ban = graph.member(CAROL, "ban", ALICE)
+    said = graph.say(BOB)
+    redaction = redact(graph, CAROL, said.event_id, after=[base])
+    other = graph.replica()
+    other.receive_all([*graph.events[:-3], ban])
+
+    other.receive(redaction)
+    other.receive(said)
+
+    assert not is_redacted(other, said)
+
+
+def test_redaction_of_the_past_takes_effect() -> None:
+    """What was redacted before we came is not shown to who scrolls up to it."""
+    graph = room("11")
+    said = graph.say(BOB)
+    redaction = redact(graph, BOB, said.event_id)
+    other = graph.replica()
+    other.receive_all(graph.events[:-1])
+
+    stored = other.receive(redaction, is_past=True)
+
+    assert stored.position is not None
+    assert stored.position < 0
+    assert is_redacted(other, said)
+
+
+@ALL_VERSIONS
+def test_redaction_does_not_reach_into_another_room(version: str) -> None:
+    """The rights are those of one room."""
+    graph, elsewhere = room(version), Graph(version)
+    elsewhere.public()
+    said = elsewhere.say(ALICE)
+
+    redaction = redact(graph, ALICE, said.event_id)
+    graph.db.elsewhere[said.event_id] = [2]
+
+    assert graph.stored(redaction).standing.rejected is None
+    assert not is_redacted(elsewhere, said)
+
+
+@pytest.mark.parametrize("target", ["", "no id", "$\0:one.example", "$" + "x" * 3_000])
+def test_redaction_of_what_can_be_no_event_is_remembered_for_nothing(target: str) -> None:
+    """A server may name anything, and the database would refuse some of it."""
+    graph = room("11")
+
+    redaction = redact(graph, ALICE, target)
+
+    assert graph.stored(redaction).standing.rejected is None
+    assert not graph.writer.early_redactions
