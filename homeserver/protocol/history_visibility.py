@@ -1,4 +1,4 @@
-"""Room history visibility: may this user see this event?
+"""Room history visibility: may this user, or this server, see this event?
 
 The answer depends on the room's state at the event, both the visibility and the user's membership,
 and on one thing that came later: whether the user has joined since.
@@ -6,7 +6,7 @@ and on one thing that came later: whether the user has joined since.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from homeserver.protocol.events import Event
@@ -58,3 +58,36 @@ def may_see_event(
     if event.type == "m.room.member" and event.state_key == user_id:
         return may_see(visibility, event.content.get("membership"), joined_later=joined_later)
     return False
+
+
+def may_server_see_event(
+    event: Event,
+    server_name: str,
+    *,
+    visibility: str,
+    memberships: Collection[str],
+    joined_later: bool,
+) -> bool:
+    """Whether a server may see an event: whether any of its users may.
+
+    `visibility` is that before the event, `memberships` are those that the server's users had
+    then, and `joined_later` says whether any of them joined at any point after it.
+    """
+
+    def may_any_see(visibility: str) -> bool:
+        return may_see(visibility, None, joined_later=joined_later) or any(
+            may_see(visibility, membership, joined_later=False) for membership in memberships
+        )
+
+    if may_any_see(visibility):
+        return True
+    if event.type == "m.room.history_visibility" and event.state_key == "":
+        return may_any_see(visibility_of(event.content))
+    if event.type == "m.room.member" and is_of_server(event.state_key, server_name):
+        return may_see(visibility, event.content.get("membership"), joined_later=joined_later)
+    return False
+
+
+def is_of_server(user_id: str | None, server_name: str) -> bool:
+    """Whether this is the id of a user of a server."""
+    return user_id is not None and user_id.partition(":")[2] == server_name

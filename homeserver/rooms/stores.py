@@ -49,6 +49,12 @@ class Stores:
         self, version: RoomVersion, root: bytes, keys: Iterable[StateKey]
     ) -> dict[StateKey, StoredEvent]:
         """The state events with these keys in the state with this root."""
+        numbers = await self.numbers_at(root, keys)
+        events = await self.events.load(version, list(numbers.values()))
+        return {key: events[number] for key, number in numbers.items()}
+
+    async def numbers_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
+        """The numbers of these events."""
         wanted = list(keys)
         names = await self.names.find_nids({name for key in wanted for name in key})
         numbered = {
@@ -57,10 +63,7 @@ class Stores:
             if key[0] in names and key[1] in names
         }
         entries = await self.states.get_many(root, numbered.values())
-        events = await self.events.load(version, list(entries.values()))
-        return {
-            key: events[entries[number]] for key, number in numbered.items() if number in entries
-        }
+        return {key: entries[entry] for key, entry in numbered.items() if entry in entries}
 
     async def changes_between(
         self, version: RoomVersion, old: bytes, new: bytes

@@ -8,15 +8,24 @@ from dataclasses import dataclass
 
 from homeserver.accounts.erasure import ErasedUsers
 from homeserver.protocol.events import Event
-from homeserver.protocol.history_visibility import may_see_event, visibility_of
+from homeserver.protocol.history_visibility import (
+    is_of_server,
+    may_see_event,
+    may_server_see_event,
+    visibility_of,
+)
 from homeserver.rooms.erasure import as_erased
 from homeserver.rooms.event_store import EventStore
 from homeserver.rooms.room import Room, StateKey
+from homeserver.rooms.room_facts import membership_of
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 
 _VISIBILITY: StateKey = ("m.room.history_visibility", "")
+_MEMBER = "m.room.member"
 _FOREVER = 1 << 62
+_CHUNK = 100  # member events that are read together
+_NEEDS_MEMBERS = ("invited", "joined")
 MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user joined
 
 
@@ -114,40 +123,72 @@ class Visibility:
     async def shown_to_server(
         self, room: Room, server: str, events: Sequence[StoredEvent]
     ) -> list[Event]:
-        """The events as a server in the room may see them: redacted where it may not.
+        """The events as a server may have them, in the same order: redacted where it may not see.
+
+        It may see what any of its users may, and what they sent. State is always whole, or it would
+        not be the same on all servers. What is left of other events is what a server must know to
+        follow the graph.
+
+        Where the history is shared with members no member is looked at; elsewhere it is one look-up
+        in the state at each event for all of the server's users, and their events are read only
+        where they have changed since.
 
         Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
         """
-        judged: dict[bytes, bool] = {}
+        users = [user_id for user_id in room.members if is_of_server(user_id, server)]
+        joined_until = await self._any_joined_until(room, users)
+        judged: dict[bytes, tuple[str, frozenset[str]]] = {}
         shown = []
         for stored in events:
-            root = stored.state_before
-            if root not in judged:
-                judged[root] = await self._is_seen_by_server(room, server, root)
-            event = stored.event
-            is_seen = judged[root] and event.sender not in self._erased
-            is_seen = is_seen or event.state_key is not None or event.sender_server == server
-            shown.append(event if is_seen else event.redacted())
+            event, root = stored.event, stored.state_before
+            may_see = event.is_state or event.sender_server == server
+            if not may_see and not stored.standing.is_outlier:
+                if root not in judged:
+                    judged[root] = await self._judge_server(room, users, root)
+                visibility, memberships = judged[root]
+                may_see = may_server_see_event(
+                    event,
+                    server,
+                    visibility=visibility,
+                    memberships=memberships,
+                    joined_later=(stored.position or stored.number) < joined_until,
+                )
+                if may_see and event.sender in self._erased:
+                    may_see = "join" in await self._memberships(room, users, root)
+            shown.append(stored.shown if may_see else event.redacted())
         return shown
 
-    async def _is_seen_by_server(self, room: Room, server: str, root: bytes) -> bool:
+    async def _any_joined_until(self, room: Room, users: Sequence[str]) -> int:
+        """The position up to which any of the users was joined."""
+        if any(room.members[user_id] == "join" for user_id in users):
+            return _FOREVER
+        return max([await self.joined_until(room, user_id) for user_id in users], default=0)
+
+    async def _judge_server(
+        self, room: Room, users: Sequence[str], root: bytes
+    ) -> tuple[str, frozenset[str]]:
         state = await self.state_at(room, root, [_VISIBILITY])
-        found = state.get(_VISIBILITY)
-        visibility = visibility_of(None if found is None else found.event.content)
-        if visibility in ("world_readable", "shared"):
-            return True
-        wanted = ("join",) if visibility == "joined" else ("join", "invite")
-        stores = self._rooms.stores
-        entries = await stores.states.load(root)
-        member_type = await stores.names.find_nid("m.room.member")
-        names = await stores.names.names(key for kind, key in entries if kind == member_type)
-        theirs = [
-            number
-            for (kind, key), number in entries.items()
-            if kind == member_type and names[key].partition(":")[2] == server
-        ]
-        events = await self._events.load(room.version, theirs)
-        return any(each.event.content.get("membership") in wanted for each in events.values())
+        event = state.get(_VISIBILITY)
+        visibility = visibility_of(None if event is None else event.event.content)
+        if visibility not in _NEEDS_MEMBERS:
+            return visibility, frozenset()
+        return visibility, await self._memberships(room, users, root)
+
+    async def _memberships(self, room: Room, users: Sequence[str], root: bytes) -> frozenset[str]:
+        """Memberships that some of the users have in a state; `join` alone if anybody has that."""
+        numbers = await self._rooms.stores.numbers_at(root, [(_MEMBER, user) for user in users])
+        changed, found = [], set()
+        for key, number in numbers.items():
+            if room.member_events.get(key[1]) == number:
+                found.add(room.members[key[1]])
+            else:
+                changed.append(number)
+        for start in range(0, len(changed), _CHUNK):
+            if "join" in found:
+                break
+            events = await self._events.load(room.version, changed[start : start + _CHUNK])
+            found.update(membership_of(stored) for stored in events.values())
+        return frozenset(("join",)) if "join" in found else frozenset(found)
 
     async def state_at(
         self, room: Room, root: bytes, keys: Sequence[StateKey]
