@@ -45,7 +45,7 @@ def event_rows(
         stored.number,
         room,
         stored.position,
-        event.depth,
+        stored.height,
         type_nid,
         sender_nid,
         key_nid,
@@ -71,6 +71,7 @@ def placing_rows(
     row = PLACE_EVENT.row(
         stored.number,
         stored.position,
+        stored.height,
         stored.state_before,
         None if event.state_key is None else stored.state_after,
         stored.replaces,

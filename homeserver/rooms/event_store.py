@@ -170,4 +170,5 @@ def _from_row(version: RoomVersion, row: storage.EventRow) -> StoredEvent:
         redaction=redaction,
         transaction=transaction,
         standing=Standing(row.state_before is None, row.rejected, row.soft_failed),
+        height=row.depth,
     )

@@ -27,6 +27,11 @@ class Head:
         return max((stored.event.depth for stored in self.extremities), default=0)
 
     @property
+    def height(self) -> int:
+        """The greatest height of an extremity, and so of all events in the timeline."""
+        return max((stored.height for stored in self.extremities), default=0)
+
+    @property
     def extremities_json(self) -> str | None:
         """The event ids of all extremities, as stored beside the newest; `None` if it is alone."""
         if len(self.extremities) == 1:

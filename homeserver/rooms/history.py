@@ -1,6 +1,6 @@
 """History: the pages of a room's past, and the surroundings of one event.
 
-Pages are in topological order, by (depth, position), so that what arrives late stands where it
+Pages are in topological order, by (height, position), so that what arrives late stands where it
 belongs. A token is a place between two events of that order; a token of `/sync` bounds the
 positions that are shown instead, as what came before it may stand before or behind what came after.
 Where this server does not have the past, a page asks for it first. A page looks at a bounded number
@@ -255,17 +255,19 @@ class History:
 
     async def _end_of(self, room: Room, position: int) -> Place:
         """A place behind all events up to a position."""
-        if position > max(room.timeline_from, room.disordered_at):
-            for stored in reversed(room.timeline):
-                if (stored.position or 0) <= position:
-                    return stored.event.depth, stored.position or 0
-        around = await self._db.run(storage.depths_around, room.number, position, storage.DISORDER)
-        return around[0] or 0, position
+        newest = _newest(room, position)
+        if newest is not None and (newest.position or 0) > room.disordered_at:
+            return _behind(newest, backwards=False)
+        return await self._db.run(storage.greatest_depth, room.number, position), position
 
     async def _beginning_after(self, room: Room, position: int) -> Place:
         """A place before all events above a position."""
-        around = await self._db.run(storage.depths_around, room.number, position, storage.DISORDER)
-        return START if around[1] is None else (around[1], -FOREVER)
+        if position >= max(room.timeline_from, room.disordered_at):
+            for stored in room.timeline:
+                if (stored.position or 0) > position:
+                    return stored.height, -FOREVER
+        least = await self._db.run(storage.least_depth, room.number, position)
+        return START if least is None else (least, -FOREVER)
 
     async def _senders_state(
         self, room: Room, wanted: RoomEventFilter, seen: Sequence[Seen]
@@ -333,8 +335,16 @@ def _is_wanted(request: PageRequest, stored: StoredEvent) -> bool:
     return request.wanted.matches(event.type, event.sender, event.content)
 
 
+def _newest(room: Room, position: int) -> StoredEvent | None:
+    """The newest event up to a position, if it is at hand."""
+    for stored in reversed(room.timeline):
+        if (stored.position or 0) <= position:
+            return stored
+    return None
+
+
 def _place_of(stored: StoredEvent) -> Place | None:
-    return None if stored.position is None else (stored.event.depth, stored.position)
+    return None if stored.position is None else (stored.height, stored.position)
 
 
 def _just_before(place: Place) -> Place:
@@ -344,5 +354,5 @@ def _just_before(place: Place) -> Place:
 
 def _behind(stored: StoredEvent, backwards: bool) -> Place:
     """The place at which a walk goes on that has come past an event."""
-    place = stored.event.depth, stored.position or 0
+    place = stored.height, stored.position or 0
     return _just_before(place) if backwards else place

@@ -32,7 +32,7 @@ from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.room_facts import NO_CHANGES, Changes, EventsKept, StateKey
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.states import MissingNodes
-from homeserver.rooms.stored_event import Standing, StoredEvent
+from homeserver.rooms.stored_event import MAX_HEIGHT, Standing, StoredEvent
 from homeserver.rooms.stores import NotAtHand, Stores
 from homeserver.rooms.writer import Arrival, RoomWriter
 from homeserver.storage.batch import Row
@@ -82,15 +82,20 @@ class _Judged:
     """An event with all that does not depend on the room's head.
 
     `behind` are the events that are no extremities once this one is there, `missing` the previous
-    events that are not here, with the depth of this one.
+    events that are not here.
     """
 
     stored: StoredEvent
     rows: Sequence[Row]
     behind: frozenset[str]
-    missing: Mapping[str, int]
+    missing: Collection[str]
     was_outlier: bool
     redacted: StoredEvent | None = None
+
+    @property
+    def gaps(self) -> Mapping[str, int]:
+        """The missing events, with the height of this one."""
+        return dict.fromkeys(self.missing, self.stored.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +264,7 @@ class Receiving:
             event, await self._auth_state(writer, event, before)
         )
         stored.state_before = stored.state_after = before
+        stored.height = _height(event, placed.values(), is_below_known=bool(missing))
         stored.standing = Standing(rejected=refusal)
         redacted = None
         if refusal is None:
@@ -271,7 +277,7 @@ class Receiving:
             stored,
             rows,
             await self._behind(writer, event, placed),
-            dict.fromkeys(missing, event.depth),
+            missing,
             was_outlier,
             redacted,
         )
@@ -353,7 +359,11 @@ class Receiving:
         stored = judged.stored
         while True:
             head = writer.head
-            extremities = (stored,) if way.is_arrival else head.followed_by(stored, judged.behind)
+            if way.is_arrival:
+                stored.height = min(max(stored.height, head.height + 1), MAX_HEIGHT)
+                extremities: tuple[StoredEvent, ...] = (stored,)
+            else:
+                extremities = head.followed_by(stored, judged.behind)
             if len(extremities) > MAX_EXTREMITIES:
                 if await self._merge(writer):
                     continue
@@ -400,11 +410,11 @@ class Receiving:
             changes,
             former,
             is_fork=not is_plain,
-            is_last=len(extremities) == 1 and not judged.missing and event.depth > head.depth,
+            is_last=len(extremities) == 1 and not judged.missing and stored.height > head.height,
             redacted=judged.redacted,
             rows=[*judged.rows, *resolved.rows, *_gap_rows(writer, judged)],
             was_outlier=judged.was_outlier,
-            gaps=judged.missing,
+            gaps=judged.gaps,
             is_first=not head.extremities,
         )
 
@@ -437,6 +447,12 @@ class Receiving:
         """Store an event of the past: where it was missing, the gap is now before it."""
         self._stores.log.check_open()
         stored, room, redacted = judged.stored, writer.room, judged.redacted
+        event_id = stored.event.event_id
+        gap = writer.gaps.pop(event_id, None)
+        # It stands below what follows it, however deep it says that it is.
+        ceiling = writer.head.height if gap is None else gap - 1
+        stored.height = max(1, min(stored.height, ceiling))
+        writer.gaps |= judged.gaps
         if stored.standing.rejected is None:
             stored.position = -stored.number
         to_rows = placing_rows if judged.was_outlier else event_rows
@@ -445,11 +461,9 @@ class Receiving:
         if redacted is not None:
             rows += [MARK_REDACTED.row(redacted.number, stored.number)]
             rows += rows_of_redaction(redacted)
-        event_id = stored.event.event_id
-        writer.gaps |= judged.missing
-        if writer.gaps.pop(event_id, None) is not None:
+        if gap is not None:
             rows.append(DELETE_BACKWARD_EXTREMITY.row(room.number, event_id))
-        return self._tell(writer, [stored], rows, judged.missing, redacted)
+        return self._tell(writer, [stored], rows, judged.gaps, redacted)
 
     def _tell(
         self,
@@ -473,14 +487,20 @@ class Receiving:
         )
 
 
+def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:
+    """How deep an event stands; where what it follows is not here, its own word is taken."""
+    height = max((prev.height for prev in prevs), default=0) + 1
+    return min(max(height, event.depth) if is_below_known else height, MAX_HEIGHT)
+
+
 def _is_refused(stored: StoredEvent) -> bool:
     return stored.standing.rejected is not None or stored.standing.soft_failed is not None
 
 
 def _gap_rows(writer: RoomWriter, judged: _Judged) -> list[Row]:
     return [
-        INSERT_BACKWARD_EXTREMITY.row(writer.room.number, event_id, depth)
-        for event_id, depth in judged.missing.items()
+        INSERT_BACKWARD_EXTREMITY.row(writer.room.number, event_id, height)
+        for event_id, height in judged.gaps.items()
     ]
 
 
@@ -490,5 +510,5 @@ def _deepest(extremities: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
     The branches that are let go stay in the graph, and are joined again by whoever follows them.
     """
     *others, newest = extremities
-    others.sort(key=lambda stored: stored.event.depth)
+    others.sort(key=lambda stored: stored.height)
     return (*others[1 - MAX_EXTREMITIES :], newest)

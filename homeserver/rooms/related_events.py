@@ -21,7 +21,7 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.storage import relations as storage
 from homeserver.storage.database import Database
-from homeserver.storage.events import DISORDER, depths_around
+from homeserver.storage.events import greatest_depth
 from homeserver.streams.tokens import Place, parse_room_token, topological_token
 
 DEFAULT_LIMIT = 20
@@ -151,7 +151,7 @@ class RelatedEvents:
             seen += [each for each in visible if each.stored.event.sender not in request.ignored]
             if len(seen) > size:
                 last = seen[size - 1].stored
-                place = (last.event.depth, last.position or 0)
+                place = (last.height, last.position or 0)
                 return seen[:size], topological_token(_behind(place, request.backwards))
             if len(rows) <= size:
                 return seen, None
@@ -184,7 +184,7 @@ class RelatedEvents:
         place = parse_room_token(token)
         if not isinstance(place, int):
             return place
-        depth, _ = await self._db.run(depths_around, room.number, place, DISORDER)
+        depth = await self._db.run(greatest_depth, room.number, place)
         return (depth or 0, place)
 
     async def _roots(
@@ -228,6 +228,7 @@ def _redacted(stored: StoredEvent) -> StoredEvent:
         stored.position,
         stored.state_before,
         stored.state_after,
+        height=stored.height,
     )
 
 

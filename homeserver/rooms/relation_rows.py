@@ -23,7 +23,7 @@ def relation_rows(stored: StoredEvent, room: int, type_nid: int, sender_nid: int
         event.event_id,
         type_nid,
         sender_nid,
-        event.depth,
+        stored.height,
         stored.position,
         event.origin_server_ts,
     )

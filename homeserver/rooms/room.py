@@ -46,7 +46,7 @@ class Room:
 
     Above `forked_at` the state after each event is the current state of its time; above
     `disordered_at` each event also stands deeper in the graph than all before it. `gaps` are events
-    that others follow and that are not here, with the depth of what follows them: there the past
+    that others follow and that are not here, with the height of what follows them: there the past
     can be asked for.
     """
 

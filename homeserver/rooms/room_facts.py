@@ -57,7 +57,7 @@ class RoomChanged:
 class RoomEventAppended(RoomChanged):
     """An event entered the timeline of a room. `redacts` is the event that it redacted.
 
-    `gaps` are the events before it that are not here, with its depth. `is_ours` tells that this
+    `gaps` are the events before it that are not here, with its height. `is_ours` tells that this
     server is the one to tell the others of it, `is_last` that it comes after all events before it,
     in the graph as in the log. `version` comes with the first event of a room that is new here.
     """
@@ -85,7 +85,7 @@ class MovedFromAfar:
 class EventsKept:
     """Events were stored that no sync shows: outliers, refused ones, and those of the past.
 
-    `gaps` are the events before those of the past that are not here, with the depth of the latter.
+    `gaps` are the events before those of the past that are not here, with the height of the latter.
     `redacts` is the event that one of the past redacted.
     """
 

@@ -201,6 +201,9 @@ class Rooms:
         await self._load_timeline(room)
         # Nothing is appended to a room that is not in memory, so what was read is still the newest.
         head = Head(await self._extremities(room), room.root)
+        if len(head.extremities) > 1:
+            # Which events of memory stand on which branch is not known.
+            room.disordered_at = room.last_position
         writer = RoomWriter(room, head, self.origin, self.stores)
         for target, redaction in await self._db.run(graph_edges.early_redactions, number):
             writer.early_redactions.setdefault(target, []).append(redaction)

@@ -32,6 +32,7 @@ class Standing:
 
 
 ACCEPTED = Standing()
+MAX_HEIGHT = 10**17  # where more events in a row share a height; tokens have no room for more
 
 
 class StoredEvent:
@@ -42,12 +43,16 @@ class StoredEvent:
     `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the number
     of the state event whose place it took, `replaced` that event. `transaction` is the request that
     made it: (user id, device id, transaction id).
+
+    `height` is how deep the event stands in the graph: one more than those before it. Its own
+    `depth` says the same, but nobody can check that, and history is ordered by it.
     """
 
     __slots__ = (
         "__weakref__",
         "_parts",
         "event",
+        "height",
         "number",
         "position",
         "redaction",
@@ -72,6 +77,7 @@ class StoredEvent:
         redaction: Event | None = None,
         transaction: tuple[str, str, str] | None = None,
         standing: Standing = ACCEPTED,
+        height: int | None = None,
     ) -> None:
         self.event = event
         self.number = number
@@ -83,6 +89,7 @@ class StoredEvent:
         self.redaction = redaction
         self.transaction = transaction
         self.standing = standing
+        self.height = min(event.depth, MAX_HEIGHT) if height is None else height
         self._parts: tuple[bytes, bytes] | None = (
             None  # before `unsigned`, and after it with `room_id`
         )

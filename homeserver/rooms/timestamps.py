@@ -73,7 +73,7 @@ class Timestamps:
                 high = stored.position or 0
             else:
                 low = middle + 1
-        return END if first is None else (first.event.depth, (first.position or 0) - 1)
+        return END if first is None else (first.height, (first.position or 0) - 1)
 
     async def _last(self, room: Room, position: int) -> StoredEvent | None:
         """The last event of the timeline up to a position of the log."""
@@ -109,7 +109,7 @@ def _choose(candidates: list[StoredEvent], timestamp: int, backwards: bool) -> S
     """The closest on the wanted side; of several with one timestamp that nearest to the place."""
 
     def order(stored: StoredEvent) -> tuple[int, int, int]:
-        return stored.event.origin_server_ts, stored.event.depth, stored.position or 0
+        return stored.event.origin_server_ts, stored.height, stored.position or 0
 
     if backwards:
         before = [each for each in candidates if each.event.origin_server_ts <= timestamp]

@@ -32,7 +32,7 @@ from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import NO_CHANGES, Changes, RoomEventAppended, StateKey
 from homeserver.rooms.states import MissingNodes
-from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.stored_event import MAX_HEIGHT, StoredEvent
 from homeserver.rooms.stores import NotAtHand, Stores
 from homeserver.storage.batch import Row
 from homeserver.storage.events import INSERT_CURRENT_STATE, MARK_REDACTED
@@ -241,6 +241,7 @@ class RoomWriter:
             self.head.root,
             replaces=None if replaced is None else replaced.number,
             replaced=None if replaced is None else replaced.event,
+            height=min(self.head.height + 1, MAX_HEIGHT),
             transaction=None
             if transaction is None
             else (transaction.user_id, transaction.device_id, transaction.txn_id),

@@ -6,7 +6,8 @@ event at the same position: a room whose graph never forked has none there.
 
 Rooms, senders, types and state keys are numbers of `names`; an event's number is the log position
 at which it was first stored. Positions above zero are those of the timeline that a sync shows;
-events that were fetched for the room's past have their number, negative.
+events that were fetched for the room's past have their number, negative. `depth` is how deep an
+event stands in the graph as this server knows it, whatever it says of that itself.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,6 @@ from psycopg.rows import class_row
 
 from homeserver.storage.batch import BatchStatement
 from homeserver.storage.database import Connection
-
-DISORDER = 100  # events by which the order of arrival differs from that of the graph, at most
 
 INSERT_EVENT = BatchStatement(
     "insert_event",
@@ -40,17 +39,17 @@ PLACE_EVENT = BatchStatement(
     "place_event",
     """
     UPDATE events
-       SET position = placed.position, state_before = placed.state_before,
+       SET position = placed.position, depth = placed.depth, state_before = placed.state_before,
            state_after = placed.state_after, replaces = placed.replaces,
            extremities = placed.extremities, rejected = placed.rejected,
            soft_failed = placed.soft_failed
-      FROM unnest(%s::int8[], %s::int8[], %s::bytea[], %s::bytea[], %s::int8[], %s::text[],
-                  %s::text[], %s::text[])
-        AS placed (event, position, state_before, state_after, replaces, extremities, rejected,
-                   soft_failed)
+      FROM unnest(%s::int8[], %s::int8[], %s::int8[], %s::bytea[], %s::bytea[], %s::int8[],
+                  %s::text[], %s::text[], %s::text[])
+        AS placed (event, position, depth, state_before, state_after, replaces, extremities,
+                   rejected, soft_failed)
      WHERE events.event = placed.event
     """,
-    columns=("int8", "int8", "bytea", "bytea", "int8", "text", "text", "text"),
+    columns=("int8", "int8", "int8", "bytea", "bytea", "int8", "text", "text", "text"),
     key=(0,),
     late=True,
 )
@@ -360,26 +359,38 @@ async def page_forwards(
     return await cursor.fetchall()
 
 
-async def depths_around(
-    db: Connection, room: int, position: int, limit: int
-) -> tuple[int | None, int | None]:
-    """The greatest depth of the newest events up to a position, and the least of those after it.
+async def greatest_depth(db: Connection, room: int, upto: int) -> int:
+    """The greatest depth of a room's events up to a position; 0 where there are none.
 
-    Of at most `limit` events on either side, `DISORDER` for one; `None` where there are none.
+    It is that of a forward extremity of that time: all other events have deeper ones after them.
     """
     cursor = await db.execute(
         """
-        SELECT (SELECT max(depth)
-                  FROM (SELECT depth FROM events WHERE room = %s AND position <= %s
-                         ORDER BY position DESC LIMIT %s) AS before),
-               (SELECT min(depth)
-                  FROM (SELECT depth FROM events WHERE room = %s AND position > %s
-                         ORDER BY position LIMIT %s) AS after)
+        WITH newest AS (SELECT depth, extremities
+                          FROM events
+                         WHERE room = %s AND position > 0 AND position <= %s
+                         ORDER BY position DESC
+                         LIMIT 1)
+        SELECT max(depth)
+          FROM (SELECT depth FROM newest
+                 UNION ALL
+                SELECT events.depth
+                  FROM newest, jsonb_array_elements_text(newest.extremities::jsonb) AS branch (id)
+                  JOIN events ON events.event_id = branch.id AND events.room = %s) AS branches
         """,
-        (room, position, limit, room, position, limit),
+        (room, upto, room),
     )
     row = await cursor.fetchone()
-    return row or (None, None)
+    return (row[0] if row else None) or 0
+
+
+async def least_depth(db: Connection, room: int, above: int) -> int | None:
+    """The least depth of a room's events above a position; `None` where there are none."""
+    cursor = await db.execute(
+        "SELECT min(depth) FROM events WHERE room = %s AND position > %s", (room, above)
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
 
 
 async def transactions_of_device(

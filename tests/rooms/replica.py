@@ -185,7 +185,7 @@ class Graph(Replica):
         row = ROOM_VERSIONS[version]
         content = {"room_version": version, "creator": ALICE}
         room_id = None if row.room_id_is_create_hash else "!room:one.example"
-        create = _build(version, room_id, "m.room.create", ALICE, content, "", [], [], 1, 1)
+        create = build(version, room_id, "m.room.create", ALICE, content, "", [], [], 1, 1)
         super().__init__("one.example", version, create.room_id)
         self.version = version
         self.events = [create]
@@ -222,7 +222,7 @@ class Graph(Replica):
         if depth is None:
             depth = max((prev.depth for prev in prevs), default=0) + 1
         timestamp = len(self.events) + 1 if at is None else at
-        return _build(
+        return build(
             self.version,
             self.room.room_id,
             event_type,
@@ -281,7 +281,7 @@ class Graph(Replica):
         return [stored.event for stored in state.values()]
 
 
-def _build(
+def build(
     version: str,
     room_id: str | None,
     event_type: str,
@@ -294,6 +294,7 @@ def _build(
     timestamp: int,
     redacts: str | None = None,
 ) -> Event:
+    """An event of any room, signed with a key that stands for all."""
     return build_event(
         ROOM_VERSIONS[version],
         room_id=room_id,

@@ -41,7 +41,7 @@ def test_event_that_its_auth_events_do_not_allow_is_rejected(version: str) -> No
     """Check 4: whoever cites no membership of theirs has shown no right to speak."""
     graph = public_room(version, BOB)
     head = graph.extremities
-    cited = [each for each in graph.auth_events("m.room.message", BOB, {}, None, graph.events[-1:])]
+    cited = list(graph.auth_events("m.room.message", BOB, {}, None, graph.events[-1:]))
     without_member = [each for each in cited if each.type != "m.room.member"]
 
     stored = graph.stored(graph.say(BOB, auth=without_member))

@@ -16,6 +16,7 @@ from homeserver.streams.positions import PositionReserve
 from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.sync import Sync
+from tests.rooms.outside import Outside
 
 SERVER = "example.org"
 
@@ -32,6 +33,7 @@ class World:
         self.rooms = Rooms(reactor, settings, key, db, self.log, self.accounts)
         self.sync = Sync(reactor, settings, db, self.log, self.accounts, self.rooms)
         self.engine = self.sync.engine
+        self.outside = Outside(self.rooms.registry)
         self._txn = 0
 
     @classmethod
