@@ -11,6 +11,7 @@ from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import MEMBER, Changes, StateKey, membership_of
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import NotAtHand
+from homeserver.storage.auth_edges import auth_edge_rows
 from homeserver.storage.batch import Row
 from homeserver.storage.events import INSERT_EVENT, PLACE_EVENT
 from homeserver.storage.memberships import UPSERT_MEMBERSHIP
@@ -61,6 +62,11 @@ def event_rows(
         standing.soft_failed,
     )
     return [row, *relation_rows(stored, room, type_nid, sender_nid)]
+
+
+def auth_rows(stored: StoredEvent, cited: Iterable[int]) -> list[Row]:
+    """The rows by which auth chains are followed; `cited` are the numbers of its auth events."""
+    return [] if stored.event.state_key is None else auth_edge_rows(stored.number, cited)
 
 
 def placing_rows(

@@ -12,6 +12,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import Standing, StoredEvent
+from homeserver.storage import auth_edges
 from homeserver.storage import events as storage
 from homeserver.storage.database import Database
 from homeserver.streams.clock import Clock
@@ -135,6 +136,23 @@ class EventStore:
     async def rooms_with(self, event_id: str) -> list[int]:
         """Numbers of the rooms that have an event with this id; versions 1 and 2 allow several."""
         return await self._db.run(storage.rooms_with_event, event_id)
+
+    async def auth_edges(
+        self, numbers: Sequence[int], limit: int, lowest: int = 0
+    ) -> dict[int, list[int]]:
+        """The stored auth events of these events, and of those that they lead to, by numbers.
+
+        There are at most `limit` of them, and the others are not below `lowest`.
+        """
+        return dict(await self._db.run(auth_edges.auth_edges, numbers, limit, lowest))
+
+    async def citing(self, numbers: Sequence[int], limit: int) -> list[tuple[int, int]]:
+        """(number, number of an event whose auth chain has it), at most `limit` for each."""
+        return await self._db.run(auth_edges.citing_events, numbers, limit)
+
+    async def entries(self, numbers: Sequence[int]) -> list[tuple[int, str, int, int]]:
+        """(number, event id, type nid, state key nid) of the stored state events among these."""
+        return await self._db.run(storage.state_entries, numbers)
 
     def _from_rows(
         self, version: RoomVersion, rows: Iterable[storage.EventRow]

@@ -24,7 +24,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.receipt import CREATE, judge_by_auth_events, judge_by_state
 from homeserver.protocol.rule_broken import rule_number
 from homeserver.rooms.drafts import Draft
-from homeserver.rooms.event_rows import event_rows, names_of, placing_rows
+from homeserver.rooms.event_rows import auth_rows, event_rows, names_of, placing_rows
 from homeserver.rooms.head import MAX_EXTREMITIES, Head
 from homeserver.rooms.received_redactions import ReceivedRedactions
 from homeserver.rooms.relation_rows import rows_of_redaction
@@ -66,8 +66,12 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class _Cited:
-    """The auth events of an event, or why it is rejected whatever they say."""
+    """The auth events of an event, or why it is rejected whatever they say.
 
+    `numbers` are those of the auth events, as far as they are of this room.
+    """
+
+    numbers: Sequence[int]
     events: Sequence[Event] = ()
     create: Event | None = None
     rejected: frozenset[str] = frozenset()
@@ -180,6 +184,7 @@ class Receiving:
                 stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
                 known[event.event_id] = fresh[event.event_id] = stored
                 rows += event_rows(self._stores.names, writer.room.number, stored)
+                rows += auth_rows(stored, cited.numbers)
             done = self._tell(writer, [*fresh.values()], rows) if fresh else None
             return [known[event.event_id] for event in wanted], done
         finally:
@@ -259,6 +264,8 @@ class Receiving:
             after = [prev.state_after for prev in placed.values()]
             given_state = await self._resolver.resolve(writer.room, after or [EMPTY])
         before, rows = given_state.root, list(given_state.rows)
+        if not was_outlier:
+            rows += auth_rows(stored, cited.numbers)
         await self._stores.names.nids(names_of(event))
         refusal = cited.judge(event) or judge_by_state(
             event, await self._auth_state(writer, event, before)
@@ -298,13 +305,15 @@ class Receiving:
             ids.append(create_id)
         found = {each: fresh[each] for each in ids if each in fresh}
         found |= await self._find(writer, [each for each in ids if each not in found])
+        numbers = [found[each].number for each in event.auth_event_ids if each in found]
         if missing := [each for each in ids if each not in found]:
             for each in missing:
                 if await self._stores.events.rooms_with(each):
                     rule = rule_number(room.version, "3.5")
-                    return _Cited(refusal=f"rule {rule}: {each} is of another room")
+                    return _Cited(numbers, refusal=f"rule {rule}: {each} is of another room")
             raise EventsMissing(auth=missing)
         return _Cited(
+            numbers,
             [found[each].event for each in event.auth_event_ids],
             None if create_id is None else found[create_id].event,
             frozenset(

@@ -12,7 +12,7 @@ Events of other servers are judged in `homeserver/rooms/receiving.py`, and enter
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -24,7 +24,13 @@ from homeserver.protocol.errors import BadJson, Forbidden
 from homeserver.protocol.events import Event
 from homeserver.protocol.rule_broken import RuleBroken
 from homeserver.rooms.drafts import Draft, Transaction
-from homeserver.rooms.event_rows import event_rows, membership_rows, nid_of, placing_rows
+from homeserver.rooms.event_rows import (
+    auth_rows,
+    event_rows,
+    membership_rows,
+    nid_of,
+    placing_rows,
+)
 from homeserver.rooms.head import Head
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.redactions import check_redaction
@@ -134,10 +140,11 @@ class RoomWriter:
         built: list[tuple[Arrival, list[Row]]] = []
         try:
             if create is not None:
-                first = self._arrival(create, rows=more_rows, is_first=True)
+                first = self._arrival(create, (), rows=more_rows, is_first=True)
                 built.append((first, self._advance(first)))
             for draft in drafts:
-                arrival = self._arrival(self._build(draft, transaction), draft.target)
+                stored, cited = self._build(draft, transaction)
+                arrival = self._arrival(stored, cited, draft.target)
                 built.append((arrival, self._advance(arrival)))
         except BaseException:
             self.head, self._pending, self.auth = saved
@@ -164,9 +171,9 @@ class RoomWriter:
         it was sent. Raises what `append` raises.
         """
         self._log.check_open()
-        stored = self._build(draft, None)
+        stored, cited = self._build(draft, None)
         # What the draft would lack when it is appended, it lacks now.
-        self._arrival(stored)
+        self._arrival(stored, cited)
         return stored.event
 
     def published(self, fact_position: int, changes: Changes) -> None:
@@ -219,10 +226,13 @@ class RoomWriter:
             return current
         return None
 
-    def _build(self, draft: Draft, transaction: Transaction | None) -> StoredEvent:
+    def _build(
+        self, draft: Draft, transaction: Transaction | None
+    ) -> tuple[StoredEvent, list[int]]:
+        """The event that a draft becomes, and the numbers of its auth events."""
         auth_events = self._auth_events(draft)
         self._check_names(draft)
-        event = self._event(draft, auth_events)
+        event = self._event(draft, [cited.event for cited in auth_events])
         try:
             check_auth(event, self.auth)
         except RuleBroken as broken:
@@ -233,7 +243,7 @@ class RoomWriter:
         if draft.state_key is not None:
             replaced = self.current((draft.type, draft.state_key))
         position = self._log.next_position()
-        return StoredEvent(
+        stored = StoredEvent(
             event,
             position,
             position,
@@ -246,6 +256,7 @@ class RoomWriter:
             if transaction is None
             else (transaction.user_id, transaction.device_id, transaction.txn_id),
         )
+        return stored, [cited.number for cited in auth_events]
 
     def _event(self, draft: Draft, auth_events: Sequence[Event]) -> Event:
         return self.origin.sign_event(
@@ -260,6 +271,7 @@ class RoomWriter:
     def _arrival(
         self,
         stored: StoredEvent,
+        cited: Iterable[int],
         redacted: StoredEvent | None = None,
         *,
         rows: Sequence[Row] = (),
@@ -270,7 +282,8 @@ class RoomWriter:
         if event.state_key is not None:
             entry = (self._nid(event.type), self._nid(event.state_key))
             stored.state_after, nodes = self._states.apply(self.head.root, {entry: stored.number})
-            changes, rows = {(event.type, event.state_key): stored}, [*rows, *nodes]
+            changes = {(event.type, event.state_key): stored}
+            rows = [*rows, *nodes, *auth_rows(stored, cited)]
         head = Head((stored,), stored.state_after)
         return Arrival(stored, head, changes, redacted=redacted, rows=rows, is_first=is_first)
 
@@ -326,12 +339,12 @@ class RoomWriter:
             self.room.published,
         )
 
-    def _auth_events(self, draft: Draft) -> list[Event]:
+    def _auth_events(self, draft: Draft) -> list[StoredEvent]:
         """The current events that authorise the draft, as the specification selects them."""
         keys = auth_types_for(
             self.room.version, draft.type, draft.sender, draft.state_key, draft.content
         )
-        found: list[Event] = []
+        found: list[StoredEvent] = []
         missing: list[int] = []
         for key in keys:
             try:
@@ -340,7 +353,7 @@ class RoomWriter:
                 missing.extend(lacking.events)
             else:
                 if stored is not None:
-                    found.append(stored.event)
+                    found.append(stored)
         # Room version 12 leaves the create event out of the selection, but its rules read it.
         create = self.room.state.get(CREATE)
         if create is not None and self._events.cached(create) is None:

@@ -57,6 +57,7 @@ class Log:
         self._batch = Batch()
         self._facts: list[Fact] = []
         self._waiting: list[Deferred[None]] = []
+        self._in_flight: list[Deferred[None]] = []
         self._committing = False
         self._stuck = False
         self._idle: list[Deferred[None]] = []
@@ -90,6 +91,17 @@ class Log:
             self._clock.callLater(0, self._start)
         return done
 
+    def written(self) -> Deferred[None]:
+        """Fires once everything that has been appended so far is durable."""
+        done: Deferred[None] = Deferred()
+        if self._facts:
+            self._waiting.append(done)
+        elif self._committing:
+            self._in_flight.append(done)
+        else:
+            done.callback(None)
+        return done
+
     def settled(self) -> Deferred[None]:
         """Fires once nothing waits to be written."""
         done: Deferred[None] = Deferred()
@@ -109,7 +121,8 @@ class Log:
 
     async def _commit(self) -> None:
         while self._facts:
-            batch, facts, waiting = self._batch, self._facts, self._waiting
+            batch, facts = self._batch, self._facts
+            waiting = self._in_flight = self._waiting
             self._batch, self._facts, self._waiting = Batch(), [], []
             started = self._clock.seconds()
             if batch:

@@ -3,7 +3,6 @@
 import pytest
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS, StateResolution
-from homeserver.protocol.state_resolution.resolution import resolve_conflicts
 from tests.protocol.branches import (
     JOIN_RULES,
     POWER_LEVELS,
@@ -238,34 +237,6 @@ def test_v1_sees_no_conflict_where_only_one_event_is_known(version: str) -> None
     resolved = main.room.resolve(lacking, main)
 
     assert resolved[TOPIC] == "$only one"
-
-
-@pytest.mark.parametrize("version", ALL_VERSIONS)
-def test_differences_alone_are_resolved_like_whole_states(version: str) -> None:
-    """States are held as shared trees, whose differences are at hand without the rest."""
-    main = public_room(version, BOB, CAROL, DAVE, bob=50)
-    left, right = main.fork(), main.fork()
-    left.member("ban", CAROL, "ban", by=BOB, at=100)
-    right.topic("topic", by=ALICE, at=200)
-    expected = main.room.resolve(left, right)
-    keys = {*left.state, *right.state}
-    conflicted = {
-        key: (left.state.get(key), right.state.get(key))
-        for key in keys
-        if left.state.get(key) != right.state.get(key)
-    }
-    unconflicted = {key: main.state[key] for key in keys - set(conflicted)}
-    room = main.room
-
-    resolved = resolve_conflicts(
-        room.version,
-        unconflicted,
-        conflicted,
-        room.events,
-        auth_events={name: event.auth_event_ids for name, event in room.events.items()}.__getitem__,
-    )
-
-    assert {**unconflicted, **resolved} == expected
 
 
 @pytest.mark.parametrize("version", ["1", "10", "12"])

@@ -12,7 +12,11 @@ from homeserver.protocol.state_resolution.auth_graph import (
     auth_difference,
     events_between,
 )
-from homeserver.protocol.state_resolution.ordering import mainline_ordered, power_ordered
+from homeserver.protocol.state_resolution.ordering import (
+    mainline_ordered,
+    power_levels_among,
+    power_ordered,
+)
 from homeserver.protocol.state_resolution.resolution import split
 from tests.protocol.branches import Branch, ForkedRoom, public_room
 from tests.protocol.vocabulary import ALICE, BOB, CAROL, DAVE
@@ -183,7 +187,9 @@ def test_mainline_order_follows_the_definition(parents: list[int], data: st.Data
     newest = data.draw(st.sampled_from(sorted(graph)))
     mainline = [newest, *sorted(chain_of(graph, newest), reverse=True)]
 
-    ordered = mainline_ordered(graph, events, newest)
+    ordered = mainline_ordered(
+        graph, events, newest, lambda name: power_levels_among(graph[name], events)
+    )
 
     def position(name: str) -> int:
         chain = sorted(chain_of(graph, name), reverse=True)

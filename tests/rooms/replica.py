@@ -29,23 +29,30 @@ from homeserver.rooms.states import States
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import Stores
 from homeserver.rooms.writer import RoomWriter
+from homeserver.storage import auth_edges as edges_storage
 from homeserver.storage import events as events_storage
 from homeserver.storage import names as names_storage
 from homeserver.storage.batch import Batch
 from homeserver.storage.database import DatabaseAway
 from homeserver.storage.names import Names
 from homeserver.streams.log import Log
+from tests.rooms.stored_edges import StoredEdges
 
 ALICE = "@alice:one.example"  # who creates the rooms
 BOB = "@bob:two.example"
 CAROL = "@carol:three.example"
 DAVE = "@dave:one.example"
 KEY = SigningKey.from_seed("1", bytes(32))
+NOTHING_STORED = (
+    events_storage.event_numbers,
+    events_storage.rooms_with_event,
+    events_storage.state_entries,
+)
 T = TypeVar("T")
 
 
 class MemoryDatabase:
-    """Answers like a database that holds nothing but names: all else is still in the caches."""
+    """Answers like a database that holds names and auth edges: all else is still in the caches."""
 
     def __init__(self) -> None:
         self.nids: dict[str, int] = {}
@@ -53,6 +60,7 @@ class MemoryDatabase:
         self.answers_left: int | None = None  # before it is away
         self.is_read_only = False
         self.pause: Deferred[None] | None = None  # every question waits for it
+        self.edges = StoredEdges()
 
     async def run(self, function: Any, *args: Any, **options: Any) -> Any:
         if self.pause is not None:
@@ -67,16 +75,21 @@ class MemoryDatabase:
             return {name: self.nids[name] for name in args[0] if name in self.nids}
         if function is names_storage.find_names:
             return {name: nid for name, nid in self.nids.items() if nid in args[0]}
-        if function is events_storage.event_numbers:
+        if function is edges_storage.auth_edges:
+            return self.edges.auth_edges(*args)
+        if function is edges_storage.citing_events:
+            return self.edges.citing_events(*args)
+        if function in NOTHING_STORED and function is not events_storage.rooms_with_event:
             return []
         if function is events_storage.rooms_with_event:
             return self.elsewhere.get(args[0], [])
         raise AssertionError(f"{function.__name__} was not expected to be asked")
 
     async def write_batch(self, batch: Batch) -> None:
-        """What was written is never asked for."""
+        """Nothing but edges of what was written is ever asked for."""
         if self.is_read_only:
             raise DatabaseAway
+        self.edges.write(batch)
 
 
 class Replica:
@@ -116,9 +129,11 @@ class Replica:
             waiting = late
 
     def run(self, coroutine: Any) -> Any:
-        """The result of what needs not wait."""
+        """The result of what waits for nothing but the log."""
         outcome: list[Any] = []
         Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
+        if not outcome:
+            self.settle()
         assert outcome, "it waits for something"
         if hasattr(outcome[0], "raiseException"):
             outcome[0].raiseException()

@@ -9,8 +9,10 @@ Spec: https://spec.matrix.org/v1.19/rooms/v12/#definitions
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from typing import TypeVar
 
 AuthEvents = Callable[[str], Iterable[str]]  # event id -> ids of its auth events
+T = TypeVar("T", str, int)  # what an event is named by
 
 
 def auth_chain(
@@ -46,13 +48,13 @@ def auth_difference(
     return set().union(*chains) - chains[0].intersection(*chains[1:])
 
 
-def events_between(ends: Collection[str], auth_events: AuthEvents) -> set[str]:
+def events_between(ends: Collection[T], auth_events: Callable[[T], Iterable[T]]) -> set[T]:
     """The events on all paths that lead from one of the `ends` to another, and the ends.
 
     For the conflicted state set this is the conflicted state subgraph, but for conflicted events
     that no path connects to another, which are in the full conflicted set anyway.
     """
-    cited_by: dict[str, list[str]] = {}
+    cited_by: dict[T, list[T]] = {}
     reached = set(ends)
     waiting = list(ends)
     while waiting:

@@ -10,6 +10,8 @@ from heapq import heapify, heappop, heappush
 from homeserver.protocol.events import Event
 from homeserver.protocol.state_resolution.auth_graph import AuthEvents, events_between
 
+CitedPowerLevels = Callable[[str], str | None]  # event id -> the power levels event it cites
+
 
 def power_ordered(
     event_ids: Collection[str],
@@ -54,7 +56,10 @@ def power_ordered(
 
 
 def mainline_ordered(
-    event_ids: Iterable[str], events: Mapping[str, Event], power_levels: str | None
+    event_ids: Iterable[str],
+    events: Mapping[str, Event],
+    power_levels: str | None,
+    cited_power_levels: CitedPowerLevels,
 ) -> list[Event]:
     """Mainline ordering based on a power levels event: oldest power levels first.
 
@@ -65,16 +70,16 @@ def mainline_ordered(
     place: str | None = power_levels
     while place is not None and place not in positions:
         positions[place] = len(positions)
-        place = _cited_power_levels(events[place], events)
+        place = cited_power_levels(place)
 
     def position(event: Event) -> float:
         passed: list[str] = []
-        place = _cited_power_levels(event, events)
+        place = cited_power_levels(event.event_id)
         while place is not None and place not in positions:
             # Remembered, so that no stretch beside the mainline is walked twice.
             positions[place] = math.inf
             passed.append(place)
-            place = _cited_power_levels(events[place], events)
+            place = cited_power_levels(place)
         found = math.inf if place is None else positions[place]
         positions.update(dict.fromkeys(passed, found))
         return found
@@ -85,8 +90,9 @@ def mainline_ordered(
     return sorted((events[event_id] for event_id in event_ids), key=rank)
 
 
-def _cited_power_levels(event: Event, events: Mapping[str, Event]) -> str | None:
-    for event_id in event.auth_event_ids:
+def power_levels_among(auth_event_ids: Iterable[str], events: Mapping[str, Event]) -> str | None:
+    """The power levels event among the auth events of an event."""
+    for event_id in auth_event_ids:
         auth_event = events[event_id]
         if auth_event.type == "m.room.power_levels" and auth_event.state_key == "":
             return event_id

@@ -6,14 +6,14 @@ must come to the same state, whatever it saw first. The algorithm is a column of
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from homeserver.protocol.auth_types import auth_types_for
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion, StateResolution
 from homeserver.protocol.state_resolution.auth_checks import AuthChecks, StateKey
-from homeserver.protocol.state_resolution.auth_graph import AuthEvents
 from homeserver.protocol.state_resolution.v1 import resolve_v1
-from homeserver.protocol.state_resolution.v2 import resolve_v2
+from homeserver.protocol.state_resolution.v2 import Conflict, conflict_between, resolve_v2
 
 StateMap = Mapping[StateKey, str]  # (type, state key) -> event id
 Conflicts = Mapping[StateKey, Sequence[str | None]]  # -> the event id in each state, or None
@@ -41,29 +41,42 @@ def resolve_conflicts(
     conflicted: Conflicts,
     events: Mapping[str, Event],
     rejected: Collection[str] = (),
-    auth_events: AuthEvents | None = None,
+    conflict: Conflict | None = None,
 ) -> dict[StateKey, str]:
     """The resolved entries beside those of the unconflicted state map.
 
     For callers that have states by their differences. Every value of `conflicted` has one event id
     for each state, in the same order. The result may lack conflicted keys, and may have keys that
-    no state has. `auth_events` gives the auth events of an event by ids, for callers that know the
-    graph without the events; then of `events` only those are read that take part in the conflict,
-    and what these cite.
+    no state has.
+
+    A caller that knows the `conflict` needs less of the room: the events that take part in it and
+    what these cite, the create event, and of the unconflicted state map the entries that
+    `keys_asked_for` names.
     """
     if not conflicted:
         return {}
     checks = AuthChecks(version, events, rejected)
     if version.state_resolution is StateResolution.V1:
         return resolve_v1(unconflicted, conflicted, events, checks)
-    return resolve_v2(
-        unconflicted,
-        conflicted,
-        events,
-        auth_events or (lambda event_id: events[event_id].auth_event_ids),
-        checks,
-        from_empty=version.state_resolution is StateResolution.V2_1,
-    )
+    from_empty = version.state_resolution is StateResolution.V2_1
+    if conflict is None:
+        conflict = conflict_between(unconflicted, conflicted, events, with_subgraph=from_empty)
+    return resolve_v2(unconflicted, conflict, events, checks, from_empty=from_empty)
+
+
+def keys_asked_for(version: RoomVersion, events: Iterable[Event]) -> set[StateKey]:
+    """The keys of the unconflicted state map that make a difference, if these events conflict.
+
+    Those that the events are judged by, and their own, which they do not replace.
+    """
+    keys: set[StateKey] = {("m.room.create", ""), ("m.room.power_levels", "")}
+    for event in events:
+        keys.update(
+            auth_types_for(version, event.type, event.sender, event.state_key, event.content)
+        )
+        if event.state_key is not None:
+            keys.add((event.type, event.state_key))
+    return keys
 
 
 def split(

@@ -9,6 +9,8 @@ https://spec.matrix.org/v1.19/rooms/v2/#state-resolution
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.state_resolution.auth_checks import AuthChecks, StateKey
@@ -18,16 +20,53 @@ from homeserver.protocol.state_resolution.auth_graph import (
     auth_difference,
     events_between,
 )
-from homeserver.protocol.state_resolution.ordering import mainline_ordered, power_ordered
+from homeserver.protocol.state_resolution.ordering import (
+    CitedPowerLevels,
+    mainline_ordered,
+    power_levels_among,
+    power_ordered,
+)
 
 _POWER_LEVELS = ("m.room.power_levels", "")
 
 
-def resolve_v2(
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The full conflicted set, and what of the auth graph decides in which order it is tried.
+
+    `auth_events` may leave out events that are neither in the set nor on a path from one of it to
+    another. `cited_power_levels` is asked of the events of the set, of the power levels that the
+    unconflicted state map has, and of what it answers; it may answer None for the event in which
+    the chains of power levels that begin there have all met.
+    """
+
+    events: AbstractSet[str]
+    auth_events: AuthEvents
+    cited_power_levels: CitedPowerLevels
+
+
+def conflict_between(
     unconflicted: Mapping[StateKey, str],
     conflicted: Mapping[StateKey, Sequence[str | None]],
     events: Mapping[str, Event],
-    auth_events: AuthEvents,
+    *,
+    with_subgraph: bool,
+) -> Conflict:
+    """The conflict by its definition, over whole auth chains."""
+
+    def auth_events(event_id: str) -> list[str]:
+        return events[event_id].auth_event_ids
+
+    full = full_conflicted_set(unconflicted, conflicted, auth_events, with_subgraph=with_subgraph)
+    return Conflict(
+        full, auth_events, lambda event_id: power_levels_among(auth_events(event_id), events)
+    )
+
+
+def resolve_v2(
+    unconflicted: Mapping[StateKey, str],
+    conflict: Conflict,
+    events: Mapping[str, Event],
     checks: AuthChecks,
     *,
     from_empty: bool,
@@ -35,18 +74,20 @@ def resolve_v2(
     """The resolved entries of all keys that are not in the unconflicted state map.
 
     `from_empty` is the v2.1 algorithm: the iterative auth checks start from an empty state, and the
-    conflicted state subgraph takes part.
+    conflicted state subgraph takes part in the conflict.
     """
-    full = full_conflicted_set(unconflicted, conflicted, auth_events, with_subgraph=from_empty)
+    full = conflict.events
     state = {} if from_empty else dict(unconflicted)
 
     # Steps 1 and 2
     power = {event_id for event_id in full if is_power_event(events[event_id])}
-    first = power | (auth_chain(power, auth_events) & full)
-    checks.apply(state, power_ordered(first, events, auth_events, checks.sender_power))
+    first = power | (auth_chain(power, conflict.auth_events) & full)
+    checks.apply(state, power_ordered(first, events, conflict.auth_events, checks.sender_power))
 
     # Steps 3 and 4
-    checks.apply(state, mainline_ordered(full - first, events, state.get(_POWER_LEVELS)))
+    power_levels = state.get(_POWER_LEVELS)
+    rest = mainline_ordered(full - first, events, power_levels, conflict.cited_power_levels)
+    checks.apply(state, rest)
 
     # Step 5: what was unconflicted stays, whatever the checks made of it.
     return {key: event_id for key, event_id in state.items() if key not in unconflicted}

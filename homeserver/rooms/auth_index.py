@@ -1,0 +1,132 @@
+"""The auth graph of a room as it is stored, for one resolution of states.
+
+What waits to be written is known as well: an event at hand says itself what it cites, and before it
+is asked what cites an event, all that has been appended to the log is waited for.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from homeserver.rooms.auth_difference import DESCENDANTS, STEP
+from homeserver.rooms.room import Room
+from homeserver.rooms.state_tree import Difference
+from homeserver.rooms.state_tree_nodes import Key
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.stores import Stores
+
+CITED_AT_ONCE = max(1, 2_000 // DESCENDANTS)  # events whose descendants are read at a time
+
+
+class StoredAuthIndex:
+    """An `AuthIndex` over what the server has stored.
+
+    `root` is one of the states, `differing` the entries in which it is not like all others.
+    """
+
+    def __init__(self, stores: Stores, room: Room, root: bytes, differing: Difference) -> None:
+        self._stores = stores
+        self._room = room
+        self._root = root
+        self._differing = differing
+        self._is_written = False
+
+    async def cited(
+        self, events: Collection[int], more: int = 0, lowest: int = 0
+    ) -> dict[int, Collection[int]]:
+        """The auth events of these events; and of up to `more` others that these lead to."""
+        found: dict[int, Collection[int]] = {}
+        for part in parts(events, STEP):
+            found |= await self._stores.events.auth_edges(part, len(part) + more, lowest)
+        without = [event for event in events if not found[event]]
+        found |= await self._cited_by_those_at_hand(without)
+        return found
+
+    async def citing(self, events: Collection[int], limit: int) -> dict[int, set[int]]:
+        """The events whose auth chains have each of these, or `limit` of them."""
+        if not self._is_written:
+            await self._stores.log.written()
+            self._is_written = True
+        found: dict[int, set[int]] = {event: set() for event in events}
+        for part in parts(events, CITED_AT_ONCE):
+            for event, citing in await self._stores.events.citing(part, limit):
+                found[event].add(citing)
+        return found
+
+    async def unconflicted_among(self, events: Collection[int]) -> set[int]:
+        """Those of the events that are unconflicted entries."""
+        entries: dict[Key, set[int]] = {}
+        for event, _, *key in await self._entries(events):
+            entries.setdefault((key[0], key[1]), set()).add(event)
+        state = await self._stores.states.get_many(self._root, entries.keys() - self._differing)
+        return {event for key, event in state.items() if event in entries[key]}
+
+    async def unconflicted(self) -> Iterable[int]:
+        """All unconflicted entries."""
+        entries = await self._stores.states.load(self._root)
+        return [event for key, event in entries.items() if key not in self._differing]
+
+    async def power_levels_cited(
+        self, events: Collection[int], more: int
+    ) -> Mapping[int, int | None]:
+        """The power levels event that each of these cites, and up to `more` that these lead to."""
+        graph = await self.cited(events, more)
+        names = await self._stores.names.nids(("m.room.power_levels", ""))
+        wanted = [names["m.room.power_levels"], names[""]]
+        entries = await self._entries(set().union(*graph.values()))
+        levels = {event for event, _, *key in entries if key == wanted}
+        found: dict[int, int | None] = {}
+        for event, cited in graph.items():
+            among = levels.intersection(cited)
+            if len(among) > 1:
+                found[event] = await self._first(event, among)
+            else:
+                found[event] = max(among, default=None)
+        return found
+
+    async def ids(self, events: Collection[int]) -> dict[int, str]:
+        """The ids of state events by number."""
+        return {event: event_id for event, event_id, *_ in await self._entries(events)}
+
+    async def _first(self, event: int, among: Collection[int]) -> int | None:
+        """The one of some auth events that an event names first."""
+        loaded = await self._stores.events.load(self._room.version, [event, *among])
+        numbers = {loaded[each].event.event_id: each for each in among}
+        cited = loaded[event].event.auth_event_ids
+        return next((numbers[event_id] for event_id in cited if event_id in numbers), None)
+
+    async def _entries(self, events: Collection[int]) -> list[tuple[int, str, int, int]]:
+        """(event, event id, type, state key) of the events, also of those that are not written."""
+        entries: list[tuple[int, str, int, int]] = []
+        for part in parts(events, STEP):
+            entries += await self._stores.events.entries(part)
+        unwritten = self._at_hand(set(events).difference(entry[0] for entry in entries))
+        names = await self._stores.names.nids(
+            {name for each in unwritten for name in (each.event.type, each.event.state_key or "")}
+        )
+        for each in unwritten:
+            event = each.event
+            if event.state_key is not None:
+                key = names[event.type], names[event.state_key]
+                entries.append((each.number, event.event_id, *key))
+        return entries
+
+    async def _cited_by_those_at_hand(self, events: Iterable[int]) -> dict[int, list[int]]:
+        stored = self._at_hand(events)
+        ids = {event_id for each in stored for event_id in each.event.auth_event_ids}
+        room = self._room
+        found = await self._stores.events.find_many(room.version, room.number, room.room_id, ids)
+        return {
+            each.number: [
+                found[cited].number for cited in each.event.auth_event_ids if cited in found
+            ]
+            for each in stored
+        }
+
+    def _at_hand(self, events: Iterable[int]) -> list[StoredEvent]:
+        found = (self._stores.events.cached(event) for event in events)
+        return [stored for stored in found if stored is not None]
+
+
+def parts(events: Collection[int], size: int) -> Iterable[Sequence[int]]:
+    """The events in parts of at most this size, each to be read by one statement."""
+    listed = list(events)
+    return (listed[start : start + size] for start in range(0, len(listed), size))
