@@ -6,23 +6,24 @@ at: the conflicted entries, what their auth chains do not have in common
 judged. The rules in `homeserver/protocol/state_resolution` decide. The same branches meet many
 times, in every event that follows them: results are remembered by the set of states.
 
-What takes long does not hold up the reactor: reading is done in parts, and a large conflict is
-decided in a thread. The rules are pure, so that nobody can tell; they would be slower, and harder
-to read, if they stopped every now and then for others.
+What takes long does not hold up the reactor: reading is done in parts, with pauses between them,
+and a large conflict is decided in a thread. The rules are pure, so that nobody can tell; they would
+be slower, and harder to read, if they stopped every now and then for others.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import partial
+from typing import ParamSpec, TypeVar
 
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion, StateResolution
-from homeserver.protocol.state_resolution.auth_graph import AuthEvents
 from homeserver.protocol.state_resolution.ordering import power_levels_among
 from homeserver.protocol.state_resolution.resolution import (
     Conflicts,
@@ -48,6 +49,9 @@ DECIDED_AT_ONCE = 400  # events of a conflict that are decided without a thread:
 READ_AT_ONCE = 500  # events that are read by one statement
 
 _POWER_LEVELS: StateKey = ("m.room.power_levels", "")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +113,32 @@ class _Resolution:
         self._version: RoomVersion = room.version
         self._roots = roots
         self._known = _Known()
-        self._ids: dict[int, str] = {}  # of the events that connect those of the conflict
+        self._is_large = False
 
     async def result(self) -> Resolved:
         differing = await self._stores.states.diff_many(self._roots)
+        self._is_large = len(differing) > DECIDED_AT_ONCE
+        await self._pause()
         index = StoredAuthIndex(self._stores, self._room, self._roots[0], differing)
         if self._version.state_resolution is StateResolution.V1:
             members, connecting = _entries(differing), set[int]()
         else:
             members, connecting = await self._conflict(index, differing)
+        self._is_large = len(members) > DECIDED_AT_ONCE
+        await self._pause()
         events = await self._load(members)
         self._known.add(events)
         await self._load_cited(events)
+        await self._pause()
         unconflicted = await self._unconflicted(events, differing)
+        await self._pause()
         conflicted = await self._by_names(differing)
+        await self._pause()
         conflict = None
         if self._version.state_resolution is not StateResolution.V1:
             conflict = await self._described(index, events, connecting, unconflicted)
         known = self._known
-        decide = partial(
+        resolved = await self._away(
             resolve_conflicts,
             self._version,
             unconflicted,
@@ -136,7 +147,21 @@ class _Resolution:
             known.rejected,
             conflict,
         )
-        return await self._changed(conflicted, await _decided(decide, len(events)))
+        return await self._changed(conflicted, resolved)
+
+    async def _away(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """What a pure function gives, in a thread if that may take long."""
+        if self._is_large:
+            return await deferToThread(rule, *args, **options)
+        return rule(*args, **options)
+
+    async def _pause(self) -> None:
+        """Let others have their turn, if this takes long."""
+        if self._is_large:
+            # At the top of the file this would choose the reactor of the process.
+            from twisted.internet import reactor
+
+            await deferLater(reactor, 0)
 
     async def _conflict(
         self, index: StoredAuthIndex, differing: Difference
@@ -162,55 +187,49 @@ class _Resolution:
         unconflicted: dict[StateKey, str],
     ) -> Conflict:
         """The conflict in the words of the rules."""
-        self._ids = {stored.number: stored.event.event_id for stored in events}
-        cited_power_levels = await self._power_levels(index, unconflicted)
-        return Conflict(
-            {stored.event.event_id for stored in events},
-            await self._auth_events(index, events, connecting),
-            cited_power_levels,
-        )
+        members = {stored.event.event_id: stored.event for stored in events}
+        power_levels = await self._power_levels(index, members, unconflicted)
+        # No path between two events of the conflict leads out of this.
+        graph = await self._connections(index, events, connecting)
+        graph |= await self._away(_auth_events, members, members.keys() | graph.keys())
+        return Conflict(members.keys(), graph.__getitem__, power_levels.__getitem__)
 
-    async def _auth_events(
+    async def _connections(
         self, index: StoredAuthIndex, events: Sequence[StoredEvent], connecting: set[int]
-    ) -> AuthEvents:
-        """The auth graph of the conflict: no path between two of its events leads out of it."""
-        ids = self._ids | await index.ids(connecting)
-        graph = {
-            ids[event]: [ids[each] for each in cited if each in ids]
+    ) -> dict[str, list[str]]:
+        """The auth graph of the events that are no part of the conflict, but connect it."""
+        ids = await index.ids(connecting)
+        known = ids | {stored.number: stored.event.event_id for stored in events}
+        return {
+            ids[event]: [known[each] for each in cited if each in known]
             for event, cited in (await index.cited(connecting)).items()
         }
-        within = set(ids.values())
-        for stored in events:
-            graph[stored.event.event_id] = [
-                each for each in stored.event.auth_event_ids if each in within
-            ]
-        return graph.__getitem__
 
     async def _power_levels(
-        self, index: StoredAuthIndex, unconflicted: dict[StateKey, str]
-    ) -> Callable[[str], str | None]:
+        self,
+        index: StoredAuthIndex,
+        members: Mapping[str, Event],
+        unconflicted: dict[StateKey, str],
+    ) -> dict[str, str | None]:
         """Which power levels event an event of the conflict cites, and so on."""
         known = self._known
-        cited: dict[str, str | None] = {
-            event_id: power_levels_among(known.events[event_id].auth_event_ids, known.events)
-            for event_id in self._ids.values()
-        }
+        cited = await self._away(_cited_power_levels, members, known.events)
         starts = {each for each in cited.values() if each is not None}
-        starts |= {each for each in cited if _is_power_levels(known.events[each])}
+        starts |= {event_id for event_id, event in members.items() if _is_power_levels(event)}
         if (current := unconflicted.get(_POWER_LEVELS)) is not None:
             starts.add(current)
         chains = await power_level_chains({known.stored[each].number for each in starts}, index)
         ids = await index.ids(chains.keys())
-        cited |= {
+        return cited | {
             ids[event]: None if before is None else ids[before] for event, before in chains.items()
         }
-        return cited.__getitem__
 
     async def _unconflicted(
         self, events: Sequence[StoredEvent], differing: Difference
     ) -> dict[StateKey, str]:
         """What the rules ask for of the entries in which the states agree."""
-        stores, wanted = self._stores, keys_asked_for(self._version, _events_of(events))
+        stores = self._stores
+        wanted = await self._away(keys_asked_for, self._version, _events_of(events))
         names = await stores.names.find_nids({name for key in wanted for name in key})
         keys = {
             (names[key[0]], names[key[1]]): key
@@ -264,14 +283,24 @@ class _Resolution:
         return Resolved(*await self._stores.states.change(self._roots[0], changes))
 
 
-async def _decided(decide: Callable[[], dict[StateKey, str]], size: int) -> dict[StateKey, str]:
-    if size <= DECIDED_AT_ONCE:
-        return decide()
-    return await deferToThread(decide)
-
-
 def _entries(differing: Difference) -> set[int]:
     return {event for values in differing.values() for event in values if event is not None}
+
+
+def _cited_power_levels(
+    members: Mapping[str, Event], events: Mapping[str, Event]
+) -> dict[str, str | None]:
+    return {
+        event_id: power_levels_among(event.auth_event_ids, events)
+        for event_id, event in members.items()
+    }
+
+
+def _auth_events(members: Mapping[str, Event], within: AbstractSet[str]) -> dict[str, list[str]]:
+    return {
+        event_id: [each for each in event.auth_event_ids if each in within]
+        for event_id, event in members.items()
+    }
 
 
 def _events_of(stored: Iterable[StoredEvent]) -> list[Event]:

@@ -11,8 +11,11 @@ the batch that holds the row, and is found there even after it has left the cach
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
+
+from twisted.internet.threads import deferToThread
 
 from homeserver.rooms.state_tree import (
     Changes,
@@ -29,6 +32,8 @@ from homeserver.rooms.state_tree_nodes import Entries, Key
 from homeserver.storage.batch import Row
 from homeserver.storage.database import Database
 from homeserver.storage.state_nodes import INSERT_STATE_NODE, state_nodes
+
+NODES_AT_ONCE = 200  # that a walk looks at without going to a thread: about 5 ms
 
 T = TypeVar("T")
 
@@ -111,13 +116,14 @@ class States:
         return nodes
 
     async def _run(self, walk: Walk[T]) -> T:
-        try:
-            wanted = next(walk)
-            while True:
-                wanted = walk.send(await self._loaded(wanted))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        step = _step(walk, None)
+        while not step.is_last:
+            nodes = await self._loaded(step.wanted)
+            if len(nodes) > NODES_AT_ONCE:
+                step = await deferToThread(_step, walk, nodes)
+            else:
+                step = _step(walk, nodes)
+        return step.results[0]
 
     async def _loaded(self, wanted: Collection[bytes]) -> Nodes:
         nodes, missing = self._cache.find(wanted)
@@ -128,6 +134,26 @@ class States:
             nodes.update(stored)
             self._cache.add(stored)
         return nodes
+
+
+@dataclass(frozen=True, slots=True)
+class _Step(Generic[T]):
+    """How far a walk has come: the nodes that it wants next, or its result."""
+
+    wanted: Collection[bytes] = ()
+    results: Sequence[T] = ()
+
+    @property
+    def is_last(self) -> bool:
+        return bool(self.results)
+
+
+def _step(walk: Walk[T], nodes: Nodes | None) -> _Step[T]:
+    try:
+        # A generator is started by sending it `None`.
+        return _Step(walk.send(nodes))  # type: ignore[arg-type]
+    except StopIteration as stop:
+        return _Step(results=[stop.value])
 
 
 class _NodeCache:
