@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from homeserver.cli.auth_chain_checks import check_auth_chains
 from homeserver.cli.findings import Finding, ok, problem, warning
 from homeserver.cli.running_postgres import find_running
 from homeserver.config.settings import Settings
@@ -16,8 +17,8 @@ OLDEST_VERSION = 130_000  # as PostgreSQL counts: 13.0
 CLOCK_TOLERANCE = 2.0  # seconds
 
 
-def check_database(settings: Settings) -> Iterator[Finding]:
-    """Everything about the database, as far as it can be reached."""
+def check_database(settings: Settings, *, repair: bool = False) -> Iterator[Finding]:
+    """Everything about the database, as far as it can be reached; with `repair` it is mended."""
     dsn = settings.database.dsn or find_running(settings.postgres_dir)
     if dsn is None:
         yield _check_embedded(settings)
@@ -34,7 +35,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
     with connection:
         yield _check_server(connection)
         yield _check_clock(connection)
-        yield from _check_content(connection, settings)
+        yield from _check_content(connection, settings, repair=repair)
 
 
 def _check_embedded(settings: Settings) -> Finding:
@@ -89,7 +90,9 @@ def _check_clock(connection: psycopg.Connection[Any]) -> Finding:
     return ok("clock", "agrees with the database")
 
 
-def _check_content(connection: psycopg.Connection[Any], settings: Settings) -> Iterator[Finding]:
+def _check_content(
+    connection: psycopg.Connection[Any], settings: Settings, *, repair: bool
+) -> Iterator[Finding]:
     """Whose database it is, and whether this version of the server can use it."""
     try:
         applied = connection.execute("SELECT max(number) FROM schema_migrations").fetchone()
@@ -119,3 +122,6 @@ def _check_content(connection: psycopg.Connection[Any], settings: Settings) -> I
         yield ok("schema", f"{newest - number} migrations are applied at the next start")
     else:
         yield ok("schema", f"up to date (migration {number})")
+        # What another server has written is not ours to judge, and much less to change.
+        if owner is None or owner[0] == settings.server_name:
+            yield check_auth_chains(connection, repair=repair)

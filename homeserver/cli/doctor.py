@@ -1,6 +1,7 @@
 """`homeserver doctor`: looks for what is wrong with an installation, and says how to mend it.
 
-It changes nothing, and works whether the server runs or not.
+It works whether the server runs or not. It changes nothing unless it is asked to repair what can be
+made anew from the rest of the database.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from homeserver.config.loading import ConfigError, load_settings
 from homeserver.config.settings import Settings
 
 
-def doctor(config: Path | None, server: str | None = None) -> int:
+def doctor(config: Path | None, server: str | None = None, *, repair: bool = False) -> int:
     """Print all findings, also about another `server`; the exit status is 1 if one is a problem."""
     path = find_config(config)
     worst = 0
@@ -28,7 +29,7 @@ def doctor(config: Path | None, server: str | None = None) -> int:
         print(finding, flush=True)
         worst |= finding.verdict is Verdict.PROBLEM
 
-    for finding in examine(path):
+    for finding in examine(path, repair=repair):
         tell(finding)
     try:
         settings = load_settings(path)
@@ -40,7 +41,7 @@ def doctor(config: Path | None, server: str | None = None) -> int:
     return worst
 
 
-def examine(config: Path | None) -> Iterator[Finding]:
+def examine(config: Path | None, *, repair: bool = False) -> Iterator[Finding]:
     """Everything there is to say about an installation, one finding after the other."""
     try:
         settings = load_settings(config)
@@ -53,7 +54,7 @@ def examine(config: Path | None) -> Iterator[Finding]:
     yield from _check_server_name(settings)
     yield check_signing_key(settings)
     yield check_data_dir(settings)
-    yield from check_database(settings)
+    yield from check_database(settings, repair=repair)
     yield from check_listeners(settings)
     yield from check_well_known(settings)
     yield from check_mail(settings)

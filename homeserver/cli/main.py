@@ -65,6 +65,9 @@ def _add_doctor(commands: Any) -> None:
         "server", nargs="?", metavar="SERVER", help="another server, to see if it can be reached"
     )
     _add_config(parser)
+    parser.add_argument(
+        "--repair", action="store_true", help="mend what can be made anew from the rest"
+    )
     parser.set_defaults(command=_doctor)
 
 
@@ -182,7 +185,7 @@ def _init(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from homeserver.cli.doctor import doctor
 
-    return doctor(options.config, options.server)
+    return doctor(options.config, options.server, repair=options.repair)
 
 
 def _rotate_key(options: argparse.Namespace) -> int:

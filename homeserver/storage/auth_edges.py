@@ -1,11 +1,14 @@
 """Auth edges: which events each state event cites as its authority, by numbers.
 
-Owns the table `auth_edges` (migrations/0012_auth_chains.sql), which has one row for each auth event
+Owns the table `auth_edges` (migrations/0016_auth_chains.sql), which has one row for each auth event
 of a state event, whatever became of it. An event is stored after those that it cites, and so has a
 larger number than they have: the order of numbers is one of the graph, and no sender chooses it.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import psycopg
 
 from homeserver.storage.batch import BatchStatement, Row
 from homeserver.storage.database import Connection
@@ -89,3 +92,17 @@ async def citing_events(
             (list(events), limit),
         )
         return await cursor.fetchall()
+
+
+def replace_auth_edges(
+    connection: psycopg.Connection[Any], edges: Mapping[int, Collection[int]]
+) -> None:
+    """Put right which events these events cite, for a command that mends a database."""
+    pairs = [(event, cited) for event, auth_events in edges.items() for cited in auth_events]
+    with connection.transaction():
+        connection.execute("DELETE FROM auth_edges WHERE event = ANY(%s)", (list(edges),))
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO auth_edges (event, auth_event) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                pairs,
+            )
