@@ -297,7 +297,7 @@ class Receiving:
         if event.type == CREATE[0] and await self._is_made_by_another(writer, event):
             # No rule of the text forbids it, and it would take the room over.
             rule = rule_number(room.version, "1.1")
-            return _Cited(refusal=f"rule {rule}: the room has been made by another event")
+            return _Cited([], refusal=f"rule {rule}: the room has been made by another event")
         ids = list(event.auth_event_ids)
         create_id = None
         if room.version.room_id_is_create_hash and event.type != CREATE[0]:

@@ -11,7 +11,7 @@ from tests.protocol.branches import (
     ForkedRoom,
     public_room,
 )
-from tests.protocol.vocabulary import ALICE, ALL_VERSIONS, BOB, CAROL, DAVE, versions
+from tests.protocol.vocabulary import ALICE, ALL_VERSIONS, BOB, CAROL, versions
 
 FIRST = versions(state_resolution=StateResolution.V1)
 SINCE_2 = [version for version in ALL_VERSIONS if version not in FIRST]
