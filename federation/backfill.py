@@ -19,7 +19,7 @@ from federation.missing_events import MissingEvents, Pdus
 from federation.pdus import PduChecks
 from homeserver.protocol.event_graph import in_graph_order
 from homeserver.protocol.events import Event
-from homeserver.rooms.receiving import EventsMissing
+from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.writer import RoomWriter

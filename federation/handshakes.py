@@ -15,7 +15,7 @@ import msgspec
 from twisted.logger import Logger
 
 from federation.client import FederationClient, path_of
-from federation.errors import FederationError, Garbage, Refused
+from federation.errors import Denied, FederationError, Garbage, Refused
 from federation.pdus import PduChecks
 from homeserver.protocol.errors import (
     BadJson,
@@ -273,6 +273,8 @@ def _lacks_endpoint(refusal: Refused) -> bool:
 
 def _for_users(error: FederationError) -> MatrixError:
     """What a user is told of a failure."""
+    if isinstance(error, Denied):
+        return Forbidden(f"This server may not talk with {error.server}")
     if not isinstance(error, Refused):
         return RemoteServerFailed(f"{error.server} cannot be asked at the moment")
     known: dict[str, type[MatrixError]] = {

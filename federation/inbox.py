@@ -22,7 +22,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.hashes import event_id_of
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.distant_memberships import DistantMemberships
-from homeserver.rooms.receiving import EventsMissing
+from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.user_rooms import UserRooms

@@ -23,7 +23,8 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.rooms.drafts import Draft
-from homeserver.rooms.receiving import EventsMissing, Receiving
+from homeserver.rooms.judging import EventsMissing
+from homeserver.rooms.receiving import Receiving
 from homeserver.rooms.restricted_joins import RestrictedJoins
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms

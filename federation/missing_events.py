@@ -19,7 +19,8 @@ from federation.handshakes import MAX_STATE, STATE_TIMEOUT, V1
 from federation.pdus import PduChecks
 from homeserver.protocol.event_graph import in_auth_order, in_graph_order
 from homeserver.protocol.events import Event
-from homeserver.rooms.receiving import EventsMissing, Received, Receiving
+from homeserver.rooms.judging import EventsMissing
+from homeserver.rooms.receiving import Received, Receiving
 from homeserver.rooms.resolution import Resolved
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.writer import RoomWriter

@@ -17,8 +17,8 @@ from homeserver.protocol.identifiers import server_name_of
 from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.drafts import Draft
 from homeserver.rooms.entrance import Entrance
+from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.origin import Origin
-from homeserver.rooms.receiving import EventsMissing
 from homeserver.rooms.rooms import Rooms
 
 log = Logger()

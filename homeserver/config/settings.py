@@ -18,6 +18,7 @@ from homeserver.config.contact import Email, ThirdPartyIds
 from homeserver.config.federation import Federation
 from homeserver.config.fields import Section, doc
 from homeserver.config.limits import Limits, RateLimits, Websocket
+from homeserver.config.support import Support
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
 
@@ -271,36 +272,6 @@ class Presence(Section, frozen=True, kw_only=True):
             gt=0,
         ),
     ] = 30.0
-
-
-class Contact(Section, frozen=True, kw_only=True):
-    """Someone to turn to about this server."""
-
-    role: Annotated[
-        Literal["m.role.admin", "m.role.moderator", "m.role.dpo", "m.role.security"],
-        doc("What this person is for."),
-    ]
-    matrix_id: Annotated[str | None, doc("Matrix user ID.", default="none")] = None
-    email_address: Annotated[str | None, doc("E-mail address.", default="none")] = None
-
-    def __post_init__(self) -> None:
-        if self.matrix_id is None and self.email_address is None:
-            raise ValueError("a contact has a matrix_id or an email_address")
-
-
-class Support(Section, frozen=True, kw_only=True):
-    """What `/.well-known/matrix/support` says; it is not served while both are empty."""
-
-    contacts: Annotated[
-        tuple[Contact, ...],
-        doc(
-            "People to turn to.", example="[{role: m.role.admin, matrix_id: '@admin:example.org'}]"
-        ),
-    ] = ()
-    support_page: Annotated[
-        str | None,
-        doc("Page with help.", default="none", example="https://example.org/support"),
-    ] = None
 
 
 class Log(Section, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Orders of events that come from elsewhere in any order.
 
-Spec: https://spec.matrix.org/v1.19/server-server-api/#event-graphs
+Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections.abc import Callable, Iterable

@@ -1,6 +1,6 @@
 """Where the next event of a room attaches: its forward extremities, and the state after them.
 
-Spec: https://spec.matrix.org/v1.19/server-server-api/#event-graphs
+Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections.abc import Collection

@@ -21,7 +21,7 @@ from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen, Visibility
-from homeserver.storage import events as storage
+from homeserver.storage import event_pages
 from homeserver.storage.database import Database
 from homeserver.streams.tokens import Place, parse_history_token, topological_token
 
@@ -211,7 +211,7 @@ class History:
     async def _rows(
         self, room: Room, stretch: _Stretch, size: int, backwards: bool
     ) -> list[tuple[int, int, int]]:
-        page = storage.page_backwards if backwards else storage.page_forwards
+        page = event_pages.page_backwards if backwards else event_pages.page_forwards
         return await self._db.run(
             page,
             room.number,
@@ -258,7 +258,7 @@ class History:
         newest = _newest(room, position)
         if newest is not None and (newest.position or 0) > room.disordered_at:
             return _behind(newest, backwards=False)
-        return await self._db.run(storage.greatest_depth, room.number, position), position
+        return await self._db.run(event_pages.greatest_depth, room.number, position), position
 
     async def _beginning_after(self, room: Room, position: int) -> Place:
         """A place before all events above a position."""
@@ -266,7 +266,7 @@ class History:
             for stored in room.timeline:
                 if (stored.position or 0) > position:
                     return stored.height, -FOREVER
-        least = await self._db.run(storage.least_depth, room.number, position)
+        least = await self._db.run(event_pages.least_depth, room.number, position)
         return START if least is None else (least, -FOREVER)
 
     async def _senders_state(

@@ -225,7 +225,9 @@ class Memberships:
         return _with_reason({"membership": membership, **profile}, reason)
 
     def _is_here(self, room: Room) -> bool:
-        """Whether this server is in the room, so that it need not ask others."""
+        """Whether this server need not ask others: it is in the room, or the last to know of it."""
+        if not room.joined_servers:
+            return bool(room.state)
         return self._rooms.origin.server_name in room.joined_servers
 
     def _go_abroad(self) -> MembershipAbroad:

@@ -17,16 +17,13 @@ from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred
 
-from homeserver.protocol.auth_state import AuthState
-from homeserver.protocol.auth_types import auth_types_for
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
-from homeserver.protocol.receipt import CREATE, judge_by_auth_events, judge_by_state
-from homeserver.protocol.rule_broken import rule_number
+from homeserver.protocol.receipt import judge_by_state
 from homeserver.rooms.drafts import Draft
 from homeserver.rooms.event_rows import auth_rows, event_rows, names_of, placing_rows
 from homeserver.rooms.head import MAX_EXTREMITIES, Head
-from homeserver.rooms.received_redactions import ReceivedRedactions
+from homeserver.rooms.judging import EventsMissing, Judged, Judging
 from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.room_facts import NO_CHANGES, Changes, EventsKept, StateKey
@@ -43,63 +40,12 @@ MERGE = "org.matrix.dummy_event"
 """The type of an event that says nothing but joins branches; clients that exist hide it."""
 
 
-class EventsMissing(LookupError):
-    """Events that an event cites are not here, or not with the state after them.
-
-    `auth` are missing auth events, `prev` missing previous ones: the caller gets hold of them, or
-    of the state before the event, and tries again.
-    """
-
-    def __init__(self, auth: Collection[str] = (), prev: Collection[str] = ()) -> None:
-        super().__init__(f"{len(auth)} auth events and {len(prev)} previous events are missing")
-        self.auth = frozenset(auth)
-        self.prev = frozenset(prev)
-
-
 @dataclass(frozen=True, slots=True)
 class Received:
     """What became of an event, and when that is durable; `None` if it was known already."""
 
     stored: StoredEvent
     done: Deferred[None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Cited:
-    """The auth events of an event, or why it is rejected whatever they say.
-
-    `numbers` are those of the auth events, as far as they are of this room.
-    """
-
-    numbers: Sequence[int]
-    events: Sequence[Event] = ()
-    create: Event | None = None
-    rejected: frozenset[str] = frozenset()
-    refusal: str | None = None
-
-    def judge(self, event: Event) -> str | None:
-        return self.refusal or judge_by_auth_events(event, self.events, self.create, self.rejected)
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """An event with all that does not depend on the room's head.
-
-    `behind` are the events that are no extremities once this one is there, `missing` the previous
-    events that are not here.
-    """
-
-    stored: StoredEvent
-    rows: Sequence[Row]
-    behind: frozenset[str]
-    missing: Collection[str]
-    was_outlier: bool
-    redacted: StoredEvent | None = None
-
-    @property
-    def gaps(self) -> Mapping[str, int]:
-        """The missing events, with the height of this one."""
-        return dict.fromkeys(self.missing, self.stored.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +63,7 @@ class Receiving:
     def __init__(self, stores: Stores, resolver: StateResolver) -> None:
         self._stores = stores
         self._resolver = resolver
-        self._redactions = ReceivedRedactions(stores)
+        self._judging = Judging(stores, resolver)
 
     async def receive(
         self,
@@ -141,7 +87,7 @@ class Receiving:
         """
         await writer.receiving.acquire()
         try:
-            known = (await self._find(writer, [event.event_id])).get(event.event_id)
+            known = (await self._judging.find(writer, [event.event_id])).get(event.event_id)
             if known is not None and not known.standing.is_outlier:
                 return Received(known)
             stored = known or StoredEvent(
@@ -149,7 +95,7 @@ class Receiving:
             )
             self._stores.events.introduce(stored)
             try:
-                judged = await self._judge(writer, stored, state_before)
+                judged = await self._judging.judge(writer, stored, state_before)
                 return Received(
                     stored,
                     await self._settle(writer, judged, _Way(is_arrival, is_past, is_ours)),
@@ -172,13 +118,13 @@ class Receiving:
         try:
             fresh: dict[str, StoredEvent] = {}
             wanted = list(events)
-            known = await self._find(writer, [event.event_id for event in wanted])
+            known = await self._judging.find(writer, [event.event_id for event in wanted])
             await self._stores.names.nids({name for event in wanted for name in names_of(event)})
             rows: list[Row] = []
             for event in wanted:
                 if event.event_id in known:
                     continue
-                cited = await self._cited(writer, event, fresh)
+                cited = await self._judging.cited(writer, event, fresh)
                 standing = Standing(is_outlier=True, rejected=cited.judge(event))
                 number = self._stores.log.next_position()
                 stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
@@ -192,7 +138,7 @@ class Receiving:
 
     async def known(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
         """Those of the events that are here, in whatever standing."""
-        return await self._find(writer, event_ids)
+        return await self._judging.find(writer, event_ids)
 
     async def state_of(
         self, writer: RoomWriter, event_ids: Collection[str], then: str | None = None
@@ -202,7 +148,7 @@ class Receiving:
         With `then` it is the state after this event in that state, if the event is known. Rejected
         events, and those that are no state, are no part of it. Raises `EventsMissing`.
         """
-        found = await self._find(writer, event_ids)
+        found = await self._judging.find(writer, event_ids)
         if missing := set(event_ids).difference(found):
             raise EventsMissing(auth=missing)
         names = await self._stores.names.nids(
@@ -213,7 +159,7 @@ class Receiving:
             for stored in found.values()
             if stored.event.state_key is not None and stored.standing.rejected is None
         }
-        after = {} if then is None else await self._find(writer, [then])
+        after = {} if then is None else await self._judging.find(writer, [then])
         for stored in after.values():
             event = stored.event
             if event.state_key is not None and stored.standing.rejected is None:
@@ -225,14 +171,14 @@ class Receiving:
         self, writer: RoomWriter, event: Event, fetched: Mapping[str, Resolved]
     ) -> Resolved:
         """The state before an event, given those after its previous events that are not here."""
-        prevs = await self._find(writer, event.prev_event_ids)
+        prevs = await self._judging.find(writer, event.prev_event_ids)
         roots = [prev.state_after for prev in prevs.values() if not prev.standing.is_outlier]
         roots += [state.root for state in fetched.values()]
         resolved = await self._resolver.resolve(writer.room, roots or [EMPTY])
         rows = [row for state in fetched.values() for row in state.rows]
         return Resolved(resolved.root, [*rows, *resolved.rows])
 
-    async def _settle(self, writer: RoomWriter, judged: _Judged, way: _Way) -> Deferred[None]:
+    async def _settle(self, writer: RoomWriter, judged: Judged, way: _Way) -> Deferred[None]:
         """Do with an event what the judgement says."""
         stored = judged.stored
         if way.is_past or stored.event.event_id in writer.gaps:
@@ -250,120 +196,7 @@ class Receiving:
         else:
             self._stores.events.disown(stored)
 
-    async def _judge(
-        self, writer: RoomWriter, stored: StoredEvent, given_state: Resolved | None
-    ) -> _Judged:
-        event, was_outlier = stored.event, stored.standing.is_outlier
-        cited = await self._cited(writer, event, {})
-        prevs = await self._find(writer, event.prev_event_ids)
-        placed = {key: prev for key, prev in prevs.items() if not prev.standing.is_outlier}
-        missing = [each for each in event.prev_event_ids if each not in placed]
-        if missing and given_state is None:
-            raise EventsMissing(prev=missing)
-        if given_state is None:
-            after = [prev.state_after for prev in placed.values()]
-            given_state = await self._resolver.resolve(writer.room, after or [EMPTY])
-        before, rows = given_state.root, list(given_state.rows)
-        if not was_outlier:
-            rows += auth_rows(stored, cited.numbers)
-        await self._stores.names.nids(names_of(event))
-        refusal = cited.judge(event) or judge_by_state(
-            event, await self._auth_state(writer, event, before)
-        )
-        stored.state_before = stored.state_after = before
-        stored.height = _height(event, placed.values(), is_below_known=bool(missing))
-        stored.standing = Standing(rejected=refusal)
-        redacted = None
-        if refusal is None:
-            if event.state_key is not None:
-                rows += await self._apply(writer, stored)
-            rows += await self._redactions.early(writer, stored)
-            redacted, more = await self._redactions.target_of(writer, stored)
-            rows += more
-        return _Judged(
-            stored,
-            rows,
-            await self._behind(writer, event, placed),
-            missing,
-            was_outlier,
-            redacted,
-        )
-
-    async def _cited(
-        self, writer: RoomWriter, event: Event, fresh: Mapping[str, StoredEvent]
-    ) -> _Cited:
-        """What the event is judged by first. Raises `EventsMissing`."""
-        room = writer.room
-        if event.type == CREATE[0] and await self._is_made_by_another(writer, event):
-            # No rule of the text forbids it, and it would take the room over.
-            rule = rule_number(room.version, "1.1")
-            return _Cited([], refusal=f"rule {rule}: the room has been made by another event")
-        ids = list(event.auth_event_ids)
-        create_id = None
-        if room.version.room_id_is_create_hash and event.type != CREATE[0]:
-            create_id = "$" + event.room_id[1:]
-            ids.append(create_id)
-        found = {each: fresh[each] for each in ids if each in fresh}
-        found |= await self._find(writer, [each for each in ids if each not in found])
-        numbers = [found[each].number for each in event.auth_event_ids if each in found]
-        if missing := [each for each in ids if each not in found]:
-            for each in missing:
-                if await self._stores.events.rooms_with(each):
-                    rule = rule_number(room.version, "3.5")
-                    return _Cited(numbers, refusal=f"rule {rule}: {each} is of another room")
-            raise EventsMissing(auth=missing)
-        return _Cited(
-            numbers,
-            [found[each].event for each in event.auth_event_ids],
-            None if create_id is None else found[create_id].event,
-            frozenset(
-                each for each, stored in found.items() if stored.standing.rejected is not None
-            ),
-        )
-
-    async def _is_made_by_another(self, writer: RoomWriter, create: Event) -> bool:
-        number = writer.current_number(CREATE)
-        if number is None:
-            return False
-        made_by = (await self._stores.events.load(writer.room.version, [number]))[number]
-        return made_by.event.event_id != create.event_id
-
-    async def _auth_state(self, writer: RoomWriter, event: Event, root: bytes) -> AuthState:
-        """The part of a state that an event is judged by."""
-        version = writer.room.version
-        keys = auth_types_for(version, event.type, event.sender, event.state_key, event.content)
-        state = await self._stores.state_at(version, root, {CREATE, *keys})
-        return AuthState({key: stored.event for key, stored in state.items()})
-
-    async def _apply(self, writer: RoomWriter, stored: StoredEvent) -> Sequence[Row]:
-        """Find the state after a state event, and what it replaces there."""
-        event, stores = stored.event, self._stores
-        key = (event.type, event.state_key or "")
-        names = await stores.names.nids(key)
-        state = await stores.state_at(writer.room.version, stored.state_before, [key])
-        if (replaced := state.get(key)) is not None:
-            stored.replaces, stored.replaced = replaced.number, replaced.event
-        stored.state_after, rows = await stores.states.change(
-            stored.state_before, {(names[key[0]], names[key[1]]): stored.number}
-        )
-        return rows
-
-    async def _behind(
-        self, writer: RoomWriter, event: Event, prevs: Mapping[str, StoredEvent]
-    ) -> frozenset[str]:
-        """The events that this one follows; and for those that were refused, what these follow."""
-        behind = set(event.prev_event_ids)
-        refused = [prev for prev in prevs.values() if _is_refused(prev)]
-        for _ in range(MAX_EXTREMITIES):
-            ids = {event_id for prev in refused for event_id in prev.event.prev_event_ids}
-            if not ids - behind:
-                break
-            found = await self._find(writer, ids - behind)
-            behind |= ids
-            refused = [prev for prev in found.values() if _is_refused(prev)]
-        return frozenset(behind)
-
-    async def _enter(self, writer: RoomWriter, judged: _Judged, way: _Way) -> Deferred[None]:
+    async def _enter(self, writer: RoomWriter, judged: Judged, way: _Way) -> Deferred[None]:
         """Let an event into the timeline; or keep it aside, if the current state refuses it."""
         stored = judged.stored
         while True:
@@ -398,7 +231,7 @@ class Receiving:
         writer: RoomWriter,
         head: Head,
         extremities: tuple[StoredEvent, ...],
-        judged: _Judged,
+        judged: Judged,
     ) -> Arrival:
         """What an event makes of the room."""
         room, stored, event = writer.room, judged.stored, judged.stored.event
@@ -445,14 +278,14 @@ class Receiving:
             except Forbidden:
                 return False
 
-    def _keep(self, writer: RoomWriter, judged: _Judged) -> Deferred[None]:
+    def _keep(self, writer: RoomWriter, judged: Judged) -> Deferred[None]:
         """Store a refused event, which changes nothing."""
         stored = judged.stored
         to_rows = placing_rows if judged.was_outlier else event_rows
         rows = to_rows(self._stores.names, writer.room.number, stored)
         return self._tell(writer, [stored], [*rows, *judged.rows])
 
-    def _fill(self, writer: RoomWriter, judged: _Judged) -> Deferred[None]:
+    def _fill(self, writer: RoomWriter, judged: Judged) -> Deferred[None]:
         """Store an event of the past: where it was missing, the gap is now before it."""
         self._stores.log.check_open()
         stored, room, redacted = judged.stored, writer.room, judged.redacted
@@ -489,24 +322,8 @@ class Receiving:
         fact = EventsKept(log.next_position(), writer.room.number, events, gaps or {}, redacts)
         return log.append(fact, rows)
 
-    async def _find(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
-        room = writer.room
-        return await self._stores.events.find_many(
-            room.version, room.number, room.room_id, event_ids
-        )
 
-
-def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:
-    """How deep an event stands; where what it follows is not here, its own word is taken."""
-    height = max((prev.height for prev in prevs), default=0) + 1
-    return min(max(height, event.depth) if is_below_known else height, MAX_HEIGHT)
-
-
-def _is_refused(stored: StoredEvent) -> bool:
-    return stored.standing.rejected is not None or stored.standing.soft_failed is not None
-
-
-def _gap_rows(writer: RoomWriter, judged: _Judged) -> list[Row]:
+def _gap_rows(writer: RoomWriter, judged: Judged) -> list[Row]:
     return [
         INSERT_BACKWARD_EXTREMITY.row(writer.room.number, event_id, height)
         for event_id, height in judged.gaps.items()

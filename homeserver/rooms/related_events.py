@@ -21,7 +21,7 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.storage import relations as storage
 from homeserver.storage.database import Database
-from homeserver.storage.events import greatest_depth
+from homeserver.storage.event_pages import greatest_depth
 from homeserver.streams.tokens import Place, parse_room_token, topological_token
 
 DEFAULT_LIMIT = 20

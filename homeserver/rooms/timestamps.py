@@ -13,6 +13,7 @@ from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Visibility
+from homeserver.storage import event_pages
 from homeserver.storage import events as storage
 from homeserver.storage.database import Database
 from homeserver.streams.tokens import Place
@@ -90,7 +91,7 @@ class Timestamps:
         self, room: Room, place: Place, size: int, backwards: bool
     ) -> list[tuple[int, int, int]]:
         """(depth, position, event) of the next events from a place, nearest first."""
-        page = storage.page_backwards if backwards else storage.page_forwards
+        page = event_pages.page_backwards if backwards else event_pages.page_forwards
         bound = START if backwards else END
         return await self._db.run(
             page, room.number, place, size, bound, above=-FOREVER, upto=FOREVER

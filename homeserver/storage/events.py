@@ -1,8 +1,8 @@
 """Events: the exact bytes that were signed, and where they stand in their room.
 
-Owns the tables `events` (migrations/0004_rooms.sql and 0010_event_graph.sql), one row an event, and
-`current_states`, which has the root of a room's current state where it is not simply that after the
-event at the same position: a room whose graph never forked has none there.
+Owns the tables `events` and `current_states` (migrations/0004_rooms.sql and 0010_event_graph.sql).
+The former has one row an event, the latter the root of a room's current state where it is not
+simply that after the event at the same position: a room whose graph never forked has none there.
 
 Rooms, senders, types and state keys are numbers of `names`; an event's number is the log position
 at which it was first stored. Positions above zero are those of the timeline that a sync shows;
@@ -311,96 +311,6 @@ async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
         (limit,),
     )
     return [row[0] for row in await cursor.fetchall()]
-
-
-async def page_backwards(
-    db: Connection,
-    room: int,
-    place: tuple[int, int],
-    limit: int,
-    down_to: tuple[int, int],
-    *,
-    above: int,
-    upto: int,
-) -> list[tuple[int, int, int]]:
-    """(depth, position, event) before a topological place and after `down_to`, nearest first.
-
-    Events at positions beyond `above` and `upto`, which it includes, are left out.
-    """
-    cursor = await db.execute(
-        """
-        SELECT depth, position, event
-          FROM events
-         WHERE room = %s AND (depth, position) <= (%s, %s) AND (depth, position) > (%s, %s)
-           AND position > %s AND position <= %s
-         ORDER BY depth DESC, position DESC
-         LIMIT %s
-        """,
-        (room, *place, *down_to, above, upto, limit),
-    )
-    return await cursor.fetchall()
-
-
-async def page_forwards(
-    db: Connection,
-    room: int,
-    place: tuple[int, int],
-    limit: int,
-    up_to: tuple[int, int],
-    *,
-    above: int,
-    upto: int,
-) -> list[tuple[int, int, int]]:
-    """(depth, position, event) after a topological place and up to `up_to`, nearest first.
-
-    Events at positions beyond `above` and `upto`, which it includes, are left out.
-    """
-    cursor = await db.execute(
-        """
-        SELECT depth, position, event
-          FROM events
-         WHERE room = %s AND (depth, position) > (%s, %s) AND (depth, position) <= (%s, %s)
-           AND position > %s AND position <= %s
-         ORDER BY depth, position
-         LIMIT %s
-        """,
-        (room, *place, *up_to, above, upto, limit),
-    )
-    return await cursor.fetchall()
-
-
-async def greatest_depth(db: Connection, room: int, upto: int) -> int:
-    """The greatest depth of a room's events up to a position; 0 where there are none.
-
-    It is that of a forward extremity of that time: all other events have deeper ones after them.
-    """
-    cursor = await db.execute(
-        """
-        WITH newest AS (SELECT depth, extremities
-                          FROM events
-                         WHERE room = %s AND position > 0 AND position <= %s
-                         ORDER BY position DESC
-                         LIMIT 1)
-        SELECT max(depth)
-          FROM (SELECT depth FROM newest
-                 UNION ALL
-                SELECT events.depth
-                  FROM newest, jsonb_array_elements_text(newest.extremities::jsonb) AS branch (id)
-                  JOIN events ON events.event_id = branch.id AND events.room = %s) AS branches
-        """,
-        (room, upto, room),
-    )
-    row = await cursor.fetchone()
-    return (row[0] if row else None) or 0
-
-
-async def least_depth(db: Connection, room: int, above: int) -> int | None:
-    """The least depth of a room's events above a position; `None` where there are none."""
-    cursor = await db.execute(
-        "SELECT min(depth) FROM events WHERE room = %s AND position > %s", (room, above)
-    )
-    row = await cursor.fetchone()
-    return row[0] if row else None
 
 
 async def transactions_of_device(

@@ -175,14 +175,16 @@ class Accounts:
             WhoIsApi(WhoIs(db, self.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]
-        if settings.registration.shared_secret is not None:
-            secret = SharedSecret(settings.registration.shared_secret, clock)
-            apis.append(
-                SharedSecretRegistrationApi(
-                    secret, self._registration, self.profiles, settings.server_name
-                )
-            )
+        apis += self._shared_secret_apis()
         return [route for api in apis for route in api.routes()]
+
+    def _shared_secret_apis(self) -> list[Any]:
+        secret = self._settings.registration.shared_secret
+        if secret is None:
+            return []
+        shared = SharedSecret(secret, self._reactor)
+        server_name = self._settings.server_name
+        return [SharedSecretRegistrationApi(shared, self._registration, self.profiles, server_name)]
 
     def federation_routes(self) -> list[Route]:
         """The area's part of the Server-Server API."""

@@ -123,19 +123,13 @@ class Rooms:
         self.directory = self._directory(settings, db)
         self._upgrades = RoomUpgrades(self.registry, accounts.profiles)
         self._reports = Reports(db, reactor, settings.server_name, self.registry, reading)
-        self._notices = ServerNotices(
-            accounts.notices_account,
-            accounts.account_data,
-            self.registry,
-            self.creation,
-            self.memberships,
-            self.sending,
-            version=settings.rooms.default_version,
-            name=settings.server_notices.room_name,
-        )
+        self._notices = self._server_notices(settings, accounts)
         self._settings = settings
         self._account_data = accounts.account_data
         self._follow_accounts(reactor, db, accounts)
+        self._read(log)
+
+    def _read(self, log: Log) -> None:
         # Whoever reads rooms must find them up to date, so these are the first readers of the log.
         for reader in (
             self.registry.apply,
@@ -155,6 +149,18 @@ class Rooms:
             self.summaries,
             allow_publishing=settings.room_directory.allow_publishing,
             without_login=settings.room_directory.without_login,
+        )
+
+    def _server_notices(self, settings: Settings, accounts: Accounts) -> ServerNotices:
+        return ServerNotices(
+            accounts.notices_account,
+            accounts.account_data,
+            self.registry,
+            self.creation,
+            self.memberships,
+            self.sending,
+            version=settings.rooms.default_version,
+            name=settings.server_notices.room_name,
         )
 
     def _follow_accounts(self, reactor: Any, db: Database, accounts: Accounts) -> None:

@@ -33,7 +33,7 @@ from homeserver.client_api.third_party_ids import ThirdPartyIdsApi
 from homeserver.client_api.user_interactive_auth import FallbackApi
 from homeserver.client_api.validation_page import ValidationPageApi
 from homeserver.client_api.versions import VersionsApi
-from homeserver.config.settings import Contact, Support
+from homeserver.config.support import Contact, Support
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router

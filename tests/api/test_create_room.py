@@ -143,7 +143,6 @@ class CreateRoomTests(ServerTestCase):
             ],
             "M_TOO_LARGE": [{"initial_state": [state]}],
             "M_FORBIDDEN": [
-                {"invite": ["@carol:elsewhere.example"]},
                 {"invite_3pid": [{"medium": "email", "address": "a@example.org"}]},
             ],
         }

@@ -189,9 +189,10 @@ class StateTests(ServerTestCase):
         await self.assert_refused("M_BAD_ALIAS", self._set_alias({"alias": "#none:example.org"}))
         await self.assert_refused("M_INVALID_PARAM", self._set_alias({"alt_aliases": ["tea"]}))
         await self.assert_refused("M_BAD_JSON", self._set_alias({"alias": 1}))
-        # What stands there already is not looked at again.
-        await self.alice.delete("/directory/room/%23tea:example.org")
+        # What stands there already is not looked at again; what was deleted stands there no more.
         await self._set_alias({"alias": "#tea:example.org", "alt_aliases": []})
+        await self.alice.delete("/directory/room/%23tea:example.org")
+        await self.assert_refused("M_BAD_ALIAS", self._set_alias({"alias": "#tea:example.org"}))
         await self._set_alias({})
 
     async def _set_alias(self, content: Any) -> str:

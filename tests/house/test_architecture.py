@@ -29,6 +29,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/cli/auth_chain_checks.py",
     "homeserver/cli/database_checks.py",
     "homeserver/storage/event_graph.py",
+    "homeserver/storage/event_pages.py",
 }
 
 

@@ -19,8 +19,9 @@ from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signatures import SigningKey
 from homeserver.rooms.event_store import EventStore
 from homeserver.rooms.head import Head
+from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.origin import Origin
-from homeserver.rooms.receiving import EventsMissing, Received, Receiving
+from homeserver.rooms.receiving import Received, Receiving
 from homeserver.rooms.resolution import StateResolver
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import EventsKept, RoomChanged, RoomEventAppended, StateKey

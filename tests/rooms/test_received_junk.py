@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from homeserver.protocol.events import Event, InvalidEvent
-from homeserver.rooms.receiving import EventsMissing
+from homeserver.rooms.judging import EventsMissing
 from tests.rooms.replica import ALICE, BOB, CAROL, Graph
 
 TYPES = (

@@ -4,7 +4,7 @@ import pytest
 
 from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.events import Event
-from homeserver.rooms.receiving import EventsMissing
+from homeserver.rooms.judging import EventsMissing
 from tests.rooms.replica import ALICE, BOB, CAROL, Graph, Replica
 
 

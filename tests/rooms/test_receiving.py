@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.drafts import Draft
-from homeserver.rooms.receiving import EventsMissing
+from homeserver.rooms.judging import EventsMissing
 from tests.rooms.replica import ALICE, BOB, CAROL, Graph
 
 ALL_VERSIONS = pytest.mark.parametrize("version", ["1", "2", "3", "6", "9", "11", "12"])

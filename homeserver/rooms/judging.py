@@ -1,0 +1,214 @@
+"""Judging received events, by all that does not depend on the room's head.
+
+An event is judged by its auth events and by the state before it; what it cites must be here.
+Nothing of this changes when the room goes on, and it may wait for the database.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from homeserver.protocol.auth_state import AuthState
+from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.events import Event
+from homeserver.protocol.receipt import CREATE, judge_by_auth_events, judge_by_state
+from homeserver.protocol.rule_broken import rule_number
+from homeserver.rooms.event_rows import auth_rows, names_of
+from homeserver.rooms.head import MAX_EXTREMITIES
+from homeserver.rooms.received_redactions import ReceivedRedactions
+from homeserver.rooms.resolution import Resolved, StateResolver
+from homeserver.rooms.state_tree_nodes import EMPTY
+from homeserver.rooms.stored_event import MAX_HEIGHT, Standing, StoredEvent
+from homeserver.rooms.stores import Stores
+from homeserver.rooms.writer import RoomWriter
+from homeserver.storage.batch import Row
+
+
+class EventsMissing(LookupError):
+    """Events that an event cites are not here, or not with the state after them.
+
+    `auth` are missing auth events, `prev` missing previous ones: the caller gets hold of them, or
+    of the state before the event, and tries again.
+    """
+
+    def __init__(self, auth: Collection[str] = (), prev: Collection[str] = ()) -> None:
+        super().__init__(f"{len(auth)} auth events and {len(prev)} previous events are missing")
+        self.auth = frozenset(auth)
+        self.prev = frozenset(prev)
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    """The auth events of an event, or why it is rejected whatever they say.
+
+    `numbers` are those of the auth events, as far as they are of this room.
+    """
+
+    numbers: Sequence[int]
+    events: Sequence[Event] = ()
+    create: Event | None = None
+    rejected: frozenset[str] = frozenset()
+    refusal: str | None = None
+
+    def judge(self, event: Event) -> str | None:
+        return self.refusal or judge_by_auth_events(event, self.events, self.create, self.rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An event with all that does not depend on the room's head.
+
+    `behind` are the events that are no extremities once this one is there, `missing` the previous
+    events that are not here.
+    """
+
+    stored: StoredEvent
+    rows: Sequence[Row]
+    behind: frozenset[str]
+    missing: Collection[str]
+    was_outlier: bool
+    redacted: StoredEvent | None = None
+
+    @property
+    def gaps(self) -> Mapping[str, int]:
+        """The missing events, with the height of this one."""
+        return dict.fromkeys(self.missing, self.stored.height)
+
+
+class Judging:
+    """Judges events for `Receiving`."""
+
+    def __init__(self, stores: Stores, resolver: StateResolver) -> None:
+        self._stores = stores
+        self._resolver = resolver
+        self._redactions = ReceivedRedactions(stores)
+
+    async def judge(
+        self, writer: RoomWriter, stored: StoredEvent, given_state: Resolved | None
+    ) -> Judged:
+        event, was_outlier = stored.event, stored.standing.is_outlier
+        cited = await self.cited(writer, event, {})
+        prevs = await self.find(writer, event.prev_event_ids)
+        placed = {key: prev for key, prev in prevs.items() if not prev.standing.is_outlier}
+        missing = [each for each in event.prev_event_ids if each not in placed]
+        if missing and given_state is None:
+            raise EventsMissing(prev=missing)
+        if given_state is None:
+            after = [prev.state_after for prev in placed.values()]
+            given_state = await self._resolver.resolve(writer.room, after or [EMPTY])
+        before, rows = given_state.root, list(given_state.rows)
+        if not was_outlier:
+            rows += auth_rows(stored, cited.numbers)
+        await self._stores.names.nids(names_of(event))
+        refusal = cited.judge(event) or judge_by_state(
+            event, await self._auth_state(writer, event, before)
+        )
+        stored.state_before = stored.state_after = before
+        stored.height = _height(event, placed.values(), is_below_known=bool(missing))
+        stored.standing = Standing(rejected=refusal)
+        redacted = None
+        if refusal is None:
+            if event.state_key is not None:
+                rows += await self._apply(writer, stored)
+            rows += await self._redactions.early(writer, stored)
+            redacted, more = await self._redactions.target_of(writer, stored)
+            rows += more
+        return Judged(
+            stored,
+            rows,
+            await self._behind(writer, event, placed),
+            missing,
+            was_outlier,
+            redacted,
+        )
+
+    async def cited(
+        self, writer: RoomWriter, event: Event, fresh: Mapping[str, StoredEvent]
+    ) -> Cited:
+        """What the event is judged by first. Raises `EventsMissing`."""
+        room = writer.room
+        if event.type == CREATE[0] and await self._is_made_by_another(writer, event):
+            # No rule of the text forbids it, and it would take the room over.
+            rule = rule_number(room.version, "1.1")
+            return Cited([], refusal=f"rule {rule}: the room has been made by another event")
+        ids = list(event.auth_event_ids)
+        create_id = None
+        if room.version.room_id_is_create_hash and event.type != CREATE[0]:
+            create_id = "$" + event.room_id[1:]
+            ids.append(create_id)
+        found = {each: fresh[each] for each in ids if each in fresh}
+        found |= await self.find(writer, [each for each in ids if each not in found])
+        numbers = [found[each].number for each in event.auth_event_ids if each in found]
+        if missing := [each for each in ids if each not in found]:
+            for each in missing:
+                if await self._stores.events.rooms_with(each):
+                    rule = rule_number(room.version, "3.5")
+                    return Cited(numbers, refusal=f"rule {rule}: {each} is of another room")
+            raise EventsMissing(auth=missing)
+        return Cited(
+            numbers,
+            [found[each].event for each in event.auth_event_ids],
+            None if create_id is None else found[create_id].event,
+            frozenset(
+                each for each, stored in found.items() if stored.standing.rejected is not None
+            ),
+        )
+
+    async def _is_made_by_another(self, writer: RoomWriter, create: Event) -> bool:
+        number = writer.current_number(CREATE)
+        if number is None:
+            return False
+        made_by = (await self._stores.events.load(writer.room.version, [number]))[number]
+        return made_by.event.event_id != create.event_id
+
+    async def _auth_state(self, writer: RoomWriter, event: Event, root: bytes) -> AuthState:
+        """The part of a state that an event is judged by."""
+        version = writer.room.version
+        keys = auth_types_for(version, event.type, event.sender, event.state_key, event.content)
+        state = await self._stores.state_at(version, root, {CREATE, *keys})
+        return AuthState({key: stored.event for key, stored in state.items()})
+
+    async def _apply(self, writer: RoomWriter, stored: StoredEvent) -> Sequence[Row]:
+        """Find the state after a state event, and what it replaces there."""
+        event, stores = stored.event, self._stores
+        key = (event.type, event.state_key or "")
+        names = await stores.names.nids(key)
+        state = await stores.state_at(writer.room.version, stored.state_before, [key])
+        if (replaced := state.get(key)) is not None:
+            stored.replaces, stored.replaced = replaced.number, replaced.event
+        stored.state_after, rows = await stores.states.change(
+            stored.state_before, {(names[key[0]], names[key[1]]): stored.number}
+        )
+        return rows
+
+    async def _behind(
+        self, writer: RoomWriter, event: Event, prevs: Mapping[str, StoredEvent]
+    ) -> frozenset[str]:
+        """The events that this one follows; and for those that were refused, what these follow."""
+        behind = set(event.prev_event_ids)
+        refused = [prev for prev in prevs.values() if _is_refused(prev)]
+        for _ in range(MAX_EXTREMITIES):
+            ids = {event_id for prev in refused for event_id in prev.event.prev_event_ids}
+            if not ids - behind:
+                break
+            found = await self.find(writer, ids - behind)
+            behind |= ids
+            refused = [prev for prev in found.values() if _is_refused(prev)]
+        return frozenset(behind)
+
+    async def find(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
+        room = writer.room
+        return await self._stores.events.find_many(
+            room.version, room.number, room.room_id, event_ids
+        )
+
+
+def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:
+    """How deep an event stands; where what it follows is not here, its own word is taken."""
+    height = max((prev.height for prev in prevs), default=0) + 1
+    return min(max(height, event.depth) if is_below_known else height, MAX_HEIGHT)
+
+
+def _is_refused(stored: StoredEvent) -> bool:
+    return stored.standing.rejected is not None or stored.standing.soft_failed is not None
