@@ -87,7 +87,9 @@ def _label(event: GraphEvent) -> str:
             lines.append(f"{event.state_key}: {event.membership}")
         elif event.state_key:
             lines.append(f"({event.state_key})")
-        lines += [event.sender, f"{event.event_id[:12]}  depth {event.depth}"]
+        lines += [event.sender, f"{event.event_id[:12]}  depth {event.height}"]
+        if event.claimed_depth != event.height:
+            lines.append(f"says depth {event.claimed_depth}")
         if event.mark is not Mark.ACCEPTED:
             lines.append(event.mark.value)
         if event.is_past:

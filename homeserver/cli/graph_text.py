@@ -53,7 +53,7 @@ def label_of(event: GraphEvent) -> str:
         event_id = event_id[:_SHORT_ID] + "…"
     if event.mark is Mark.MISSING:
         return f"{event_id} is not here"
-    words = [event_id, f"{event.depth}", plain(event.type), *_subject(event), *_remarks(event)]
+    words = [event_id, f"{event.height}", plain(event.type), *_subject(event), *_remarks(event)]
     return "  ".join(words)
 
 
@@ -73,6 +73,8 @@ def _remarks(event: GraphEvent) -> Iterator[str]:
         yield f"{event.mark.value}, {plain(event.reason or '')}"
     elif event.mark is Mark.OUTLIER:
         yield "outlier"
+    if event.claimed_depth != event.height:
+        yield f"says depth {event.claimed_depth}"
     if event.is_past:
         yield "past"
     if event.is_head:

@@ -85,7 +85,7 @@ def lines_of(report: RoomReport) -> Iterator[str]:
     yield f"forward extremities: {len(report.extremities)}"
     for stored in report.extremities:
         event = stored.event
-        yield f"  {plain(event.event_id)}  depth {event.depth}  {plain(event.type)}"
+        yield f"  {plain(event.event_id)}  depth {stored.height}  {plain(event.type)}"
     yield f"gaps (backward extremities): {len(report.gaps)}"
     for event_id, depth in list(report.gaps.items())[:MAX_GAPS]:
         yield f"  {plain(event_id)}  before depth {depth}"

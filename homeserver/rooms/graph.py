@@ -26,7 +26,8 @@ class GraphEvent:
     """One event of a drawing. `reason` is the rule that it broke, if any.
 
     `is_past` tells that it was fetched for the room's past, `is_head` that it is a forward
-    extremity. Of a missing event nothing but the id is known.
+    extremity. `height` is how deep it stands in the graph as this server knows it, `claimed_depth`
+    what it says of that itself. Of a missing event nothing but the id is known.
     """
 
     event_id: str
@@ -36,7 +37,8 @@ class GraphEvent:
     state_key: str | None = None
     sender: str = ""
     membership: str | None = None
-    depth: int = 0
+    height: int = 0
+    claimed_depth: int = 0
     reason: str | None = None
     is_past: bool = False
     is_head: bool = False
@@ -89,6 +91,7 @@ def _graph_event(stored: StoredEvent, heads: Collection[str]) -> GraphEvent:
         event.state_key,
         event.sender,
         membership if isinstance(membership, str) else None,
+        stored.height,
         event.depth,
         standing.rejected or standing.soft_failed,
         is_past=stored.position is not None and stored.position < 0,

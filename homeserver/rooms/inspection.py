@@ -115,7 +115,7 @@ class RoomInspection:
         )
 
     async def around(self, row: RoomRow, event_id: str, count: int) -> RoomGraph | None:
-        """The graph of the events nearest to one by depth; `None` where the room lacks it."""
+        """The graph of the events nearest to one by height; `None` where the room lacks it."""
         version = ROOM_VERSIONS[row.version]
         room_id = await self._names.name(row.room)
         stored = await self._events.find(version, row.room, room_id, event_id)
@@ -125,7 +125,7 @@ class RoomInspection:
         numbers = await self._db.run(
             event_graph.nearest_in_graph,
             row.room,
-            stored.event.depth,
+            stored.height,
             stored.number,
             count - after,
             after,

@@ -94,7 +94,7 @@ async def newest_in_graph(db: Connection, room: int, limit: int) -> list[int]:
 async def nearest_in_graph(
     db: Connection, room: int, depth: int, event: int, before: int, after: int
 ) -> list[int]:
-    """So many events up to one and after it in the order of depth, whatever became of them."""
+    """So many events up to one and after it by how deep they stand, whatever became of them."""
     cursor = await db.execute(
         """
         (SELECT event

@@ -78,7 +78,7 @@ def test_each_standing_has_its_sign_and_reason() -> None:
         event("r", "a", mark=Mark.REJECTED, reason="rule 5: not in the room", type="m.x"),
         event("s", "a", mark=Mark.SOFT_FAILED, reason="rule 6: banned", type="m.x"),
         event("o", "a", mark=Mark.OUTLIER, type="m.x"),
-        event("p", "a", is_past=True, type="m.x"),
+        event("p", "a", is_past=True, claimed_depth=99, type="m.x"),
         event("a", is_head=True, type="m.x"),
         event("?", mark=Mark.MISSING),
     ]
@@ -90,7 +90,7 @@ def test_each_standing_has_its_sign_and_reason() -> None:
     assert "◐  s" in lines[1]
     assert lines[1].endswith("soft-failed, rule 6: banned")
     assert lines[2].endswith("outlier")
-    assert lines[3].endswith("past")
+    assert lines[3].endswith("says depth 99  past")
     assert lines[5].endswith("← head")
     assert lines[6] == "?  ? is not here"
 
