@@ -12,7 +12,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import Standing, StoredEvent
-from homeserver.storage import auth_edges
+from homeserver.storage import auth_edges, event_graph
 from homeserver.storage import events as storage
 from homeserver.storage.database import Database
 from homeserver.streams.clock import Clock
@@ -152,7 +152,7 @@ class EventStore:
 
     async def entries(self, numbers: Sequence[int]) -> list[tuple[int, str, int, int]]:
         """(number, event id, type nid, state key nid) of the stored state events among these."""
-        return await self._db.run(storage.state_entries, numbers)
+        return await self._db.run(event_graph.state_entries, numbers)
 
     def _from_rows(
         self, version: RoomVersion, rows: Iterable[storage.EventRow]

@@ -45,6 +45,7 @@ from homeserver.rooms.stores import Stores
 from homeserver.storage.batch import Row
 
 REMEMBERED = 10_000  # results
+REMEMBERED_ROWS = 50_000  # of all of them together: a row has a node of some hundred bytes
 DECIDED_AT_ONCE = 400  # events of a conflict that are decided without a thread: about 20 ms
 READ_AT_ONCE = 500  # events that are read by one statement
 
@@ -85,6 +86,7 @@ class StateResolver:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._results: OrderedDict[tuple[int, frozenset[bytes]], Resolved] = OrderedDict()
+        self._rows = 0  # of all results
 
     async def resolve(self, room: Room, roots: Iterable[bytes]) -> Resolved:
         """The state that the states with these roots resolve to."""
@@ -96,12 +98,19 @@ class StateResolver:
         result = self._results.get(key)
         if result is None:
             result = await _Resolution(self._stores, room, sorted(distinct)).result()
-            self._results[key] = result
-            if len(self._results) > REMEMBERED:
-                self._results.popitem(last=False)
+            self._remember(key, result)
         else:
             self._results.move_to_end(key)
         return result
+
+    def _remember(self, key: tuple[int, frozenset[bytes]], result: Resolved) -> None:
+        # Another may have come to it at the same time.
+        known = self._results.pop(key, None)
+        self._rows += len(result.rows) - (0 if known is None else len(known.rows))
+        self._results[key] = result
+        while len(self._results) > REMEMBERED or self._rows > REMEMBERED_ROWS:
+            _, oldest = self._results.popitem(last=False)
+            self._rows -= len(oldest.rows)
 
 
 class _Resolution:

@@ -1,4 +1,5 @@
-"""Events for those who look at many of them at once: people who want to see a room, and the sweep.
+"""Events for those who look at many of them at once: people who want to see a room, the sweep, and
+state resolution.
 
 Reads the tables of `homeserver/storage/events.py`, which alone writes them.
 """
@@ -161,3 +162,13 @@ async def roots_of_rooms(
             (*after, limit),
         )
         return await cursor.fetchall()
+
+
+async def state_entries(db: Connection, events: Sequence[int]) -> list[tuple[int, str, int, int]]:
+    """(event, event id, type, state key) of those of the events that are state events."""
+    cursor = await db.execute(
+        "SELECT event, event_id, type, state_key FROM events"
+        " WHERE event = ANY(%s::int8[]) AND state_key IS NOT NULL",
+        (list(events),),
+    )
+    return await cursor.fetchall()

@@ -136,16 +136,6 @@ async def event_numbers(
     return await cursor.fetchall()
 
 
-async def state_entries(db: Connection, events: Sequence[int]) -> list[tuple[int, str, int, int]]:
-    """(event, event id, type, state key) of those of the events that are state events."""
-    cursor = await db.execute(
-        "SELECT event, event_id, type, state_key FROM events"
-        " WHERE event = ANY(%s::int8[]) AND state_key IS NOT NULL",
-        (list(events),),
-    )
-    return await cursor.fetchall()
-
-
 async def rooms_with_event(db: Connection, event_id: str) -> list[int]:
     """The rooms that have an event with this id."""
     cursor = await db.execute("SELECT room FROM events WHERE event_id = %s", (event_id,))

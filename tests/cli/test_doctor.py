@@ -196,6 +196,29 @@ class TestDatabase:
         assert any("clock: agrees" in line for line in found["ok"])
         assert any("schema: up to date" in line for line in found["ok"])
 
+    def test_wrong_auth_chains_are_mended_when_asked_to(
+        self, dsn: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The doctor says what to do about it, and it helps."""
+        import psycopg
+
+        with psycopg.connect(dsn) as connection:
+            for event, cited in ((1, ""), (2, '"$1"')):
+                json = f'{{"auth_events":[{cited}],"content":{{}}}}'.encode()
+                connection.execute(
+                    "INSERT INTO events (event, room, depth, type, sender, state_key, event_id,"
+                    " json) VALUES (%s, 1, 1, 1, 1, 1, %s, %s)",
+                    (event, f"${event}", json),
+                )
+
+        found = findings(database={"dsn": dsn})
+        main(["doctor", "--repair"])
+        mended = capsys.readouterr().out
+
+        assert any("`homeserver doctor --repair`" in line for line in found["problem"])
+        assert "1 were wrong and were put right" in mended
+        assert not findings(database={"dsn": dsn})["problem"]
+
     def test_a_database_of_another_server_is_a_problem(self, dsn: str) -> None:
         """Users of one server must not end up in another one."""
         import psycopg

@@ -31,6 +31,7 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import Stores
 from homeserver.rooms.writer import RoomWriter
 from homeserver.storage import auth_edges as edges_storage
+from homeserver.storage import event_graph
 from homeserver.storage import events as events_storage
 from homeserver.storage import names as names_storage
 from homeserver.storage.batch import Batch
@@ -47,7 +48,7 @@ KEY = SigningKey.from_seed("1", bytes(32))
 NOTHING_STORED = (
     events_storage.event_numbers,
     events_storage.rooms_with_event,
-    events_storage.state_entries,
+    event_graph.state_entries,
 )
 T = TypeVar("T")
 

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.state_resolution.resolution import StateMap, resolve
 from homeserver.rooms import auth_difference
+from homeserver.rooms.auth_index import StoredAuthIndex
 from homeserver.rooms.head import Head
 from homeserver.rooms.receiving import Receiving
 from homeserver.rooms.resolution import StateResolver
 from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import StateKey
+from homeserver.rooms.room_facts import EventsKept, StateKey
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.writer import RoomWriter
+from homeserver.storage.auth_edges import auth_edge_rows
 from tests.rooms.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
 from tests.rooms.support import RoomsTestCase
 from tests.rooms.test_event_graph_laws import WHOLE, forked_graphs
@@ -92,13 +94,20 @@ class StoredResolutionTests(RoomsTestCase):
             for _ in range(10):
                 await self._compare(graph, room, choice)
 
-    async def test_resolution_waits_for_what_is_being_written(self) -> None:
+    async def test_events_that_are_being_written_count(self) -> None:
         """Two events that come right after each other are judged as if there had been a pause."""
-        graph = some_room("11", random.Random(11))
-        room = await self._receive(graph)
+        stores = self.rooms.stores
+        index = StoredAuthIndex(
+            stores, Room(1, "!r:one.example", ROOM_VERSIONS["11"], EMPTY), EMPTY, {}
+        )
+        auth_event, event = self.log.next_position(), self.log.next_position()
+        fact = EventsKept(self.log.next_position(), 1, [], {})
 
-        for number in range(5):
-            await self._compare(graph, room, random.Random(number))
+        done = self.log.append(fact, auth_edge_rows(event, [auth_event]))
+        citing = await index.citing([auth_event], 10)
+
+        self.assertEqual(citing, {auth_event: {event}})
+        await done
 
     async def _receive(self, graph: Graph) -> Room:
         """Receive the events of a room; gives it as it is not known to anybody yet."""

@@ -8,15 +8,18 @@ CREATE TABLE auth_edges (
     PRIMARY KEY (event, auth_event)
 );
 
--- All events so far were made here, by one encoder: `auth_events` stands first in their JSON, and a
--- reference is an event id or, in room versions 1 and 2, a list that begins with one. The rest of the
--- JSON is not read, as `jsonb` refuses strings that clients may send.
+-- For the events that are there already. `auth_events` stands first in the JSON of all events that
+-- were made here, and a reference is an event id or, in room versions 1 and 2, a list that begins with
+-- one. The rest of the JSON is not read, and nothing with an escaped character, as `jsonb` refuses
+-- strings that clients may send. Should another server's event be left out by that, then
+-- `homeserver doctor --repair` puts it right.
 INSERT INTO auth_edges (event, auth_event)
 SELECT DISTINCT citing.event, cited.event
   FROM events citing
+ CROSS JOIN LATERAL substring(convert_from(citing.json, 'UTF8')
+                              FROM '^\{"auth_events":(\[.*?\]),"content":') AS auth_events
  CROSS JOIN LATERAL jsonb_array_elements(
-           substring(convert_from(citing.json, 'UTF8')
-                     FROM '^\{"auth_events":(\[.*?\]),"content":')::jsonb) AS reference
+           CASE WHEN strpos(auth_events, '\') = 0 THEN auth_events::jsonb END) AS reference
   JOIN events cited
     ON cited.room = citing.room
    AND cited.event_id = CASE jsonb_typeof(reference)
