@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from homeserver.rooms.resolution import Resolved
 from homeserver.rooms.room import Room
 from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.database import Connection
@@ -212,7 +213,7 @@ class StoredTests(RoomsTestCase):
             event.version, {**event.pdu, "prev_events": [*heads, unknown.event_id]}
         )
 
-        stored = await self.outside.receive(hole, state_before=root)
+        stored = await self.outside.receive(hole, state_before=Resolved(root))
 
         assert stored.position is not None
         await self.restarted(room_id)

@@ -5,6 +5,7 @@ import pytest
 from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.events import Event
 from homeserver.rooms.judging import EventsMissing
+from homeserver.rooms.resolution import Resolved
 from tests.rooms.replica import ALICE, BOB, CAROL, Graph, Replica
 
 
@@ -23,13 +24,13 @@ def arrive(graph: Graph, other: Replica, event: Event) -> None:
     ids = set(graph.state_at(before).values())
     known = [each for each in graph.events if each.event_id in ids]
     other.run(other.receiving.outliers(other.writer, known))
-    root, rows = other.run(other.receiving.state_of(other.writer, ids))
+    state = other.run(other.receiving.state_of(other.writer, ids))
     received = other.run(
-        other.receiving.receive(other.writer, event, state_before=root, is_arrival=True)
+        other.receiving.receive(other.writer, event, state_before=state, is_arrival=True)
     )
     other.settle()
     assert received.stored.standing.rejected is None
-    assert rows
+    assert state.rows
 
 
 def test_outlier_is_known_and_shown_nowhere() -> None:
@@ -148,12 +149,12 @@ def test_past_fills_the_gap_and_leaves_the_present_alone() -> None:
     state, head = other.state, other.extremities
 
     for event in graph.events[-2:3:-1]:
-        root, _ = other.run(
+        before = other.run(
             other.receiving.state_of(
                 other.writer, set(graph.state_at(graph.stored(event).state_before).values())
             )
         )
-        stored = other.receive(event, state_before=root)
+        stored = other.receive(event, state_before=before)
         assert stored.position is not None
         assert stored.position < 0
 
@@ -188,7 +189,7 @@ def test_gap_is_before_a_rejected_event_once_that_is_there() -> None:
     assert other.room.gaps == {refused.event_id: join.depth}
 
     root = other.stored(join).state_before
-    stored = other.receive(refused, state_before=root)
+    stored = other.receive(refused, state_before=Resolved(root))
 
     assert stored.standing.rejected is not None
     assert stored.position is None
@@ -227,10 +228,10 @@ def test_arrival_that_the_given_state_does_not_allow_is_rejected() -> None:
     state = graph.state_at(graph.stored(join).state_before)
     known = [each for each in graph.events if each.event_id in set(state.values())]
     other.run(other.receiving.outliers(other.writer, known))
-    root, _ = other.run(other.receiving.state_of(other.writer, [graph.create.event_id]))
+    given = other.run(other.receiving.state_of(other.writer, [graph.create.event_id]))
 
     received = other.run(
-        other.receiving.receive(other.writer, join, state_before=root, is_arrival=True)
+        other.receiving.receive(other.writer, join, state_before=given, is_arrival=True)
     )
     other.settle()
 
@@ -246,12 +247,12 @@ def test_given_state_leaves_out_what_was_rejected() -> None:
     other = graph.replica()
     other.run(other.receiving.outliers(other.writer, [*graph.events[:4], forged]))
 
-    root, _ = other.run(
+    given = other.run(
         other.receiving.state_of(
             other.writer, [event.event_id for event in [*graph.events[:4], forged]]
         )
     )
 
-    assert ("m.room.topic", "") not in other.state_at(root)
+    assert ("m.room.topic", "") not in other.state_at(given.root)
     with pytest.raises(EventsMissing):
         other.run(other.receiving.state_of(other.writer, ["$nobody:has.it"]))

@@ -261,7 +261,7 @@ class SweepTests(SweepTestCase):
         await self.db.run(write, [*rows, event_row(1, None, None)])
         assert await self.sweep.begin()
 
-        placed = PLACE_EVENT.row(1, 1, root, root, None, None, None, None)
+        placed = PLACE_EVENT.row(1, 1, 1, root, root, None, None, None, None)
         await self.db.run(write, [placed])
 
         assert await self.sweep.step()
