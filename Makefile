@@ -12,7 +12,7 @@ PYTEST_OPTIONS ?= -n auto --dist loadscope
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: run test lint types contracts unit format bench config-docs clean
+.PHONY: run test lint types contracts unit interop format bench config-docs clean
 
 run: $(VENV)/.installed
 	$(BIN)/homeserver run
@@ -29,8 +29,12 @@ types: $(VENV)/.installed-for-tests
 contracts: $(VENV)/.installed-for-tests
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.installed-for-tests node-packages peer
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+unit: $(VENV)/.installed-for-tests
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not interop"
+
+# Slower: with real clients and with another homeserver, as processes.
+interop: $(VENV)/.installed-for-tests node-packages peer
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m interop
 
 format: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check --fix-only --quiet .
