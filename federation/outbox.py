@@ -78,14 +78,15 @@ class Outbox:
         self._pdus: deque[WaitingPdu] = deque()
         self._edus: OrderedDict[object, dict[str, Any]] = OrderedDict()
         self._noted: set[int] = set()
-        self._running: Deferred[None] | None = None
+        self._task: Deferred[None] | None = None
+        self._is_running = False
         self._alarm: DelayedCall | None = None
         self._stopped = False
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to send, and nothing to remember."""
-        return not (self._pdus or self._edus or self.is_behind or self._running)
+        return not (self._pdus or self._edus or self.is_behind or self._is_running)
 
     @property
     def first_position(self) -> int | None:
@@ -116,9 +117,11 @@ class Outbox:
                 return
             self._alarm.cancel()
             self._alarm = None
-        if self._running is None and not self._stopped and not self.is_idle:
-            self._running = Deferred.fromCoroutine(self._run())
-            self._running.addErrback(self._failed)
+        if not self._is_running and not self._stopped and not self.is_idle:
+            # It may end at once, where the destination is not to be asked yet.
+            self._is_running = True
+            self._task = Deferred.fromCoroutine(self._run())
+            self._task.addErrback(self._failed)
 
     async def stop(self) -> None:
         """Send nothing more."""
@@ -126,11 +129,11 @@ class Outbox:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._running is not None:
-            self._running.cancel()
+        if self._is_running and self._task is not None:
+            self._task.cancel()
 
     def _failed(self, failure: Any) -> None:
-        self._running = None
+        self._is_running = False
         if not self._stopped:
             log.failure("sending to {server} failed", failure, server=self.destination)
             self._pause(RETRY_SECONDS)
@@ -148,7 +151,7 @@ class Outbox:
             pause = self._pause_after(error)
         except Unavailable:
             pause = RETRY_SECONDS
-        self._running = None
+        self._is_running = False
         if pause is not None:
             if self._pdus:
                 self._note_all()
