@@ -1,0 +1,61 @@
+"""The outbox of a destination: what is sent, and when it is tried again."""
+
+from typing import Any
+
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.task import Clock
+
+from federation.backoff import Backoff
+from federation.errors import NotNow
+from federation.outbox import Outbox, Ways
+from homeserver.protocol.signatures import SigningKey
+from homeserver.rooms.origin import Origin
+
+SERVER = "two.example"
+
+
+class FakeClient:
+    """A destination that is not to be asked for a while."""
+
+    def __init__(self) -> None:
+        self.is_away = True
+        self.sent: list[bytes] = []
+
+    async def put(self, server: str, path: str, content: bytes, **options: Any) -> Any:
+        if self.is_away:
+            raise NotNow(server, "failed lately")
+        self.sent.append(content)
+        return {}
+
+
+class FakeDestinations:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def of(self, server: str) -> Backoff:
+        return Backoff(1, 0.0, self._clock.seconds() + 10.0)
+
+
+def test_what_waits_is_sent_once_the_pause_is_over() -> None:
+    """A server that was away for a moment does not miss what follows for ever."""
+    clock, client = Clock(), FakeClient()
+    origin = Origin("one.example", SigningKey.from_seed("1", bytes(32)), clock)
+    ways: Any = Ways(
+        client,  # type: ignore[arg-type]
+        FakeDestinations(clock),  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        origin,
+        clock,
+        DeferredSemaphore(1),
+        lambda: "1",
+    )
+    outbox = Outbox(SERVER, ways)
+    outbox.put_edu({"edu_type": "m.typing", "content": {}}, "key")
+    assert client.sent == []
+
+    client.is_away = False
+    clock.advance(10.0)
+
+    assert len(client.sent) == 1
+    assert b"m.typing" in client.sent[0]
+    assert outbox.is_idle
