@@ -22,6 +22,7 @@ PERSONAL = 0  # in place of a room number: account data, and all else that is th
 PRESENCE = -1
 
 ENTRIES = 400  # that a feed keeps
+WOKEN_TOGETHER = 100  # users at least, before the reactor gets to do something else
 SMALL_AUDIENCE = 100  # users who are told of a change of presence at once
 PRESENCE_SECONDS = 1.0  # after which more than these are, of all changes together
 
@@ -63,7 +64,7 @@ class Feeds:
     def __init__(self, user_rooms: UserRooms, clock: Clock, capacity: int) -> None:
         self._user_rooms = user_rooms
         self._clock = clock
-        self._to_wake: set[Feed] = set()
+        self._to_wake: dict[Feed, None] = {}  # in the order in which they were touched
         self._to_wake_later: set[Feed] = set()
         self._capacity = capacity
         self._feeds: OrderedDict[str, Feed] = OrderedDict()
@@ -130,16 +131,21 @@ class Feeds:
         served while the database works.
         """
         is_due = bool(self._to_wake)
-        self._to_wake.update(feed for feed in touched if feed.waiters)
+        self._to_wake.update((feed, None) for feed in touched if feed.waiters)
         if self._to_wake and not is_due:
             self._clock.callLater(0, self._wake)
 
     def _wake(self) -> None:
+        """Those who wait longest first; enough of them that nobody falls behind the writers."""
         turn = Turn(self._clock)
+        woken = 0
         while self._to_wake:
-            for waiter in tuple(self._to_wake.pop().waiters):
+            feed = next(iter(self._to_wake))
+            del self._to_wake[feed]
+            for waiter in tuple(feed.waiters):
                 waiter()
-            if turn.is_over and self._to_wake:
+            woken += 1
+            if woken >= WOKEN_TOGETHER and turn.is_over and self._to_wake:
                 self._clock.callLater(0, self._wake)
                 return
 

@@ -24,6 +24,7 @@ from homeserver.streams.turns import Turn
 from homeserver.sync.reader import Reader
 from homeserver.sync.update import Update
 
+MIN_ROUND = 100  # subscriptions that are served together in any case
 ROUND = 250  # most subscriptions that are served before the reactor gets to do something else
 
 
@@ -70,10 +71,10 @@ class Rounds:
     def _serve(self) -> None:
         self._is_scheduled = False
         turn = Turn(self._clock)
-        for _ in range(min(len(self._due), ROUND)):
-            self._due.popleft()()
-            if turn.is_over:
+        for served in range(min(len(self._due), ROUND)):
+            if served >= MIN_ROUND and turn.is_over:
                 break
+            self._due.popleft()()
         self._schedule()
 
 
