@@ -128,9 +128,10 @@ class History:
         walk = await self._walk(access, request, stretch, request.size)
         ended = walk.exhausted and not walk.seen
         upto = stretch.upto if stretch.upto < access.until else None
+        above = None if request.backwards or stretch.above < 0 else stretch.above
         return Page(
             request.since or topological_token(stretch.start),
-            None if ended else topological_token(walk.place, upto),
+            None if ended else topological_token(walk.place, upto, above),
             walk.seen,
             await self._senders_state(access.room, request.wanted, walk.seen),
         )
@@ -229,18 +230,21 @@ class History:
         start, bound = (last, START) if backwards else (START, last)
         above, upto = -FOREVER, access.until
         if request.since is not None:
-            since, shown_upto = parse_history_token(request.since)
-            if shown_upto is not None:
-                upto = min(upto, shown_upto)
+            token = parse_history_token(request.since)
+            since = token.place
+            if token.upto is not None:
+                upto = min(upto, token.upto)
             if not isinstance(since, int):
                 start = min(since, last)
+                if token.above is not None and not backwards:
+                    above = token.above
             elif backwards:
                 upto = min(upto, since)
                 start = min(await self._end_of(room, upto), last)
             else:
                 start, above = await self._beginning_after(room, since), since
         if request.to is not None:
-            to, _ = parse_history_token(request.to)
+            to = parse_history_token(request.to).place
             if not isinstance(to, int):
                 bound = max(bound, to) if backwards else min(bound, to)
             elif backwards:

@@ -15,6 +15,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from homeserver.rooms.history import PageRequest
 from homeserver.rooms.receiving import MERGE
+from homeserver.rooms.resolution import Resolved
 from homeserver.rooms.stored_event import StoredEvent
 from tests.rooms.outside import Outside
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
@@ -47,7 +48,7 @@ class HistoryOfForksTests(RoomsTestCase):
         """Who scrolls up from a token of `/sync` sees all that had come by then, and no more."""
 
         @settings(
-            max_examples=25,
+            max_examples=40,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
@@ -120,6 +121,20 @@ class HistoryOfForksTests(RoomsTestCase):
                 return found
             request = PageRequest(request.backwards, page.end, limit=request.limit)
 
+    async def test_who_pages_forwards_from_a_token_meets_nothing_again(self) -> None:
+        """What came late stands before what had come already, and does not bring that back."""
+        room_id = await self.create_room(version="11")
+        joined = await self.outside.member(room_id, EVE, "join")
+        for number in range(4):
+            await self.say(room_id, str(number))
+        token = f"s{self.log.position}"
+        late = await self.outside.say(room_id, EVE, "late", after=[joined.event.event_id])
+        last = await self.say(room_id, "last")
+
+        found = await self._pages(room_id, PageRequest(False, token, limit=1))
+
+        assert [stored.event.event_id for stored in found] == [late.event.event_id, last]
+
     async def test_low_depths_do_not_hide_the_history(self) -> None:
         """Somebody who claims that the newest events are the oldest shortens nobody's past."""
         room_id = await self.create_room(version="11")
@@ -172,7 +187,7 @@ class HistoryOfForksTests(RoomsTestCase):
         hole = type(event).from_pdu(
             event.version, {**event.pdu, "prev_events": [*event.pdu["prev_events"], lost]}
         )
-        await self.outside.receive(hole, state_before=root)
+        await self.outside.receive(hole, state_before=Resolved(root))
         await self.say(room_id, "after it")
         total = len(await self._all_events(room_id))
 
@@ -192,7 +207,7 @@ class HistoryOfForksTests(RoomsTestCase):
             event.version,
             {**event.pdu, "prev_events": [lost.event_id], "depth": event.depth + 1},
         )
-        await self.outside.receive(hole, state_before=root)
+        await self.outside.receive(hole, state_before=Resolved(root))
         filled = await self.outside.receive(lost)
 
         assert filled.position is not None
