@@ -8,9 +8,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 
 from dataclasses import dataclass, replace
 
-FIRST_PAUSE = 30.0  # seconds
+FIRST_PAUSE = 2.0  # seconds
 MAX_PAUSE = 3_600.0  # seconds
-PAUSE_WHEN_HEARD = 5.0  # seconds
+PAUSE_WHEN_HEARD = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)

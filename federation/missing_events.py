@@ -17,7 +17,7 @@ from federation.client import FederationClient, path_of
 from federation.errors import FederationError, Refused
 from federation.handshakes import MAX_STATE, STATE_TIMEOUT, V1
 from federation.pdus import PduChecks
-from homeserver.protocol.event_graph import in_auth_order, in_graph_order
+from homeserver.protocol.event_graph import in_auth_order, leading_to
 from homeserver.protocol.events import Event
 from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.receiving import Received, Receiving
@@ -247,9 +247,11 @@ class MissingEvents:
             return
         pdus = answer.events[: 2 * MAX_MISSING]
         found = await self._checks.good(room.version, room.room_id, pdus)
-        for each in in_graph_order(found):
-            if each.event_id == event.event_id:
-                continue
+        known = await self._receiving.known(writer, [each.event_id for each in found])
+        placed = {name for name, stored in known.items() if not stored.standing.is_outlier}
+        # Who asks for what leads from a fork is told of the room from its beginning. What is before
+        # an event that is here is past: taken for news, it would bring back the state of then.
+        for each in leading_to(event, found, placed, writer.gaps):
             try:
                 await self._receive_before(server, writer, each)
             except (EventsMissing, FederationError) as error:

@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from homeserver.protocol.events import Event
 
@@ -16,6 +16,28 @@ def in_auth_order(events: Iterable[Event]) -> list[Event]:
 def in_graph_order(events: Iterable[Event]) -> list[Event]:
     """The events so that each comes after those of them that it follows."""
     return _in_order(events, lambda event: event.prev_event_ids)
+
+
+def leading_to(
+    event: Event, found: Iterable[Event], known: Collection[str], last: Collection[str] = ()
+) -> list[Event]:
+    """Those of the found events that stand between the known ones and an event, in graph order.
+
+    What is before one of the known events is left out, and so is what is before one of the `last`,
+    unless another way leads there.
+    """
+    by_id = {each.event_id: each for each in found}
+    led: dict[str, Event] = {}
+    waiting = list(event.prev_event_ids)
+    while waiting:
+        event_id = waiting.pop()
+        each = by_id.get(event_id)
+        if each is None or event_id in led or event_id in known or event_id == event.event_id:
+            continue
+        led[event_id] = each
+        if event_id not in last:
+            waiting += each.prev_event_ids
+    return in_graph_order(led.values())
 
 
 def _authorities(event: Event) -> list[str]:
