@@ -55,6 +55,7 @@ class Connection(ProtocolWrapper):
 
     open_connections: OpenConnections
     _timer: Any = None
+    _is_lost = False
 
     def makeConnection(self, transport: Any) -> None:
         self.open_connections.made(self)
@@ -62,11 +63,13 @@ class Connection(ProtocolWrapper):
 
     def loseConnection(self) -> None:
         super().loseConnection()  # type: ignore[no-untyped-call]
-        if self._timer is None:
+        # Who is told that the connection is lost may close it once more.
+        if self._timer is None and not self._is_lost:
             reactor = self.open_connections.reactor
             self._timer = reactor.callLater(GOODBYE_SECONDS, self.cut)
 
     def connectionLost(self, reason: Any = None) -> None:
+        self._is_lost = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]

@@ -9,4 +9,4 @@ from tests.support.sites import OURS, PEER
 PAIRS = [(OURS, OURS), (OURS, PEER), (PEER, OURS)]
 
 # The kinds that the scripted server is played against.
-KINDS = [PEER]
+KINDS = [OURS, PEER]
