@@ -25,6 +25,7 @@ from typing import IO, Self
 
 SHARED_SECRET = "outside-tests"
 CHECKOUT = Path(__file__).resolve().parents[2]
+SKEWED_CLOCK = CHECKOUT / "tests" / "support" / "skewed_clock"
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 OWN_PORTS = range(20_000, 32_000)
@@ -51,6 +52,7 @@ class Program(ABC):
     ) -> None:
         self.directory = directory
         self.port = free_port() if port is None else port
+        self.clock_skew = 0.0  # seconds by which its clock is to be ahead
         self._trusting = trusting
         self._cpus = cpus
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,7 +91,7 @@ class Program(ABC):
             self._process = subprocess.Popen(
                 self.command,
                 cwd=CHECKOUT,
-                env=dict(self.environment),
+                env={**self.environment, **self._skewed()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -103,6 +105,12 @@ class Program(ABC):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise ServerDied(f"the server did not start:\n{self.last_output()}")
             time.sleep(0.05)
+
+    def _skewed(self) -> dict[str, str]:
+        """The variables that set the clock wrong."""
+        if not self.clock_skew:
+            return {}
+        return {"PYTHONPATH": str(SKEWED_CLOCK), "CLOCK_SKEW_SECONDS": str(self.clock_skew)}
 
     def answers(self) -> bool:
         """Whether the server answers `GET /_matrix/client/versions` with 200."""

@@ -94,12 +94,18 @@ class Sites:
         """The site of this kind and number, running."""
         site = self._running.get((kind, number))
         if site is None:
-            directory = self._directory / f"{kind}{number}"
-            directory.mkdir(mode=0o755)
-            site = Site(kind, directory, self.authority, self._certificate)
-            self._running[kind, number] = site
+            site = self._make(kind, number)
             site.program.start(START_SECONDS)
         return site
+
+    def skewed(self, kind: str, seconds: float) -> Site:
+        """A site of this kind whose clock is ahead by so much, or behind, running."""
+        number = int(seconds)
+        if (kind, number) not in self._running:
+            site = self._make(kind, number)
+            site.program.clock_skew = seconds
+            site.program.start(START_SECONDS)
+        return self._running[kind, number]
 
     def pair(self, first: str, second: str) -> tuple[Site, Site]:
         """Two sites of these kinds, running."""
@@ -108,6 +114,13 @@ class Sites:
         with ThreadPoolExecutor() as starting:
             one, other = starting.map(lambda key: self.get(*key), keys)
         return one, other
+
+    def _make(self, kind: str, number: int) -> Site:
+        directory = self._directory / f"{kind}{number}"
+        directory.mkdir(mode=0o755)
+        site = Site(kind, directory, self.authority, self._certificate)
+        self._running[kind, number] = site
+        return site
 
     def last_output(self) -> dict[str, str]:
         """The last lines of the logs of each site by its title."""
