@@ -34,7 +34,11 @@ MEMORY_NEEDED = 4 << 30  # bytes
 
 
 class Site:
-    """One organisation: its server, and the proxy before it. `name` is the server's name."""
+    """One organisation: its server, and the proxy before it. `name` is the server's name.
+
+    Nothing can be cut where it is reached directly, but nothing takes longer. `cpus` are the cores
+    that one of ours may use with its database.
+    """
 
     def __init__(
         self,
@@ -42,11 +46,14 @@ class Site:
         directory: Path,
         authority: CertificateAuthority,
         certificate: CertificateFiles,
+        *,
+        directly: bool = False,
+        cpus: set[int] | None = None,
     ) -> None:
         self.kind = kind
         port = free_port()
         self.proxy = Proxy(port)
-        self.name = f"127.0.0.1:{self.proxy.port}"
+        self.name = f"127.0.0.1:{port if directly else self.proxy.port}"
         self.program: Program
         if kind == PEER:
             self.program = PeerProcess(
@@ -58,6 +65,7 @@ class Site:
                 overrides=federating(self.name, port, authority, certificate),
                 port=port,
                 trusting=authority.client_context(),
+                cpus=cpus,
             )
 
     async def kill(self) -> None:

@@ -1,0 +1,216 @@
+"""What servers do to each other: `python -m benchmarks.federation [PART…]`.
+
+Two of ours, over TLS as they would be: how long a message takes from one to the other, and how long
+it takes one that was away to catch up. Then ten scripted servers that flood one of ours, which has
+one core for itself and its database; their events are made and signed before the clock runs.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+
+from benchmarks.figures import Figure, table
+from benchmarks.processes import cpu_seconds
+from homeserver.protocol.events import Event
+from tests.federation.meeting import shared_room
+from tests.support.certificates import CertificateAuthority
+from tests.support.fake_server import FakeServer
+from tests.support.reactor import in_thread, pause, run, together
+from tests.support.sites import OURS, Scene, Site
+from tests.support.watching import Watcher
+
+PARTS = ("latency", "catch_up", "flood")
+MESSAGES = 100
+ROOMS = 100
+MISSED = 10_000
+SENDING = 32  # messages of those missed that are sent at once
+SERVERS = 10
+EVENTS_EACH = 1_000
+TOGETHER = 50  # events of a transaction, the most there may be
+MINUTES = 60.0
+
+
+class Servers:
+    """The servers of a benchmark, in one directory."""
+
+    def __init__(self, directory: Path, authority: CertificateAuthority) -> None:
+        self._directory = directory
+        self.authority = authority
+        self._certificate = authority.issue()
+        self.sites: list[Site] = []
+
+    def start(self, cpus: set[int] | None = None) -> Site:
+        """One of ours, running."""
+        directory = self._directory / f"site{len(self.sites)}"
+        directory.mkdir(mode=0o755)
+        site = Site(OURS, directory, self.authority, self._certificate, directly=True, cpus=cpus)
+        self.sites.append(site)
+        site.program.start()
+        return site
+
+    def close(self) -> None:
+        """End all of them."""
+        for site in self.sites:
+            site.close()
+
+
+async def latency(servers: Servers) -> list[Figure]:
+    """A message sent here until /sync, which waits for it, answers there."""
+    scene = Scene(servers.start(), servers.start(), servers.authority)
+    alice, bob = await scene.alice_and_bob()
+    room = await shared_room(alice, bob)
+    taken = [await _delay(room, alice, bob) for _ in range(MESSAGES)]
+    await scene.close()
+    median = statistics.median(taken) * 1000
+    slow = sorted(taken)[len(taken) * 99 // 100] * 1000
+    name = "a message to another server, until /sync answers there"
+    return [Figure(name, median, "ms", 25, at_most=True, note=f"median; 99 % {slow:.1f} ms")]
+
+
+async def _delay(room: str, alice: Watcher, bob: Watcher) -> float:
+    await bob.look()
+    waiting = Deferred.fromCoroutine(bob.look(10_000))
+    await pause(0.02)  # until the poll has arrived
+    start = time.perf_counter()
+    said = Deferred.fromCoroutine(alice.say(room, "hello"))
+    await waiting
+    taken = time.perf_counter() - start
+    await bob.hears(room, await said)
+    return taken
+
+
+async def catch_up(servers: Servers) -> list[Figure]:
+    """A server that was away while much was said in many rooms."""
+    first, second = servers.start(), servers.start()
+    scene = Scene(first, second, servers.authority)
+    alice, bob = await scene.alice_and_bob()
+    rooms = [await alice.create_room(public=True) for _ in range(ROOMS)]
+    for room in rooms:
+        await bob.join(room, via=[first.name])
+    await scene.kill(second)
+    waiting = [rooms[number % ROOMS] for number in range(MISSED)]
+    last: dict[str, str] = {}
+
+    async def keep_saying() -> None:
+        while waiting:
+            room = waiting.pop()
+            last[room] = await alice.say(room, f"{len(waiting)}")
+
+    await together(*(keep_saying() for _ in range(SENDING)))
+    await in_thread(second.program.start)
+    start = time.perf_counter()
+    await bob.say(rooms[0], "here I am again")
+    for room in rooms:
+        await bob.hears(room, last[room])
+    newest = time.perf_counter() - start
+    start = time.perf_counter()
+    missed = 0
+    for room in rooms:
+        missed += sum(event["type"] == "m.room.message" for event in await bob.history(room))
+    whole = time.perf_counter() - start
+    await scene.close()
+    name = f"{MISSED:,} messages missed in {ROOMS} rooms"
+    return [
+        Figure(f"{name}: all rooms up to date", newest, "s"),
+        Figure(f"{name}: all of them read", whole, "s", note=f"{missed:,} shown"),
+    ]
+
+
+async def flood(servers: Servers) -> list[Figure]:
+    """Ten servers that send all they can, in a room of each and in one of all."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})
+    site = servers.start({cores[0]})
+    scene = Scene(site, site, servers.authority)
+    fakes = [FakeServer(servers.authority) for _ in range(SERVERS)]
+    for fake in fakes:
+        await fake.start()
+    alice = await scene.user(site, "alice")
+    figures = [
+        await _flooded("in a room of each", site, fakes, await _own_rooms(alice, fakes)),
+        await _flooded("in one room", site, fakes, await _one_room(alice, site, fakes)),
+    ]
+    for fake in fakes:
+        await fake.stop()
+    await scene.close()
+    return figures
+
+
+async def _own_rooms(alice: Watcher, fakes: Sequence[FakeServer]) -> list[list[Event]]:
+    floods = []
+    for fake in fakes:
+        room = fake.create_room("11")
+        await alice.join(room.room_id, via=[fake.name])
+        sender = fake.user("mallory")
+        floods.append([room.say(sender, f"{number}") for number in range(EVENTS_EACH)])
+    return floods
+
+
+async def _one_room(alice: Watcher, site: Site, fakes: Sequence[FakeServer]) -> list[list[Event]]:
+    room_id = await alice.create_room(room_version="11", public=True)
+    floods = []
+    for fake in fakes:
+        sender = fake.user("mallory")
+        room = await fake.join(site.name, room_id, sender)
+        floods.append([room.say(sender, f"{number}") for number in range(EVENTS_EACH)])
+    return floods
+
+
+async def _flooded(
+    where: str, site: Site, fakes: Sequence[FakeServer], floods: Sequence[list[Event]]
+) -> Figure:
+    async def send(fake: FakeServer, events: list[Event]) -> None:
+        for at in range(0, len(events), TOGETHER):
+            status, answer = await fake.send(site.name, events[at : at + TOGETHER])
+            assert status == 200, answer
+            assert all("error" not in result for result in answer["pdus"].values()), answer
+
+    pids = [site.program.pid]
+    cpu, start = cpu_seconds(pids), time.perf_counter()
+    await together(*(send(fake, events) for fake, events in zip(fakes, floods, strict=True)))
+    taken = time.perf_counter() - start
+    count = sum(map(len, floods))
+    spent = (cpu_seconds(pids) - cpu) / count * 1e6
+    name = f"flood of {SERVERS} servers {where}"
+    return Figure(
+        name, count / taken, "/s", 500, note=f"{spent:.0f} µs of CPU, database not counted"
+    )
+
+
+MEASURES: dict[str, Callable[[Servers], Awaitable[list[Figure]]]] = {
+    "latency": latency,
+    "catch_up": catch_up,
+    "flood": flood,
+}
+
+
+def main() -> int:
+    """Run the parts that were asked for and print one table; the exit status is 0."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.federation", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none")
+    parts = parser.parse_args().parts or list(PARTS)
+    if unknown := set(parts) - {*PARTS}:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    figures: list[Figure] = []
+    for part in parts:
+        with tempfile.TemporaryDirectory(prefix="homeserver-benchmark-") as directory:
+            Path(directory).chmod(0o755)
+            servers = Servers(Path(directory), CertificateAuthority(Path(directory)))
+            try:
+                figures += run(MEASURES[part](servers), 30 * MINUTES)  # type: ignore[arg-type]
+            finally:
+                servers.close()
+        print(table(figures), file=sys.stderr, flush=True)
+    print(f"\n{table(figures)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
