@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#presence
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from federation.sender import Sender
@@ -13,9 +13,12 @@ from homeserver.presence.tracker import MAX_STATUS_BYTES, PresenceTracker
 from homeserver.presence.user_presence import OFFLINE, ONLINE, UNAVAILABLE, State
 from homeserver.rooms.room_facts import RoomChanged
 from homeserver.rooms.rooms import Rooms
+from homeserver.streams.clock import Clock, DelayedCall
 
 PRESENCE = "m.presence"
 MAX_UPDATES = 500  # of one EDU
+TOLD_AGAIN_SECONDS = 25 * 60.0  # others take those for gone of whom they hear nothing
+TOGETHER = 100  # updates of one EDU that tells again
 _STATES: dict[str, State] = {"online": ONLINE, "unavailable": UNAVAILABLE, "offline": OFFLINE}
 
 
@@ -23,12 +26,30 @@ class PresenceEdus:
     """Presence over federation. `apply` is to be subscribed to the log, after the rooms."""
 
     def __init__(
-        self, rooms: Rooms, tracker: PresenceTracker, remote: RemotePresence, sender: Sender
+        self,
+        rooms: Rooms,
+        tracker: PresenceTracker,
+        remote: RemotePresence,
+        sender: Sender,
+        clock: Clock,
     ) -> None:
         self._rooms = rooms
         self._tracker = tracker
         self._remote = remote
         self._sender = sender
+        self._clock = clock
+        self._again: DelayedCall | None = None
+
+    def start(self) -> None:
+        """Tell again from time to time of those who are there."""
+        if self._tracker.enabled:
+            self._again = self._clock.callLater(TOLD_AGAIN_SECONDS, self._tell_again)
+
+    def stop(self) -> None:
+        """Tell of nobody any more."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
 
     async def take(self, origin: str, content: Mapping[str, Any]) -> None:
         """Users of another server came, went, or fell asleep."""
@@ -59,13 +80,28 @@ class PresenceEdus:
                 self._greet(fact)
 
     def _tell(self, fact: PresenceChanged) -> None:
+        self._send(self._servers(fact.rooms), fact)
+
+    def _servers(self, rooms: Iterable[int]) -> set[str]:
+        """The other servers that are in one of the rooms."""
         servers: set[str] = set()
-        for number in fact.rooms:
+        for number in rooms:
             room = self._rooms.loaded(number)
             if room is not None:
                 servers.update(room.joined_servers)
         servers.discard(self._rooms.origin.server_name)
-        self._send(servers, fact)
+        return servers
+
+    def _tell_again(self) -> None:
+        self._again = self._clock.callLater(TOLD_AGAIN_SECONDS, self._tell_again)
+        updates: dict[str, list[dict[str, Any]]] = {}
+        for user in self._tracker.present():
+            for server in self._servers(user.rooms):
+                updates.setdefault(server, []).append(self._update(user.told))
+        for server, told in updates.items():
+            for at in range(0, len(told), TOGETHER):
+                content = {"push": told[at : at + TOGETHER]}
+                self._sender.send_edu([server], PRESENCE, content, at)
 
     def _greet(self, fact: RoomChanged) -> None:
         """Tell the servers of users who come into a room of our users there who are present."""
@@ -84,9 +120,11 @@ class PresenceEdus:
 
     def _send(self, servers: set[str], told: PresenceChanged) -> None:
         if servers:
-            content = told.content(self._tracker.now_ms())
-            update = {"user_id": told.user_id, **content}
-            self._sender.send_edu(servers, PRESENCE, {"push": [update]}, told.user_id)
+            content = {"push": [self._update(told)]}
+            self._sender.send_edu(servers, PRESENCE, content, told.user_id)
+
+    def _update(self, told: PresenceChanged) -> dict[str, Any]:
+        return {"user_id": told.user_id, **told.content(self._tracker.now_ms())}
 
 
 def _status(value: object) -> str | None:

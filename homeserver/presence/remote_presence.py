@@ -1,7 +1,8 @@
 """The presence of other servers' users, as these servers tell it.
 
-It is kept in memory alone: after a restart the others tell anew when something changes. Whoever is
-not heard of for a while is taken to be offline, as their server may have gone away.
+It is kept in memory alone: after a restart the others tell anew, when something changes or from
+time to time. Whoever is not heard of for a while is taken to be offline, as their server may have
+gone away.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#presence
 """
@@ -12,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from homeserver.presence.deadlines import Deadlines
 from homeserver.presence.presence_changed import PresenceChanged
@@ -22,8 +24,15 @@ from homeserver.rooms.user_rooms import UserRooms
 from homeserver.streams.clock import Clock
 from homeserver.streams.log import Log
 
+Update = tuple[State, str | None, int | None]
+"""State, status message, and how many milliseconds ago the user was active."""
+
+log = Logger()
+
 MAX_USERS = 50_000  # who are not offline; of more, those heard of longest ago are forgotten
 BELIEVED_SECONDS = 30 * 60.0
+MAX_STRANGERS = 1_000
+STRANGER_SECONDS = 60.0
 
 
 class RemotePresence:
@@ -35,6 +44,7 @@ class RemotePresence:
         self._clock = clock
         self._told: OrderedDict[str, PresenceChanged] = OrderedDict()
         self._heard: dict[str, float] = {}
+        self._strangers: OrderedDict[str, tuple[float, Update]] = OrderedDict()
         self._deadlines = Deadlines(clock, self._time_is_up)
 
     async def take(
@@ -42,10 +52,15 @@ class RemotePresence:
     ) -> None:
         """A server told of one of its users; readers are told where that is news.
 
-        Users who share no room with any of ours are none of our business.
+        Users who share no room with any of ours are none of our business. But when one of ours
+        comes into a room, the servers there may tell of its members before we know who they are.
         """
         rooms = tuple(await self._user_rooms.joined(user_id))
         if not rooms:
+            self._strangers[user_id] = self._clock.seconds(), (state, status_msg, active_ago_ms)
+            self._strangers.move_to_end(user_id)
+            if len(self._strangers) > MAX_STRANGERS:
+                self._strangers.popitem(last=False)
             return
         now = self._clock.seconds()
         known = self._told.get(user_id)
@@ -68,7 +83,7 @@ class RemotePresence:
 
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: keep in mind who is in which room."""
-        if not self._told:
+        if not self._told and not self._strangers:
             return
         for fact in facts:
             if isinstance(fact, RoomChanged):
@@ -79,10 +94,19 @@ class RemotePresence:
                         if membership == "join":
                             rooms = (*rooms, fact.room)
                         self._told[user_id] = replace(told, rooms=rooms)
+                    elif membership == "join":
+                        self._meet(user_id)
 
     def stop(self) -> None:
         """Let nobody go offline any more: the server is going down."""
         self._deadlines.stop()
+
+    def _meet(self, user_id: str) -> None:
+        """Take what was told of a user when nobody here knew them yet."""
+        heard_at, update = self._strangers.pop(user_id, (0.0, None))
+        if update is not None and self._clock.seconds() - heard_at < STRANGER_SECONDS:
+            taking = Deferred.fromCoroutine(self.take(user_id, *update))
+            taking.addErrback(lambda failure: log.failure("presence is not told", failure))
 
     def _tell(
         self,

@@ -54,8 +54,12 @@ class FederatedRooms:
         self._typing = TypingEdus(registry, access, sync.notices, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
         inbox = Inbox(registry, access, checks, missing, rooms.distant, rooms.user_rooms)
-        presence = PresenceEdus(registry, sync.tracker, sync.remote_presence, self._sender)
-        edus = Edus({TYPING: self._typing.take, RECEIPT: receipts.take, PRESENCE: presence.take})
+        self._presence = PresenceEdus(
+            registry, sync.tracker, sync.remote_presence, self._sender, reactor
+        )
+        edus = Edus(
+            {TYPING: self._typing.take, RECEIPT: receipts.take, PRESENCE: self._presence.take}
+        )
         self._apis: list[Any] = [
             MembershipApi(
                 registry, rooms.receiving, checks, access, chains, RestrictedJoins(registry)
@@ -73,16 +77,18 @@ class FederatedRooms:
         accounts.profiles.find_remote = queries.find_profile
         rooms.aliases.find_remote = queries.find_alias
         rooms.directory.ask_remote = queries.find_rooms
-        for reader in (self._sender, self._typing, receipts, presence):
+        for reader in (self._sender, self._typing, receipts, self._presence):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
         """Tell other servers what they do not know."""
         await self._sender.start()
+        self._presence.start()
 
     async def stop(self) -> None:
         """Tell nobody any more."""
         self._typing.stop()
+        self._presence.stop()
         await self._sender.stop()
 
     def routes(self) -> list[Route]:

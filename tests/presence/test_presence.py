@@ -1,5 +1,6 @@
 """Presence on a real database: who is told what, and what outlives a restart."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Unavailable
 from homeserver.rooms.receipts import Receipts
+from homeserver.rooms.room_facts import RoomChanged
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -373,6 +375,37 @@ class RemotePresenceTests(DatabaseTestCase):
 
         assert not self.facts
         assert list(self.remote.present()) == []
+
+    async def test_who_is_told_of_before_they_are_met_is_not_missed(self) -> None:
+        """Whoever comes into a room sees at once who is there, though the other server was quicker
+        to tell of it than to answer.
+        """
+        self.rooms.numbers = []
+        await self.remote.take(REMOTE, "online", "at sea", None)
+
+        self.rooms.numbers = [1]
+        self.remote.apply([joined(REMOTE)])
+        await self.world.log.settled()
+
+        assert [(fact.state, fact.status_msg) for fact in self.facts] == [("online", "at sea")]
+
+    async def test_what_was_told_long_before_is_forgotten(self) -> None:
+        """Nobody is shown as online who was when we met a stranger's server once."""
+        self.rooms.numbers = []
+        await self.remote.take(REMOTE, "online", None, None)
+        self.clock.advance(61)
+
+        self.rooms.numbers = [1]
+        self.remote.apply([joined(REMOTE)])
+        await self.world.log.settled()
+
+        assert not self.facts
+
+
+def joined(user_id: str) -> RoomChanged:
+    """The user is in the room from now on."""
+    member: Any = SimpleNamespace(event=SimpleNamespace(content={"membership": "join"}))
+    return RoomChanged(1, 1, b"", {("m.room.member", user_id): member})
 
 
 class OneRoom:
