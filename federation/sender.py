@@ -23,7 +23,7 @@ from federation.permitted_servers import PermittedServers
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import MEMBER, RoomEventAppended
+from homeserver.rooms.room_facts import MEMBER, RedactionWithheld, RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.storage import outbox as storage
 from homeserver.storage.database import Database
@@ -35,6 +35,7 @@ MAX_AT_ONCE = 100  # destinations that are sent to at the same time
 MOVE_SECONDS = 1.0
 MAX_REPLAYED = 10_000  # events of before a start that are looked at again
 
+_Told = RoomEventAppended | RedactionWithheld  # others judge for themselves what to withhold
 log = Logger()
 
 
@@ -67,7 +68,7 @@ class Sender:
         self._moved = 0  # position that was noted last
         self._alarm: DelayedCall | None = None
         self._replaying = True
-        self._missed: list[RoomEventAppended] = []
+        self._missed: list[_Told] = []
         transactions = count()
         prefix = int(clock.seconds() * 1000)
         self._ways = Ways(
@@ -107,7 +108,7 @@ class Sender:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log."""
         for fact in facts:
-            if isinstance(fact, RoomEventAppended):
+            if isinstance(fact, _Told):
                 self._seen = fact.position
                 if fact.is_ours and self._replaying:
                     self._missed.append(fact)
@@ -174,12 +175,12 @@ class Sender:
                 continue
             found = await self._rooms.stores.events.load_in_order(room.version, [event_number])
             for stored in found:
-                if stored.position is not None and self._rooms.origin.is_ours(stored.event.sender):
-                    pdu = WaitingPdu(stored.position, number, stored.event.json)
+                if self._rooms.origin.is_ours(stored.event.sender):
+                    pdu = WaitingPdu(stored.position or stored.number, number, stored.event.json)
                     for destination in self._destinations(room, stored.event):
                         self._outbox(destination).put(pdu)
 
-    def _put(self, fact: RoomEventAppended) -> None:
+    def _put(self, fact: _Told) -> None:
         room = self._rooms.loaded(fact.room)
         if room is None:
             return

@@ -15,6 +15,7 @@ FILLS = {
     Mark.ACCEPTED: "#e8f0fe",
     Mark.SOFT_FAILED: "#fff3cd",
     Mark.REJECTED: "#f8d7da",
+    Mark.WITHHELD: "#e2d9f3",
     Mark.OUTLIER: "#f1f1f1",
     Mark.MISSING: "#ffffff",
 }

@@ -14,12 +14,13 @@ from homeserver.rooms.graph import GraphEvent, Mark, RoomGraph
 SIGNS = {
     Mark.SOFT_FAILED: "◐",
     Mark.REJECTED: "✕",
+    Mark.WITHHELD: "◌",
     Mark.OUTLIER: "○",
     Mark.MISSING: "?",
 }
 STATE_SIGN, MESSAGE_SIGN = "■", "●"
-LEGEND = "● event   ■ state event   ◐ soft-failed   ✕ rejected   ○ outlier   ? not here"
-ASCII = str.maketrans("●■◐✕○│─├┤┼╮╭┬╯╰┴┊←…", "*#%x0|-+++.,+'`+:<~")
+LEGEND = "● event  ■ state event  ◐ soft-failed  ✕ rejected  ◌ withheld  ○ outlier  ? not here"
+ASCII = str.maketrans("●■◐✕◌○│─├┤┼╮╭┬╯╰┴┊←…", "*#%x@0|-+++.,+'`+:<~")
 _SHORT_ID = 16  # characters of an event id
 
 
@@ -71,8 +72,8 @@ def _subject(event: GraphEvent) -> Iterator[str]:
 def _remarks(event: GraphEvent) -> Iterator[str]:
     if event.mark in (Mark.SOFT_FAILED, Mark.REJECTED):
         yield f"{event.mark.value}, {plain(event.reason or '')}"
-    elif event.mark is Mark.OUTLIER:
-        yield "outlier"
+    elif event.mark in (Mark.OUTLIER, Mark.WITHHELD):
+        yield event.mark.value
     if event.claimed_depth != event.height:
         yield f"says depth {event.claimed_depth}"
     if event.is_past:

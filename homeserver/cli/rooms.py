@@ -123,6 +123,7 @@ def _events(report: RoomReport) -> Iterator[str]:
         (counts.timeline, "in the timeline"),
         (counts.past, "of the past, fetched from other servers"),
         (counts.outliers, "outliers"),
+        (counts.withheld, "redactions that are withheld from clients"),
         (counts.soft_failed, "soft-failed"),
         (counts.rejected, "rejected"),
     ):

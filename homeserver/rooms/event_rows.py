@@ -73,6 +73,14 @@ def placing_rows(
     names: Names, room: int, stored: StoredEvent, extremities: str | None = None
 ) -> list[Row]:
     """The rows by which an outlier becomes an event with a place. Raises `NotAtHand`."""
+    nids = nid_of(names, stored.event.type), nid_of(names, stored.event.sender)
+    return placed_rows(room, stored, nids, extremities)
+
+
+def placed_rows(
+    room: int, stored: StoredEvent, names: tuple[int, int], extremities: str | None = None
+) -> list[Row]:
+    """The same, given the numbers of its type and sender."""
     event, standing = stored.event, stored.standing
     row = PLACE_EVENT.row(
         stored.number,
@@ -85,8 +93,7 @@ def placing_rows(
         standing.rejected,
         standing.soft_failed,
     )
-    type_nid, sender_nid = nid_of(names, event.type), nid_of(names, event.sender)
-    return [row, *relation_rows(stored, room, type_nid, sender_nid)]
+    return [row, *relation_rows(stored, room, *names)]
 
 
 def membership_rows(

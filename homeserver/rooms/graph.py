@@ -17,6 +17,7 @@ class Mark(Enum):
     ACCEPTED = "accepted"
     SOFT_FAILED = "soft-failed"
     REJECTED = "rejected"
+    WITHHELD = "withheld"
     OUTLIER = "outlier"
     MISSING = "missing"
 
@@ -82,6 +83,8 @@ def _graph_event(stored: StoredEvent, heads: Collection[str]) -> GraphEvent:
         mark = Mark.OUTLIER
     elif standing.soft_failed is not None:
         mark = Mark.SOFT_FAILED
+    elif stored.is_withheld:
+        mark = Mark.WITHHELD
     membership = event.content.get("membership") if event.type == "m.room.member" else None
     return GraphEvent(
         event.event_id,

@@ -34,8 +34,11 @@ class Head:
     @property
     def extremities_json(self) -> str | None:
         """The event ids of all extremities, as stored beside the newest; `None` if it is alone."""
-        if len(self.extremities) == 1:
-            return None
+        return None if len(self.extremities) == 1 else self.all_json
+
+    @property
+    def all_json(self) -> str:
+        """The event ids of all extremities, as stored where the newest event is none."""
         ids = [stored.event.event_id for stored in self.extremities]
         return msgspec.json.encode(ids).decode()
 

@@ -14,9 +14,10 @@ from homeserver.protocol.auth_types import auth_types_for
 from homeserver.protocol.events import Event
 from homeserver.protocol.receipt import CREATE, judge_by_auth_events, judge_by_state
 from homeserver.protocol.rule_broken import rule_number
+from homeserver.rooms.arrival import NO_EFFECT, Effect
 from homeserver.rooms.event_rows import auth_rows, names_of
 from homeserver.rooms.head import MAX_EXTREMITIES
-from homeserver.rooms.received_redactions import ReceivedRedactions
+from homeserver.rooms.received_redactions import EarlyRedactions, ReceivedRedactions
 from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import MAX_HEIGHT, Standing, StoredEvent
@@ -60,7 +61,7 @@ class Judged:
     """An event with all that does not depend on the room's head.
 
     `behind` are the events that are no extremities once this one is there, `missing` the previous
-    events that are not here.
+    events that are not here. `effect` is what it does as a redaction, `early` what redacts it.
     """
 
     stored: StoredEvent
@@ -68,7 +69,8 @@ class Judged:
     behind: frozenset[str]
     missing: Collection[str]
     was_outlier: bool
-    redacted: StoredEvent | None = None
+    effect: Effect = NO_EFFECT
+    early: EarlyRedactions | None = None
 
     @property
     def gaps(self) -> Mapping[str, int]:
@@ -82,7 +84,7 @@ class Judging:
     def __init__(self, stores: Stores, resolver: StateResolver) -> None:
         self._stores = stores
         self._resolver = resolver
-        self._redactions = ReceivedRedactions(stores)
+        self.redactions = ReceivedRedactions(stores)
 
     async def judge(
         self, writer: RoomWriter, stored: StoredEvent, given_state: Resolved | None
@@ -107,20 +109,22 @@ class Judging:
         stored.state_before = stored.state_after = before
         stored.height = _height(event, placed.values(), is_below_known=bool(missing))
         stored.standing = Standing(rejected=refusal)
-        redacted = None
+        effect, early = NO_EFFECT, None
         if refusal is None:
             if event.state_key is not None:
                 rows += await self._apply(writer, stored)
-            rows += await self._redactions.early(writer, stored)
-            redacted, more = await self._redactions.target_of(writer, stored)
-            rows += more
+            effect = await self.redactions.effect_of(writer, stored)
+            early = await self.redactions.early(writer, stored)
+            if early is not None:
+                rows += early.rows
         return Judged(
             stored,
             rows,
             await self._behind(writer, event, placed),
             missing,
             was_outlier,
-            redacted,
+            effect,
+            early,
         )
 
     async def cited(

@@ -1,23 +1,56 @@
 """Redactions of other servers' users: they may come before or after their targets.
 
 Whether a redaction takes effect is judged by the state that it was sent in, except in the room
-versions where the authorisation rules have judged it already.
+versions where the authorisation rules have judged it already. No client sees one that has no
+effect; if its target comes later, it is judged then, and shown after the target.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+
 from homeserver.protocol.auth_state import AuthState
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id, server_name_of
+from homeserver.rooms.arrival import NO_EFFECT, Effect
+from homeserver.rooms.event_rows import names_of, placed_rows
 from homeserver.rooms.relation_rows import rows_of_redaction
-from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.room_facts import NO_CHANGES, EventsKept, RoomEventAppended
+from homeserver.rooms.stored_event import ACCEPTED, StoredEvent
 from homeserver.rooms.stores import Stores
 from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.batch import Row
-from homeserver.storage.events import MARK_REDACTED
-from homeserver.storage.graph_edges import INSERT_EARLY_REDACTION
+from homeserver.storage.events import INSERT_CURRENT_STATE, MARK_REDACTED
+from homeserver.storage.graph_edges import DELETE_EARLY_REDACTIONS
 
 _KEYS = (("m.room.create", ""), ("m.room.power_levels", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """A redaction that takes effect now that its target is here.
+
+    `is_past` tells that it was fetched for the room's past; `names` are the numbers of its type and
+    sender.
+    """
+
+    stored: StoredEvent
+    is_past: bool
+    names: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyRedactions:
+    """The redactions of an event that came before it, as far as they take effect, oldest first.
+
+    `rows` redact the target, and end the waiting of all.
+    """
+
+    effective: Sequence[Effective]
+    rows: Sequence[Row]
 
 
 class ReceivedRedactions:
@@ -26,36 +59,92 @@ class ReceivedRedactions:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
 
-    async def target_of(
-        self, writer: RoomWriter, redaction: StoredEvent
-    ) -> tuple[StoredEvent | None, list[Row]]:
-        """The event that takes the effect; rows that remember the redaction if it is not here."""
-        target_id, room = redaction.event.redacts, writer.room
-        if target_id is None or not is_valid_event_id(target_id):
-            return None, []
+    async def effect_of(self, writer: RoomWriter, redaction: StoredEvent) -> Effect:
+        """What an event does as a redaction."""
+        event, room = redaction.event, writer.room
+        if event.redacts is None:
+            return NO_EFFECT
+        # What is state now is shown as state.
+        is_withheld = not room.version.redactions_need_power and event.state_key is None
+        if not is_valid_event_id(event.redacts):
+            return Effect(None, is_withheld)
         found = await self._stores.events.find_many(
-            room.version, room.number, room.room_id, [target_id]
+            room.version, room.number, room.room_id, [event.redacts]
         )
-        target = found.get(target_id)
-        if target is None:
-            writer.early_redactions.setdefault(target_id, []).append(redaction.number)
-            return None, [INSERT_EARLY_REDACTION.row(room.number, target_id, redaction.number)]
-        if not await self._takes_effect(writer, redaction, target.event):
-            return None, []
-        return target, []
+        target = found.get(event.redacts)
+        if target is None or target.standing.rejected is not None:
+            return Effect(None, is_withheld, event.redacts)
+        if await self._takes_effect(writer, redaction, target.event):
+            return Effect(target)
+        return Effect(None, is_withheld)
 
-    async def early(self, writer: RoomWriter, target: StoredEvent) -> list[Row]:
-        """Redact an event whose redaction came before it; the rows that say so."""
-        numbers = writer.early_redactions.get(target.event.event_id, ())
-        redactions = await self._stores.events.load_in_order(writer.room.version, numbers)
-        for redaction in redactions:
-            if redaction.position is not None and await self._takes_effect(
-                writer, redaction, target.event
+    async def early(self, writer: RoomWriter, target: StoredEvent) -> EarlyRedactions | None:
+        """The redactions of an event that came before it; `None` where there is none."""
+        waiting = writer.early_redactions.get(target.event.event_id)
+        if waiting is None:
+            return None
+        found = await self._stores.events.load(writer.room.version, list(waiting))
+        effective = []
+        for number, is_past in waiting.items():
+            redaction = found.get(number)
+            if (
+                redaction is not None
+                and redaction.standing == ACCEPTED
+                and await self._takes_effect(writer, redaction, target.event)
             ):
-                target.redact(redaction.event)
-                mark = MARK_REDACTED.row(target.number, redaction.number)
-                return [mark, *rows_of_redaction(target)]
-        return []
+                event = redaction.event
+                nids = await self._stores.names.nids(names_of(event))
+                names = nids[event.type], nids[event.sender]
+                effective.append(Effective(redaction, is_past, names))
+        rows = [DELETE_EARLY_REDACTIONS.row(writer.room.number, target.event.event_id)]
+        if effective:
+            rows.append(MARK_REDACTED.row(target.number, effective[0].stored.number))
+            rows += rows_of_redaction(target)
+        return EarlyRedactions(effective, rows)
+
+    def release(
+        self, writer: RoomWriter, target: StoredEvent, early: EarlyRedactions
+    ) -> Deferred[None] | None:
+        """Redact a target that has just been handed to the log; show what was withheld for it.
+
+        Fires when the latter is durable, `None` where there was nothing to show.
+        """
+        done = None
+        writer.early_redactions.pop(target.event.event_id, None)
+        for each in early.effective:
+            target.redact(each.stored.event)
+            if each.stored.position is None:
+                done = self._show(writer, target, each)
+        return done
+
+    def _show(
+        self, writer: RoomWriter, target: StoredEvent, redaction: Effective
+    ) -> Deferred[None]:
+        room, stored, head = writer.room, redaction.stored, writer.head
+        if redaction.is_past:
+            stored.position = -stored.number
+            rows = placed_rows(room.number, stored, redaction.names)
+            position = self._stores.log.next_position()
+            fact = EventsKept(position, room.number, [stored], redacts=target)
+            return self._stores.log.append(fact, rows)
+        position = stored.position = self._stores.log.next_position()
+        rows = placed_rows(room.number, stored, redaction.names, head.all_json)
+        # The state after it is not the current one any more.
+        rows.append(INSERT_CURRENT_STATE.row(room.number, position, head.root, None))
+        return writer.tell(
+            RoomEventAppended(
+                position,
+                room.number,
+                head.root,
+                NO_CHANGES,
+                is_fork=True,
+                stored=stored,
+                redacts=target,
+                is_ours=False,
+                is_last=False,
+            ),
+            rows,
+        )
 
     async def _takes_effect(
         self, writer: RoomWriter, redaction: StoredEvent, target: Event

@@ -20,10 +20,12 @@ from twisted.internet.defer import Deferred
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
 from homeserver.protocol.receipt import judge_by_state
+from homeserver.rooms.arrival import Arrival
 from homeserver.rooms.drafts import Draft
 from homeserver.rooms.event_rows import auth_rows, event_rows, names_of, placing_rows
 from homeserver.rooms.head import MAX_EXTREMITIES, Head
 from homeserver.rooms.judging import EventsMissing, Judged, Judging
+from homeserver.rooms.received_redactions import EarlyRedactions
 from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.room_facts import NO_CHANGES, Changes, EventsKept, StateKey
@@ -31,7 +33,7 @@ from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import MAX_HEIGHT, Standing, StoredEvent
 from homeserver.rooms.stores import NotAtHand, Stores
-from homeserver.rooms.writer import Arrival, RoomWriter
+from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.batch import Row
 from homeserver.storage.events import MARK_REDACTED
 from homeserver.storage.graph_edges import DELETE_BACKWARD_EXTREMITY, INSERT_BACKWARD_EXTREMITY
@@ -121,6 +123,7 @@ class Receiving:
             known = await self._judging.find(writer, [event.event_id for event in wanted])
             await self._stores.names.nids({name for event in wanted for name in names_of(event)})
             rows: list[Row] = []
+            early: list[tuple[StoredEvent, EarlyRedactions]] = []
             for event in wanted:
                 if event.event_id in known:
                     continue
@@ -131,7 +134,14 @@ class Receiving:
                 known[event.event_id] = fresh[event.event_id] = stored
                 rows += event_rows(self._stores.names, writer.room.number, stored)
                 rows += auth_rows(stored, cited.numbers)
+                if standing.rejected is None and (
+                    redacted := await self._judging.redactions.early(writer, stored)
+                ):
+                    early.append((stored, redacted))
+                    rows += redacted.rows
             done = self._tell(writer, [*fresh.values()], rows) if fresh else None
+            for stored, redacted in early:
+                done = self._judging.redactions.release(writer, stored, redacted) or done
             return [known[event.event_id] for event in wanted], done
         finally:
             writer.receiving.release()
@@ -182,10 +192,14 @@ class Receiving:
         """Do with an event what the judgement says."""
         stored = judged.stored
         if way.is_past or stored.event.event_id in writer.gaps:
-            return self._fill(writer, judged)
-        if stored.standing.rejected is not None:
-            return self._keep(writer, judged)
-        return await self._enter(writer, judged, way)
+            done = self._fill(writer, judged)
+        elif stored.standing.rejected is not None:
+            done = self._keep(writer, judged)
+        else:
+            done = await self._enter(writer, judged, way)
+        if judged.early is not None:
+            return self._judging.redactions.release(writer, stored, judged.early) or done
+        return done
 
     def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
         """Forget what was made of an event that could not be taken in."""
@@ -220,10 +234,8 @@ class Receiving:
                     if refusal is not None:
                         stored.standing = Standing(soft_failed=refusal)
                         return self._keep(writer, judged)
-                stored.position = self._stores.log.next_position()
                 return writer.take_in(arrival)
             except (NotAtHand, MissingNodes) as missing:
-                stored.position = None
                 await writer.fetch(missing)
 
     async def _arrival(
@@ -253,7 +265,7 @@ class Receiving:
             former,
             is_fork=not is_plain,
             is_last=len(extremities) == 1 and not judged.missing and stored.height > head.height,
-            redacted=judged.redacted,
+            effect=judged.effect,
             rows=[*judged.rows, *resolved.rows, *_gap_rows(writer, judged)],
             was_outlier=judged.was_outlier,
             gaps=judged.gaps,
@@ -288,24 +300,26 @@ class Receiving:
     def _fill(self, writer: RoomWriter, judged: Judged) -> Deferred[None]:
         """Store an event of the past: where it was missing, the gap is now before it."""
         self._stores.log.check_open()
-        stored, room, redacted = judged.stored, writer.room, judged.redacted
+        stored, room, effect = judged.stored, writer.room, judged.effect
         event_id = stored.event.event_id
         gap = writer.gaps.pop(event_id, None)
         # It stands below what follows it, however deep it says that it is.
         ceiling = writer.head.height if gap is None else gap - 1
         stored.height = max(1, min(stored.height, ceiling))
         writer.gaps |= judged.gaps
-        if stored.standing.rejected is None:
+        if stored.standing.rejected is None and not effect.is_withheld:
             stored.position = -stored.number
         to_rows = placing_rows if judged.was_outlier else event_rows
         rows = to_rows(self._stores.names, room.number, stored)
         rows += [*judged.rows, *_gap_rows(writer, judged)]
-        if redacted is not None:
-            rows += [MARK_REDACTED.row(redacted.number, stored.number)]
-            rows += rows_of_redaction(redacted)
+        if effect.target is not None:
+            rows += [MARK_REDACTED.row(effect.target.number, stored.number)]
+            rows += rows_of_redaction(effect.target)
+        if effect.waits_for is not None:
+            rows.append(writer.wait_for(effect.waits_for, stored, is_past=True))
         if gap is not None:
             rows.append(DELETE_BACKWARD_EXTREMITY.row(room.number, event_id))
-        return self._tell(writer, [stored], rows, judged.gaps, redacted)
+        return self._tell(writer, [stored], rows, judged.gaps, effect.target)
 
     def _tell(
         self,

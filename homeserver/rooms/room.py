@@ -116,11 +116,11 @@ class Room:
 
     def apply(self, fact: RoomChanged) -> None:
         """Show what has just become durable: an event, and what became of the state."""
+        if fact.gaps:
+            self.gaps |= fact.gaps
         if isinstance(fact, RoomEventAppended):
             if not fact.is_last:
                 self.disordered_at = fact.position
-            if fact.gaps:
-                self.gaps |= fact.gaps
             self.timeline.append(fact.stored)
             if len(self.timeline) > TIMELINE_LENGTH:
                 self.timeline_from = self.timeline.popleft().position or 0

@@ -37,7 +37,8 @@ class RoomChanged:
     """The current state of a room, whose root is `root` now, changed.
 
     `is_fork` tells that this is not simply the state after the newest event: what lies on the other
-    side of this position must be compared by the states there, not by the events in between.
+    side of this position must be compared by the states there, not by the events in between. `gaps`
+    are events of the graph that are not here from now on, with the height of what follows them.
     """
 
     position: int
@@ -45,6 +46,7 @@ class RoomChanged:
     root: bytes
     changes: Changes = field(default_factory=_no_changes)
     is_fork: bool = False
+    gaps: Mapping[str, int] = field(default_factory=_no_gaps)
 
     def members(self) -> Iterator[tuple[str, str, StoredEvent | None]]:
         """Users whose member events changed: user id, membership from now on, and the event."""
@@ -57,17 +59,27 @@ class RoomChanged:
 class RoomEventAppended(RoomChanged):
     """An event entered the timeline of a room. `redacts` is the event that it redacted.
 
-    `gaps` are the events before it that are not here, with its height. `is_ours` tells that this
-    server is the one to tell the others of it, `is_last` that it comes after all events before it,
-    in the graph as in the log. `version` comes with the first event of a room that is new here.
+    `is_ours` tells that this server is the one to tell the others of it, `is_last` that it comes
+    after all events before it, in the graph as in the log. `version` comes with the first event of
+    a room that is new here.
     """
 
     stored: StoredEvent
     redacts: StoredEvent | None = None
-    gaps: Mapping[str, int] = field(default_factory=_no_gaps)
     is_ours: bool = True
     is_last: bool = True
     version: RoomVersion | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedactionWithheld(RoomChanged):
+    """A redaction entered the graph that no client may see, for now or for ever.
+
+    `is_ours` is as above. If its target comes, `RoomEventAppended` tells of it.
+    """
+
+    stored: StoredEvent
+    is_ours: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,8 +205,8 @@ class Rooms:
             # Which events of memory stand on which branch is not known.
             room.disordered_at = room.last_position
         writer = RoomWriter(room, head, self.origin, self.stores)
-        for target, redaction in await self._db.run(graph_edges.early_redactions, number):
-            writer.early_redactions.setdefault(target, []).append(redaction)
+        for target, redaction, is_past in await self._db.run(graph_edges.early_redactions, number):
+            writer.early_redactions.setdefault(target, {})[redaction] = is_past
         self._keep(room, writer)
         return room, writer
 

@@ -98,6 +98,11 @@ class StoredEvent:
         return f"<StoredEvent {self.event.event_id} at {self.position}>"
 
     @property
+    def is_withheld(self) -> bool:
+        """Whether it is a redaction that stands in the graph, and that no client may see."""
+        return self.position is None and self.standing == ACCEPTED
+
+    @property
     def shown(self) -> Event:
         """The event as anybody may see it: pruned if it was redacted."""
         return self.event if self.redaction is None else self.event.redacted()

@@ -12,8 +12,7 @@ Events of other servers are judged in `homeserver/rooms/receiving.py`, and enter
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 from twisted.internet.defer import Deferred, DeferredLock
 
@@ -23,6 +22,7 @@ from homeserver.protocol.auth_types import auth_types_for
 from homeserver.protocol.errors import BadJson, Forbidden
 from homeserver.protocol.events import Event
 from homeserver.protocol.rule_broken import RuleBroken
+from homeserver.rooms.arrival import NO_EFFECT, Arrival, Effect, effect_of_draft
 from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.event_rows import (
     auth_rows,
@@ -36,39 +36,16 @@ from homeserver.rooms.origin import Origin
 from homeserver.rooms.redactions import check_redaction
 from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import NO_CHANGES, Changes, RoomEventAppended, StateKey
+from homeserver.rooms.room_facts import NO_CHANGES, Changes, RoomChanged, StateKey
 from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import MAX_HEIGHT, StoredEvent
 from homeserver.rooms.stores import NotAtHand, Stores
 from homeserver.storage.batch import Row
 from homeserver.storage.events import INSERT_CURRENT_STATE, MARK_REDACTED
+from homeserver.storage.graph_edges import INSERT_EARLY_REDACTION
 from homeserver.storage.rooms import INSERT_ROOM
 
 CREATE: StateKey = ("m.room.create", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """An event that enters the timeline, and what it makes of the room.
-
-    `head` is the room's from now on, `changes` what has become current since the head before it,
-    `former` the member events of those whom the state does not know any more. `rows` make the
-    states durable that came with it. `gaps` are the events before it that are not here, with its
-    depth.
-    """
-
-    stored: StoredEvent
-    head: Head
-    changes: Changes
-    former: Mapping[StateKey, StoredEvent] = field(default_factory=dict)
-    is_fork: bool = False
-    is_last: bool = True
-    is_ours: bool = True
-    redacted: StoredEvent | None = None
-    rows: Sequence[Row] = ()
-    was_outlier: bool = False
-    gaps: Mapping[str, int] = field(default_factory=dict)
-    is_first: bool = False
 
 
 class RoomWriter:
@@ -78,7 +55,8 @@ class RoomWriter:
         self.room = room
         self.head = head
         self.gaps = dict(room.gaps)  # those that are queued included
-        self.early_redactions: dict[str, list[int]] = {}  # target -> numbers of redactions
+        # Target -> numbers of redactions, each with whether it is of the past.
+        self.early_redactions: dict[str, dict[int, bool]] = {}
         self.receiving = DeferredLock()  # what comes from outside is judged one after the other
         self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
         self._queued = 0  # position of the last event that was handed to the log
@@ -141,17 +119,20 @@ class RoomWriter:
         try:
             if create is not None:
                 first = self._arrival(create, (), rows=more_rows, is_first=True)
-                built.append((first, self._advance(first)))
+                built.append((first, self._advance(first, create.number)))
             for draft in drafts:
                 stored, cited = self._build(draft, transaction)
-                arrival = self._arrival(stored, cited, draft.target)
-                built.append((arrival, self._advance(arrival)))
+                effect = effect_of_draft(self.room.version, draft, self._target(draft))
+                if effect.is_withheld:
+                    stored.position = None
+                arrival = self._arrival(stored, cited, effect)
+                built.append((arrival, self._advance(arrival, stored.number)))
         except BaseException:
             self.head, self._pending, self.auth = saved
             raise
         done: Deferred[None] | None = None
         for arrival, rows in built:
-            done = self._queue(arrival, rows)
+            done = self._queue(arrival, arrival.stored.number, rows)
         assert done is not None
         return [arrival.stored for arrival, _ in built], done
 
@@ -162,7 +143,25 @@ class RoomWriter:
         then nothing has changed.
         """
         self._log.check_open()
-        return self._queue(arrival, self._advance(arrival))
+        position = self._log.next_position()
+        if not arrival.effect.is_withheld:
+            arrival.stored.position = position
+        try:
+            rows = self._advance(arrival, position)
+        except BaseException:
+            arrival.stored.position = None
+            raise
+        return self._queue(arrival, position, rows)
+
+    def tell(self, fact: RoomChanged, rows: Sequence[Row]) -> Deferred[None]:
+        """Queue what happened in the room; the head knows of it already."""
+        self._queued = fact.position
+        return self._log.append(fact, rows)
+
+    def wait_for(self, target_id: str, redaction: StoredEvent, *, is_past: bool) -> Row:
+        """Remember a redaction until its target is here; the row that does so too."""
+        self.early_redactions.setdefault(target_id, {})[redaction.number] = is_past
+        return INSERT_EARLY_REDACTION.row(self.room.number, target_id, redaction.number, is_past)
 
     def rehearse(self, draft: Draft) -> Event:
         """The event that a draft would become if it were appended now; nothing is changed.
@@ -237,8 +236,8 @@ class RoomWriter:
             check_auth(event, self.auth)
         except RuleBroken as broken:
             raise Forbidden(str(broken)) from broken
-        if draft.target is not None:
-            check_redaction(event, draft.target.event, self.auth)
+        if (target := self._target(draft)) is not None:
+            check_redaction(event, target.event, self.auth)
         replaced = None
         if draft.state_key is not None:
             replaced = self.current((draft.type, draft.state_key))
@@ -272,7 +271,7 @@ class RoomWriter:
         self,
         stored: StoredEvent,
         cited: Iterable[int],
-        redacted: StoredEvent | None = None,
+        effect: Effect = NO_EFFECT,
         *,
         rows: Sequence[Row] = (),
         is_first: bool = False,
@@ -285,18 +284,18 @@ class RoomWriter:
             changes = {(event.type, event.state_key): stored}
             rows = [*rows, *nodes, *auth_rows(stored, cited)]
         head = Head((stored,), stored.state_after)
-        return Arrival(stored, head, changes, redacted=redacted, rows=rows, is_first=is_first)
+        return Arrival(stored, head, changes, effect=effect, rows=rows, is_first=is_first)
 
-    def _advance(self, arrival: Arrival) -> list[Row]:
+    def _advance(self, arrival: Arrival, position: int) -> list[Row]:
         """Make an event part of the room for all that follows; the rows that store it."""
-        stored, room = arrival.stored, self.room
-        position = stored.position
-        assert position is not None
+        room, head, is_withheld = self.room, arrival.head, arrival.effect.is_withheld
         to_rows = placing_rows if arrival.was_outlier else event_rows
-        rows = to_rows(self._names, room.number, stored, arrival.head.extremities_json)
+        extremities = None if is_withheld else head.extremities_json
+        rows = to_rows(self._names, room.number, arrival.stored, extremities)
         rows += membership_rows(self._names, room, arrival.changes, position, arrival.former)
-        if arrival.is_fork:
-            rows.append(INSERT_CURRENT_STATE.row(room.number, position, arrival.head.root))
+        if arrival.is_fork or is_withheld:
+            extremities = head.all_json if is_withheld else None
+            rows.append(INSERT_CURRENT_STATE.row(room.number, position, head.root, extremities))
         if arrival.is_first:
             create = arrival.changes[CREATE]
             assert create is not None
@@ -308,28 +307,21 @@ class RoomWriter:
         self.gaps |= arrival.gaps
         return [*rows, *arrival.rows]
 
-    def _queue(self, arrival: Arrival, rows: list[Row]) -> Deferred[None]:
-        stored, redacted = arrival.stored, arrival.redacted
-        assert stored.position is not None
+    def _queue(self, arrival: Arrival, position: int, rows: list[Row]) -> Deferred[None]:
+        stored, redacted = arrival.stored, arrival.effect.target
         self._events.add(stored)
         if redacted is not None:
             rows.append(MARK_REDACTED.row(redacted.number, stored.number))
             rows += rows_of_redaction(redacted)
-        fact = RoomEventAppended(
-            stored.position,
-            self.room.number,
-            arrival.head.root,
-            arrival.changes,
-            arrival.is_fork,
-            stored=stored,
-            redacts=redacted,
-            gaps=arrival.gaps,
-            is_ours=arrival.is_ours,
-            is_last=arrival.is_last,
-            version=self.room.version if arrival.is_first else None,
-        )
-        self._queued = stored.position
-        return self._log.append(fact, rows)
+        if arrival.effect.waits_for is not None:
+            rows.append(self.wait_for(arrival.effect.waits_for, stored, is_past=False))
+        return self.tell(arrival.fact(self.room, position), rows)
+
+    def _target(self, draft: Draft) -> StoredEvent | None:
+        """What a draft redacts; it may have come only since somebody looked for it."""
+        if draft.target is not None or draft.redacts is None:
+            return draft.target
+        return self._events.cached_id(self.room.room_id, draft.redacts)
 
     def _room_row(self, create: Event) -> Row:
         return INSERT_ROOM.row(

@@ -5,7 +5,7 @@ Reads the tables of `homeserver/storage/events.py`, which alone writes them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from psycopg.rows import class_row
 
@@ -19,12 +19,13 @@ class Standings:
     timeline: int
     past: int
     outliers: int
+    withheld: int
     soft_failed: int
     rejected: int
 
     @property
     def total(self) -> int:
-        return self.timeline + self.past + self.outliers + self.soft_failed + self.rejected
+        return sum(astuple(self))
 
 
 async def standings(db: Connection, room: int) -> Standings:
@@ -36,6 +37,9 @@ async def standings(db: Connection, room: int) -> Standings:
                    count(*) FILTER (WHERE position < 0) AS past,
                    count(*) FILTER (WHERE position IS NULL AND rejected IS NULL
                                       AND state_before IS NULL) AS outliers,
+                   count(*) FILTER (WHERE position IS NULL AND rejected IS NULL
+                                      AND state_before IS NOT NULL AND soft_failed IS NULL)
+                     AS withheld,
                    count(*) FILTER (WHERE position IS NULL AND rejected IS NULL
                                       AND soft_failed IS NOT NULL) AS soft_failed,
                    count(*) FILTER (WHERE position IS NULL AND rejected IS NOT NULL) AS rejected

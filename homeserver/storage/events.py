@@ -1,8 +1,10 @@
 """Events: the exact bytes that were signed, and where they stand in their room.
 
-Owns the tables `events` and `current_states` (migrations/0004_rooms.sql and 0010_event_graph.sql).
-The former has one row an event, the latter the root of a room's current state where it is not
-simply that after the event at the same position: a room whose graph never forked has none there.
+Owns the tables `events` and `current_states` (migrations/0004_rooms.sql, 0010_event_graph.sql
+and 0017_withheld_redactions.sql). The former has one row an event, the latter the root of a room's
+current state where it is not simply that after the event at the same position: a room whose graph
+never forked has none there. Where no event of the timeline has the position, it also has the
+forward extremities.
 
 Rooms, senders, types and state keys are numbers of `names`; an event's number is the log position
 at which it was first stored. Positions above zero are those of the timeline that a sync shows;
@@ -71,11 +73,11 @@ MARK_REDACTED = BatchStatement(
 INSERT_CURRENT_STATE = BatchStatement(
     "insert_current_state",
     """
-    INSERT INTO current_states (room, position, root)
-    SELECT * FROM unnest(%s::int4[], %s::int8[], %s::bytea[])
+    INSERT INTO current_states (room, position, root, extremities)
+    SELECT * FROM unnest(%s::int4[], %s::int8[], %s::bytea[], %s::text[])
         ON CONFLICT (room, position) DO NOTHING
     """,
-    columns=("int4", "int8", "bytea"),
+    columns=("int4", "int8", "bytea", "text"),
 )
 
 
@@ -143,16 +145,28 @@ async def rooms_with_event(db: Connection, event_id: str) -> list[int]:
 
 
 async def forward_extremities(db: Connection, room: int) -> tuple[int, str | None] | None:
-    """The newest event of a room's timeline, and all extremities as JSON where it is not alone."""
+    """The newest event of a room's timeline, and the extremities as JSON if it is not the only one.
+
+    Where what came last stands in no timeline, the event is 0.
+    """
     cursor = await db.execute(
         """
         SELECT event, extremities
-          FROM events
-         WHERE room = %s AND position > 0
+          FROM ((SELECT position, event, extremities
+                   FROM events
+                  WHERE room = %(room)s AND position > 0
+                  ORDER BY position DESC
+                  LIMIT 1)
+                 UNION ALL
+                (SELECT position, 0, extremities
+                   FROM current_states
+                  WHERE room = %(room)s AND extremities IS NOT NULL
+                  ORDER BY position DESC
+                  LIMIT 1)) AS newest
          ORDER BY position DESC
          LIMIT 1
         """,
-        (room,),
+        {"room": room},
     )
     return await cursor.fetchone()
 
@@ -283,9 +297,17 @@ async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position
 
 
 async def events_since(db: Connection, event: int, limit: int) -> list[tuple[int, int]]:
-    """(room, event) of the events with larger numbers that are in a timeline, oldest first."""
+    """(room, event) of the accepted events with larger numbers, those of the past aside."""
     cursor = await db.execute(
-        "SELECT room, event FROM events WHERE event > %s AND position > 0 ORDER BY event LIMIT %s",
+        """
+        SELECT room, event
+          FROM events
+         WHERE event > %s
+           AND (position > 0 OR (position IS NULL AND state_before IS NOT NULL
+                                 AND rejected IS NULL AND soft_failed IS NULL))
+         ORDER BY event
+         LIMIT %s
+        """,
         (event, limit),
     )
     return await cursor.fetchall()

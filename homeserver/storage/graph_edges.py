@@ -1,7 +1,8 @@
 """The edges of what this server has of a room's graph.
 
 Owns the tables `backward_extremities`, the events that timeline events follow and that are not
-here, and `early_redactions`, redactions whose targets are not (migrations/0010_event_graph.sql).
+here, and `early_redactions`, redactions whose targets are not (migrations/0010_event_graph.sql and
+0017_withheld_redactions.sql).
 """
 
 from homeserver.storage.batch import BatchStatement
@@ -35,12 +36,26 @@ DELETE_BACKWARD_EXTREMITY = BatchStatement(
 INSERT_EARLY_REDACTION = BatchStatement(
     "insert_early_redaction",
     """
-    INSERT INTO early_redactions (room, target, redaction)
-    SELECT * FROM unnest(%s::int4[], %s::text[], %s::int8[])
+    INSERT INTO early_redactions (room, target, redaction, is_past)
+    SELECT * FROM unnest(%s::int4[], %s::text[], %s::int8[], %s::bool[])
         ON CONFLICT DO NOTHING
     """,
-    columns=("int4", "text", "int8"),
+    columns=("int4", "text", "int8", "bool"),
 )
+
+DELETE_EARLY_REDACTIONS = BatchStatement(
+    "delete_early_redactions",
+    """
+    DELETE FROM early_redactions
+     USING unnest(%s::int4[], %s::text[]) AS arrived (room, target)
+     WHERE early_redactions.room = arrived.room
+       AND early_redactions.target = arrived.target
+    """,
+    columns=("int4", "text"),
+    key=(0, 1),
+    late=True,
+)
+"""The target of redactions arrived: they have their effect, or never will."""
 
 
 async def backward_extremities(db: Connection, room: int) -> dict[str, int]:
@@ -51,9 +66,15 @@ async def backward_extremities(db: Connection, room: int) -> dict[str, int]:
     return dict(await cursor.fetchall())
 
 
-async def early_redactions(db: Connection, room: int) -> list[tuple[str, int]]:
-    """(target, number of the redaction) of a room's redactions that came before their targets."""
+async def early_redactions(db: Connection, room: int) -> list[tuple[str, int, bool]]:
+    """(target, number, whether it is of the past) of a room's redactions that came too early."""
     cursor = await db.execute(
-        "SELECT target, redaction FROM early_redactions WHERE room = %s ORDER BY redaction", (room,)
+        """
+        SELECT target, redaction, is_past
+          FROM early_redactions
+         WHERE room = %s
+         ORDER BY redaction
+        """,
+        (room,),
     )
     return await cursor.fetchall()

@@ -108,6 +108,7 @@ class Replica:
         self.room = Room(1, room_id, ROOM_VERSIONS[version], EMPTY)
         origin = Origin(server_name, KEY, self.clock)
         self.writer = RoomWriter(self.room, Head((), EMPTY), origin, self.stores)
+        self.shown: list[StoredEvent] = []  # what clients saw in the timeline, in this order
         self.log.subscribe(self._apply)
 
     def receive(self, event: Event, **options: Any) -> StoredEvent:
@@ -184,8 +185,10 @@ class Replica:
 
     def _apply(self, facts: Sequence[Any]) -> None:
         for fact in facts:
-            if isinstance(fact, RoomEventAppended) and fact.redacts is not None:
-                fact.redacts.redact(fact.stored.event)
+            if isinstance(fact, RoomEventAppended):
+                self.shown.append(fact.stored)
+                if fact.redacts is not None:
+                    fact.redacts.redact(fact.stored.event)
             if isinstance(fact, RoomChanged):
                 self.room.apply(fact)
                 self.writer.published(fact.position, fact.changes)
@@ -275,6 +278,11 @@ class Graph(Replica):
 
     def say(self, sender: str, body: str = "hello", **how: Any) -> Event:
         return self.send("m.room.message", sender, {"body": body}, **how)
+
+    def redact(self, sender: str, target: str, **how: Any) -> Event:
+        if self.room.version.redacts_in_content:
+            return self.send("m.room.redaction", sender, {"redacts": target}, **how)
+        return self.send("m.room.redaction", sender, {}, redacts=target, **how)
 
     def public(self) -> None:
         """Let everybody in."""

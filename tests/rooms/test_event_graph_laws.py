@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from homeserver.protocol.events import Event
+from homeserver.rooms.stored_event import ACCEPTED, StoredEvent
 from tests.rooms.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
 
 PEOPLE = (ALICE, BOB, CAROL, DAVE)
@@ -38,7 +39,7 @@ def _act(draw: st.DrawFn, graph: Graph) -> None:
         cited = st.lists(st.sampled_from(graph.events), max_size=4, unique=True)
         how["auth"] = draw(cited)
     by, target = draw(st.sampled_from(PEOPLE)), draw(st.sampled_from(PEOPLE))
-    match draw(st.sampled_from(["member", "own", "levels", "rule", "topic", "say"])):
+    match draw(st.sampled_from(["member", "own", "levels", "rule", "topic", "say", "redact"])):
         case "member":
             membership = draw(st.sampled_from(["leave", "ban", "invite"]))
             graph.member(target, membership, by, **how)
@@ -54,6 +55,8 @@ def _act(draw: st.DrawFn, graph: Graph) -> None:
             graph.send("m.room.topic", by, {"topic": str(len(graph.events))}, "", **how)
         case "say":
             graph.say(by, **how)
+        case "redact":
+            graph.redact(by, draw(st.sampled_from(graph.events)).event_id, **how)
 
 
 def _refusals(replica: Replica, events: list[Event]) -> dict[str, str | None]:
@@ -107,6 +110,32 @@ def test_all_agree_once_an_event_joins_the_branches(graph: Graph, data: st.DataO
 
 
 @WHOLE
+@given(forked_graphs(), st.data())
+def test_redactions_are_shown_once_and_only_with_their_effect(
+    graph: Graph, data: st.DataObject
+) -> None:
+    """Whatever comes first, clients see an event, and then who redacted it."""
+    other = graph.replica()
+
+    other.receive_all(data.draw(st.permutations(graph.events)))
+
+    redactions: dict[str, list[StoredEvent]] = {}
+    for event in graph.events:
+        stored = other.stored(event)
+        assert other.shown.count(stored) == (stored.position is not None)
+        if event.redacts is not None and stored.standing == ACCEPTED:
+            redactions.setdefault(event.redacts, []).append(stored)
+    for event in graph.events:
+        target, of_it = other.stored(event), redactions.get(event.event_id, [])
+        shown = [each for each in of_it if each.position is not None]
+        if target.redaction is not None:
+            assert target.redaction in [each.event for each in shown]
+        if not graph.room.version.redactions_need_power:
+            assert target.redaction is not None or not shown
+            assert all((target.position or 0) < (each.position or 0) for each in shown)
+
+
+@WHOLE
 @given(forked_graphs())
 def test_readers_are_told_what_becomes_of_the_state(graph: Graph) -> None:
     """Members and settings that clients see are those that the server goes by."""
@@ -129,4 +158,4 @@ def test_current_state_is_the_resolution_of_the_extremities(graph: Graph) -> Non
     assert 1 <= len(head.extremities) <= 10
     for stored in head.extremities:
         assert stored.standing.rejected is stored.standing.soft_failed is None
-        assert stored.position is not None
+        assert stored.position is not None or stored.is_withheld

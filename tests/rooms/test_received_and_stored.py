@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from homeserver.protocol.errors import NotFound
+from homeserver.rooms.history import PageRequest
 from homeserver.rooms.resolution import Resolved
 from homeserver.rooms.room import Room
 from homeserver.rooms.writer import RoomWriter
@@ -215,12 +217,76 @@ class StoredTests(RoomsTestCase):
 
         stored = await self.outside.receive(hole, state_before=Resolved(root))
 
-        assert stored.position is not None
+        assert stored.is_withheld
+        assert await self.head(room_id) == [*heads, stored.event.event_id][1:]
         await self.restarted(room_id)
         assert (await self.rooms.get(room_id)).gaps == {unknown.event_id: stored.height}
         filled = await self.outside.receive(unknown)
         assert filled.redaction is not None
-        assert (await self.rooms.get(room_id)).gaps == {}
+        room = await self.rooms.get(room_id)
+        assert room.gaps == {}
+        (shown,) = await self.outside.find(room, [hole.event_id])
+        assert room.timeline[-1] is shown
+        await self.restarted(room_id)
+
+    async def test_room_goes_on_from_a_withheld_redaction_after_a_restart(self) -> None:
+        """What no client sees is followed all the same, or it would be a branch for ever."""
+        room_id = await self.room_with_moderator()
+        base = await self.head(room_id)
+        await self.say(room_id, "meanwhile")
+        content = {"redacts": "$unknown"}
+
+        withheld = await self.outside.send(room_id, "m.room.redaction", EVE, content, after=base)
+
+        assert withheld.is_withheld
+        assert len(await self.head(room_id)) == 2
+        await self.restarted(room_id)
+        event_id = await self.say(room_id, "both")
+        assert await self.head(room_id) == [event_id]
+        await self.restarted(room_id)
+
+    async def test_withheld_redaction_is_not_to_be_had(self) -> None:
+        """Neither by its id nor with the history; with its target it comes into both."""
+        room_id = await self.room_with_moderator()
+        base = await self.head(room_id)
+        said = await self.outside.make(room_id, "m.room.message", EVE, {"body": "x"}, after=base)
+        content = {"redacts": said.event_id}
+        redaction = await self.outside.send(room_id, "m.room.redaction", EVE, content, after=base)
+        event_id = redaction.event.event_id
+        back = PageRequest(backwards=True, limit=50)
+
+        async def is_there() -> bool:
+            page = await self.history.page(ALICE.user_id, room_id, back)
+            in_history = event_id in [seen.stored.event.event_id for seen in page.chunk]
+            try:
+                await self.reading.event(ALICE.user_id, room_id, event_id)
+            except NotFound:
+                assert not in_history
+                return False
+            assert in_history
+            return True
+
+        assert not await is_there()
+        await self.outside.receive(said)
+        assert await is_there()
+
+    async def test_own_redaction_of_an_unknown_event_is_withheld(self) -> None:
+        """The rules of other servers' redactions hold for those of our users."""
+        room_id = await self.room_with_moderator()
+        said = await self.outside.make(room_id, "m.room.message", EVE, {"body": "x"})
+
+        event_id = await self.sending.redact(ALICE, room_id, said.event_id, {}, "txn")
+
+        assert await self.head(room_id) == [event_id]
+        again = await self.sending.redact(ALICE, room_id, said.event_id, {}, "txn")
+        assert again == event_id
+        room = await self.rooms.get(room_id)
+        (stored,) = await self.outside.find(room, [event_id])
+        assert stored.is_withheld
+        await self.restarted(room_id)
+        target = await self.outside.receive(said)
+        assert target.redaction is not None
+        assert (await self.rooms.get(room_id)).timeline[-1].event.event_id == event_id
         await self.restarted(room_id)
 
     async def test_names_with_nul_are_stored(self) -> None:
@@ -242,7 +308,7 @@ class StoredTests(RoomsTestCase):
         for target in (f"${long}", "\0", "$\0"):
             content = {"redacts": target}
             stored = await self.outside.send(room_id, "m.room.redaction", EVE, content)
-            assert stored.position is not None
+            assert stored.is_withheld
         await self.say(room_id, "still here")
 
 

@@ -3,8 +3,6 @@
 Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
 """
 
-from typing import Any
-
 import pytest
 
 from homeserver.protocol.events import Event
@@ -24,10 +22,8 @@ def room(version: str) -> Graph:
     return graph
 
 
-def redact(graph: Graph, by: str, target: str, **how: Any) -> Event:
-    if graph.room.version.redacts_in_content:
-        return graph.send("m.room.redaction", by, {"redacts": target}, **how)
-    return graph.send("m.room.redaction", by, {}, redacts=target, **how)
+def times_shown(replica: Replica, event: Event) -> int:
+    return replica.shown.count(replica.stored(event))
 
 
 def is_redacted(replica: Replica, event: Event) -> bool:
@@ -41,7 +37,7 @@ def test_redaction_takes_effect(version: str, by: str) -> None:
     graph = room(version)
     said = graph.say(BOB)
 
-    redact(graph, by, said.event_id)
+    graph.redact(by, said.event_id)
 
     assert is_redacted(graph, said)
 
@@ -53,7 +49,7 @@ def test_redaction_that_comes_before_its_target_takes_effect(version: str, by: s
     graph = room(version)
     base = graph.events[-1]
     said = graph.say(BOB)
-    redaction = redact(graph, by, said.event_id, after=[base])
+    redaction = graph.redact(by, said.event_id, after=[base])
     other = graph.replica()
     other.receive_all(graph.events[:-2])
 
@@ -69,10 +65,126 @@ def test_redaction_without_the_right_is_an_event_without_effect(version: str) ->
     graph = room(version)
     said = graph.say(BOB)
 
-    redaction = redact(graph, CAROL, said.event_id)
+    redaction = graph.redact(CAROL, said.event_id)
 
     assert graph.stored(redaction).standing.rejected is None
     assert not is_redacted(graph, said)
+    assert times_shown(graph, redaction) == 0
+
+
+@JUDGED_BY_EFFECT
+def test_early_redaction_is_shown_once_its_target_is_here(version: str) -> None:
+    """A client could do nothing with a redaction of what it has not got."""
+    graph = room(version)
+    base = graph.events[-1]
+    said = graph.say(BOB)
+    redaction = graph.redact(ALICE, said.event_id, after=[base])
+    other = graph.replica()
+    other.receive_all(graph.events[:-2])
+
+    other.receive(redaction)
+    before = times_shown(other, redaction)
+    other.receive(said)
+
+    assert before == 0
+    assert other.shown[-2:] == [other.stored(said), other.stored(redaction)]
+    assert times_shown(other, redaction) == 1
+    assert other.shown[-1].position == other.room.last_position
+    assert other.writer.head.extremities == (other.stored(redaction), other.stored(said))
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_first_versions_withhold_no_redaction(version: str) -> None:
+    """There its right to take effect is part of the rules, whatever the target is."""
+    graph = room(version)
+
+    redaction = graph.redact(BOB, "$unknown:two.example")
+
+    assert times_shown(graph, redaction) == 1
+
+
+@JUDGED_BY_EFFECT
+def test_withheld_redaction_is_shown_when_its_target_comes_with_the_past(version: str) -> None:
+    """Who scrolls up sees what was redacted; who reads on sees who did it."""
+    graph = room(version)
+    base = graph.events[-1]
+    said = graph.say(BOB)
+    redaction = graph.redact(ALICE, said.event_id, after=[base])
+    other = graph.replica()
+    other.receive_all(graph.events[:-2])
+    other.receive(redaction)
+
+    other.receive(said, is_past=True)
+
+    assert (other.stored(said).position or 0) < 0
+    assert is_redacted(other, said)
+    assert other.shown[-1] == other.stored(redaction)
+
+
+@JUDGED_BY_EFFECT
+def test_withheld_redaction_of_the_past_is_shown_in_the_past(version: str) -> None:
+    """No sync tells of what happened long ago; the past is fetched in pieces, the newest first."""
+    graph = room(version)
+    base = graph.events[-1]
+    said = graph.say(BOB)
+    redaction = graph.redact(ALICE, said.event_id, after=[base])
+    other = graph.replica()
+    other.receive_all(graph.events[:-2])
+    other.receive(redaction, is_past=True)
+    before = other.stored(redaction).is_withheld
+
+    other.receive(said, is_past=True)
+
+    assert before
+    assert (other.stored(redaction).position or 0) < 0
+    assert is_redacted(other, said)
+    assert times_shown(other, redaction) == 0
+
+
+@JUDGED_BY_EFFECT
+def test_withheld_redaction_of_a_setting_takes_effect_when_the_setting_is_known(
+    version: str,
+) -> None:
+    """State that comes from others by itself is shown redacted too."""
+    graph = room(version)
+    base = graph.events[-1]
+    topic = graph.send("m.room.topic", ALICE, {"topic": "x"}, "")
+    redaction = graph.redact(ALICE, topic.event_id, after=[base])
+    other = graph.replica()
+    other.receive_all(graph.events[:-2])
+    other.receive(redaction)
+
+    other.run(other.receiving.outliers(other.writer, [topic]))
+    other.settle()
+
+    assert is_redacted(other, topic)
+    assert times_shown(other, redaction) == 1
+
+
+def test_redaction_of_a_rejected_event_is_withheld() -> None:
+    """It is no partner for a redaction, and no client sees it."""
+    graph = room("11")
+    said = graph.say("@mallory:two.example")
+
+    redaction = graph.redact(ALICE, said.event_id)
+
+    assert graph.stored(said).standing.rejected is not None
+    assert graph.stored(redaction).is_withheld
+
+
+def test_event_follows_a_withheld_redaction() -> None:
+    """It is part of the graph, though no client sees it, and its branch is not left behind."""
+    graph = room("11")
+    base = graph.events[-1]
+    graph.send("m.room.topic", ALICE, {"topic": "x"}, "", after=[base])
+    redaction = graph.redact(BOB, "$unknown", after=[base])
+
+    sent = graph.say(BOB, after=[redaction])
+
+    assert graph.stored(redaction).is_withheld
+    assert graph.stored(sent) in graph.writer.head.extremities
+    assert len(graph.extremities) == 2
+    assert graph.shown_state == graph.state
 
 
 @JUDGED_BY_EFFECT
@@ -81,15 +193,16 @@ def test_early_redaction_without_the_right_has_no_effect_either(version: str) ->
     graph = room(version)
     base = graph.events[-1]
     said = graph.say(BOB)
-    redaction = redact(graph, CAROL, said.event_id, after=[base])
+    redaction = graph.redact(CAROL, said.event_id, after=[base])
     other = graph.replica()
     other.receive_all(graph.events[:-2])
 
     other.receive(redaction)
     other.receive(said)
 
-    assert other.stored(redaction).position is not None
+    assert other.stored(redaction).is_withheld
     assert not is_redacted(other, said)
+    assert not other.writer.early_redactions
 
 
 @JUDGED_BY_EFFECT
@@ -101,7 +214,7 @@ def test_right_is_that_of_the_time_of_the_redaction(version: str) -> None:
     said = graph.say(BOB)
     graph.levels(users={ALICE: 100})
 
-    redaction = redact(graph, CAROL, said.event_id, after=[base])
+    redaction = graph.redact(CAROL, said.event_id, after=[base])
 
     assert graph.stored(redaction).standing.soft_failed is None
     assert is_redacted(graph, said)
@@ -113,7 +226,7 @@ def test_server_speaks_for_its_users(version: str) -> None:
     graph = room(version)
     said = graph.say(BOB)
 
-    redact(graph, EVE, said.event_id)
+    graph.redact(EVE, said.event_id)
 
     assert is_redacted(graph, said)
 
@@ -124,7 +237,7 @@ def test_first_versions_reject_a_redaction_without_the_right(version: str) -> No
     graph = room(version)
     said = graph.say(BOB)
 
-    redaction = redact(graph, CAROL, said.event_id)
+    redaction = graph.redact(CAROL, said.event_id)
 
     assert graph.stored(redaction).standing.rejected is not None
     assert not is_redacted(graph, said)
@@ -137,7 +250,7 @@ def test_soft_failed_redaction_has_no_effect() -> None:
     said = graph.say(BOB)
     graph.member(CAROL, "ban", ALICE)
 
-    redaction = redact(graph, CAROL, said.event_id, after=[said])
+    redaction = graph.redact(CAROL, said.event_id, after=[said])
 
     assert graph.stored(redaction).standing.soft_failed is not None
     assert not is_redacted(graph, said)
@@ -150,7 +263,7 @@ def test_soft_failed_early_redaction_has_no_effect() -> None:
     base = graph.events[-1]
     ban = graph.member(CAROL, "ban", ALICE)
     said = graph.say(BOB)
-    redaction = redact(graph, CAROL, said.event_id, after=[base])
+    redaction = graph.redact(CAROL, said.event_id, after=[base])
     other = graph.replica()
     other.receive_all([*graph.events[:-3], ban])
 
@@ -164,7 +277,7 @@ def test_redaction_of_the_past_takes_effect() -> None:
     """What was redacted before we came is not shown to who scrolls up to it."""
     graph = room("11")
     said = graph.say(BOB)
-    redaction = redact(graph, BOB, said.event_id)
+    redaction = graph.redact(BOB, said.event_id)
     other = graph.replica()
     other.receive_all(graph.events[:-1])
 
@@ -182,7 +295,7 @@ def test_redaction_does_not_reach_into_another_room(version: str) -> None:
     elsewhere.public()
     said = elsewhere.say(ALICE)
 
-    redaction = redact(graph, ALICE, said.event_id)
+    redaction = graph.redact(ALICE, said.event_id)
     graph.db.elsewhere[said.event_id] = [2]
 
     assert graph.stored(redaction).standing.rejected is None
@@ -194,7 +307,7 @@ def test_redaction_of_what_can_be_no_event_is_remembered_for_nothing(target: str
     """A server may name anything, and the database would refuse some of it."""
     graph = room("11")
 
-    redaction = redact(graph, ALICE, target)
+    redaction = graph.redact(ALICE, target)
 
-    assert graph.stored(redaction).standing.rejected is None
+    assert graph.stored(redaction).is_withheld
     assert not graph.writer.early_redactions

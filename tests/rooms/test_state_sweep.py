@@ -142,7 +142,7 @@ class World:
         if kind == "event":
             row = event_row(self.number, base, root)
         else:
-            row = INSERT_CURRENT_STATE.row(ROOM, self.number, root)
+            row = INSERT_CURRENT_STATE.row(ROOM, self.number, root, None)
         await self.db.run(write, [*rows, row])
         self.stored[kind, self.number] = root, state
         if kind == "event" and base:

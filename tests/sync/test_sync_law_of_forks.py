@@ -21,6 +21,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import MatrixError
+from homeserver.protocol.events import Event
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
 from tests.sync.world import World
@@ -49,6 +50,9 @@ local = st.one_of(
 foreign_messages = st.one_of(
     st.tuples(st.just("they say"), strangers, back, st.integers(1, 3)),
     st.tuples(st.just("they redact"), strangers, back),
+    # Something that comes only later, if at all.
+    st.tuples(st.just("they redact early"), strangers, back),
+    st.tuples(st.just("they catch up"), strangers, back),
 )
 foreign_state = st.one_of(
     st.tuples(st.just("they rename"), strangers, back, st.integers(0, 3)),
@@ -67,6 +71,7 @@ class SyncLawOfForksTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.numbers = count()
+        self.late: list[Event] = []
 
     async def test_increments_add_up_with_state_after_whatever_the_branches_bring(self) -> None:
         """Members and settings that win or lose a resolution are shown as they are in the end."""
@@ -94,6 +99,7 @@ class SyncLawOfForksTests(DatabaseTestCase):
 
     async def _play(self, plan: list[Action], options: dict[str, Any]) -> None:
         number = next(self.numbers)
+        self.late.clear()
         world = await World.start(self.db)
         users = {name: await world.user(f"{name}{number}") for name in PEOPLE}
         room_id = await self._forked_room(world, users)
@@ -167,6 +173,14 @@ class SyncLawOfForksTests(DatabaseTestCase):
         elif what == "they redact":
             content = {"redacts": recent[-1]}
             await outside.send(room_id, "m.room.redaction", sender, content, after=after)
+        elif what == "they redact early":
+            said = await outside.make(room_id, "m.room.message", sender, {"body": "-"}, after=after)
+            content = {"redacts": said.event_id}
+            await outside.send(room_id, "m.room.redaction", sender, content, after=after)
+            self.late.append(said)
+        elif what == "they catch up":
+            while self.late:
+                await outside.receive(self.late.pop())
         elif what == "they rename":
             name = {"name": f"their room {more[0]}"}
             await outside.send(room_id, "m.room.name", sender, name, "", after=after)
