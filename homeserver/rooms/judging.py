@@ -43,7 +43,8 @@ class EventsMissing(LookupError):
 class Cited:
     """The auth events of an event, or why it is rejected whatever they say.
 
-    `numbers` are those of the auth events, as far as they are of this room.
+    `numbers` are those of the auth events, as far as they are of this room: auth chains have them,
+    whatever became of the event.
     """
 
     numbers: Sequence[int]
@@ -132,10 +133,6 @@ class Judging:
     ) -> Cited:
         """What the event is judged by first. Raises `EventsMissing`."""
         room = writer.room
-        if event.type == CREATE[0] and await self._is_made_by_another(writer, event):
-            # No rule of the text forbids it, and it would take the room over.
-            rule = rule_number(room.version, "1.1")
-            return Cited([], refusal=f"rule {rule}: the room has been made by another event")
         ids = list(event.auth_event_ids)
         create_id = None
         if room.version.room_id_is_create_hash and event.type != CREATE[0]:
@@ -144,12 +141,17 @@ class Judging:
         found = {each: fresh[each] for each in ids if each in fresh}
         found |= await self.find(writer, [each for each in ids if each not in found])
         numbers = [found[each].number for each in event.auth_event_ids if each in found]
-        if missing := [each for each in ids if each not in found]:
-            for each in missing:
-                if await self._stores.events.rooms_with(each):
-                    rule = rule_number(room.version, "3.5")
-                    return Cited(numbers, refusal=f"rule {rule}: {each} is of another room")
-            raise EventsMissing(auth=missing)
+        missing = [each for each in ids if each not in found]
+        foreign = [each for each in missing if await self._stores.events.rooms_with(each)]
+        if len(foreign) < len(missing):
+            raise EventsMissing(auth=set(missing).difference(foreign))
+        if foreign:
+            rule = rule_number(room.version, "3.5")
+            return Cited(numbers, refusal=f"rule {rule}: {foreign[0]} is of another room")
+        if event.type == CREATE[0] and await self._is_made_by_another(writer, event):
+            # No rule of the text forbids it, and it would take the room over.
+            rule = rule_number(room.version, "1.1")
+            return Cited(numbers, refusal=f"rule {rule}: the room has been made by another event")
         return Cited(
             numbers,
             [found[each].event for each in event.auth_event_ids],

@@ -4,8 +4,14 @@ import psycopg
 
 from homeserver.cli.auth_chain_checks import check_auth_chains
 from homeserver.cli.findings import Verdict
+from homeserver.rooms.room_facts import MEMBER
+from homeserver.rooms.writer import CREATE
 from homeserver.storage.migrate import load_migrations
+from tests.rooms.outside import Outside
+from tests.rooms.replica import build
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
+
+EVE = "@eve:other.example"
 
 
 class StoredAuthEdgesTests(RoomsTestCase):
@@ -36,6 +42,22 @@ class StoredAuthEdgesTests(RoomsTestCase):
         assert verdict is Verdict.OK
         assert text.startswith("right for ")
         assert len(self.edges()) > 40
+
+    async def test_refused_events_are_written_with_their_auth_edges(self) -> None:
+        """The doctor does not cry because another server sent something odd."""
+        room_id = await self.create_room(ALICE, version="11")
+        outside = Outside(self.rooms)
+        room = await self.rooms.get(room_id)
+        cited = list((await self.rooms.current(room, [CREATE, (MEMBER, ALICE.user_id)])).values())
+        content = {"room_version": "11"}
+        events = [each.event for each in cited]
+        create = build("11", room_id, "m.room.create", EVE, content, "", events, events, 9, 9)
+
+        stored = await outside.receive(create)
+
+        assert "another event" in (stored.standing.rejected or "")
+        assert {(stored.number, each.number) for each in cited} <= self.edges()
+        assert self.check()[0] is Verdict.OK
 
     async def test_migration_makes_the_edges_of_the_events_that_are_there(self) -> None:
         """A server that is upgraded has rooms already."""
