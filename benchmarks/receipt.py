@@ -155,8 +155,10 @@ class LocalServer:
     async def receive(self, writer: RoomWriter, pdus: Sequence[bytes]) -> None:
         """Receive a transaction; returns when all of it is durable."""
         done = []
-        for pdu in pdus:
-            received = await self._receiving.receive(writer, checked(pdu))
+        events = [checked(pdu) for pdu in pdus]
+        await self._receiving.look_up(writer, events)
+        for event in events:
+            received = await self._receiving.receive(writer, event)
             standing = received.stored.standing
             if standing.rejected or standing.soft_failed or received.done is None:
                 raise AssertionError(f"not accepted: {standing}")

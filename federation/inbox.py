@@ -23,9 +23,9 @@ from homeserver.protocol.hashes import event_id_of
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.judging import EventsMissing
-from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.user_rooms import UserRooms
+from homeserver.rooms.writer import RoomWriter
 
 MAX_IN_WORK = 500  # events of one server
 RETRY_MS = 5_000
@@ -110,35 +110,44 @@ class Inbox:
             return _all_refused(pdus, await self._version(room_id), str(error))
         outcomes: dict[str, Outcome] = {}
         checked = await self._checks.check(room.version, room_id, pdus)
-        for pdu, outcome in zip(pdus, checked, strict=True):
-            if isinstance(outcome, Event):
-                outcomes[outcome.event_id] = await self._event(origin, room, outcome)
-            else:
-                log.info("an event from {origin} is dropped: {why}", origin=origin, why=outcome)
-                if (event_id := _event_id(room.version, pdu)) is not None:
-                    outcomes[event_id] = {"error": outcome}
+        done: Deferred[None] | None = None
+        async with self._rooms.writing(room_id) as writer:
+            events = [outcome for outcome in checked if isinstance(outcome, Event)]
+            if len(events) > 1:
+                await self._missing.look_up(writer, events)
+            for pdu, outcome in zip(pdus, checked, strict=True):
+                if isinstance(outcome, Event):
+                    answer, last = await self._event(origin, writer, outcome)
+                    outcomes[outcome.event_id], done = answer, last or done
+                else:
+                    log.info("an event from {origin} is dropped: {why}", origin=origin, why=outcome)
+                    if (event_id := _event_id(room.version, pdu)) is not None:
+                        outcomes[event_id] = {"error": outcome}
+            # What was handed to the log last is durable last.
+            if done is not None:
+                await done
         return outcomes
 
-    async def _event(self, origin: str, room: Room, event: Event) -> Outcome:
+    async def _event(
+        self, origin: str, writer: RoomWriter, event: Event
+    ) -> tuple[Outcome, Deferred[None] | None]:
+        """What became of an event, and when that is durable."""
         if event.sender_server != origin and not await self._access.is_allowed(
-            event.sender_server, room
+            event.sender_server, writer.room
         ):
-            return {"error": "the room's access list keeps the sender's server out"}
+            return {"error": "the room's access list keeps the sender's server out"}, None
         try:
-            async with self._rooms.writing(room.room_id) as writer:
-                received = await self._missing.receive(origin, writer, event)
+            received = await self._missing.receive(origin, writer, event)
         except EventsMissing as error:
-            return {"error": f"what it cites cannot be had: {error}"}
+            return {"error": f"what it cites cannot be had: {error}"}, None
         except FederationError as error:
             log.info("{event} cannot be received: {error}", event=event, error=error)
-            return {"error": "what it cites cannot be had"}
-        if received.done is not None:
-            await received.done
+            return {"error": "what it cites cannot be had"}, None
         standing = received.stored.standing
         if refusal := standing.rejected or standing.soft_failed:
             # It was dealt with, and need not be sent again.
             log.info("{event} is refused: {why}", event=event, why=refusal)
-        return {}
+        return {}, received.done
 
     async def _version(self, room_id: str) -> RoomVersion | None:
         room = await self._rooms.find(room_id)

@@ -98,6 +98,10 @@ class MissingEvents:
         state = await self._state_before(server, writer, event, prev)
         return await self._with_auth_events(server, writer, event, state, is_past=True)
 
+    async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
+        """Prepare for events that are about to be received, one after the other."""
+        await self._receiving.look_up(writer, events)
+
     async def known(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
         """Those of the events that are here."""
         return await self._receiving.known(writer, event_ids)

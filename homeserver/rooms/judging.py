@@ -6,6 +6,7 @@ Nothing of this changes when the room goes on, and it may wait for the database.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,11 +20,14 @@ from homeserver.rooms.event_rows import auth_rows, names_of
 from homeserver.rooms.head import MAX_EXTREMITIES
 from homeserver.rooms.received_redactions import EarlyRedactions, ReceivedRedactions
 from homeserver.rooms.resolution import Resolved, StateResolver
+from homeserver.rooms.room_facts import StateKey
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import MAX_HEIGHT, Standing, StoredEvent
 from homeserver.rooms.stores import Stores
 from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.batch import Row
+
+REMEMBERED = 500  # parts of states by which events were judged lately
 
 
 class EventsMissing(LookupError):
@@ -85,6 +89,8 @@ class Judging:
     def __init__(self, stores: Stores, resolver: StateResolver) -> None:
         self._stores = stores
         self._resolver = resolver
+        # Many events in a row are judged by the same few events of a state.
+        self._auth_states: OrderedDict[tuple[bytes, frozenset[StateKey]], AuthState] = OrderedDict()
         self.redactions = ReceivedRedactions(stores)
 
     async def judge(
@@ -172,8 +178,15 @@ class Judging:
         """The part of a state that an event is judged by."""
         version = writer.room.version
         keys = auth_types_for(version, event.type, event.sender, event.state_key, event.content)
-        state = await self._stores.state_at(version, root, {CREATE, *keys})
-        return AuthState({key: stored.event for key, stored in state.items()})
+        what = root, frozenset((CREATE, *keys))
+        state = self._auth_states.get(what)
+        if state is None:
+            found = await self._stores.state_at(version, *what)
+            state = AuthState({key: stored.event for key, stored in found.items()})
+            self._auth_states[what] = state
+            if len(self._auth_states) > REMEMBERED:
+                self._auth_states.popitem(last=False)
+        return state
 
     async def _apply(self, writer: RoomWriter, stored: StoredEvent) -> Sequence[Row]:
         """Find the state after a state event, and what it replaces there."""
@@ -204,10 +217,32 @@ class Judging:
         return frozenset(behind)
 
     async def find(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
+        """Those of the events that are here."""
         room = writer.room
         return await self._stores.events.find_many(
-            room.version, room.number, room.room_id, event_ids
+            room.version,
+            room.number,
+            room.room_id,
+            [each for each in event_ids if each not in writer.absent],
         )
+
+    async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
+        """Find out at once what is here of events that come together, and of what they cite.
+
+        Nothing but the room's writer brings what is not here, so that it need not be asked again.
+        """
+        wanted = {
+            event_id
+            for event in events
+            for event_id in (event.event_id, *event.prev_event_ids, *event.auth_event_ids)
+        }
+        room, store = writer.room, self._stores.events
+        found = await store.find_many(room.version, room.number, room.room_id, wanted)
+        writer.absent = {
+            event_id
+            for event_id in wanted.difference(found)
+            if store.cached_id(room.room_id, event_id) is None
+        }
 
 
 def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:

@@ -96,6 +96,7 @@ class Receiving:
                 event, self._stores.log.next_position(), None, EMPTY, EMPTY
             )
             self._stores.events.introduce(stored)
+            writer.absent.discard(event.event_id)
             try:
                 judged = await self._judging.judge(writer, stored, state_before)
                 return Received(
@@ -105,6 +106,14 @@ class Receiving:
             except BaseException:
                 self._withdraw(stored, was_outlier=known is not None)
                 raise
+        finally:
+            writer.receiving.release()
+
+    async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
+        """Prepare for events that are about to be received: what is known is asked only once."""
+        await writer.receiving.acquire()
+        try:
+            await self._judging.look_up(writer, events)
         finally:
             writer.receiving.release()
 
@@ -132,6 +141,7 @@ class Receiving:
                 number = self._stores.log.next_position()
                 stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
                 known[event.event_id] = fresh[event.event_id] = stored
+                writer.absent.discard(event.event_id)
                 rows += event_rows(self._stores.names, writer.room.number, stored)
                 rows += auth_rows(stored, cited.numbers)
                 if standing.rejected is None and (

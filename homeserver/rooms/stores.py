@@ -56,6 +56,8 @@ class Stores:
     async def numbers_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
         """The numbers of these events."""
         wanted = list(keys)
+        if not wanted:
+            return {}
         names = await self.names.find_nids({name for key in wanted for name in key})
         numbered = {
             key: (names[key[0]], names[key[1]])
@@ -69,6 +71,8 @@ class Stores:
         self, version: RoomVersion, old: bytes, new: bytes
     ) -> dict[StateKey, StoredEvent | None]:
         """What is current in one state that is not in another; `None` for what it lacks."""
+        if old == new:
+            return {}
         changed = await self.states.diff(old, new)
         names = await self.names.names({nid for key in changed for nid in key})
         numbers = [after for _, after in changed.values() if after is not None]

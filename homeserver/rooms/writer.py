@@ -57,6 +57,7 @@ class RoomWriter:
         self.gaps = dict(room.gaps)  # those that are queued included
         # Target -> numbers of redactions, each with whether it is of the past.
         self.early_redactions: dict[str, dict[int, bool]] = {}
+        self.absent: set[str] = set()  # events that were asked for lately, and are not here
         self.receiving = DeferredLock()  # what comes from outside is judged one after the other
         self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
         self._queued = 0  # position of the last event that was handed to the log
@@ -310,6 +311,7 @@ class RoomWriter:
     def _queue(self, arrival: Arrival, position: int, rows: list[Row]) -> Deferred[None]:
         stored, redacted = arrival.stored, arrival.effect.target
         self._events.add(stored)
+        self.absent.discard(stored.event.event_id)
         if redacted is not None:
             rows.append(MARK_REDACTED.row(redacted.number, stored.number))
             rows += rows_of_redaction(redacted)
