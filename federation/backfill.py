@@ -17,8 +17,10 @@ from federation.errors import FederationError
 from federation.handshakes import V1
 from federation.missing_events import MissingEvents, Pdus
 from federation.pdus import PduChecks
+from federation.room_servers import likely_servers
 from homeserver.protocol.event_graph import in_graph_order
 from homeserver.protocol.events import Event
+from homeserver.rooms.history import Depths
 from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
@@ -45,8 +47,8 @@ class Backfill:
         self._missing = missing
         self._running: dict[int, Deferred[None]] = {}
 
-    async def fill(self, room: Room, depth: int, limit: int) -> bool:
-        """Ask for events before the gaps that are at a depth or deeper; whether any came."""
+    async def fill(self, room: Room, depths: Depths, limit: int) -> bool:
+        """Ask for events before the gaps that are at these depths; whether any came."""
         running = self._running.get(room.number)
         if running is not None:
             await joined(running)
@@ -54,16 +56,17 @@ class Backfill:
         done: Deferred[None] = Deferred()
         self._running[room.number] = done
         try:
-            return await self._fill(room, depth, min(limit, MAX_EVENTS))
+            return await self._fill(room, depths, min(limit, MAX_EVENTS))
         finally:
             del self._running[room.number]
             done.callback(None)
 
-    async def _fill(self, room: Room, depth: int, limit: int) -> bool:
-        reached = [gap for gap, at in room.gaps.items() if at >= depth]
+    async def _fill(self, room: Room, depths: Depths, limit: int) -> bool:
+        least, greatest = depths
+        reached = [gap for gap, at in room.gaps.items() if least <= at <= greatest]
         reached.sort(key=room.gaps.__getitem__, reverse=True)
         gaps = reached[:MAX_GAPS]
-        for server in self._servers(room):
+        for server in likely_servers(room, self._rooms.origin.server_name, MAX_SERVERS):
             try:
                 pdus = await self._ask(server, room, gaps, limit)
                 events = await self._checks.good(room.version, room.room_id, pdus)
@@ -72,11 +75,6 @@ class Backfill:
             except FederationError as error:
                 log.info("no history of {room}: {error}", room=room.room_id, error=error)
         return False
-
-    def _servers(self, room: Room) -> list[str]:
-        own = self._rooms.origin.server_name
-        named = [name for name, _ in room.joined_servers.most_common(MAX_SERVERS + 1)]
-        return [name for name in named if name != own][:MAX_SERVERS]
 
     async def _ask(
         self, server: str, room: Room, gaps: Sequence[str], limit: int

@@ -7,7 +7,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-events
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ from homeserver.rooms.past import Past
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.timestamps import Moment, Timestamps
 from homeserver.rooms.visibility import Visibility
 from homeserver.web.routes import Auth, Route
 
@@ -48,6 +49,13 @@ class MissingQuery(msgspec.Struct):
     min_depth: int = 0
 
 
+class TimestampQuery(msgspec.Struct):
+    """Which time is meant, in ms since the epoch, and where to go from there."""
+
+    timestamp: int = msgspec.field(name="ts")
+    direction: Literal["b", "f"] = msgspec.field(name="dir")
+
+
 class EventsApi:
     def __init__(
         self,
@@ -56,12 +64,14 @@ class EventsApi:
         chains: AuthChains,
         past: Past,
         visibility: Visibility,
+        timestamps: Timestamps,
     ) -> None:
         self._rooms = rooms
         self._access = access
         self._chains = chains
         self._past = past
         self._visibility = visibility
+        self._timestamps = timestamps
 
     def routes(self) -> list[Route]:
         paths: dict[str, Callable[..., Any]] = {
@@ -70,6 +80,7 @@ class EventsApi:
             "/state_ids/{room_id}": self.get_room_state_ids,
             "/event_auth/{room_id}/{event_id}": self.get_event_auth,
             "/backfill/{room_id}": self.backfill_room,
+            "/timestamp_to_event/{room_id}": self.get_event_by_timestamp,
         }
         routes = [
             Route("GET", FEDERATION + path, handler, Auth.SERVER, cancellable=True)
@@ -135,6 +146,15 @@ class EventsApi:
         )
         shown = await self._visibility.shown_to_server(room, origin, events)
         return {"events": [msgspec.Raw(event.json) for event in shown]}
+
+    async def get_event_by_timestamp(
+        self, origin: str, room_id: str, query: TimestampQuery
+    ) -> dict[str, str | int]:
+        """The event that is closest to a time, of those that the asking server may see."""
+        room = await self._access.shared(origin, room_id)
+        moment = Moment(query.timestamp, backwards=query.direction == "b")
+        event = (await self._timestamps.closest_for_server(room, origin, moment)).event
+        return {"event_id": event.event_id, "origin_server_ts": event.origin_server_ts}
 
     async def _state(
         self, origin: str, room_id: str, event_id: str

@@ -106,6 +106,29 @@ class MissingEvents:
         """Those of the events that are here."""
         return await self._receiving.known(writer, event_ids)
 
+    async def single(
+        self, server: str, writer: RoomWriter, event_ids: Collection[str]
+    ) -> list[Event]:
+        """Events one by one; those that cannot be had are left out."""
+        events: list[Event] = []
+        for event_id in sorted(event_ids)[:MAX_SINGLE]:
+            try:
+                answer: Pdus = await self._client.get(
+                    server,
+                    path_of(f"{V1}/event", event_id),
+                    answer=Pdus,
+                    max_answer=MAX_PDU,
+                )
+            except FederationError as error:
+                if not error.is_alive:
+                    raise
+                continue
+            found = await self._checks.good(
+                writer.room.version, writer.room.room_id, answer.pdus[:1]
+            )
+            events += [event for event in found if event.event_id == event_id]
+        return events
+
     async def _state_before(
         self, server: str, writer: RoomWriter, event: Event, missing: Collection[str]
     ) -> Resolved:
@@ -142,9 +165,9 @@ class MissingEvents:
             )
             pdus = [*answer.auth_chain, *answer.pdus]
             events = await self._checks.good(room.version, room.room_id, pdus)
-            events += await self._single(server, writer, [event_id])
+            events += await self.single(server, writer, [event_id])
         else:
-            events = await self._single(server, writer, missing)
+            events = await self.single(server, writer, missing)
         await self._outliers(server, writer, events)
         # An event that cannot be had is not part of the state, for us.
         known = await self._receiving.known(writer, ids.pdu_ids)
@@ -185,7 +208,7 @@ class MissingEvents:
                 max_answer=MAX_STATE,
             )
         except Refused:
-            return await self._single(server, writer, lacking)
+            return await self.single(server, writer, lacking)
         return await self._checks.good(room.version, room.room_id, answer.auth_chain)
 
     async def _outliers(self, server: str, writer: RoomWriter, events: Iterable[Event]) -> None:
@@ -195,7 +218,7 @@ class MissingEvents:
             try:
                 await self._receiving.outliers(writer, waiting)
             except EventsMissing as missing:
-                more = await self._single(server, writer, missing.auth)
+                more = await self.single(server, writer, missing.auth)
                 if not more:
                     break
                 waiting = in_auth_order([*more, *waiting])
@@ -206,29 +229,6 @@ class MissingEvents:
                 await self._receiving.outliers(writer, [event])
             except EventsMissing:
                 log.info("{event} is dropped: what authorises it cannot be had", event=event)
-
-    async def _single(
-        self, server: str, writer: RoomWriter, event_ids: Collection[str]
-    ) -> list[Event]:
-        """Events one by one; those that cannot be had are left out."""
-        events: list[Event] = []
-        for event_id in sorted(event_ids)[:MAX_SINGLE]:
-            try:
-                answer: Pdus = await self._client.get(
-                    server,
-                    path_of(f"{V1}/event", event_id),
-                    answer=Pdus,
-                    max_answer=MAX_PDU,
-                )
-            except FederationError as error:
-                if not error.is_alive:
-                    raise
-                continue
-            found = await self._checks.good(
-                writer.room.version, writer.room.room_id, answer.pdus[:1]
-            )
-            events += [event for event in found if event.event_id == event_id]
-        return events
 
     async def _fill_in(self, server: str, writer: RoomWriter, event: Event) -> None:
         """Receive the events between those that are known and a received one."""

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from homeserver.accounts.caller import Caller
-from homeserver.rooms.timestamps import Timestamps
+from homeserver.rooms.timestamps import Moment, Timestamps
 from homeserver.web.routes import Route
 
 PATH = "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event"
@@ -32,8 +32,6 @@ class TimestampApi:
         self, caller: Caller, room_id: str, query: TimestampQuery
     ) -> dict[str, str | int]:
         """The event that is closest to a time."""
-        stored = await self._timestamps.closest(
-            caller.user_id, room_id, query.timestamp, backwards=query.direction == "b"
-        )
-        event = stored.event
+        moment = Moment(query.timestamp, backwards=query.direction == "b")
+        event = (await self._timestamps.closest(caller.user_id, room_id, moment)).event
         return {"event_id": event.event_id, "origin_server_ts": event.origin_server_ts}

@@ -29,15 +29,19 @@ DEFAULT_LIMIT = 10
 MAX_LIMIT = 500  # events of an answer
 MAX_LOOKED_AT = 1_000  # events that are looked at for one answer
 CHUNK = 50  # events that are looked at together, at least
+MAX_FILLS = 5  # times that the past is asked for which a page forwards would leap over
+FILL = 100  # events that are asked for each time; those before the far end of the gap come first
 FOREVER = 1 << 62
 START: Place = (0, 0)
+
+Depths = tuple[int, int]  # from the least to the greatest, both included
 
 
 class Backfill(Protocol):
     """Where the past of rooms comes from that this server does not have."""
 
-    async def fill(self, room: Room, depth: int, limit: int) -> bool:
-        """Ask for events before the gaps that are at a depth or deeper; whether any came."""
+    async def fill(self, room: Room, depths: Depths, limit: int) -> bool:
+        """Ask for events before the gaps that are at these depths; whether any came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +204,13 @@ class History:
         if at_hand is not None:
             return at_hand
         rows = await self._rows(room, stretch, size, backwards)
-        if backwards and self.backfill is not None and room.gaps:
-            reached = rows[-1][0] if len(rows) == size else 0
-            if any(depth >= reached for depth in room.gaps.values()) and (
-                await self.backfill.fill(room, reached, max(size, CHUNK))
-            ):
-                rows = await self._rows(room, stretch, size, backwards)
+        for _ in range(1 if backwards else MAX_FILLS):
+            reached = _gaps_reached(room, stretch, rows, size, backwards)
+            if reached is None or self.backfill is None:
+                break
+            if not await self.backfill.fill(room, reached, max(size, CHUNK if backwards else FILL)):
+                break
+            rows = await self._rows(room, stretch, size, backwards)
         numbers = [event for _, _, event in rows]
         return await self._rooms.stores.events.load_in_order(room.version, numbers)
 
@@ -330,6 +335,22 @@ def _from_memory(
         complete = is_whole or (first is not None and start >= _just_before(first))
     in_order = all((stored.position or 0) > room.disordered_at for stored in found)
     return found if complete and in_order else None
+
+
+def _gaps_reached(
+    room: Room, stretch: _Stretch, rows: Sequence[tuple[int, int, int]], size: int, backwards: bool
+) -> Depths | None:
+    """Between which depths gaps are in the way of these rows; `None` if there are none.
+
+    Forwards only those count that have something known before them.
+    """
+    furthest = rows[-1][0] if len(rows) == size else stretch.bound[0]
+    start = stretch.start[0]
+    if not backwards and stretch.start == START:
+        start = rows[0][0] if rows else FOREVER
+    depths = (furthest, start) if backwards else (start + 1, furthest)
+    is_reached = any(depths[0] <= depth <= depths[1] for depth in room.gaps.values())
+    return depths if is_reached else None
 
 
 def _is_wanted(request: PageRequest, stored: StoredEvent) -> bool:

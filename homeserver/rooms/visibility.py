@@ -125,20 +125,30 @@ class Visibility:
     ) -> list[Event]:
         """The events as a server may have them, in the same order: redacted where it may not see.
 
-        It may see what any of its users may, and what they sent. State is always whole, or it would
-        not be the same on all servers. What is left of other events is what a server must know to
-        follow the graph.
+        State is always whole, or it would not be the same on all servers. What is left of other
+        events is what a server must know to follow the graph.
+
+        Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
+        """
+        judged = await self.seen_by_server(room, server, events)
+        return [
+            stored.shown if may_see else stored.event.redacted()
+            for stored, may_see in zip(events, judged, strict=True)
+        ]
+
+    async def seen_by_server(
+        self, room: Room, server: str, events: Sequence[StoredEvent]
+    ) -> list[bool]:
+        """Whether a server may see each of the events: any of its users may, or have sent it.
 
         Where the history is shared with members no member is looked at; elsewhere it is one look-up
         in the state at each event for all of the server's users, and their events are read only
         where they have changed since.
-
-        Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
         """
         users = [user_id for user_id in room.members if is_of_server(user_id, server)]
         joined_until = await self._any_joined_until(room, users)
         judged: dict[bytes, tuple[str, frozenset[str]]] = {}
-        shown = []
+        verdicts = []
         for stored in events:
             event, root = stored.event, stored.state_before
             may_see = event.is_state or event.sender_server == server
@@ -155,8 +165,8 @@ class Visibility:
                 )
                 if may_see and event.sender in self._erased:
                     may_see = "join" in await self._memberships(room, users, root)
-            shown.append(stored.shown if may_see else event.redacted())
-        return shown
+            verdicts.append(may_see)
+        return verdicts
 
     async def _any_joined_until(self, room: Room, users: Sequence[str]) -> int:
         """The position up to which any of the users was joined."""

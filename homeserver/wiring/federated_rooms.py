@@ -18,6 +18,7 @@ from federation.remote_queries import RemoteQueries
 from federation.room_access import RoomAccess
 from federation.rooms_abroad import RoomsAbroad
 from federation.sender import Sender
+from federation.timestamps_abroad import TimestampsAbroad
 from federation.transactions_api import TransactionsApi
 from federation.typing_edus import TYPING, TypingEdus
 from homeserver.rooms.past import Past
@@ -66,13 +67,14 @@ class FederatedRooms:
             ),
             InvitesApi(registry, checks, access, rooms.distant, accounts.invite_permission),
             TransactionsApi(inbox, edus),
-            EventsApi(registry, access, chains, Past(registry), rooms.visibility),
+            EventsApi(registry, access, chains, Past(registry), rooms.visibility, rooms.timestamps),
         ]
         handshakes = Handshakes(client, rooms.origin, checks)
         rooms.memberships.abroad = RoomsAbroad(
             handshakes, rooms.entrance, rooms.distant, registry, rooms.origin
         )
         rooms.history.backfill = Backfill(registry, client, checks, missing)
+        rooms.timestamps.elsewhere = TimestampsAbroad(registry, client, missing)
         queries = RemoteQueries(client)
         accounts.profiles.find_remote = queries.find_profile
         rooms.aliases.find_remote = queries.find_alias

@@ -115,7 +115,7 @@ class Rooms:
         self._related_events = RelatedEvents(
             db, self.registry, reading, self.visibility, self.relations
         )
-        self._timestamps = Timestamps(db, self.registry, reading, self.visibility)
+        self.timestamps = Timestamps(db, self.registry, reading, self.visibility)
         self.history = History(db, self.registry, reading, self.visibility)
         self.state_sweep = StateSweep(db)
         self._nightly_sweep = NightlySweep(self.state_sweep, reactor, settings.database.night)
@@ -197,7 +197,7 @@ class Rooms:
                 self.history, self.reading, self.relations, self._account_data, self.origin
             ),
             RelationsApi(self._related_events, self._account_data, self.origin),
-            TimestampApi(self._timestamps),
+            TimestampApi(self.timestamps),
             MutualRoomsApi(MutualRooms(self.names, self.user_rooms)),
             RoomMembersApi(self.reading, self.origin),
             RoomUpgradeApi(self._upgrades),

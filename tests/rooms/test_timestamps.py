@@ -4,7 +4,7 @@ import pytest
 
 from homeserver.protocol.errors import NotFound
 from homeserver.rooms.drafts import Draft
-from homeserver.rooms.timestamps import Timestamps
+from homeserver.rooms.timestamps import Moment, Timestamps
 from tests.rooms.support import ALICE, RoomsTestCase
 
 
@@ -48,7 +48,6 @@ class TimestampsTests(RoomsTestCase):
             await writer.send(draft)
 
     async def _closest(self, timestamp: int, *, backwards: bool) -> int:
-        found = await self.timestamps.closest(
-            ALICE.user_id, self.room_id, timestamp, backwards=backwards
-        )
+        moment = Moment(timestamp, backwards)
+        found = await self.timestamps.closest(ALICE.user_id, self.room_id, moment)
         return found.event.origin_server_ts

@@ -146,6 +146,21 @@ class GoodAnswers:
         ]
         return Answer(200, {"events": graph.given(reversed(events))})
 
+    def get_event_by_timestamp(self, request: Received) -> Answer:
+        """The closest event of all that are known, whoever may see it."""
+        wanted, events = int(request.first("ts")), self._room(request).events.values()
+        if request.first("dir") == "b":
+            there = [event for event in events if event.origin_server_ts <= wanted]
+            there.sort(key=lambda event: event.origin_server_ts, reverse=True)
+        else:
+            there = [event for event in events if event.origin_server_ts >= wanted]
+            there.sort(key=lambda event: event.origin_server_ts)
+        if not there:
+            return NOT_FOUND
+        found = there[0]
+        body = {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
+        return Answer(200, body)
+
     def query_room_directory(self, request: Received) -> Answer:
         room_id = self._held.aliases.get(request.first("room_alias"))
         if room_id is None:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.ssl import PrivateCertificate
@@ -49,6 +49,7 @@ class FakeServer(Holdings):
         self._port: IListeningPort | None = None
         self._keys_of: dict[str, dict[str, str]] = defaultdict(dict)
         self._waiting: list[tuple[Callable[[Received], bool], Deferred[Received]]] = []
+        self._fetching: list[Deferred[Any]] = []
         self._transactions = count(1)
         self._good = GoodAnswers(self)
         self._factory = _Connections(Site(FakeResource(self)))
@@ -67,6 +68,8 @@ class FakeServer(Holdings):
         assert self._port is not None
         await self._port.stopListening()
         await self._factory.break_all()
+        # Whoever was asked for keys is still there, or just gone.
+        await DeferredList(self._fetching, consumeErrors=True)
         await self._pool.closeCachedConnections()
 
     def user(self, name: str) -> str:
@@ -206,12 +209,17 @@ class FakeServer(Holdings):
     async def keys_of(self, server_name: str) -> Mapping[str, str]:
         """The public keys of another server by key id, asked once."""
         if server_name not in self._keys_of:
-            response = await self._http.get(f"https://{server_name}/_matrix/key/v2/server")
-            answer = msgspec.json.decode(await response.content())
+            fetching = Deferred.fromCoroutine(self._fetch_keys(server_name))
+            self._fetching.append(fetching)
+            answer = await fetching
             self._keys_of[server_name] = {
                 key_id: entry["key"] for key_id, entry in answer["verify_keys"].items()
             }
         return self._keys_of[server_name]
+
+    async def _fetch_keys(self, server_name: str) -> Any:
+        response = await self._http.get(f"https://{server_name}/_matrix/key/v2/server")
+        return msgspec.json.decode(await response.content())
 
     def respond(self, request: Received) -> Answer:
         """The answer to a request, which is remembered."""

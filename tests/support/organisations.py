@@ -16,6 +16,7 @@ from homeserver.app import Homeserver
 from homeserver.config.settings import Settings
 from tests.support.actors import Actor, Refused, Somebody
 from tests.support.certificates import CertificateAuthority
+from tests.support.fake_server import FakeServer
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.process import free_port
 
@@ -114,6 +115,13 @@ class FederationTestCase(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
         await organisation.start()
         return organisation
+
+    async def fake(self) -> FakeServer:
+        """A scripted server, running."""
+        server = FakeServer(self.authority)
+        await server.start()
+        self.addCleanup(lambda: Deferred.fromCoroutine(server.stop()))
+        return server
 
     async def assert_refused(self, errcode: str, attempt: Any, status: int) -> Refused:
         """The attempt fails with this errcode and HTTP status."""

@@ -1,0 +1,12 @@
+"""Which servers of a room are asked for what this one does not have."""
+
+from homeserver.rooms.room import Room
+
+
+def likely_servers(room: Room, own_name: str, most: int) -> list[str]:
+    """Up to `most` other servers in the room, those with the most members first.
+
+    These are likely to have been there for long, and to be up.
+    """
+    named = [name for name, _ in room.joined_servers.most_common(most + 1)]
+    return [name for name in named if name != own_name][:most]
