@@ -1,4 +1,4 @@
-"""The room directory, and summaries of rooms, over the API.
+"""The room directory over the API.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
 """
@@ -8,14 +8,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from homeserver.accounts.caller import Caller
-from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.directory import DirectoryQuery, RoomDirectory
-from homeserver.rooms.summaries import RoomSummary, Summaries
 from homeserver.web.routes import Auth, Route
 
 LISTED = "/_matrix/client/v3/directory/list/room/{room_id}"
 PUBLIC_ROOMS = "/_matrix/client/v3/publicRooms"
-SUMMARY = "/_matrix/client/v1/room_summary/{room_id_or_alias}"
 
 Limit = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -58,20 +55,16 @@ class PublicRoomsSearch(msgspec.Struct):
 
 
 class RoomDirectoryApi:
-    def __init__(self, directory: RoomDirectory, summaries: Summaries, aliases: Aliases) -> None:
+    def __init__(self, directory: RoomDirectory) -> None:
         self._directory = directory
-        self._summaries = summaries
-        self._aliases = aliases
 
     def routes(self) -> list[Route]:
         search, query = self.get_public_rooms, self.query_public_rooms
-        summary = self.get_room_summary
         return [
             Route("GET", LISTED, self.get_room_visibility_on_directory, Auth.NONE, limit="lookup"),
             Route("PUT", LISTED, self.set_room_visibility_on_directory, limit="settings"),
             Route("GET", PUBLIC_ROOMS, search, Auth.OPTIONAL, limit="search"),
             Route("POST", PUBLIC_ROOMS, query, Auth.GUEST, limit="search"),
-            Route("GET", SUMMARY, summary, Auth.GUEST, limit="search"),
         ]
 
     async def get_room_visibility_on_directory(self, room_id: str) -> dict[str, str]:
@@ -107,13 +100,6 @@ class RoomDirectoryApi:
                 body.third_party_instance_id or None,
             ),
         )
-
-    async def get_room_summary(self, caller: Caller, room_id_or_alias: str) -> RoomSummary:
-        """What the caller may know of a room before joining."""
-        room_id = room_id_or_alias
-        if room_id.startswith("#"):
-            room_id = (await self._aliases.resolve(room_id)).room_id
-        return await self._summaries.for_user(caller.user_id, room_id)
 
     async def _page(self, server: str | None, query: DirectoryQuery) -> dict[str, Any]:
         return (await self._directory.page_of(server, query)).body()

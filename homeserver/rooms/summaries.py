@@ -59,7 +59,7 @@ class PublicRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RoomSummary(PublicRoom, frozen=True, kw_only=True, omit_defaults=True):
     """A room as somebody sees it who thinks of joining; `membership` is theirs."""
 
-    room_version: str
+    room_version: str | None = None
     encryption: str | None = None
     allowed_room_ids: Sequence[str] = ()
     membership: str | None = None

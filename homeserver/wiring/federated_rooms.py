@@ -4,9 +4,11 @@ from typing import Any
 
 from federation.auth_chains import AuthChains
 from federation.backfill import Backfill
+from federation.client import FederationClient
 from federation.edus import Edus
 from federation.events_api import EventsApi
 from federation.handshakes import Handshakes
+from federation.hierarchy_api import HierarchyApi
 from federation.inbox import Inbox
 from federation.invites_api import InvitesApi
 from federation.membership_api import MembershipApi
@@ -18,6 +20,7 @@ from federation.remote_queries import RemoteQueries
 from federation.room_access import RoomAccess
 from federation.rooms_abroad import RoomsAbroad
 from federation.sender import Sender
+from federation.spaces_abroad import SpacesAbroad
 from federation.timestamps_abroad import TimestampsAbroad
 from federation.transactions_api import TransactionsApi
 from federation.typing_edus import TYPING, TypingEdus
@@ -68,6 +71,7 @@ class FederatedRooms:
             InvitesApi(registry, checks, access, rooms.distant, accounts.invite_permission),
             TransactionsApi(inbox, edus),
             EventsApi(registry, access, chains, Past(registry), rooms.visibility, rooms.timestamps),
+            HierarchyApi(rooms.space_rooms, access),
         ]
         handshakes = Handshakes(client, rooms.origin, checks)
         rooms.memberships.abroad = RoomsAbroad(
@@ -75,10 +79,7 @@ class FederatedRooms:
         )
         rooms.history.backfill = Backfill(registry, client, checks, missing)
         rooms.timestamps.elsewhere = TimestampsAbroad(registry, client, missing)
-        queries = RemoteQueries(client)
-        accounts.profiles.find_remote = queries.find_profile
-        rooms.aliases.find_remote = queries.find_alias
-        rooms.directory.ask_remote = queries.find_rooms
+        _ask_others(reactor, client, accounts, rooms)
         for reader in (self._sender, self._typing, receipts, self._presence):
             log.subscribe(reader.apply)
 
@@ -96,3 +97,13 @@ class FederatedRooms:
     def routes(self) -> list[Route]:
         """The area's part of the Server-Server API."""
         return [route for api in self._apis for route in api.routes()]
+
+
+def _ask_others(reactor: Any, client: FederationClient, accounts: Accounts, rooms: Rooms) -> None:
+    """What users of this server see of others."""
+    queries = RemoteQueries(client)
+    accounts.profiles.find_remote = queries.find_profile
+    rooms.aliases.find_remote = queries.find_alias
+    rooms.directory.ask_remote = queries.find_rooms
+    spaces = SpacesAbroad(rooms.origin.server_name, reactor, client)
+    rooms.hierarchy.elsewhere = rooms.previews.elsewhere = spaces

@@ -14,9 +14,11 @@ from homeserver.client_api.room_history import RoomHistoryApi
 from homeserver.client_api.room_members import RoomMembersApi
 from homeserver.client_api.room_membership import RoomMembershipApi
 from homeserver.client_api.room_state import RoomStateApi
+from homeserver.client_api.room_summary import RoomSummaryApi
 from homeserver.client_api.room_upgrade import RoomUpgradeApi
 from homeserver.client_api.sending import SendingApi
 from homeserver.client_api.server_notices import ServerNoticesApi
+from homeserver.client_api.space_hierarchy import SpaceHierarchyApi
 from homeserver.client_api.timestamp import TimestampApi
 from homeserver.config.settings import Settings
 from homeserver.moderation.reports import Reports
@@ -30,11 +32,13 @@ from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.entrance import Entrance
 from homeserver.rooms.event_store import EventStore
 from homeserver.rooms.guest_access import GuestAccess
+from homeserver.rooms.hierarchy import Hierarchy
 from homeserver.rooms.history import History
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.mutual_rooms import MutualRooms
 from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.origin import Origin
+from homeserver.rooms.previews import Previews
 from homeserver.rooms.profile_propagation import ProfilePropagation
 from homeserver.rooms.reading import Reading
 from homeserver.rooms.receiving import Receiving
@@ -44,6 +48,7 @@ from homeserver.rooms.relations import Relations
 from homeserver.rooms.resolution import StateResolver
 from homeserver.rooms.rooms import Rooms as RoomRegistry
 from homeserver.rooms.sending import Sending
+from homeserver.rooms.space_rooms import SpaceRooms
 from homeserver.rooms.state_sweep import NightlySweep, StateSweep
 from homeserver.rooms.states import States
 from homeserver.rooms.stores import Stores
@@ -119,8 +124,7 @@ class Rooms:
         self.history = History(db, self.registry, reading, self.visibility)
         self.state_sweep = StateSweep(db)
         self._nightly_sweep = NightlySweep(self.state_sweep, reactor, settings.database.night)
-        self.summaries = Summaries(db, self.registry)
-        self.directory = self._directory(settings, db)
+        self._describe_rooms(reactor, settings, db)
         self._upgrades = RoomUpgrades(self.registry, accounts.profiles)
         self._reports = Reports(db, reactor, settings.server_name, self.registry, reading)
         self._notices = self._server_notices(settings, accounts)
@@ -142,8 +146,13 @@ class Rooms:
         ):
             log.subscribe(reader)
 
-    def _directory(self, settings: Settings, db: Database) -> RoomDirectory:
-        return RoomDirectory(
+    def _describe_rooms(self, reactor: Any, settings: Settings, db: Database) -> None:
+        """What people learn of rooms that they are not in."""
+        self.summaries = Summaries(db, self.registry)
+        self.space_rooms = SpaceRooms(self.registry, self.summaries, self.user_rooms)
+        self.hierarchy = Hierarchy(reactor, self.space_rooms)
+        self.previews = Previews(self.summaries, self.space_rooms)
+        self.directory = RoomDirectory(
             db,
             self.registry,
             self.summaries,
@@ -204,6 +213,8 @@ class Rooms:
             RoomAliasesApi(self.aliases),
             ReportsApi(self._reports),
             ServerNoticesApi(self._notices),
-            RoomDirectoryApi(self.directory, self.summaries, self.aliases),
+            RoomDirectoryApi(self.directory),
+            RoomSummaryApi(self.previews, self.aliases),
+            SpaceHierarchyApi(self.hierarchy),
         ]
         return [route for api in apis for route in api.routes()]
