@@ -162,7 +162,7 @@ class Handshakes:
         except InvalidEvent as error:
             raise BadJson(f"{server} gave back what is no event: {error}") from error
         except FederationError as error:
-            raise _for_users(error) from error
+            raise for_users(error) from error
         if signed.event_id != event.event_id or signed.content != event.content:
             raise RemoteServerFailed(f"{server} has changed the invite")
         return signed
@@ -262,16 +262,12 @@ class Handshakes:
             except FederationError as error:
                 log.info("a handshake failed: {error}", error=error)
                 if isinstance(error, Refused) and error.errcode == "M_FORBIDDEN":
-                    raise _for_users(error) from error
-                refusal = refusal or _for_users(error)
+                    raise for_users(error) from error
+                refusal = refusal or for_users(error)
         raise refusal or NotFound("No server is known that is in the room")
 
 
-def _lacks_endpoint(refusal: Refused) -> bool:
-    return refusal.status == 404 and refusal.errcode in ("", "M_UNRECOGNIZED")
-
-
-def _for_users(error: FederationError) -> MatrixError:
+def for_users(error: FederationError) -> MatrixError:
     """What a user is told of a failure."""
     if isinstance(error, Denied):
         return Forbidden(f"This server may not talk with {error.server}")
@@ -290,6 +286,10 @@ def _for_users(error: FederationError) -> MatrixError:
     if error.status in (400, 403, 404) and error.errcode not in _NOT_PASSED_ON:
         return RefusedByRemote(error.status, error.errcode, error.error[:500])
     return RemoteServerFailed(f"{error.server} refuses: {error.error}"[:500])
+
+
+def _lacks_endpoint(refusal: Refused) -> bool:
+    return refusal.status == 404 and refusal.errcode in ("", "M_UNRECOGNIZED")
 
 
 def _references(version: RoomVersion, references: Any) -> list[Any]:

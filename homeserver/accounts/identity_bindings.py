@@ -75,7 +75,7 @@ class IdentityBindings:
 
         Raises `ServerNotTrusted`, `InvalidParam`, and the identity server's own error.
         """
-        self._check_server(id_server)
+        self.check_server(id_server)
         if not is_opaque_id(named.sid) or not is_opaque_id(named.client_secret):
             raise InvalidParam("sid, client_secret: not of the characters that they may have")
         if len(await self._db.run(identity_bindings_of, user_id)) >= MAX_BINDINGS:
@@ -96,7 +96,7 @@ class IdentityBindings:
         `ServerNotTrusted`, `InvalidParam`, and the identity server's own error.
         """
         if id_server is not None:
-            self._check_server(id_server)
+            self.check_server(id_server)
             bindings = [IdentityBinding(user_id, medium, address, id_server)]
         else:
             known = await self._db.run(identity_bindings_of, user_id)
@@ -125,7 +125,7 @@ class IdentityBindings:
         """
         bindings = await self._db.run(identity_bindings_of, user_id)
         if id_server is not None:
-            self._check_server(id_server)
+            self.check_server(id_server)
             own = await self._db.run(third_party_ids_of, user_id)
             addresses = {(one.medium, one.address) for one in bindings}
             addresses |= {(one.medium, one.address) for one in own}
@@ -134,6 +134,13 @@ class IdentityBindings:
         results: list[bool] = await gatherResults(unbinding)
         await self._db.run(delete_identity_bindings_of, user_id)
         return all(results)
+
+    def check_server(self, id_server: str) -> None:
+        """Raise `InvalidParam` for no server name, `ServerNotTrusted` for one not to talk to."""
+        if not is_valid_server_name(id_server):
+            raise InvalidParam("id_server: not a host name")
+        if self._trusted and id_server not in self._trusted:
+            raise ServerNotTrusted("This server does not talk to that identity server")
 
     async def _try_unbind(self, binding: IdentityBinding) -> bool:
         try:
@@ -152,9 +159,3 @@ class IdentityBindings:
         if done:
             await self._db.run(delete_identity_binding, binding)
         return done
-
-    def _check_server(self, id_server: str) -> None:
-        if not is_valid_server_name(id_server):
-            raise InvalidParam("id_server: not a host name")
-        if self._trusted and id_server not in self._trusted:
-            raise ServerNotTrusted("This server does not talk to that identity server")

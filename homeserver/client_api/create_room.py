@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from homeserver.accounts.caller import Caller
-from homeserver.protocol.errors import Forbidden
 from homeserver.rooms.creation import Preset, RoomCreation, RoomRequest, StateDraft
 from homeserver.rooms.directory import RoomDirectory
+from homeserver.rooms.third_party_invites import MAX_INVITES, InvitedAddress, ThirdPartyInvites
 from homeserver.web.routes import Route
 
 UserId = Annotated[str, msgspec.Meta(pattern="^@")]
@@ -24,6 +24,15 @@ class InitialState(msgspec.Struct):
     state_key: str = ""
 
 
+class InviteThirdParty(msgspec.Struct):
+    """An address that is invited, and the identity server that is asked who has it."""
+
+    id_server: str
+    id_access_token: str
+    medium: str
+    address: str
+
+
 class CreateRoom(msgspec.Struct):
     """What the new room is to be like."""
 
@@ -35,7 +44,7 @@ class CreateRoom(msgspec.Struct):
     topic: str | None = None
     is_direct: bool | None = None
     invite: list[UserId] = []
-    invite_3pid: list[dict[str, Any]] = []
+    invite_3pid: Annotated[list[InviteThirdParty], msgspec.Meta(max_length=MAX_INVITES)] = []
     creation_content: dict[str, Any] | None = None
     initial_state: list[InitialState] = []
     power_level_content_override: dict[str, Any] | None = None
@@ -45,9 +54,14 @@ class CreateRoomApi:
     """`default_version` is the version of rooms for which none is named."""
 
     def __init__(
-        self, creation: RoomCreation, directory: RoomDirectory, default_version: str
+        self,
+        creation: RoomCreation,
+        third_party: ThirdPartyInvites,
+        directory: RoomDirectory,
+        default_version: str,
     ) -> None:
         self._creation = creation
+        self._third_party = third_party
         self._directory = directory
         self._default_version = default_version
 
@@ -59,21 +73,15 @@ class CreateRoomApi:
         """Create a room and invite people."""
         if body.visibility == "public":
             self._directory.check_may_publish(caller)
-        if body.invite_3pid:
-            check_third_party_invites()
+        addresses = [
+            self._third_party.checked(
+                InvitedAddress(each.id_server, each.id_access_token, each.medium, each.address)
+            )
+            for each in body.invite_3pid
+        ]
         room_id = await self._creation.create(caller, _request(body, self._default_version))
+        await self._third_party.invite_all(caller, room_id, addresses)
         return {"room_id": room_id}
-
-
-def check_third_party_invites() -> None:
-    """Raise `Forbidden`: people are invited by their user ids.
-
-    Inviting somebody by e-mail address or phone number takes an identity server that the
-    homeserver trusts.
-
-    Spec: https://spec.matrix.org/v1.19/client-server-api/#third-party-invites
-    """
-    raise Forbidden("This server trusts no identity server, so it invites people by user ID only")
 
 
 def _request(body: CreateRoom, default_version: str) -> RoomRequest:

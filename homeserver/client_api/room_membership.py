@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.caller import Caller
-from homeserver.client_api.create_room import UserId, check_third_party_invites
+from homeserver.client_api.create_room import UserId
 from homeserver.protocol.errors import BadJson
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.reading import Reading
+from homeserver.rooms.third_party_invites import InvitedAddress, ThirdPartyInvites
 from homeserver.web.routes import Auth, Route
 
 ROOM = "/_matrix/client/v3/rooms/{room_id}"
@@ -25,6 +26,15 @@ class Reason(msgspec.Struct):
     reason: str | None = None
 
 
+class ThirdPartySigned(msgspec.Struct):
+    """What proves that somebody has an address, and who invited it."""
+
+    sender: UserId
+    mxid: UserId
+    token: str
+    signatures: dict[str, dict[str, str]]
+
+
 class Join(msgspec.Struct):
     """Why somebody joins, and what proves that they were invited by a third-party identifier.
 
@@ -32,7 +42,7 @@ class Join(msgspec.Struct):
     """
 
     reason: str | None = None
-    third_party_signed: dict[str, Any] | None = None
+    third_party_signed: ThirdPartySigned | None = None
 
 
 class Via(msgspec.Struct):
@@ -61,11 +71,29 @@ class Invite(msgspec.Struct):
     reason: str | None = None
     medium: str | None = None
     address: str | None = None
+    id_server: str | None = None
+    id_access_token: str | None = None
+
+    @property
+    def invited_address(self) -> InvitedAddress:
+        """The address that is invited. Raises `BadJson`."""
+        if self.medium is None or self.address is None:
+            raise BadJson("user_id is missing")
+        if self.id_server is None or self.id_access_token is None:
+            raise BadJson("id_server and id_access_token are needed to invite an address")
+        return InvitedAddress(self.id_server, self.id_access_token, self.medium, self.address)
 
 
 class RoomMembershipApi:
-    def __init__(self, memberships: Memberships, aliases: Aliases, reading: Reading) -> None:
+    def __init__(
+        self,
+        memberships: Memberships,
+        third_party: ThirdPartyInvites,
+        aliases: Aliases,
+        reading: Reading,
+    ) -> None:
         self._memberships = memberships
+        self._third_party = third_party
         self._aliases = aliases
         self._reading = reading
 
@@ -115,9 +143,8 @@ class RoomMembershipApi:
     async def invite_user(self, caller: Caller, room_id: str, body: Invite) -> None:
         """Invite somebody."""
         if body.user_id is None:
-            if body.medium is not None and body.address is not None:
-                check_third_party_invites()
-            raise BadJson("user_id is missing")
+            await self._third_party.invite(caller, room_id, body.invited_address)
+            return
         await self._memberships.invite(caller, room_id, body.user_id, reason=body.reason)
 
     async def leave_room(self, caller: Caller, room_id: str, body: Reason) -> None:
@@ -152,13 +179,16 @@ class RoomMembershipApi:
             join = msgspec.convert(more, Join)
         except msgspec.ValidationError as error:
             raise BadJson(str(error)) from None
-        more.pop("third_party_signed", None)
+        signed = more.pop("third_party_signed", None)
+        if join.third_party_signed is not None:
+            await self._third_party.redeem_own(
+                caller, room_id, join.third_party_signed.sender, signed
+            )
         if join.reason is None:
             more.pop("reason", None)
         await self._memberships.join(
             caller,
             room_id,
-            third_party_signed=join.third_party_signed,
             more=more,
             servers=servers,
         )

@@ -10,6 +10,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#third-party-invites
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from homeserver.protocol.auth_state import AuthState
@@ -50,36 +51,50 @@ def check_third_party_invite(event: Event, target: str, state: AuthState) -> Non
         raise rule_broken(version, "5.4.1.6", f"{sender} did not make the third-party invite")
 
     # 5.4.1.7
-    if _is_signed_by_any(signed, list(_public_keys(invite.content))):
+    if signing_key(signed, invite.content) is not None:
         return
 
     raise rule_broken(version, "5.4.1.8", "no public key of the invite fits a signature")
 
 
-def _public_keys(content: Mapping[str, Any]) -> Iterator[str]:
-    """Rules 5.4.1.7.1 and 5.4.1.7.2; keys may be written in either alphabet of Base64."""
+@dataclass(frozen=True, slots=True)
+class InviteKey:
+    """A public key of an invite, as it is written there, and where its validity is told."""
+
+    public_key: str
+    validity_url: str | None
+
+
+def signing_key(signed: Mapping[str, Any], content: Mapping[str, Any]) -> InviteKey | None:
+    """The key by which the content of a third-party invite shows that an object is signed.
+
+    `None` where there is none. Rules 5.4.1.7.1 and 5.4.1.7.2.
+    """
+    signatures = signed.get("signatures")
+    servers = signatures if isinstance(signatures, Mapping) else {}
+    for key in _public_keys(content):
+        for server in servers:
+            for key_id in signature_key_ids(signed, server):
+                if _is_signed_by(signed, server, key_id, key.public_key):
+                    return key
+    return None
+
+
+def _public_keys(content: Mapping[str, Any]) -> Iterator[InviteKey]:
     keys = content.get("public_keys")
     entries = [content, *(keys if isinstance(keys, list) else [])]
     for entry in entries:
         key = entry.get("public_key") if isinstance(entry, Mapping) else None
         if isinstance(key, str):
-            yield key.translate(_TO_STANDARD_BASE64)
-
-
-def _is_signed_by_any(signed: Mapping[str, Any], public_keys: list[str]) -> bool:
-    signatures = signed.get("signatures")
-    servers = signatures if isinstance(signatures, Mapping) else {}
-    return any(
-        _is_signed_by(signed, server, key_id, public_key)
-        for server in servers
-        for key_id in signature_key_ids(signed, server)
-        for public_key in public_keys
-    )
+            url = entry.get("key_validity_url")
+            yield InviteKey(key, url if isinstance(url, str) else None)
 
 
 def _is_signed_by(signed: Mapping[str, Any], server: str, key_id: str, public_key: str) -> bool:
     try:
-        verify_signed_json(signed, server, key_id, public_key)
+        # Keys may be written in either alphabet of Base64.
+        standard = public_key.translate(_TO_STANDARD_BASE64)
+        verify_signed_json(signed, server, key_id, standard)
     except BadSignature:
         return False
     return True

@@ -73,7 +73,6 @@ class Memberships:
         caller: Caller,
         room_id: str,
         *,
-        third_party_signed: dict[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
         servers: Sequence[str] = (),
     ) -> None:
@@ -94,8 +93,6 @@ class Memberships:
         content = await self._content("join", caller.user_id, None)
         chosen = {key: value for key, value in (more or {}).items() if key not in _OF_THE_SERVER}
         content |= chosen
-        if third_party_signed is not None:
-            content["third_party_invite"] = {"signed": third_party_signed}
         if room is None or not is_here:
             servers = await self._servers(caller.user_id, room_id, servers)
             await self._go_abroad().join(caller.user_id, room_id, servers, content)
@@ -143,17 +140,23 @@ class Memberships:
         """Invite a user. Their own server has to agree, and may refuse."""
         check_not_suspended(caller)
         self._check_user_id(user_id)
-        await self._permission.check(user_id)
         if self._rooms.origin.is_ours(user_id):
             content = await self._content("invite", user_id, reason)
         else:
             content = _with_reason({"membership": "invite"}, reason)
         if is_direct:
             content["is_direct"] = True
-        if self._rooms.origin.is_ours(user_id):
-            await self._send(room_id, caller.user_id, user_id, content)
+        await self.issue_invite(caller.user_id, room_id, user_id, content)
+
+    async def issue_invite(
+        self, sender: str, room_id: str, target: str, content: dict[str, Any]
+    ) -> None:
+        """Send an invite that the authorisation rules allow, wherever the invited user is."""
+        await self._permission.check(target)
+        if self._rooms.origin.is_ours(target):
+            await self._send(room_id, sender, target, content)
         else:
-            await self._invite_abroad(caller.user_id, room_id, user_id, content)
+            await self._invite_abroad(sender, room_id, target, content)
 
     async def leave(self, caller: Caller, room_id: str, *, reason: str | None = None) -> None:
         """Leave a room, turn down an invite, or take back a knock.

@@ -6,6 +6,10 @@ refuses private addresses, with little patience, and its answers are data from o
 Spec: https://spec.matrix.org/v1.19/identity-service-api/#establishing-associations
 """
 
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import urlencode
+
 import msgspec
 from twisted.logger import Logger
 
@@ -23,6 +27,7 @@ MAX_TEXT = 500  # characters of an error that is passed on
 API = "/_matrix/identity/v2"
 # An answer from there must not look as if our own session had ended: clients would log out.
 OF_OUR_SESSION = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_LOCKED")
+Answer = TypeVar("Answer", bound=msgspec.Struct)
 log = Logger()
 
 
@@ -31,6 +36,12 @@ class Bound(msgspec.Struct):
 
     medium: str
     address: str
+
+
+class Validity(msgspec.Struct):
+    """What is said of a key."""
+
+    valid: bool
 
 
 class RemoteError(msgspec.Struct):
@@ -72,18 +83,32 @@ class IdentityServers:
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
         """
         body = {"sid": named.sid, "client_secret": named.client_secret, "mxid": user_id}
+        bound = await self.ask(id_server, access_token, "3pid/bind", body, answer=Bound)
+        return bound.medium, bound.address
+
+    async def ask(
+        self,
+        id_server: str,
+        access_token: str,
+        endpoint: str,
+        body: Mapping[str, object] | None,
+        *,
+        answer: type[Answer],
+    ) -> Answer:
+        """The answer of an endpoint to a user; it is asked by GET where there is no body.
+
+        Raises `IdentityServerRefused` and `IdentityServerFailed`.
+        """
         if not access_token.isascii() or not access_token.isprintable():
             raise IdentityServerRefused(403, RemoteError("M_UNAUTHORIZED", "Not an access token"))
-        authorization = f"Bearer {access_token}"
-        content = encode_canonical(body)
-        answer = await self._post(id_server, f"{API}/3pid/bind", content, authorization)
-        if answer.status != 200:
-            raise _error_in(answer)
+        content = None if body is None else encode_canonical(body)
+        given = await self._send(id_server, f"{API}/{endpoint}", content, f"Bearer {access_token}")
+        if given.status != 200:
+            raise _error_in(given)
         try:
-            bound = msgspec.json.decode(answer.body, type=Bound)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(given.body, type=answer)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise IdentityServerFailed("The identity server's answer makes no sense") from None
-        return bound.medium, bound.address
 
     async def unbind(self, binding: IdentityBinding) -> bool:
         """Take an address back; false where the identity server does not support that.
@@ -99,20 +124,41 @@ class IdentityServers:
         authorization = authorize(
             "POST", path, self._server_name, binding.id_server, content, self._key
         )
-        answer = await self._post(binding.id_server, path, content, str(authorization))
+        answer = await self._send(binding.id_server, path, content, str(authorization))
         if answer.status == 200:
             return True
         if answer.status in (400, 404, 501) and _matrix_error(answer) is None:
             return False
         raise _error_in(answer)
 
-    async def _post(
-        self, id_server: str, path: str, content: bytes, authorization: str
+    async def is_key_valid(self, url: str, public_key: str) -> bool:
+        """Whether a key of an identity server has not been revoked, as a page says.
+
+        Where that does not answer as it should, the key is not valid.
+
+        Spec: https://spec.matrix.org/v1.19/identity-service-api/#key-management
+        """
+        joint = "&" if "?" in url else "?"
+        try:
+            answer = await self._outbound.request(
+                "GET",
+                f"{url}{joint}{urlencode({'public_key': public_key})}",
+                max_body=MAX_ANSWER,
+                timeout=TIMEOUT_SECONDS,
+            )
+            validity = msgspec.json.decode(answer.body, type=Validity)
+        except (OutboundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.warn("{url} does not say whether a key is valid: {error}", url=url, error=error)
+            return False
+        return answer.status == 200 and validity.valid
+
+    async def _send(
+        self, id_server: str, path: str, content: bytes | None, authorization: str
     ) -> OutboundAnswer:
         headers = {"Authorization": authorization, "Content-Type": "application/json"}
         try:
             return await self._outbound.request(
-                "POST",
+                "GET" if content is None else "POST",
                 f"https://{id_server}{path}",
                 headers=headers,
                 body=content,

@@ -141,6 +141,8 @@ class OutboundClient:
                 return OutboundAnswer(response.code, response.headers, content, url)
             await read_body(response, max_body)
             url = urljoin(url, target[0])
+            # It was meant for whoever was asked, not for whoever that sends us to.
+            headers.removeHeader("Authorization")
         raise OutboundError(f"there are more than {MAX_REDIRECTS} redirects")
 
 

@@ -88,8 +88,8 @@ class Accounts:
             db, reactor, self.sessions, self.profiles, self.account_data
         )
         self.deactivation.on_deactivated.append(self.erased_users.deactivated)
-        self._third_party = ThirdParty(reactor, settings, key, db, self.outbound)
-        self.deactivation.on_deactivated.append(self._third_party.deactivated)
+        self.third_party = ThirdParty(reactor, settings, key, db, self.outbound)
+        self.deactivation.on_deactivated.append(self.third_party.deactivated)
         self._expiry = ExpirySweep(db, reactor)
         self._db = db
         self._reactor = reactor
@@ -119,7 +119,7 @@ class Accounts:
         self._expiry.stop()
         self.deactivation.stop()
         await self.last_seen.stop()
-        await self._third_party.stop()
+        await self.third_party.stop()
         await self.outbound.stop()
 
     def routes(self, unstable_features: Mapping[str, bool]) -> list[Route]:
@@ -127,7 +127,7 @@ class Accounts:
         settings, db, clock = self._settings, self._db, self._reactor
         credentials = self._credentials()
         identifiers = UserIdentifiers(db, settings.server_name)
-        third_party = self._third_party
+        third_party = self.third_party
         tokens = RegistrationTokens(db, clock)
         stages = [*self._stages(credentials, identifiers, tokens), *third_party.stages()]
         uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)

@@ -21,6 +21,7 @@ from federation.room_access import RoomAccess
 from federation.rooms_abroad import RoomsAbroad
 from federation.sender import Sender
 from federation.spaces_abroad import SpacesAbroad
+from federation.third_party_invites_api import ThirdPartyExchange, ThirdPartyInvitesApi
 from federation.timestamps_abroad import TimestampsAbroad
 from federation.transactions_api import TransactionsApi
 from federation.typing_edus import TYPING, TypingEdus
@@ -72,11 +73,13 @@ class FederatedRooms:
             TransactionsApi(inbox, edus),
             EventsApi(registry, access, chains, Past(registry), rooms.visibility, rooms.timestamps),
             HierarchyApi(rooms.space_rooms, access),
+            ThirdPartyInvitesApi(db, rooms.origin, access, rooms.third_party_invites),
         ]
         handshakes = Handshakes(client, rooms.origin, checks)
         rooms.memberships.abroad = RoomsAbroad(
             handshakes, rooms.entrance, rooms.distant, registry, rooms.origin
         )
+        rooms.third_party_invites.exchange = ThirdPartyExchange(client)
         rooms.history.backfill = Backfill(registry, client, checks, missing)
         rooms.timestamps.elsewhere = TimestampsAbroad(registry, client, missing)
         _ask_others(reactor, client, accounts, rooms)

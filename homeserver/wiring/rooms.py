@@ -54,6 +54,7 @@ from homeserver.rooms.states import States
 from homeserver.rooms.stores import Stores
 from homeserver.rooms.succession import Succession
 from homeserver.rooms.summaries import Summaries
+from homeserver.rooms.third_party_invites import ThirdPartyInvites
 from homeserver.rooms.timestamps import Timestamps
 from homeserver.rooms.transactions import Transactions
 from homeserver.rooms.upgrade import RoomUpgrades
@@ -106,6 +107,7 @@ class Rooms:
             notice_rooms,
         )
         self.creation.invite_abroad = self.memberships.invite
+        self.third_party_invites = self._third_party_invites(accounts)
         self.sending = Sending(
             self.registry,
             Transactions(db, self.names, self.events),
@@ -160,6 +162,14 @@ class Rooms:
             without_login=settings.room_directory.without_login,
         )
 
+    def _third_party_invites(self, accounts: Accounts) -> ThirdPartyInvites:
+        return ThirdPartyInvites(
+            self.registry,
+            self.memberships,
+            accounts.third_party.invitations,
+            accounts.third_party.bindings.check_server,
+        )
+
     def _server_notices(self, settings: Settings, accounts: Accounts) -> ServerNotices:
         return ServerNotices(
             accounts.notices_account,
@@ -198,8 +208,10 @@ class Rooms:
         """The area's part of the client API."""
         default_version = self._settings.rooms.default_version
         apis: list[Any] = [
-            CreateRoomApi(self.creation, self.directory, default_version),
-            RoomMembershipApi(self.memberships, self.aliases, self.reading),
+            CreateRoomApi(self.creation, self.third_party_invites, self.directory, default_version),
+            RoomMembershipApi(
+                self.memberships, self.third_party_invites, self.aliases, self.reading
+            ),
             SendingApi(self.sending),
             RoomStateApi(self.sending, self.reading, self.origin),
             RoomHistoryApi(

@@ -18,6 +18,7 @@ from homeserver.protocol.identifiers import parse_server_name
 from homeserver.protocol.signatures import SigningKey
 from homeserver.protocol.third_party_ids import EMAIL
 from homeserver.storage.database import Database
+from homeserver.web.identity_invitations import IdentityInvitations
 from homeserver.web.identity_servers import IdentityServers
 from homeserver.web.mail import Mailer
 from homeserver.web.outbound import OutboundClient
@@ -55,11 +56,9 @@ class ThirdParty:
             self._validation,
             changes_allowed=settings.third_party_ids.changes_allowed,
         )
-        self.bindings = IdentityBindings(
-            db,
-            IdentityServers(outbound, settings.server_name, key),
-            settings.third_party_ids.identity_servers,
-        )
+        servers = IdentityServers(outbound, settings.server_name, key)
+        self.bindings = IdentityBindings(db, servers, settings.third_party_ids.identity_servers)
+        self.invitations = IdentityInvitations(servers)
 
     @property
     def can_be_changed(self) -> bool:

@@ -140,11 +140,9 @@ class CreateRoomTests(ServerTestCase):
                 {"invite": ["alice"]},
                 {"creation_content": []},
                 {"name": {"en": "Tea"}},
-            ],
-            "M_TOO_LARGE": [{"initial_state": [state]}],
-            "M_FORBIDDEN": [
                 {"invite_3pid": [{"medium": "email", "address": "a@example.org"}]},
             ],
+            "M_TOO_LARGE": [{"initial_state": [state]}],
         }
 
         for errcode, requests in refused.items():

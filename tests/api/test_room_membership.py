@@ -131,7 +131,7 @@ class MembershipTests(ServerTestCase):
         remote = {"user_id": "@dave:elsewhere.example"}
         await self.assert_refused("M_FORBIDDEN", self.alice.post(path, remote))
         third_party = {"id_server": "x", "medium": "email", "address": "a@example.org"}
-        await self.assert_refused("M_FORBIDDEN", self.alice.post(path, third_party))
+        await self.assert_refused("M_BAD_JSON", self.alice.post(path, third_party))
         await self.assert_refused("M_BAD_JSON", self.alice.post(path, {}))
         await self.assert_refused("M_BAD_JSON", self.alice.post(path, {"user_id": "bob"}))
         await self.assert_refused("M_INVALID_PARAM", self.alice.post(path, {"user_id": "@"}))

@@ -27,10 +27,12 @@ class Elsewhere(Resource):
         super().__init__()
         self.seen: list[tuple[bytes, bytes, bytes]] = []
         self.redirect_to = b"/end"
+        self.tokens: list[str | None] = []
 
     def render(self, request: Request) -> Any:
         assert request.content is not None
         self.seen.append((request.method, request.uri, request.content.read()))
+        self.tokens.append(request.getHeader("Authorization"))
         path = request.path.decode()
         if path == "/redirect":
             request.setResponseCode(302)
@@ -109,6 +111,14 @@ class ExchangeTests(OutboundTestCase):
 
         self.assertEqual(answer.status, 302)
         self.assertEqual(len(self.elsewhere.seen), 1)
+
+    async def test_a_token_is_told_to_one_server_only(self) -> None:
+        """Whoever was given it cannot have it sent to somebody else."""
+        headers = {"Authorization": "Bearer swordfish"}
+
+        await self.client.request("GET", f"{self.url}/redirect", headers=headers)
+
+        self.assertEqual(self.elsewhere.tokens, ["Bearer swordfish", None])
 
     async def test_a_circle_of_redirects_ends(self) -> None:
         """Nobody keeps this server walking."""
