@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from federation.errors import FederationError
 from federation.missing_events import MissingEvents
 from federation.pdus import PduChecks, room_id_of
 from federation.room_access import RoomAccess
-from homeserver.protocol.errors import LimitExceeded, MatrixError
+from homeserver.protocol.errors import LimitExceeded, MatrixError, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.protocol.hashes import event_id_of
 from homeserver.protocol.room_versions import RoomVersion
@@ -58,7 +58,8 @@ class Inbox:
     async def take(self, origin: str, pdus: Sequence[Any]) -> dict[str, Outcome]:
         """Take events in; by event id what became of each.
 
-        Raises `LimitExceeded` where the server has too many in work.
+        Raises `LimitExceeded` where the server has too many in work, and `Unavailable` while the
+        database is away: then the other server sends all of it again.
         """
         if self._in_work[origin] + len(pdus) > MAX_IN_WORK:
             raise LimitExceeded(RETRY_MS)
@@ -73,7 +74,10 @@ class Inbox:
                 for room_id, batch in by_room.items()
             ]
             outcomes: dict[str, Outcome] = {}
-            for result in await gatherResults(batches):
+            results: list[tuple[bool, Any]] = await DeferredList(batches, consumeErrors=True)
+            for succeeded, result in results:
+                if not succeeded:
+                    result.raiseException()
                 outcomes |= result
             return outcomes
         finally:
@@ -91,6 +95,8 @@ class Inbox:
             if before is not None:
                 await before
             return await self._room(origin, room_id, pdus)
+        except Unavailable:
+            raise
         except Exception:
             # The others in the transaction are not to blame; this room's may be sent again.
             log.failure("events of {room} from {origin} failed", room=room_id, origin=origin)
@@ -105,6 +111,8 @@ class Inbox:
     ) -> dict[str, Outcome]:
         try:
             room = await self._access.present(origin, room_id)
+        except Unavailable:
+            raise
         except MatrixError as error:
             await self._from_afar(origin, room_id, pdus)
             return _all_refused(pdus, await self._version(room_id), str(error))
