@@ -17,9 +17,9 @@ Events are numbers here, and every event has a larger one than those that it cit
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#definitions
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from heapq import heapify, heappop, heappush, nsmallest
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from homeserver.protocol.state_resolution.auth_graph import events_between
 
@@ -28,6 +28,8 @@ DESCENDANTS = 150  # that are looked at for one event
 STEP = 1_000  # events whose auth events are asked for at a time
 AHEAD = 2_000  # events that are asked for at a time before it is known that they are needed
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Graph = Mapping[int, Collection[int]]  # event -> its auth events
 
 
@@ -53,6 +55,9 @@ class AuthIndex(Protocol):
         self, events: Collection[int], more: int
     ) -> Mapping[int, int | None]:
         """The power levels event that each of these cites, and up to `more` that these lead to."""
+
+    async def away(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """What a pure function gives, which may take long, without holding up others."""
 
 
 async def auth_difference(
@@ -190,23 +195,26 @@ async def events_connecting(entries: Collection[int], index: AuthIndex) -> set[i
     waiting = [entry for entry in entries if entry > lowest]
     met = set(entries)
     ahead: dict[int, Collection[int]] = {}
-    while waiting:
-        missing = [event for event in waiting if event not in ahead][:STEP]
-        more = 0 if within is not None else min(len(graph), AHEAD)
-        ahead |= await index.cited(missing, more, lowest)
+
+    def go_on() -> list[int]:
+        """The events that come next."""
         later: list[int] = []
         for event in waiting:
-            cited = ahead.pop(event, None)
-            if cited is None:
-                later.append(event)
-                continue
             graph[event] = [
-                each for each in cited if each >= lowest and (within is None or each in within)
+                each
+                for each in ahead.pop(event)
+                if each >= lowest and (within is None or each in within)
             ]
             later += [each for each in graph[event] if each not in met]
             met.update(graph[event])
-        waiting = later
-    return events_between(entries, lambda event: graph.get(event, ()))
+        return later
+
+    while waiting:
+        missing = [event for event in waiting if event not in ahead]
+        more = 0 if within is not None else min(len(graph), AHEAD)
+        ahead |= await index.cited(missing, more, lowest)
+        waiting = await index.away(go_on)
+    return await index.away(events_between, entries, lambda event: graph.get(event, ()))
 
 
 async def power_level_chains(starts: Iterable[int], index: AuthIndex) -> dict[int, int | None]:

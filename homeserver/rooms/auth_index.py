@@ -4,7 +4,19 @@ What waits to be written is known as well: an event at hand says itself what it 
 is asked what cites an event, all that has been appended to the log is waited for.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
 
 from homeserver.rooms.auth_difference import DESCENDANTS, STEP
 from homeserver.rooms.room import Room
@@ -13,32 +25,67 @@ from homeserver.rooms.state_tree_nodes import Key
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import Stores
 
+P = ParamSpec("P")
+T = TypeVar("T")
 CITED_AT_ONCE = max(1, 2_000 // DESCENDANTS)  # events whose descendants are read at a time
+
+
+async def at_once(rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """What a function gives that does not take long."""
+    return rule(*args, **options)
+
+
+class Away(Protocol):
+    """Calls a pure function where it holds up nobody."""
+
+    def __call__(
+        self, rule: Callable[P, T], *args: P.args, **options: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
 
 
 class StoredAuthIndex:
     """An `AuthIndex` over what the server has stored.
 
-    `root` is one of the states, `differing` the entries in which it is not like all others.
+    `root` is one of the states, `differing` the entries in which it is not like all others. `away`
+    gives what a pure function gives.
     """
 
-    def __init__(self, stores: Stores, room: Room, root: bytes, differing: Difference) -> None:
+    def __init__(
+        self, stores: Stores, room: Room, root: bytes, differing: Difference, away: Away = at_once
+    ) -> None:
+        self.away = away
         self._stores = stores
         self._room = room
         self._root = root
         self._differing = differing
         self._is_written = False
+        self._edges: dict[int, Collection[int]] = {}  # what is known by now
 
     async def cited(
         self, events: Collection[int], more: int = 0, lowest: int = 0
     ) -> dict[int, Collection[int]]:
         """The auth events of these events; and of up to `more` others that these lead to."""
-        found: dict[int, Collection[int]] = {}
-        for part in parts(events, STEP):
-            found |= await self._stores.events.auth_edges(part, len(part) + more, lowest)
-        without = [event for event in events if not found[event]]
-        found |= await self._cited_by_those_at_hand(without)
+        known = self._edges
+        found = {event: known[event] for event in events if event in known}
+        wanted = [event for event in events if event not in found]
+        for event in wanted:
+            if (cited := self._said(event)) is not None:
+                found[event] = known[event] = cited
+        wanted = [event for event in wanted if event not in found]
+        async for edges in in_parts(
+            lambda part: self._stores.events.auth_edges(part, more, lowest), wanted, STEP
+        ):
+            known |= edges
+            found |= edges
+        without = [event for event in wanted if not found.get(event)]
+        stored = await self._cited_by_those_at_hand(without)
+        for event in without:
+            found[event] = known[event] = stored.get(event, ())
         return found
+
+    def know(self, edges: Mapping[int, Collection[int]]) -> None:
+        """Take for known what some events cite."""
+        self._edges |= edges
 
     async def citing(self, events: Collection[int], limit: int) -> dict[int, set[int]]:
         """The events whose auth chains have each of these, or `limit` of them."""
@@ -96,18 +143,30 @@ class StoredAuthIndex:
     async def _entries(self, events: Collection[int]) -> list[tuple[int, str, int, int]]:
         """(event, event id, type, state key) of the events, also of those that are not written."""
         entries: list[tuple[int, str, int, int]] = []
-        for part in parts(events, STEP):
-            entries += await self._stores.events.entries(part)
-        unwritten = self._at_hand(set(events).difference(entry[0] for entry in entries))
+        at_hand = self._at_hand(events)
         names = await self._stores.names.nids(
-            {name for each in unwritten for name in (each.event.type, each.event.state_key or "")}
+            {name for each in at_hand for name in (each.event.type, each.event.state_key or "")}
         )
-        for each in unwritten:
+        for each in at_hand:
             event = each.event
             if event.state_key is not None:
                 key = names[event.type], names[event.state_key]
                 entries.append((each.number, event.event_id, *key))
+        others = set(events).difference(each.number for each in at_hand)
+        async for stored in in_parts(self._stores.events.entries, others, STEP):
+            entries += stored
         return entries
+
+    def _said(self, number: int) -> list[int] | None:
+        """What an event cites, if it and all that it cites are at hand."""
+        store, room_id = self._stores.events, self._room.room_id
+        if (stored := store.cached(number)) is None:
+            return None
+        cited = [
+            store.cached_id(room_id, each) for each in dict.fromkeys(stored.event.auth_event_ids)
+        ]
+        numbers = [each.number for each in cited if each is not None]
+        return numbers if len(numbers) == len(cited) else None
 
     async def _cited_by_those_at_hand(self, events: Iterable[int]) -> dict[int, list[int]]:
         stored = self._at_hand(events)
@@ -116,7 +175,9 @@ class StoredAuthIndex:
         found = await self._stores.events.find_many(room.version, room.number, room.room_id, ids)
         return {
             each.number: [
-                found[cited].number for cited in each.event.auth_event_ids if cited in found
+                found[cited].number
+                for cited in dict.fromkeys(each.event.auth_event_ids)
+                if cited in found
             ]
             for each in stored
         }
@@ -124,6 +185,24 @@ class StoredAuthIndex:
     def _at_hand(self, events: Iterable[int]) -> list[StoredEvent]:
         found = (self._stores.events.cached(event) for event in events)
         return [stored for stored in found if stored is not None]
+
+
+async def in_parts(
+    read: Callable[[Sequence[int]], Coroutine[Any, Any, T]], events: Collection[int], size: int
+) -> AsyncIterator[T]:
+    """What is read of events, in parts of at most this size; the next is read meanwhile."""
+    coming: deque[Deferred[T]] = deque()
+    try:
+        for part in parts(events, size):
+            coming.append(Deferred.fromCoroutine(read(part)))
+            if len(coming) > 1:
+                yield await coming.popleft()
+        while coming:
+            yield await coming.popleft()
+    finally:
+        for left in coming:
+            # Whoever reads ends by the failure of another part.
+            left.addErrback(lambda _: None)
 
 
 def parts(events: Collection[int], size: int) -> Iterable[Sequence[int]]:

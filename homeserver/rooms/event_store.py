@@ -90,6 +90,44 @@ class EventStore:
                 found[event.number] = event
         return found
 
+    async def load_bare(
+        self, version: RoomVersion, numbers: Sequence[int]
+    ) -> list[tuple[int, Event, bool]]:
+        """(number, event, whether it was rejected) of some events.
+
+        Those that are not at hand are read, and not kept: for one who reads so many that they would
+        take the place of all others.
+        """
+        found: list[tuple[int, Event, bool]] = []
+        missing = []
+        for number in numbers:
+            stored = self._by_number.get(number)
+            if stored is None:
+                missing.append(number)
+            else:
+                found.append((number, stored.event, stored.standing.rejected is not None))
+        if missing:
+            rows = await self._db.run(storage.bare_events, missing)
+            found += [
+                (number, Event.from_json(version, json, event_id), rejected)
+                for number, event_id, json, rejected in rows
+            ]
+        return found
+
+    async def numbers(self, room: int, room_id: str, event_ids: Iterable[str]) -> dict[str, int]:
+        """The numbers of those of the events that the room with this number and id has."""
+        found: dict[str, int] = {}
+        missing = []
+        for event_id in event_ids:
+            stored = self._by_id.get((room_id, event_id))
+            if stored is None:
+                missing.append(event_id)
+            else:
+                found[event_id] = stored.number
+        if missing:
+            found |= await self._db.run(storage.event_numbers, room, missing)
+        return found
+
     async def load_in_order(
         self, version: RoomVersion, numbers: Sequence[int]
     ) -> list[StoredEvent]:
@@ -138,13 +176,16 @@ class EventStore:
         return await self._db.run(storage.rooms_with_event, event_id)
 
     async def auth_edges(
-        self, numbers: Sequence[int], limit: int, lowest: int = 0
+        self, numbers: Sequence[int], more: int = 0, lowest: int = 0
     ) -> dict[int, list[int]]:
-        """The stored auth events of these events, and of those that they lead to, by numbers.
+        """The stored auth events of these events, and of up to `more` others that they lead to.
 
-        There are at most `limit` of them, and the others are not below `lowest`.
+        The others are not below `lowest`. Events without are left out, or have none.
         """
-        return dict(await self._db.run(auth_edges.auth_edges, numbers, limit, lowest))
+        if not more:
+            return dict(await self._db.run(auth_edges.auth_edges, numbers))
+        limit = len(numbers) + more
+        return dict(await self._db.run(auth_edges.auth_edges_beyond, numbers, limit, lowest))
 
     async def citing(self, numbers: Sequence[int], limit: int) -> list[tuple[int, int]]:
         """(number, number of an event whose auth chain has it), at most `limit` for each."""

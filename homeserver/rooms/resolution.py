@@ -36,11 +36,10 @@ from homeserver.rooms.auth_difference import (
     events_connecting,
     power_level_chains,
 )
-from homeserver.rooms.auth_index import StoredAuthIndex, parts
+from homeserver.rooms.auth_index import StoredAuthIndex, in_parts
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import StateKey
 from homeserver.rooms.state_tree import Difference
-from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import Stores
 from homeserver.storage.batch import Row
 
@@ -67,17 +66,18 @@ class Resolved:
 class _Known:
     """The events of a conflict and those that they cite, by id, and which were rejected."""
 
-    stored: dict[str, StoredEvent] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    ids: dict[int, str] = field(default_factory=dict)
     events: dict[str, Event] = field(default_factory=dict)
     rejected: set[str] = field(default_factory=set)
 
-    def add(self, found: Iterable[StoredEvent]) -> None:
-        for stored in found:
-            event_id = stored.event.event_id
-            self.stored[event_id] = stored
-            self.events[event_id] = stored.event
-            if stored.standing.rejected is not None:
-                self.rejected.add(event_id)
+    def add(self, number: int, event: Event, is_rejected: bool) -> None:
+        event_id = event.event_id
+        self.numbers[event_id] = number
+        self.ids[number] = event_id
+        self.events[event_id] = event
+        if is_rejected:
+            self.rejected.add(event_id)
 
 
 class StateResolver:
@@ -128,7 +128,13 @@ class _Resolution:
         differing = await self._stores.states.diff_many(self._roots)
         self._is_large = len(differing) > DECIDED_AT_ONCE
         await self._pause()
-        index = StoredAuthIndex(self._stores, self._room, self._roots[0], differing)
+        index = StoredAuthIndex(self._stores, self._room, self._roots[0], differing, self._away)
+        if self._is_large:
+            # They are read anyway; then they need not be asked for what they cite.
+            entries = await self._load(_entries(differing))
+            wanted = await self._away(_cited_ids, entries.values())
+            numbers = await self._numbers(wanted)
+            index.know(await self._away(_edges, entries, numbers))
         if self._version.state_resolution is StateResolution.V1:
             members, connecting = _entries(differing), set[int]()
         else:
@@ -136,8 +142,7 @@ class _Resolution:
         self._is_large = len(members) > DECIDED_AT_ONCE
         await self._pause()
         events = await self._load(members)
-        self._known.add(events)
-        await self._load_cited(events)
+        await self._load_cited(events.values())
         await self._pause()
         unconflicted = await self._unconflicted(events, differing)
         await self._pause()
@@ -191,12 +196,12 @@ class _Resolution:
     async def _described(
         self,
         index: StoredAuthIndex,
-        events: Sequence[StoredEvent],
+        events: Mapping[int, Event],
         connecting: set[int],
         unconflicted: dict[StateKey, str],
     ) -> Conflict:
         """The conflict in the words of the rules."""
-        members = {stored.event.event_id: stored.event for stored in events}
+        members = {event.event_id: event for event in events.values()}
         power_levels = await self._power_levels(index, members, unconflicted)
         # No path between two events of the conflict leads out of this.
         graph = await self._connections(index, events, connecting)
@@ -204,11 +209,11 @@ class _Resolution:
         return Conflict(members.keys(), graph.__getitem__, power_levels.__getitem__)
 
     async def _connections(
-        self, index: StoredAuthIndex, events: Sequence[StoredEvent], connecting: set[int]
+        self, index: StoredAuthIndex, events: Mapping[int, Event], connecting: set[int]
     ) -> dict[str, list[str]]:
         """The auth graph of the events that are no part of the conflict, but connect it."""
         ids = await index.ids(connecting)
-        known = ids | {stored.number: stored.event.event_id for stored in events}
+        known = ids | {number: event.event_id for number, event in events.items()}
         return {
             ids[event]: [known[each] for each in cited if each in known]
             for event, cited in (await index.cited(connecting)).items()
@@ -227,18 +232,18 @@ class _Resolution:
         starts |= {event_id for event_id, event in members.items() if _is_power_levels(event)}
         if (current := unconflicted.get(_POWER_LEVELS)) is not None:
             starts.add(current)
-        chains = await power_level_chains({known.stored[each].number for each in starts}, index)
+        chains = await power_level_chains({known.numbers[each] for each in starts}, index)
         ids = await index.ids(chains.keys())
         return cited | {
             ids[event]: None if before is None else ids[before] for event, before in chains.items()
         }
 
     async def _unconflicted(
-        self, events: Sequence[StoredEvent], differing: Difference
+        self, events: Mapping[int, Event], differing: Difference
     ) -> dict[StateKey, str]:
         """What the rules ask for of the entries in which the states agree."""
         stores = self._stores
-        wanted = await self._away(keys_asked_for, self._version, _events_of(events))
+        wanted = await self._away(keys_asked_for, self._version, list(events.values()))
         names = await stores.names.find_nids({name for key in wanted for name in key})
         keys = {
             (names[key[0]], names[key[1]]): key
@@ -246,14 +251,12 @@ class _Resolution:
             if key[0] in names and key[1] in names
         }
         entries = await stores.states.get_many(self._roots[0], keys.keys() - differing)
-        found = await self._load(entries.values())
-        self._known.add(found)
-        ids = {stored.number: stored.event.event_id for stored in found}
-        return {keys[key]: ids[number] for key, number in entries.items()}
+        await self._load(entries.values())
+        return {keys[key]: self._known.ids[number] for key, number in entries.items()}
 
     async def _by_names(self, differing: Difference) -> Conflicts:
         names = await self._stores.names.names({nid for key in differing for nid in key})
-        ids = {stored.number: event_id for event_id, stored in self._known.stored.items()}
+        ids = self._known.ids
         return {
             (names[key[0]], names[key[1]]): [
                 None if number is None else ids[number] for number in values
@@ -261,32 +264,57 @@ class _Resolution:
             for key, values in differing.items()
         }
 
-    async def _load(self, numbers: Iterable[int]) -> list[StoredEvent]:
-        found: list[StoredEvent] = []
-        for part in parts(list(numbers), READ_AT_ONCE):
-            found += (await self._stores.events.load(self._version, part)).values()
+    async def _load(self, numbers: Iterable[int]) -> dict[int, Event]:
+        """Get to know events, by number."""
+        ids, events = self._known.ids, self._known.events
+        found: dict[int, Event] = {}
+        wanted: list[int] = []
+        for number in numbers:
+            if (event_id := ids.get(number)) is None:
+                wanted.append(number)
+            else:
+                found[number] = events[event_id]
+        read = self._read_bare if self._is_large else self._read
+        async for part in in_parts(read, wanted, READ_AT_ONCE):
+            for number, event, is_rejected in part:
+                self._known.add(number, event, is_rejected)
+                found[number] = event
         return found
 
-    async def _load_cited(self, events: Iterable[StoredEvent]) -> None:
+    async def _read(self, numbers: Sequence[int]) -> list[tuple[int, Event, bool]]:
+        found = await self._stores.events.load(self._version, numbers)
+        return [
+            (number, stored.event, stored.standing.rejected is not None)
+            for number, stored in found.items()
+        ]
+
+    async def _read_bare(self, numbers: Sequence[int]) -> list[tuple[int, Event, bool]]:
+        return await self._stores.events.load_bare(self._version, numbers)
+
+    async def _load_cited(self, events: Iterable[Event]) -> None:
         """Get to know the auth events of events, and the create event."""
-        wanted = {each for stored in events for each in stored.event.auth_event_ids}
+        wanted = await self._away(_cited_ids, events)
         if self._version.room_id_is_create_hash:
             wanted.add("$" + self._room.room_id[1:])
-        missing = list(wanted.difference(self._known.events))
+        numbers = await self._numbers(wanted)
+        await self._load(numbers.values())
+
+    async def _numbers(self, event_ids: AbstractSet[str]) -> dict[str, int]:
+        """The numbers of events, those of them that are here."""
+        room, known = self._room, self._known.numbers
+        missing = list(event_ids - known.keys())
         for start in range(0, len(missing), READ_AT_ONCE):
             part = missing[start : start + READ_AT_ONCE]
-            found = await self._stores.events.find_many(
-                self._version, self._room.number, self._room.room_id, part
-            )
-            self._known.add(found.values())
+            known |= await self._stores.events.numbers(room.number, room.room_id, part)
+        return {event_id: known[event_id] for event_id in event_ids if event_id in known}
 
     async def _changed(self, conflicted: Conflicts, resolved: dict[StateKey, str]) -> Resolved:
         """The state tree of a result, by its difference from one of the states."""
         keys = {*conflicted, *resolved}
         nids = await self._stores.names.nids({name for key in keys for name in key})
-        stored = self._known.stored
+        numbers = self._known.numbers
         changes = {
-            (nids[key[0]], nids[key[1]]): stored[resolved[key]].number if key in resolved else None
+            (nids[key[0]], nids[key[1]]): numbers[resolved[key]] if key in resolved else None
             for key in keys
         }
         return Resolved(*await self._stores.states.change(self._roots[0], changes))
@@ -294,6 +322,17 @@ class _Resolution:
 
 def _entries(differing: Difference) -> set[int]:
     return {event for values in differing.values() for event in values if event is not None}
+
+
+def _cited_ids(events: Iterable[Event]) -> set[str]:
+    return {each for event in events for each in event.auth_event_ids}
+
+
+def _edges(events: Mapping[int, Event], numbers: Mapping[str, int]) -> dict[int, list[int]]:
+    return {
+        number: [numbers[each] for each in dict.fromkeys(event.auth_event_ids) if each in numbers]
+        for number, event in events.items()
+    }
 
 
 def _cited_power_levels(
@@ -310,10 +349,6 @@ def _auth_events(members: Mapping[str, Event], within: AbstractSet[str]) -> dict
         event_id: [each for each in event.auth_event_ids if each in within]
         for event_id, event in members.items()
     }
-
-
-def _events_of(stored: Iterable[StoredEvent]) -> list[Event]:
-    return [each.event for each in stored]
 
 
 def _is_power_levels(event: Event) -> bool:

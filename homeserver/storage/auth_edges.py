@@ -32,7 +32,22 @@ def auth_edge_rows(event: int, auth_events: Iterable[int]) -> list[Row]:
     return [INSERT_AUTH_EDGES.row(event, f"{{{cited}}}")] if cited else []
 
 
-async def auth_edges(
+async def auth_edges(db: Connection, events: Collection[int]) -> list[tuple[int, list[int]]]:
+    """(event, its auth events) of those of the events that cite any."""
+    async with db.cursor(binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT event, array_agg(auth_event)
+              FROM auth_edges
+             WHERE event = ANY(%s::int8[])
+             GROUP BY event
+            """,
+            (list(events),),
+        )
+        return await cursor.fetchall()
+
+
+async def auth_edges_beyond(
     db: Connection, events: Collection[int], limit: int, lowest: int = 0
 ) -> list[tuple[int, list[int]]]:
     """(event, its auth events) of these events, and then of what they cite, and so on.

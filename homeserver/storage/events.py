@@ -127,6 +127,20 @@ async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventR
         return await cursor.fetchall()
 
 
+async def bare_events(db: Connection, events: Sequence[int]) -> list[tuple[int, str, bytes, bool]]:
+    """(event, event id, JSON, whether it was rejected) of these events, in no particular order."""
+    async with db.cursor(binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT event, event_id, json, rejected IS NOT NULL
+              FROM events
+             WHERE event = ANY(%s::int8[])
+            """,
+            (list(events),),
+        )
+        return await cursor.fetchall()
+
+
 async def event_numbers(
     db: Connection, room: int, event_ids: Sequence[str]
 ) -> list[tuple[str, int]]:

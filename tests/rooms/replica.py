@@ -78,6 +78,8 @@ class MemoryDatabase:
         if function is names_storage.find_names:
             return {name: nid for name, nid in self.nids.items() if nid in args[0]}
         if function is edges_storage.auth_edges:
+            return self.edges.auth_edges(args[0], len(args[0]))
+        if function is edges_storage.auth_edges_beyond:
             return self.edges.auth_edges(*args)
         if function is edges_storage.citing_events:
             return self.edges.citing_events(*args)

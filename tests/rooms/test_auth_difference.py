@@ -1,7 +1,7 @@
 """What auth chains do not have in common: by the index as by the definition, for any graph."""
 
-from collections.abc import Collection, Coroutine, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
 from unittest.mock import patch
 
 import pytest
@@ -13,6 +13,7 @@ from homeserver.rooms import auth_difference as subject
 from tests.rooms.stored_edges import StoredEdges
 
 Graph = dict[int, list[int]]
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -41,6 +42,9 @@ class States:
         for event, citing in self.edges.citing_events(events, limit):
             found[event].add(citing)
         return found
+
+    async def away(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        return rule(*args, **options)
 
     async def unconflicted_among(self, events: Collection[int]) -> set[int]:
         return self.common.intersection(events)

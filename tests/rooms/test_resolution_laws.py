@@ -13,7 +13,7 @@ from homeserver.rooms import auth_difference
 from homeserver.rooms.auth_index import StoredAuthIndex
 from homeserver.rooms.head import Head
 from homeserver.rooms.receiving import Receiving
-from homeserver.rooms.resolution import StateResolver
+from homeserver.rooms.resolution import DECIDED_AT_ONCE, StateResolver
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import EventsKept, StateKey
 from homeserver.rooms.state_tree_nodes import EMPTY
@@ -90,9 +90,12 @@ class StoredResolutionTests(RoomsTestCase):
             graph = some_room(version, choice)
             room = await self._receive(graph)
             await self.log.settled()
-            self.restart()
-            for _ in range(10):
-                await self._compare(graph, room, choice)
+            for at_once in (DECIDED_AT_ONCE, -1):
+                self.restart()
+                # As if every conflict were a large one, decided in a thread.
+                with patch("homeserver.rooms.resolution.DECIDED_AT_ONCE", at_once):
+                    for _ in range(10):
+                        await self._compare(graph, room, choice)
 
     async def test_events_that_are_being_written_count(self) -> None:
         """Two events that come right after each other are judged as if there had been a pause."""

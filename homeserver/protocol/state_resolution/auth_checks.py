@@ -34,7 +34,7 @@ class AuthChecks:
 
     def is_allowed(self, event: Event, state: Mapping[StateKey, str]) -> bool:
         """Whether the rules allow an event in a room in this state, and nothing but this state."""
-        return self._passes(event, self._found(event, state))
+        return self._passes(event, self._found(self._wanted(event), state))
 
     def apply(self, state: MutableMapping[StateKey, str], ordered: Iterable[Event]) -> None:
         """The iterative auth checks: put those events into the state that it allows, in order.
@@ -43,7 +43,11 @@ class AuthChecks:
         it stands in, unless that was rejected.
         """
         for event in ordered:
-            found = {**self._cited(event), **self._found(event, state)}
+            wanted = self._wanted(event)
+            found = self._found(wanted, state)
+            if len(found) < len(wanted):
+                cited = self._cited(event)
+                found |= {key: cited[key] for key in wanted - found.keys() if key in cited}
             if event.state_key is not None and self._passes(event, found):
                 state[event.type, event.state_key] = event.event_id
 
@@ -55,12 +59,17 @@ class AuthChecks:
             return 0
         return self._power_levels(create, cited.get(_POWER_LEVELS)).of(event.sender)
 
-    def _found(self, event: Event, state: Mapping[StateKey, str]) -> dict[StateKey, Event]:
-        """What a state holds of the entries that an event is judged by."""
+    def _wanted(self, event: Event) -> set[StateKey]:
+        """The entries of a state that an event is judged by."""
         keys = auth_types_for(
             self._version, event.type, event.sender, event.state_key, event.content
         )
-        return {key: self._events[state[key]] for key in (_CREATE, *keys) if key in state}
+        return {_CREATE, *keys}
+
+    def _found(
+        self, wanted: Iterable[StateKey], state: Mapping[StateKey, str]
+    ) -> dict[StateKey, Event]:
+        return {key: self._events[state[key]] for key in wanted if key in state}
 
     def _cited(self, event: Event, *, even_rejected: bool = False) -> dict[StateKey, Event]:
         """The auth events that an event cites, with the create event that its room id implies."""
