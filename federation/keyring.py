@@ -18,6 +18,7 @@ from federation.key_store import KeyStore
 from federation.own_keys import OwnKeys
 from homeserver.protocol.auth_rules import required_signers
 from homeserver.protocol.events import Event
+from homeserver.protocol.policy_servers import KEY_ID as POLICY_KEY_ID
 from homeserver.protocol.server_keys import MAX_VALIDITY_MS, VerifyKey
 from homeserver.protocol.signatures import (
     BadSignature,
@@ -79,9 +80,8 @@ class Keyring:
         for place, event in enumerate(events):
             try:
                 for server_name in required_signers(event):
-                    _add(
-                        wanted, server_name, _signing_key_ids(event.pdu, server_name), _time(event)
-                    )
+                    key_ids = _server_key_ids(event, server_name)
+                    _add(wanted, server_name, key_ids, _time(event))
             except BadSignature as error:
                 outcomes[place] = error
         await self._fetch_missing(wanted)
@@ -95,7 +95,7 @@ class Keyring:
     def _verify_event(self, event: Event) -> BadSignature | None:
         try:
             for server_name in required_signers(event):
-                key_ids = _signing_key_ids(event.pdu, server_name)
+                key_ids = _server_key_ids(event, server_name)
                 for key in self._usable(server_name, key_ids, _time(event)):
                     verify_event_signature(
                         event.version, event.pdu, server_name, key.key_id, key.verify_key
@@ -178,6 +178,17 @@ def _signing_key_ids(value: Mapping[str, Any], server_name: str) -> list[str]:
         raise BadSignature(f"there is no signature of {server_name}")
     if len(key_ids) > MAX_SIGNATURES:
         raise BadSignature(f"there are too many signatures of {server_name}")
+    return key_ids
+
+
+def _server_key_ids(event: Event, server_name: str) -> list[str]:
+    """The same of an event, without the key of a policy server, which no server publishes.
+
+    Spec: https://spec.matrix.org/v1.19/server-server-api/#validating-hashes-and-signatures-on-received-events
+    """
+    key_ids = [each for each in _signing_key_ids(event.pdu, server_name) if each != POLICY_KEY_ID]
+    if not key_ids:
+        raise BadSignature(f"there is no signature of {server_name} but that of a policy server")
     return key_ids
 
 

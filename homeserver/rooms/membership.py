@@ -273,6 +273,8 @@ class Memberships:
             keys.append(("m.room.member", sender))
             state = await self._rooms.current(writer.room, keys)
             told = [stored.shown.pdu for stored in state.values()]
+            if writer.policy is not None:
+                event = await writer.policy.signed(writer, event)
             signed = await self._go_abroad().sign_invite(event, told)
             received = await self._receiving.receive(writer, signed, is_ours=True)
             if received.done is not None:

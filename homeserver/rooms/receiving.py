@@ -2,9 +2,10 @@
 
 The caller has checked format, signatures and hashes, and got hold of what the event cites. Here the
 event is judged in the order of the specification: by its auth events, by the state before it, by
-the current state. An accepted event becomes a forward extremity, and the states of all extremities
-are resolved to the room's new current state. A rejected or soft-failed one is kept and marked:
-others may cite it, but no client sees it, and no event of ours follows it.
+the current state, by the room's policy server. An accepted event becomes a forward extremity, and
+the states of all extremities are resolved to the room's new current state. One that is rejected or
+soft-failed is kept and marked: others may cite it, but no client sees it, and no event of ours
+follows it.
 
 What does not depend on the room's head is computed first and may wait for the database; the head
 may move meanwhile. The last step, which does depend on it, is made in one turn of the reactor.
@@ -21,10 +22,11 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
 from homeserver.protocol.receipt import judge_by_state
 from homeserver.rooms.arrival import Arrival
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.event_rows import auth_rows, event_rows, names_of, placing_rows
 from homeserver.rooms.head import MAX_EXTREMITIES, Head
 from homeserver.rooms.judging import EventsMissing, Judged, Judging
+from homeserver.rooms.policy import Policy
 from homeserver.rooms.received_redactions import EarlyRedactions
 from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.resolution import Resolved, StateResolver
@@ -57,6 +59,7 @@ class _Way:
     is_arrival: bool
     is_past: bool
     is_ours: bool
+    not_recommended: str | None = None  # why, by the room's policy server
 
 
 class Receiving:
@@ -66,6 +69,7 @@ class Receiving:
         self._stores = stores
         self._resolver = resolver
         self._judging = Judging(stores, resolver)
+        self.policy: Policy | None = None
 
     async def receive(
         self,
@@ -76,13 +80,14 @@ class Receiving:
         is_arrival: bool = False,
         is_past: bool = False,
         is_ours: bool = False,
+        transaction: Transaction | None = None,
     ) -> Received:
         """Judge an event and take it into its room.
 
         `state_before` is the state before it, for an event whose previous events cannot be had.
         `is_arrival` is the event by which this server comes into the room: nothing that we knew of
         the room before counts. `is_past` is one from before what is known, which no sync shows.
-        `is_ours` is one that this server has to tell the others of.
+        `is_ours` is one that this server has to tell the others of; `transaction` made it here.
 
         Raises `EventsMissing`, and `Unavailable` while the database is away. Everything else that
         may be wrong with the event is told by the `standing` of the result.
@@ -92,17 +97,16 @@ class Receiving:
             known = (await self._judging.find(writer, [event.event_id])).get(event.event_id)
             if known is not None and not known.standing.is_outlier:
                 return Received(known)
-            stored = known or StoredEvent(
-                event, self._stores.log.next_position(), None, EMPTY, EMPTY
-            )
+            stored = known or _new(event, self._stores.log.next_position(), transaction)
             self._stores.events.introduce(stored)
             writer.absent.discard(event.event_id)
             try:
                 judged = await self._judging.judge(writer, stored, state_before)
-                return Received(
-                    stored,
-                    await self._settle(writer, judged, _Way(is_arrival, is_past, is_ours)),
-                )
+                refusal = None
+                if not is_past and not is_arrival:
+                    refusal = await self._not_recommended(writer, judged)
+                way = _Way(is_arrival, is_past, is_ours, refusal)
+                return Received(stored, await self._settle(writer, judged, way))
             except BaseException:
                 self._withdraw(stored, was_outlier=known is not None)
                 raise
@@ -198,6 +202,15 @@ class Receiving:
         rows = [row for state in fetched.values() for row in state.rows]
         return Resolved(resolved.root, [*rows, *resolved.rows])
 
+    async def _not_recommended(self, writer: RoomWriter, judged: Judged) -> str | None:
+        """Why the room's policy server does not recommend an event that is new to the room."""
+        stored = judged.stored
+        is_old = stored.standing.rejected is not None or stored.event.event_id in writer.gaps
+        if self.policy is None or is_old:
+            return None
+        stored.event, refusal = await self.policy.check(writer, stored.event)
+        return refusal
+
     async def _settle(self, writer: RoomWriter, judged: Judged, way: _Way) -> Deferred[None]:
         """Do with an event what the judgement says."""
         stored = judged.stored
@@ -223,6 +236,9 @@ class Receiving:
     async def _enter(self, writer: RoomWriter, judged: Judged, way: _Way) -> Deferred[None]:
         """Let an event into the timeline; or keep it aside, if the current state refuses it."""
         stored = judged.stored
+        if way.not_recommended is not None:
+            stored.standing = Standing(soft_failed=way.not_recommended)
+            return self._keep(writer, judged)
         while True:
             head = writer.head
             if way.is_arrival:
@@ -293,7 +309,11 @@ class Receiving:
                 strongest = max(ours, key=level, default=None)
                 if strongest is None:
                     return False
-                writer.append([Draft(MERGE, strongest, {})])
+                draft = Draft(MERGE, strongest, {})
+                if self.policy is not None and self.policy.guards(writer, draft):
+                    # Nobody would recommend it in time.
+                    return False
+                writer.append([draft])
                 return True
             except (NotAtHand, MissingNodes) as missing:
                 await writer.fetch(missing)
@@ -345,6 +365,13 @@ class Receiving:
             self._stores.events.add(stored)
         fact = EventsKept(log.next_position(), writer.room.number, events, gaps or {}, redacts)
         return log.append(fact, rows)
+
+
+def _new(event: Event, number: int, transaction: Transaction | None) -> StoredEvent:
+    request = None
+    if transaction is not None:
+        request = (transaction.user_id, transaction.device_id, transaction.txn_id)
+    return StoredEvent(event, number, None, EMPTY, EMPTY, transaction=request)
 
 
 def _gap_rows(writer: RoomWriter, judged: Judged) -> list[Row]:

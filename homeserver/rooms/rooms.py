@@ -16,6 +16,7 @@ from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.head import Head, parse_extremities
 from homeserver.rooms.origin import Origin
+from homeserver.rooms.policy import Policy
 from homeserver.rooms.room import TIMELINE_LENGTH, Room, StateKey
 from homeserver.rooms.room_facts import EventsKept, RoomChanged, RoomEventAppended, membership_of
 from homeserver.rooms.state_tree_nodes import EMPTY
@@ -39,6 +40,7 @@ class Rooms:
     def __init__(self, db: Database, origin: Origin, stores: Stores) -> None:
         self.origin = origin
         self.stores = stores
+        self._policy: Policy | None = None
         self._db = db
         self._loaded: OrderedDict[int, tuple[Room, RoomWriter]] = OrderedDict()
         self._loading: dict[int, Deferred[Any]] = {}
@@ -113,6 +115,12 @@ class Rooms:
             writer.users -= 1
             if not writer.users and not writer.head.extremities and number in self._loaded:
                 self.drop(room)
+
+    def guard_with(self, policy: Policy) -> None:
+        """Have all events of this server checked by the policy servers of rooms."""
+        self._policy = policy
+        for _, writer in self._loaded.values():
+            writer.policy = policy
 
     def add_new(self, room: Room) -> RoomWriter:
         """Take in a room that is being made here, and give its writer."""
@@ -242,6 +250,7 @@ class Rooms:
             room.set_state((names[type_nid], names[key_nid]), event, membership)
 
     def _keep(self, room: Room, writer: RoomWriter) -> None:
+        writer.policy = self._policy
         self._loaded[room.number] = (room, writer)
         self._entries += room.size
         self._shrink()

@@ -9,6 +9,7 @@ by an event that was meant for a member.
 from collections.abc import Callable
 
 from homeserver.rooms.drafts import Draft
+from homeserver.rooms.policy import Policy
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import StoredEvent
@@ -30,9 +31,24 @@ async def change_state(rooms: Rooms, room_id: str, decide: Decide) -> StoredEven
                 draft = decide(writer)
                 if draft is None:
                     return None
+                if writer.policy is not None and writer.policy.guards(writer, draft):
+                    stored = await _send_guarded(writer, writer.policy, draft, decide)
+                    if stored is not None:
+                        return stored
+                    # The room has no policy server after all, or it has changed meanwhile.
+                    draft = decide(writer)
+                    if draft is None:
+                        return None
                 (stored,), done = writer.append([draft])
                 break
             except (NotAtHand, MissingNodes) as missing:
                 await writer.fetch(missing)
         await done
         return stored
+
+
+async def _send_guarded(
+    writer: RoomWriter, policy: Policy, draft: Draft, decide: Decide
+) -> StoredEvent | None:
+    """Send a draft that the room's policy server is asked about, if it is still wanted then."""
+    return await policy.send(writer, draft, is_wanted=lambda: decide(writer) == draft)

@@ -33,6 +33,7 @@ from homeserver.rooms.event_rows import (
 )
 from homeserver.rooms.head import Head
 from homeserver.rooms.origin import Origin
+from homeserver.rooms.policy import Policy
 from homeserver.rooms.redactions import check_redaction
 from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.room import Room
@@ -59,6 +60,7 @@ class RoomWriter:
         self.early_redactions: dict[str, dict[int, bool]] = {}
         self.absent: set[str] = set()  # events that were asked for lately, and are not here
         self.receiving = DeferredLock()  # what comes from outside is judged one after the other
+        self.policy: Policy | None = None
         self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
         self._queued = 0  # position of the last event that was handed to the log
         self.origin = origin
@@ -87,6 +89,10 @@ class RoomWriter:
             try:
                 if draft.state_key is not None and (unchanged := self._unchanged(draft)):
                     return unchanged
+                if self.policy is not None and self.policy.guards(self, draft):
+                    sent = await self.policy.send(self, draft, transaction)
+                    if sent is not None:
+                        return sent
                 (stored,), done = self.append([draft], transaction)
                 break
             except (NotAtHand, MissingNodes) as missing:

@@ -14,6 +14,7 @@ from federation.invites_api import InvitesApi
 from federation.membership_api import MembershipApi
 from federation.missing_events import MissingEvents
 from federation.pdus import PduChecks
+from federation.policy_signer import PolicySigner
 from federation.presence_edus import PRESENCE, PresenceEdus
 from federation.receipt_edus import RECEIPT, ReceiptEdus
 from federation.remote_queries import RemoteQueries
@@ -26,6 +27,7 @@ from federation.timestamps_abroad import TimestampsAbroad
 from federation.transactions_api import TransactionsApi
 from federation.typing_edus import TYPING, TypingEdus
 from homeserver.rooms.past import Past
+from homeserver.rooms.policy_servers import PolicyServers
 from homeserver.rooms.restricted_joins import RestrictedJoins
 from homeserver.storage.database import Database
 from homeserver.streams.log import Log
@@ -79,6 +81,9 @@ class FederatedRooms:
         rooms.memberships.abroad = RoomsAbroad(
             handshakes, rooms.entrance, rooms.distant, registry, rooms.origin
         )
+        policy = PolicyServers(registry.stores, rooms.receiving, PolicySigner(client))
+        registry.guard_with(policy)
+        rooms.receiving.policy = policy
         rooms.third_party_invites.exchange = ThirdPartyExchange(client)
         rooms.history.backfill = Backfill(registry, client, checks, missing)
         rooms.timestamps.elsewhere = TimestampsAbroad(registry, client, missing)

@@ -1,0 +1,60 @@
+"""Policy servers: whether a room has one, and whether it recommends an event.
+
+It signs what it recommends, with a key of its own that the room's state holds, so that everybody
+can check that without asking it.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#policy-servers
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_server_name
+from homeserver.protocol.signatures import BadSignature, verify_event_signature
+
+POLICY = ("m.room.policy", "")
+"""The state by which a room names its policy server."""
+
+KEY_ID = "ed25519:policy_server"
+"""The key id of all signatures of policy servers."""
+
+_TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyServer:
+    """A server that is asked about events, and the public key of its recommendations."""
+
+    name: str
+    public_key: str
+
+    def recommends(self, event: Event) -> bool:
+        """Whether the event has the server's signature."""
+        try:
+            verify_event_signature(event.version, event.pdu, self.name, KEY_ID, self.public_key)
+        except BadSignature:
+            return False
+        return True
+
+
+def parse_policy(content: Mapping[str, Any]) -> PolicyServer | None:
+    """The policy server that the content of `m.room.policy` names; `None` where it is not valid.
+
+    Spec: https://spec.matrix.org/v1.19/server-server-api/#determining-if-a-policy-server-is-enabled-in-a-room
+    """
+    via, keys = content.get("via"), content.get("public_keys")
+    key = keys.get("ed25519") if isinstance(keys, Mapping) else None
+    if not isinstance(via, str) or not isinstance(key, str) or not is_valid_server_name(via):
+        return None
+    # Keys may be written in either alphabet of Base64.
+    return PolicyServer(via, key.translate(_TO_STANDARD_BASE64))
+
+
+def is_exempt(event_type: str, state_key: str | None) -> bool:
+    """Whether no policy server is asked: or a room could not do away with one that is out of order.
+
+    Spec: https://spec.matrix.org/v1.19/server-server-api/#validating-policy-server-signatures
+    """
+    return (event_type, state_key) == POLICY
