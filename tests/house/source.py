@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -33,8 +33,12 @@ class Module:
             elif isinstance(node, ast.ImportFrom):
                 yield node.module or ""
 
-    def texts(self) -> Iterator[str]:
+    @cached_property
+    def texts(self) -> list[str]:
         """Its string constants but docstrings, with the constant parts of f-strings joined."""
+        return [*self._texts()]
+
+    def _texts(self) -> Iterator[str]:
         inside: set[int] = set()
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -50,8 +54,10 @@ class Module:
 def modules(*folders: str) -> list[Module]:
     """All Python files below folders of the checkout."""
     paths = sorted(path for folder in folders for path in (TOP / folder).rglob("*.py"))
-    return [
-        Module(str(path.relative_to(TOP)), path.read_text(encoding="utf-8"))
-        for path in paths
-        if "node_modules" not in path.parts
-    ]
+    return [_module(path) for path in paths if "node_modules" not in path.parts]
+
+
+@cache
+def _module(path: Path) -> Module:
+    """Read once, for all checks."""
+    return Module(str(path.relative_to(TOP)), path.read_text(encoding="utf-8"))
