@@ -78,8 +78,8 @@ class RoomInspection:
         """Everything about a room."""
         db, version = self._db, ROOM_VERSIONS[row.version]
         room_id = await self._names.name(row.room)
-        root = await db.run(events_storage.state_root_at, row.room, FOREVER) or EMPTY
-        entries = await self._states.load(root)
+        head = await db.run(events_storage.timeline_head, row.room, 1)
+        entries = await self._states.load(head.root or EMPTY)
         names = await self._names.names({nid for key in entries for nid in key})
         numbers: dict[str, list[int]] = {}
         for type_nid, key_nid in sorted(entries, key=lambda key: (names[key[0]], names[key[1]])):
@@ -151,11 +151,10 @@ class RoomInspection:
     async def _extremities(
         self, room: int, room_id: str, version: RoomVersion
     ) -> Sequence[StoredEvent]:
-        newest = await self._db.run(events_storage.forward_extremities, room)
-        if newest is None:
-            return []
-        number, others = newest
-        if others is None:
-            return await self._events.load_in_order(version, [number])
-        found = await self._events.find_many(version, room, room_id, parse_extremities(others))
+        head = await self._db.run(events_storage.timeline_head, room, 1)
+        if head.extremities is None:
+            numbers = [event for _, event in head.newest]
+            return await self._events.load_in_order(version, numbers)
+        ids = parse_extremities(head.extremities)
+        found = await self._events.find_many(version, room, room_id, ids)
         return list(found.values())

@@ -5,7 +5,7 @@ in the same turn sees it as it is at the log's position.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.head import Head, parse_extremities
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.policy import Policy
-from homeserver.rooms.room import TIMELINE_LENGTH, Room, StateKey
+from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.room_facts import EventsKept, RoomChanged, RoomEventAppended, membership_of
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import StoredEvent
@@ -27,10 +27,11 @@ from homeserver.storage import events as events_storage
 from homeserver.storage import graph_edges
 from homeserver.storage import rooms as rooms_storage
 from homeserver.storage.database import Database
+from homeserver.storage.events import TimelineHead
 from homeserver.storage.memberships import memberships_in
-from homeserver.streams.waiting import joined
+from homeserver.streams.waiting import all_four, joined
 
-FOREVER = 1 << 62
+RECALLED = 50  # newest events that are read when a room is loaded; more are kept as they come
 MAX_STATE_ENTRIES = 400_000  # of all rooms in memory together; about 250 bytes each
 
 
@@ -196,55 +197,52 @@ class Rooms:
 
     async def _load(self, number: int) -> tuple[Room, RoomWriter] | None:
         self.loads += 1
-        row = await self._db.run(rooms_storage.find_room, number)
+        run = self._db.run
+        # Nothing is appended to a room that is not in memory, so what is read fits together.
+        row, head, edges, memberships = await all_four(
+            run(rooms_storage.find_room, number),
+            run(events_storage.timeline_head, number, RECALLED),
+            run(graph_edges.graph_edges, number),
+            run(memberships_in, number),
+        )
         if row is None:
             return None
-        version = ROOM_VERSIONS[row.version]
-        names = self.stores.names
-        root = await self._db.run(events_storage.state_root_at, number, FOREVER) or EMPTY
-        room = Room(number, await names.name(number), version, root)
+        room_id = await self.stores.names.name(number)
+        room = Room(number, room_id, ROOM_VERSIONS[row.version], head.root or EMPTY)
         room.published = row.published
-        room.gaps = await self._db.run(graph_edges.backward_extremities, number)
-        await self._load_state(room)
-        await self._load_timeline(room)
-        # Nothing is appended to a room that is not in memory, so what was read is still the newest.
-        head = Head(await self._extremities(room), room.root)
-        if len(head.extremities) > 1:
+        room.gaps = edges.gaps
+        await self._load_state(room, memberships)
+        await self._load_timeline(room, head)
+        extremities = await self._extremities(room, head)
+        if len(extremities) > 1:
             # Which events of memory stand on which branch is not known.
             room.disordered_at = room.last_position
-        writer = RoomWriter(room, head, self.origin, self.stores)
-        for target, redaction, is_past in await self._db.run(graph_edges.early_redactions, number):
-            writer.early_redactions.setdefault(target, {})[redaction] = is_past
+        writer = RoomWriter(room, Head(extremities, room.root), self.origin, self.stores)
+        writer.early_redactions = edges.early_redactions
         self._keep(room, writer)
         return room, writer
 
-    async def _load_timeline(self, room: Room) -> None:
-        newest = await self._db.run(events_storage.newest_events, room.number, TIMELINE_LENGTH)
-        forked_at = await self._db.run(events_storage.last_fork, room.number)
-        room.last_position = max(newest[0][0] if newest else 0, forked_at)
-        if len(newest) == TIMELINE_LENGTH:
+    async def _load_timeline(self, room: Room, head: TimelineHead) -> None:
+        newest = list(head.newest)
+        room.last_position = max(newest[0][0] if newest else 0, head.forked_at)
+        if len(newest) == RECALLED:
             # The oldest one only marks where memory begins.
             room.timeline_from = newest.pop()[0]
         numbers = [event for _, event in reversed(newest)]
         timeline = await self.stores.events.load_in_order(room.version, numbers)
-        room.recall(timeline, forked_at)
+        room.recall(timeline, head.forked_at)
 
-    async def _extremities(self, room: Room) -> tuple[StoredEvent, ...]:
-        row = await self._db.run(events_storage.forward_extremities, room.number)
-        if row is None:
-            return ()
-        number, others = row
-        if others is None:
-            return tuple(await self.stores.events.load_in_order(room.version, [number]))
+    async def _extremities(self, room: Room, head: TimelineHead) -> tuple[StoredEvent, ...]:
+        if head.extremities is None:
+            return tuple(room.timeline)[-1:]
         found = await self.stores.events.find_many(
-            room.version, room.number, room.room_id, parse_extremities(others)
+            room.version, room.number, room.room_id, parse_extremities(head.extremities)
         )
         return tuple(found.values())
 
-    async def _load_state(self, room: Room) -> None:
+    async def _load_state(self, room: Room, memberships: Mapping[int, str]) -> None:
         entries = await self.stores.states.load(room.root)
         names = await self.stores.names.names({nid for key in entries for nid in key})
-        memberships = await self._db.run(memberships_in, room.number)
         for (type_nid, key_nid), event in entries.items():
             membership = memberships.get(event, "leave")
             room.set_state((names[type_nid], names[key_nid]), event, membership)

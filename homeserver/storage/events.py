@@ -158,31 +158,48 @@ async def rooms_with_event(db: Connection, event_id: str) -> list[int]:
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def forward_extremities(db: Connection, room: int) -> tuple[int, str | None] | None:
-    """The newest event of a room's timeline, and the extremities as JSON if it is not the only one.
+@dataclass(frozen=True, slots=True)
+class TimelineHead:
+    """Where the timeline and the current state of a room stand.
 
-    Where what came last stands in no timeline, the event is 0.
+    `newest` are (position, event) of the newest timeline events, newest first; `root` is that of
+    the current state, `None` before the first event; `forked_at` the newest position from which on
+    the state was resolved, or 0. `extremities` are the forward extremities as JSON, `None` where
+    the newest event is the only one.
     """
-    cursor = await db.execute(
-        """
-        SELECT event, extremities
-          FROM ((SELECT position, event, extremities
-                   FROM events
-                  WHERE room = %(room)s AND position > 0
-                  ORDER BY position DESC
-                  LIMIT 1)
-                 UNION ALL
-                (SELECT position, 0, extremities
-                   FROM current_states
-                  WHERE room = %(room)s AND extremities IS NOT NULL
-                  ORDER BY position DESC
-                  LIMIT 1)) AS newest
-         ORDER BY position DESC
-         LIMIT 1
-        """,
-        {"room": room},
-    )
-    return await cursor.fetchone()
+
+    newest: Sequence[tuple[int, int]]
+    root: bytes | None
+    forked_at: int
+    extremities: str | None
+
+
+async def timeline_head(db: Connection, room: int, limit: int) -> TimelineHead:
+    """The head of a room's timeline, with so many of its events."""
+    async with db.cursor(binary=True) as cursor:
+        await cursor.execute(
+            """
+            (SELECT position, event, extremities, COALESCE(state_after, state_before)
+               FROM events
+              WHERE room = %(room)s AND position > 0
+              ORDER BY position DESC
+              LIMIT %(limit)s)
+             UNION ALL
+            (SELECT position, NULL, extremities, root
+               FROM current_states
+              WHERE room = %(room)s
+              ORDER BY position DESC
+              LIMIT 1)
+            """,
+            {"room": room, "limit": limit},
+        )
+        rows = await cursor.fetchall()
+    # A resolved state is current where the event at the same position has another one after it.
+    by_age = sorted(rows, key=lambda row: (row[0], row[1] is None), reverse=True)
+    newest = [(position, event) for position, event, *_ in by_age if event is not None]
+    forks = [position for position, event, *_ in by_age if event is None]
+    last = max(rows, key=lambda row: (row[0], row[1] is not None), default=(0, None, None, None))
+    return TimelineHead(newest, by_age[0][3] if by_age else None, max(forks, default=0), last[2])
 
 
 async def newest_events(
@@ -287,13 +304,6 @@ async def state_root_at(db: Connection, room: int, position: int) -> bytes | Non
     )
     row = await cursor.fetchone()
     return row[0] if row else None
-
-
-async def last_fork(db: Connection, room: int) -> int:
-    """The newest position from which on a room's state was resolved; 0 if it never was."""
-    cursor = await db.execute("SELECT max(position) FROM current_states WHERE room = %s", (room,))
-    row = await cursor.fetchone()
-    return (row[0] if row else None) or 0
 
 
 async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position: int) -> list[int]:

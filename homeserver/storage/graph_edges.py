@@ -5,6 +5,8 @@ here, and `early_redactions`, redactions whose targets are not (migrations/0010_
 0017_withheld_redactions.sql).
 """
 
+from dataclasses import dataclass
+
 from homeserver.storage.batch import BatchStatement
 from homeserver.storage.database import Connection
 
@@ -66,15 +68,35 @@ async def backward_extremities(db: Connection, room: int) -> dict[str, int]:
     return dict(await cursor.fetchall())
 
 
-async def early_redactions(db: Connection, room: int) -> list[tuple[str, int, bool]]:
-    """(target, number, whether it is of the past) of a room's redactions that came too early."""
+@dataclass(frozen=True, slots=True)
+class GraphEdges:
+    """What of a room's graph is not here.
+
+    `gaps` are the missing events, with the depth of what follows them; `early_redactions` the
+    targets of redactions, with the numbers of these, each with whether it is of the past.
+    """
+
+    gaps: dict[str, int]
+    early_redactions: dict[str, dict[int, bool]]
+
+
+async def graph_edges(db: Connection, room: int) -> GraphEdges:
+    """The edges of what is here of a room."""
     cursor = await db.execute(
         """
-        SELECT target, redaction, is_past
-          FROM early_redactions
-         WHERE room = %s
-         ORDER BY redaction
+        SELECT event_id, depth, NULL FROM backward_extremities WHERE room = %(room)s
+         UNION ALL
+        (SELECT target, redaction, is_past
+           FROM early_redactions
+          WHERE room = %(room)s
+          ORDER BY redaction)
         """,
-        (room,),
+        {"room": room},
     )
-    return await cursor.fetchall()
+    edges = GraphEdges({}, {})
+    for event_id, number, is_past in await cursor.fetchall():
+        if is_past is None:
+            edges.gaps[event_id] = number
+        else:
+            edges.early_redactions.setdefault(event_id, {})[number] = is_past
+    return edges
