@@ -25,16 +25,31 @@ from twisted.web.iweb import IResponse
 
 from federation.connections import Connections, Peer
 from federation.discovery import Discovery
-from federation.errors import Denied, FederationError, Garbage, Refused, Unreachable
+from federation.errors import (
+    Denied,
+    FederationError,
+    Garbage,
+    Overloaded,
+    Refused,
+    Unreachable,
+)
+from federation.memory_budget import BudgetedAnswer, MemoryBudget
 from federation.permitted_servers import PermittedServers
 from homeserver.protocol.canonical_json import encode_canonical_loose
 from homeserver.protocol.signatures import SigningKey
 from homeserver.protocol.x_matrix import authorize
-from homeserver.web.outbound import USER_AGENT, OutboundError, read_body, reason_of
+from homeserver.web.outbound import (
+    USER_AGENT,
+    OutboundError,
+    TooMuchAtOnce,
+    read_body,
+    reason_of,
+)
 
 TIMEOUT_SECONDS = 30.0  # of one request, its turn and the search for the server included
 MAX_ANSWER = 4 * 1_048_576  # bytes
 MAX_ERROR = 65_536  # bytes
+MAX_TOGETHER = 512 * 1_048_576  # bytes of all answers that are being read
 MAX_WAITING = 200  # requests to one server that wait for their turn
 
 Answer = TypeVar("Answer")
@@ -75,7 +90,8 @@ class _Message:
 class FederationClient:
     """Sends requests in the name of this server.
 
-    All requests raise `FederationError`: `Denied`, `NotNow`, `Unreachable`, `Garbage`, `Refused`.
+    All requests raise `FederationError`: `Denied`, `NotNow`, `Overloaded`, `Unreachable`,
+    `Garbage`, `Refused`.
     """
 
     def __init__(
@@ -86,6 +102,8 @@ class FederationClient:
         connections: Connections,
         permitted: PermittedServers,
         destinations: Outcomes,
+        *,
+        max_together: int = MAX_TOGETHER,
     ) -> None:
         self._reactor = reactor
         self._signer = signer
@@ -93,6 +111,12 @@ class FederationClient:
         self._connections = connections
         self._permitted = permitted
         self._destinations = destinations
+        self._memory = MemoryBudget(max_together)
+
+    @property
+    def memory_taken(self) -> int:
+        """Bytes of answers that are being read."""
+        return self._memory.taken
 
     async def get(self, server: str, path: str, query: Query | None = None, **options: Any) -> Any:
         """The answer to a GET request; `options` are those of `request`."""
@@ -159,19 +183,31 @@ class FederationClient:
         peer = self._connections.to(server, address)
         if len(peer.slots.waiting) >= MAX_WAITING:
             raise Unreachable(server, "too many requests wait for this server")
+        memory = self._memory.answer()
+        try:
+            status, body = await self._receive(server, peer, message, memory)
+            if status >= 300:
+                raise _refusal(server, status, body)
+            return _decode(server, body, answer)
+        finally:
+            memory.release()
+
+    async def _receive(
+        self, server: str, peer: Peer, message: _Message, memory: BudgetedAnswer
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer to a message, once it is its turn."""
         await peer.slots.acquire()
         try:
             response = await self._send(server, peer, message)
             is_error = response.code >= 300
             max_body = min(MAX_ERROR, message.max_answer) if is_error else message.max_answer
-            body = await read_body(response, max_body)
+            return response.code, await read_body(response, max_body, memory.may_keep)
+        except TooMuchAtOnce as error:
+            raise Overloaded(server, str(error)) from error
         except OutboundError as error:
             raise Garbage(server, str(error)) from error
         finally:
             peer.slots.release()
-        if is_error:
-            raise _refusal(server, response.code, body)
-        return _decode(server, body, answer)
 
     async def _send(self, server: str, peer: Peer, message: _Message) -> IResponse:
         try:

@@ -18,9 +18,9 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from federation.bounded_cache import BoundedCache
-from federation.closing import OpenConnections
 from federation.discovery_rules import Address
 from homeserver.web.client_tls import ClientTls
+from homeserver.web.closing import OpenConnections
 from homeserver.web.outbound import PublicInternet
 
 CONNECT_SECONDS = 10.0

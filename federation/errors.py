@@ -37,6 +37,12 @@ class Garbage(FederationError):
     """The answer is not one that a homeserver gives: no JSON, the wrong shape, too large."""
 
 
+class Overloaded(FederationError):
+    """This server reads too much at the same time; the other one is not to blame."""
+
+    is_alive = True
+
+
 class Refused(FederationError):
     """The server answered with an error: its HTTP `status`, `errcode` and whole `body`."""
 

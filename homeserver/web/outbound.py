@@ -9,26 +9,34 @@ Nothing is without bound: neither the time of the whole exchange, nor the size o
 the number of redirects. Cookies are never kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IConnector, IReactorPluggableNameResolver
+from twisted.internet.interfaces import (
+    IConnector,
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone
+from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from homeserver.config.settings import OutboundHttp
 from homeserver.version import VERSION
 from homeserver.web.client_tls import ClientTls
+from homeserver.web.closing import OpenConnections
 from homeserver.web.public_addresses import is_public_address
 
 TIMEOUT_SECONDS = 30.0  # of one exchange, redirects and body included
@@ -44,6 +52,10 @@ URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
 
 class OutboundError(Exception):
     """There is no answer: the text says why, for logs. It may name addresses: not for clients."""
+
+
+class TooMuchAtOnce(OutboundError):
+    """The answer may be as it should, but this server has no room for it now."""
 
 
 class AddressRefused(ConnectError):
@@ -74,16 +86,16 @@ class OutboundClient:
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
         self._pool.maxPersistentPerHost = MAX_IDLE_PER_HOST
-        self._agent = Agent(
-            reactor if settings.allow_private_addresses else PublicInternet(reactor),
-            tls or ClientTls(verify=settings.verify_certificates),
-            connectTimeout=CONNECT_SECONDS,
-            pool=self._pool,
-        )
+        network = reactor if settings.allow_private_addresses else PublicInternet(reactor)
+        tls = tls or ClientTls(verify=settings.verify_certificates)
+        self._open = OpenConnections(reactor)
+        factory = _Endpoints(network, tls, self._open)
+        self._agent = Agent.usingEndpointFactory(reactor, factory, self._pool)
 
     async def stop(self) -> None:
-        """Close the connections that are kept."""
+        """End all connections."""
         await self._pool.closeCachedConnections()
+        await self._open.end()
 
     async def request(
         self,
@@ -186,21 +198,56 @@ class PublicInternet:
         return connector
 
 
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Where a URL leads; the connections are noted in `open_connections`."""
+
+    def __init__(self, network: Any, tls: ClientTls, open_connections: OpenConnections) -> None:
+        self._network = network
+        self._tls = tls
+        self._open = open_connections
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(
+            self._network, uri.host.decode("ascii"), uri.port, timeout=CONNECT_SECONDS
+        )
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
+        return _Noted(endpoint, self._open)
+
+
+@implementer(IStreamClientEndpoint)
+class _Noted:
+    """An endpoint whose connections end when they are to end."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, open_connections: OpenConnections) -> None:
+        self._endpoint = endpoint
+        self._open = open_connections
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        connecting: Deferred[Any] = self._endpoint.connect(self._open.wrap(protocolFactory))
+        return connecting.addCallback(lambda connection: connection.wrappedProtocol)
+
+
 class _Body(Protocol):
     """Gathers a body up to its bound."""
 
-    def __init__(self, max_body: int) -> None:
+    def __init__(self, max_body: int, may_keep: Callable[[int], bool]) -> None:
         self.done: Deferred[bytes] = Deferred(lambda _: self._close())
         self._left = max_body
+        self._may_keep = may_keep
         self._chunks: list[bytes] = []
 
     def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
         self._left -= len(data)
-        if self._left >= 0:
+        if self._left < 0:
+            self._refuse(OutboundError("the answer is too large"))
+        elif not self._may_keep(len(data)):
+            self._refuse(TooMuchAtOnce("there is too much to be read at the moment"))
+        else:
             self._chunks.append(data)
-        elif not self.done.called:
-            self.done.errback(OutboundError("the answer is too large"))
-            self._close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:
@@ -210,14 +257,24 @@ class _Body(Protocol):
         else:
             self.done.errback(reason)
 
+    def _refuse(self, error: OutboundError) -> None:
+        self._chunks.clear()
+        self.done.errback(error)
+        self._close()
+
     def _close(self) -> None:
         if self.transport is not None:
             self.transport.loseConnection()
 
 
-def read_body(response: IResponse, max_body: int) -> Deferred[bytes]:
-    """The body of an answer. Fails with `OutboundError` where it has more than `max_body` bytes."""
-    body = _Body(max_body)
+def read_body(
+    response: IResponse, max_body: int, may_keep: Callable[[int], bool] = lambda _: True
+) -> Deferred[bytes]:
+    """The body of an answer. Fails with `OutboundError` where it has more than `max_body` bytes.
+
+    `may_keep` is asked for each piece of it, by its number of bytes, and ends it by `False`.
+    """
+    body = _Body(max_body, may_keep)
     response.deliverBody(body)
     return body.done
 

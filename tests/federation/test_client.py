@@ -9,11 +9,12 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.tcp import Client
 from twisted.web.server import Request
 
-from federation import closing, connections
+from federation import connections
 from federation.client import path_of
-from federation.errors import Denied, Garbage, NotNow, Refused, Unreachable
+from federation.errors import Denied, Garbage, NotNow, Overloaded, Refused, Unreachable
 from homeserver.protocol.signatures import verify_signed_json
 from homeserver.protocol.x_matrix import parse_authorization, request_object
+from homeserver.web import closing
 from homeserver.web.client_tls import ClientTls
 from tests.federation.world import HERE, KEY, ClientTestCase
 from tests.support.certificates import CertificateAuthority
@@ -257,6 +258,32 @@ class MisbehaviourTests(ClientTestCase):
             there.answers[PATH] = behaviour
             attempt = self.client.get(there.name, PATH, timeout=0.3)
             await self.fails(Unreachable, attempt, "within 0.3 seconds")
+
+    async def test_answers_that_are_large_together_do_not_fill_the_memory(self) -> None:
+        """Each of them may be large, but nobody can have many read at the same time."""
+        client = self.make_client(max_together=3_000)
+        whole = b'{"a":"' + b"x" * 2_000 + b'"}'
+        one, other = self.peer(), self.peer()
+        held: list[Request] = []
+
+        def hold(request: Request) -> Any:
+            request.write(whole[:2_000])
+            held.append(request)
+            return SILENT
+
+        one.answers[PATH] = hold
+        other.answers[PATH] = plain(200, whole)
+        first = ensureDeferred(client.get(one.name, PATH))
+        await self.until(lambda: client.memory_taken >= 2_000)
+
+        failed = await self.fails(Overloaded, client.get(other.name, PATH))
+        held[0].write(whole[2_000:])
+        held[0].finish()
+        await first
+
+        self.assertTrue(failed.is_alive)
+        self.assertEqual(len((await client.get(other.name, PATH))["a"]), 2_000)
+        self.assertEqual(client.memory_taken, 0)
 
     async def test_who_cannot_be_connected_to_is_unreachable(self) -> None:
         """The reason stands in the log."""

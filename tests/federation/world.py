@@ -77,7 +77,12 @@ class ClientTestCase(TestCase):
         self.client = self.make_client()
 
     def make_client(
-        self, *, private: bool = True, deny: Sequence[str] = (), tls: ClientTls | None = None
+        self,
+        *,
+        private: bool = True,
+        deny: Sequence[str] = (),
+        tls: ClientTls | None = None,
+        **bounds: int,
     ) -> FederationClient:
         """A client that trusts the test's authority."""
         tls = tls or ClientTls(ca_file=self.authority.path)
@@ -90,6 +95,7 @@ class ClientTestCase(TestCase):
             connections,
             PermittedServers((), deny),
             self.destinations,
+            **bounds,
         )
 
     def peer(self, **how: Any) -> ScriptedPeer:

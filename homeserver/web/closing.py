@@ -1,7 +1,8 @@
 """Connections that end when they are to end, whatever the other side does.
 
 When a TLS connection is closed here, it waits for the other side to say good-bye as well. A server
-that never does would have connections pile up, so they are cut after a while.
+that never does would have connections pile up, so they are cut after a while. One that sends on, as
+fast as it can, would keep this one busy until then, so it is cut at once.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
 """
@@ -13,6 +14,7 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 GOODBYE_SECONDS = 5.0
+MAX_LATE = 65_536  # bytes that may be on their way when a connection is closed
 
 
 class OpenConnections:
@@ -56,6 +58,7 @@ class Connection(ProtocolWrapper):
     open_connections: OpenConnections
     _timer: Any = None
     _is_lost = False
+    _late = 0
 
     def makeConnection(self, transport: Any) -> None:
         self.open_connections.made(self)
@@ -67,6 +70,14 @@ class Connection(ProtocolWrapper):
         if self._timer is None and not self._is_lost:
             reactor = self.open_connections.reactor
             self._timer = reactor.callLater(GOODBYE_SECONDS, self.cut)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._timer is None:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+            return
+        self._late += len(data)
+        if self._late > MAX_LATE and not self._is_lost:
+            self.cut()
 
     def connectionLost(self, reason: Any = None) -> None:
         self._is_lost = True

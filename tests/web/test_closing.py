@@ -7,7 +7,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from federation.closing import GOODBYE_SECONDS, OpenConnections
+from homeserver.web.closing import GOODBYE_SECONDS, MAX_LATE, OpenConnections
 
 
 class Transport(StringTransport):
@@ -51,3 +51,14 @@ class ClosingTests(SynchronousTestCase):
         self.clock.advance(GOODBYE_SECONDS)
         assert self.transport.cuts == 0
         assert len(self.open) == 0
+
+    def test_who_sends_on_after_the_end_is_cut_off_at_once(self) -> None:
+        """An answer that is too large is not received to its end, only to throw it away."""
+        self.connection.dataReceived(b"x" * 2 * MAX_LATE)
+        self.connection.loseConnection()
+        self.connection.dataReceived(b"x" * MAX_LATE)
+        assert self.transport.cuts == 0
+
+        self.connection.dataReceived(b"x")
+
+        assert self.transport.cuts == 1
