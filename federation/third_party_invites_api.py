@@ -84,7 +84,11 @@ class ThirdPartyInvitesApi:
         bound = f"{FEDERATION}/3pid/onbind"
         return [
             Route("PUT", exchange, self.exchange_third_party_invite, Auth.SERVER, limit="invite"),
-            Route("PUT", bound, self.on_bind_third_party_identifier, Auth.NONE, limit="invite"),
+            # The Identity Service API calls it a POST, and so do those that exist.
+            *(
+                Route(method, bound, self.on_bind_third_party_identifier, Auth.NONE, limit="invite")
+                for method in ("PUT", "POST")
+            ),
         ]
 
     async def exchange_third_party_invite(
