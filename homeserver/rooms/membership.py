@@ -150,13 +150,12 @@ class Memberships:
 
     async def issue_invite(
         self, sender: str, room_id: str, target: str, content: dict[str, Any]
-    ) -> None:
+    ) -> StoredEvent:
         """Send an invite that the authorisation rules allow, wherever the invited user is."""
         await self._permission.check(target)
         if self._rooms.origin.is_ours(target):
-            await self._send(room_id, sender, target, content)
-        else:
-            await self._invite_abroad(sender, room_id, target, content)
+            return await self._send(room_id, sender, target, content)
+        return await self._invite_abroad(sender, room_id, target, content)
 
     async def leave(self, caller: Caller, room_id: str, *, reason: str | None = None) -> None:
         """Leave a room, turn down an invite, or take back a knock.
@@ -259,7 +258,7 @@ class Memberships:
 
     async def _invite_abroad(
         self, sender: str, room_id: str, target: str, content: dict[str, Any]
-    ) -> None:
+    ) -> StoredEvent:
         """Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room"""
         draft = Draft("m.room.member", sender, content, state_key=target)
         async with self._rooms.writing(room_id) as writer:
@@ -282,6 +281,7 @@ class Memberships:
             standing = received.stored.standing
             if standing.rejected or standing.soft_failed:
                 raise Forbidden("The room changed while the other server was asked")
+            return received.stored
 
     async def _send(
         self, room_id: str, sender: str, target: str, content: dict[str, Any]

@@ -3,12 +3,13 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#sending-events-to-a-room
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 from homeserver.accounts.caller import Caller
 from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.accounts.suspension import check_not_suspended
 from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden, InvalidParam
+from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.notice_rooms import NoticeRooms
@@ -17,6 +18,14 @@ from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.transactions import Transactions
+
+
+class InviteAbroad(Protocol):
+    """Who has other servers sign invites: `Memberships.issue_invite`."""
+
+    async def __call__(
+        self, sender: str, room_id: str, target: str, content: dict[str, Any], /
+    ) -> StoredEvent: ...
 
 
 class Sending:
@@ -31,6 +40,7 @@ class Sending:
         permission: InvitePermission,
         notice_rooms: NoticeRooms,
     ) -> None:
+        self.invite_abroad: InviteAbroad | None = None
         self._permission = permission
         self._notice_rooms = notice_rooms
         self._rooms = rooms
@@ -98,9 +108,22 @@ class Sending:
             await self._check_member(caller, room, state_key, content)
         else:
             check_not_suspended(caller)
+        if self._is_invite_abroad(event_type, state_key, content):
+            if self.invite_abroad is None:
+                raise Forbidden("The user is on another server, and this one does not federate")
+            stored = await self.invite_abroad(caller.user_id, room_id, state_key, content)
+            return stored.event.event_id
         draft = Draft(event_type, caller.user_id, content, state_key=state_key)
         async with self._rooms.writing(room_id) as writer:
             return (await writer.send(draft)).event.event_id
+
+    def _is_invite_abroad(self, event_type: str, state_key: str, content: dict[str, Any]) -> bool:
+        """Whether a state event is an invite that another server has to sign."""
+        return (
+            event_type == "m.room.member"
+            and content.get("membership") == "invite"
+            and not self._rooms.origin.is_ours(state_key)
+        )
 
     async def _once(self, caller: Caller, room_id: str, draft: Draft, txn_id: str | None) -> str:
         async with self._rooms.writing(room_id) as writer:
@@ -125,9 +148,9 @@ class Sending:
             await self._notice_rooms.check_may_leave(room, user_id)
         if caller.is_guest and room.membership(caller.user_id) != "join":
             raise GuestAccessForbidden("Guests cannot join a room in this way")
-        if membership == "invite" and not self._rooms.origin.is_ours(user_id):
-            raise Forbidden(f"{user_id} is on another server, and this one does not federate")
         if membership == "invite":
+            if not is_valid_user_id(user_id):
+                raise InvalidParam("The state key of a member event is a user id")
             await self._permission.check(user_id)
 
     async def _check_canonical_alias(self, room: Room, content: dict[str, Any]) -> None:

@@ -116,8 +116,8 @@ class Rooms:
             accounts.invite_permission,
             notice_rooms,
         )
-        reading = Reading(db, self.registry, self.user_rooms, self.visibility)
-        self.reading = reading
+        self.sending.invite_abroad = self.memberships.issue_invite
+        self.reading = reading = Reading(db, self.registry, self.user_rooms, self.visibility)
         self.relations = Relations(db, self.registry, reading, self.visibility)
         self._related_events = RelatedEvents(
             db, self.registry, reading, self.visibility, self.relations

@@ -1,0 +1,49 @@
+"""Invites that clients send as state events, to users of another server."""
+
+from urllib.parse import quote
+
+from tests.support.organisations import FederationTestCase
+
+
+class InvitesAsStateTests(FederationTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.there = await self.fake()
+        self.here = await self.organisation()
+        self.alice = await self.here.register("alice")
+        self.mallory = self.there.user("mallory")
+
+    async def test_the_other_server_signs_the_invite(self) -> None:
+        """Bots set memberships as any other state; their invites arrive like those of apps."""
+        room = await self.alice.create_room()
+        content = {"membership": "invite", "reason": "come in", "org.example.by": "bot"}
+        path = f"/rooms/{quote(room)}/state/m.room.member/{quote(self.mallory)}"
+
+        event_id = (await self.alice.put(path, content))["event_id"]
+
+        invite = self.there.invites[room]
+        self.assertEqual((invite.event_id, invite.content), (event_id, content))
+        member = await self.alice.state(room, "m.room.member", self.mallory)
+        self.assertEqual(member, content)
+
+    async def test_what_is_no_user_is_not_invited(self) -> None:
+        """The client has made a mistake, and nobody is asked."""
+        room = await self.alice.create_room()
+
+        for state_key in ("mallory", f"mallory:{self.there.name}"):
+            path = f"/rooms/{quote(room)}/state/m.room.member/{quote(state_key)}"
+            attempt = self.alice.put(path, {"membership": "invite"})
+            await self.assert_refused("M_INVALID_PARAM", attempt, 400)
+        self.assertEqual(self.there.received, [])
+
+    async def test_who_may_not_invite_does_not(self) -> None:
+        """The room's rules come before the other server is asked."""
+        room = await self.alice.create_room(public=True)
+        bob = await self.here.register("bob")
+        await bob.join(room)
+        path = f"/rooms/{quote(room)}/state/m.room.member/{quote(self.mallory)}"
+
+        attempt = bob.put(path, {"membership": "invite"})
+
+        await self.assert_refused("M_FORBIDDEN", attempt, 403)
+        self.assertEqual(self.there.received, [])
