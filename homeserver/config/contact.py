@@ -96,8 +96,8 @@ class ThirdPartyIds(Section, frozen=True, kw_only=True):
     identity_servers: Annotated[
         tuple[str, ...],
         doc(
-            "Identity servers at which users may publish theirs through us; any, while this is"
-            " empty.",
+            "Identity servers at which users may publish theirs, and invite those of others,"
+            " through us; any, while this is empty.",
             example="[vector.im]",
         ),
     ] = ()
