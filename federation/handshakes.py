@@ -1,21 +1,23 @@
 """Handshakes: joining, knocking and leaving where this server is not in the room, and inviting.
 
 A server in the room makes a template of the event; this server completes and signs it, and hands it
-over. Several servers are asked in turn, for as long as the answer may be another elsewhere.
+over. Several servers are asked, each a little later than the one before, for as long as the answer
+may be another elsewhere.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from twisted.logger import Logger
 
 from federation.client import FederationClient, path_of
 from federation.errors import Denied, FederationError, Garbage, Refused
+from federation.head_start import HeadStart
 from federation.pdus import PduChecks
 from homeserver.protocol.errors import (
     BadJson,
@@ -39,6 +41,7 @@ AUTHORISED_VIA = "join_authorised_via_users_server"
 # What makes clients log out, or believe that their own request was wrong.
 _NOT_PASSED_ON = ("", "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEACTIVATED", "M_USER_LOCKED")
 
+Answer = TypeVar("Answer")
 log = Logger()
 
 
@@ -98,8 +101,10 @@ class Handshakes:
     ) -> Joined:
         """Join a user of ours to a room by one of these servers."""
 
-        async def attempt(server: str) -> Joined:
-            event = await self._make("join", server, room_id, user_id, content)
+        async def make(server: str) -> Event:
+            return await self._make("join", server, room_id, user_id, content)
+
+        async def hand_over(server: str, event: Event) -> Joined:
             answer = await self._put(
                 server,
                 "send_join",
@@ -111,16 +116,17 @@ class Handshakes:
             )
             return await self._joined(server, event, answer)
 
-        joined: Joined = await self._in_turn(servers, attempt)
-        return joined
+        return await self._by_one_of(servers, make, hand_over)
 
     async def knock(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> tuple[Event, list[dict[str, Any]]]:
         """Knock at a room by one of these servers: the event, and what is told of the room."""
 
-        async def attempt(server: str) -> tuple[Event, list[dict[str, Any]]]:
-            event = await self._make("knock", server, room_id, user_id, content)
+        async def make(server: str) -> Event:
+            return await self._make("knock", server, room_id, user_id, content)
+
+        async def hand_over(server: str, event: Event) -> tuple[Event, list[dict[str, Any]]]:
             answer: StrippedState = await self._client.put(
                 server,
                 path_of(f"{V1}/send_knock", room_id, event.event_id),
@@ -130,21 +136,21 @@ class Handshakes:
             )
             return event, answer.knock_room_state
 
-        knocked: tuple[Event, list[dict[str, Any]]] = await self._in_turn(servers, attempt)
-        return knocked
+        return await self._by_one_of(servers, make, hand_over)
 
     async def leave(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> Event:
         """Turn down an invite, or take back a knock, by one of these servers."""
 
-        async def attempt(server: str) -> Event:
-            event = await self._make("leave", server, room_id, user_id, content)
+        async def make(server: str) -> Event:
+            return await self._make("leave", server, room_id, user_id, content)
+
+        async def hand_over(server: str, event: Event) -> Event:
             await self._put(server, "send_leave", event, answer=dict[str, Any])
             return event
 
-        left: Event = await self._in_turn(servers, attempt)
-        return left
+        return await self._by_one_of(servers, make, hand_over)
 
     async def invite(
         self, server: str, event: Event, stripped: Sequence[Mapping[str, Any]]
@@ -252,18 +258,32 @@ class Handshakes:
         _check_create(server, version, state)
         return Joined(event, state, [each for each in chain if each.event_id not in known], server)
 
-    async def _in_turn(self, servers: Sequence[str], attempt: Any) -> Any:
+    async def _by_one_of(
+        self,
+        servers: Sequence[str],
+        make: Callable[[str], Awaitable[Event]],
+        hand_over: Callable[[str, Event], Awaitable[Answer]],
+    ) -> Answer:
+        """Hand an event over to one of these servers: the first of those that made one for us.
+
+        Several may make one at a time, as that changes nothing, but no two get one.
+        """
+        others = [each for each in dict.fromkeys(servers) if each != self._origin.server_name]
+        making = HeadStart(self._origin.clock, others[:MAX_SERVERS], make)
         refusal: MatrixError | None = None
-        for server in list(dict.fromkeys(servers))[:MAX_SERVERS]:
-            if server == self._origin.server_name:
-                continue
-            try:
-                return await attempt(server)
-            except FederationError as error:
-                log.info("a handshake failed: {error}", error=error)
-                if isinstance(error, Refused) and error.errcode == "M_FORBIDDEN":
-                    raise for_users(error) from error
-                refusal = refusal or for_users(error)
+        try:
+            async for server, made in making:
+                try:
+                    if isinstance(made, Exception):
+                        raise made
+                    return await hand_over(server, made)
+                except FederationError as error:
+                    log.info("a handshake failed: {error}", error=error)
+                    if isinstance(error, Refused) and error.errcode == "M_FORBIDDEN":
+                        raise for_users(error) from error
+                    refusal = refusal or for_users(error)
+        finally:
+            making.close()
         raise refusal or NotFound("No server is known that is in the room")
 
 
