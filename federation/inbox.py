@@ -17,14 +17,13 @@ from federation.errors import FederationError
 from federation.missing_events import MissingEvents
 from federation.pdus import PduChecks, room_id_of
 from federation.room_access import RoomAccess
+from federation.withdrawals import Withdrawals
 from homeserver.protocol.errors import LimitExceeded, MatrixError, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.protocol.hashes import event_id_of
 from homeserver.protocol.room_versions import RoomVersion
-from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.user_rooms import UserRooms
 from homeserver.rooms.writer import RoomWriter
 
 MAX_IN_WORK = 500  # events of one server
@@ -43,15 +42,13 @@ class Inbox:
         access: RoomAccess,
         checks: PduChecks,
         missing: MissingEvents,
-        distant: DistantMemberships,
-        user_rooms: UserRooms,
+        withdrawals: Withdrawals,
     ) -> None:
         self._rooms = rooms
         self._access = access
         self._checks = checks
         self._missing = missing
-        self._distant = distant
-        self._user_rooms = user_rooms
+        self._withdrawals = withdrawals
         self._in_work: Counter[str] = Counter()
         self._queues: dict[str, Deferred[None]] = {}  # room -> fires when its last batch is done
 
@@ -114,7 +111,7 @@ class Inbox:
         except Unavailable:
             raise
         except MatrixError as error:
-            await self._from_afar(origin, room_id, pdus)
+            await self._withdrawals.take(room_id, pdus)
             return _all_refused(pdus, await self._version(room_id), str(error))
         outcomes: dict[str, Outcome] = {}
         checked = await self._checks.check(room.version, room_id, pdus)
@@ -160,25 +157,6 @@ class Inbox:
     async def _version(self, room_id: str) -> RoomVersion | None:
         room = await self._rooms.find(room_id)
         return None if room is None else room.version
-
-    async def _from_afar(
-        self, origin: str, room_id: str, pdus: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """See invites taken back, of users of ours to rooms that this server is not in."""
-        room = await self._rooms.find(room_id)
-        if room is None or self._rooms.origin.server_name in room.joined_servers:
-            return
-        for event in await self._checks.good(room.version, room_id, pdus):
-            user_id = event.state_key or ""
-            if (
-                event.type != "m.room.member"
-                or event.content.get("membership") not in ("leave", "ban")
-                or not self._rooms.origin.is_ours(user_id)
-            ):
-                continue
-            place = (await self._user_rooms.of(user_id)).get(room.number)
-            if place is not None and place.membership in ("invite", "knock"):
-                await self._distant.take(event)
 
 
 def _all_refused(

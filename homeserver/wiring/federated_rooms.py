@@ -26,6 +26,7 @@ from federation.third_party_invites_api import ThirdPartyExchange, ThirdPartyInv
 from federation.timestamps_abroad import TimestampsAbroad
 from federation.transactions_api import TransactionsApi
 from federation.typing_edus import TYPING, TypingEdus
+from federation.withdrawals import Withdrawals
 from homeserver.rooms.past import Past
 from homeserver.rooms.policy_servers import PolicyServers
 from homeserver.rooms.restricted_joins import RestrictedJoins
@@ -60,7 +61,10 @@ class FederatedRooms:
         )
         self._typing = TypingEdus(registry, access, sync.notices, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
-        inbox = Inbox(registry, access, checks, missing, rooms.distant, rooms.user_rooms)
+        withdrawals = Withdrawals(
+            reactor, client, checks, registry, rooms.distant, rooms.user_rooms
+        )
+        inbox = Inbox(registry, access, checks, missing, withdrawals)
         self._presence = PresenceEdus(
             registry, sync.tracker, sync.remote_presence, self._sender, reactor
         )

@@ -26,7 +26,7 @@ class InboxTests(SynchronousTestCase):
         """A restart of the database loses nothing: the other server is told to come again."""
         unused: Any = None
         access: Any = NoDatabase()
-        inbox = Inbox(unused, access, unused, unused, unused, unused)
+        inbox = Inbox(unused, access, unused, unused, unused)
 
         for _ in range(2):
             taking = Deferred.fromCoroutine(inbox.take("there.example", [PDU, PDU]))
