@@ -140,6 +140,10 @@ class Aliases:
         """All aliases of this server that lead to a room, sorted."""
         return await self._db.run(storage.aliases_of, room.number)
 
+    async def move(self, old: Room, new: Room) -> None:
+        """Let the aliases of a room point to the one that has replaced it."""
+        await self._db.run(storage.move_aliases, old.number, new.number)
+
     async def for_user(self, caller: Caller, room_id: str) -> list[str]:
         """The same for someone who is in the room, or anybody if all the world may read it.
 

@@ -17,6 +17,7 @@ from typing import Any
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken, NotFound
 from homeserver.protocol.identifiers import is_valid_server_name
+from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.summaries import PublicRoom, RoomSummary, Summaries
@@ -137,6 +138,15 @@ class RoomDirectory:
             self.check_may_publish(caller)
         await self._db.run(storage.set_published, room.number, listed)
         room.published = listed
+        self._forget_order()
+
+    async def move(self, old: Room, new: Room) -> None:
+        """List a room in place of the one that it has replaced, if that was listed."""
+        if not old.published:
+            return
+        for room, listed in ((new, True), (old, False)):
+            await self._db.run(storage.set_published, room.number, listed)
+            room.published = listed
         self._forget_order()
 
     async def page_of(self, server_name: str | None, query: DirectoryQuery) -> DirectoryPage:

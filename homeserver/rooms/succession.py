@@ -5,6 +5,10 @@ their push rules and the like are copied from the old room by the functions in `
 can name any predecessor, so the old room has to confirm it by its tombstone, unless it was the user
 who made the new one.
 
+What this server itself has of the old room, aliases and a place in the room directory, moves with
+them, by the functions in `move`, if the tombstone confirms the new room. At the server of the user
+who upgraded the room all of it has moved already.
+
 If the server stops in between, the user keeps their settings for the old room only.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
@@ -29,6 +33,9 @@ TOMBSTONE: StateKey = ("m.room.tombstone", "")
 CarryOver = Callable[[str, str, str], Awaitable[None]]
 """Copies settings of a user (their id) from one room to another (the ids of both)."""
 
+Move = Callable[[Room, Room], Awaitable[None]]
+"""Moves what this server has of a room to another one."""
+
 log = Logger()
 
 
@@ -40,6 +47,7 @@ class Succession:
 
     def __init__(self, rooms: Rooms) -> None:
         self.carry_over: list[CarryOver] = []
+        self.move: list[Move] = []
         self._rooms = rooms
         self._waiting: dict[tuple[int, str], None] = {}  # room numbers and users, in their order
         self._running: Deferred[None] | None = None
@@ -91,24 +99,33 @@ class Succession:
 
     async def _settle(self, number: int, user_id: str) -> None:
         room = await self._rooms.by_number(number)
-        old = None if room is None else await self._predecessor(room, user_id)
-        if room is not None and old is not None:
+        if room is None:
+            return
+        creator, old = await self._predecessor(room)
+        if old is None:
+            return
+        is_confirmed = await self._is_replaced(old, room)
+        if is_confirmed:
+            for move in self.move:
+                await move(old, room)
+        if is_confirmed or creator == user_id:
             for carry_over in self.carry_over:
                 await carry_over(user_id, old.room_id, room.room_id)
 
-    async def _predecessor(self, room: Room, user_id: str) -> Room | None:
-        """The room that this one replaces, if both say so."""
+    async def _predecessor(self, room: Room) -> tuple[str, Room | None]:
+        """The creator of a room, and the room that it says it replaces."""
         create = (await self._rooms.current(room, [CREATE]))[CREATE].event
         named = create.content.get("predecessor")
         old_id = named.get("room_id") if isinstance(named, dict) else None
         old = await self._rooms.find(old_id) if isinstance(old_id, str) else None
-        if old is None or create.sender == user_id:
-            return old
+        return create.sender, old
+
+    async def _is_replaced(self, old: Room, room: Room) -> bool:
+        """Whether a room says that another one has replaced it."""
         tombstone = (await self._rooms.current(old, [TOMBSTONE])).get(TOMBSTONE)
-        if tombstone is None:
-            return None
-        replacement = tombstone.shown.content.get("replacement_room")
-        return old if replacement == room.room_id else None
+        return tombstone is not None and (
+            tombstone.shown.content.get("replacement_room") == room.room_id
+        )
 
 
 def _was_joined(stored: StoredEvent) -> bool:

@@ -72,6 +72,11 @@ async def aliases_of(db: Connection, room: int) -> list[str]:
     return [row[0] for row in await cursor.fetchall()]
 
 
+async def move_aliases(db: Connection, room: int, successor: int) -> None:
+    """Let all aliases of a room point to another one."""
+    await db.execute("UPDATE room_aliases SET room = %s WHERE room = %s", (successor, room))
+
+
 async def delete_alias(db: Connection, alias: str) -> None:
     """Remove an alias."""
     await db.execute("DELETE FROM room_aliases WHERE alias = %s", (alias,))

@@ -189,6 +189,7 @@ class Rooms:
         self.succession = Succession(self.registry)
         tags, direct_chats = Tags(accounts.account_data), DirectChats(accounts.account_data)
         self.succession.carry_over += [tags.carry_over, direct_chats.carry_over]
+        self.succession.move += [self.aliases.move, self.directory.move]
         self._propagation = ProfilePropagation(self.registry, self.user_rooms, accounts.profiles)
         accounts.profiles.on_profile_changed.append(self._propagation.profile_changed)
         accounts.deactivation.on_deactivated.append(departures.deactivated)

@@ -78,6 +78,35 @@ class SuccessionTests(DatabaseTestCase):
 
         self.assertEqual(await self.tags.of_room(self.alice.user_id, new), {"u.work": {}})
 
+    async def test_aliases_and_the_place_in_the_directory_follow(self) -> None:
+        """Where another server upgraded the room, ours has aliases of the old one, and lists it."""
+        aliases, directory = self.world.rooms.aliases, self.world.rooms.directory
+        alias = "#old:example.org"
+        new = await self.replace(confirmed=False)
+        await aliases.add(self.alice, alias, self.old)
+        await directory.set_listed(self.alice, self.old, True)
+        tombstone = {"body": "We have moved", "replacement_room": new}
+        await self.world.rooms.sending.set_state(
+            self.alice, self.old, "m.room.tombstone", "", tombstone
+        )
+
+        await self.join(self.bob, new)
+
+        self.assertEqual((await aliases.resolve(alias)).room_id, new)
+        self.assertTrue(await directory.is_listed(new))
+        self.assertFalse(await directory.is_listed(self.old))
+
+    async def test_room_that_only_says_that_it_replaces_another_gets_no_aliases(self) -> None:
+        """Anybody can name any predecessor, and would so take over what leads to it."""
+        alias = "#old:example.org"
+        await self.world.rooms.aliases.add(self.alice, alias, self.old)
+        content = {"predecessor": {"room_id": self.old}}
+
+        await self.world.create_room(self.bob, creation_content=content)
+        await self.settled()
+
+        self.assertEqual((await self.world.rooms.aliases.resolve(alias)).room_id, self.old)
+
     async def test_direct_chat_stays_one(self) -> None:
         """The other person's only room does not turn into a group."""
         chats = {self.alice.user_id: [self.old], "@eve:example.org": ["!x:example.org"], "?": 1}
