@@ -26,12 +26,14 @@ class SendingApi:
 
     def routes(self) -> list[Route]:
         send, send_once = f"{ROOM}/send/{{event_type}}", f"{ROOM}/send/{{event_type}}/{{txn_id}}"
-        redact = f"{ROOM}/redact/{{event_id}}/{{txn_id}}"
+        redact = f"{ROOM}/redact/{{event_id}}"
+        redact_once = f"{redact}/{{txn_id}}"
         return [
             Route("PUT", send_once, self.send_message, Auth.GUEST, limit="message"),
+            Route("PUT", redact_once, self.redact_event, limit="message"),
             # No longer in the text, but scripts send like this: they have no transactions.
             Route("POST", send, self.send_message, Auth.GUEST, limit="message"),
-            Route("PUT", redact, self.redact_event, limit="message"),
+            Route("POST", redact, self.redact_event, limit="message"),
         ]
 
     async def send_message(
@@ -47,7 +49,12 @@ class SendingApi:
         return {"event_id": event_id}
 
     async def redact_event(
-        self, caller: Caller, room_id: str, event_id: str, txn_id: str, body: Redaction
+        self,
+        caller: Caller,
+        room_id: str,
+        event_id: str,
+        body: Redaction,
+        txn_id: str | None = None,
     ) -> dict[str, str]:
         """Redact an event."""
         content = msgspec.to_builtins(body)

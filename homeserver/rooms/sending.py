@@ -78,6 +78,8 @@ class Sending:
     ) -> str:
         """Redact an event, once for each transaction id of the device; gives the redaction's id.
 
+        Of an event that this server does not know, yet, no client of it sees the redaction.
+
         Raises `InvalidParam` for an event that this server knows to be in another room.
         """
         room = await self._rooms.get(room_id)

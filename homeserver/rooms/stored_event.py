@@ -136,6 +136,8 @@ class StoredEvent:
                 unsigned["prev_content"] = self.replaced.content
                 unsigned["prev_sender"] = self.replaced.sender
         if self.redaction is not None:
+            # Not in the text, but what many clients go by that have the redaction already.
+            unsigned["redacted_by"] = self.redaction.event_id
             unsigned["redacted_because"] = client_event(
                 self.redaction,
                 room_id=True,

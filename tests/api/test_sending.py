@@ -116,10 +116,21 @@ class SendingTests(ServerTestCase):
             self.assertEqual(event["content"], {})
             because = event["unsigned"]["redacted_because"]
             self.assertEqual(because["event_id"], redaction_id)
+            self.assertEqual(event["unsigned"]["redacted_by"], redaction_id)
             self.assertEqual(because["content"]["reason"], "typo")
             redaction = await self.alice.event(room, redaction_id)
             self.assertEqual(redaction["redacts"], event_id)
             self.assertEqual(redaction["content"]["redacts"], event_id)
+
+    async def test_redaction_without_a_transaction_is_sent(self) -> None:
+        """Scripts redact as they send: each request is one of its own."""
+        event_id = await self.alice.say(self.room, "regret")
+        path = f"/rooms/{quote(self.room)}/redact/{quote(event_id, safe='')}"
+
+        answer = await self.alice.post(path, {})
+
+        event = await self.alice.event(self.room, event_id)
+        self.assertEqual(event["unsigned"]["redacted_by"], answer["event_id"])
 
     async def test_redaction_can_be_sent_as_an_event(self) -> None:
         """Clients may use one path for everything that they send."""
