@@ -1,8 +1,9 @@
 """Reading a room: its state, its members and single events, as far as the reader may see them.
 
 Who is in a room reads its current state. Who has left, and has not forgotten the room, reads it as
-it was when they left. Anybody reads a room that all the world may read; all others are refused,
-whether the room exists or not, so that nobody learns which rooms there are.
+it was when they left; of those who were banned the text says nothing, and they read nothing more.
+Anybody reads a room that all the world may read; all others are refused, whether the room exists or
+not, so that nobody learns which rooms there are.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room
 """
@@ -196,9 +197,9 @@ class Reading:
         return list((await self._visibility.state_at(room, root, keys)).values())
 
     async def _left_at(self, room: Room, user_id: str) -> int:
-        """Where the user left the room last; 0 for one who never joined, or has forgotten it."""
+        """Where the user left the room last; 0 for one who may not look back at it."""
         place = (await self._user_rooms.of(user_id)).get(room.number)
-        if place is None or place.forgotten:
+        if place is None or place.forgotten or place.membership == "ban":
             return 0
         return await self._visibility.joined_until(room, user_id)
 

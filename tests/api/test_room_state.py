@@ -129,6 +129,17 @@ class StateTests(ServerTestCase):
         self.assertEqual(members, {self.alice.user_id: "join", self.bob.user_id: "leave"})
         await self.assert_refused("M_FORBIDDEN", self._joined(self.bob, self.room), 403)
 
+    async def test_who_was_banned_reads_no_state(self) -> None:
+        """Who had to be shut out does not look back in, until they are let in again."""
+        await self.bob.join(self.room)
+        await self.alice.ban(self.room, self.bob)
+
+        path = f"/rooms/{self.room}/state"
+        await self.assert_refused("M_FORBIDDEN", self.bob.get(path), 403)
+
+        await self.alice.unban(self.room, self.bob)
+        self.assertTrue(await self.bob.get(path))
+
     async def test_members_are_chosen_by_membership(self) -> None:
         """A member list shows the joined, an admin's the banned."""
         carol = await self.register("carol")
