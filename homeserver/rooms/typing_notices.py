@@ -100,10 +100,12 @@ class TypingNotices:
     def list_since(self, room: int, since: int | None) -> list[str] | None:
         """Who is typing in a room, those who began first in front; `None` if unchanged since.
 
-        For `since=None` this is `None` where nobody types.
+        For `since=None` this is `None` where nobody has typed lately: who begins anew may still
+        show who did.
         """
         if since is None:
-            return list(self._typing[room]) if room in self._typing else None
+            is_known = room in self._typing or room in self._changed
+            return list(self._typing.get(room, ())) if is_known else None
         return list(self._typing.get(room, ())) if self.may_have_changed(room, since) else None
 
     def may_have_changed(self, room: int, since: int) -> bool:

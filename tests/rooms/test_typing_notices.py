@@ -99,7 +99,7 @@ class TypingNoticesTests(DatabaseTestCase):
 
         self.clock.advance(120)
 
-        self.assertIsNone(self.typists())
+        self.assertEqual(self.typists(), [])
 
     async def test_who_leaves_types_no_more(self) -> None:
         """Nobody waits for the words of one who is gone."""
