@@ -3,16 +3,15 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#published-room-directory
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from federation.queries import FEDERATION
 from homeserver.protocol.errors import Forbidden
 from homeserver.rooms.directory import DirectoryQuery, RoomDirectory
+from homeserver.rooms.directory_search import Limit, PublicRoomsSearch
 from homeserver.web.routes import Auth, Route
-
-Limit = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class PublicRoomsQuery(msgspec.Struct):
@@ -20,23 +19,6 @@ class PublicRoomsQuery(msgspec.Struct):
 
     limit: Limit | None = None
     since: str | None = None
-    include_all_networks: bool = False
-    third_party_instance_id: str | None = None
-
-
-class RoomsFilter(msgspec.Struct):
-    """Which rooms are wanted."""
-
-    generic_search_term: str | None = None
-    room_types: list[str | None] | None = None
-
-
-class PublicRoomsSearch(msgspec.Struct):
-    """Which rooms are wanted, and which page of them."""
-
-    limit: Limit | None = None
-    since: str | None = None
-    filter: RoomsFilter = msgspec.field(default_factory=RoomsFilter)
     include_all_networks: bool = False
     third_party_instance_id: str | None = None
 
@@ -68,16 +50,7 @@ class PublicRoomsApi:
 
     async def query_public_rooms(self, body: PublicRoomsSearch) -> dict[str, Any]:
         """Search the directory."""
-        return await self._page(
-            DirectoryQuery(
-                body.limit,
-                body.since,
-                body.filter.generic_search_term,
-                body.filter.room_types,
-                body.include_all_networks,
-                body.third_party_instance_id or None,
-            )
-        )
+        return await self._page(body.query())
 
     async def _page(self, query: DirectoryQuery) -> dict[str, Any]:
         if not self._is_shown:

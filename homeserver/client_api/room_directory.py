@@ -3,18 +3,17 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from homeserver.accounts.caller import Caller
 from homeserver.rooms.directory import DirectoryQuery, RoomDirectory
+from homeserver.rooms.directory_search import Limit, PublicRoomsSearch
 from homeserver.web.routes import Auth, Route
 
 LISTED = "/_matrix/client/v3/directory/list/room/{room_id}"
 PUBLIC_ROOMS = "/_matrix/client/v3/publicRooms"
-
-Limit = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class RoomVisibility(msgspec.Struct):
@@ -35,23 +34,6 @@ class ServerQuery(msgspec.Struct):
     """Whose directory is wanted."""
 
     server: str | None = None
-
-
-class RoomsFilter(msgspec.Struct):
-    """Which rooms are wanted."""
-
-    generic_search_term: str | None = None
-    room_types: list[str | None] | None = None
-
-
-class PublicRoomsSearch(msgspec.Struct):
-    """Which rooms are wanted, and which page of them."""
-
-    limit: Limit | None = None
-    since: str | None = None
-    filter: RoomsFilter = msgspec.field(default_factory=RoomsFilter)
-    include_all_networks: bool = False
-    third_party_instance_id: str | None = None
 
 
 class RoomDirectoryApi:
@@ -89,17 +71,7 @@ class RoomDirectoryApi:
         self, caller: Caller, query: ServerQuery, body: PublicRoomsSearch
     ) -> dict[str, Any]:
         """Search the directory."""
-        return await self._page(
-            query.server,
-            DirectoryQuery(
-                body.limit,
-                body.since,
-                body.filter.generic_search_term,
-                body.filter.room_types,
-                body.include_all_networks,
-                body.third_party_instance_id or None,
-            ),
-        )
+        return await self._page(query.server, body.query())
 
     async def _page(self, server: str | None, query: DirectoryQuery) -> dict[str, Any]:
         return (await self._directory.page_of(server, query)).body()

@@ -217,13 +217,13 @@ class History:
     async def _rows(
         self, room: Room, stretch: _Stretch, size: int, backwards: bool
     ) -> list[tuple[int, int, int]]:
-        page = event_pages.page_backwards if backwards else event_pages.page_forwards
         return await self._db.run(
-            page,
+            event_pages.page,
             room.number,
             stretch.start,
-            size,
             stretch.bound,
+            size,
+            backwards=backwards,
             above=stretch.above,
             upto=stretch.upto,
         )

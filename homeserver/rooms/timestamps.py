@@ -168,11 +168,15 @@ class Timestamps:
         self, view: _View, place: Place, size: int, backwards: bool
     ) -> list[tuple[int, int, int]]:
         """(depth, position, event) of the next events from a place, nearest first."""
-        page = event_pages.page_backwards if backwards else event_pages.page_forwards
-        bound = START if backwards else END
-        upto = view.until
         return await self._db.run(
-            page, view.room.number, place, size, bound, above=-FOREVER, upto=upto
+            event_pages.page,
+            view.room.number,
+            place,
+            START if backwards else END,
+            size,
+            backwards=backwards,
+            above=-FOREVER,
+            upto=view.until,
         )
 
     async def _load(self, view: _View, rows: Sequence[tuple[int, int, int]]) -> list[StoredEvent]:

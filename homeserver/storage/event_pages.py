@@ -6,58 +6,34 @@ Reads the table that `homeserver/storage/events.py` owns.
 from homeserver.storage.database import Connection
 
 
-async def page_backwards(
+async def page(
     db: Connection,
     room: int,
-    place: tuple[int, int],
+    start: tuple[int, int],
+    end: tuple[int, int],
     limit: int,
-    down_to: tuple[int, int],
     *,
+    backwards: bool,
     above: int,
     upto: int,
 ) -> list[tuple[int, int, int]]:
-    """(depth, position, event) before a topological place and after `down_to`, nearest first.
+    """(depth, position, event) from one topological place to another, those at the start first.
 
-    Events at positions beyond `above` and `upto`, which it includes, are left out.
+    Of the two places, the lower one is left out. Events at positions beyond `above` and `upto`,
+    which it includes, are left out as well.
     """
+    low, high = (end, start) if backwards else (start, end)
+    order = "depth DESC, position DESC" if backwards else "depth, position"
     cursor = await db.execute(
-        """
-        SELECT depth, position, event
-          FROM events
-         WHERE room = %s AND (depth, position) <= (%s, %s) AND (depth, position) > (%s, %s)
-           AND position > %s AND position <= %s
-         ORDER BY depth DESC, position DESC
-         LIMIT %s
-        """,
-        (room, *place, *down_to, above, upto, limit),
-    )
-    return await cursor.fetchall()
-
-
-async def page_forwards(
-    db: Connection,
-    room: int,
-    place: tuple[int, int],
-    limit: int,
-    up_to: tuple[int, int],
-    *,
-    above: int,
-    upto: int,
-) -> list[tuple[int, int, int]]:
-    """(depth, position, event) after a topological place and up to `up_to`, nearest first.
-
-    Events at positions beyond `above` and `upto`, which it includes, are left out.
-    """
-    cursor = await db.execute(
-        """
+        f"""
         SELECT depth, position, event
           FROM events
          WHERE room = %s AND (depth, position) > (%s, %s) AND (depth, position) <= (%s, %s)
            AND position > %s AND position <= %s
-         ORDER BY depth, position
+         ORDER BY {order}
          LIMIT %s
         """,
-        (room, *place, *up_to, above, upto, limit),
+        (room, *low, *high, above, upto, limit),
     )
     return await cursor.fetchall()
 
