@@ -245,7 +245,8 @@ class History:
                     above = token.above
             elif backwards:
                 upto = min(upto, since)
-                start = min(await self._end_of(room, upto), last)
+                start = max(await self._end_of(room, upto), await self._above_gap(room, since))
+                start = min(start, last)
             else:
                 start, above = await self._beginning_after(room, since), since
         if request.to is not None:
@@ -268,6 +269,17 @@ class History:
         if newest is not None and (newest.position or 0) > room.disordered_at:
             return _behind(newest, backwards=False)
         return await self._db.run(event_pages.greatest_depth, room.number, position), position
+
+    async def _above_gap(self, room: Room, position: int) -> Place:
+        """A place behind what is missing between a position and the first event after it."""
+        if position >= room.last_position:
+            return START
+        if position >= room.timeline_from:
+            later = (each for each in room.timeline if (each.position or 0) > position)
+            depth = next((each.height for each in later), 0)
+        else:
+            depth = await self._db.run(event_pages.depth_after, room.number, position)
+        return depth, -FOREVER
 
     async def _beginning_after(self, room: Room, position: int) -> Place:
         """A place before all events above a position."""

@@ -70,3 +70,15 @@ async def least_depth(db: Connection, room: int, above: int) -> int | None:
     )
     row = await cursor.fetchone()
     return row[0] if row else None
+
+
+async def depth_after(db: Connection, room: int, position: int) -> int:
+    """The depth of a room's first event above a position; 0 where there is none."""
+    cursor = await db.execute(
+        """
+        SELECT depth FROM events WHERE room = %s AND position > %s ORDER BY position LIMIT 1
+        """,
+        (room, position),
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else 0
