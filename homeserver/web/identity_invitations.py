@@ -27,9 +27,9 @@ class HashDetails(msgspec.Struct):
 
 
 class Mappings(msgspec.Struct):
-    """Users by the hashes of their addresses."""
+    """Users by the hashes of their addresses; some servers name those whom nobody has as well."""
 
-    mappings: Mapping[str, str]
+    mappings: Mapping[str, str | None]
 
 
 class PublicKey(msgspec.Struct, omit_defaults=True):

@@ -117,6 +117,16 @@ class InvitingTests(InvitedAddressTestCase):
         self.assertEqual(outdated, [])
         self.assertIn("token0", self.identity.invites)
 
+    async def test_an_address_that_is_named_as_nobodys_is_invited_for_later(self) -> None:
+        """Some identity servers list what they did not find as well."""
+        hashed = self.identity._hash("email", ADDRESS)
+        self.identity.answers[f"{API}/lookup"] = {"mappings": {hashed: None}}
+        room = await self.alice.create_room()
+
+        await self.invite(room)
+
+        self.assertIn("token0", self.identity.invites)
+
     async def test_what_the_identity_server_says_reaches_the_client(self) -> None:
         """It alone knows which terms are to be agreed to."""
         room = await self.alice.create_room()
