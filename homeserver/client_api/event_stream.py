@@ -49,7 +49,8 @@ class EventStreamApi:
 
     async def get_events(self, caller: Caller, query: EventsQuery) -> dict[str, Any]:
         """What is new in the caller's rooms, or in one; `peekEvents` in the specification."""
-        since = None if query.since is None else parse_stream_token(query.since)
+        # Some clients name an empty token where they have none yet.
+        since = parse_stream_token(query.since) if query.since else None
         timeout = min(max(query.timeout, 0) / 1000, self._max_wait)
         device = (caller.user_id, caller.device_id, None)
         await self._presence.touch(*device)

@@ -50,6 +50,13 @@ class EventStreamTests(EventStreamTestCase):
         self.assertEqual(answer["chunk"], [])
         self.assertEqual(answer["start"], answer["end"])
 
+    async def test_empty_token_is_none(self) -> None:
+        """Some clients always send one."""
+        answer = await events(self.alice, "")
+
+        self.assertEqual(answer["chunk"], [])
+        self.assertTrue(answer["end"])
+
     async def test_everything_comes_once_and_in_order(self) -> None:
         """A bot from the early days misses nothing, however much was said."""
         self.patch(streamed_events, "LIMIT", 7)
