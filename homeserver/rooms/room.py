@@ -70,7 +70,7 @@ class Room:
         self.joined_count = 0
         self.joined_servers: Counter[str] = Counter()  # members who are joined, by their server
         self.invited_count = 0
-        self.heroes: list[str] | None = None  # remembered by `homeserver/sync/summary.py`
+        self.heroes: list[str] | None = None  # remembered by `homeserver/rooms/heroes.py`
         self._remembered_changes = 0
 
     def number_of(self, key: StateKey) -> int | None:

@@ -11,6 +11,7 @@ import msgspec
 
 from homeserver.push.tally import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
+from homeserver.rooms.heroes import heroes
 from homeserver.rooms.relations import Relations
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
@@ -20,7 +21,7 @@ from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_for, render_state
 from homeserver.sync.room_state import RoomState
-from homeserver.sync.summary import heroes, summary
+from homeserver.sync.summary import summary
 from homeserver.sync.timelines import SharedSlice, Slice, Timelines, timeline_json
 from homeserver.sync.update import encode, events_json, section_json
 

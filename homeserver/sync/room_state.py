@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from homeserver.protocol.filters import RoomEventFilter
+from homeserver.rooms.heroes import heroes
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.state_tree_nodes import EMPTY
@@ -16,7 +17,6 @@ from homeserver.storage.database import Database
 from homeserver.storage.events import state_root_at
 from homeserver.sync.lazy_members import LazyMembers
 from homeserver.sync.reader import Reader
-from homeserver.sync.summary import heroes
 from homeserver.sync.timelines import Slice
 
 

@@ -37,13 +37,17 @@ PATIENCE_SECONDS = 20.0
 
 
 class FakeServer(Holdings):
-    """A server of whatever character. `received` holds all requests in their order."""
+    """A server of whatever character. `received` holds all requests in their order.
+
+    `told` are the answers to its joins, by room.
+    """
 
     def __init__(self, authority: CertificateAuthority) -> None:
         super().__init__()
         self.authority = authority
         self.answers: dict[str, Handler] = {}
         self.received: list[Received] = []
+        self.told: dict[str, Any] = {}
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._http = authority.http_client(self._pool)
         self._port: IListeningPort | None = None
@@ -132,7 +136,9 @@ class FakeServer(Holdings):
         path = f"/_matrix/federation/v1/send/{quote(txn_id, safe='')}"
         return await self.ask(destination, "PUT", path, body)
 
-    async def join(self, destination: str, room_id: str, user_id: str) -> RoomGraph:
+    async def join(
+        self, destination: str, room_id: str, user_id: str, *, omit_members: bool = False
+    ) -> RoomGraph:
         """Join a room through another server; gives all that it then knows of the room."""
         path = f"/_matrix/federation/v1/make_join/{quote(room_id)}/{quote(user_id)}"
         status, answer = await self.ask(
@@ -155,8 +161,10 @@ class FakeServer(Holdings):
             key=self.key,
         )
         path = f"/_matrix/federation/v2/send_join/{quote(room_id)}/{quote(join.event_id, safe='')}"
-        status, answer = await self.ask(destination, "PUT", path, join.pdu)
+        query = {"omit_members": ["true"]} if omit_members else None
+        status, answer = await self.ask(destination, "PUT", path, join.pdu, query=query)
         assert status == 200, answer
+        self.told[room_id] = answer
         graph = RoomGraph(version, room_id, self.name, self.key)
         self.rooms[room_id] = RoomGraph.joined(graph, answer["state"], answer["auth_chain"], join)
         return graph
