@@ -2,7 +2,8 @@
 
 Two of ours, over TLS as they would be: how long a message takes from one to the other, and how long
 it takes one that was away to catch up. Then ten scripted servers that flood one of ours, which has
-one core for itself and its database; their events are made and signed before the clock runs.
+one core for itself and its database; their events are made and signed before the clock runs. Last,
+a room of 10,000 members that is joined (`benchmarks/large_join.py`).
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred
 
+import benchmarks.large_join
 from benchmarks.figures import Figure, table
 from benchmarks.processes import cpu_seconds
 from homeserver.protocol.events import Event
@@ -26,7 +28,7 @@ from tests.support.reactor import in_thread, pause, run, together
 from tests.support.sites import OURS, Scene, Site
 from tests.support.watching import Watcher
 
-PARTS = ("latency", "catch_up", "flood")
+PARTS = ("latency", "catch_up", "flood", "large_join")
 MESSAGES = 100
 ROOMS = 100
 MISSED = 10_000
@@ -184,10 +186,19 @@ async def _flooded(
     )
 
 
+async def large_join(servers: Servers) -> list[Figure]:
+    """A room of 10,000 members is joined, by who was in it and by who has only just joined."""
+    scene = Scene(servers.start(), servers.start(), servers.authority)
+    figures = await benchmarks.large_join.measure(scene, servers.authority)
+    await scene.close()
+    return figures
+
+
 MEASURES: dict[str, Callable[[Servers], Awaitable[list[Figure]]]] = {
     "latency": latency,
     "catch_up": catch_up,
     "flood": flood,
+    "large_join": large_join,
 }
 
 

@@ -14,6 +14,7 @@ from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import MEMBER, membership_of
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
+from homeserver.streams.turns import in_turns
 
 
 class AuthChains:
@@ -34,12 +35,8 @@ class AuthChains:
         chain: dict[str, StoredEvent] = {}
         level: Collection[StoredEvent] = list(events)
         while level:
-            wanted = {
-                event_id
-                for stored in level
-                for event_id in stored.event.auth_event_ids
-                if event_id not in chain
-            }
+            cited = (each for stored in level for each in stored.event.auth_event_ids)
+            wanted = set(await in_turns(self._rooms.origin.clock, cited)).difference(chain)
             found = await self._rooms.stores.events.find_many(
                 room.version, room.number, room.room_id, wanted
             )

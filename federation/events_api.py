@@ -14,7 +14,7 @@ import msgspec
 from federation.auth_chains import AuthChains, raw_events
 from federation.queries import FEDERATION
 from federation.room_access import RoomAccess
-from homeserver.protocol.errors import InvalidParam, NotFound
+from homeserver.protocol.errors import InvalidParam, NotFound, UnableDueToPartialState
 from homeserver.rooms.past import Past
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
@@ -160,6 +160,8 @@ class EventsApi:
         self, origin: str, room_id: str, event_id: str
     ) -> tuple[Room, list[StoredEvent]]:
         room = await self._access.shared(origin, room_id)
+        if room.partial is not None:
+            raise UnableDueToPartialState("This server does not know the whole state yet")
         stored = await self._event(room, event_id)
         if stored.standing.is_outlier:
             raise NotFound("This server does not know the state at the event")

@@ -29,6 +29,7 @@ from homeserver.protocol.errors import (
     RemoteServerFailed,
 )
 from homeserver.protocol.events import Event, InvalidEvent, build_event
+from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import ROOM_VERSIONS, EventFormat, RoomVersion
 from homeserver.rooms.origin import Origin
 
@@ -36,6 +37,7 @@ V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 MAX_STATE = 256 * 1_048_576  # bytes of an answer that holds the state of a room
 STATE_TIMEOUT = 300.0  # seconds that a large room may take to be sent
 MAX_SERVERS = 20  # that are asked in turn
+MAX_SERVERS_IN_ROOM = 20_000  # that are remembered of an answer
 AUTHORISED_VIA = "join_authorised_via_users_server"
 
 # What makes clients log out, or believe that their own request was wrong.
@@ -55,8 +57,8 @@ class Template(msgspec.Struct):
 class RoomState(msgspec.Struct):
     """Answer to `send_join`: the state before the join, and what authorises it."""
 
-    state: list[dict[str, Any]] = []
-    auth_chain: list[dict[str, Any]] = []
+    state: list[msgspec.Raw] = []
+    auth_chain: list[msgspec.Raw] = []
     event: dict[str, Any] | None = None
     members_omitted: bool = False
     servers_in_room: list[str] | None = None
@@ -76,12 +78,16 @@ class SignedInvite(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A join that a server in the room has accepted, with the state before it."""
+    """A join that a server in the room has accepted, with the state before it.
+
+    Where members were left out of that, `servers` are those in the room, the one asked first.
+    """
 
     event: Event
     state: Sequence[Event]
     auth_chain: Sequence[Event]
     server: str
+    servers: Sequence[str] | None = None
 
 
 class Handshakes:
@@ -110,7 +116,7 @@ class Handshakes:
                 "send_join",
                 event,
                 answer=RoomState,
-                query={"omit_members": "false"},
+                query={"omit_members": "true"},
                 timeout=STATE_TIMEOUT,
                 max_answer=MAX_STATE,
             )
@@ -253,10 +259,16 @@ class Handshakes:
             event = signed
         state = await self._checks.good(version, room_id, answer.state)
         known = {each.event_id for each in state}
-        rest = [pdu for pdu in answer.auth_chain if pdu not in answer.state]
+        given = {bytes(pdu) for pdu in answer.state}
+        rest = [pdu for pdu in answer.auth_chain if bytes(pdu) not in given]
         chain = await self._checks.good(version, room_id, rest)
         _check_create(server, version, state)
-        return Joined(event, state, [each for each in chain if each.event_id not in known], server)
+        servers = None
+        if answer.members_omitted:
+            named = (answer.servers_in_room or ())[:MAX_SERVERS_IN_ROOM]
+            servers = list(dict.fromkeys([server, *filter(is_valid_server_name, named)]))
+        chain = [each for each in chain if each.event_id not in known]
+        return Joined(event, state, chain, server, servers)
 
     async def _by_one_of(
         self,

@@ -11,7 +11,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 
 from federation.key_fetching import KeyFetcher
 from federation.key_store import KeyStore
@@ -26,10 +25,10 @@ from homeserver.protocol.signatures import (
     verify_event_signature,
     verify_signed_json,
 )
+from homeserver.streams.turns import Turn
 
 MAX_SIGNATURES = 20  # of one server on one object; none has more than two or three
 ANY_TIME = 0  # for rooms in which keys do not become invalid
-EVENTS_IN_A_ROW = 50  # that are verified before others get their turn
 
 Wanted = dict[str, dict[str, int]]  # server, key id, time up to which the key must be valid
 
@@ -44,7 +43,7 @@ class Keyring:
     def __init__(
         self, clock: IReactorTime, own: OwnKeys, store: KeyStore, fetcher: KeyFetcher
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._own = own
         self._store = store
         self._fetcher = fetcher
@@ -77,7 +76,10 @@ class Keyring:
         """
         outcomes: list[BadSignature | None] = [None] * len(events)
         wanted: Wanted = {}
+        turn = Turn(self.clock)
         for place, event in enumerate(events):
+            if turn.is_over:
+                await turn.next()
             try:
                 for server_name in required_signers(event):
                     key_ids = _server_key_ids(event, server_name)
@@ -86,8 +88,8 @@ class Keyring:
                 outcomes[place] = error
         await self._fetch_missing(wanted)
         for place, event in enumerate(events):
-            if place and place % EVENTS_IN_A_ROW == 0:
-                await deferLater(self._clock, 0)
+            if turn.is_over:
+                await turn.next()
             if outcomes[place] is None:
                 outcomes[place] = self._verify_event(event)
         return outcomes
@@ -168,7 +170,7 @@ class Keyring:
             verify_signed_json(response, notary, key.key_id, key.verify_key)
 
     def _now_ms(self) -> int:
-        return int(self._clock.seconds() * 1000)
+        return int(self.clock.seconds() * 1000)
 
 
 def _signing_key_ids(value: Mapping[str, Any], server_name: str) -> list[str]:

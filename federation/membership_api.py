@@ -1,5 +1,7 @@
 """Handshakes of other servers whose users join, knock at, or leave rooms that this server is in.
 
+A room whose members are not all known yet is none that others could be let into.
+
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
 
@@ -85,7 +87,7 @@ class MembershipApi:
         self, origin: str, room_id: str, user_id: str, query: Versions
     ) -> dict[str, Any]:
         """A template of the event by which a user of the asking server joins."""
-        room = await self._access.present(origin, room_id)
+        room = await self._access.whole(origin, room_id)
         _check_version(room, query.ver)
         content: dict[str, Any] = {"membership": "join"}
         authoriser = await self._restricted.authoriser(room, user_id)
@@ -111,7 +113,7 @@ class MembershipApi:
         self, origin: str, room_id: str, user_id: str, query: Versions
     ) -> dict[str, Any]:
         """A template of the event by which a user of the asking server knocks."""
-        room = await self._access.present(origin, room_id)
+        room = await self._access.whole(origin, room_id)
         _check_version(room, query.ver)
         return await self._template(origin, room, user_id, {"membership": "knock"})
 
@@ -119,7 +121,7 @@ class MembershipApi:
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
     ) -> dict[str, Any]:
         """Take in a knock, and tell what the knocking user may know of the room."""
-        room = await self._access.present(origin, room_id)
+        room = await self._access.whole(origin, room_id)
         await self._take(origin, room, event_id, body, "knock")
         keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
         state = await self._rooms.current(room, keys)
@@ -127,7 +129,7 @@ class MembershipApi:
 
     async def make_leave(self, origin: str, room_id: str, user_id: str) -> dict[str, Any]:
         """A template of the event by which a user turns down an invite, or takes back a knock."""
-        room = await self._access.present(origin, room_id)
+        room = await self._access.whole(origin, room_id)
         return await self._template(origin, room, user_id, {"membership": "leave"})
 
     async def send_leave_v1(
@@ -140,7 +142,7 @@ class MembershipApi:
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
     ) -> dict[str, Any]:
         """Take in a leave."""
-        room = await self._access.present(origin, room_id)
+        room = await self._access.whole(origin, room_id)
         await self._take(origin, room, event_id, body, "leave")
         return {}
 
@@ -153,7 +155,7 @@ class MembershipApi:
         *,
         omit_members: bool,
     ) -> dict[str, Any]:
-        room = await self._access.present(origin, room_id)
+        room = await self._access.whole(origin, room_id)
         stored = await self._take(origin, room, event_id, body, "join")
         return await self._chains.join_answer(room, stored, omit_members=omit_members)
 

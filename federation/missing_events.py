@@ -24,6 +24,7 @@ from homeserver.rooms.receiving import Received, Receiving
 from homeserver.rooms.resolution import Resolved
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.writer import RoomWriter
+from homeserver.streams.turns import away
 
 MAX_MISSING = 20  # previous events that are asked for at once
 MAX_SINGLE = 100  # events that are asked for one by one, for one received event
@@ -55,8 +56,8 @@ class StateIds(msgspec.Struct):
 class StatePdus(msgspec.Struct):
     """Answer to `state`."""
 
-    pdus: list[dict[str, Any]]
-    auth_chain: list[dict[str, Any]] = []
+    pdus: list[msgspec.Raw]
+    auth_chain: list[msgspec.Raw] = []
 
 
 class AuthChain(msgspec.Struct):
@@ -141,6 +142,15 @@ class MissingEvents:
 
     async def _state_after(self, server: str, writer: RoomWriter, event_id: str) -> Resolved:
         """The state after an event that is not here, by the word of a server."""
+        state = await self.fetch_state(server, writer, event_id)
+        return await self._receiving.state_of(writer, state, event_id)
+
+    async def fetch_state(self, server: str, writer: RoomWriter, event_id: str) -> list[str]:
+        """Get hold of the state before an event, by the word of a server; the event, too.
+
+        Gives the ids of the state's events, which are kept as outliers and durable; one that cannot
+        be had is not part of the state, for us. Raises `FederationError`.
+        """
         room = writer.room
         query = {"event_id": event_id}
         ids: StateIds = await self._client.get(
@@ -152,8 +162,7 @@ class MissingEvents:
             max_answer=MAX_STATE,
         )
         wanted = [*ids.auth_chain_ids, *ids.pdu_ids, event_id]
-        known = await self._receiving.known(writer, wanted)
-        missing = set(wanted).difference(known)
+        missing = set(wanted).difference(await self._receiving.which_are_here(writer, wanted))
         if len(missing) > MAX_SINGLE:
             answer: StatePdus = await self._client.get(
                 server,
@@ -169,9 +178,7 @@ class MissingEvents:
         else:
             events = await self.single(server, writer, missing)
         await self._outliers(server, writer, events)
-        # An event that cannot be had is not part of the state, for us.
-        known = await self._receiving.known(writer, ids.pdu_ids)
-        return await self._receiving.state_of(writer, list(known), event_id)
+        return await self._receiving.which_are_here(writer, ids.pdu_ids)
 
     async def _with_auth_events(
         self,
@@ -213,7 +220,7 @@ class MissingEvents:
 
     async def _outliers(self, server: str, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Keep events aside, with what authorises them as far as that can be had."""
-        waiting = in_auth_order(events)
+        waiting = await away(in_auth_order, list(events))
         for _ in range(MAX_AUTH_ROUNDS):
             try:
                 await self._receiving.outliers(writer, waiting)

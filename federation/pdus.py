@@ -9,6 +9,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-recei
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from twisted.logger import Logger
 
 from federation.keyring import Keyring
@@ -17,6 +18,7 @@ from homeserver.protocol.hashes import check_content_hash
 from homeserver.protocol.identifiers import is_valid_room_id
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.storage.names import is_storable
+from homeserver.streams.turns import in_turns
 
 log = Logger()
 
@@ -30,19 +32,27 @@ class PduChecks:
     async def check(
         self, version: RoomVersion, room_id: str, pdus: Sequence[Any]
     ) -> list[Event | str]:
-        """For each PDU the event, or why it is dropped. All must be of this room."""
-        outcomes: list[Event | str] = [_parsed(version, room_id, pdu) for pdu in pdus]
+        """For each PDU the event, or why it is dropped. All must be of this room.
+
+        A PDU may be JSON that was not looked into yet, as the thousands of a room's state are. They
+        are checked a few at a time, between which others have their turn.
+        """
+        clock = self._keyring.clock
+        outcomes = await in_turns(clock, (_parsed(version, room_id, pdu) for pdu in pdus))
         events = [outcome for outcome in outcomes if isinstance(outcome, Event)]
         refusals = await self._keyring.verify_events(events)
         bad = {id(event): error for event, error in zip(events, refusals, strict=True) if error}
-        return [
-            outcome
-            if isinstance(outcome, str)
-            else f"bad signature: {bad[id(outcome)]}"
-            if id(outcome) in bad
-            else with_checked_hash(outcome)
-            for outcome in outcomes
-        ]
+        return await in_turns(
+            clock,
+            (
+                outcome
+                if isinstance(outcome, str)
+                else f"bad signature: {bad[id(outcome)]}"
+                if id(outcome) in bad
+                else with_checked_hash(outcome)
+                for outcome in outcomes
+            ),
+        )
 
     async def good(self, version: RoomVersion, room_id: str, pdus: Iterable[Any]) -> list[Event]:
         """The events among the PDUs; what is dropped is logged."""
@@ -67,6 +77,8 @@ def room_id_of(pdu: Mapping[str, Any]) -> str | None:
 
 
 def _parsed(version: RoomVersion, room_id: str, pdu: Any) -> Event | str:
+    if isinstance(pdu, msgspec.Raw):
+        pdu = msgspec.json.decode(pdu)
     if not isinstance(pdu, Mapping):
         return "an event is an object"
     try:

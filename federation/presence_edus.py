@@ -88,7 +88,7 @@ class PresenceEdus:
         for number in rooms:
             room = self._rooms.loaded(number)
             if room is not None:
-                servers.update(room.joined_servers)
+                servers.update(room.servers)
         servers.discard(self._rooms.origin.server_name)
         return servers
 

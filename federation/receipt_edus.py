@@ -87,7 +87,7 @@ class ReceiptEdus:
         if room is None:
             return
         own = self._rooms.origin.server_name
-        others = [server for server in room.joined_servers if server != own]
+        others = [server for server in room.servers if server != own]
         if not others:
             return
         data: dict[str, Any] = {"ts": fact.ts}

@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lists-acls
 """
 
-from homeserver.protocol.errors import Forbidden, NotFound
+from homeserver.protocol.errors import Forbidden, NotFound, UnableDueToPartialState
 from homeserver.protocol.server_acl import is_server_allowed
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
@@ -29,10 +29,20 @@ class RoomAccess:
             raise Forbidden("The room's access list keeps your server out")
         return room
 
+    async def whole(self, origin: str, room_id: str) -> Room:
+        """The same, for what can only be answered by one who knows all members.
+
+        Raises `UnableDueToPartialState`.
+        """
+        room = await self.present(origin, room_id)
+        if room.partial is not None:
+            raise UnableDueToPartialState("This server has only just joined; ask another one")
+        return room
+
     async def shared(self, origin: str, room_id: str) -> Room:
         """The same, for what only servers may ask that are in the room themselves."""
         room = await self.present(origin, room_id)
-        if origin not in room.joined_servers:
+        if origin not in room.servers:
             raise Forbidden("Your server is not in the room")
         return room
 

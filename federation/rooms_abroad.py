@@ -4,22 +4,26 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from federation.handshakes import Handshakes
-from homeserver.protocol.errors import MatrixError, RemoteServerFailed
+from federation.errors import FederationError
+from federation.handshakes import Handshakes, Joined
+from federation.missing_events import MissingEvents
+from federation.state_completion import StateCompletion
+from homeserver.protocol.errors import Forbidden, MatrixError, RemoteServerFailed, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.drafts import Draft
 from homeserver.rooms.entrance import Entrance
 from homeserver.rooms.judging import EventsMissing
-from homeserver.rooms.origin import Origin
 from homeserver.rooms.rooms import Rooms
+
+GRACE_SECONDS = 0.5  # that a join waits for the members, who are quickly fetched if they are few
 
 log = Logger()
 
@@ -33,24 +37,35 @@ class RoomsAbroad:
         entrance: Entrance,
         distant: DistantMemberships,
         rooms: Rooms,
-        origin: Origin,
+        missing: MissingEvents,
+        completion: StateCompletion,
     ) -> None:
         self._handshakes = handshakes
         self._entrance = entrance
         self._distant = distant
         self._rooms = rooms
-        self._origin = origin
+        self._origin = rooms.origin
+        self._missing = missing
+        self._completion = completion
         self._entering: dict[str, DeferredLock] = {}
 
     async def join(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> None:
-        """Join a room by one of these servers; one join of a room at a time."""
+        """Join a room by one of these servers; one join of a room at a time.
+
+        If this server is in the room already, the other one has only vouched for the join, which
+        is then an event like any other.
+        """
         async with self._one_at_a_time(room_id):
             joined = await self._handshakes.join(user_id, room_id, servers, content)
+            room = await self._rooms.find(room_id)
             try:
-                await self._entrance.enter(joined.event, joined.state, joined.auth_chain)
-            except (EventsMissing, ValueError) as error:
+                if room is not None and self._origin.server_name in room.joined_servers:
+                    await self._receive(joined)
+                else:
+                    await self._enter(joined)
+            except (EventsMissing, ValueError, FederationError) as error:
                 log.warn(
                     "{server} gave a state of {room} that is not whole: {error}",
                     server=joined.server,
@@ -58,6 +73,26 @@ class RoomsAbroad:
                     error=error,
                 )
                 raise RemoteServerFailed(f"{joined.server} gave no complete state") from error
+
+    async def _enter(self, joined: Joined) -> None:
+        await self._entrance.enter(joined.event, joined.state, joined.auth_chain, joined.servers)
+        if joined.servers is not None:
+            room = await self._rooms.get(joined.event.room_id)
+            partial = room.partial
+            self._completion.begin(room.number)
+            if partial is not None:
+                # Clients without lazy loading find a small room in their next sync.
+                with suppress(Unavailable):
+                    await partial.whole(self._origin.clock, GRACE_SECONDS)
+
+    async def _receive(self, joined: Joined) -> None:
+        async with self._rooms.writing(joined.event.room_id) as writer:
+            received = await self._missing.receive(joined.server, writer, joined.event)
+        if received.done is not None:
+            await received.done
+        standing = received.stored.standing
+        if refusal := standing.rejected or standing.soft_failed:
+            raise Forbidden(f"The room's own rules refuse the join: {refusal}")
 
     async def knock(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]

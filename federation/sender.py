@@ -190,7 +190,7 @@ class Sender:
             self._outbox(destination).put(pdu)
 
     def _destinations(self, room: Room, event: Event) -> list[str]:
-        servers = dict.fromkeys(room.joined_servers)
+        servers = dict.fromkeys(room.servers)
         if (
             event.type == MEMBER
             and event.state_key is not None

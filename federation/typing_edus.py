@@ -72,7 +72,7 @@ class TypingEdus:
         room = self._rooms.loaded(number)
         if room is None:
             return
-        others = [server for server in room.joined_servers if not self._is_here(server)]
+        others = [server for server in room.servers if not self._is_here(server)]
         if not others:
             return
         content = {"room_id": room.room_id, "user_id": user_id, "typing": typing}

@@ -11,6 +11,7 @@ from homeserver.cli.findings import Finding, ok, problem, warning
 from homeserver.cli.running_postgres import find_running
 from homeserver.config.settings import Settings
 from homeserver.storage.migrate import load_migrations
+from homeserver.storage.partial_rooms import count_unfinished
 from homeserver.storage.postgres_binaries import find_binaries
 
 OLDEST_VERSION = 130_000  # as PostgreSQL counts: 13.0
@@ -125,3 +126,14 @@ def _check_content(
         # What another server has written is not ours to judge, and much less to change.
         if owner is None or owner[0] == settings.server_name:
             yield check_auth_chains(connection, repair=repair)
+            yield from _check_partial_rooms(connection)
+
+
+def _check_partial_rooms(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
+    count = count_unfinished(connection)
+    if count:
+        yield warning(
+            "partial rooms",
+            f"of {count} {'room' if count == 1 else 'rooms'} the members are still being fetched",
+            "nothing, if they were only just joined; else look for state_completion in the log",
+        )

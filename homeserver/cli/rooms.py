@@ -17,6 +17,7 @@ from homeserver.config.settings import Settings
 from homeserver.rooms.graph import RoomGraph
 from homeserver.rooms.inspection import RoomInspection, RoomReport
 from homeserver.rooms.stored_event import StoredEvent
+from homeserver.storage.partial_rooms import LEFT
 from homeserver.storage.rooms import RoomRow
 
 MAX_SERVERS = 10  # of the members with one membership
@@ -73,6 +74,11 @@ def lines_of(report: RoomReport) -> Iterator[str]:
     yield f"directory    {'published' if report.is_published else 'not published'}"
     for alias in report.aliases:
         yield f"alias        {plain(alias)}"
+    if report.partial is not None and report.partial.whole_at is None:
+        yield f"state        partial: {len(report.partial.servers)} servers can tell the members"
+        yield f"             joined by {plain(report.partial.event_id)}"
+    elif report.partial is not None and report.partial.whole_at == LEFT:
+        yield "state        partial: the room was left before its members were known"
     yield ""
     yield from _members(report.members)
     yield ""

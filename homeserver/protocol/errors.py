@@ -131,6 +131,15 @@ class Unavailable(MatrixError):
     errcode, status = "M_UNKNOWN", 503
 
 
+class UnableDueToPartialState(MatrixError):
+    """Another server asks what this one cannot tell before it knows the whole state of a room.
+
+    Spec: MSC3895
+    """
+
+    errcode, status = "M_UNABLE_DUE_TO_PARTIAL_STATE", 404
+
+
 class RemoteServerFailed(MatrixError):
     """Another server had to be asked, and gave no answer that helps; who asked can do nothing."""
 

@@ -205,7 +205,7 @@ async def in_parts(
             left.addErrback(lambda _: None)
 
 
-def parts(events: Collection[int], size: int) -> Iterable[Sequence[int]]:
-    """The events in parts of at most this size, each to be read by one statement."""
-    listed = list(events)
+def parts(items: Iterable[T], size: int) -> Iterable[Sequence[T]]:
+    """The items in parts of at most this size, each to be read by one statement."""
+    listed = list(items)
     return (listed[start : start + size] for start in range(0, len(listed), size))

@@ -48,6 +48,16 @@ class Head:
         return (*rest, stored)
 
 
+def deepest(extremities: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
+    """The newest extremity, the last, and the deepest of the others.
+
+    The branches that are let go stay in the graph, and are joined again by whoever follows them.
+    """
+    *others, newest = extremities
+    others.sort(key=lambda stored: stored.height)
+    return (*others[1 - MAX_EXTREMITIES :], newest)
+
+
 def parse_extremities(json: str) -> list[str]:
     """The event ids of `extremities_json`."""
     return msgspec.json.decode(json, type=list[str])

@@ -24,6 +24,7 @@ from homeserver.storage.database import Database
 from homeserver.storage.event_graph import Standings
 from homeserver.storage.memberships import memberships_in
 from homeserver.storage.names import Names
+from homeserver.storage.partial_rooms import PartialRoomRow, partial_room
 from homeserver.storage.room_aliases import aliases_of, find_alias
 from homeserver.storage.rooms import RoomRow, find_room
 
@@ -40,7 +41,8 @@ class RoomReport:
     `state` has the current state events by type, of each type the first `MAX_EVENTS_OF_TYPE`;
     `state_counts` counts all of them. `members` counts users by membership and server. `gaps` are
     events that are not here, with the depth of what follows them. `refusals` are (whether rejected
-    or else soft-failed, rule, how many).
+    or else soft-failed, rule, how many). `partial` tells how the room was entered, if not all its
+    members were known then.
     """
 
     room_id: str
@@ -54,6 +56,7 @@ class RoomReport:
     gaps: Mapping[str, int]
     standings: Standings
     refusals: Sequence[tuple[bool, str, int]]
+    partial: PartialRoomRow | None = None
 
 
 class RoomInspection:
@@ -106,6 +109,7 @@ class RoomInspection:
             await db.run(graph_edges.backward_extremities, row.room),
             await db.run(event_graph.standings, row.room),
             await db.run(event_graph.refusals, row.room, MAX_RULES),
+            await db.run(partial_room, row.room),
         )
 
     async def newest(self, row: RoomRow, count: int) -> RoomGraph:

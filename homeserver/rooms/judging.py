@@ -8,7 +8,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-recei
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from homeserver.protocol.auth_state import AuthState
 from homeserver.protocol.auth_types import auth_types_for
@@ -20,7 +20,7 @@ from homeserver.rooms.event_rows import auth_rows, names_of
 from homeserver.rooms.head import MAX_EXTREMITIES
 from homeserver.rooms.received_redactions import EarlyRedactions, ReceivedRedactions
 from homeserver.rooms.resolution import Resolved, StateResolver
-from homeserver.rooms.room_facts import StateKey
+from homeserver.rooms.room_facts import MEMBER, StateKey
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import MAX_HEIGHT, Standing, StoredEvent
 from homeserver.rooms.stores import Stores
@@ -52,13 +52,14 @@ class Cited:
     """
 
     numbers: Sequence[int]
-    events: Sequence[Event] = ()
+    stored: Sequence[StoredEvent] = ()
     create: Event | None = None
     rejected: frozenset[str] = frozenset()
     refusal: str | None = None
 
     def judge(self, event: Event) -> str | None:
-        return self.refusal or judge_by_auth_events(event, self.events, self.create, self.rejected)
+        events = [stored.event for stored in self.stored]
+        return self.refusal or judge_by_auth_events(event, events, self.create, self.rejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class Judged:
 
     `behind` are the events that are no extremities once this one is there, `missing` the previous
     events that are not here. `effect` is what it does as a redaction, `early` what redacts it.
+    `believed` are member events that it cites, of users whom the state before it does not know
+    because that is partial.
     """
 
     stored: StoredEvent
@@ -76,6 +79,11 @@ class Judged:
     was_outlier: bool
     effect: Effect = NO_EFFECT
     early: EarlyRedactions | None = None
+    believed: Mapping[StateKey, Event] = field(default_factory=dict)
+
+    def among(self, state: AuthState) -> AuthState:
+        """A state with the members that are believed, where it does not know them."""
+        return AuthState(_Filled(state, self.believed)) if self.believed else state
 
     @property
     def gaps(self) -> Mapping[str, int]:
@@ -83,8 +91,22 @@ class Judged:
         return dict.fromkeys(self.missing, self.stored.height)
 
 
+class _Filled:
+    """A state, and events in the places that are empty there."""
+
+    __slots__ = ("_more", "_state")
+
+    def __init__(self, state: AuthState, more: Mapping[StateKey, Event]) -> None:
+        self._state = state
+        self._more = more
+
+    def get(self, key: StateKey) -> Event | None:
+        found = self._state.get(*key)
+        return self._more.get(key) if found is None else found
+
+
 class Judging:
-    """Judges events for `Receiving`."""
+    """Judges events for `Receiving` and `Completion`."""
 
     def __init__(self, stores: Stores, resolver: StateResolver) -> None:
         self._stores = stores
@@ -94,8 +116,19 @@ class Judging:
         self.redactions = ReceivedRedactions(stores)
 
     async def judge(
-        self, writer: RoomWriter, stored: StoredEvent, given_state: Resolved | None
+        self,
+        writer: RoomWriter,
+        stored: StoredEvent,
+        given_state: Resolved | None,
+        *,
+        is_provisional: bool = False,
     ) -> Judged:
+        """Find what becomes of an event. Raises `EventsMissing`.
+
+        `is_provisional` while the room's state is partial: then the event's own word is taken for
+        members whom the state does not know, and an event that the state refuses is not rejected,
+        which would be final for all that cite it, but soft-failed.
+        """
         event, was_outlier = stored.event, stored.standing.is_outlier
         cited = await self.cited(writer, event, {})
         prevs = await self.find(writer, event.prev_event_ids)
@@ -107,15 +140,19 @@ class Judging:
             after = [prev.state_after for prev in placed.values()]
             given_state = await self._resolver.resolve(writer.room, after or [EMPTY])
         before, rows = given_state.root, list(given_state.rows)
+        believed: dict[StateKey, StoredEvent] = {}
+        if is_provisional:
+            believed = await self._unknown_members(before, cited)
+            before, rows = await self._with_members(before, believed, rows)
         if not was_outlier:
             rows += auth_rows(stored, cited.numbers)
         await self._stores.names.nids(names_of(event))
-        refusal = cited.judge(event) or judge_by_state(
-            event, await self._auth_state(writer, event, before)
-        )
+        rejected = cited.judge(event)
+        refusal = rejected or judge_by_state(event, await self.auth_state(writer, event, before))
         stored.state_before = stored.state_after = before
         stored.height = _height(event, placed.values(), is_below_known=bool(missing))
-        stored.standing = Standing(rejected=refusal)
+        is_final = rejected is not None or not is_provisional
+        stored.standing = Standing(rejected=refusal) if is_final else Standing(soft_failed=refusal)
         effect, early = NO_EFFECT, None
         if refusal is None:
             if event.state_key is not None:
@@ -132,7 +169,28 @@ class Judging:
             was_outlier,
             effect,
             early,
+            {key: member.event for key, member in believed.items()},
         )
+
+    async def _unknown_members(self, root: bytes, cited: Cited) -> dict[StateKey, StoredEvent]:
+        """The member events that an event cites, of users whom a state does not know."""
+        members = {
+            (MEMBER, stored.event.state_key or ""): stored
+            for stored in cited.stored
+            if stored.event.type == MEMBER and stored.standing.rejected is None
+        }
+        known = await self._stores.numbers_at(root, members)
+        return {key: stored for key, stored in members.items() if key not in known}
+
+    async def _with_members(
+        self, root: bytes, members: Mapping[StateKey, StoredEvent], rows: list[Row]
+    ) -> tuple[bytes, list[Row]]:
+        if not members:
+            return root, rows
+        names = await self._stores.names.nids({name for key in members for name in key})
+        entries = {(names[key[0]], names[key[1]]): stored.number for key, stored in members.items()}
+        root, nodes = await self._stores.states.change(root, entries)
+        return root, [*rows, *nodes]
 
     async def cited(
         self, writer: RoomWriter, event: Event, fresh: Mapping[str, StoredEvent]
@@ -160,7 +218,7 @@ class Judging:
             return Cited(numbers, refusal=f"rule {rule}: the room has been made by another event")
         return Cited(
             numbers,
-            [found[each].event for each in event.auth_event_ids],
+            [found[each] for each in event.auth_event_ids],
             None if create_id is None else found[create_id].event,
             frozenset(
                 each for each, stored in found.items() if stored.standing.rejected is not None
@@ -174,7 +232,7 @@ class Judging:
         made_by = (await self._stores.events.load(writer.room.version, [number]))[number]
         return made_by.event.event_id != create.event_id
 
-    async def _auth_state(self, writer: RoomWriter, event: Event, root: bytes) -> AuthState:
+    async def auth_state(self, writer: RoomWriter, event: Event, root: bytes) -> AuthState:
         """The part of a state that an event is judged by."""
         version = writer.room.version
         keys = auth_types_for(version, event.type, event.sender, event.state_key, event.content)

@@ -93,7 +93,7 @@ class Memberships:
         content = await self._content("join", caller.user_id, None)
         chosen = {key: value for key, value in (more or {}).items() if key not in _OF_THE_SERVER}
         content |= chosen
-        if room is None or not is_here:
+        if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
             await self._go_abroad().join(caller.user_id, room_id, servers, content)
             return
@@ -122,7 +122,7 @@ class Memberships:
         check_not_suspended(caller)
         content = await self._content("knock", caller.user_id, reason)
         room = await self._rooms.find(room_id)
-        if room is None or not self._is_here(room):
+        if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
             await self._go_abroad().knock(caller.user_id, room_id, servers, content)
             return
@@ -140,6 +140,8 @@ class Memberships:
         """Invite a user. Their own server has to agree, and may refuse."""
         check_not_suspended(caller)
         self._check_user_id(user_id)
+        room = await self._rooms.get(room_id)
+        await room.know_members(self._rooms.origin.clock, user_id)
         if self._rooms.origin.is_ours(user_id):
             content = await self._content("invite", user_id, reason)
         else:
@@ -166,7 +168,7 @@ class Memberships:
         if room is not None:
             await self._notice_rooms.check_may_leave(room, caller.user_id)
         content = _with_reason({"membership": "leave"}, reason)
-        if room is not None and not self._is_here(room):
+        if room is not None and not self._knows(room, caller.user_id):
             place = (await self._user_rooms.of(caller.user_id)).get(room.number)
             if place is None or place.membership not in ("invite", "knock"):
                 raise Forbidden("You are not in the room")
@@ -182,6 +184,7 @@ class Memberships:
         check_not_suspended(caller)
         self._check_user_id(user_id)
         room = await self._rooms.get(room_id)
+        await room.know_members(self._rooms.origin.clock, user_id)
         if room.membership(user_id) not in ("join", "invite", "knock"):
             raise Forbidden(f"{user_id} is not in the room")
         content = _with_reason({"membership": "leave"}, reason)
@@ -193,6 +196,8 @@ class Memberships:
         """Make a user leave, and keep them out."""
         check_not_suspended(caller)
         self._check_user_id(user_id)
+        room = await self._rooms.get(room_id)
+        await room.know_members(self._rooms.origin.clock, user_id)
         content = _with_reason({"membership": "ban"}, reason)
         await self._send(room_id, caller.user_id, user_id, content)
 
@@ -203,6 +208,7 @@ class Memberships:
         check_not_suspended(caller)
         self._check_user_id(user_id)
         room = await self._rooms.get(room_id)
+        await room.know_members(self._rooms.origin.clock, user_id)
         if room.membership(user_id) != "ban":
             raise BadState(f"{user_id} is not banned")
         content = _with_reason({"membership": "leave"}, reason)
@@ -229,8 +235,15 @@ class Memberships:
     def _is_here(self, room: Room) -> bool:
         """Whether this server need not ask others: it is in the room, or the last to know of it."""
         if not room.joined_servers:
-            return bool(room.state)
+            return bool(room.state) and not room.is_fragment
         return self._rooms.origin.server_name in room.joined_servers
+
+    def _knows(self, room: Room, user_id: str) -> bool:
+        """Whether this server knows what a user is in the room, and need not ask others.
+
+        Before all members are known, somebody of whom nothing is may be banned.
+        """
+        return self._is_here(room) and (room.partial is None or user_id in room.members)
 
     def _go_abroad(self) -> MembershipAbroad:
         if self.abroad is None:
@@ -240,7 +253,9 @@ class Memberships:
     def _others(self, room: Room) -> list[str]:
         """The other servers in the room, those with the most members first."""
         own = self._rooms.origin.server_name
-        return [name for name, _ in room.joined_servers.most_common() if name != own]
+        first = () if room.partial is None else room.partial.servers
+        most = [name for name, _ in room.joined_servers.most_common()]
+        return [name for name in dict.fromkeys([*first, *most]) if name != own]
 
     async def _servers(self, user_id: str, room_id: str, named: Sequence[str]) -> list[str]:
         """Servers that may be in a room, the likeliest first."""

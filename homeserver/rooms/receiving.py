@@ -22,23 +22,26 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
 from homeserver.protocol.receipt import judge_by_state
 from homeserver.rooms.arrival import Arrival
+from homeserver.rooms.auth_index import parts
 from homeserver.rooms.drafts import Draft, Transaction
-from homeserver.rooms.event_rows import auth_rows, event_rows, names_of, placing_rows
-from homeserver.rooms.head import MAX_EXTREMITIES, Head
+from homeserver.rooms.event_rows import event_rows, names_of, placing_rows
+from homeserver.rooms.head import MAX_EXTREMITIES, Head, deepest
 from homeserver.rooms.judging import EventsMissing, Judged, Judging
+from homeserver.rooms.outliers import Outliers
 from homeserver.rooms.policy import Policy
-from homeserver.rooms.received_redactions import EarlyRedactions
 from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.room_facts import NO_CHANGES, Changes, EventsKept, StateKey
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.states import MissingNodes
-from homeserver.rooms.stored_event import MAX_HEIGHT, Standing, StoredEvent
+from homeserver.rooms.stored_event import ACCEPTED, MAX_HEIGHT, Standing, StoredEvent
 from homeserver.rooms.stores import NotAtHand, Stores
 from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.batch import Row
 from homeserver.storage.events import MARK_REDACTED
 from homeserver.storage.graph_edges import DELETE_BACKWARD_EXTREMITY, INSERT_BACKWARD_EXTREMITY
+
+LOOKED_FOR_AT_ONCE = 2_000  # event ids
 
 MERGE = "org.matrix.dummy_event"
 """The type of an event that says nothing but joins branches; clients that exist hide it."""
@@ -67,9 +70,10 @@ class Receiving:
 
     def __init__(self, stores: Stores, resolver: StateResolver) -> None:
         self._stores = stores
-        self._resolver = resolver
-        self._judging = Judging(stores, resolver)
+        self.resolver = resolver
+        self.judging = Judging(stores, resolver)
         self.policy: Policy | None = None
+        self._outliers = Outliers(stores, self.judging, self._tell)
 
     async def receive(
         self,
@@ -94,14 +98,16 @@ class Receiving:
         """
         await writer.receiving.acquire()
         try:
-            known = (await self._judging.find(writer, [event.event_id])).get(event.event_id)
+            known = (await self.judging.find(writer, [event.event_id])).get(event.event_id)
             if known is not None and not known.standing.is_outlier:
                 return Received(known)
             stored = known or _new(event, self._stores.log.next_position(), transaction)
             self._stores.events.introduce(stored)
             writer.absent.discard(event.event_id)
             try:
-                judged = await self._judging.judge(writer, stored, state_before)
+                judged = await self.judging.judge(
+                    writer, stored, state_before, is_provisional=writer.is_partial
+                )
                 refusal = None
                 if not is_past and not is_arrival:
                     refusal = await self._not_recommended(writer, judged)
@@ -117,7 +123,7 @@ class Receiving:
         """Prepare for events that are about to be received: what is known is asked only once."""
         await writer.receiving.acquire()
         try:
-            await self._judging.look_up(writer, events)
+            await self.judging.look_up(writer, events)
         finally:
             writer.receiving.release()
 
@@ -127,42 +133,26 @@ class Receiving:
         """Keep events that others cite, whose place in the graph is not known.
 
         What they cite stands before them or is known; each is judged by that alone. Raises
-        `EventsMissing`. The Deferred fires when they are durable, if any was new.
+        `EventsMissing`. The Deferred fires when they are durable, if any was new. Of a large number
+        some are kept at a time, and others have their turn in between.
         """
         await writer.receiving.acquire()
         try:
-            fresh: dict[str, StoredEvent] = {}
-            wanted = list(events)
-            known = await self._judging.find(writer, [event.event_id for event in wanted])
-            await self._stores.names.nids({name for event in wanted for name in names_of(event)})
-            rows: list[Row] = []
-            early: list[tuple[StoredEvent, EarlyRedactions]] = []
-            for event in wanted:
-                if event.event_id in known:
-                    continue
-                cited = await self._judging.cited(writer, event, fresh)
-                standing = Standing(is_outlier=True, rejected=cited.judge(event))
-                number = self._stores.log.next_position()
-                stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
-                known[event.event_id] = fresh[event.event_id] = stored
-                writer.absent.discard(event.event_id)
-                rows += event_rows(self._stores.names, writer.room.number, stored)
-                rows += auth_rows(stored, cited.numbers)
-                if standing.rejected is None and (
-                    redacted := await self._judging.redactions.early(writer, stored)
-                ):
-                    early.append((stored, redacted))
-                    rows += redacted.rows
-            done = self._tell(writer, [*fresh.values()], rows) if fresh else None
-            for stored, redacted in early:
-                done = self._judging.redactions.release(writer, stored, redacted) or done
-            return [known[event.event_id] for event in wanted], done
+            return await self._outliers.keep(writer, events)
         finally:
             writer.receiving.release()
 
     async def known(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
         """Those of the events that are here, in whatever standing."""
-        return await self._judging.find(writer, event_ids)
+        return await self.judging.find(writer, event_ids)
+
+    async def which_are_here(self, writer: RoomWriter, event_ids: Iterable[str]) -> list[str]:
+        """Those of the event ids whose events are here, in whatever standing."""
+        room, events = writer.room, self._stores.events
+        here: list[str] = []
+        for part in parts(event_ids, LOOKED_FOR_AT_ONCE):
+            here += await events.numbers(room.number, room.room_id, part)
+        return here
 
     async def state_of(
         self, writer: RoomWriter, event_ids: Collection[str], then: str | None = None
@@ -172,7 +162,7 @@ class Receiving:
         With `then` it is the state after this event in that state, if the event is known. Rejected
         events, and those that are no state, are no part of it. Raises `EventsMissing`.
         """
-        found = await self._judging.find(writer, event_ids)
+        found = await self.judging.find(writer, event_ids)
         if missing := set(event_ids).difference(found):
             raise EventsMissing(auth=missing)
         names = await self._stores.names.nids(
@@ -183,7 +173,7 @@ class Receiving:
             for stored in found.values()
             if stored.event.state_key is not None and stored.standing.rejected is None
         }
-        after = {} if then is None else await self._judging.find(writer, [then])
+        after = {} if then is None else await self.judging.find(writer, [then])
         for stored in after.values():
             event = stored.event
             if event.state_key is not None and stored.standing.rejected is None:
@@ -195,10 +185,10 @@ class Receiving:
         self, writer: RoomWriter, event: Event, fetched: Mapping[str, Resolved]
     ) -> Resolved:
         """The state before an event, given those after its previous events that are not here."""
-        prevs = await self._judging.find(writer, event.prev_event_ids)
+        prevs = await self.judging.find(writer, event.prev_event_ids)
         roots = [prev.state_after for prev in prevs.values() if not prev.standing.is_outlier]
         roots += [state.root for state in fetched.values()]
-        resolved = await self._resolver.resolve(writer.room, roots or [EMPTY])
+        resolved = await self.resolver.resolve(writer.room, roots or [EMPTY])
         rows = [row for state in fetched.values() for row in state.rows]
         return Resolved(resolved.root, [*rows, *resolved.rows])
 
@@ -216,12 +206,12 @@ class Receiving:
         stored = judged.stored
         if way.is_past or stored.event.event_id in writer.gaps:
             done = self._fill(writer, judged)
-        elif stored.standing.rejected is not None:
+        elif stored.standing.rejected is not None or stored.standing.soft_failed is not None:
             done = self._keep(writer, judged)
         else:
             done = await self._enter(writer, judged, way)
         if judged.early is not None:
-            return self._judging.redactions.release(writer, stored, judged.early) or done
+            return self.judging.redactions.release(writer, stored, judged.early) or done
         return done
 
     def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
@@ -249,14 +239,14 @@ class Receiving:
             if len(extremities) > MAX_EXTREMITIES:
                 if await self._merge(writer):
                     continue
-                extremities = _deepest(extremities)
+                extremities = deepest(extremities)
             arrival = await self._arrival(writer, head, extremities, judged)
             arrival = replace(arrival, is_ours=way.is_ours)
             try:
                 if writer.head is not head:
                     continue
                 if not way.is_arrival and stored.state_before != head.root:
-                    refusal = judge_by_state(stored.event, writer.auth)
+                    refusal = judge_by_state(stored.event, judged.among(writer.auth))
                     if refusal is not None:
                         stored.standing = Standing(soft_failed=refusal)
                         return self._keep(writer, judged)
@@ -274,7 +264,7 @@ class Receiving:
         """What an event makes of the room."""
         room, stored, event = writer.room, judged.stored, judged.stored.event
         after = [extremity.state_after for extremity in extremities]
-        resolved = await self._resolver.resolve(room, after)
+        resolved = await self.resolver.resolve(room, after)
         is_plain = stored.state_before == head.root and resolved.root == stored.state_after
         changes: Changes = NO_CHANGES
         former: dict[StateKey, StoredEvent] = {}
@@ -337,7 +327,7 @@ class Receiving:
         ceiling = writer.head.height if gap is None else gap - 1
         stored.height = max(1, min(stored.height, ceiling))
         writer.gaps |= judged.gaps
-        if stored.standing.rejected is None and not effect.is_withheld:
+        if stored.standing == ACCEPTED and not effect.is_withheld:
             stored.position = -stored.number
         to_rows = placing_rows if judged.was_outlier else event_rows
         rows = to_rows(self._stores.names, room.number, stored)
@@ -379,13 +369,3 @@ def _gap_rows(writer: RoomWriter, judged: Judged) -> list[Row]:
         INSERT_BACKWARD_EXTREMITY.row(writer.room.number, event_id, height)
         for event_id, height in judged.gaps.items()
     ]
-
-
-def _deepest(extremities: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
-    """The newest extremity, the last, and the deepest of the others.
-
-    The branches that are let go stay in the graph, and are joined again by whoever follows them.
-    """
-    *others, newest = extremities
-    others.sort(key=lambda stored: stored.height)
-    return (*others[1 - MAX_EXTREMITIES :], newest)

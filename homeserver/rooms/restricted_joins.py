@@ -62,6 +62,8 @@ class RestrictedJoins:
                 is_unsure = True
             elif room.membership(user_id) == "join":
                 return
+            elif room.partial is not None and user_id not in room.members:
+                is_unsure = True
         if is_unsure:
             raise UnableToAuthoriseJoin("This server is not in all rooms that would let you in")
         raise Forbidden("You are in none of the rooms whose members may join this one")

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.partial_state import PartialState
 from homeserver.rooms.room_facts import (
     MEMBER,
     Changes,
     EventsKept,
     RoomChanged,
+    RoomCompleted,
     RoomEventAppended,
     StateKey,
     membership_of,
 )
 from homeserver.rooms.stored_event import StoredEvent
+from homeserver.streams.clock import Clock
 
 __all__ = ["TIMELINE_LENGTH", "Room", "RoomEventAppended", "StateKey"]
 
@@ -48,6 +51,9 @@ class Room:
     `disordered_at` each event also stands deeper in the graph than all before it. `gaps` are events
     that others follow and that are not here, with the height of what follows them: there the past
     can be asked for.
+
+    While `partial` is set most members are not known; `whole_at` is the position from which on they
+    are, of a room where they were not. A room that was left before is a fragment.
     """
 
     def __init__(self, number: int, room_id: str, version: RoomVersion, root: bytes) -> None:
@@ -71,7 +77,26 @@ class Room:
         self.joined_servers: Counter[str] = Counter()  # members who are joined, by their server
         self.invited_count = 0
         self.heroes: list[str] | None = None  # remembered by `homeserver/rooms/heroes.py`
+        self.partial: PartialState | None = None
+        self.whole_at = 0
+        self.is_fragment = False
         self._remembered_changes = 0
+
+    @property
+    def servers(self) -> Collection[str]:
+        """The servers that are in the room, as far as that is known."""
+        if self.partial is None:
+            return self.joined_servers.keys()
+        return dict.fromkeys([*self.joined_servers, *self.partial.servers])
+
+    async def know_members(self, clock: Clock, *user_ids: str) -> None:
+        """Wait until all members are known, or at least these users, if any are named.
+
+        Raises `Unavailable` where that takes too long.
+        """
+        if self.partial is None or (user_ids and self.members.keys() >= {*user_ids}):
+            return
+        await self.partial.whole(clock)
 
     def number_of(self, key: StateKey) -> int | None:
         """Number of the current event of a type and state key."""
@@ -139,6 +164,36 @@ class Room:
             self.forked_at = fact.position
         self.root = fact.root
         self.last_position = fact.position
+        if isinstance(fact, RoomCompleted):
+            self._withdraw(fact.withdrawn)
+            # The states of before have become others, and are read from their trees.
+            self.state_changes.clear()
+            self.changes_from, self._remembered_changes = fact.position, 0
+            self.whole_at = fact.position
+            self.end_partial()
+
+    def leave_partial(self, join_id: str) -> bool:
+        """The members will never be known; `False` if the room has been entered anew since."""
+        if self.partial is None or self.partial.join_id != join_id:
+            return False
+        self.is_fragment = True
+        self.end_partial()
+        return True
+
+    def end_partial(self) -> None:
+        """Let those go on who wait for the members."""
+        partial, self.partial = self.partial, None
+        if partial is not None:
+            partial.over()
+
+    def _withdraw(self, numbers: Collection[int]) -> None:
+        kept: list[StoredEvent] = []
+        for stored in self.timeline:
+            if stored.number in numbers:
+                stored.position = None
+            else:
+                kept.append(stored)
+        self.timeline = deque(kept)
 
     def fill(self, fact: EventsKept) -> None:
         """Events of the past arrived: what they fill is no gap any more."""

@@ -82,6 +82,25 @@ class RedactionWithheld(RoomChanged):
     is_ours: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomCompleted(RoomChanged):
+    """The state of a room is whole, and what came meanwhile was judged anew.
+
+    `withdrawn` are the numbers of events that are in no timeline any more.
+    """
+
+    withdrawn: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class PartialRoomLeft:
+    """Nobody of ours is in a room any more that was entered without its members by a join."""
+
+    position: int
+    room: int
+    join_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class MovedFromAfar:
     """A user's membership in a room that this server is not in changed."""

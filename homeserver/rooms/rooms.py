@@ -16,9 +16,17 @@ from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.head import Head, parse_extremities
 from homeserver.rooms.origin import Origin
+from homeserver.rooms.partial_state import PartialState
 from homeserver.rooms.policy import Policy
 from homeserver.rooms.room import Room, StateKey
-from homeserver.rooms.room_facts import EventsKept, RoomChanged, RoomEventAppended, membership_of
+from homeserver.rooms.room_facts import (
+    EventsKept,
+    PartialRoomLeft,
+    RoomChanged,
+    RoomCompleted,
+    RoomEventAppended,
+    membership_of,
+)
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import Stores
@@ -29,6 +37,7 @@ from homeserver.storage import rooms as rooms_storage
 from homeserver.storage.database import Database
 from homeserver.storage.events import TimelineHead
 from homeserver.storage.memberships import memberships_in
+from homeserver.storage.partial_rooms import LEFT, partial_room
 from homeserver.streams.waiting import all_four, joined
 
 RECALLED = 50  # newest events that are read when a room is loaded; more are kept as they come
@@ -168,15 +177,28 @@ class Rooms:
                 entry = self._loaded.get(fact.room)
                 if entry is not None:
                     entry[0].fill(fact)
+            elif isinstance(fact, PartialRoomLeft):
+                entry = self._loaded.get(fact.room)
+                if entry is not None and entry[0].leave_partial(fact.join_id):
+                    entry[1].is_partial = False
             elif isinstance(fact, RoomChanged):
                 entry = self._loaded.get(fact.room)
                 if entry is not None:
                     room, writer = entry
                     before = room.size
                     room.apply(fact)
+                    if isinstance(fact, RoomCompleted):
+                        self._withdraw(fact)
                     writer.published(fact.position, fact.changes)
                     self._entries += room.size - before
         self._shrink()
+
+    def _withdraw(self, fact: RoomCompleted) -> None:
+        """Have events found in no timeline any more, whoever holds them."""
+        for number in fact.withdrawn:
+            stored = self.stores.events.cached(number)
+            if stored is not None:
+                stored.position = None
 
     async def _entry(self, number: int) -> tuple[Room, RoomWriter] | None:
         while True:
@@ -211,6 +233,7 @@ class Rooms:
         room = Room(number, room_id, ROOM_VERSIONS[row.version], head.root or EMPTY)
         room.published = row.published
         room.gaps = edges.gaps
+        await self._load_partial(room)
         await self._load_state(room, memberships)
         await self._load_timeline(room, head)
         extremities = await self._extremities(room, head)
@@ -221,6 +244,14 @@ class Rooms:
         writer.early_redactions = edges.early_redactions
         self._keep(room, writer)
         return room, writer
+
+    async def _load_partial(self, room: Room) -> None:
+        row = await self._db.run(partial_room, room.number)
+        if row is not None and row.whole_at is None:
+            room.partial = PartialState(row.event_id, row.servers)
+        elif row is not None:
+            room.whole_at = max(row.whole_at or 0, 0)
+            room.is_fragment = row.whole_at == LEFT
 
     async def _load_timeline(self, room: Room, head: TimelineHead) -> None:
         newest = list(head.newest)

@@ -105,6 +105,8 @@ class RoomUpgrades:
         if version.creators_outrank_everyone:
             creators = _checked_creators(caller, additional_creators)
         async with self._rooms.writing(room_id) as old:
+            # Who is banned goes on being banned.
+            await old.room.know_members(self._origin.clock)
             plan = await self._plan(caller, old.room, version, creators)
             while True:
                 try:

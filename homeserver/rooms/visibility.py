@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeserver.accounts.erasure import ErasedUsers
+from homeserver.protocol.errors import UnableDueToPartialState
 from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import (
     is_of_server,
@@ -143,10 +144,14 @@ class Visibility:
 
         Where the history is shared with members no member is looked at; elsewhere it is one look-up
         in the state at each event for all of the server's users, and their events are read only
-        where they have changed since.
+        where they have changed since. Where it depends on members, and not all are known yet,
+        `UnableDueToPartialState` is raised: others would take a pruned event for all there is.
         """
         users = [user_id for user_id in room.members if is_of_server(user_id, server)]
-        joined_until = await self._any_joined_until(room, users)
+        if room.partial is not None and server in room.servers:
+            joined_until = _FOREVER
+        else:
+            joined_until = await self._any_joined_until(room, users)
         judged: dict[bytes, tuple[str, frozenset[str]]] = {}
         verdicts = []
         for stored in events:
@@ -156,6 +161,8 @@ class Visibility:
                 if root not in judged:
                     judged[root] = await self._judge_server(room, users, root)
                 visibility, memberships = judged[root]
+                if room.partial is not None and visibility in _NEEDS_MEMBERS:
+                    raise UnableDueToPartialState("Who may see this is not known yet")
                 may_see = may_server_see_event(
                     event,
                     server,

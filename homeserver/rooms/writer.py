@@ -61,6 +61,7 @@ class RoomWriter:
         self.absent: set[str] = set()  # events that were asked for lately, and are not here
         self.receiving = DeferredLock()  # what comes from outside is judged one after the other
         self.policy: Policy | None = None
+        self.is_partial = room.partial is not None  # what is taken in will be judged again
         self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
         self._queued = 0  # position of the last event that was handed to the log
         self.origin = origin
@@ -169,6 +170,14 @@ class RoomWriter:
         """Remember a redaction until its target is here; the row that does so too."""
         self.early_redactions.setdefault(target_id, {})[redaction.number] = is_past
         return INSERT_EARLY_REDACTION.row(self.room.number, target_id, redaction.number, is_past)
+
+    def change_state(self, fact: RoomChanged, head: Head, rows: Sequence[Row]) -> Deferred[None]:
+        """Queue a change of the state that no event makes, and its rows. Raises `Unavailable`."""
+        self._log.check_open()
+        self._pending.update({key: (fact.position, now) for key, now in fact.changes.items()})
+        self.head, self.auth = head, AuthState(_CurrentEvents(self))
+        self._queued = fact.position
+        return self._log.append(fact, rows)
 
     def rehearse(self, draft: Draft) -> Event:
         """The event that a draft would become if it were appended now; nothing is changed.

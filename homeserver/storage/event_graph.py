@@ -53,6 +53,46 @@ async def standings(db: Connection, room: int) -> Standings:
     return found
 
 
+async def events_to_judge(
+    db: Connection, room: int, since: int, after: int, limit: int
+) -> list[tuple[int, int]]:
+    """(place, event) of the events with a state that came at a position or later, in that order.
+
+    The place is the position in the timeline, and of those that are in none, or in the past, the
+    number: all refused events of the room are among them. `after` is a place to go on after.
+    """
+    cursor = await db.execute(
+        """
+        SELECT place, event
+          FROM (SELECT CASE WHEN position > 0 THEN position ELSE event END AS place, event
+                  FROM events
+                 WHERE room = %s AND state_before IS NOT NULL
+                   AND (position >= %s OR position IS NULL OR (position < 0 AND event > %s))
+               ) AS judged
+         WHERE place > %s
+         ORDER BY place
+         LIMIT %s
+        """,
+        (room, since, since, after, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def accepted_state(
+    db: Connection, room: int, event_ids: Sequence[str]
+) -> list[tuple[int, int, int]]:
+    """(type, state key, number) of the state events among these that were not rejected."""
+    cursor = await db.execute(
+        """
+        SELECT type, state_key, event
+          FROM events
+         WHERE event_id = ANY(%s) AND room = %s AND state_key IS NOT NULL AND rejected IS NULL
+        """,
+        (list(event_ids), room),
+    )
+    return await cursor.fetchall()
+
+
 async def refusals(db: Connection, room: int, limit: int) -> list[tuple[bool, str, int]]:
     """(whether rejected or else soft-failed, the rule, how many events), most of them first."""
     cursor = await db.execute(

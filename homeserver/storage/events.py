@@ -57,6 +57,28 @@ PLACE_EVENT = BatchStatement(
 )
 """An outlier found its place in the graph."""
 
+JUDGE_AGAIN = BatchStatement(
+    "judge_again",
+    """
+    UPDATE events
+       SET state_before = judged.state_before, state_after = judged.state_after,
+           replaces = judged.replaces, rejected = judged.rejected, soft_failed = judged.soft_failed
+      FROM unnest(%s::int8[], %s::bytea[], %s::bytea[], %s::int8[], %s::text[], %s::text[])
+        AS judged (event, state_before, state_after, replaces, rejected, soft_failed)
+     WHERE events.event = judged.event
+    """,
+    columns=("int8", "bytea", "bytea", "int8", "text", "text"),
+    key=(0,),
+    late=True,
+)
+
+WITHDRAW_EVENT = BatchStatement(
+    "withdraw_event",
+    "UPDATE events SET position = NULL WHERE event = ANY (SELECT * FROM unnest(%s::int8[]))",
+    columns=("int8",),
+    late=True,
+)
+
 MARK_REDACTED = BatchStatement(
     "mark_redacted",
     """
@@ -78,6 +100,18 @@ INSERT_CURRENT_STATE = BatchStatement(
         ON CONFLICT (room, position) DO NOTHING
     """,
     columns=("int4", "int8", "bytea", "text"),
+)
+
+
+FORGET_CURRENT_STATES = BatchStatement(
+    "forget_current_states",
+    """
+    DELETE FROM current_states
+     USING unnest(%s::int4[], %s::int8[], %s::int8[]) AS gone (room, since, before)
+     WHERE current_states.room = gone.room AND position >= since AND position < before
+    """,
+    columns=("int4", "int8", "int8"),
+    late=True,
 )
 
 

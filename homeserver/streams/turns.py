@@ -5,17 +5,20 @@ thousand, is therefore made in parts, between which it serves whoever else has s
 message takes three or four turns from the request to the answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
 from homeserver.streams.clock import Clock
 
 TURN_SECONDS = 0.004
 LOOK_EVERY = 32  # items, after which it is looked whether the turn is over
+MANY = 500  # items that are not dealt with in one turn
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Turn:
@@ -42,6 +45,13 @@ class Turn:
             if call.active():
                 call.cancel()
         self._end = self._clock.seconds() + TURN_SECONDS
+
+
+async def away(rule: Callable[[Collection[T]], R], items: Collection[T]) -> R:
+    """What a pure function makes of some items: in a thread, if there are many."""
+    if len(items) > MANY:
+        return await deferToThread(rule, items)
+    return rule(items)
 
 
 async def in_turns(clock: Clock, items: Iterable[T]) -> list[T]:

@@ -24,6 +24,7 @@ from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.storage.database import Database
 from homeserver.storage.events import rooms_with_events_after
+from homeserver.storage.partial_rooms import rooms_whole_after
 from homeserver.streams.clock import Clock
 from homeserver.streams.log import Log
 from homeserver.streams.turns import Turn
@@ -195,6 +196,7 @@ class SyncEngine:
         active = set(rooms).difference(silent)
         if silent:
             active.update(await self._db.run(rooms_with_events_after, silent, since))
+            active.update(await self._db.run(rooms_whole_after, silent, since))
             for source in self._ephemeral:
                 active.update(await source.changed_rooms(silent, since))
         active.update(await self._numbers_of(by_room))
@@ -233,7 +235,9 @@ class SyncEngine:
         is_new = since is None or place.position > since
         if place.membership == "join":
             room = self._rooms.loaded(number) or await self._rooms.by_number(number)
-            if room is not None and reader.filter.room.matches_room(room.room_id):
+            if room is None or (room.partial is not None and not reader.lazy):
+                return  # it is shown with all its members, once they are known
+            if reader.filter.room.matches_room(room.room_id):
                 await self._add_joined(update, reader, room, place, since, by_room)
         elif place.membership in ("invite", "knock"):
             if is_new:
@@ -265,10 +269,12 @@ class SyncEngine:
         by_room: dict[str, list[msgspec.Raw]],
     ) -> None:
         account_data = by_room.get(room.room_id, [])
-        newly_joined = (
-            since is not None
-            and place.position > since
-            and not await self._was_joined(room, reader.user_id, place.event, since)
+        newly_joined = since is not None and (
+            (since < room.whole_at and not reader.lazy)
+            or (
+                place.position > since
+                and not await self._was_joined(room, reader.user_id, place.event, since)
+            )
         )
         known_since = None if newly_joined else since
         if newly_joined:

@@ -35,6 +35,11 @@ class LazyMembers:
             return list(user_ids)
         return [user_id for user_id in user_ids if known.get((room, user_id), since + 1) > since]
 
+    def told(self, reader: Reader, room: int) -> list[str]:
+        """The users of a room whose member events the device was sent."""
+        known = self._devices.get(reader.device, {})
+        return [user_id for number, user_id in known if number == room]
+
     def sent(self, reader: Reader, room: int, user_ids: Iterable[str], position: int) -> None:
         """The answer that ends at `position` tells of these members."""
         known = self._devices.setdefault(reader.device, {})

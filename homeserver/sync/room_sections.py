@@ -175,7 +175,8 @@ class RoomSections:
                 await self._add_shared(parts, room, reader, shared, since, now)
                 return shared
         timeline = await self._timelines.cut(room, reader, since, now)
-        if not timeline.seen and not timeline.skipped and not timeline.limited:
+        became_whole = since < room.whole_at <= now
+        if not (timeline.seen or timeline.skipped or timeline.limited or became_whole):
             return None
         if timeline.limited or timeline.skipped or reader.use_state_after:
             state = await self._states.changes(room, reader, timeline, since, now)
@@ -184,10 +185,16 @@ class RoomSections:
             state = await self._states.lazy(room, reader, senders, since, now, timeline.first)
         else:
             state = []
-        if not timeline.seen and not state and not timeline.limited:
+        if not (timeline.seen or state or timeline.limited or became_whole):
             return None
-        if timeline.limited or _changes_members(event.stored for event in timeline.seen):
+        if (
+            timeline.limited
+            or became_whole
+            or _changes_members(event.stored for event in timeline.seen)
+        ):
             state += await self._add_summary(parts, room, reader, since, now, timeline.first)
+        if became_whole and reader.lazy:
+            state += await self._states.corrected(room, reader, now)
         await self._add_timeline(parts, reader, timeline, state)
         return None
 

@@ -42,8 +42,7 @@ class RoomState:
             named_after = await heroes(self._rooms, room, reader.user_id)
             wanted = {reader.user_id, *named_after, *_senders(timeline)}
             chosen = self._lazy_members.unknown(reader, room.number, wanted, known_since)
-            numbers += [members[user_id] for user_id in chosen if user_id in members]
-            self._lazy_members.sent(reader, room.number, chosen, now)
+            numbers += await self._tell(room, reader, members, chosen, now)
         else:
             numbers += members.values()
         return await self._load(room, reader, numbers)
@@ -55,16 +54,26 @@ class RoomState:
 
         With `use_state_after` it is all that changed, whether the timeline tells of it or not.
         Members who changed in a gap are told of even with lazy loading: the client may know them.
+        It cannot know those whom the server came to know by what they sent.
         """
         changed = await self._changed(room, reader, timeline, since, now)
         if not reader.lazy:
             return self._wanted(reader, changed.values())
+        if room.partial is not None:
+            changed = {key: stored for key, stored in changed.items() if _may_be_known(key, stored)}
         told = [key[1] for key in changed if key[0] == "m.room.member"]
         self._lazy_members.sent(reader, room.number, told, now)
         senders = _senders(timeline).difference(told)
         return self._wanted(reader, changed.values()) + await self.lazy(
             room, reader, senders, since, now, timeline.first
         )
+
+    async def corrected(self, room: Room, reader: Reader, now: int) -> list[StoredEvent]:
+        """The member events of those whom a device was told of before the room was whole."""
+        user_ids = self._lazy_members.told(reader, room.number)
+        self._lazy_members.sent(reader, room.number, user_ids, now)
+        numbers = [room.member_events[each] for each in user_ids if each in room.member_events]
+        return await self._load(room, reader, numbers)
 
     async def lazy(
         self,
@@ -80,10 +89,34 @@ class RoomState:
         if not unknown:
             return []
         _, members = await self._state_before(room, None if reader.use_state_after else first, now)
-        self._lazy_members.sent(reader, room.number, unknown, now)
-        return await self._load(
-            room, reader, [members[user_id] for user_id in unknown if user_id in members]
-        )
+        return await self._load(room, reader, await self._tell(room, reader, members, unknown, now))
+
+    async def _tell(
+        self,
+        room: Room,
+        reader: Reader,
+        members: Mapping[str, int],
+        user_ids: Iterable[str],
+        now: int,
+    ) -> list[int]:
+        """Numbers of the member events of users, of whom the device is told now.
+
+        A member who is not in the state before the timeline may have come into it by an event of
+        that, which tells of itself, or by none: because they were not known when the room was
+        entered.
+        """
+        told = {user_id: members[user_id] for user_id in user_ids if user_id in members}
+        late = {
+            number: user_id
+            for user_id in user_ids
+            if user_id not in members and (number := room.member_events.get(user_id)) is not None
+        }
+        for stored in (await self._rooms.stores.events.load(room.version, list(late))).values():
+            if stored.position is None:
+                told[late[stored.number]] = stored.number
+        # Of those who are still not known the device has to be told when they are.
+        self._lazy_members.sent(reader, room.number, told, now)
+        return list(told.values())
 
     async def _changed(
         self, room: Room, reader: Reader, timeline: Slice, since: int, now: int
@@ -130,27 +163,29 @@ class RoomState:
     ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
         """Event numbers of the state before an event, or at `now`, without and with members."""
         position = now if first is None else (first.position or 0) - 1
+        if first is not None and self._is_join_of_ours(first):
+            root = await self._db.run(state_root_at, room.number, position)
+            if root != first.state_before:
+                # With this event the server came into the room: the state came along with it.
+                return await self._state_from_tree(first.state_before)
         undone = room.undone(position)
         if undone is None:
-            return await self._state_from_tree(room, position)
-        if not undone:
-            return room.state, room.member_events
-        others: dict[StateKey, int] = dict(room.state)
-        members = room.member_events
-        if any(key[0] == "m.room.member" for key in undone):
-            members = dict(members)
-        for key, number in undone.items():
-            if key[0] == "m.room.member":
-                _put(members, key[1], number)
-            else:
-                _put(others, key, number)
-        return others, members
+            root = await self._db.run(state_root_at, room.number, position)
+            return await self._state_from_tree(root or EMPTY)
+        return _without(room, undone)
+
+    def _is_join_of_ours(self, stored: StoredEvent) -> bool:
+        event = stored.event
+        return (
+            event.type == "m.room.member"
+            and event.content.get("membership") == "join"
+            and self._rooms.origin.is_ours(event.sender)
+        )
 
     async def _state_from_tree(
-        self, room: Room, position: int
+        self, root: bytes
     ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
-        root = await self._db.run(state_root_at, room.number, position)
-        entries = await self._rooms.stores.states.load(root or b"")
+        entries = await self._rooms.stores.states.load(root)
         names = await self._rooms.stores.names.names({nid for key in entries for nid in key})
         others: dict[StateKey, int] = {}
         members: dict[str, int] = {}
@@ -177,11 +212,34 @@ class RoomState:
         ]
 
 
+def _without(
+    room: Room, undone: Mapping[StateKey, int | None]
+) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
+    """The current state with some entries as they were, without and with members."""
+    if not undone:
+        return room.state, room.member_events
+    others: dict[StateKey, int] = dict(room.state)
+    members = room.member_events
+    if any(key[0] == "m.room.member" for key in undone):
+        members = dict(members)
+    for key, number in undone.items():
+        if key[0] == "m.room.member":
+            _put(members, key[1], number)
+        else:
+            _put(others, key, number)
+    return others, members
+
+
 def _put(numbers: dict[Any, int], key: Any, number: int | None) -> None:
     if number is None:
         numbers.pop(key, None)
     else:
         numbers[key] = number
+
+
+def _may_be_known(key: StateKey, stored: StoredEvent) -> bool:
+    """Whether a client with lazy loading may have an older event than this one."""
+    return key[0] != "m.room.member" or stored.position is not None
 
 
 def _senders(timeline: Slice) -> set[str]:

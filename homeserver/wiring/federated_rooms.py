@@ -22,11 +22,13 @@ from federation.room_access import RoomAccess
 from federation.rooms_abroad import RoomsAbroad
 from federation.sender import Sender
 from federation.spaces_abroad import SpacesAbroad
+from federation.state_completion import StateCompletion
 from federation.third_party_invites_api import ThirdPartyExchange, ThirdPartyInvitesApi
 from federation.timestamps_abroad import TimestampsAbroad
 from federation.transactions_api import TransactionsApi
 from federation.typing_edus import TYPING, TypingEdus
 from federation.withdrawals import Withdrawals
+from homeserver.rooms.completion import Completion
 from homeserver.rooms.past import Past
 from homeserver.rooms.policy_servers import PolicyServers
 from homeserver.rooms.restricted_joins import RestrictedJoins
@@ -82,8 +84,10 @@ class FederatedRooms:
             ThirdPartyInvitesApi(db, rooms.origin, access, rooms.third_party_invites),
         ]
         handshakes = Handshakes(client, rooms.origin, checks)
+        completion = Completion(registry, rooms.receiving, db)
+        self._completion = StateCompletion(registry, missing, completion, db, reactor)
         rooms.memberships.abroad = RoomsAbroad(
-            handshakes, rooms.entrance, rooms.distant, registry, rooms.origin
+            handshakes, rooms.entrance, rooms.distant, registry, missing, self._completion
         )
         policy = PolicyServers(registry.stores, rooms.receiving, PolicySigner(client))
         registry.guard_with(policy)
@@ -92,16 +96,19 @@ class FederatedRooms:
         rooms.history.backfill = Backfill(registry, client, checks, missing)
         rooms.timestamps.elsewhere = TimestampsAbroad(registry, client, missing)
         _ask_others(reactor, client, accounts, rooms)
-        for reader in (self._sender, self._typing, receipts, self._presence):
+        readers = self._sender, self._typing, receipts, self._presence, self._completion
+        for reader in readers:
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
-        """Tell other servers what they do not know."""
+        """Tell other servers what they do not know, and go on asking them for members."""
         await self._sender.start()
         self._presence.start()
+        await self._completion.start()
 
     async def stop(self) -> None:
-        """Tell nobody any more."""
+        """Tell and ask nobody any more."""
+        await self._completion.stop()
         self._typing.stop()
         self._presence.stop()
         await self._sender.stop()

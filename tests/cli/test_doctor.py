@@ -219,6 +219,18 @@ class TestDatabase:
         assert "1 were wrong and were put right" in mended
         assert not findings(database={"dsn": dsn})["problem"]
 
+    def test_rooms_without_their_members_are_told(self, dsn: str) -> None:
+        """Who wonders why lists of members hang learns that, and where to look."""
+        import psycopg
+
+        rows = "(1, '$a', '[]', NULL), (2, '$b', '[]', 7), (3, '$c', '[]', -1)"
+        with psycopg.connect(dsn) as connection:
+            connection.execute(f"INSERT INTO partial_rooms VALUES {rows}")
+
+        found = findings(database={"dsn": dsn})
+
+        assert any("partial rooms: of 1 room" in line for line in found["warning"])
+
     def test_a_database_of_another_server_is_a_problem(self, dsn: str) -> None:
         """Users of one server must not end up in another one."""
         import psycopg

@@ -16,6 +16,8 @@ from homeserver.cli.errors import CommandError
 from homeserver.cli.graph_dot import dot, svg
 from homeserver.cli.main import main
 from homeserver.rooms.graph import GraphEvent, Mark, RoomGraph
+from homeserver.rooms.room_facts import EventsKept
+from homeserver.storage.partial_rooms import partial_room_row
 from tests.rooms.stored_graph import ColourfulRoom
 from tests.rooms.support import SERVER, RoomsTestCase
 from tests.support.postgres import drop_database, fresh_database
@@ -63,6 +65,16 @@ class RoomCommandTests(RoomsTestCase):
         assert "        1  soft-failed" in lines
         assert "forward extremities: 2" in lines
         assert "gaps (backward extremities): 1" in lines
+
+    async def test_that_members_are_missing_is_shown(self) -> None:
+        """Counts that are too small are explained."""
+        room = await self.rooms.get(self.room_id)
+        row = partial_room_row(room.number, "$join", ["one.example", "two.example"])
+        await self.log.append(EventsKept(self.log.next_position(), room.number, ()), [row])
+
+        _, told = await self.command("show", self.room_id)
+
+        assert "state        partial: 2 servers can tell the members" in told.splitlines()
 
     async def test_graph_is_drawn(self) -> None:
         """Forks, and what was refused, are seen without any other program."""

@@ -1,6 +1,5 @@
 """Telling other servers who is there."""
 
-from collections import Counter
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +34,7 @@ def presence(present: int, sent: Sent, clock: Clock) -> PresenceEdus:
     ]
     rooms: Any = SimpleNamespace(
         origin=SimpleNamespace(server_name=HERE),
-        loaded=lambda number: SimpleNamespace(joined_servers=Counter({HERE: 2, THERE: 1})),
+        loaded=lambda number: SimpleNamespace(servers=[HERE, THERE]),
     )
     tracker: Any = SimpleNamespace(enabled=True, present=lambda: iter(users), now_ms=lambda: 1_000)
     unused: Any = None

@@ -21,8 +21,11 @@ class Holdings:
     """All that a scripted server has. `name` is known once it was started.
 
     `pdus` and `edus` are what transactions brought, `invites` the events that were accepted, by
-    room; `aliases` and `profiles` are what it tells of its rooms and users.
+    room; `aliases` and `profiles` are what it tells of its rooms and users. With `omits_members`
+    who joins is told of no member, if they want it so.
     """
+
+    omits_members = False
 
     def __init__(self) -> None:
         self.name = ""
@@ -78,11 +81,16 @@ class GoodAnswers:
     def send_join_v2(self, request: Received) -> Answer:
         graph, event = self._sent(request)
         state = [graph.events[id_] for id_ in graph.state_before(event).values()]
+        omits = self._held.omits_members and request.first("omit_members") == "true"
+        if omits:
+            state = [one for one in state if one.type != "m.room.member"]
         body = {
             "origin": self._held.name,
-            "members_omitted": False,
+            "members_omitted": omits,
             "state": graph.given(state),
-            "auth_chain": graph.given(graph.auth_chain(one.event_id for one in state)),
+            "auth_chain": graph.given(
+                graph.auth_chain([*(one.event_id for one in state), event.event_id])
+            ),
             "event": event.pdu,
             "servers_in_room": sorted(graph.servers),
         }

@@ -1,0 +1,128 @@
+"""Joining a large room that another server of ours is in: a part of `benchmarks.federation`.
+
+The members are of a third server, a scripted one, so that they are made quickly. One of ours joins
+the room by that, which gives the whole state at once. The other joins by the first one, which
+leaves the members out: it is usable before they are known. Meanwhile somebody else sends one
+message after the other there, to show how long they are kept waiting.
+"""
+
+import time
+from urllib.parse import quote
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from benchmarks.figures import Figure
+from benchmarks.processes import resident_bytes
+from tests.support.actors import Refused
+from tests.support.certificates import CertificateAuthority
+from tests.support.fake_server import FakeServer
+from tests.support.reactor import pause
+from tests.support.sites import Scene, Site
+from tests.support.watching import Watcher
+
+MEMBERS = 10_000
+USABLE_SECONDS, WHOLE_SECONDS = 2, 30
+WAIT_MS = 50
+ALONE_SECONDS = 3.0
+MIB = 1 << 20
+LAZY = msgspec.json.encode({"room": {"state": {"lazy_load_members": True}}}).decode()
+
+
+class Bystander:
+    """Somebody on a server who talks in a room of their own, and what that server takes."""
+
+    def __init__(self, site: Site, watcher: Watcher, room: str) -> None:
+        self._site = site
+        self._watcher = watcher
+        self._room = room
+        self._waits: list[float] = []
+        self._stopped = False
+        self._before = self._most = resident_bytes(site.program.pid)
+        self._talking = Deferred.fromCoroutine(self._talk())
+
+    async def stop(self) -> None:
+        """Say no more."""
+        self._stopped = True
+        await self._talking
+
+    def figures(self, name: str) -> list[Figure]:
+        """How long messages took, and how much memory the server did."""
+        waits = sorted(self._waits)
+        slow, worst = waits[len(waits) * 99 // 100] * 1000, waits[-1] * 1000
+        grown = (self._most - self._before) / MIB
+        note = f"of {len(waits):,}; the slowest {worst:.0f} ms"
+        return [
+            Figure(f"… a message {name}, 99 %", slow, "ms", WAIT_MS, True, note),
+            Figure(f"… memory {name}, at most", grown, "MiB", note="more than before"),
+        ]
+
+    async def _talk(self) -> None:
+        while not self._stopped:
+            start = time.perf_counter()
+            await self._watcher.say(self._room, "still here")
+            self._waits.append(time.perf_counter() - start)
+            self._most = max(self._most, resident_bytes(self._site.program.pid))
+            await pause(0.005)
+
+
+async def measure(scene: Scene, authority: CertificateAuthority) -> list[Figure]:
+    """Join the room by its first server, and then by the one that has just joined."""
+    alice, bob = await scene.alice_and_bob()
+    fake = FakeServer(authority)
+    await fake.start()
+    room = fake.create_room("11")
+    room.crowd(MEMBERS)
+    alone = await _bystander(scene, scene.second)
+    await pause(ALONE_SECONDS)
+    await alone.stop()
+    figures = alone.figures("with nothing else going on")[:1]
+    start = time.perf_counter()
+    beside = await _bystander(scene, scene.first)
+    await alice.join(room.room_id, via=[fake.name])
+    taken = time.perf_counter() - start
+    await beside.stop()
+    name = f"joining a room of {MEMBERS:,} members"
+    figures.append(Figure(f"{name}, all of them at once", taken, "s"))
+    figures += beside.figures("at who joins")
+    here, there = (
+        await _bystander(scene, scene.second),
+        await _bystander(scene, scene.first),
+    )
+    start = time.perf_counter()
+    await bob.join(room.room_id, via=[scene.first.name])
+    await bob.say(room.room_id, "hello")
+    shown = await bob.sync(filter=LAZY)
+    assert room.room_id in shown["rooms"]["join"]
+    usable = time.perf_counter() - start
+    members = await _all_members(bob, room.room_id)
+    whole = time.perf_counter() - start
+    await here.stop()
+    await there.stop()
+    assert len(members) == MEMBERS + 3, len(members)
+    figures += [
+        Figure(f"{name}, until one has said something", usable, "s", USABLE_SECONDS, True),
+        Figure(f"{name}, until all are known", whole, "s", WHOLE_SECONDS, True),
+        *here.figures("at who joins"),
+        *there.figures("at who answers"),
+    ]
+    await fake.stop()
+    return figures
+
+
+async def _bystander(scene: Scene, site: Site) -> Bystander:
+    watcher = await scene.user(site, "bystander")
+    room = await watcher.create_room()
+    return Bystander(site, watcher, room)
+
+
+async def _all_members(watcher: Watcher, room_id: str) -> dict[str, object]:
+    while True:
+        try:
+            answer = await watcher.get(f"/rooms/{quote(room_id)}/joined_members")
+        except Refused as refused:
+            if refused.status != 503:
+                raise
+        else:
+            members: dict[str, object] = answer["joined"]
+            return members
