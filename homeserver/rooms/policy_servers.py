@@ -121,7 +121,7 @@ class PolicyServers:
             return None
         stored = (await self._stores.events.load(writer.room.version, [number]))[number]
         policy = parse_policy(stored.shown.content)
-        if policy is None or policy.name not in writer.room.joined_servers:
+        if policy is None or policy.name not in writer.room.servers:
             return None
         return policy
 

@@ -121,10 +121,10 @@ class SpaceRooms:
 
     async def may_server_know(self, server: str, room: Room, summary: RoomSummary) -> bool:
         """Whether users of a server could read the room, join it, or knock at it."""
-        memberships = {"join"} if server in room.joined_servers else _of_server(room, server)
+        memberships = {"join"} if server in room.servers else _of_server(room, server)
 
         def is_in(allowed: Room) -> bool:
-            return server in allowed.joined_servers
+            return server in allowed.servers
 
         return await self._may_know(summary, memberships, is_in)
 
