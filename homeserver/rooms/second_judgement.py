@@ -37,7 +37,7 @@ class SecondJudgement:
     """Goes through the events of a room, while nothing is received there.
 
     `head` is what it has come to, `head_rows` make its state durable. `withdrawn` are the numbers
-    of events that were accepted and are not any more, `admitted` are those that are now.
+    of events that leave the timeline, `admitted` are those that enter it.
     """
 
     def __init__(
@@ -178,9 +178,12 @@ class SecondJudgement:
                 await self._meet_head(judged)
             outcome.is_good = True
         self._note(judged)
-        if stored.standing == ACCEPTED != was:
+        # An attempt that was broken off may have noted the standing, but has moved nothing.
+        is_accepted, is_shown = stored.standing == ACCEPTED, stored.position is not None
+        is_withheld = judged.effect.is_withheld and was == ACCEPTED
+        if is_accepted and not is_shown and not is_withheld:
             self.admitted.append(judged)
-        elif was == ACCEPTED != stored.standing:
+        elif is_shown and not is_accepted:
             self.withdrawn.add(stored.number)
 
     async def _meet_head(self, judged: Judged) -> None:
