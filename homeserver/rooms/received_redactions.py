@@ -80,8 +80,8 @@ class ReceivedRedactions:
 
     async def early(self, writer: RoomWriter, target: StoredEvent) -> EarlyRedactions | None:
         """The redactions of an event that came before it; `None` where there is none."""
-        waiting = writer.early_redactions.get(target.event.event_id)
-        if waiting is None:
+        waiting = writer.early_redactions.of(target.event.event_id)
+        if not waiting:
             return None
         found = await self._stores.events.load(writer.room.version, list(waiting))
         effective = []
@@ -110,7 +110,7 @@ class ReceivedRedactions:
         Fires when the latter is durable, `None` where there was nothing to show.
         """
         done = None
-        writer.early_redactions.pop(target.event.event_id, None)
+        writer.early_redactions.settle(target.event.event_id)
         for each in early.effective:
             target.redact(each.stored.event)
             if each.stored.position is None:

@@ -336,7 +336,7 @@ class Receiving:
             rows += [MARK_REDACTED.row(effect.target.number, stored.number)]
             rows += rows_of_redaction(effect.target)
         if effect.waits_for is not None:
-            rows.append(writer.wait_for(effect.waits_for, stored, is_past=True))
+            rows += writer.early_redactions.add(effect.waits_for, stored, is_past=True)
         if gap is not None:
             rows.append(DELETE_BACKWARD_EXTREMITY.row(room.number, event_id))
         return self._tell(writer, [stored], rows, judged.gaps, effect.target)

@@ -30,6 +30,7 @@ from homeserver.rooms.room_facts import (
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import Stores
+from homeserver.rooms.waiting_redactions import WaitingRedactions
 from homeserver.rooms.writer import RoomWriter
 from homeserver.storage import events as events_storage
 from homeserver.storage import graph_edges
@@ -241,7 +242,7 @@ class Rooms:
             # Which events of memory stand on which branch is not known.
             room.disordered_at = room.last_position
         writer = RoomWriter(room, Head(extremities, room.root), self.origin, self.stores)
-        writer.early_redactions = edges.early_redactions
+        writer.early_redactions = WaitingRedactions(number, edges.early_redactions)
         self._keep(room, writer)
         return room, writer
 

@@ -41,9 +41,9 @@ from homeserver.rooms.room_facts import NO_CHANGES, Changes, RoomChanged, StateK
 from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import MAX_HEIGHT, StoredEvent
 from homeserver.rooms.stores import NotAtHand, Stores
+from homeserver.rooms.waiting_redactions import WaitingRedactions
 from homeserver.storage.batch import Row
 from homeserver.storage.events import INSERT_CURRENT_STATE, MARK_REDACTED
-from homeserver.storage.graph_edges import INSERT_EARLY_REDACTION
 from homeserver.storage.rooms import INSERT_ROOM
 
 CREATE: StateKey = ("m.room.create", "")
@@ -57,7 +57,7 @@ class RoomWriter:
         self.head = head
         self.gaps = dict(room.gaps)  # those that are queued included
         # Target -> numbers of redactions, each with whether it is of the past.
-        self.early_redactions: dict[str, dict[int, bool]] = {}
+        self.early_redactions = WaitingRedactions(room.number)
         self.absent: set[str] = set()  # events that were asked for lately, and are not here
         self.receiving = DeferredLock()  # what comes from outside is judged one after the other
         self.policy: Policy | None = None
@@ -165,11 +165,6 @@ class RoomWriter:
         """Queue what happened in the room; the head knows of it already."""
         self._queued = fact.position
         return self._log.append(fact, rows)
-
-    def wait_for(self, target_id: str, redaction: StoredEvent, *, is_past: bool) -> Row:
-        """Remember a redaction until its target is here; the row that does so too."""
-        self.early_redactions.setdefault(target_id, {})[redaction.number] = is_past
-        return INSERT_EARLY_REDACTION.row(self.room.number, target_id, redaction.number, is_past)
 
     def change_state(self, fact: RoomChanged, head: Head, rows: Sequence[Row]) -> Deferred[None]:
         """Queue a change of the state that no event makes, and its rows. Raises `Unavailable`."""
@@ -331,7 +326,7 @@ class RoomWriter:
             rows.append(MARK_REDACTED.row(redacted.number, stored.number))
             rows += rows_of_redaction(redacted)
         if arrival.effect.waits_for is not None:
-            rows.append(self.wait_for(arrival.effect.waits_for, stored, is_past=False))
+            rows += self.early_redactions.add(arrival.effect.waits_for, stored, is_past=False)
         return self.tell(arrival.fact(self.room, position), rows)
 
     def _target(self, draft: Draft) -> StoredEvent | None:

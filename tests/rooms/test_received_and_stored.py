@@ -317,7 +317,7 @@ def _facts_of(room: Room, writer: RoomWriter) -> dict[str, Any]:
         "extremities": [stored.event.event_id for stored in writer.head.extremities],
         "root": (room.root, writer.head.root),
         "gaps": (room.gaps, writer.gaps),
-        "early": writer.early_redactions,
+        "early": writer.early_redactions.targets,
         "forked_at": room.forked_at,
         "last_position": room.last_position,
         "members": dict(sorted(room.members.items())),
