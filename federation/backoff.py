@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 FIRST_PAUSE = 2.0  # seconds
 MAX_PAUSE = 3_600.0  # seconds
 PAUSE_WHEN_HEARD = 1.0  # seconds
+FAILURES_WHEN_HEARD = 2  # that count at most of a server that has sent something since
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,12 @@ class Backoff:
     def heard(self) -> "Backoff":
         """The other side has sent something, so it is there again: it can be tried at once.
 
-        Not quite at once where it failed just now: a server that can send, but not receive, would
-        otherwise be tried each time that it sends something.
+        If that fails, as it may not be ready yet, the pause is a short one again. Not quite at once
+        where it failed just now: a server that can send, but not receive, would otherwise be tried
+        each time that it sends something.
         """
-        return replace(self, retry_at=min(self.retry_at, self.failed_at + PAUSE_WHEN_HEARD))
+        return replace(
+            self,
+            failures=min(self.failures, FAILURES_WHEN_HEARD),
+            retry_at=min(self.retry_at, self.failed_at + PAUSE_WHEN_HEARD),
+        )

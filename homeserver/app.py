@@ -161,10 +161,11 @@ class Homeserver:
         accounts.start()
         rooms.start()
         await sync.start()
-        await shared.start()
         socket.start()
         self._lag.start()
         self._listeners.start()
+        # Who hears from this server believes that it can be reached.
+        await shared.start()
 
     async def _open_database(self) -> Database:
         settings = self.settings.database

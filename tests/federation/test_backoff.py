@@ -3,7 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.backoff import FIRST_PAUSE, MAX_PAUSE, PAUSE_WHEN_HEARD, Backoff
+from federation.backoff import (
+    FAILURES_WHEN_HEARD,
+    FIRST_PAUSE,
+    MAX_PAUSE,
+    PAUSE_WHEN_HEARD,
+    Backoff,
+)
 
 NOW = 1_700_000_000.0
 MIDDLE = 0.5  # the chance that makes a pause neither longer nor shorter
@@ -59,8 +65,16 @@ def test_being_heard_does_not_make_a_deaf_server_be_tried_each_time() -> None:
     backoff = fail(Backoff(), 3).heard()
     again = backoff.failed(backoff.retry_at, MIDDLE).heard()
 
-    assert again.failures == 4
+    assert again.failures == FAILURES_WHEN_HEARD
     assert not again.may_try(again.failed_at + PAUSE_WHEN_HEARD / 2)
+
+
+def test_a_server_that_is_heard_before_it_can_be_reached_is_tried_again_soon() -> None:
+    """It may send before it listens, as it starts: that is no reason to wait for an hour."""
+    backoff = fail(Backoff(), 10).heard()
+    again = backoff.failed(backoff.retry_at, MIDDLE)
+
+    assert again.retry_at - again.failed_at == FIRST_PAUSE * 2**FAILURES_WHEN_HEARD
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
