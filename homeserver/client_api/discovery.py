@@ -16,13 +16,17 @@ def client_discovery(public_baseurl: str) -> dict[str, Any]:
 
 
 class DiscoveryApi:
-    def __init__(self, public_baseurl: str | None, support: Support) -> None:
+    def __init__(
+        self, public_baseurl: str | None, delegated_to: str | None, support: Support
+    ) -> None:
         self._public_baseurl = public_baseurl
+        self._delegated_to = delegated_to
         self._support = support
 
     def routes(self) -> list[Route]:
         return [
             Route("GET", "/.well-known/matrix/client", self.get_wellknown, auth=Auth.NONE),
+            Route("GET", "/.well-known/matrix/server", self.get_well_known, auth=Auth.NONE),
             Route("GET", "/.well-known/matrix/support", self.get_wellknown_support, auth=Auth.NONE),
         ]
 
@@ -31,6 +35,12 @@ class DiscoveryApi:
         if self._public_baseurl is None:
             raise NotFound("This server does not say where it is reached")
         return client_discovery(self._public_baseurl)
+
+    def get_well_known(self) -> dict[str, str]:
+        """Where other servers reach this server."""
+        if self._delegated_to is None:
+            raise NotFound("This server does not say where other servers reach it")
+        return {"m.server": self._delegated_to}
 
     def get_wellknown_support(self) -> dict[str, Any]:
         """Whom to turn to."""

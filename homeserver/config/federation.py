@@ -51,6 +51,14 @@ class Federation(Section, frozen=True, kw_only=True):
         tuple[str, ...],
         doc("Servers not to talk with, even if they are allowed.", example="['*.example.net']"),
     ] = ()
+    delegated_to: Annotated[
+        str | None,
+        doc(
+            "Where other servers reach this one, as `/.well-known/matrix/server` of the server's"
+            " name tells them; it is not served without this.",
+            example="matrix.example.org:443",
+        ),
+    ] = None
     trusted_key_servers: Annotated[
         tuple[str, ...],
         doc(
@@ -70,6 +78,10 @@ class Federation(Section, frozen=True, kw_only=True):
     ] = ()
 
     def __post_init__(self) -> None:
+        if self.delegated_to is not None and not is_valid_server_name(self.delegated_to):
+            raise ValueError(
+                f"delegated_to: {self.delegated_to!r} is not a host with or without port"
+            )
         for name in self.trusted_key_servers:
             if not is_valid_server_name(name):
                 raise ValueError(f"trusted_key_servers: {name!r} is not a server name")

@@ -22,6 +22,8 @@ async def page(
     Of the two places, the lower one is left out. Events at positions beyond `above` and `upto`,
     which it includes, are left out as well.
     """
+    # `+ 0` keeps the index over positions out of this. Most rooms have few events, so it seems as
+    # good as the one over places, but it has a large room read and sorted as a whole.
     low, high = (end, start) if backwards else (start, end)
     order = "depth DESC, position DESC" if backwards else "depth, position"
     cursor = await db.execute(
@@ -29,7 +31,7 @@ async def page(
         SELECT depth, position, event
           FROM events
          WHERE room = %s AND (depth, position) > (%s, %s) AND (depth, position) <= (%s, %s)
-           AND position > %s AND position <= %s
+           AND position + 0 > %s AND position + 0 <= %s
          ORDER BY {order}
          LIMIT %s
         """,

@@ -160,7 +160,9 @@ class Accounts:
                 with_third_party_ids=third_party.can_be_changed,
             ),
             DevicesApi(self.devices, uia),
-            DiscoveryApi(settings.public_baseurl, settings.support),
+            DiscoveryApi(
+                settings.public_baseurl, settings.federation.delegated_to, settings.support
+            ),
             FiltersApi(self.filters),
             FallbackApi(uia),
             LoginApi(login, settings.public_baseurl),

@@ -42,6 +42,7 @@ from tests.accounts.support import PASSWORD, SERVER, AccountsTestCase
 
 V3 = "/_matrix/client/v3"
 BASEURL = "https://matrix.example.org"
+DELEGATED_TO = "matrix.example.org:443"
 DUMMY = {"type": "m.login.dummy"}
 
 
@@ -70,7 +71,7 @@ class ApiTestCase(AccountsTestCase):
             AccountModerationApi(AccountModeration(self.db, SERVER, self.tokens)),
             CapabilitiesApi("12", with_password=True, with_third_party_ids=True),
             DevicesApi(self.devices, self.uia),
-            DiscoveryApi(BASEURL, support),
+            DiscoveryApi(BASEURL, DELEGATED_TO, support),
             FallbackApi(self.uia),
             FiltersApi(Filters(self.db)),
             LoginApi(self.login, BASEURL),

@@ -6,7 +6,7 @@ from hashlib import sha1
 import treq
 
 from homeserver.client_api.versions import ARRIVED
-from tests.accounts.api import BASEURL, V3, ApiTestCase
+from tests.accounts.api import BASEURL, DELEGATED_TO, V3, ApiTestCase
 from tests.accounts.support import ALICE, PASSWORD, SERVER
 
 
@@ -21,11 +21,13 @@ class ServerOverHttpTests(ApiTestCase):
         self.assertEqual(features, {"org.example": True, **ARRIVED})
 
     async def test_discovery(self) -> None:
-        """A user id is enough to find the server, and somebody to ask."""
+        """A user id is enough to find the server, for clients and servers, and somebody to ask."""
         client = await self.ok("GET", "/.well-known/matrix/client")
+        server = await self.ok("GET", "/.well-known/matrix/server")
         support = await self.ok("GET", "/.well-known/matrix/support")
 
         self.assertEqual(client, {"m.homeserver": {"base_url": BASEURL}})
+        self.assertEqual(server, {"m.server": DELEGATED_TO})
         self.assertEqual(
             support, {"contacts": [{"role": "m.role.admin", "email_address": "a@example.org"}]}
         )

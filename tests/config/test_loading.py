@@ -135,6 +135,10 @@ def test_unknown_keys_are_only_told_where_the_file_says_so() -> None:
         ),
         ("server_name: '@a:b'", "server_name: '@a:b' is not a server name"),
         (
+            "federation: {delegated_to: 'https://example.org'}",
+            "federation: delegated_to: 'https://example.org' is not a host with or without port",
+        ),
+        (
             "rate_limits: {login: {burst: 3}}",
             "rate_limits.login.per_second: missing, but required",
         ),
