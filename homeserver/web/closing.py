@@ -30,6 +30,8 @@ class OpenConnections:
 
     def wrap(self, factory: IProtocolFactory) -> "ClosingFactory":
         """A factory of connections for the protocols that `factory` makes."""
+        quiet: Any = factory
+        quiet.noisy = False  # or the log would tell of each connection twice
         return ClosingFactory(self, factory)
 
     def made(self, connection: "Connection") -> None:
