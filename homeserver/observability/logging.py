@@ -122,6 +122,18 @@ def render_json(event: LogEvent) -> str:
     return text + "\n"
 
 
+def wanted(level: str) -> LogLevelFilterPredicate:
+    """Which events are written: those of this level (`INFO` and so on) and above.
+
+    Of what the older parts of Twisted say only warnings are: `homeserver.web.listeners` tells of
+    ports already.
+    """
+    least = LogLevel.lookupByName(level.lower())
+    predicate = LogLevelFilterPredicate(defaultLogLevel=least)
+    predicate.setLogLevelForNamespace("log_legacy", max(least, LogLevel.warn))
+    return predicate
+
+
 def configure_logging(settings: Log) -> Output:
     """Start logging for the whole process, once; gives the output, for `reopen`.
 
@@ -129,10 +141,7 @@ def configure_logging(settings: Log) -> Output:
     """
     output = Output(settings.file)
     render = render_json if settings.format == "json" else render_text
-    level = LogLevel.lookupByName(settings.level.lower())
-    lines = FilteringLogObserver(
-        LineObserver(output, render), [LogLevelFilterPredicate(defaultLogLevel=level)]
-    )
+    lines = FilteringLogObserver(LineObserver(output, render), [wanted(settings.level)])
     globalLogBeginner.beginLoggingTo([lines], redirectStandardIO=False)
     logging.basicConfig(
         handlers=[StandardLogBridge()], level=settings.level.replace("WARN", "WARNING"), force=True

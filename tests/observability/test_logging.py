@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger, LogLevel, PredicateResult
 from twisted.python.failure import Failure
 
 from homeserver.observability.logging import (
@@ -17,6 +17,7 @@ from homeserver.observability.logging import (
     StandardLogBridge,
     render_json,
     render_text,
+    wanted,
 )
 
 
@@ -150,3 +151,16 @@ def test_records_of_libraries_arrive_too(monkeypatch: pytest.MonkeyPatch) -> Non
         ("psycopg", LogLevel.warn, "3 lost", False),
         ("psycopg", LogLevel.error, "oh", True),
     ]
+
+
+def test_nothing_is_told_twice() -> None:
+    """Who reads the log finds one line for each thing that happened, and every error."""
+
+    def is_written(level: LogLevel, namespace: str) -> bool:
+        event = {"log_level": level, "log_namespace": namespace}
+        return wanted("INFO")(event) is not PredicateResult.no
+
+    assert is_written(LogLevel.info, "homeserver.web.listeners")
+    assert not is_written(LogLevel.debug, "homeserver.web.listeners")
+    assert not is_written(LogLevel.info, "log_legacy")
+    assert is_written(LogLevel.critical, "log_legacy")
