@@ -3,14 +3,20 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#presence
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from federation.room_servers import RoomServers
 from federation.sender import Sender
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import MAX_STATUS_BYTES, PresenceTracker
 from homeserver.presence.user_presence import OFFLINE, ONLINE, UNAVAILABLE, State
+from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.room_facts import RoomChanged
 from homeserver.rooms.rooms import Rooms
 from homeserver.streams.clock import Clock, DelayedCall
@@ -19,6 +25,7 @@ PRESENCE = "m.presence"
 MAX_UPDATES = 500  # of one EDU
 TOLD_AGAIN_SECONDS = 25 * 60.0  # others take those for gone of whom they hear nothing
 TOGETHER = 100  # updates of one EDU that tells again
+log = Logger()
 _STATES: dict[str, State] = {"online": ONLINE, "unavailable": UNAVAILABLE, "offline": OFFLINE}
 
 
@@ -31,9 +38,11 @@ class PresenceEdus:
         tracker: PresenceTracker,
         remote: RemotePresence,
         sender: Sender,
+        servers: RoomServers,
         clock: Clock,
     ) -> None:
         self._rooms = rooms
+        self._servers = servers
         self._tracker = tracker
         self._remote = remote
         self._sender = sender
@@ -80,23 +89,25 @@ class PresenceEdus:
                 self._greet(fact)
 
     def _tell(self, fact: PresenceChanged) -> None:
-        self._send(self._servers(fact.rooms), fact)
+        servers, cold = self._servers.known(fact.rooms)
+        self._send(servers, fact)
+        if cold:
+            telling = Deferred.fromCoroutine(self._tell_others(fact, cold, servers))
+            telling.addErrback(_log_failure)
 
-    def _servers(self, rooms: Iterable[int]) -> set[str]:
-        """The other servers that are in one of the rooms."""
-        servers: set[str] = set()
-        for number in rooms:
-            room = self._rooms.loaded(number)
-            if room is not None:
-                servers.update(room.servers)
-        servers.discard(self._rooms.origin.server_name)
-        return servers
+    async def _tell_others(
+        self, fact: PresenceChanged, rooms: Sequence[int], told: Collection[str]
+    ) -> None:
+        """Tell the servers in rooms that are not in memory."""
+        await self._servers.load(rooms)
+        self._send(self._servers.known(rooms)[0].difference(told), fact)
 
     def _tell_again(self) -> None:
         self._again = self._clock.callLater(TOLD_AGAIN_SECONDS, self._tell_again)
         updates: dict[str, list[dict[str, Any]]] = {}
         for user in self._tracker.present():
-            for server in self._servers(user.rooms):
+            # The servers in all of them were asked for when the user came.
+            for server in self._servers.known(user.rooms)[0]:
                 updates.setdefault(server, []).append(self._update(user.told))
         for server, told in updates.items():
             for at in range(0, len(told), TOGETHER):
@@ -125,6 +136,12 @@ class PresenceEdus:
 
     def _update(self, told: PresenceChanged) -> dict[str, Any]:
         return {"user_id": told.user_id, **told.content(self._tracker.now_ms())}
+
+
+def _log_failure(failure: Failure) -> None:
+    # While the database is away, presence is not what is missed.
+    if not failure.check(Unavailable):
+        log.failure("other servers are not told of somebody's presence", failure)
 
 
 def _status(value: object) -> str | None:

@@ -19,6 +19,7 @@ from federation.presence_edus import PRESENCE, PresenceEdus
 from federation.receipt_edus import RECEIPT, ReceiptEdus
 from federation.remote_queries import RemoteQueries
 from federation.room_access import RoomAccess
+from federation.room_servers import RoomServers
 from federation.rooms_abroad import RoomsAbroad
 from federation.sender import Sender
 from federation.spaces_abroad import SpacesAbroad
@@ -67,8 +68,9 @@ class FederatedRooms:
             reactor, client, checks, registry, rooms.distant, rooms.user_rooms
         )
         inbox = Inbox(registry, access, checks, missing, withdrawals)
+        servers = RoomServers(registry, db)
         self._presence = PresenceEdus(
-            registry, sync.tracker, sync.remote_presence, self._sender, reactor
+            registry, sync.tracker, sync.remote_presence, self._sender, servers, reactor
         )
         edus = Edus(
             {TYPING: self._typing.take, RECEIPT: receipts.take, PRESENCE: self._presence.take}
@@ -96,7 +98,7 @@ class FederatedRooms:
         rooms.history.backfill = Backfill(registry, client, checks, missing)
         rooms.timestamps.elsewhere = TimestampsAbroad(registry, client, missing)
         _ask_others(reactor, client, accounts, rooms)
-        readers = self._sender, self._typing, receipts, self._presence, self._completion
+        readers = self._sender, servers, self._typing, receipts, self._presence, self._completion
         for reader in readers:
             log.subscribe(reader.apply)
 

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from federation.presence_edus import PRESENCE, TOGETHER, TOLD_AGAIN_SECONDS, PresenceEdus
+from federation.room_servers import RoomServers
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.remote_presence import BELIEVED_SECONDS
 
@@ -39,7 +40,7 @@ def presence(present: int, sent: Sent, clock: Clock) -> PresenceEdus:
     tracker: Any = SimpleNamespace(enabled=True, present=lambda: iter(users), now_ms=lambda: 1_000)
     unused: Any = None
     sender: Any = sent
-    return PresenceEdus(rooms, tracker, unused, sender, clock)
+    return PresenceEdus(rooms, tracker, unused, sender, RoomServers(rooms, unused), clock)
 
 
 def test_who_stays_is_told_of_before_others_take_them_for_gone() -> None:
@@ -57,3 +58,29 @@ def test_who_stays_is_told_of_before_others_take_them_for_gone() -> None:
     edus.stop()
     clock.advance(TOLD_AGAIN_SECONDS)
     assert len(sent.edus) == 2
+
+
+class ColdRoom:
+    """A room that is not in memory: its servers are known once they were read."""
+
+    def __init__(self) -> None:
+        self.is_read = False
+
+    def known(self, numbers: Iterable[int]) -> tuple[set[str], list[int]]:
+        return ({THERE}, []) if self.is_read else (set(), list(numbers))
+
+    async def load(self, numbers: Iterable[int]) -> None:
+        self.is_read = True
+
+
+def test_who_comes_is_told_of_in_rooms_that_are_not_in_memory_too() -> None:
+    """After a restart nobody has to write first to be seen."""
+    sent, unused = Sent(), None
+    rooms: Any = SimpleNamespace(origin=SimpleNamespace(is_ours=lambda user_id: True))
+    tracker: Any = SimpleNamespace(enabled=True, now_ms=lambda: 1_000)
+    servers: Any = ColdRoom()
+    edus = PresenceEdus(rooms, tracker, unused, sent, servers, Clock())  # type: ignore[arg-type]
+
+    edus.apply([PresenceChanged(1, f"@alice:{HERE}", (1,), "online", None, 0)])
+
+    assert [servers for servers, _, _ in sent.edus] == [[THERE]]

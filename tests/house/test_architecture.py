@@ -28,6 +28,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/cli/database_checks.py",
     "homeserver/storage/event_graph.py",
     "homeserver/storage/event_pages.py",
+    "homeserver/storage/room_servers.py",
 }
 
 
