@@ -13,6 +13,7 @@ from typing import Any
 from OpenSSL.crypto import X509
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -122,9 +123,7 @@ class Examination:
                 probe: Any = await endpoint.connect(Factory.forProtocol(_Probe))
                 certificate = await probe.certificate.addTimeout(TIMEOUT, self._reactor)
             except Exception as error:
-                self._tell(
-                    problem(server, f"{place}: {reason_of(error)}", "open the port, mend the TLS")
-                )
+                self._tell(problem(server, f"{place}: {reason_of(error)}", mend_for(error)))
                 continue
             left = _ends_at(certificate) - self._reactor.seconds()
             until = datetime.fromtimestamp(_ends_at(certificate), tz=UTC).date().isoformat()
@@ -172,6 +171,13 @@ class _Forgetful:
     def failed(self, server: str) -> None: ...
 
     def succeeded(self, server: str) -> None: ...
+
+
+def mend_for(error: Exception) -> str:
+    """What to do where a server cannot be connected to."""
+    if isinstance(error, DNSLookupError):
+        return "give the host an address in the DNS, or name another one"
+    return "open the port, mend the TLS"
 
 
 @implementer(IHandshakeListener)

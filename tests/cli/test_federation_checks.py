@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 from twisted.internet import reactor
+from twisted.internet.error import ConnectError, DNSLookupError
 
-from homeserver.cli.federation_checks import check_federation, own_name_to_check
+from homeserver.cli.federation_checks import check_federation, mend_for, own_name_to_check
 from homeserver.cli.findings import Verdict
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
@@ -39,6 +40,11 @@ class FederationCheckTests(ClientTestCase):
         verdict, line = told[0]
         self.assertEqual(verdict, Verdict.PROBLEM)
         self.assertIn("127.0.0.1, port 1: Connection was refused", line)
+
+    def test_what_to_do_depends_on_what_is_wrong(self) -> None:
+        """Nobody looks for a firewall where a name is missing."""
+        self.assertIn("DNS", mend_for(DNSLookupError("no results")))
+        self.assertIn("port", mend_for(ConnectError()))
 
     async def test_a_certificate_for_another_name_is_named_as_such(self) -> None:
         """The most frequent mistake of a delegation."""
