@@ -38,7 +38,7 @@ class Destinations:
         self._unwritten: dict[str, Backoff] = {}
         self._due: Any = None
         self._writing: Deferred[None] | None = None
-        self.on_heard: Callable[[str], None] | None = None
+        self.on_alive: Callable[[str], None] | None = None
 
     async def load(self) -> None:
         """Read the servers that failed."""
@@ -76,10 +76,13 @@ class Destinations:
             self._keep(server, new)
 
     def succeeded(self, server: str) -> None:
-        """The server answered."""
+        """The server answered, so it is there."""
         old, now = self.of(server), self._clock.seconds()
         if old.failures or now - (old.succeeded_at or 0.0) >= NOTE_SUCCESS_EVERY:
             self._keep(server, old.succeeded(now))
+        if old.failures and self.on_alive is not None:
+            # What waits for it waits no longer, whatever this request was for.
+            self.on_alive(server)
 
     def heard(self, server: str) -> None:
         """The server sent us something, with its signature: it is there."""
@@ -88,8 +91,8 @@ class Destinations:
             new = old.heard()
             if new != old:
                 self._keep(server, new)
-            if self.on_heard is not None:
-                self.on_heard(server)
+            if self.on_alive is not None:
+                self.on_alive(server)
 
     def _keep(self, server: str, backoff: Backoff) -> None:
         self._known.put(server, backoff)

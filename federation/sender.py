@@ -80,7 +80,7 @@ class Sender:
             DeferredSemaphore(MAX_AT_ONCE),
             lambda: f"{prefix}_{next(transactions)}",
         )
-        destinations.on_heard = self._heard
+        destinations.on_alive = self._wake
 
     async def start(self) -> None:
         """Go on where the last process ended."""
@@ -214,7 +214,7 @@ class Sender:
             outbox = self._outboxes[destination] = Outbox(destination, self._ways)
         return outbox
 
-    def _heard(self, server: str) -> None:
+    def _wake(self, server: str) -> None:
         outbox = self._outboxes.get(server)
         if outbox is not None:
             outbox.wake(despite_pause=True)

@@ -25,6 +25,22 @@ class DestinationTests(DatabaseTestCase):
         for server in ("back.example", "fine.example", "new.example"):
             after.check(server)
 
+    async def test_what_waits_for_a_server_is_told_when_it_is_back(self) -> None:
+        """Messages go out at once, whether it is heard or answers whatever else it was asked."""
+        destinations = Destinations(self.db, reactor)
+        alive: list[str] = []
+        destinations.on_alive = alive.append
+        for server in ("heard.example", "answers.example"):
+            destinations.failed(server)
+
+        destinations.heard("heard.example")
+        destinations.succeeded("answers.example")
+        destinations.succeeded("answers.example")
+        destinations.succeeded("fine.example")
+        await destinations.stop()
+
+        self.assertEqual(alive, ["heard.example", "answers.example"])
+
     async def test_what_goes_well_is_not_written_each_time(self) -> None:
         """A busy federation does not keep the database busy."""
         destinations = Destinations(self.db, reactor)
