@@ -54,7 +54,7 @@ class Proxy:
     def next_bytes(self) -> "Future[None]":
         """Done when the next bytes of anybody were passed on to the server."""
         arrival: Future[None] = Future()
-        self._loop.call_soon_threadsafe(self._arrivals.append, arrival)
+        self._loop.call_soon_threadsafe(self._expect, arrival)
         return arrival
 
     def close(self) -> None:
@@ -134,6 +134,9 @@ class Proxy:
                 if to_server:
                     self._arrived()
             sink.write_eof()
+
+    def _expect(self, arrival: "Future[None]") -> None:
+        self._arrivals.append(arrival)
 
     def _arrived(self) -> None:
         arrivals, self._arrivals = self._arrivals, []
