@@ -42,7 +42,7 @@ class HeadStart(Generic[Answer]):
         return self
 
     async def __anext__(self) -> tuple[str, Answer | Exception]:
-        if not self._come and not self._running:
+        if not self._come and self._alarm is None:
             self._start_next()
         while not self._come:
             if not self._running:
@@ -80,9 +80,11 @@ class HeadStart(Generic[Answer]):
             if not isinstance(answer.value, Exception):
                 answer.raiseException()
             self._come.append((server, answer.value))
-            if not self._running:
+            if self._wanted is not None:
                 self._start_next()
         else:
+            # Nobody else is bothered while the answer is tried.
+            self._stop_waiting()
             self._come.append((server, answer))
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None

@@ -27,13 +27,11 @@ from homeserver.protocol.identifiers import server_name_of
 from homeserver.rooms.drafts import Draft
 from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.receiving import Receiving
+from homeserver.rooms.rehearsal import rehearsed
 from homeserver.rooms.restricted_joins import RestrictedJoins
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.stores import NotAtHand
-from homeserver.rooms.writer import RoomWriter
 from homeserver.web.routes import Auth, Route
 
 V2 = "/_matrix/federation/v2"
@@ -166,7 +164,7 @@ class MembershipApi:
             raise Forbidden("The user is not of your server")
         draft = Draft("m.room.member", user_id, content, state_key=user_id)
         async with self._rooms.writing(room.room_id) as writer:
-            event = await _rehearse(writer, draft)
+            event = await rehearsed(writer, draft)
         pdu = {key: value for key, value in event.pdu.items() if key not in _NOT_IN_TEMPLATES}
         return {"event": pdu, "room_version": room.version.identifier}
 
@@ -211,14 +209,6 @@ class MembershipApi:
         return event.with_signature(
             self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
         )
-
-
-async def _rehearse(writer: RoomWriter, draft: Draft) -> Event:
-    while True:
-        try:
-            return writer.rehearse(draft)
-        except (NotAtHand, MissingNodes) as missing:
-            await writer.fetch(missing)
 
 
 def _check_version(room: Room, known: list[str]) -> None:

@@ -28,12 +28,11 @@ from homeserver.rooms.drafts import Draft
 from homeserver.rooms.membership_abroad import MembershipAbroad
 from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.receiving import Receiving
+from homeserver.rooms.rehearsal import rehearsed
 from homeserver.rooms.restricted_joins import RestrictedJoins
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.stores import NotAtHand
 from homeserver.rooms.user_rooms import RoomForgotten, UserRooms
 from homeserver.storage.memberships import FORGET
 
@@ -277,12 +276,7 @@ class Memberships:
         """Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room"""
         draft = Draft("m.room.member", sender, content, state_key=target)
         async with self._rooms.writing(room_id) as writer:
-            while True:
-                try:
-                    event = writer.rehearse(draft)
-                    break
-                except (NotAtHand, MissingNodes) as missing:
-                    await writer.fetch(missing)
+            event = await rehearsed(writer, draft)
             keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
             keys.append(("m.room.member", sender))
             state = await self._rooms.current(writer.room, keys)

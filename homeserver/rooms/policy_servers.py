@@ -20,9 +20,9 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.policy_servers import KEY_ID, POLICY, PolicyServer, is_exempt, parse_policy
 from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.receiving import Receiving
-from homeserver.rooms.states import MissingNodes
+from homeserver.rooms.rehearsal import rehearsed
 from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.stores import NotAtHand, Stores
+from homeserver.rooms.stores import Stores
 from homeserver.rooms.writer import RoomWriter
 
 AT_ONCE = 4  # events of one room that are asked about at the same time: each becomes a branch
@@ -131,12 +131,3 @@ class PolicyServers:
         if not policy.recommends(signed):
             raise Forbidden(f"{policy.name} signed with another key than the room knows")
         return signed
-
-
-async def rehearsed(writer: RoomWriter, draft: Draft) -> Event:
-    """The event that a draft would become now. Raises what `RoomWriter.rehearse` raises."""
-    while True:
-        try:
-            return writer.rehearse(draft)
-        except (NotAtHand, MissingNodes) as missing:
-            await writer.fetch(missing)

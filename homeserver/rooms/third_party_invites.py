@@ -22,10 +22,9 @@ from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.third_party_ids import InvalidThirdPartyId, canonical_address
 from homeserver.rooms.drafts import Draft
 from homeserver.rooms.membership import Memberships
+from homeserver.rooms.rehearsal import rehearsed
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.states import MissingNodes
-from homeserver.rooms.stores import NotAtHand
 from homeserver.web.identity_invitations import IdentityInvitations, StoredInvite
 
 INVITE = "m.room.third_party_invite"
@@ -167,12 +166,7 @@ class ThirdPartyInvites:
             raise Forbidden("You are not in the room")
         draft = Draft(INVITE, sender, {"display_name": ""}, state_key="rehearsal")
         async with self._rooms.writing(room_id) as writer:
-            while True:
-                try:
-                    writer.rehearse(draft)
-                    return
-                except (NotAtHand, MissingNodes) as missing:
-                    await writer.fetch(missing)
+            await rehearsed(writer, draft)
 
     async def _details(self, sender: str, room_id: str, wanted: InvitedAddress) -> dict[str, str]:
         """What the identity server is told, and may tell whom it writes to."""

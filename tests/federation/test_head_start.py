@@ -61,6 +61,27 @@ class HeadStartTests(SynchronousTestCase):
         assert [*self.asked] == ["one.example", "two.example"]
         self.asking.close()
 
+    def test_the_next_is_asked_at_once_though_another_one_is_still_silent(self) -> None:
+        """A refusal brings the next server, however long the first one takes."""
+        self.next()
+        self.clock.advance(HEAD_START_SECONDS)
+        self.asked["two.example"].errback(ValueError("no"))
+
+        assert [*self.asked] == SERVERS
+        self.asking.close()
+
+    def test_nobody_else_is_asked_while_an_answer_is_tried(self) -> None:
+        """Handing over a join to a large room takes a while, and others need not know of it."""
+        coming = self.next()
+        self.asked["one.example"].callback("yes")
+        self.successResultOf(coming)
+        self.clock.advance(10 * HEAD_START_SECONDS)
+        assert [*self.asked] == ["one.example"]
+
+        self.next()
+        assert [*self.asked] == ["one.example", "two.example"]
+        self.asking.close()
+
     def test_it_ends_when_all_have_failed(self) -> None:
         """The user is told so, and does not wait for ever."""
         for server in SERVERS:
