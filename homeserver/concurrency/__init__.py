@@ -1,0 +1,1 @@
+"""Concurrency primitives that know nothing of Matrix: periodic tasks, pools, time slices."""
