@@ -28,6 +28,7 @@ from homeserver.protocol.errors import (
     RefusedByRemote,
     RemoteServerFailed,
 )
+from homeserver.protocol.event_kinds import is_state
 from homeserver.protocol.events import Event, InvalidEvent, build_event
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import ROOM_VERSIONS, EventFormat, RoomVersion
@@ -339,7 +340,7 @@ def _depth(value: Any) -> int:
 
 
 def _check_create(server: str, version: RoomVersion, state: Sequence[Event]) -> None:
-    creates = [event for event in state if (event.type, event.state_key) == ("m.room.create", "")]
+    creates = [event for event in state if is_state(event, "m.room.create")]
     if len(creates) != 1:
         raise Garbage(server, "the state has no create event")
     if creates[0].content.get("room_version", "1") != version.identifier:

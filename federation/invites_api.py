@@ -20,6 +20,7 @@ from homeserver.protocol.errors import (
     InvalidParam,
     MissingParam,
 )
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.hashes import check_content_hash
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -114,7 +115,7 @@ class InvitesApi:
         event = outcome
         if (
             event.event_id != event_id
-            or event.type != "m.room.member"
+            or not is_member_event(event)
             or event.content.get("membership") != "invite"
             or event.state_key is None
         ):

@@ -22,6 +22,7 @@ from homeserver.protocol.errors import (
     InvalidParam,
     UnableToAuthoriseJoin,
 )
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.rooms.drafts import Draft
@@ -229,8 +230,7 @@ def _parse(room: Room, event_id: str, pdu: dict[str, Any], membership: str) -> E
     if (
         event.room_id != room.room_id
         or event.event_id != event_id
-        or event.type != "m.room.member"
-        or event.state_key != event.sender
+        or not is_member_event(event, event.sender)
         or event.content.get("membership") != membership
     ):
         raise InvalidParam(f"The event is no {membership} of this room, or has another id")

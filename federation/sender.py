@@ -20,10 +20,11 @@ from federation.client import FederationClient
 from federation.destinations import Destinations
 from federation.outbox import Outbox, WaitingPdu, Ways
 from federation.permitted_servers import PermittedServers
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import MEMBER, RedactionWithheld, RoomEventAppended
+from homeserver.rooms.room_facts import RedactionWithheld, RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.storage import outbox as storage
 from homeserver.storage.database import Database
@@ -192,7 +193,7 @@ class Sender:
     def _destinations(self, room: Room, event: Event) -> list[str]:
         servers = dict.fromkeys(room.servers)
         if (
-            event.type == MEMBER
+            is_member_event(event)
             and event.state_key is not None
             # The invited have been asked already.
             and event.content.get("membership") != "invite"

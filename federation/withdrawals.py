@@ -18,6 +18,7 @@ from federation.client import FederationClient, path_of
 from federation.errors import FederationError, Refused
 from federation.handshakes import V1
 from federation.pdus import PduChecks
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.room import Room
@@ -59,7 +60,7 @@ class Withdrawals:
         for event in await self._checks.good(room.version, room_id, pdus):
             user_id = event.state_key or ""
             if (
-                event.type != "m.room.member"
+                not is_member_event(event)
                 or event.content.get("membership") not in ("leave", "ban")
                 or not self._rooms.origin.is_ours(user_id)
             ):

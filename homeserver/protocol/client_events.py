@@ -5,7 +5,7 @@ out, and `unsigned`, which is each reader's own. `client_event_parts` therefore 
 once, into bytes around the place of `unsigned`; `client_event` gives a dict where one is wanted.
 
 Older clients look for `redacts` at the top level of a redaction and newer ones in its content; both
-find it, whatever the room version.
+find it, whatever the room version. A redaction that is state names nothing.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
 """
@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from homeserver.protocol.auth_state import StateEvents
+from homeserver.protocol.event_kinds import is_plain_redaction, is_redaction
 from homeserver.protocol.events import Event
 
 STRIPPED_STATE_TYPES: Final = (
@@ -97,7 +98,11 @@ def _common_fields(event: Event) -> dict[str, Any]:
     }
     if event.state_key is not None:
         fields["state_key"] = event.state_key
-    if event.type == "m.room.redaction" and (redacts := event.redacts) is not None:
-        fields["redacts"] = redacts
-        fields["content"] = {**event.content, "redacts": redacts}
+    if is_plain_redaction(event):
+        if (redacts := event.redacts) is not None:
+            fields["redacts"] = redacts
+            fields["content"] = {**event.content, "redacts": redacts}
+    elif is_redaction(event):
+        # It is shown as state whether it takes effect or not; clients would take it at its word.
+        fields["content"] = {key: event.content[key] for key in event.content if key != "redacts"}
     return fields

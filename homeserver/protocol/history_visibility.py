@@ -9,6 +9,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from homeserver.protocol.event_kinds import is_member_event, is_state
 from homeserver.protocol.events import Event
 
 VISIBILITIES: Final = ("world_readable", "shared", "invited", "joined")
@@ -53,9 +54,9 @@ def may_see_event(
     """
     if may_see(visibility, membership, joined_later=joined_later):
         return True
-    if event.type == "m.room.history_visibility" and event.state_key == "":
+    if is_state(event, "m.room.history_visibility"):
         return may_see(visibility_of(event.content), membership, joined_later=joined_later)
-    if event.type == "m.room.member" and event.state_key == user_id:
+    if is_member_event(event, user_id):
         return may_see(visibility, event.content.get("membership"), joined_later=joined_later)
     return False
 
@@ -81,9 +82,9 @@ def may_server_see_event(
 
     if may_any_see(visibility):
         return True
-    if event.type == "m.room.history_visibility" and event.state_key == "":
+    if is_state(event, "m.room.history_visibility"):
         return may_any_see(visibility_of(event.content))
-    if event.type == "m.room.member" and is_of_server(event.state_key, server_name):
+    if is_member_event(event) and is_of_server(event.state_key, server_name):
         return may_see(visibility, event.content.get("membership"), joined_later=joined_later)
     return False
 

@@ -47,6 +47,9 @@ def relation_in(
         return None
     if rel_type == REPLACE and not _may_replace(event_type, state_key, content):
         return None
+    if rel_type == ANNOTATION and state_key is not None:
+        # One that replaces another is no second reaction, so that none is counted.
+        return None
     key = relates_to.get("key") if rel_type == ANNOTATION else None
     if not isinstance(key, str) or "\0" in key:
         key = None

@@ -9,6 +9,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
 from collections.abc import Iterable, Iterator
 
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.push_rules.conditions import Occasion, PowerLevelsNeeded
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Verdict
@@ -73,7 +74,7 @@ def with_joined_counts(
     joined = joined_count
     for stored in newest_first:
         yield stored, joined
-        if stored.event.type == "m.room.member" and stored.event.state_key is not None:
+        if is_member_event(stored.event):
             before = stored.replaced
             joined += (before is not None and before.content.get("membership") == "join") - (
                 stored.event.content.get("membership") == "join"

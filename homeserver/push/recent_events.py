@@ -6,6 +6,7 @@ These are the events that were sent while they were in the room, and the invite 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
@@ -65,8 +66,4 @@ class RecentEvents:
 
 def _invites(stored: StoredEvent, user_id: str) -> bool:
     event = stored.event
-    return (
-        event.type == "m.room.member"
-        and event.state_key == user_id
-        and event.content.get("membership") == "invite"
-    )
+    return is_member_event(event, user_id) and event.content.get("membership") == "invite"

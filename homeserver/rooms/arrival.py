@@ -41,7 +41,7 @@ def effect_of_draft(version: RoomVersion, draft: Draft, target: StoredEvent | No
     """What a draft does as a redaction; that it may have an effect was checked."""
     if draft.redacts is None or target is not None:
         return Effect(target)
-    is_withheld = not version.redactions_need_power and draft.state_key is None
+    is_withheld = not version.redactions_need_power
     return Effect(None, is_withheld, draft.redacts if is_valid_event_id(draft.redacts) else None)
 
 

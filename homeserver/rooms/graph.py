@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from heapq import heapify, heappop, heappush
 
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.stored_event import StoredEvent
 
 
@@ -85,7 +86,7 @@ def _graph_event(stored: StoredEvent, heads: Collection[str]) -> GraphEvent:
         mark = Mark.SOFT_FAILED
     elif stored.is_withheld:
         mark = Mark.WITHHELD
-    membership = event.content.get("membership") if event.type == "m.room.member" else None
+    membership = event.content.get("membership") if is_member_event(event) else None
     return GraphEvent(
         event.event_id,
         mark,

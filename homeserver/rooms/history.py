@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.event_kinds import is_member_event, is_state
 from homeserver.protocol.filters import RoomEventFilter
-from homeserver.rooms.reading import MEMBER, Access, Reading
+from homeserver.rooms.reading import Access, Reading
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
@@ -317,7 +318,7 @@ class History:
         return [
             stored
             for stored in state
-            if (senders is not None and stored.event.type == MEMBER)
+            if (senders is not None and is_member_event(stored.event))
             or wanted.matches(stored.event.type, stored.event.sender, stored.event.content)
         ]
 
@@ -339,7 +340,7 @@ def _from_memory(
     ]
     found = within[::-1][:size] if backwards else within[:size]
     # A room that this server came into later has a past that no sync shows.
-    is_whole = bool(room.timeline) and room.timeline[0].event.type == "m.room.create"
+    is_whole = bool(room.timeline) and is_state(room.timeline[0].event, "m.room.create")
     if backwards:
         complete = len(found) == size or is_whole
     else:

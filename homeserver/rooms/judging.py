@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from homeserver.protocol.auth_state import AuthState
 from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.receipt import CREATE, judge_by_auth_events, judge_by_state
 from homeserver.protocol.rule_broken import rule_number
@@ -177,7 +178,7 @@ class Judging:
         members = {
             (MEMBER, stored.event.state_key or ""): stored
             for stored in cited.stored
-            if stored.event.type == MEMBER and stored.standing.rejected is None
+            if is_member_event(stored.event) and stored.standing.rejected is None
         }
         known = await self._stores.numbers_at(root, members)
         return {key: stored for key, stored in members.items() if key not in known}

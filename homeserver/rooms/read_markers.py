@@ -13,6 +13,7 @@ import msgspec
 from homeserver.accounts.account_data import FULLY_READ, AccountData
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
+from homeserver.protocol.event_kinds import is_redaction
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.rooms.receipts import READ, READ_PRIVATE, Receipts, check_thread_id
 from homeserver.rooms.room import Room
@@ -126,7 +127,7 @@ class ReadMarkers:
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
         """
-        if stored.redaction is not None or stored.event.type == "m.room.redaction":
+        if stored.redaction is not None or is_redaction(stored.event):
             return
         if thread == stored.event.event_id:
             return

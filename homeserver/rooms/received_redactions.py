@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 
 from homeserver.protocol.auth_state import AuthState
+from homeserver.protocol.event_kinds import is_plain_redaction
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id, server_name_of
 from homeserver.rooms.arrival import NO_EFFECT, Effect
@@ -65,7 +66,7 @@ class ReceivedRedactions:
         if event.redacts is None:
             return NO_EFFECT
         # What is state now is shown as state.
-        is_withheld = not room.version.redactions_need_power and event.state_key is None
+        is_withheld = not room.version.redactions_need_power and is_plain_redaction(event)
         if not is_valid_event_id(event.redacts):
             return Effect(None, is_withheld)
         found = await self._stores.events.find_many(

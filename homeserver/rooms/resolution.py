@@ -22,6 +22,7 @@ from typing import ParamSpec, TypeVar
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from homeserver.protocol.event_kinds import is_state
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion, StateResolution
 from homeserver.protocol.state_resolution.ordering import power_levels_among
@@ -352,4 +353,4 @@ def _auth_events(members: Mapping[str, Event], within: AbstractSet[str]) -> dict
 
 
 def _is_power_levels(event: Event) -> bool:
-    return (event.type, event.state_key) == _POWER_LEVELS
+    return is_state(event, "m.room.power_levels")

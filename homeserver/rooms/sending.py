@@ -9,15 +9,19 @@ from homeserver.accounts.caller import Caller
 from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.accounts.suspension import check_not_suspended
 from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden, InvalidParam
+from homeserver.protocol.event_kinds import MEMBER, REDACTION
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.relation_rules import RelationRules
 from homeserver.rooms.room import Room
+from homeserver.rooms.room_facts import StateKey
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.transactions import Transactions
+
+CANONICAL_ALIAS: StateKey = ("m.room.canonical_alias", "")
 
 
 class InviteAbroad(Protocol):
@@ -60,7 +64,7 @@ class Sending:
 
         Without transaction id each request makes an event.
         """
-        redacts = content.get("redacts") if event_type == "m.room.redaction" else None
+        redacts = content.get("redacts") if event_type == REDACTION else None
         if isinstance(redacts, str):
             content = {key: value for key, value in content.items() if key != "redacts"}
             return await self.redact(caller, room_id, redacts, content, txn_id)
@@ -89,7 +93,7 @@ class Sending:
             raise InvalidParam("The event is not in this room")
         if target is None or target.event.sender != caller.user_id:
             check_not_suspended(caller)
-        draft = Draft("m.room.redaction", caller.user_id, content, redacts=event_id, target=target)
+        draft = Draft(REDACTION, caller.user_id, content, redacts=event_id, target=target)
         return await self._once(caller, room_id, draft, txn_id)
 
     async def set_state(
@@ -102,11 +106,11 @@ class Sending:
     ) -> str:
         """Set a state event; gives its event id, or that of the current one if it says the same."""
         room = await self._rooms.get(room_id)
-        if event_type == "m.room.canonical_alias":
+        if (event_type, state_key) == CANONICAL_ALIAS:
             await self._check_canonical_alias(room, content)
         if event_type == "m.room.create":
             raise Forbidden("A room is created only once")
-        if event_type == "m.room.member":
+        if event_type == MEMBER:
             await self._check_member(caller, room, state_key, content)
         else:
             check_not_suspended(caller)
@@ -122,7 +126,7 @@ class Sending:
     def _is_invite_abroad(self, event_type: str, state_key: str, content: dict[str, Any]) -> bool:
         """Whether a state event is an invite that another server has to sign."""
         return (
-            event_type == "m.room.member"
+            event_type == MEMBER
             and content.get("membership") == "invite"
             and not self._rooms.origin.is_ours(state_key)
         )
@@ -160,8 +164,7 @@ class Sending:
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
         """
-        key = ("m.room.canonical_alias", "")
-        current = (await self._rooms.current(room, [key])).get(key)
+        current = (await self._rooms.current(room, [CANONICAL_ALIAS])).get(CANONICAL_ALIAS)
         known = set() if current is None else set(_aliases_in(current.event.content))
         for alias in _aliases_in(content):
             if not isinstance(alias, str):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from homeserver.accounts.erasure import ErasedUsers
 from homeserver.protocol.errors import UnableDueToPartialState
+from homeserver.protocol.event_kinds import MEMBER, is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import (
     is_of_server,
@@ -23,10 +24,9 @@ from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 
 _VISIBILITY: StateKey = ("m.room.history_visibility", "")
-_MEMBER = "m.room.member"
 _FOREVER = 1 << 62
 _CHUNK = 100  # member events that are read together
-_NEEDS_MEMBERS = ("invited", "joined")
+_NEEDSMEMBERS = ("invited", "joined")
 MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user joined
 
 
@@ -161,7 +161,7 @@ class Visibility:
                 if root not in judged:
                     judged[root] = await self._judge_server(room, users, root)
                 visibility, memberships = judged[root]
-                if room.partial is not None and visibility in _NEEDS_MEMBERS:
+                if room.partial is not None and visibility in _NEEDSMEMBERS:
                     raise UnableDueToPartialState("Who may see this is not known yet")
                 may_see = may_server_see_event(
                     event,
@@ -187,13 +187,13 @@ class Visibility:
         state = await self.state_at(room, root, [_VISIBILITY])
         event = state.get(_VISIBILITY)
         visibility = visibility_of(None if event is None else event.event.content)
-        if visibility not in _NEEDS_MEMBERS:
+        if visibility not in _NEEDSMEMBERS:
             return visibility, frozenset()
         return visibility, await self._memberships(room, users, root)
 
     async def _memberships(self, room: Room, users: Sequence[str], root: bytes) -> frozenset[str]:
         """Memberships that some of the users have in a state; `join` alone if anybody has that."""
-        numbers = await self._rooms.stores.numbers_at(root, [(_MEMBER, user) for user in users])
+        numbers = await self._rooms.stores.numbers_at(root, [(MEMBER, user) for user in users])
         changed, found = [], set()
         for key, number in numbers.items():
             if room.member_events.get(key[1]) == number:
@@ -214,7 +214,7 @@ class Visibility:
         return await self._rooms.stores.state_at(room.version, root, keys)
 
     async def _judge(self, room: Room, user_id: str, root: bytes) -> tuple[str, str | None]:
-        member = ("m.room.member", user_id)
+        member = (MEMBER, user_id)
         state = await self.state_at(room, root, [_VISIBILITY, member])
         visibility, own = state.get(_VISIBILITY), state.get(member)
         return (
@@ -225,7 +225,7 @@ class Visibility:
 
 def _membership_after(stored: StoredEvent, user_id: str, before: str | None) -> str:
     event = stored.event
-    if event.type == "m.room.member" and event.state_key == user_id:
+    if is_member_event(event, user_id):
         membership: str = event.content["membership"]
         return membership
     return before or "leave"

@@ -20,6 +20,7 @@ from homeserver.protocol.auth_rules import check_auth
 from homeserver.protocol.auth_state import AuthState
 from homeserver.protocol.auth_types import auth_types_for
 from homeserver.protocol.errors import BadJson, Forbidden
+from homeserver.protocol.event_kinds import REDACTION
 from homeserver.protocol.events import Event
 from homeserver.protocol.rule_broken import RuleBroken
 from homeserver.rooms.arrival import NO_EFFECT, Arrival, Effect, effect_of_draft
@@ -242,6 +243,9 @@ class RoomWriter:
         """The event that a draft becomes, and the numbers of its auth events."""
         auth_events = self._auth_events(draft)
         self._check_names(draft)
+        if draft.type == REDACTION and draft.state_key is not None:
+            # Who may redact is asked of what is known to be a redaction: see `Sending.redact`.
+            raise Forbidden("A redaction is no state event")
         event = self._event(draft, [cited.event for cited in auth_events])
         try:
             check_auth(event, self.auth)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.push.tally import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.heroes import heroes
@@ -309,7 +310,7 @@ def _count_json(notifications: int, highlights: int) -> bytes:
 
 
 def _changes_members(events: Iterable[StoredEvent]) -> bool:
-    return any(stored.event.type == "m.room.member" for stored in events)
+    return any(is_member_event(stored.event) for stored in events)
 
 
 class _Typed(msgspec.Struct):

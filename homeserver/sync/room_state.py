@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.heroes import heroes
 from homeserver.rooms.room import Room, StateKey
@@ -177,7 +178,7 @@ class RoomState:
     def _is_join_of_ours(self, stored: StoredEvent) -> bool:
         event = stored.event
         return (
-            event.type == "m.room.member"
+            is_member_event(event)
             and event.content.get("membership") == "join"
             and self._rooms.origin.is_ours(event.sender)
         )

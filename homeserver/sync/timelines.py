@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
@@ -197,7 +198,7 @@ def _share(events: Sequence[StoredEvent], now_ms: int) -> SharedSlice:
         events,
         timeline_json(rendered, False, before),
         frozenset(stored.event.sender for stored in events),
-        any(stored.event.type == "m.room.member" for stored in events),
+        any(is_member_event(stored.event) for stored in events),
         frozenset(stored.transaction[:2] for stored in events if stored.transaction is not None),
         now_ms,
     )

@@ -106,6 +106,15 @@ class BundleTests(RelationsTestCase):
         self.assertEqual((await self.bundle(self.bob, event_id))["m.replace"]["event_id"], good)
         self.assertEqual(await self.bundle(self.bob, good), {})
 
+    async def test_reaction_as_state_does_not_count(self) -> None:
+        """One who may set state reacts no more than once, like everybody."""
+        event_id = await self.alice.say(self.room, "one")
+
+        for place in ("a", "b"):
+            await self.alice.set_state(self.room, "m.reaction", reaction(event_id, "+1"), place)
+
+        self.assertEqual((await self.children(self.bob, event_id))["chunk"], [])
+
     async def test_redacted_edit_brings_the_one_before_back(self) -> None:
         """Who takes a correction back has said what they said before."""
         event_id = await self.alice.say(self.room, "one")

@@ -170,6 +170,28 @@ class SendingTests(ServerTestCase):
         self.assertEqual((await self.bob.event(self.room, by_bob))["content"], {})
         self.assertNotEqual((await self.bob.event(self.room, by_alice))["content"], {})
 
+    async def test_redaction_as_state_redacts_nothing(self) -> None:
+        """Nobody gets around the question who may redact, by whatever endpoint they ask."""
+        for version in ("10", "11", "12"):
+            room = await self.alice.create_room(public=True, room_version=version)
+            await self.alice.set_state(room, "m.room.power_levels", {"state_default": 0, "ban": 50})
+            await self.bob.join(room)
+            said = await self.alice.say(room, "mine")
+
+            attempt = self.bob.set_state(room, "m.room.redaction", {"redacts": said}, "k")
+
+            await self.assert_refused("M_FORBIDDEN", attempt, 403)
+            self.assertNotEqual((await self.bob.event(room, said))["content"], {})
+            self.assertNotIn(("m.room.redaction", "k"), await self.alice.full_state(room))
+
+    async def test_room_is_not_created_with_a_redaction_in_it(self) -> None:
+        """What no state event can be is none of the first ones either."""
+        redaction = {"type": "m.room.redaction", "content": {"redacts": "$event"}}
+
+        attempt = self.bob.create_room(initial_state=[redaction])
+
+        await self.assert_refused("M_INVALID_ROOM_STATE", attempt, 400)
+
     async def test_restarted_server_goes_on_where_it_stopped(self) -> None:
         """Members, power and history are as they were."""
         before = await self.alice.say(self.room, "before")

@@ -37,6 +37,19 @@ def redaction(version: str, target: str = "$target:one.example") -> Event:
     )
 
 
+def test_redaction_that_is_state_names_nothing() -> None:
+    """It is shown whether it takes effect or not, and clients would take it at its word."""
+    for version in versions(redacts_in_content=True):
+        content = {"reason": "spam", "redacts": "$target"}
+        sent = event("m.room.redaction", by=ALICE, version=version, content=content, state_key="k")
+
+        shown = client_event(sent, room_id=False, unsigned={})
+
+        assert shown["content"] == {"reason": "spam"}
+        assert "redacts" not in shown
+        assert shown["state_key"] == "k"
+
+
 def decoded(event: Event, unsigned: bytes, *, room_id: bool) -> Any:
     head, tail = client_event_parts(event, room_id=room_id)
     return msgspec.json.decode(b"".join((head, unsigned, tail)))

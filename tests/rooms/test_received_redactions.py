@@ -72,6 +72,24 @@ def test_redaction_without_the_right_is_an_event_without_effect(version: str) ->
     assert times_shown(graph, redaction) == 0
 
 
+@pytest.mark.parametrize("version", ["11", "12"])
+@pytest.mark.parametrize(("by", "takes_effect"), [(ALICE, True), (CAROL, False)])
+def test_redaction_as_state_asks_for_the_same_right(
+    version: str, by: str, takes_effect: bool
+) -> None:
+    """State is shown in any case, but it redacts only what its sender may redact."""
+    graph = room(version)
+    levels = {"users": {} if version == "12" else {ALICE: 100}, "state_default": 0}
+    graph.send("m.room.power_levels", ALICE, levels, "")
+    said = graph.say(BOB)
+
+    redaction = graph.send("m.room.redaction", by, {"redacts": said.event_id}, "k")
+
+    assert graph.state["m.room.redaction", "k"] == redaction.event_id
+    assert times_shown(graph, redaction) == 1
+    assert is_redacted(graph, said) == takes_effect
+
+
 @JUDGED_BY_EFFECT
 def test_early_redaction_is_shown_once_its_target_is_here(version: str) -> None:
     """A client could do nothing with a redaction of what it has not got."""
