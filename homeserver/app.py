@@ -188,16 +188,21 @@ class Homeserver:
         return db
 
 
-def run_server(settings: Settings, ready: Callable[[Homeserver], None]) -> int:
+def run_server(
+    settings: Settings,
+    ready: Callable[[Homeserver], None],
+    on_hangup: Callable[[Callable[[], None]], None],
+) -> int:
     """Run a homeserver until SIGINT or SIGTERM; a second signal ends at once. The exit status.
 
-    `ready(server)` is called once it listens.
+    `ready(server)` is called once it listens. `on_hangup` is given what is to be called at SIGHUP.
     """
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
     server = Homeserver(settings, reactor)
     status = [0]
+    on_hangup(lambda: reactor.callFromThread(server.reload_certificates))
 
     def fail(failure: Failure) -> None:
         status[0] = 1

@@ -36,7 +36,8 @@ def _check_certificate(listener: Listener) -> Finding:
     assert listener.tls is not None
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(listener.tls.certificate, listener.tls.private_key)
+        # A key with a passphrase is refused at the start too; without one given, OpenSSL asks.
+        context.load_cert_chain(listener.tls.certificate, listener.tls.private_key, password="")
     except OSError as error:
         return problem(
             "certificate",

@@ -1,18 +1,19 @@
 """`homeserver run`: the server in the foreground, until SIGINT or SIGTERM.
 
-SIGHUP opens the log file anew, so that it can be rotated.
+SIGHUP has everything read again that can be replaced while the server runs: the log file is opened
+again, so that it can be rotated, and the certificates of the listeners are read again.
 """
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from homeserver.cli.configuration import load
 from homeserver.cli.errors import CommandError
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
-from homeserver.observability.logging import Output, configure_logging
+from homeserver.observability.logging import configure_logging
 
 NEXT_STEPS = """
 {name} is ready at {address}
@@ -30,7 +31,8 @@ def run(config: Path | None) -> int:
         output = configure_logging(settings.log)
     except OSError as error:
         raise CommandError(f"cannot write the log {settings.log.file}: {error.strerror}") from None
-    _reopen_on_hangup(output)
+    reloads = [output.reopen]
+    _call_on_hangup(reloads)
 
     # The reactor is chosen when it is first imported, so not before everything above is right.
     from homeserver.app import Homeserver, run_server
@@ -40,7 +42,7 @@ def run(config: Path | None) -> int:
         name, command = settings.server_name, sys.argv[0]
         print(NEXT_STEPS.format(name=name, address=address, command=command), flush=True)
 
-    return run_server(settings, say_what_to_do_next)
+    return run_server(settings, say_what_to_do_next, reloads.append)
 
 
 def _local_address(settings: Settings, ports: list[int]) -> str:
@@ -50,12 +52,11 @@ def _local_address(settings: Settings, ports: list[int]) -> str:
     return f"{'http' if first.tls is None else 'https'}://localhost:{ports[0]}"
 
 
-def _reopen_on_hangup(output: Output) -> None:
-    previous = signal.getsignal(signal.SIGHUP)
+def _call_on_hangup(reloads: list[Callable[[], None]]) -> None:
+    """Call at each SIGHUP what is in the list by then; it must be safe in a signal handler."""
 
-    def hang_up(number: int, frame: FrameType | None) -> None:
-        output.reopen()
-        if callable(previous):
-            previous(number, frame)
+    def hang_up(*_: object) -> None:
+        for reload in reloads:
+            reload()
 
     signal.signal(signal.SIGHUP, hang_up)

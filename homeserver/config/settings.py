@@ -30,7 +30,7 @@ class Tls(Section, frozen=True, kw_only=True):
     """Certificate of a listener. Both files are read again on SIGHUP."""
 
     certificate: Annotated[Path, doc("PEM file with the certificate, then its chain.")]
-    private_key: Annotated[Path, doc("PEM file with the private key.")]
+    private_key: Annotated[Path, doc("PEM file with the private key, without a passphrase.")]
 
 
 class Listener(Section, frozen=True, kw_only=True):

@@ -8,10 +8,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from homeserver.cli.doctor import examine
 from homeserver.cli.findings import Verdict
 from homeserver.cli.main import main
+from tests.support.certificates import CertificateAuthority
 from tests.support.postgres import drop_database, fresh_database
 
 
@@ -133,6 +140,19 @@ def test_a_certificate_that_is_missing_is_a_problem() -> None:
     found = findings(listeners=[{"port": 0, "tls": tls}])
 
     assert any("No such file" in line for line in found["problem"])
+
+
+def test_a_private_key_with_a_passphrase_is_a_problem(tmp_path: Path) -> None:
+    """The server does not start with it, and the doctor does not wait for somebody to type."""
+    files = CertificateAuthority(tmp_path).issue()
+    key = load_pem_private_key(files.private_key.read_bytes(), None)
+    passphrase = BestAvailableEncryption(b"swordfish")
+    files.private_key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, passphrase))
+    tls = {"certificate": str(files.certificate), "private_key": str(files.private_key)}
+
+    found = findings(listeners=[{"port": 0, "tls": tls}])
+
+    assert any(str(files.private_key) in line for line in found["problem"])
 
 
 class _MailServer(socketserver.StreamRequestHandler):

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -138,9 +139,10 @@ class ListenersTestCase(WebSocketTestCase):
     async def connect(self, index: int = 0) -> Wire:
         return await self.connect_by(TCP4ClientEndpoint(reactor, "127.0.0.1", self.ports[index]))
 
-    async def connect_tls(self) -> Wire:
+    async def connect_tls(self, offered: Sequence[bytes] = ()) -> Wire:
+        """By TLS; `offered` are the protocols that are named in the handshake, if any."""
         endpoint = HostnameEndpoint(reactor, b"127.0.0.1", self.ports[0])
-        return await self.connect_by(wrapClientTLS(_Trusting(), endpoint))
+        return await self.connect_by(wrapClientTLS(_Trusting(offered), endpoint))
 
     async def assert_served(self, wire: Wire, path: str = "/now") -> None:
         wire.request("GET", path)
@@ -151,8 +153,14 @@ class ListenersTestCase(WebSocketTestCase):
 class _Trusting:
     """Connects by TLS without asking who is there."""
 
+    def __init__(self, offered: Sequence[bytes]) -> None:
+        self._offered = offered
+
     def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
-        return SSL.Connection(CertificateOptions(verify=False).getContext(), None)
+        connection = SSL.Connection(CertificateOptions(verify=False).getContext(), None)
+        if self._offered:
+            connection.set_alpn_protos(list(self._offered))
+        return connection
 
 
 class ListeningTests(ListenersTestCase):
@@ -218,6 +226,28 @@ class TlsTests(ListenersTestCase):
 
         await self.assert_echo(wire)
 
+    async def test_client_that_offers_protocols_gets_http_1_1(self) -> None:
+        """Browsers, curl and most libraries offer what they speak (ALPN); one of it is ours."""
+        write_certificate(self.files, "one.test")
+        self.listen(Settings(tls=self.files))
+
+        for offered in ([b"http/1.1"], [b"h2", b"http/1.1"], [b"http/1.1", b"http/1.0"]):
+            wire = await self.connect_tls(offered)
+
+            await self.assert_served(wire)
+            self.assertEqual(wire.transport.negotiatedProtocol, b"http/1.1")
+
+    async def test_client_that_offers_only_others_decides_for_itself(self) -> None:
+        """Nothing is chosen for it then, and many a client speaks HTTP/1.1 after all."""
+        write_certificate(self.files, "one.test")
+        self.listen(Settings(tls=self.files))
+
+        for offered in ([b"h2"], [b"spdy/1", b"x"]):
+            wire = await self.connect_tls(offered)
+
+            await self.assert_served(wire)
+            self.assertIsNone(wire.transport.negotiatedProtocol)
+
     async def test_renewed_certificate_is_used_without_a_restart(self) -> None:
         """Certificates are renewed every few weeks, and sockets stay open for longer."""
         write_certificate(self.files, "one.test")
@@ -249,6 +279,21 @@ class TlsTests(ListenersTestCase):
         certificate.reload()
 
         self.assertIs(certificate.getContext(), before)
+
+    def test_private_key_with_a_passphrase_is_refused(self) -> None:
+        """OpenSSL would ask at the terminal, and the server stand still until somebody types."""
+        write_certificate(self.files, "one.test")
+        key = serialization.load_pem_private_key(self.files.private_key.read_bytes(), None)
+        self.files.private_key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"swordfish"),
+            )
+        )
+
+        with self.assertRaises(CertificateError):
+            Certificate(self.files.certificate, self.files.private_key)
 
 
 class StopTests(ListenersTestCase):
