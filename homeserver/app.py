@@ -17,10 +17,11 @@ from homeserver.config.signing_key import load_or_create_signing_key, load_signi
 from homeserver.observability.garbage import GarbageCollection
 from homeserver.observability.metrics import Metrics, ReactorLag
 from homeserver.storage.database import Database, DatabaseAway
-from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, SupervisedPostgres
+from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from homeserver.storage.events import rooms_of_newest_events
 from homeserver.storage.migrate import MigrationError, migrate_in_thread
 from homeserver.storage.server_state import WrongServer, claim_server_name
+from homeserver.storage.supervised_postgres import SupervisedPostgres
 from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve
 from homeserver.web.listeners import Listeners

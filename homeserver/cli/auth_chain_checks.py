@@ -5,12 +5,14 @@ these are compared with what the JSON of the events says.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import psycopg
 
 from homeserver.cli.findings import Finding, ok, problem
+from homeserver.config.hints import homeserver_command
 from homeserver.storage.auth_edges import replace_auth_edges
 
 EXAMINED = 5_000  # newest state events that are looked at, unless all are to be put right
@@ -19,7 +21,9 @@ AT_ONCE = 1_000
 _Edges = dict[int, set[int]]  # event -> its auth events
 
 
-def check_auth_chains(connection: psycopg.Connection[Any], *, repair: bool) -> Finding:
+def check_auth_chains(
+    connection: psycopg.Connection[Any], *, repair: bool, config: Path | None = None
+) -> Finding:
     """Whether the auth chains of the newest state events are right.
 
     With `repair` those of all state events are examined, and put right.
@@ -40,10 +44,11 @@ def check_auth_chains(connection: psycopg.Connection[Any], *, repair: bool) -> F
             "restore a backup: no version of this server writes that",
         )
     if wrong and not repair:
+        again = homeserver_command("doctor", "--repair", config=config)
         return problem(
             "auth chains",
             f"wrong for {wrong} of {examined} state events",
-            "run `homeserver doctor --repair`, and restart the server",
+            f"run `{again}`, and restart the server",
         )
     mended = f"; {wrong} were wrong and were put right" if wrong else ""
     return ok("auth chains", f"right for {examined} state events{mended}")

@@ -16,9 +16,10 @@ from homeserver.cli.errors import CommandError
 from homeserver.cli.running_postgres import find_running
 from homeserver.config.settings import Settings
 from homeserver.storage.database import Database
-from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, SupervisedPostgres
+from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from homeserver.storage.migrate import MigrationError, migrate_in_thread
 from homeserver.storage.server_state import WrongServer, claim_server_name
+from homeserver.storage.supervised_postgres import SupervisedPostgres
 
 CONNECTIONS = 2
 

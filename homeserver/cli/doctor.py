@@ -7,7 +7,7 @@ made anew from the rest of the database.
 from collections.abc import Iterator
 from pathlib import Path
 
-from homeserver.cli.configuration import find_config
+from homeserver.cli.configuration import find_config, load_installed
 from homeserver.cli.database_checks import check_database
 from homeserver.cli.federation_checks import check_federation, own_name_to_check
 from homeserver.cli.file_checks import check_config_file, check_data_dir, check_signing_key
@@ -15,13 +15,23 @@ from homeserver.cli.findings import Finding, Verdict, ok, problem, warning
 from homeserver.cli.mail_checks import check_mail
 from homeserver.cli.network_checks import check_listeners, check_well_known
 from homeserver.cli.reactor import run_in_reactor
+from homeserver.config.hints import homeserver_command
 from homeserver.config.loading import ConfigError, load_settings
 from homeserver.config.settings import Settings
 
+NEW_CONFIG = Path("NEW_FOLDER", "homeserver.yaml")
+
 
 def doctor(config: Path | None, server: str | None = None, *, repair: bool = False) -> int:
-    """Print all findings, also about another `server`; the exit status is 1 if one is a problem."""
+    """Print all findings, also about another `server`; the exit status is 1 if one is a problem.
+
+    Raises `CommandError` where there is no server to examine.
+    """
     path = find_config(config)
+    try:
+        settings = load_installed(config)
+    except ConfigError:
+        settings = None  # `examine` reports what is wrong with it
     worst = 0
 
     def tell(finding: Finding) -> None:
@@ -31,10 +41,8 @@ def doctor(config: Path | None, server: str | None = None, *, repair: bool = Fal
 
     for finding in examine(path, repair=repair):
         tell(finding)
-    try:
-        settings = load_settings(path)
-    except ConfigError:
-        return worst  # told already
+    if settings is None:
+        return worst
     subject = server or own_name_to_check(settings)
     if subject is not None:
         run_in_reactor(lambda reactor: check_federation(reactor, settings, subject, tell))
@@ -52,9 +60,9 @@ def examine(config: Path | None, *, repair: bool = False) -> Iterator[Finding]:
     yield ok("configuration", str(config) if config else "none; every setting has its default")
     yield from check_config_file(config, settings)
     yield from _check_server_name(settings)
-    yield check_signing_key(settings)
+    yield check_signing_key(config, settings)
     yield check_data_dir(settings)
-    yield from check_database(settings, repair=repair)
+    yield from check_database(config, settings, repair=repair)
     yield from check_listeners(settings)
     yield from check_well_known(settings)
     yield from check_mail(settings)
@@ -62,8 +70,9 @@ def examine(config: Path | None, *, repair: bool = False) -> Iterator[Finding]:
 
 def _check_server_name(settings: Settings) -> Iterator[Finding]:
     if settings.server_name == "localhost":
+        another = homeserver_command("init", "SERVER_NAME", config=NEW_CONFIG)
         yield warning(
             "server name",
             "localhost can be used on this machine alone",
-            "to serve others, start over with `homeserver init SERVER_NAME`: it cannot be changed",
+            f"it cannot be changed; to serve others, make a server in a new folder: {another}",
         )

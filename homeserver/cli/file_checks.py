@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from homeserver.cli.findings import Finding, ok, problem, warning
+from homeserver.config.hints import homeserver_command, shell_command
 from homeserver.config.loading import ConfigError
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_key
@@ -23,25 +24,28 @@ def check_config_file(config: Path | None, settings: Settings) -> Iterator[Findi
         yield warning(
             "configuration",
             f"every user of this machine can read the secrets in {config}",
-            f"chmod o-r {config}",
+            shell_command("chmod", "o-r", config),
         )
 
 
-def check_signing_key(settings: Settings) -> Finding:
+def check_signing_key(config: Path | None, settings: Settings) -> Finding:
     """Whether the key is there, is one, and is private."""
     path = settings.signing_key_path
     if not path.exists():
         return warning(
             "signing key",
             f"{path} does not exist",
-            "`homeserver run` makes it; but if the server has run before, restore the old one",
+            f"`{homeserver_command('run', config=config)}` makes it; but if the server has run"
+            " before, restore the old one",
         )
     try:
         key = load_signing_key(path)
     except ConfigError as error:
         return problem("signing key", str(error), "restore it, or see that the server may read it")
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return warning("signing key", f"others can read {path}", f"chmod 600 {path}")
+        return warning(
+            "signing key", f"others can read {path}", shell_command("chmod", "600", path)
+        )
     return ok("signing key", f"{key.key_id} in {path}")
 
 

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from homeserver.cli.configuration import DEFAULT
 from homeserver.cli.errors import CommandError
+from homeserver.config.hints import DEFAULT_CONFIG, homeserver_command
 from homeserver.config.loading import load_settings
 from homeserver.config.reference import sample
 from homeserver.config.signing_key import load_or_create_signing_key
@@ -16,7 +16,7 @@ def init(server_name: str, config: Path | None, *, replace: bool) -> int:
     Raises `CommandError` where the file exists, unless it may be replaced. An existing signing key
     is never replaced.
     """
-    path = config or DEFAULT
+    path = config or DEFAULT_CONFIG
     try:
         text = sample(server_name=server_name)
     except ValueError as error:
@@ -29,7 +29,8 @@ def init(server_name: str, config: Path | None, *, replace: bool) -> int:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise CommandError(f"{path} exists; replace it with --force") from None
+        again = homeserver_command("init", "--force", server_name, config=path)
+        raise CommandError(f"{path} exists; to replace it: {again}") from None
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
 
@@ -37,7 +38,6 @@ def init(server_name: str, config: Path | None, *, replace: bool) -> int:
     key = load_or_create_signing_key(settings.signing_key_path)
     print(f"Configuration: {path}")
     print(f"Signing key:   {settings.signing_key_path} ({key.key_id}); keep a copy of it")
-    given = f" --config {path}" if config else ""
-    print(f"Next:          homeserver run{given}")
-    print(f"               homeserver user add{given} --admin NAME")
+    print(f"Next:          {homeserver_command('run', config=path)}")
+    print(f"               {homeserver_command('user', 'add', '--admin', 'NAME', config=path)}")
     return 0

@@ -4,7 +4,7 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from homeserver.cli.configuration import load
+from homeserver.cli.configuration import load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.settings import Settings
@@ -14,7 +14,7 @@ from homeserver.storage.reports import Report, reports_after
 
 def report(options: argparse.Namespace) -> int:
     """Print all reports, oldest first; returns the exit status."""
-    settings = load(options.config)
+    settings = load_installed(options.config)
     for line in run_in_reactor(lambda reactor: _lines(reactor, settings)):
         print(line)
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from homeserver.cli.configuration import load
+from homeserver.cli.configuration import load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
 from homeserver.cli.graph_dot import dot, svg
@@ -27,7 +27,7 @@ MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 
 def room(options: argparse.Namespace) -> int:
     """Do what `options.action` names; returns the exit status."""
-    settings = load(options.config)
+    settings = load_installed(options.config)
     if options.action == "show":
         _print(lines_of(run_in_reactor(lambda reactor: _report(reactor, settings, options.room))))
         return 0

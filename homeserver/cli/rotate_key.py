@@ -8,13 +8,13 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#publishing-keys
 import time
 from pathlib import Path
 
-from homeserver.cli.configuration import load
+from homeserver.cli.configuration import load_installed
 from homeserver.config.signing_key import rotate_signing_key
 
 
 def rotate_key(config: Path | None) -> int:
     """Replace the key, and say what to write into the configuration. Raises `ConfigError`."""
-    settings = load(config)
+    settings = load_installed(config)
     old, key, kept = rotate_signing_key(settings.signing_key_path)
     expired_ts = int(time.time() * 1000)
     print(f"New signing key: {key.key_id} in {settings.signing_key_path}; keep a copy of it")

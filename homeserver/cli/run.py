@@ -5,19 +5,19 @@ again, so that it can be rotated, and the certificates of the listeners are read
 """
 
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from homeserver.cli.configuration import load
+from homeserver.cli.configuration import find_config, load
 from homeserver.cli.errors import CommandError
+from homeserver.config.hints import homeserver_command
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
 from homeserver.observability.logging import configure_logging
 
 NEXT_STEPS = """
 {name} is ready at {address}
-  create a user:   {command} user add NAME   (add --admin for an administrator)
+  create a user:   {add_user}   (add --admin for an administrator)
   connect:         enter {address} as the homeserver in any Matrix client, and log in
   stop:            Ctrl-C
 """
@@ -39,8 +39,9 @@ def run(config: Path | None) -> int:
 
     def say_what_to_do_next(server: Homeserver) -> None:
         address = settings.public_baseurl or _local_address(settings, server.ports)
-        name, command = settings.server_name, sys.argv[0]
-        print(NEXT_STEPS.format(name=name, address=address, command=command), flush=True)
+        add_user = homeserver_command("user", "add", "NAME", config=find_config(config))
+        name = settings.server_name
+        print(NEXT_STEPS.format(name=name, address=address, add_user=add_user), flush=True)
 
     return run_server(settings, say_what_to_do_next, reloads.append)
 

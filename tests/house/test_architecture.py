@@ -131,3 +131,20 @@ def test_no_other_module_names_a_table() -> None:
     }
 
     assert strangers == set()
+
+
+def test_command_lines_are_built_in_one_place() -> None:
+    """What people are told to run works when it is copied; a line written by hand may not."""
+    by_hand = re.compile(
+        r"homeserver (run|init|doctor|user|room|state|report|rotate-key)\b|pip install|\bchmod "
+    )
+    found = [
+        f"{module.name}: {text}"
+        for module in modules(*PACKAGES)
+        # The configuration documents commands of an installed server, as the manual does.
+        if not module.name.startswith("homeserver/config/")
+        for text in module.texts
+        if by_hand.search(text)
+    ]
+
+    assert found == []

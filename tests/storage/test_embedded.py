@@ -17,8 +17,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from homeserver.storage import embedded
-from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, SupervisedPostgres
+from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from homeserver.storage.postgres_binaries import copy_wheel, find_binaries, is_reachable
+from homeserver.storage.supervised_postgres import SupervisedPostgres
 
 CHECKOUT = Path(__file__).parents[2]
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
