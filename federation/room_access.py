@@ -3,12 +3,14 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lists-acls
 """
 
+from federation.bounded_cache import BoundedCache
 from homeserver.protocol.errors import Forbidden, NotFound, UnableDueToPartialState
-from homeserver.protocol.server_acl import is_server_allowed
+from homeserver.protocol.server_acl import ServerAcl
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 
 ACL = ("m.room.server_acl", "")
+CACHED_LISTS = 200  # each takes 2 MiB at most, where an event is full of entries
 
 
 class RoomAccess:
@@ -16,6 +18,7 @@ class RoomAccess:
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+        self._lists: BoundedCache[int, ServerAcl] = BoundedCache(CACHED_LISTS)  # by event number
 
     async def present(self, origin: str, room_id: str) -> Room:
         """The room, if this server is in it and its access list lets the other take part.
@@ -51,4 +54,12 @@ class RoomAccess:
         if ACL not in room.state:
             return True
         acl = (await self._rooms.current(room, [ACL])).get(ACL)
-        return is_server_allowed(origin, None if acl is None else acl.shown.content)
+        if acl is None:
+            return True
+        # A redaction changes what the list says; the number of the event stays.
+        key = acl.number if acl.redaction is None else -acl.number
+        known = self._lists.get(key)
+        if known is None:
+            known = ServerAcl(acl.shown.content)
+            self._lists.put(key, known)
+        return known.is_allowed(origin)

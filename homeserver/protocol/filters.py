@@ -15,10 +15,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from homeserver.protocol.errors import BadJson
+from homeserver.protocol.glob import GlobSet
 from homeserver.protocol.property_paths import split_path
 
 UserIdText = Annotated[str, msgspec.Meta(pattern="^@")]
 RoomIdText = Annotated[str, msgspec.Meta(pattern="^!")]
+MAX_EVENT_TYPE = 255  # characters; patterns of longer types match nothing
+MAX_TYPE_PATTERNS = 100  # with `*`, in one list
+
 Limit = Annotated[int, msgspec.Meta(ge=0)]  # 0 is beyond the text, but clients do send it
 
 
@@ -31,6 +35,11 @@ class _TypesAndSenders(msgspec.Struct, frozen=True, dict=True):
     senders: tuple[UserIdText, ...] | None = None
     not_senders: tuple[UserIdText, ...] = ()
 
+    def __post_init__(self) -> None:
+        for patterns in (self.types or (), self.not_types):
+            if sum("*" in pattern for pattern in patterns) > MAX_TYPE_PATTERNS:
+                raise ValueError(f"a list has at most {MAX_TYPE_PATTERNS} patterns with `*`")
+
     def limit_or(self, default: int, maximum: int) -> int:
         """How many events to answer: what the client asked for, or the default, within bounds."""
         return min(default if self.limit is None else self.limit, maximum)
@@ -38,18 +47,21 @@ class _TypesAndSenders(msgspec.Struct, frozen=True, dict=True):
     def _passes(self, event_type: str, sender: str | None) -> bool:
         return (
             (self.types is None or self._types.matches(event_type))
-            and (self.senders is None or sender in self.senders)
-            and sender not in self.not_senders
+            and self._senders.has(sender)
             and not self._not_types.matches(event_type)
         )
 
     @cached_property
-    def _types(self) -> "_TypePatterns":
-        return _TypePatterns(self.types or ())
+    def _senders(self) -> "_Listed":
+        return _Listed(self.senders, self.not_senders)
 
     @cached_property
-    def _not_types(self) -> "_TypePatterns":
-        return _TypePatterns(self.not_types)
+    def _types(self) -> GlobSet:
+        return _type_patterns(self.types or ())
+
+    @cached_property
+    def _not_types(self) -> GlobSet:
+        return _type_patterns(self.not_types)
 
     @cached_property
     def _names_nothing(self) -> bool:
@@ -95,8 +107,12 @@ class RoomEventFilter(_TypesAndSenders, frozen=True, dict=True):
         return self.rooms is None and not self.not_rooms
 
     def matches_room(self, room_id: str) -> bool:
-        """Whether events of this room are wanted at all."""
-        return _is_listed(room_id, self.rooms, self.not_rooms)
+        """Whether anything of this room is wanted."""
+        return self._rooms.has(room_id)
+
+    @cached_property
+    def _rooms(self) -> "_Listed":
+        return _Listed(self.rooms, self.not_rooms)
 
     def matches(self, event_type: str, sender: str | None, content: Mapping[str, Any]) -> bool:
         """Whether an event passes, the room aside. `sender` is `None` for ephemeral events."""
@@ -105,7 +121,7 @@ class RoomEventFilter(_TypesAndSenders, frozen=True, dict=True):
         return self._names_nothing or self._passes(event_type, sender)
 
 
-class RoomFilter(msgspec.Struct, frozen=True):
+class RoomFilter(msgspec.Struct, frozen=True, dict=True):
     """What is wanted of rooms. `rooms` and `not_rooms` are applied before the filters inside."""
 
     rooms: tuple[RoomIdText, ...] | None = None
@@ -118,7 +134,11 @@ class RoomFilter(msgspec.Struct, frozen=True):
 
     def matches_room(self, room_id: str) -> bool:
         """Whether anything of this room is wanted."""
-        return _is_listed(room_id, self.rooms, self.not_rooms)
+        return self._rooms.has(room_id)
+
+    @cached_property
+    def _rooms(self) -> "_Listed":
+        return _Listed(self.rooms, self.not_rooms)
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -159,42 +179,22 @@ def only_fields(event: Mapping[str, Any], event_fields: Iterable[str]) -> dict[s
     return kept
 
 
-class _TypePatterns:
-    """A set of event types in which `*` stands for any text.
+class _Listed:
+    """Names that are wanted, where they are listed, but for those that are not."""
 
-    Matching never takes longer than the text times the pattern, however many wildcards a client
-    writes, which a regular expression could not promise.
-    """
+    __slots__ = ("_unwanted", "_wanted")
 
-    __slots__ = ("_exact", "_globs")
+    def __init__(self, wanted: Iterable[str] | None, unwanted: Iterable[str]) -> None:
+        self._wanted = None if wanted is None else frozenset(wanted)
+        self._unwanted = frozenset(unwanted)
 
-    def __init__(self, patterns: Iterable[str]) -> None:
-        patterns = tuple(patterns)
-        self._exact = frozenset(pattern for pattern in patterns if "*" not in pattern)
-        self._globs = [pattern.split("*") for pattern in patterns if "*" in pattern]
-
-    def matches(self, event_type: str) -> bool:
-        return event_type in self._exact or any(
-            _glob_matches(parts, event_type) for parts in self._globs
-        )
+    def has(self, name: str | None) -> bool:
+        return name not in self._unwanted and (self._wanted is None or name in self._wanted)
 
 
-def _glob_matches(parts: list[str], text: str) -> bool:
-    """Whether text begins with the first part, ends with the last and has the others between."""
-    first, *middle, last = parts
-    at, end = len(first), len(text) - len(last)
-    if at > end or not text.startswith(first) or not text.endswith(last):
-        return False
-    for part in middle:
-        found = text.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
-
-
-def _is_listed(room_id: str, rooms: tuple[str, ...] | None, not_rooms: tuple[str, ...]) -> bool:
-    return room_id not in not_rooms and (rooms is None or room_id in rooms)
+def _type_patterns(patterns: tuple[str, ...]) -> GlobSet:
+    """A set of event types in which `*` stands for any text, and nothing else for anything."""
+    return GlobSet(patterns, MAX_EVENT_TYPE, single=False)
 
 
 def _keep(source: Mapping[str, Any], kept: dict[str, Any], path: list[str]) -> None:

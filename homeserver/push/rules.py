@@ -5,17 +5,21 @@ All rules of a user are one value, `m.push_rules`, that clients get by `/sync` w
 Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules-api
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 from twisted.internet.defer import DeferredLock
 
 from homeserver.accounts.account_data import PUSH_RULES, AccountData
 from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.push_rules.conditions import MAX_PATTERN
 from homeserver.protocol.push_rules.rule_set import Action, PushRule, RuleSet, parse_rule_set
 
 MAX_RULES = 1_000  # that a user makes
 MAX_RULE_BYTES = 16_384
+MAX_RULES_BYTES = 262_144  # of all together
+MAX_CONDITIONS = 50  # of one rule
+MAX_SINGLE_WILDCARDS = 100  # patterns with `?`, which are dearer to match, in all rules
 
 
 class PushRules:
@@ -42,13 +46,11 @@ class PushRules:
         """Add or renew a rule of the user's own. Raises `NoSuchNeighbour` and `InvalidParam`."""
         if rule.rule_id.startswith(".") or {"/", "\\"}.intersection(rule.rule_id):
             raise InvalidParam("The id of a push rule has no slashes, and no dot at its start")
-        if len(msgspec.json.encode(rule)) > MAX_RULE_BYTES:
-            raise InvalidParam(f"A push rule has at most {MAX_RULE_BYTES} bytes")
+        _check_size(rule)
 
         def change(rules: RuleSet) -> RuleSet:
             changed = rules.put(kind, rule, before=before, after=after)
-            if len(changed) > max(MAX_RULES, len(rules)):
-                raise InvalidParam(f"A user has at most {MAX_RULES} push rules of their own")
+            _check_total(changed, rules)
             return changed
 
         await self._change(user_id, change)
@@ -94,6 +96,45 @@ class PushRules:
             lock.release()
             if not lock.locked:
                 self._locks.pop(user_id, None)
+
+
+def _check_size(rule: PushRule) -> None:
+    """Raise `InvalidParam` for a rule that is too large, or too dear to evaluate."""
+    if len(msgspec.json.encode(rule)) > MAX_RULE_BYTES:
+        raise InvalidParam(f"A push rule has at most {MAX_RULE_BYTES} bytes")
+    if rule.conditions is not msgspec.UNSET and len(rule.conditions) > MAX_CONDITIONS:
+        raise InvalidParam(f"A push rule has at most {MAX_CONDITIONS} conditions")
+    if any(len(pattern) > MAX_PATTERN for pattern in _patterns(rule)):
+        raise InvalidParam(f"The pattern of a push rule has at most {MAX_PATTERN} characters")
+
+
+def _check_total(changed: RuleSet, before: RuleSet) -> None:
+    """Raise `InvalidParam` where a user would have too many rules.
+
+    Who has too many already, from a time when more were allowed, may change them.
+    """
+    if len(changed) > max(MAX_RULES, len(before)):
+        raise InvalidParam(f"A user has at most {MAX_RULES} push rules of their own")
+    size = len(changed.fingerprint())
+    if size > MAX_RULES_BYTES and size > len(before.fingerprint()):
+        raise InvalidParam(f"The push rules of a user have at most {MAX_RULES_BYTES} bytes")
+    if _single_wildcards(changed) > max(MAX_SINGLE_WILDCARDS, _single_wildcards(before)):
+        raise InvalidParam(f"At most {MAX_SINGLE_WILDCARDS} patterns of a user have a `?`")
+
+
+def _single_wildcards(rules: RuleSet) -> int:
+    return sum(
+        "?" in pattern for own in rules.own.values() for rule in own for pattern in _patterns(rule)
+    )
+
+
+def _patterns(rule: PushRule) -> Iterator[str]:
+    if rule.pattern is not msgspec.UNSET:
+        yield rule.pattern
+    for condition in () if rule.conditions is msgspec.UNSET else rule.conditions:
+        pattern = condition.get("pattern")
+        if isinstance(pattern, str):
+            yield pattern
 
 
 def _for_room(rule: PushRule, room_id: str) -> PushRule:

@@ -158,6 +158,25 @@ class PushRulesTests(ServerTestCase):
             "M_INVALID_PARAM", self.put("content/big", {**NOTIFY, "pattern": "x" * 20_000}), 400
         )
 
+    async def test_rules_that_are_dear_to_evaluate_are_refused(self) -> None:
+        """Every message of every room is judged by them: nobody makes that slow for the others."""
+        condition = {"kind": "event_match", "key": "content.body"}
+        wild = {**NOTIFY, "conditions": [{**condition, "pattern": f"?{n}"} for n in range(50)]}
+        for bad in (
+            {**NOTIFY, "conditions": [{**condition, "pattern": "x" * 1_001}]},
+            {**NOTIFY, "conditions": [{**condition, "pattern": "x"}] * 51},
+        ):
+            await self.assert_refused("M_INVALID_PARAM", self.put("override/mine", bad), 400)
+
+        await self.put("override/first", wild)
+        await self.put("override/second", wild)
+        await self.put("override/second", wild)
+        await self.assert_refused("M_INVALID_PARAM", self.put("override/third", wild), 400)
+        large = {**NOTIFY, "conditions": [{"kind": "x", "y": "z" * 16_000}]}
+        for number in range(15):
+            await self.put(f"override/large{number}", large)
+        await self.assert_refused("M_INVALID_PARAM", self.put("override/last", large), 400)
+
     async def test_paths_that_lead_to_no_rule_are_mistakes(self) -> None:
         """A client with a fault does not take the server for one without push rules."""
         for path in ("", "other/room/!a", "global", "global/room", "global/room/"):

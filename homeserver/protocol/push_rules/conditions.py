@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from homeserver.protocol.events import Event
+from homeserver.protocol.glob import Glob, WordText
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.property_paths import split_path
-from homeserver.protocol.push_rules.patterns import Glob, contains_words
 from homeserver.protocol.push_rules.predefined import OWN_USER_ID
 
 BODY: Final = "content.body"
+MAX_PATTERN: Final = 1_000  # characters; a longer pattern never matches
 _MISSING: Final = object()
 _SCALARS: Final = (str, int, bool, type(None))
 _MEMBER_COUNT: Final = re.compile(r"(==|<=|>=|<|>)?([0-9]{1,15})")
@@ -76,14 +77,19 @@ def is_value(key: str, value: object) -> Condition:
 
 
 def event_match(condition: Mapping[str, Any]) -> Condition:
-    """A property matches a pattern: as a whole, or for the body at least in some words."""
+    """A property matches a pattern: as a whole, or for the body at least in some words.
+
+    Case makes no difference: the lower-case forms are compared.
+    """
     key, pattern = condition.get("key"), condition.get("pattern")
     if not isinstance(key, str) or not isinstance(pattern, str):
         return _never
     find = _finder(key)
     if pattern == OWN_USER_ID:
         return _names_user(find)
-    glob = Glob(pattern)
+    if len(pattern) > MAX_PATTERN:
+        return _never
+    glob = Glob(pattern.lower())
     matches = glob.matches_words if key == BODY else glob.matches
 
     def holds(occasion: Occasion) -> bool:
@@ -147,8 +153,8 @@ def contains_display_name(_: Mapping[str, Any]) -> Condition:
         found = find(occasion.event)
         if not isinstance(found, str):
             return False
-        body = found.lower()
-        return lambda _, name: name is not None and contains_words(body, name.lower())
+        body = WordText(found.lower())
+        return lambda _, name: name is not None and body.contains(name.lower())
 
     return holds
 
