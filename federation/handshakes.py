@@ -250,14 +250,7 @@ class Handshakes:
 
     async def _joined(self, server: str, event: Event, answer: RoomState) -> Joined:
         version, room_id = event.version, event.room_id
-        if answer.event is not None:
-            try:
-                signed = Event.from_pdu(version, answer.event)
-            except InvalidEvent as error:
-                raise Garbage(server, f"the join came back malformed: {error}") from error
-            if signed.event_id != event.event_id:
-                raise Garbage(server, "another join came back than was sent")
-            event = signed
+        event = await self._signed_join(server, event, answer.event)
         state = await self._checks.good(version, room_id, answer.state)
         known = {each.event_id for each in state}
         given = {bytes(pdu) for pdu in answer.state}
@@ -270,6 +263,26 @@ class Handshakes:
             servers = list(dict.fromkeys([server, *filter(is_valid_server_name, named)]))
         chain = [each for each in chain if each.event_id not in known]
         return Joined(event, state, chain, server, servers)
+
+    async def _signed_join(
+        self, server: str, event: Event, came_back: Mapping[str, Any] | None
+    ) -> Event:
+        """A join of ours with all signatures that it must bear: whoever vouched for it gives one.
+
+        Without them every other server would refuse it, and all that its sender says later.
+        """
+        signed = event
+        if came_back is not None:
+            try:
+                signed = Event.from_pdu(event.version, came_back)
+            except InvalidEvent as error:
+                raise Garbage(server, f"the join came back malformed: {error}") from error
+            if {**signed.pdu, "signatures": {}} != {**event.pdu, "signatures": {}}:
+                raise Garbage(server, "another join came back than was sent")
+        (outcome,) = await self._checks.check(event.version, event.room_id, [signed.pdu])
+        if isinstance(outcome, str):
+            raise Garbage(server, f"the join came back without what it needs: {outcome}")
+        return signed
 
     async def _by_one_of(
         self,

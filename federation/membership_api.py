@@ -25,7 +25,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.identifiers import server_name_of
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import member_draft
 from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.receiving import Receiving
 from homeserver.rooms.rehearsal import rehearsed
@@ -88,11 +88,8 @@ class MembershipApi:
         """A template of the event by which a user of the asking server joins."""
         room = await self._access.whole(origin, room_id)
         _check_version(room, query.ver)
-        content: dict[str, Any] = {"membership": "join"}
         authoriser = await self._restricted.authoriser(room, user_id)
-        if authoriser is not None:
-            content[AUTHORISING_USER] = authoriser
-        return await self._template(origin, room, user_id, content)
+        return await self._template(origin, room, user_id, "join", authoriser)
 
     async def send_join_v1(
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
@@ -114,7 +111,7 @@ class MembershipApi:
         """A template of the event by which a user of the asking server knocks."""
         room = await self._access.whole(origin, room_id)
         _check_version(room, query.ver)
-        return await self._template(origin, room, user_id, {"membership": "knock"})
+        return await self._template(origin, room, user_id, "knock")
 
     async def send_knock(
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
@@ -129,7 +126,7 @@ class MembershipApi:
     async def make_leave(self, origin: str, room_id: str, user_id: str) -> dict[str, Any]:
         """A template of the event by which a user turns down an invite, or takes back a knock."""
         room = await self._access.whole(origin, room_id)
-        return await self._template(origin, room, user_id, {"membership": "leave"})
+        return await self._template(origin, room, user_id, "leave")
 
     async def send_leave_v1(
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
@@ -159,13 +156,19 @@ class MembershipApi:
         return await self._chains.join_answer(room, stored, omit_members=omit_members)
 
     async def _template(
-        self, origin: str, room: Room, user_id: str, content: dict[str, Any]
+        self,
+        origin: str,
+        room: Room,
+        user_id: str,
+        membership: str,
+        authoriser: str | None = None,
     ) -> dict[str, Any]:
         if server_name_of(user_id) != origin:
             raise Forbidden("The user is not of your server")
-        draft = Draft("m.room.member", user_id, content, state_key=user_id)
+        content = {"membership": membership}
+        draft = member_draft(user_id, user_id, content, authoriser=authoriser)
         async with self._rooms.writing(room.room_id) as writer:
-            event = await rehearsed(writer, draft)
+            event = await rehearsed(writer, draft, signers=(origin,))
         pdu = {key: value for key, value in event.pdu.items() if key not in _NOT_IN_TEMPLATES}
         return {"event": pdu, "room_version": room.version.identifier}
 

@@ -18,10 +18,11 @@ from homeserver.protocol.errors import Forbidden, MatrixError, RemoteServerFaile
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.rooms.distant_memberships import DistantMemberships
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import member_draft
 from homeserver.rooms.entrance import Entrance
 from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stored_event import StoredEvent
 
 GRACE_SECONDS = 0.5  # that a join waits for the members, who are quickly fetched if they are few
 
@@ -51,7 +52,7 @@ class RoomsAbroad:
 
     async def join(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
-    ) -> None:
+    ) -> StoredEvent:
         """Join a room by one of these servers; one join of a room at a time.
 
         If this server is in the room already, the other one has only vouched for the join, which
@@ -62,9 +63,8 @@ class RoomsAbroad:
             room = await self._rooms.find(room_id)
             try:
                 if room is not None and self._origin.server_name in room.joined_servers:
-                    await self._receive(joined)
-                else:
-                    await self._enter(joined)
+                    return await self._receive(joined)
+                return await self._enter(joined)
             except (EventsMissing, ValueError, FederationError) as error:
                 log.warn(
                     "{server} gave a state of {room} that is not whole: {error}",
@@ -74,8 +74,10 @@ class RoomsAbroad:
                 )
                 raise RemoteServerFailed(f"{joined.server} gave no complete state") from error
 
-    async def _enter(self, joined: Joined) -> None:
-        await self._entrance.enter(joined.event, joined.state, joined.auth_chain, joined.servers)
+    async def _enter(self, joined: Joined) -> StoredEvent:
+        stored = await self._entrance.enter(
+            joined.event, joined.state, joined.auth_chain, joined.servers
+        )
         if joined.servers is not None:
             room = await self._rooms.get(joined.event.room_id)
             partial = room.partial
@@ -84,8 +86,9 @@ class RoomsAbroad:
                 # Clients without lazy loading find a small room in their next sync.
                 with suppress(Unavailable):
                     await partial.whole(self._origin.clock, GRACE_SECONDS)
+        return stored
 
-    async def _receive(self, joined: Joined) -> None:
+    async def _receive(self, joined: Joined) -> StoredEvent:
         async with self._rooms.writing(joined.event.room_id) as writer:
             received = await self._missing.receive(joined.server, writer, joined.event)
         if received.done is not None:
@@ -93,17 +96,18 @@ class RoomsAbroad:
         standing = received.stored.standing
         if refusal := standing.rejected or standing.soft_failed:
             raise Forbidden(f"The room's own rules refuse the join: {refusal}")
+        return received.stored
 
     async def knock(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
-    ) -> None:
+    ) -> StoredEvent:
         """Knock at a room by one of these servers."""
         event, told = await self._handshakes.knock(user_id, room_id, servers, content)
-        await self._distant.take(event, stripped_events(told))
+        return await self._distant.take(event, stripped_events(told))
 
     async def leave(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
-    ) -> None:
+    ) -> StoredEvent:
         """Turn down an invite, or take back a knock; nobody can be kept from that.
 
         Where no server answers, only this one knows.
@@ -113,7 +117,7 @@ class RoomsAbroad:
         except MatrixError as error:
             log.info("{room} is left without telling it: {error}", room=room_id, error=error)
             event = await self._own_leave(user_id, room_id, content)
-        await self._distant.take(event)
+        return await self._distant.take(event)
 
     async def sign_invite(self, event: Event, stripped: Sequence[Mapping[str, Any]]) -> Event:
         """The same invite, with the signature of the invited user's server."""
@@ -122,7 +126,7 @@ class RoomsAbroad:
 
     async def _own_leave(self, user_id: str, room_id: str, content: Mapping[str, Any]) -> Event:
         room = await self._rooms.get(room_id)
-        draft = Draft("m.room.member", user_id, {**content}, state_key=user_id)
+        draft = member_draft(user_id, user_id, content)
         return self._origin.sign_event(room.version, draft, room_id=room_id)
 
     @asynccontextmanager

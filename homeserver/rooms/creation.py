@@ -21,11 +21,12 @@ from homeserver.protocol.errors import (
     MatrixError,
     UnsupportedRoomVersion,
 )
+from homeserver.protocol.event_kinds import MEMBER
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.aliases import Aliases
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import Draft, member_draft
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
@@ -58,7 +59,7 @@ class Invite(Protocol):
 
     async def __call__(
         self, caller: Caller, room_id: str, user_id: str, *, is_direct: bool
-    ) -> None: ...
+    ) -> object: ...
 
 
 class MemberProfiles(Protocol):
@@ -124,6 +125,7 @@ class RoomCreation:
         if version is None:
             raise UnsupportedRoomVersion(f"This server has no room version {request.version!r}")
         self._check_invites(request.invite)
+        _check_initial_state(request.initial_state)
         for user_id in request.invite:
             await self._permission.check(user_id)
         alias = None
@@ -233,7 +235,17 @@ class RoomCreation:
         }
         if request.is_direct:
             content["is_direct"] = True
-        return Draft("m.room.member", caller.user_id, content, state_key=user_id)
+        return member_draft(caller.user_id, user_id, content)
+
+
+def _check_initial_state(initial_state: Sequence[StateDraft]) -> None:
+    """Memberships are none of the state that a client may begin with.
+
+    The text leaves that open. Nobody can be made to join, and an invite is asked of the invited
+    user's settings and server, for which there is `invite`; a ban can follow.
+    """
+    if any(state.type == MEMBER for state in initial_state):
+        raise BadJson("initial_state may not hold memberships; there is `invite` for invites")
 
 
 def create_content(caller: Caller, version: RoomVersion, request: RoomRequest) -> dict[str, Any]:
@@ -264,8 +276,8 @@ def first_events(
     given = {(state.type, state.state_key) for state in request.initial_state}
     if request.name is not None:
         given.discard(("m.room.name", ""))
-    drafts = [
-        Draft("m.room.member", creator, member, state_key=creator),
+    drafts: list[Draft] = [
+        member_draft(creator, creator, member),
         _state(creator, "m.room.power_levels", power_levels_content(creator, version, request)),
     ]
     if alias is not None:

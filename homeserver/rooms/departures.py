@@ -9,7 +9,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#account-deactivation
 from twisted.logger import Logger
 
 from homeserver.protocol.errors import MatrixError, Unavailable
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import Draft, member_draft
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.state_changes import change_state
 from homeserver.rooms.user_rooms import UserRooms
@@ -47,7 +47,7 @@ class Departures:
         def decide(writer: RoomWriter) -> Draft | None:
             if writer.membership(user_id) not in PRESENT:
                 return None
-            return Draft("m.room.member", user_id, {"membership": "leave"}, state_key=user_id)
+            return member_draft(user_id, user_id, {"membership": "leave"})
 
         try:
             await change_state(self._rooms, room_id, decide)

@@ -1,9 +1,21 @@
-"""Drafts: events that users of this server want to send, before the room's writer makes them."""
+"""Drafts: events that users of this server want to send, before the room's writer makes them.
 
+Memberships have a kind of draft of their own, without which the writer takes no `m.room.member`: so
+no endpoint can change one as if it were any other state. What only a server may say in a member
+event is taken out of the content and given apart, by whoever has checked that it is true.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from homeserver.protocol.auth_types import AUTHORISING_USER
+from homeserver.protocol.event_kinds import MEMBER
 from homeserver.rooms.stored_event import StoredEvent
+
+THIRD_PARTY_INVITE = "third_party_invite"
+SERVER_FIELDS = frozenset({AUTHORISING_USER, THIRD_PARTY_INVITE})
+"""Fields of a member event that only a server may set, which vouches for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +29,37 @@ class Draft:
     origin_server_ts: int | None = None  # ms since the epoch; None: now
     redacts: str | None = None  # event id, in room versions that have it outside of `content`
     target: StoredEvent | None = None  # the event of this room that is to be redacted
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDraft(Draft):
+    """A change of a membership. `member_draft` makes it."""
+
+
+def member_draft(
+    sender: str,
+    target: str,
+    content: Mapping[str, Any],
+    *,
+    authoriser: str | None = None,
+    third_party_invite: Mapping[str, Any] | None = None,
+) -> MemberDraft:
+    """The draft of a member event of `target`, for code that decides about memberships.
+
+    `SERVER_FIELDS` in the content are dropped, whoever wrote them. `authoriser` is the user by
+    whose right a restricted room is joined; `third_party_invite` is the proof of an invited
+    address. The caller has checked both.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#mroommember
+    """
+    checked: dict[str, Any] = {
+        key: value for key, value in content.items() if key not in SERVER_FIELDS
+    }
+    if authoriser is not None:
+        checked[AUTHORISING_USER] = authoriser
+    if third_party_invite is not None:
+        checked[THIRD_PARTY_INVITE] = dict(third_party_invite)
+    return MemberDraft(MEMBER, sender, checked, state_key=target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,11 @@
 """Membership: joining, inviting, leaving, kicking, banning, knocking, forgetting.
 
 Whether a change is allowed is decided by the authorisation rules when the writer makes the event;
-here stands what the Client-Server API asks beyond them.
+here stands what the Client-Server API asks beyond them. Every change that a client makes comes
+through here: what it sends as a state event too, by `membership_changes.py`.
+
+Where a method takes `content`, that is what the client wrote itself, and stands in place of what
+the server would say: the profile and the reason.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
 """
@@ -22,9 +26,10 @@ from homeserver.protocol.errors import (
     UnableToAuthoriseJoin,
     UnableToGrantJoin,
 )
+from homeserver.protocol.event_kinds import MEMBER
 from homeserver.protocol.identifiers import is_valid_user_id, server_name_of
 from homeserver.rooms.creation import MemberProfiles
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import SERVER_FIELDS, MemberDraft, member_draft
 from homeserver.rooms.membership_abroad import MembershipAbroad
 from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.receiving import Receiving
@@ -37,13 +42,7 @@ from homeserver.rooms.user_rooms import RoomForgotten, UserRooms
 from homeserver.storage.memberships import FORGET
 
 _GUEST_ACCESS = ("m.room.guest_access", "")
-_OF_THE_SERVER = {
-    "membership",
-    "displayname",
-    "avatar_url",
-    "join_authorised_via_users_server",
-    "third_party_invite",
-}
+_OF_THE_SERVER = SERVER_FIELDS | {"membership", "displayname", "avatar_url"}
 
 
 class Memberships:
@@ -74,28 +73,35 @@ class Memberships:
         *,
         more: Mapping[str, Any] | None = None,
         servers: Sequence[str] = (),
-    ) -> None:
-        """Join a room; does nothing for a user who is joined already.
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
+        """Join a room; does nothing for a user who is joined already, unless there is `content`.
 
         `more` goes into the content of the member event, but for what the server puts there.
         `servers` may be in the room, if this one is not.
         """
         room = await self._rooms.find(room_id)
         if room is not None and room.membership(caller.user_id) == "join":
-            return
+            if content is None:
+                return await self._member_event(room, caller.user_id)
+            # Who is in the room needs nobody's right to be in it, whatever its join rule.
+            check_not_suspended(caller)
+            return await self._send(room_id, caller.user_id, caller.user_id, content)
         check_not_suspended(caller)
         is_here = room is not None and self._is_here(room)
         if caller.is_guest:
             if room is None or not is_here:
                 raise GuestAccessForbidden("Guests may not join this room")
             await self._check_guests_may_join(room)
-        content = await self._content("join", caller.user_id, None)
-        chosen = {key: value for key, value in (more or {}).items() if key not in _OF_THE_SERVER}
-        content |= chosen
+        if content is None:
+            given = (more or {}).items()
+            chosen = {key: value for key, value in given if key not in _OF_THE_SERVER}
+            content = await self._content("join", caller.user_id, None) | chosen
         if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
-            await self._go_abroad().join(caller.user_id, room_id, servers, content)
-            return
+            return await self._go_abroad().join(
+                caller.user_id, room_id, servers, _without_server_fields(content)
+            )
         try:
             authoriser = await self._restricted.authoriser(room, caller.user_id)
         except (Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin) as error:
@@ -103,11 +109,11 @@ class Memberships:
             if not others or self.abroad is None or isinstance(error, Forbidden):
                 raise Forbidden(str(error)) from error
             # What this server cannot see, or may not grant, another one may.
-            await self.abroad.join(caller.user_id, room_id, others, content)
-            return
-        if authoriser is not None:
-            content["join_authorised_via_users_server"] = authoriser
-        await self._send(room_id, caller.user_id, caller.user_id, content)
+            return await self.abroad.join(
+                caller.user_id, room_id, others, _without_server_fields(content)
+            )
+        draft = member_draft(caller.user_id, caller.user_id, content, authoriser=authoriser)
+        return await self._send_draft(room_id, draft)
 
     async def knock(
         self,
@@ -116,16 +122,19 @@ class Memberships:
         *,
         reason: str | None = None,
         servers: Sequence[str] = (),
-    ) -> None:
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
         """Ask to be let into a room; `servers` may be in it, if this one is not."""
         check_not_suspended(caller)
-        content = await self._content("knock", caller.user_id, reason)
+        if content is None:
+            content = await self._content("knock", caller.user_id, reason)
         room = await self._rooms.find(room_id)
         if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
-            await self._go_abroad().knock(caller.user_id, room_id, servers, content)
-            return
-        await self._send(room_id, caller.user_id, caller.user_id, content)
+            return await self._go_abroad().knock(
+                caller.user_id, room_id, servers, _without_server_fields(content)
+            )
+        return await self._send(room_id, caller.user_id, caller.user_id, content)
 
     async def invite(
         self,
@@ -135,30 +144,34 @@ class Memberships:
         *,
         reason: str | None = None,
         is_direct: bool = False,
-    ) -> None:
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
         """Invite a user. Their own server has to agree, and may refuse."""
-        check_not_suspended(caller)
-        self._check_user_id(user_id)
-        room = await self._rooms.get(room_id)
-        await room.know_members(self._rooms.origin.clock, user_id)
-        if self._rooms.origin.is_ours(user_id):
+        await self._room_of_other(caller, room_id, user_id)
+        if content is None and self._rooms.origin.is_ours(user_id):
             content = await self._content("invite", user_id, reason)
-        else:
+        elif content is None:
             content = _with_reason({"membership": "invite"}, reason)
         if is_direct:
-            content["is_direct"] = True
-        await self.issue_invite(caller.user_id, room_id, user_id, content)
+            content = {**content, "is_direct": True}
+        return await self.issue_invite(member_draft(caller.user_id, user_id, content), room_id)
 
-    async def issue_invite(
-        self, sender: str, room_id: str, target: str, content: dict[str, Any]
-    ) -> StoredEvent:
+    async def issue_invite(self, draft: MemberDraft, room_id: str) -> StoredEvent:
         """Send an invite that the authorisation rules allow, wherever the invited user is."""
+        target = draft.state_key or ""
         await self._permission.check(target)
         if self._rooms.origin.is_ours(target):
-            return await self._send(room_id, sender, target, content)
-        return await self._invite_abroad(sender, room_id, target, content)
+            return await self._send_draft(room_id, draft)
+        return await self._invite_abroad(draft, room_id)
 
-    async def leave(self, caller: Caller, room_id: str, *, reason: str | None = None) -> None:
+    async def leave(
+        self,
+        caller: Caller,
+        room_id: str,
+        *,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
         """Leave a room, turn down an invite, or take back a knock.
 
         Raises `CannotLeaveServerNoticeRoom` where an invite cannot be turned down.
@@ -166,52 +179,63 @@ class Memberships:
         room = await self._rooms.find(room_id)
         if room is not None:
             await self._notice_rooms.check_may_leave(room, caller.user_id)
-        content = _with_reason({"membership": "leave"}, reason)
+        if content is None:
+            content = _with_reason({"membership": "leave"}, reason)
         if room is not None and not self._knows(room, caller.user_id):
             place = (await self._user_rooms.of(caller.user_id)).get(room.number)
             if place is None or place.membership not in ("invite", "knock"):
                 raise Forbidden("You are not in the room")
             servers = await self._servers(caller.user_id, room_id, ())
-            await self._go_abroad().leave(caller.user_id, room_id, servers, content)
-            return
-        await self._send(room_id, caller.user_id, caller.user_id, content)
+            return await self._go_abroad().leave(
+                caller.user_id, room_id, servers, _without_server_fields(content)
+            )
+        return await self._send(room_id, caller.user_id, caller.user_id, content)
 
     async def kick(
-        self, caller: Caller, room_id: str, user_id: str, *, reason: str | None = None
-    ) -> None:
+        self,
+        caller: Caller,
+        room_id: str,
+        user_id: str,
+        *,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
         """Make another user leave; raises `Forbidden` if they are not in the room."""
-        check_not_suspended(caller)
-        self._check_user_id(user_id)
-        room = await self._rooms.get(room_id)
-        await room.know_members(self._rooms.origin.clock, user_id)
+        room = await self._room_of_other(caller, room_id, user_id)
         if room.membership(user_id) not in ("join", "invite", "knock"):
             raise Forbidden(f"{user_id} is not in the room")
-        content = _with_reason({"membership": "leave"}, reason)
-        await self._send(room_id, caller.user_id, user_id, content)
+        content = content or _with_reason({"membership": "leave"}, reason)
+        return await self._send(room_id, caller.user_id, user_id, content)
 
     async def ban(
-        self, caller: Caller, room_id: str, user_id: str, *, reason: str | None = None
-    ) -> None:
+        self,
+        caller: Caller,
+        room_id: str,
+        user_id: str,
+        *,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
         """Make a user leave, and keep them out."""
-        check_not_suspended(caller)
-        self._check_user_id(user_id)
-        room = await self._rooms.get(room_id)
-        await room.know_members(self._rooms.origin.clock, user_id)
-        content = _with_reason({"membership": "ban"}, reason)
-        await self._send(room_id, caller.user_id, user_id, content)
+        await self._room_of_other(caller, room_id, user_id)
+        content = content or _with_reason({"membership": "ban"}, reason)
+        return await self._send(room_id, caller.user_id, user_id, content)
 
     async def unban(
-        self, caller: Caller, room_id: str, user_id: str, *, reason: str | None = None
-    ) -> None:
+        self,
+        caller: Caller,
+        room_id: str,
+        user_id: str,
+        *,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
         """Let a banned user come back; raises `BadState` if they are not banned."""
-        check_not_suspended(caller)
-        self._check_user_id(user_id)
-        room = await self._rooms.get(room_id)
-        await room.know_members(self._rooms.origin.clock, user_id)
+        room = await self._room_of_other(caller, room_id, user_id)
         if room.membership(user_id) != "ban":
             raise BadState(f"{user_id} is not banned")
-        content = _with_reason({"membership": "leave"}, reason)
-        await self._send(room_id, caller.user_id, user_id, content)
+        content = content or _with_reason({"membership": "leave"}, reason)
+        return await self._send(room_id, caller.user_id, user_id, content)
 
     async def forget(self, caller: Caller, room_id: str) -> None:
         """Hear no more of a room that was left. Raises `InvalidParam` while the user is in it."""
@@ -270,15 +294,12 @@ class Memberships:
         own = self._rooms.origin.server_name
         return [name for name in dict.fromkeys(servers) if name != own]
 
-    async def _invite_abroad(
-        self, sender: str, room_id: str, target: str, content: dict[str, Any]
-    ) -> StoredEvent:
+    async def _invite_abroad(self, draft: MemberDraft, room_id: str) -> StoredEvent:
         """Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room"""
-        draft = Draft("m.room.member", sender, content, state_key=target)
         async with self._rooms.writing(room_id) as writer:
             event = await rehearsed(writer, draft)
             keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
-            keys.append(("m.room.member", sender))
+            keys.append((MEMBER, draft.sender))
             state = await self._rooms.current(writer.room, keys)
             told = [stored.shown.pdu for stored in state.values()]
             if writer.policy is not None:
@@ -293,10 +314,25 @@ class Memberships:
             return received.stored
 
     async def _send(
-        self, room_id: str, sender: str, target: str, content: dict[str, Any]
+        self, room_id: str, sender: str, target: str, content: Mapping[str, Any]
     ) -> StoredEvent:
+        return await self._send_draft(room_id, member_draft(sender, target, content))
+
+    async def _send_draft(self, room_id: str, draft: MemberDraft) -> StoredEvent:
         async with self._rooms.writing(room_id) as writer:
-            return await writer.send(Draft("m.room.member", sender, content, state_key=target))
+            return await writer.send(draft)
+
+    async def _member_event(self, room: Room, user_id: str) -> StoredEvent:
+        key = (MEMBER, user_id)
+        return (await self._rooms.current(room, [key]))[key]
+
+    async def _room_of_other(self, caller: Caller, room_id: str, user_id: str) -> Room:
+        """The room in which the caller acts on another user, whose membership is known then."""
+        check_not_suspended(caller)
+        self._check_user_id(user_id)
+        room = await self._rooms.get(room_id)
+        await room.know_members(self._rooms.origin.clock, user_id)
+        return room
 
     async def _check_guests_may_join(self, room: Room) -> None:
         """Spec: https://spec.matrix.org/v1.19/client-server-api/#guest-access"""
@@ -312,3 +348,8 @@ class Memberships:
 
 def _with_reason(content: dict[str, Any], reason: str | None) -> dict[str, Any]:
     return content if reason is None else {**content, "reason": reason}
+
+
+def _without_server_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What another server is told, which would take those fields as said by this one."""
+    return {key: value for key, value in content.items() if key not in SERVER_FIELDS}

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from homeserver.accounts.profiles import AVATAR_URL, DISPLAYNAME
 from homeserver.protocol.errors import MatrixError, Unavailable
 from homeserver.rooms.creation import MemberProfiles
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import SERVER_FIELDS, Draft, member_draft
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.state_changes import change_state
 from homeserver.rooms.stored_event import StoredEvent
@@ -31,7 +31,7 @@ from homeserver.rooms.writer import RoomWriter
 AWAITED = 20  # rooms
 PROFILE_FIELDS = frozenset({DISPLAYNAME, AVATAR_URL})
 # Said of the moment at which the user joined, not of the user.
-OF_THE_JOIN = frozenset({"join_authorised_via_users_server", "third_party_invite", "reason"})
+OF_THE_JOIN = SERVER_FIELDS | {"reason"}
 log = Logger()
 
 
@@ -131,4 +131,4 @@ def renewed(member: StoredEvent | None, profile: dict[str, str]) -> Draft | None
     kept = {key: value for key, value in content.items() if key not in PROFILE_FIELDS | OF_THE_JOIN}
     user_id = member.event.state_key
     assert user_id is not None
-    return Draft("m.room.member", user_id, {**kept, **profile}, state_key=user_id)
+    return member_draft(user_id, user_id, {**kept, **profile})

@@ -3,17 +3,15 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#sending-events-to-a-room
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 from homeserver.accounts.caller import Caller
-from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.accounts.suspension import check_not_suspended
-from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden, InvalidParam
+from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam
 from homeserver.protocol.event_kinds import MEMBER, REDACTION
-from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.drafts import Draft, Transaction
-from homeserver.rooms.notice_rooms import NoticeRooms
+from homeserver.rooms.membership_changes import MembershipChanges
 from homeserver.rooms.relation_rules import RelationRules
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import StateKey
@@ -22,14 +20,6 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.transactions import Transactions
 
 CANONICAL_ALIAS: StateKey = ("m.room.canonical_alias", "")
-
-
-class InviteAbroad(Protocol):
-    """Who has other servers sign invites: `Memberships.issue_invite`."""
-
-    async def __call__(
-        self, sender: str, room_id: str, target: str, content: dict[str, Any], /
-    ) -> StoredEvent: ...
 
 
 class Sending:
@@ -41,12 +31,9 @@ class Sending:
         transactions: Transactions,
         aliases: Aliases,
         relations: RelationRules,
-        permission: InvitePermission,
-        notice_rooms: NoticeRooms,
+        membership_changes: MembershipChanges,
     ) -> None:
-        self.invite_abroad: InviteAbroad | None = None
-        self._permission = permission
-        self._notice_rooms = notice_rooms
+        self._membership_changes = membership_changes
         self._rooms = rooms
         self._transactions = transactions
         self._aliases = aliases
@@ -105,31 +92,19 @@ class Sending:
         content: dict[str, Any],
     ) -> str:
         """Set a state event; gives its event id, or that of the current one if it says the same."""
+        if event_type == MEMBER:
+            changes = self._membership_changes
+            changed = await changes.apply(caller, room_id, state_key, content)
+            return changed.event.event_id
+        check_not_suspended(caller)
         room = await self._rooms.get(room_id)
         if (event_type, state_key) == CANONICAL_ALIAS:
             await self._check_canonical_alias(room, content)
         if event_type == "m.room.create":
             raise Forbidden("A room is created only once")
-        if event_type == MEMBER:
-            await self._check_member(caller, room, state_key, content)
-        else:
-            check_not_suspended(caller)
-        if self._is_invite_abroad(event_type, state_key, content):
-            if self.invite_abroad is None:
-                raise Forbidden("The user is on another server, and this one does not federate")
-            stored = await self.invite_abroad(caller.user_id, room_id, state_key, content)
-            return stored.event.event_id
         draft = Draft(event_type, caller.user_id, content, state_key=state_key)
         async with self._rooms.writing(room_id) as writer:
             return (await writer.send(draft)).event.event_id
-
-    def _is_invite_abroad(self, event_type: str, state_key: str, content: dict[str, Any]) -> bool:
-        """Whether a state event is an invite that another server has to sign."""
-        return (
-            event_type == MEMBER
-            and content.get("membership") == "invite"
-            and not self._rooms.origin.is_ours(state_key)
-        )
 
     async def _once(self, caller: Caller, room_id: str, draft: Draft, txn_id: str | None) -> str:
         async with self._rooms.writing(room_id) as writer:
@@ -142,22 +117,6 @@ class Sending:
 
             stored = await self._transactions.once(writer.room, draft.type, transaction, send)
             return stored.event.event_id
-
-    async def _check_member(
-        self, caller: Caller, room: Room, user_id: str, content: dict[str, Any]
-    ) -> None:
-        """What is asked of memberships elsewhere holds for those that are set as state too."""
-        membership = content.get("membership")
-        if membership != "leave":
-            check_not_suspended(caller)
-        elif user_id == caller.user_id:
-            await self._notice_rooms.check_may_leave(room, user_id)
-        if caller.is_guest and room.membership(caller.user_id) != "join":
-            raise GuestAccessForbidden("Guests cannot join a room in this way")
-        if membership == "invite":
-            if not is_valid_user_id(user_id):
-                raise InvalidParam("The state key of a member event is a user id")
-            await self._permission.check(user_id)
 
     async def _check_canonical_alias(self, room: Room, content: dict[str, Any]) -> None:
         """New aliases of a canonical alias event must point to the room.

@@ -20,7 +20,7 @@ from homeserver.protocol.auth_third_party import signing_key
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.third_party_ids import InvalidThirdPartyId, canonical_address
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import Draft, member_draft
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.rehearsal import rehearsed
 from homeserver.rooms.room import Room, StateKey
@@ -156,8 +156,8 @@ class ThirdPartyInvites:
             raise Forbidden("The key of the identity server is not valid any more")
         name = content.get("display_name")
         proof = {"display_name": name if isinstance(name, str) else "", "signed": dict(signed)}
-        member = {"membership": "invite", "third_party_invite": proof}
-        await self._memberships.issue_invite(sender, room.room_id, user_id, member)
+        draft = member_draft(sender, user_id, {"membership": "invite"}, third_party_invite=proof)
+        await self._memberships.issue_invite(draft, room.room_id)
 
     async def _rehearse(self, sender: str, room_id: str) -> None:
         """See that a user may make an invite. Raises `Forbidden` and `NotFound`."""

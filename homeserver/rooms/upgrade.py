@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from homeserver.accounts.caller import Caller
 from homeserver.accounts.suspension import check_not_suspended
 from homeserver.protocol.errors import InvalidParam, MatrixError, UnsupportedRoomVersion
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -34,7 +35,7 @@ from homeserver.rooms.carried_state import (
     restricted_power_levels,
 )
 from homeserver.rooms.creation import MemberProfiles
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import Draft, member_draft
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.state_tree_nodes import EMPTY
@@ -176,11 +177,11 @@ class RoomUpgrades:
     def _first_drafts(self, old: RoomWriter, plan: _Plan) -> list[Draft]:
         """The events after the create event. Raises `NotAtHand` where old state must be loaded."""
         user_id = plan.caller.user_id
-        drafts = [Draft("m.room.member", user_id, plan.member, state_key=user_id)]
+        drafts: list[Draft] = [member_draft(user_id, user_id, plan.member)]
         for stored in self._carried(old):
             event = stored.shown
             if may_carry(plan.version, event.content):
-                drafts.append(Draft(event.type, user_id, event.content, state_key=event.state_key))
+                drafts.append(_copied(event, user_id))
         if GUEST_ACCESS not in old.room.state:
             # What a room without the event is taken for; clients wait for it in the new one.
             forbidden = {"guest_access": "forbidden"}
@@ -254,6 +255,13 @@ class RoomUpgrades:
                     type=draft.type,
                     error=error,
                 )
+
+
+def _copied(event: Event, sender: str) -> Draft:
+    """A state event of the old room, as the sender makes it for the new one."""
+    if is_member_event(event):
+        return member_draft(sender, event.state_key or "", event.content)
+    return Draft(event.type, sender, event.content, state_key=event.state_key)
 
 
 def _checked_creators(caller: Caller, user_ids: Sequence[str]) -> list[str]:

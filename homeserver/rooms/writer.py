@@ -7,22 +7,21 @@ check and the write. Where something is not in memory the attempt ends with `Not
 missing is loaded, and the attempt is made again from the start, against whatever the state is by
 then.
 
-Events of other servers are judged in `homeserver/rooms/receiving.py`, and enter by `take_in`.
+Every event that this server makes, whatever makes it, is checked here as other servers will check
+it (`own_events.py`). Events of other servers are judged in `homeserver/rooms/receiving.py`, and
+enter by `take_in`.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from twisted.internet.defer import Deferred, DeferredLock
 
-from homeserver.protocol.auth_rules import check_auth
 from homeserver.protocol.auth_state import AuthState
 from homeserver.protocol.auth_types import auth_types_for
-from homeserver.protocol.errors import BadJson, Forbidden
-from homeserver.protocol.event_kinds import REDACTION
+from homeserver.protocol.errors import BadJson
 from homeserver.protocol.events import Event
-from homeserver.protocol.rule_broken import RuleBroken
 from homeserver.rooms.arrival import NO_EFFECT, Arrival, Effect, effect_of_draft
 from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.event_rows import (
@@ -34,6 +33,7 @@ from homeserver.rooms.event_rows import (
 )
 from homeserver.rooms.head import Head
 from homeserver.rooms.origin import Origin
+from homeserver.rooms.own_events import check_draft, check_own_event
 from homeserver.rooms.policy import Policy
 from homeserver.rooms.redactions import check_redaction
 from homeserver.rooms.relation_rows import rows_of_redaction
@@ -127,6 +127,7 @@ class RoomWriter:
         built: list[tuple[Arrival, list[Row]]] = []
         try:
             if create is not None:
+                check_own_event(create.event, AuthState({}), self.origin.server_name)
                 first = self._arrival(create, (), rows=more_rows, is_first=True)
                 built.append((first, self._advance(first, create.number)))
             for draft in drafts:
@@ -175,14 +176,15 @@ class RoomWriter:
         self._queued = fact.position
         return self._log.append(fact, rows)
 
-    def rehearse(self, draft: Draft) -> Event:
+    def rehearse(self, draft: Draft, signers: Collection[str] = ()) -> Event:
         """The event that a draft would become if it were appended now; nothing is changed.
 
         It does become that if it is appended in the same turn of the reactor and says itself when
-        it was sent. Raises what `append` raises.
+        it was sent. `signers` are servers that will sign it before anybody else gets it. Raises
+        what `append` raises.
         """
         self._log.check_open()
-        stored, cited = self._build(draft, None)
+        stored, cited = self._build(draft, None, signers)
         # What the draft would lack when it is appended, it lacks now.
         self._arrival(stored, cited)
         return stored.event
@@ -238,19 +240,14 @@ class RoomWriter:
         return None
 
     def _build(
-        self, draft: Draft, transaction: Transaction | None
+        self, draft: Draft, transaction: Transaction | None, signers: Collection[str] = ()
     ) -> tuple[StoredEvent, list[int]]:
         """The event that a draft becomes, and the numbers of its auth events."""
+        check_draft(draft)
         auth_events = self._auth_events(draft)
         self._check_names(draft)
-        if draft.type == REDACTION and draft.state_key is not None:
-            # Who may redact is asked of what is known to be a redaction: see `Sending.redact`.
-            raise Forbidden("A redaction is no state event")
         event = self._event(draft, [cited.event for cited in auth_events])
-        try:
-            check_auth(event, self.auth)
-        except RuleBroken as broken:
-            raise Forbidden(str(broken)) from broken
+        check_own_event(event, self.auth, self.origin.server_name, signers)
         if (target := self._target(draft)) is not None:
             check_redaction(event, target.event, self.auth)
         replaced = None

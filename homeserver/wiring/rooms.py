@@ -35,6 +35,7 @@ from homeserver.rooms.guest_access import GuestAccess
 from homeserver.rooms.hierarchy import Hierarchy
 from homeserver.rooms.history import History
 from homeserver.rooms.membership import Memberships
+from homeserver.rooms.membership_changes import MembershipChanges
 from homeserver.rooms.mutual_rooms import MutualRooms
 from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.origin import Origin
@@ -113,10 +114,8 @@ class Rooms:
             Transactions(db, self.names, self.events),
             self.aliases,
             RelationRules(db, self.registry),
-            accounts.invite_permission,
-            notice_rooms,
+            MembershipChanges(self.registry, self.memberships),
         )
-        self.sending.invite_abroad = self.memberships.issue_invite
         self.reading = reading = Reading(db, self.registry, self.user_rooms, self.visibility)
         self.relations = Relations(db, self.registry, reading, self.visibility)
         self._related_events = RelatedEvents(

@@ -17,6 +17,7 @@ from homeserver.rooms.directory import RoomDirectory
 from homeserver.rooms.event_store import EventStore
 from homeserver.rooms.history import History
 from homeserver.rooms.membership import Memberships
+from homeserver.rooms.membership_changes import MembershipChanges
 from homeserver.rooms.notice_rooms import NoticeRooms
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.reading import Reading
@@ -88,8 +89,7 @@ class RoomsTestCase(DatabaseTestCase):
             Transactions(db, self.names, self.events),
             self.aliases,
             RelationRules(db, rooms),
-            permission,
-            notices,
+            MembershipChanges(rooms, self.memberships),
         )
         self.reading = Reading(db, rooms, self.user_rooms, self.visibility)
         self.history = History(db, rooms, self.reading, self.visibility)

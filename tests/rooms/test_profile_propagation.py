@@ -6,7 +6,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
 
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import member_draft
 from homeserver.rooms.profile_propagation import AWAITED, ProfilePropagation
 from homeserver.rooms.room import RoomEventAppended
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
@@ -43,8 +43,7 @@ class PropagationTests(RoomsTestCase):
     async def send_member(self, room_id: str, content: dict[str, Any]) -> None:
         """Alice sends a member event of her own making."""
         async with self.rooms.writing(room_id) as writer:
-            draft = Draft("m.room.member", ALICE.user_id, content, state_key=ALICE.user_id)
-            await writer.send(draft)
+            await writer.send(member_draft(ALICE.user_id, ALICE.user_id, content))
 
     async def test_a_new_name_is_in_every_room_before_the_answer(self) -> None:
         """Others see the name at once, wherever the user is."""

@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from homeserver.protocol.errors import Unavailable
-from homeserver.rooms.drafts import Draft
+from homeserver.rooms.drafts import Draft, member_draft
 from homeserver.rooms.judging import EventsMissing
 from tests.rooms.replica import ALICE, BOB, CAROL, Graph
 
@@ -277,7 +277,7 @@ def test_soft_failure_goes_by_the_state_that_is_current_in_the_end() -> None:
     receipt = graph.receiving.receive(graph.writer, event)
     Deferred.fromCoroutine(receipt).addBoth(outcome.append)
 
-    graph.writer.append([Draft("m.room.member", ALICE, {"membership": "ban"}, BOB)])
+    graph.writer.append([member_draft(ALICE, BOB, {"membership": "ban"})])
     pause, graph.db.pause = graph.db.pause, None
     pause.callback(None)
     graph.settle()
