@@ -52,7 +52,7 @@ class Arrival:
     `head` is the room's from now on, `changes` what has become current since the head before it,
     `former` the member events of those whom the state does not know any more. `rows` make the
     states durable that came with it. `gaps` are the events before it that are not here, with its
-    depth.
+    depth; with `is_after_gap` the timeline has events that none of these are between.
     """
 
     stored: StoredEvent
@@ -66,6 +66,7 @@ class Arrival:
     rows: Sequence[Row] = ()
     was_outlier: bool = False
     gaps: Mapping[str, int] = field(default_factory=dict)
+    is_after_gap: bool = False
     is_first: bool = False
 
     def fact(self, room: Room, position: int) -> RoomChanged:
@@ -91,6 +92,7 @@ class Arrival:
             stored=self.stored,
             redacts=self.effect.target,
             is_ours=self.is_ours,
-            is_last=self.is_last,
+            is_last=self.is_last and not self.is_after_gap,
+            is_after_gap=self.is_after_gap,
             version=room.version if self.is_first else None,
         )

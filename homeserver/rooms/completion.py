@@ -205,6 +205,8 @@ class Completion:
                 is_ours=False,
                 effect=judged.effect,
                 was_outlier=True,
+                gaps=judged.gaps,
+                is_after_gap=judged.is_after_gap,
             )
             done = writer.take_in(arrival)
             if judged.early is not None:

@@ -6,6 +6,7 @@ Names must be at hand: `NotAtHand` tells which are not.
 from collections.abc import Iterable, Mapping
 
 from homeserver.protocol.events import Event
+from homeserver.rooms.arrival import Arrival
 from homeserver.rooms.relation_rows import relation_rows
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import MEMBER, Changes, StateKey, membership_of
@@ -13,9 +14,11 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import NotAtHand
 from homeserver.storage.auth_edges import auth_edge_rows
 from homeserver.storage.batch import Row
-from homeserver.storage.events import INSERT_EVENT, PLACE_EVENT
+from homeserver.storage.events import INSERT_CURRENT_STATE, INSERT_EVENT, PLACE_EVENT
+from homeserver.storage.graph_edges import INSERT_BACKWARD_EXTREMITY, INSERT_TIMELINE_GAP
 from homeserver.storage.memberships import UPSERT_MEMBERSHIP
 from homeserver.storage.names import Names
+from homeserver.storage.rooms import INSERT_ROOM
 
 
 def names_of(event: Event) -> list[str]:
@@ -94,6 +97,34 @@ def placed_rows(
         standing.soft_failed,
     )
     return [row, *relation_rows(stored, room, *names)]
+
+
+def gap_rows(room: int, gaps: Mapping[str, int]) -> list[Row]:
+    """The rows of events that are not here, given the heights of those that follow them."""
+    return [
+        INSERT_BACKWARD_EXTREMITY.row(room, event_id, height) for event_id, height in gaps.items()
+    ]
+
+
+def arrival_rows(names: Names, room: Room, arrival: Arrival, position: int) -> list[Row]:
+    """The rows of an event that enters the graph at a position. Raises `NotAtHand`."""
+    head, is_withheld = arrival.head, arrival.effect.is_withheld
+    to_rows = placing_rows if arrival.was_outlier else event_rows
+    extremities = None if is_withheld else head.extremities_json
+    rows = to_rows(names, room.number, arrival.stored, extremities)
+    rows += membership_rows(names, room, arrival.changes, position, arrival.former)
+    if arrival.is_fork or is_withheld:
+        extremities = head.all_json if is_withheld else None
+        rows.append(INSERT_CURRENT_STATE.row(room.number, position, head.root, extremities))
+    if arrival.is_first:
+        create = arrival.changes["m.room.create", ""]
+        assert create is not None
+        creator = nid_of(names, create.event.sender)
+        identifier = room.version.identifier
+        rows.append(INSERT_ROOM.row(room.number, identifier, creator, room.published))
+    if arrival.is_after_gap and not is_withheld:
+        rows.append(INSERT_TIMELINE_GAP.row(room.number, position))
+    return [*rows, *gap_rows(room.number, arrival.gaps), *arrival.rows]
 
 
 def membership_rows(

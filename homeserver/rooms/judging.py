@@ -67,8 +67,9 @@ class Cited:
 class Judged:
     """An event with all that does not depend on the room's head.
 
-    `behind` are the events that are no extremities once this one is there, `missing` the previous
-    events that are not here. `effect` is what it does as a redaction, `early` what redacts it.
+    `behind` are the events that are no extremities once this one is there, `missing` the events
+    before it that are not here; with `is_after_gap` they stand before no other event that clients
+    have been shown. `effect` is what it does as a redaction, `early` what redacts it.
     `believed` are member events that it cites, of users whom the state before it does not know
     because that is partial.
     """
@@ -78,6 +79,7 @@ class Judged:
     behind: frozenset[str]
     missing: Collection[str]
     was_outlier: bool
+    is_after_gap: bool = False
     effect: Effect = NO_EFFECT
     early: EarlyRedactions | None = None
     believed: Mapping[StateKey, Event] = field(default_factory=dict)
@@ -90,6 +92,15 @@ class Judged:
     def gaps(self) -> Mapping[str, int]:
         """The missing events, with the height of this one."""
         return dict.fromkeys(self.missing, self.stored.height)
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What an event comes after, as `Judged` has it."""
+
+    behind: frozenset[str]
+    missing: Collection[str]
+    is_after_gap: bool
 
 
 class _Filled:
@@ -162,12 +173,14 @@ class Judging:
             early = await self.redactions.early(writer, stored)
             if early is not None:
                 rows += early.rows
+        past = await self._past(writer, event, placed, missing)
         return Judged(
             stored,
             rows,
-            await self._behind(writer, event, placed),
-            missing,
+            past.behind,
+            past.missing,
             was_outlier,
+            past.is_after_gap,
             effect,
             early,
             {key: member.event for key, member in believed.items()},
@@ -260,20 +273,32 @@ class Judging:
         )
         return rows
 
-    async def _behind(
-        self, writer: RoomWriter, event: Event, prevs: Mapping[str, StoredEvent]
-    ) -> frozenset[str]:
-        """The events that this one follows; and for those that were refused, what these follow."""
-        behind = set(event.prev_event_ids)
-        refused = [prev for prev in prevs.values() if _is_refused(prev)]
+    async def _past(
+        self,
+        writer: RoomWriter,
+        event: Event,
+        prevs: Mapping[str, StoredEvent],
+        missing: Sequence[str],
+    ) -> _Past:
+        """What an event comes after; behind those that no client sees, also what these follow.
+
+        What is missing before an event that is shown already is no new gap: whoever reads back
+        comes to it there.
+        """
+        behind, lost = set(event.prev_event_ids), list(missing)
+        is_after_gap = any(each not in writer.gaps for each in missing)
+        hidden = [prev for prev in prevs.values() if prev.position is None]
         for _ in range(MAX_EXTREMITIES):
-            ids = {event_id for prev in refused for event_id in prev.event.prev_event_ids}
-            if not ids - behind:
+            ids = {event_id for prev in hidden for event_id in prev.event.prev_event_ids} - behind
+            if not ids:
                 break
-            found = await self.find(writer, ids - behind)
+            found = await self.find(writer, ids)
+            placed = {key: prev for key, prev in found.items() if not prev.standing.is_outlier}
             behind |= ids
-            refused = [prev for prev in found.values() if _is_refused(prev)]
-        return frozenset(behind)
+            lost += ids.difference(placed)
+            is_after_gap |= len(placed) < len(ids) or any(map(_is_past, placed.values()))
+            hidden = [prev for prev in placed.values() if prev.position is None]
+        return _Past(frozenset(behind), lost, is_after_gap)
 
     async def find(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
         """Those of the events that are here."""
@@ -310,5 +335,5 @@ def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool)
     return min(max(height, event.depth) if is_below_known else height, MAX_HEIGHT)
 
 
-def _is_refused(stored: StoredEvent) -> bool:
-    return stored.standing.rejected is not None or stored.standing.soft_failed is not None
+def _is_past(stored: StoredEvent) -> bool:
+    return stored.position is not None and stored.position < 0

@@ -25,7 +25,7 @@ from homeserver.rooms.stores import Stores
 from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.batch import Row
 from homeserver.storage.events import INSERT_CURRENT_STATE, MARK_REDACTED
-from homeserver.storage.graph_edges import DELETE_EARLY_REDACTIONS
+from homeserver.storage.graph_edges import DELETE_EARLY_REDACTIONS, INSERT_TIMELINE_GAP
 
 _KEYS = (("m.room.create", ""), ("m.room.power_levels", ""))
 
@@ -132,6 +132,9 @@ class ReceivedRedactions:
         rows = placed_rows(room.number, stored, redaction.names, head.all_json)
         # The state after it is not the current one any more.
         rows.append(INSERT_CURRENT_STATE.row(room.number, position, head.root, None))
+        is_after_gap, writer.is_gap_open = writer.is_gap_open, False
+        if is_after_gap:
+            rows.append(INSERT_TIMELINE_GAP.row(room.number, position))
         return writer.tell(
             RoomEventAppended(
                 position,
@@ -143,6 +146,7 @@ class ReceivedRedactions:
                 redacts=target,
                 is_ours=False,
                 is_last=False,
+                is_after_gap=is_after_gap,
             ),
             rows,
         )

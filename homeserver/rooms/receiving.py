@@ -24,7 +24,7 @@ from homeserver.protocol.receipt import judge_by_state
 from homeserver.rooms.arrival import Arrival
 from homeserver.rooms.auth_index import parts
 from homeserver.rooms.drafts import Draft, Transaction
-from homeserver.rooms.event_rows import event_rows, names_of, placing_rows
+from homeserver.rooms.event_rows import event_rows, gap_rows, names_of, placing_rows
 from homeserver.rooms.head import MAX_EXTREMITIES, Head, deepest
 from homeserver.rooms.judging import EventsMissing, Judged, Judging
 from homeserver.rooms.outliers import Outliers
@@ -39,7 +39,7 @@ from homeserver.rooms.stores import NotAtHand, Stores
 from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.batch import Row
 from homeserver.storage.events import MARK_REDACTED
-from homeserver.storage.graph_edges import DELETE_BACKWARD_EXTREMITY, INSERT_BACKWARD_EXTREMITY
+from homeserver.storage.graph_edges import DELETE_BACKWARD_EXTREMITY
 
 LOOKED_FOR_AT_ONCE = 2_000  # event ids
 
@@ -241,7 +241,8 @@ class Receiving:
                     continue
                 extremities = deepest(extremities)
             arrival = await self._arrival(writer, head, extremities, judged)
-            arrival = replace(arrival, is_ours=way.is_ours)
+            is_after_gap = bool(judged.missing) if way.is_arrival else judged.is_after_gap
+            arrival = replace(arrival, is_ours=way.is_ours, is_after_gap=is_after_gap)
             try:
                 if writer.head is not head:
                     continue
@@ -282,7 +283,7 @@ class Receiving:
             is_fork=not is_plain,
             is_last=len(extremities) == 1 and not judged.missing and stored.height > head.height,
             effect=judged.effect,
-            rows=[*judged.rows, *resolved.rows, *_gap_rows(writer, judged)],
+            rows=[*judged.rows, *resolved.rows],
             was_outlier=judged.was_outlier,
             gaps=judged.gaps,
             is_first=not head.extremities,
@@ -331,7 +332,7 @@ class Receiving:
             stored.position = -stored.number
         to_rows = placing_rows if judged.was_outlier else event_rows
         rows = to_rows(self._stores.names, room.number, stored)
-        rows += [*judged.rows, *_gap_rows(writer, judged)]
+        rows += [*judged.rows, *gap_rows(room.number, judged.gaps)]
         if effect.target is not None:
             rows += [MARK_REDACTED.row(effect.target.number, stored.number)]
             rows += rows_of_redaction(effect.target)
@@ -362,10 +363,3 @@ def _new(event: Event, number: int, transaction: Transaction | None) -> StoredEv
     if transaction is not None:
         request = (transaction.user_id, transaction.device_id, transaction.txn_id)
     return StoredEvent(event, number, None, EMPTY, EMPTY, transaction=request)
-
-
-def _gap_rows(writer: RoomWriter, judged: Judged) -> list[Row]:
-    return [
-        INSERT_BACKWARD_EXTREMITY.row(writer.room.number, event_id, height)
-        for event_id, height in judged.gaps.items()
-    ]

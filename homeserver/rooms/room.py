@@ -22,6 +22,7 @@ from homeserver.rooms.room_facts import (
     membership_of,
 )
 from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.timeline_gaps import TimelineGaps
 from homeserver.streams.clock import Clock
 
 __all__ = ["TIMELINE_LENGTH", "Room", "RoomEventAppended", "StateKey"]
@@ -50,7 +51,7 @@ class Room:
     Above `forked_at` the state after each event is the current state of its time; above
     `disordered_at` each event also stands deeper in the graph than all before it. `gaps` are events
     that others follow and that are not here, with the height of what follows them: there the past
-    can be asked for.
+    can be asked for. `timeline_gaps` are the places where the timeline leaps over such events.
 
     While `partial` is set most members are not known; `whole_at` is the position from which on they
     are, of a room where they were not. A room that was left before is a fragment.
@@ -72,6 +73,7 @@ class Room:
         self.forked_at = 0
         self.disordered_at = 0
         self.gaps: dict[str, int] = {}
+        self.timeline_gaps = TimelineGaps()
         self.last_position = 0
         self.joined_count = 0
         self.joined_servers: Counter[str] = Counter()  # members who are joined, by their server
@@ -146,6 +148,8 @@ class Room:
         if isinstance(fact, RoomEventAppended):
             if not fact.is_last:
                 self.disordered_at = fact.position
+            if fact.is_after_gap:
+                self.timeline_gaps.add(fact.position)
             self.timeline.append(fact.stored)
             if len(self.timeline) > TIMELINE_LENGTH:
                 self.timeline_from = self.timeline.popleft().position or 0

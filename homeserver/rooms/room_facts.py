@@ -60,14 +60,15 @@ class RoomEventAppended(RoomChanged):
     """An event entered the timeline of a room. `redacts` is the event that it redacted.
 
     `is_ours` tells that this server is the one to tell the others of it, `is_last` that it comes
-    after all events before it, in the graph as in the log. `version` comes with the first event of
-    a room that is new here.
+    after all events before it, in the graph as in the log, `is_after_gap` that the timeline is
+    broken before it. `version` comes with the first event of a room that is new here.
     """
 
     stored: StoredEvent
     redacts: StoredEvent | None = None
     is_ours: bool = True
     is_last: bool = True
+    is_after_gap: bool = False
     version: RoomVersion | None = None
 
 

@@ -30,6 +30,7 @@ from homeserver.rooms.room_facts import (
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.stores import Stores
+from homeserver.rooms.timeline_gaps import MAX_IN_MEMORY, TimelineGaps
 from homeserver.rooms.waiting_redactions import WaitingRedactions
 from homeserver.rooms.writer import RoomWriter
 from homeserver.storage import events as events_storage
@@ -225,7 +226,7 @@ class Rooms:
         row, head, edges, memberships = await all_four(
             run(rooms_storage.find_room, number),
             run(events_storage.timeline_head, number, RECALLED),
-            run(graph_edges.graph_edges, number),
+            run(graph_edges.graph_edges, number, MAX_IN_MEMORY),
             run(memberships_in, number),
         )
         if row is None:
@@ -233,7 +234,7 @@ class Rooms:
         room_id = await self.stores.names.name(number)
         room = Room(number, room_id, ROOM_VERSIONS[row.version], head.root or EMPTY)
         room.published = row.published
-        room.gaps = edges.gaps
+        room.gaps, room.timeline_gaps = edges.gaps, TimelineGaps(edges.timeline_gaps)
         await self._load_partial(room)
         await self._load_state(room, memberships)
         await self._load_timeline(room, head)

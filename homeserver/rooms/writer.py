@@ -15,6 +15,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred, DeferredLock
 
@@ -24,13 +25,7 @@ from homeserver.protocol.errors import BadJson
 from homeserver.protocol.events import Event
 from homeserver.rooms.arrival import NO_EFFECT, Arrival, Effect, effect_of_draft
 from homeserver.rooms.drafts import Draft, Transaction
-from homeserver.rooms.event_rows import (
-    auth_rows,
-    event_rows,
-    membership_rows,
-    nid_of,
-    placing_rows,
-)
+from homeserver.rooms.event_rows import arrival_rows, auth_rows, nid_of
 from homeserver.rooms.head import Head
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.own_events import check_draft, check_own_event
@@ -44,8 +39,7 @@ from homeserver.rooms.stored_event import MAX_HEIGHT, StoredEvent
 from homeserver.rooms.stores import NotAtHand, Stores
 from homeserver.rooms.waiting_redactions import WaitingRedactions
 from homeserver.storage.batch import Row
-from homeserver.storage.events import INSERT_CURRENT_STATE, MARK_REDACTED
-from homeserver.storage.rooms import INSERT_ROOM
+from homeserver.storage.events import MARK_REDACTED
 
 CREATE: StateKey = ("m.room.create", "")
 
@@ -57,6 +51,7 @@ class RoomWriter:
         self.room = room
         self.head = head
         self.gaps = dict(room.gaps)  # those that are queued included
+        self.is_gap_open = _begins_with_gap(head, room.gaps)  # the next event is after a gap
         # Target -> numbers of redactions, each with whether it is of the past.
         self.early_redactions = WaitingRedactions(room.number)
         self.absent: set[str] = set()  # events that were asked for lately, and are not here
@@ -123,7 +118,7 @@ class RoomWriter:
         raises.
         """
         self._log.check_open()
-        saved = self.head, dict(self._pending), self.auth
+        saved = self.head, dict(self._pending), self.auth, self.is_gap_open
         built: list[tuple[Arrival, list[Row]]] = []
         try:
             if create is not None:
@@ -138,7 +133,7 @@ class RoomWriter:
                 arrival = self._arrival(stored, cited, effect)
                 built.append((arrival, self._advance(arrival, stored.number)))
         except BaseException:
-            self.head, self._pending, self.auth = saved
+            self.head, self._pending, self.auth, self.is_gap_open = saved
             raise
         done: Deferred[None] | None = None
         for arrival, rows in built:
@@ -154,6 +149,8 @@ class RoomWriter:
         """
         self._log.check_open()
         position = self._log.next_position()
+        is_after_gap = not arrival.is_first and (arrival.is_after_gap or self.is_gap_open)
+        arrival = replace(arrival, is_after_gap=is_after_gap)
         if not arrival.effect.is_withheld:
             arrival.stored.position = position
         try:
@@ -296,28 +293,26 @@ class RoomWriter:
             changes = {(event.type, event.state_key): stored}
             rows = [*rows, *nodes, *auth_rows(stored, cited)]
         head = Head((stored,), stored.state_after)
-        return Arrival(stored, head, changes, effect=effect, rows=rows, is_first=is_first)
+        return Arrival(
+            stored,
+            head,
+            changes,
+            effect=effect,
+            rows=rows,
+            is_after_gap=self.is_gap_open,
+            is_first=is_first,
+        )
 
     def _advance(self, arrival: Arrival, position: int) -> list[Row]:
         """Make an event part of the room for all that follows; the rows that store it."""
-        room, head, is_withheld = self.room, arrival.head, arrival.effect.is_withheld
-        to_rows = placing_rows if arrival.was_outlier else event_rows
-        extremities = None if is_withheld else head.extremities_json
-        rows = to_rows(self._names, room.number, arrival.stored, extremities)
-        rows += membership_rows(self._names, room, arrival.changes, position, arrival.former)
-        if arrival.is_fork or is_withheld:
-            extremities = head.all_json if is_withheld else None
-            rows.append(INSERT_CURRENT_STATE.row(room.number, position, head.root, extremities))
-        if arrival.is_first:
-            create = arrival.changes[CREATE]
-            assert create is not None
-            rows.append(self._room_row(create.event))
+        rows = arrival_rows(self._names, self.room, arrival, position)
         self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
         if arrival.changes:
             self.auth = AuthState(_CurrentEvents(self))
         self.head = arrival.head
         self.gaps |= arrival.gaps
-        return [*rows, *arrival.rows]
+        self.is_gap_open = arrival.is_after_gap and arrival.effect.is_withheld
+        return rows
 
     def _queue(self, arrival: Arrival, position: int, rows: list[Row]) -> Deferred[None]:
         stored, redacted = arrival.stored, arrival.effect.target
@@ -335,14 +330,6 @@ class RoomWriter:
         if draft.target is not None or draft.redacts is None:
             return draft.target
         return self._events.cached_id(self.room.room_id, draft.redacts)
-
-    def _room_row(self, create: Event) -> Row:
-        return INSERT_ROOM.row(
-            self.room.number,
-            self.room.version.identifier,
-            self._nid(create.sender),
-            self.room.published,
-        )
 
     def _auth_events(self, draft: Draft) -> list[StoredEvent]:
         """The current events that authorise the draft, as the specification selects them."""
@@ -380,6 +367,14 @@ class RoomWriter:
 
     def _nid(self, name: str) -> int:
         return nid_of(self._names, name)
+
+
+def _begins_with_gap(head: Head, gaps: Collection[str]) -> bool:
+    """Whether what clients see next follows something withheld that came after a gap."""
+    return any(
+        stored.is_withheld and any(each in gaps for each in stored.event.prev_event_ids)
+        for stored in head.extremities
+    )
 
 
 class _CurrentEvents:

@@ -1,8 +1,9 @@
 """The edges of what this server has of a room's graph.
 
 Owns the tables `backward_extremities`, the events that timeline events follow and that are not
-here, and `early_redactions`, redactions whose targets are not (migrations/0010_event_graph.sql and
-0017_withheld_redactions.sql).
+here, `timeline_gaps`, the positions at which a timeline is broken because of that, and
+`early_redactions`, redactions whose targets are not here (migrations/0010_event_graph.sql,
+0017_withheld_redactions.sql and 0019_timeline_gaps.sql).
 """
 
 from dataclasses import dataclass
@@ -33,6 +34,16 @@ DELETE_BACKWARD_EXTREMITY = BatchStatement(
     columns=("int4", "text"),
     key=(0, 1),
     late=True,
+)
+
+INSERT_TIMELINE_GAP = BatchStatement(
+    "insert_timeline_gap",
+    """
+    INSERT INTO timeline_gaps (room, position)
+    SELECT * FROM unnest(%s::int4[], %s::int8[])
+        ON CONFLICT DO NOTHING
+    """,
+    columns=("int4", "int8"),
 )
 
 INSERT_EARLY_REDACTION = BatchStatement(
@@ -74,14 +85,16 @@ class GraphEdges:
 
     `gaps` are the missing events, with the depth of what follows them; `early_redactions` the
     targets of redactions, with the numbers of these, each with whether it is of the past.
+    `timeline_gaps` are the newest positions at which the timeline is broken, in descending order.
     """
 
     gaps: dict[str, int]
     early_redactions: dict[str, dict[int, bool]]
+    timeline_gaps: list[int]
 
 
-async def graph_edges(db: Connection, room: int) -> GraphEdges:
-    """The edges of what is here of a room."""
+async def graph_edges(db: Connection, room: int, timeline_gaps: int) -> GraphEdges:
+    """The edges of what is here of a room, with so many of the newest gaps in its timeline."""
     cursor = await db.execute(
         """
         SELECT event_id, depth, NULL FROM backward_extremities WHERE room = %(room)s
@@ -90,13 +103,30 @@ async def graph_edges(db: Connection, room: int) -> GraphEdges:
            FROM early_redactions
           WHERE room = %(room)s
           ORDER BY redaction)
+         UNION ALL
+        (SELECT NULL, position, NULL
+           FROM timeline_gaps
+          WHERE room = %(room)s
+          ORDER BY position DESC
+          LIMIT %(limit)s)
         """,
-        {"room": room},
+        {"room": room, "limit": timeline_gaps},
     )
-    edges = GraphEdges({}, {})
+    edges = GraphEdges({}, {}, [])
     for event_id, number, is_past in await cursor.fetchall():
-        if is_past is None:
+        if event_id is None:
+            edges.timeline_gaps.append(number)
+        elif is_past is None:
             edges.gaps[event_id] = number
         else:
             edges.early_redactions.setdefault(event_id, {})[number] = is_past
     return edges
+
+
+async def newest_timeline_gap(db: Connection, room: int, upto: int) -> int:
+    """The newest position up to another at which a room's timeline is broken; 0 for none."""
+    cursor = await db.execute(
+        "SELECT max(position) FROM timeline_gaps WHERE room = %s AND position <= %s", (room, upto)
+    )
+    row = await cursor.fetchone()
+    return (row[0] if row else None) or 0

@@ -183,7 +183,7 @@ class RoomSections:
             state = await self._states.changes(room, reader, timeline, since, now)
         elif reader.lazy:
             senders = {event.stored.event.sender for event in timeline.seen}
-            state = await self._states.lazy(room, reader, senders, since, now, timeline.first)
+            state = await self._states.lazy(room, reader, senders, since, now, timeline.events)
         else:
             state = []
         if not (timeline.seen or state or timeline.limited or became_whole):
@@ -193,7 +193,7 @@ class RoomSections:
             or became_whole
             or _changes_members(event.stored for event in timeline.seen)
         ):
-            state += await self._add_summary(parts, room, reader, since, now, timeline.first)
+            state += await self._add_summary(parts, room, reader, since, now, timeline.events)
         if became_whole and reader.lazy:
             state += await self._states.corrected(room, reader, now)
         await self._add_timeline(parts, reader, timeline, state)
@@ -239,12 +239,11 @@ class RoomSections:
     ) -> None:
         if not shared.events:
             return
-        first = shared.events[0]
         state: list[StoredEvent] = []
         if reader.lazy:
-            state = await self._states.lazy(room, reader, shared.senders, since, now, first)
+            state = await self._states.lazy(room, reader, shared.senders, since, now, shared.events)
         if shared.members_changed:
-            state += await self._add_summary(parts, room, reader, since, now, first)
+            state += await self._add_summary(parts, room, reader, since, now, shared.events)
         parts["timeline"] = shared.timeline
         if state:
             parts["state"] = await self._state_json(reader, state)
@@ -256,14 +255,14 @@ class RoomSections:
         reader: Reader,
         since: int,
         now: int,
-        first: StoredEvent | None,
+        events: Sequence[StoredEvent],
     ) -> list[StoredEvent]:
         """Add the summary; the result are member events of heroes whom the device does not know."""
         parts["summary"] = encode(await summary(self._rooms, room, reader.user_id))
         if not reader.lazy:
             return []
         named = await heroes(self._rooms, room, reader.user_id)
-        return await self._states.lazy(room, reader, named, since, now, first)
+        return await self._states.lazy(room, reader, named, since, now, events)
 
     async def _add_timeline(
         self,

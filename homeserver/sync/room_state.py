@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.heroes import heroes
 from homeserver.rooms.room import Room, StateKey
@@ -36,8 +35,7 @@ class RoomState:
 
         `known_since` is the token of a reader who may know members already.
         """
-        first = None if reader.use_state_after else timeline.first
-        others, members = await self._state_before(room, first, now)
+        others, members = await self._state_before(room, _told(reader, timeline.events), now)
         numbers = list(others.values())
         if reader.lazy:
             named_after = await heroes(self._rooms, room, reader.user_id)
@@ -66,7 +64,7 @@ class RoomState:
         self._lazy_members.sent(reader, room.number, told, now)
         senders = _senders(timeline).difference(told)
         return self._wanted(reader, changed.values()) + await self.lazy(
-            room, reader, senders, since, now, timeline.first
+            room, reader, senders, since, now, timeline.events
         )
 
     async def corrected(self, room: Room, reader: Reader, now: int) -> list[StoredEvent]:
@@ -83,13 +81,16 @@ class RoomState:
         senders: Iterable[str],
         since: int,
         now: int,
-        first: StoredEvent | None,
+        events: Sequence[StoredEvent],
     ) -> list[StoredEvent]:
-        """Member events of the senders that the device does not have yet."""
+        """Member events of the senders that the device does not have yet.
+
+        `events` are those of the timeline.
+        """
         unknown = self._lazy_members.unknown(reader, room.number, senders, since)
         if not unknown:
             return []
-        _, members = await self._state_before(room, None if reader.use_state_after else first, now)
+        _, members = await self._state_before(room, _told(reader, events), now)
         return await self._load(room, reader, await self._tell(room, reader, members, unknown, now))
 
     async def _tell(
@@ -126,12 +127,11 @@ class RoomState:
 
         An entry that the state lost cannot be told: no event says so.
         """
-        told: set[int] = set()
-        if not reader.use_state_after:
-            told = {event.stored.number for event in timeline.seen}
+        events = _told(reader, timeline.events)
+        told = {stored.number for stored in events}
         changed = room.changes_after(since, now, told)
         if changed is None:
-            first = None if reader.use_state_after else timeline.first
+            first = events[0] if events else None
             changed = await self._difference(room, first, since, now, told)
         return {key: stored for key, stored in changed.items() if stored is not None}
 
@@ -160,28 +160,21 @@ class RoomState:
         return changed
 
     async def _state_before(
-        self, room: Room, first: StoredEvent | None, now: int
+        self, room: Room, told: Sequence[StoredEvent], now: int
     ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
-        """Event numbers of the state before an event, or at `now`, without and with members."""
-        position = now if first is None else (first.position or 0) - 1
-        if first is not None and self._is_join_of_ours(first):
-            root = await self._db.run(state_root_at, room.number, position)
-            if root != first.state_before:
-                # With this event the server came into the room: the state came along with it.
-                return await self._state_from_tree(first.state_before)
-        undone = room.undone(position)
-        if undone is None:
-            root = await self._db.run(state_root_at, room.number, position)
-            return await self._state_from_tree(root or EMPTY)
-        return _without(room, undone)
+        """Event numbers of a state, without and with members, that some events make that of `now`.
 
-    def _is_join_of_ours(self, stored: StoredEvent) -> bool:
-        event = stored.event
-        return (
-            is_member_event(event)
-            and event.content.get("membership") == "join"
-            and self._rooms.origin.is_ours(event.sender)
-        )
+        Where nothing is missing it is the state before the first of them. What became current by
+        none of them, because another branch or the state after a gap came along with one, no client
+        could find there: it is part of this state.
+        """
+        undone = room.undone(now)
+        if undone is None:
+            root = await self._db.run(state_root_at, room.number, now)
+            others, members = await self._state_from_tree(root or EMPTY)
+        else:
+            others, members = _with(room.state, room.member_events, undone)
+        return _with(others, members, _replaced(told, others, members))
 
     async def _state_from_tree(
         self, root: bytes
@@ -213,17 +206,40 @@ class RoomState:
         ]
 
 
-def _without(
-    room: Room, undone: Mapping[StateKey, int | None]
+def _told(reader: Reader, timeline: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+    """The events by which a reader learns of the state: none for one who is told it as it ends."""
+    return () if reader.use_state_after else timeline
+
+
+def _replaced(
+    told: Sequence[StoredEvent], others: Mapping[StateKey, int], members: Mapping[str, int]
+) -> dict[StateKey, int | None]:
+    """What the events that are told have put in the place of other entries of a state."""
+    numbers = {stored.number for stored in told}
+    replaced: dict[StateKey, int | None] = {}
+    for stored in reversed(told):
+        event = stored.event
+        if event.state_key is not None:
+            key = event.type, event.state_key
+            current = members.get(key[1]) if key[0] == "m.room.member" else others.get(key)
+            if current in numbers:
+                replaced[key] = stored.replaces
+    return replaced
+
+
+def _with(
+    others: Mapping[StateKey, int],
+    members: Mapping[str, int],
+    entries: Mapping[StateKey, int | None],
 ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
-    """The current state with some entries as they were, without and with members."""
-    if not undone:
-        return room.state, room.member_events
-    others: dict[StateKey, int] = dict(room.state)
-    members = room.member_events
-    if any(key[0] == "m.room.member" for key in undone):
+    """A state, without and with members, with some entries as they are given; `None` for none."""
+    if not entries:
+        return others, members
+    if any(key[0] != "m.room.member" for key in entries):
+        others = dict(others)
+    if any(key[0] == "m.room.member" for key in entries):
         members = dict(members)
-    for key, number in undone.items():
+    for key, number in entries.items():
         if key[0] == "m.room.member":
             _put(members, key[1], number)
         else:
@@ -231,7 +247,7 @@ def _without(
     return others, members
 
 
-def _put(numbers: dict[Any, int], key: Any, number: int | None) -> None:
+def _put(numbers: Any, key: Any, number: int | None) -> None:
     if number is None:
         numbers.pop(key, None)
     else:

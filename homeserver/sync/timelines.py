@@ -17,6 +17,7 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.storage import events as storage
 from homeserver.storage.database import Database
+from homeserver.storage.graph_edges import newest_timeline_gap
 from homeserver.streams.tokens import stream_token
 from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_events
@@ -31,9 +32,9 @@ REMEMBERED = 2_000  # encoded slices
 class Slice:
     """Part of a room's timeline for one reader, oldest event first.
 
-    `limited` says that there are more events between the reader's token and the first of these;
-    `skipped` that some which the reader may not see, or does not want, lie within. `prev_batch` is
-    the position up to which all others are.
+    `limited` says that there are more events between the reader's token and the first of these, or
+    may be, on other servers; `skipped` that some which the reader may not see, or does not want,
+    lie within. `prev_batch` is the position up to which all others are.
     """
 
     seen: Sequence[Seen]
@@ -42,9 +43,9 @@ class Slice:
     skipped: bool = False
 
     @property
-    def first(self) -> StoredEvent | None:
-        """The oldest event."""
-        return self.seen[0].stored if self.seen else None
+    def events(self) -> list[StoredEvent]:
+        """The events without what is this reader's own."""
+        return [event.stored for event in self.seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,11 @@ class Timelines:
     def shared(self, room: Room, since: int, now: int, limit: int) -> SharedSlice | None:
         """The events between two positions as all in the room see them, if memory has them.
 
-        `None` where it has not, where there are more than `limit`, or where a branch comes in on
-        which some readers may not have been in the room. The caller sees to it that the reader was
-        there all the time.
+        `None` where it has not, where there are more than `limit`, where events are missing, or
+        where a branch comes in on which some readers may not have been in the room. The caller sees
+        to it that the reader was there all the time.
         """
-        if since < room.forked_at:
+        if since < max(room.forked_at, room.timeline_gaps.last):
             return None
         key = (room.number, since, now)
         shared = self._shared.get(key)
@@ -105,7 +106,8 @@ class Timelines:
     async def cut(self, room: Room, reader: Reader, since: int, now: int) -> Slice:
         """The newest events above `since` that the reader may see and wants.
 
-        `since` is 0 for a reader who knows nothing of the room.
+        `since` is 0 for a reader who knows nothing of the room. Where events are missing it begins
+        after the newest gap: those before it are no neighbours of those behind it.
         """
         wanted: list[Seen] = []
         upto, looked_at, skipped, exhausted = now, 0, False, False
@@ -114,9 +116,10 @@ class Timelines:
             return Slice([], room.last_position > since, now)
         if not reader.filter.room.timeline.matches_room(room.room_id):
             return Slice([], False, now, skipped=True)
+        begin = max(since, await self._newest_gap(room, now) - 1)
         size = limit + 1 if reader.is_plain else CHUNK
         while len(wanted) <= limit and looked_at < MAX_LOOKED_AT and not exhausted:
-            chunk = await self.events_between(room, since, upto, size)
+            chunk = await self.events_between(room, begin, upto, size)
             exhausted = len(chunk) < size
             if not chunk:
                 break
@@ -128,12 +131,19 @@ class Timelines:
             skipped = skipped or len(passed) < len(chunk)
             wanted[:0] = passed
             upto = (chunk[0].position or 1) - 1
-        limited = len(wanted) > limit or not exhausted
+        limited = len(wanted) > limit or not exhausted or begin > since
         wanted = wanted[-limit:]
-        before = since if not limited else upto
+        before = begin if exhausted else upto
         if wanted:
             before = (wanted[0].stored.position or 1) - 1
         return Slice(wanted, limited, before, skipped)
+
+    async def _newest_gap(self, room: Room, upto: int) -> int:
+        """The position of the newest event up to another that has a gap before it; 0 for none."""
+        newest = room.timeline_gaps.newest(upto)
+        if newest is None:
+            newest = await self._db.run(newest_timeline_gap, room.number, upto)
+        return newest
 
     async def events_between(
         self, room: Room, since: int, upto: int, limit: int

@@ -1,0 +1,146 @@
+"""The rest of a room: servers that know all its events, while the one under test has missed some.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.event_graph import in_auth_order, in_graph_order
+from homeserver.protocol.events import Event
+from homeserver.rooms.resolution import Resolved
+from homeserver.rooms.room import Room
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.writer import RoomWriter
+from tests.rooms.replica import ALICE, BOB, Graph
+from tests.sync.world import World
+
+
+class Elsewhere:
+    """A room that was made elsewhere, in which `ALICE` has all power and `BOB` is a member.
+
+    Asked for the past it gives up to `generosity` events, or as many as are wanted.
+    """
+
+    def __init__(self, version: str = "11") -> None:
+        self.graph = Graph(version)
+        self.graph.public()
+        self.graph.join(BOB)
+        self.room_id = self.graph.room.room_id
+        self.generosity: int | None = None
+        self.by_id = {event.event_id: event for event in self.graph.events}
+        self._world: World
+
+    def use(self, world: World) -> None:
+        """Be the rest of the room for this server."""
+        self._world = world
+        world.rooms.history.backfill = self
+
+    def make(
+        self, event_type: str, sender: str, content: Any, state_key: str | None = None, **how: Any
+    ) -> Event:
+        """An event that everybody else has; by default it follows all that there is."""
+        how.setdefault("after", self.ends)
+        event = self.graph.make(event_type, sender, content, state_key, **how)
+        return self._put(event)
+
+    def say(self, body: str = "hello", sender: str = BOB, **how: Any) -> Event:
+        return self.make("m.room.message", sender, {"body": body}, **how)
+
+    def rename(self, name: str, **how: Any) -> Event:
+        return self.make("m.room.name", ALICE, {"name": name}, "", **how)
+
+    def member(self, user_id: str, membership: str, by: str | None = None, **how: Any) -> Event:
+        content = {"membership": membership}
+        return self.make("m.room.member", by or user_id, content, user_id, **how)
+
+    @property
+    def ends(self) -> list[Event]:
+        """The events that nothing follows yet."""
+        return [stored.event for stored in self.graph.writer.head.extremities]
+
+    async def enter(self, user: Caller) -> StoredEvent:
+        """Let a user of the server under test join, who brings it into the room."""
+        join = self.member(user.user_id, "join")
+        state = self._state_before(join)
+        entrance = self._world.rooms.entrance
+        return await entrance.enter(join, state, self._chain(state))
+
+    async def hear(self, event_id: str) -> Event:
+        """Be told of an event of the server under test."""
+        room = await self._world.rooms.registry.get(self.room_id)
+        (stored,) = await self._world.outside.find(room, [event_id])
+        return self._put(stored.event)
+
+    async def hear_all(self) -> None:
+        """Be told of all that the server under test has sent."""
+        room = await self._world.rooms.registry.get(self.room_id)
+        for stored in list(room.timeline):
+            if stored.event.event_id not in self.by_id:
+                self._put(stored.event)
+
+    async def deliver(self, event: Event, **how: Any) -> StoredEvent:
+        """Have an event received, with the state before it where what it follows was missed."""
+        receiving = self._world.outside.receiving
+        async with self._world.rooms.registry.writing(self.room_id) as writer:
+            state = await self._given_state(writer, event)
+            received = await receiving.receive(writer, event, state_before=state, **how)
+        if received.done is not None:
+            await received.done
+        return received.stored
+
+    async def fill(self, room: Room, depths: tuple[int, int], limit: int) -> bool:
+        """Give the past before the gaps at these depths, the newest events of it."""
+        least, greatest = depths
+        waiting = [gap for gap, depth in room.gaps.items() if least <= depth <= greatest]
+        size = limit if self.generosity is None else min(limit, self.generosity)
+        found: dict[str, Event] = {}
+        while waiting and len(found) < size:
+            waiting.sort(key=lambda event_id: self.by_id[event_id].depth)
+            event = self.by_id[waiting.pop()]
+            if event.event_id in found or await self._is_placed(event):
+                continue
+            found[event.event_id] = event
+            waiting += event.prev_event_ids
+        for event in in_graph_order(found.values()):
+            await self.deliver(event, is_past=True)
+        return bool(found)
+
+    async def _is_placed(self, event: Event) -> bool:
+        registry = self._world.rooms.registry
+        async with registry.writing(self.room_id) as writer:
+            known = await self._world.outside.receiving.known(writer, [event.event_id])
+        return any(not stored.standing.is_outlier for stored in known.values())
+
+    async def _given_state(self, writer: RoomWriter, event: Event) -> Resolved | None:
+        receiving = self._world.outside.receiving
+        known = await receiving.known(writer, event.prev_event_ids)
+        placed = [stored for stored in known.values() if not stored.standing.is_outlier]
+        state = self._state_before(event)
+        cited = [self.by_id[each] for each in event.auth_event_ids]
+        await receiving.outliers(writer, self._chain([*state, *cited]))
+        if len(placed) == len(set(event.prev_event_ids)):
+            return None
+        return await receiving.state_of(writer, [each.event_id for each in state])
+
+    def _state_before(self, event: Event) -> list[Event]:
+        root = self.graph.stored(event).state_before
+        return [self.by_id[event_id] for event_id in self.graph.state_at(root).values()]
+
+    def _chain(self, events: Iterable[Event]) -> list[Event]:
+        """The events with all that authorises them."""
+        chain: dict[str, Event] = {}
+        waiting = list(events)
+        while waiting:
+            event = waiting.pop()
+            if event.event_id not in chain:
+                chain[event.event_id] = event
+                waiting += [self.by_id[each] for each in event.auth_event_ids]
+        return in_auth_order(chain.values())
+
+    def _put(self, event: Event) -> Event:
+        self.graph.receive(event)
+        self.graph.events.append(event)
+        self.by_id[event.event_id] = event
+        return event

@@ -1,0 +1,217 @@
+"""Sync where this server has missed a part of a room: after an outage, or after it had left.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
+"""
+
+from typing import Any
+
+from homeserver.protocol.events import Event
+from homeserver.rooms.history import PageRequest
+from tests.rooms.replica import ALICE, BOB
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.client_model import ClientModel
+from tests.sync.elsewhere import Elsewhere
+from tests.sync.world import World
+
+NAME = ("m.room.name", "")
+
+
+class TimelineGapTests(DatabaseTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.world = await World.start(self.db)
+        self.carol = await self.world.user("carol")
+        self.there = Elsewhere()
+        self.there.use(self.world)
+        self.there.rename("old")
+        await self.there.enter(self.carol)
+
+    async def restart(self) -> None:
+        await self.world.stop()
+        self.world = await World.start(self.db)
+        self.there.use(self.world)
+
+    async def section(self, since: str | None = None, **options: Any) -> dict[str, Any]:
+        answer = await self.world.update(self.carol, since, **options)
+        found: dict[str, Any] = answer["rooms"]["join"][self.there.room_id]
+        return found
+
+    async def end(self) -> str:
+        return str((await self.world.update(self.carol))["next_batch"])
+
+    async def outage(self) -> list[Event]:
+        """Something is received; much is missed, a new name and a ban among it; something comes."""
+        before = self.there.say("before")
+        await self.there.deliver(before)
+        self.missed = [self.there.say(str(number)) for number in range(5)]
+        self.missed += [self.there.rename("new"), self.there.member(BOB, "ban", ALICE)]
+        after = self.there.say("after", ALICE)
+        await self.there.deliver(after)
+        return [before, after]
+
+    async def test_timeline_begins_after_the_gap(self) -> None:
+        """What came before an outage and after it are no neighbours, and clients must know."""
+        since = await self.end()
+        _, after = await self.outage()
+
+        for _ in range(2):
+            section = await self.section(since)
+            assert _ids(section["timeline"]["events"]) == [after.event_id]
+            assert section["timeline"]["limited"]
+            await self.restart()
+
+    async def test_first_sync_begins_after_the_gap(self) -> None:
+        """The same for a device that is new."""
+        _, after = await self.outage()
+
+        for _ in range(2):
+            section = await self.section()
+            assert _ids(section["timeline"]["events"]) == [after.event_id]
+            assert section["timeline"]["limited"]
+            await self.restart()
+
+    async def test_state_of_the_gap_is_told(self) -> None:
+        """A name and a ban that were missed hold, though nothing in the timeline says so."""
+        since = await self.end()
+        client = ClientModel()
+        client.apply(await self.world.update(self.carol))
+        await self.outage()
+        member = ("m.room.member", BOB)
+        expected = {NAME: self.missed[-2].event_id, member: self.missed[-1].event_id}
+
+        for known_since, model in ((since, client), (None, ClientModel())):
+            model.apply(await self.world.update(self.carol, known_since))
+            state = model.state[self.there.room_id]
+            assert {key: state[key] for key in expected} == expected
+
+    async def test_state_after_the_gap_is_told(self) -> None:
+        """Also to a client that wants the state at the end of the timeline."""
+        since = await self.end()
+        await self.outage()
+
+        section = await self.section(since, use_state_after=True)
+
+        told = set(_ids(section["state_after"]["events"]))
+        assert told == {each.event_id for each in self.missed[-2:]}
+
+    async def test_who_knows_what_is_behind_the_gap_goes_on(self) -> None:
+        """A gap is told once."""
+        await self.outage()
+        since = await self.end()
+        more = self.there.say("more", ALICE)
+        await self.there.deliver(more)
+
+        section = await self.section(since)
+
+        assert _ids(section["timeline"]["events"]) == [more.event_id]
+        assert not section["timeline"]["limited"]
+
+    async def test_gap_stays_when_it_is_filled(self) -> None:
+        """What was missed stands in the past then, and in no timeline."""
+        since = await self.end()
+        before, after = await self.outage()
+        page = await self.page((await self.section(since))["timeline"]["prev_batch"])
+        assert page == [*(each.event_id for each in reversed(self.missed)), before.event_id]
+
+        for _ in range(2):
+            for known_since in (since, None):
+                section = await self.section(known_since)
+                assert _ids(section["timeline"]["events"]) == [after.event_id]
+                assert section["timeline"]["limited"]
+            await self.restart()
+
+    async def test_server_that_comes_back_shows_what_it_missed_as_missed(self) -> None:
+        """Who left and joins again was not there in between, and nor was this server."""
+        dave = await self.world.user("dave")
+        await self.world.rooms.memberships.join(dave, self.there.room_id)
+        said = await self.world.say(self.carol, self.there.room_id, "mine")
+        since = await self.end()
+        for user in (dave, self.carol):
+            await self.world.rooms.memberships.leave(user, self.there.room_id)
+        await self.there.hear_all()
+        missed = [self.there.rename("new"), self.there.say("missed")]
+        join = await self.there.enter(self.carol)
+
+        for known_since in (since, None):
+            client = ClientModel()
+            client.apply(await self.world.update(self.carol, known_since))
+            assert client.timelines[self.there.room_id] == [join.event.event_id]
+            assert client.state[self.there.room_id][NAME] == missed[0].event_id
+        page = await self.page((await self.section(since))["timeline"]["prev_batch"], 100)
+        assert page[:2] == [missed[1].event_id, missed[0].event_id]
+        assert said in page
+
+    async def test_room_that_is_new_here_has_no_gap(self) -> None:
+        """What was before the first join is history like any other, on other servers."""
+        section = await self.section()
+
+        assert not section["timeline"]["limited"]
+        assert len(section["timeline"]["events"]) == 1
+
+    async def test_gap_behind_a_refused_event_is_one(self) -> None:
+        """The event that follows what was missed may be one that nobody is shown."""
+        since = await self.end()
+        await self.there.deliver(self.there.say("before"))
+        ban = self.there.member(BOB, "ban", ALICE)
+        await self.there.deliver(ban)
+        # Bob's server speaks of a time before the ban.
+        branch = self.there.say("missed", after=_before(self.there, ban))
+        refused = self.there.say("refused", after=[branch])
+        stored = await self.there.deliver(refused)
+        assert stored.standing.soft_failed is not None
+        after = self.there.say("after", ALICE, after=[ban, refused])
+        await self.there.deliver(after)
+
+        section = await self.section(since)
+
+        assert _ids(section["timeline"]["events"]) == [after.event_id]
+        assert section["timeline"]["limited"]
+        assert branch.event_id in await self.page(section["timeline"]["prev_batch"])
+
+    async def test_gap_behind_a_withheld_redaction_is_one(self) -> None:
+        """Nor is a redaction shown whose target is not here."""
+        await self._check_behind_withheld(is_restarted=False)
+
+    async def test_gap_behind_a_withheld_redaction_is_one_after_a_restart(self) -> None:
+        """The gap is open until the next event."""
+        await self._check_behind_withheld(is_restarted=True)
+
+    async def _check_behind_withheld(self, *, is_restarted: bool) -> None:
+        since = await self.end()
+        await self.there.deliver(self.there.say("before"))
+        target = self.there.say("missed")
+        redaction = self.there.make("m.room.redaction", BOB, {"redacts": target.event_id})
+        assert (await self.there.deliver(redaction)).is_withheld
+        if is_restarted:
+            await self.restart()
+        said = await self.world.say(self.carol, self.there.room_id, "after")
+
+        section = await self.section(since)
+
+        assert _ids(section["timeline"]["events"]) == [said]
+        assert section["timeline"]["limited"]
+
+    async def test_members_of_the_gap_are_told_with_lazy_loading(self) -> None:
+        """A client that knows few members still hears of the one who was banned."""
+        lazy = {"room": {"state": {"lazy_load_members": True}}}
+        since = str((await self.world.update(self.carol, wanted=lazy))["next_batch"])
+        await self.outage()
+
+        answer = await self.world.update(self.carol, since, lazy)
+
+        section = answer["rooms"]["join"][self.there.room_id]
+        told = {each["state_key"] for each in section["state"]["events"]}
+        assert told >= {"", BOB, ALICE}
+
+    async def page(self, since: str, limit: int = 8) -> list[str]:
+        request = PageRequest(backwards=True, since=since, limit=limit)
+        page = await self.world.rooms.history.page(self.carol.user_id, self.there.room_id, request)
+        return [seen.stored.event.event_id for seen in page.chunk]
+
+
+def _before(there: Elsewhere, ban: Event) -> list[Event]:
+    return [there.by_id[each] for each in ban.prev_event_ids]
+
+
+def _ids(events: list[dict[str, Any]]) -> list[str]:
+    return [event["event_id"] for event in events]
