@@ -141,7 +141,7 @@ class AccountData:
         return changes[::-1]
 
     async def ignored_users(self, user_id: str) -> frozenset[str]:
-        """Whom a user ignores.
+        """Whom a user ignores; never themselves, whatever the list says.
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
         """
@@ -174,7 +174,7 @@ class AccountData:
             for datum in await self._db.run(account_data_of, user_id)
         }
         stored = data.get((None, IGNORED_USERS))
-        return _Entry(data, _ignored(stored[1]) if stored else frozenset())
+        return _Entry(data, _ignored(user_id, stored[1]) if stored else frozenset())
 
     def _default_contents(self, user_id: str) -> dict[str, bytes]:
         return {type_: default(user_id) for type_, default in self._defaults.items()}
@@ -197,10 +197,13 @@ def _apply(entry: _Entry, change: AccountDataChanged) -> None:
         return
     entry.data[key] = (change.position, change.content)
     if key == (None, IGNORED_USERS):
-        entry.ignored = _ignored(change.content)
+        entry.ignored = _ignored(change.user_id, change.content)
 
 
-def _ignored(content: bytes) -> frozenset[str]:
-    """What clients stored may have any shape; who cannot be read is not ignored."""
+def _ignored(user_id: str, content: bytes) -> frozenset[str]:
+    """What clients stored may have any shape; who cannot be read is not ignored.
+
+    Nor is the user: all their devices would be without their own messages.
+    """
     users = msgspec.json.decode(content).get("ignored_users")
-    return frozenset(users) if isinstance(users, dict) else frozenset()
+    return frozenset(users) - {user_id} if isinstance(users, dict) else frozenset()

@@ -118,6 +118,15 @@ class IgnoredUsersTests(AccountsTestCase):
             await self.account_data.set(ALICE, None, "m.ignored_user_list", content)
             self.assertEqual(await self.account_data.ignored_users(ALICE), frozenset())
 
+    async def test_users_never_ignore_themselves(self) -> None:
+        """A slip in a client's list would take a user's own messages from all their devices."""
+        content = {"ignored_users": {ALICE: {}, BOB: {}}}
+        await self.account_data.set(ALICE, None, "m.ignored_user_list", content)
+
+        self.assertEqual(await self.account_data.ignored_users(ALICE), {BOB})
+        self.build()
+        self.assertEqual(await self.account_data.ignored_users(ALICE), {BOB})
+
     async def test_what_is_not_in_memory_is_said_so(self) -> None:
         """The fast path never guesses."""
         self.assertIsNone(self.account_data.find_ignored_users(ALICE))

@@ -4,9 +4,10 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from tests.support.actors import Actor, bodies
+from tests.support.actors import CLIENT, Actor, bodies
 from tests.support.server import ServerTestCase
 
+V1 = CLIENT.replace("v3", "v1")
 MESSAGES = json.dumps({"types": ["m.room.message"]})
 
 
@@ -175,6 +176,35 @@ class MessagesTests(HistoryTestCase):
         await self.alice.put(f"/user/{user}/account_data/m.ignored_user_list", ignored)
 
         self.assertEqual(await self.said(self.alice, room), [])
+
+    async def test_own_messages_are_heard_whomever_a_list_names(self) -> None:
+        """Whoever ignores themselves, by a slip of a client, still sees what they said."""
+        room = await self.alice.create_room()
+        ignored = {"ignored_users": {self.alice.user_id: {}}}
+        user = quote(self.alice.user_id)
+        await self.alice.put(f"/user/{user}/account_data/m.ignored_user_list", ignored)
+        since = (await self.alice.sync())["next_batch"]
+        root = await self.alice.say(room, "root")
+        relation = {"rel_type": "m.thread", "event_id": root}
+        reply = await self.alice.send(
+            room, "m.room.message", {"body": "reply", "m.relates_to": relation}
+        )
+
+        update = await self.alice.sync(since=since)
+        whole = await self.alice.sync()
+        around = await self.alice.get(f"/rooms/{room}/context/{quote(root, safe='')}")
+        related = await self.alice.request(
+            "GET", f"{V1}/rooms/{room}/relations/{quote(root, safe='')}"
+        )
+
+        for answer in (update, whole):
+            events = answer["rooms"]["join"][room]["timeline"]["events"]
+            self.assertEqual(bodies(events), ["root", "reply"])
+        self.assertEqual(await self.said(self.alice, room), ["reply", "root"])
+        self.assertEqual(bodies(around["events_after"]), ["reply"])
+        self.assertEqual([event["event_id"] for event in related["chunk"]], [reply])
+        thread = around["event"]["unsigned"]["m.relations"]["m.thread"]
+        self.assertEqual(thread["count"], 1)
 
     async def test_senseless_questions_are_refused(self) -> None:
         """A client that asks wrongly is told what was wrong."""
