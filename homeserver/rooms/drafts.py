@@ -5,9 +5,10 @@ no endpoint can change one as if it were any other state. What only a server may
 event is taken out of the content and given apart, by whoever has checked that it is true.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from homeserver.protocol.auth_types import AUTHORISING_USER
 from homeserver.protocol.event_kinds import MEMBER
@@ -62,10 +63,26 @@ def member_draft(
     return MemberDraft(MEMBER, sender, checked, state_key=target)
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """The request that makes an event: the device, and the transaction id that it chose."""
+class Transaction(NamedTuple):
+    """The request that makes an event: the device, the transaction id that it chose, and the path.
+
+    `path` is the path without the transaction id and what comes before `rooms`: the id means
+    nothing for another path. `sending_path` makes that of a message.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
+    """
 
     user_id: str
     device_id: str
     txn_id: str
+    path: str
+
+
+def sending_path(room_id: str, event_type: str) -> str:
+    """The path of a request that sends a message event of this type; equal ones are one object."""
+    return sys.intern(f"rooms/{room_id}/send/{event_type}")
+
+
+def redaction_path(room_id: str, event_id: str) -> str:
+    """The path of a request that redacts this event."""
+    return f"rooms/{room_id}/redact/{event_id}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from homeserver.protocol.events import Event
 from homeserver.rooms.arrival import Arrival
+from homeserver.rooms.drafts import sending_path
 from homeserver.rooms.relation_rows import relation_rows
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import MEMBER, Changes, StateKey, membership_of
@@ -44,7 +45,9 @@ def event_rows(
     event, standing = stored.event, stored.standing
     type_nid, sender_nid = nid_of(names, event.type), nid_of(names, event.sender)
     key_nid = None if event.state_key is None else nid_of(names, event.state_key)
-    _, device_id, txn_id = stored.transaction or (None, None, None)
+    _, device_id, txn_id, path = stored.transaction or (None, None, None, None)
+    if path is not None and path == sending_path(event.room_id, event.type):
+        path = None
     row = INSERT_EVENT.row(
         stored.number,
         room,
@@ -61,6 +64,7 @@ def event_rows(
         extremities,
         device_id,
         txn_id,
+        path,
         standing.rejected,
         standing.soft_failed,
     )

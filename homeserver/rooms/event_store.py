@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.drafts import Transaction, sending_path
 from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import Standing, StoredEvent
 from homeserver.storage import auth_edges, event_graph
@@ -217,7 +218,8 @@ def _from_row(version: RoomVersion, row: storage.EventRow) -> StoredEvent:
     if row.redaction_json is not None:
         redaction = Event.from_json(version, row.redaction_json, row.redaction_id)
     if row.device_id is not None and row.txn_id is not None:
-        transaction = (event.sender, row.device_id, row.txn_id)
+        path = row.txn_path or sending_path(event.room_id, event.type)
+        transaction = Transaction(event.sender, row.device_id, row.txn_id, path)
     return StoredEvent(
         event,
         row.event,

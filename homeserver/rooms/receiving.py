@@ -359,7 +359,4 @@ class Receiving:
 
 
 def _new(event: Event, number: int, transaction: Transaction | None) -> StoredEvent:
-    request = None
-    if transaction is not None:
-        request = (transaction.user_id, transaction.device_id, transaction.txn_id)
-    return StoredEvent(event, number, None, EMPTY, EMPTY, transaction=request)
+    return StoredEvent(event, number, None, EMPTY, EMPTY, transaction=transaction)

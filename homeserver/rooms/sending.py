@@ -10,7 +10,7 @@ from homeserver.accounts.suspension import check_not_suspended
 from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam
 from homeserver.protocol.event_kinds import MEMBER, REDACTION
 from homeserver.rooms.aliases import Aliases
-from homeserver.rooms.drafts import Draft, Transaction
+from homeserver.rooms.drafts import Draft, Transaction, redaction_path, sending_path
 from homeserver.rooms.membership_changes import MembershipChanges
 from homeserver.rooms.relation_rules import RelationRules
 from homeserver.rooms.room import Room
@@ -54,10 +54,12 @@ class Sending:
         redacts = content.get("redacts") if event_type == REDACTION else None
         if isinstance(redacts, str):
             content = {key: value for key, value in content.items() if key != "redacts"}
-            return await self.redact(caller, room_id, redacts, content, txn_id)
+            path = sending_path(room_id, event_type)
+            return await self._redact(caller, room_id, redacts, content, path, txn_id)
         check_not_suspended(caller)
         draft = Draft(event_type, caller.user_id, content)
-        return await self._once(caller, room_id, draft, txn_id)
+        path = sending_path(room_id, event_type)
+        return await self._once(caller, room_id, draft, path, txn_id)
 
     async def redact(
         self,
@@ -73,6 +75,18 @@ class Sending:
 
         Raises `InvalidParam` for an event that this server knows to be in another room.
         """
+        path = redaction_path(room_id, event_id)
+        return await self._redact(caller, room_id, event_id, content, path, txn_id)
+
+    async def _redact(
+        self,
+        caller: Caller,
+        room_id: str,
+        event_id: str,
+        content: dict[str, Any],
+        path: str,
+        txn_id: str | None,
+    ) -> str:
         room = await self._rooms.get(room_id)
         events = self._rooms.stores.events
         target = await events.find(room.version, room.number, room.room_id, event_id)
@@ -81,7 +95,7 @@ class Sending:
         if target is None or target.event.sender != caller.user_id:
             check_not_suspended(caller)
         draft = Draft(REDACTION, caller.user_id, content, redacts=event_id, target=target)
-        return await self._once(caller, room_id, draft, txn_id)
+        return await self._once(caller, room_id, draft, path, txn_id)
 
     async def set_state(
         self,
@@ -106,17 +120,18 @@ class Sending:
         async with self._rooms.writing(room_id) as writer:
             return (await writer.send(draft)).event.event_id
 
-    async def _once(self, caller: Caller, room_id: str, draft: Draft, txn_id: str | None) -> str:
+    async def _once(
+        self, caller: Caller, room_id: str, draft: Draft, path: str, txn_id: str | None
+    ) -> str:
         async with self._rooms.writing(room_id) as writer:
             if caller.device_id is None or txn_id is None:
                 return (await self._relations.send(writer, draft)).event.event_id
-            transaction = Transaction(caller.user_id, caller.device_id, txn_id)
+            transaction = Transaction(caller.user_id, caller.device_id, txn_id, path)
 
             async def send() -> StoredEvent:
                 return await self._relations.send(writer, draft, transaction)
 
-            stored = await self._transactions.once(writer.room, draft.type, transaction, send)
-            return stored.event.event_id
+            return await self._transactions.once(transaction, send)
 
     async def _check_canonical_alias(self, room: Room, content: dict[str, Any]) -> None:
         """New aliases of a canonical alias event must point to the room.

@@ -42,7 +42,7 @@ class StoredEvent:
     that was fetched for the room's past, `None` for one that no timeline shows. `state_before` and
     `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the number
     of the state event whose place it took, `replaced` that event. `transaction` is the request that
-    made it: (user id, device id, transaction id).
+    made it: (user id, device id, transaction id, path), a `Transaction` of `drafts.py`.
 
     `height` is how deep the event stands in the graph: one more than those before it. Its own
     `depth` says the same, but nobody can check that, and history is ordered by it.
@@ -75,7 +75,7 @@ class StoredEvent:
         replaces: int | None = None,
         replaced: Event | None = None,
         redaction: Event | None = None,
-        transaction: tuple[str, str, str] | None = None,
+        transaction: tuple[str, str, str, str] | None = None,
         standing: Standing = ACCEPTED,
         height: int | None = None,
     ) -> None:

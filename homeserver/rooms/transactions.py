@@ -1,20 +1,23 @@
 """Transactions: a request that is repeated with the same transaction id makes one event only.
 
-The ids of a device are kept in memory, the latest `KEPT` of them; they are read from the database
-once, when the device sends for the first time after a start, so that a request repeated across a
-restart finds its event too.
+A request is a repetition if device, path and transaction id are the same: an id that was used to
+send a message says nothing of a redaction, or of another room. What the path names is in
+`Transaction.path`.
+
+The latest `KEPT` transactions of a device are kept in memory; they are read from the database once,
+when the device sends for the first time after a start, so that a request repeated across a restart
+finds its event too.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred
 
-from homeserver.rooms.drafts import Transaction
-from homeserver.rooms.event_store import EventStore
-from homeserver.rooms.room import Room
+from homeserver.rooms.drafts import Transaction, sending_path
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.storage.database import Database
 from homeserver.storage.events import transactions_of_device
@@ -24,43 +27,36 @@ from homeserver.streams.waiting import joined
 KEPT = 200  # transactions of a device
 MAX_DEVICES = 5_000
 
-_Key = tuple[int, str, str]  # room, event type, transaction id
-_Seen = OrderedDict[_Key, "int | Deferred[None]"]  # the event, or the request at work
+_Key = tuple[str, str]  # path and transaction id
+_Seen = OrderedDict[_Key, "str | Deferred[None]"]  # the event id, or the request at work
 
 
 class Transactions:
     """What each device has sent lately."""
 
-    def __init__(self, db: Database, names: Names, events: EventStore) -> None:
+    def __init__(self, db: Database, names: Names) -> None:
         self._db = db
         self._names = names
-        self._events = events
         self._devices: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
 
     async def once(
-        self,
-        room: Room,
-        event_type: str,
-        transaction: Transaction,
-        make: Callable[[], Awaitable[StoredEvent]],
-    ) -> StoredEvent:
-        """The event that this transaction made, or now makes by `make`.
+        self, transaction: Transaction, make: Callable[[], Awaitable[StoredEvent]]
+    ) -> str:
+        """The id of the event that this transaction made, or now makes by `make`.
 
         While the first request is at work, a repeated one waits for it; if the first fails, the
         repeated one makes its own attempt.
         """
         seen = await self._seen(transaction.user_id, transaction.device_id)
-        key = (room.number, event_type, transaction.txn_id)
+        key = (sys.intern(transaction.path), transaction.txn_id)
         while (earlier := seen.get(key)) is not None:
-            if isinstance(earlier, Deferred):
-                await joined(earlier)
-            else:
-                return (await self._events.load(room.version, [earlier]))[earlier]
+            if isinstance(earlier, str):
+                return earlier
+            await joined(earlier)
         running: Deferred[None] = Deferred()
         seen[key] = running
         try:
-            stored = await make()
-            seen[key] = stored.number
+            event_id = seen[key] = (await make()).event.event_id
             if len(seen) > KEPT:
                 _forget_oldest(seen)
         except BaseException:
@@ -68,28 +64,32 @@ class Transactions:
             raise
         finally:
             running.callback(None)
-        return stored
+        return event_id
 
     async def _seen(self, user_id: str, device_id: str) -> _Seen:
         device = (user_id, device_id)
         seen = self._devices.get(device)
         if seen is None:
-            member = await self._names.nid(user_id)
-            rows = await self._db.run(transactions_of_device, member, device_id, KEPT)
-            types = await self._names.names({type_nid for _, type_nid, _, _ in rows})
-            loaded: _Seen = OrderedDict()
-            for room, type_nid, txn_id, event in reversed(rows):
-                loaded[(room, types[type_nid], txn_id)] = event
-            seen = self._devices.setdefault(device, loaded)
+            seen = self._devices.setdefault(device, await self._load(user_id, device_id))
             while len(self._devices) > MAX_DEVICES:
                 self._devices.popitem(last=False)
         else:
             self._devices.move_to_end(device)
         return seen
 
+    async def _load(self, user_id: str, device_id: str) -> _Seen:
+        member = await self._names.nid(user_id)
+        rows = await self._db.run(transactions_of_device, member, device_id, KEPT)
+        names = await self._names.names({number for row in rows for number in row[:2]})
+        loaded: _Seen = OrderedDict()
+        for room, type_nid, path, txn_id, event_id in reversed(rows):
+            path = path or sending_path(names[room], names[type_nid])
+            loaded[path, txn_id] = event_id
+        return loaded
+
 
 def _forget_oldest(seen: _Seen) -> None:
     for key, value in seen.items():
-        if not isinstance(value, Deferred):
+        if isinstance(value, str):
             del seen[key]
             return

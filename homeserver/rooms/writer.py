@@ -260,9 +260,7 @@ class RoomWriter:
             replaces=None if replaced is None else replaced.number,
             replaced=None if replaced is None else replaced.event,
             height=min(self.head.height + 1, MAX_HEIGHT),
-            transaction=None
-            if transaction is None
-            else (transaction.user_id, transaction.device_id, transaction.txn_id),
+            transaction=transaction,
         )
         return stored, [cited.number for cited in auth_events]
 

@@ -1,10 +1,10 @@
 """Events: the exact bytes that were signed, and where they stand in their room.
 
-Owns the tables `events` and `current_states` (migrations/0004_rooms.sql, 0010_event_graph.sql
-and 0017_withheld_redactions.sql). The former has one row an event, the latter the root of a room's
-current state where it is not simply that after the event at the same position: a room whose graph
-never forked has none there. Where no event of the timeline has the position, it also has the
-forward extremities.
+Owns the tables `events` and `current_states` (migrations/0004_rooms.sql, 0010_event_graph.sql,
+0017_withheld_redactions.sql and 0020_transaction_paths.sql). The former has one row an event, the
+latter the root of a room's current state where it is not simply that after the event at the same
+position: a room whose graph never forked has none there. Where no event of the timeline has the
+position, it also has the forward extremities.
 
 Rooms, senders, types and state keys are numbers of `names`; an event's number is the log position
 at which it was first stored. Positions above zero are those of the timeline that a sync shows;
@@ -25,15 +25,15 @@ INSERT_EVENT = BatchStatement(
     """
     INSERT INTO events (event, room, position, depth, type, sender, state_key, event_id, json,
                         state_before, state_after, replaces, extremities, device_id, txn_id,
-                        rejected, soft_failed)
+                        txn_path, rejected, soft_failed)
     SELECT * FROM unnest(%s::int8[], %s::int4[], %s::int8[], %s::int8[], %s::int4[], %s::int4[],
                          %s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int8[],
-                         %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+                         %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
         ON CONFLICT (event) DO NOTHING
     """,
     columns=(
         "int8", "int4", "int8", "int8", "int4", "int4", "int4", "text", "bytea", "bytea", "bytea",
-        "int8", "text", "text", "text", "text", "text",
+        "int8", "text", "text", "text", "text", "text", "text",
     ),
 )  # fmt: skip
 
@@ -91,7 +91,6 @@ MARK_REDACTED = BatchStatement(
     late=True,
 )
 
-
 INSERT_CURRENT_STATE = BatchStatement(
     "insert_current_state",
     """
@@ -135,9 +134,9 @@ class EventRow:
     replaced_json: bytes | None
     redaction_id: str | None
     redaction_json: bytes | None
-    sender: int
     device_id: str | None
     txn_id: str | None
+    txn_path: str | None
     rejected: str | None
     soft_failed: str | None
 
@@ -150,7 +149,7 @@ async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventR
             SELECT e.event, e.room, e.position, e.depth, e.event_id, e.json, e.state_before,
                    e.state_after, e.replaces, old.event_id AS replaced_id, old.json AS
                    replaced_json, redaction.event_id AS redaction_id, redaction.json AS
-                   redaction_json, e.sender, e.device_id, e.txn_id, e.rejected, e.soft_failed
+                   redaction_json, e.device_id, e.txn_id, e.txn_path, e.rejected, e.soft_failed
               FROM events e
               LEFT JOIN events old ON old.event = e.replaces
               LEFT JOIN events redaction ON redaction.event = e.redacted_by
@@ -385,11 +384,11 @@ async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
 
 async def transactions_of_device(
     db: Connection, sender: int, device_id: str, limit: int
-) -> list[tuple[int, int, str, int]]:
-    """(room, type, transaction id, event) of a device's latest sends, newest first."""
+) -> list[tuple[int, int, str | None, str, str]]:
+    """(room, type, path, transaction id, event id) of a device's latest requests, newest first."""
     cursor = await db.execute(
         """
-        SELECT room, type, txn_id, event
+        SELECT room, type, txn_path, txn_id, event_id
           FROM events
          WHERE sender = %s AND device_id = %s AND txn_id IS NOT NULL
          ORDER BY event DESC

@@ -111,7 +111,7 @@ class Rooms:
         self.third_party_invites = self._third_party_invites(accounts)
         self.sending = Sending(
             self.registry,
-            Transactions(db, self.names, self.events),
+            Transactions(db, self.names),
             self.aliases,
             RelationRules(db, self.registry),
             MembershipChanges(self.registry, self.memberships),

@@ -1,5 +1,6 @@
 """Sending messages and redactions over the API."""
 
+from typing import Any
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -73,6 +74,42 @@ class SendingTests(ServerTestCase):
         self.assertEqual(shown["unsigned"]["transaction_id"], "1")
         elsewhere = await phone.event(self.room, first)
         self.assertNotIn("transaction_id", elsewhere["unsigned"])
+
+    async def test_transaction_id_used_for_another_path_is_another_request(self) -> None:
+        """A client that counts from one for each kind of request loses nothing."""
+        other = await self.alice.create_room()
+        targets = [await self.alice.say(self.room, text, txn_id=text) for text in ("one", "two")]
+        message = {"msgtype": "m.text", "body": "x"}
+        requests: list[tuple[str, Any]] = [
+            (f"/rooms/{self.room}/send/m.room.message/1", message),
+            (f"/rooms/{other}/send/m.room.message/1", message),
+            (f"/rooms/{self.room}/send/org.example.other/1", message),
+            (f"/rooms/{self.room}/send/m.room.redaction/1", {"redacts": targets[0]}),
+            *((f"/rooms/{self.room}/redact/{target}/1", {}) for target in targets),
+        ]
+
+        async def send_all() -> list[str]:
+            return [(await self.alice.put(path, body))["event_id"] for path, body in requests]
+
+        first = await send_all()
+        again = await send_all()
+        await self.restart_server(self.alice)
+        later = await send_all()
+
+        self.assertEqual(len(set(first)), len(requests))
+        self.assertEqual((again, later), (first, first))
+        for target in targets:
+            self.assertEqual((await self.alice.event(self.room, target))["content"], {})
+
+    async def test_path_is_the_same_however_it_is_written(self) -> None:
+        """Whether a client escapes more than it must does not make another request of it."""
+        message = {"msgtype": "m.text", "body": "x"}
+        plain = f"/rooms/{self.room}/send/m.room.message/1"
+        escaped = f"/rooms/{quote(self.room, safe='')}/send/m%2Eroom%2Emessage/%31"
+
+        first = await self.alice.put(plain, message)
+
+        self.assertEqual(await self.alice.put(escaped, message), first)
 
     async def test_who_is_not_in_the_room_cannot_send(self) -> None:
         """Rooms are for their members."""

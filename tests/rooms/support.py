@@ -86,7 +86,7 @@ class RoomsTestCase(DatabaseTestCase):
         )
         self.sending = Sending(
             rooms,
-            Transactions(db, self.names, self.events),
+            Transactions(db, self.names),
             self.aliases,
             RelationRules(db, rooms),
             MembershipChanges(rooms, self.memberships),
