@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from homeserver.cli.findings import Finding, ok, problem, warning
-from homeserver.config.settings import Listener, Settings
+from homeserver.config.listeners import Listener
+from homeserver.config.settings import Settings
 from homeserver.protocol.identifiers import parse_server_name
 
 TIMEOUT = 5.0  # seconds

@@ -3,12 +3,13 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information
 """
 
+from collections.abc import Iterator
 from email.utils import parseaddr
 from typing import Annotated, Literal
 
 import msgspec
 
-from homeserver.config.fields import Section, doc
+from homeserver.config.fields import Mistake, Section, doc
 from homeserver.protocol.third_party_ids import InvalidThirdPartyId, canonical_email
 
 
@@ -69,21 +70,23 @@ class Email(Section, frozen=True, kw_only=True):
         """Whether the server can send mails."""
         return self.smtp_host is not None
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[Mistake]:
         if self.smtp_host is None:
             return
         if self.sender is None:
-            raise ValueError("email.from is missing")
-        try:
-            canonical_email(parseaddr(self.sender)[1])
-        except InvalidThirdPartyId:
-            raise ValueError("email.from: not an e-mail address") from None
+            yield Mistake("email.from is missing", ("from", "smtp_host"))
+        elif not _is_email(parseaddr(self.sender)[1]):
+            yield Mistake("email.from: not an e-mail address", ("from",))
+        credentials = ("smtp_user", "smtp_password")
         if (self.smtp_user is None) != (self.smtp_password is None):
-            raise ValueError("email needs both a smtp_user and a smtp_password, or neither")
+            yield Mistake(
+                "email needs both a smtp_user and a smtp_password, or neither", credentials
+            )
         if self.smtp_user is not None and self.tls not in ("required", "implicit"):
-            raise ValueError(
+            yield Mistake(
                 "email.smtp_password would be sent for anybody to read: set email.tls to required"
-                " or implicit"
+                " or implicit",
+                (*credentials, "tls"),
             )
 
 
@@ -101,3 +104,11 @@ class ThirdPartyIds(Section, frozen=True, kw_only=True):
             example="[vector.im]",
         ),
     ] = ()
+
+
+def _is_email(address: str) -> bool:
+    try:
+        canonical_email(address)
+    except InvalidThirdPartyId:
+        return False
+    return True

@@ -3,10 +3,11 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from homeserver.config.fields import Section, doc
+from homeserver.config.fields import Mistake, Section, doc
 from homeserver.protocol.identifiers import is_valid_server_name
 
 
@@ -77,11 +78,14 @@ class Federation(Section, frozen=True, kw_only=True):
         ),
     ] = ()
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[Mistake]:
         if self.delegated_to is not None and not is_valid_server_name(self.delegated_to):
-            raise ValueError(
-                f"delegated_to: {self.delegated_to!r} is not a host with or without port"
+            yield Mistake(
+                f"delegated_to: {self.delegated_to!r} is not a host with or without port",
+                ("delegated_to",),
             )
         for name in self.trusted_key_servers:
             if not is_valid_server_name(name):
-                raise ValueError(f"trusted_key_servers: {name!r} is not a server name")
+                yield Mistake(
+                    f"trusted_key_servers: {name!r} is not a server name", ("trusted_key_servers",)
+                )

@@ -5,13 +5,43 @@ unit and bounds are read by the loader (`loading.py`) and by the generator of th
 of the sample file (`reference.py`), so that they are written once.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 
 
+class Mistake(NamedTuple):
+    """What is wrong with a section, in a sentence, and which of its settings it is about.
+
+    Nothing is said of settings that are wrong by themselves already.
+    """
+
+    text: str
+    settings: tuple[str, ...] = ()
+
+
+class WrongSettings(ValueError):
+    """Values that are right by themselves are wrong together, or for a reason of their own."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__("; ".join(mistake.text for mistake in mistakes))
+        self.mistakes = mistakes
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """A group of settings. Frozen: what a running server is configured with does not change."""
+    """A group of settings. Frozen: what a running server is configured with does not change.
+
+    Raises `WrongSettings` with all that `mistakes` finds.
+    """
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """All that is wrong beyond the types and bounds of single settings."""
+        return iter(())
+
+    def __post_init__(self) -> None:
+        if mistakes := list(self.mistakes()):
+            raise WrongSettings(mistakes)
 
     def __repr__(self) -> str:
         # Settings hold passwords; a section that strays into a log line must not tell them.

@@ -3,23 +3,25 @@
 A key that no setting has is refused with the nearest right one, since a misspelt setting that is
 silently ignored is found too late; `unknown_keys: warn` only logs it. A key without a value keeps
 its default, so that a section may be commented out line by line. Texts of the file never appear in
-messages, as they may be secrets. Relative paths are those of the file's folder.
+messages, as they may be secrets. All that is wrong is told at once, so that nobody corrects a file
+one start at a time. Relative paths are those of the file's folder.
 """
 
 import difflib
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 from msgspec import inspect
 from twisted.logger import Logger
 
 from homeserver.config import schema
-from homeserver.config.fields import Section
+from homeserver.config.fields import Mistake, Section, WrongSettings
 from homeserver.config.settings import Settings
+from homeserver.config.yaml_file import Steps, YamlFile, read_yaml
 
 log = Logger()
 AnySection = TypeVar("AnySection", bound=Section)
@@ -30,10 +32,22 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message has a line for each problem."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """What is wrong in one place of the file, in the order of the file."""
+
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}"
+
+
 def load_settings(path: Path | None) -> Settings:
     """The settings in the file at `path`, or the defaults (in the working directory) for `None`.
 
-    Raises `ConfigError`, which names the file, the place in it and what was expected there.
+    Raises `ConfigError`, which names the file and each place in it that is wrong, with its line and
+    what was expected there.
     """
     if path is None:
         return _resolve_paths(Settings(), Path.cwd())
@@ -45,82 +59,147 @@ def load_settings(path: Path | None) -> Settings:
         raise ConfigError(f"{path} is not UTF-8 text") from None
     except ConfigError as error:
         problems = str(error).splitlines()
-        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems)) from None
+        raise ConfigError("\n".join(f"{path}, {problem}" for problem in problems)) from None
     for problem in unknown:
-        log.warn("{path}: {problem}", path=str(path), problem=problem)
+        log.warn("{path}, {problem}", path=str(path), problem=problem)
     return _resolve_paths(settings, path.resolve().parent)
 
 
 def parse_settings(text: str) -> tuple[Settings, list[str]]:
     """The settings in a YAML text, and what is to be said of unknown keys that it allows.
 
-    Raises `ConfigError`.
+    Raises `ConfigError` with everything that is wrong.
     """
-    content = _read_yaml(text)
-    unknown: list[str] = []
-    known = _known(schema.root(), content, "", unknown)
-    if unknown and content.get("unknown_keys") != "warn":
-        raise ConfigError("\n".join(unknown))
-    try:
-        settings = msgspec.convert(known, Settings, dec_hook=_read_path)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), known)) from None
-    return settings, unknown
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is a mistake, not a silent replacement."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be text", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(text: str) -> dict[str, Any]:
-    try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(f"{where}not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {str(error).splitlines()[0]}") from None
-    if content is None:
-        return {}
+    file = read_yaml(text)
+    problems = [Problem(*mistake) for mistake in file.mistakes]
+    content = {} if file.content is None else file.content
     if not isinstance(content, dict):
-        raise ConfigError("expected a section (key: value) at the top")
+        problems.append(Problem(1, "expected a section (key: value) at the top"))
+        content = {}
+    unknown: list[Problem] = []
+    conversion = Conversion(file)
+    known = conversion.known(schema.root(), content, (), unknown)
+    if content.get("unknown_keys") != "warn":
+        problems += unknown
+    settings = conversion.convert(known)
+    problems += conversion.problems
+    if problems or settings is None:
+        raise ConfigError("\n".join(map(str, sorted(problems))))
+    return settings, [str(problem) for problem in sorted(unknown)]
+
+
+class Conversion:
+    """Makes settings of what was read, and finds all that is wrong with it.
+
+    msgspec tells of the first wrong value only; so that is noted and taken out, and msgspec asked
+    again with the rest, until nothing is wrong any more.
+    """
+
+    def __init__(self, file: YamlFile) -> None:
+        self.problems: list[Problem] = []
+        self._file = file
+        self._left_out: dict[int, set[str]] = {}  # id of a section: settings that are wrong
+        self._removed: dict[int, int] = {}  # id of a list: items that were taken out, from its top
+
+    def known(self, kind: inspect.Type, value: Any, place: Steps, unknown: list[Problem]) -> Any:
+        """`value` without keys that are unknown (they are added to `unknown`) or have no value."""
+        kind = schema.plain(kind)
+        if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
+            return [
+                self.known(kind.item_type, item, (*place, number), unknown)
+                for number, item in enumerate(value)
+            ]
+        if not isinstance(kind, inspect.StructType) or not isinstance(value, dict):
+            return value
+        fields = {field.name: field for field in schema.fields(kind)}
+        result: dict[str, Any] = {}
+        for key, item in value.items():
+            inner = (*place, str(key))
+            if key not in fields:
+                remedy = _suggestion(str(key), _name(place), list(fields)) or "; remove it"
+                text = f"{_name(inner)}: unknown key{remedy}"
+                unknown.append(Problem(self._file.line_of(inner), text))
+                # What is misspelt is not missing as well.
+                near = set(difflib.get_close_matches(str(key), fields, n=1)) - value.keys()
+                self._left_out.setdefault(id(result), set()).update(near)
+            elif item is not None:
+                result[key] = self.known(fields[key].type, item, inner, unknown)
+        return result
+
+    def convert(self, known: Any) -> Settings | None:
+        """The settings, or `None` where something is wrong."""
+        while True:
+            try:
+                settings = msgspec.convert(known, Settings, dec_hook=_read_path)
+            except msgspec.ValidationError as error:
+                what, steps = _where(error)
+                self._note(error, what, steps, known)
+                if not steps:
+                    return None
+                self._take_out(steps, known)
+            else:
+                return None if self.problems else settings
+
+    def _note(self, error: Exception, what: str, steps: list[str | int], known: Any) -> None:
+        if isinstance(error.__cause__, WrongSettings):
+            broken = self._left_out.get(id(_at(known, steps)), set())
+            told = [
+                mistake
+                for mistake in error.__cause__.mistakes
+                if broken.isdisjoint(mistake.settings)
+            ]
+        else:
+            told = [Mistake(what)]
+        steps_in_file = self._steps_in_file(steps, known)
+        for mistake in told:
+            text, place = _explain(mistake.text, steps, steps_in_file, known)
+            line = self._file.line_of(place)
+            for setting in mistake.settings:
+                line = max(line, self._file.line_of((*steps_in_file, setting)))
+            self.problems.append(Problem(line, text))
+
+    def _steps_in_file(self, steps: list[str | int], known: Any) -> Steps:
+        """A place as the file has it, where the lists are still whole."""
+        result: list[str | int] = []
+        for step in steps:
+            result.append(step + self._removed.get(id(known), 0) if isinstance(step, int) else step)
+            known = known[step]
+        return tuple(result)
+
+    def _take_out(self, steps: list[str | int], known: Any) -> None:
+        for number, step in enumerate(steps):
+            if isinstance(step, str):
+                self._left_out.setdefault(id(_at(known, steps[:number])), set()).add(step)
+        around, last = _at(known, steps[:-1]), steps[-1]
+        del around[last]
+        if isinstance(last, int):
+            # What is before it in the list was taken out already, or is right.
+            self._removed[id(around)] = self._removed.get(id(around), 0) + 1
+            if not around:
+                # That the list is empty now is no mistake in the file.
+                self._take_out(steps[:-1], known)
+
+
+def _at(content: Any, steps: list[str | int]) -> Any:
+    for step in steps:
+        content = content[step]
     return content
 
 
-def _known(kind: inspect.Type, value: Any, path: str, unknown: list[str]) -> Any:
-    """`value` without keys that are unknown (they are added to `unknown`) or have no value."""
-    kind = schema.plain(kind)
-    if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
-        return [
-            _known(kind.item_type, item, f"{path}[{number}]", unknown)
-            for number, item in enumerate(value)
-        ]
-    if not isinstance(kind, inspect.StructType) or not isinstance(value, dict):
-        return value
-    fields = {field.name: field for field in schema.fields(kind)}
-    result = {}
-    for key, item in value.items():
-        place = f"{path}.{key}" if path else str(key)
-        if key not in fields:
-            unknown.append(f"{place}: unknown key" + _suggestion(str(key), path, list(fields)))
-        elif item is not None:
-            result[key] = _known(fields[key].type, item, place, unknown)
-    return result
+def _where(error: msgspec.ValidationError) -> tuple[str, list[str | int]]:
+    """What msgspec found wrong, and in which place."""
+    match = _WHERE.match(str(error))
+    what, path = (match["what"], match["path"] or "$") if match else (str(error), "$")
+    return what, [
+        int(number) if number else name for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", path)
+    ]
+
+
+def _name(place: Steps) -> str:
+    """A place as people write it, such as `listeners[0].port`."""
+    return "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in place
+    ).removeprefix(".")
 
 
 def _suggestion(key: str, path: str, siblings: list[str]) -> str:
@@ -148,22 +227,18 @@ def _read_path(kind: type, value: Any) -> Any:
     return Path(value)
 
 
-def _explain(message: str, content: Any) -> str:
-    """A sentence with the place and the expected type, from msgspec's message."""
-    match = _WHERE.match(message)
-    what, path = (match["what"], match["path"] or "$") if match else (message, "$")
-    steps: list[str | int] = [
-        int(number) if number else name for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", path)
-    ]
-    place = path.removeprefix("$").removeprefix(".")
+def _explain(what: str, steps: list[str | int], in_file: Steps, content: Any) -> tuple[str, Steps]:
+    """A sentence with the place and what was expected, of what msgspec says; and the place.
+
+    `steps` lead to the value in `content`, `in_file` in the file.
+    """
     if missing := re.match("Object missing required field `(.*)`", what):
-        return f"{place}.{missing[1]}: missing, but required".removeprefix(".")
+        return f"{_name((*in_file, missing[1]))}: missing, but required", in_file
     kind = schema.find_type(steps)
     if kind is not None and what.startswith(("Expected", "Invalid")):
-        for step in steps:
-            content = content[step]
-        return f"{place}: expected {schema.describe(kind)}{_got(kind, content)}"
-    return f"{place}: {what}" if place else what
+        got = _got(kind, _at(content, steps))
+        return f"{_name(in_file)}: expected {schema.describe(kind)}{got}", in_file
+    return f"{_name(in_file)}: {what}" if in_file else what, in_file
 
 
 def _got(kind: inspect.Type, value: Any) -> str:

@@ -4,11 +4,12 @@
 page (docs/configuration.md) and the sample file (homeserver.yaml) are generated from this module.
 To add a setting, add a field here and run `make config-docs`.
 
-A check that concerns more than one field stands in `__post_init__` and raises `ValueError` with a
+A check that types and bounds cannot express stands in `mistakes` of its section, which gives a
 sentence for the person who wrote the file. Paths in the file are relative to its folder.
 """
 
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,78 +17,12 @@ import msgspec
 
 from homeserver.config.contact import Email, ThirdPartyIds
 from homeserver.config.federation import Federation
-from homeserver.config.fields import Section, doc
+from homeserver.config.fields import Mistake, Section, doc
 from homeserver.config.limits import Limits, RateLimits, Websocket
+from homeserver.config.listeners import Listener
 from homeserver.config.support import Support
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
-
-Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
-Resource = Literal["client", "federation", "health", "metrics"]
-
-
-class Tls(Section, frozen=True, kw_only=True):
-    """Certificate of a listener. Both files are read again on SIGHUP."""
-
-    certificate: Annotated[Path, doc("PEM file with the certificate, then its chain.")]
-    private_key: Annotated[Path, doc("PEM file with the private key, without a passphrase.")]
-
-
-class Listener(Section, frozen=True, kw_only=True):
-    """One place where the server accepts connections: a TCP port, or a Unix socket."""
-
-    port: Annotated[
-        Port | None,
-        doc("TCP port; 0 takes any free one.", default="none", example="8008"),
-    ] = None
-    bind: Annotated[
-        str | tuple[str, ...],
-        doc(
-            "Address of the machine to listen at, or a list of them. In a list, an IPv6 address is"
-            " passed over on a machine without IPv6. `0.0.0.0` and `::` mean all addresses."
-        ),
-    ] = ("127.0.0.1", "::1")
-    path: Annotated[
-        Path | None,
-        doc("Unix socket, in place of a port.", default="none", example="/run/homeserver.sock"),
-    ] = None
-    mode: Annotated[str, doc("Permissions of the Unix socket, in octal.", pattern="^[0-7]{3}$")] = (
-        "660"
-    )
-    tls: Annotated[
-        Tls | None,
-        doc(
-            "Serve HTTPS here.",
-            default="plain HTTP",
-            example="{certificate: tls.crt, private_key: tls.key}",
-        ),
-    ] = None
-    resources: Annotated[
-        tuple[Resource, ...],
-        doc(
-            "What is served here: `client` (Client-Server API), `federation` (Server-Server API),"
-            " `health` (`/health`), `metrics` (`/metrics`, for Prometheus).",
-            min_length=1,
-        ),
-    ] = ("client", "health")
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """The addresses of `bind`, however it was written."""
-        return (self.bind,) if isinstance(self.bind, str) else self.bind
-
-    def __post_init__(self) -> None:
-        if (self.port is None) == (self.path is None):
-            raise ValueError("a listener has either a port or a path")
-        if self.path is not None and self.tls is not None:
-            raise ValueError("a Unix socket takes no tls")
-        if not self.addresses:
-            raise ValueError("bind names no address")
-        for address in self.addresses:
-            try:
-                ipaddress.ip_address(address)
-            except ValueError:
-                raise ValueError(f"bind: {address!r} is not an IP address") from None
 
 
 class Database(Section, frozen=True, kw_only=True):
@@ -179,9 +114,12 @@ class Recaptcha(Section, frozen=True, kw_only=True):
         str | None, doc("The secret key, which solutions are checked with.", default="none")
     ] = None
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[Mistake]:
         if (self.public_key is None) != (self.private_key is None):
-            raise ValueError("recaptcha needs both a public_key and a private_key, or neither")
+            yield Mistake(
+                "recaptcha needs both a public_key and a private_key, or neither",
+                ("public_key", "private_key"),
+            )
 
 
 class OutboundHttp(Section, frozen=True, kw_only=True):
@@ -242,9 +180,9 @@ class Rooms(Section, frozen=True, kw_only=True):
         str, doc("Version of a room that is created without naming one.")
     ] = DEFAULT_ROOM_VERSION
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[Mistake]:
         if find_room_version(self.default_version) is None:
-            raise ValueError(f"there is no room version {self.default_version!r}")
+            yield Mistake(f"there is no room version {self.default_version!r}")
 
 
 class RoomDirectory(Section, frozen=True, kw_only=True):
@@ -378,18 +316,29 @@ class Settings(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.signing_key_path == Path():
             msgspec.structs.force_setattr(self, "signing_key_path", self.data_dir / "signing.key")
+        super().__post_init__()
+
+    def mistakes(self) -> Iterator[Mistake]:
         if not is_valid_server_name(self.server_name):
-            raise ValueError(f"server_name: {self.server_name!r} is not a server name")
+            yield Mistake(
+                f"server_name: {self.server_name!r} is not a server name", ("server_name",)
+            )
         if self.registration.recaptcha_required and self.recaptcha.private_key is None:
-            raise ValueError("registration.recaptcha_required: recaptcha has no keys")
+            yield Mistake(
+                "registration.recaptcha_required: recaptcha has no keys",
+                ("registration", "recaptcha"),
+            )
         if self.registration.email_required and not self.email.enabled:
-            raise ValueError("registration.email_required: email has no smtp_host")
+            yield Mistake(
+                "registration.email_required: email has no smtp_host", ("registration", "email")
+            )
         if self.email.enabled and self.public_baseurl is None:
-            raise ValueError("email: links in mails need public_baseurl")
+            yield Mistake("email: links in mails need public_baseurl", ("email", "public_baseurl"))
         for network in self.trusted_proxies:
             try:
                 ipaddress.ip_network(network, strict=False)
             except ValueError:
-                raise ValueError(
-                    f"trusted_proxies: {network!r} is neither an address nor a network"
-                ) from None
+                yield Mistake(
+                    f"trusted_proxies: {network!r} is neither an address nor a network",
+                    ("trusted_proxies",),
+                )

@@ -3,9 +3,10 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from homeserver.config.fields import Section, doc
+from homeserver.config.fields import Mistake, Section, doc
 
 
 class Contact(Section, frozen=True, kw_only=True):
@@ -18,9 +19,11 @@ class Contact(Section, frozen=True, kw_only=True):
     matrix_id: Annotated[str | None, doc("Matrix user ID.", default="none")] = None
     email_address: Annotated[str | None, doc("E-mail address.", default="none")] = None
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[Mistake]:
         if self.matrix_id is None and self.email_address is None:
-            raise ValueError("a contact has a matrix_id or an email_address")
+            yield Mistake(
+                "a contact has a matrix_id or an email_address", ("matrix_id", "email_address")
+            )
 
 
 class Support(Section, frozen=True, kw_only=True):

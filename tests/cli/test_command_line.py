@@ -45,7 +45,7 @@ def test_wrong_configuration_ends_in_a_sentence(
 
     told = capsys.readouterr().err
     assert status == 1
-    assert told == "homeserver.yaml: serve_name: unknown key; did you mean server_name?\n"
+    assert told == "homeserver.yaml, line 1: serve_name: unknown key; did you mean server_name?\n"
 
 
 def test_init_writes_a_configuration_and_a_key(

@@ -7,12 +7,19 @@ import pytest
 from homeserver.config.loading import ConfigError, load_settings, parse_settings
 from homeserver.config.settings import Settings
 
+WOULD_BE_SENT = "would be sent for anybody to read: set email.tls to required or implicit"
+
 
 def refusal(text: str) -> str:
     """What a person is told about a configuration that is refused."""
     with pytest.raises(ConfigError) as refused:
         parse_settings(text)
     return str(refused.value)
+
+
+def refusal_of_one_line(text: str) -> str:
+    """What is told about a configuration that is one line, without the number of the line."""
+    return refusal(text).removeprefix("line 1: ")
 
 
 def test_no_file_means_a_working_server_on_this_machine(
@@ -65,12 +72,12 @@ def test_a_key_without_a_value_keeps_its_default() -> None:
             "listeners: [{prot: 3}]",
             "listeners[0].prot: unknown key; did you mean listeners[0].port?",
         ),
-        ("xyzzy: 3", "xyzzy: unknown key"),
+        ("xyzzy: 3", "xyzzy: unknown key; remove it"),
     ],
 )
 def test_unknown_key_is_refused_with_the_nearest_right_one(text: str, told: str) -> None:
     """A misspelt setting that is silently ignored is found too late."""
-    assert refusal(text) == told
+    assert refusal_of_one_line(text) == told
 
 
 def test_all_unknown_keys_are_told_at_once() -> None:
@@ -78,12 +85,80 @@ def test_all_unknown_keys_are_told_at_once() -> None:
     assert len(refusal("a: 1\nb: 2\nlog: {c: 3}").splitlines()) == 3
 
 
+def test_every_mistake_is_told_at_once_with_its_line() -> None:
+    """Of whatever kind they are: keys, values, what is missing, and what does not go together."""
+    told = refusal(
+        """\
+server_name: '@a:b'
+server_nam: example.org
+listeners:
+  - port: 70000
+  - port: 8008
+    bind: [127.0.0.1, here, there]
+  - resources: [client, clients]
+    prot: 8009
+  - port: 8010
+    path: socket
+    tls:
+      certificate: tls.crt
+database:
+  pool_size: many
+  pool_size: 3
+registration:
+  enabled: perhaps
+  email_required: true
+trusted_proxies: [proxy, 10.0.0.0/8, 10.0.0.0/99]
+email: {smtp_host: mx, smtp_user: me}
+rate_limits:
+  login: {burst: 3}
+7: 8
+"""
+    )
+
+    assert told.splitlines() == [
+        "line 1: server_name: '@a:b' is not a server name",
+        "line 2: server_nam: unknown key; did you mean server_name?",
+        "line 4: listeners[0].port: expected a whole number from 0 to 65535, got 70000",
+        "line 6: listeners[1]: bind: 'here' is not an IP address",
+        "line 6: listeners[1]: bind: 'there' is not an IP address",
+        "line 7: listeners[2].resources[1]: expected one of client, federation, health, metrics",
+        "line 8: listeners[2].prot: unknown key; did you mean listeners[2].port?",
+        "line 10: listeners[3]: a listener has either a port or a path",
+        "line 11: listeners[3].tls.private_key: missing, but required",
+        "line 14: database.pool_size: expected a whole number of at least 1, got text",
+        "line 15: not valid YAML: the key 'pool_size' stands twice",
+        "line 17: registration.enabled: expected true or false, got text",
+        "line 19: trusted_proxies: '10.0.0.0/99' is neither an address nor a network",
+        "line 19: trusted_proxies: 'proxy' is neither an address nor a network",
+        "line 20: email: email needs both a smtp_user and a smtp_password, or neither",
+        "line 20: email: email.from is missing",
+        f"line 20: email: email.smtp_password {WOULD_BE_SENT}",
+        "line 22: rate_limits.login.per_second: missing, but required",
+        "line 23: not valid YAML: a key must be text",
+    ]
+
+
+def test_nothing_is_said_of_what_only_follows_from_another_mistake() -> None:
+    """A wrong port is not also a missing one, nor is an empty list what was written."""
+    assert len(refusal("listeners: [{port: many}]").splitlines()) == 1
+    assert len(refusal("recaptcha: {public_key: 3, private_key: x}").splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: &a [*a]", "log: &log {log: *log}", "a: 2026-99-99", "? [a]\n: b", "a: !!python/x y"],
+)
+def test_strange_yaml_is_refused_in_words(text: str) -> None:
+    """No text at all is answered with a traceback."""
+    assert refusal(text).startswith("line 1: ")
+
+
 def test_unknown_keys_are_only_told_where_the_file_says_so() -> None:
     """A configuration for a newer server still runs an older one."""
     settings, unknown = parse_settings("unknown_keys: warn\nmedia: {}\nlog: {level: ERROR}")
 
     assert settings.log.level == "ERROR"
-    assert unknown == ["media: unknown key"]
+    assert unknown == ["line 2: media: unknown key; remove it"]
 
 
 @pytest.mark.parametrize(
@@ -144,12 +219,12 @@ def test_unknown_keys_are_only_told_where_the_file_says_so() -> None:
         ),
         ("- 1", "expected a section (key: value) at the top"),
         ("log: {level: INFO}\nlog: {}", "line 2: not valid YAML: the key 'log' stands twice"),
-        ("1: 2", "line 1: not valid YAML: a key must be text"),
+        ("1: 2", "not valid YAML: a key must be text"),
     ],
 )
 def test_wrong_value_is_told_with_its_place_and_what_was_expected(text: str, told: str) -> None:
     """Whoever wrote the file knows where to look and what to write."""
-    assert refusal(text) == told
+    assert refusal_of_one_line(text) == told
 
 
 def test_broken_yaml_is_told_with_its_line() -> None:
@@ -165,7 +240,10 @@ def test_messages_name_the_file_in_every_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load_settings(config)
 
-    assert str(refused.value) == f"{config}: a: unknown key\n{config}: b: unknown key"
+    assert str(refused.value).splitlines() == [
+        f"{config}, line 1: a: unknown key; remove it",
+        f"{config}, line 2: b: unknown key; remove it",
+    ]
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])

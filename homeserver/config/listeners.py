@@ -1,0 +1,77 @@
+"""Settings of listeners: the places where the server accepts connections."""
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from homeserver.config.fields import Mistake, Section, doc
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+Resource = Literal["client", "federation", "health", "metrics"]
+
+
+class Tls(Section, frozen=True, kw_only=True):
+    """Certificate of a listener. Both files are read again on SIGHUP."""
+
+    certificate: Annotated[Path, doc("PEM file with the certificate, then its chain.")]
+    private_key: Annotated[Path, doc("PEM file with the private key, without a passphrase.")]
+
+
+class Listener(Section, frozen=True, kw_only=True):
+    """One place where the server accepts connections: a TCP port, or a Unix socket."""
+
+    port: Annotated[
+        Port | None,
+        doc("TCP port; 0 takes any free one.", default="none", example="8008"),
+    ] = None
+    bind: Annotated[
+        str | tuple[str, ...],
+        doc(
+            "Address of the machine to listen at, or a list of them. In a list, an IPv6 address is"
+            " passed over on a machine without IPv6. `0.0.0.0` and `::` mean all addresses."
+        ),
+    ] = ("127.0.0.1", "::1")
+    path: Annotated[
+        Path | None,
+        doc("Unix socket, in place of a port.", default="none", example="/run/homeserver.sock"),
+    ] = None
+    mode: Annotated[str, doc("Permissions of the Unix socket, in octal.", pattern="^[0-7]{3}$")] = (
+        "660"
+    )
+    tls: Annotated[
+        Tls | None,
+        doc(
+            "Serve HTTPS here.",
+            default="plain HTTP",
+            example="{certificate: tls.crt, private_key: tls.key}",
+        ),
+    ] = None
+    resources: Annotated[
+        tuple[Resource, ...],
+        doc(
+            "What is served here: `client` (Client-Server API), `federation` (Server-Server API),"
+            " `health` (`/health`), `metrics` (`/metrics`, for Prometheus).",
+            min_length=1,
+        ),
+    ] = ("client", "health")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of `bind`, however it was written."""
+        return (self.bind,) if isinstance(self.bind, str) else self.bind
+
+    def mistakes(self) -> Iterator[Mistake]:
+        if (self.port is None) == (self.path is None):
+            yield Mistake("a listener has either a port or a path", ("port", "path"))
+        if self.path is not None and self.tls is not None:
+            yield Mistake("a Unix socket takes no tls", ("path", "tls"))
+        if not self.addresses:
+            yield Mistake("bind names no address", ("bind",))
+        for address in self.addresses:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                yield Mistake(f"bind: {address!r} is not an IP address", ("bind",))

@@ -1,0 +1,86 @@
+"""Reads YAML with the line of each value, and finds all that is wrong with its keys.
+
+A key that stands twice is a mistake, not a silent replacement, and every key is text.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+Steps = tuple[str | int, ...]
+"""A place in the file: names of keys, and numbers of items from 0 on."""
+
+_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
+
+@dataclass(slots=True)
+class YamlFile:
+    """A file that was read: its content, and what is wrong with it, as (line, text)."""
+
+    content: Any = None
+    mistakes: list[tuple[int, str]] = field(default_factory=list)
+    _lines: dict[Steps, int] = field(default_factory=dict)
+
+    def line_of(self, place: Steps) -> int:
+        """The line, from 1 on, of the place or else of the nearest one around it that is there."""
+        while place and place not in self._lines:
+            place = place[:-1]
+        return self._lines.get(place, 1)
+
+
+def read_yaml(text: str) -> YamlFile:
+    """Read a text. Where it is no YAML at all, only the first mistake is known."""
+    file = YamlFile()
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is not None:
+            file._lines.update(_examine(node, (), file.mistakes, set()))
+            file.content = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        file.mistakes.append((line, f"not valid YAML: {error.problem}"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # A date such as 2026-99-99 raises what the constructor of dates does.
+        told = str(error).splitlines() or [type(error).__name__]
+        file.mistakes.append((1, f"not valid YAML: {told[0]}"))
+    finally:
+        loader.dispose()
+    return file
+
+
+def _examine(
+    node: yaml.Node, place: Steps, mistakes: list[tuple[int, str]], around: set[int]
+) -> Iterator[tuple[Steps, int]]:
+    """Where everything below a node stands; keys that cannot be used are noted and taken out."""
+    yield place, node.start_mark.line + 1
+    if id(node) in around:
+        return  # an anchor that contains itself
+    around = around | {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _examine(item, (*place, number), mistakes, around)
+    elif isinstance(node, yaml.MappingNode):
+        node.value = list(_usable(node, mistakes))
+        for key, value in node.value:
+            inner = (*place, key.value)
+            yield from _examine(value, inner, mistakes, around)
+            # A section begins in the line of its name, not in that of its first key.
+            yield inner, key.start_mark.line + 1
+
+
+def _usable(
+    node: yaml.MappingNode, mistakes: list[tuple[int, str]]
+) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+    seen: set[str] = set()
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
+            mistakes.append((line, "not valid YAML: a key must be text"))
+        elif key.value in seen:
+            mistakes.append((line, f"not valid YAML: the key {key.value!r} stands twice"))
+        else:
+            seen.add(key.value)
+            yield key, value
