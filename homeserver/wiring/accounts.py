@@ -45,6 +45,7 @@ from homeserver.client_api.account_whois import WhoIsApi
 from homeserver.client_api.capabilities import CapabilitiesApi
 from homeserver.client_api.devices import DevicesApi
 from homeserver.client_api.discovery import DiscoveryApi
+from homeserver.client_api.empty_answers import EmptyAnswersApi
 from homeserver.client_api.filters import FiltersApi
 from homeserver.client_api.login import LoginApi, LoginTokenApi, SessionApi
 from homeserver.client_api.login_fallback import LoginFallbackApi
@@ -163,6 +164,7 @@ class Accounts:
             DiscoveryApi(
                 settings.public_baseurl, settings.federation.delegated_to, settings.support
             ),
+            EmptyAnswersApi(),
             FiltersApi(self.filters),
             FallbackApi(uia),
             LoginApi(login, settings.public_baseurl),

@@ -1,0 +1,20 @@
+"""What clients ask for on their own, and there is nothing of."""
+
+from tests.support.server import ServerTestCase
+
+
+class EmptyAnswersTests(ServerTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.alice = await self.register("alice")
+
+    async def test_settings_pages_find_nothing_instead_of_an_error(self) -> None:
+        """A client that lists pushers, networks and its key backup works, and shows none."""
+        self.assertEqual(await self.alice.get("/pushers"), {"pushers": []})
+        self.assertEqual(await self.alice.get("/thirdparty/protocols"), {})
+        await self.assert_refused("M_NOT_FOUND", self.alice.get("/room_keys/version"), 404)
+
+    async def test_only_users_are_answered(self) -> None:
+        """As on a server that has something to show."""
+        for path in ("/pushers", "/thirdparty/protocols", "/room_keys/version"):
+            await self.assert_refused("M_MISSING_TOKEN", self.anybody.get(path), 401)
