@@ -41,6 +41,23 @@ class ServerAcl:
         return not self._deny.matches(host) and self._allow.matches(host)
 
 
+def fault_of_acl(content: Mapping[str, Any]) -> str | None:
+    """What is wrong with the form of an access list that a client wants to set; `None` if nothing.
+
+    Read as the text says, a list without `allow` lets no server at all take part, and an entry of
+    the wrong type is none. Nobody means that: those who write such a list are told.
+    """
+    if "allow" not in content:
+        return "allow is missing, which would let no server take part"
+    for field in ("allow", "deny"):
+        entries = content.get(field, [])
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            return f"{field} is not a list of strings"
+    if not isinstance(content.get("allow_ip_literals", True), bool):
+        return "allow_ip_literals is not true or false"
+    return None
+
+
 def is_server_allowed(server_name: str, acl: Mapping[str, Any] | None) -> bool:
     """Whether the content of `m.room.server_acl`, or its absence, lets a server take part."""
     return acl is None or ServerAcl(acl).is_allowed(server_name)

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from homeserver.accounts.caller import Caller
 from homeserver.accounts.invite_permission import InvitePermission
 from homeserver.accounts.suspension import check_not_suspended
+from homeserver.protocol.auth_types import is_user_id
 from homeserver.protocol.errors import (
     BadJson,
     Forbidden,
@@ -249,20 +250,36 @@ def _check_initial_state(initial_state: Sequence[StateDraft]) -> None:
 
 
 def create_content(caller: Caller, version: RoomVersion, request: RoomRequest) -> dict[str, Any]:
-    """Content of the create event: the request's, and what the room version wants."""
+    """Content of the create event: the request's, and what the room version wants.
+
+    Raises `BadJson` and `InvalidParam`.
+    """
     content = {**request.creation_content, "room_version": version.identifier}
     content.pop("creator", None)
     if version.creator_in_content:
         content["creator"] = caller.user_id
-    if version.creators_outrank_everyone and request.preset == "trusted_private_chat":
-        named = content.get("additional_creators", [])
-        if not isinstance(named, list) or not all(isinstance(user, str) for user in named):
-            raise BadJson("additional_creators is not a list of user ids")
-        creators = dict.fromkeys([*named, *request.invite])
-        creators.pop(caller.user_id, None)
-        if creators:
-            content["additional_creators"] = list(creators)
+    for name, kind in (("m.federate", bool), ("type", str), ("predecessor", dict)):
+        if name in content and not isinstance(content[name], kind):
+            raise BadJson(f"creation_content: {name} has the wrong type")
+    if version.creators_outrank_everyone:
+        named = _checked_creators(content.get("additional_creators", []))
+        if request.preset == "trusted_private_chat":
+            creators = dict.fromkeys([*named, *request.invite])
+            creators.pop(caller.user_id, None)
+            named = list(creators)
+        if named or "additional_creators" in content:
+            content["additional_creators"] = named
     return content
+
+
+def _checked_creators(named: object) -> list[str]:
+    """The additional creators that a client wants. Raises `BadJson` and `InvalidParam`."""
+    if not isinstance(named, list):
+        raise BadJson("additional_creators is not a list")
+    for user_id in named:
+        if not is_user_id(user_id):
+            raise InvalidParam(f"additional_creators: {user_id!r} is not a user id")
+    return named
 
 
 def first_events(

@@ -11,11 +11,15 @@ from collections.abc import Collection
 
 from homeserver.protocol.auth_rules import check_auth, required_signers
 from homeserver.protocol.auth_state import AuthState
-from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.errors import BadJson, Forbidden
 from homeserver.protocol.event_kinds import MEMBER, REDACTION
 from homeserver.protocol.events import Event
 from homeserver.protocol.rule_broken import RuleBroken
+from homeserver.protocol.server_acl import fault_of_acl, is_server_allowed
 from homeserver.rooms.drafts import Draft, MemberDraft
+from homeserver.rooms.stored_event import StoredEvent
+
+SERVER_ACL = ("m.room.server_acl", "")
 
 
 def check_own_event(
@@ -35,14 +39,29 @@ def check_own_event(
         raise Forbidden(f"The event needs the signature of {', '.join(sorted(lacking))}")
 
 
-def check_draft(draft: Draft) -> None:
+def check_draft(draft: Draft, server_name: str) -> None:
     """Refuse what the rules of a room would let through, and this server does not send.
 
-    Raises `Forbidden` for a membership that is changed as if it were any other state, and for a
-    redaction that is state: who may redact is asked of what is known to be a redaction
-    (`Sending.redact`).
+    Raises `Forbidden` for a membership that is changed as if it were any other state, for a
+    redaction that is state (who may redact is asked of what is known to be a redaction, by
+    `Sending.redact`), and for an access list that keeps this server out; `BadJson` for one that is
+    malformed.
     """
     if draft.type == MEMBER and not isinstance(draft, MemberDraft):
         raise Forbidden("A membership is not changed in this way")
     if draft.type == REDACTION and draft.state_key is not None:
         raise Forbidden("A redaction is no state event")
+    if (draft.type, draft.state_key) == SERVER_ACL:
+        if (fault := fault_of_acl(draft.content)) is not None:
+            raise BadJson(f"The access list cannot be used: {fault}")
+        if not is_server_allowed(server_name, draft.content):
+            raise Forbidden(f"The access list would keep your own server, {server_name}, out")
+
+
+def check_target(target: StoredEvent, current_acl: int | None) -> None:
+    """Refuse to redact the room's access list, whose number is `current_acl`.
+
+    Nothing would be left of it, which lets no server take part. Raises `Forbidden`.
+    """
+    if target.number == current_acl:
+        raise Forbidden("Redacting the access list would keep all servers out: set another one")

@@ -25,6 +25,7 @@ from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.protocol.server_acl import fault_of_acl, is_server_allowed
 from homeserver.rooms.carried_state import (
     CARRIED_TYPES,
     SPACE_CHILD,
@@ -36,6 +37,7 @@ from homeserver.rooms.carried_state import (
 )
 from homeserver.rooms.creation import MemberProfiles
 from homeserver.rooms.drafts import Draft, member_draft
+from homeserver.rooms.own_events import SERVER_ACL
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.state_tree_nodes import EMPTY
@@ -180,7 +182,7 @@ class RoomUpgrades:
         drafts: list[Draft] = [member_draft(user_id, user_id, plan.member)]
         for stored in self._carried(old):
             event = stored.shown
-            if may_carry(plan.version, event.content):
+            if may_carry(plan.version, event.content) and not self._is_closed_by(event):
                 drafts.append(_copied(event, user_id))
         if GUEST_ACCESS not in old.room.state:
             # What a room without the event is taken for; clients wait for it in the new one.
@@ -221,6 +223,16 @@ class RoomUpgrades:
         if missing:
             raise NotAtHand(events=missing)
         return found
+
+    def _is_closed_by(self, event: Event) -> bool:
+        """Whether the new room would be shut by an access list, of which only this one server is.
+
+        Old rooms have such lists of other servers, or of a time when nobody looked.
+        """
+        if (event.type, event.state_key) != SERVER_ACL:
+            return False
+        fault = fault_of_acl(event.content)
+        return fault is not None or not is_server_allowed(self._origin.server_name, event.content)
 
     def _number(self, plan: _Plan, drafts: Sequence[Draft]) -> int:
         """The new room's number. Raises `NotAtHand` where names must be loaded first."""

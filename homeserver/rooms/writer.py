@@ -28,7 +28,7 @@ from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.event_rows import arrival_rows, auth_rows, nid_of
 from homeserver.rooms.head import Head
 from homeserver.rooms.origin import Origin
-from homeserver.rooms.own_events import check_draft, check_own_event
+from homeserver.rooms.own_events import SERVER_ACL, check_draft, check_own_event, check_target
 from homeserver.rooms.policy import Policy
 from homeserver.rooms.redactions import check_redaction
 from homeserver.rooms.relation_rows import rows_of_redaction
@@ -240,12 +240,13 @@ class RoomWriter:
         self, draft: Draft, transaction: Transaction | None, signers: Collection[str] = ()
     ) -> tuple[StoredEvent, list[int]]:
         """The event that a draft becomes, and the numbers of its auth events."""
-        check_draft(draft)
+        check_draft(draft, self.origin.server_name)
         auth_events = self._auth_events(draft)
         self._check_names(draft)
         event = self._event(draft, [cited.event for cited in auth_events])
         check_own_event(event, self.auth, self.origin.server_name, signers)
         if (target := self._target(draft)) is not None:
+            check_target(target, self.current_number(SERVER_ACL))
             check_redaction(event, target.event, self.auth)
         replaced = None
         if draft.state_key is not None:

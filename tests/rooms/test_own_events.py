@@ -13,11 +13,23 @@ from homeserver.client_api.stream_methods import (
     SocketMethods,
     UserMethods,
 )
-from homeserver.protocol.errors import Forbidden, MatrixError
+from homeserver.protocol.errors import (
+    BadJson,
+    Forbidden,
+    InvalidParam,
+    InvalidRoomState,
+    MatrixError,
+)
+from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.rooms import own_events, writer
 from homeserver.rooms.creation import StateDraft
 from homeserver.rooms.drafts import Draft, member_draft
+from homeserver.rooms.room import Room
+from homeserver.rooms.state_tree_nodes import EMPTY
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.web.rate_limits import RateLimits
-from tests.rooms.support import ALICE, BOB, RoomsTestCase
+from tests.rooms.support import ALICE, BOB, NoProfiles, RoomsTestCase
 
 ELSEWHERE = "@moderator:elsewhere.example"
 VIA = "join_authorised_via_users_server"
@@ -119,3 +131,138 @@ class OwnEventTests(RoomsTestCase):
                 refused.append(method.name)
         assert refused == ["send", "state", "redact"]
         assert (await self.rooms.get(room_id)).membership(BOB.user_id) is None
+
+
+class ServerAclTests(RoomsTestCase):
+    """Access lists that would shut a room, of which nobody would hear anything again."""
+
+    async def set_acl(self, room_id: str, content: dict[str, Any]) -> str:
+        return await self.sending.set_state(ALICE, room_id, "m.room.server_acl", "", content)
+
+    async def test_a_malformed_access_list_is_refused(self) -> None:
+        """What is missing, or of the wrong type, lets nobody take part; the client is told."""
+        room_id = await self.create_room()
+
+        for content in MALFORMED:
+            with pytest.raises(BadJson, match=r"allow|deny"):
+                await self.set_acl(room_id, content)
+            with pytest.raises(BadJson, match=r"allow|deny"):
+                await self.create_room(initial_state=[StateDraft("m.room.server_acl", content)])
+
+        assert ("m.room.server_acl", "") not in (await self.rooms.get(room_id)).state
+        assert await self.reading.joined_rooms(ALICE.user_id) == [room_id]
+
+    async def test_nobody_keeps_their_own_server_out(self) -> None:
+        """Neither by name, nor by a pattern, nor by letting only others in."""
+        room_id = await self.create_room()
+
+        for content in KEEPING_OUT:
+            with pytest.raises(Forbidden, match=r"your own server, example\.org"):
+                await self.set_acl(room_id, content)
+            with pytest.raises(InvalidRoomState, match="your own server"):
+                await self.create_room(initial_state=[StateDraft("m.room.server_acl", content)])
+
+        assert ("m.room.server_acl", "") not in (await self.rooms.get(room_id)).state
+
+    async def test_an_access_list_against_others_is_set(self) -> None:
+        """Moderation goes on; a state key that means nothing is nobody's business."""
+        room_id = await self.create_room()
+
+        await self.set_acl(room_id, {"allow": ["*"], "deny": ["evil.example"]})
+        await self.set_acl(room_id, {"allow": ["example.*"], "allow_ip_literals": False})
+        await self.sending.set_state(ALICE, room_id, "m.room.server_acl", "x", {"allow": 1})
+
+    async def test_the_access_list_in_force_is_not_redacted(self) -> None:
+        """Nothing would remain of it, which is the list that lets nobody take part."""
+        room_id = await self.create_room()
+        first = await self.set_acl(room_id, {"allow": ["*"]})
+
+        with pytest.raises(Forbidden, match="access list"):
+            await self.sending.redact(ALICE, room_id, first, {}, "txn")
+
+        await self.set_acl(room_id, {"allow": ["*"], "deny": ["evil.example"]})
+        await self.sending.redact(ALICE, room_id, first, {}, "txn2")
+
+    async def test_an_upgrade_leaves_behind_a_list_that_would_shut_the_new_room(self) -> None:
+        """A room that is shut already can still be replaced by one that is not."""
+        upgrades = RoomUpgrades(self.rooms, NoProfiles())
+        for content in (MALFORMED[0], KEEPING_OUT[0]):
+            room_id = await self.create_room()
+            self.patch(writer, "check_draft", lambda *_: None)
+            await self.set_acl(room_id, content)
+            self.patch(writer, "check_draft", CHECK_DRAFT)
+
+            new = await self.rooms.get(await upgrades.upgrade(ALICE, room_id, "12"))
+
+            assert ("m.room.server_acl", "") not in new.state
+            assert new.membership(ALICE.user_id) == "join"
+
+
+CHECK_DRAFT = own_events.check_draft
+MALFORMED: list[dict[str, Any]] = [
+    {},
+    {"deny": ["evil.example"]},
+    {"allow": None},
+    {"allow": "*"},
+    {"allow": ["*", 1]},
+    {"allow": ["*"], "deny": "evil.example"},
+    {"allow": ["*"], "deny": [None]},
+    {"allow": ["*"], "allow_ip_literals": "no"},
+]
+KEEPING_OUT: list[dict[str, Any]] = [
+    {"allow": []},
+    {"allow": ["other.example"]},
+    {"allow": ["*"], "deny": ["example.org"]},
+    {"allow": ["*"], "deny": ["*"]},
+    {"allow": ["*"], "deny": ["EX?MPLE.*"]},
+]
+
+
+class CreationChecks(RoomsTestCase):
+    async def test_a_create_event_that_others_would_refuse_makes_no_room(self) -> None:
+        """In a room like that its creator would be alone for ever, and would not know."""
+        for preset in ("private_chat", "trusted_private_chat"):
+            for creators, error in (
+                (["nope"], InvalidParam),
+                ([5], InvalidParam),
+                ([BOB.user_id, None], InvalidParam),
+                ({}, BadJson),
+                ("@dave:x", BadJson),
+                (None, BadJson),
+            ):
+                with pytest.raises(error):
+                    await self.create_room(
+                        version="12",
+                        preset=preset,
+                        creation_content={"additional_creators": creators},
+                    )
+        for content in ({"m.federate": "no"}, {"type": 1}, {"predecessor": "!old:x"}):
+            with pytest.raises(BadJson):
+                await self.create_room(creation_content=content)
+
+        assert await self.reading.joined_rooms(ALICE.user_id) == []
+
+    async def test_the_writer_judges_the_event_that_makes_its_room(self) -> None:
+        """Whatever makes the room, an upgrade or something yet to come."""
+        for version, content in (
+            ("12", {"room_version": "12", "additional_creators": ["nope"]}),
+            ("10", {"room_version": "10"}),
+            ("11", {"room_version": "of tomorrow"}),
+        ):
+            rules = ROOM_VERSIONS[version]
+            room_id = None if rules.room_id_is_create_hash else "!new:example.org"
+            draft = Draft("m.room.create", ALICE.user_id, content, state_key="")
+            create = self.origin.sign_event(rules, draft, room_id=room_id)
+            names = await self.names.nids([create.room_id, ALICE.user_id, "m.room.create", ""])
+            room = Room(names[create.room_id], create.room_id, rules, EMPTY)
+            first = StoredEvent(
+                create, position := self.log.next_position(), position, EMPTY, EMPTY
+            )
+
+            with pytest.raises(Forbidden):
+                self.rooms.add_new(room).append([], create=first)
+            self.rooms.drop(room)
+
+    async def test_additional_creators_of_old_rooms_are_free_text(self) -> None:
+        """Before version 12 the field means nothing."""
+        await self.create_room(version="11", creation_content={"additional_creators": ["nope"]})
