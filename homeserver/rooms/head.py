@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +11,10 @@ import msgspec
 from homeserver.rooms.stored_event import StoredEvent
 
 MAX_EXTREMITIES = 10
-"""How many branches a room has at most for us, so that one event of ours can join them all."""
+"""How many branches one event of ours joins. That is no bound on those that a room has."""
+
+MAX_BRANCHES = 100
+"""How many branches are kept apart whether the current state needs them or not: see `Branches`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +25,9 @@ class Head:
     root: bytes
 
     @property
-    def depth(self) -> int:
-        """The greatest depth of an extremity; 0 before the first event."""
-        return max((stored.event.depth for stored in self.extremities), default=0)
+    def is_wide(self) -> bool:
+        """Whether there are more branches than one event of ours joins."""
+        return len(self.extremities) > MAX_EXTREMITIES
 
     @property
     def height(self) -> int:
@@ -48,14 +51,9 @@ class Head:
         return (*rest, stored)
 
 
-def deepest(extremities: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
-    """The newest extremity, the last, and the deepest of the others.
-
-    The branches that are let go stay in the graph, and are joined again by whoever follows them.
-    """
-    *others, newest = extremities
-    others.sort(key=lambda stored: stored.height)
-    return (*others[1 - MAX_EXTREMITIES :], newest)
+def by_depth(extremities: Iterable[StoredEvent]) -> list[StoredEvent]:
+    """The same events, the deepest first."""
+    return sorted(extremities, key=lambda stored: stored.height, reverse=True)
 
 
 def parse_extremities(json: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""What writers of rooms know of policy servers; `homeserver/rooms/policy_servers.py` does it."""
+"""What writers of rooms know of those who send events that take longer.
+
+That is `homeserver/rooms/policy_servers.py`, and `homeserver/rooms/branches.py`.
+"""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -8,11 +11,8 @@ from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.stored_event import StoredEvent
 
 
-class Policy(Protocol):
-    """Who has events checked by the policy servers of rooms. A `writer` is a `RoomWriter`."""
-
-    def guards(self, writer: Any, draft: Draft) -> bool:
-        """Whether the room has named a policy server, which is asked about such an event."""
+class Sender(Protocol):
+    """Who sends what a writer cannot append by itself. A `writer` is a `RoomWriter`."""
 
     async def send(
         self,
@@ -21,7 +21,14 @@ class Policy(Protocol):
         transaction: Transaction | None = None,
         is_wanted: Callable[[], bool] = ...,
     ) -> StoredEvent | None:
-        """Send an event that is recommended; `None` where nobody has to, or nobody wants it."""
+        """Send an event; `None` where it can be appended after all, or nobody wants it."""
+
+
+class Policy(Sender, Protocol):
+    """Who has events checked by the policy servers of rooms."""
+
+    def guards(self, writer: Any, draft: Draft) -> bool:
+        """Whether the room has named a policy server, which is asked about such an event."""
 
     async def signed(self, writer: Any, event: Event) -> Event:
         """An event of ours with the signature of the policy server, if the room has one."""

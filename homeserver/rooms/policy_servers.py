@@ -79,19 +79,11 @@ class PolicyServers:
             event = await self._signed(policy, event, is_waited_for=True)
             if not is_wanted():
                 return None
-            received = await self._receiving.receive(
-                writer, event, is_ours=True, transaction=transaction
-            )
+            return await self._receiving.receive_own(writer, event, transaction)
         finally:
             turns.release()
             if turns.tokens == AT_ONCE and not turns.waiting:
                 self._asking.pop(number, None)
-        if received.done is not None:
-            await received.done
-        standing = received.stored.standing
-        if standing.rejected or standing.soft_failed:
-            raise Forbidden("The room changed while its policy server was asked")
-        return received.stored
 
     async def signed(self, writer: RoomWriter, event: Event) -> Event:
         """An event of ours with the signature of the room's policy server, if it has one.

@@ -23,12 +23,14 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.receipt import judge_by_state
 from homeserver.rooms.arrival import Arrival
 from homeserver.rooms.auth_index import parts
+from homeserver.rooms.branches import Branches, check_accepted
 from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.event_rows import event_rows, gap_rows, names_of, placing_rows
-from homeserver.rooms.head import MAX_EXTREMITIES, Head, deepest
+from homeserver.rooms.head import MAX_EXTREMITIES, Head
 from homeserver.rooms.judging import EventsMissing, Judged, Judging
 from homeserver.rooms.outliers import Outliers
 from homeserver.rooms.policy import Policy
+from homeserver.rooms.rehearsal import rehearsed
 from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.room_facts import NO_CHANGES, Changes, EventsKept, StateKey
@@ -63,6 +65,7 @@ class _Way:
     is_past: bool
     is_ours: bool
     not_recommended: str | None = None  # why, by the room's policy server
+    may_merge: bool = True  # branches, if there are too many
 
 
 class Receiving:
@@ -73,6 +76,7 @@ class Receiving:
         self.resolver = resolver
         self.judging = Judging(stores, resolver)
         self.policy: Policy | None = None
+        self._branches = Branches(stores, resolver)
         self._outliers = Outliers(stores, self.judging, self._tell)
 
     async def receive(
@@ -118,6 +122,15 @@ class Receiving:
                 raise
         finally:
             writer.receiving.release()
+
+    async def receive_own(
+        self, writer: RoomWriter, event: Event, transaction: Transaction | None = None
+    ) -> StoredEvent:
+        """Receive an event that a user here made; gives it when durable. Raises `Forbidden`."""
+        received = await self.receive(writer, event, is_ours=True, transaction=transaction)
+        if received.done is not None:
+            await received.done
+        return check_accepted(received.stored, "The room changed while this was sent")
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Prepare for events that are about to be received: what is known is asked only once."""
@@ -236,10 +249,8 @@ class Receiving:
                 extremities: tuple[StoredEvent, ...] = (stored,)
             else:
                 extremities = head.followed_by(stored, judged.behind)
-            if len(extremities) > MAX_EXTREMITIES:
-                if await self._merge(writer):
-                    continue
-                extremities = deepest(extremities)
+            if len(extremities) > MAX_EXTREMITIES and way.may_merge and await self._merge(writer):
+                continue
             arrival = await self._arrival(writer, head, extremities, judged)
             is_after_gap = bool(judged.missing) if way.is_arrival else judged.is_after_gap
             arrival = replace(arrival, is_ours=way.is_ours, is_after_gap=is_after_gap)
@@ -264,8 +275,7 @@ class Receiving:
     ) -> Arrival:
         """What an event makes of the room."""
         room, stored, event = writer.room, judged.stored, judged.stored.event
-        after = [extremity.state_after for extremity in extremities]
-        resolved = await self.resolver.resolve(room, after)
+        extremities, resolved = await self._branches.resolve(room, extremities)
         is_plain = stored.state_before == head.root and resolved.root == stored.state_after
         changes: Changes = NO_CHANGES
         former: dict[StateKey, StoredEvent] = {}
@@ -304,12 +314,29 @@ class Receiving:
                 if self.policy is not None and self.policy.guards(writer, draft):
                     # Nobody would recommend it in time.
                     return False
+                if writer.head.is_wide:
+                    return await self._join_some(writer, await rehearsed(writer, draft))
                 writer.append([draft])
                 return True
             except (NotAtHand, MissingNodes) as missing:
                 await writer.fetch(missing)
             except Forbidden:
                 return False
+
+    async def _join_some(self, writer: RoomWriter, event: Event) -> bool:
+        """Take in an event of ours that joins some of the branches; `False` if it is refused."""
+        stored = _new(event, self._stores.log.next_position(), None)
+        self._stores.events.introduce(stored)
+        try:
+            judged = await self.judging.judge(writer, stored, None)
+            if stored.standing == ACCEPTED:
+                await self._enter(writer, judged, _Way(False, False, True, may_merge=False))
+                return stored.standing == ACCEPTED
+        except BaseException:
+            self._withdraw(stored, was_outlier=False)
+            raise
+        self._withdraw(stored, was_outlier=False)
+        return False
 
     def _keep(self, writer: RoomWriter, judged: Judged) -> Deferred[None]:
         """Store a refused event, which changes nothing."""

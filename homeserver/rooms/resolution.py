@@ -45,7 +45,8 @@ from homeserver.rooms.stores import Stores
 from homeserver.storage.batch import Row
 
 REMEMBERED = 10_000  # results
-REMEMBERED_ROWS = 50_000  # of all of them together: a row has a node of some hundred bytes
+REMEMBERED_ROWS = 50_000  # and states of all together: a row has a node of some hundred bytes
+COMPARED_AT_ONCE = 20_000  # events of all states, one for each entry in which they differ
 DECIDED_AT_ONCE = 400  # events of a conflict that are decided without a thread: about 20 ms
 READ_AT_ONCE = 500  # events that are read by one statement
 
@@ -87,7 +88,7 @@ class StateResolver:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._results: OrderedDict[tuple[int, frozenset[bytes]], Resolved] = OrderedDict()
-        self._rows = 0  # of all results
+        self._size = 0  # of all results
 
     async def resolve(self, room: Room, roots: Iterable[bytes]) -> Resolved:
         """The state that the states with these roots resolve to."""
@@ -107,11 +108,10 @@ class StateResolver:
     def _remember(self, key: tuple[int, frozenset[bytes]], result: Resolved) -> None:
         # Another may have come to it at the same time.
         known = self._results.pop(key, None)
-        self._rows += len(result.rows) - (0 if known is None else len(known.rows))
+        self._size += _size(key, result) - (0 if known is None else _size(key, known))
         self._results[key] = result
-        while len(self._results) > REMEMBERED or self._rows > REMEMBERED_ROWS:
-            _, oldest = self._results.popitem(last=False)
-            self._rows -= len(oldest.rows)
+        while len(self._results) > REMEMBERED or self._size > REMEMBERED_ROWS:
+            self._size -= _size(*self._results.popitem(last=False))
 
 
 class _Resolution:
@@ -127,7 +127,8 @@ class _Resolution:
 
     async def result(self) -> Resolved:
         differing = await self._stores.states.diff_many(self._roots)
-        self._is_large = len(differing) > DECIDED_AT_ONCE
+        compared = len(differing) * len(self._roots)
+        self._is_large = len(differing) > DECIDED_AT_ONCE or compared > COMPARED_AT_ONCE
         await self._pause()
         index = StoredAuthIndex(self._stores, self._room, self._roots[0], differing, self._away)
         if self._is_large:
@@ -140,7 +141,7 @@ class _Resolution:
             members, connecting = _entries(differing), set[int]()
         else:
             members, connecting = await self._conflict(index, differing)
-        self._is_large = len(members) > DECIDED_AT_ONCE
+        self._is_large = len(members) > DECIDED_AT_ONCE or compared > COMPARED_AT_ONCE
         await self._pause()
         events = await self._load(members)
         await self._load_cited(events.values())
@@ -319,6 +320,11 @@ class _Resolution:
             for key in keys
         }
         return Resolved(*await self._stores.states.change(self._roots[0], changes))
+
+
+def _size(key: tuple[int, frozenset[bytes]], result: Resolved) -> int:
+    """What a result takes to remember: its rows, and the roots that it is found by."""
+    return len(result.rows) + len(key[1])
 
 
 def _entries(differing: Difference) -> set[int]:

@@ -17,7 +17,7 @@ from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.head import Head, parse_extremities
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.partial_state import PartialState
-from homeserver.rooms.policy import Policy
+from homeserver.rooms.policy import Policy, Sender
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.room_facts import (
     EventsKept,
@@ -53,6 +53,7 @@ class Rooms:
         self.origin = origin
         self.stores = stores
         self._policy: Policy | None = None
+        self._branch_sender: Sender | None = None
         self._db = db
         self._loaded: OrderedDict[int, tuple[Room, RoomWriter]] = OrderedDict()
         self._loading: dict[int, Deferred[Any]] = {}
@@ -133,6 +134,12 @@ class Rooms:
         self._policy = policy
         for _, writer in self._loaded.values():
             writer.policy = policy
+
+    def send_branches_with(self, sender: Sender) -> None:
+        """Have events sent by this one where a room has more branches than one event joins."""
+        self._branch_sender = sender
+        for _, writer in self._loaded.values():
+            writer.branch_sender = sender
 
     def add_new(self, room: Room) -> RoomWriter:
         """Take in a room that is being made here, and give its writer."""
@@ -282,6 +289,7 @@ class Rooms:
 
     def _keep(self, room: Room, writer: RoomWriter) -> None:
         writer.policy = self._policy
+        writer.branch_sender = self._branch_sender
         self._loaded[room.number] = (room, writer)
         self._entries += room.size
         self._shrink()

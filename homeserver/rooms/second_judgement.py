@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from twisted.internet.defer import Deferred
 
 from homeserver.protocol.receipt import judge_by_state
-from homeserver.rooms.head import MAX_EXTREMITIES, Head, deepest
+from homeserver.rooms.branches import Branches
+from homeserver.rooms.head import Head
 from homeserver.rooms.judging import Judged, Judging
 from homeserver.rooms.resolution import Resolved, StateResolver
 from homeserver.rooms.room_facts import EventsKept
@@ -52,6 +53,7 @@ class SecondJudgement:
         self._stores = stores
         self._judging = judging
         self._resolver = resolver
+        self._branches = Branches(stores, resolver)
         self._db = db
         self._turn = Turn(writer.origin.clock)
         self._since = 0
@@ -196,10 +198,7 @@ class SecondJudgement:
                 stored.standing = Standing(soft_failed=refusal)
                 return
         extremities = head.followed_by(stored, judged.behind)
-        if len(extremities) > MAX_EXTREMITIES:
-            extremities = deepest(extremities)
-        after = [extremity.state_after for extremity in extremities]
-        resolved = await self._resolver.resolve(self._writer.room, after)
+        extremities, resolved = await self._branches.resolve(self._writer.room, extremities)
         self.head, self.head_rows = Head(extremities, resolved.root), resolved.rows
         if stored.position is not None and resolved.root != stored.state_after:
             room = self._writer.room.number

@@ -9,7 +9,7 @@ by an event that was meant for a member.
 from collections.abc import Callable
 
 from homeserver.rooms.drafts import Draft
-from homeserver.rooms.policy import Policy
+from homeserver.rooms.policy import Sender
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.states import MissingNodes
 from homeserver.rooms.stored_event import StoredEvent
@@ -31,8 +31,8 @@ async def change_state(rooms: Rooms, room_id: str, decide: Decide) -> StoredEven
                 draft = decide(writer)
                 if draft is None:
                     return None
-                if writer.policy is not None and writer.policy.guards(writer, draft):
-                    stored = await _send_guarded(writer, writer.policy, draft, decide)
+                if (sender := _slow_sender(writer, draft)) is not None:
+                    stored = await _send_if_wanted(sender, writer, draft, decide)
                     if stored is not None:
                         return stored
                     # The room has no policy server after all, or it has changed meanwhile.
@@ -47,8 +47,15 @@ async def change_state(rooms: Rooms, room_id: str, decide: Decide) -> StoredEven
         return stored
 
 
-async def _send_guarded(
-    writer: RoomWriter, policy: Policy, draft: Draft, decide: Decide
+def _slow_sender(writer: RoomWriter, draft: Draft) -> Sender | None:
+    """Who sends a draft that cannot be appended at once."""
+    if writer.policy is not None and writer.policy.guards(writer, draft):
+        return writer.policy
+    return writer.branch_sender if writer.head.is_wide else None
+
+
+async def _send_if_wanted(
+    sender: Sender, writer: RoomWriter, draft: Draft, decide: Decide
 ) -> StoredEvent | None:
-    """Send a draft that the room's policy server is asked about, if it is still wanted then."""
-    return await policy.send(writer, draft, is_wanted=lambda: decide(writer) == draft)
+    """Send a draft that takes a while, if it is still wanted then."""
+    return await sender.send(writer, draft, is_wanted=lambda: decide(writer) == draft)

@@ -21,15 +21,16 @@ from twisted.internet.defer import Deferred, DeferredLock
 
 from homeserver.protocol.auth_state import AuthState
 from homeserver.protocol.auth_types import auth_types_for
-from homeserver.protocol.errors import BadJson
+from homeserver.protocol.errors import BadJson, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.rooms.arrival import NO_EFFECT, Arrival, Effect, effect_of_draft
+from homeserver.rooms.current_events import CurrentEvents
 from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.event_rows import arrival_rows, auth_rows, nid_of
 from homeserver.rooms.head import Head
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.own_events import SERVER_ACL, check_draft, check_own_event, check_target
-from homeserver.rooms.policy import Policy
+from homeserver.rooms.policy import Policy, Sender
 from homeserver.rooms.redactions import check_redaction
 from homeserver.rooms.relation_rows import rows_of_redaction
 from homeserver.rooms.room import Room
@@ -57,6 +58,7 @@ class RoomWriter:
         self.absent: set[str] = set()  # events that were asked for lately, and are not here
         self.receiving = DeferredLock()  # what comes from outside is judged one after the other
         self.policy: Policy | None = None
+        self.branch_sender: Sender | None = None
         self.is_partial = room.partial is not None  # what is taken in will be judged again
         self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
         self._queued = 0  # position of the last event that was handed to the log
@@ -65,9 +67,9 @@ class RoomWriter:
         self._names = stores.names
         self._states = stores.states
         self._events = stores.events
-        self._stores = stores
+        self.stores = stores
         self._pending: dict[StateKey, tuple[int, StoredEvent | None]] = {}
-        self.auth = AuthState(_CurrentEvents(self))
+        self.auth = AuthState(CurrentEvents(self))
 
     @property
     def is_busy(self) -> bool:
@@ -90,6 +92,10 @@ class RoomWriter:
                     sent = await self.policy.send(self, draft, transaction)
                     if sent is not None:
                         return sent
+                if self.head.is_wide and self.branch_sender is not None:
+                    sent = await self.branch_sender.send(self, draft, transaction)
+                    if sent is not None:
+                        return sent
                 (stored,), done = self.append([draft], transaction)
                 break
             except (NotAtHand, MissingNodes) as missing:
@@ -99,7 +105,7 @@ class RoomWriter:
 
     async def fetch(self, missing: NotAtHand | MissingNodes) -> None:
         """Bring what an attempt lacked into memory; then it can be made again."""
-        await self._stores.fetch(self.room.version, missing)
+        await self.stores.fetch(self.room.version, missing)
 
     def append(
         self,
@@ -114,10 +120,12 @@ class RoomWriter:
         `create` is the room's create event where this call makes the room; `more_rows` are written
         together with it.
 
-        Raises `NotAtHand` or `MissingNodes` where something must be loaded first, and what `send`
-        raises.
+        Raises `NotAtHand` or `MissingNodes` where something must be loaded first, what `send`
+        raises, and `Unavailable` while there are more branches than one event joins.
         """
         self._log.check_open()
+        if self.head.is_wide:
+            raise Unavailable("The room has too many branches for this")
         saved = self.head, dict(self._pending), self.auth, self.is_gap_open
         built: list[tuple[Arrival, list[Row]]] = []
         try:
@@ -169,19 +177,25 @@ class RoomWriter:
         """Queue a change of the state that no event makes, and its rows. Raises `Unavailable`."""
         self._log.check_open()
         self._pending.update({key: (fact.position, now) for key, now in fact.changes.items()})
-        self.head, self.auth = head, AuthState(_CurrentEvents(self))
+        self.head, self.auth = head, AuthState(CurrentEvents(self))
         self._queued = fact.position
         return self._log.append(fact, rows)
 
-    def rehearse(self, draft: Draft, signers: Collection[str] = ()) -> Event:
+    def rehearse(
+        self,
+        draft: Draft,
+        signers: Collection[str] = (),
+        follows: Sequence[StoredEvent] | None = None,
+    ) -> Event:
         """The event that a draft would become if it were appended now; nothing is changed.
 
         It does become that if it is appended in the same turn of the reactor and says itself when
-        it was sent. `signers` are servers that will sign it before anybody else gets it. Raises
-        what `append` raises.
+        it was sent. `signers` are servers that will sign it before anybody else gets it. With
+        `follows` it is one that follows these events alone, and is to be received. Raises what
+        `append` raises.
         """
         self._log.check_open()
-        stored, cited = self._build(draft, None, signers)
+        stored, cited = self._build(draft, None, signers, follows)
         # What the draft would lack when it is appended, it lacks now.
         self._arrival(stored, cited)
         return stored.event
@@ -237,13 +251,18 @@ class RoomWriter:
         return None
 
     def _build(
-        self, draft: Draft, transaction: Transaction | None, signers: Collection[str] = ()
+        self,
+        draft: Draft,
+        transaction: Transaction | None,
+        signers: Collection[str] = (),
+        follows: Sequence[StoredEvent] | None = None,
     ) -> tuple[StoredEvent, list[int]]:
         """The event that a draft becomes, and the numbers of its auth events."""
         check_draft(draft, self.origin.server_name)
         auth_events = self._auth_events(draft)
         self._check_names(draft)
-        event = self._event(draft, [cited.event for cited in auth_events])
+        follows = self.head.extremities if follows is None else follows
+        event = self._event(draft, follows, [cited.event for cited in auth_events])
         check_own_event(event, self.auth, self.origin.server_name, signers)
         if (target := self._target(draft)) is not None:
             check_target(target, self.current_number(SERVER_ACL))
@@ -265,14 +284,16 @@ class RoomWriter:
         )
         return stored, [cited.number for cited in auth_events]
 
-    def _event(self, draft: Draft, auth_events: Sequence[Event]) -> Event:
+    def _event(
+        self, draft: Draft, follows: Sequence[StoredEvent], auth_events: Sequence[Event]
+    ) -> Event:
         return self.origin.sign_event(
             self.room.version,
             draft,
             room_id=self.room.room_id,
-            prev_events=[stored.event for stored in self.head.extremities],
+            prev_events=[stored.event for stored in follows],
             auth_events=auth_events,
-            depth=self.head.depth + 1,
+            depth=1 + max((stored.event.depth for stored in follows), default=0),
         )
 
     def _arrival(
@@ -307,7 +328,7 @@ class RoomWriter:
         rows = arrival_rows(self._names, self.room, arrival, position)
         self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
         if arrival.changes:
-            self.auth = AuthState(_CurrentEvents(self))
+            self.auth = AuthState(CurrentEvents(self))
         self.head = arrival.head
         self.gaps |= arrival.gaps
         self.is_gap_open = arrival.is_after_gap and arrival.effect.is_withheld
@@ -374,16 +395,3 @@ def _begins_with_gap(head: Head, gaps: Collection[str]) -> bool:
         stored.is_withheld and any(each in gaps for each in stored.event.prev_event_ids)
         for stored in head.extremities
     )
-
-
-class _CurrentEvents:
-    """The writer's current state in the form that the auth rules read."""
-
-    __slots__ = ("_writer",)
-
-    def __init__(self, writer: RoomWriter) -> None:
-        self._writer = writer
-
-    def get(self, key: StateKey) -> Event | None:
-        stored = self._writer.current(key)
-        return None if stored is None else stored.event

@@ -25,6 +25,7 @@ from homeserver.moderation.reports import Reports
 from homeserver.moderation.server_notices import ServerNotices
 from homeserver.protocol.signatures import SigningKey
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.branches import BranchSender
 from homeserver.rooms.creation import RoomCreation
 from homeserver.rooms.departures import Departures
 from homeserver.rooms.directory import RoomDirectory
@@ -89,7 +90,7 @@ class Rooms:
         self.origin = Origin(settings.server_name, key, reactor)
         stores = Stores(log, self.names, States(db, CACHED_STATE_NODES), self.events)
         self.registry = RoomRegistry(db, self.origin, stores)
-        self.receiving = Receiving(stores, StateResolver(stores))
+        self.receiving = self._receiving(stores)
         self.entrance = Entrance(self.registry, self.receiving)
         self.distant = DistantMemberships(db, self.registry)
         self.user_rooms = UserRooms(db, self.names, CACHED_USERS)
@@ -133,6 +134,11 @@ class Rooms:
         self._account_data = accounts.account_data
         self._follow_accounts(reactor, db, accounts)
         self._read(log)
+
+    def _receiving(self, stores: Stores) -> Receiving:
+        receiving = Receiving(stores, StateResolver(stores))
+        self.registry.send_branches_with(BranchSender(receiving))
+        return receiving
 
     def _read(self, log: Log) -> None:
         # Whoever reads rooms must find them up to date, so these are the first readers of the log.

@@ -289,6 +289,23 @@ class StoredTests(RoomsTestCase):
         assert (await self.rooms.get(room_id)).timeline[-1].event.event_id == event_id
         await self.restarted(room_id)
 
+    async def test_all_branches_outlive_a_restart(self) -> None:
+        """Where nobody here may join them there are more than ten, and each may hold a ban."""
+        room_id = await self.room_with_moderator()
+        levels = {**await self.levels(room_id), "events_default": 50, "state_default": 0}
+        levels["users"] = {EVE: 100}
+        await self.sending.set_state(ALICE, room_id, "m.room.power_levels", "", levels)
+        await self.memberships.leave(ALICE, room_id)
+        base = await self.head(room_id)
+        await self.outside.member(room_id, BOB.user_id, "ban", EVE, after=base)
+        for number in range(12):
+            await self.outside.send(room_id, "m.room.message", EVE, {"n": number}, after=base)
+
+        room = await self.rooms.get(room_id)
+        assert room.membership(BOB.user_id) == "ban"
+        assert len(await self.head(room_id)) == 13
+        await self.restarted(room_id)
+
     async def test_names_with_nul_are_stored(self) -> None:
         """The state of a room is the same on all servers, whatever they keep it in."""
         room_id = await self.room_with_moderator()
