@@ -13,13 +13,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from federation.backoff import Backoff
 from federation.bounded_cache import BoundedCache
 from federation.errors import NotNow
-from homeserver.protocol.errors import Unavailable
 from homeserver.storage import destinations as storage
 from homeserver.storage.database import Database
+from homeserver.streams.waiting import joined
 
 MAX_SERVERS = 20_000
 WRITE_AFTER = 1.0  # seconds
@@ -53,8 +54,10 @@ class Destinations:
             self._due.cancel()
             self._due = None
         if self._writing is not None:
-            await self._writing
-        await self._write()
+            await joined(self._writing)
+        self._begin_writing()
+        if self._writing is not None:
+            await joined(self._writing)
 
     def of(self, server: str) -> Backoff:
         """What is known of a server."""
@@ -103,21 +106,22 @@ class Destinations:
     def _begin_writing(self) -> None:
         self._due = None
         if self._writing is None:
-            self._writing = Deferred.fromCoroutine(self._write())
+            writing = self._writing = Deferred.fromCoroutine(self._write())
+            writing.addBoth(self._written)
+
+    def _written(self, outcome: Failure | None) -> None:
+        self._writing = None
+        if isinstance(outcome, Failure):
+            # Nothing is lost that the next request to each server would not tell anew.
+            log.warn("the state of destinations was not written: {error}", error=outcome.value)
 
     async def _write(self) -> None:
-        try:
-            while self._unwritten:
-                unwritten, self._unwritten = self._unwritten, {}
-                rows = [
-                    storage.Destination(
-                        server, one.failures, one.failed_at, one.retry_at, one.succeeded_at
-                    )
-                    for server, one in unwritten.items()
-                ]
-                await self._db.run(storage.save, rows)
-        except Unavailable as error:
-            # Nothing is lost that the next request to each server would not tell anew.
-            log.warn("the state of destinations was not written: {error}", error=error)
-        finally:
-            self._writing = None
+        while self._unwritten:
+            unwritten, self._unwritten = self._unwritten, {}
+            rows = [
+                storage.Destination(
+                    server, one.failures, one.failed_at, one.retry_at, one.succeeded_at
+                )
+                for server, one in unwritten.items()
+            ]
+            await self._db.run(storage.save, rows)

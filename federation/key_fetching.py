@@ -20,6 +20,7 @@ from federation.joined_calls import JoinedCalls
 from federation.key_store import KeyStore
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.protocol.server_keys import InvalidServerKeys, ServerKeys, parse_server_keys
+from homeserver.streams.clock import wall_seconds
 from homeserver.web.rate_limits import RateLimits
 
 TIMEOUT_SECONDS = 15.0
@@ -162,4 +163,4 @@ class KeyFetcher:
         return True
 
     def _now_ms(self) -> int:
-        return int(self._clock.seconds() * 1000)
+        return int(wall_seconds(self._clock) * 1000)

@@ -25,6 +25,7 @@ from homeserver.protocol.signatures import (
     verify_event_signature,
     verify_signed_json,
 )
+from homeserver.streams.clock import wall_seconds
 from homeserver.streams.turns import Turn
 
 MAX_SIGNATURES = 20  # of one server on one object; none has more than two or three
@@ -170,7 +171,7 @@ class Keyring:
             verify_signed_json(response, notary, key.key_id, key.verify_key)
 
     def _now_ms(self) -> int:
-        return int(self.clock.seconds() * 1000)
+        return int(wall_seconds(self.clock) * 1000)
 
 
 def _signing_key_ids(value: Mapping[str, Any], server_name: str) -> list[str]:

@@ -20,6 +20,7 @@ from federation.own_keys import OwnKeys
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.storage.server_keys import StoredResponse
+from homeserver.streams.clock import wall_seconds
 
 MAX_SERVERS = 100  # in one question
 MAX_RESPONSES = 10  # about one server
@@ -98,7 +99,7 @@ class Notary:
         return now < end and now - response.fetched_ts > end - now
 
     def _now_ms(self) -> int:
-        return int(self._clock.seconds() * 1000)
+        return int(wall_seconds(self._clock) * 1000)
 
 
 def _choose(known: Sequence[StoredResponse], criteria: Mapping[str, int]) -> list[bytes]:

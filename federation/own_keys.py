@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from homeserver.protocol.server_keys import VerifyKey
 from homeserver.protocol.signatures import SigningKey, sign_json
-from homeserver.streams.clock import Clock
+from homeserver.streams.clock import Clock, wall_seconds
 
 VALIDITY_MS = 86_400_000
 RENEW_SECONDS = 3_600.0
@@ -46,12 +46,13 @@ class OwnKeys:
     def published(self) -> Mapping[str, Any]:
         """What `/_matrix/key/v2/server` answers."""
         now = self._clock.seconds()
+        valid_until_ms = int(wall_seconds(self._clock) * 1000) + VALIDITY_MS
         if now >= self._renew_at:
             self._renew_at = now + RENEW_SECONDS
             self._published = self.sign(
                 {
                     "server_name": self.server_name,
-                    "valid_until_ts": int(now * 1000) + VALIDITY_MS,
+                    "valid_until_ts": valid_until_ms,
                     "verify_keys": {key.key_id: {"key": key.verify_key} for key in self._keys},
                     "old_verify_keys": {
                         old.key_id: {"key": old.key, "expired_ts": old.expired_ts}
@@ -72,7 +73,7 @@ class OwnKeys:
         """The public part of a key of this server, current or old."""
         for key in self._keys:
             if key.key_id == key_id:
-                end = int(self._clock.seconds() * 1000) + VALIDITY_MS
+                end = int(wall_seconds(self._clock) * 1000) + VALIDITY_MS
                 return VerifyKey(key_id, key.verify_key, end, is_old=False)
         for old in self._old_keys:
             if old.key_id == key_id:

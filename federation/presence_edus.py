@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from federation.room_servers import RoomServers
 from federation.sender import Sender
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import MAX_STATUS_BYTES, PresenceTracker
@@ -19,7 +20,7 @@ from homeserver.presence.user_presence import OFFLINE, ONLINE, UNAVAILABLE, Stat
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.room_facts import RoomChanged
 from homeserver.rooms.rooms import Rooms
-from homeserver.streams.clock import Clock, DelayedCall
+from homeserver.streams.clock import Clock
 
 PRESENCE = "m.presence"
 MAX_UPDATES = 500  # of one EDU
@@ -46,19 +47,18 @@ class PresenceEdus:
         self._tracker = tracker
         self._remote = remote
         self._sender = sender
-        self._clock = clock
-        self._again: DelayedCall | None = None
+        self._telling = PeriodicTask(
+            clock, TOLD_AGAIN_SECONDS, self._tell_again, name="telling again who is present"
+        )
 
     def start(self) -> None:
         """Tell again from time to time of those who are there."""
         if self._tracker.enabled:
-            self._again = self._clock.callLater(TOLD_AGAIN_SECONDS, self._tell_again)
+            self._telling.start()
 
     def stop(self) -> None:
         """Tell of nobody any more."""
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+        self._telling.stop()
 
     async def take(self, origin: str, content: Mapping[str, Any]) -> None:
         """Users of another server came, went, or fell asleep."""
@@ -103,7 +103,6 @@ class PresenceEdus:
         self._send(self._servers.known(rooms)[0].difference(told), fact)
 
     def _tell_again(self) -> None:
-        self._again = self._clock.callLater(TOLD_AGAIN_SECONDS, self._tell_again)
         updates: dict[str, list[dict[str, Any]]] = {}
         for user in self._tracker.present():
             # The servers in all of them were asked for when the user came.

@@ -20,6 +20,7 @@ from federation.client import FederationClient
 from federation.destinations import Destinations
 from federation.outbox import Outbox, WaitingPdu, Ways
 from federation.permitted_servers import PermittedServers
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_server_name
@@ -28,8 +29,8 @@ from homeserver.rooms.room_facts import RedactionWithheld, RoomEventAppended
 from homeserver.rooms.rooms import Rooms
 from homeserver.storage import outbox as storage
 from homeserver.storage.database import Database
-from homeserver.storage.events import events_since
-from homeserver.streams.clock import Clock, DelayedCall
+from homeserver.storage.events_at_start import events_since
+from homeserver.streams.clock import Clock, wall_seconds
 from homeserver.streams.log import Log
 
 MAX_AT_ONCE = 100  # destinations that are sent to at the same time
@@ -67,11 +68,13 @@ class Sender:
         self._outboxes: dict[str, Outbox] = {}
         self._seen = 0  # position up to which the log was read
         self._moved = 0  # position that was noted last
-        self._alarm: DelayedCall | None = None
+        self._moving = PeriodicTask(
+            clock, MOVE_SECONDS, self._move, name="noting how far events were sent"
+        )
         self._replaying = True
         self._missed: list[_Told] = []
         transactions = count()
-        prefix = int(clock.seconds() * 1000)
+        prefix = int(wall_seconds(clock) * 1000)
         self._ways = Ways(
             client,
             destinations,
@@ -97,12 +100,11 @@ class Sender:
         missed, self._missed = self._missed, []
         for fact in missed:
             self._put(fact)
-        self._set_alarm()
+        self._moving.start()
 
     async def stop(self) -> None:
         """Send nothing more; what is not sent is sent after the next start."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        await self._moving.stop()
         for outbox in self._outboxes.values():
             await outbox.stop()
 
@@ -220,9 +222,6 @@ class Sender:
         if outbox is not None:
             outbox.wake(despite_pause=True)
 
-    def _set_alarm(self) -> None:
-        self._alarm = self._clock.callLater(MOVE_SECONDS, self._move)
-
     def _move(self) -> None:
         """Note how far everything was sent, and forget idle outboxes."""
         waiting = [
@@ -238,4 +237,3 @@ class Sender:
         for destination, outbox in list(self._outboxes.items()):
             if outbox.is_idle:
                 del self._outboxes[destination]
-        self._set_alarm()

@@ -18,7 +18,7 @@ from homeserver.observability.garbage import GarbageCollection
 from homeserver.observability.metrics import Metrics, ReactorLag
 from homeserver.storage.database import Database, DatabaseAway
 from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from homeserver.storage.events import rooms_of_newest_events
+from homeserver.storage.events_at_start import rooms_of_newest_events
 from homeserver.storage.migrate import MigrationError, migrate_in_thread
 from homeserver.storage.server_state import WrongServer, claim_server_name
 from homeserver.storage.supervised_postgres import SupervisedPostgres
@@ -124,7 +124,7 @@ class Homeserver:
         db = self._database = await self._open_database()
         await db.run(claim_server_name, settings.server_name)
         self._positions = PositionReserve(db, reactor)
-        stream = self._log = Log(reactor, db.write_batch, await self._positions.first())
+        stream = self._log = Log(reactor, db.write_batch, *await self._positions.first())
         stream.on_batch = self.metrics.batch_committed
         stream.broken.chainDeferred(self.broken)
         accounts = self._accounts = Accounts(reactor, settings, key, db, stream)

@@ -25,7 +25,7 @@ from homeserver.storage.access_tokens import AccessToken, find_access_token
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.refresh_tokens import delete_predecessor
 from homeserver.storage.users import User, find_user
-from homeserver.streams.clock import Clock
+from homeserver.streams.clock import Clock, wall_seconds
 
 MAX_CACHED = 50_000  # tokens
 MAX_TOKEN = 255  # characters; ours are shorter
@@ -92,7 +92,7 @@ class AccessTokens:
         return self._admit(await self._grant(token), request)
 
     def _admit(self, grant: Grant, request: RequestInfo) -> Caller:
-        now = self._clock.seconds()
+        now = wall_seconds(self._clock)
         if now >= grant.expires_at:
             raise UnknownToken("The access token has expired", soft_logout=True)
         if grant.is_locked:

@@ -9,13 +9,14 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#account-deactivation
 
 from collections.abc import Awaitable, Callable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from homeserver.accounts.account_data import AccountData
 from homeserver.accounts.profiles import Profiles
 from homeserver.accounts.sessions import Sessions
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.errors import NotFound
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.login_tokens import delete_login_tokens_of
@@ -56,17 +57,17 @@ class Deactivation:
         self._profiles = profiles
         self._account_data = account_data
         self._under_way: set[str] = set()
-        self._finishing = LoopingCall(self.finish_all)
-        self._finishing.clock = clock
+        self._finishing = PeriodicTask(
+            clock, FINISH_SECONDS, self.finish_all, name="finishing deactivations"
+        )
 
     def start(self) -> None:
         """Begin to finish, every minute, what was left undone."""
-        self._finishing.start(FINISH_SECONDS)
+        self._finishing.start(now=True)
 
-    def stop(self) -> None:
-        """Begin nothing more."""
-        if self._finishing.running:
-            self._finishing.stop()
+    def stop(self) -> Deferred[None]:
+        """Begin nothing more; fires when what was begun this minute has ended."""
+        return self._finishing.stop()
 
     async def deactivate(self, user_id: str, *, erase: bool) -> None:
         """Close an account for good. Raises `NotFound`."""

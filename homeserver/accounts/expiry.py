@@ -1,10 +1,11 @@
 """The end of what has expired: rows that are of no more use are deleted once an hour."""
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from homeserver.accounts.times import now_ms
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.storage.authentication_sessions import delete_expired_authentication_sessions
 from homeserver.storage.database import Database
 from homeserver.storage.login_tokens import delete_expired_login_tokens
@@ -27,17 +28,17 @@ class ExpirySweep:
     def __init__(self, db: Database, clock: IReactorTime) -> None:
         self._db = db
         self._clock = clock
-        self._sweeping = LoopingCall(self.sweep)
-        self._sweeping.clock = clock
+        self._sweeping = PeriodicTask(
+            clock, SWEEP_SECONDS, self.sweep, name="the deletion of what has expired"
+        )
 
     def start(self) -> None:
         """Begin to sweep every hour."""
-        self._sweeping.start(SWEEP_SECONDS, now=False)
+        self._sweeping.start()
 
-    def stop(self) -> None:
-        """Sweep no more."""
-        if self._sweeping.running:
-            self._sweeping.stop()
+    def stop(self) -> Deferred[None]:
+        """Sweep no more; fires when the present sweep has ended."""
+        return self._sweeping.stop()
 
     async def sweep(self) -> None:
         """Delete what has expired by now; a failure is for the next time to mend."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.storage.database import Database
 from homeserver.storage.devices import Sighting, update_last_seen
 
@@ -47,17 +47,17 @@ class LastSeen:
     def __init__(self, db: Database, clock: IReactorTime) -> None:
         self._db = db
         self._seen: dict[tuple[str, str], _Seen] = {}
-        self._flushing = LoopingCall(self.flush)
-        self._flushing.clock = clock
+        self._flushing = PeriodicTask(
+            clock, FLUSH_SECONDS, self.flush, name="noting when devices were last seen"
+        )
 
     def start(self) -> None:
         """Begin to write sightings to the database."""
-        self._flushing.start(FLUSH_SECONDS, now=False)
+        self._flushing.start()
 
     async def stop(self) -> None:
         """Write what is known, and no more after it."""
-        if self._flushing.running:
-            self._flushing.stop()
+        await self._flushing.stop()
         await self.flush()
 
     def note(self, user_id: str, device_id: str, request: RequestInfo, now: float) -> None:

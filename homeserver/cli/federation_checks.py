@@ -33,6 +33,7 @@ from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
 from homeserver.protocol.server_keys import InvalidServerKeys, parse_server_keys
 from homeserver.protocol.signatures import SigningKey
+from homeserver.streams.clock import wall_seconds
 from homeserver.web.client_tls import ClientTls
 from homeserver.web.outbound import PublicInternet, reason_of
 from homeserver.web.tls import CertificateError
@@ -125,7 +126,7 @@ class Examination:
             except Exception as error:
                 self._tell(problem(server, f"{place}: {reason_of(error)}", mend_for(error)))
                 continue
-            left = _ends_at(certificate) - self._reactor.seconds()
+            left = _ends_at(certificate) - wall_seconds(self._reactor)
             until = datetime.fromtimestamp(_ends_at(certificate), tz=UTC).date().isoformat()
             text = f"{place}: certificate for {address.certificate_name}, valid until {until}"
             mend = "see why it was not renewed"
@@ -135,7 +136,7 @@ class Examination:
         response = await self._client.get(
             server, "/_matrix/key/v2/server", signed=False, timeout=TIMEOUT
         )
-        found = parse_server_keys(response, server, int(self._reactor.seconds() * 1000))
+        found = parse_server_keys(response, server, int(wall_seconds(self._reactor) * 1000))
         key_ids = {key.key_id: key.verify_key for key in found.keys if not key.is_old}
         self._tell(ok(server, f"publishes the keys {', '.join(sorted(key_ids))}"))
         if is_own and not self._is_ours(key_ids):

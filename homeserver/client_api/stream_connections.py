@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from homeserver.accounts.account_data import IGNORED_USERS, AccountDataChanged
@@ -25,6 +25,7 @@ from homeserver.client_api.stream_session import (
     TOKEN_INVALID,
     device_of,
 )
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.config.limits import Websocket
 from homeserver.protocol.errors import LimitExceeded
 
@@ -58,8 +59,9 @@ class StreamConnections:
         self._clock = clock
         self._settings = settings
         self._by_user: dict[str, dict[tuple[str, str], Session]] = {}
-        self._checking = LoopingCall(lambda: ensureDeferred(self.check_tokens()))
-        self._checking.clock = clock
+        self._checking = PeriodicTask(
+            clock, CHECK_SECONDS, self.check_tokens, name="the check of WebSockets' access tokens"
+        )
 
     def __len__(self) -> int:
         return sum(len(sessions) for sessions in self._by_user.values())
@@ -69,12 +71,11 @@ class StreamConnections:
 
     def start(self) -> None:
         """Begin to check tokens now and then."""
-        self._checking.start(CHECK_SECONDS, now=False)
+        self._checking.start()
 
     def stop(self) -> None:
         """Close all sockets: the server is going down, and clients should come again soon."""
-        if self._checking.running:
-            self._checking.stop()
+        self._checking.stop()
         for session in self:
             session.close(RESTART, "The server restarts")
 

@@ -14,7 +14,8 @@ import gc
 import time
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+
+from homeserver.concurrency.periodic import PeriodicTask
 
 YOUNG = 20_000  # new objects between two of the short collections
 MIDDLE = 50  # short collections between two that look a little further
@@ -32,8 +33,7 @@ class GarbageCollection:
         self._clock = clock
         self._collected_at = 0.0
         self._used = 0.0
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = clock
+        self._ticking = PeriodicTask(clock, TICK_SECONDS, self._tick, name="garbage collection")
 
     def start(self) -> None:
         """Take over from Python. What exists by now, mostly code, will never be garbage."""
@@ -42,7 +42,7 @@ class GarbageCollection:
         gc.set_threshold(YOUNG, MIDDLE, NEVER)
         self._collected_at = self._clock.seconds()
         self._used = time.process_time()
-        self._loop.start(TICK_SECONDS, now=False)
+        self._ticking.start()
 
     def _tick(self) -> None:
         used, before = time.process_time(), self._used

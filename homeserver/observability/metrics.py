@@ -22,8 +22,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.version import VERSION
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -168,20 +168,20 @@ class ReactorLag:
         self._clock = clock
         self._metrics = metrics
         self._due = 0.0
-        self._loop = LoopingCall(self._measure)
-        self._loop.clock = clock
+        self._measuring = PeriodicTask(
+            clock, LAG_INTERVAL, self._measure, name="the measurement of the reactor's lag"
+        )
 
     def start(self) -> None:
         self._due = self._clock.seconds() + LAG_INTERVAL
-        self._loop.start(LAG_INTERVAL, now=False)
+        self._measuring.start()
 
     def stop(self) -> None:
-        if self._loop.running:
-            self._loop.stop()
+        self._measuring.stop()
 
     def _measure(self) -> None:
         now = self._clock.seconds()
         self._metrics.reactor_lagged(max(0.0, now - self._due))
-        # LoopingCall keeps to its grid: a call that comes late leaves out the ticks it missed.
+        # The task keeps to its grid: a call that comes late leaves out the ticks it missed.
         missed = int((now - self._due) // LAG_INTERVAL)
         self._due += (max(missed, 0) + 1) * LAG_INTERVAL

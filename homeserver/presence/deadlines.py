@@ -8,9 +8,12 @@ off its user's deadline all the time, costs next to nothing.
 import heapq
 from collections.abc import Callable
 
+from twisted.logger import Logger
+
 from homeserver.streams.clock import Clock, DelayedCall
 
 TICK_SECONDS = 1.0  # what comes up within this time comes up together
+log = Logger()
 
 
 class Deadlines:
@@ -67,6 +70,9 @@ class Deadlines:
                 del self._times[key]
                 due.append(key)
         for key in due:
-            self._call(key)
+            try:
+                self._call(key)
+            except Exception:
+                log.failure("a deadline of {key} failed", key=key)
         if self._heap:
             self._wind(max(self._heap[0][0], now + TICK_SECONDS))

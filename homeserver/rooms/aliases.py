@@ -104,10 +104,14 @@ class Aliases:
             raise Forbidden("You are not in the room")
         creator = await self._rooms.stores.names.nid(caller.user_id)
         now = self._origin.now_ms()
-        if alias in self._reserved or not await self._db.run(
-            storage.add_alias, alias, room.number, creator, now
-        ):
+        if alias in self._reserved:
             raise AliasExists(f"{alias} is taken")
+        self._reserved.add(alias)
+        try:
+            if not await self._db.run(storage.add_alias, alias, room.number, creator, now):
+                raise AliasExists(f"{alias} is taken")
+        finally:
+            self._reserved.discard(alias)
 
     async def resolve(self, alias: str) -> AliasTarget:
         """Where an alias leads. Raises `NotFound`, and what `find_remote` raises."""

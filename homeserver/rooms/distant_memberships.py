@@ -42,7 +42,8 @@ class DistantMemberships:
         log = stores.log
         log.check_open()
         position = log.next_position()
-        stored = known.get(event.event_id)
+        # Another request may have brought the same event since it was looked for.
+        stored = stores.events.cached_id(event.room_id, event.event_id) or known.get(event.event_id)
         rows = []
         if stored is None:
             stored = StoredEvent(

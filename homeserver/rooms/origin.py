@@ -13,7 +13,7 @@ from homeserver.protocol.events import (
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.protocol.signatures import SigningKey
 from homeserver.rooms.drafts import Draft
-from homeserver.streams.clock import Clock
+from homeserver.streams.clock import Clock, wall_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Origin:
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch."""
-        return int(self.clock.seconds() * 1000)
+        return int(wall_seconds(self.clock) * 1000)
 
     def is_ours(self, identifier: str) -> bool:
         """Whether a user id or an alias belongs to this server."""

@@ -27,7 +27,7 @@ from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.batch import Row
 from homeserver.storage.database import Database
 from homeserver.storage.event_graph import events_to_judge
-from homeserver.storage.events import FORGET_CURRENT_STATES, INSERT_CURRENT_STATE, JUDGE_AGAIN
+from homeserver.storage.events import CORRECT_CURRENT_STATE, FORGET_CURRENT_STATES, JUDGE_AGAIN
 from homeserver.streams.turns import Turn
 
 READ_AT_ONCE = 200  # events
@@ -202,7 +202,7 @@ class SecondJudgement:
         self.head, self.head_rows = Head(extremities, resolved.root), resolved.rows
         if stored.position is not None and resolved.root != stored.state_after:
             room = self._writer.room.number
-            self._rows.append(INSERT_CURRENT_STATE.row(room, stored.position, resolved.root, None))
+            self._rows.append(CORRECT_CURRENT_STATE.row(room, stored.position, resolved.root, None))
             self._rows += resolved.rows
 
     def _note(self, judged: Judged) -> None:

@@ -39,9 +39,9 @@ from collections.abc import Collection
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.state_tree import child_hashes
 from homeserver.storage.database import Connection, Database
@@ -56,6 +56,7 @@ from homeserver.storage.state_nodes import (
     save_sweep,
     state_nodes,
 )
+from homeserver.streams.clock import wall_seconds
 
 ROOTS = 500  # rows with roots that a step reads
 NODES = 2_000  # nodes that a step follows, and nodes among which it looks for garbage
@@ -182,26 +183,27 @@ class NightlySweep:
         self._sweep = sweep
         self._clock = clock
         self._hour = hour
-        self._nights = LoopingCall(self.work)
-        self._nights.clock = clock
+        self._nights = PeriodicTask(
+            clock, LOOK_SECONDS, self.work, name="the nightly sweep of state nodes"
+        )
         self._pausing: Deferred[None] | None = None
 
     def start(self) -> None:
         """Begin to look whether it is night."""
-        self._nights.start(LOOK_SECONDS, now=False)
+        self._nights.start()
 
-    def stop(self) -> None:
-        """Sweep no more."""
-        if self._nights.running:
-            self._nights.stop()
+    def stop(self) -> Deferred[None]:
+        """Sweep no more; fires when the step that is under way has ended."""
+        ended = self._nights.stop()
         if self._pausing is not None:
             self._pausing.callback(None)
+        return ended
 
     async def work(self) -> None:
         """Sweep as long as it is night and there is something to sweep; failures are told."""
         try:
             if self._is_night() and await self._sweep.begin(only_if_due=True):
-                while self._nights.running and self._is_night() and await self._sweep.step():
+                while self._nights.is_started and self._is_night() and await self._sweep.step():
                     await self._pause()
         except Unavailable:
             pass
@@ -213,7 +215,7 @@ class NightlySweep:
             log.failure("the sweep of state nodes failed")
 
     def _is_night(self) -> bool:
-        hour = self._clock.seconds() / 3600 % 24
+        hour = wall_seconds(self._clock) / 3600 % 24
         return (hour - self._hour) % 24 < NIGHT_HOURS
 
     async def _pause(self) -> None:

@@ -22,6 +22,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,6 +43,8 @@ from homeserver.storage.postgres_binaries import (
 START_SECONDS = 300.0  # recovery after a crash may take its time
 FAILING_SECONDS = 15.0  # for a postmaster that keeps exiting: old backends may still be going
 STOP_SECONDS = 60.0
+# An end that writes what is in memory, one that leaves that to the next start, and a sudden one.
+ENDINGS = ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5.0), (signal.SIGKILL, None))
 MAX_LOG_BYTES = 10_000_000
 # A socket's path has at most 107 bytes, of which "/.s.PGSQL.5432" takes 14. A comma would be taken
 # for the end of the directory's name.
@@ -115,12 +118,11 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Shut down the postmaster, if it runs, and give up the lock."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.send_signal(signal.SIGQUIT)
-                self._process.wait()
+            for number, seconds in ENDINGS:
+                self._process.send_signal(number)
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(seconds)
+                    break
         elif self._adopted is not None:
             self._stop_adopted(self._adopted)
         self._process = self._adopted = None

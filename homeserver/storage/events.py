@@ -29,7 +29,9 @@ INSERT_EVENT = BatchStatement(
     SELECT * FROM unnest(%s::int8[], %s::int4[], %s::int8[], %s::int8[], %s::int4[], %s::int4[],
                          %s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int8[],
                          %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
-        ON CONFLICT (event) DO NOTHING
+        ON CONFLICT (event) DO UPDATE
+       SET event = refuse_taken_key('events', events.event::text)
+     WHERE (events.room, events.event_id) <> (EXCLUDED.room, EXCLUDED.event_id)
     """,
     columns=(
         "int8", "int4", "int8", "int8", "int4", "int4", "int4", "text", "bytea", "bytea", "bytea",
@@ -96,11 +98,28 @@ INSERT_CURRENT_STATE = BatchStatement(
     """
     INSERT INTO current_states (room, position, root, extremities)
     SELECT * FROM unnest(%s::int4[], %s::int8[], %s::bytea[], %s::text[])
-        ON CONFLICT (room, position) DO NOTHING
+        ON CONFLICT (room, position) DO UPDATE
+       SET position = refuse_taken_key('current_states', current_states.position::text)
+     WHERE (current_states.root, current_states.extremities)
+           IS DISTINCT FROM (EXCLUDED.root, EXCLUDED.extremities)
     """,
     columns=("int4", "int8", "bytea", "text"),
 )
 
+
+CORRECT_CURRENT_STATE = BatchStatement(
+    "correct_current_state",
+    """
+    INSERT INTO current_states (room, position, root, extremities)
+    SELECT * FROM unnest(%s::int4[], %s::int8[], %s::bytea[], %s::text[])
+        ON CONFLICT (room, position) DO UPDATE
+       SET root = EXCLUDED.root, extremities = EXCLUDED.extremities
+    """,
+    columns=("int4", "int8", "bytea", "text"),
+    key=(0, 1),
+    late=True,
+)
+"""The state of a position turned out to be another one. Comes before states are forgotten."""
 
 FORGET_CURRENT_STATES = BatchStatement(
     "forget_current_states",
@@ -349,35 +368,6 @@ async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position
                         WHERE events.room = wanted.room AND events.position > %s)
         """,
         (list(rooms), position),
-    )
-    return [row[0] for row in await cursor.fetchall()]
-
-
-async def events_since(db: Connection, event: int, limit: int) -> list[tuple[int, int]]:
-    """(room, event) of the accepted events with larger numbers, those of the past aside."""
-    cursor = await db.execute(
-        """
-        SELECT room, event
-          FROM events
-         WHERE event > %s
-           AND (position > 0 OR (position IS NULL AND state_before IS NOT NULL
-                                 AND rejected IS NULL AND soft_failed IS NULL))
-         ORDER BY event
-         LIMIT %s
-        """,
-        (event, limit),
-    )
-    return await cursor.fetchall()
-
-
-async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
-    """Rooms in which one of the server's `limit` newest events is."""
-    cursor = await db.execute(
-        """
-        SELECT DISTINCT room
-          FROM (SELECT room FROM events ORDER BY event DESC LIMIT %s) AS newest
-        """,
-        (limit,),
     )
     return [row[0] for row in await cursor.fetchall()]
 

@@ -16,7 +16,9 @@ INSERT_MENTION = BatchStatement(
     """
     INSERT INTO mentions (room, user_id, position, event)
     SELECT * FROM unnest(%s::int4[], %s::text[], %s::int8[], %s::int8[])
-        ON CONFLICT (room, user_id, position) DO NOTHING
+        ON CONFLICT (room, user_id, position) DO UPDATE
+       SET event = refuse_taken_key('mentions', mentions.position::text)
+     WHERE mentions.event <> EXCLUDED.event
     """,
     columns=("int4", "text", "int8", "int8"),
 )

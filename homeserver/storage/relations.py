@@ -21,7 +21,9 @@ INSERT_RELATION = BatchStatement(
                            position, origin_server_ts)
     SELECT * FROM unnest(%s::int8[], %s::int4[], %s::text[], %s::text[], %s::text[], %s::text[],
                          %s::int4[], %s::int4[], %s::int8[], %s::int8[], %s::int8[])
-        ON CONFLICT (child) DO NOTHING
+        ON CONFLICT (child) DO UPDATE
+       SET child = refuse_taken_key('relations', relations.child::text)
+     WHERE (relations.room, relations.child_id) <> (EXCLUDED.room, EXCLUDED.child_id)
     """,
     columns=(
         "int8", "int4", "text", "text", "text", "text", "int4", "int4", "int8", "int8", "int8",

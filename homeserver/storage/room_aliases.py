@@ -16,7 +16,9 @@ INSERT_ALIAS = BatchStatement(
     """
     INSERT INTO room_aliases (alias, room, creator, created_at)
     SELECT * FROM unnest(%s::text[], %s::int4[], %s::int4[], %s::int8[])
-        ON CONFLICT (alias) DO NOTHING
+        ON CONFLICT (alias) DO UPDATE
+       SET created_at = refuse_taken_key('room_aliases', room_aliases.alias)
+     WHERE room_aliases.room <> EXCLUDED.room
     """,
     columns=("text", "int4", "int4", "int8"),
 )

@@ -10,6 +10,8 @@ from psycopg.rows import class_row
 from homeserver.storage.batch import BatchStatement
 from homeserver.storage.database import Connection
 
+# The first to tell of a room is right: an invite from another server may say of it what it likes,
+# and a room that is known to have another version is not joined (`Rooms.entering`).
 INSERT_ROOM = BatchStatement(
     "insert_room",
     """

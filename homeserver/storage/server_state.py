@@ -32,13 +32,14 @@ async def claim_server_name(db: Connection, server_name: str) -> None:
         )
 
 
-async def reserve_positions(db: Connection, count: int) -> int:
+async def reserve_positions(db: Connection, count: int, *, above: int = 0) -> int:
     """Reserve the next `count` positions of the log; gives the position before the first of them.
 
     Positions are reserved before they are used. What a process had reserved when it died is never
     given out again, so a token that names such a position stays below everything that comes after.
+    All are larger than `above`.
     """
-    return await _add(db, "reserved_positions", count) - count
+    return await _add(db, "reserved_positions", count, above) - count
 
 
 async def count_boot(db: Connection) -> int:
@@ -46,15 +47,34 @@ async def count_boot(db: Connection) -> int:
     return await _add(db, "boots", 1)
 
 
-async def _add(db: Connection, key: str, amount: int) -> int:
+async def probe_reading(db: Connection) -> None:
+    """Read something, to see that the database answers."""
+    cursor = await db.execute("SELECT value FROM server_state WHERE key = 'server_name'")
+    await cursor.fetchone()
+
+
+async def probe_writing(db: Connection) -> None:
+    """Write something, to see that the database stores what it is given."""
+    await db.execute(
+        """
+        INSERT INTO server_state (key, value) VALUES ('probe', now()::text)
+            ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value
+        """
+    )
+
+
+async def _add(db: Connection, key: str, amount: int, least: int = 0) -> int:
+    """Add to a number, which counts as `least` where it is smaller; gives the sum."""
     cursor = await db.execute(
         """
-        INSERT INTO server_state (key, value) VALUES (%(key)s, %(amount)s::int8::text)
-            ON CONFLICT (key)
-            DO UPDATE SET value = (server_state.value::int8 + %(amount)s::int8)::text
+        INSERT INTO server_state (key, value)
+        VALUES (%(key)s, (%(least)s::int8 + %(amount)s::int8)::text)
+            ON CONFLICT (key) DO UPDATE
+           SET value = (GREATEST(server_state.value::int8, %(least)s::int8)
+                        + %(amount)s::int8)::text
         RETURNING value::int8
         """,
-        {"key": key, "amount": amount},
+        {"key": key, "amount": amount, "least": least},
     )
     row = await cursor.fetchone()
     assert row is not None, "an upsert returns its row"

@@ -3,10 +3,10 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.storage.embedded import EmbeddedPostgres
 
 WATCH_SECONDS = 0.5
@@ -19,9 +19,9 @@ class SupervisedPostgres:
     def __init__(self, reactor: Any, postgres: EmbeddedPostgres) -> None:
         self._reactor = reactor
         self._postgres = postgres
-        self._watching = LoopingCall(self._look_after)
-        self._watching.clock = reactor
-        self._watched: Deferred[Any] | None = None
+        self._watching = PeriodicTask(
+            reactor, WATCH_SECONDS, self._look_after, name="the supervision of PostgreSQL"
+        )
 
     @property
     def dsn(self) -> str:
@@ -34,15 +34,12 @@ class SupervisedPostgres:
 
     def watch(self) -> None:
         """From now on, run the postmaster again whenever it has died."""
-        self._watched = self._watching.start(WATCH_SECONDS, now=False)
+        self._watching.start()
 
     def stop(self) -> Deferred[None]:
         """Stop watching and stop PostgreSQL."""
-        if self._watched is None:
-            return self._in_thread(self._postgres.stop)
         # A restart that is under way comes to its end first.
-        self._watching.stop()
-        return self._watched.addCallback(lambda _: self._in_thread(self._postgres.stop))
+        return self._watching.stop().addCallback(lambda _: self._in_thread(self._postgres.stop))
 
     def _look_after(self) -> Deferred[None] | None:
         if self._postgres.is_running():

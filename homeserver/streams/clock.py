@@ -1,28 +1,5 @@
-"""The clock that everything waits by: the reactor, or one that a test advances."""
+"""The clock, for the layers above: see `homeserver/concurrency/clock.py`."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from homeserver.concurrency.clock import Clock, DelayedCall, wall_seconds
 
-
-class DelayedCall(Protocol):
-    """A call that is due later."""
-
-    def cancel(self) -> None: ...
-
-    def active(self) -> bool: ...
-
-
-class Clock(Protocol):
-    """What is used of `twisted.internet.interfaces.IReactorTime`."""
-
-    def seconds(self) -> float:
-        """Seconds since the epoch."""
-
-    def callLater(  # the name is Twisted's
-        self,
-        delay: float,
-        callable: Callable[..., Any],  # noqa: A002
-        *args: Any,
-        **kw: Any,
-    ) -> DelayedCall:
-        """Call it after `delay` seconds."""
+__all__ = ["Clock", "DelayedCall", "wall_seconds"]

@@ -10,13 +10,18 @@ If the database fails, the batch is written again until it is there: statements 
 batch whose outcome is unknown does no harm. Writers therefore never have to undo what they hold in
 memory; what does not get through is waiting, not lost. While the log is stuck, or has too much
 waiting, it refuses new work with `Unavailable`. A batch that the database refuses for any other
-reason is a defect that cannot be undone in memory: the log is broken, and the process must end.
+reason is a defect that cannot be undone in memory: the log is broken, whoever waits for it gets
+`LogBroken`, and the process must end.
+
+Positions are reserved in the database before they are used (`positions.py`). The log hands out none
+that is not reserved: it refuses new work while few are left.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,9 +30,20 @@ from homeserver.storage.batch import Batch, Row
 from homeserver.storage.database import DatabaseAway
 from homeserver.streams.clock import Clock
 
+MAX_POSITION = 1 << 62
 MAX_WAITING = 20_000  # changes that may wait for the database
+MIN_RESERVED = 200_000  # positions that must be left for work to begin: none runs out in the middle
+STALLED_SECONDS = 10.0  # that one batch may take before new work is refused
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+LOG_AGAIN_SECONDS = 60.0  # between two log entries while the database cannot be written to
 log = Logger()
+
+
+class LogBroken(Unavailable):
+    """The database refused a batch for good: nothing can be written before a restart."""
+
+    def __init__(self) -> None:
+        super().__init__("The server cannot store changes any more, and restarts")
 
 
 class Fact(Protocol):
@@ -45,24 +61,58 @@ class Log:
     """Appends facts and tells the readers of them once they are durable.
 
     `position` is the highest position such that it and all lower ones are durable and published.
-    `broken` fires when the log cannot go on. `on_batch(changes, seconds)` is told of each batch.
+    Positions up to `limit` are reserved; `reserve` adds more. `broken` fires when the log cannot go
+    on. `on_batch(changes, seconds)` is told of each batch.
     """
 
-    def __init__(self, clock: Clock, write: WriteBatch, position: int) -> None:
+    def __init__(
+        self, clock: Clock, write: WriteBatch, position: int, limit: int = MAX_POSITION
+    ) -> None:
         self.position = position
         self._clock = clock
         self._write = write
         self._last = position
+        self._limit = limit
+        self._reserved: deque[tuple[int, int]] = deque()  # further ranges: (before the first, last)
         self._readers: list[Reader] = []
         self._batch = Batch()
         self._facts: list[Fact] = []
         self._waiting: list[Deferred[None]] = []
         self._in_flight: list[Deferred[None]] = []
         self._committing = False
+        self._write_began: float | None = None
         self._stuck = False
+        self._is_broken = False
         self._idle: list[Deferred[None]] = []
         self.broken: Deferred[None] = Deferred()
         self.on_batch: Callable[[int, float], None] | None = None
+
+    @property
+    def positions_left(self) -> int:
+        """How many positions are reserved and not used yet."""
+        return self._limit - self._last + sum(last - before for before, last in self._reserved)
+
+    @property
+    def stalled_seconds(self) -> float:
+        """For how long the oldest batch has been waiting for the database; 0 if there is none."""
+        began = self._write_began
+        return 0.0 if began is None else self._clock.seconds() - began
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether changes become durable: the log is neither broken nor refused nor stalled."""
+        return not (self._stuck or self.stalled_seconds > STALLED_SECONDS)
+
+    def reserve(self, before: int, last: int) -> None:
+        """More positions may be used: those above `before`, up to and with `last`."""
+        if before == (self._reserved[-1][1] if self._reserved else self._limit):
+            # It adjoins, as it does unless other processes reserve, too.
+            if self._reserved:
+                self._reserved[-1] = (self._reserved[-1][0], last)
+            else:
+                self._limit = last
+        else:
+            self._reserved.append((before, last))
 
     def subscribe(self, reader: Reader) -> None:
         """Have `reader(facts)` called with the facts of each committed batch, oldest first."""
@@ -70,16 +120,29 @@ class Log:
 
     def check_open(self) -> None:
         """Raise `Unavailable` where a change would have to wait too long."""
-        if self._stuck or len(self._waiting) >= MAX_WAITING:
+        if (
+            not self.is_writing
+            or len(self._waiting) >= MAX_WAITING
+            or (self._limit - self._last < MIN_RESERVED and self.positions_left < MIN_RESERVED)
+        ):
             raise Unavailable("The server cannot store changes just now; try again in a moment")
 
     def next_position(self) -> int:
-        """A fresh position. Use it in `append` before anything else of this process runs."""
+        """A fresh position. Use it in `append` before anything else of this process runs.
+
+        Raises `Unavailable` where no more are reserved, which `check_open` tells in good time.
+        """
+        if self._last >= self._limit:
+            if not self._reserved:
+                raise Unavailable("The server cannot store changes just now; try again in a moment")
+            self._last, self._limit = self._reserved.popleft()
         self._last += 1
         return self._last
 
     def append(self, fact: Fact, rows: Sequence[Row] = ()) -> Deferred[None]:
         """Add a fact and its rows; fires when it is durable and readers know of it."""
+        if self._is_broken:
+            return fail(LogBroken())
         for row in rows:
             self._batch.add(row)
         self._facts.append(fact)
@@ -94,7 +157,9 @@ class Log:
     def written(self) -> Deferred[None]:
         """Fires once everything that has been appended so far is durable."""
         done: Deferred[None] = Deferred()
-        if self._facts:
+        if self._is_broken:
+            done.errback(LogBroken())
+        elif self._facts:
             self._waiting.append(done)
         elif self._committing:
             self._in_flight.append(done)
@@ -105,7 +170,9 @@ class Log:
     def settled(self) -> Deferred[None]:
         """Fires once nothing waits to be written."""
         done: Deferred[None] = Deferred()
-        if self._committing:
+        if self._is_broken:
+            done.errback(LogBroken())
+        elif self._committing:
             self._idle.append(done)
         else:
             done.callback(None)
@@ -115,9 +182,15 @@ class Log:
         ensureDeferred(self._commit()).addErrback(self._break)
 
     def _break(self, failure: Failure) -> None:
-        self._stuck = True
+        """Nothing can be written any more: tell everybody who waits for it."""
+        self._stuck = self._is_broken = True
         log.failure("the log is broken, nothing can be written any more", failure)
+        waiting = [*self._in_flight, *self._waiting, *self._idle]
+        self._in_flight, self._waiting, self._idle, self._facts = [], [], [], []
         self.broken.callback(None)
+        for done in waiting:
+            if not done.called:
+                done.errback(LogBroken())
 
     async def _commit(self) -> None:
         while self._facts:
@@ -126,7 +199,9 @@ class Log:
             self._batch, self._facts, self._waiting = Batch(), [], []
             started = self._clock.seconds()
             if batch:
+                self._write_began = started
                 await self._write_until_durable(batch)
+                self._write_began = None
             if self.on_batch is not None:
                 self.on_batch(len(facts), self._clock.seconds() - started)
             self.position = facts[-1].position
@@ -143,15 +218,20 @@ class Log:
             done.callback(None)
 
     async def _write_until_durable(self, batch: Batch) -> None:
-        attempt = 0
+        attempt, logged_at = 0, 0.0
         while True:
             try:
                 await self._write(batch)
-                self._stuck = False
-                return
             except DatabaseAway as error:
                 self._stuck = True
-                log.warn("cannot write to the database, trying again: {error}", error=error)
+                if not attempt or self._clock.seconds() - logged_at >= LOG_AGAIN_SECONDS:
+                    logged_at = self._clock.seconds()
+                    log.warn("cannot write to the database, trying again: {error}", error=error)
+            else:
+                self._stuck = False
+                if attempt:
+                    log.info("the database is written to again")
+                return
             pause: Deferred[None] = Deferred()
             delay = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
             self._clock.callLater(delay, pause.callback, None)

@@ -1,15 +1,17 @@
 """Positions are reserved in the database before they are used, a great many at a time.
 
 So positions of changes that are never stored, such as typing, are not given out again after a
-crash, and a token from before it stays below everything that comes later.
+crash, and a token from before it stays below everything that comes later. A process begins above
+all that is stored, whatever the reservation says: two changes at one position would be one.
 """
 
-from typing import Any
+from twisted.internet.defer import Deferred
 
-from twisted.internet.task import LoopingCall
-
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.storage.database import Database
 from homeserver.storage.server_state import reserve_positions
+from homeserver.storage.stored_positions import highest_position
+from homeserver.streams.clock import Clock
 from homeserver.streams.log import Log
 
 RESERVED = 2_000_000  # at a time
@@ -17,33 +19,34 @@ CHECK_SECONDS = 10.0
 
 
 class PositionReserve:
-    """Keeps the log's positions below what is reserved."""
+    """Keeps a log's positions below what is reserved, `count` at a time."""
 
-    def __init__(self, db: Database, clock: Any) -> None:
+    def __init__(self, db: Database, clock: Clock, count: int = RESERVED) -> None:
         self._db = db
-        self._limit = 0
-        self._checking = LoopingCall(self._check)
-        self._checking.clock = clock
+        self._count = count
         self._log: Log | None = None
+        self._checking = PeriodicTask(
+            clock, CHECK_SECONDS, self._check, name="the reservation of positions"
+        )
 
-    async def first(self) -> int:
-        """Reserve for the first time; the position before the first one that may be used."""
-        start = await self._db.run(reserve_positions, RESERVED)
-        self._limit = start + RESERVED
-        return start
+    async def first(self) -> tuple[int, int]:
+        """Reserve for the first time: the position before the first one, and the last one."""
+        stored = await self._db.run(highest_position)
+        start = await self._db.run(reserve_positions, self._count, above=stored)
+        return start, start + self._count
 
     def start(self, log: Log) -> None:
         """Reserve more in time from now on."""
         self._log = log
-        self._checking.start(CHECK_SECONDS, now=False)
+        self._checking.start()
 
-    def stop(self) -> None:
-        """Stop looking."""
-        if self._checking.running:
-            self._checking.stop()
+    def stop(self) -> Deferred[None]:
+        """Reserve no more; fires when nothing is under way."""
+        return self._checking.stop()
 
     async def _check(self) -> None:
-        assert self._log is not None
-        if self._log.position > self._limit - RESERVED // 2:
+        assert self._log is not None, "it was started with a log"
+        if self._log.positions_left < self._count // 2:
             # Ours may not be the only process that reserves: the next range need not adjoin.
-            self._limit = await self._db.run(reserve_positions, RESERVED) + RESERVED
+            start = await self._db.run(reserve_positions, self._count)
+            self._log.reserve(start, start + self._count)

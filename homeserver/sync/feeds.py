@@ -9,6 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from twisted.logger import Logger
+
 from homeserver.accounts.account_data import AccountDataChanged
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.room_facts import MovedFromAfar, RoomChanged
@@ -25,6 +27,7 @@ ENTRIES = 400  # that a feed keeps
 WOKEN_TOGETHER = 100  # users at least, before the reactor gets to do something else
 SMALL_AUDIENCE = 100  # users who are told of a change of presence at once
 PRESENCE_SECONDS = 1.0  # after which more than these are, of all changes together
+log = Logger()
 
 
 class Feed:
@@ -143,7 +146,11 @@ class Feeds:
             feed = next(iter(self._to_wake))
             del self._to_wake[feed]
             for waiter in tuple(feed.waiters):
-                waiter()
+                try:
+                    waiter()
+                except Exception:
+                    # The others are woken all the same, and this one by the next news.
+                    log.failure("somebody who waits for news could not be woken")
             woken += 1
             if woken >= WOKEN_TOGETHER and turn.is_over and self._to_wake:
                 self._clock.callLater(0, self._wake)

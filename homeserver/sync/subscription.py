@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from homeserver.streams.clock import Clock
@@ -26,6 +27,7 @@ from homeserver.sync.update import Update
 
 MIN_ROUND = 100  # subscriptions that are served together in any case
 ROUND = 250  # most subscriptions that are served before the reactor gets to do something else
+log = Logger()
 
 
 class Engine(Protocol):
@@ -74,7 +76,10 @@ class Rounds:
         for served in range(min(len(self._due), ROUND)):
             if served >= MIN_ROUND and turn.is_over:
                 break
-            self._due.popleft()()
+            try:
+                self._due.popleft()()
+            except Exception:
+                log.failure("somebody who was woken could not be served")
         self._schedule()
 
 

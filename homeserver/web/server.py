@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import MatrixError, MissingToken, Unavailable
+from homeserver.streams.clock import wall_seconds
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.answers import Heads, encode_body, error_answer, preflight
 from homeserver.web.authentication import Authenticator, ServerAuthenticator, check_caller
@@ -261,7 +262,7 @@ class HttpServer(ServerFactory):
             answer.status,
             len(body),
             answer.headers,
-            now=self._clock.seconds(),
+            now=wall_seconds(self._clock),
             close=not request.connection.persistent,
         )
         request.send(answer.status, head, body)

@@ -117,8 +117,8 @@ class Accounts:
 
     async def stop(self) -> None:
         """End it, and write what is still to be written."""
-        self._expiry.stop()
-        self.deactivation.stop()
+        await self._expiry.stop()
+        await self.deactivation.stop()
         await self.last_seen.stop()
         await self.third_party.stop()
         await self.outbound.stop()

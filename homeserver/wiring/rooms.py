@@ -205,7 +205,7 @@ class Rooms:
 
     async def stop(self) -> None:
         """End the work that goes on beside requests."""
-        self._nightly_sweep.stop()
+        await self._nightly_sweep.stop()
         await self._propagation.stop()
         await self._guest_access.stop()
         await self.succession.stop()

@@ -1,5 +1,8 @@
 """Who may know whom: layers, purity, tables, dependencies."""
 
+import ast
+import importlib
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -8,6 +11,8 @@ import tomllib
 from collections import defaultdict
 from pathlib import Path
 
+import homeserver.storage
+from homeserver.storage.batch import BatchStatement
 from tests.house.source import PACKAGES, TOP, Module, modules
 
 # What a package is called where it is imported, if that differs from where it is installed from.
@@ -20,15 +25,17 @@ IMPORTED_AS = {
 }
 # Packages that come with a declared one and are its public face.
 COME_ALONG = {"zope", "OpenSSL", "cryptography", "service_identity"}
-# Those of the command line look at a database that may be anybody's. The other has what only people
-# who look at a whole room ask of events, beside the owner's file, which is large. None changes
-# anything.
+# Those of the command line look at a database that may be anybody's. Others have what only people
+# who look at a whole room ask of events, beside the owner's file, which is large, or ask something
+# of all tables at once. None changes anything.
 READS_FOREIGN_TABLES = {
     "homeserver/cli/auth_chain_checks.py",
     "homeserver/cli/database_checks.py",
     "homeserver/storage/event_graph.py",
     "homeserver/storage/event_pages.py",
+    "homeserver/storage/events_at_start.py",
     "homeserver/storage/room_servers.py",
+    "homeserver/storage/stored_positions.py",
 }
 
 
@@ -148,3 +155,39 @@ def test_command_lines_are_built_in_one_place() -> None:
     ]
 
     assert found == []
+
+
+# Inserts of the log that may be left out where their key is taken, and why that loses nothing.
+MAY_BE_SKIPPED = {
+    "insert_auth_edges": "the key is all that there is",
+    "insert_early_redaction": "the key names the redaction, and what it is does not change",
+    "insert_outbox_room": "since when a server lacks events is said by the first of them",
+    "insert_timeline_gap": "the key is all that there is",
+    "insert_room": "the first to tell of a room is right; another version of it is not joined",
+}
+
+
+def test_no_insert_of_the_log_is_skipped_in_silence() -> None:
+    """Whoever wrote it would be told that it is stored: `refuse_taken_key` says that it is not."""
+    skipping = set()
+    for found in pkgutil.iter_modules(homeserver.storage.__path__, "homeserver.storage."):
+        for value in vars(importlib.import_module(found.name)).values():
+            if isinstance(value, BatchStatement) and "DO NOTHING" in value.sql:
+                skipping.add(value.name)
+
+    assert skipping == set(MAY_BE_SKIPPED)
+
+
+def test_periodic_work_is_done_by_periodic_tasks() -> None:
+    """Twisted's `LoopingCall` ends with the first error, and nobody notices."""
+    guilty = [
+        module.name
+        for module in modules(*PACKAGES)
+        if any(
+            isinstance(node, ast.ImportFrom | ast.Attribute | ast.Name)
+            and "LoopingCall" in ast.dump(node)
+            for node in ast.walk(module.tree)
+        )
+    ]
+
+    assert guilty == []

@@ -1,5 +1,6 @@
 """Coroutines that are run to their end on the reactor, from an ordinary function of a test."""
 
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -50,6 +51,15 @@ async def pause(seconds: float) -> None:
     passed: Deferred[None] = Deferred()
     reactor.callLater(seconds, passed.callback, None)
     await passed
+
+
+async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    """Let time pass until the condition holds; `TookTooLong` after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise TookTooLong(f"not so within {timeout} s")
+        await pause(0.01)
 
 
 async def together(*coroutines: Coroutine[Any, Any, T]) -> list[T]:

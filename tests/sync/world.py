@@ -39,7 +39,7 @@ class World:
     @classmethod
     async def start(cls, db: Database) -> "World":
         """A server on this database; a second one sees what the first one left behind."""
-        return cls(db, await PositionReserve(db, reactor).first())
+        return cls(db, (await PositionReserve(db, reactor).first())[0])
 
     async def stop(self) -> None:
         await self.log.settled()

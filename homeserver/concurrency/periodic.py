@@ -1,0 +1,129 @@
+"""Periodic tasks: work that is done every few seconds, however often it fails.
+
+A job that ended with its first error would be found missing much later, by what it no longer did.
+So each failure is noted and the next run comes all the same.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from homeserver.concurrency.clock import Clock, DelayedCall
+
+LOG_AGAIN_SECONDS = 600.0  # between two log entries of a job that keeps failing
+
+Work = Callable[[], Awaitable[Any] | None]
+
+log = Logger()
+
+
+class PeriodicTask:
+    """Calls `work`, a function or one that returns an awaitable, every `seconds` seconds.
+
+    Runs are due on a fixed grid, whose origin is the moment of `start`. A run that takes longer
+    than the interval makes the task leave out the runs that it missed: two never overlap. A run
+    that fails is logged under `name`: the first failure with its traceback, then one every
+    `LOG_AGAIN_SECONDS`, and the first success after failures.
+    """
+
+    def __init__(self, clock: Clock, seconds: float, work: Work, *, name: str) -> None:
+        if seconds <= 0:
+            raise ValueError("a periodic task needs an interval above zero")
+        self.is_started = False
+        self._clock = clock
+        self._seconds = seconds
+        self._work = work
+        self._name = name
+        self._origin = 0.0
+        self._tick = 0  # the latest point of the grid that a run was due at
+        self._timer: DelayedCall | None = None
+        self._is_running = False
+        self._ended: list[Deferred[None]] = []  # of those who wait for the present run
+        self._failures = 0  # in a row
+        self._logged_at = 0.0
+
+    def start(self, *, now: bool = False) -> None:
+        """Begin, with a run at once or else after one interval; does nothing the second time."""
+        if self.is_started:
+            return
+        self.is_started = True
+        self._origin, self._tick = self._clock.seconds(), 0
+        if self._is_running:
+            return  # the run of before a stop; it goes on with the new grid
+        if now:
+            self._run()
+        else:
+            self._schedule()
+
+    def stop(self) -> Deferred[None]:
+        """Begin no further run; fires when the present one, if there is one, has ended.
+
+        A run is not cancelled. One that may take long asks `is_started` whether to go on.
+        """
+        self.is_started = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ended: Deferred[None] = Deferred()
+        if self._is_running:
+            self._ended.append(ended)
+        else:
+            ended.callback(None)
+        return ended
+
+    def _schedule(self) -> None:
+        passed = self._clock.seconds() - self._origin
+        # A timer may come a rounding error too early: the same point of the grid is not due twice.
+        self._tick = max(self._tick, int(passed // self._seconds)) + 1
+        delay = max(0.0, self._tick * self._seconds - passed)
+        self._timer = self._clock.callLater(delay, self._run)
+
+    def _run(self) -> None:
+        self._timer = None
+        self._is_running = True
+        Deferred.fromCoroutine(self._work_once()).addBoth(self._run_ended)
+
+    async def _work_once(self) -> None:
+        result = self._work()
+        if isinstance(result, Awaitable):
+            await result
+
+    def _run_ended(self, outcome: Failure | None) -> None:
+        self._is_running = False
+        try:
+            self._note(outcome)
+        finally:
+            ended, self._ended = self._ended, []
+            if self.is_started:
+                self._schedule()
+            for waiting in ended:
+                if not waiting.called:
+                    waiting.callback(None)
+
+    def _note(self, outcome: Failure | None) -> None:
+        if not isinstance(outcome, Failure):
+            if self._failures:
+                log.info(
+                    "{job} works again, after {count} failures",
+                    job=self._name,
+                    count=self._failures,
+                )
+            self._failures = 0
+            return
+        self._failures += 1
+        now = self._clock.seconds()
+        if self._failures == 1:
+            log.failure("{job} failed; it is tried again", outcome, job=self._name)
+        elif now - self._logged_at >= LOG_AGAIN_SECONDS:
+            log.error(
+                "{job} has failed {count} times in a row, last because of: {reason}",
+                job=self._name,
+                count=self._failures,
+                reason=outcome.getErrorMessage(),
+            )
+        else:
+            return
+        self._logged_at = now

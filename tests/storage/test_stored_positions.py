@@ -1,0 +1,159 @@
+"""Positions of the log: none is used twice, and what was lost would not be lost in silence."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from homeserver.storage.batch import Batch, Row
+from homeserver.storage.database import Connection, DatabaseAway
+from homeserver.storage.events import INSERT_CURRENT_STATE, INSERT_EVENT
+from homeserver.storage.mentions import INSERT_MENTION
+from homeserver.storage.relations import INSERT_RELATION
+from homeserver.storage.server_state import reserve_positions
+from homeserver.storage.stored_positions import highest_position
+from tests.support.postgres import DatabaseTestCase
+
+ROOM = 1
+HASH = b"h" * 32
+
+
+def event_row(number: int, event_id: str, *, position: int | None = None) -> Row:
+    """A row of `events`."""
+    values: dict[int, Any] = {
+        0: number, 1: ROOM, 2: position or number, 3: 1, 4: 1, 5: 1, 7: event_id, 8: b"{}", 9: HASH,
+    }  # fmt: skip
+    return INSERT_EVENT.row(*[values.get(place) for place in range(len(INSERT_EVENT.columns))])
+
+
+def relation_row(child: int, child_id: str) -> Row:
+    """A row of `relations`."""
+    return INSERT_RELATION.row(
+        child, ROOM, "$parent", "m.thread", None, child_id, 1, 1, 1, child, 1
+    )
+
+
+class InsertTests(DatabaseTestCase):
+    async def write(self, *rows: Row) -> None:
+        batch = Batch()
+        for row in rows:
+            batch.add(row)
+        await self.db.write_batch(batch)
+
+    async def test_batch_that_is_written_again_changes_nothing(self) -> None:
+        """Whether a batch was committed when the connection broke, nobody knows."""
+        rows = [
+            event_row(7, "$event"),
+            INSERT_CURRENT_STATE.row(ROOM, 7, HASH, None),
+            relation_row(7, "$event"),
+            INSERT_MENTION.row(ROOM, "@bob:example.org", 7, 7),
+        ]
+
+        await self.write(*rows)
+        await self.write(*rows)
+
+        self.assertEqual(await self.db.run(highest_position), 7)
+
+    async def test_other_event_at_a_taken_number_is_refused(self) -> None:
+        """It was skipped once, and its sender was told that it had been sent."""
+        await self.check_refused(event_row(7, "$first"), event_row(7, "$second"))
+
+    async def test_other_state_at_a_taken_position_is_refused(self) -> None:
+        """The room would go on with a state that no restart finds again."""
+        await self.check_refused(
+            INSERT_CURRENT_STATE.row(ROOM, 7, HASH, None),
+            INSERT_CURRENT_STATE.row(ROOM, 7, b"o" * 32, None),
+        )
+        await self.check_refused(
+            INSERT_CURRENT_STATE.row(ROOM, 8, HASH, None),
+            INSERT_CURRENT_STATE.row(ROOM, 8, HASH, '["$a"]'),
+        )
+
+    async def test_other_relation_of_a_taken_number_is_refused(self) -> None:
+        """A thread would lack a message."""
+        await self.check_refused(relation_row(7, "$first"), relation_row(7, "$second"))
+
+    async def test_other_mention_at_a_taken_position_is_refused(self) -> None:
+        """Somebody would not hear that they were named."""
+        await self.check_refused(
+            INSERT_MENTION.row(ROOM, "@bob:example.org", 7, 7),
+            INSERT_MENTION.row(ROOM, "@bob:example.org", 7, 8),
+        )
+
+    async def test_two_events_of_one_number_in_a_batch_are_refused(self) -> None:
+        """Both writers would be told that theirs is stored."""
+        with pytest.raises(psycopg.Error) as caught:
+            await self.write(event_row(7, "$first"), event_row(7, "$second"))
+
+        assert not isinstance(caught.value, DatabaseAway)
+
+    async def check_refused(self, first: Row, second: Row) -> None:
+        await self.write(first)
+        with pytest.raises(psycopg.errors.UniqueViolation, match="other content"):
+            await self.write(second)
+
+
+class HighestPositionTests(DatabaseTestCase):
+    async def test_empty_database_begins_at_zero(self) -> None:
+        """A first start needs no special case."""
+        self.assertEqual(await self.db.run(highest_position), 0)
+
+    async def test_every_table_with_a_position_counts(self) -> None:
+        """What stands above the reservation, because of a fault or a restored copy, is found."""
+        position = 100
+        for statement in (
+            "INSERT INTO rooms (room, version, creator) VALUES (1, '10', 1) ON CONFLICT DO NOTHING",
+            (
+                "INSERT INTO users (user_id, created_ms, is_guest, is_admin) "
+                "VALUES ('@a:b', 0, false, false) ON CONFLICT DO NOTHING"
+            ),
+        ):
+            await self.execute(statement)
+        for statement in (
+            (
+                "INSERT INTO events (event, room, depth, type, sender, event_id, json) "
+                "VALUES (%s, 1, 1, 1, 1, '$outlier', '')"
+            ),
+            (
+                "INSERT INTO events (event, room, position, depth, type, sender, event_id, json) "
+                "VALUES (1, 1, %s, 1, 1, 1, '$placed', '')"
+            ),
+            "INSERT INTO current_states (room, position, root) VALUES (1, %s, '')",
+            (
+                "INSERT INTO receipts (room, member, receipt_type, thread_id, event_id, ts, "
+                "position) VALUES (1, 1, 'm.read', '', '$e', 0, %s)"
+            ),
+            (
+                "INSERT INTO account_data (user_id, room_id, type, content, position) "
+                "VALUES ('@a:b', '', 't', '', %s)"
+            ),
+            (
+                "INSERT INTO memberships (member, room, membership, event, position, sender) "
+                "VALUES (1, 1, 'join', 1, %s, 1)"
+            ),
+            (
+                "INSERT INTO presence (member, state, last_active_ms, position) "
+                "VALUES (1, 'online', 0, %s)"
+            ),
+            "INSERT INTO profiles (user_id, field, position) VALUES ('@a:b', 'displayname', %s)",
+            "INSERT INTO partial_rooms (room, event_id, servers, whole_at) VALUES (1, '', '', %s)",
+            "INSERT INTO outbox_position (position) VALUES (%s)",
+        ):
+            position += 1
+            await self.execute(statement, position)
+            with self.subTest(statement):
+                self.assertEqual(await self.db.run(highest_position), position)
+
+    async def test_reservation_begins_above_what_is_stored(self) -> None:
+        """Positions beyond the reservation are never given out again, however they came there."""
+        first = await self.db.run(reserve_positions, 10, above=1_000)
+
+        second = await self.db.run(reserve_positions, 10, above=500)
+
+        self.assertEqual((first, second), (1_000, 1_010))
+
+    async def execute(self, statement: str, *parameters: Any) -> None:
+        async def run(db: Connection) -> None:
+            await db.execute(statement.encode(), parameters or None)
+
+        await self.db.run(run)

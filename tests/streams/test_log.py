@@ -1,0 +1,150 @@
+"""The log: what it does when the database fails, for a while or for good."""
+
+from dataclasses import dataclass
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from homeserver.protocol.errors import Unavailable
+from homeserver.storage.batch import Batch, BatchStatement
+from homeserver.storage.database import DatabaseAway
+from homeserver.streams.log import MIN_RESERVED, STALLED_SECONDS, Log, LogBroken
+
+PUT = BatchStatement("put", "INSERT INTO things SELECT unnest(%s::int8[])", columns=("int8",))
+
+
+@dataclass(frozen=True)
+class Happened:
+    """A fact of these tests."""
+
+    position: int
+
+
+class Scene:
+    """A log on a clock that the test moves, and a database that does as it is told."""
+
+    def __init__(self, position: int = 0, limit: int = 10 * MIN_RESERVED) -> None:
+        self.clock = Clock()
+        self.writes: list[Deferred[None]] = []
+        self.log = Log(self.clock, self.write, position, limit)
+
+    def write(self, _: Batch) -> Deferred[None]:
+        self.writes.append(Deferred())
+        return self.writes[-1]
+
+    def append(self) -> Deferred[None]:
+        position = self.log.next_position()
+        return self.log.append(Happened(position), [PUT.row(position)])
+
+    def refuse(self) -> None:
+        """The database refuses the batch for good."""
+        self.writes[-1].errback(Failure(ValueError("read only")))
+
+
+def errors_of(*waits: Deferred[None]) -> list[type[BaseException] | None]:
+    """What waits ended with: the types of errors; fails where one has not ended."""
+    found: list[type[BaseException] | None] = []
+    for wait in waits:
+        assert wait.called, "it waits still"
+        wait.addBoth(
+            lambda result: found.append(type(result.value) if isinstance(result, Failure) else None)
+        )
+    return found
+
+
+def test_broken_log_leaves_nobody_waiting() -> None:
+    """Requests are answered, and the shutdown comes to its end."""
+    scene = Scene()
+    in_flight = scene.append()
+    scene.clock.advance(0)
+    behind_it = scene.log.written()
+    waiting, written, settled = scene.append(), scene.log.written(), scene.log.settled()
+
+    scene.refuse()
+
+    assert scene.log.broken.called
+    assert errors_of(in_flight, behind_it, waiting, written, settled) == [LogBroken] * 5
+
+
+def test_broken_log_takes_nothing_more() -> None:
+    """What cannot be stored is never acknowledged, however late it comes."""
+    scene = Scene()
+    done = scene.append()
+    scene.clock.advance(0)
+    scene.refuse()
+
+    with pytest.raises(Unavailable):
+        scene.log.check_open()
+    late = scene.append(), scene.log.written(), scene.log.settled()
+
+    assert errors_of(done, *late) == [LogBroken] * 4
+    assert len(scene.writes) == 1
+
+
+def test_log_goes_on_when_the_database_is_back() -> None:
+    """What was waiting is durable then, and nobody noticed but by the time it took."""
+    scene = Scene()
+    done = scene.append()
+    scene.clock.advance(0)
+
+    scene.writes[0].errback(Failure(DatabaseAway("disk full")))
+    with pytest.raises(Unavailable):
+        scene.log.check_open()
+    scene.clock.advance(1)
+    scene.writes[1].callback(None)
+
+    assert errors_of(done) == [None]
+    scene.log.check_open()
+
+
+def test_stalled_write_refuses_new_work() -> None:
+    """While the database does not answer, clients are told so instead of being kept waiting."""
+    scene = Scene()
+    done = scene.append()
+    scene.clock.advance(0)
+
+    scene.clock.advance(STALLED_SECONDS)
+    scene.log.check_open()
+    scene.clock.advance(1)
+    with pytest.raises(Unavailable):
+        scene.log.check_open()
+    scene.writes[0].callback(None)
+
+    scene.log.check_open()
+    assert errors_of(done) == [None]
+
+
+def test_no_position_is_used_that_is_not_reserved() -> None:
+    """Positions that another process may be given would be used twice."""
+    scene = Scene(position=7, limit=9)
+
+    assert [scene.log.next_position(), scene.log.next_position()] == [8, 9]
+    with pytest.raises(Unavailable):
+        scene.log.next_position()
+
+
+def test_work_is_refused_before_positions_run_out() -> None:
+    """Work that was begun can be finished: it is refused at its beginning or not at all."""
+    scene = Scene(position=0, limit=MIN_RESERVED + 1)
+    scene.log.check_open()
+    scene.log.next_position()
+    scene.log.next_position()
+
+    with pytest.raises(Unavailable):
+        scene.log.check_open()
+    scene.log.reserve(MIN_RESERVED + 1, 2 * MIN_RESERVED)
+
+    scene.log.check_open()
+
+
+def test_next_range_need_not_adjoin() -> None:
+    """What another process reserved in between is never used here."""
+    scene = Scene(position=0, limit=2)
+    scene.log.reserve(2, 3)
+    scene.log.reserve(100, 101)
+    scene.log.reserve(101, 102)
+
+    assert scene.log.positions_left == 5
+    assert [scene.log.next_position() for _ in range(5)] == [1, 2, 3, 101, 102]

@@ -1,0 +1,75 @@
+"""The reservation of positions, on a real database."""
+
+from twisted.internet.task import Clock
+
+from homeserver.protocol.errors import Unavailable
+from homeserver.storage.database import Connection
+from homeserver.streams.log import Log
+from homeserver.streams.positions import CHECK_SECONDS, PositionReserve
+from tests.support.postgres import DatabaseTestCase
+from tests.support.reactor import until
+
+COUNT = 1_000
+
+
+class PositionReserveTests(DatabaseTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.clock = Clock()
+        self.reserve = PositionReserve(self.db, self.clock, COUNT)
+        self.log = Log(self.clock, self.db.write_batch, *await self.reserve.first())
+        self.reserve.start(self.log)
+
+    async def clean_up(self) -> None:
+        await self.reserve.stop()
+        await super().clean_up()
+
+    async def execute(self, statement: str) -> None:
+        async def run(db: Connection) -> None:
+            await db.execute(statement.encode())
+
+        await self.db.run(run)
+
+    async def test_error_of_the_database_does_not_end_the_reservation(self) -> None:
+        """After the first failure nothing was reserved any more, and later positions met others."""
+        for _ in range(COUNT // 2 + 1):
+            self.log.next_position()
+        await self.execute("ALTER TABLE server_state RENAME TO lost")
+        self.clock.advance(CHECK_SECONDS)
+        await self.reserve.stop()
+        assert self.log.positions_left < COUNT // 2
+        self.flushLoggedErrors()
+
+        await self.execute("ALTER TABLE lost RENAME TO server_state")
+        self.reserve.start(self.log)
+        self.clock.advance(CHECK_SECONDS)
+
+        await until(lambda: self.log.positions_left > COUNT)
+
+    async def test_positions_that_run_out_are_refused(self) -> None:
+        """While nothing can be reserved writers are told so; nobody is told that it is stored."""
+        for _ in range(COUNT):
+            self.log.next_position()
+
+        with self.assertRaises(Unavailable):
+            self.log.check_open()
+        with self.assertRaises(Unavailable):
+            self.log.next_position()
+
+    async def test_range_of_another_process_is_left_out(self) -> None:
+        """Each process uses what it reserved itself."""
+        other = Log(
+            self.clock,
+            self.db.write_batch,
+            *await PositionReserve(self.db, self.clock, COUNT).first(),
+        )
+        for _ in range(COUNT // 2 + 1):
+            self.log.next_position()
+        self.clock.advance(CHECK_SECONDS)
+        await until(lambda: self.log.positions_left > COUNT)
+
+        ours = {self.log.next_position() for _ in range(self.log.positions_left)}
+        theirs = {other.next_position() for _ in range(COUNT)}
+
+        self.assertEqual(ours & theirs, set())
+        self.assertEqual(len(theirs), COUNT)
