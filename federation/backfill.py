@@ -20,10 +20,10 @@ from federation.pdus import PduChecks
 from federation.room_servers import likely_servers
 from homeserver.protocol.event_graph import in_graph_order
 from homeserver.protocol.events import Event
-from homeserver.rooms.history import Depths
 from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.stretches import Depths
 from homeserver.rooms.writer import RoomWriter
 from homeserver.streams.waiting import joined
 

@@ -15,12 +15,25 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from homeserver.protocol.errors import NotFound
-from homeserver.protocol.event_kinds import is_member_event, is_state
+from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.reading import Access, Reading
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.stretches import (
+    FOREVER,
+    START,
+    Depths,
+    Stretch,
+    behind,
+    from_memory,
+    gaps_reached,
+    is_gap_between,
+    just_before,
+    place_of,
+    split_at_gaps,
+)
 from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.storage import event_pages
 from homeserver.storage.database import Database
@@ -30,12 +43,8 @@ DEFAULT_LIMIT = 10
 MAX_LIMIT = 500  # events of an answer
 MAX_LOOKED_AT = 1_000  # events that are looked at for one answer
 CHUNK = 50  # events that are looked at together, at least
-MAX_FILLS = 5  # times that the past is asked for which a page forwards would leap over
+MAX_FILLS = 5  # times that the past is asked for which a page would leap over
 FILL = 100  # events that are asked for each time; those before the far end of the gap come first
-FOREVER = 1 << 62
-START: Place = (0, 0)
-
-Depths = tuple[int, int]  # from the least to the greatest, both included
 
 
 class Backfill(Protocol):
@@ -96,16 +105,6 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
-    """Part of a history: from one place to another, of events with above < position <= upto."""
-
-    start: Place
-    bound: Place
-    above: int = -FOREVER
-    upto: int = FOREVER
-
-
-@dataclass(frozen=True, slots=True)
 class _Walk:
     """What was found on the way, where it ended, and whether nothing is left behind that."""
 
@@ -151,16 +150,16 @@ class History:
         """
         access = await self._reading.access(user_id, room_id)
         event = await self._reading.event(user_id, room_id, event_id)
-        place = _place_of(event.stored)
+        place = place_of(event.stored)
         if place is None:
             raise NotFound("The event stands in no timeline")
         half, last = request.size // 2, await self._last_place(access)
         back, forth = replace(request, backwards=True), replace(request, backwards=False)
         upto = access.until
-        past = _Stretch(_just_before(place), START, upto=upto)
-        future = _Stretch(place, last, upto=upto)
-        before = await self._walk(access, back, past, half)
-        after = await self._walk(access, forth, future, request.size - half)
+        past = Stretch(just_before(place), START, upto=upto)
+        future = Stretch(place, last, upto=upto)
+        before = await self._walk(access, back, past, half, is_page=False)
+        after = await self._walk(access, forth, future, request.size - half, is_page=False)
         return Context(
             event,
             before.seen,
@@ -171,9 +170,19 @@ class History:
         )
 
     async def _walk(
-        self, access: Access, request: PageRequest, stretch: _Stretch, limit: int
+        self,
+        access: Access,
+        request: PageRequest,
+        stretch: Stretch,
+        limit: int,
+        *,
+        is_page: bool = True,
     ) -> _Walk:
-        """Up to `limit` events that the user may see and wants, along a stretch of the history."""
+        """Up to `limit` events that the user may see and wants, along a stretch of the history.
+
+        It ends before a gap, since what is on both sides of one must not be taken for neighbours,
+        unless it is a page that would be empty.
+        """
         seen: list[Seen] = []
         place, looked_at = stretch.start, 0
         if limit <= 0 or not request.wanted.matches_room(access.room.room_id):
@@ -183,40 +192,60 @@ class History:
             rest = replace(stretch, start=place)
             chunk = await self._next(access.room, rest, size, request.backwards)
             looked_at += len(chunk)
-            reachable = [stored for stored in chunk if access.includes(stored)]
-            visible = await self._visibility.visible(access.room, access.user_id, reachable)
-            seen += [event for event in visible if _is_wanted(request, event.stored)]
-            if len(seen) > limit:
-                del seen[limit:]
-                return _Walk(seen, _behind(seen[-1].stored, request.backwards), exhausted=False)
-            if chunk:
-                place = _behind(chunk[-1], request.backwards)
+            for is_behind_gap, run in split_at_gaps(access.room, place, chunk):
+                if is_behind_gap and (seen or not is_page):
+                    return _Walk(seen, place, exhausted=False)
+                seen += await self._seen(access, request, run)
+                if len(seen) > limit:
+                    del seen[limit:]
+                    place = behind(seen[-1].stored, request.backwards)
+                    return _Walk(seen, place, exhausted=False)
+                if run:
+                    place = behind(run[-1], request.backwards)
             if len(chunk) < size:
                 return _Walk(seen, place, exhausted=True)
             if len(seen) == limit:
                 break
         return _Walk(seen, place, exhausted=False)
 
+    async def _seen(
+        self, access: Access, request: PageRequest, events: Sequence[StoredEvent]
+    ) -> list[Seen]:
+        """Those of the events that the user may see and wants."""
+        reachable = [stored for stored in events if access.includes(stored)]
+        visible = await self._visibility.visible(access.room, access.user_id, reachable)
+        return [event for event in visible if _is_wanted(request, event.stored)]
+
     async def _next(
-        self, room: Room, stretch: _Stretch, size: int, backwards: bool
+        self, room: Room, stretch: Stretch, size: int, backwards: bool
     ) -> list[StoredEvent]:
-        """The next events along a stretch, nearest first."""
-        at_hand = _from_memory(room, stretch, size, backwards)
+        """The next events along a stretch, nearest first.
+
+        Where something is missing on the way it is asked for: backwards until something of it is
+        known, forwards, where what comes next comes last, until all of it is.
+        """
+        at_hand = from_memory(room, stretch, size, backwards)
         if at_hand is not None:
             return at_hand
         rows = await self._rows(room, stretch, size, backwards)
-        for _ in range(1 if backwards else MAX_FILLS):
-            reached = _gaps_reached(room, stretch, rows, size, backwards)
+        for _ in range(MAX_FILLS):
+            reached = gaps_reached(room, stretch, rows, size, backwards)
             if reached is None or self.backfill is None:
                 break
             if not await self.backfill.fill(room, reached, max(size, CHUNK if backwards else FILL)):
                 break
             rows = await self._rows(room, stretch, size, backwards)
+            if (
+                backwards
+                and rows
+                and not is_gap_between(sorted(room.gaps.values()), stretch.start[0], rows[0][0])
+            ):
+                break
         numbers = [event for _, _, event in rows]
         return await self._rooms.stores.events.load_in_order(room.version, numbers)
 
     async def _rows(
-        self, room: Room, stretch: _Stretch, size: int, backwards: bool
+        self, room: Room, stretch: Stretch, size: int, backwards: bool
     ) -> list[tuple[int, int, int]]:
         return await self._db.run(
             event_pages.page,
@@ -227,14 +256,15 @@ class History:
             backwards=backwards,
             above=stretch.above,
             upto=stretch.upto,
+            past_above=stretch.past_above,
         )
 
-    async def _stretch(self, access: Access, request: PageRequest) -> _Stretch:
+    async def _stretch(self, access: Access, request: PageRequest) -> Stretch:
         """What a request asks for, within what the user may reach."""
         room, backwards = access.room, request.backwards
         last = await self._last_place(access)
         start, bound = (last, START) if backwards else (START, last)
-        above, upto = -FOREVER, access.until
+        above, upto, past_above = -FOREVER, access.until, FOREVER
         if request.since is not None:
             token = parse_history_token(request.since)
             since = token.place
@@ -243,13 +273,14 @@ class History:
             if not isinstance(since, int):
                 start = min(since, last)
                 if token.above is not None and not backwards:
-                    above = token.above
+                    above, past_above = token.above, await self._height_at(room, token.above)
             elif backwards:
                 upto = min(upto, since)
                 start = max(await self._end_of(room, upto), await self._above_gap(room, since))
                 start = min(start, last)
             else:
-                start, above = await self._beginning_after(room, since), since
+                above, past_above = since, await self._height_at(room, since)
+                start = min(await self._beginning_after(room, since), (past_above, FOREVER))
         if request.to is not None:
             to = parse_history_token(request.to).place
             if not isinstance(to, int):
@@ -258,17 +289,21 @@ class History:
                 above = to
             else:
                 upto = min(upto, to)
-        return _Stretch(start, bound, above, upto)
+        return Stretch(start, bound, above, upto, past_above)
 
     async def _last_place(self, access: Access) -> Place:
         """Where the history ends for the user."""
         return await self._end_of(access.room, min(access.until, access.room.last_position))
 
+    async def _height_at(self, room: Room, position: int) -> int:
+        """How high the events up to a position reach; endless before the first of them."""
+        return (await self._end_of(room, position))[0] or FOREVER
+
     async def _end_of(self, room: Room, position: int) -> Place:
         """A place behind all events up to a position."""
         newest = _newest(room, position)
         if newest is not None and (newest.position or 0) > room.disordered_at:
-            return _behind(newest, backwards=False)
+            return behind(newest, backwards=False)
         return await self._db.run(event_pages.greatest_depth, room.number, position), position
 
     async def _above_gap(self, room: Room, position: int) -> Place:
@@ -323,49 +358,6 @@ class History:
         ]
 
 
-def _from_memory(
-    room: Room, stretch: _Stretch, size: int, backwards: bool
-) -> list[StoredEvent] | None:
-    """The next events, if the room's timeline in memory has all of them in the order of history.
-
-    It has where each event stands deeper in the graph than all that came before it.
-    """
-    start, bound = stretch.start, stretch.bound
-    within = [
-        stored
-        for stored in room.timeline
-        if (here := _place_of(stored)) is not None
-        and stretch.above < here[1] <= stretch.upto
-        and (bound < here <= start if backwards else start < here <= bound)
-    ]
-    found = within[::-1][:size] if backwards else within[:size]
-    # A room that this server came into later has a past that no sync shows.
-    is_whole = bool(room.timeline) and is_state(room.timeline[0].event, "m.room.create")
-    if backwards:
-        complete = len(found) == size or is_whole
-    else:
-        first = _place_of(room.timeline[0]) if room.timeline else None
-        complete = is_whole or (first is not None and start >= _just_before(first))
-    in_order = all((stored.position or 0) > room.disordered_at for stored in found)
-    return found if complete and in_order else None
-
-
-def _gaps_reached(
-    room: Room, stretch: _Stretch, rows: Sequence[tuple[int, int, int]], size: int, backwards: bool
-) -> Depths | None:
-    """Between which depths gaps are in the way of these rows; `None` if there are none.
-
-    Forwards only those count that have something known before them.
-    """
-    furthest = rows[-1][0] if len(rows) == size else stretch.bound[0]
-    start = stretch.start[0]
-    if not backwards and stretch.start == START:
-        start = rows[0][0] if rows else FOREVER
-    depths = (furthest, start) if backwards else (start + 1, furthest)
-    is_reached = any(depths[0] <= depth <= depths[1] for depth in room.gaps.values())
-    return depths if is_reached else None
-
-
 def _is_wanted(request: PageRequest, stored: StoredEvent) -> bool:
     event = stored.event
     if event.sender in request.ignored and event.state_key is None:
@@ -379,18 +371,3 @@ def _newest(room: Room, position: int) -> StoredEvent | None:
         if (stored.position or 0) <= position:
             return stored
     return None
-
-
-def _place_of(stored: StoredEvent) -> Place | None:
-    return None if stored.position is None else (stored.height, stored.position)
-
-
-def _just_before(place: Place) -> Place:
-    # No two events have the same position.
-    return place[0], place[1] - 1
-
-
-def _behind(stored: StoredEvent, backwards: bool) -> Place:
-    """The place at which a walk goes on that has come past an event."""
-    place = stored.height, stored.position or 0
-    return _just_before(place) if backwards else place

@@ -177,6 +177,7 @@ class Timestamps:
             backwards=backwards,
             above=-FOREVER,
             upto=view.until,
+            past_above=FOREVER,
         )
 
     async def _load(self, view: _View, rows: Sequence[tuple[int, int, int]]) -> list[StoredEvent]:

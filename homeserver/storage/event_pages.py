@@ -16,11 +16,13 @@ async def page(
     backwards: bool,
     above: int,
     upto: int,
+    past_above: int,
 ) -> list[tuple[int, int, int]]:
     """(depth, position, event) from one topological place to another, those at the start first.
 
     Of the two places, the lower one is left out. Events at positions beyond `above` and `upto`,
-    which it includes, are left out as well.
+    which it includes, are left out as well, but for those of the past with depths above
+    `past_above`.
     """
     # `+ 0` keeps the index over positions out of this. Most rooms have few events, so it seems as
     # good as the one over places, but it has a large room read and sorted as a whole.
@@ -31,11 +33,11 @@ async def page(
         SELECT depth, position, event
           FROM events
          WHERE room = %s AND (depth, position) > (%s, %s) AND (depth, position) <= (%s, %s)
-           AND position + 0 > %s AND position + 0 <= %s
+           AND (position + 0 > %s OR (position + 0 < 0 AND depth > %s)) AND position + 0 <= %s
          ORDER BY {order}
          LIMIT %s
         """,
-        (room, *low, *high, above, upto, limit),
+        (room, *low, *high, above, past_above, upto, limit),
     )
     return await cursor.fetchall()
 

@@ -12,9 +12,10 @@ import msgspec
 
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.errors import Forbidden
-from homeserver.rooms.history import START, History, PageRequest
+from homeserver.rooms.history import History, PageRequest
 from homeserver.rooms.reading import Access, Reading
 from homeserver.rooms.room import Room
+from homeserver.rooms.stretches import START
 from homeserver.rooms.user_rooms import Membership
 from homeserver.streams.tokens import stream_token, topological_token
 from homeserver.sync.engine import Sources

@@ -203,11 +203,11 @@ class Replica:
 class Graph(Replica):
     """Makes the events of a room, on any branches, and has received all of them itself."""
 
-    def __init__(self, version: str = "11") -> None:
+    def __init__(self, version: str = "11", room_id: str = "!room:one.example") -> None:
         row = ROOM_VERSIONS[version]
         content = {"room_version": version, "creator": ALICE}
-        room_id = None if row.room_id_is_create_hash else "!room:one.example"
-        create = build(version, room_id, "m.room.create", ALICE, content, "", [], [], 1, 1)
+        given = None if row.room_id_is_create_hash else room_id
+        create = build(version, given, "m.room.create", ALICE, content, "", [], [], 1, 1)
         super().__init__("one.example", version, create.room_id)
         self.version = version
         self.events = [create]

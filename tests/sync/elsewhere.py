@@ -23,8 +23,8 @@ class Elsewhere:
     Asked for the past it gives up to `generosity` events, or as many as are wanted.
     """
 
-    def __init__(self, version: str = "11") -> None:
-        self.graph = Graph(version)
+    def __init__(self, room_id: str = "!room:one.example") -> None:
+        self.graph = Graph("11", room_id)
         self.graph.public()
         self.graph.join(BOB)
         self.room_id = self.graph.room.room_id

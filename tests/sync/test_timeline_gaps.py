@@ -71,7 +71,7 @@ class TimelineGapTests(DatabaseTestCase):
             await self.restart()
 
     async def test_state_of_the_gap_is_told(self) -> None:
-        """A name and a ban that were missed hold, though nothing in the timeline says so."""
+        """A name and a ban that were missed are in force, but no event of the timeline says so."""
         since = await self.end()
         client = ClientModel()
         client.apply(await self.world.update(self.carol))

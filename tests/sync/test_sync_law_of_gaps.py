@@ -1,0 +1,296 @@
+"""The law of sync where this server misses parts of a room, over random histories.
+
+Whatever is missed, and whether it is fetched later: no timeline leads from before a gap to what is
+behind it, a client's state is the room's after each answer, and who pages back from where their
+timeline begins comes to every event of the room once, what follows before what is followed.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
+"""
+
+import contextlib
+from collections.abc import Iterable
+from itertools import count
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import blockingCallFromThread, deferToThread
+
+from homeserver.accounts.caller import Caller
+from homeserver.protocol.errors import MatrixError
+from homeserver.protocol.events import Event
+from homeserver.rooms.history import PageRequest
+from homeserver.rooms.room import Room
+from homeserver.rooms.stored_event import StoredEvent
+from tests.rooms.replica import ALICE, BOB
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.client_model import ClientModel
+from tests.sync.elsewhere import Elsewhere
+from tests.sync.world import World
+
+PEOPLE = ("carol", "dave")
+MAX_PAGES = 400
+Action = tuple[Any, ...]
+
+people = st.sampled_from(PEOPLE)
+arrives = st.booleans()
+actions = st.one_of(
+    st.tuples(st.just("say"), people),
+    st.tuples(st.just("burst"), people, st.integers(8, 15)),
+    st.tuples(st.just("they say"), arrives),
+    st.tuples(st.just("they say much"), st.integers(5, 30)),
+    st.tuples(st.just("they hear"), st.none()),
+    st.tuples(st.just("they rename"), arrives),
+    st.tuples(st.just("they ban"), arrives),
+    st.tuples(st.just("they let back in"), arrives),
+    st.tuples(st.just("they redact"), arrives, st.integers(1, 20)),
+    st.tuples(st.just("it comes late"), st.none()),
+    st.tuples(st.just("join"), people),
+    st.tuples(st.just("leave"), people),
+    st.tuples(st.just("page"), people),
+    st.tuples(st.just("generosity"), st.sampled_from([None, 1, 2, 7])),
+    st.tuples(st.just("sync"), st.none()),
+    st.tuples(st.just("restart"), st.none()),
+)
+
+
+class SyncLawOfGapsTests(DatabaseTestCase):
+    timeout = 240
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.numbers = count()
+
+    async def test_nothing_is_glued_nor_lost_over_gaps(self) -> None:
+        """Clients that fold state and timeline end with the room as it is."""
+        await self._for_all({})
+
+    async def test_nothing_is_glued_nor_lost_over_gaps_with_state_after(self) -> None:
+        """The same holds for clients that want the state at the end of each timeline."""
+        await self._for_all({"use_state_after": True})
+
+    async def _for_all(self, options: dict[str, Any]) -> None:
+        @settings(
+            max_examples=25,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(st.lists(actions, max_size=30))
+        def law(plan: list[Action]) -> None:
+            blockingCallFromThread(
+                reactor, lambda: Deferred.fromCoroutine(self._play(plan, options))
+            )
+
+        await deferToThread(law)
+
+    async def _play(self, plan: list[Action], options: dict[str, Any]) -> None:
+        history = _History(self.db, next(self.numbers), options)
+        await history.begin()
+        try:
+            for action in plan:
+                # The rules refuse some of what a random plan wants.
+                with contextlib.suppress(MatrixError):
+                    await history.act(action)
+            await history.check()
+        finally:
+            await history.world.stop()
+
+
+class _History:
+    """A room on its way through a plan, with a client of each user of the server under test."""
+
+    world: World
+
+    def __init__(self, db: Any, number: int, options: dict[str, Any]) -> None:
+        self._db = db
+        self._number = number
+        self._options = options
+        self._names = count()
+        self.there = Elsewhere(room_id=f"!room{number}:one.example")
+        self.users: dict[str, Caller] = {}
+        self.clients = {name: ClientModel() for name in PEOPLE}
+        self.begins: dict[str, str] = {}  # where to page back from, by user
+
+    async def begin(self) -> None:
+        self.world = await World.start(self._db)
+        self.there.use(self.world)
+        for name in PEOPLE:
+            self.users[name] = await self.world.user(f"{name}{self._number}")
+        for _ in range(3):
+            self.there.say("in the beginning")
+        await self.there.enter(self.users["carol"])
+
+    async def act(self, action: Action) -> None:
+        what, argument, *more = action
+        room_id, memberships = self.there.room_id, self.world.rooms.memberships
+        if what in ("say", "burst"):
+            for body in range(more[0] if more else 1):
+                await self.world.say(self.users[argument], room_id, f"{next(self._names)} {body}")
+        elif what == "join":
+            await self._join(self.users[argument])
+        elif what == "leave":
+            await memberships.leave(self.users[argument], room_id)
+        elif what == "page":
+            if argument in self.begins:
+                await self._page(self.users[argument], self.begins[argument], 4)
+        elif what == "generosity":
+            self.there.generosity = argument
+        elif what == "sync":
+            await self.sync()
+        elif what == "restart":
+            await self.world.stop()
+            self.world = await World.start(self._db)
+            self.there.use(self.world)
+        elif what == "it comes late":
+            room = await self._room()
+            for event_id in list(room.gaps)[:1]:
+                await self.there.deliver(self.there.by_id[event_id])
+        else:
+            await self._act_there(what, argument, more)
+
+    async def _act_there(self, what: str, argument: Any, more: list[Any]) -> None:
+        there = self.there
+        if what == "they hear":
+            await there.hear_all()
+            return
+        if what == "they say much":
+            for body in range(argument):
+                there.say(str(body), ALICE)
+            return
+        if what != "they say":
+            # State on branches may lose, and no client can be told that it lost.
+            await there.hear_all()
+        if what == "they say":
+            event = there.say("hello", ALICE)
+        elif what == "they rename":
+            event = there.rename(f"room {next(self._names)}")
+        elif what == "they ban":
+            event = there.member(BOB, "ban", ALICE)
+        elif what == "they let back in":
+            there.member(BOB, "leave", ALICE)
+            event = there.member(BOB, "join")
+        else:
+            target = there.graph.events[-min(more[0], len(there.graph.events))]
+            if target.state_key is not None:
+                return
+            event = there.make("m.room.redaction", ALICE, {"redacts": target.event_id})
+        if argument and await self._is_there():
+            await there.deliver(event)
+
+    async def _join(self, user: Caller) -> None:
+        if await self._is_there():
+            await self.world.rooms.memberships.join(user, self.there.room_id)
+        else:
+            await self.there.hear_all()
+            await self.there.enter(user)
+
+    async def _is_there(self) -> bool:
+        return bool((await self._room()).joined_servers["example.org"])
+
+    async def _room(self) -> Room:
+        return await self.world.rooms.registry.get(self.there.room_id)
+
+    async def sync(self) -> None:
+        room = await self._room()
+        for name, client in self.clients.items():
+            answer = await self.world.update(self.users[name], client.since, **self._options)
+            client.apply(answer)
+            section = answer.get("rooms", {}).get("join", {}).get(room.room_id)
+            if section is not None:
+                batch = section.get("timeline", {})
+                if batch.get("limited") or name not in self.begins:
+                    self.begins[name] = batch["prev_batch"]
+            if room.membership(self.users[name].user_id) == "join":
+                assert client.state[room.room_id] == await self._state(room)
+                await self._check_run(room, client.timelines[room.room_id])
+            else:
+                self.begins.pop(name, None)
+
+    async def _state(self, room: Room) -> dict[tuple[str, str], str]:
+        numbers = dict(room.state)
+        numbers |= {("m.room.member", user): each for user, each in room.member_events.items()}
+        events = await self.world.rooms.events.load(room.version, list(numbers.values()))
+        return {key: events[number].event.event_id for key, number in numbers.items()}
+
+    async def _check_run(self, room: Room, run: list[str]) -> None:
+        """What the events of a timeline follow is there too, or is before it."""
+        await self.there.hear_all()
+        shown = await self._shown(room)
+        first = shown[run[0]].position or 0
+        earlier = {key for key, stored in shown.items() if 0 < (stored.position or 0) <= first}
+        known = {*earlier, *run, *self._ancestors(earlier)}
+        for event_id in self._ancestors(run) - known:
+            stored = await self._find(room, event_id)
+            assert stored is not None, "a timeline leads over a gap"
+            assert _is_hidden(stored), "what is there is shown"
+
+    async def _shown(self, room: Room) -> dict[str, StoredEvent]:
+        """What is in the timeline, of all that there is."""
+        found = await self.world.rooms.events.find_many(
+            room.version, room.number, room.room_id, list(self.there.by_id)
+        )
+        return {key: each for key, each in found.items() if (each.position or 0) > 0}
+
+    async def _find(self, room: Room, event_id: str) -> StoredEvent | None:
+        events = self.world.rooms.events
+        return await events.find(room.version, room.number, room.room_id, event_id)
+
+    def _ancestors(self, event_ids: Iterable[str]) -> set[str]:
+        found: set[str] = set()
+        waiting = list(event_ids)
+        while waiting:
+            for event_id in self.there.by_id[waiting.pop()].prev_event_ids:
+                if event_id not in found:
+                    found.add(event_id)
+                    waiting.append(event_id)
+        return found
+
+    async def _page(self, user: Caller, since: str | None, pages: int = MAX_PAGES) -> list[Event]:
+        found: list[Event] = []
+        for _ in range(pages):
+            request = PageRequest(backwards=True, since=since, limit=5)
+            page = await self.world.rooms.history.page(user.user_id, self.there.room_id, request)
+            found += [seen.stored.event for seen in page.chunk]
+            since = page.end
+            if since is None:
+                break
+        else:
+            assert pages < MAX_PAGES, "the pages have no end"
+        return found
+
+    async def check(self) -> None:
+        """Everything is reached from where the client's timeline begins."""
+        if not await self._is_there():
+            return
+        await self._join(self.users["carol"])
+        await self.there.hear_all()
+        await self.there.deliver(self.there.say("the end", ALICE))
+        await self.sync()
+        carol, room_id = self.users["carol"], self.there.room_id
+        paged = [event.event_id for event in await self._page(carol, self.begins["carol"])]
+        # Redactions of what was missed are shown when that is there.
+        begin = self.begins["carol"]
+        await self.sync()
+        assert self.begins["carol"] == begin
+        run = self.clients["carol"].timelines[room_id]
+        assert len({*run, *paged}) == len(run) + len(paged), "nothing comes twice"
+        room = await self._room()
+        stored = {event_id: await self._find(room, event_id) for event_id in self.there.by_id}
+        hidden = {key for key, each in stored.items() if each is not None and _is_hidden(each)}
+        assert {*run, *paged} == self.there.by_id.keys() - hidden
+        place = {event_id: index for index, event_id in enumerate(paged)}
+        for event_id, index in place.items():
+            for prev in self.there.by_id[event_id].prev_event_ids:
+                assert place.get(prev, len(paged)) > index, "what is followed comes later"
+        for each in stored.values():
+            assert each is not None
+            truth = self.there.graph.stored(each.event)
+            assert _is_hidden(each) or (each.redaction is None) == (truth.redaction is None)
+
+
+def _is_hidden(stored: StoredEvent) -> bool:
+    """Whether no client is shown an event: it breaks a rule, or redacts what is not there."""
+    return stored.position is None and not stored.standing.is_outlier
