@@ -4,14 +4,14 @@ Nothing here decides anything. Two homeservers can run in one process: they shar
 reactor.
 """
 
-import signal
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from homeserver.concurrency.stop_signals import call_on_stop_signal
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key, load_signing_keys
 from homeserver.observability.garbage import GarbageCollection
@@ -24,7 +24,7 @@ from homeserver.storage.server_state import WrongServer, claim_server_name
 from homeserver.storage.supervised_postgres import SupervisedPostgres
 from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve
-from homeserver.web.listeners import Listeners
+from homeserver.web.listeners import CannotListen, Listeners
 from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import CertificateError
 from homeserver.wiring.accounts import Accounts
@@ -43,6 +43,7 @@ START_ERRORS = (
     MigrationError,
     WrongServer,
     CertificateError,
+    CannotListen,
     DatabaseAway,
     OSError,
 )
@@ -60,6 +61,7 @@ class Homeserver:
         self.broken: Deferred[None] = Deferred()
         self._reactor = reactor
         self._shutdown = Shutdown()
+        self._starting: Deferred[None] | None = None
         self._postgres: SupervisedPostgres | None = None
         self._database: Database | None = None
         self._log: Log | None = None
@@ -81,13 +83,20 @@ class Homeserver:
     async def start(self) -> None:
         """Start the database, then everything else, and last listen.
 
-        Raises one of `START_ERRORS` for what a person can mend; what was started is stopped again.
+        Raises one of `START_ERRORS` for what a person can mend, and `CancelledError` where the
+        start was interrupted; what was started is stopped again.
         """
+        self._starting = ensureDeferred(self._start())
         try:
-            await self._start()
+            await self._starting
         except BaseException:
             await self.stop()
             raise
+
+    def interrupt_start(self) -> None:
+        """Have `start`, if it is under way, stop what it has started and fail."""
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def stop(self) -> None:
         """Finish requests, end long polls and sockets, write what waits, stop the database."""
@@ -192,69 +201,95 @@ class Homeserver:
 def run_server(
     settings: Settings,
     ready: Callable[[Homeserver], None],
+    not_started: Callable[[str], None],
     on_hangup: Callable[[Callable[[], None]], None],
 ) -> int:
     """Run a homeserver until SIGINT or SIGTERM; a second signal ends at once. The exit status.
 
-    `ready(server)` is called once it listens. `on_hangup` is given what is to be called at SIGHUP.
+    `ready(server)` is called once it listens, or `not_started(reason)` where it cannot start.
+    `on_hangup` is given what is to be called at SIGHUP.
     """
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
     server = Homeserver(settings, reactor)
-    status = [0]
     on_hangup(lambda: reactor.callFromThread(server.reload_certificates))
-
-    def fail(failure: Failure) -> None:
-        status[0] = 1
-        if failure.check(*START_ERRORS):
-            log.critical("the server did not start: {reason}", reason=failure.getErrorMessage())
-        else:
-            log.failure("the server did not start", failure)
-        _stop_reactor(reactor)
-
-    def started(_: object) -> None:
-        log.info("homeserver {name} is ready", name=settings.server_name)
-        _stop_on_signals(reactor, server)
-        GarbageCollection(reactor).start()
-        ready(server)
-
-    def broke(_: object) -> None:
-        status[0] = 1
-        _end(reactor, server)
-
-    def begin() -> None:
-        server.broken.addCallback(broke)
-        ensureDeferred(server.start()).addCallbacks(started, fail)
-
-    reactor.callWhenRunning(begin)
-    reactor.run(installSignalHandlers=True)
-    return status[0]
+    run = _Run(reactor, server, ready, not_started)
+    call_on_stop_signal(reactor, run.stop)
+    reactor.callWhenRunning(run.begin)
+    reactor.run(installSignalHandlers=False)
+    return run.status
 
 
-def _stop_on_signals(reactor: Any, server: Homeserver) -> None:
-    stopping: list[bool] = []
+class _Run:
+    """One run of a homeserver, from the start of the reactor to its end."""
 
-    def stop(*_: object) -> None:
-        if stopping:
-            reactor.callFromThread(_stop_reactor, reactor)
+    def __init__(
+        self,
+        reactor: Any,
+        server: Homeserver,
+        ready: Callable[[Homeserver], None],
+        not_started: Callable[[str], None],
+    ) -> None:
+        self.status = 0
+        self._reactor = reactor
+        self._server = server
+        self._ready = ready
+        self._not_started = not_started
+        self._is_up = False
+        self._is_stopping = False
+
+    def begin(self) -> None:
+        """Start the server."""
+        if self._is_stopping:
+            _stop_reactor(self._reactor)
             return
-        stopping.append(True)
-        reactor.callFromThread(_end, reactor, server)
+        log.info("homeserver {name} starts", name=self._server.settings.server_name)
+        self._server.broken.addCallback(self._broke)
+        ensureDeferred(self._server.start()).addCallbacks(self._started, self._failed)
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    def stop(self) -> None:
+        """Stop the server, also while it starts."""
+        self._is_stopping = True
+        log.info("stopping")
+        if self._is_up:
+            self._end()
+        else:
+            self._server.interrupt_start()
 
+    def _started(self, _: object) -> None:
+        self._is_up = True
+        log.info("homeserver {name} is ready", name=self._server.settings.server_name)
+        GarbageCollection(self._reactor).start()
+        self._ready(self._server)
 
-def _end(reactor: Any, server: Homeserver) -> None:
-    log.info("stopping")
+    def _failed(self, failure: Failure) -> None:
+        if not self._is_stopping:
+            self.status = 1
+            reason = " ".join(failure.getErrorMessage().split())
+            if failure.check(DatabaseAway):
+                reason = f"cannot use the database: {reason}"
+            if failure.check(*START_ERRORS):
+                log.critical("the server did not start: {reason}", reason=reason)
+            else:
+                log.failure("the server did not start", failure)
+            self._not_started(reason)
+        elif not failure.check(CancelledError, *START_ERRORS):
+            log.failure("the start was not interrupted cleanly", failure)
+        _stop_reactor(self._reactor)
 
-    def stopped(result: object) -> None:
+    def _broke(self, _: object) -> None:
+        self.status = 1
+        log.info("stopping")
+        self._end()
+
+    def _end(self) -> None:
+        ensureDeferred(self._server.stop()).addBoth(self._stopped)
+
+    def _stopped(self, result: object) -> None:
         if isinstance(result, Failure):
             log.failure("the server did not stop cleanly", result)
-        _stop_reactor(reactor)
-
-    ensureDeferred(server.stop()).addBoth(stopped)
+        _stop_reactor(self._reactor)
 
 
 def _stop_reactor(reactor: Any) -> None:

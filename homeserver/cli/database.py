@@ -5,6 +5,7 @@ Before anything else the schema is made or brought up to date, as at a start of 
 database must belong to this server.
 """
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,7 +34,11 @@ async def open_database(reactor: Any, settings: Settings) -> AsyncIterator[Datab
             reactor, reactor.getThreadPool(), find_running, settings.postgres_dir
         )
         if dsn is None:
-            started = SupervisedPostgres(reactor, EmbeddedPostgres(settings.postgres_dir))
+            embedded = EmbeddedPostgres(settings.postgres_dir)
+            if embedded.is_new:
+                told = f"Creating the database in {settings.postgres_dir}, once"
+                print(told, file=sys.stderr, flush=True)
+            started = SupervisedPostgres(reactor, embedded)
             await started.start()
             dsn = started.dsn
         await migrate_in_thread(reactor, dsn)

@@ -15,8 +15,9 @@ from homeserver.cli.findings import Finding, Verdict, ok, problem, warning
 from homeserver.cli.mail_checks import check_mail
 from homeserver.cli.network_checks import check_listeners, check_well_known
 from homeserver.cli.reactor import run_in_reactor
+from homeserver.config.errors import ConfigError
 from homeserver.config.hints import homeserver_command
-from homeserver.config.loading import ConfigError, load_settings
+from homeserver.config.loading import load_settings
 from homeserver.config.settings import Settings
 
 NEW_CONFIG = Path("NEW_FOLDER", "homeserver.yaml")

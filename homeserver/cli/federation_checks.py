@@ -28,7 +28,7 @@ from federation.permitted_servers import PermittedServers
 from federation.service_records import ServiceRecords
 from federation.well_known import Delegations
 from homeserver.cli.findings import Finding, ok, problem, warning
-from homeserver.config.loading import ConfigError
+from homeserver.config.errors import ConfigError
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
 from homeserver.protocol.server_keys import InvalidServerKeys, parse_server_keys

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from homeserver.cli.findings import Finding, ok, problem, warning
+from homeserver.config.errors import ConfigError
 from homeserver.config.hints import homeserver_command, shell_command
-from homeserver.config.loading import ConfigError
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_key
 

@@ -6,13 +6,14 @@ shown as a traceback: it is raised as `ConfigError` or `CommandError` and printe
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from homeserver.cli.errors import CommandError
-from homeserver.config.loading import ConfigError
+from homeserver.config.errors import ConfigError
 from homeserver.version import VERSION
 
 MAX_DRAWN_EVENTS = 2_000
@@ -21,10 +22,16 @@ MAX_DRAWN_EVENTS = 2_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, that of the process unless one is given; returns the exit status."""
     options = build_parser().parse_args(arguments)
+    if options.command is not _run and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        # These may have something to put in order: a terminal that does not echo, for instance.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status: int = options.command(options)
     except (CommandError, ConfigError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
         return 1
     return status
 

@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
 from homeserver.cli.errors import CommandError
+from homeserver.concurrency.stop_signals import call_on_stop_signal
 
 T = TypeVar("T")
 
@@ -14,24 +15,35 @@ T = TypeVar("T")
 def run_in_reactor(function: Callable[[Any], Awaitable[T]]) -> T:
     """Run a coroutine, which is given the reactor, to its end; gives or raises what it does.
 
-    Raises `CommandError` where the reactor was stopped before.
+    A signal to stop cancels it, so that it puts away what it has taken out. Raises `CommandError`
+    then.
     """
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
     outcome: list[T | Failure] = []
+    work: list[Deferred[T]] = []
 
-    async def run() -> None:
-        try:
-            outcome.append(await function(reactor))
-        except Exception:
-            outcome.append(Failure())
+    async def run() -> T:
+        return await function(reactor)
+
+    def end(result: T | Failure) -> None:
+        outcome.append(result)
         reactor.stop()
 
-    reactor.callWhenRunning(Deferred.fromCoroutine, run())
-    reactor.run()
-    if not outcome:
-        raise CommandError("Interrupted")
+    def begin() -> None:
+        work.append(ensureDeferred(run()))
+        work[0].addBoth(end)
+
+    def stop() -> None:
+        work[0].cancel()
+
+    call_on_stop_signal(reactor, stop)
+    reactor.callWhenRunning(begin)
+    reactor.run(installSignalHandlers=False)
     result = outcome[0]
     if isinstance(result, Failure):
+        if result.check(CancelledError):
+            raise CommandError("Interrupted")
         result.raiseException()
     return result

@@ -27,7 +27,7 @@ async def _lines(reactor: Any, settings: Settings) -> list[str]:
         while page := await db.run(reports_after, after):
             lines += [_describe(report) for report in page]
             after = page[-1].id
-    return lines
+    return lines or ["Nobody has reported anything."]
 
 
 def _describe(report: Report) -> str:

@@ -5,6 +5,7 @@ again, so that it can be rotated, and the certificates of the listeners are read
 """
 
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,11 @@ def run(config: Path | None) -> int:
         name = settings.server_name
         print(NEXT_STEPS.format(name=name, address=address, add_user=add_user), flush=True)
 
-    return run_server(settings, say_what_to_do_next, reloads.append)
+    def say_why_not(reason: str) -> None:
+        if settings.log.file is not None:  # else it stands in the log, before people's eyes
+            print(f"The server did not start: {reason}", file=sys.stderr, flush=True)
+
+    return run_server(settings, say_what_to_do_next, say_why_not, reloads.append)
 
 
 def _local_address(settings: Settings, ports: list[int]) -> str:

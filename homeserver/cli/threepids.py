@@ -70,10 +70,11 @@ def _removal(user_id: str, medium: str, address: str) -> Work:
 
 def _listing(user_id: str) -> Work:
     async def work(at: Workplace) -> list[str]:
-        return [
+        found = [
             f"{one.medium:<7} {one.address:<40} "
             f"{datetime.fromtimestamp(one.added_ms / 1000, tz=UTC).date().isoformat()}"
             for one in await list_third_party_ids(at.db, user_id)
         ]
+        return found or [f"{user_id} has no addresses"]
 
     return work

@@ -3,6 +3,7 @@
 import argparse
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from homeserver.accounts.administration import (
@@ -13,13 +14,14 @@ from homeserver.accounts.administration import (
     set_password,
 )
 from homeserver.accounts.passwords import Passwords
-from homeserver.cli.configuration import load_installed
+from homeserver.cli.configuration import find_config, load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
 from homeserver.cli.passwords import read_password
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.cli.threepids import THREEPID_ACTIONS, plan_threepids
 from homeserver.cli.workplace import Work, Workplace
+from homeserver.config.hints import homeserver_command
 from homeserver.config.settings import Settings
 from homeserver.protocol.errors import MatrixError
 from homeserver.storage.users import User
@@ -43,7 +45,7 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Work:
     Whatever can be asked or refused before that, is.
     """
     if options.action == "list":
-        return _list
+        return _listing(find_config(options.config))
     user_id = local_user_id(options.user, settings.server_name)
     if options.action == "deactivate":
         return _deactivation(user_id, erase=options.erase)
@@ -55,8 +57,16 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Work:
     return _change_of_password(user_id, password)
 
 
-async def _list(at: Workplace) -> list[str]:
-    return [_describe(user) for user in await list_users(at.db)]
+def _listing(config: Path | None) -> Work:
+    async def work(at: Workplace) -> list[str]:
+        if users := await list_users(at.db):
+            return [_describe(user) for user in users]
+        return [
+            "There are no accounts yet. To make one: "
+            + homeserver_command("user", "add", "NAME", config=config)
+        ]
+
+    return work
 
 
 def _describe(user: User) -> str:

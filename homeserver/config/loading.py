@@ -19,6 +19,7 @@ from msgspec import inspect
 from twisted.logger import Logger
 
 from homeserver.config import schema
+from homeserver.config.errors import ConfigError
 from homeserver.config.fields import Mistake, Section, WrongSettings
 from homeserver.config.settings import Settings
 from homeserver.config.yaml_file import Steps, YamlFile, read_yaml
@@ -26,10 +27,6 @@ from homeserver.config.yaml_file import Steps, YamlFile, read_yaml
 log = Logger()
 AnySection = TypeVar("AnySection", bound=Section)
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the message has a line for each problem."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

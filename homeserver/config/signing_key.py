@@ -11,7 +11,7 @@ import os
 import secrets
 from pathlib import Path
 
-from homeserver.config.loading import ConfigError
+from homeserver.config.errors import ConfigError
 from homeserver.protocol.signatures import (
     InvalidSigningKey,
     SigningKey,

@@ -21,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,7 @@ FAILING_SECONDS = 15.0  # for a postmaster that keeps exiting: old backends may 
 STOP_SECONDS = 60.0
 # An end that writes what is in memory, one that leaves that to the next start, and a sudden one.
 ENDINGS = ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5.0), (signal.SIGKILL, None))
+POLL_SECONDS = 0.02
 MAX_LOG_BYTES = 10_000_000
 # A socket's path has at most 107 bytes, of which "/.s.PGSQL.5432" takes 14. A comma would be taken
 # for the end of the directory's name.
@@ -99,6 +101,7 @@ class EmbeddedPostgres:
         self._sockets: Path | None = None
         self._user: pwd.struct_passwd | None = None
         self._binaries: Path | None = None
+        self._interrupted = threading.Event()
 
     def start(self, timeout: float = START_SECONDS) -> None:
         """Create the cluster if there is none, and run or adopt its postmaster.
@@ -114,6 +117,15 @@ class EmbeddedPostgres:
         except BaseException:
             self.stop()
             raise
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the cluster is still to be created, which takes a while."""
+        return not (self.data / "PG_VERSION").exists()
+
+    def interrupt(self) -> None:
+        """Have `start` or `restart`, in another thread, fail soon; `stop` is to follow."""
+        self._interrupted.set()
 
     def stop(self) -> None:
         """Shut down the postmaster, if it runs, and give up the lock."""
@@ -132,6 +144,7 @@ class EmbeddedPostgres:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        self._interrupted.clear()
 
     def is_running(self) -> bool:
         """Whether the postmaster's process lives; it may be starting up."""
@@ -231,14 +244,37 @@ class EmbeddedPostgres:
         command += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
         if self._settings.get("fsync") == "off":
             command.append("--no-sync")
-        outcome = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, cwd="/", check=False, **self._identity()
-        )
-        if outcome.returncode != 0:
-            raise EmbeddedPostgresError(f"PostgreSQL's initdb failed: {outcome.stderr.strip()}")
+        log.info("creating the database in {path}, once", path=str(self.directory))
+        self._run_initdb(command)
         if self.data.exists():
             self.data.rmdir()  # an empty one may have been made ready for us
         unfinished.rename(self.data)
+
+    def _run_initdb(self, command: list[Any]) -> None:
+        with subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd="/",
+            **self._identity(),
+        ) as process:
+            told = None
+            while told is None:
+                try:
+                    _, told = process.communicate(timeout=POLL_SECONDS)
+                except subprocess.TimeoutExpired:
+                    if self._interrupted.is_set():
+                        process.terminate()
+            self._fail_if_interrupted()
+            if process.returncode != 0:
+                raise EmbeddedPostgresError(f"PostgreSQL's initdb failed: {told.strip()}")
+
+    def _fail_if_interrupted(self) -> None:
+        if self._interrupted.is_set():
+            raise EmbeddedPostgresError("The start of PostgreSQL was interrupted")
 
     def _choose_socket_directory(self) -> None:
         if self._sockets is not None and self._sockets.exists():
@@ -254,6 +290,7 @@ class EmbeddedPostgres:
     def _run_until_it_answers(self, timeout: float) -> None:
         begun = time.monotonic()
         while True:
+            self._fail_if_interrupted()
             waited = time.monotonic() - begun
             if self._process is not None and self._process.poll() is None:
                 if _answers(self.dsn):
@@ -270,7 +307,7 @@ class EmbeddedPostgres:
                 raise EmbeddedPostgresError(
                     f"PostgreSQL did not answer in {timeout:.0f} s:\n{self._last_words()}"
                 )
-            time.sleep(0.02)
+            time.sleep(POLL_SECONDS)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         assert self._binaries is not None, "_prepare comes first"

@@ -63,7 +63,12 @@ def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[Mig
     `MigrationError`, or `psycopg.Error` if the database fails.
     """
     wanted = load_migrations() if migrations is None else list(migrations)
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    try:
+        connected = psycopg.connect(dsn, autocommit=True)
+    except psycopg.ProgrammingError:
+        # What psycopg says may quote the password.
+        raise MigrationError("database.dsn is not a connection string of PostgreSQL") from None
+    with connected as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         # The lock is released with the connection.
         applied = _read_applied(connection)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -22,6 +22,7 @@ class SupervisedPostgres:
         self._watching = PeriodicTask(
             reactor, WATCH_SECONDS, self._look_after, name="the supervision of PostgreSQL"
         )
+        self._started: Deferred[Any] = succeed(None)
 
     @property
     def dsn(self) -> str:
@@ -30,16 +31,22 @@ class SupervisedPostgres:
 
     def start(self) -> Deferred[None]:
         """Start PostgreSQL; fires when it answers, or fails with `EmbeddedPostgresError`."""
-        return self._in_thread(self._postgres.start)
+        outcome: Deferred[None] = Deferred()
+        # The thread goes on where a caller cancels its wait: `stop` waits for the thread itself.
+        self._started = self._in_thread(self._postgres.start).addBoth(outcome.callback)
+        return outcome
 
     def watch(self) -> None:
         """From now on, run the postmaster again whenever it has died."""
         self._watching.start()
 
     def stop(self) -> Deferred[None]:
-        """Stop watching and stop PostgreSQL."""
-        # A restart that is under way comes to its end first.
-        return self._watching.stop().addCallback(lambda _: self._in_thread(self._postgres.stop))
+        """Stop watching and stop PostgreSQL, also while it starts."""
+        # A start or restart that is under way comes to its end first, soon.
+        self._postgres.interrupt()
+        restarted = self._watching.stop()
+        self._started.addCallback(lambda _: restarted)
+        return self._started.addCallback(lambda _: self._in_thread(self._postgres.stop))
 
     def _look_after(self) -> Deferred[None] | None:
         if self._postgres.is_running():

@@ -6,12 +6,26 @@ client's. A peer on a Unix socket is a proxy of this machine and is always trust
 """
 
 import ipaddress
+import os
 from collections.abc import Iterable
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def display_address(address: IAddress) -> str:
+    """An address as people write it: `127.0.0.1:8008`, `[::1]:8008`, or the path of a socket."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        return display_host_and_port(address.host, address.port)
+    name = getattr(address, "name", None)
+    return os.fsdecode(name) if name else "a Unix socket"
+
+
+def display_host_and_port(host: str, port: int | None) -> str:
+    """A host, by name or address, with a port: `[::1]:8008` for an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class TrustedProxies:

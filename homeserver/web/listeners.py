@@ -6,6 +6,8 @@ told to end by themselves; idle connections close at once, the others after thei
 waits is cancelled; and what is left after the time allowed is cut.
 """
 
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
+from homeserver.web.addresses import display_address, display_host_and_port
 from homeserver.web.router import Router
 from homeserver.web.routes import Route
 from homeserver.web.server import HttpServer
@@ -26,6 +29,10 @@ POLL_SECONDS = 0.02
 GOODBYE_SECONDS = 1.0  # for long polls to end by themselves, before they are cancelled
 BACKLOG = 1024
 log = Logger()
+
+
+class CannotListen(Exception):
+    """A port or socket cannot be opened; the message names the address, and says why."""
 
 
 class TlsSettings(Protocol):
@@ -95,7 +102,7 @@ class Listeners:
     def start(self) -> None:
         """Open all ports and sockets.
 
-        Raises `CannotListenError`, having closed again what was open by then.
+        Raises `CannotListen`, having closed again what was open by then.
         """
         try:
             for settings, server in self._listeners:
@@ -104,7 +111,7 @@ class Listeners:
             self._stop_listening()
             raise
         for address in self.addresses:
-            log.info("listening at {address}", address=address)
+            log.info("listening at {address}", address=display_address(address))
 
     def reload_certificates(self) -> None:
         """Read all certificates again, for the connections to come."""
@@ -147,21 +154,28 @@ class Listeners:
     def _open(self, settings: ListenerSettings, server: HttpServer) -> list[IListeningPort]:
         if settings.path is not None:
             _remove_dead_socket(settings.path)
-            mode = int(settings.mode, 8)
-            return [self._reactor.listenUNIX(str(settings.path), server, BACKLOG, mode)]
+            path, mode = str(settings.path), int(settings.mode, 8)
+            try:
+                return [self._reactor.listenUNIX(path, server, BACKLOG, mode)]
+            except CannotListenError as error:
+                raise CannotListen(f"cannot listen at {path}: {_reason(error)}") from error
         listen = self._listen_function(settings.tls)
         number, ports = settings.port, []
         for address in settings.addresses:
             if ":" in address and len(settings.addresses) > 1 and not _has_address(address):
                 continue
-            port = listen(number, server, BACKLOG, address)
+            try:
+                port = listen(number, server, BACKLOG, address)
+            except CannotListenError as error:
+                place = display_host_and_port(address, number)
+                raise CannotListen(f"cannot listen at {place}: {_reason(error)}") from error
             ports.append(port)
             # Port 0 means any free one, but the same for all addresses.
             host: Any = port.getHost()
             number = host.port
         if not ports:
             names = ", ".join(settings.addresses)
-            raise CannotListenError(names, number, "this machine has no such address")
+            raise CannotListen(f"cannot listen at {names}: this machine has no such address")
         return ports
 
     def _listen_function(self, tls: TlsSettings | None) -> Callable[..., IListeningPort]:
@@ -178,6 +192,16 @@ class Listeners:
             return opened
 
         return listen_tls
+
+
+def _reason(error: CannotListenError) -> str:
+    """Why a listener cannot be opened, and what to do about it."""
+    number = getattr(error.socketError, "errno", None)
+    if number == errno.EADDRINUSE:
+        return "another program listens there. Stop it, or change `listeners`"
+    if number == errno.EACCES:
+        return "this user may not. Use a port above 1023, or another path"
+    return os.strerror(number) if number else str(error.socketError)
 
 
 def _remove_dead_socket(path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from homeserver.config.loading import ConfigError, parse_settings
+from homeserver.config.errors import ConfigError
+from homeserver.config.loading import parse_settings
 
 BASEURL = "public_baseurl: https://matrix.example.org\n"
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from homeserver.config.loading import ConfigError, load_settings, parse_settings
+from homeserver.config.errors import ConfigError
+from homeserver.config.loading import load_settings, parse_settings
 from homeserver.config.settings import Settings
 
 WOULD_BE_SENT = "would be sent for anybody to read: set email.tls to required or implicit"

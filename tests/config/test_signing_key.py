@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from homeserver.config.loading import ConfigError
+from homeserver.config.errors import ConfigError
 from homeserver.config.signing_key import load_or_create_signing_key, load_signing_key
 
 

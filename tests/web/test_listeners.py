@@ -23,14 +23,14 @@ from twisted.internet.endpoints import (
     connectProtocol,
     wrapClientTLS,
 )
-from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 from twisted.internet.ssl import CertificateOptions
 from zope.interface import implementer
 
 from homeserver.web import listeners as listeners_module
 from homeserver.web.addresses import TrustedProxies
-from homeserver.web.listeners import Listeners
+from homeserver.web.listeners import CannotListen, Listeners
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Auth, Route
@@ -191,7 +191,7 @@ class ListeningTests(ListenersTestCase):
         settings = Settings(port=None, path=Path(self.mktemp()))
         self.listen(settings)
 
-        with self.assertRaises(CannotListenError):
+        with self.assertRaisesRegex(CannotListen, f"cannot listen at {settings.path}: another pr"):
             self.listen(settings)
 
     def test_port_in_use_is_an_error_that_leaves_no_port_open(self) -> None:
@@ -199,7 +199,7 @@ class ListeningTests(ListenersTestCase):
         self.listen(Settings())
         taken = self.ports[0]
 
-        with self.assertRaises(CannotListenError):
+        with self.assertRaisesRegex(CannotListen, f"at 127.0.0.1:{taken}: another program"):
             self.listen(Settings(), Settings(port=taken))
 
     def test_unknown_resource_is_refused(self) -> None:

@@ -1,0 +1,5 @@
+"""How a configuration fails: a module of its own, which the command line loads before others."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message has a line for each problem."""

@@ -1,0 +1,216 @@
+"""The first moments of a server: what goes wrong ends in a sentence, and leaves nothing behind."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.postgres import drop_database, fresh_database
+from tests.support.program import free_port
+
+PROGRAM = Path(sys.executable).with_name("homeserver")
+# Imports, the database's creation, its start, the migrations, and some time after.
+MOMENTS = (0.0, 0.05, 0.2, 0.5, 1.0, 1.6, 2.4)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that the user whom PostgreSQL runs as may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def configure(folder: Path, **settings: object) -> None:
+    defaults = {"passwords": {"hash_cost": "lowest"}, "listeners": [{"port": 0}]}
+    (folder / "homeserver.yaml").write_text(json.dumps(defaults | settings))
+
+
+def begin(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """Start the program, in a session of its own, as a terminal would."""
+    return subprocess.Popen(
+        [PROGRAM, *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, *words: str) -> tuple[int, str]:
+    """Run the program to its end; the exit status, and everything that it printed."""
+    with begin(folder, *words) as process:
+        printed, _ = process.communicate(timeout=60)
+        return process.returncode, printed
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Every process that was told of the folder, such as its database."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.fsencode(folder) in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+def wait_for_first_line_of_ours(process: "subprocess.Popen[str]") -> None:
+    """Wait until Python has started, whose own traceback for Ctrl-C nobody can help."""
+    for python_catches in (True, False):
+        give_up = time.monotonic() + 20
+        while _catches_sigint(process.pid) != python_catches:
+            assert time.monotonic() < give_up
+            time.sleep(0.0005)
+
+
+def _catches_sigint(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught & 1 << (signal.SIGINT - 1))
+
+
+@pytest.mark.parametrize("log", [{}, {"file": "server.log"}], ids=["terminal", "file"])
+def test_a_port_in_use_is_told_in_a_sentence(log: dict[str, str], folder: Path) -> None:
+    """With the address, in the log and before the eyes of whoever started the server."""
+    dsn = fresh_database()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        listener = {"port": port, "bind": "127.0.0.1"}
+        configure(folder, database={"dsn": dsn}, listeners=[listener], log=log)
+
+        status, printed = run(folder, "run")
+
+    drop_database(dsn)
+    told = f"cannot listen at 127.0.0.1:{port}: another program listens there"
+    assert status == 1
+    assert printed.count(told) == 1
+    assert "Traceback" not in printed
+    if log:
+        logged = (folder / "server.log").read_text()
+        assert told in logged
+        assert "Traceback" not in logged
+
+
+@pytest.mark.parametrize(
+    ("dsn", "told"),
+    [
+        ("host=/nowhere", "cannot use the database: "),
+        ("swordfish", "database.dsn is not a connection string of PostgreSQL"),
+    ],
+)
+def test_a_database_that_is_away_is_told_in_a_sentence(dsn: str, told: str, folder: Path) -> None:
+    """The most frequent trouble of a first start needs no traceback either."""
+    configure(folder, database={"dsn": dsn})
+
+    status, printed = run(folder, "run")
+
+    assert status == 1
+    assert f"the server did not start: {told}" in printed
+    assert "swordfish" not in printed
+    assert "Traceback" not in printed
+
+
+def test_the_log_names_the_address(folder: Path) -> None:
+    """As it is typed into a browser."""
+    dsn, port = fresh_database(), free_port()
+    configure(folder, database={"dsn": dsn}, listeners=[{"port": port, "bind": "127.0.0.1"}])
+    printed = ""
+    with begin(folder, "run") as server:
+        assert server.stdout is not None
+        for line in server.stdout:
+            printed += line
+            if "Ctrl-C" in line:
+                server.send_signal(signal.SIGTERM)
+
+    drop_database(dsn)
+    assert server.returncode == 0
+    assert f"listening at 127.0.0.1:{port}\n" in printed
+
+
+def test_a_first_start_says_what_takes_long(folder: Path) -> None:
+    """Nobody wonders whether it hangs."""
+    configure(folder)
+    printed = []
+    with begin(folder, "run") as server:
+        assert server.stdout is not None
+        for line in server.stdout:
+            printed.append(line)
+            if "Ctrl-C" in line:
+                os.killpg(server.pid, signal.SIGINT)
+
+    order = ["homeserver localhost starts", "creating the database in", "ready at"]
+    places = [next(i for i, line in enumerate(printed) if text in line) for text in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_ends_a_start_without_a_word_too_many(moment: float, folder: Path) -> None:
+    """At any moment: no traceback, no database that runs on, and the next start finds it well."""
+    configure(folder)
+    with begin(folder, "run") as server:
+        wait_for_first_line_of_ours(server)
+        time.sleep(moment)
+        os.killpg(server.pid, signal.SIGINT)  # to all of the terminal's processes
+        printed, _ = server.communicate(timeout=30)
+
+    assert server.returncode in (0, -signal.SIGINT), printed
+    assert "Traceback" not in printed
+    assert " ERROR " not in printed
+    assert " CRITICAL " not in printed
+    assert processes_in(folder) == []
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.8, 1.8])
+def test_ctrl_c_ends_a_command_that_had_started_the_database(moment: float, folder: Path) -> None:
+    """The database is stopped again."""
+    configure(folder)
+    with begin(folder, "user", "list") as command:
+        wait_for_first_line_of_ours(command)
+        time.sleep(moment)
+        os.killpg(command.pid, signal.SIGINT)
+        printed, _ = command.communicate(timeout=30)
+
+    assert "Traceback" not in printed
+    assert processes_in(folder) == []
+
+
+def test_a_second_ctrl_c_ends_at_once(folder: Path) -> None:
+    """Whoever is in a hurry need not wait for what hangs."""
+    silent = socket.create_server(("127.0.0.1", 0))  # accepts, and never says a word
+    port = silent.getsockname()[1]
+    configure(folder, database={"dsn": f"host=127.0.0.1 port={port} user=a dbname=a"})
+    with silent, begin(folder, "run") as server:
+        connection, _ = silent.accept()
+        server.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        server.send_signal(signal.SIGINT)
+
+        server.communicate(timeout=5)
+        connection.close()
+
+    assert server.returncode in (0, 128 + signal.SIGINT)
+
+
+def test_a_server_without_accounts_says_how_to_make_one(folder: Path) -> None:
+    """An empty list would look like a failure."""
+    dsn = fresh_database()
+    configure(folder, database={"dsn": dsn})
+
+    status, printed = run(folder, "user", "list")
+    _, reports = run(folder, "report", "list")
+
+    drop_database(dsn)
+    assert status == 0
+    assert printed == f"There are no accounts yet. To make one: {PROGRAM} user add NAME\n"
+    assert reports == "Nobody has reported anything.\n"
