@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.caller import Caller
-from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam
+from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotFound
 from homeserver.protocol.push_rules.rule_set import KINDS, Action, PushRule, render_rule
 from homeserver.push.rules import PushRules
 from homeserver.web.routes import Route
@@ -97,7 +97,7 @@ class PushRulesApi:
 
     async def get_push_rules_of_kind(self, caller: Caller, kind: str) -> Any:
         """All rules of a kind, which the text no longer has, but clients of its past ask for."""
-        _check_kind(kind)
+        _check_kind_of_new(kind)
         return (await self.get_push_rules_global(caller))[kind]
 
     async def get_push_rule(self, caller: Caller, kind: str, rule_id: str) -> PushRule:
@@ -108,7 +108,7 @@ class PushRulesApi:
         self, caller: Caller, kind: str, rule_id: str, body: SetRule, query: SetRuleQuery
     ) -> None:
         """Add a rule of the caller's own, or renew it."""
-        _check_kind(kind)
+        _check_kind_of_new(kind)
         _check_actions(body.actions)
         rule = PushRule(rule_id, default=False, enabled=True, actions=body.actions)
         if kind == "content":
@@ -158,6 +158,13 @@ class PushRulesApi:
 
 
 def _check_kind(kind: str) -> None:
+    """Raise `NotFound` for a kind that does not exist: so no rule of it does."""
+    if kind not in KINDS:
+        raise NotFound(f"There is no such rule: the kinds of push rules are {', '.join(KINDS)}")
+
+
+def _check_kind_of_new(kind: str) -> None:
+    """Raise `InvalidParam` for a kind of which no rule can be made."""
     if kind not in KINDS:
         raise InvalidParam(f"The kinds of push rules are {', '.join(KINDS)}")
 

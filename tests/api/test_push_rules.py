@@ -120,8 +120,8 @@ class PushRulesTests(ServerTestCase):
         await self.assert_refused("M_NOT_FOUND", self.alice.delete(path), 404)
 
     async def test_unknown_rules_are_not_found(self) -> None:
-        """A mistyped rule is not silently made."""
-        for rule in ("override/.not.a.rule", "sender/@bob:example.org"):
+        """A mistyped rule is not silently made, nor one of a kind that does not exist."""
+        for rule in ("override/.not.a.rule", "sender/@bob:example.org", "noise/mine"):
             for attempt in (
                 self.alice.get(f"{GLOBAL}/{rule}"),
                 self.alice.get(f"{GLOBAL}/{rule}/enabled"),
