@@ -3,6 +3,8 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
 """
 
+from twisted.internet.defer import DeferredLock
+
 from homeserver.accounts.caller import Caller
 from homeserver.accounts.profiles import DISPLAYNAME, Profiles
 from homeserver.accounts.registration import NewUser, Registration
@@ -30,6 +32,7 @@ class NoticesAccount:
         self._db = db
         self._registration = registration
         self._profiles = profiles
+        self._lock = DeferredLock()
 
     async def get(self) -> Caller:
         """The account as one that acts.
@@ -38,14 +41,21 @@ class NoticesAccount:
         """
         if self.user_id is None:
             raise NotFound("This server sends no notices")
-        user = await self.find(self.user_id)
-        if user is None:
-            new = NewUser(self._settings.user, user_type=USER_TYPE)
-            await self._registration.register(new, None)
-            await self._profiles.set_field(self.user_id, DISPLAYNAME, self._settings.display_name)
-        elif user.user_type != USER_TYPE:
-            raise UserInUse(f"{self.user_id} is somebody's account")
+        # Two that need it first at the same time must not both make it.
+        await self._lock.acquire()
+        try:
+            user = await self.find(self.user_id)
+            if user is None:
+                await self._make(self.user_id)
+            elif user.user_type != USER_TYPE:
+                raise UserInUse(f"{self.user_id} is somebody's account")
+        finally:
+            self._lock.release()
         return Caller(self.user_id, None)
+
+    async def _make(self, user_id: str) -> None:
+        await self._registration.register(NewUser(self._settings.user, user_type=USER_TYPE), None)
+        await self._profiles.set_field(user_id, DISPLAYNAME, self._settings.display_name)
 
     async def find(self, user_id: str) -> User | None:
         """Any account of this server."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from homeserver.accounts.caller import Caller
 from homeserver.moderation.server_notices import ServerNotices
 from homeserver.protocol.errors import BadJson
 from homeserver.web.routes import Auth, Route
@@ -26,10 +27,15 @@ class ServerNoticesApi:
 
     def routes(self) -> list[Route]:
         path = "/_synapse/admin/v1/send_server_notice"
-        return [Route("POST", path, self.send_server_notice, Auth.ADMIN)]
+        return [
+            Route("POST", path, self.send_server_notice, Auth.ADMIN),
+            Route("PUT", f"{path}/{{txn_id}}", self.send_server_notice, Auth.ADMIN),
+        ]
 
-    async def send_server_notice(self, body: SendNotice) -> dict[str, str]:
-        """Send a notice to a user."""
+    async def send_server_notice(
+        self, caller: Caller, body: SendNotice, txn_id: str | None = None
+    ) -> dict[str, str]:
+        """Send a notice to a user, once for each transaction id of the administrator's device."""
         if not isinstance(body.content.get("body"), str):
             raise BadJson("A notice has a body")
-        return {"event_id": await self._notices.send(body.user_id, body.content)}
+        return {"event_id": await self._notices.send(caller, body.user_id, body.content, txn_id)}

@@ -18,13 +18,16 @@ from homeserver.accounts.notices_account import NoticesAccount
 from homeserver.accounts.tags import TAG, Tags
 from homeserver.protocol.errors import NotFound
 from homeserver.rooms.creation import RoomCreation, RoomRequest
+from homeserver.rooms.drafts import Draft, Transaction
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.sending import Sending
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.transactions import Transactions
 
 CREATE: StateKey = ("m.room.create", "")
 NOTICE = "m.server_notice"  # the tag, and the type of message
+PATH = "send_server_notice"  # of the requests that send one
 # Below what it takes to write or to invite: the room is no place to answer in.
 READER = -10
 
@@ -39,7 +42,7 @@ class ServerNotices:
         rooms: Rooms,
         creation: RoomCreation,
         memberships: Memberships,
-        sending: Sending,
+        transactions: Transactions,
         *,
         version: str,
         name: str,
@@ -49,19 +52,40 @@ class ServerNotices:
         self._rooms = rooms
         self._creation = creation
         self._memberships = memberships
-        self._sending = sending
+        self._transactions = transactions
         self._version = version
         self._name = name
         self._tags = Tags(account_data)
         self._lock = DeferredLock()
 
-    async def send(self, user_id: str, content: dict[str, Any]) -> str:
-        """Send a notice to a user of this server; gives its event id.
+    async def send(
+        self, caller: Caller, user_id: str, content: dict[str, Any], txn_id: str | None
+    ) -> str:
+        """Send a notice to a user of this server for an administrator; gives its event id.
+
+        With a transaction id it is sent once for each id of the administrator's device, to whatever
+        user.
 
         Raises `NotFound` for who is none, or where the server sends no notices, `InviteBlocked`
         where the user accepts no invites.
         """
         sender = await self._account.get()
+        if txn_id is None or caller.device_id is None:
+            return (await self._send(sender, user_id, content, None)).event.event_id
+        # The event is the account's, and its device tells who asked for it.
+        device = f"{caller.user_id}/{caller.device_id}"
+        transaction = Transaction(sender.user_id, device, txn_id, PATH)
+        return await self._transactions.once(
+            transaction, lambda: self._send(sender, user_id, content, transaction)
+        )
+
+    async def _send(
+        self,
+        sender: Caller,
+        user_id: str,
+        content: dict[str, Any],
+        transaction: Transaction | None,
+    ) -> StoredEvent:
         user = await self._account.find(user_id)
         if user is None or user.is_deactivated:
             raise NotFound("No such user")
@@ -75,7 +99,9 @@ class ServerNotices:
         finally:
             self._lock.release()
         message = {"msgtype": NOTICE, **content}
-        return await self._sending.send_message(sender, room_id, "m.room.message", message, None)
+        draft = Draft("m.room.message", sender.user_id, message)
+        async with self._rooms.writing(room_id) as writer:
+            return await writer.send(draft, transaction)
 
     async def _find_room(self, sender: Caller, user_id: str) -> str | None:
         """The room of a user's notices. Others may have the tag too, but are not the server's."""

@@ -110,9 +110,10 @@ class Rooms:
         )
         self.creation.invite_abroad = self.memberships.invite
         self.third_party_invites = self._third_party_invites(accounts)
+        self.transactions = Transactions(db, self.names)
         self.sending = Sending(
             self.registry,
-            Transactions(db, self.names),
+            self.transactions,
             self.aliases,
             RelationRules(db, self.registry),
             MembershipChanges(self.registry, self.memberships),
@@ -182,7 +183,7 @@ class Rooms:
             self.registry,
             self.creation,
             self.memberships,
-            self.sending,
+            self.transactions,
             version=settings.rooms.default_version,
             name=settings.server_notices.room_name,
         )

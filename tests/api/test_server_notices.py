@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+from twisted.internet.defer import Deferred, gatherResults
+
 from tests.support.actors import Actor
 from tests.support.server import ServerTestCase
 
@@ -63,6 +65,33 @@ class ServerNoticesTests(ServerTestCase):
         self.assertEqual(len(notices), 3)
         self.assertEqual((await self.alice.get("/joined_rooms"))["joined_rooms"], [room])
         self.assertNotIn(room, (await bob.sync())["rooms"]["invite"])
+
+    async def test_request_with_a_transaction_id_is_made_once(self) -> None:
+        """A tool that got no answer asks again, also after the server restarted."""
+        phone = await self.log_in(self.admin)
+        bob = await self.register("bob")
+
+        async def put(admin: Actor, user: Actor, txn_id: str = "1") -> str:
+            path = f"/_synapse/admin/v1/send_server_notice/{txn_id}"
+            body = {"user_id": user.user_id, "content": TEXT}
+            return str((await admin.request("PUT", path, body))["event_id"])
+
+        at_once = [Deferred.fromCoroutine(put(self.admin, self.alice)) for _ in range(3)]
+        first = await gatherResults(at_once)
+        to_another = await put(self.admin, bob)
+        another = [await put(self.admin, self.alice, "2"), await put(phone, self.alice)]
+        await self.restart_server(self.admin, phone, self.alice, bob)
+        later = await put(self.admin, self.alice)
+
+        self.assertEqual({*first, later, to_another}, {first[0]})
+        self.assertEqual(len({first[0], *another}), 3)
+        room = await self.invited()
+        await self.alice.join(room)
+        said = (await self.alice.messages(room))["chunk"]
+        notices = [event for event in said if event["type"] == "m.room.message"]
+        self.assertEqual([event["event_id"] for event in notices], [*another[::-1], first[0]])
+        self.assertNotIn("transaction_id", notices[0]["unsigned"])
+        self.assertNotIn("rooms", await bob.sync())
 
     async def test_invite_cannot_be_turned_down_but_the_room_can_be_left(self) -> None:
         """Nobody misses a notice by a slip, and nobody is held in a room."""
