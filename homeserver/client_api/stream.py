@@ -14,13 +14,13 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-import msgspec
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from homeserver.accounts.caller import Caller
 from homeserver.client_api.stream_connections import StreamConnections
 from homeserver.client_api.stream_session import Opening, Services, StreamSession
+from homeserver.client_api.sync import StateAfterQuery
 from homeserver.config.limits import Websocket
 from homeserver.presence.user_presence import State
 from homeserver.protocol.errors import MissingToken
@@ -39,14 +39,13 @@ COMPRESS_FROM = 1_400  # bytes; what fits into a packet gains nothing
 COMPRESSION_LEVEL = 3  # of 9
 
 
-class StreamQuery(msgspec.Struct):
+class StreamQuery(StateAfterQuery):
     """What a client may ask for: as for `/sync`, and a name for this connection of its device."""
 
     since: str | None = None
     filter: str | None = None
     full_state: bool = False
     set_presence: State | None = None
-    use_state_after: bool = False
     conn: str = ""
 
 
@@ -225,7 +224,7 @@ class StreamApi:
             caller,
             filter_text=query.filter,
             full_state=query.full_state,
-            use_state_after=query.use_state_after,
+            state_after=query.state_after,
         )
         origin = Origin(request.address, dict(request.parameters))
         opening = Opening(

@@ -232,7 +232,7 @@ class StreamSession:
         return await self._services.engine.reader(
             caller,
             filter_text=filter_text,
-            use_state_after=self._opening.reader.use_state_after,
+            state_after=self._opening.reader.state_after,
         )
 
     def _decode(self, payload: bytes) -> Frame:

@@ -10,10 +10,25 @@ from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
 from homeserver.streams.tokens import parse_stream_token
 from homeserver.sync.engine import SyncEngine
+from homeserver.sync.reader import STATE_AFTER, UNSTABLE_STATE_AFTER
 from homeserver.web.routes import Auth, Route
 
 
-class SyncQuery(msgspec.Struct):
+class StateAfterQuery(msgspec.Struct):
+    """Whether a client wants the state at the end of timelines, under which of its two names."""
+
+    use_state_after: bool = False
+    unstable: bool = msgspec.field(name="org.matrix.msc4222.use_state_after", default=False)
+
+    @property
+    def state_after(self) -> str | None:
+        """The member that is to have the state; `None` for the state at the start."""
+        if self.use_state_after:
+            return STATE_AFTER
+        return UNSTABLE_STATE_AFTER if self.unstable else None
+
+
+class SyncQuery(StateAfterQuery):
     """What a client may ask for."""
 
     since: str | None = None
@@ -21,7 +36,6 @@ class SyncQuery(msgspec.Struct):
     full_state: bool = False
     set_presence: State | None = None
     timeout: int = 0  # ms
-    use_state_after: bool = False
 
 
 class SyncApi:
@@ -44,7 +58,7 @@ class SyncApi:
             caller,
             filter_text=query.filter,
             full_state=query.full_state,
-            use_state_after=query.use_state_after,
+            state_after=query.state_after,
         )
         device = (caller.user_id, caller.device_id, query.set_presence)
         await self._presence.touch(*device)

@@ -103,16 +103,19 @@ class SyncEngine:
         *,
         filter_text: str | None = None,
         full_state: bool = False,
-        use_state_after: bool = False,
+        state_after: str | None = None,
     ) -> Reader:
-        """The reader for a request; `filter_text` is a filter's id, or the filter as JSON."""
+        """The reader for a request; `filter_text` is a filter's id, or the filter as JSON.
+
+        The rest is as in `Reader`.
+        """
         wanted = Filter()
         if filter_text:
             wanted = await self._filters.find(caller.user_id, filter_text)
         ignored = self._account_data.find_ignored_users(caller.user_id)
         if ignored is None:
             ignored = await self._account_data.ignored_users(caller.user_id)
-        return Reader(caller, wanted, full_state, use_state_after, ignored)
+        return Reader(caller, wanted, full_state, state_after, ignored)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake()` called whenever the user has news; the result stops that."""

@@ -8,19 +8,26 @@ from homeserver.protocol.filters import Filter
 DEFAULT_TIMELINE = 10  # events
 MAX_TIMELINE = 100
 
+STATE_AFTER = "state_after"
+UNSTABLE_STATE_AFTER = "org.matrix.msc4222.state_after"
+"""The name of the same member before it was part of the specification; some clients know no other.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
     """What one `/sync` request, or one WebSocket, asks for.
 
-    `ignored` are users whose messages the reader does not want. `use_state_after` asks for the
-    state at the end of each timeline in place of that at its start.
+    `ignored` are users whose messages the reader does not want. `state_after` asks for the state at
+    the end of each timeline in place of that at its start, under this name.
     """
 
     caller: Caller
     filter: Filter = field(default_factory=Filter)
     full_state: bool = False
-    use_state_after: bool = False
+    state_after: str | None = None
     ignored: frozenset[str] = frozenset()
     # What follows from these, and is asked for with every delivery.
     user_id: str = field(init=False)
@@ -42,6 +49,16 @@ class Reader:
             and self.filter.event_fields is None
             and self.filter.event_format == "client",
         )
+
+    @property
+    def use_state_after(self) -> bool:
+        """Whether the state at the end of each timeline is wanted."""
+        return self.state_after is not None
+
+    @property
+    def state_name(self) -> str:
+        """The name of the member of a room section that has the state."""
+        return self.state_after or "state"
 
     @property
     def lazy(self) -> bool:

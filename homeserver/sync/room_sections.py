@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -95,14 +95,14 @@ class RoomSections:
             parts["account_data"] = events_json(account_data)
         if not parts and not await self._has_read(room, reader, since):
             return None
-        if reader.use_state_after:
+        if reader.state_after is not None:
             # Clients take a section without it for one of a server that does not know it.
-            parts.setdefault("state_after", NO_EVENTS)
+            parts.setdefault(reader.state_after, NO_EVENTS)
         count = self._unread.cached(room, reader.user_id)
         if count is None:
             count = await self._unread.counts(room, reader.user_id)
-        if shared is not None and parts.keys() == {"timeline"} and not count.threads:
-            return _shared_section(shared, count)
+        if shared is not None and not count.threads and _is_shared(parts, reader, shared):
+            return _shared_section(parts, reader, shared, count)
         _add_unread(parts, reader, count)
         return section_json(parts)
 
@@ -224,7 +224,7 @@ class RoomSections:
         """Whether the common bytes are what this reader would get."""
         return (
             reader.device not in shared.transactions
-            and not reader.use_state_after
+            and (not reader.use_state_after or _wants_all(reader, shared))
             and reader.ignored.isdisjoint(shared.senders)
         )
 
@@ -245,8 +245,10 @@ class RoomSections:
         if shared.members_changed:
             state += await self._add_summary(parts, room, reader, since, now, shared.events)
         parts["timeline"] = shared.timeline
-        if state:
-            parts["state"] = await self._state_json(reader, state)
+        if reader.state_after is not None and not state:
+            parts[reader.state_after] = shared.state_after
+        elif state:
+            parts[reader.state_name] = await self._state_json(reader, state)
 
     async def _add_summary(
         self,
@@ -277,19 +279,35 @@ class RoomSections:
             seen = await self._relations.bundled(reader.caller, reader.ignored, seen)
         events = render_for(reader, seen, self._origin.now_ms())
         parts["timeline"] = timeline_json(events, timeline.limited, timeline.prev_batch)
-        name = "state_after" if reader.use_state_after else "state"
-        parts[name] = await self._state_json(reader, state)
+        parts[reader.state_name] = await self._state_json(reader, state)
 
     async def _state_json(self, reader: Reader, state: Sequence[StoredEvent]) -> bytes:
         return b'{"events":%s}' % await render_state(reader, state, self._origin)
 
 
-def _shared_section(shared: SharedSlice, count: UnreadCount) -> bytes:
+def _wants_all(reader: Reader, shared: SharedSlice) -> bool:
+    """Whether a reader gets all state that changed, and no more because of lazy loading."""
+    wanted = reader.filter.room.state
+    is_unfiltered = wanted.is_default and wanted.matches_all_rooms
+    return is_unfiltered and shared.changed is not None and not (reader.lazy and shared.changed)
+
+
+def _is_shared(parts: Mapping[str, bytes], reader: Reader, shared: SharedSlice) -> bool:
+    """Whether the section of a room has nothing but what all its readers get."""
+    if reader.state_after is None:
+        return parts.keys() == {"timeline"}
+    is_alone = parts.keys() == {"timeline", reader.state_after}
+    return is_alone and parts[reader.state_after] is shared.state_after
+
+
+def _shared_section(
+    parts: dict[str, bytes], reader: Reader, shared: SharedSlice, count: UnreadCount
+) -> bytes:
     """The section of a reader to whom nothing is new but what all see."""
-    key = count.notification, count.highlight
+    key = reader.state_after, count.notification, count.highlight
     section = shared.sections.get(key)
     if section is None:
-        parts = {"timeline": shared.timeline, "unread_notifications": _count_json(*key)}
+        parts["unread_notifications"] = _count_json(count.notification, count.highlight)
         section = shared.sections[key] = section_json(parts)
     return section
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.room import Room
+from homeserver.rooms.room_facts import Changes
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.visibility import Seen, Visibility
@@ -52,8 +53,10 @@ class Slice:
 class SharedSlice:
     """A slice that every reader in the room sees alike, with the JSON of its `timeline`.
 
-    `sections` are the room sections that have nothing else in them, by the counts of what is unread
-    in the main timeline: notifications and highlights.
+    `changed` is what became current between its ends, `None` where memory does not tell, and
+    `state_after` the JSON of that. `sections` are the room sections that have nothing else in them,
+    by the name of their state, if they have any, and the counts of what is unread in the main
+    timeline: notifications and highlights.
     """
 
     events: Sequence[StoredEvent]
@@ -62,7 +65,9 @@ class SharedSlice:
     members_changed: bool
     transactions: frozenset[tuple[str, str]]  # (user id, device id)
     rendered_ms: int
-    sections: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    changed: Sequence[StoredEvent] | None
+    state_after: bytes
+    sections: dict[tuple[str | None, int, int], bytes] = field(default_factory=dict)
 
 
 class Timelines:
@@ -96,7 +101,7 @@ class Timelines:
             events = [stored for stored in events if (stored.position or 0) <= now]
         if len(events) > limit:
             return None
-        shared = _share(events, now_ms)
+        shared = _share(events, room.changes_after(since, now), now_ms)
         self._shared[key] = shared
         self._shared.move_to_end(key)
         if len(self._shared) > REMEMBERED:
@@ -200,7 +205,8 @@ def _is_current(room: Room, stored: StoredEvent) -> bool:
     )
 
 
-def _share(events: Sequence[StoredEvent], now_ms: int) -> SharedSlice:
+def _share(events: Sequence[StoredEvent], changes: Changes | None, now_ms: int) -> SharedSlice:
+    changed = None if changes is None else [each for each in changes.values() if each is not None]
     first = events[0] if events else None
     before = 0 if first is None else (first.position or 1) - 1
     rendered = render_events([Seen(stored, "join") for stored in events], now_ms)
@@ -211,4 +217,7 @@ def _share(events: Sequence[StoredEvent], now_ms: int) -> SharedSlice:
         any(is_member_event(stored.event) for stored in events),
         frozenset(stored.transaction[:2] for stored in events if stored.transaction is not None),
         now_ms,
+        changed,
+        b'{"events":[%s]}'
+        % b",".join(stored.client_json(now_ms, room_id=False) for stored in changed or ()),
     )

@@ -48,14 +48,15 @@ class Engine:
     def __init__(self) -> None:
         self.entries: list[str] = []
         self.wakers: set[Callable[[], None]] = set()
-        self.readers: list[tuple[str | None, bool]] = []
+        self.readers: list[tuple[str | None, bool, str | None]] = []
         self.error: Exception | None = None
 
     async def reader(self, caller: Caller, **options: Any) -> Reader:
         text = options.get("filter_text")
         if text == "broken":
             raise InvalidParam("The filter is not JSON")
-        self.readers.append((text, options.get("full_state", False)))
+        full_state = options.get("full_state", False)
+        self.readers.append((text, full_state, options.get("state_after")))
         return Reader(caller)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:

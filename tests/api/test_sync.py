@@ -95,6 +95,23 @@ class StateAfterTests(SyncTestCase):
         self.assertEqual(section["state_after"], {"events": []})
         self.assertNotIn("state", section)
 
+    async def test_it_is_told_under_the_name_by_which_it_was_asked_for(self) -> None:
+        """Some clients know it by the name alone that it had in its proposal."""
+        room = await self.alice.create_room(public=True)
+        unstable = "org.matrix.msc4222"
+        options = {f"{unstable}.use_state_after": "true"}
+        first = await self.alice.sync(**options)
+        await self.alice.set_state(room, "m.room.name", {"name": "Tea"})
+
+        second = await self.alice.sync(first["next_batch"], **options)
+
+        sections = [each["rooms"]["join"][room] for each in (first, second)]
+        names = [types(section[f"{unstable}.state_after"]) for section in sections]
+        self.assertIn("m.room.create", names[0])
+        self.assertEqual(names[1], ["m.room.name"])
+        for section in sections:
+            self.assertFalse({"state", "state_after"} & section.keys())
+
     async def test_state_at_the_end_is_told_though_the_timeline_tells_it(self) -> None:
         """The client need not work out the state from what was said."""
         room = await self.alice.create_room()

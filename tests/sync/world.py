@@ -13,6 +13,7 @@ from homeserver.storage.database import Database
 from homeserver.storage.users import User, insert_user
 from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve
+from homeserver.sync.reader import STATE_AFTER
 from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.sync import Sync
@@ -66,10 +67,13 @@ class World:
         caller: Caller,
         since: str | None = None,
         wanted: dict[str, Any] | None = None,
+        *,
+        use_state_after: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """What `/sync` would answer at once."""
         text = None if wanted is None else msgspec.json.encode(wanted).decode()
+        options["state_after"] = STATE_AFTER if use_state_after else None
         reader = await self.engine.reader(caller, filter_text=text, **options)
         position = None if since is None else int(since[1:])
         update = await self.engine.update(reader, position)
