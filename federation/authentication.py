@@ -46,14 +46,18 @@ class ServerAuthentication:
         """The server that sent the request.
 
         Raises `Unauthorized`, `Forbidden` for a server that is not to be talked with,
-        `InvalidParam` for what is no name of a server, and `NotJson`.
+        `InvalidParam` for what is no name of a server, `NotJson`, and `LimitExceeded` where too
+        many requests wait for keys.
         """
         headers = _parse_headers(request.authorizations)
         origin = self._check_names(headers)
         content = decode_body(_DECODER, request.body) if request.body else None
         try:
             await self._keyring.verify_json(
-                origin, _signed(request, headers, content), despite_backoff=True
+                origin,
+                _signed(request, headers, content),
+                despite_backoff=True,
+                address=request.address,
             )
         except BadSignature as error:
             raise Unauthorized(f"The request is not signed by {origin}: {error}") from None

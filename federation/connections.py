@@ -21,7 +21,7 @@ from federation.bounded_cache import BoundedCache
 from federation.discovery_rules import Address
 from homeserver.web.client_tls import ClientTls
 from homeserver.web.closing import OpenConnections
-from homeserver.web.outbound import PublicInternet
+from homeserver.web.networks import Network
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 60
@@ -43,9 +43,9 @@ class Peer:
 class Connections:
     """The ways to all servers. `await stop()` when there will be no more requests."""
 
-    def __init__(self, reactor: Any, tls: ClientTls, *, allow_private_addresses: bool) -> None:
+    def __init__(self, reactor: Any, tls: ClientTls, network: Network) -> None:
         self._reactor = reactor
-        self._network = reactor if allow_private_addresses else PublicInternet(reactor)
+        self._network = network
         self._tls = tls
         self._open = OpenConnections(reactor)
         self._peers: BoundedCache[str, Peer] = BoundedCache(MAX_SERVERS, _close)

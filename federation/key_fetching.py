@@ -3,6 +3,10 @@
 What several want at once is asked once; what was asked is asked again only a few times, and then
 once a minute, however many events and requests are signed with keys that cannot be had.
 
+A stranger can have keys fetched, by a request that claims to come from any server, and can choose
+names that take long to resolve. So fetching is shared out fairly: to each address, and to the
+events of rooms, of which a flood from one address delays none.
+
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 """
 
@@ -10,7 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -18,15 +21,25 @@ from federation.client import FederationClient
 from federation.errors import FederationError
 from federation.joined_calls import JoinedCalls
 from federation.key_store import KeyStore
+from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.protocol.server_keys import InvalidServerKeys, ServerKeys, parse_server_keys
 from homeserver.streams.clock import wall_seconds
+from homeserver.web.addresses import network_of
 from homeserver.web.rate_limits import RateLimits
 
 TIMEOUT_SECONDS = 15.0
 MAX_ANSWER = 32_768  # bytes, of one server's keys
 MAX_ASKED = 100  # servers in one question to a notary
 MAX_AT_ONCE = 50  # servers that are asked
+MAX_FOR_EVENTS = 40  # of them, for events of rooms
+MAX_FOR_ADDRESS = 5  # of them, for requests from one address
+MAX_WAITING = 100  # requests from one address
+MAX_WAITING_IN_ALL = 2_000  # requests from all addresses
+MAX_WAITING_FOR_EVENTS = 50_000  # more than there are servers
+RETRY_AFTER_MS = 15_000
+
+FOR_EVENTS = "events"  # in place of an address: keys are needed for events of rooms
 
 log = Logger()
 
@@ -53,18 +66,47 @@ class KeyFetcher:
         self._client = client
         self._store = store
         self._notaries = notaries
+        self._wanting: JoinedCalls[tuple[str, str], bool] = JoinedCalls()
         self._fetching: JoinedCalls[str, bool] = JoinedCalls()
-        self._slots = DeferredSemaphore(MAX_AT_ONCE)
+        self._for_events = FairSlots(
+            MAX_FOR_EVENTS,
+            share=MAX_FOR_EVENTS,
+            max_waiting=MAX_WAITING_FOR_EVENTS,
+            max_waiting_in_all=MAX_WAITING_FOR_EVENTS,
+        )
+        self._for_requests = FairSlots(
+            MAX_AT_ONCE - MAX_FOR_EVENTS,
+            share=MAX_FOR_ADDRESS,
+            max_waiting=MAX_WAITING,
+            max_waiting_in_all=MAX_WAITING_IN_ALL,
+        )
         self._pace = RateLimits(clock, {"server": Pace(), "notary": Pace()})
 
-    async def from_origin(self, server_name: str, *, despite_backoff: bool = False) -> bool:
+    async def from_origin(
+        self, server_name: str, *, despite_backoff: bool = False, address: str = FOR_EVENTS
+    ) -> bool:
         """Ask a server for its keys; whether it told them.
 
         `despite_backoff`: although it failed lately, as when it has just sent something.
+        `address`: from where a request came that needs the keys, and that may be of anybody; raises
+        `LimitExceeded` where too many such requests wait.
         """
-        return await self._fetching.join(
-            server_name, lambda: self._from_origin(server_name, despite_backoff)
-        )
+        party = address if address == FOR_EVENTS else network_of(address)
+        slots = self._for_events if party == FOR_EVENTS else self._for_requests
+
+        async def fetch() -> bool:
+            async with slots.slot(party):
+                # Who waits in another queue must not wait for this one, so these are joined late.
+                return await self._fetching.join(
+                    server_name, lambda: self._from_origin(server_name, despite_backoff)
+                )
+
+        try:
+            return await self._wanting.join((party, server_name), fetch)
+        except QueueFull:
+            raise LimitExceeded(
+                RETRY_AFTER_MS, "Too many requests wait for the keys of their servers"
+            ) from None
 
     async def from_notaries(
         self,
@@ -86,7 +128,6 @@ class KeyFetcher:
     async def _from_origin(self, server_name: str, despite_backoff: bool) -> bool:
         if not self._may_ask("server", server_name):
             return False
-        await self._slots.acquire()
         try:
             response = await self._client.get(
                 server_name,
@@ -101,8 +142,6 @@ class KeyFetcher:
         except (FederationError, InvalidServerKeys) as error:
             log.info("no keys of {server}: {error}", server=server_name, error=error)
             return False
-        finally:
-            self._slots.release()
         await self._store.add(found, now_ms, from_origin=True)
         return True
 

@@ -9,10 +9,10 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#authentication
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, FirstError
 from twisted.internet.interfaces import IReactorTime
 
-from federation.key_fetching import KeyFetcher
+from federation.key_fetching import FOR_EVENTS, KeyFetcher
 from federation.key_store import KeyStore
 from federation.own_keys import OwnKeys
 from homeserver.protocol.auth_rules import required_signers
@@ -56,16 +56,19 @@ class Keyring:
         at_ts: int | None = None,
         *,
         despite_backoff: bool = False,
+        address: str = FOR_EVENTS,
     ) -> None:
         """Check that a server signed an object, with a key that is valid `at_ts`, or now.
 
         `despite_backoff`: fetch keys although the server failed lately, as when the object has
-        just come from it. Raises `BadSignature`, `KeyUnavailable` among them.
+        just come from it. `address`: from where it came, if that may be anybody. Raises
+        `BadSignature`, `KeyUnavailable` among them, and `LimitExceeded` where too many such
+        objects wait for keys.
         """
         ts = self._now_ms() if at_ts is None else at_ts
         key_ids = _signing_key_ids(value, server_name)
         wanted = {server_name: dict.fromkeys(key_ids, ts)}
-        await self._fetch_missing(wanted, despite_backoff=despite_backoff)
+        await self._fetch_missing(wanted, despite_backoff=despite_backoff, address=address)
         keys = self._usable(server_name, key_ids, ts)
         for key in keys:
             verify_signed_json(value, server_name, key.key_id, key.verify_key)
@@ -120,7 +123,9 @@ class Keyring:
             return self._own.find(key_id)
         return self._store.in_memory(server_name, key_id)
 
-    async def _fetch_missing(self, wanted: Wanted, *, despite_backoff: bool = False) -> None:
+    async def _fetch_missing(
+        self, wanted: Wanted, *, despite_backoff: bool = False, address: str = FOR_EVENTS
+    ) -> None:
         """Have the keys at hand that can be had."""
         missing = self._missing(wanted)
         if not missing:
@@ -129,16 +134,18 @@ class Keyring:
         missing = self._missing(missing)
         if not missing:
             return
-        await DeferredList(
-            [
-                Deferred.fromCoroutine(
-                    self._fetcher.from_origin(server_name, despite_backoff=despite_backoff)
+        fetching = [
+            Deferred.fromCoroutine(
+                self._fetcher.from_origin(
+                    server_name, despite_backoff=despite_backoff, address=address
                 )
-                for server_name in missing
-            ],
-            fireOnOneErrback=True,
-            consumeErrors=True,
-        )
+            )
+            for server_name in missing
+        ]
+        try:
+            await DeferredList(fetching, fireOnOneErrback=True, consumeErrors=True)
+        except FirstError as error:
+            error.subFailure.raiseException()
         missing = self._missing(missing)
         if missing:
             await self._fetcher.from_notaries(missing, self._check_notary)

@@ -53,19 +53,21 @@ class KeysApi:
         return self._own.published()
 
     async def perspectives_key_query(
-        self, server_name: str, query: Criterion, key_id: str = ""
+        self, server_name: str, query: Criterion, request: Any, key_id: str = ""
     ) -> dict[str, Any]:
         """The keys of another server."""
         criteria = {key_id: None} if key_id else {}
         found = await self._notary.query(
-            {server_name: criteria}, valid_until=query.minimum_valid_until_ts
+            {server_name: criteria},
+            address=request.address,
+            valid_until=query.minimum_valid_until_ts,
         )
         return {"server_keys": found}
 
-    async def bulk_perspectives_key_query(self, body: KeysQuery) -> dict[str, Any]:
+    async def bulk_perspectives_key_query(self, body: KeysQuery, request: Any) -> dict[str, Any]:
         """The keys of several servers."""
         wanted = {
             server_name: {key_id: one.minimum_valid_until_ts for key_id, one in keys.items()}
             for server_name, keys in body.server_keys.items()
         }
-        return {"server_keys": await self._notary.query(wanted)}
+        return {"server_keys": await self._notary.query(wanted, address=request.address)}

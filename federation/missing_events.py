@@ -220,7 +220,7 @@ class MissingEvents:
 
     async def _outliers(self, server: str, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Keep events aside, with what authorises them as far as that can be had."""
-        waiting = await away(in_auth_order, list(events))
+        waiting = await away(self._receiving.threads, in_auth_order, list(events))
         for _ in range(MAX_AUTH_ROUNDS):
             try:
                 await self._receiving.outliers(writer, waiting)

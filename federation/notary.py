@@ -8,6 +8,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#querying-keys-through-ano
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from federation.key_fetching import KeyFetcher
 from federation.key_store import KeyStore
 from federation.own_keys import OwnKeys
-from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.errors import InvalidParam, LimitExceeded
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.storage.server_keys import StoredResponse
 from homeserver.streams.clock import wall_seconds
@@ -38,12 +39,17 @@ class Notary:
         self._fetcher = fetcher
 
     async def query(
-        self, wanted: Mapping[str, Criteria], *, valid_until: int | None = None
+        self,
+        wanted: Mapping[str, Criteria],
+        *,
+        address: str = "",
+        valid_until: int | None = None,
     ) -> list[Mapping[str, Any]]:
         """The signed answers about these keys, or about all keys of a server that none is named of.
 
-        Times are milliseconds since the epoch; `valid_until` is for those without one, and is now
-        where nobody says. Servers of which nothing is known are left out. Raises `InvalidParam`.
+        `address` is where the question came from. Times are milliseconds since the epoch;
+        `valid_until` is for those without one, and is now where nobody says. Servers of which
+        nothing is known are left out. Raises `InvalidParam`.
         """
         if len(wanted) > MAX_SERVERS:
             raise InvalidParam(f"Ask for at most {MAX_SERVERS} servers at once")
@@ -58,6 +64,7 @@ class Notary:
                         server_name,
                         {key: default if ts is None else ts for key, ts in criteria.items()},
                         default,
+                        address,
                     )
                 )
                 for server_name, criteria in wanted.items()
@@ -67,14 +74,16 @@ class Notary:
         return [answer for answers in found for answer in answers]
 
     async def _about(
-        self, server_name: str, criteria: Mapping[str, int], default: int
+        self, server_name: str, criteria: Mapping[str, int], default: int, address: str
     ) -> list[Mapping[str, Any]]:
         if server_name == self._own.server_name:
             return [self._own.published()]
         known = await self._store.responses(server_name)
         if self._is_stale(known, criteria, default):
             # A key that is needed is worth a try, at the pace of the fetcher.
-            await self._fetcher.from_origin(server_name, despite_backoff=True)
+            # Where too many wait, what is known has to do.
+            with suppress(LimitExceeded):
+                await self._fetcher.from_origin(server_name, despite_backoff=True, address=address)
             known = await self._store.responses(server_name)
         chosen = _choose(known, criteria)
         return [self._own.sign(msgspec.json.decode(response)) for response in chosen]

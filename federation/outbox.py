@@ -65,6 +65,7 @@ class Ways:
     origin: Origin
     clock: Clock
     slots: DeferredSemaphore
+    unproven_slots: DeferredSemaphore
     next_txn_id: Callable[[], str]
 
 
@@ -141,12 +142,13 @@ class Outbox:
     async def _run(self) -> None:
         pause: float | None = None
         try:
-            await self._ways.slots.acquire()
+            slots = self._slots()
+            await slots.acquire()
             try:
                 while not self._stopped and (self.is_behind or self._pdus or self._edus):
                     await self._send_next()
             finally:
-                self._ways.slots.release()
+                slots.release()
         except FederationError as error:
             pause = self._pause_after(error)
         except Unavailable:
@@ -156,6 +158,15 @@ class Outbox:
             if self._pdus:
                 self._note_all()
             self._pause(pause)
+
+    def _slots(self) -> DeferredSemaphore:
+        """Whose turn it waits for.
+
+        Anybody can claim that servers are in a room, also such that take long to be found. What
+        has never answered is tried a few at a time, and delays nothing that goes to the others.
+        """
+        known = self._ways.destinations.of(self.destination)
+        return self._ways.unproven_slots if known.succeeded_at is None else self._ways.slots
 
     async def _send_next(self) -> None:
         """One transaction; what it held is gone once it was taken."""

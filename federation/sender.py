@@ -34,6 +34,7 @@ from homeserver.streams.clock import Clock, wall_seconds
 from homeserver.streams.log import Log
 
 MAX_AT_ONCE = 100  # destinations that are sent to at the same time
+MAX_UNPROVEN = 40  # of those that have never answered
 MOVE_SECONDS = 1.0
 MAX_REPLAYED = 10_000  # events of before a start that are looked at again
 
@@ -82,6 +83,7 @@ class Sender:
             rooms.origin,
             clock,
             DeferredSemaphore(MAX_AT_ONCE),
+            DeferredSemaphore(MAX_UNPROVEN),
             lambda: f"{prefix}_{next(transactions)}",
         )
         destinations.on_alive = self._wake

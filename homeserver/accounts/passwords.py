@@ -1,7 +1,8 @@
-"""Passwords: hashed with argon2id, away from the reactor's thread.
+"""Passwords: hashed with argon2id, in threads of their own.
 
 A hash takes tens of milliseconds and 46 MiB on purpose, so at most two are made at once and few may
-wait: who floods the server with log-ins makes other log-ins slow, and nothing else.
+wait: who floods the server with log-ins makes other log-ins slow, and nothing else. Nor does
+anything else that threads are used for delay a log-in.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#password-management
 """
@@ -11,15 +12,15 @@ from typing import Any, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from twisted.internet.defer import DeferredSemaphore
-from twisted.internet.threads import deferToThreadPool
 
+from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
 from homeserver.config.settings import Passwords as PasswordSettings
-from homeserver.protocol.errors import Unavailable, WeakPassword
+from homeserver.protocol.errors import LimitExceeded, WeakPassword
 
 MAX_PASSWORD_BYTES = 1024
 MAX_AT_ONCE = 2
 MAX_WAITING = 100
+RETRY_AFTER_MS = 5_000  # by then, those who wait now have had their turn
 
 NORMAL = PasswordHasher(time_cost=1, memory_cost=47_104, parallelism=1)
 LOWEST = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -31,10 +32,9 @@ class Passwords:
     """Makes and checks password hashes."""
 
     def __init__(self, reactor: Any, settings: PasswordSettings) -> None:
-        self._reactor = reactor
         self._minimum_length = settings.minimum_length
         self._hasher = NORMAL if settings.hash_cost == "normal" else LOWEST
-        self._places = DeferredSemaphore(MAX_AT_ONCE)
+        self._threads = ThreadPool(reactor, "passwords", size=MAX_AT_ONCE, max_waiting=MAX_WAITING)
         # Unknown users are checked against this, so that they take as long as known ones.
         self._nobody = self._hasher.hash("")
 
@@ -46,7 +46,7 @@ class Passwords:
             raise WeakPassword(f"The password must not exceed {MAX_PASSWORD_BYTES} bytes")
 
     async def hash(self, password: str) -> str:
-        """The hash to store for a password. Raises `Unavailable` where too many wait."""
+        """The hash to store for a password. Raises `LimitExceeded` where too many wait."""
         return await self._away(lambda: self._hasher.hash(password))
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
@@ -71,8 +71,9 @@ class Passwords:
     async def _away(self, work: Callable[[], T]) -> T:
         if self._hasher is LOWEST:
             return work()  # quicker than the way to a thread
-        if len(self._places.waiting) >= MAX_WAITING:
-            raise Unavailable("Too many people are logging in; try again in a moment")
-        pool = self._reactor.getThreadPool()
-        result: T = await self._places.run(deferToThreadPool, self._reactor, pool, work)
-        return result
+        try:
+            return await self._threads.run(work)
+        except PoolFull:
+            raise LimitExceeded(
+                RETRY_AFTER_MS, "Too many people are logging in; try again in a moment"
+            ) from None

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from twisted.internet.threads import deferToThreadPool
 
 from homeserver.cli.errors import CommandError
 from homeserver.cli.running_postgres import find_running
+from homeserver.concurrency.thread_pools import run_in_own_thread
 from homeserver.config.settings import Settings
 from homeserver.storage.database import Database
 from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -30,8 +30,8 @@ async def open_database(reactor: Any, settings: Settings) -> AsyncIterator[Datab
     """The server's database, ready for use. Raises `CommandError`."""
     started: SupervisedPostgres | None = None
     try:
-        dsn = settings.database.dsn or await deferToThreadPool(
-            reactor, reactor.getThreadPool(), find_running, settings.postgres_dir
+        dsn = settings.database.dsn or await run_in_own_thread(
+            reactor, "running PostgreSQL", find_running, settings.postgres_dir
         )
         if dsn is None:
             embedded = EmbeddedPostgres(settings.postgres_dir)

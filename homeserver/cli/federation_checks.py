@@ -35,7 +35,8 @@ from homeserver.protocol.server_keys import InvalidServerKeys, parse_server_keys
 from homeserver.protocol.signatures import SigningKey
 from homeserver.streams.clock import wall_seconds
 from homeserver.web.client_tls import ClientTls
-from homeserver.web.outbound import PublicInternet, reason_of
+from homeserver.web.networks import open_network
+from homeserver.web.outbound import reason_of
 from homeserver.web.tls import CertificateError
 from homeserver.wiring.federation import web_client
 
@@ -73,11 +74,12 @@ class Examination:
         self._settings = settings
         self._tell = tell
         self._tls = ClientTls(verify=rules.verify_certificates, ca_file=rules.ca_file)
-        self._web = web_client(reactor, settings, self._tls)
+        self._network = open_network(
+            reactor, "federation", allow_private_addresses=rules.allow_private_addresses
+        )
+        self._web = web_client(reactor, settings, self._tls, self._network)
         self._discovery = Discovery(Delegations(reactor, self._web), ServiceRecords(reactor))
-        private = rules.allow_private_addresses
-        self._network = reactor if private else PublicInternet(reactor)
-        self._connections = Connections(reactor, self._tls, allow_private_addresses=private)
+        self._connections = Connections(reactor, self._tls, self._network)
         # Nothing is signed, so the key is never used, and the own name can be asked as well.
         nobody = Signer("", SigningKey.from_seed("none", secrets.token_bytes(32)))
         self._client = FederationClient(

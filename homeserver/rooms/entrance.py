@@ -46,8 +46,9 @@ class Entrance:
         events were checked. Returns when it is durable. Raises `Forbidden` where the rules refuse
         the join in this state, and `EventsMissing` where the state is incomplete.
         """
+        threads = self._rooms.stores.states.threads
         async with self._rooms.entering(join.room_id, join.version) as writer:
-            events = await away(in_auth_order, [*auth_chain, *state])
+            events = await away(threads, in_auth_order, [*auth_chain, *state])
             await self._receiving.outliers(writer, events)
             resolved = await self._receiving.state_of(writer, [event.event_id for event in state])
             partial = None if servers is None else PartialState(join.event_id, servers)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
 from homeserver.protocol.receipt import judge_by_state
@@ -78,6 +79,11 @@ class Receiving:
         self.policy: Policy | None = None
         self._branches = Branches(stores, resolver)
         self._outliers = Outliers(stores, self.judging, self._tell)
+
+    @property
+    def threads(self) -> ThreadPool:
+        """For computations that take long."""
+        return self._stores.states.threads
 
     async def receive(
         self,

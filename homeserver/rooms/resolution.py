@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThread
 
 from homeserver.protocol.event_kinds import is_state
 from homeserver.protocol.events import Event
@@ -168,7 +167,7 @@ class _Resolution:
     async def _away(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """What a pure function gives, in a thread if that may take long."""
         if self._is_large:
-            return await deferToThread(rule, *args, **options)
+            return await self._stores.states.threads.run(rule, *args, **options)
         return rule(*args, **options)
 
     async def _pause(self) -> None:

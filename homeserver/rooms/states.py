@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from twisted.internet.threads import deferToThread
-
+from homeserver.concurrency.thread_pools import ThreadPool, computation_pool
 from homeserver.rooms.state_tree import (
     Changes,
     Difference,
@@ -51,11 +50,13 @@ class MissingNodes(LookupError):
 class States:
     """Reads, compares and changes room states.
 
-    `capacity` is the number of nodes kept in memory; one takes about 400 bytes there. Event, type
-    and state key nids are the integers of the database.
+    `capacity` is the number of nodes kept in memory; one takes about 400 bytes there. `threads` is
+    for what takes long, here and in the resolution of states. Event, type and state key nids are
+    the integers of the database.
     """
 
-    def __init__(self, db: Database, capacity: int) -> None:
+    def __init__(self, db: Database, capacity: int, threads: ThreadPool | None = None) -> None:
+        self.threads = threads or computation_pool()
         self._db = db
         self._cache = _NodeCache(capacity)
 
@@ -98,9 +99,9 @@ class States:
         if len(changes) <= CHANGES_AT_ONCE:
             return await self.change(root, changes)
         walk = set_entries(root, changes)
-        step = await deferToThread(_step, walk, None)
+        step = await self.threads.run(_step, walk, None)
         while not step.is_last:
-            step = await deferToThread(_step, walk, await self._loaded(step.wanted))
+            step = await self.threads.run(_step, walk, await self._loaded(step.wanted))
         return self._written(step.results[0])
 
     def apply(self, root: bytes, changes: Changes) -> tuple[bytes, list[Row]]:
@@ -132,7 +133,7 @@ class States:
         while not step.is_last:
             nodes = await self._loaded(step.wanted)
             if len(nodes) > NODES_AT_ONCE:
-                step = await deferToThread(_step, walk, nodes)
+                step = await self.threads.run(_step, walk, nodes)
             else:
                 step = _step(walk, nodes)
         return step.results[0]

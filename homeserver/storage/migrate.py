@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from twisted.internet.threads import deferToThreadPool
+
+from homeserver.concurrency.thread_pools import run_in_own_thread
 
 DIRECTORY = Path(__file__).parent / "migrations"
 LOCK = 0x686F6D65  # any number that no one else in the database uses
@@ -81,8 +82,7 @@ def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[Mig
 
 async def migrate_in_thread(reactor: Any, dsn: str) -> list[Migration]:
     """`migrate`, without blocking the reactor."""
-    done: list[Migration] = await deferToThreadPool(reactor, reactor.getThreadPool(), migrate, dsn)
-    return done
+    return await run_in_own_thread(reactor, "migration", migrate, dsn)
 
 
 def _read_applied(connection: psycopg.Connection[Any]) -> list[tuple[int, str, str]]:

@@ -32,10 +32,11 @@ from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from homeserver.concurrency.thread_pools import run_in_own_thread
 
 CANCEL_SECONDS = 5.0  # for the server to obey a cancel request
 T = TypeVar("T")
@@ -236,9 +237,7 @@ async def connect_to(
         attempts = conninfo_attempts(parameters)
     else:
         # Looking up a host name blocks.
-        attempts = await deferToThreadPool(
-            reactor, reactor.getThreadPool(), conninfo_attempts, parameters
-        )
+        attempts = await run_in_own_thread(reactor, "database host", conninfo_attempts, parameters)
     timeout = timeout_from_conninfo(parameters)
     failures: list[psycopg.Error] = []
     for attempt in attempts:

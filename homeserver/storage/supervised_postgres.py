@@ -3,10 +3,10 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from homeserver.concurrency.periodic import PeriodicTask
+from homeserver.concurrency.thread_pools import run_in_own_thread
 from homeserver.storage.embedded import EmbeddedPostgres
 
 WATCH_SECONDS = 0.5
@@ -57,4 +57,4 @@ class SupervisedPostgres:
         )
 
     def _in_thread(self, function: Any) -> Deferred[None]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
+        return run_in_own_thread(self._reactor, "embedded PostgreSQL", function)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 
+from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.streams.clock import Clock
 
 TURN_SECONDS = 0.004
@@ -47,10 +47,10 @@ class Turn:
         self._end = self._clock.seconds() + TURN_SECONDS
 
 
-async def away(rule: Callable[[Collection[T]], R], items: Collection[T]) -> R:
+async def away(threads: ThreadPool, rule: Callable[[Collection[T]], R], items: Collection[T]) -> R:
     """What a pure function makes of some items: in a thread, if there are many."""
     if len(items) > MANY:
-        return await deferToThread(rule, items)
+        return await threads.run(rule, items)
     return rule(items)
 
 

@@ -63,6 +63,14 @@ def peer_text(peer: IAddress) -> str:
     return ""
 
 
+def network_of(address: str) -> str:
+    """Whom an address stands for: itself, or its network of 64 bits, of which one host has all."""
+    parsed = _parse(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+    return address
+
+
 def _parse(text: str) -> Address | None:
     text = text.removeprefix("[").partition("]")[0]
     if text.count(":") == 1:

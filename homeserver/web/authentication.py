@@ -58,6 +58,10 @@ class SignedRequest(Protocol):
     def body(self) -> bytes: ...
 
     @property
+    def address(self) -> str:
+        """The IP address that it came from."""
+
+    @property
     def authorizations(self) -> list[str]:
         """The values of all `Authorization` headers."""
 

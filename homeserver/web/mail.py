@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from homeserver.config.contact import Email
 from homeserver.protocol.errors import InvalidParam, MailNotSent
 from homeserver.web.client_tls import ClientTls, TlsTo
+from homeserver.web.networks import open_network
 
 MAX_CONNECTIONS = 4
 MAX_WAITING = 50
@@ -43,6 +44,7 @@ class Mailer:
         assert settings.smtp_host is not None, "there is a mail server"
         assert settings.sender is not None, "mails have a sender"
         self._reactor = reactor
+        self._network = open_network(reactor, "mail", allow_private_addresses=True)
         self._settings = settings
         self._host: str = settings.smtp_host
         self._sender: str = settings.sender
@@ -83,7 +85,7 @@ class Mailer:
         return Deferred.fromCoroutine(self._deliver(recipient, content))
 
     async def _deliver(self, recipient: str, content: bytes) -> None:
-        endpoint: Any = HostnameEndpoint(self._reactor, self._host, self._settings.smtp_port)
+        endpoint: Any = HostnameEndpoint(self._network, self._host, self._settings.smtp_port)
         if self._settings.tls == "implicit":
             endpoint = wrapClientTLS(self._tls.to(self._host), endpoint)
         starttls = self._settings.tls in ("opportunistic", "required")

@@ -17,12 +17,9 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
-    IConnector,
     IProtocol,
     IProtocolFactory,
-    IReactorPluggableNameResolver,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Protocol, connectionDone
@@ -37,7 +34,7 @@ from homeserver.config.settings import OutboundHttp
 from homeserver.version import VERSION
 from homeserver.web.client_tls import ClientTls
 from homeserver.web.closing import OpenConnections
-from homeserver.web.public_addresses import is_public_address
+from homeserver.web.networks import Network, open_network
 
 TIMEOUT_SECONDS = 30.0  # of one exchange, redirects and body included
 CONNECT_SECONDS = 10.0
@@ -58,13 +55,6 @@ class TooMuchAtOnce(OutboundError):
     """The answer may be as it should, but this server has no room for it now."""
 
 
-class AddressRefused(ConnectError):
-    """The address is not public."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(string=f"{address} is not a public address")  # type: ignore[no-untyped-call]
-
-
 @dataclass(frozen=True, slots=True)
 class OutboundAnswer:
     """What was answered, by `url`, which differs from the URL that was asked after redirects."""
@@ -79,14 +69,23 @@ class OutboundClient:
     """Sends requests. `await stop()` when there will be no more.
 
     `tls` judges certificates; without it, the authorities of the system do, if the settings say so.
+    `network` is what it connects by; without it, one of its own, as open as the settings say.
     """
 
-    def __init__(self, reactor: Any, settings: OutboundHttp, tls: ClientTls | None = None) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        settings: OutboundHttp,
+        tls: ClientTls | None = None,
+        network: Network | None = None,
+    ) -> None:
         self._reactor = reactor
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
         self._pool.maxPersistentPerHost = MAX_IDLE_PER_HOST
-        network = reactor if settings.allow_private_addresses else PublicInternet(reactor)
+        network = network or open_network(
+            reactor, "the web", allow_private_addresses=settings.allow_private_addresses
+        )
         tls = tls or ClientTls(verify=settings.verify_certificates)
         self._open = OpenConnections(reactor)
         factory = _Endpoints(network, tls, self._open)
@@ -174,35 +173,11 @@ def normal_url(url: str) -> str:
     return urlunsplit((parts.scheme, netloc, path or "/", query, ""))
 
 
-@implementer(IReactorPluggableNameResolver)
-class PublicInternet:
-    """A reactor, as far as endpoints use it, that connects to public addresses only."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self.seconds = reactor.seconds
-        self.callLater = reactor.callLater
-
-    @property
-    def nameResolver(self) -> Any:
-        return self._reactor.nameResolver
-
-    def installNameResolver(self, resolver: Any) -> Any:
-        return self._reactor.installNameResolver(resolver)
-
-    def connectTCP(self, host: str, port: int, *args: Any, **named: Any) -> IConnector:
-        """Connect to an address. Raises `AddressRefused`."""
-        if not is_public_address(host):
-            raise AddressRefused(host)
-        connector: IConnector = self._reactor.connectTCP(host, port, *args, **named)
-        return connector
-
-
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
     """Where a URL leads; the connections are noted in `open_connections`."""
 
-    def __init__(self, network: Any, tls: ClientTls, open_connections: OpenConnections) -> None:
+    def __init__(self, network: Network, tls: ClientTls, open_connections: OpenConnections) -> None:
         self._network = network
         self._tls = tls
         self._open = open_connections

@@ -23,6 +23,7 @@ from homeserver.config.settings import OutboundHttp, Settings
 from homeserver.protocol.signatures import SigningKey
 from homeserver.storage.database import Database
 from homeserver.web.client_tls import ClientTls
+from homeserver.web.networks import Network, open_network
 from homeserver.web.outbound import OutboundClient
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts import Accounts
@@ -37,10 +38,11 @@ class Federation:
     ) -> None:
         rules, server_name = settings.federation, settings.server_name
         tls = ClientTls(verify=rules.verify_certificates, ca_file=rules.ca_file)
-        self._web = web_client(reactor, settings, tls)
-        self._connections = Connections(
-            reactor, tls, allow_private_addresses=rules.allow_private_addresses
+        network = open_network(
+            reactor, "federation", allow_private_addresses=rules.allow_private_addresses
         )
+        self._web = web_client(reactor, settings, tls, network)
+        self._connections = Connections(reactor, tls, network)
         self.discovery = Discovery(Delegations(reactor, self._web), ServiceRecords(reactor))
         self.permitted = PermittedServers(rules.allow, rules.deny)
         self.destinations = Destinations(db, reactor)
@@ -54,7 +56,7 @@ class Federation:
         )
         self._own_keys = OwnKeys(server_name, keys, rules.old_verify_keys, reactor)
         store = KeyStore(db)
-        fetcher = KeyFetcher(reactor, self.client, store, rules.trusted_key_servers)
+        fetcher = self._fetcher = KeyFetcher(reactor, self.client, store, rules.trusted_key_servers)
         self.keyring = Keyring(reactor, self._own_keys, store, fetcher)
         self.authentication = ServerAuthentication(
             server_name, self.keyring, self.permitted, self.destinations
@@ -84,11 +86,13 @@ class Federation:
         return [route for api in apis for route in api.routes()]
 
 
-def web_client(reactor: Any, settings: Settings, tls: ClientTls) -> OutboundClient:
+def web_client(
+    reactor: Any, settings: Settings, tls: ClientTls, network: Network
+) -> OutboundClient:
     """The client for `.well-known` files, which obeys the settings for other servers."""
     rules = settings.federation
     outbound = OutboundHttp(
         verify_certificates=rules.verify_certificates,
         allow_private_addresses=rules.allow_private_addresses,
     )
-    return OutboundClient(reactor, outbound, tls)
+    return OutboundClient(reactor, outbound, tls, network)

@@ -47,6 +47,7 @@ def test_what_waits_is_sent_once_the_pause_is_over() -> None:
         origin,
         clock,
         DeferredSemaphore(1),
+        DeferredSemaphore(1),
         lambda: "1",
     )
     outbox = Outbox(SERVER, ways)

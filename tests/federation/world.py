@@ -19,6 +19,7 @@ from federation.errors import FederationError
 from federation.permitted_servers import PermittedServers
 from homeserver.protocol.signatures import SigningKey
 from homeserver.web.client_tls import ClientTls
+from homeserver.web.networks import open_network
 from tests.support.certificates import CertificateAuthority
 from tests.support.scripted_peer import ScriptedPeer
 
@@ -86,7 +87,9 @@ class ClientTestCase(TestCase):
     ) -> FederationClient:
         """A client that trusts the test's authority."""
         tls = tls or ClientTls(ca_file=self.authority.path)
-        connections = Connections(reactor, tls, allow_private_addresses=private)
+        connections = Connections(
+            reactor, tls, open_network(reactor, "federation", allow_private_addresses=private)
+        )
         self.addCleanup(lambda: Deferred.fromCoroutine(connections.stop()))
         return FederationClient(
             reactor,

@@ -51,6 +51,21 @@ def test_imports_point_downward_only() -> None:
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
 
 
+def test_nobody_uses_the_threads_of_the_reactor() -> None:
+    """One pool for everything lets slow name servers delay log-ins, and the end of the process."""
+    shared = re.compile(
+        r"\b(deferToThread\w*|callInThread\w*|getThreadPool|callMultipleInThread"
+        r"|(Hostname|TCP[46]Client)Endpoint\((self\.)?_?reactor|clientFromString)\b"
+    )
+    guilty = [
+        f"{module.name}: {found[0]}"
+        for module in modules(*PACKAGES)
+        for found in shared.finditer(module.text)
+    ]
+
+    assert guilty == []
+
+
 def test_every_package_has_its_layer() -> None:
     """A new package is placed on purpose, not wherever its first import leads."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))

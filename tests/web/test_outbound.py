@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from homeserver.config.settings import OutboundHttp
-from homeserver.web import outbound
+from homeserver.web import networks
 from homeserver.web.outbound import MAX_REDIRECTS, OutboundClient, OutboundError, normal_url
 from tests.storage.test_tls import make_certificate
 
@@ -165,7 +165,7 @@ class PrivateAddressTests(OutboundTestCase):
 
     async def test_redirects_are_judged_like_the_first_request(self) -> None:
         """A public page cannot send the server to a private one."""
-        self.patch(outbound, "is_public_address", lambda host: host == "127.0.0.1")
+        self.patch(networks, "is_public_address", lambda host: host == "127.0.0.1")
         self.elsewhere.redirect_to = self.url.replace("127.0.0.1", "127.0.0.2").encode()
 
         attempt = self.client.request("GET", f"{self.url}/redirect")

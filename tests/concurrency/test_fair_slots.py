@@ -1,0 +1,118 @@
+"""Slots that are shared out fairly."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+
+from homeserver.concurrency.fair_slots import FairSlots, QueueFull
+
+KEYS = ("crowd", "alone", "third")
+
+
+class Users:
+    """Those who want slots, and hold them until they are told to end."""
+
+    def __init__(self, slots: FairSlots) -> None:
+        self.slots = slots
+        self.holding: list[str] = []
+        self.ends: list[Deferred[None]] = []
+
+    def begin(self, key: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._hold(key))
+
+    async def _hold(self, key: str) -> None:
+        async with self.slots.slot(key):
+            end: Deferred[None] = Deferred()
+            self.holding.append(key)
+            self.ends.append(end)
+            try:
+                await end
+            finally:
+                place = self.ends.index(end)
+                del self.ends[place], self.holding[place]
+
+
+def users(size: int = 2, share: int = 2, waiting: int = 3, in_all: int = 5) -> Users:
+    return Users(FairSlots(size, share=share, max_waiting=waiting, max_waiting_in_all=in_all))
+
+
+def test_one_who_comes_alone_does_not_wait_for_a_crowd() -> None:
+    """A server that signs one request waits for one slot, not for all who came before."""
+    some = users()
+    for _ in range(5):
+        some.begin("crowd")
+    some.begin("alone")
+
+    some.ends[0].callback(None)
+    some.ends[0].callback(None)
+
+    assert sorted(some.holding) == ["alone", "crowd"]
+
+
+def test_nobody_takes_more_than_a_share() -> None:
+    """A crowd leaves room for those who come later."""
+    some = users(size=3, share=2)
+    for _ in range(4):
+        some.begin("crowd")
+    assert some.holding == ["crowd", "crowd"]
+
+    some.begin("alone")
+
+    assert some.holding == ["crowd", "crowd", "alone"]
+
+
+def test_queues_have_their_bounds() -> None:
+    """A flood fills no memory."""
+    some = users()
+    for _ in range(5):
+        some.begin("crowd")
+    refused = some.begin("crowd")
+    with pytest.raises(QueueFull):
+        refused.addErrback(lambda failure: failure.raiseException()).result.raiseException()  # type: ignore[attr-defined]
+    some.begin("alone")
+    some.begin("alone")
+    last = some.begin("third")
+
+    failures: list[type[BaseException]] = []
+    last.addErrback(lambda failure: failures.append(failure.type))
+    assert failures == [QueueFull]
+
+
+def test_who_stops_waiting_is_forgotten() -> None:
+    """A client that went away takes nobody's turn."""
+    some = users(size=1)
+    some.begin("crowd")
+    given_up = some.begin("alone")
+    given_up.addErrback(lambda failure: failure.trap(CancelledError))
+    given_up.cancel()
+
+    some.ends[0].callback(None)
+
+    assert some.slots.waiting == 0
+    some.begin("third")
+    assert some.holding == ["third"]
+
+
+@given(st.lists(st.sampled_from([*KEYS, "end", "give up"]), max_size=60))
+def test_slots_are_never_lost(steps: list[str]) -> None:
+    """Whatever comes and goes: no slot is idle while somebody may have it."""
+    some = users(size=3, share=2, waiting=4, in_all=6)
+    waiting: list[Deferred[None]] = []
+    for step in steps:
+        if step == "end":
+            if some.ends:
+                some.ends[0].callback(None)
+        elif step == "give up":
+            if waiting:
+                waiting.pop(0).cancel()
+        else:
+            wanted = some.begin(step)
+            wanted.addErrback(lambda failure: failure.trap(QueueFull, CancelledError))
+            waiting.append(wanted)
+        assert len(some.holding) <= 3
+        assert all(some.holding.count(key) <= 2 for key in KEYS)
+    while some.ends:
+        some.ends[0].callback(None)
+    assert some.slots.waiting == 0
+    assert not some.holding

@@ -1,0 +1,96 @@
+"""Pools of threads: bounded, apart from each other, and never in the way of the end."""
+
+import subprocess
+import sys
+import time
+from threading import Event
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+
+from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
+from tests.support.reactor import pause, run
+
+
+def test_results_and_errors_come_back() -> None:
+    """A caller cannot tell that the work was done elsewhere."""
+
+    async def story() -> None:
+        pool = ThreadPool(reactor, "test", size=2, max_waiting=2)
+        assert await pool.run(divmod, 7, 2) == (3, 1)
+        try:
+            await pool.run(divmod, 7, 0)
+        except ZeroDivisionError:
+            pass
+        else:
+            raise AssertionError("no error came back")
+        assert pool.running == 0
+
+    run(story())
+
+
+def test_a_pool_is_bounded_and_another_one_goes_on() -> None:
+    """Who fills a pool gets a refusal, and what others do is not delayed by that."""
+
+    async def story() -> None:
+        gate = Event()
+        full = ThreadPool(reactor, "full", size=2, max_waiting=2)
+        stuck = [full.run(gate.wait) for _ in range(4)]
+        assert (full.running, full.waiting) == (2, 2)
+        try:
+            full.run(gate.wait)
+        except PoolFull:
+            pass
+        else:
+            raise AssertionError("there was room for one more")
+
+        other = ThreadPool(reactor, "other", size=1, max_waiting=0)
+        assert await other.run(max, 1, 2) == 2
+        gate.set()
+        for each in stuck:
+            await each
+        assert (full.running, full.waiting) == (0, 0)
+
+    run(story())
+
+
+def test_who_stops_waiting_gives_the_place_in_the_queue_back() -> None:
+    """A request that was given up is not worked on."""
+
+    async def story() -> None:
+        gate, begun = Event(), []
+        pool = ThreadPool(reactor, "test", size=1, max_waiting=2)
+        first = pool.run(gate.wait)
+        given_up: Deferred[None] = pool.run(begun.append, "given up")
+        last = pool.run(begun.append, "last")
+        given_up.addErrback(lambda failure: failure.trap(CancelledError))
+        given_up.cancel()
+        first.addErrback(lambda failure: failure.trap(CancelledError))
+        first.cancel()
+        assert pool.running == 1  # its thread is still there
+
+        gate.set()
+        await last
+        await pause(0)
+        assert begun == ["last"]
+        assert pool.running == 0
+
+    run(story())
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    """A server that is told to stop stops, whatever a name server does."""
+    program = (
+        "import time\n"
+        "from twisted.internet import reactor\n"
+        "from homeserver.concurrency.thread_pools import ThreadPool\n"
+        "pool = ThreadPool(reactor, 'test', size=4, max_waiting=4)\n"
+        "for _ in range(8): pool.run(time.sleep, 60)\n"
+        "reactor.callLater(0.1, reactor.stop)\n"
+        "reactor.run()\n"
+    )
+    started = time.monotonic()
+
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+    assert time.monotonic() - started < 20
