@@ -4,13 +4,18 @@ Nothing here decides anything. Two homeservers can run in one process: they shar
 reactor.
 """
 
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from homeserver.concurrency.clock import steady
 from homeserver.concurrency.stop_signals import call_on_stop_signal
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key, load_signing_keys
@@ -22,8 +27,10 @@ from homeserver.storage.events_at_start import rooms_of_newest_events
 from homeserver.storage.migrate import MigrationError, migrate_in_thread
 from homeserver.storage.server_state import WrongServer, claim_server_name
 from homeserver.storage.supervised_postgres import SupervisedPostgres
+from homeserver.streams.health import DatabaseHealth
 from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve
+from homeserver.streams.waiting import in_time, joined
 from homeserver.web.listeners import CannotListen, Listeners
 from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import CertificateError
@@ -36,6 +43,9 @@ from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
 
+PART_SECONDS = 5.0  # for each part of the server to end, beside the requests
+POSTGRES_SECONDS = 75.0  # for the embedded PostgreSQL, which may have a lot to write
+HANDS_OFF_SECONDS = 150.0  # beside those for requests, for the process to end altogether
 LIVELY_EVENTS = 1_000  # rooms of the newest events: there somebody may have been typing
 
 START_ERRORS = (
@@ -73,6 +83,8 @@ class Homeserver:
         self._federated_rooms: FederatedRooms | None = None
         self._listeners: Listeners | None = None
         self._lag = ReactorLag(reactor, self.metrics)
+        self._ending: Deferred[None] | None = None
+        self._ended_well = True
 
     @property
     def ports(self) -> list[int]:
@@ -98,29 +110,47 @@ class Homeserver:
         if self._starting is not None:
             self._starting.cancel()
 
-    async def stop(self) -> None:
-        """Finish requests, end long polls and sockets, write what waits, stop the database."""
+    async def stop(self) -> bool:
+        """Finish requests, end long polls and sockets, write what waits, stop the database.
+
+        Each part has a bounded time to end, and the next one is stopped whatever becomes of it.
+        Gives whether all ended well. A second call waits for the first.
+        """
+        if self._ending is None:
+            self._ending = Deferred.fromCoroutine(self._stop())
+        await joined(self._ending)
+        return self._ended_well
+
+    async def _stop(self) -> None:
         if self._listeners is not None:
-            await self._listeners.stop(self.settings.limits.shutdown_timeout)
+            timeout = self.settings.limits.shutdown_timeout
+            await self._end("the listeners", self._listeners.stop(timeout), timeout + PART_SECONDS)
         if self._sync is not None:
             self._sync.stop()
         if self._federated_rooms is not None:
-            await self._federated_rooms.stop()
+            await self._end("the exchange with other servers", self._federated_rooms.stop())
         if self._federation is not None:
-            await self._federation.stop()
+            await self._end("federation", self._federation.stop())
         if self._rooms is not None:
-            await self._rooms.stop()
+            await self._end("the rooms", self._rooms.stop())
         if self._accounts is not None:
-            await self._accounts.stop()
+            await self._end("the accounts", self._accounts.stop())
         if self._positions is not None:
-            self._positions.stop()
+            await self._end("the reservation of positions", self._positions.stop())
         if self._log is not None:
-            await self._log.settled()
+            await self._end("the log", self._log.settled())
         self._lag.stop()
         if self._database is not None:
-            await self._database.close()
+            await self._end("the database's connections", self._database.close(), 2 * PART_SECONDS)
         if self._postgres is not None:
-            await self._postgres.stop()
+            await self._end("PostgreSQL", self._postgres.stop(), POSTGRES_SECONDS)
+
+    async def _end(self, part: str, ending: Awaitable[None], seconds: float = PART_SECONDS) -> None:
+        try:
+            await in_time(ending, seconds, self._reactor)
+        except Exception as error:
+            self._ended_well = False
+            log.error("{part} did not end well: {error!r}", part=part, error=error)
 
     def reload_certificates(self) -> None:
         """Read the certificates of the listeners again."""
@@ -163,7 +193,7 @@ class Homeserver:
             *federation.routes(accounts, rooms),
             *shared.routes(),
         ]
-        health_checks = {"database": lambda: db.is_up}
+        health_checks = DatabaseHealth(db, stream, reactor).checks()
         self._listeners = http.listeners(routes, federation_routes, health_checks)
         self._shutdown.notify(sync.end_waits)
         self._shutdown.notify(socket.end_waits)
@@ -206,12 +236,13 @@ def run_server(
 ) -> int:
     """Run a homeserver until SIGINT or SIGTERM; a second signal ends at once. The exit status.
 
+    It is 1 where the server did not start, could not go on, or lost something when it was stopped.
     `ready(server)` is called once it listens, or `not_started(reason)` where it cannot start.
     `on_hangup` is given what is to be called at SIGHUP.
     """
     from twisted.internet import reactor as installed
 
-    reactor: Any = installed
+    reactor: Any = steady(installed)
     server = Homeserver(settings, reactor)
     on_hangup(lambda: reactor.callFromThread(server.reload_certificates))
     run = _Run(reactor, server, ready, not_started)
@@ -238,6 +269,7 @@ class _Run:
         self._not_started = not_started
         self._is_up = False
         self._is_stopping = False
+        self._is_ending = False
 
     def begin(self) -> None:
         """Start the server."""
@@ -251,10 +283,10 @@ class _Run:
     def stop(self) -> None:
         """Stop the server, also while it starts."""
         self._is_stopping = True
-        log.info("stopping")
         if self._is_up:
             self._end()
         else:
+            log.info("stopping")
             self._server.interrupt_start()
 
     def _started(self, _: object) -> None:
@@ -280,18 +312,33 @@ class _Run:
 
     def _broke(self, _: object) -> None:
         self.status = 1
-        log.info("stopping")
         self._end()
 
     def _end(self) -> None:
+        if self._is_ending:
+            return
+        self._is_ending = True
+        log.info("stopping")
+        # Should anything hang all the same, be it a thread that nothing can stop.
+        seconds = self._server.settings.limits.shutdown_timeout + HANDS_OFF_SECONDS
+        last_resort = threading.Timer(seconds, _die)
+        last_resort.daemon = True
+        last_resort.start()
         ensureDeferred(self._server.stop()).addBoth(self._stopped)
 
-    def _stopped(self, result: object) -> None:
+    def _stopped(self, result: bool | Failure) -> None:
         if isinstance(result, Failure):
             log.failure("the server did not stop cleanly", result)
+        if result is not True:
+            self.status = 1
         _stop_reactor(self._reactor)
 
 
+def _die() -> None:
+    log.critical("the process does not end by itself, killing it")
+    os._exit(1)
+
+
 def _stop_reactor(reactor: Any) -> None:
-    if reactor.running:
+    with suppress(ReactorNotRunning):
         reactor.stop()

@@ -7,6 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
 from homeserver.cli.errors import CommandError
+from homeserver.concurrency.clock import steady
 from homeserver.concurrency.stop_signals import call_on_stop_signal
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ def run_in_reactor(function: Callable[[Any], Awaitable[T]]) -> T:
     """
     from twisted.internet import reactor as installed
 
-    reactor: Any = installed
+    reactor: Any = steady(installed)
     outcome: list[T | Failure] = []
     work: list[Deferred[T]] = []
 

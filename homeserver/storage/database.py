@@ -32,7 +32,17 @@ POOL_SIZE = 8
 MAX_WAITING = 1_000
 WAIT_SECONDS = 10.0
 STATEMENT_TIMEOUT_SECONDS = 60
+CLOSE_SECONDS = 5.0  # for queries to end when the server stops
+CUT_SECONDS = 1.0  # for those who made them to notice that they did not
+READ_ONLY = "25"  # SQLSTATE class: invalid transaction state, such as one that may only read
+PASSING = ("53", "57P", "58")  # no room on the disk, no more connections, a restart, broken files
+TOO_LARGE = "54"  # SQLSTATE class: a limit of PostgreSQL's that no waiting changes
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class NeverWritten(psycopg.DatabaseError):
+    """What was to be written is beyond what PostgreSQL can hold."""
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +82,7 @@ class Database:
         self._failures = 0  # attempts to connect that failed, since the last that did not
         self._pause: Any = None  # the delayed call that ends a pause between such attempts
         self._writer: ReactorConnection | None = None
+        self._lent: set[ReactorConnection] = set()
         self._open = False
         self._drained: Deferred[None] | None = None
 
@@ -103,8 +114,12 @@ class Database:
             self._open = False
             raise
 
-    async def close(self) -> None:
-        """Refuse new work, wait for what runs, and close all connections."""
+    async def close(self, patience: float = CLOSE_SECONDS) -> None:
+        """Refuse new work, wait for what runs, and close all connections.
+
+        What still runs after `patience` seconds loses its connection: a database that hangs must
+        not keep the server from ending.
+        """
         self._open = False
         while self._waiters:
             self._refuse(self._waiters.popleft())
@@ -116,7 +131,14 @@ class Database:
         self._close_idle()
         if self._total:
             self._drained = Deferred()
+            timers = [
+                self._reactor.callLater(patience, self._cut),
+                self._reactor.callLater(patience + CUT_SECONDS, self._give_up_draining),
+            ]
             await self._drained
+            for timer in timers:
+                if timer.active():
+                    timer.cancel()
 
     async def run(
         self,
@@ -146,27 +168,39 @@ class Database:
         """Lend a connection, in autocommit mode, for the length of the block."""
         self.runs += 1
         connection = await self._take()
+        self._lent.add(connection)
         try:
             yield connection
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if connection.closed:
+        except psycopg.Error as error:
+            if (error.sqlstate or "").startswith(READ_ONLY):
+                connection.close_now()
+            if connection.closed or (error.sqlstate or "").startswith(PASSING):
                 raise Unavailable("The database is away; try again in a moment") from error
             raise
         finally:
+            self._lent.discard(connection)
             await self._give_back(connection)
 
     async def write_batch(self, batch: Batch) -> None:
         """Write a batch of the log on the connection that is kept for it.
 
-        Raises `psycopg.OperationalError` where writing it again makes sense, as when the
-        connection broke, in which case the next call connects anew.
+        Raises `psycopg.OperationalError` where writing it again makes sense: the connection broke,
+        in which case the next call connects anew, the disk is full, or the database takes no
+        writes for now. Raises another `psycopg.Error` where it never will be written.
         """
         writer = self._writer
         if writer is None or writer.closed:
             writer = self._writer = await self._connect()
         try:
             await batch.write(writer)
-        except psycopg.InterfaceError as error:
+        except psycopg.Error as error:
+            if (error.sqlstate or "").startswith(READ_ONLY):
+                # Perhaps another machine is the one to write to by now.
+                writer.close_now()
+            elif (error.sqlstate or "").startswith(TOO_LARGE):
+                raise NeverWritten(str(error)) from error
+            elif not isinstance(error, psycopg.InterfaceError):
+                raise
             raise psycopg.OperationalError(str(error)) from error
         finally:
             if writer.closed:
@@ -245,6 +279,18 @@ class Database:
     def _count_out(self) -> None:
         self._total -= 1
         if self._drained is not None and self._total == 0:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def _cut(self) -> None:
+        """Close the connections that are lent out: whoever waits on one gets an error."""
+        log.warn("{count} queries did not end, cutting their connections", count=len(self._lent))
+        for connection in tuple(self._lent):
+            connection.close_now()
+
+    def _give_up_draining(self) -> None:
+        if self._drained is not None:
+            log.error("{count} connections of the database were not given back", count=self._total)
             drained, self._drained = self._drained, None
             drained.callback(None)
 

@@ -177,8 +177,9 @@ class ReactorConnection(psycopg.AsyncConnection[TupleRow]):
     def close_now(self) -> None:
         """`close`, for callers that are no coroutine."""
         self._closed = True
-        self._watch.close()
+        # Whoever waits is told next, and must find it closed.
         self.pgconn.finish()
+        self._watch.close()
 
     async def _drive(self, gen: Generator[Any, Any, T], timeout: float | None) -> T:
         deadline = None if timeout is None else self._reactor.seconds() + timeout

@@ -1,14 +1,19 @@
 """Waiting for the same thing as somebody else, and for several things."""
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.python.failure import Failure
 
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
+
+
+class TookTooLong(Exception):
+    """Something was not done in the time that it had."""
 
 
 def joined(running: Deferred[Any]) -> Deferred[None]:
@@ -25,6 +30,32 @@ def joined(running: Deferred[Any]) -> Deferred[None]:
 
     running.addBoth(pass_on)
     return done
+
+
+async def in_time(work: Awaitable[A], seconds: float, clock: Any) -> A:
+    """What an awaitable gives, if it does within `seconds`; else it is cancelled.
+
+    Raises `TookTooLong` then, even where the work takes no notice of being cancelled.
+    """
+    running: Deferred[A] = ensureDeferred(work)  # type: ignore[arg-type]
+    done: Deferred[A] = Deferred()
+
+    def pass_on(outcome: A | Failure) -> None:
+        if not done.called:
+            done.callback(outcome)
+
+    def give_up() -> None:
+        if not done.called:
+            done.errback(TookTooLong(f"not done within {seconds:g} s"))
+            running.cancel()
+
+    running.addBoth(pass_on)
+    alarm = clock.callLater(seconds, give_up)
+    try:
+        return await done
+    finally:
+        if alarm.active():
+            alarm.cancel()
 
 
 async def all_four(

@@ -1,6 +1,6 @@
 """HTTP: the listeners, the gate before every handler, and the server's own pages."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from homeserver.config.settings import Settings
@@ -8,7 +8,7 @@ from homeserver.observability.metrics import CONTENT_TYPE, Metrics
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.authentication import ServerAuthenticator
 from homeserver.web.listeners import Listeners
-from homeserver.web.pages import Health, MetricsPage, WelcomePage
+from homeserver.web.pages import Check, Health, MetricsPage, WelcomePage
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Route
@@ -51,7 +51,7 @@ class Http:
         self,
         client_routes: Sequence[Route],
         federation_routes: Sequence[Route],
-        health_checks: Mapping[str, Callable[[], bool]],
+        health_checks: Mapping[str, Check],
     ) -> Listeners:
         """Listeners that serve these routes, beside the server's own pages."""
         settings = self._settings

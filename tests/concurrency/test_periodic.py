@@ -17,9 +17,14 @@ LogEvent = dict[str, object]
 def logged() -> Iterator[list[LogEvent]]:
     """What is logged meanwhile."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+
+    def observe(event: LogEvent) -> None:
+        if event.get("job"):
+            events.append(event)
+
+    globalLogPublisher.addObserver(observe)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    globalLogPublisher.removeObserver(observe)
 
 
 class Job:

@@ -206,3 +206,12 @@ def test_periodic_work_is_done_by_periodic_tasks() -> None:
     ]
 
     assert guilty == []
+
+
+def test_time_of_day_is_asked_of_the_wall_clock() -> None:
+    """Timestamps come from `wall_seconds`: the clock of timers does not follow one that is set."""
+    slip = re.compile(r"\.seconds\(\) \* 1_?000")
+
+    guilty = [module.name for module in modules(*PACKAGES) if slip.search(module.text)]
+
+    assert set(guilty) == {"homeserver/presence/tracker.py"}  # times of its own, all by one clock

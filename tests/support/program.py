@@ -53,6 +53,7 @@ class Program(ABC):
         self.directory = directory
         self.port = free_port() if port is None else port
         self.clock_skew = 0.0  # seconds by which its clock is to be ahead
+        self.clock_jump = 0.0  # seconds by which `jump` sets the clock of the running process
         self._trusting = trusting
         self._cpus = cpus
         self._process: subprocess.Popen[bytes] | None = None
@@ -108,9 +109,29 @@ class Program(ABC):
 
     def _skewed(self) -> dict[str, str]:
         """The variables that set the clock wrong."""
-        if not self.clock_skew:
+        if not self.clock_skew and not self.clock_jump:
             return {}
-        return {"PYTHONPATH": str(SKEWED_CLOCK), "CLOCK_SKEW_SECONDS": str(self.clock_skew)}
+        return {
+            "PYTHONPATH": str(SKEWED_CLOCK),
+            "CLOCK_SKEW_SECONDS": str(self.clock_skew),
+            "CLOCK_JUMP_SECONDS": str(self.clock_jump),
+        }
+
+    def jump(self) -> None:
+        """Set the clock of the running process by `clock_jump`, as an administrator might."""
+        os.kill(self.pid, signal.SIGUSR2)
+
+    def wait_for_end(self, timeout: float) -> int:
+        """The exit status of a process that ends by itself; `ServerDied` if it does not."""
+        process = self._ended()
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise ServerDied(f"the server did not end:\n{self.last_output()}") from None
+        finally:
+            _tell_keeper("-", process.pid)
 
     def answers(self) -> bool:
         """Whether the server answers `GET /_matrix/client/versions` with 200."""

@@ -1,0 +1,85 @@
+"""A check that many ask for and that is made once: bounded in time, and remembered for a moment."""
+
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from homeserver.concurrency.clock import Clock
+
+log = Logger()
+
+
+class SharedCheck:
+    """Asks whether something is well, one question at a time.
+
+    `ask` gives the answer; one that raises means no. An answer counts for `fresh_seconds`. Whoever
+    asks waits until the question that is under way is `timeout` seconds old, at most, and is told
+    no after that; no other question is put until it ends.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        ask: Callable[[], Awaitable[bool]],
+        *,
+        name: str,
+        timeout: float,
+        fresh_seconds: float = 1.0,
+    ) -> None:
+        self._clock = clock
+        self._ask = ask
+        self._name = name
+        self._timeout = timeout
+        self._fresh_seconds = fresh_seconds
+        self._answer: bool | None = None
+        self._answered_at = 0.0
+        self._asked_at: float | None = None  # of the question that is under way
+        self._waiters: set[Deferred[bool]] = set()
+
+    async def passes(self) -> bool:
+        """Whether it is well."""
+        now = self._clock.seconds()
+        if self._asked_at is None:
+            if self._answer is not None and now - self._answered_at < self._fresh_seconds:
+                return self._answer
+            self._asked_at = now
+            question = Deferred.fromCoroutine(self._question())
+            question.addBoth(self._ended)
+            if question.called:
+                return bool(self._answer)
+        left = self._asked_at + self._timeout - now
+        if left <= 0:
+            return False
+        return await self._wait(left)
+
+    async def _question(self) -> bool:
+        return await self._ask()
+
+    async def _wait(self, seconds: float) -> bool:
+        waiter: Deferred[bool] = Deferred()
+        self._waiters.add(waiter)
+        alarm = self._clock.callLater(seconds, waiter.callback, False)
+        try:
+            return await waiter
+        finally:
+            self._waiters.discard(waiter)
+            if alarm.active():
+                alarm.cancel()
+
+    def _ended(self, outcome: bool | Failure) -> None:
+        self._asked_at = None
+        if isinstance(outcome, Failure):
+            if self._answer is not False:
+                log.warn(
+                    "{check} is not well: {reason}",
+                    check=self._name,
+                    reason=outcome.getErrorMessage(),
+                )
+            outcome = False
+        self._answer, self._answered_at = outcome, self._clock.seconds()
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(outcome)

@@ -1,0 +1,48 @@
+"""Whether the database does its work: it is asked, since its silence looks like health.
+
+A database that hangs, that was stopped, or whose disk is full, keeps its connections open. So one
+row is read, and one is written, no more than once a second however many ask, and the log tells
+whether what it has to write gets through.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from homeserver.concurrency.shared_check import SharedCheck
+from homeserver.storage.database import Database
+from homeserver.storage.server_state import probe_reading, probe_writing
+from homeserver.streams.clock import Clock
+from homeserver.streams.log import Log
+
+ANSWER_SECONDS = 3.0  # that the database has for an answer
+COMMIT_SECONDS = 3.0  # that a batch of the log may take before writing is not well
+
+
+class DatabaseHealth:
+    """Asks the database."""
+
+    def __init__(self, db: Database, log: Log, clock: Clock) -> None:
+        self._db = db
+        self._log = log
+        self._reading = SharedCheck(
+            clock, self._read, name="reading from the database", timeout=ANSWER_SECONDS
+        )
+        self._writing = SharedCheck(
+            clock, self._write, name="writing to the database", timeout=ANSWER_SECONDS
+        )
+
+    def checks(self) -> dict[str, Callable[[], bool | Awaitable[bool]]]:
+        """The checks by their names."""
+        return {"database": self._reading.passes, "writes": self._writes_pass}
+
+    def _writes_pass(self) -> bool | Awaitable[bool]:
+        if not self._log.is_writing or self._log.stalled_seconds > COMMIT_SECONDS:
+            return False
+        return self._writing.passes()
+
+    async def _read(self) -> bool:
+        await self._db.run(probe_reading)
+        return True
+
+    async def _write(self) -> bool:
+        await self._db.run(probe_writing)
+        return True
