@@ -27,8 +27,14 @@ def check_member(event: Event, state: AuthState) -> None:
     if target is None or "membership" not in event.content:
         raise rule_broken(version, "5.1", "a membership event needs a state key and a membership")
 
+    # No text says that the state key is a user id. What has no domain is of no server, and other
+    # servers refuse it in all versions; they take the rest, and rooms would split if we did not.
+    if ":" not in target:
+        raise rule_broken(version, "5.1", f"{target!r} is no user of any server")
+
     # 5.2.1: what is not a user id has no homeserver that could have signed.
-    if version.restricted_joins and not is_user_id(event.content.get(AUTHORISING_USER, target)):
+    names_user = version.restricted_joins and AUTHORISING_USER in event.content
+    if names_user and not is_user_id(event.content[AUTHORISING_USER]):
         raise rule_broken(version, "5.2.1", "a join is authorised by a user")
 
     if membership == "join":

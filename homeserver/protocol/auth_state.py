@@ -55,10 +55,13 @@ class AuthState:
 
     @cached_property
     def join_rule(self) -> str:
-        """The join rule; a room that names none is joined by invite."""
+        """The join rule; a room that names none is joined by invite.
+
+        One that is no string is none of those that let somebody in, and is given as no name at all.
+        """
         event = self.get("m.room.join_rules")
-        rule = None if event is None else event.content.get("join_rule")
-        return rule if isinstance(rule, str) else "invite"
+        rule = "invite" if event is None else event.content.get("join_rule", "invite")
+        return rule if isinstance(rule, str) else ""
 
     def membership(self, user_id: str) -> str:
         """The membership of a user; `leave` for one whom the room has never seen."""

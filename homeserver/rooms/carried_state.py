@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from homeserver.protocol.canonical_json import NotCanonical, check_canonical
 from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.power_levels import PowerLevels, parse_level, room_creators
 from homeserver.protocol.room_versions import RoomVersion
 
@@ -69,14 +70,15 @@ def carried_power_levels(
 ) -> dict[str, Any]:
     """The power levels of a room as one of another version can have them.
 
-    Levels become integers where the version wants that. `creators` of the new room are left out
-    where they stand above all. Those of an old room where they did are listed with the level of
-    the highest right where they do not any more.
+    Levels become integers where the version wants that; what is no user has none. `creators` of the
+    new room are left out where they stand above all. Those of an old room where they did are listed
+    with the level of the highest right where they do not any more.
     """
     levels = dict(content)
     if version.integer_power_levels:
         levels = _with_integers(old_create.version, content)
     users = _object(levels.get("users"))
+    users = {user_id: level for user_id, level in users.items() if is_valid_user_id(user_id)}
     events = _object(levels.get("events"))
     if version.creators_outrank_everyone:
         for user_id in creators:

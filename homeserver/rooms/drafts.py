@@ -30,6 +30,7 @@ class Draft:
     origin_server_ts: int | None = None  # ms since the epoch; None: now
     redacts: str | None = None  # event id, in room versions that have it outside of `content`
     target: StoredEvent | None = None  # the event of this room that is to be redacted
+    is_optional: bool = False  # left out where the rules or a limit refuse it
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,16 @@ from collections.abc import Collection
 
 from homeserver.protocol.auth_rules import check_auth, required_signers
 from homeserver.protocol.auth_state import AuthState
-from homeserver.protocol.errors import BadJson, Forbidden
+from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam
 from homeserver.protocol.event_kinds import MEMBER, REDACTION
 from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.rule_broken import RuleBroken
 from homeserver.protocol.server_acl import fault_of_acl, is_server_allowed
 from homeserver.rooms.drafts import Draft, MemberDraft
 from homeserver.rooms.stored_event import StoredEvent
 
+JOIN_RULES = ("m.room.join_rules", "")
 SERVER_ACL = ("m.room.server_acl", "")
 
 
@@ -40,18 +42,27 @@ def check_own_event(
 
 
 def check_draft(draft: Draft, server_name: str) -> None:
-    """Refuse what the rules of a room would let through, and this server does not send.
+    """Refuse what the rules let through and no client can mean, whatever endpoint it comes by.
 
     Raises `Forbidden` for a membership that is changed as if it were any other state, for a
     redaction that is state (who may redact is asked of what is known to be a redaction, by
-    `Sending.redact`), and for an access list that keeps this server out; `BadJson` for one that is
-    malformed.
+    `Sending.redact`), and for an access list that keeps this server out; `InvalidParam` where
+    nobody's membership is to change; `BadJson` for an access list or a join rule that is none.
+    Other servers' events are judged by the rules alone: `homeserver/protocol/auth_rules.py`.
     """
-    if draft.type == MEMBER and not isinstance(draft, MemberDraft):
-        raise Forbidden("A membership is not changed in this way")
-    if draft.type == REDACTION and draft.state_key is not None:
+    if draft.type == MEMBER:
+        if not isinstance(draft, MemberDraft):
+            raise Forbidden("A membership is not changed in this way")
+        if not is_valid_user_id(draft.state_key or ""):
+            raise InvalidParam("The state key of a member event is a user id")
+    if draft.state_key is None:
+        return
+    if draft.type == REDACTION:
         raise Forbidden("A redaction is no state event")
-    if (draft.type, draft.state_key) == SERVER_ACL:
+    key = draft.type, draft.state_key
+    if key == JOIN_RULES and not isinstance(draft.content.get("join_rule", "invite"), str):
+        raise BadJson("join_rule is a string")
+    if key == SERVER_ACL:
         if (fault := fault_of_acl(draft.content)) is not None:
             raise BadJson(f"The access list cannot be used: {fault}")
         if not is_server_allowed(server_name, draft.content):

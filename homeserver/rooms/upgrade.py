@@ -12,7 +12,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -25,7 +25,6 @@ from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.protocol.server_acl import fault_of_acl, is_server_allowed
 from homeserver.rooms.carried_state import (
     CARRIED_TYPES,
     SPACE_CHILD,
@@ -37,7 +36,6 @@ from homeserver.rooms.carried_state import (
 )
 from homeserver.rooms.creation import MemberProfiles
 from homeserver.rooms.drafts import Draft, member_draft
-from homeserver.rooms.own_events import SERVER_ACL
 from homeserver.rooms.room import Room, StateKey
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.state_tree_nodes import EMPTY
@@ -182,7 +180,7 @@ class RoomUpgrades:
         drafts: list[Draft] = [member_draft(user_id, user_id, plan.member)]
         for stored in self._carried(old):
             event = stored.shown
-            if may_carry(plan.version, event.content) and not self._is_closed_by(event):
+            if may_carry(plan.version, event.content):
                 drafts.append(_copied(event, user_id))
         if GUEST_ACCESS not in old.room.state:
             # What a room without the event is taken for; clients wait for it in the new one.
@@ -197,7 +195,7 @@ class RoomUpgrades:
                 [user_id, *plan.additional_creators],
             )
             if may_carry(plan.version, content):
-                drafts.append(Draft(POWER_LEVELS[0], user_id, content, state_key=""))
+                drafts.append(_optional(Draft(POWER_LEVELS[0], user_id, content, state_key="")))
         return drafts
 
     def _carried(self, old: RoomWriter) -> list[StoredEvent]:
@@ -223,16 +221,6 @@ class RoomUpgrades:
         if missing:
             raise NotAtHand(events=missing)
         return found
-
-    def _is_closed_by(self, event: Event) -> bool:
-        """Whether the new room would be shut by an access list, of which only this one server is.
-
-        Old rooms have such lists of other servers, or of a time when nobody looked.
-        """
-        if (event.type, event.state_key) != SERVER_ACL:
-            return False
-        fault = fault_of_acl(event.content)
-        return fault is not None or not is_server_allowed(self._origin.server_name, event.content)
 
     def _number(self, plan: _Plan, drafts: Sequence[Draft]) -> int:
         """The new room's number. Raises `NotAtHand` where names must be loaded first."""
@@ -272,8 +260,13 @@ class RoomUpgrades:
 def _copied(event: Event, sender: str) -> Draft:
     """A state event of the old room, as the sender makes it for the new one."""
     if is_member_event(event):
-        return member_draft(sender, event.state_key or "", event.content)
-    return Draft(event.type, sender, event.content, state_key=event.state_key)
+        return _optional(member_draft(sender, event.state_key or "", event.content))
+    return _optional(Draft(event.type, sender, event.content, state_key=event.state_key))
+
+
+def _optional(draft: Draft) -> Draft:
+    """What the new room gets if it can be had there: an old one may have what no new one takes."""
+    return replace(draft, is_optional=True)
 
 
 def _checked_creators(caller: Caller, user_ids: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 
 from homeserver.protocol.auth_state import AuthState
 from homeserver.protocol.auth_types import auth_types_for
-from homeserver.protocol.errors import BadJson, Unavailable
+from homeserver.protocol.errors import BadJson, MatrixError, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.rooms.arrival import NO_EFFECT, Arrival, Effect, effect_of_draft
 from homeserver.rooms.current_events import CurrentEvents
@@ -62,8 +62,7 @@ class RoomWriter:
         self.is_partial = room.partial is not None  # what is taken in will be judged again
         self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
         self._queued = 0  # position of the last event that was handed to the log
-        self.origin = origin
-        self._log = stores.log
+        self.origin, self._log = origin, stores.log
         self._names = stores.names
         self._states = stores.states
         self._events = stores.events
@@ -120,8 +119,8 @@ class RoomWriter:
         `create` is the room's create event where this call makes the room; `more_rows` are written
         together with it.
 
-        Raises `NotAtHand` or `MissingNodes` where something must be loaded first, what `send`
-        raises, and `Unavailable` while there are more branches than one event joins.
+        Raises `NotAtHand`, `MissingNodes`, what `send` raises, and `Unavailable` in a room that has
+        more branches than one event joins.
         """
         self._log.check_open()
         if self.head.is_wide:
@@ -134,7 +133,12 @@ class RoomWriter:
                 first = self._arrival(create, (), rows=more_rows, is_first=True)
                 built.append((first, self._advance(first, create.number)))
             for draft in drafts:
-                stored, cited = self._build(draft, transaction)
+                try:
+                    stored, cited = self._build(draft, transaction)
+                except MatrixError:
+                    if draft.is_optional:
+                        continue
+                    raise
                 effect = effect_of_draft(self.room.version, draft, self._target(draft))
                 if effect.is_withheld:
                     stored.position = None

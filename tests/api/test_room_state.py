@@ -26,6 +26,25 @@ class StateTests(ServerTestCase):
         self.assertEqual(await self.alice.get(base), {"n": 2})
         self.assertEqual(await self.alice.get(f"{base}/a%2Fb"), {"n": 3})
 
+    async def test_member_event_is_about_a_user(self) -> None:
+        """Other servers refuse some of the rest, and no client can do anything with it."""
+        for version in ("1", "6", "10", "12"):
+            room = await self.alice.create_room(room_version=version)
+            for key in ("nobody", "@nobody", "nobody:example.org", "", "@a:b c"):
+                for membership in ("ban", "leave", "invite", "join"):
+                    attempt = self.alice.set_state(
+                        room, "m.room.member", {"membership": membership}, key
+                    )
+                    await self.assert_refused("M_INVALID_PARAM", attempt, 400)
+
+    async def test_join_rule_is_a_string(self) -> None:
+        """With any other one nobody gets in any more, whatever its author meant."""
+        for rule in (5, None, {}, ["public"]):
+            attempt = self.alice.set_state(self.room, "m.room.join_rules", {"join_rule": rule})
+            await self.assert_refused("M_BAD_JSON", attempt, 400)
+
+        await self.bob.join(self.room)
+
     async def test_whole_event_is_given_if_asked_for(self) -> None:
         """A client wants to know who named the room, and when."""
         event_id = await self.alice.set_state(self.room, "m.room.name", {"name": "Tea"})

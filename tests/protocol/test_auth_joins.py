@@ -108,6 +108,29 @@ def test_the_uninvited_do_not_join_a_private_room(version: str) -> None:
 
 
 @every_version
+@pytest.mark.parametrize("join_rule", [5, None, {}, ["public"], True])
+@pytest.mark.parametrize("membership", ["invite", "join"])
+def test_nobody_joins_by_a_join_rule_that_is_no_string(
+    version: str, join_rule: object, membership: str
+) -> None:
+    """It is none of those that let somebody in, not even the invited, for any server."""
+    content = {"join_rule": join_rule}
+    rule = event("m.room.join_rules", by=ALICE, version=version, content=content, state_key="")
+    state = room(version, members={ALICE: "join", BOB: membership}, join_rule=None, others=[rule])
+
+    assert_refused(join(BOB, version=version), state, rule="5.3.7")
+
+
+@every_version
+def test_the_invited_join_where_the_join_rules_name_none(version: str) -> None:
+    """As they do where there are no join rules."""
+    rule = event("m.room.join_rules", by=ALICE, version=version, content={}, state_key="")
+    state = room(version, members={ALICE: "join", BOB: "invite"}, join_rule=None, others=[rule])
+
+    check_auth(join(BOB, version=version), state)
+
+
+@every_version
 def test_nobody_joins_by_a_join_rule_that_is_not_known(version: str) -> None:
     """`private` has never had a meaning, so not even an invite helps."""
     state = room(version, members={ALICE: "join", BOB: "invite"}, join_rule="private")

@@ -48,6 +48,23 @@ def test_membership_needs_a_membership(version: str) -> None:
 
 
 @every_version
+@pytest.mark.parametrize("target", ["", "nobody", "@nobody"])
+@pytest.mark.parametrize("membership", ["join", "invite", "leave", "ban"])
+def test_what_has_no_server_is_no_member(version: str, membership: str, target: str) -> None:
+    """Every server refuses a member that it could not find the server of."""
+    broken = member(target, membership, by=ALICE, version=version)
+
+    assert_refused(broken, room(version), rule="5.1")
+
+
+@every_version
+@pytest.mark.parametrize("target", ["nobody:one.example", ":", "@a b:one.example", "@a:a b"])
+def test_what_has_a_server_is_banned_whatever_it_is(version: str, target: str) -> None:
+    """No text says what a user id looks like here, and other servers take it."""
+    check_auth(ban(by=ALICE, of=target, version=version), room(version))
+
+
+@every_version
 @pytest.mark.parametrize("membership", ["", "owner", None, 1, ["join"]])
 def test_an_unknown_membership_is_refused(version: str, membership: str) -> None:
     """Nobody gets into a state that other servers do not understand."""

@@ -13,11 +13,11 @@ def test_a_user_whom_the_room_has_never_seen_has_left() -> None:
 
 
 @pytest.mark.parametrize("join_rule", [None, 5, ["public"]])
-def test_a_room_whose_join_rule_cannot_be_read_is_private(join_rule: object) -> None:
-    """Doubt does not open a door."""
+def test_a_room_whose_join_rule_cannot_be_read_is_closed(join_rule: object) -> None:
+    """Doubt does not open a door, and other servers let in nobody."""
     rules = event("m.room.join_rules", by=ALICE, content={"join_rule": join_rule}, state_key="")
 
-    assert room(join_rule=None, others=[rules]).join_rule == "invite"
+    assert room(join_rule=None, others=[rules]).join_rule == ""
 
 
 def test_state_without_a_create_event_is_no_room() -> None:

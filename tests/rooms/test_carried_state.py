@@ -121,3 +121,10 @@ def test_content_that_the_new_version_forbids_stays_behind() -> None:
     assert may_carry(ROOM_VERSIONS["11"], {"w": 1})
     assert not may_carry(ROOM_VERSIONS["11"], {"w": 1.5})
     assert may_carry(ROOM_VERSIONS["5"], {"w": 1.5})
+
+
+def test_level_of_what_is_no_user_is_left_out() -> None:
+    """An old room may have it, and a new one would be refused for it."""
+    content = {"users": {"nobody": 50, "nobody:example.org": 50, BOB: 50}}
+
+    assert carried("6", "11", content)["users"] == {BOB: 50}
