@@ -1,8 +1,8 @@
 """What the auth chains of some states do not have in common, found without walking whole chains.
 
-States of one room differ in few entries, and so their chains in few events: an event that
-authorises something unconflicted is in the chain of every state. Two ways lead to the difference.
-Both give what the definition gives, for any graph.
+States of one room differ in few entries, and so their chains in few events: an event that is
+unconflicted, or authorises what is, is in the full chain of every state. Two ways lead to the
+difference. Both give what the definition gives, for any graph.
 
 *Looking up*: from the conflicted entries down, for each event met, its descendants are asked for.
 If there are few, they say everything: in which states' chains the event is. Mostly one of the first
@@ -65,6 +65,9 @@ async def auth_difference(
 ) -> set[int]:
     """The events that are in the full auth chain of some state, but not of every one.
 
+    Full chains have the events of the states themselves. Which of the conflicted entries are in
+    every chain is not told: those entries are in the full conflicted set in any case.
+
     `entries` are the conflicted entries of the states, each with the set of the states that have
     it: one bit a state. `everywhere` is the set of all states.
     """
@@ -90,14 +93,15 @@ async def _looked_up(
         if left < 0:
             return None
         citing = await index.citing(waiting, DESCENDANTS)
-        unconflicted = await index.unconflicted_among(set().union(*citing.values()))
+        unconflicted = await index.unconflicted_among(set().union(waiting, *citing.values()))
         apart: list[int] = []
         for event in waiting:
             descendants = citing[event]
             states = chains.get(event, 0)
             for each in descendants:
                 states |= chains.get(each, 0)
-            if states == everywhere or not unconflicted.isdisjoint(descendants):
+            is_common = event in unconflicted or not unconflicted.isdisjoint(descendants)
+            if is_common or states == everywhere:
                 continue
             if len(descendants) >= DESCENDANTS:
                 return None
@@ -128,16 +132,16 @@ class _Walk:
         self._chains = dict(chains)
         self._everywhere = everywhere
         self._index = index
-        self._apart = sum(states != everywhere for states in chains.values())  # still to come
+        self._apart = 0  # still to come
         self._graph: dict[int, Collection[int]] = {}
-        self._entries: set[int] = set()
         self._coming: list[int] = []  # a heap of negative numbers
         self._turns = 0
 
     async def start(self) -> None:
         """Begin at the unconflicted entries as well."""
-        self._entries = set(await self._index.unconflicted())
-        self._coming = [-event for event in self._entries.union(self._chains)]
+        self._chains.update(dict.fromkeys(await self._index.unconflicted(), self._everywhere))
+        self._apart = sum(states != self._everywhere for states in self._chains.values())
+        self._coming = [-event for event in self._chains]
         heapify(self._coming)
 
     async def difference(self) -> set[int]:
@@ -149,8 +153,6 @@ class _Walk:
             if states and states != self._everywhere:
                 self._apart -= 1
                 difference.add(event)
-            if event in self._entries:
-                states = self._everywhere
             for auth_event in await self._cited(event):
                 self._reach(auth_event, states)
         return difference
@@ -161,7 +163,7 @@ class _Walk:
         self._apart += (after != self._everywhere) - (
             before is not None and before != self._everywhere
         )
-        if before is None and event not in self._entries:
+        if before is None:
             heappush(self._coming, -event)
 
     async def _cited(self, event: int) -> Collection[int]:

@@ -137,9 +137,9 @@ class _Resolution:
             numbers = await self._numbers(wanted)
             index.know(await self._away(_edges, entries, numbers))
         if self._version.state_resolution is StateResolution.V1:
-            members, connecting = _entries(differing), set[int]()
+            members = _entries(differing)
         else:
-            members, connecting = await self._conflict(index, differing)
+            members = await self._conflict(index, differing)
         self._is_large = len(members) > DECIDED_AT_ONCE or compared > COMPARED_AT_ONCE
         await self._pause()
         events = await self._load(members)
@@ -151,7 +151,7 @@ class _Resolution:
         await self._pause()
         conflict = None
         if self._version.state_resolution is not StateResolution.V1:
-            conflict = await self._described(index, events, connecting, unconflicted)
+            conflict = await self._described(index, events, unconflicted)
         known = self._known
         resolved = await self._away(
             resolve_conflicts,
@@ -178,10 +178,8 @@ class _Resolution:
 
             await deferLater(reactor, 0)
 
-    async def _conflict(
-        self, index: StoredAuthIndex, differing: Difference
-    ) -> tuple[set[int], set[int]]:
-        """The full conflicted set, and the events that connect those of it."""
+    async def _conflict(self, index: StoredAuthIndex, differing: Difference) -> set[int]:
+        """The full conflicted set."""
         states: dict[int, int] = {}
         for values in differing.values():
             for place, event in enumerate(values):
@@ -189,36 +187,21 @@ class _Resolution:
                     states[event] = states.get(event, 0) | 1 << place
         everywhere = (1 << len(self._roots)) - 1
         members = states.keys() | await auth_difference(states, everywhere, index)
-        connecting = await events_connecting(states, index)
         if self._version.state_resolution is StateResolution.V2_1:
-            members |= connecting
-        return members, connecting - members
+            members |= await events_connecting(states, index)
+        return members
 
     async def _described(
         self,
         index: StoredAuthIndex,
         events: Mapping[int, Event],
-        connecting: set[int],
         unconflicted: dict[StateKey, str],
     ) -> Conflict:
         """The conflict in the words of the rules."""
         members = {event.event_id: event for event in events.values()}
         power_levels = await self._power_levels(index, members, unconflicted)
-        # No path between two events of the conflict leads out of this.
-        graph = await self._connections(index, events, connecting)
-        graph |= await self._away(_auth_events, members, members.keys() | graph.keys())
+        graph = await self._away(_auth_events, members)
         return Conflict(members.keys(), graph.__getitem__, power_levels.__getitem__)
-
-    async def _connections(
-        self, index: StoredAuthIndex, events: Mapping[int, Event], connecting: set[int]
-    ) -> dict[str, list[str]]:
-        """The auth graph of the events that are no part of the conflict, but connect it."""
-        ids = await index.ids(connecting)
-        known = ids | {number: event.event_id for number, event in events.items()}
-        return {
-            ids[event]: [known[each] for each in cited if each in known]
-            for event, cited in (await index.cited(connecting)).items()
-        }
 
     async def _power_levels(
         self,
@@ -350,9 +333,9 @@ def _cited_power_levels(
     }
 
 
-def _auth_events(members: Mapping[str, Event], within: AbstractSet[str]) -> dict[str, list[str]]:
+def _auth_events(members: Mapping[str, Event]) -> dict[str, list[str]]:
     return {
-        event_id: [each for each in event.auth_event_ids if each in within]
+        event_id: [each for each in event.auth_event_ids if each in members]
         for event_id, event in members.items()
     }
 

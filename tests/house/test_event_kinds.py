@@ -12,7 +12,7 @@ BY_TYPE_ALONE = (
     "homeserver/protocol/event_graph.py",
     "homeserver/protocol/event_kinds.py",
     "homeserver/protocol/events.py",
-    "homeserver/protocol/state_resolution/",
+    "homeserver/protocol/state_resolution/auth_checks.py",
     "homeserver/rooms/judging.py",  # a create event is one by its type, or it would be no create
     "federation/spaces_abroad.py",  # stripped state, which always has a key
 )

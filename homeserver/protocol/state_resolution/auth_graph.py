@@ -39,12 +39,15 @@ def auth_difference(
     """The events that are in the full auth chain of some state, but not of every one.
 
     A state is given in two parts: the events that all states have in common, and its own of
-    `conflicted`. What authorises a common event is in every chain, so that part is walked once.
+    `conflicted`. A full auth chain has the events of the state itself, which the text leaves open
+    and other servers take for granted. So a common event is in every chain, with all that
+    authorises it, and that part is walked once.
     """
     if len(conflicted) < 2:
         return set()
-    common = auth_chain(unconflicted, auth_events)
-    chains = [auth_chain(own, auth_events, common) for own in conflicted]
+    common = set(unconflicted)
+    common |= auth_chain(common, auth_events)
+    chains = [(set(own) | auth_chain(own, auth_events, common)) - common for own in conflicted]
     return set().union(*chains) - chains[0].intersection(*chains[1:])
 
 

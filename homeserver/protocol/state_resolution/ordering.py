@@ -9,7 +9,7 @@ from heapq import heapify, heappop, heappush
 
 from homeserver.protocol.event_kinds import is_state
 from homeserver.protocol.events import Event
-from homeserver.protocol.state_resolution.auth_graph import AuthEvents, events_between
+from homeserver.protocol.state_resolution.auth_graph import AuthEvents
 
 CitedPowerLevels = Callable[[str], str | None]  # event id -> the power levels event it cites
 
@@ -22,33 +22,29 @@ def power_ordered(
 ) -> list[Event]:
     """Reverse topological power ordering: what authorises comes first, then who has more power.
 
-    The lexicographically smallest topological order, by Kahn's algorithm. An event also comes after
-    those that authorise it through events outside the set: these are walked over as soon as they
-    are free, and take no place in the order.
+    The lexicographically smallest topological order, by Kahn's algorithm. An event comes after
+    those of the set that it cites itself. One that authorises it through events outside the set
+    alone may come later: the order is that of the set's own graph, as other servers have it.
     """
-    graph = events_between(event_ids, auth_events)
     missing: dict[str, int] = {}  # how many auth events of an event have not had their turn
     cited_by: dict[str, list[str]] = {}
-    for event_id in graph:
-        within = [auth_event for auth_event in auth_events(event_id) if auth_event in graph]
+    wanted = set(event_ids)
+    for event_id in wanted:
+        within = wanted.intersection(auth_events(event_id))
         missing[event_id] = len(within)
         for auth_event in within:
             cited_by.setdefault(auth_event, []).append(event_id)
 
-    def rank(event_id: str) -> tuple[float, int, str]:
-        if event_id not in wanted:
-            return (-math.inf, 0, event_id)
+    def rank(event_id: str) -> tuple[int, int, str]:
         event = events[event_id]
         return (-sender_power(event), event.origin_server_ts, event_id)
 
-    wanted = set(event_ids)
     free = [rank(event_id) for event_id, count in missing.items() if not count]
     heapify(free)
     ordered: list[Event] = []
     while free:
         event_id = heappop(free)[2]
-        if event_id in wanted:
-            ordered.append(events[event_id])
+        ordered.append(events[event_id])
         for later in cited_by.get(event_id, ()):
             missing[later] -= 1
             if not missing[later]:

@@ -4,6 +4,9 @@ Events that might take someone's power away are tried first, what authorises bef
 authorised; then everything else, in the order of the power levels that it is based on. The two
 algorithms differ in where the tries start and in which events take part.
 
+Where the text can be read in two ways we do what other servers do, or rooms would split between us
+and them: `docs/event-graph.md` names the four places.
+
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#state-resolution, and for room versions before 12
 https://spec.matrix.org/v1.19/rooms/v2/#state-resolution
 """
@@ -12,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from homeserver.protocol.event_kinds import is_member_event, is_state
 from homeserver.protocol.events import Event
 from homeserver.protocol.state_resolution.auth_checks import AuthChecks, StateKey
 from homeserver.protocol.state_resolution.auth_graph import (
@@ -34,10 +38,10 @@ _POWER_LEVELS = ("m.room.power_levels", "")
 class Conflict:
     """The full conflicted set, and what of the auth graph decides in which order it is tried.
 
-    `auth_events` may leave out events that are neither in the set nor on a path from one of it to
-    another. `cited_power_levels` is asked of the events of the set, of the power levels that the
-    unconflicted state map has, and of what it answers; it may answer None for the event in which
-    the chains of power levels that begin there have all met.
+    `auth_events` may leave out events that are not in the set. `cited_power_levels` is asked of the
+    events of the set, of the power levels that the unconflicted state map has, and of what it
+    answers; it may answer None for the event in which the chains of power levels that begin there
+    have all met.
     """
 
     events: AbstractSet[str]
@@ -77,11 +81,15 @@ def resolve_v2(
     conflicted state subgraph takes part in the conflict.
     """
     full = conflict.events
+
+    def within(event_id: str) -> list[str]:
+        return [cited for cited in conflict.auth_events(event_id) if cited in full]
+
     state = {} if from_empty else dict(unconflicted)
 
     # Steps 1 and 2
     power = {event_id for event_id in full if is_power_event(events[event_id])}
-    first = power | (auth_chain(power, conflict.auth_events) & full)
+    first = power | auth_chain(power, within)
     checks.apply(state, power_ordered(first, events, conflict.auth_events, checks.sender_power))
 
     # Steps 3 and 4
@@ -113,8 +121,11 @@ def full_conflicted_set(
 
 
 def is_power_event(event: Event) -> bool:
-    """Whether an event might remove someone's ability to do something in the room."""
-    if event.type == "m.room.member":
+    """Whether an event might remove someone's ability to do something in the room.
+
+    Power levels and join rules with a state key of their own remove nothing, as no rule reads them.
+    """
+    if is_member_event(event):
         is_removal = event.content.get("membership") in ("leave", "ban")
         return is_removal and event.sender != event.state_key
-    return event.type in ("m.room.power_levels", "m.room.join_rules")
+    return is_state(event, "m.room.power_levels") or is_state(event, "m.room.join_rules")
