@@ -91,6 +91,15 @@ class Joined:
     servers: Sequence[str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """A knock that a server in the room has accepted, and what that tells of the room."""
+
+    event: Event
+    room_state: Sequence[Mapping[str, Any]]
+    server: str
+
+
 class Handshakes:
     """Makes the handshakes with servers that are in rooms.
 
@@ -127,13 +136,13 @@ class Handshakes:
 
     async def knock(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
-    ) -> tuple[Event, list[dict[str, Any]]]:
-        """Knock at a room by one of these servers: the event, and what is told of the room."""
+    ) -> Knocked:
+        """Knock at a room by one of these servers."""
 
         async def make(server: str) -> Event:
             return await self._make("knock", server, room_id, user_id, content)
 
-        async def hand_over(server: str, event: Event) -> tuple[Event, list[dict[str, Any]]]:
+        async def hand_over(server: str, event: Event) -> Knocked:
             answer: StrippedState = await self._client.put(
                 server,
                 path_of(f"{V1}/send_knock", room_id, event.event_id),
@@ -141,7 +150,7 @@ class Handshakes:
                 answer=StrippedState,
                 despite_backoff=True,
             )
-            return event, answer.knock_room_state
+            return Knocked(event, answer.knock_room_state, server)
 
         return await self._by_one_of(servers, make, hand_over)
 

@@ -24,12 +24,11 @@ from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.hashes import check_content_hash
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.rooms.distant_memberships import DistantMemberships
+from homeserver.rooms.distant_memberships import MAX_STRIPPED, DistantMemberships
 from homeserver.rooms.rooms import Rooms
 from homeserver.web.routes import Auth, Route
 
 V2 = "/_matrix/federation/v2"
-MAX_STRIPPED = 100  # events that are told of a room
 
 
 class Invite(msgspec.Struct):
@@ -57,10 +56,10 @@ class InvitesApi:
         self._permission = permission
 
     def routes(self) -> list[Route]:
-        path = "invite/{room_id}/{event_id}"
+        path, limit = "invite/{room_id}/{event_id}", "remote_invite"
         return [
-            Route("PUT", f"{FEDERATION}/{path}", self.send_invite_v1, Auth.SERVER),
-            Route("PUT", f"{V2}/{path}", self.send_invite_v2, Auth.SERVER),
+            Route("PUT", f"{FEDERATION}/{path}", self.send_invite_v1, Auth.SERVER, limit=limit),
+            Route("PUT", f"{V2}/{path}", self.send_invite_v2, Auth.SERVER, limit=limit),
         ]
 
     async def send_invite_v1(
@@ -97,7 +96,7 @@ class InvitesApi:
             self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
         )
         if room is None or self._origin.server_name not in room.joined_servers:
-            await self._distant.take(signed, stripped_events(told))
+            await self._distant.invited(signed, origin, stripped_events(told))
         return {"event": msgspec.Raw(signed.json)}
 
     async def _check(
@@ -108,7 +107,9 @@ class InvitesApi:
         event_id: str,
         pdu: Mapping[str, Any],
     ) -> Event:
-        (outcome,) = await self._checks.check(version, room_id, [pdu])
+        # Not even one that redeems a third-party invite: this server has asked for it then, at the
+        # server of whoever invited, and anybody may claim to have been asked.
+        (outcome,) = await self._checks.check(version, room_id, [pdu], signers=[origin])
         if isinstance(outcome, str):
             _check_format(version, pdu)
             raise Forbidden(f"The invite cannot be accepted: {outcome}")
@@ -120,7 +121,7 @@ class InvitesApi:
             or event.state_key is None
         ):
             raise InvalidParam("The event is no invite, or has another id")
-        if event.sender_server != origin and "third_party_invite" not in event.content:
+        if event.sender_server != origin:
             raise Forbidden("The inviting user is not of your server")
         if not self._origin.is_ours(event.state_key):
             raise InvalidParam("The invited user is not of this server")

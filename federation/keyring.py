@@ -73,9 +73,12 @@ class Keyring:
         for key in keys:
             verify_signed_json(value, server_name, key.key_id, key.verify_key)
 
-    async def verify_events(self, events: Sequence[Event]) -> list[BadSignature | None]:
+    async def verify_events(
+        self, events: Sequence[Event], also: Collection[str] = ()
+    ) -> list[BadSignature | None]:
         """Check the signatures that each event must have; the outcome is `None` where all is well.
 
+        `also` are servers that must have signed each of them, whatever the rules of rooms ask.
         Keys must be valid at an event's `origin_server_ts`, in room versions that ask for that.
         """
         outcomes: list[BadSignature | None] = [None] * len(events)
@@ -85,7 +88,7 @@ class Keyring:
             if turn.is_over:
                 await turn.next()
             try:
-                for server_name in required_signers(event):
+                for server_name in required_signers(event).union(also):
                     key_ids = _server_key_ids(event, server_name)
                     _add(wanted, server_name, key_ids, _time(event))
             except BadSignature as error:
@@ -95,12 +98,12 @@ class Keyring:
             if turn.is_over:
                 await turn.next()
             if outcomes[place] is None:
-                outcomes[place] = self._verify_event(event)
+                outcomes[place] = self._verify_event(event, also)
         return outcomes
 
-    def _verify_event(self, event: Event) -> BadSignature | None:
+    def _verify_event(self, event: Event, also: Collection[str]) -> BadSignature | None:
         try:
-            for server_name in required_signers(event):
+            for server_name in required_signers(event).union(also):
                 key_ids = _server_key_ids(event, server_name)
                 for key in self._usable(server_name, key_ids, _time(event)):
                     verify_event_signature(

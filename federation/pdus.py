@@ -6,7 +6,7 @@ an event whose content is not what its hash says is judged, and kept, redacted.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -30,17 +30,23 @@ class PduChecks:
         self._keyring = keyring
 
     async def check(
-        self, version: RoomVersion, room_id: str, pdus: Sequence[Any]
+        self,
+        version: RoomVersion,
+        room_id: str,
+        pdus: Sequence[Any],
+        *,
+        signers: Collection[str] = (),
     ) -> list[Event | str]:
         """For each PDU the event, or why it is dropped. All must be of this room.
 
+        `signers` are servers that must have signed each, beside those that the rules name.
         A PDU may be JSON that was not looked into yet, as the thousands of a room's state are. They
         are checked a few at a time, between which others have their turn.
         """
         clock = self._keyring.clock
         outcomes = await in_turns(clock, (_parsed(version, room_id, pdu) for pdu in pdus))
         events = [outcome for outcome in outcomes if isinstance(outcome, Event)]
-        refusals = await self._keyring.verify_events(events)
+        refusals = await self._keyring.verify_events(events, signers)
         bad = {id(event): error for event, error in zip(events, refusals, strict=True) if error}
         return await in_turns(
             clock,

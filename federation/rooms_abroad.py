@@ -3,17 +3,17 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from federation.errors import FederationError
 from federation.handshakes import Handshakes, Joined
 from federation.missing_events import MissingEvents
 from federation.state_completion import StateCompletion
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import Forbidden, MatrixError, RemoteServerFailed, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import server_name_of
@@ -48,7 +48,7 @@ class RoomsAbroad:
         self._origin = rooms.origin
         self._missing = missing
         self._completion = completion
-        self._entering: dict[str, DeferredLock] = {}
+        self._entering: KeyedLocks[str] = KeyedLocks()
 
     async def join(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
@@ -58,13 +58,14 @@ class RoomsAbroad:
         If this server is in the room already, the other one has only vouched for the join, which
         is then an event like any other.
         """
-        async with self._one_at_a_time(room_id):
+        async with self._entering.hold(room_id):
             joined = await self._handshakes.join(user_id, room_id, servers, content)
             room = await self._rooms.find(room_id)
             try:
                 if room is not None and self._origin.server_name in room.joined_servers:
-                    return await self._receive(joined)
-                return await self._enter(joined)
+                    stored = await self._receive(joined)
+                else:
+                    stored = await self._enter(joined)
             except (EventsMissing, ValueError, FederationError) as error:
                 log.warn(
                     "{server} gave a state of {room} that is not whole: {error}",
@@ -73,6 +74,8 @@ class RoomsAbroad:
                     error=error,
                 )
                 raise RemoteServerFailed(f"{joined.server} gave no complete state") from error
+            await self._distant.forget(room_id, user_id)
+            return stored
 
     async def _enter(self, joined: Joined) -> StoredEvent:
         stored = await self._entrance.enter(
@@ -102,8 +105,9 @@ class RoomsAbroad:
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> StoredEvent:
         """Knock at a room by one of these servers."""
-        event, told = await self._handshakes.knock(user_id, room_id, servers, content)
-        return await self._distant.take(event, stripped_events(told))
+        knock = await self._handshakes.knock(user_id, room_id, servers, content)
+        told = stripped_events(knock.room_state)
+        return await self._distant.knocked(knock.event, knock.server, told)
 
     async def leave(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
@@ -117,7 +121,7 @@ class RoomsAbroad:
         except MatrixError as error:
             log.info("{room} is left without telling it: {error}", room=room_id, error=error)
             event = await self._own_leave(user_id, room_id, content)
-        return await self._distant.take(event)
+        return await self._distant.left(event)
 
     async def sign_invite(self, event: Event, stripped: Sequence[Mapping[str, Any]]) -> Event:
         """The same invite, with the signature of the invited user's server."""
@@ -128,17 +132,6 @@ class RoomsAbroad:
         room = await self._rooms.get(room_id)
         draft = member_draft(user_id, user_id, content)
         return self._origin.sign_event(room.version, draft, room_id=room_id)
-
-    @asynccontextmanager
-    async def _one_at_a_time(self, room_id: str) -> AsyncIterator[None]:
-        lock = self._entering.setdefault(room_id, DeferredLock())
-        await lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-            if not lock.locked:
-                self._entering.pop(room_id, None)
 
 
 def stripped_events(pdus: Sequence[Any]) -> list[dict[str, Any]]:

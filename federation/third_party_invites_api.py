@@ -101,6 +101,8 @@ class ThirdPartyInvitesApi:
             raise InvalidParam("sender, state_key: not user ids")
         if body.state_key.partition(":")[2] != origin:
             raise Forbidden("The invited user is not of your server")
+        if not self._origin.is_ours(body.sender):
+            raise Forbidden("The third-party invite was not made by a user of this server")
         await self._access.present(origin, room_id)
         signed = body.content.third_party_invite.signed
         await self._invites.redeem(room_id, body.sender, body.state_key, signed)

@@ -1,9 +1,10 @@
 """Invites that are taken back, and knocks that are turned down, of rooms that are elsewhere.
 
-Such an event cannot be judged: the room's state is not here. Whoever invited is believed, and so
-are servers whose users made the room what the invited user was told of it. Where another one says
-that an invite was taken back, one of these is asked whether the user could still leave the room: if
-so, nothing has happened. A stranger who knows of an invite cannot make it vanish.
+Such an event cannot be judged: the room's state is not here. The server that the invite came from,
+or that was knocked at, is trusted to end it. Where another one says that it has ended, that server
+is asked whether the user could still leave the room: if so, nothing has happened. A stranger who
+knows of an invite cannot make it vanish, and can only end its own. The id of a room gives nobody a
+say in it.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 """
@@ -20,13 +21,12 @@ from federation.handshakes import V1
 from federation.pdus import PduChecks
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.distant_memberships import DistantMemberships
-from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.user_rooms import Membership, UserRooms
+from homeserver.storage.memberships import PendingRow
 from homeserver.streams.clock import Clock
 
-MAX_ASKED = 2  # servers
 TIMEOUT_SECONDS = 10.0
 NEWS_SECONDS = 5.0  # that others may take to hear of it
 
@@ -43,14 +43,12 @@ class Withdrawals:
         checks: PduChecks,
         rooms: Rooms,
         distant: DistantMemberships,
-        user_rooms: UserRooms,
     ) -> None:
         self._clock = clock
         self._client = client
         self._checks = checks
         self._rooms = rooms
         self._distant = distant
-        self._user_rooms = user_rooms
 
     async def take(self, room_id: str, pdus: Sequence[Mapping[str, Any]]) -> None:
         """Look for such events among those of a room that this server is not in."""
@@ -65,36 +63,25 @@ class Withdrawals:
                 or not self._rooms.origin.is_ours(user_id)
             ):
                 continue
-            place = (await self._user_rooms.of(user_id)).get(room.number)
-            if place is None or place.membership not in ("invite", "knock"):
-                continue
-            if await self._is_believed(room, event, user_id, place):
-                await self._distant.take(event)
-            else:
+            pending = await self._distant.pending(room.number, user_id)
+            ended = [entry.server for entry in pending if await self._has_ended(event, entry)]
+            if ended:
+                await self._distant.ended(event, ended)
+            elif pending:
                 log.info("{event} is not believed: nobody bears it out", event=event)
 
-    async def _is_believed(self, room: Room, event: Event, user_id: str, place: Membership) -> bool:
-        trusted = await self._trusted(room, user_id, place)
-        if event.sender_server in trusted or not trusted:
-            return event.sender_server in trusted
+    async def _has_ended(self, event: Event, entry: PendingRow) -> bool:
+        """Whether an event ends what is pending by way of a server, which may have to be asked."""
+        if event.sender_server == entry.server:
+            return True
+        if not is_valid_server_name(entry.server):
+            return False
         # Whom it was sent to first is chance.
         for wait in (0.0, NEWS_SECONDS):
             await self._pause(wait)
-            for server in trusted[:MAX_ASKED]:
-                could_leave = await self._could_leave(server, room.room_id, user_id)
-                if could_leave is False:
-                    return True
-                if could_leave:
-                    break
+            if await self._could_leave(entry.server, event.room_id, event.state_key or "") is False:
+                return True
         return False
-
-    async def _trusted(self, room: Room, user_id: str, place: Membership) -> list[str]:
-        """Servers that are in the room for all that is known, the likeliest first."""
-        told = await self._distant.stripped_state(room.number, user_id)
-        names = [place.sender.partition(":")[2], room.room_id.partition(":")[2]]
-        names += [str(each.get("sender", "")).partition(":")[2] for each in told]
-        own = self._rooms.origin.server_name
-        return [name for name in dict.fromkeys(names) if name and name != own]
 
     async def _could_leave(self, server: str, room_id: str, user_id: str) -> bool | None:
         """Whether a user could leave a room, by the word of a server; `None` if it gives none."""

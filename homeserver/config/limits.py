@@ -70,6 +70,9 @@ class RateLimits(Section, frozen=True, kw_only=True):
         per_second=1.0, burst=20
     )
     invite: Annotated[Rate, doc("Inviting, for each user.")] = Rate(per_second=1.0, burst=50)
+    remote_invite: Annotated[Rate, doc("Inviting users of this server, for each other server.")] = (
+        Rate(per_second=5.0, burst=200)
+    )
     room_creation: Annotated[Rate, doc("Creating and upgrading rooms, for each user.")] = Rate(
         per_second=0.2, burst=10
     )

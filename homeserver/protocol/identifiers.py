@@ -154,6 +154,18 @@ def server_name_of(identifier: str) -> str:
     return domain
 
 
+def creating_server_hint(room_id: str) -> str | None:
+    """The server that a room id names, where its version has that: the one that made the room.
+
+    That tells nothing of who is in the room, and gives nobody a say in it: it is a last guess of
+    whom to ask, for when nobody else is known.
+
+    Spec: https://spec.matrix.org/v1.19/appendices/#room-ids
+    """
+    domain = room_id.partition(":")[2]
+    return domain if is_valid_server_name(domain) else None
+
+
 def parse_server_name(text: str) -> ServerName:
     """The parts of a server name. Raises `InvalidIdentifier`.
 

@@ -27,8 +27,9 @@ from homeserver.protocol.errors import (
     UnableToGrantJoin,
 )
 from homeserver.protocol.event_kinds import MEMBER
-from homeserver.protocol.identifiers import is_valid_user_id, server_name_of
+from homeserver.protocol.identifiers import creating_server_hint, is_valid_user_id, server_name_of
 from homeserver.rooms.creation import MemberProfiles
+from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.drafts import SERVER_FIELDS, MemberDraft, member_draft
 from homeserver.rooms.membership_abroad import MembershipAbroad
 from homeserver.rooms.notice_rooms import NoticeRooms
@@ -56,12 +57,14 @@ class Memberships:
         permission: InvitePermission,
         receiving: Receiving,
         notice_rooms: NoticeRooms,
+        distant: DistantMemberships,
     ) -> None:
         self.abroad: MembershipAbroad | None = None
         self._receiving = receiving
         self._restricted = RestrictedJoins(rooms)
         self._permission = permission
         self._notice_rooms = notice_rooms
+        self._distant = distant
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._profiles = profiles
@@ -182,14 +185,25 @@ class Memberships:
         if content is None:
             content = _with_reason({"membership": "leave"}, reason)
         if room is not None and not self._knows(room, caller.user_id):
-            place = (await self._user_rooms.of(caller.user_id)).get(room.number)
-            if place is None or place.membership not in ("invite", "knock"):
-                raise Forbidden("You are not in the room")
-            servers = await self._servers(caller.user_id, room_id, ())
-            return await self._go_abroad().leave(
-                caller.user_id, room_id, servers, _without_server_fields(content)
-            )
+            return await self.leave_distant(room, caller.user_id, content)
         return await self._send(room_id, caller.user_id, caller.user_id, content)
+
+    async def is_distant(self, room_id: str, user_id: str) -> bool:
+        """Whether what a user is in a room is for other servers to change."""
+        room = await self._rooms.find(room_id)
+        return room is not None and not self._knows(room, user_id)
+
+    async def leave_distant(
+        self, room: Room, user_id: str, content: Mapping[str, Any]
+    ) -> StoredEvent:
+        """Decline an invite, or take back a knock, by way of a server that is in the room."""
+        place = (await self._user_rooms.of(user_id)).get(room.number)
+        if place is None or place.membership not in ("invite", "knock"):
+            raise Forbidden("You are not in the room")
+        servers = await self._servers(user_id, room.room_id, ())
+        return await self._go_abroad().leave(
+            user_id, room.room_id, servers, _without_server_fields(content)
+        )
 
     async def kick(
         self,
@@ -288,9 +302,10 @@ class Memberships:
             place = (await self._user_rooms.of(user_id)).get(room.number)
             if place is not None and place.membership == "invite":
                 servers.insert(0, server_name_of(place.sender))
+            servers = await self._distant.servers(room.number, user_id) + servers
             servers += self._others(room)
-        if ":" in room_id:
-            servers.append(server_name_of(room_id))
+        if (hint := creating_server_hint(room_id)) is not None:
+            servers.append(hint)
         own = self._rooms.origin.server_name
         return [name for name in dict.fromkeys(servers) if name != own]
 

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from homeserver.protocol.identifiers import is_valid_server_name
+from homeserver.protocol.identifiers import (
+    creating_server_hint,
+    is_valid_server_name,
+    server_name_of,
+)
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.spaces import CHILD, SPACE, Child, may_be_told, parse_child
+from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.summaries import RoomSummary, Summaries
@@ -58,10 +63,17 @@ class Description:
 class SpaceRooms:
     """Describes the rooms that this server is in, and knows who may be told of which room."""
 
-    def __init__(self, rooms: Rooms, summaries: Summaries, user_rooms: UserRooms) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        summaries: Summaries,
+        user_rooms: UserRooms,
+        distant: DistantMemberships,
+    ) -> None:
         self._rooms = rooms
         self._summaries = summaries
         self._user_rooms = user_rooms
+        self._distant = distant
 
     async def find(self, room_id: str) -> Room | None:
         """The room, if this server is in it; what it knows of others is out of date."""
@@ -102,13 +114,17 @@ class SpaceRooms:
     async def likely_servers(self, user_id: str, room_id: str) -> tuple[str, ...]:
         """Servers that may know a room of which nothing but its id is given.
 
-        That of whoever moved the user last there, such as by an invite, and that which made it.
+        Those by way of which the user is invited, or has knocked, and that of whoever moved them
+        there last.
         """
         number = await self._rooms.stores.names.find_nid(room_id)
         place = (await self._user_rooms.of(user_id)).get(number or 0)
-        names = [] if place is None else [place.sender.partition(":")[2]]
-        names.append(room_id.partition(":")[2])
-        return tuple(filter(is_valid_server_name, names))
+        names = await self._distant.servers(number or 0, user_id)
+        if place is not None:
+            names.append(server_name_of(place.sender))
+        if (hint := creating_server_hint(room_id)) is not None:
+            names.append(hint)
+        return tuple(filter(is_valid_server_name, dict.fromkeys(names)))
 
     async def may_user_know(self, user_id: str, summary: RoomSummary) -> bool:
         """Whether a user may be told of a room, here or elsewhere."""

@@ -64,9 +64,7 @@ class FederatedRooms:
         )
         self._typing = TypingEdus(registry, access, sync.notices, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
-        withdrawals = Withdrawals(
-            reactor, client, checks, registry, rooms.distant, rooms.user_rooms
-        )
+        withdrawals = Withdrawals(reactor, client, checks, registry, rooms.distant)
         inbox = Inbox(registry, access, checks, missing, withdrawals)
         servers = RoomServers(registry, db)
         self._presence = PresenceEdus(

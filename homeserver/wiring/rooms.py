@@ -107,6 +107,7 @@ class Rooms:
             accounts.invite_permission,
             self.receiving,
             notice_rooms,
+            self.distant,
         )
         self.creation.invite_abroad = self.memberships.invite
         self.third_party_invites = self._third_party_invites(accounts)
@@ -157,7 +158,7 @@ class Rooms:
     def _describe_rooms(self, reactor: Any, settings: Settings, db: Database) -> None:
         """What people learn of rooms that they are not in."""
         self.summaries = Summaries(db, self.registry)
-        self.space_rooms = SpaceRooms(self.registry, self.summaries, self.user_rooms)
+        self.space_rooms = SpaceRooms(self.registry, self.summaries, self.user_rooms, self.distant)
         self.hierarchy = Hierarchy(reactor, self.space_rooms)
         self.previews = Previews(self.summaries, self.space_rooms)
         self.directory = RoomDirectory(
@@ -190,7 +191,7 @@ class Rooms:
 
     def _follow_accounts(self, reactor: Any, db: Database, accounts: Accounts) -> None:
         """What happens in rooms when accounts change, or users move from one room to the next."""
-        departures = Departures(self.registry, self.user_rooms)
+        departures = Departures(self.registry, self.user_rooms, self.memberships)
         self._guest_access = GuestAccess(db, reactor, self.registry, departures)
         self.succession = Succession(self.registry)
         tags, direct_chats = Tags(accounts.account_data), DirectChats(accounts.account_data)

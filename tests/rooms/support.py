@@ -14,6 +14,7 @@ from homeserver.protocol.signatures import SigningKey
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.creation import RoomCreation, RoomRequest
 from homeserver.rooms.directory import RoomDirectory
+from homeserver.rooms.distant_memberships import DistantMemberships
 from homeserver.rooms.event_store import EventStore
 from homeserver.rooms.history import History
 from homeserver.rooms.membership import Memberships
@@ -82,7 +83,13 @@ class RoomsTestCase(DatabaseTestCase):
         self.receiving = Receiving(stores, StateResolver(stores))
         notices = NoticeRooms(rooms, None)
         self.memberships = Memberships(
-            rooms, self.user_rooms, NoProfiles(), permission, self.receiving, notices
+            rooms,
+            self.user_rooms,
+            NoProfiles(),
+            permission,
+            self.receiving,
+            notices,
+            DistantMemberships(db, rooms),
         )
         self.sending = Sending(
             rooms,

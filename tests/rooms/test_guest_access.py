@@ -17,7 +17,7 @@ GUEST = Caller(f"@7:{SERVER}", "GUEST", is_guest=True)
 class GuestAccessTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        departures = Departures(self.rooms, self.user_rooms)
+        departures = Departures(self.rooms, self.user_rooms, self.memberships)
         self.guest_access = GuestAccess(self.db, self.clock, self.rooms, departures)
         self.log.subscribe(self.guest_access.read)
         for caller in (ALICE, BOB, GUEST):

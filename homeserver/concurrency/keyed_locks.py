@@ -1,0 +1,32 @@
+"""Locks by key: what is read and then written for one key happens one after the other."""
+
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+from twisted.internet.defer import DeferredLock
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class KeyedLocks(Generic[Key]):
+    """A lock for each key that somebody holds, or waits for; no others are kept."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Key, DeferredLock] = {}
+
+    @asynccontextmanager
+    async def hold(self, key: Key) -> AsyncIterator[None]:
+        """Hold the lock of a key."""
+        lock = self._locks.setdefault(key, DeferredLock())
+        await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+            if not lock.locked:
+                self._locks.pop(key, None)
+
+    def __len__(self) -> int:
+        """How many keys are locked."""
+        return len(self._locks)
