@@ -39,6 +39,7 @@ from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
 from homeserver.wiring.metrics import watch
+from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
@@ -168,7 +169,8 @@ class Homeserver:
         stream.broken.chainDeferred(self.broken)
         accounts = self._accounts = Accounts(reactor, settings, key, db, stream)
         await accounts.erased_users.load()
-        rooms = self._rooms = Rooms(reactor, settings, key, db, stream, accounts)
+        rate_limits = rate_limits_of(reactor, settings)
+        rooms = self._rooms = Rooms(reactor, settings, key, db, stream, accounts, rate_limits)
         lively = await db.run(rooms_of_newest_events, LIVELY_EVENTS)
         sync = self._sync = Sync(reactor, settings, db, stream, accounts, rooms, lively)
         keys = load_signing_keys(settings.signing_key_path)
@@ -178,9 +180,15 @@ class Homeserver:
             reactor, db, stream, federation, accounts, rooms, sync
         )
         http = Http(
-            reactor, settings, self._shutdown, self.metrics, accounts, federation.authentication
+            reactor,
+            settings,
+            self._shutdown,
+            self.metrics,
+            accounts,
+            rate_limits,
+            federation.authentication,
         )
-        socket = Stream(reactor, settings, stream, http.rate_limits, accounts, rooms, sync)
+        socket = Stream(reactor, settings, stream, rate_limits, accounts, rooms, sync)
         watch(self.metrics, db, stream, rooms, sync, socket)
         routes = [
             *accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),

@@ -18,16 +18,18 @@ from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.stored_event import StoredEvent
+from homeserver.web.rate_limits import RateLimits
 
 MEMBERSHIPS = ("join", "invite", "leave", "ban", "knock")
 
 
 class MembershipChanges:
-    """Does what the content of a member event says."""
+    """Does what the content of a member event says, within the rate limits of what it does."""
 
-    def __init__(self, rooms: Rooms, memberships: Memberships) -> None:
+    def __init__(self, rooms: Rooms, memberships: Memberships, rate_limits: RateLimits) -> None:
         self._rooms = rooms
         self._memberships = memberships
+        self._rate_limits = rate_limits
 
     async def apply(
         self, caller: Caller, room_id: str, target: str, content: dict[str, Any]
@@ -35,7 +37,7 @@ class MembershipChanges:
         """Change the membership of `target`; gives the member event, also where it was so already.
 
         Raises `BadJson` for a membership that is none, `InvalidParam` for a target that is no user
-        id, and what the method of `Memberships` raises.
+        id, `LimitExceeded`, and what the method of `Memberships` raises.
         """
         membership = content.get("membership")
         if membership not in MEMBERSHIPS:
@@ -50,9 +52,19 @@ class MembershipChanges:
         unchanged = await self._unchanged(caller, room_id, target, content)
         if unchanged is not None:
             return unchanged
+        await self._count(caller, room_id, content)
         if is_own and membership in ("join", "knock", "leave"):
             return await self._change_own(caller, room_id, content)
         return await self._change_other(caller, room_id, target, content)
+
+    async def _count(self, caller: Caller, room_id: str, content: dict[str, Any]) -> None:
+        """Count what has a limit of its own; a member with a new name joins nothing."""
+        if content["membership"] == "invite":
+            self._rate_limits.check("invite", caller)
+        elif content["membership"] in ("join", "knock"):
+            room = await self._rooms.find(room_id)
+            if room is None or room.membership(caller.user_id) != "join":
+                self._rate_limits.check("join", caller)
 
     async def _change_own(
         self, caller: Caller, room_id: str, content: dict[str, Any]

@@ -27,6 +27,7 @@ class Http:
         shutdown: Shutdown,
         metrics: Metrics,
         accounts: Accounts,
+        rate_limits: RateLimits,
         servers: ServerAuthenticator,
     ) -> None:
         self._reactor = reactor
@@ -34,13 +35,9 @@ class Http:
         self._shutdown = shutdown
         self._metrics = metrics
         limits = settings.limits
-        rates = settings.rate_limits
-        self.rate_limits = RateLimits(reactor, rates.actions() if rates.enabled else {})
-        for user in rates.users:
-            self.rate_limits.override(user.user_id, None if user.unlimited else user)
         self._gate = Gate(
             accounts.access_tokens,
-            self.rate_limits,
+            rate_limits,
             TrustedProxies(settings.trusted_proxies),
             Bounds(limits.max_body, limits.request_timeout, limits.idle_timeout),
             metrics,

@@ -65,6 +65,7 @@ from homeserver.rooms.visibility import Visibility
 from homeserver.storage.database import Database
 from homeserver.storage.names import Names
 from homeserver.streams.log import Log
+from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts import Accounts
 
@@ -84,6 +85,7 @@ class Rooms:
         db: Database,
         log: Log,
         accounts: Accounts,
+        rate_limits: RateLimits,
     ) -> None:
         self.names = Names(db)
         self.events = EventStore(db, CACHED_EVENTS)
@@ -117,7 +119,7 @@ class Rooms:
             self.transactions,
             self.aliases,
             RelationRules(db, self.registry),
-            MembershipChanges(self.registry, self.memberships),
+            MembershipChanges(self.registry, self.memberships, rate_limits),
         )
         self.reading = reading = Reading(db, self.registry, self.user_rooms, self.visibility)
         self.relations = Relations(db, self.registry, reading, self.visibility)

@@ -213,3 +213,32 @@ class MembershipDoorTests(ServerTestCase):
         attempt = self.alice.send(room, "m.room.member", content)
 
         await self.assert_refused("M_FORBIDDEN", attempt, 403)
+
+
+class RateOfMembershipTests(ServerTestCase):
+    settings = {  # noqa: RUF012  # replaced, never changed
+        "rate_limits": {
+            "invite": {"per_second": 0.001, "burst": 2},
+            "join": {"per_second": 0.001, "burst": 2},
+        }
+    }
+
+    async def test_invites_and_joins_as_state_have_the_limits_of_invites_and_joins(self) -> None:
+        """Whoever invites the whole world is slow at it by either endpoint; names cost nothing."""
+        alice, bob = await self.register("alice"), await self.register("bob")
+        room = await alice.create_room()
+        content = {"membership": "invite"}
+        for number in range(2):
+            await alice.set_state(room, "m.room.member", content, f"@user{number}:example.org")
+
+        attempt = alice.set_state(room, "m.room.member", content, bob.user_id)
+
+        await self.assert_refused("M_LIMIT_EXCEEDED", attempt, 429)
+        public = [await alice.create_room(public=True) for _ in range(3)]
+        join = {"membership": "join"}
+        for room in public[:2]:
+            await bob.set_state(room, "m.room.member", join, bob.user_id)
+            renamed = {**join, "displayname": room}
+            await bob.set_state(room, "m.room.member", renamed, bob.user_id)
+        attempt = bob.set_state(public[2], "m.room.member", join, bob.user_id)
+        await self.assert_refused("M_LIMIT_EXCEEDED", attempt, 429)

@@ -35,6 +35,7 @@ from homeserver.rooms.user_rooms import UserRooms
 from homeserver.rooms.visibility import Visibility
 from homeserver.storage.names import Names
 from homeserver.streams.log import Log
+from homeserver.web.rate_limits import RateLimits
 from tests.support.postgres import DatabaseTestCase
 
 SERVER = "example.org"
@@ -96,7 +97,7 @@ class RoomsTestCase(DatabaseTestCase):
             Transactions(db, self.names),
             self.aliases,
             RelationRules(db, rooms),
-            MembershipChanges(rooms, self.memberships),
+            MembershipChanges(rooms, self.memberships, RateLimits(self.clock, {})),
         )
         self.reading = Reading(db, rooms, self.user_rooms, self.visibility)
         self.history = History(db, rooms, self.reading, self.visibility)

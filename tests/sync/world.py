@@ -15,6 +15,7 @@ from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve
 from homeserver.sync.reader import STATE_AFTER
 from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.sync import Sync
 from tests.rooms.outside import Outside
@@ -31,7 +32,8 @@ class World:
         self.db = db
         self.log = Log(reactor, db.write_batch, position)
         self.accounts = Accounts(reactor, settings, key, db, self.log)
-        self.rooms = Rooms(reactor, settings, key, db, self.log, self.accounts)
+        limits = rate_limits_of(reactor, settings)
+        self.rooms = Rooms(reactor, settings, key, db, self.log, self.accounts, limits)
         self.sync = Sync(reactor, settings, db, self.log, self.accounts, self.rooms)
         self.engine = self.sync.engine
         self.outside = Outside(self.rooms.registry)

@@ -1,11 +1,11 @@
-"""Invites that clients send as state events, to users of another server."""
+"""Memberships that clients send as state events, where another server has a say in them."""
 
 from urllib.parse import quote
 
 from tests.support.organisations import FederationTestCase
 
 
-class InvitesAsStateTests(FederationTestCase):
+class MembershipsAsStateTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.there = await self.fake()
@@ -47,3 +47,33 @@ class InvitesAsStateTests(FederationTestCase):
 
         await self.assert_refused("M_FORBIDDEN", attempt, 403)
         self.assertEqual(self.there.received, [])
+
+    async def test_a_room_that_was_left_is_joined_by_another_server(self) -> None:
+        """What this server knew of the room is of the past: its state lets nobody in."""
+        room = self.there.create_room("11").room_id
+        await self.alice.join(room, via=[self.there.name])
+        await self.alice.leave(room)
+        self.there.received.clear()
+        content = {"membership": "join", "displayname": "Alice again"}
+
+        event_id = await self.alice.set_state(room, "m.room.member", content, self.alice.user_id)
+
+        asked = [one.operation for one in self.there.received if "join" in one.operation]
+        self.assertEqual(asked, ["make_join", "send_join_v2"])
+        self.assertIn(event_id, self.there.rooms[room].events)
+        member = await self.alice.state(room, "m.room.member", self.alice.user_id)
+        self.assertEqual(member, content)
+
+    async def test_a_knock_and_its_end_as_state_go_to_another_server(self) -> None:
+        """As by the endpoints for them."""
+        room = self.there.create_room("11", join_rule="knock").room_id
+        path = f"/rooms/{quote(room)}/state/m.room.member/{quote(self.alice.user_id)}"
+        await self.alice.put(path, {"membership": "knock", "reason": "tea"})
+        (knock,) = (await self.alice.sync())["rooms"]["knock"]
+
+        await self.alice.put(path, {"membership": "leave"})
+
+        self.assertEqual(knock, room)
+        asked = [one.operation for one in self.there.received]
+        self.assertEqual(asked[-2:], ["make_leave", "send_leave_v2"])
+        self.assertEqual((await self.alice.sync()).get("rooms", {}).get("knock", {}), {})
