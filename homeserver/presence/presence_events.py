@@ -72,10 +72,14 @@ class PresenceEvents:
         members = [row.member for row in rows]
         names = await self._names.names(members)
         joined = await self._db.run(joined_rooms_of_all, members)
+        newer, self._changes = self._changes, OrderedDict()  # came while the database answered
         for row in reversed(rows):
             user_id = names[row.member]
             rooms = tuple(joined.get(row.member, ()))
             self._changes[user_id] = replace(told_by(user_id, row), rooms=rooms)
+        for user_id, change in newer.items():
+            self._changes[user_id] = change
+            self._changes.move_to_end(user_id)
         self._floor = rows[-1].position if len(rows) == MAX_CHANGES else 0
 
     def apply(self, facts: Sequence[Any]) -> None:

@@ -31,6 +31,7 @@ from homeserver.streams.turns import Turn
 from homeserver.sync.feeds import PERSONAL, PRESENCE, Feeds
 from homeserver.sync.invitations import Invitations
 from homeserver.sync.lazy_members import LazyMembers
+from homeserver.sync.moments import Moments
 from homeserver.sync.reader import Reader
 from homeserver.sync.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.update import Update, typed_event
@@ -79,7 +80,7 @@ class SyncEngine:
         self._db = sources.db
         self._log = sources.log
         self._rooms = sources.rooms
-        self._user_rooms = sources.user_rooms
+        self._moments = Moments(feeds, sources.user_rooms, sources.log)
         self._account_data = sources.account_data
         self._filters = sources.filters
         self._presence = sources.presence
@@ -119,14 +120,14 @@ class SyncEngine:
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake()` called whenever the user has news; the result stops that."""
-        feed = await self._feeds.of(user_id, self._log.position)
+        feed = await self._feeds.of(user_id)
         feed.waiters.add(wake)
         return lambda: feed.waiters.discard(wake)
 
     async def wait(self, reader: Reader, since: int, timeout: float) -> Update:
         """What is new, as soon as there is something; an empty update after `timeout` seconds."""
         deadline = self._clock.seconds() + timeout
-        feed = await self._feeds.of(reader.user_id, self._log.position)
+        feed = await self._feeds.of(reader.user_id)
         while True:
             news: Deferred[None] = Deferred()
             wake = _fire_once(news)
@@ -149,17 +150,11 @@ class SyncEngine:
         """What is new above a token's position, at once; everything for `None`."""
         if since is None:
             self._lazy_members.start_over(reader)
-        feed = self._feeds.loaded(reader.user_id)
-        if feed is None:
-            feed = await self._feeds.of(reader.user_id, self._log.position)
-        now = self._log.position
+        since_when = None if reader.full_state else since
+        now, changed, rooms = await self._moments.take(reader.user_id, since_when)
         update = Update(now, self._answers)
-        changed = None if since is None or reader.full_state else feed.changed_since(since)
         if changed is not None and not changed:
             return update
-        rooms = self._user_rooms.loaded(reader.user_id)
-        if rooms is None:
-            rooms = await self._user_rooms.of(reader.user_id)
         if changed is None or PERSONAL in changed:
             by_room = await self._add_account_data(update, reader, since)
         else:
@@ -172,7 +167,7 @@ class SyncEngine:
             if changed is None and index % AHEAD == 0:
                 await self._load_ahead(rooms, candidates[index : index + AHEAD])
             place = rooms.get(number)
-            if place is not None and place.position <= now:
+            if place is not None:
                 if turn.is_over:
                     await turn.next()
                 await self._add_room(update, reader, number, place, since, by_room)

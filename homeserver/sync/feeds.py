@@ -7,7 +7,7 @@ not reach back to a reader's token, the reader looks at all rooms instead.
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
@@ -28,6 +28,14 @@ WOKEN_TOGETHER = 100  # users at least, before the reactor gets to do something 
 SMALL_AUDIENCE = 100  # users who are told of a change of presence at once
 PRESENCE_SECONDS = 1.0  # after which more than these are, of all changes together
 log = Logger()
+
+
+class Positioned(Protocol):
+    """What is used of the log."""
+
+    @property
+    def position(self) -> int:
+        """Up to where everything is published."""
 
 
 class Feed:
@@ -64,7 +72,8 @@ class Feed:
 class Feeds:
     """The feeds of all users who were seen lately, at most `capacity` beside those that wait."""
 
-    def __init__(self, user_rooms: UserRooms, clock: Clock, capacity: int) -> None:
+    def __init__(self, user_rooms: UserRooms, log: Positioned, clock: Clock, capacity: int) -> None:
+        self._log = log
         self._user_rooms = user_rooms
         self._clock = clock
         self._to_wake: dict[Feed, None] = {}  # in the order in which they were touched
@@ -88,15 +97,16 @@ class Feeds:
             self._feeds.move_to_end(user_id)
         return feed
 
-    async def of(self, user_id: str, position: int) -> Feed:
-        """The user's feed, made now if need be; `position` is the log's."""
+    async def of(self, user_id: str) -> Feed:
+        """The user's feed, made now if need be."""
         feed = self.loaded(user_id)
         if feed is not None:
             return feed
         joined = await self._user_rooms.joined(user_id)
         feed = self.loaded(user_id)
         if feed is None:
-            feed = self._feeds[user_id] = Feed(user_id, position)
+            # From here on it follows the log: what was published during the wait is not in it.
+            feed = self._feeds[user_id] = Feed(user_id, self._log.position)
             for number in joined:
                 self._follow(feed, number)
             self._shrink()

@@ -64,7 +64,7 @@ class Sync:
             self.tracker, self.remote_presence, db, registry, rooms.user_rooms
         )
         lazy_members = LazyMembers()
-        feeds = self.feeds = Feeds(rooms.user_rooms, reactor, CACHED_FEEDS)
+        feeds = self.feeds = Feeds(rooms.user_rooms, log, reactor, CACHED_FEEDS)
         ephemeral: list[EphemeralEvents] = [self.notices, receipts]
         sections = RoomSections(
             Timelines(db, registry, rooms.visibility, rooms.origin),

@@ -21,15 +21,31 @@ class OneRoom:
         return [ROOM]
 
 
+class Position:
+    """A log of which nothing but the position is asked."""
+
+    position = 0
+
+
+class SlowRooms:
+    """A database that takes its time."""
+
+    def __init__(self) -> None:
+        self.answer: Deferred[list[int]] = Deferred()
+
+    def joined(self, _: str) -> Deferred[list[int]]:
+        return self.answer
+
+
 class Audience:
     """Users who wait for news. `woken` counts by user."""
 
     def __init__(self, size: int) -> None:
         self.clock = Clock()
-        self.feeds = Feeds(cast("UserRooms", OneRoom()), self.clock, 10_000)
+        self.feeds = Feeds(cast("UserRooms", OneRoom()), Position(), self.clock, 10_000)
         self.woken = dict.fromkeys((f"@u{number}:test" for number in range(size)), 0)
         for user_id in self.woken:
-            Deferred.fromCoroutine(self.feeds.of(user_id, 0)).addCallback(self._wait, user_id)
+            Deferred.fromCoroutine(self.feeds.of(user_id)).addCallback(self._wait, user_id)
 
     def _wait(self, feed: Any, user_id: str) -> None:
         feed.waiters.add(lambda: self._count(user_id))
@@ -76,3 +92,17 @@ def test_other_news_does_not_wait_with_presence() -> None:
     audience.clock.advance(0)
 
     assert audience.woken["@u0:test"] == 1
+
+
+def test_feed_knows_that_it_missed_what_came_while_it_was_made() -> None:
+    """It began before it followed the log: what was published in between was in no feed."""
+    rooms, log, clock = SlowRooms(), Position(), Clock()
+    feeds = Feeds(cast("UserRooms", rooms), log, clock, 10)
+    made = Deferred.fromCoroutine(feeds.of("@alice:test"))
+
+    log.position = 1
+    feeds.apply([TypingChanged(1, ROOM, "@bob:test", typing=True)])
+    rooms.answer.callback([ROOM])
+
+    assert cast("Any", made).result.changed_since(0) != set()
+    assert cast("Any", made).result.changed_since(1) == set()

@@ -1,0 +1,52 @@
+"""Moments: what an answer starts from, all of it as it was at one position of the log.
+
+Who takes a position, waits, and then looks at something that follows the log sees it as it has
+become meanwhile, and what lies between is in no answer: not in this one, which ends at the
+position, and not in the next, which takes it for told.
+"""
+
+from typing import NamedTuple
+
+from homeserver.rooms.user_rooms import MemberRooms, UserRooms
+from homeserver.streams.log import Log
+from homeserver.sync.feeds import PERSONAL, Feeds
+
+
+class Moment(NamedTuple):
+    """A position of the log, and how things were for a user then.
+
+    `changed` is what had news above the token, `None` where all may have; `rooms` are the user's
+    places in the rooms concerned.
+    """
+
+    position: int
+    changed: set[int] | None
+    rooms: MemberRooms
+
+
+class Moments:
+    """Takes moments."""
+
+    def __init__(self, feeds: Feeds, user_rooms: UserRooms, log: Log) -> None:
+        self._feeds = feeds
+        self._user_rooms = user_rooms
+        self._log = log
+
+    async def take(self, user_id: str, since: int | None) -> Moment:
+        """The present moment for one with a token of position `since`, `None` for one without."""
+        while True:
+            feed, rooms = self._feeds.loaded(user_id), self._user_rooms.loaded(user_id)
+            if feed is None or rooms is None:
+                await self._user_rooms.of(user_id)
+                await self._feeds.of(user_id)
+                continue
+            now = self._log.position
+            changed = None if since is None else feed.changed_since(since)
+            if changed is None or PERSONAL in changed:
+                rooms = dict(rooms)
+            else:
+                rooms = {number: rooms[number] for number in changed if number in rooms}
+            if all(place.position <= now for place in rooms.values()):
+                return Moment(now, changed, rooms)
+            # They were read from the database before they were published.
+            await self._log.written()

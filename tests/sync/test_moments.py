@@ -1,0 +1,128 @@
+"""What happens while an answer is made is in this one or in the next: both add up to everything."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from homeserver.accounts.caller import Caller
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.client_model import ClientModel
+from tests.sync.world import World
+
+
+class MomentTests(DatabaseTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        world = await World.start(self.db)
+        self.alice, self.bob = await world.user("alice"), await world.user("bob")
+        self.room_id = await world.create_room(self.alice, invite=[self.bob.user_id])
+        await world.rooms.memberships.join(self.bob, self.room_id)
+        self.client = ClientModel()
+        self.before: dict[str, Any] = await world.update(self.bob)
+        await world.say(self.alice, self.room_id, "hello")
+        await world.stop()
+        self.world = await World.start(self.db)  # nothing is in memory
+
+    async def clean_up(self) -> None:
+        await self.world.stop()
+        await super().clean_up()
+
+    async def test_initial_sync_has_a_room_in_which_the_user_gets_a_new_name_meanwhile(
+        self,
+    ) -> None:
+        """It was left out of this answer as too new, and of the next one as known."""
+        self.meanwhile(self.rename)
+
+        self.client.apply(await self.world.update(self.bob))
+        self.client.apply(await self.world.update(self.bob, self.client.since))
+
+        await self.check_complete()
+
+    async def test_sync_has_what_was_said_before_the_user_got_a_new_name_meanwhile(self) -> None:
+        """A message fell between two answers."""
+        self.client.apply(self.before)
+        self.meanwhile(self.rename)
+
+        assert "hello" in await self.told()
+
+        await self.check_complete()
+
+    async def test_sync_has_what_was_said_before_the_user_left_meanwhile(self) -> None:
+        """Who leaves hears of all that was said until then."""
+        self.client.apply(self.before)
+        self.meanwhile(self.leave)
+
+        assert "hello" in await self.told()
+
+    async def test_place_that_is_stored_but_not_published_is_waited_for(self) -> None:
+        """The database knows of a change a moment before readers do."""
+        published: Deferred[None] = Deferred()
+        write = self.world.log._write
+
+        async def write_and_wait(batch: Any) -> None:
+            await write(batch)
+            await published
+
+        self.patch(self.world.log, "_write", write_and_wait)
+        renaming = Deferred.fromCoroutine(self.rename())
+        while not await self.is_stored():
+            pass
+        asked = Deferred.fromCoroutine(self.world.update(self.bob))
+        for _ in range(20):
+            await self.is_stored()
+        published.callback(None)
+        await renaming
+
+        self.client.apply(await asked)
+        self.client.apply(await self.world.update(self.bob, self.client.since))
+
+        await self.check_complete()
+
+    async def told(self) -> list[str]:
+        """What was said by the timelines of the next two answers."""
+        said: list[str] = []
+        for _ in range(2):
+            answer = await self.world.update(self.bob, self.client.since)
+            self.client.apply(answer)
+            for rooms in answer.get("rooms", {}).values():
+                for room in rooms.values():
+                    events = room.get("timeline", {}).get("events", [])
+                    said += [event["content"].get("body") for event in events]
+        return said
+
+    async def rename(self) -> None:
+        content = {"membership": "join", "displayname": "Robert"}
+        await self.world.rooms.sending.set_state(
+            self.bob, self.room_id, "m.room.member", self.bob.user_id, content
+        )
+
+    async def leave(self) -> None:
+        await self.world.rooms.memberships.leave(self.bob, self.room_id)
+
+    async def is_stored(self) -> bool:
+        async def ask(db: Any) -> bool:
+            cursor = await db.execute("SELECT 1 FROM events WHERE json LIKE '%Robert%'::bytea")
+            return await cursor.fetchone() is not None
+
+        return await self.db.run(ask)
+
+    def meanwhile(self, happen: Callable[[], Awaitable[None]]) -> None:
+        """Have something happen, once, while the next answer waits for the database."""
+        account_data = self.world.accounts.account_data
+        ask, happened = account_data.changed_since, []
+
+        async def changed_since(user_id: str, position: int) -> Any:
+            if not happened:
+                happened.append(True)
+                await happen()
+            return await ask(user_id, position)
+
+        self.patch(account_data, "changed_since", changed_since)
+        self.patch(account_data, "may_have_changed", lambda *_: True)
+
+    async def check_complete(self, caller: Caller | None = None) -> None:
+        """The client knows what a new one is told."""
+        fresh = ClientModel()
+        fresh.apply(await self.world.update(caller or self.bob))
+        assert self.client.state == fresh.state
