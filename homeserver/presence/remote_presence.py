@@ -31,6 +31,7 @@ log = Logger()
 
 MAX_USERS = 50_000  # who are not offline; of more, those heard of longest ago are forgotten
 BELIEVED_SECONDS = 30 * 60.0
+MAX_NEWCOMERS = 100  # members that come at once; of more, this server is the newcomer
 MAX_STRANGERS = 1_000
 STRANGER_SECONDS = 60.0
 
@@ -87,19 +88,29 @@ class RemotePresence:
             return
         for fact in facts:
             if isinstance(fact, RoomChanged):
+                is_new_here = len(fact.changes) > MAX_NEWCOMERS
                 for user_id, membership, _ in fact.members():
                     told = self._told.get(user_id)
                     if told is not None:
-                        rooms = tuple(room for room in told.rooms if room != fact.room)
-                        if membership == "join":
-                            rooms = (*rooms, fact.room)
-                        self._told[user_id] = replace(told, rooms=rooms)
+                        self._follow(told, fact.room, membership, is_shown=not is_new_here)
                     elif membership == "join":
                         self._meet(user_id)
 
     def stop(self) -> None:
         """Let nobody go offline any more: the server is going down."""
         self._deadlines.stop()
+
+    def _follow(self, told: PresenceChanged, room: int, membership: str, *, is_shown: bool) -> None:
+        """Keep a user's rooms true; who comes into a room is shown to those who are there."""
+        others = tuple(other for other in told.rooms if other != room)
+        if membership != "join":
+            told = replace(told, rooms=others)
+        elif room not in told.rooms:
+            if is_shown:
+                told = replace(told, position=self._log.next_position(), rooms=(room,))
+                self._log.append(told)
+            told = replace(told, rooms=(*others, room))
+        self._told[told.user_id] = told
 
     def _meet(self, user_id: str) -> None:
         """Take what was told of a user when nobody here knew them yet."""

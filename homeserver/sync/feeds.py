@@ -184,6 +184,8 @@ class Feeds:
             if feed is not None:
                 if membership == "join":
                     self._follow(feed, fact.room)
+                    # The presence of those whom they now share a room with is no news by itself.
+                    feed.add(fact.position, PRESENCE)
                 else:
                     self._unfollow(feed, fact.room)
                     feed.add(fact.position, fact.room)
