@@ -127,6 +127,8 @@ class RoomSections:
             return section_json(told)
         joined_until = await self._visibility.joined_until(room, reader.user_id)
         timeline = await self._timelines.cut(room, reader, since or 0, place.position)
+        if own.position == place.position > (since or 0):
+            timeline = self._timelines.with_own(timeline, reader, Seen(own, place.membership))
         state: list[StoredEvent] = []
         if joined_until:
             end = min(joined_until, place.position)

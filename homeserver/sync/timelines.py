@@ -143,6 +143,23 @@ class Timelines:
             before = (wanted[0].stored.position or 1) - 1
         return Slice(wanted, limited, before, skipped)
 
+    def with_own(self, timeline: Slice, reader: Reader, own: Seen) -> Slice:
+        """A timeline that ends with the reader's own member event, if they want such events.
+
+        Who was not in the room may not see the event by the room's history visibility, and yet is
+        told by it what became of their invite, their knock or their stay.
+        """
+        is_there = any(event.stored.number == own.stored.number for event in timeline.seen)
+        if is_there or not self._is_wanted(reader, own.stored) or not reader.timeline_limit:
+            return timeline
+        seen = [*timeline.seen, own]
+        kept = seen[-reader.timeline_limit :]
+        limited = timeline.limited or len(kept) < len(seen)
+        before = timeline.prev_batch
+        if len(kept) < len(seen):
+            before = (kept[0].stored.position or 1) - 1
+        return Slice(kept, limited, before, timeline.skipped)
+
     async def _newest_gap(self, room: Room, upto: int) -> int:
         """The position of the newest event up to another that has a gap before it; 0 for none."""
         newest = room.timeline_gaps.newest(upto)

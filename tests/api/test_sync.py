@@ -6,6 +6,8 @@ from typing import Any
 from tests.support.actors import Actor, bodies
 from tests.support.server import ServerTestCase
 
+ARCHIVE = {"room": {"include_leave": True}}
+
 
 def types(section: Any) -> list[str]:
     """The types of the events in a part of an answer."""
@@ -167,3 +169,71 @@ class LeftRoomTests(SyncTestCase):
             self.assertNotIn("m.room.name", types(section["state"]) + types(section["timeline"]))
             self.assertNotIn("without Bob", bodies(section["timeline"]["events"]))
             self.assertEqual(section["timeline"]["events"][-1]["content"]["membership"], "leave")
+
+    async def test_refused_invite_ends_with_the_departure(self) -> None:
+        """A client that sees the room go must be told by what."""
+        room = await self.alice.create_room(invite=[self.bob])
+        since = (await self.bob.sync())["next_batch"]
+        await self.bob.leave(room)
+
+        for answer in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
+            self.assert_only_own(answer, room, self.bob, "leave")
+
+    async def test_knock_that_is_taken_back_ends_with_the_departure(self) -> None:
+        """The same, where the user was the one to ask."""
+        rules = {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}
+        room = await self.alice.create_room(initial_state=[rules])
+        await self.bob.knock(room)
+        since = (await self.bob.sync())["next_batch"]
+        await self.bob.leave(room)
+
+        self.assert_only_own(await self.bob.sync(since), room, self.bob, "leave")
+
+    async def test_invite_that_is_refused_after_a_stay_ends_with_the_departure(self) -> None:
+        """Who was there before sees that time, and the end of the invite, nothing in between."""
+        room = await self.alice.create_room(public=True)
+        await self.bob.join(room)
+        await self.bob.leave(room)
+        await self.alice.say(room, "without Bob")
+        await self.alice.invite(room, self.bob)
+        since = (await self.bob.sync())["next_batch"]
+        await self.bob.leave(room)
+
+        for answer in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
+            timeline = answer["rooms"]["leave"][room]["timeline"]["events"]
+            self.assertEqual(timeline[-1]["content"]["membership"], "leave")
+            self.assertEqual(timeline[-1]["unsigned"]["prev_content"]["membership"], "invite")
+            self.assertNotIn("without Bob", bodies(timeline))
+
+    async def test_archive_has_rooms_that_the_user_was_banned_from(self) -> None:
+        """They have left these as well, if not by their own choice."""
+        room = await self.alice.create_room(public=True)
+        other = await self.alice.create_room(invite=[self.bob])
+        await self.bob.join(room)
+        for each in (room, other):
+            await self.alice.ban(each, self.bob)
+
+        answer = await self.filtered(self.bob, ARCHIVE)
+
+        self.assertEqual(answer["rooms"]["leave"].keys(), {room, other})
+        self.assert_only_own(answer, other, self.bob, "ban")
+        timeline = answer["rooms"]["leave"][room]["timeline"]["events"]
+        self.assertEqual(timeline[-1]["content"]["membership"], "ban")
+
+    async def test_own_departure_keeps_to_the_limit_and_the_filter(self) -> None:
+        """A client that wants no such event gets none."""
+        room = await self.alice.create_room(invite=[self.bob])
+        since = (await self.bob.sync())["next_batch"]
+        await self.bob.leave(room)
+
+        for wanted in ({"limit": 0}, {"types": ["m.room.message"]}):
+            answer = await self.filtered(self.bob, {"room": {"timeline": wanted}}, since)
+            section = answer["rooms"]["leave"][room]
+            self.assertEqual(section["timeline"]["events"], [])
+
+    def assert_only_own(self, answer: Any, room: str, user: Actor, membership: str) -> None:
+        section = answer["rooms"]["leave"][room]
+        (event,) = section["timeline"]["events"]
+        self.assertEqual((event["type"], event["state_key"]), ("m.room.member", user.user_id))
+        self.assertEqual(event["content"]["membership"], membership)
+        self.assertEqual(section["state"]["events"], [])
