@@ -22,7 +22,7 @@ from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.user_rooms import UserRooms
 from homeserver.rooms.visibility import Seen, Visibility
 from homeserver.storage.database import Database
-from homeserver.storage.events import state_root_at
+from homeserver.storage.events import events_after, state_root_at
 from homeserver.streams.tokens import parse_room_token
 from homeserver.streams.turns import in_turns
 
@@ -124,7 +124,8 @@ class Reading:
         if until >= room.last_position:
             events = await self._load(room, list(room.member_events.values()))
         else:
-            events = await self.state_at(room, await self._root(room, until), only_members=True)
+            root = await self._root_at_token(room, until)
+            events = await self.state_at(room, root, only_members=True)
         if membership is None and not_membership is None:
             return events
         return [stored for stored in events if _is_wanted(stored, membership, not_membership)]
@@ -217,6 +218,23 @@ class Reading:
 
     async def _root(self, room: Room, position: int) -> bytes:
         return await self._db.run(state_root_at, room.number, position) or EMPTY
+
+    async def _root_at_token(self, room: Room, position: int) -> bytes:
+        """Root of the state before the first event above a position, which clients page back from.
+
+        Where the room begins here, or goes on after a gap, the state came along with that event. A
+        room that was made here has no state before it, and its creator is there from the beginning.
+        """
+        if room.timeline_gaps.newest(position + 1) != position + 1:
+            root = await self._db.run(state_root_at, room.number, position)
+            if root is not None:
+                return root
+        rows = await self._db.run(events_after, [room.number], position, FOREVER, 2)
+        numbers = [event for _, _, event in rows]
+        first = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        if first[0].state_before == EMPTY:
+            return first[-1].state_after
+        return first[0].state_before
 
 
 def _current_numbers(room: Room, only_members: bool, members: Collection[str] | None) -> list[int]:

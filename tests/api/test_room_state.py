@@ -5,6 +5,8 @@ from typing import Any
 from tests.support.actors import Actor
 from tests.support.server import ServerTestCase
 
+WITH_MANY = '{"room":{"timeline":{"limit":50}}}'
+
 
 class StateTests(ServerTestCase):
     async def setUp(self) -> None:
@@ -192,6 +194,17 @@ class StateTests(ServerTestCase):
         self.assertEqual(then[self.bob.user_id], "join")
         self.assertNotIn(self.bob.user_id, earlier)
         await self.assert_refused("M_INVALID_PARAM", self.alice.members(self.room, at="x"))
+
+    async def test_members_at_the_beginning_are_those_of_the_creation(self) -> None:
+        """A timeline that begins with the room has a token before it; so the creator is there."""
+        room = await self.alice.create_room(invite=[self.bob])
+        section = (await self.alice.sync(filter=WITH_MANY))["rooms"]["join"][room]
+        self.assertEqual(section["timeline"]["events"][0]["type"], "m.room.create")
+        await self.bob.join(room)
+
+        for token in (section["timeline"]["prev_batch"], "s0"):
+            members = await self.alice.members(room, at=token)
+            self.assertEqual(members, {self.alice.user_id: "join"})
 
     async def test_joined_members_have_names(self) -> None:
         """A bridge learns the names of a room in one request."""

@@ -203,6 +203,22 @@ class TimelineGapTests(DatabaseTestCase):
         told = {each["state_key"] for each in section["state"]["events"]}
         assert told >= {"", BOB, ALICE}
 
+    async def test_members_at_the_start_of_a_timeline_are_those_that_came_along(self) -> None:
+        """Clients with lazy loading ask for them there, also where this server knew none before."""
+        first = (await self.section())["timeline"]["prev_batch"]
+        await self.outage()
+        second = (await self.section())["timeline"]["prev_batch"]
+
+        found = []
+        for at in (first, second):
+            reading = self.world.rooms.reading
+            members = await reading.members(self.carol.user_id, self.there.room_id, at=at)
+            found.append({each.event.state_key: each.event.content for each in members})
+
+        joined, banned = {"membership": "join"}, {"membership": "ban"}
+        assert found[0] == {ALICE: joined, BOB: joined}
+        assert found[1][BOB] == banned
+
     async def page(self, since: str, limit: int = 8) -> list[str]:
         request = PageRequest(backwards=True, since=since, limit=limit)
         page = await self.world.rooms.history.page(self.carol.user_id, self.there.room_id, request)
