@@ -175,18 +175,27 @@ class Memberships:
         reason: str | None = None,
         content: Mapping[str, Any] | None = None,
     ) -> StoredEvent:
-        """Leave a room, turn down an invite, or take back a knock.
+        """Leave a room, turn down an invite, or take back a knock; does nothing after that.
 
         Raises `CannotLeaveServerNoticeRoom` where an invite cannot be turned down.
         """
         room = await self._rooms.find(room_id)
         if room is not None:
             await self._notice_rooms.check_may_leave(room, caller.user_id)
+        if room is not None and (left := await self._left_before(room, caller.user_id)):
+            return left
         if content is None:
             content = _with_reason({"membership": "leave"}, reason)
         if room is not None and not self._knows(room, caller.user_id):
             return await self.leave_distant(room, caller.user_id, content)
         return await self._send(room_id, caller.user_id, caller.user_id, content)
+
+    async def _left_before(self, room: Room, user_id: str) -> StoredEvent | None:
+        """The event by which a user left, if nothing came after it."""
+        place = (await self._user_rooms.of(user_id)).get(room.number)
+        if place is None or place.membership != "leave":
+            return None
+        return (await self._rooms.stores.events.load(room.version, [place.event]))[place.event]
 
     async def is_distant(self, room_id: str, user_id: str) -> bool:
         """Whether what a user is in a room is for other servers to change."""

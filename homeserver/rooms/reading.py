@@ -232,6 +232,8 @@ class Reading:
         rows = await self._db.run(events_after, [room.number], position, FOREVER, 2)
         numbers = [event for _, _, event in rows]
         first = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        if not first:
+            return EMPTY
         if first[0].state_before == EMPTY:
             return first[-1].state_after
         return first[0].state_before

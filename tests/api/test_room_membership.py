@@ -80,6 +80,28 @@ class MembershipTests(ServerTestCase):
         self.assertEqual(members[self.carol.user_id], "leave")
         await self.assert_refused("M_FORBIDDEN", self.bob.say(room, "still there?"))
 
+    async def test_who_has_left_may_leave_again(self) -> None:
+        """A client that had no answer tries again; there is nothing more to do, and no error."""
+        room = await self.alice.create_room(public=True)
+        await self.bob.join(room)
+        await self.bob.leave(room)
+        since = (await self.alice.sync())["next_batch"]
+
+        await self.bob.leave(room, reason="Really")
+
+        self.assertNotIn("rooms", await self.alice.sync(since))
+
+    async def test_who_was_kicked_may_leave_and_who_is_banned_may_not(self) -> None:
+        """A kick is a departure; a ban is not for the user to end."""
+        room = await self.alice.create_room(public=True)
+        for actor in (self.bob, self.carol):
+            await actor.join(room)
+        await self.alice.kick(room, self.bob)
+        await self.alice.ban(room, self.carol)
+
+        await self.bob.leave(room)
+        await self.assert_refused("M_FORBIDDEN", self.carol.leave(room), 403)
+
     async def test_who_was_never_there_cannot_leave(self) -> None:
         """Nobody writes into the member list of a stranger's room."""
         room = await self.alice.create_room()
