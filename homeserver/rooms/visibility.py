@@ -127,13 +127,15 @@ class Visibility:
         """The events as a server may have them, in the same order: redacted where it may not see.
 
         State is always whole, or it would not be the same on all servers. What is left of other
-        events is what a server must know to follow the graph.
+        events is what a server must know to follow the graph. It is all that is given of the
+        messages of erased users, also to servers that were there when they were sent: whoever has
+        them keeps them, and whoever asks for them now does not get them from here.
 
         Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
         """
         judged = await self.seen_by_server(room, server, events)
         return [
-            stored.shown if may_see else stored.event.redacted()
+            stored.shown if may_see and not self._is_erased(stored) else stored.event.redacted()
             for stored, may_see in zip(events, judged, strict=True)
         ]
 
@@ -170,10 +172,12 @@ class Visibility:
                     memberships=memberships,
                     joined_later=(stored.position or stored.number) < joined_until,
                 )
-                if may_see and event.sender in self._erased:
-                    may_see = "join" in await self._memberships(room, users, root)
             verdicts.append(may_see)
         return verdicts
+
+    def _is_erased(self, stored: StoredEvent) -> bool:
+        """Whether another server gets no more of an event than if it had been redacted."""
+        return stored.event.sender in self._erased and not stored.event.is_state
 
     async def _any_joined_until(self, room: Room, users: Sequence[str]) -> int:
         """The position up to which any of the users was joined."""

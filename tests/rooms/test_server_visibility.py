@@ -127,6 +127,23 @@ class ServerVisibilityTests(RoomsTestCase):
 
         assert await self.seen(room_id, THERE, said) == [False]
 
+    async def test_messages_of_erased_users_are_given_to_no_server(self) -> None:
+        """Whoever asks to be forgotten is not handed on, not even to those who knew them."""
+        await self.memberships.join(BOB, room_id := await self.room("world_readable"))
+        await self.outside.member(room_id, EVE, "join")
+        said = [await self.say(room_id, "mine", by=BOB), await self.say(room_id, "yours")]
+        topic = await self.sending.set_state(ALICE, room_id, "m.room.topic", "", {"topic": "t"})
+        assert await self.seen(room_id, THERE, *said) == [True, True]
+
+        await self.erased.deactivated(BOB.user_id, erase=True)
+
+        assert await self.seen(room_id, THERE, *said) == [False, True]
+        assert await self.seen(room_id, "third.example", *said) == [False, True]
+        await self.erased.deactivated(ALICE.user_id, erase=True)
+        room, (stored,) = await self.rooms.get(room_id), await self.stored(room_id, topic)
+        assert await self.visibility.shown_to_server(room, THERE, [stored]) == [stored.event]
+        assert await self.visibility.seen_by_server(room, THERE, [stored]) == [True]
+
     async def test_shared_history_is_judged_without_looking_at_members(self) -> None:
         """A server that asks for the past of a large room costs no more than of a small one."""
         room_id = await self.room("shared")
