@@ -156,6 +156,10 @@ class RoomSections:
         if limited:
             # The client may hold events from before the user left: they are no part of this.
             timeline = replace(timeline, limited=True)
+        elif since is None and not timeline.limited:
+            # Nothing is earlier. Others point to the end then, and there are clients that ask for
+            # the history of a room from here, and would take none for an empty room.
+            timeline = replace(timeline, prev_batch=now)
         state = await self._states.full(room, reader, timeline, now)
         parts["summary"] = encode(await summary(self._rooms, room, reader.user_id))
         await self._add_timeline(parts, reader, timeline, state)

@@ -120,6 +120,23 @@ class MessagesTests(HistoryTestCase):
         self.assertEqual(bodies(forth["chunk"]), ["after"])
         self.assertEqual((back["start"], forth["start"]), (token, token))
 
+    async def test_prev_batch_of_a_first_sync_with_the_whole_room_shows_it_once_more(self) -> None:
+        """Some clients page from there whatever they have, and show nothing where nothing comes."""
+        room = await self.alice.create_room()
+        await self.alice.say(room, "hello")
+        timeline = (await self.alice.sync())["rooms"]["join"][room]["timeline"]
+        await self.alice.say(room, "later")
+        lazy = json.dumps({"lazy_load_members": True})
+
+        page = await self.alice.messages(room, since=timeline["prev_batch"], filter=lazy)
+        rest = await self.alice.messages(room, since=page["end"])
+
+        self.assertFalse(timeline["limited"])
+        ids = [event["event_id"] for event in timeline["events"]]
+        self.assertEqual([event["event_id"] for event in page["chunk"]], ids[::-1])
+        self.assertEqual([event["state_key"] for event in page["state"]], [self.alice.user_id])
+        self.assertEqual((rest["chunk"], "end" in rest), ([], False))
+
     async def test_prev_batch_of_sync_goes_on_where_its_timeline_began(self) -> None:
         """Scrolling up from the newest messages leaves no gap and repeats nothing."""
         room = await self.alice.create_room()
