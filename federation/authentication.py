@@ -42,6 +42,10 @@ class ServerAuthentication:
         self._permitted = permitted
         self._destinations = destinations
 
+    def check_head(self, request: SignedRequest) -> None:
+        """Raise as `authenticate` does for what it refuses whatever the body is."""
+        self._check_names(_parse_headers(request.authorizations))
+
     async def authenticate(self, request: SignedRequest) -> str:
         """The server that sent the request.
 

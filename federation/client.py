@@ -33,8 +33,8 @@ from federation.errors import (
     Refused,
     Unreachable,
 )
-from federation.memory_budget import BudgetedAnswer, MemoryBudget
 from federation.permitted_servers import PermittedServers
+from homeserver.concurrency.memory_budget import MemoryBudget, Reservation
 from homeserver.protocol.canonical_json import encode_canonical_loose
 from homeserver.protocol.signatures import SigningKey
 from homeserver.protocol.x_matrix import authorize
@@ -183,7 +183,7 @@ class FederationClient:
         peer = self._connections.to(server, address)
         if len(peer.slots.waiting) >= MAX_WAITING:
             raise Unreachable(server, "too many requests wait for this server")
-        memory = self._memory.answer()
+        memory = self._memory.reservation()
         try:
             status, body = await self._receive(server, peer, message, memory)
             if status >= 300:
@@ -193,7 +193,7 @@ class FederationClient:
             memory.release()
 
     async def _receive(
-        self, server: str, peer: Peer, message: _Message, memory: BudgetedAnswer
+        self, server: str, peer: Peer, message: _Message, memory: Reservation
     ) -> tuple[int, bytes]:
         """Status and body of the answer to a message, once it is its turn."""
         await peer.slots.acquire()
@@ -201,7 +201,7 @@ class FederationClient:
             response = await self._send(server, peer, message)
             is_error = response.code >= 300
             max_body = min(MAX_ERROR, message.max_answer) if is_error else message.max_answer
-            return response.code, await read_body(response, max_body, memory.may_keep)
+            return response.code, await read_body(response, max_body, memory.reserve)
         except TooMuchAtOnce as error:
             raise Overloaded(server, str(error)) from error
         except OutboundError as error:

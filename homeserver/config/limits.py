@@ -119,6 +119,15 @@ class Limits(Section, frozen=True, kw_only=True):
     max_body: Annotated[
         int, doc("Largest body of a request, uploads aside.", unit="bytes", ge=65_536)
     ] = 1_048_576
+    max_bodies: Annotated[
+        int,
+        doc(
+            "Memory for the bodies of all requests that are being received or answered. One address"
+            " gets a quarter of it.",
+            unit="bytes",
+            ge=67_108_864,
+        ),
+    ] = 268_435_456
     max_sync_wait: Annotated[
         float, doc("Longest time that `/sync` may be asked to wait.", unit="seconds", gt=0)
     ] = 300.0

@@ -72,6 +72,9 @@ class ServerAuthenticator(Protocol):
     Raises `Unauthorized` and `Forbidden`, and `NotJson` for a body that cannot have been signed.
     """
 
+    def check_head(self, request: SignedRequest) -> None:
+        """Raise what can be known before the body is there."""
+
     async def authenticate(self, request: SignedRequest) -> str:
         """The name of the server that sent the request."""
 

@@ -2,12 +2,17 @@
 
 Built on twisted's request, without what a JSON API never needs: forms, cookies, temporary files.
 The site learns of a request as soon as its head is there, so that a body which is too large is
-refused before it is read. Such a refusal closes the connection, but only after the rest of the body
-was read and thrown away: a client that is still sending would never see the answer otherwise.
+refused before it is read, as is one of a request that will be refused in any case. Such a refusal
+closes the connection, but only after the rest of the body was read and thrown away: a client that
+is still sending would never see the answer otherwise.
+
+What is read is counted against a budget for all bodies, in which each address has a share, until
+the answer is sent.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -16,7 +21,8 @@ from twisted.web import http
 from twisted.web.http import HTTPChannel
 
 from homeserver.accounts.caller import Caller
-from homeserver.protocol.errors import TooLarge
+from homeserver.concurrency.memory_budget import Reservation
+from homeserver.protocol.errors import LimitExceeded, TooLarge
 from homeserver.web.authentication import find_token
 from homeserver.web.channel import Channel
 from homeserver.web.query import parse_query
@@ -25,13 +31,17 @@ from homeserver.web.writing import write_now
 CLIENT_GONE = 499  # never sent: the status under which an answer without a reader is logged
 MAX_DRAINED = 16 * 1_048_576  # bytes of a refused body that are read before the line is cut
 DRAIN_SECONDS = 10.0
+RETRY_AFTER_MS = 2_000
 
 
 class Site(Protocol):
     """Who decides on requests."""
 
-    def head_received(self, request: "Request") -> int:
-        """The head is there: how many bytes may the body have?"""
+    def head_received(self, request: "Request") -> "BodyLimit":
+        """The head is there: how large may the body be?"""
+
+    def reservation(self, request: "Request") -> Reservation:
+        """The memory that the body takes."""
 
     def body_received(self, request: "Request") -> None:
         """The request is whole: answer it."""
@@ -41,6 +51,14 @@ class Site(Protocol):
 
     def client_gone(self, request: "Request") -> None:
         """The connection was lost before the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """How many bytes a body may have, and what is answered where it has more."""
+
+    size: int
+    error: Exception
 
 
 class Request(http.Request):
@@ -58,10 +76,12 @@ class Request(http.Request):
     content: Any = None
     body = b""
     query = b""
+    announced: int | None = None  # bytes of the body, as far as the head says
     running: Deferred[Any] | None = None
     _parameters: dict[str, list[str]] | None = None
     _address: str | None = None
-    _limit = 0
+    _limit = BodyLimit(0, TooLarge("The body may have no bytes"))
+    _memory: Reservation | None = None
     _received = 0
     _refused = False
 
@@ -134,6 +154,13 @@ class Request(http.Request):
         if not self._refused:
             http.Request.finish(self)
 
+    def release_body(self) -> None:
+        """Let go of the body, and of the memory that was reserved for it."""
+        self.body = b""
+        self._chunks.clear()
+        if self._memory is not None:
+            self._memory.release()
+
     # What follows is called by the channel, in this order.
 
     def parseCookies(self) -> None:
@@ -145,17 +172,20 @@ class Request(http.Request):
         self.method = connection._command
         self.uri = connection._path
         self.path, _, self.query = _origin_form(self.uri).partition(b"?")
+        self.announced = length
         self._limit = self.site.head_received(self)
-        if length is not None and length > self._limit:
-            self._refuse_body()
+        if length is not None and length > self._limit.size:
+            self._refuse_body(self._limit.error)
 
     def handleContentChunk(self, data: bytes) -> None:
         self._received += len(data)
         if self._refused:
             if self._received > MAX_DRAINED:
                 HTTPChannel.loseConnection(self.connection)
-        elif self._received > self._limit:
-            self._refuse_body()
+        elif self._received > self._limit.size:
+            self._refuse_body(self._limit.error)
+        elif not self._reserve(len(data)):
+            self._refuse_body(no_room())
         else:
             self._chunks.append(data)
 
@@ -164,22 +194,35 @@ class Request(http.Request):
             http.Request.finish(self)
             return
         self.body = b"".join(self._chunks)
+        self._chunks.clear()
         self.site.body_received(self)
 
     def connectionLost(self, reason: Failure) -> None:
         http.Request.connectionLost(self, reason)
+        if self.running is None or self.running.called:
+            self.release_body()
         if not self.startedWriting:
             self.code = CLIENT_GONE
             self.site.client_gone(self)
 
-    def _refuse_body(self) -> None:
+    def _reserve(self, size: int) -> bool:
+        if self._memory is None:
+            self._memory = self.site.reservation(self)
+        return self._memory.reserve(size)
+
+    def _refuse_body(self, error: Exception) -> None:
         self._refused = True
-        self._chunks.clear()
+        self.release_body()
         # A client that waits for permission to send gets the answer in its place.
         self.requestHeaders.removeHeader(b"Expect")
         self.connection.persistent = 0
         self.connection.setTimeout(DRAIN_SECONDS)
-        self.site.refuse(self, TooLarge(f"The body may have at most {self._limit} bytes"))
+        self.site.refuse(self, error)
+
+
+def no_room() -> LimitExceeded:
+    """What is answered where there is no memory for a body."""
+    return LimitExceeded(RETRY_AFTER_MS, "Too much is being sent to this server at the moment")
 
 
 def _origin_form(uri: bytes) -> bytes:

@@ -1,9 +1,9 @@
 """The HTTP server of one listener: each request to its route, each result or error to its answer.
 
-The order is: find the route, refuse a body that is too large, and once the body is there, know the
-caller, count the request against its rate limit, decode the arguments, call the handler. Nothing
-waits that need not: with a token known in memory and a plain handler, the answer is written before
-this module returns to the reactor.
+The order is: find the route, refuse a body that is too large, or that nobody is going to look at,
+before it is sent; once the body is there, know the caller, count the request against its rate
+limit, decode the arguments, call the handler. Nothing waits that need not: with a token known in
+memory and a plain handler, the answer is written before this module returns to the reactor.
 
 An error of `protocol/errors.py` is answered as the text asks for. Anything else that escapes is a
 fault of ours: it is logged whole, and the client learns only the id of its request.
@@ -13,7 +13,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#standard-error-response
 
 import secrets
 from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
 
@@ -26,17 +26,20 @@ from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import implementer
 
 from homeserver.accounts.caller import Caller
-from homeserver.protocol.errors import MatrixError, MissingToken, Unavailable
+from homeserver.concurrency.memory_budget import MemoryBudget, Reservation
+from homeserver.protocol.errors import MatrixError, MissingToken, TooLarge, Unavailable
 from homeserver.streams.clock import wall_seconds
-from homeserver.web.addresses import TrustedProxies
+from homeserver.web.addresses import TrustedProxies, network_of
 from homeserver.web.answers import Heads, encode_body, error_answer, preflight
 from homeserver.web.authentication import Authenticator, ServerAuthenticator, check_caller
 from homeserver.web.channel import Channel
 from homeserver.web.rate_limits import RateLimits
-from homeserver.web.request import Request
+from homeserver.web.request import BodyLimit, Request, no_room
 from homeserver.web.router import Endpoint, Router
 from homeserver.web.routes import Answer, Auth
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
+
+MAX_STRANGERS_BODY = 65_536  # bytes, where anybody may send a request, or nobody may
 
 log = Logger()
 
@@ -56,6 +59,11 @@ class Bounds:
     idle_timeout: float = 120.0
 
 
+def body_budget(size: int) -> MemoryBudget:
+    """The memory for the bodies of all requests, of which an address gets a quarter."""
+    return MemoryBudget(size, size // 4)
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """What stands between a request and its handler."""
@@ -66,6 +74,7 @@ class Gate:
     bounds: Bounds = Bounds()
     observer: RequestObserver | None = None
     servers: ServerAuthenticator | None = None  # where routes are served to other servers
+    bodies: MemoryBudget = field(default_factory=lambda: body_budget(268_435_456))
 
 
 @implementer(INonQueuedRequestFactory)
@@ -106,17 +115,41 @@ class HttpServer(ServerFactory):
         channel.requestFactory = self  # type: ignore[assignment]  # makes them, as the class would
         return channel
 
-    def head_received(self, request: Request) -> int:
-        """Find the route, so that the bound of its body is known."""
+    def head_received(self, request: Request) -> BodyLimit:
+        """Find the route, so that the bound of its body is known.
+
+        Where the answer is an error whatever the body is, a small body is read all the same, so
+        that the connection can be used again.
+        """
         try:
             endpoint, _ = request.context = self._router.match(
                 request.method.decode("latin-1"), request.path
             )
         except MatrixError as error:
             request.context = error
-            return self._gate.bounds.max_body
-        request.label = endpoint.route.path
-        return endpoint.route.max_body or self._gate.bounds.max_body
+            return BodyLimit(MAX_STRANGERS_BODY, error)
+        route, announced = endpoint.route, request.announced
+        request.label = route.path
+        if announced is None or announced > MAX_STRANGERS_BODY:
+            try:
+                self._check_head(request, route.auth)
+            except MatrixError as error:
+                return BodyLimit(MAX_STRANGERS_BODY, error)
+        size = self._gate.bounds.max_body
+        if route.max_body is not None:
+            size = route.max_body
+        elif route.auth is Auth.NONE:
+            size = min(size, MAX_STRANGERS_BODY)
+        if announced and announced <= size:
+            # Nothing is reserved for what is only announced: it is refused sooner, that is all.
+            network = network_of(request.address)
+            if not self._gate.bodies.has_room(announced, network):
+                return BodyLimit(0, no_room())
+        return BodyLimit(size, TooLarge(f"The body may have at most {size} bytes"))
+
+    def reservation(self, request: Request) -> Reservation:
+        """The memory that the body of a request takes."""
+        return self._gate.bodies.reservation(network_of(request.address))
 
     def body_received(self, request: Request) -> None:
         """Answer a whole request, at once where nothing has to be waited for."""
@@ -187,6 +220,14 @@ class HttpServer(ServerFactory):
         for socket in list(self.sockets):
             socket.dropConnection(abort=True)
 
+    def _check_head(self, request: Request, auth: Auth) -> None:
+        """Raise what can be known without the body: that nobody says who sends the request."""
+        if auth is Auth.SERVER:
+            if self._gate.servers is not None:
+                self._gate.servers.check_head(request)
+        elif auth is not Auth.NONE and request.token() is None and auth is not Auth.OPTIONAL:
+            raise MissingToken("The request needs an access token")
+
     def _begin(self, request: Request) -> Any:
         """Authenticate and call; the result, or an awaitable of it."""
         if isinstance(request.context, MatrixError):
@@ -253,6 +294,7 @@ class HttpServer(ServerFactory):
             self.refuse(request, error)
 
     def _send(self, request: Request, answer: Answer) -> None:
+        request.release_body()
         if request.disconnected:
             return
         body = encode_body(answer.body)
@@ -268,6 +310,7 @@ class HttpServer(ServerFactory):
         request.send(answer.status, head, body)
 
     def _upgrade(self, request: Request, wanted: Upgrade) -> None:
+        request.release_body()
         if request.disconnected:
             return
         upgrade(request, wanted)

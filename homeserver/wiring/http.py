@@ -12,7 +12,7 @@ from homeserver.web.pages import Check, Health, MetricsPage, WelcomePage
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Route
-from homeserver.web.server import Bounds, Gate, HttpServer
+from homeserver.web.server import Bounds, Gate, HttpServer, body_budget
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.accounts import Accounts
 
@@ -42,6 +42,7 @@ class Http:
             Bounds(limits.max_body, limits.request_timeout, limits.idle_timeout),
             metrics,
             servers,
+            body_budget(limits.max_bodies),
         )
 
     def listeners(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from homeserver.web.server import Bounds
 from tests.web.notes import NotesTestCase
 from tests.web.wire import Wire
 
@@ -244,6 +245,115 @@ class BodySizeTests(NotesTestCase):
         wire.write(b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")
 
         self.assertEqual((await wire.response()).json, {"size": 7})
+
+
+class StrangersBodyTests(NotesTestCase):
+    """Bodies that nobody is going to look at are refused before they are sent."""
+
+    bounds = Bounds(max_body=1_000_000, request_timeout=10.0, idle_timeout=20.0)
+    note = "/_matrix/client/v3/notes/a"
+
+    async def test_the_head_alone_is_refused_where_it_decides(self) -> None:
+        """Who has no account cannot make the server keep a large body."""
+        for request, status, errcode in (
+            (f"PUT {self.note}", 401, "M_MISSING_TOKEN"),
+            (f"DELETE {self.note}", 405, "M_UNRECOGNIZED"),
+            ("PUT /_matrix/client/v3/nothing", 404, "M_UNRECOGNIZED"),
+            ("POST /write", 413, "M_TOO_LARGE"),
+        ):
+            for length in (
+                "Content-Length: 65537\r\nExpect: 100-continue",
+                "Content-Length: 900000",
+            ):
+                wire = await self.connect()
+                wire.write(f"{request} HTTP/1.1\r\n{length}\r\n\r\n".encode())
+                response = await wire.response()
+                self.assertEqual((response.status, response.json["errcode"]), (status, errcode))
+                self.assertEqual(response.headers["connection"], "close")
+        self.assertEqual(self.server._gate.bodies.taken, 0)
+
+    async def test_a_small_body_is_read_and_the_connection_goes_on(self) -> None:
+        """A client whose token is missing need not connect again."""
+        wire = await self.connect()
+
+        wire.request("PUT", self.note, b"{}")
+        self.assertEqual((await wire.response()).status, 401)
+        wire.request("GET", self.note)
+
+        self.assertEqual((await wire.response()).status, 200)
+
+
+class BodyBudgetTests(NotesTestCase):
+    """All bodies together have a bound, and each address has a share of it."""
+
+    bounds = Bounds(max_body=90_000, request_timeout=10.0, idle_timeout=20.0)
+    all_bodies, share_of_bodies = 100_000, 60_000
+    path = "/_matrix/client/v3/notes/a?access_token=alice"
+    proxies = ("127.0.0.1",)
+
+    async def begin(self, length: int, sent: int, address: str = "192.0.2.1") -> Wire:
+        """A request of which not everything has been sent."""
+        wire = await self.connect()
+        head = f"Content-Length: {length}\r\nX-Forwarded-For: {address}"
+        wire.write(f"PUT {self.path} HTTP/1.1\r\n{head}\r\n\r\n".encode() + b" " * sent)
+        return wire
+
+    async def test_many_who_never_finish_do_not_fill_the_memory(self) -> None:
+        """An attacker with 40 connections takes a share; others are served meanwhile."""
+        attackers = [await self.begin(50_000, 49_000) for _ in range(3)]
+        await self.until(lambda: self.taken() == 49_000)
+        self.assertEqual((await attackers[1].response()).json["errcode"], "M_LIMIT_EXCEEDED")
+        self.assertEqual((await attackers[2].response()).status, 429)
+
+        other = await self.begin(50_000, 0, "192.0.2.2")
+        other.write(b'{"text": "' + b"a" * 49_988 + b'"}')
+        self.assertEqual((await other.response()).status, 200)
+        self.assertEqual(self.taken(), 49_000)
+
+        attackers[0].transport.abortConnection()
+        await self.until(lambda: self.taken() == 0)
+
+    async def test_a_body_that_does_not_tell_its_length_is_cut_where_the_room_ends(self) -> None:
+        """What was not announced counts as it comes."""
+        await self.begin(50_000, 49_000)
+        await self.until(lambda: self.taken() == 49_000)
+        wire = await self.connect()
+        head = "Transfer-Encoding: chunked\r\nX-Forwarded-For: 192.0.2.1"
+        wire.write(f"PUT {self.path} HTTP/1.1\r\n{head}\r\n\r\n".encode())
+        for _ in range(3):
+            wire.write(b"1388\r\n" + b" " * 5_000 + b"\r\n")
+
+        response = await wire.response()
+        self.assertEqual((response.status, response.json["errcode"]), (429, "M_LIMIT_EXCEEDED"))
+        self.assertIn("retry-after", response.headers)
+        self.assertEqual(self.taken(), 49_000)
+
+    async def test_nothing_is_kept_of_a_body_once_it_is_answered(self) -> None:
+        """A connection that stays open holds no old body."""
+        wire = await self.begin(50_000, 0)
+        wire.write(b'{"text": "' + b"a" * 49_988 + b'"}')
+        await wire.response()
+
+        self.assertEqual(self.taken(), 0)
+        [connection] = self.server.connections
+        kept = [request for request in connection.requests if getattr(request, "body", b"")]
+        self.assertEqual(kept, [])
+
+    async def test_a_body_counts_until_its_handler_ends(self) -> None:
+        """Also where the client did not wait for that."""
+        wire = await self.connect()
+        wire.write(b"POST /write HTTP/1.1\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000)
+        await self.until(lambda: self.notes.waiting)
+        wire.transport.abortConnection()
+        await self.until(lambda: not self.server.connections)
+        self.assertEqual(self.taken(), 9000)
+
+        self.notes.waiting.pop().callback(None)
+
+        self.assertEqual(self.taken(), 0)
+
+    def taken(self) -> int:
+        return self.server._gate.bodies.taken
 
 
 class BrokenRequestTests(NotesTestCase):

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from homeserver.accounts.caller import Caller
+from homeserver.concurrency.memory_budget import MemoryBudget
 from homeserver.protocol.errors import UnknownToken
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.rate_limits import Rate, RateLimits
@@ -130,6 +131,7 @@ class ServerTestCase(TestCase):
     """One server with routes of the test's own. `clock` is its clock, which stands still."""
 
     bounds = Bounds(max_body=1000, request_timeout=10.0, idle_timeout=20.0)
+    all_bodies, share_of_bodies = 1_000_000, 1_000_000
     proxies: tuple[str, ...] = ()
     rates: ClassVar[dict[str, Rate]] = {}
 
@@ -144,6 +146,7 @@ class ServerTestCase(TestCase):
             TrustedProxies(self.proxies),
             self.bounds,
             self,
+            bodies=MemoryBudget(self.all_bodies, self.share_of_bodies),
         )
         self.server = HttpServer(self.clock, Router(routes), gate)
         self.port = reactor.listenTCP(0, self.server, interface="127.0.0.1")

@@ -1,0 +1,71 @@
+"""A bound on the memory that many buffers take together, while they are filled from outside.
+
+Each of them has a bound of its own, but a few malicious senders could fill many at the same time.
+What does not fit into the budget is not read to its end.
+"""
+
+from collections import Counter
+
+
+class MemoryBudget:
+    """`limit` bytes for all together, of which one party gets at most `share`.
+
+    `taken` bytes are in use.
+    """
+
+    def __init__(self, limit: int, share: int | None = None) -> None:
+        self._limit = limit
+        self._share = limit if share is None else share
+        self._taken_by: Counter[str] = Counter()
+        self.taken = 0
+
+    def reservation(self, party: str = "") -> "Reservation":
+        """What one buffer is going to take, on behalf of somebody; "" is anybody, with no share."""
+        return Reservation(self, party)
+
+    def has_room(self, size: int, party: str = "") -> bool:
+        """Whether so many bytes are left for somebody."""
+        return self.taken + size <= self._limit and (
+            not party or self._taken_by[party] + size <= self._share
+        )
+
+    def take(self, size: int, party: str) -> bool:
+        """Take some bytes; false where they are not left."""
+        if not self.has_room(size, party):
+            return False
+        self.taken += size
+        if party:
+            self._taken_by[party] += size
+        return True
+
+    def give_back(self, size: int, party: str) -> None:
+        """Give bytes back that were taken."""
+        self.taken -= size
+        if party:
+            self._taken_by[party] -= size
+            if not self._taken_by[party]:
+                del self._taken_by[party]
+
+
+class Reservation:
+    """The bytes of one buffer; `release` when it is not needed any more."""
+
+    __slots__ = ("_budget", "_party", "_size")
+
+    def __init__(self, budget: MemoryBudget, party: str) -> None:
+        self._budget = budget
+        self._party = party
+        self._size = 0
+
+    def reserve(self, size: int) -> bool:
+        """Whether the next bytes may be kept."""
+        if not self._budget.take(size, self._party):
+            return False
+        self._size += size
+        return True
+
+    def release(self) -> None:
+        """Give all back."""
+        if self._size:
+            self._budget.give_back(self._size, self._party)
+            self._size = 0
