@@ -3,6 +3,8 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
 """
 
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,7 +12,7 @@ import msgspec
 from federation.destinations import Destinations
 from federation.keyring import Keyring
 from federation.permitted_servers import PermittedServers
-from homeserver.protocol.errors import Forbidden, InvalidParam, Unauthorized
+from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam, NotJson, Unauthorized
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.signatures import BadSignature
 from homeserver.protocol.x_matrix import (
@@ -55,18 +57,31 @@ class ServerAuthentication:
         """
         headers = _parse_headers(request.authorizations)
         origin = self._check_names(headers)
-        content = decode_body(_DECODER, request.body) if request.body else None
-        try:
-            await self._keyring.verify_json(
-                origin,
-                _signed(request, headers, content),
-                despite_backoff=True,
-                address=request.address,
-            )
-        except BadSignature as error:
-            raise Unauthorized(f"The request is not signed by {origin}: {error}") from None
+        await self._check_signatures(origin, request, headers)
         self._destinations.heard(origin)
         return origin
+
+    async def _check_signatures(
+        self, origin: str, request: SignedRequest, headers: list[Authorization]
+    ) -> None:
+        """Raise `Unauthorized` unless the origin has signed the request."""
+        verify = partial(
+            self._keyring.verify_json, origin, despite_backoff=True, address=request.address
+        )
+        try:
+            content = decode_body(_DECODER, request.body) if request.body else None
+        except (BadJson, NotJson) as error:
+            # Some element of it, which a user may have written, may be nothing that this server can
+            # hold, and the rest in order. Who sends canonical JSON has signed these very bytes.
+            with suppress(UnicodeDecodeError, BadSignature):
+                request.body.decode()
+                await verify(_signed(request, headers, None), content=request.body)
+                return
+            raise error
+        try:
+            await verify(_signed(request, headers, content))
+        except BadSignature as error:
+            raise Unauthorized(f"The request is not signed by {origin}: {error}") from None
 
     def _check_names(self, headers: list[Authorization]) -> str:
         """The origin, which all headers must agree on, as they must on the destination."""

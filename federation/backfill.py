@@ -9,6 +9,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrievin
 
 from collections.abc import Sequence
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -78,7 +79,7 @@ class Backfill:
 
     async def _ask(
         self, server: str, room: Room, gaps: Sequence[str], limit: int
-    ) -> list[dict[str, object]]:
+    ) -> list[msgspec.Raw]:
         answer: Pdus = await self._client.get(
             server,
             path_of(f"{V1}/backfill", room.room_id),
@@ -87,7 +88,7 @@ class Backfill:
             timeout=TIMEOUT_SECONDS,
             max_answer=limit * 131_072,
         )
-        return answer.pdus[:limit]
+        return answer.pdus[: 2 * limit]
 
     async def _take(self, server: str, room: Room, events: Sequence[Event]) -> bool:
         """Receive what came, the oldest first; whether any of it is new."""

@@ -25,6 +25,7 @@ from twisted.web.iweb import IResponse
 
 from federation.connections import Connections, Peer
 from federation.discovery import Discovery
+from federation.elements import decode_answer
 from federation.errors import (
     Denied,
     FederationError,
@@ -112,11 +113,19 @@ class FederationClient:
         self._permitted = permitted
         self._destinations = destinations
         self._memory = MemoryBudget(max_together)
+        self._waiting: set[Deferred[Any]] = set()
+        self._ended = False
 
     @property
     def memory_taken(self) -> int:
         """Bytes of answers that are being read."""
         return self._memory.taken
+
+    def end_waits(self) -> None:
+        """Let whoever waits for an answer, or asks from now on, know that none will come."""
+        self._ended = True
+        for waiting in [*self._waiting]:
+            waiting.cancel()
 
     async def get(self, server: str, path: str, query: Query | None = None, **options: Any) -> Any:
         """The answer to a GET request; `options` are those of `request`."""
@@ -158,17 +167,23 @@ class FederationClient:
             content = encode_canonical_loose(content)
         signer = self._signer if signed else None
         message = _Message(method, uri, content, signer, max_answer)
+        if self._ended:
+            raise Unreachable(server, "this server is shutting down")
         exchange = Deferred.fromCoroutine(self._exchange(server, message, answer))
+        waiting = _unless_cancelled(exchange.addTimeout(timeout, self._reactor, _timed_out))
+        self._waiting.add(waiting)
         try:
-            result = await _unless_cancelled(
-                exchange.addTimeout(timeout, self._reactor, _timed_out)
-            )
+            result = await waiting
         except CancelledError:
+            if self._ended:
+                raise Unreachable(server, "this server is shutting down") from None
             raise
         except Exception as error:
             failure = _as_federation_error(server, error)
             self._note(failure)
             raise failure from error
+        finally:
+            self._waiting.discard(waiting)
         self._destinations.succeeded(server)
         return result
 
@@ -188,7 +203,7 @@ class FederationClient:
             status, body = await self._receive(server, peer, message, memory)
             if status >= 300:
                 raise _refusal(server, status, body)
-            return _decode(server, body, answer)
+            return await decode_answer(self._reactor, server, answer, body)
         finally:
             memory.release()
 
@@ -250,13 +265,6 @@ class FederationClient:
 def path_of(prefix: str, *segments: str) -> str:
     """A path below `prefix`, such as `/_matrix/federation/v1`, of percent-encoded segments."""
     return "/".join((prefix, *(quote(segment, safe="") for segment in segments)))
-
-
-def _decode(server: str, body: bytes, answer: Any) -> Any:
-    try:
-        return msgspec.json.decode(body, type=answer)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Garbage(server, f"the answer is not as it should be: {error}") from error
 
 
 def _refusal(server: str, status: int, body: bytes) -> FederationError:

@@ -10,17 +10,18 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from federation.client import FederationClient, path_of
+from federation.elements import FewElements, NameElements, StateElements
 from federation.errors import Denied, FederationError, Garbage, Refused
 from federation.head_start import HeadStart
 from federation.pdus import PduChecks
 from homeserver.protocol.errors import (
-    BadJson,
     Forbidden,
     IncompatibleRoomVersion,
     MatrixError,
@@ -28,11 +29,15 @@ from homeserver.protocol.errors import (
     RefusedByRemote,
     RemoteServerFailed,
 )
+from homeserver.protocol.event_format import check_format
 from homeserver.protocol.event_kinds import is_state
 from homeserver.protocol.events import Event, InvalidEvent, build_event
 from homeserver.protocol.identifiers import is_valid_server_name
+from homeserver.protocol.json_elements import decodable, decode_or_none
 from homeserver.protocol.room_versions import ROOM_VERSIONS, EventFormat, RoomVersion
 from homeserver.rooms.origin import Origin
+from homeserver.rooms.stored_event import StoredEvent
+from homeserver.streams.turns import present_in_turns
 
 V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 MAX_STATE = 256 * 1_048_576  # bytes of an answer that holds the state of a room
@@ -48,27 +53,36 @@ Answer = TypeVar("Answer")
 log = Logger()
 
 
+class TemplateEvent(msgspec.Struct):
+    """What is taken of the event of a template."""
+
+    prev_events: list[Any]
+    auth_events: list[Any]
+    depth: Annotated[int, msgspec.Meta(ge=0)]
+    content: dict[str, Any] = {}
+
+
 class Template(msgspec.Struct):
     """Answer to `make_join` and its kind."""
 
-    event: dict[str, Any]
+    event: TemplateEvent
     room_version: str = "1"
 
 
 class RoomState(msgspec.Struct):
     """Answer to `send_join`: the state before the join, and what authorises it."""
 
-    state: list[msgspec.Raw] = []
-    auth_chain: list[msgspec.Raw] = []
+    state: StateElements = []
+    auth_chain: StateElements = []
     event: dict[str, Any] | None = None
     members_omitted: bool = False
-    servers_in_room: list[str] | None = None
+    servers_in_room: NameElements | None = None
 
 
 class StrippedState(msgspec.Struct):
     """Answer to `send_knock`."""
 
-    knock_room_state: list[dict[str, Any]] = []
+    knock_room_state: FewElements = []
 
 
 class SignedInvite(msgspec.Struct):
@@ -111,16 +125,31 @@ class Handshakes:
         self._client = client
         self._origin = origin
         self._checks = checks
+        self._running: set[Deferred[Any]] = set()
+
+    def end_waits(self) -> None:
+        """End what is under way, as the server ends: what was kept of a room is of no harm."""
+        for running in [*self._running]:
+            running.cancel()
 
     async def join(
-        self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
-    ) -> Joined:
-        """Join a user of ours to a room by one of these servers."""
+        self,
+        user_id: str,
+        room_id: str,
+        servers: Sequence[str],
+        content: Mapping[str, Any],
+        enter: Callable[[Joined], Awaitable[StoredEvent]],
+    ) -> StoredEvent:
+        """Join a user of ours to a room by one of these servers.
+
+        `enter` takes the room in as a server gives it; where it raises `Garbage`, or `Forbidden`,
+        the next server is asked.
+        """
 
         async def make(server: str) -> Event:
             return await self._make("join", server, room_id, user_id, content)
 
-        async def hand_over(server: str, event: Event) -> Joined:
+        async def hand_over(server: str, event: Event) -> StoredEvent:
             answer = await self._put(
                 server,
                 "send_join",
@@ -130,7 +159,7 @@ class Handshakes:
                 timeout=STATE_TIMEOUT,
                 max_answer=MAX_STATE,
             )
-            return await self._joined(server, event, answer)
+            return await enter(await self._joined(server, event, answer))
 
         return await self._by_one_of(servers, make, hand_over)
 
@@ -150,7 +179,7 @@ class Handshakes:
                 answer=StrippedState,
                 despite_backoff=True,
             )
-            return Knocked(event, answer.knock_room_state, server)
+            return Knocked(event, list(decodable(answer.knock_room_state)), server)
 
         return await self._by_one_of(servers, make, hand_over)
 
@@ -182,7 +211,7 @@ class Handshakes:
             answer = await self._put_invite(server, path, content)
             signed = Event.from_pdu(event.version, answer.event)
         except InvalidEvent as error:
-            raise BadJson(f"{server} gave back what is no event: {error}") from error
+            raise for_users(Garbage(server, f"the invite came back malformed: {error}")) from error
         except FederationError as error:
             raise for_users(error) from error
         if signed.event_id != event.event_id or signed.content != event.content:
@@ -236,40 +265,41 @@ class Handshakes:
             )
         made = template.event
         own: dict[str, Any] = {**content, "membership": kind}
-        via = made.get("content", {}).get(AUTHORISED_VIA)
+        via = made.content.get(AUTHORISED_VIA)
         if kind == "join" and isinstance(via, str):
             own[AUTHORISED_VIA] = via
         try:
-            return build_event(
+            event = build_event(
                 version,
                 room_id=room_id,
                 type="m.room.member",
                 sender=user_id,
                 state_key=user_id,
                 content=own,
-                prev_events=_references(version, made.get("prev_events")),
-                auth_events=_references(version, made.get("auth_events")),
-                depth=_depth(made.get("depth")),
+                prev_events=_references(version, made.prev_events),
+                auth_events=_references(version, made.auth_events),
+                depth=made.depth,
                 origin_server_ts=self._origin.now_ms(),
                 server_name=self._origin.server_name,
                 key=self._origin.key,
             )
-        except (InvalidEvent, ValueError, TypeError) as error:
+            check_format(version, event.pdu)
+        except (InvalidEvent, msgspec.ValidationError) as error:
             raise Garbage(server, f"the template makes no event: {error}") from error
+        return event
 
     async def _joined(self, server: str, event: Event, answer: RoomState) -> Joined:
         version, room_id = event.version, event.room_id
         event = await self._signed_join(server, event, answer.event)
         state = await self._checks.good(version, room_id, answer.state)
         known = {each.event_id for each in state}
-        given = {bytes(pdu) for pdu in answer.state}
-        rest = [pdu for pdu in answer.auth_chain if bytes(pdu) not in given]
-        chain = await self._checks.good(version, room_id, rest)
+        chain = await self._checks.good(version, room_id, answer.auth_chain, but=answer.state)
         _check_create(server, version, state)
         servers = None
         if answer.members_omitted:
             named = (answer.servers_in_room or ())[:MAX_SERVERS_IN_ROOM]
-            servers = list(dict.fromkeys([server, *filter(is_valid_server_name, named)]))
+            valid = await present_in_turns(self._origin.clock, map(_server_name, named))
+            servers = list(dict.fromkeys([server, *valid]))
         chain = [each for each in chain if each.event_id not in known]
         return Joined(event, state, chain, server, servers)
 
@@ -303,6 +333,19 @@ class Handshakes:
 
         Several may make one at a time, as that changes nothing, but no two get one.
         """
+        running = Deferred.fromCoroutine(self._try_each(servers, make, hand_over))
+        self._running.add(running)
+        try:
+            return await running
+        finally:
+            self._running.discard(running)
+
+    async def _try_each(
+        self,
+        servers: Sequence[str],
+        make: Callable[[str], Awaitable[Event]],
+        hand_over: Callable[[str, Event], Awaitable[Answer]],
+    ) -> Answer:
         others = [each for each in dict.fromkeys(servers) if each != self._origin.server_name]
         making = HeadStart(self._origin.clock, others[:MAX_SERVERS], make)
         refusal: MatrixError | None = None
@@ -317,6 +360,10 @@ class Handshakes:
                     if isinstance(error, Refused) and error.errcode == "M_FORBIDDEN":
                         raise for_users(error) from error
                     refusal = refusal or for_users(error)
+                except (Forbidden, IncompatibleRoomVersion) as error:
+                    # So it is by what this server says of the room, which may not be so.
+                    log.info("{server} gave what is refused: {error}", server=server, error=error)
+                    refusal = refusal or error
         finally:
             making.close()
         raise refusal or NotFound("No server is known that is in the room")
@@ -347,18 +394,17 @@ def _lacks_endpoint(refusal: Refused) -> bool:
     return refusal.status == 404 and refusal.errcode in ("", "M_UNRECOGNIZED")
 
 
-def _references(version: RoomVersion, references: Any) -> list[Any]:
-    if not isinstance(references, list):
-        raise TypeError("no list of events")
+def _references(version: RoomVersion, references: list[Any]) -> list[Any]:
+    """The events that a template names. Raises `msgspec.ValidationError`."""
     if version.event_format is EventFormat.V1:
-        return [[str(each[0]), each[1] if isinstance(each[1], dict) else {}] for each in references]
-    return [str(each) for each in references]
+        pairs = msgspec.convert(references, list[tuple[str, dict[str, str]]])
+        return [list(pair) for pair in pairs]
+    return msgspec.convert(references, list[str])
 
 
-def _depth(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("depth is no number")
-    return value
+def _server_name(element: msgspec.Raw) -> str | None:
+    name: str | None = decode_or_none(element, str)
+    return name if name is not None and is_valid_server_name(name) else None
 
 
 def _check_create(server: str, version: RoomVersion, state: Sequence[Event]) -> None:

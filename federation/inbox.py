@@ -7,20 +7,20 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from federation.errors import FederationError
 from federation.missing_events import MissingEvents
-from federation.pdus import PduChecks, room_id_of
+from federation.pdus import PduChecks, ReceivedPdu, log_dropped, read_pdu, room_id_of
 from federation.room_access import RoomAccess
 from federation.withdrawals import Withdrawals
 from homeserver.protocol.errors import LimitExceeded, MatrixError, Unavailable
 from homeserver.protocol.events import Event
-from homeserver.protocol.hashes import event_id_of
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.rooms import Rooms
@@ -52,7 +52,7 @@ class Inbox:
         self._in_work: Counter[str] = Counter()
         self._queues: dict[str, Deferred[None]] = {}  # room -> fires when its last batch is done
 
-    async def take(self, origin: str, pdus: Sequence[Any]) -> dict[str, Outcome]:
+    async def take(self, origin: str, pdus: Sequence[msgspec.Raw]) -> dict[str, Outcome]:
         """Take events in; by event id what became of each.
 
         Raises `LimitExceeded` where the server has too many in work, and `Unavailable` while the
@@ -62,9 +62,9 @@ class Inbox:
             raise LimitExceeded(RETRY_MS)
         self._in_work[origin] += len(pdus)
         try:
-            by_room: dict[str, list[Mapping[str, Any]]] = {}
-            for pdu in pdus:
-                if isinstance(pdu, Mapping) and (room_id := room_id_of(pdu)) is not None:
+            by_room: dict[str, list[ReceivedPdu]] = {}
+            for pdu in map(read_pdu, pdus):
+                if pdu is not None and (room_id := room_id_of(pdu.value)) is not None:
                     by_room.setdefault(room_id, []).append(pdu)
             batches = [
                 Deferred.fromCoroutine(self._in_turn(origin, room_id, batch))
@@ -83,7 +83,7 @@ class Inbox:
                 del self._in_work[origin]
 
     async def _in_turn(
-        self, origin: str, room_id: str, pdus: Sequence[Mapping[str, Any]]
+        self, origin: str, room_id: str, pdus: Sequence[ReceivedPdu]
     ) -> dict[str, Outcome]:
         before = self._queues.get(room_id)
         done: Deferred[None] = Deferred()
@@ -104,7 +104,7 @@ class Inbox:
             done.callback(None)
 
     async def _room(
-        self, origin: str, room_id: str, pdus: Sequence[Mapping[str, Any]]
+        self, origin: str, room_id: str, pdus: Sequence[ReceivedPdu]
     ) -> dict[str, Outcome]:
         try:
             room = await self._access.present(origin, room_id)
@@ -114,6 +114,7 @@ class Inbox:
             await self._withdrawals.take(room_id, pdus)
             return _all_refused(pdus, await self._version(room_id), str(error))
         outcomes: dict[str, Outcome] = {}
+        dropped: list[str] = []
         checked = await self._checks.check(room.version, room_id, pdus)
         done: Deferred[None] | None = None
         async with self._rooms.writing(room_id) as writer:
@@ -125,9 +126,10 @@ class Inbox:
                     answer, last = await self._event(origin, writer, outcome)
                     outcomes[outcome.event_id], done = answer, last or done
                 else:
-                    log.info("an event from {origin} is dropped: {why}", origin=origin, why=outcome)
-                    if (event_id := _event_id(room.version, pdu)) is not None:
-                        outcomes[event_id] = {"error": outcome}
+                    dropped.append(outcome)
+                    if (event_id := pdu.event_id(room.version)) is not None:
+                        outcomes.setdefault(event_id, {"error": outcome})
+            log_dropped(room_id, dropped)
             # What was handed to the log last is durable last.
             if done is not None:
                 await done
@@ -160,17 +162,9 @@ class Inbox:
 
 
 def _all_refused(
-    pdus: Sequence[Mapping[str, Any]], version: RoomVersion | None, why: str
+    pdus: Sequence[ReceivedPdu], version: RoomVersion | None, why: str
 ) -> dict[str, Outcome]:
     if version is None:
         return {}
-    ids = [_event_id(version, pdu) for pdu in pdus]
+    ids = [pdu.event_id(version) for pdu in pdus]
     return {event_id: {"error": why} for event_id in ids if event_id is not None}
-
-
-def _event_id(version: RoomVersion, pdu: Mapping[str, Any]) -> str | None:
-    """The id that a refused event has, as far as that can be told."""
-    try:
-        return event_id_of(version, pdu)
-    except (ValueError, TypeError, KeyError):
-        return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from federation.elements import decode_body
 from federation.pdus import PduChecks
 from federation.queries import FEDERATION
 from federation.room_access import RoomAccess
@@ -23,6 +24,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.hashes import check_content_hash
+from homeserver.protocol.json_elements import decodable
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.distant_memberships import MAX_STRIPPED, DistantMemberships
 from homeserver.rooms.rooms import Rooms
@@ -36,7 +38,7 @@ class Invite(msgspec.Struct):
 
     event: dict[str, Any]
     room_version: str
-    invite_room_state: list[Any] = []
+    invite_room_state: list[msgspec.Raw] = []
 
 
 class InvitesApi:
@@ -69,25 +71,37 @@ class InvitesApi:
         unsigned = body.get("unsigned")
         told = unsigned.get("invite_room_state") if isinstance(unsigned, Mapping) else None
         version = "1" if "event_id" in body else "3"
-        invite = Invite(body, version, told if isinstance(told, list) else [])
-        return [200, await self.send_invite_v2(origin, room_id, event_id, invite)]
+        told = told if isinstance(told, list) else []
+        return [200, await self._take(origin, room_id, event_id, version, body, told)]
 
     async def send_invite_v2(
-        self, origin: str, room_id: str, event_id: str, body: Invite
+        self, origin: str, room_id: str, event_id: str, body: bytes
     ) -> dict[str, Any]:
-        """Agree to an invite, and tell the user of it."""
-        version = ROOM_VERSIONS.get(body.room_version)
+        """Agree to an `Invite`, and tell the user of it."""
+        invite = await decode_body(self._origin.clock, Invite, body)
+        told = list(decodable(invite.invite_room_state[:MAX_STRIPPED]))
+        return await self._take(origin, room_id, event_id, invite.room_version, invite.event, told)
+
+    async def _take(
+        self,
+        origin: str,
+        room_id: str,
+        event_id: str,
+        room_version: str,
+        pdu: Mapping[str, Any],
+        told: Sequence[Any],
+    ) -> dict[str, Any]:
+        version = ROOM_VERSIONS.get(room_version)
         if version is None:
             raise IncompatibleRoomVersion(
-                "This server does not know the version of the room",
-                room_version=body.room_version,
+                "This server does not know the version of the room", room_version=room_version
             )
-        event = await self._check(origin, version, room_id, event_id, body.event)
+        event = await self._check(origin, version, room_id, event_id, pdu)
         room = await self._rooms.find(room_id)
         if room is not None and not await self._access.is_allowed(origin, room):
             raise Forbidden("The room's access list keeps your server out")
         user_id = event.state_key or ""
-        told = body.invite_room_state[:MAX_STRIPPED]
+        told = told[:MAX_STRIPPED]
         if version.room_id_is_create_hash:
             await self._check_stripped(version, room_id, told)
         await self._permission.check(user_id)

@@ -14,15 +14,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from federation.client import FederationClient
+from federation.elements import FewElements
 from federation.errors import FederationError
 from federation.joined_calls import JoinedCalls
 from federation.key_store import KeyStore
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.protocol.errors import LimitExceeded
+from homeserver.protocol.json_elements import decodable
 from homeserver.protocol.server_keys import InvalidServerKeys, ServerKeys, parse_server_keys
 from homeserver.streams.clock import wall_seconds
 from homeserver.web.addresses import network_of
@@ -42,6 +45,12 @@ RETRY_AFTER_MS = 15_000
 FOR_EVENTS = "events"  # in place of an address: keys are needed for events of rooms
 
 log = Logger()
+
+
+class NotaryAnswer(msgspec.Struct):
+    """What a notary knows; each is what one server says of its keys."""
+
+    server_keys: FewElements = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +170,7 @@ class KeyFetcher:
                 notary,
                 "/_matrix/key/v2/query",
                 {"server_keys": criteria},
-                answer=dict[str, list[dict[str, Any]]],
+                answer=NotaryAnswer,
                 timeout=TIMEOUT_SECONDS,
                 max_answer=MAX_ANSWER * len(asked),
             )
@@ -169,7 +178,7 @@ class KeyFetcher:
             log.info("no keys from the notary {notary}: {error}", notary=notary, error=error)
             return set()
         answered = set()
-        for response in answer.get("server_keys", []):
+        for response in decodable(answer.server_keys, dict[str, Any]):
             found = await self._checked(notary, response, asked, check_notary)
             if found is not None:
                 await self._store.add(found, self._now_ms(), from_origin=False)

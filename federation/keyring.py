@@ -55,11 +55,13 @@ class Keyring:
         value: Mapping[str, Any],
         at_ts: int | None = None,
         *,
+        content: bytes | None = None,
         despite_backoff: bool = False,
         address: str = FOR_EVENTS,
     ) -> None:
         """Check that a server signed an object, with a key that is valid `at_ts`, or now.
 
+        `content` is a member of that name which the object has besides, as its canonical JSON.
         `despite_backoff`: fetch keys although the server failed lately, as when the object has
         just come from it. `address`: from where it came, if that may be anybody. Raises
         `BadSignature`, `KeyUnavailable` among them, and `LimitExceeded` where too many such
@@ -71,7 +73,7 @@ class Keyring:
         await self._fetch_missing(wanted, despite_backoff=despite_backoff, address=address)
         keys = self._usable(server_name, key_ids, ts)
         for key in keys:
-            verify_signed_json(value, server_name, key.key_id, key.verify_key)
+            verify_signed_json(value, server_name, key.key_id, key.verify_key, content=content)
 
     async def verify_events(
         self, events: Sequence[Event], also: Collection[str] = ()

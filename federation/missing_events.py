@@ -8,25 +8,28 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-events
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 from twisted.logger import Logger
 
 from federation.client import FederationClient, path_of
+from federation.elements import FewElements, StateElements
 from federation.errors import FederationError, Refused
 from federation.handshakes import MAX_STATE, STATE_TIMEOUT, V1
-from federation.pdus import PduChecks
+from federation.pdus import PduChecks, log_dropped
 from homeserver.protocol.event_graph import in_auth_order, leading_to
 from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_event_id
+from homeserver.protocol.json_elements import decode_or_none
 from homeserver.rooms.judging import EventsMissing
 from homeserver.rooms.receiving import Received, Receiving
 from homeserver.rooms.resolution import Resolved
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.writer import RoomWriter
-from homeserver.streams.turns import away
+from homeserver.streams.turns import away, present_in_turns
 
 MAX_MISSING = 20  # previous events that are asked for at once
+MAX_GIVEN = 3 * MAX_MISSING  # elements that are looked at of what comes instead
 MAX_SINGLE = 100  # events that are asked for one by one, for one received event
 MAX_AUTH_ROUNDS = 5
 MAX_PDU = 131_072  # bytes of an answer that holds one event
@@ -37,33 +40,33 @@ log = Logger()
 class Events(msgspec.Struct):
     """Answer to `get_missing_events`."""
 
-    events: list[dict[str, Any]] = []
+    events: FewElements = []
 
 
 class Pdus(msgspec.Struct):
     """A transaction that holds events, as `event` and `backfill` answer."""
 
-    pdus: list[dict[str, Any]] = []
+    pdus: FewElements = []
 
 
 class StateIds(msgspec.Struct):
     """Answer to `state_ids`."""
 
-    pdu_ids: list[str]
-    auth_chain_ids: list[str] = []
+    pdu_ids: StateElements
+    auth_chain_ids: StateElements = []
 
 
 class StatePdus(msgspec.Struct):
     """Answer to `state`."""
 
-    pdus: list[msgspec.Raw]
-    auth_chain: list[msgspec.Raw] = []
+    pdus: StateElements
+    auth_chain: StateElements = []
 
 
 class AuthChain(msgspec.Struct):
     """Answer to `event_auth`."""
 
-    auth_chain: list[dict[str, Any]]
+    auth_chain: StateElements
 
 
 class MissingEvents:
@@ -124,9 +127,7 @@ class MissingEvents:
                 if not error.is_alive:
                     raise
                 continue
-            found = await self._checks.good(
-                writer.room.version, writer.room.room_id, answer.pdus[:1]
-            )
+            found = await self._checks.good(writer.room.version, writer.room.room_id, answer.pdus)
             events += [event for event in found if event.event_id == event_id]
         return events
 
@@ -161,7 +162,10 @@ class MissingEvents:
             timeout=STATE_TIMEOUT,
             max_answer=MAX_STATE,
         )
-        wanted = [*ids.auth_chain_ids, *ids.pdu_ids, event_id]
+        clock = writer.origin.clock
+        state_ids = await present_in_turns(clock, map(_event_id, ids.pdu_ids))
+        chain_ids = await present_in_turns(clock, map(_event_id, ids.auth_chain_ids))
+        wanted = [*chain_ids, *state_ids, event_id]
         missing = set(wanted).difference(await self._receiving.which_are_here(writer, wanted))
         if len(missing) > MAX_SINGLE:
             answer: StatePdus = await self._client.get(
@@ -178,7 +182,7 @@ class MissingEvents:
         else:
             events = await self.single(server, writer, missing)
         await self._outliers(server, writer, events)
-        return await self._receiving.which_are_here(writer, ids.pdu_ids)
+        return await self._receiving.which_are_here(writer, state_ids)
 
     async def _with_auth_events(
         self,
@@ -231,11 +235,13 @@ class MissingEvents:
                 waiting = in_auth_order([*more, *waiting])
             else:
                 return
+        dropped: list[str] = []
         for event in waiting:
             try:
                 await self._receiving.outliers(writer, [event])
             except EventsMissing:
-                log.info("{event} is dropped: what authorises it cannot be had", event=event)
+                dropped.append(f"what authorises {event.event_id} cannot be had")
+        log_dropped(writer.room.room_id, dropped)
 
     async def _fill_in(self, server: str, writer: RoomWriter, event: Event) -> None:
         """Receive the events between those that are known and a received one."""
@@ -256,7 +262,7 @@ class MissingEvents:
         except FederationError as error:
             log.info("missing events cannot be had: {error}", error=error)
             return
-        pdus = answer.events[: 2 * MAX_MISSING]
+        pdus = answer.events[:MAX_GIVEN]
         found = await self._checks.good(room.version, room.room_id, pdus)
         known = await self._receiving.known(writer, [each.event_id for each in found])
         placed = {name for name, stored in known.items() if not stored.standing.is_outlier}
@@ -277,3 +283,9 @@ class MissingEvents:
                 raise
             state = await self._state_before(server, writer, event, missing.prev)
             await self._with_auth_events(server, writer, event, state)
+
+
+def _event_id(element: msgspec.Raw) -> str | None:
+    """The event id that an element is, if it is one."""
+    event_id: str | None = decode_or_none(element, str)
+    return event_id if event_id is not None and is_valid_event_id(event_id) else None

@@ -27,6 +27,7 @@ from homeserver.streams.clock import Clock, DelayedCall
 MAX_PDUS, MAX_EDUS = 50, 100  # of a transaction
 MAX_WAITING = 500  # events that wait in memory for one destination
 MAX_WAITING_EDUS = 500
+MAX_EXAMPLES = 3  # of events that are not accepted, in the log
 RETRY_SECONDS = 5.0  # after an answer that says no more than that it was not taken
 TIMEOUT_SECONDS = 60.0
 
@@ -209,14 +210,18 @@ class Outbox:
             timeout=TIMEOUT_SECONDS,
         )
         outcomes = answer.get("pdus")
-        for event_id, outcome in (outcomes if isinstance(outcomes, dict) else {}).items():
-            if isinstance(outcome, dict) and "error" in outcome:
-                log.info(
-                    "{server} does not accept {event}: {why}",
-                    server=self.destination,
-                    event=event_id,
-                    why=str(outcome["error"])[:300],
-                )
+        refusals = [
+            f"{event_id[:255]}: {str(outcome['error'])[:300]}"
+            for event_id, outcome in (outcomes if isinstance(outcomes, dict) else {}).items()
+            if isinstance(outcome, dict) and "error" in outcome
+        ]
+        if refusals:
+            log.info(
+                "{server} does not accept {count} events: {examples}",
+                server=self.destination,
+                count=len(refusals),
+                examples=refusals[:MAX_EXAMPLES],
+            )
 
     def _note_all(self) -> None:
         """Move what waits from memory to the notes."""

@@ -6,7 +6,8 @@ an event whose content is not what its hash says is judged, and kept, redacted.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,11 +15,14 @@ from twisted.logger import Logger
 
 from federation.keyring import Keyring
 from homeserver.protocol.events import Event, InvalidEvent
-from homeserver.protocol.hashes import check_content_hash
+from homeserver.protocol.hashes import check_content_hash, event_id_of
 from homeserver.protocol.identifiers import is_valid_room_id
+from homeserver.protocol.json_elements import BadElement, decode_anyhow, decode_element
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.storage.names import is_storable
-from homeserver.streams.turns import in_turns
+from homeserver.streams.turns import in_turns, present_in_turns
+
+MAX_EXAMPLES = 3  # of what is dropped, in the log
 
 log = Logger()
 
@@ -60,15 +64,65 @@ class PduChecks:
             ),
         )
 
-    async def good(self, version: RoomVersion, room_id: str, pdus: Iterable[Any]) -> list[Event]:
-        """The events among the PDUs; what is dropped is logged."""
-        events = []
-        for outcome in await self.check(version, room_id, list(pdus)):
+    async def good(
+        self,
+        version: RoomVersion,
+        room_id: str,
+        pdus: Iterable[Any],
+        *,
+        but: Iterable[msgspec.Raw] = (),
+    ) -> list[Event]:
+        """The events among the PDUs, each once; what is dropped is logged, in one line.
+
+        Those that are, word by word, also in `but` are left out.
+        """
+        seen = set(await in_turns(self._keyring.clock, map(_digest, but)))
+        distinct = await present_in_turns(self._keyring.clock, _distinct(pdus, seen))
+        events: dict[str, Event] = {}
+        dropped: list[str] = []
+        for outcome in await self.check(version, room_id, distinct):
             if isinstance(outcome, Event):
-                events.append(outcome)
+                events.setdefault(outcome.event_id, outcome)
             else:
-                log.info("an event of {room} is dropped: {reason}", room=room_id, reason=outcome)
-        return events
+                dropped.append(outcome)
+        log_dropped(room_id, dropped)
+        return list(events.values())
+
+
+def log_dropped(room_id: str, reasons: Sequence[str]) -> None:
+    """Note how many events of a room were dropped, and for example why."""
+    if reasons:
+        log.info(
+            "{count} events of {room} are dropped: {examples}",
+            count=len(reasons),
+            room=room_id,
+            examples=list(dict.fromkeys(reasons[:MAX_EXAMPLES])),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedPdu:
+    """What one element of a transaction says; `fault` is why that is not to be used."""
+
+    value: Mapping[str, Any]
+    fault: str | None = None
+
+    def event_id(self, version: RoomVersion) -> str | None:
+        """The id that the event has, as far as that can be told."""
+        try:
+            return event_id_of(version, self.value)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+
+
+def read_pdu(raw: msgspec.Raw) -> ReceivedPdu | None:
+    """One element of a transaction; `None` if it cannot even be said whose it is."""
+    fault = None
+    try:
+        value = decode_element(raw)
+    except BadElement as error:
+        value, fault = decode_anyhow(raw), f"malformed: {error}"
+    return ReceivedPdu(value, fault) if isinstance(value, Mapping) else None
 
 
 def with_checked_hash(event: Event) -> Event:
@@ -83,8 +137,15 @@ def room_id_of(pdu: Mapping[str, Any]) -> str | None:
 
 
 def _parsed(version: RoomVersion, room_id: str, pdu: Any) -> Event | str:
+    if isinstance(pdu, ReceivedPdu):
+        if pdu.fault is not None:
+            return pdu.fault
+        pdu = pdu.value
     if isinstance(pdu, msgspec.Raw):
-        pdu = msgspec.json.decode(pdu)
+        try:
+            pdu = decode_element(pdu)
+        except BadElement as error:
+            return f"malformed: {error}"
     if not isinstance(pdu, Mapping):
         return "an event is an object"
     try:
@@ -96,3 +157,20 @@ def _parsed(version: RoomVersion, room_id: str, pdu: Any) -> Event | str:
     if not all(map(is_storable, (event.type, event.sender, event.state_key or ""))):
         return "malformed: type and state_key hold what is no text"
     return event
+
+
+def _digest(raw: msgspec.Raw) -> int:
+    # Python's hash is keyed, so that nobody can make two texts have the same.
+    return hash(bytes(raw))
+
+
+def _distinct(pdus: Iterable[Any], seen: set[int]) -> Iterator[Any]:
+    """The PDUs; `None` for one whose text has been seen, and each is seen then."""
+    for pdu in pdus:
+        if isinstance(pdu, msgspec.Raw):
+            digest = _digest(pdu)
+            if digest in seen:
+                yield None
+                continue
+            seen.add(digest)
+        yield pdu

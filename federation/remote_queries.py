@@ -12,6 +12,7 @@ import msgspec
 from twisted.logger import Logger
 
 from federation.client import FederationClient
+from federation.elements import FewElements, NameElements
 from federation.errors import Denied, FederationError, Refused
 from federation.queries import FEDERATION
 from homeserver.accounts.profiles import AVATAR_URL, DISPLAYNAME, MAX_PROFILE_BYTES
@@ -21,6 +22,7 @@ from homeserver.protocol.identifiers import (
     is_valid_server_name,
     server_name_of,
 )
+from homeserver.protocol.json_elements import BadElement, decodable, decode_element
 from homeserver.rooms.aliases import AliasTarget
 from homeserver.rooms.directory import DirectoryPage, DirectoryQuery
 from homeserver.rooms.summaries import PublicRoom
@@ -36,13 +38,13 @@ class AliasAnswer(msgspec.Struct):
     """Where another server says that an alias leads."""
 
     room_id: str
-    servers: list[str] = []
+    servers: NameElements = []
 
 
 class RoomsAnswer(msgspec.Struct):
     """A page of another server's directory."""
 
-    chunk: list[msgspec.Raw]
+    chunk: FewElements
     next_batch: str | None = None
     prev_batch: str | None = None
     total_room_count_estimate: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -81,8 +83,8 @@ class RemoteQueries:
         )
         if not is_valid_room_id(answer.room_id):
             raise RemoteServerFailed(f"{server} gave an answer that makes no sense")
-        servers = [name for name in answer.servers[:MAX_SERVERS] if is_valid_server_name(name)]
-        return AliasTarget(answer.room_id, servers)
+        named = decodable(answer.servers[:MAX_SERVERS], str)
+        return AliasTarget(answer.room_id, [*filter(is_valid_server_name, named)])
 
     async def find_rooms(self, server: str, wanted: DirectoryQuery) -> DirectoryPage:
         """A page of another server's directory."""
@@ -135,7 +137,10 @@ def _for_client(error: FederationError) -> MatrixError:
 
 def _is_shown(name: str, value: msgspec.Raw) -> bool:
     """Whether a field of a profile is there and is what clients take it for."""
-    decoded = msgspec.json.decode(value)
+    try:
+        decoded = decode_element(value)
+    except BadElement:
+        return False
     if name in (DISPLAYNAME, AVATAR_URL):
         return isinstance(decoded, str)
     return decoded is not None
@@ -143,10 +148,6 @@ def _is_shown(name: str, value: msgspec.Raw) -> bool:
 
 def _shown_rooms(chunk: Iterable[msgspec.Raw]) -> Iterable[PublicRoom]:
     """The rooms of a page that are described as they should be."""
-    for raw in chunk:
-        try:
-            room = msgspec.json.decode(raw, type=PublicRoom)
-        except msgspec.ValidationError:
-            continue
+    for room in decodable(chunk, PublicRoom):
         if is_valid_room_id(room.room_id):
             yield room

@@ -5,16 +5,17 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.logger import Logger
 
-from federation.errors import FederationError
+from federation.errors import Garbage
 from federation.handshakes import Handshakes, Joined
 from federation.missing_events import MissingEvents
 from federation.state_completion import StateCompletion
 from homeserver.concurrency.keyed_locks import KeyedLocks
-from homeserver.protocol.errors import Forbidden, MatrixError, RemoteServerFailed, Unavailable
+from homeserver.protocol.errors import Forbidden, MatrixError, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.rooms.distant_memberships import DistantMemberships
@@ -59,36 +60,36 @@ class RoomsAbroad:
         is then an event like any other.
         """
         async with self._entering.hold(room_id):
-            joined = await self._handshakes.join(user_id, room_id, servers, content)
-            room = await self._rooms.find(room_id)
-            try:
-                if room is not None and self._origin.server_name in room.joined_servers:
-                    stored = await self._receive(joined)
-                else:
-                    stored = await self._enter(joined)
-            except (EventsMissing, ValueError, FederationError) as error:
-                log.warn(
-                    "{server} gave a state of {room} that is not whole: {error}",
-                    server=joined.server,
-                    room=room_id,
-                    error=error,
-                )
-                raise RemoteServerFailed(f"{joined.server} gave no complete state") from error
+            stored = await self._handshakes.join(user_id, room_id, servers, content, self._take_in)
             await self._distant.forget(room_id, user_id)
             return stored
 
+    async def _take_in(self, joined: Joined) -> StoredEvent:
+        """Take a room in as a server gives it. Raises `Garbage`, and `Forbidden`."""
+        room = await self._rooms.find(joined.event.room_id)
+        try:
+            if room is not None and self._origin.server_name in room.joined_servers:
+                return await self._receive(joined)
+            return await self._enter(joined)
+        except (EventsMissing, ValueError) as error:
+            raise Garbage(joined.server, f"the state of the room is not whole: {error}") from error
+
     async def _enter(self, joined: Joined) -> StoredEvent:
         stored = await self._entrance.enter(
-            joined.event, joined.state, joined.auth_chain, joined.servers
+            joined.event,
+            joined.state,
+            joined.auth_chain,
+            joined.servers,
+            partial(self._missing.single, joined.server),
         )
         if joined.servers is not None:
             room = await self._rooms.get(joined.event.room_id)
-            partial = room.partial
+            unfinished = room.partial
             self._completion.begin(room.number)
-            if partial is not None:
+            if unfinished is not None:
                 # Clients without lazy loading find a small room in their next sync.
                 with suppress(Unavailable):
-                    await partial.whole(self._origin.clock, GRACE_SECONDS)
+                    await unfinished.whole(self._origin.clock, GRACE_SECONDS)
         return stored
 
     async def _receive(self, joined: Joined) -> StoredEvent:

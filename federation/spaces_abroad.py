@@ -16,9 +16,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from federation.client import FederationClient, path_of
+from federation.elements import FewElements
 from federation.errors import FederationError
 from federation.handshakes import V1
 from homeserver.protocol.identifiers import is_valid_room_id
+from homeserver.protocol.json_elements import BadElement, decodable, decode_apart
 from homeserver.protocol.spaces import CHILD, SPACE, parse_child
 from homeserver.rooms.space_rooms import (
     MAX_CHILDREN,
@@ -46,8 +48,8 @@ class HierarchyAnswer(msgspec.Struct):
     """A room and its children; each is decoded by itself, as any may be malformed."""
 
     room: msgspec.Raw
-    children: list[msgspec.Raw] = []
-    inaccessible_children: list[Any] = []
+    children: FewElements = []
+    inaccessible_children: FewElements = []
 
 
 class RemoteRoom(SpaceRoom, frozen=True, kw_only=True, omit_defaults=True):
@@ -56,7 +58,7 @@ class RemoteRoom(SpaceRoom, frozen=True, kw_only=True, omit_defaults=True):
     num_joined_members: Annotated[int, msgspec.Meta(ge=0)]
     # Where it is left out, the room is public.
     join_rule: str | None = "public"
-    children_state: Sequence[msgspec.Raw] = ()
+    children_state: list[msgspec.Raw] = msgspec.field(default_factory=list)
 
 
 class ChildState(msgspec.Struct):
@@ -158,9 +160,7 @@ class SpacesAbroad:
             for child in map(_described, answer.children[:MAX_CHILDREN])
             if child is not None and child.summary.room_id in wanted
         }
-        closed = wanted.intersection(
-            each for each in answer.inaccessible_children if isinstance(each, str)
-        )
+        closed = wanted.intersection(decodable(answer.inaccessible_children, str))
         size = OVERHEAD + len(answer.room) + sum(map(len, answer.children))
         until = self._clock.seconds() + REMEMBERED_SECONDS
         return _Told(until, size, room, children, frozenset(closed))
@@ -178,8 +178,8 @@ class SpacesAbroad:
 def _described(raw: msgspec.Raw) -> Description | None:
     """A room as it was described; `None` where that is no description."""
     try:
-        room = msgspec.json.decode(raw, type=RemoteRoom)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        room: RemoteRoom = decode_apart(RemoteRoom, raw)
+    except BadElement:
         return None
     if not is_valid_room_id(room.room_id):
         return None
@@ -191,11 +191,7 @@ def _described(raw: msgspec.Raw) -> Description | None:
 
 
 def _children(events: Iterable[msgspec.Raw]) -> Iterable[ChildEvent]:
-    for raw in events:
-        try:
-            event = msgspec.json.decode(raw, type=ChildState)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            continue
+    for event in decodable(events, ChildState):
         child = parse_child(event.state_key, event.content, event.origin_server_ts)
         if event.type == CHILD and child is not None:
             # Encoded anew, it has no members but those that clients are told.

@@ -10,8 +10,10 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from federation.edus import Edus
+from federation.elements import decode_body
 from federation.inbox import Inbox
 from federation.queries import FEDERATION
+from homeserver.streams.clock import Clock
 from homeserver.streams.waiting import joined
 from homeserver.web.routes import Auth, Route
 
@@ -20,14 +22,15 @@ REMEMBERED = 1_000  # transactions, of all servers together
 
 
 class Transaction(msgspec.Struct):
-    """Events, and ephemeral data."""
+    """Events, and ephemeral data; each is decoded by itself, as any may be malformed."""
 
-    pdus: Annotated[list[Any], msgspec.Meta(max_length=50)] = []
-    edus: Annotated[list[Any], msgspec.Meta(max_length=100)] = []
+    pdus: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=50)] = []
+    edus: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=100)] = []
 
 
 class TransactionsApi:
-    def __init__(self, inbox: Inbox, edus: Edus) -> None:
+    def __init__(self, clock: Clock, inbox: Inbox, edus: Edus) -> None:
+        self._clock = clock
         self._inbox = inbox
         self._edus = edus
         self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
@@ -37,8 +40,9 @@ class TransactionsApi:
         path = f"{FEDERATION}/send/{{txn_id}}"
         return [Route("PUT", path, self.send_transaction, Auth.SERVER, max_body=MAX_BODY)]
 
-    async def send_transaction(self, origin: str, txn_id: str, body: Transaction) -> dict[str, Any]:
-        """Take a transaction in; one that comes again has the same answer, and no effect."""
+    async def send_transaction(self, origin: str, txn_id: str, body: bytes) -> dict[str, Any]:
+        """Take a `Transaction` in; one that comes again has the same answer, and no effect."""
+        transaction = await decode_body(self._clock, Transaction, body)
         key = (origin, txn_id)
         while (running := self._running.get(key)) is not None:
             await joined(running)
@@ -47,8 +51,8 @@ class TransactionsApi:
             done: Deferred[None] = Deferred()
             self._running[key] = done
             try:
-                answer = {"pdus": await self._inbox.take(origin, body.pdus)}
-                await self._edus.take(origin, body.edus)
+                answer = {"pdus": await self._inbox.take(origin, transaction.pdus)}
+                await self._edus.take(origin, transaction.edus)
                 self._remember(key, answer)
             finally:
                 del self._running[key]

@@ -9,7 +9,7 @@ say in it.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -50,7 +50,7 @@ class Withdrawals:
         self._rooms = rooms
         self._distant = distant
 
-    async def take(self, room_id: str, pdus: Sequence[Mapping[str, Any]]) -> None:
+    async def take(self, room_id: str, pdus: Sequence[Any]) -> None:
         """Look for such events among those of a room that this server is not in."""
         room = await self._rooms.find(room_id)
         if room is None or self._rooms.origin.server_name in room.joined_servers:

@@ -205,6 +205,8 @@ class Homeserver:
         self._listeners = http.listeners(routes, federation_routes, health_checks)
         self._shutdown.notify(sync.end_waits)
         self._shutdown.notify(socket.end_waits)
+        self._shutdown.notify(shared.end_waits)
+        self._shutdown.notify(federation.end_waits)
         self._positions.start(stream)
         accounts.start()
         rooms.start()

@@ -19,13 +19,13 @@ from homeserver.accounts.caller import Caller
 from homeserver.client_api.own_data import check_own, check_room_id
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
-from homeserver.protocol.errors import BadJson, GuestAccessForbidden, Unrecognized
+from homeserver.protocol.errors import GuestAccessForbidden, Unrecognized
 from homeserver.rooms.read_markers import ReadMarkers
 from homeserver.rooms.receipts import READ, READ_PRIVATE
 from homeserver.rooms.sending import Sending
 from homeserver.rooms.typing_notices import TypingNotices
 from homeserver.streams.tokens import parse_stream_token
-from homeserver.web.bodies import contains_nul, decode_body
+from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_body
 from homeserver.web.rate_limits import RateLimits
 
 
@@ -87,16 +87,8 @@ class Methods:
             self._rate_limits.check(method.limit, call.caller)
         decoded = decode_body(decoder, params)
         if contains_nul(params):
-            _check_no_nul(decoded)
+            check_no_nul_in_names(decoded)
         return await method.run(call, decoded)
-
-
-def _check_no_nul(params: msgspec.Struct) -> None:
-    """Names are stored as text, which cannot hold NUL; free-form content is stored as bytes."""
-    for name in params.__struct_fields__:
-        value = getattr(params, name)
-        if isinstance(value, str) and "\0" in value:
-            raise BadJson(f"`{name}` may not hold NUL characters")
 
 
 class NoParams(msgspec.Struct):

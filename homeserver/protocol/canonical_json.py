@@ -18,6 +18,9 @@ import msgspec
 
 MAX_INTEGER = 2**53 - 1
 
+# Of the integers that rooms of old versions may hold, those that every server can read.
+MAX_CUSTOMARY_INTEGER = 2**63 - 1
+
 # The text sets no limit. Ours leaves room for the objects that an event is wrapped in, since the
 # decoders of most servers stop at about 1,000 levels.
 MAX_DEPTH = 500
@@ -74,6 +77,39 @@ def check_canonical(value: Any) -> None:
         if not level:
             return
     raise NotCanonical(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def check_depth(value: Any) -> None:
+    """Check nesting alone, for a value that was decoded. Raises `NotCanonical`."""
+    level: list[Any] = [(value,)]
+    for _ in range(MAX_DEPTH + 1):
+        level = [member for container in level for member in _members(container) if _nests(member)]
+        if not level:
+            return
+    raise NotCanonical(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def check_customary(value: Any) -> None:
+    """Check what is to be sent in rooms that may hold more than canonical JSON.
+
+    No number may be one that another server could not decode. Raises `NotCanonical`.
+    """
+    check_depth(value)
+    waiting: list[Any] = [value]
+    while waiting:
+        for member in _members(waiting.pop()):
+            if _nests(member):
+                waiting.append(member)
+            elif type(member) is int and abs(member) > MAX_CUSTOMARY_INTEGER:
+                raise NotCanonical("integer outside of ±(2^63 - 1)")
+
+
+def _members(container: Any) -> Iterable[Any]:
+    return container.values() if type(container) is dict else container
+
+
+def _nests(value: Any) -> bool:
+    return type(value) in (dict, list, tuple) and bool(value)
 
 
 def _containers_in(level: list[Any]) -> list[Any]:

@@ -18,6 +18,37 @@ def in_graph_order(events: Iterable[Event]) -> list[Event]:
     return _in_order(events, lambda event: event.prev_event_ids)
 
 
+def authorised_among(
+    events: Iterable[Event], known: Collection[str]
+) -> tuple[list[Event], set[str]]:
+    """Those of the events, in their order, of whose authorities none is missing.
+
+    Each authority stands before the event, or is known. Also the ids of those that are missing
+    themselves, by which the others fall.
+    """
+    kept: dict[str, Event] = {}
+    fallen: set[str] = set()
+    missing: set[str] = set()
+    for event in events:
+        lacking = [each for each in _authorities(event) if each not in kept and each not in known]
+        if lacking:
+            fallen.add(event.event_id)
+            missing.update(each for each in lacking if each not in fallen)
+        else:
+            kept[event.event_id] = event
+    return list(kept.values()), missing
+
+
+def authorities_beyond(events: Iterable[Event]) -> set[str]:
+    """The ids of all authorities that events cite and that are none of them."""
+    cited: set[str] = set()
+    given: set[str] = set()
+    for event in events:
+        cited.update(_authorities(event))
+        given.add(event.event_id)
+    return cited - given
+
+
 def leading_to(
     event: Event, found: Iterable[Event], known: Collection[str], last: Collection[str] = ()
 ) -> list[Event]:

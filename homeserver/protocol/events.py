@@ -18,7 +18,12 @@ from typing import Any, Final
 
 import msgspec
 
-from homeserver.protocol.canonical_json import NotCanonical, check_canonical
+from homeserver.protocol.canonical_json import (
+    NotCanonical,
+    check_canonical,
+    check_customary,
+    check_depth,
+)
 from homeserver.protocol.event_format import (
     EventTooLarge,
     InvalidEvent,
@@ -246,8 +251,8 @@ def _hash_and_sign(
 ) -> Event:
     """Complete the event. Encodes three times: to hash, to sign (which names it too), to store."""
     try:
-        if version.strict_canonical_json:
-            check_canonical(pdu)
+        check = check_canonical if version.strict_canonical_json else check_customary
+        check(pdu)
         if version.event_id_format is EventIdFormat.CHOSEN:
             pdu["event_id"] = _choose_event_id(version, pdu, server_name)
         pdu["hashes"] = {"sha256": content_hash(version, pdu)}
@@ -275,8 +280,8 @@ def _choose_event_id(version: RoomVersion, pdu: dict[str, Any], server_name: str
 
 def _encode_received(version: RoomVersion, pdu: dict[str, Any]) -> bytes:
     try:
-        if version.strict_canonical_json:
-            check_canonical(pdu)
+        check = check_canonical if version.strict_canonical_json else check_depth
+        check(pdu)
         return encode_event(version, pdu)
     except NotCanonical as error:
         raise InvalidEvent(str(error)) from error

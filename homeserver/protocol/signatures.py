@@ -102,9 +102,17 @@ def sign_json(value: Mapping[str, Any], server_name: str, key: SigningKey) -> di
 
 
 def verify_signed_json(
-    value: Mapping[str, Any], server_name: str, key_id: str, verify_key: str
+    value: Mapping[str, Any],
+    server_name: str,
+    key_id: str,
+    verify_key: str,
+    *,
+    content: bytes | None = None,
 ) -> None:
     """Check one signature of an object. `verify_key` is the public key in Base64.
+
+    `content` is a member `content` of the object, which lacks it, as canonical JSON. It has to come
+    before all other members.
 
     Raises `BadSignature`.
 
@@ -115,6 +123,8 @@ def verify_signed_json(
         message = _signed_part(value)
     except NotCanonical as error:
         raise BadSignature("the signed object has no canonical form") from error
+    if content is not None:
+        message = b'{"content":' + content + b"," + message[1:]
     _verify(message, signature, verify_key)
 
 

@@ -9,10 +9,13 @@ partial (`homeserver/rooms/partial_state.py`) in the same commit as the join.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
+
+from twisted.logger import Logger
 
 from homeserver.protocol.errors import Forbidden
-from homeserver.protocol.event_graph import in_auth_order
+from homeserver.protocol.event_graph import authorised_among, authorities_beyond, in_auth_order
 from homeserver.protocol.events import Event
 from homeserver.rooms.partial_state import PartialState
 from homeserver.rooms.receiving import Received, Receiving
@@ -24,6 +27,13 @@ from homeserver.rooms.writer import RoomWriter
 from homeserver.storage.batch import Row
 from homeserver.storage.partial_rooms import DELETE_PARTIAL_ROOM, partial_room_row
 from homeserver.streams.turns import away
+
+FETCH_ROUNDS = 5
+
+Fetch = Callable[[RoomWriter, Collection[str]], Awaitable[list[Event]]]
+"""Gets hold of events of a room by their ids, as far as they are to be had."""
+
+log = Logger()
 
 
 class Entrance:
@@ -39,18 +49,22 @@ class Entrance:
         state: Collection[Event],
         auth_chain: Iterable[Event],
         servers: Sequence[str] | None = None,
+        fetch: Fetch | None = None,
     ) -> StoredEvent:
         """Enter the room by a join event, given the state before it, and what authorises that.
 
         Where members were left out of the state, `servers` are those that are in the room. All
-        events were checked. Returns when it is durable. Raises `Forbidden` where the rules refuse
-        the join in this state, and `EventsMissing` where the state is incomplete.
+        events were checked. `fetch` may get hold of some that are cited and were not given; what
+        still is not authorised is left out of the state. Returns when it is durable. Raises
+        `Forbidden` where the rules refuse the join in this state, and `EventsMissing` where what is
+        left of it does not authorise the join.
         """
-        threads = self._rooms.stores.states.threads
         async with self._rooms.entering(join.room_id, join.version) as writer:
-            events = await away(threads, in_auth_order, [*auth_chain, *state])
+            events = await self._authorised(writer, [*auth_chain, *state], fetch)
             await self._receiving.outliers(writer, events)
-            resolved = await self._receiving.state_of(writer, [event.event_id for event in state])
+            kept = {event.event_id for event in events}
+            ids = [event.event_id for event in state if event.event_id in kept]
+            resolved = await self._receiving.state_of(writer, ids)
             partial = None if servers is None else PartialState(join.event_id, servers)
             received = await self._receive(writer, join, resolved, partial)
             if received.done is not None:
@@ -60,6 +74,31 @@ class Entrance:
             if refusal is not None:
                 raise Forbidden(f"The room's own rules refuse the join: {refusal}")
             return received.stored
+
+    async def _authorised(
+        self, writer: RoomWriter, given: Sequence[Event], fetch: Fetch | None
+    ) -> list[Event]:
+        """The events that are authorised by others of them, each after these."""
+        events, threads = list(given), self._rooms.stores.states.threads
+        for rounds_left in range(FETCH_ROUNDS if fetch is not None else 0, -1, -1):
+            ordered = await away(threads, in_auth_order, events)
+            beyond = await away(threads, authorities_beyond, ordered)
+            known = frozenset(await self._receiving.which_are_here(writer, beyond))
+            kept, missing = await away(threads, partial(authorised_among, known=known), ordered)
+            if not missing:
+                break
+            found = await fetch(writer, missing) if fetch is not None and rounds_left else []
+            if not found:
+                log.info(
+                    "{count} events of {room} are left out: {missing} that authorise them are not "
+                    "to be had",
+                    count=len(ordered) - len(kept),
+                    room=writer.room.room_id,
+                    missing=len(missing),
+                )
+                break
+            events += found
+        return kept
 
     async def _receive(
         self, writer: RoomWriter, join: Event, state: Resolved, partial: PartialState | None

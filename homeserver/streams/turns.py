@@ -5,7 +5,7 @@ thousand, is therefore made in parts, between which it serves whoever else has s
 message takes three or four turns from the request to the answer.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -63,3 +63,21 @@ async def in_turns(clock: Clock, items: Iterable[T]) -> list[T]:
         if number % LOOK_EVERY == 0 and turn.is_over:
             await turn.next()
     return found
+
+
+async def present_in_turns(clock: Clock, items: Iterable[T | None]) -> list[T]:
+    """The same without those that are `None`, however many of them there are in a row."""
+    return [item for item in await in_turns(clock, items) if item is not None]
+
+
+async def in_parts(clock: Clock, parts: Generator[None, None, R]) -> R:
+    """What a generator returns, which does a small part of its work at a time."""
+    turn = Turn(clock)
+    while True:
+        try:
+            next(parts)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        if turn.is_over:
+            await turn.next()

@@ -1,7 +1,8 @@
 """JSON bodies of requests: bytes in, typed values out, or the error that the text asks for.
 
-What is not JSON is `M_NOT_JSON`; JSON of the wrong shape is `M_BAD_JSON`, and the message says
-where. The `Content-Type` is not looked at, since clients need not send one.
+What is not JSON, or not UTF-8 wherever in it, is `M_NOT_JSON`; JSON of the wrong shape is
+`M_BAD_JSON`, and the message says where. The `Content-Type` is not looked at, since clients need
+not send one.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 
 from homeserver.protocol.errors import BadJson, NotJson
+from homeserver.protocol.json_elements import NotJsonText, check_utf8
 
 # In valid JSON a NUL can only be written as this escape; an even number of backslashes before the
 # `u` means that the backslash itself is escaped.
@@ -38,9 +40,24 @@ def check_no_nul(value: object) -> None:
             check_no_nul(member)
 
 
+def check_no_nul_in_names(params: msgspec.Struct) -> None:
+    """Raise `BadJson` for a NUL in a member that is text, or a list of texts.
+
+    These are names, which are stored as text. Free-form content is stored as bytes, and may hold
+    whatever JSON can say.
+    """
+    for name in params.__struct_fields__:
+        value = getattr(params, name)
+        texts = value if isinstance(value, list) else (value,)
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise BadJson(f"`{name}` may not hold NUL characters")
+
+
 def decode_body(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
     """Decode a body. Raises `NotJson` or `BadJson`, with the place of the fault in the message."""
     try:
+        # The decoder passes over what it does not need.
+        check_utf8(body)
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         # The decoder stops at the first wrong type: what follows may not be JSON at all.
@@ -48,7 +65,7 @@ def decode_body(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
         raise BadJson(str(error)) from None
     except RecursionError:
         raise BadJson("The JSON is nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, NotJsonText) as error:
         raise NotJson(f"The body is not JSON: {error}") from None
 
 
@@ -59,5 +76,5 @@ def _check_json(body: bytes) -> None:
         return  # a number out of range: JSON, but not what JSON is allowed to hold here
     except RecursionError:
         return
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise NotJson(f"The body is not JSON: {error}") from None

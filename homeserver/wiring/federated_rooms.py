@@ -78,12 +78,12 @@ class FederatedRooms:
                 registry, rooms.receiving, checks, access, chains, RestrictedJoins(registry)
             ),
             InvitesApi(registry, checks, access, rooms.distant, accounts.invite_permission),
-            TransactionsApi(inbox, edus),
+            TransactionsApi(reactor, inbox, edus),
             EventsApi(registry, access, chains, Past(registry), rooms.visibility, rooms.timestamps),
             HierarchyApi(rooms.space_rooms, access),
             ThirdPartyInvitesApi(db, rooms.origin, access, rooms.third_party_invites),
         ]
-        handshakes = Handshakes(client, rooms.origin, checks)
+        handshakes = self._handshakes = Handshakes(client, rooms.origin, checks)
         completion = Completion(registry, rooms.receiving, db)
         self._completion = StateCompletion(registry, missing, completion, db, reactor)
         rooms.memberships.abroad = RoomsAbroad(
@@ -105,6 +105,10 @@ class FederatedRooms:
         await self._sender.start()
         self._presence.start()
         await self._completion.start()
+
+    def end_waits(self) -> None:
+        """End joins that are under way: the server is about to stop."""
+        self._handshakes.end_waits()
 
     async def stop(self) -> None:
         """Tell and ask nobody any more."""

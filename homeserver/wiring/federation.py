@@ -68,6 +68,10 @@ class Federation:
         """Read what was known of other servers."""
         await self.destinations.load()
 
+    def end_waits(self) -> None:
+        """Wait for no other server any more: this one is about to stop."""
+        self.client.end_waits()
+
     async def stop(self) -> None:
         """Close the connections to other servers, and write how they fared."""
         await self._connections.stop()

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from federation.inbox import Inbox
 from homeserver.protocol.errors import Unavailable
 
-PDU = {"room_id": "!room:there.example", "type": "m.room.message"}
+PDU = b'{"room_id": "!room:there.example", "type": "m.room.message"}'
 
 
 class NoDatabase:
@@ -29,5 +30,5 @@ class InboxTests(SynchronousTestCase):
         inbox = Inbox(unused, access, unused, unused, unused)
 
         for _ in range(2):
-            taking = Deferred.fromCoroutine(inbox.take("there.example", [PDU, PDU]))
+            taking = Deferred.fromCoroutine(inbox.take("there.example", [msgspec.Raw(PDU)] * 2))
             self.failureResultOf(taking, Unavailable)

@@ -12,6 +12,8 @@ from unittest.mock import MagicMock
 from urllib.parse import quote
 
 import federation
+from federation.invites_api import Invite
+from federation.transactions_api import Transaction
 from homeserver.web.routes import Auth, Route
 from tests.support.organisations import FederationTestCase
 
@@ -23,6 +25,9 @@ QUERIES: list[dict[str, str]] = [
     {"event_id": "\x00", "v": "$x", "limit": "5", "ts": "0", "dir": "f", "user_id": "@x:y"},
     {"suggested_only": "perhaps", "field": "\x00", "room_alias": "#x:y", "omit_members": "x"},
 ]
+
+# Those bodies hold lists of elements, and are decoded by the handlers themselves.
+ELEMENTS = {"send_transaction": Transaction, "send_invite_v2": Invite}
 
 
 def all_routes() -> list[Route]:
@@ -101,7 +106,10 @@ class MalformedRequestTests(FederationTestCase):
 
 def _members_of(route: Route) -> dict[str, Any]:
     """A body with all members that the endpoint knows, of which each can be put wrong."""
-    annotation = inspect.get_annotations(inspect.unwrap(route.handler), eval_str=True).get("body")
+    handler = inspect.unwrap(route.handler)
+    annotation = ELEMENTS.get(
+        handler.__name__, inspect.get_annotations(handler, eval_str=True).get("body")
+    )
     fields = getattr(annotation, "__struct_fields__", ())
     examples: dict[str, Any] = {
         "room_version": "12",

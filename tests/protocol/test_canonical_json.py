@@ -11,6 +11,8 @@ from homeserver.protocol.canonical_json import (
     MAX_DEPTH,
     MAX_INTEGER,
     NotCanonical,
+    check_customary,
+    check_depth,
     encode_canonical,
     encode_canonical_loose,
     encode_for_room,
@@ -135,3 +137,20 @@ def test_nesting_is_limited():
 
     with pytest.raises(NotCanonical):
         encode_canonical_loose(nested(100_000))
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_rooms_that_hold_more_hold_nothing_that_others_cannot_read(*, fits: bool) -> None:
+    """What one of our users may send there, every server can decode, and so can ours."""
+    nested: Any = 2**63 - 1 if fits else 2**63
+    for _ in range(MAX_DEPTH - 1):
+        nested = [nested]
+    for value in ({"a": -(2**63) + fits}, {"a": nested}):
+        if fits:
+            check_customary(value)
+        else:
+            with pytest.raises(NotCanonical):
+                check_customary(value)
+    check_depth({"a": nested, "b": 10**300})
+    with pytest.raises(NotCanonical):
+        check_depth({"a": [nested]})

@@ -26,7 +26,8 @@ from twisted.web.server import Site
 
 from homeserver.protocol.events import Event, build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.protocol.signatures import SigningKey, sign_json
+from homeserver.protocol.signatures import SigningKey
+from homeserver.protocol.x_matrix import authorize
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_answers import GoodAnswers, Holdings
 from tests.support.fake_http import Answer, Handler, Received
@@ -101,15 +102,20 @@ class FakeServer(Holdings):
     ) -> tuple[int, Any]:
         """A signed request to another server; gives the status and the decoded answer.
 
-        `origin` and `key` are for requests that pretend to be of somebody else.
+        Bytes are sent as they are, and so is `msgspec.Raw` in a body. `origin` and `key` are for
+        requests that pretend to be of somebody else.
         """
         uri = path + (f"?{urlencode(query, doseq=True)}" if query else "")
-        header = self._authorization(destination, method, uri, body, origin or self.name, key)
+        if body is not None and not isinstance(body, bytes):
+            body = msgspec.json.encode(body, order="deterministic")
+        header = str(
+            authorize(method, uri, origin or self.name, destination, body, key or self.key)
+        )
         response = await self._http.request(
             method,
             f"https://{destination}{uri}",
             headers={"Authorization": header, "Content-Type": "application/json"},
-            data=None if body is None else msgspec.json.encode(body),
+            data=body,
         )
         content = await response.content()
         try:
@@ -120,8 +126,8 @@ class FakeServer(Holdings):
     async def send(
         self,
         destination: str,
-        pdus: Sequence[Event | Mapping[str, Any]] = (),
-        edus: Sequence[Mapping[str, Any]] = (),
+        pdus: Sequence[Event | Mapping[str, Any] | msgspec.Raw] = (),
+        edus: Sequence[Mapping[str, Any] | msgspec.Raw] = (),
         *,
         txn_id: str | None = None,
     ) -> tuple[int, Any]:
@@ -239,25 +245,6 @@ class FakeServer(Holdings):
                 waiting.callback(request)
         self._waiting = [entry for entry in self._waiting if not entry[1].called]
         return answer
-
-    def _authorization(
-        self,
-        destination: str,
-        method: str,
-        uri: str,
-        body: Any,
-        origin: str,
-        key: SigningKey | None,
-    ) -> str:
-        request = {"method": method, "uri": uri, "origin": origin, "destination": destination}
-        if body is not None:
-            request["content"] = body
-        key = key or self.key
-        signature = sign_json(request, origin, key)["signatures"][origin][key.key_id]
-        return (
-            f'X-Matrix origin="{origin}",destination="{destination}",key="{key.key_id}",'
-            f'sig="{signature}"'
-        )
 
 
 class _Connections(WrappingFactory):

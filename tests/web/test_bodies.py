@@ -1,12 +1,19 @@
-"""Bodies: strings that the database could not store."""
+"""Bodies: strings that the database could not store, and bytes that are no text."""
+
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeserver.protocol.errors import BadJson
-from homeserver.web.bodies import check_no_nul, contains_nul
+from homeserver.protocol.errors import BadJson, NotJson
+from homeserver.web.arguments import Arguments
+from homeserver.web.bodies import check_no_nul, contains_nul, decode_body
+from homeserver.web.routes import Route
+from tests.federation.test_malformed_requests import all_routes as federation_routes
+from tests.fuzz.routes import all_routes as client_routes
 
 texts = st.text(st.sampled_from('\0\\u0é"'))
 documents = st.recursive(texts, lambda inner: st.lists(inner) | st.dictionaries(texts, inner))
@@ -22,3 +29,41 @@ def test_nul_is_found_in_bytes_and_in_values_alike(document: object) -> None:
             check_no_nul(document)
     else:
         check_no_nul(document)
+
+
+class Wanted(msgspec.Struct):
+    """A body of which one member is used."""
+
+    used: int = 0
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"other":"\xff"}', b'{"used":1,"other":{"a":["\xed\xa0\x80"]}}', b'{"\xc0\x80":1}']
+)
+def test_what_is_not_utf8_is_no_json_wherever_it_stands(body: bytes) -> None:
+    """Also in a member that nobody looks at."""
+    for kind in (Wanted, dict[str, Any], Any):
+        with pytest.raises(NotJson):
+            decode_body(msgspec.json.Decoder(kind), body)
+
+
+def reads_body(route: Route) -> bool:
+    """Whether the body of a route is decoded for its handler."""
+    return route.handler.__annotations__.get("body", bytes) is not bytes
+
+
+@pytest.mark.parametrize(
+    "route",
+    [route for route in (*client_routes(), *federation_routes()) if reads_body(route)],
+    ids=lambda route: f"{route.method} {route.path}",
+)
+def test_every_endpoint_refuses_what_is_not_utf8(route: Route) -> None:
+    """No endpoint has a decoder of its own that is more lenient."""
+    names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
+    request: Any = SimpleNamespace(body=b'{"x":"\xff"}', parameters={}, origin="x", caller=None)
+    arguments = Arguments(route, names)
+    # What else a handler wants of the request is not asked for here.
+    arguments._query = None
+
+    with pytest.raises(NotJson):
+        arguments.fill(["x"] * len(names), None, request)
