@@ -11,7 +11,7 @@ from typing import Any
 
 from federation.room_access import RoomAccess
 from federation.sender import Sender
-from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.rooms.receipts import READ, Receipts, check_thread_id
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_receipts import ReceiptChanged
@@ -69,7 +69,7 @@ class ReceiptEdus:
                 thread_id=None if told.thread_id is None else check_thread_id(told.thread_id),
                 ts=told.ts,
             )
-        except InvalidParam:
+        except (InvalidParam, UserLimitExceeded):
             return
 
     def apply(self, facts: Sequence[Any]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.user_cache import UserCache
-from homeserver.protocol.errors import BadJson, InvalidParam
+from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge, UserLimitExceeded
 from homeserver.storage.account_data import (
     SET_ACCOUNT_DATA,
     account_data_of,
@@ -32,6 +32,9 @@ IGNORED_USERS = "m.ignored_user_list"
 MANAGED_BY_SERVER = frozenset({FULLY_READ, PUSH_RULES})
 
 MAX_TYPE_BYTES = 255
+MAX_CONTENT_BYTES = 262_144  # of one type
+MAX_TYPES = 50_000  # of one user, those of all rooms together
+MAX_BYTES = 16_777_216  # of one user
 MAX_CACHED = 5_000  # users
 MAX_CHANGED = 100_000  # users
 
@@ -155,13 +158,31 @@ class AccountData:
     async def set(
         self, user_id: str, room_id: str | None, type_: str, content: Mapping[str, Any] | bytes
     ) -> None:
-        """Set account data, also of the types that the server manages. `bytes` are JSON."""
+        """Set account data, also of the types that the server manages. `bytes` are JSON.
+
+        Raises `TooLarge` for one type, and `UserLimitExceeded` for all that a user has.
+        """
         encoded = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        if type_ not in MANAGED_BY_SERVER:
+            await self._check_room(user_id, (room_id, type_), encoded)
         self._log.check_open()
         position = self._log.next_position()
         row = SET_ACCOUNT_DATA.row(user_id, room_id or "", type_, encoded, position)
         fact = AccountDataChanged(position, user_id, room_id, type_, encoded)
         await self._log.append(fact, [row])
+
+    async def _check_room(self, user_id: str, key: Key, content: bytes) -> None:
+        """Raise where a user would have too much."""
+        if len(content) > MAX_CONTENT_BYTES:
+            raise TooLarge(f"One type of account data has at most {MAX_CONTENT_BYTES} bytes")
+        data = (await self._cache.get(user_id)).data
+        size = sum(len(stored) for _, stored in data.values())
+        before = data.get(key)
+        grows = len(content) > (0 if before is None else len(before[1]))
+        if (before is None and len(data) >= MAX_TYPES) or (
+            grows and size + len(content) > MAX_BYTES
+        ):
+            raise UserLimitExceeded("The user has as much account data as may be")
 
     async def erase(self, user_id: str) -> None:
         """Delete all account data of a user, who is gone; no reader is told."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 
-from homeserver.protocol.errors import BadJson, InvalidParam, NotFound
+from homeserver.protocol.errors import BadJson, InvalidParam, NotFound, UserLimitExceeded
 from homeserver.protocol.filters import Filter, parse_filter
 from homeserver.storage.database import Database
 from homeserver.storage.filters import find_filter, store_filter
 
 MAX_CACHED = 2_000  # filters
 MAX_CONTENT_BYTES = 65_536
+MAX_OF_USER = 1_000  # filters; the same one counts once
 
 
 class Filters:
@@ -26,12 +27,16 @@ class Filters:
         self._parsed: OrderedDict[tuple[str, str], Filter] = OrderedDict()
 
     async def define(self, user_id: str, content: dict[str, Any]) -> str:
-        """Store a filter and give its id. Raises `BadJson`."""
+        """Store a filter and give its id. Raises `BadJson`, and `UserLimitExceeded`."""
         parse_filter(content)
         encoded = msgspec.json.encode(content, order="deterministic")
         if len(encoded) > MAX_CONTENT_BYTES:
             raise BadJson(f"A filter must not exceed {MAX_CONTENT_BYTES} bytes")
-        number = await self._db.run(store_filter, user_id, sha256(encoded).digest(), encoded)
+        number = await self._db.run(
+            store_filter, user_id, sha256(encoded).digest(), encoded, MAX_OF_USER
+        )
+        if number is None:
+            raise UserLimitExceeded(f"A user has at most {MAX_OF_USER} filters")
         return str(number)
 
     async def get(self, user_id: str, filter_id: str) -> bytes:

@@ -42,16 +42,17 @@ class PasswordReset:
         self._ids = ids
         self._flows = [[PASSWORD], *([type_] for type_ in STAGES.values() if type_ in uia.stages)]
 
-    async def change(self, caller: Caller | None, asked: ChangePassword) -> None:
+    async def change(self, caller: Caller | None, asked: ChangePassword, address: str = "") -> None:
         """Replace a password, and log out the other devices of the user if that is asked for.
 
+        `address` is where the request came from.
         Raises `WeakPassword`, `Forbidden`, `GuestAccessForbidden` and `AuthenticationNeeded`.
         """
         if caller is not None and caller.is_guest:
             raise GuestAccessForbidden("Guests have no password")
         self._password_change.check(asked.new_password)
         user_id = None if caller is None else caller.user_id
-        attempt = await self._uia.begin("changePassword", user_id, asked)
+        attempt = await self._uia.begin("changePassword", user_id, asked, address)
         await attempt.confirm(self._flows)
         proved = await self._proved_user(attempt.proofs)
         if user_id not in (None, proved):

@@ -16,7 +16,7 @@ from homeserver.accounts.devices import Devices, check_device_id, check_display_
 from homeserver.accounts.times import now_ms
 from homeserver.accounts.tokens import new_device_id, new_token, token_hash
 from homeserver.config.settings import Tokens as TokenSettings
-from homeserver.protocol.errors import UnknownToken, UserLocked
+from homeserver.protocol.errors import UnknownToken, UserLimitExceeded, UserLocked
 from homeserver.storage.access_tokens import (
     delete_access_token,
     delete_access_tokens_of_device,
@@ -24,7 +24,7 @@ from homeserver.storage.access_tokens import (
     insert_access_token,
 )
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.devices import insert_device
+from homeserver.storage.devices import count_devices, insert_device
 from homeserver.storage.refresh_tokens import (
     RefreshToken,
     delete_predecessor,
@@ -35,6 +35,8 @@ from homeserver.storage.refresh_tokens import (
 )
 from homeserver.storage.users import find_user
 from homeserver.streams.clock import Clock
+
+MAX_DEVICES = 2_000  # of one user: programs that log in at each start have many
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,10 @@ class Sessions:
         self._access_tokens = access_tokens
 
     async def open(self, user_id: str, request: DeviceRequest) -> Session:
-        """Log a user in to a new device, or anew to one they have. Raises `InvalidParam`."""
+        """Log a user in to a new device, or anew to one they have.
+
+        Raises `InvalidParam`, and `UserLimitExceeded` for a device too many.
+        """
         request.check()
         session = await self._db.transaction(self.open_within, user_id, request)
         self._access_tokens.forget_user(user_id)
@@ -101,7 +106,10 @@ class Sessions:
         """`open` as part of the caller's transaction, for users who had no session before."""
         device_id = request.device_id or new_device_id()
         now = now_ms(self._clock)
-        if not await insert_device(db, user_id, device_id, request.display_name, now):
+        if await insert_device(db, user_id, device_id, request.display_name, now):
+            if await count_devices(db, user_id, MAX_DEVICES + 1) > MAX_DEVICES:
+                raise UserLimitExceeded(f"A user has at most {MAX_DEVICES} devices")
+        else:
             await delete_access_tokens_of_device(db, user_id, device_id)
             await delete_refresh_tokens_of_device(db, user_id, device_id)
         if request.wants_refresh_token:

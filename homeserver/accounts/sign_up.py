@@ -81,13 +81,14 @@ class SignUp:
         self.check_open()
         await self._registration.check_available(username)
 
-    async def register(self, asked: SignUpRequest) -> tuple[str, Session | None]:
+    async def register(self, asked: SignUpRequest, address: str = "") -> tuple[str, Session | None]:
         """Make a full account: the user id, and the session unless `inhibit_login`.
 
+        `address` is where the request came from.
         Raises `AuthenticationNeeded` first, and whatever is wrong with the request before it.
         """
         self.check_open()
-        attempt = await self._uia.begin("register", None, asked)
+        attempt = await self._uia.begin("register", None, asked, address)
         if attempt.outcome is not None:
             return await self._again(attempt.outcome, attempt.body)
         await self._check(attempt.body)

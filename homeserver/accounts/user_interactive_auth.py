@@ -96,9 +96,12 @@ class UserInteractiveAuth:
             await attempt.end()
         return attempt.body
 
-    async def begin(self, operation: str, user_id: str | None, body: Body) -> "Attempt[Body]":
+    async def begin(
+        self, operation: str, user_id: str | None, body: Body, address: str = ""
+    ) -> "Attempt[Body]":
         """Take up the session of a request, or begin one; nothing is judged yet.
 
+        `address` is where the request came from; it counts where no user is known.
         Raises `Forbidden` for a session of another request.
         """
         auth = body.auth or {}
@@ -109,7 +112,7 @@ class UserInteractiveAuth:
             content = await self.sessions.find(session_id)
         if content is None:
             content = SessionContent(operation, user_id, asked)
-            return Attempt(self, None, content, body, auth)
+            return Attempt(self, None, content, body, auth, address)
         if (content.operation, content.user_id) != (operation, user_id):
             raise Forbidden("The authentication session belongs to another request")
         if asked == "{}":
@@ -118,7 +121,7 @@ class UserInteractiveAuth:
             raise Forbidden("The request has changed since authentication began")
         else:
             content.body = asked
-        return Attempt(self, session_id, content, body, auth)
+        return Attempt(self, session_id, content, body, auth, address)
 
     async def get_session(self, session_id: str) -> SessionContent:
         """A session that was begun. Raises `NotFound`."""
@@ -151,12 +154,14 @@ class Attempt(Generic[Body]):
         content: SessionContent,
         body: Body,
         auth: dict[str, Any],
+        address: str,
     ) -> None:
         self.body = body
         self._uia = uia
         self._session_id = session_id
         self._content = content
         self._auth = auth
+        self._address = address
 
     @property
     def outcome(self) -> str | None:
@@ -176,7 +181,9 @@ class Attempt(Generic[Body]):
             if self._session_id is not None:
                 await self._uia.sessions.save(self._session_id, self._content)
             return
-        self._session_id = await self._uia.sessions.save(self._session_id, self._content)
+        self._session_id = await self._uia.sessions.save(
+            self._session_id, self._content, self._address
+        )
         types = {type_ for flow in flows for type_ in flow}
         stages = (stage for type_, stage in self._uia.stages.items() if type_ in types)
         params = {stage.type: params for stage in stages if (params := stage.params())}

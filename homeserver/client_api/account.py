@@ -12,6 +12,8 @@ from homeserver.accounts.identity_bindings import IdentityBindings
 from homeserver.accounts.password_reset import ChangePassword, PasswordReset
 from homeserver.accounts.user_interactive_auth import Confirmable, UserInteractiveAuth
 from homeserver.client_api.third_party_ids import unbind_result
+from homeserver.web.addresses import network_of
+from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
 ACCOUNT = "/_matrix/client/v3/account"
@@ -55,9 +57,11 @@ class AccountApi:
             who["device_id"] = caller.device_id
         return who
 
-    async def change_password(self, caller: Caller | None, body: ChangePassword) -> None:
+    async def change_password(
+        self, caller: Caller | None, body: ChangePassword, request: Request
+    ) -> None:
         """Replace the password of the caller, or of whoever proves an address of the account."""
-        await self._password_reset.change(caller, body)
+        await self._password_reset.change(caller, body, network_of(request.address))
 
     async def deactivate_account(self, caller: Caller, body: DeactivateAccount) -> dict[str, str]:
         """Close the caller's account for good."""

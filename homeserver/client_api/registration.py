@@ -12,6 +12,7 @@ from homeserver.accounts.login import APPSERVICE
 from homeserver.accounts.registration_tokens import RegistrationTokens
 from homeserver.accounts.sign_up import SignUp, SignUpRequest
 from homeserver.client_api.sessions import session_body
+from homeserver.web.addresses import network_of
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
@@ -75,7 +76,7 @@ class RegistrationApi:
             service = require_appservice(self._find_appservice, request.token())
             user_id, session = await self._sign_up.register_for_appservice(service, body)
         else:
-            user_id, session = await self._sign_up.register(body)
+            user_id, session = await self._sign_up.register(body, network_of(request.address))
         return {"user_id": user_id} if session is None else session_body(session)
 
     async def check_username_availability(self, query: AvailabilityQuery) -> dict[str, bool]:

@@ -82,6 +82,19 @@ class UserSuspended(MatrixError):
     errcode, status = "M_USER_SUSPENDED", 403
 
 
+class UserLimitExceeded(MatrixError):
+    """The user has as much of something as an account may have.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#common-error-codes
+    """
+
+    errcode, status = "M_USER_LIMIT_EXCEEDED", 403
+
+    def __init__(self, message: str) -> None:
+        about = "https://spec.matrix.org/v1.19/client-server-api/#common-error-codes"
+        super().__init__(message, info_uri=about)
+
+
 class NotJson(MatrixError):
     """The body was not JSON."""
 

@@ -21,6 +21,7 @@ from homeserver.protocol.errors import (
     NotFound,
     RemoteServerFailed,
     RoomInUse,
+    TooLarge,
 )
 from homeserver.protocol.history_visibility import visibility_of
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_room_alias
@@ -33,6 +34,7 @@ from homeserver.storage.database import Database
 
 _VISIBILITY = ("m.room.history_visibility", "")
 _CANONICAL_ALIAS = ("m.room.canonical_alias", "")
+MAX_OF_ROOM = 1_000
 log = Logger()
 
 
@@ -97,12 +99,14 @@ class Aliases:
             self._reserved.discard(alias)
 
     async def add(self, caller: Caller, alias: str, room_id: str) -> None:
-        """Point a new alias to a room that the caller is in. Raises `AliasExists`."""
+        """Point a new alias to a room that the caller is in. Raises `AliasExists`, `TooLarge`."""
         self.check_ours(alias)
         room = await self._rooms.get(room_id)
         if room.membership(caller.user_id) != "join":
             raise Forbidden("You are not in the room")
         creator = await self._rooms.stores.names.nid(caller.user_id)
+        if len(await self.of_room(room)) >= MAX_OF_ROOM:
+            raise TooLarge(f"A room has at most {MAX_OF_ROOM} aliases of this server")
         now = self._origin.now_ms()
         if alias in self._reserved:
             raise AliasExists(f"{alias} is taken")

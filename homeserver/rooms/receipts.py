@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.rooms.room import Room
 from homeserver.rooms.room_receipts import MAIN, ReceiptChanged, RoomReceipts
@@ -31,6 +31,7 @@ READ, READ_PRIVATE = "m.read", "m.read.private"
 
 MAX_RECEIPTS = 200_000  # of all rooms in memory together; about 300 bytes each
 MAX_CHANGED = 100_000  # rooms whose last change is remembered
+MAX_OF_USER = 2_000  # of one user in one room: one for each thread and type
 
 
 class Receipts:
@@ -68,7 +69,11 @@ class Receipts:
         for a receipt of the whole room, `ts` (ms since the epoch) for one that is made now. The
         caller has checked who may read what, and the thread (`check_thread_id`).
 
-        Raises `InvalidParam` for what is no event id, `Unavailable` while the database is away.
+        Threads and events need not exist here: other servers tell of what has not come yet. So the
+        number of threads is bounded.
+
+        Raises `InvalidParam` for what is no event id, `UserLimitExceeded` for a receipt of one
+        thread too many, `Unavailable` while the database is away.
         """
         if not is_valid_event_id(event_id):
             raise InvalidParam(f"{event_id!r} is not the id of an event")
@@ -79,6 +84,8 @@ class Receipts:
         known = self._queued.get(key) or entry.find(user_id, receipt_type, thread_id)
         if known is not None and not known.is_before(event_id, event_position):
             return
+        if known is None and thread_id is not None and entry.count_of(user_id) >= MAX_OF_USER:
+            raise UserLimitExceeded(f"A user has at most {MAX_OF_USER} receipts in a room")
         receipt = ReceiptChanged(
             self._log.next_position(),
             room.number,

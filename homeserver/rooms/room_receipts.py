@@ -91,6 +91,10 @@ class RoomReceipts:
         """All receipts of one user, least recently changed first."""
         return list(self._users.get(user_id, {}).values())
 
+    def count_of(self, user_id: str) -> int:
+        """How many receipts a user has."""
+        return len(self._users.get(user_id, ()))
+
     def event(self, user_id: str, since: int | None) -> msgspec.Raw | None:
         """The `m.receipt` event with what a reader has not seen; `None` for nothing."""
         mine = _above(self._users.get(user_id, {}), since)

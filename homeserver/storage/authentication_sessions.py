@@ -4,20 +4,61 @@ Owns the table `authentication_sessions` (migrations/0002_accounts.sql). The con
 the domain (`accounts/authentication_sessions.py`); nothing here can read them.
 """
 
+from dataclasses import dataclass
+
 from homeserver.storage.database import Connection
 
 
-async def save_authentication_session(
-    db: Connection, session_hash: bytes, sealed: bytes, expires_ms: int
-) -> None:
-    """Add or replace a session."""
-    await db.execute(
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session that is to be stored under a name, which begins with the tag of its party."""
+
+    name: bytes
+    sealed: bytes
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many sessions there may be: of the party with a tag, and of all parties together."""
+
+    tag: bytes
+    of_party: int
+    in_all: int
+
+
+async def add_authentication_session(db: Connection, session: NewSession, bounds: Bounds) -> bool:
+    """Add a session; false where there are as many as may be."""
+    cursor = await db.execute(
         """
         INSERT INTO authentication_sessions (session_hash, sealed, expires_ms)
-        VALUES (%s, %s, %s)
-            ON CONFLICT (session_hash) DO UPDATE SET sealed = EXCLUDED.sealed
+        SELECT %s, %s, %s
+         WHERE %s > (SELECT count(*)
+                       FROM (SELECT FROM authentication_sessions
+                              WHERE session_hash >= %s AND session_hash < %s
+                              LIMIT %s) AS of_party)
+           AND %s > (SELECT count(*)
+                       FROM (SELECT FROM authentication_sessions LIMIT %s) AS in_all)
         """,
-        (session_hash, sealed, expires_ms),
+        (
+            session.name,
+            session.sealed,
+            session.expires_ms,
+            bounds.of_party,
+            bounds.tag,
+            bounds.tag + b"\xff",
+            bounds.of_party,
+            bounds.in_all,
+            bounds.in_all,
+        ),
+    )
+    return cursor.rowcount == 1
+
+
+async def update_authentication_session(db: Connection, name: bytes, sealed: bytes) -> None:
+    """Replace the contents of a session, if it is there."""
+    await db.execute(
+        "UPDATE authentication_sessions SET sealed = %s WHERE session_hash = %s", (sealed, name)
     )
 
 

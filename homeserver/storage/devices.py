@@ -72,6 +72,19 @@ async def insert_device(
     return cursor.rowcount == 1
 
 
+async def count_devices(db: Connection, user_id: str, most: int) -> int:
+    """How many devices a user has; it is not counted further than to `most`."""
+    cursor = await db.execute(
+        """
+        SELECT count(*) FROM (SELECT FROM devices WHERE user_id = %s LIMIT %s) AS counted
+        """,
+        (user_id, most),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 async def find_device(db: Connection, user_id: str, device_id: str) -> Device | None:
     """One device of a user."""
     async with db.cursor(row_factory=class_row(Device)) as cursor:

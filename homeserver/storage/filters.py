@@ -6,21 +6,26 @@ Owns the table `filters` (migrations/0002_accounts.sql). The same filter of a us
 from homeserver.storage.database import Connection
 
 
-async def store_filter(db: Connection, user_id: str, content_hash: bytes, content: bytes) -> int:
-    """The number of a filter, which is added where the user has not got it yet."""
+async def store_filter(
+    db: Connection, user_id: str, content_hash: bytes, content: bytes, most: int
+) -> int | None:
+    """The number of a filter, which is added where the user has not got it yet.
+
+    `None` where the user has `most` others already.
+    """
     # The update changes nothing, but makes RETURNING give the row that was there before.
     cursor = await db.execute(
         """
         INSERT INTO filters (user_id, content_hash, content)
-        VALUES (%s, %s, %s)
+        SELECT %s, %s, %s
+         WHERE %s > (SELECT count(*) FROM filters WHERE user_id = %s AND content_hash <> %s)
             ON CONFLICT (user_id, content_hash) DO UPDATE SET content_hash = EXCLUDED.content_hash
         RETURNING id
         """,
-        (user_id, content_hash, content),
+        (user_id, content_hash, content, most, user_id, content_hash),
     )
     row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])
+    return None if row is None else int(row[0])
 
 
 async def find_filter(db: Connection, user_id: str, number: int) -> bytes | None:

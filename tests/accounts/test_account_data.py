@@ -4,6 +4,7 @@ from typing import Any
 
 from twisted.internet.defer import gatherResults
 
+from homeserver.accounts import account_data
 from homeserver.accounts.account_data import (
     AccountData,
     AccountDataChanged,
@@ -39,6 +40,30 @@ class AccountDataTests(AccountsTestCase):
             await self.account_data.changed_since(ALICE, 1),
             [(None, "org.second", b'{"a":1}'), (None, "org.first", b'{"a":2}')],
         )
+
+    async def test_it_is_bounded_in_bytes_and_number(self) -> None:
+        """Nobody fills the memory and the disk of the server; what there is can be changed."""
+        self.patch(account_data, "MAX_CONTENT_BYTES", 100)
+        self.patch(account_data, "MAX_BYTES", 200)
+        self.patch(account_data, "MAX_TYPES", 3)
+
+        await self.refused(
+            self.account_data.set(ALICE, None, "org.a", {"a": "x" * 100}), "M_TOO_LARGE", 413
+        )
+        await self.account_data.set(ALICE, None, "org.a", {"a": "x" * 80})
+        await self.account_data.set(ALICE, None, "org.b", {"a": "x" * 80})
+        await self.refused(
+            self.account_data.set(ALICE, ROOM, "org.c", {"a": "x" * 80}),
+            "M_USER_LIMIT_EXCEEDED",
+            403,
+        )
+        await self.account_data.set(ALICE, None, "org.b", {})
+        await self.account_data.set(ALICE, ROOM, "org.c", {})
+        await self.refused(
+            self.account_data.set(ALICE, ROOM, "org.d", {}), "M_USER_LIMIT_EXCEEDED", 403
+        )
+        # What the server writes has bounds of its own.
+        await self.account_data.set(ALICE, ROOM, "m.fully_read", {"event_id": "$event"})
 
     async def test_changes_are_told_once_in_their_order(self) -> None:
         """A sync gets what it has not seen, and each thing in its newest form."""

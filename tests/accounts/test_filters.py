@@ -1,5 +1,6 @@
 """Filters: stored once, found again, or spelled out."""
 
+from homeserver.accounts import filters
 from homeserver.accounts.filters import Filters
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
 
@@ -30,6 +31,20 @@ class FiltersTests(AccountsTestCase):
         first = await self.filters.define(ALICE, LAZY)
 
         self.assertEqual(await self.filters.define(ALICE, LAZY), first)
+
+    async def test_filters_are_bounded_in_number(self) -> None:
+        """Nobody fills the disk with filters; what there is stays."""
+        self.patch(filters, "MAX_OF_USER", 2)
+        first = await self.filters.define(ALICE, LAZY)
+        await self.filters.define(ALICE, {})
+
+        await self.refused(
+            self.filters.define(ALICE, {"presence": {}}), "M_USER_LIMIT_EXCEEDED", 403
+        )
+
+        self.assertEqual(await self.filters.define(ALICE, LAZY), first)
+        await self.user("bob")
+        await self.filters.define(BOB, {"presence": {}})
 
     async def test_a_filter_can_be_spelled_out(self) -> None:
         """Short filters stand in the request itself."""

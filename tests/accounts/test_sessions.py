@@ -1,5 +1,6 @@
 """Logging in to devices, refreshing tokens, logging out."""
 
+from homeserver.accounts import sessions
 from homeserver.accounts.sessions import DeviceRequest, Session
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
 
@@ -22,6 +23,18 @@ class LoginToDevicesTests(AccountsTestCase):
 
         await self.refused(self.authenticate(first.tokens.access_token), "M_UNKNOWN_TOKEN")
         self.assertEqual((await self.caller(second)).device_id, "PHONE")
+
+    async def test_devices_are_bounded_in_number(self) -> None:
+        """A program that logs in for ever fills neither the disk nor the lists of others."""
+        self.patch(sessions, "MAX_DEVICES", 2)
+        await self.user(device_id="PHONE")
+        await self.sessions.open(ALICE, DeviceRequest("LAPTOP"))
+
+        attempt = self.sessions.open(ALICE, DeviceRequest("THIRD"))
+
+        await self.refused(attempt, "M_USER_LIMIT_EXCEEDED", 403)
+        await self.sessions.open(ALICE, DeviceRequest("PHONE"))
+        self.assertEqual(len(await self.devices.all_of(ALICE)), 2)
 
     async def test_the_name_of_a_known_device_stays(self) -> None:
         """The initial name is for new devices; a user may have chosen a better one since."""

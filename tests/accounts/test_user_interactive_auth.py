@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from homeserver.accounts.authentication_sessions import AuthenticationSessions
+from homeserver.accounts import authentication_sessions
+from homeserver.accounts.authentication_sessions import AuthenticationSessions, SessionContent
 from homeserver.accounts.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.expiry import ExpirySweep
 from homeserver.accounts.user_interactive_auth import AuthenticationNeeded, Confirmable
@@ -159,6 +160,30 @@ class ConfirmationTests(AccountsTestCase):
 
         self.assertNotIn(b"secret", sealed)
         self.assertNotIn(session.encode(), name)
+
+    async def test_sessions_of_strangers_are_bounded(self) -> None:
+        """Anybody can begin them: nobody fills the disk, or keeps others from registering."""
+        self.patch(authentication_sessions, "MAX_OF_PARTY", 3)
+        self.patch(authentication_sessions, "MAX_IN_ALL", 5)
+        sessions = AuthenticationSessions(self.db, self.clock)
+        asked = SessionContent("register", None, "{}")
+        first = [await sessions.save(None, asked, "192.0.2.1") for _ in range(3)]
+
+        await self.refused(sessions.save(None, asked, "192.0.2.1"), "M_LIMIT_EXCEEDED", 429)
+        other = await sessions.save(None, asked, "192.0.2.2")
+        await sessions.save(first[0], asked, "192.0.2.1")
+        self.assertIsNotNone(await sessions.find(other))
+        await sessions.end(first[0])
+        await sessions.save(None, asked, "192.0.2.1")
+        await sessions.save(None, asked, "192.0.2.3")
+        await self.refused(sessions.save(None, asked, "192.0.2.4"), "M_LIMIT_EXCEEDED", 429)
+
+    async def test_a_session_is_bounded_in_bytes(self) -> None:
+        """What waits for authentication is a request of ordinary size."""
+        sessions = AuthenticationSessions(self.db, self.clock)
+        for user_id, size in ((None, 16_384), (ALICE, 65_536)):
+            large = SessionContent("register", user_id, "x" * size)
+            await self.refused(sessions.save(None, large), "M_TOO_LARGE", 413)
 
     async def test_a_damaged_session_is_as_good_as_none(self) -> None:
         """A row that cannot be opened leads to a new session, not to an error."""

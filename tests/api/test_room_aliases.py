@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import quote
 
+from homeserver.rooms import aliases
 from tests.support.actors import Actor
 from tests.support.server import ServerTestCase
 
@@ -36,6 +37,14 @@ class AliasTests(ServerTestCase):
             await self.assert_refused("M_INVALID_PARAM", self.alice.put(path, body), 400)
         await self.assert_refused("M_BAD_JSON", self.alice.put(ALIAS, {}), 400)
         await self.assert_refused("M_BAD_JSON", self.alice.put(ALIAS, {"room_id": "x"}), 400)
+
+    async def test_aliases_of_a_room_are_bounded(self) -> None:
+        """Nobody takes all names for one room."""
+        self.patch(aliases, "MAX_OF_ROOM", 1)
+        await self._make()
+
+        path = f"/directory/room/{quote('#coffee:example.org')}"
+        await self.assert_refused("M_TOO_LARGE", self.alice.put(path, {"room_id": self.room}), 413)
 
     async def test_only_members_name_a_room(self) -> None:
         """A stranger gives no names to other people's rooms."""

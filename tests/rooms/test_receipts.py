@@ -6,7 +6,14 @@ import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.accounts.caller import Caller
-from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.protocol.errors import (
+    Forbidden,
+    InvalidParam,
+    MatrixError,
+    NotFound,
+    UserLimitExceeded,
+)
+from homeserver.rooms import receipts
 from homeserver.rooms.read_markers import ReadMarkers
 from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.room import Room
@@ -170,6 +177,21 @@ class ReceiptsTests(DatabaseTestCase):
             (edit, "main"),
         ):
             await self.read(self.bob, event_id, thread_id=thread)
+
+    async def test_threads_that_do_not_exist_are_bounded(self) -> None:
+        """Another server can name any thread, but not fill the disk with them."""
+        self.patch(receipts, "MAX_OF_USER", 3)
+        room = await self.room()
+
+        async def read(thread: str, event: str = "$unknown") -> None:
+            await self.receipts.move(room, self.bob.user_id, READ, event, None, thread_id=thread)
+
+        for number in range(3):
+            await read(f"$thread{number}")
+        await self.refusal(UserLimitExceeded, read("$thread3"))
+
+        await read("$thread2", "$later")
+        await self.receipts.move(room, self.bob.user_id, READ, "$unknown", None)
 
     async def test_thread_that_is_none_is_refused(self) -> None:
         """The client's author learns of the mistake."""
