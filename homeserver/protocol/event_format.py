@@ -6,8 +6,8 @@ code can read it without surprises. An event that fails is dropped.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from homeserver.protocol.identifiers import (
     MAX_ID_BYTES,
@@ -24,6 +24,12 @@ MAX_AUTH_EVENTS = 10
 
 _LIMITED_FIELDS = ("type", "state_key", "sender", "room_id", "event_id")
 _MAX_TIMESTAMP = 2**63 - 1
+
+
+class _Check(Protocol):
+    """One of the checks of `identifiers.py`."""
+
+    def __call__(self, text: str, /, *, in_codepoints: bool) -> bool: ...
 
 
 class InvalidEvent(ValueError):
@@ -47,28 +53,34 @@ def check_format(version: RoomVersion, pdu: Mapping[str, Any]) -> None:
         _is_integer(pdu.get("origin_server_ts"), -_MAX_TIMESTAMP - 1, _MAX_TIMESTAMP),
         "origin_server_ts",
     )
-    _require(_is_string(pdu.get("sender"), is_valid_user_id), "sender")
+    by_codepoints = version.limits_ids_by_codepoints
+    _require(_is_id(is_valid_user_id, pdu.get("sender"), by_codepoints), "sender")
     _check_room_id(version, pdu)
     _check_references(version, pdu, "prev_events", MAX_PREV_EVENTS)
     _check_references(version, pdu, "auth_events", MAX_AUTH_EVENTS)
     _check_hashes(pdu.get("hashes"))
     _check_signatures(pdu.get("signatures"))
     if version.event_format is EventFormat.V1:
-        _require(_is_string(pdu.get("event_id"), _is_chosen_event_id), "event_id")
+        event_id = pdu.get("event_id")
+        _require(_is_id(is_valid_event_id, event_id, by_codepoints), "event_id")
+        _require(":" in pdu["event_id"], "event_id")
     if pdu["type"] == "m.room.redaction" and not version.redacts_in_content:
         _require(isinstance(pdu.get("redacts", ""), str), "redacts")
-    check_field_sizes(pdu)
+    check_field_sizes(pdu, in_codepoints=by_codepoints)
 
 
-def check_field_sizes(pdu: Mapping[str, Any]) -> None:
-    """Check the fields that are limited to 255 bytes. Raises `EventTooLarge`.
+def check_field_sizes(pdu: Mapping[str, Any], *, in_codepoints: bool = False) -> None:
+    """Check the fields that are limited to 255 bytes, or codepoints. Raises `EventTooLarge`.
+
+    Events of our own are measured in bytes, which suits everybody.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#size-limits
     """
+    unit = "codepoints" if in_codepoints else "bytes"
     for field in _LIMITED_FIELDS:
         value = pdu.get(field)
-        if isinstance(value, str) and not fits_id_limit(value):
-            raise EventTooLarge(f"{field} is larger than {MAX_ID_BYTES} bytes")
+        if isinstance(value, str) and not fits_id_limit(value, in_codepoints=in_codepoints):
+            raise EventTooLarge(f"{field} is larger than {MAX_ID_BYTES} {unit}")
 
 
 def check_event_size(json: bytes) -> None:
@@ -86,7 +98,8 @@ def _check_room_id(version: RoomVersion, pdu: Mapping[str, Any]) -> None:
     # A create event that has a room id although it makes one is refused by an authorisation rule.
     if version.room_id_is_create_hash and pdu["type"] == "m.room.create" and "room_id" not in pdu:
         return
-    _require(_is_string(pdu.get("room_id"), is_valid_room_id), "room_id")
+    by_codepoints = version.limits_ids_by_codepoints
+    _require(_is_id(is_valid_room_id, pdu.get("room_id"), by_codepoints), "room_id")
 
 
 def _check_references(version: RoomVersion, pdu: Mapping[str, Any], field: str, most: int) -> None:
@@ -101,7 +114,7 @@ def _check_references(version: RoomVersion, pdu: Mapping[str, Any], field: str, 
             _require(isinstance(hashes, dict), field)
             # Only an id that was chosen can be cited by the event that bears it.
             _require(reference != pdu.get("event_id"), field)
-        _require(_is_string(reference, is_valid_event_id), field)
+        _require(_is_id(is_valid_event_id, reference, version.limits_ids_by_codepoints), field)
 
 
 def _check_hashes(hashes: Any) -> None:
@@ -115,12 +128,8 @@ def _check_signatures(signatures: Any) -> None:
         _require(all(isinstance(text, str) for text in of_server.values()), "signatures")
 
 
-def _is_chosen_event_id(text: str) -> bool:
-    return is_valid_event_id(text) and ":" in text
-
-
-def _is_string(value: Any, is_valid: Callable[[str], bool]) -> bool:
-    return isinstance(value, str) and is_valid(value)
+def _is_id(is_valid: _Check, value: Any, in_codepoints: bool) -> bool:
+    return isinstance(value, str) and is_valid(value, in_codepoints=in_codepoints)
 
 
 def _is_integer(value: Any, least: int, most: int) -> bool:

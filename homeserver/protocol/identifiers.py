@@ -4,7 +4,8 @@
 bool for the same rules. What arrives from elsewhere is judged by the wide, historical grammar,
 since such ids are in use; only new accounts must meet the narrow one (`check_localpart`).
 
-No identifier of a room, event, user or alias exceeds 255 bytes.
+No identifier of a room, event, user or alias exceeds 255 bytes; in events of old room versions some
+do, where other servers count codepoints: `RoomVersion.limits_ids_by_codepoints`.
 
 Spec: https://spec.matrix.org/v1.19/appendices/#identifier-grammar
 """
@@ -72,10 +73,12 @@ def parse_user_id(text: str) -> UserId:
     return UserId(match[1], match[2])
 
 
-def is_valid_user_id(text: str) -> bool:
-    """Whether `parse_user_id` accepts the text."""
+def is_valid_user_id(text: str, *, in_codepoints: bool = False) -> bool:
+    """Whether `parse_user_id` accepts the text. Its limit may be one of codepoints."""
     match = _USER_ID.fullmatch(text)
-    return match is not None and fits_id_limit(text) and _is_host_possible(match[2])
+    if match is None or not fits_id_limit(text, in_codepoints=in_codepoints):
+        return False
+    return _is_host_possible(match[2])
 
 
 def is_compliant_user_id(text: str) -> bool:
@@ -122,20 +125,20 @@ def is_valid_room_alias(text: str) -> bool:
     return match is not None and fits_id_limit(text) and _is_host_possible(match[2])
 
 
-def is_valid_room_id(text: str) -> bool:
+def is_valid_room_id(text: str, *, in_codepoints: bool = False) -> bool:
     """A room id of any room version: with a domain, or without.
 
     Spec: https://spec.matrix.org/v1.19/appendices/#room-ids
     """
-    return _is_opaque_with_domain(_ROOM_ID, text)
+    return _is_opaque_with_domain(_ROOM_ID, text, in_codepoints)
 
 
-def is_valid_event_id(text: str) -> bool:
+def is_valid_event_id(text: str, *, in_codepoints: bool = False) -> bool:
     """An event id of any room version: with a domain, or without.
 
     Spec: https://spec.matrix.org/v1.19/appendices/#event-ids
     """
-    return _is_opaque_with_domain(_EVENT_ID, text)
+    return _is_opaque_with_domain(_EVENT_ID, text, in_codepoints)
 
 
 def is_create_hash_room_id(text: str) -> bool:
@@ -186,8 +189,10 @@ def is_valid_server_name(text: str) -> bool:
     return _SERVER_NAME.fullmatch(text) is not None and _is_host_possible(text)
 
 
-def fits_id_limit(text: str) -> bool:
-    """Whether the text has at most 255 bytes of UTF-8."""
+def fits_id_limit(text: str, *, in_codepoints: bool = False) -> bool:
+    """Whether the text has at most 255 bytes of UTF-8, or so many codepoints."""
+    if in_codepoints:
+        return len(text) <= MAX_ID_BYTES
     length = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
     return length <= MAX_ID_BYTES
 
@@ -226,9 +231,9 @@ def is_valid_room_version(text: str) -> bool:
     return _ROOM_VERSION.fullmatch(text) is not None
 
 
-def _is_opaque_with_domain(pattern: re.Pattern[str], text: str) -> bool:
+def _is_opaque_with_domain(pattern: re.Pattern[str], text: str, in_codepoints: bool) -> bool:
     match = pattern.fullmatch(text)
-    if match is None or not fits_id_limit(text):
+    if match is None or not fits_id_limit(text, in_codepoints=in_codepoints):
         return False
     domain = match[2]
     return domain is None or _is_host_possible(domain)

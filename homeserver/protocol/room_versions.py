@@ -59,6 +59,9 @@ class RoomVersion:
     """Events must be canonical JSON: no floats, no integers beyond 2^53 - 1."""
     redacts_in_content: bool
     """A redaction names its target in `content.redacts`, not in `redacts` at the top level."""
+    limits_ids_by_codepoints: bool
+    """Identifiers, types and state keys of events may have 255 codepoints. The text has 255 bytes
+    for all versions, but other servers count like this in rooms of the versions before 11."""
     room_id_is_create_hash: bool
     """The room id is the event id of `m.room.create` with the sigil `!`; that event has none."""
 
@@ -122,6 +125,7 @@ _V1 = RoomVersion(
     max_depth=2**63 - 1,
     strict_canonical_json=False,
     redacts_in_content=False,
+    limits_ids_by_codepoints=True,
     room_id_is_create_hash=False,
     event_id_domain_must_sign=True,
     validates_signing_key_validity=False,
@@ -185,6 +189,7 @@ _V11 = replace(
     _V10,
     identifier="11",
     redacts_in_content=True,
+    limits_ids_by_codepoints=False,
     redaction_keeps_legacy_keys=False,
     redaction_keeps_create_content=True,
     redaction_keeps_third_party_signed=True,

@@ -67,7 +67,8 @@ class ReceivedRedactions:
             return NO_EFFECT
         # What is state now is shown as state.
         is_withheld = not room.version.redactions_need_power and is_plain_redaction(event)
-        if not is_valid_event_id(event.redacts):
+        by_codepoints = room.version.limits_ids_by_codepoints
+        if not is_valid_event_id(event.redacts, in_codepoints=by_codepoints):
             return Effect(None, is_withheld)
         found = await self._stores.events.find_many(
             room.version, room.number, room.room_id, [event.redacts]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from homeserver.protocol.event_format import EventTooLarge, InvalidEvent, check_format
+from homeserver.protocol.event_format import InvalidEvent, check_format
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from tests.protocol.json_values import versions_and_pdus
 
@@ -162,13 +162,49 @@ def test_depth_is_limited_to_what_canonical_json_can_hold_since_version_6():
         check("6", depth=2**53)
 
 
-@pytest.mark.parametrize("field", ["type", "state_key"])
-def test_short_fields_are_limited_to_255_bytes(field):
-    """Bytes, not characters: é has two."""
-    check("12", **{field: "é" * 127 + "e"})
+SIGILS = {"type": "", "state_key": "", "sender": "@", "room_id": "!"}
 
-    with pytest.raises(EventTooLarge):
-        check("12", **{field: "é" * 128})
+
+def long_name(field: str, length: int, letter: str) -> str:
+    """A name of so many codepoints that the field can have."""
+    sigil = SIGILS[field]
+    domain = ":domain" if sigil else ""
+    return sigil + letter * (length - len(sigil) - len(domain)) + domain
+
+
+@pytest.mark.parametrize("version", [*ROOM_VERSIONS][10:])
+@pytest.mark.parametrize("field", SIGILS)
+def test_short_fields_are_limited_to_255_bytes(version, field):
+    """Bytes, not characters: é has two."""
+    check(version, **{field: long_name(field, 255, "e")})
+    check(version, **{field: long_name(field, 127, "é")})
+
+    for length, letter in ((256, "e"), (140, "é"), (255, "é")):
+        with pytest.raises(InvalidEvent):
+            check(version, **{field: long_name(field, length, letter)})
+
+
+@pytest.mark.parametrize("version", [*ROOM_VERSIONS][:10])
+@pytest.mark.parametrize("field", SIGILS)
+def test_short_fields_are_limited_to_255_codepoints_before_version_11(version, field):
+    """Other servers have accepted such events, and those that follow them name them."""
+    for letter in ("e", "é", "\N{GRINNING FACE}"):
+        check(version, **{field: long_name(field, 255, letter)})
+
+        with pytest.raises(InvalidEvent):
+            check(version, **{field: long_name(field, 256, letter)})
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_event_ids_are_limited_to_255_codepoints_where_they_are_chosen(version):
+    """Their own, and those of the events that they name."""
+    good, bad = ("$" + "é" * (length - 8) + ":domain" for length in (255, 256))
+    check(version, event_id=good)
+    check(version, prev_events=[[good, {}]], auth_events=[[good, {}]])
+
+    for fields in ({"event_id": bad}, {"prev_events": [[bad, {}]]}):
+        with pytest.raises(InvalidEvent):
+            check(version, **fields)
 
 
 def test_the_target_of_a_redaction_must_be_text_where_it_is_a_field():

@@ -38,6 +38,7 @@ CHANGES = {
     "9": {"redaction_keeps_authorising_user"},
     "10": {"integer_power_levels", "knock_restricted"},
     "11": {
+        "limits_ids_by_codepoints",
         "redacts_in_content",
         "redaction_keeps_legacy_keys",
         "redaction_keeps_create_content",
@@ -93,6 +94,7 @@ def test_the_first_version_has_the_first_of_everything():
     assert first.state_resolution is StateResolution.V1
     assert {name for name in COLUMNS if getattr(first, name) is True} == {
         "stable",
+        "limits_ids_by_codepoints",
         "event_id_domain_must_sign",
         "redaction_keeps_legacy_keys",
         "redaction_keeps_aliases",

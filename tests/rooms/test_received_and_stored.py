@@ -3,6 +3,7 @@
 from typing import Any
 
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.events import Event
 from homeserver.rooms.history import PageRequest
 from homeserver.rooms.resolution import Resolved
 from homeserver.rooms.room import Room
@@ -316,6 +317,22 @@ class StoredTests(RoomsTestCase):
 
         found = await self.reading.state_event(ALICE.user_id, room_id, "odd\0type", "\0")
         assert found.event == odd.event
+
+    async def test_long_names_of_old_rooms_are_stored(self) -> None:
+        """Other servers count codepoints there, and everybody's events follow such ones."""
+        room_id = await self.create_room(version="6")
+        long = "@" + 240 * "\N{GRINNING FACE}" + ":other.example"
+        invite = await self.outside.make(
+            room_id, "m.room.member", ALICE.user_id, {"membership": "ban"}, EVE
+        )
+        event = Event.from_pdu(invite.version, {**invite.pdu, "state_key": long})
+
+        stored = await self.outside.receive(event)
+
+        assert stored.standing.rejected is None
+        assert (await self.rooms.get(room_id)).membership(long) == "ban"
+        await self.say(room_id, "still here")
+        await self.restarted(room_id)
 
     async def test_redaction_of_anything_does_not_stop_the_server(self) -> None:
         """What cannot be a key in the database is none, or one event would end the process."""
