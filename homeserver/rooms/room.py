@@ -7,7 +7,7 @@ the room's writer has queued, but the log has not yet published, is known to the
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.partial_state import PartialState
@@ -228,14 +228,14 @@ class Room:
         """
         if position < self.changes_from:
             return None
+        since = takewhile(lambda each: each.position > position, reversed(self.state_changes))
         changed: dict[StateKey, StoredEvent | None] = {}
-        for change in self.state_changes:
-            if position < change.position <= upto:
-                changed |= {
-                    key: stored
-                    for key, stored in change.after.items()
-                    if stored is None or stored.number not in told
-                }
+        for change in reversed([each for each in since if each.position <= upto]):
+            changed |= {
+                key: stored
+                for key, stored in change.after.items()
+                if stored is None or stored.number not in told
+            }
         return changed
 
     def undone(self, position: int) -> dict[StateKey, int | None] | None:

@@ -7,6 +7,7 @@ from tests.support.actors import bodies
 from tests.support.fake_http import Answer, always
 from tests.support.organisations import FederationTestCase
 
+WITH_MANY = '{"room":{"timeline":{"limit":100}}}'
 WITH_TWO = '{"room":{"timeline":{"limit":2}}}'
 
 
@@ -35,6 +36,56 @@ class GapTests(FederationTestCase):
 
         assert bodies(joined["events"]) == ["29", "last"]
         assert bodies(page["chunk"]) == [f"{number}" for number in reversed(range(29))]
+
+    async def test_sync_after_an_outage_begins_with_what_is_known_again(self) -> None:
+        """What came before is no neighbour of it; name and bans are those of now."""
+        await self.there.send(self.here.name, [self.room.say(self.mallory, "before")])
+        since = (await self.bob.sync())["next_batch"]
+        eve = self.room.member(self.there.user("eve"), "join")
+        self.room.member(eve.sender, "ban", sender=self.mallory)
+        self.room.add("m.room.name", {"name": "new"}, sender=self.mallory, state_key="")
+        for number in range(40):
+            self.room.say(self.mallory, f"{number}")
+        only = Answer(200, {"events": [self.room.ends[0].pdu]})
+        self.there.answers["get_missing_previous_events"] = always(only)
+        await self.there.send(self.here.name, [self.room.say(self.mallory, "last")])
+
+        await self.check_sync(since, ["39", "last"], 40, banned=eve.sender)
+        await self.check_sync(None, ["39", "last"], 40, banned=eve.sender)
+
+    async def test_sync_after_coming_back_begins_with_the_join(self) -> None:
+        """The server was not there meanwhile, and knows what it was told with the join."""
+        await self.there.send(self.here.name, [self.room.say(self.mallory, "before")])
+        since = (await self.bob.sync())["next_batch"]
+        await self.bob.leave(self.room_id)
+        eve = self.room.member(self.there.user("eve"), "join")
+        self.room.member(eve.sender, "ban", sender=self.mallory)
+        self.room.add("m.room.name", {"name": "new"}, sender=self.mallory, state_key="")
+        for number in range(40):
+            self.room.say(self.mallory, f"{number}")
+        await self.bob.join(self.room_id, via=[self.there.name])
+
+        await self.check_sync(since, [], 40, banned=eve.sender)
+        await self.check_sync(None, [], 40, banned=eve.sender)
+
+    async def check_sync(
+        self, since: str | None, said: list[str], missed: int, *, banned: str
+    ) -> None:
+        section = (await self.bob.sync(since, filter=WITH_MANY))["rooms"]["join"][self.room_id]
+        timeline = section["timeline"]
+        events = [*section["state"]["events"], *timeline["events"]]
+        state = {(each["type"], each["state_key"]): each for each in events if "state_key" in each}
+        assert bodies(timeline["events"]) == said
+        assert timeline["limited"]
+        assert state["m.room.name", ""]["content"] == {"name": "new"}
+        assert state["m.room.member", banned]["content"]["membership"] == "ban"
+        found: list[str] = []
+        page = {"end": timeline["prev_batch"]}
+        while "end" in page:
+            page = await self.bob.messages(self.room_id, since=page["end"], limit=15)
+            found += bodies(page["chunk"])
+        numbers = [f"{number}" for number in reversed(range(missed)) if f"{number}" not in said]
+        assert found == [*numbers, "before"]
 
     async def test_a_gap_is_fetched_from_any_page(self) -> None:
         """Also where the client has read down to the very event after it."""
