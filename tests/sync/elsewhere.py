@@ -9,8 +9,10 @@ from typing import Any
 from homeserver.accounts.caller import Caller
 from homeserver.protocol.event_graph import in_auth_order, in_graph_order
 from homeserver.protocol.events import Event
+from homeserver.rooms.completion import Completion
 from homeserver.rooms.resolution import Resolved
 from homeserver.rooms.room import Room
+from homeserver.rooms.room_facts import MEMBER
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.writer import RoomWriter
 from tests.rooms.replica import ALICE, BOB, Graph
@@ -66,6 +68,22 @@ class Elsewhere:
         state = self._state_before(join)
         entrance = self._world.rooms.entrance
         return await entrance.enter(join, state, self._chain(state))
+
+    async def enter_without_members(self, user: Caller) -> StoredEvent:
+        """The same, with the members left out: they are to be told by `complete`."""
+        join = self.member(user.user_id, "join")
+        state = [each for each in self._state_before(join) if each.type != MEMBER]
+        servers = ["one.example", "two.example"]
+        return await self._world.rooms.entrance.enter(join, state, self._chain(state), servers)
+
+    async def complete(self, join: StoredEvent) -> None:
+        """Tell the members of the state before a join."""
+        registry, receiving = self._world.rooms.registry, self._world.outside.receiving
+        members = [each for each in self._state_before(join.event) if each.type == MEMBER]
+        async with registry.writing(self.room_id) as writer:
+            await receiving.outliers(writer, self._chain(members))
+            completion = Completion(registry, receiving, self._world.db)
+            await completion.complete(writer, [each.event_id for each in members])
 
     async def hear(self, event_id: str) -> Event:
         """Be told of an event of the server under test."""

@@ -13,6 +13,7 @@ from tests.sync.client_model import ClientModel
 from tests.sync.elsewhere import Elsewhere
 from tests.sync.world import World
 
+LAZY = {"room": {"state": {"lazy_load_members": True}}}
 NAME = ("m.room.name", "")
 
 
@@ -141,6 +142,29 @@ class TimelineGapTests(DatabaseTestCase):
         assert page[:2] == [missed[1].event_id, missed[0].event_id]
         assert said in page
 
+    async def test_server_that_comes_back_without_the_members_shows_the_same(self) -> None:
+        """They are told later, and so are the bans that it missed."""
+        since = await self.end()
+        await self.world.rooms.memberships.leave(self.carol, self.there.room_id)
+        await self.there.hear_all()
+        missed = [self.there.rename("new"), self.there.member(BOB, "ban", ALICE)]
+        join = await self.there.enter_without_members(self.carol)
+        said = self.there.say("after", ALICE)
+        await self.there.deliver(said)
+        early = ClientModel()
+        early.apply(await self.world.update(self.carol, since, LAZY))
+        assert early.timelines[self.there.room_id] == [join.event.event_id, said.event_id]
+
+        await self.there.complete(join)
+
+        early.apply(await self.world.update(self.carol, early.since, LAZY))
+        late = ClientModel()
+        late.apply(await self.world.update(self.carol, since))
+        assert late.timelines[self.there.room_id] == [join.event.event_id, said.event_id]
+        for client in (early, late):
+            assert client.state[self.there.room_id][NAME] == missed[0].event_id
+        assert late.state[self.there.room_id]["m.room.member", BOB] == missed[1].event_id
+
     async def test_room_that_is_new_here_has_no_gap(self) -> None:
         """What was before the first join is history like any other, on other servers."""
         section = await self.section()
@@ -193,11 +217,10 @@ class TimelineGapTests(DatabaseTestCase):
 
     async def test_members_of_the_gap_are_told_with_lazy_loading(self) -> None:
         """A client that knows few members still hears of the one who was banned."""
-        lazy = {"room": {"state": {"lazy_load_members": True}}}
-        since = str((await self.world.update(self.carol, wanted=lazy))["next_batch"])
+        since = str((await self.world.update(self.carol, wanted=LAZY))["next_batch"])
         await self.outage()
 
-        answer = await self.world.update(self.carol, since, lazy)
+        answer = await self.world.update(self.carol, since, LAZY)
 
         section = answer["rooms"]["join"][self.there.room_id]
         told = {each["state_key"] for each in section["state"]["events"]}

@@ -1,0 +1,42 @@
+"""The migration that finds the gaps in timelines of before."""
+
+from homeserver.storage.migrate import load_migrations
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.elsewhere import Elsewhere
+from tests.sync.world import World
+
+
+class TimelineGapsMigrationTests(DatabaseTestCase):
+    async def test_gaps_that_were_not_filled_are_found(self) -> None:
+        """After an upgrade a timeline begins where it would have begun with the new version."""
+        world = await World.start(self.db)
+        carol = await world.user("carol")
+        there = Elsewhere()
+        there.use(world)
+        await there.enter(carol)
+        await there.deliver(there.say("before"))
+        for body in ("missed", "missed again"):
+            there.say(body)
+            await there.deliver(there.say("after"))
+        await world.say(carol, there.room_id, "and on")
+        await world.stop()
+        expected = await self.gaps()
+
+        statement = next(
+            each.text.partition("INSERT INTO")[2]
+            for each in load_migrations()
+            if each.name == "timeline_gaps"
+        )
+        async with self.db.connection() as connection:
+            await connection.execute("DELETE FROM timeline_gaps")
+            await connection.execute(f"INSERT INTO {statement}".encode())
+
+        assert len(expected) == 2
+        assert await self.gaps() == expected
+
+    async def gaps(self) -> list[tuple[int, int]]:
+        async with self.db.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT room, position FROM timeline_gaps ORDER BY position"
+            )
+            return await cursor.fetchall()
