@@ -8,18 +8,24 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from federation.client import FederationClient, path_of
-from federation.elements import FewElements, NameElements, StateElements
 from federation.errors import Denied, FederationError, Garbage, Refused
 from federation.head_start import HeadStart
+from federation.membership_responses import (
+    Joined,
+    Knocked,
+    RoomState,
+    SignedInvite,
+    StrippedState,
+    Template,
+)
 from federation.pdus import PduChecks
 from homeserver.protocol.errors import (
     Forbidden,
@@ -51,67 +57,6 @@ _NOT_PASSED_ON = ("", "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEACTIVATED"
 
 Answer = TypeVar("Answer")
 log = Logger()
-
-
-class TemplateEvent(msgspec.Struct):
-    """What is taken of the event of a template."""
-
-    prev_events: list[Any]
-    auth_events: list[Any]
-    depth: Annotated[int, msgspec.Meta(ge=0)]
-    content: dict[str, Any] = {}
-
-
-class Template(msgspec.Struct):
-    """Answer to `make_join` and its kind."""
-
-    event: TemplateEvent
-    room_version: str = "1"
-
-
-class RoomState(msgspec.Struct):
-    """Answer to `send_join`: the state before the join, and what authorises it."""
-
-    state: StateElements = []
-    auth_chain: StateElements = []
-    event: dict[str, Any] | None = None
-    members_omitted: bool = False
-    servers_in_room: NameElements | None = None
-
-
-class StrippedState(msgspec.Struct):
-    """Answer to `send_knock`."""
-
-    knock_room_state: FewElements = []
-
-
-class SignedInvite(msgspec.Struct):
-    """Answer to an invite."""
-
-    event: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A join that a server in the room has accepted, with the state before it.
-
-    Where members were left out of that, `servers` are those in the room, the one asked first.
-    """
-
-    event: Event
-    state: Sequence[Event]
-    auth_chain: Sequence[Event]
-    server: str
-    servers: Sequence[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Knocked:
-    """A knock that a server in the room has accepted, and what that tells of the room."""
-
-    event: Event
-    room_state: Sequence[Mapping[str, Any]]
-    server: str
 
 
 class Handshakes:

@@ -11,7 +11,8 @@ from typing import Any
 from twisted.logger import Logger
 
 from federation.errors import Garbage
-from federation.handshakes import Handshakes, Joined
+from federation.handshakes import Handshakes
+from federation.membership_responses import Joined
 from federation.missing_events import MissingEvents
 from federation.state_completion import StateCompletion
 from homeserver.concurrency.keyed_locks import KeyedLocks

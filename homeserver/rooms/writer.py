@@ -191,12 +191,11 @@ class RoomWriter:
         signers: Collection[str] = (),
         follows: Sequence[StoredEvent] | None = None,
     ) -> Event:
-        """The event that a draft would become if it were appended now; nothing is changed.
+        """The event that a draft would become now; nothing is changed. Raises what `append` raises.
 
         It does become that if it is appended in the same turn of the reactor and says itself when
-        it was sent. `signers` are servers that will sign it before anybody else gets it. With
-        `follows` it is one that follows these events alone, and is to be received. Raises what
-        `append` raises.
+        it was sent. `signers` are servers that will sign it before anybody else gets it. One that
+        `follows` some branches alone is to be received instead.
         """
         self._log.check_open()
         stored, cited = self._build(draft, None, signers, follows)

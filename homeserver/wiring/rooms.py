@@ -114,13 +114,7 @@ class Rooms:
         self.creation.invite_abroad = self.memberships.invite
         self.third_party_invites = self._third_party_invites(accounts)
         self.transactions = Transactions(db, self.names)
-        self.sending = Sending(
-            self.registry,
-            self.transactions,
-            self.aliases,
-            RelationRules(db, self.registry),
-            MembershipChanges(self.registry, self.memberships, rate_limits),
-        )
+        self.sending = self._sending(db, rate_limits)
         self.reading = reading = Reading(db, self.registry, self.user_rooms, self.visibility)
         self.relations = Relations(db, self.registry, reading, self.visibility)
         self._related_events = RelatedEvents(
@@ -177,6 +171,15 @@ class Rooms:
             self.memberships,
             accounts.third_party.invitations,
             accounts.third_party.bindings.check_server,
+        )
+
+    def _sending(self, db: Database, rate_limits: RateLimits) -> Sending:
+        return Sending(
+            self.registry,
+            self.transactions,
+            self.aliases,
+            RelationRules(db, self.registry),
+            MembershipChanges(self.registry, self.memberships, rate_limits),
         )
 
     def _server_notices(self, settings: Settings, accounts: Accounts) -> ServerNotices:
