@@ -5,12 +5,13 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#mroomserver_acl
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any, Final
 
 from homeserver.protocol.glob import GlobSet
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_server_name
 
-_IP_LITERAL = re.compile(r"\[.*\]|\d{1,3}(\.\d{1,3}){3}")
+_IP_LITERAL = re.compile(r".*:.*|\d{1,3}(\.\d{1,3}){3}")  # of the first, the brackets are gone
 MAX_HOST: Final = 255
 """The length of the longest host name, in characters; entries for longer ones match none."""
 
@@ -58,9 +59,25 @@ def fault_of_acl(content: Mapping[str, Any]) -> str | None:
     return None
 
 
+def keeps_itself_out(server_name: str, acl: Mapping[str, Any]) -> bool:
+    """Whether an access list that a user of a server wants to set would keep that server out.
+
+    Of a server at a loopback address that is never said. It shares the address with all others that
+    it can reach, which are told apart by their ports, and a list knows none.
+    """
+    return not is_server_allowed(server_name, acl) and not _is_at_loopback(server_name)
+
+
 def is_server_allowed(server_name: str, acl: Mapping[str, Any] | None) -> bool:
     """Whether the content of `m.room.server_acl`, or its absence, lets a server take part."""
     return acl is None or ServerAcl(acl).is_allowed(server_name)
+
+
+def _is_at_loopback(server_name: str) -> bool:
+    try:
+        return ip_address(parse_server_name(server_name).host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _hosts(entries: object) -> GlobSet:

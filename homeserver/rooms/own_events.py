@@ -16,7 +16,7 @@ from homeserver.protocol.event_kinds import MEMBER, REDACTION
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.rule_broken import RuleBroken
-from homeserver.protocol.server_acl import fault_of_acl, is_server_allowed
+from homeserver.protocol.server_acl import fault_of_acl, keeps_itself_out
 from homeserver.rooms.drafts import Draft, MemberDraft
 from homeserver.rooms.stored_event import StoredEvent
 
@@ -65,7 +65,7 @@ def check_draft(draft: Draft, server_name: str) -> None:
     if key == SERVER_ACL:
         if (fault := fault_of_acl(draft.content)) is not None:
             raise BadJson(f"The access list cannot be used: {fault}")
-        if not is_server_allowed(server_name, draft.content):
+        if keeps_itself_out(server_name, draft.content):
             raise Forbidden(f"The access list would keep your own server, {server_name}, out")
 
 

@@ -204,7 +204,7 @@ class AskingServerTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.there: FakeServer = await self.fake()
-        self.here: Organisation = await self.organisation(host="localhost")
+        self.here: Organisation = await self.organisation()
         self.alice = await self.here.register("alice")
 
     async def test_it_is_told_what_its_users_could_get_into(self) -> None:

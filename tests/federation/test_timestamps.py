@@ -125,7 +125,7 @@ class AskingServerTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.there = await self.fake()
-        self.here = await self.organisation(host="localhost")
+        self.here = await self.organisation()
         self.alice = await self.here.register("alice")
         self.room_id = await self.alice.create_room(public=True)
         self.said = await self.alice.say(self.room_id, "before")

@@ -34,14 +34,13 @@ class Organisation:
         http: HTTPClient,
         folder: Path,
         settings: dict[str, Any],
-        host: str = "127.0.0.1",
     ) -> None:
         self._http = http
         self._folder = folder
         self.dsn = fresh_database()
         port = free_port()
-        files = authority.issue(host, file_name=f"organisation-{port}")
-        self.name = f"{host}:{port}"
+        files = authority.issue("127.0.0.1", file_name=f"organisation-{port}")
+        self.name = f"127.0.0.1:{port}"
         federation = {
             "port": port,
             "bind": "127.0.0.1",
@@ -103,14 +102,10 @@ class FederationTestCase(TestCase):
         self.http = HTTPClient(Agent(reactor, pool=self._pool))
         self.addCleanup(self._pool.closeCachedConnections)
 
-    async def organisation(self, *, host: str = "127.0.0.1", **settings: Any) -> Organisation:
-        """A running server; `settings` replace sections of its configuration.
-
-        `host` is the first part of its name: `localhost` for one that access lists can tell from
-        those of the other tests.
-        """
+    async def organisation(self, **settings: Any) -> Organisation:
+        """A running server; `settings` replace sections of its configuration."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        organisation = Organisation(self.authority, self.http, folder, settings, host)
+        organisation = Organisation(self.authority, self.http, folder, settings)
         self.addCleanup(drop_database, organisation.dsn)
 
         async def stop() -> None:

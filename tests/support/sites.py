@@ -28,7 +28,6 @@ from tests.support.watching import Watcher, eventually
 
 OURS, PEER = "ours", "peer"
 LINES_SHOWN = 60
-LOCALHOST = -1  # stands for the number of the site that is called so
 START_SECONDS = 180.0  # several at once, on a machine that is busy
 MEMORY_DISK = Path("/dev/shm")
 MEMORY_NEEDED = 4 << 30  # bytes
@@ -50,12 +49,11 @@ class Site:
         *,
         directly: bool = False,
         cpus: set[int] | None = None,
-        host: str = "127.0.0.1",
     ) -> None:
         self.kind = kind
         port = free_port()
         self.proxy = Proxy(port)
-        self.name = f"{host}:{port if directly else self.proxy.port}"
+        self.name = f"127.0.0.1:{port if directly else self.proxy.port}"
         self.program: Program
         if kind == PEER:
             self.program = PeerProcess(
@@ -117,14 +115,6 @@ class Sites:
             site.program.start(START_SECONDS)
         return self._running[kind, number]
 
-    def called_localhost(self) -> Site:
-        """One of ours whose name has another host than those of all others, running."""
-        site = self._running.get((OURS, LOCALHOST))
-        if site is None:
-            site = self._make(OURS, LOCALHOST, "localhost")
-            site.program.start(START_SECONDS)
-        return site
-
     def pair(self, first: str, second: str) -> tuple[Site, Site]:
         """Two sites of these kinds, running."""
         keys = (first, 0), (second, 1 if first == second else 0)
@@ -133,10 +123,10 @@ class Sites:
             one, other = starting.map(lambda key: self.get(*key), keys)
         return one, other
 
-    def _make(self, kind: str, number: int, host: str = "127.0.0.1") -> Site:
+    def _make(self, kind: str, number: int) -> Site:
         directory = self._directory / f"{kind}{number}"
         directory.mkdir(mode=0o755)
-        site = Site(kind, directory, self.authority, self._certificate, host=host)
+        site = Site(kind, directory, self.authority, self._certificate)
         self._running[kind, number] = site
         return site
 
