@@ -1,20 +1,30 @@
 """Mentions: an index of the events that name somebody, which is read for those who were away long.
 
-It follows the log: the rows are handed to it right after the event is durable. So a crash can lose
-those of the last moment, and with them a highlight that is more than a window of events behind.
+It follows the log: the rows are handed to it right after the event is durable, together with a note
+of how far it has come. What a crash kept from being stored is made up for at the next start.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#user-and-room-mentions
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
 
 from homeserver.protocol.events import Event
+from homeserver.rooms.room import Room
 from homeserver.rooms.room_facts import RoomEventAppended
 from homeserver.rooms.rooms import Rooms
+from homeserver.storage.batch import Row
 from homeserver.storage.database import Database
+from homeserver.storage.events_at_start import mentioning_events_after
 from homeserver.storage.mentions import EVERYBODY, INSERT_MENTION, mentions_between
+from homeserver.storage.server_state import MOVE_READER, reader_position
+
+READER: Final = "mentions_position"
+NOTE_EVERY = 5_000  # positions, where nobody is mentioned
+REPLAYED_AT_ONCE = 500  # events
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +35,28 @@ class MentionsStored:
 
 
 class Mentions:
-    """Writes and reads the index. `apply` is to be subscribed to the log."""
+    """Writes and reads the index. `apply` is to be subscribed to the log.
+
+    `start` it before anything is appended that may mention somebody.
+    """
 
     def __init__(self, db: Database, rooms: Rooms) -> None:
         self._db = db
         self._rooms = rooms
         self._log = rooms.stores.log
+        self._noted: int | None = None  # the position up to which all is stored, once it is
+
+    async def start(self) -> None:
+        """Store what the last process could not store any more."""
+        upto = self._log.position
+        after = await self._db.run(reader_position, READER)
+        while after is not None:
+            found = await self._db.run(mentioning_events_after, after, REPLAYED_AT_ONCE)
+            rows = [row for place in found for row in await self._rows_of(*place)]
+            await self._append(rows)
+            after = found[-1][0] if len(found) == REPLAYED_AT_ONCE else None
+        self._noted = upto
+        await self._append([MOVE_READER.row(READER, upto)])
 
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log."""
@@ -38,24 +64,42 @@ class Mentions:
             INSERT_MENTION.row(fact.room, user_id, fact.position, fact.stored.number)
             for fact in facts
             if isinstance(fact, RoomEventAppended)
-            for user_id in self._named(fact)
+            for user_id in self._named(fact.stored.event, self._rooms.loaded(fact.room))
         ]
+        upto = facts[-1].position
+        if self._noted is not None and (rows or upto - self._noted >= NOTE_EVERY):
+            # In the same commit as the rows, so that it is true whenever the process ends.
+            self._noted = upto
+            rows.append(MOVE_READER.row(READER, upto))
         if rows:
             # The log answers for it: what it has taken is written, however long that takes.
-            self._log.append(MentionsStored(self._log.next_position()), rows)
+            self._append(rows)
 
     async def of(self, room: int, user_id: str, after: int, upto: int, limit: int) -> list[int]:
         """Numbers of the newest events between two positions that name a user, newest first."""
         return await self._db.run(mentions_between, room, user_id, after, upto, limit)
 
-    def _named(self, fact: RoomEventAppended) -> Iterator[str]:
+    def _append(self, rows: Sequence[Row]) -> Deferred[None]:
+        return self._log.append(MentionsStored(self._log.next_position()), rows)
+
+    async def _rows_of(self, position: int, number: int, event: int) -> list[Row]:
+        room = await self._rooms.by_number(number)
+        if room is None:
+            return []
+        stored = await self._rooms.stores.events.load_in_order(room.version, [event])
+        return [
+            INSERT_MENTION.row(number, user_id, position, event)
+            for each in stored
+            for user_id in self._named(each.event, room)
+        ]
+
+    def _named(self, event: Event, room: Room | None) -> Iterator[str]:
         """Members of the room on this server; who is no member is not notified."""
-        event = fact.stored.event
         if "m.mentions" not in event.content:
             return
         if names_room(event):
             yield EVERYBODY
-        room, is_ours = self._rooms.loaded(fact.room), self._rooms.origin.is_ours
+        is_ours = self._rooms.origin.is_ours
         for user_id in sorted(named_users(event)):
             if room is not None and room.membership(user_id) == "join" and is_ours(user_id):
                 yield user_id

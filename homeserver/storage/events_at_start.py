@@ -1,6 +1,6 @@
 """The newest events of all rooms, which a start of the server goes on from.
 
-Reads the table that `homeserver/storage/events.py` owns.
+Reads the tables that `homeserver/storage/events.py` and `homeserver/storage/rooms.py` own.
 """
 
 from homeserver.storage.database import Connection
@@ -33,3 +33,25 @@ async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
         (limit,),
     )
     return [row[0] for row in await cursor.fetchall()]
+
+
+async def mentioning_events_after(
+    db: Connection, position: int, limit: int
+) -> list[tuple[int, int, int]]:
+    """(position, room, event) of the next events of timelines that may mention somebody."""
+    cursor = await db.execute(
+        """
+        SELECT found.position, rooms.room, found.event
+          FROM rooms
+         CROSS JOIN LATERAL (SELECT position, event
+                               FROM events
+                              WHERE events.room = rooms.room AND position > %(position)s
+                                AND position(%(word)s::bytea IN json) > 0
+                              ORDER BY position
+                              LIMIT %(limit)s) AS found
+         ORDER BY found.position
+         LIMIT %(limit)s
+        """,
+        {"position": position, "word": b"m.mentions", "limit": limit},
+    )
+    return await cursor.fetchall()

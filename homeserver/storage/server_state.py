@@ -3,7 +3,21 @@
 Owns the table `server_state` (migrations/0001_base.sql), one row a fact.
 """
 
+from homeserver.storage.batch import BatchStatement
 from homeserver.storage.database import Connection
+
+MOVE_READER = BatchStatement(
+    "move_reader",
+    """
+    INSERT INTO server_state (key, value)
+    SELECT reader, position::text FROM unnest(%s::text[], %s::int8[]) AS moved (reader, position)
+        ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value
+     WHERE server_state.value::int8 < EXCLUDED.value::int8
+    """,
+    columns=("text", "int8"),
+    key=(0,),
+)
+"""A reader of the log has stored what follows from everything up to a position."""
 
 
 class WrongServer(Exception):
@@ -45,6 +59,13 @@ async def reserve_positions(db: Connection, count: int, *, above: int = 0) -> in
 async def count_boot(db: Connection) -> int:
     """Count this start of the server: 1 for the first one."""
     return await _add(db, "boots", 1)
+
+
+async def reader_position(db: Connection, reader: str) -> int | None:
+    """Up to where a reader of the log has come, as `MOVE_READER` noted; `None` if never."""
+    cursor = await db.execute("SELECT value::int8 FROM server_state WHERE key = %s", (reader,))
+    row = await cursor.fetchone()
+    return row[0] if row else None
 
 
 async def probe_reading(db: Connection) -> None:

@@ -35,7 +35,7 @@ class Push:
         user_rules = UserRules(self._rules)
         members = Members(registry, user_rules, accounts.account_data)
         notices = Notices(Judgements(rooms.visibility), Threads(registry))
-        mentions = Mentions(db, registry)
+        mentions = self._mentions = Mentions(db, registry)
         self.unread_counts = UnreadCounts(db, registry, receipts, members, notices, mentions)
         self._notifications = Notifications(
             RecentEvents(db, registry, rooms.user_rooms, rooms.visibility),
@@ -45,6 +45,10 @@ class Push:
         )
         for reader in (user_rules, mentions, self.unread_counts):
             log.subscribe(reader.apply)
+
+    async def start(self) -> None:
+        """Make up for what a crash has left undone; before anybody can send anything."""
+        await self._mentions.start()
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""

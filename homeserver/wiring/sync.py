@@ -98,6 +98,7 @@ class Sync:
 
     async def start(self) -> None:
         """Begin the work that goes on beside requests."""
+        await self.push.start()
         await self.tracker.start()
         await self._presence.start()
 
