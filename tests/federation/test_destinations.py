@@ -1,10 +1,13 @@
 """How servers fare, kept across restarts."""
 
 from twisted.internet import reactor
+from twisted.internet.task import Clock
 
-from federation.destinations import Destinations
+from federation.destinations import WRITE_AFTER, Destinations
 from federation.errors import NotNow
+from homeserver.protocol.errors import Unavailable
 from tests.support.postgres import DatabaseTestCase
+from tests.support.reactor import until
 
 
 class DestinationTests(DatabaseTestCase):
@@ -54,3 +57,26 @@ class DestinationTests(DatabaseTestCase):
         await destinations.stop()
 
         self.assertEqual(self.db.runs, runs)
+
+    async def test_writing_goes_on_after_an_error(self) -> None:
+        """The first error of the database was the end of it, where it came at once."""
+        clock = Clock()
+        destinations = Destinations(self.db, clock)
+        run = self.db.run
+        self.patch(self.db, "run", _refuse)
+        destinations.failed("away.example")
+        clock.advance(WRITE_AFTER)
+
+        self.patch(self.db, "run", run)
+        destinations.failed("away.example")
+        destinations.failed("other.example")
+        clock.advance(WRITE_AFTER)
+        await until(lambda: destinations._writing is None)
+
+        after = Destinations(self.db, clock)
+        await after.load()
+        self.assertRaises(NotNow, after.check, "other.example")
+
+
+async def _refuse(*_: object) -> None:
+    raise Unavailable("away")

@@ -91,3 +91,21 @@ def test_nothing_comes_up_after_the_stop() -> None:
     recorder.run(10)
     assert recorder.due == []
     assert recorder.clock.getDelayedCalls() == []
+
+
+def test_deadline_that_fails_takes_no_other_with_it() -> None:
+    """One user's trouble does not leave all others online for ever."""
+    clock, due = Clock(), []
+
+    def come_up(key: str) -> None:
+        due.append(key)
+        if key == "bad":
+            raise ValueError(key)
+
+    deadlines = Deadlines(clock, come_up)
+    for key, at in (("bad", 1.0), ("good", 1.0), ("later", 5.0)):
+        deadlines.set(key, at)
+
+    clock.pump([1.0] * 8)
+
+    assert due == ["bad", "good", "later"]

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 
-from homeserver.protocol.errors import BadJson, InvalidRoomState, MatrixError
+from homeserver.protocol.errors import BadJson, InvalidRoomState, MatrixError, RoomInUse
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.rooms.creation import (
     RoomRequest,
@@ -15,6 +15,7 @@ from homeserver.rooms.creation import (
     first_events,
     power_levels_content,
 )
+from homeserver.storage import room_aliases as storage
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 V11, V12 = ROOM_VERSIONS["11"], ROOM_VERSIONS["12"]
@@ -102,6 +103,31 @@ class CreationTests(RoomsTestCase):
 
         assert len(set(rooms)) == 3
         assert sorted(await self.reading.joined_rooms(ALICE.user_id)) == sorted(rooms)
+
+    async def test_alias_that_is_being_added_is_taken_for_a_new_room(self) -> None:
+        """Two who want one alias in the same moment: one of them is told that it is taken."""
+        other = await self.create_room()
+        gate: Deferred[None] = Deferred()
+        insert, append = storage.add_alias, self.creation._append
+
+        async def insert_late(*row: Any) -> bool:
+            await gate
+            return await insert(*row)
+
+        async def append_later(*parts: Any) -> None:
+            gate.callback(None)
+            await adding
+            await append(*parts)
+
+        self.patch(storage, "add_alias", insert_late)
+        self.patch(self.creation, "_append", append_later)
+        adding = Deferred.fromCoroutine(self.aliases.add(ALICE, "#tea:example.org", other))
+        with pytest.raises(RoomInUse):
+            await self.create_room(alias_name="tea")
+
+        gate.callback(None)
+        await adding
+        assert (await self.aliases.resolve("#tea:example.org")).room_id == other
 
     async def test_refused_room_leaves_its_alias_free(self) -> None:
         """The second, corrected, attempt gets the name."""

@@ -7,7 +7,11 @@ import pytest
 
 from homeserver.storage.batch import Batch, Row
 from homeserver.storage.database import Connection, DatabaseAway
-from homeserver.storage.events import INSERT_CURRENT_STATE, INSERT_EVENT
+from homeserver.storage.events import (
+    CORRECT_CURRENT_STATE,
+    INSERT_CURRENT_STATE,
+    INSERT_EVENT,
+)
 from homeserver.storage.mentions import INSERT_MENTION
 from homeserver.storage.relations import INSERT_RELATION
 from homeserver.storage.server_state import reserve_positions
@@ -86,6 +90,23 @@ class InsertTests(DatabaseTestCase):
             await self.write(event_row(7, "$first"), event_row(7, "$second"))
 
         assert not isinstance(caught.value, DatabaseAway)
+
+    async def test_state_that_is_judged_anew_takes_the_place_of_the_old_one(self) -> None:
+        """That is no accident: the second judgement says so, be it in the same commit."""
+        old, new = b"o" * 32, b"n" * 32
+        await self.write(INSERT_CURRENT_STATE.row(ROOM, 7, old, None))
+
+        await self.write(
+            CORRECT_CURRENT_STATE.row(ROOM, 7, new, None),
+            INSERT_CURRENT_STATE.row(ROOM, 8, old, None),
+            CORRECT_CURRENT_STATE.row(ROOM, 8, new, None),
+        )
+
+        async def read(db: Connection) -> list[tuple[int, bytes]]:
+            cursor = await db.execute("SELECT position, root FROM current_states ORDER BY 1")
+            return await cursor.fetchall()
+
+        self.assertEqual(await self.db.run(read), [(7, new), (8, new)])
 
     async def check_refused(self, first: Row, second: Row) -> None:
         await self.write(first)

@@ -106,3 +106,17 @@ def test_feed_knows_that_it_missed_what_came_while_it_was_made() -> None:
 
     assert cast("Any", made).result.changed_since(0) != set()
     assert cast("Any", made).result.changed_since(1) == set()
+
+
+def test_one_who_cannot_be_woken_keeps_nobody_asleep() -> None:
+    """After one error nobody was woken any more, until the server was started again."""
+    audience = Audience(3)
+    feed = audience.feeds.loaded("@u0:test")
+    assert feed is not None
+    feed.waiters.add(lambda: 1 // 0)
+
+    for position in (1, 2):
+        audience.feeds.apply([changed(position, "@u0:test")])
+        audience.clock.advance(0)
+
+    assert set(audience.woken.values()) == {2}

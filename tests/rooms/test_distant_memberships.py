@@ -1,0 +1,23 @@
+"""Memberships in rooms that this server is not in: what comes twice is kept once."""
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from homeserver.protocol.signatures import SigningKey
+from homeserver.rooms.distant_memberships import DistantMemberships
+from tests.rooms.support import ALICE, RoomsTestCase
+from tests.support.room_graph import RoomGraph
+
+
+class DistantMembershipsTests(RoomsTestCase):
+    async def test_invite_that_comes_twice_at_once_is_stored_once(self) -> None:
+        """A server that repeats itself must not make the log store one event at two numbers."""
+        distant = DistantMemberships(self.db, self.rooms)
+        key = SigningKey.from_seed("1", bytes(32))
+        graph = RoomGraph.create("11", "@eve:far.example", "far.example", key)
+        invite = graph.member(ALICE.user_id, "invite", sender="@eve:far.example")
+
+        taking = [Deferred.fromCoroutine(distant.take(invite)) for _ in range(3)]
+        stored = await gatherResults(taking)
+
+        assert len({each.number for each in stored}) == 1
+        assert not self.log.broken.called
