@@ -3,13 +3,14 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#device-management
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from homeserver.accounts.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.caller import Caller
 from homeserver.accounts.devices import Devices
+from homeserver.accounts.sessions import MAX_DEVICES
 from homeserver.accounts.user_interactive_auth import Confirmable, UserInteractiveAuth
 from homeserver.storage.devices import Device
 from homeserver.web.routes import Auth, Route
@@ -22,7 +23,7 @@ class UpdateDevice(msgspec.Struct):
 
 
 class DeleteDevices(Confirmable):
-    devices: list[str]
+    devices: Annotated[list[str], msgspec.Meta(max_length=MAX_DEVICES)]
 
 
 class DevicesApi:

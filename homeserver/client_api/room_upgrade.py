@@ -3,9 +3,12 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidupgrade
 """
 
+from typing import Annotated
+
 import msgspec
 
 from homeserver.accounts.caller import Caller
+from homeserver.rooms.creation import MAX_CREATORS
 from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.web.routes import Route
 
@@ -16,7 +19,7 @@ class Upgrade(msgspec.Struct):
     """The version of the new room, and who else is to be its creator, if the version knows that."""
 
     new_version: str
-    additional_creators: list[str] = []
+    additional_creators: Annotated[list[str], msgspec.Meta(max_length=MAX_CREATORS)] = []
 
 
 class RoomUpgradeApi:

@@ -144,7 +144,7 @@ class RoomFilter(msgspec.Struct, frozen=True, dict=True):
 class Filter(msgspec.Struct, frozen=True):
     """The filter of a sync. `event_fields` is `None` if whole events are wanted."""
 
-    event_fields: tuple[str, ...] | None = None
+    event_fields: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)] | None = None
     event_format: Literal["client", "federation"] = "client"
     presence: EventFilter = msgspec.field(default_factory=EventFilter)
     account_data: EventFilter = msgspec.field(default_factory=EventFilter)

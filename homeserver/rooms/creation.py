@@ -4,7 +4,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3create
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -20,6 +20,7 @@ from homeserver.protocol.errors import (
     InvalidParam,
     InvalidRoomState,
     MatrixError,
+    TooLarge,
     UnsupportedRoomVersion,
 )
 from homeserver.protocol.event_kinds import MEMBER
@@ -35,6 +36,7 @@ from homeserver.rooms.state_tree_nodes import EMPTY
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.storage.batch import Row
 from homeserver.storage.room_aliases import INSERT_ALIAS
+from homeserver.streams.turns import Turn
 
 Preset = Literal["private_chat", "public_chat", "trusted_private_chat"]
 
@@ -52,6 +54,8 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
     )
 }
 MAX_INVITES = 100
+MAX_INITIAL_STATE = 250
+MAX_CREATORS = 1_000
 log = Logger()
 
 
@@ -125,6 +129,7 @@ class RoomCreation:
         version = ROOM_VERSIONS.get(request.version)
         if version is None:
             raise UnsupportedRoomVersion(f"This server has no room version {request.version!r}")
+        _check_sizes(request)
         self._check_invites(request.invite)
         _check_initial_state(request.initial_state)
         for user_id in request.invite:
@@ -194,23 +199,38 @@ class RoomCreation:
             if alias is not None:
                 creator = numbers[caller.user_id]
                 rows = [INSERT_ALIAS.row(alias, room.number, creator, self._origin.now_ms())]
-            await self._append(room, event, drafts, rows)
+            await self._append(room, event, drafts, rows, wanted)
         return room.room_id
 
     async def _append(
-        self, room: Room, create: Event, drafts: Sequence[Draft], rows: Sequence[Row]
+        self,
+        room: Room,
+        create: Event,
+        drafts: Sequence[Draft],
+        rows: Sequence[Row],
+        names: Collection[str],
     ) -> None:
+        """Make the events a few at a time, and queue them all at once: nobody sees half a room."""
         writer = self._rooms.add_new(room)
         position = self._rooms.stores.log.next_position()
         first = StoredEvent(create, position, position, EMPTY, EMPTY)
+        arrivals, turn = [], Turn(self._origin.clock)
+        writer.users += 1
         try:
-            _, done = writer.append(drafts, create=first, more_rows=rows)
+            for arrival, _ in writer.prepare(drafts, create=first, more_rows=rows):
+                arrivals.append(arrival)
+                if turn.is_over:
+                    await turn.next()
+                    await self._rooms.stores.names.nids(names)
+            done = writer.take_in(*arrivals)
         except Forbidden as error:
             self._rooms.drop(room)
             raise InvalidRoomState(str(error)) from error
         except BaseException:
             self._rooms.drop(room)
             raise
+        finally:
+            writer.users -= 1
         await done
 
     def _next_ms(self) -> int:
@@ -247,6 +267,15 @@ def _check_initial_state(initial_state: Sequence[StateDraft]) -> None:
     """
     if any(state.type == MEMBER for state in initial_state):
         raise BadJson("initial_state may not hold memberships; there is `invite` for invites")
+
+
+def _check_sizes(request: RoomRequest) -> None:
+    """Raise `TooLarge` for more than a room may begin with, before any work is done for it."""
+    named = request.creation_content.get("additional_creators")
+    if len(request.initial_state) > MAX_INITIAL_STATE:
+        raise TooLarge(f"A room begins with at most {MAX_INITIAL_STATE} events of initial_state")
+    if isinstance(named, list) and len(named) > MAX_CREATORS:
+        raise TooLarge(f"A room has at most {MAX_CREATORS} creators")
 
 
 def create_content(caller: Caller, version: RoomVersion, request: RoomRequest) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Names must be at hand: `NotAtHand` tells which are not.
 
 from collections.abc import Iterable, Mapping
 
+from homeserver.protocol.errors import BadJson
 from homeserver.protocol.events import Event
 from homeserver.rooms.arrival import Arrival
 from homeserver.rooms.drafts import sending_path
@@ -28,6 +29,19 @@ def names_of(event: Event) -> list[str]:
     if event.state_key is not None:
         names.append(event.state_key)
     return names
+
+
+def check_names(names: Names, *texts: str | None) -> None:
+    """See that the numbers of names are in memory, before an event is built that has them.
+
+    Raises `NotAtHand` where they are not, and `BadJson` for what can have no number.
+    """
+    wanted = [text for text in texts if text is not None]
+    if any("\x00" in text for text in wanted):
+        raise BadJson("type and state_key may not contain a NUL character")
+    missing = [text for text in wanted if names.cached_nid(text) is None]
+    if missing:
+        raise NotAtHand(names=missing)
 
 
 def nid_of(names: Names, name: str) -> int:

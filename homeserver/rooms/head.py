@@ -50,6 +50,13 @@ class Head:
         rest = [other for other in self.extremities if other.event.event_id not in behind]
         return (*rest, stored)
 
+    def begins_with_gap(self, gaps: Collection[str]) -> bool:
+        """Whether what clients see next follows something withheld that came after a gap."""
+        return any(
+            stored.is_withheld and any(each in gaps for each in stored.event.prev_event_ids)
+            for stored in self.extremities
+        )
+
 
 def by_depth(extremities: Iterable[StoredEvent]) -> list[StoredEvent]:
     """The same events, the deepest first."""

@@ -14,19 +14,19 @@ enter by `take_in`.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred, DeferredLock
 
 from homeserver.protocol.auth_state import AuthState
 from homeserver.protocol.auth_types import auth_types_for
-from homeserver.protocol.errors import BadJson, MatrixError, Unavailable
+from homeserver.protocol.errors import MatrixError, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.rooms.arrival import NO_EFFECT, Arrival, Effect, effect_of_draft
 from homeserver.rooms.current_events import CurrentEvents
 from homeserver.rooms.drafts import Draft, Transaction
-from homeserver.rooms.event_rows import arrival_rows, auth_rows, nid_of
+from homeserver.rooms.event_rows import arrival_rows, auth_rows, check_names, nid_of
 from homeserver.rooms.head import Head
 from homeserver.rooms.origin import Origin
 from homeserver.rooms.own_events import SERVER_ACL, check_draft, check_own_event, check_target
@@ -52,7 +52,7 @@ class RoomWriter:
         self.room = room
         self.head = head
         self.gaps = dict(room.gaps)  # those that are queued included
-        self.is_gap_open = _begins_with_gap(head, room.gaps)  # the next event is after a gap
+        self.is_gap_open = head.begins_with_gap(room.gaps)  # the next event is after a gap
         # Target -> numbers of redactions, each with whether it is of the past.
         self.early_redactions = WaitingRedactions(room.number)
         self.absent: set[str] = set()  # events that were asked for lately, and are not here
@@ -126,24 +126,8 @@ class RoomWriter:
         if self.head.is_wide:
             raise Unavailable("The room has too many branches for this")
         saved = self.head, dict(self._pending), self.auth, self.is_gap_open
-        built: list[tuple[Arrival, list[Row]]] = []
         try:
-            if create is not None:
-                check_own_event(create.event, AuthState({}), self.origin.server_name)
-                first = self._arrival(create, (), rows=more_rows, is_first=True)
-                built.append((first, self._advance(first, create.number)))
-            for draft in drafts:
-                try:
-                    stored, cited = self._build(draft, transaction)
-                except MatrixError:
-                    if draft.is_optional:
-                        continue
-                    raise
-                effect = effect_of_draft(self.room.version, draft, self._target(draft))
-                if effect.is_withheld:
-                    stored.position = None
-                arrival = self._arrival(stored, cited, effect)
-                built.append((arrival, self._advance(arrival, stored.number)))
+            built = list(self.prepare(drafts, transaction, create=create, more_rows=more_rows))
         except BaseException:
             self.head, self._pending, self.auth, self.is_gap_open = saved
             raise
@@ -153,24 +137,52 @@ class RoomWriter:
         assert done is not None
         return [arrival.stored for arrival, _ in built], done
 
-    def take_in(self, arrival: Arrival) -> Deferred[None]:
-        """Queue an event of any server that was judged with the head as it is now.
+    def prepare(
+        self,
+        drafts: Iterable[Draft],
+        transaction: Transaction | None = None,
+        *,
+        create: StoredEvent | None = None,
+        more_rows: Sequence[Row] = (),
+    ) -> Iterator[tuple[Arrival, list[Row]]]:
+        """Make events, each the head for the next, with their rows; nothing is queued yet."""
+        if create is not None:
+            check_own_event(create.event, AuthState({}), self.origin.server_name)
+            first = self._arrival(create, (), rows=more_rows, is_first=True)
+            yield first, self._advance(first, create.number)
+        for draft in drafts:
+            try:
+                stored, cited = self._build(draft, transaction)
+            except MatrixError:
+                if draft.is_optional:
+                    continue
+                raise
+            effect = effect_of_draft(self.room.version, draft, self._target(draft))
+            if effect.is_withheld:
+                stored.position = None
+            arrival = self._arrival(stored, cited, effect)
+            yield arrival, self._advance(arrival, stored.number)
 
-        Fires when it is durable. Raises `NotAtHand`, and `Unavailable` while the database is away;
-        then nothing has changed.
+    def take_in(self, *arrivals: Arrival) -> Deferred[None]:
+        """Queue events of any server that were judged with the head as it is now, all or none.
+
+        Fires when they are durable. Raises `NotAtHand`, and `Unavailable` while the database is
+        away; then nothing has changed.
         """
         self._log.check_open()
-        position = self._log.next_position()
-        is_after_gap = not arrival.is_first and (arrival.is_after_gap or self.is_gap_open)
-        arrival = replace(arrival, is_after_gap=is_after_gap)
-        if not arrival.effect.is_withheld:
-            arrival.stored.position = position
+        built = []
         try:
-            rows = self._advance(arrival, position)
+            for arrival in arrivals:
+                position = self._log.next_position()
+                is_after_gap = not arrival.is_first and (arrival.is_after_gap or self.is_gap_open)
+                arrival = replace(arrival, is_after_gap=is_after_gap)
+                arrival.stored.position = None if arrival.effect.is_withheld else position
+                built.append((arrival, position, self._advance(arrival, position)))
         except BaseException:
-            arrival.stored.position = None
+            for arrival in arrivals:
+                arrival.stored.position = None
             raise
-        return self._queue(arrival, position, rows)
+        return [self._queue(*each) for each in built][-1]
 
     def tell(self, fact: RoomChanged, rows: Sequence[Row]) -> Deferred[None]:
         """Queue what happened in the room; the head knows of it already."""
@@ -263,7 +275,7 @@ class RoomWriter:
         """The event that a draft becomes, and the numbers of its auth events."""
         check_draft(draft, self.origin.server_name)
         auth_events = self._auth_events(draft)
-        self._check_names(draft)
+        check_names(self._names, draft.type, draft.sender, draft.state_key)
         follows = self.head.extremities if follows is None else follows
         event = self._event(draft, follows, [cited.event for cited in auth_events])
         check_own_event(event, self.auth, self.origin.server_name, signers)
@@ -377,24 +389,5 @@ class RoomWriter:
             raise NotAtHand(events=missing)
         return found
 
-    def _check_names(self, draft: Draft) -> None:
-        """See that the numbers of all names are at hand, before the event is built."""
-        names = [draft.type, draft.sender]
-        if draft.state_key is not None:
-            names.append(draft.state_key)
-        if any("\x00" in name for name in names):
-            raise BadJson("type and state_key may not contain a NUL character")
-        missing = [name for name in names if self._names.cached_nid(name) is None]
-        if missing:
-            raise NotAtHand(names=missing)
-
     def _nid(self, name: str) -> int:
         return nid_of(self._names, name)
-
-
-def _begins_with_gap(head: Head, gaps: Collection[str]) -> bool:
-    """Whether what clients see next follows something withheld that came after a gap."""
-    return any(
-        stored.is_withheld and any(each in gaps for each in stored.event.prev_event_ids)
-        for stored in head.extremities
-    )

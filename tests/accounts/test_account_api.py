@@ -37,6 +37,11 @@ class AccountOverHttpTests(ApiTestCase):
         status, _ = await self.request("DELETE", f"{V3}/devices/PHONE", None, self.token)
         self.assertEqual(status, 401)
 
+        body = {"devices": ["PHONE"] * 2_001, "auth": self.auth}
+        self.assertEqual(
+            await self.refusal("POST", f"{V3}/delete_devices", body, self.token),
+            (400, "M_BAD_JSON"),
+        )
         body = {"devices": ["PHONE"], "auth": self.auth}
         await self.ok("POST", f"{V3}/delete_devices", body, self.token)
 

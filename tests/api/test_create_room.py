@@ -1,6 +1,11 @@
 """Creating rooms over the API."""
 
+import time
+from itertools import pairwise
 from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
 
 from tests.support.actors import Actor
 from tests.support.server import ServerTestCase
@@ -36,6 +41,53 @@ class CreateRoomTests(ServerTestCase):
         self.assertEqual(topic["topic"], "Which one?")
         colour = await self.alice.state(room, "org.example.colour", "wall")
         self.assertEqual(colour, {"is": "green"})
+
+    async def test_what_a_room_begins_with_is_bounded(self) -> None:
+        """One request does not keep the server busy for seconds."""
+        entry = {"type": "org.example.entry", "content": {}}
+        many = [{**entry, "state_key": str(number)} for number in range(251)]
+        creators = [f"@user{number}:example.org" for number in range(1_001)]
+
+        for wish in (
+            {"initial_state": many},
+            {"creation_content": {"additional_creators": creators}, "room_version": "12"},
+            {"power_level_content_override": {"users": dict.fromkeys(creators * 9, 5)}},
+            {"power_level_content_override": {"x": "y" * 70_000}},
+        ):
+            attempt = self.alice.post("/createRoom", wish)
+            if "users" in wish.get("power_level_content_override", {}):
+                await attempt  # what fits into an event is allowed
+            else:
+                await self.assert_refused("M_TOO_LARGE", attempt, 413)
+        invites = {"invite": [f"@user{number}:example.org" for number in range(101)]}
+        await self.assert_refused("M_INVALID_PARAM", self.alice.post("/createRoom", invites), 400)
+
+    async def test_a_large_room_is_made_a_few_events_at_a_time_and_seen_whole(self) -> None:
+        """Others are served meanwhile; nobody sees a part of it, not even its creator."""
+        entry = {"type": "org.example.entry", "content": {}}
+        wish = {"initial_state": [{**entry, "state_key": str(n)} for n in range(250)]}
+        since = (await self.alice.sync())["next_batch"]
+        beats = [time.process_time()]
+
+        def beat() -> None:
+            beats.append(time.process_time())
+            self.beating = reactor.callLater(0, beat)
+
+        beat()
+        creating = ensureDeferred(self.alice.post("/createRoom", wish))
+        seen: list[int] = []
+        while not seen:
+            answer = await self.alice.get("/sync", since=since, timeout=200)
+            since = answer["next_batch"]
+            for joined in answer.get("rooms", {}).get("join", {}).values():
+                events = joined["state"]["events"] + joined["timeline"]["events"]
+                seen.append(sum(event["type"] == entry["type"] for event in events))
+        self.beating.cancel()
+        await creating
+
+        self.assertEqual(seen, [250])
+        longest = max(after - before for before, after in pairwise(beats))
+        self.assertLess(longest, (beats[-1] - beats[0]) / 2)
 
     async def test_visibility_chooses_the_preset(self) -> None:
         """A room is as open as its creator said, without knowing of presets."""

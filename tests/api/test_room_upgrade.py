@@ -208,6 +208,9 @@ class UpgradeTests(ServerTestCase):
         attempt = self.upgrade(self.alice, old, "12", additional_creators=creators)
         await self.assert_refused("M_INVALID_PARAM", attempt, 400)
         await self.assert_refused("M_BAD_JSON", self.alice.post(f"/rooms/{old}/upgrade"), 400)
+        many = [f"@user{number}:example.org" for number in range(1_001)]
+        attempt = self.upgrade(self.alice, old, "12", additional_creators=many)
+        await self.assert_refused("M_BAD_JSON", attempt, 400)
 
         await self.assert_refused("M_NOT_FOUND", self.alice.state(old, "m.room.tombstone"))
         joined = await self.bob.get("/joined_rooms")

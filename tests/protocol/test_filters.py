@@ -74,6 +74,7 @@ def test_an_empty_filter_lets_everything_pass() -> None:
         "text",
         {"event_format": "other"},
         {"event_fields": "type"},
+        {"event_fields": ["type"] * 101},
         {"room": []},
         {"room": {"include_leave": "yes"}},
         {"room": {"rooms": ["room"]}},
