@@ -11,9 +11,9 @@ finds its event too.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
 """
 
-import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
 
 from twisted.internet.defer import Deferred
 
@@ -26,9 +26,11 @@ from homeserver.streams.waiting import joined
 
 KEPT = 200  # transactions of a device
 MAX_DEVICES = 5_000
+KEY_BYTES = 16
 
-_Key = tuple[str, str]  # path and transaction id
-_Seen = OrderedDict[_Key, "str | Deferred[None]"]  # the event id, or the request at work
+# The event id, or the request at work, by the digest of path and transaction id: clients choose
+# these as long as they like.
+_Seen = OrderedDict[bytes, "str | Deferred[None]"]
 
 
 class Transactions:
@@ -48,7 +50,7 @@ class Transactions:
         repeated one makes its own attempt.
         """
         seen = await self._seen(transaction.user_id, transaction.device_id)
-        key = (sys.intern(transaction.path), transaction.txn_id)
+        key = _key(transaction.path, transaction.txn_id)
         while (earlier := seen.get(key)) is not None:
             if isinstance(earlier, str):
                 return earlier
@@ -84,8 +86,13 @@ class Transactions:
         loaded: _Seen = OrderedDict()
         for room, type_nid, path, txn_id, event_id in reversed(rows):
             path = path or sending_path(names[room], names[type_nid])
-            loaded[path, txn_id] = event_id
+            loaded[_key(path, txn_id)] = event_id
         return loaded
+
+
+def _key(path: str, txn_id: str) -> bytes:
+    text = f"{len(path)} {path}{txn_id}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
 def _forget_oldest(seen: _Seen) -> None:

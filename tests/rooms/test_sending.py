@@ -25,6 +25,15 @@ class SendingTests(RoomsTestCase):
         assert again == first
         assert len({first, elsewhere, something}) == 3
 
+    async def test_path_and_transaction_id_are_not_run_together(self) -> None:
+        """Where one ends and the other begins makes a difference."""
+        send = self.sending.send_message
+
+        first = await send(ALICE, self.room_id, "org.example", {}, ".thing1")
+        second = await send(ALICE, self.room_id, "org.example.thing", {}, "1")
+
+        assert first != second
+
     async def test_failed_request_can_be_repeated(self) -> None:
         """An id that made nothing is not used up."""
         with pytest.raises(Forbidden):
