@@ -23,6 +23,8 @@ FLOWS = (
     "receipts",
     "presence",
     "devices",
+    "settings",
+    "scroll_short",
     "scroll_back",
     "edits",
     "reactions",

@@ -150,6 +150,28 @@ const flows = {
         assert.equal((await phone.getDevices()).devices.length, 2);
     },
 
+    // Settings pages open where there are no pushers and no bridges.
+    async settings() {
+        const alice = await register("alice");
+
+        assert.deepEqual((await alice.getPushers()).pushers, []);
+        assert.deepEqual(await alice.getThirdpartyProtocols(), {});
+        assert.deepEqual((await alice.getThreePids()).threepids, []);
+    },
+
+    // Scrolling up in a room that was there as a whole shows nothing twice, and comes to an end.
+    async scroll_short() {
+        const alice = await register("alice");
+        const { room_id: roomId } = await alice.createRoom({});
+        await alice.sendTextMessage(roomId, "hello");
+        await started(alice);
+
+        const room = alice.getRoom(roomId);
+        while (room.oldState.paginationToken) await alice.scrollback(room, 20);
+
+        assert.deepEqual(texts(alice, roomId), ["hello"]);
+    },
+
     // Scrolling up shows what was said before this device was there.
     async scroll_back() {
         const [alice, bob] = [await register("alice"), await register("bob")];
