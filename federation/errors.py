@@ -33,6 +33,10 @@ class Unreachable(FederationError):
     """The server was not found, did not let itself be connected to, or did not answer in time."""
 
 
+class OutOfTime(FederationError):
+    """The time for a piece of work is over; nothing was sent, and the server is not to blame."""
+
+
 class Garbage(FederationError):
     """The answer is not one that a homeserver gives: no JSON, the wrong shape, too large."""
 

@@ -1,13 +1,14 @@
 """What other servers send: each room takes its events one after the other, and waits for no other.
 
-A room whose events need much that is missing holds up its own events alone. A server may have a
-bounded number of events in work; beyond that it is told to come again later.
+Events that cite what is not here stand aside while it is asked for, and hold up nothing but what
+the same server sends into the same room, for a bounded time. A server may have a bounded number of
+events in work; beyond that it is told to come again later.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,18 +20,50 @@ from federation.missing_events import MissingEvents
 from federation.pdus import PduChecks, ReceivedPdu, log_dropped, read_pdu, room_id_of
 from federation.room_access import RoomAccess
 from federation.withdrawals import Withdrawals
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import LimitExceeded, MatrixError, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.judging import EventsMissing
+from homeserver.rooms.receiving import Received
 from homeserver.rooms.rooms import Rooms
 from homeserver.rooms.writer import RoomWriter
 
 MAX_IN_WORK = 500  # events of one server
 RETRY_MS = 5_000
+FETCH_SECONDS = 120.0  # for all that the events of one origin and room need at a time
 
 Outcome = dict[str, str]  # `{}`, or `{"error": why it is not accepted}`
 log = Logger()
+
+
+class _Batch:
+    """Events of one room and origin: what became of each, and when the last is durable."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.outcomes: dict[str, Outcome] = {}
+        self.dropped: list[str] = []
+        self.done: Deferred[None] | None = None
+
+    def drop(self, event_id: str | None, why: str) -> None:
+        """Something is no event of the room."""
+        self.dropped.append(why)
+        if event_id is not None:
+            self.outcomes[event_id] = {"error": why}
+
+    def refuse(self, event: Event, why: str) -> None:
+        """An event could not be received, and may be sent again."""
+        self.outcomes[event.event_id] = {"error": why}
+
+    def take(self, event: Event, received: Received) -> None:
+        """An event was received, whatever became of it."""
+        self.outcomes[event.event_id] = {}
+        self.done = received.done or self.done
+        standing = received.stored.standing
+        if refusal := standing.rejected or standing.soft_failed:
+            # It was dealt with, and need not be sent again.
+            log.info("{event} is refused: {why}", event=event, why=refusal)
 
 
 class Inbox:
@@ -50,7 +83,8 @@ class Inbox:
         self._missing = missing
         self._withdrawals = withdrawals
         self._in_work: Counter[str] = Counter()
-        self._queues: dict[str, Deferred[None]] = {}  # room -> fires when its last batch is done
+        self._origins: KeyedLocks[tuple[str, str]] = KeyedLocks()  # by origin and room
+        self._rooms_in_work: KeyedLocks[str] = KeyedLocks()
 
     async def take(self, origin: str, pdus: Sequence[msgspec.Raw]) -> dict[str, Outcome]:
         """Take events in; by event id what became of each.
@@ -85,23 +119,15 @@ class Inbox:
     async def _in_turn(
         self, origin: str, room_id: str, pdus: Sequence[ReceivedPdu]
     ) -> dict[str, Outcome]:
-        before = self._queues.get(room_id)
-        done: Deferred[None] = Deferred()
-        self._queues[room_id] = done
         try:
-            if before is not None:
-                await before
-            return await self._room(origin, room_id, pdus)
+            async with self._origins.hold((origin, room_id)):
+                return await self._room(origin, room_id, pdus)
         except Unavailable:
             raise
         except Exception:
             # The others in the transaction are not to blame; this room's may be sent again.
             log.failure("events of {room} from {origin} failed", room=room_id, origin=origin)
             return {}
-        finally:
-            if self._queues.get(room_id) is done:
-                del self._queues[room_id]
-            done.callback(None)
 
     async def _room(
         self, origin: str, room_id: str, pdus: Sequence[ReceivedPdu]
@@ -113,48 +139,86 @@ class Inbox:
         except MatrixError as error:
             await self._withdrawals.take(room_id, pdus)
             return _all_refused(pdus, await self._version(room_id), str(error))
-        outcomes: dict[str, Outcome] = {}
-        dropped: list[str] = []
         checked = await self._checks.check(room.version, room_id, pdus)
-        done: Deferred[None] | None = None
+        batch = _Batch(origin)
+        for pdu, outcome in zip(pdus, checked, strict=True):
+            if isinstance(outcome, str):
+                batch.drop(pdu.event_id(room.version), outcome)
+        log_dropped(room_id, batch.dropped)
+        events = [outcome for outcome in checked if isinstance(outcome, Event)]
         async with self._rooms.writing(room_id) as writer:
-            events = [outcome for outcome in checked if isinstance(outcome, Event)]
-            if len(events) > 1:
-                await self._missing.look_up(writer, events)
-            for pdu, outcome in zip(pdus, checked, strict=True):
-                if isinstance(outcome, Event):
-                    answer, last = await self._event(origin, writer, outcome)
-                    outcomes[outcome.event_id], done = answer, last or done
-                else:
-                    dropped.append(outcome)
-                    if (event_id := pdu.event_id(room.version)) is not None:
-                        outcomes.setdefault(event_id, {"error": outcome})
-            log_dropped(room_id, dropped)
+            async with self._rooms_in_work.hold(room_id):
+                missing = await self._receive_known(batch, writer, events)
+            if missing:
+                await self._receive_others(batch, writer, missing)
             # What was handed to the log last is durable last.
-            if done is not None:
-                await done
-        return outcomes
+            if batch.done is not None:
+                await batch.done
+        return batch.outcomes
 
-    async def _event(
-        self, origin: str, writer: RoomWriter, event: Event
-    ) -> tuple[Outcome, Deferred[None] | None]:
-        """What became of an event, and when that is durable."""
-        if event.sender_server != origin and not await self._access.is_allowed(
-            event.sender_server, writer.room
-        ):
-            return {"error": "the room's access list keeps the sender's server out"}, None
+    async def _receive_known(
+        self, batch: _Batch, writer: RoomWriter, events: Sequence[Event]
+    ) -> dict[Event, EventsMissing]:
+        """Receive the events that cite nothing that is not here; the others, with what is missing.
+
+        Nobody else is asked for anything, so that this is a matter of a moment.
+        """
+        missing: dict[Event, EventsMissing] = {}
+        if len(events) > 1:
+            await self._missing.look_up(writer, events)
+        for event in events:
+            if event.sender_server != batch.origin and not await self._access.is_allowed(
+                event.sender_server, writer.room
+            ):
+                batch.refuse(event, "the room's access list keeps the sender's server out")
+                continue
+            try:
+                batch.take(event, await self._missing.receive_known(writer, event))
+            except EventsMissing as error:
+                missing[event] = error
+        return missing
+
+    async def _receive_others(
+        self, batch: _Batch, writer: RoomWriter, missing: Mapping[Event, EventsMissing]
+    ) -> None:
+        """Receive events with what they cite, for which their origin is asked, for some time.
+
+        Other servers' events are received meanwhile.
+        """
+        fetching = self._missing.within(self._rooms.origin.clock, FETCH_SECONDS)
+        came = {event.event_id for event in missing}
+        waiting: list[Event] = []
+        first: list[Event] = []  # those before which something is missing that did not come
+        for event, error in missing.items():
+            lacking: Collection[str] | None = error.prev
+            if not lacking:
+                # Its auth events were looked for first.
+                lacking = await self._receive_with_auth(batch, fetching, writer, event)
+            if event.event_id not in batch.outcomes:
+                waiting.append(event)
+            if not came.issuperset(lacking or ()):
+                first.append(event)
+        if first:
+            await fetching.fill_in(batch.origin, writer, first)
+        for event in waiting:
+            await self._receive_with_auth(batch, fetching, writer, event)
+            if event.event_id not in batch.outcomes:
+                batch.refuse(event, "what it cites cannot be had")
+
+    async def _receive_with_auth(
+        self, batch: _Batch, fetching: MissingEvents, writer: RoomWriter, event: Event
+    ) -> Collection[str] | None:
+        """Receive an event with what authorises it; or what it follows that is not here."""
         try:
-            received = await self._missing.receive(origin, writer, event)
+            received = await fetching.receive_with_auth(batch.origin, writer, event)
         except EventsMissing as error:
-            return {"error": f"what it cites cannot be had: {error}"}, None
+            return error.prev
         except FederationError as error:
             log.info("{event} cannot be received: {error}", event=event, error=error)
-            return {"error": "what it cites cannot be had"}, None
-        standing = received.stored.standing
-        if refusal := standing.rejected or standing.soft_failed:
-            # It was dealt with, and need not be sent again.
-            log.info("{event} is refused: {why}", event=event, why=refusal)
-        return {}, received.done
+            batch.refuse(event, "what it cites cannot be had")
+            return None
+        batch.take(event, received)
+        return None
 
     async def _version(self, room_id: str) -> RoomVersion | None:
         room = await self._rooms.find(room_id)

@@ -12,12 +12,13 @@ from contextlib import suppress
 import msgspec
 from twisted.logger import Logger
 
-from federation.client import FederationClient, path_of
+from federation.asking import Asker, AskerInTime
+from federation.client import path_of
 from federation.elements import FewElements, StateElements
 from federation.errors import FederationError, Refused
 from federation.handshakes import MAX_STATE, STATE_TIMEOUT, V1
 from federation.pdus import PduChecks, log_dropped
-from homeserver.protocol.event_graph import in_auth_order, leading_to
+from homeserver.protocol.event_graph import in_auth_order, in_graph_order, leading_to
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.protocol.json_elements import decode_or_none
@@ -26,6 +27,7 @@ from homeserver.rooms.receiving import Received, Receiving
 from homeserver.rooms.resolution import Resolved
 from homeserver.rooms.stored_event import StoredEvent
 from homeserver.rooms.writer import RoomWriter
+from homeserver.streams.clock import Clock
 from homeserver.streams.turns import away, present_in_turns
 
 MAX_MISSING = 20  # previous events that are asked for at once
@@ -72,7 +74,7 @@ class AuthChain(msgspec.Struct):
 class MissingEvents:
     """Receives events together with what they need."""
 
-    def __init__(self, client: FederationClient, checks: PduChecks, receiving: Receiving) -> None:
+    def __init__(self, client: Asker, checks: PduChecks, receiving: Receiving) -> None:
         self._client = client
         self._checks = checks
         self._receiving = receiving
@@ -88,7 +90,27 @@ class MissingEvents:
         """
         with suppress(EventsMissing):
             return await self._with_auth_events(server, writer, event)
-        await self._fill_in(server, writer, event)
+        await self.fill_in(server, writer, [event])
+        return await self._with_auth_events(server, writer, event)
+
+    def within(self, clock: Clock, seconds: float) -> "MissingEvents":
+        """The same with so much time for all that is asked: `OutOfTime` is raised when it is over.
+
+        What is being received then is received.
+        """
+        return MissingEvents(
+            AskerInTime(self._client, clock, seconds), self._checks, self._receiving
+        )
+
+    async def receive_known(self, writer: RoomWriter, event: Event) -> Received:
+        """Receive an event that cites nothing that is not here. Raises `EventsMissing`."""
+        return await self._receiving.receive(writer, event)
+
+    async def receive_with_auth(self, server: str, writer: RoomWriter, event: Event) -> Received:
+        """Receive an event that follows nothing that is not here, with what authorises it.
+
+        Raises `EventsMissing` and `FederationError`.
+        """
         return await self._with_auth_events(server, writer, event)
 
     async def receive_past(self, server: str, writer: RoomWriter, event: Event) -> Received:
@@ -201,15 +223,17 @@ class MissingEvents:
             if not missing.auth:
                 raise
             lacking = missing.auth
-        await self._outliers(
-            server, writer, await self._authorities(server, writer, event, lacking)
-        )
+        await self._fetch_authorities(server, writer, event, lacking)
         return await receive(writer, event, state_before=state, is_past=is_past)
 
-    async def _authorities(
+    async def _fetch_authorities(
         self, server: str, writer: RoomWriter, event: Event, lacking: Collection[str]
-    ) -> list[Event]:
-        """What authorises an event: all of it, or one by one what is lacking."""
+    ) -> None:
+        """Get hold of what authorises an event, and keep it, as far as a server gives it.
+
+        That is all of it; or, where the server does not tell that, what is lacking one by one, or
+        all that is known of the state at the event.
+        """
         room = writer.room
         try:
             answer: AuthChain = await self._client.get(
@@ -219,8 +243,12 @@ class MissingEvents:
                 max_answer=MAX_STATE,
             )
         except Refused:
-            return await self.single(server, writer, lacking)
-        return await self._checks.good(room.version, room.room_id, answer.auth_chain)
+            await self._outliers(server, writer, await self.single(server, writer, lacking))
+            if set(lacking).difference(await self._receiving.which_are_here(writer, lacking)):
+                await self.fetch_state(server, writer, event.event_id)
+            return
+        events = await self._checks.good(room.version, room.room_id, answer.auth_chain)
+        await self._outliers(server, writer, events)
 
     async def _outliers(self, server: str, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Keep events aside, with what authorises them as far as that can be had."""
@@ -243,8 +271,9 @@ class MissingEvents:
                 dropped.append(f"what authorises {event.event_id} cannot be had")
         log_dropped(writer.room.room_id, dropped)
 
-    async def _fill_in(self, server: str, writer: RoomWriter, event: Event) -> None:
-        """Receive the events between those that are known and a received one."""
+    async def fill_in(self, server: str, writer: RoomWriter, events: Collection[Event]) -> None:
+        """Receive the events between those that are known and some that came, asked for at once."""
+        came = {event.event_id for event in events}
         room = writer.room
         extremities = writer.head.extremities
         try:
@@ -253,7 +282,7 @@ class MissingEvents:
                 path_of(f"{V1}/get_missing_events", room.room_id),
                 {
                     "earliest_events": [each.event.event_id for each in extremities],
-                    "latest_events": [event.event_id],
+                    "latest_events": sorted(came),
                     "limit": MAX_MISSING,
                     "min_depth": 0,
                 },
@@ -268,7 +297,14 @@ class MissingEvents:
         placed = {name for name, stored in known.items() if not stored.standing.is_outlier}
         # Who asks for what leads from a fork is told of the room from its beginning. What is before
         # an event that is here is past: taken for news, it would bring back the state of then.
-        for each in leading_to(event, found, placed, writer.gaps):
+        led = {
+            each.event_id: each
+            for event in events
+            for each in leading_to(event, found, placed, writer.gaps)
+        }
+        for each in in_graph_order(led.values()):
+            if each.event_id in came:
+                continue
             try:
                 await self._receive_before(server, writer, each)
             except (EventsMissing, FederationError) as error:

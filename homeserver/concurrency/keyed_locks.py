@@ -17,7 +17,7 @@ class KeyedLocks(Generic[Key]):
 
     @asynccontextmanager
     async def hold(self, key: Key) -> AsyncIterator[None]:
-        """Hold the lock of a key."""
+        """Hold the lock of a key; who waits for it may be cancelled."""
         lock = self._locks.setdefault(key, DeferredLock())
         await lock.acquire()
         try:

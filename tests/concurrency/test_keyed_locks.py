@@ -1,47 +1,50 @@
-"""Locks by key."""
+"""Locks by key: turns for the same thing, and no waiting for another."""
 
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
 from homeserver.concurrency.keyed_locks import KeyedLocks
 
 
-def test_one_key_is_held_once_and_another_meanwhile() -> None:
-    """Who wants the same key waits; nobody else does, and nothing is kept when all are done."""
-    locks: KeyedLocks[str] = KeyedLocks()
-    seen: list[str] = []
-    gates: dict[str, Deferred[None]] = {name: Deferred() for name in "abc"}
+class KeyedLocksTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.locks: KeyedLocks[str] = KeyedLocks()
+        self.done: list[str] = []
 
-    async def work(key: str, name: str) -> None:
-        async with locks.hold(key):
-            seen.append(name)
-            await gates[name]
+    def work(self, key: str, name: str) -> tuple[Deferred[None], Deferred[None]]:
+        """Work that holds a lock until its second Deferred fires."""
+        held: Deferred[None] = Deferred()
 
-    working = [
-        Deferred.fromCoroutine(work(key, name))
-        for key, name in (("x", "a"), ("x", "b"), ("y", "c"))
-    ]
-    assert seen == ["a", "c"]
+        async def hold() -> None:
+            async with self.locks.hold(key):
+                self.done.append(name)
+                await held
 
-    gates["a"].callback(None)
-    assert seen == ["a", "c", "b"]
-    gates["b"].callback(None)
-    gates["c"].callback(None)
+        return Deferred.fromCoroutine(hold()), held
 
-    assert all(each.called for each in working)
-    assert len(locks) == 0
+    def test_the_same_key_is_held_by_one_after_the_other(self) -> None:
+        """In the order in which they came; nothing is kept of it in the end."""
+        working = [self.work("a", f"{number}") for number in range(3)]
+        self.work("b", "other")[1].callback(None)
+        self.assertEqual(self.done, ["0", "other"])
 
+        for _, held in working:
+            held.callback(None)
 
-def test_a_failure_frees_the_key() -> None:
-    """The next one is let in, whatever became of the one before."""
-    locks: KeyedLocks[str] = KeyedLocks()
+        self.assertEqual(self.done, ["0", "other", "1", "2"])
+        self.assertEqual(len(self.locks), 0)
 
-    async def fail() -> None:
-        async with locks.hold("x"):
-            raise ValueError("fault")
+    def test_who_gives_up_or_fails_keeps_nobody_out(self) -> None:
+        """Whether it waits for the lock or holds it."""
+        first, held = self.work("a", "first")
+        second, _ = self.work("a", "second")
+        third, ends = self.work("a", "third")
 
-    errors: list[object] = []
-    for _ in range(2):
-        failure = Deferred.fromCoroutine(fail())
-        failure.addErrback(lambda error: errors.append(error.type))
-    assert errors == [ValueError, ValueError]
-    assert len(locks) == 0
+        second.cancel()
+        self.failureResultOf(second)
+        held.errback(ValueError("failed"))
+        self.failureResultOf(first, ValueError)
+        ends.callback(None)
+
+        self.successResultOf(third)
+        self.assertEqual((self.done, len(self.locks)), (["first", "third"], 0))
