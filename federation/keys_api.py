@@ -5,13 +5,13 @@ Neither needs a signed request: to check one, the other side would have to ask f
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 
 from federation.notary import Notary
 from federation.own_keys import OwnKeys
+from homeserver.protocol.canonical_json import encode_canonical
 from homeserver.web.routes import Auth, Route
 
 KEYS = "/_matrix/key/v2"
@@ -48,9 +48,9 @@ class KeysApi:
             Route("POST", f"{KEYS}/query", bulk, Auth.NONE, limit="key_query"),
         ]
 
-    def get_server_key(self, key_id: str = "") -> Mapping[str, Any]:
-        """The keys of this server."""
-        return self._own.published()
+    def get_server_key(self, key_id: str = "") -> msgspec.Raw:
+        """The keys of this server, as canonical JSON: the answer shows what was signed."""
+        return msgspec.Raw(encode_canonical(self._own.published()))
 
     async def perspectives_key_query(
         self, server_name: str, query: Criterion, request: Any, key_id: str = ""

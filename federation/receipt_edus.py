@@ -49,8 +49,7 @@ class ReceiptEdus:
             room = await self._rooms.find(told.room_id)
             if (
                 room is not None
-                and told.user_id.partition(":")[2] == origin
-                and room.membership(told.user_id) == "join"
+                and self._access.speaks_for(origin, told.user_id, room)
                 and await self._access.is_allowed(origin, room)
             ):
                 await self._move(room, told)

@@ -5,12 +5,16 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lis
 
 from federation.bounded_cache import BoundedCache
 from homeserver.protocol.errors import Forbidden, NotFound, UnableDueToPartialState
+from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.server_acl import ServerAcl
 from homeserver.rooms.room import Room
 from homeserver.rooms.rooms import Rooms
 
+MAX_BELIEVED = 1_000  # users of a room whose members are not known yet
+MAX_PARTIAL_ROOMS = 1_000  # in which such users are remembered
+
 ACL = ("m.room.server_acl", "")
-CACHED_LISTS = 200  # each takes 2 MiB at most, where an event is full of entries
+CACHED_LISTS = 50  # each takes 2 MiB at most, where an event is full of entries
 
 
 class RoomAccess:
@@ -19,6 +23,8 @@ class RoomAccess:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self._lists: BoundedCache[int, ServerAcl] = BoundedCache(CACHED_LISTS)  # by event number
+        # Users that are not known yet, by room.
+        self._believed: BoundedCache[int, set[str]] = BoundedCache(MAX_PARTIAL_ROOMS)
 
     async def present(self, origin: str, room_id: str) -> Room:
         """The room, if this server is in it and its access list lets the other take part.
@@ -48,6 +54,27 @@ class RoomAccess:
         if origin not in room.servers:
             raise Forbidden("Your server is not in the room")
         return room
+
+    def speaks_for(self, origin: str, user_id: str, room: Room) -> bool:
+        """Whether a server may tell what a user does in a room: one of its own who is in it.
+
+        While the members of the room are still being fetched, those of servers that are in it are
+        believed to be there, up to some number.
+        """
+        if not is_valid_user_id(user_id) or user_id.partition(":")[2] != origin:
+            return False
+        membership = room.membership(user_id)
+        if room.partial is None:
+            self._believed.pop(room.number)
+        elif membership is None and origin in room.servers:
+            believed = self._believed.get(room.number)
+            if believed is None:
+                believed = set()
+                self._believed.put(room.number, believed)
+            if user_id in believed or len(believed) < MAX_BELIEVED:
+                believed.add(user_id)
+                return True
+        return membership == "join"
 
     async def is_allowed(self, origin: str, room: Room) -> bool:
         """Whether the room's access list lets a server take part."""

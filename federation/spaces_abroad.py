@@ -1,7 +1,8 @@
 """What other servers say of rooms that this one is not in, and of the rooms of spaces.
 
-An answer is remembered for some minutes, also that there was none; all together they are bounded by
-their size. What in it makes no sense is left out.
+An answer is remembered for some minutes; that there was none, or that a room was out of reach, for
+seconds alone, since whoever opens a room wants it seen. All together they are bounded by their
+size. What in an answer makes no sense is left out.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hierarchyroomid
 """
@@ -34,7 +35,7 @@ from homeserver.streams.clock import Clock
 from homeserver.streams.waiting import joined
 
 REMEMBERED_SECONDS = 300.0
-NOT_FOUND_SECONDS = 60.0  # that nothing could be learnt of a room
+CLOSED_SECONDS = 5.0  # that a room was out of reach: that may change at any moment
 MAX_REMEMBERED = 32 * 1_048_576  # bytes of answers
 MAX_ANSWER = 2 * 1_048_576  # bytes
 MAX_SERVERS = 3  # that are asked in turn
@@ -128,7 +129,7 @@ class SpacesAbroad:
         if not servers:
             return None
         done = self._asking[room_id] = Deferred()
-        told = _Told(self._clock.seconds() + NOT_FOUND_SECONDS)
+        told = _Told(self._clock.seconds() + CLOSED_SECONDS)
         try:
             for server in servers:
                 try:
@@ -162,7 +163,9 @@ class SpacesAbroad:
         }
         closed = wanted.intersection(decodable(answer.inaccessible_children, str))
         size = OVERHEAD + len(answer.room) + sum(map(len, answer.children))
-        until = self._clock.seconds() + REMEMBERED_SECONDS
+        # Whoever asks again for what was closed asks for the space that it is in, once for all.
+        seconds = CLOSED_SECONDS if closed else REMEMBERED_SECONDS
+        until = self._clock.seconds() + seconds
         return _Told(until, size, room, children, frozenset(closed))
 
     def _remember(self, room_id: str, told: _Told) -> None:

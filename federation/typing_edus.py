@@ -46,8 +46,7 @@ class TypingEdus:
         room = await self._rooms.find(room_id)
         if (
             room is None
-            or user_id.partition(":")[2] != origin
-            or room.membership(user_id) != "join"
+            or not self._access.speaks_for(origin, user_id, room)
             or not await self._access.is_allowed(origin, room)
         ):
             return

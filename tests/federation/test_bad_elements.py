@@ -132,7 +132,7 @@ class NulTests(FederationTestCase):
             f"/rooms/{quote(room_id)}/state/m.room.member/{quote(alice.user_id)}",
             {"membership": "join", "displayname": "a\0b", "avatar_url": "a\0b"},
         )
-        last = await alice.say(room_id, "last")
+        last = await alice.say(room_id, "the last\0")
 
         chunk: list[Any] = []
         while last not in [each["event_id"] for each in chunk]:

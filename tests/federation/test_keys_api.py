@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import msgspec
 from twisted.internet import reactor
 
+from homeserver.protocol.canonical_json import encode_canonical
 from homeserver.protocol.server_keys import parse_server_keys
 from homeserver.protocol.signatures import SigningKey
 from tests.support.organisations import FederationTestCase
@@ -32,6 +34,13 @@ class KeysApiTests(FederationTestCase):
             current, old = found.keys
             self.assertGreater(current.valid_until_ts, now_ms + HOUR)
             self.assertEqual((old.key_id, old.valid_until_ts), (OLD.key_id, 1_700_000_000_000))
+
+    async def test_they_come_as_canonical_json(self) -> None:
+        """Who checks the signature over the bytes as they are need not encode them anew."""
+        response = await self.http.get(self.here.url + KEYS)
+        body = await response.content()
+
+        self.assertEqual(body, encode_canonical(msgspec.json.decode(body)))
 
     async def test_a_notary_is_asked_in_three_ways(self) -> None:
         """For all keys of a server, for one of them, and for those of several servers."""

@@ -6,10 +6,12 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hie
 from typing import Any
 from urllib.parse import quote
 
+from federation import spaces_abroad
 from tests.support.actors import CLIENT, Actor
-from tests.support.fake_http import FAILURE, GARBAGE, NOT_FOUND, Answer, always
+from tests.support.fake_http import FAILURE, GARBAGE, NOT_FOUND, Answer, Received, always
 from tests.support.fake_server import FakeServer
 from tests.support.organisations import FederationTestCase, Organisation
+from tests.support.reactor import pause
 
 V1 = CLIENT.replace("v3", "v1")
 HIERARCHY = "/_matrix/federation/v1/hierarchy/"
@@ -176,6 +178,33 @@ class RemoteAnswersTests(FederationTestCase):
         await add(self.alice, self.top, room, self.here.name)
 
         self.assertEqual(ids(await hierarchy(self.alice, self.top)), [self.top, room])
+
+    async def test_a_room_that_is_opened_is_shown_in_a_moment(self) -> None:
+        """Whoever opens a room, and looks whether others see it, need not wait for minutes."""
+        self.patch(spaces_abroad, "CLOSED_SECONDS", 0.3)
+        inner, leaf, lost = (f"!{name}:elsewhere.example" for name in ("inner", "leaf", "lost"))
+        for each in (inner, lost):
+            await add(self.alice, self.top, each, self.there.name)
+        space = described(inner, [declares(leaf, self.there.name)], room_type="m.space")
+
+        def answer(request: Received) -> Answer:
+            if request.path["room_id"] != inner:
+                return NOT_FOUND
+            return Answer(200, {"room": space, "children": [], "inaccessible_children": [leaf]})
+
+        self.there.answers["get_space_hierarchy"] = answer
+        self.assertEqual(ids(await hierarchy(self.alice, self.top)), [self.top, inner])
+        await pause(0.4)
+
+        def opened(request: Received) -> Answer:
+            if request.path["room_id"] != inner:
+                return Answer(200, {"room": described(lost), "children": []})
+            return Answer(200, {"room": space, "children": [described(leaf)]})
+
+        self.there.answers["get_space_hierarchy"] = opened
+        self.assertEqual(
+            {*ids(await hierarchy(self.alice, self.top))}, {self.top, inner, leaf, lost}
+        )
 
     async def test_an_answer_is_asked_for_once(self) -> None:
         """Rooms of a big space are not asked for again with every look, nor those out of reach."""
