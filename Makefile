@@ -14,8 +14,9 @@ export PIP_ROOT_USER_ACTION = ignore
 
 .PHONY: run test lint types contracts unit interop format bench config-docs clean
 
+# exec, so that Ctrl-C is the server's alone and make has nothing to say of it.
 run: $(VENV)/.installed
-	$(BIN)/homeserver run
+	@exec $(BIN)/homeserver run
 
 test: lint types unit
 
@@ -78,12 +79,16 @@ peer:
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed; try make PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "Making a Python environment in $(VENV)."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "The environment cannot be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --editable .
-	touch $@
+	@echo "Installing the server and what it needs into $(VENV); this can take a minute or two."
+	@$(BIN)/pip install --quiet --editable .
+	@touch $@
 
 $(VENV)/.installed-for-tests: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --editable '.[test]'
-	touch $(VENV)/.installed $@
+	@echo "Installing the server, what it needs, and the tools for its tests into $(VENV); this takes minutes."
+	@$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $(VENV)/.installed $@

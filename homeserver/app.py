@@ -187,6 +187,7 @@ class Homeserver:
             accounts,
             rate_limits,
             federation.authentication,
+            accounts.pages,
         )
         socket = Stream(reactor, settings, stream, rate_limits, accounts, rooms, sync)
         watch(self.metrics, db, stream, rooms, sync, socket)

@@ -5,6 +5,7 @@ it has in memory are looked up anew every few minutes (`access_tokens.py`), and 
 leaves to do is done by the server that runs next (`deactivation.py`).
 """
 
+from homeserver.accounts.first_profile import name_by_localpart
 from homeserver.accounts.passwords import Passwords
 from homeserver.protocol.errors import (
     InvalidUsername,
@@ -58,14 +59,21 @@ async def add_user(
     password: str,
     *,
     is_admin: bool = False,
+    localpart_as_display_name: bool = True,
     now_ms: int,
 ) -> None:
     """Add an account. Raises `WeakPassword` and `UserInUse`."""
     passwords.check_strength(password)
     password_hash = await passwords.hash(password)
     user = User(user_id, now_ms, password_hash, is_admin=is_admin)
-    if not await db.run(insert_user, user):
-        raise UserInUse(f"{user_id} exists already, or did once")
+    await db.transaction(_add_user, user, localpart_as_display_name)
+
+
+async def _add_user(db: Connection, user: User, is_named: bool) -> None:
+    if not await insert_user(db, user):
+        raise UserInUse(f"{user.user_id} exists already, or did once")
+    if is_named:
+        await name_by_localpart(db, user.user_id)
 
 
 async def list_users(db: Database) -> list[User]:

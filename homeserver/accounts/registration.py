@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from homeserver.accounts.access_tokens import AccessTokens
+from homeserver.accounts.first_profile import name_by_localpart
 from homeserver.accounts.passwords import Passwords
 from homeserver.accounts.sessions import DeviceRequest, Session, Sessions
 from homeserver.accounts.third_party_stage import ProvedAddress
@@ -58,7 +59,8 @@ class NewUser:
 class Registration:
     """Makes accounts. Who may have one is decided by the callers.
 
-    `is_reserved(user_id)` says whether a name belongs to an application service alone.
+    With `localpart_as_display_name` all but guests begin with that name. `is_reserved(user_id)`
+    says whether a name belongs to an application service alone.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class Registration:
         passwords: Passwords,
         sessions: Sessions,
         access_tokens: AccessTokens,
+        *,
+        localpart_as_display_name: bool,
     ) -> None:
         self.is_reserved: Callable[[str], bool] | None = None
         self._db = db
@@ -77,6 +81,7 @@ class Registration:
         self._passwords = passwords
         self._sessions = sessions
         self._access_tokens = access_tokens
+        self._localpart_as_display_name = localpart_as_display_name
 
     async def check_available(self, localpart: str) -> str:
         """The user id that a name leads to.
@@ -164,6 +169,8 @@ class Registration:
                 raise UserInUse("This user ID is taken")
         else:
             user = await self._insert_numbered(db, user)
+        if not user.is_guest and self._localpart_as_display_name:
+            await name_by_localpart(db, user.user_id)
         now = now_ms(self._clock)
         if new.token is not None and not await use_registration_token(db, new.token, now):
             raise Forbidden("The registration token is no longer valid")

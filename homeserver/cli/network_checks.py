@@ -4,18 +4,22 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#well-known-uris
 """
 
 import errno
+import html
 import http.client
 import ipaddress
 import json
+import re
 import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
 
 from homeserver.cli.findings import Finding, ok, problem, warning
+from homeserver.cli.port_holder import find_port_holders
 from homeserver.config.listeners import Listener
 from homeserver.config.settings import Settings
 from homeserver.protocol.identifiers import parse_server_name
+from homeserver.web.addresses import display_host_and_port
 
 TIMEOUT = 5.0  # seconds
 MAX_ANSWER = 65_536  # bytes
@@ -30,7 +34,7 @@ def check_listeners(settings: Settings) -> Iterator[Finding]:
             yield _check_unix_socket(listener)
         elif listener.port:
             for address in listener.addresses:
-                yield _check_port(address, listener.port, listener)
+                yield _check_port(address, listener.port, listener, settings)
 
 
 def _check_certificate(listener: Listener) -> Finding:
@@ -57,40 +61,61 @@ def _check_unix_socket(listener: Listener) -> Finding:
     return ok("listener", str(listener.path))
 
 
-def _check_port(address: str, port: int, listener: Listener) -> Finding:
-    """Whether a port is free, or one of our kind answers there already."""
-    place = f"{address}, port {port}"
+def _check_port(address: str, port: int, listener: Listener, settings: Settings) -> Finding:
+    """Whether a port is free, or this server answers there already."""
+    place = display_host_and_port(address, port)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             # As the server does: connections that have just ended do not hold the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address, port))
+            probe.listen()
     except PermissionError:
         return problem("listener", f"{place} is not for this user", "use a port above 1023")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return _check_who_answers(address, port, listener, place)
+            return _check_who_answers(address, port, listener, settings)
         if family == socket.AF_INET6 and len(listener.addresses) > 1:
             return ok("listener", f"{place}: there is no IPv6 on this machine")
         return problem("listener", f"{place}: {error.strerror}", "correct listeners")
     return ok("listener", f"{place} is free")
 
 
-def _check_who_answers(address: str, port: int, listener: Listener, place: str) -> Finding:
+def _check_who_answers(address: str, port: int, listener: Listener, settings: Settings) -> Finding:
+    place = display_host_and_port(address, port)
     wildcard = ipaddress.ip_address(address).is_unspecified
     host = {4: "127.0.0.1", 6: "::1"}[ipaddress.ip_address(address).version]
+    name = _name_of_homeserver(host if wildcard else address, port, listener)
+    if name == settings.server_name:
+        return ok("listener", f"{place}: this server answers")
+    if name is None and not {"client", "federation"}.intersection(listener.resources):
+        # A listener for health and metrics alone does not tell its name.
+        return warning("listener", f"{place} is in use", "see that it is this server which has it")
+    if name is not None:
+        who = f"the homeserver {name}" if name else "a homeserver that does not say its name"
+    else:
+        who = "another program"
+    if holders := find_port_holders(port):
+        who += ", " + " and ".join(f"process {pid} ({command})" for pid, command in holders)
+    return problem("listener", f"{place} is taken by {who}", "stop that, or change listeners")
+
+
+def _name_of_homeserver(host: str, port: int, listener: Listener) -> str | None:
+    """The name of the homeserver that answers, "" where it says none; `None` for anything else."""
+    # It is our own machine; whether others trust the certificate is not asked here.
+    context = ssl._create_unverified_context() if listener.tls else None  # noqa: S323
     try:
-        # It is our own machine; whether others trust the certificate is not asked here.
-        context = ssl._create_unverified_context() if listener.tls else None  # noqa: S323
-        answer = _get(host if wildcard else address, port, "/_matrix/client/versions", context)
-    except (OSError, http.client.HTTPException, ValueError):
-        answer = None
-    if isinstance(answer, dict) and "versions" in answer:
-        return ok("listener", f"{place}: a homeserver answers")
-    return problem(
-        "listener", f"{place} is taken by another program", "stop that, or change listeners"
-    )
+        page = _get_text(host, port, "/", context)
+        if found := re.search(r'<meta name="matrix-server" content="([^"]*)">', page):
+            return html.unescape(found[1])
+        if "federation" in listener.resources:
+            said = json.loads(_get_text(host, port, "/_matrix/key/v2/server", context))
+            return str(said["server_name"])
+        said = json.loads(_get_text(host, port, "/_matrix/client/versions", context))
+        return "" if "versions" in said else None
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None
 
 
 def check_well_known(settings: Settings) -> Iterator[Finding]:
@@ -122,6 +147,17 @@ def check_well_known(settings: Settings) -> Iterator[Finding]:
 
 def _get(host: str, port: int, path: str, context: ssl.SSLContext | None) -> Any:
     """The JSON at an address. Raises `OSError`, `HTTPException` or `ValueError`."""
+    text = _get_text(host, port, path, context, wanted_status=http.client.OK)
+    return json.loads(text)
+
+
+def _get_text(
+    host: str, port: int, path: str, context: ssl.SSLContext | None, *, wanted_status: int = 0
+) -> str:
+    """The text at an address, of whatever status unless one is wanted.
+
+    Raises `OSError`, `HTTPException` or `ValueError`.
+    """
     connection = (
         http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
         if context is not None
@@ -130,8 +166,8 @@ def _get(host: str, port: int, path: str, context: ssl.SSLContext | None) -> Any
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        if response.status != http.client.OK:
+        if wanted_status and response.status != wanted_status:
             raise ValueError(f"HTTP status {response.status}")
-        return json.loads(response.read(MAX_ANSWER))
+        return response.read(MAX_ANSWER).decode()
     finally:
         connection.close()

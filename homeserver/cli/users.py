@@ -53,7 +53,7 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Work:
         return plan_threepids(options, user_id)
     password = read_password(options.password, from_stdin=options.password_stdin)
     if options.action == "add":
-        return _addition(user_id, password, is_admin=options.admin)
+        return _addition(user_id, password, settings, is_admin=options.admin)
     return _change_of_password(user_id, password)
 
 
@@ -83,10 +83,17 @@ def _describe(user: User) -> str:
     return f"{user.user_id:<40} {created} {special}".rstrip()
 
 
-def _addition(user_id: str, password: str, *, is_admin: bool) -> Work:
+def _addition(user_id: str, password: str, settings: Settings, *, is_admin: bool) -> Work:
     async def work(at: Workplace) -> list[str]:
-        now_ms = int(time.time() * 1000)
-        await add_user(at.db, at.passwords, user_id, password, is_admin=is_admin, now_ms=now_ms)
+        await add_user(
+            at.db,
+            at.passwords,
+            user_id,
+            password,
+            is_admin=is_admin,
+            localpart_as_display_name=settings.registration.localpart_as_display_name,
+            now_ms=int(time.time() * 1000),
+        )
         return [f"Added {user_id}"]
 
     return work

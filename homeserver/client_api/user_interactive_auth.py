@@ -7,8 +7,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#fallback
 """
 
 from collections.abc import Mapping
-from html import escape
-from string import Template
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -25,53 +23,40 @@ from homeserver.accounts.authentication_stages import (
 from homeserver.accounts.third_party_stage import EMAIL_IDENTITY, ThirdPartyIdStage
 from homeserver.accounts.user_interactive_auth import StageFailed, UserInteractiveAuth
 from homeserver.protocol.errors import InvalidParam, MatrixError, NotFound
+from homeserver.web.html import Allowed, Pages
 from homeserver.web.routes import Answer, Auth, Route
 
-HEADERS = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline';"
-    " script-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Authentication</title>
-<style>body { font: 1rem/1.5 sans-serif; max-width: 30rem; margin: 2rem auto; padding: 0 1rem }
-input, button { font: inherit; margin: .5rem 0 }</style></head>
-<body>$content</body></html>
-""")
-# The puzzle is a frame with a script, both from the service that makes it.
-RECAPTCHA_HEADERS = {
-    **HEADERS,
-    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace(
-        "script-src",
-        "frame-src https://www.recaptcha.net/recaptcha/;"
-        " script-src https://www.recaptcha.net/recaptcha/ https://www.gstatic.cn/recaptcha/"
-        " https://www.gstatic.com/recaptcha/",
-    ),
-}
-RECAPTCHA_FIELDS = Template("""
-<script src="https://www.recaptcha.net/recaptcha/api.js" async defer></script>
-<div class="g-recaptcha" data-sitekey="$public_key"></div>""")
+ITSELF = Allowed(form="'self'")
+# The puzzle is a frame with a script, both from the service that makes it, which sets styles.
+PUZZLE = Allowed(
+    form="'self'",
+    connect="https://www.recaptcha.net/recaptcha/",
+    frame="https://www.recaptcha.net/recaptcha/",
+    script="https://www.recaptcha.net/recaptcha/ https://www.gstatic.cn/recaptcha/"
+    " https://www.gstatic.com/recaptcha/",
+    style="'unsafe-inline'",
+)
 RECAPTCHA_RESPONSE = "g-recaptcha-response"  # the field that the script adds to the form
-FORM = Template("""<h1>Authentication</h1>$problem
-<form method="post">$fields<p><button>$button</button></p></form>""")
-DONE = """<h1>Done</h1><p>You can close this window and return to your client.</p>
-<script>
-if (window.onAuthDone) {
-    window.onAuthDone();
-} else if (window.opener && window.opener.postMessage) {
-    window.opener.postMessage("authDone", "*");
-}
-</script>"""
-# What the user fills in: name of the field, type of the input, label.
+
+
+class Field(msgspec.Struct, frozen=True):
+    """What the user fills in: `kind` is the type of the input, `autocomplete` tells browsers."""
+
+    name: str
+    kind: str
+    label: str
+    autocomplete: str
+
+
 FIELDS = {
-    PASSWORD: (("user", "text", "User name"), ("password", "password", "Password")),
-    REGISTRATION_TOKEN: (("token", "text", "Registration token"),),
-    EMAIL_IDENTITY: (("email", "email", "E-mail address"),),
+    DUMMY: (),
+    PASSWORD: (
+        Field("user", "text", "User name", "username"),
+        Field("password", "password", "Password", "current-password"),
+    ),
+    REGISTRATION_TOKEN: (Field("token", "text", "Registration token", "off"),),
+    EMAIL_IDENTITY: (Field("email", "email", "E-mail address", "email"),),
 }
-MAIL_SENT = "<p>A mail was sent to you. Follow the link in it, then come back here.</p>"
 
 
 class FallbackQuery(msgspec.Struct):
@@ -79,14 +64,15 @@ class FallbackQuery(msgspec.Struct):
 
 
 class FallbackApi:
-    def __init__(self, uia: UserInteractiveAuth) -> None:
+    def __init__(self, uia: UserInteractiveAuth, pages: Pages) -> None:
         self._uia = uia
+        self._pages = pages
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v3/auth/{auth_type}/fallback/web"
         return [
-            Route("GET", path, self.show_fallback, auth=Auth.NONE),
-            Route("POST", path, self.submit_fallback, auth=Auth.NONE, limit="login"),
+            Route("GET", path, self.show_fallback, auth=Auth.NONE, page=True),
+            Route("POST", path, self.submit_fallback, auth=Auth.NONE, limit="login", page=True),
         ]
 
     async def show_fallback(self, auth_type: str, query: FallbackQuery) -> Answer:
@@ -111,7 +97,7 @@ class FallbackApi:
             await self._uia.complete(query.session, auth_type, auth)
         except StageFailed as failed:
             return self._form(auth_type, problem=str(failed))
-        return _page(DONE)
+        return self._done()
 
     async def _submit_email(self, session_id: str, form: Mapping[str, str]) -> Answer:
         """First the address, to which a mail is sent; then that the link in it was followed."""
@@ -124,67 +110,57 @@ class FallbackApi:
                 named = await stage.begin(form["email"], session.operation)
             except MatrixError as error:
                 return self._form(EMAIL_IDENTITY, problem=str(error))
-            return _mail_page(named, problem="")
+            return self._mail_page(named, problem="")
         named = Credentials(form.get("sid", ""), form.get("client_secret", ""))
         auth = {"threepid_creds": msgspec.to_builtins(named)}
         try:
             await self._uia.complete(session_id, EMAIL_IDENTITY, auth)
         except StageFailed as failed:
-            return _mail_page(named, problem=str(failed))
-        return _page(DONE)
+            return self._mail_page(named, problem=str(failed))
+        return self._done()
 
     def _form(self, auth_type: str, problem: str) -> Answer:
-        headers = HEADERS
         if auth_type == EMAIL_IDENTITY and EMAIL_IDENTITY not in self._uia.stages:
             raise NotFound("This server validates no e-mail addresses")
         if auth_type == TERMS:
-            fields, button = self._policies(), "I agree"
-        elif auth_type == RECAPTCHA:
-            fields, button, headers = self._puzzle(), "Continue", RECAPTCHA_HEADERS
-        elif auth_type in FIELDS or auth_type == DUMMY:
-            fields = "".join(
-                f'<p><label>{label}<br><input name="{name}" type="{kind}" required></label></p>'
-                for name, kind, label in FIELDS.get(auth_type, ())
-            )
-            button = "Continue"
-        else:
-            raise NotFound("This stage has no page")
-        return _form_page(problem, fields, button, headers)
+            return self._page("terms", problem, documents=self._policies())
+        if auth_type == RECAPTCHA:
+            return self._page(RECAPTCHA, problem, PUZZLE, public_key=self._public_key())
+        if auth_type in FIELDS:
+            return self._page(auth_type, problem, fields=FIELDS[auth_type])
+        raise NotFound("This stage has no page")
 
-    def _puzzle(self) -> str:
+    def _mail_page(self, named: Credentials, problem: str) -> Answer:
+        """What to do until the mail arrives. The form carries the session on."""
+        return self._page("mail_sent", problem, hidden=msgspec.structs.asdict(named))
+
+    def _done(self) -> Answer:
+        return self._pages.page("authentication_done", script="authentication_done.js")
+
+    def _page(self, stage: str, problem: str, allowed: Allowed = ITSELF, **values: Any) -> Answer:
+        unused = {"documents": (), "hidden": {}, "fields": (), "public_key": ""}
+        return self._pages.page(
+            "authentication",
+            allowed=allowed,
+            stage=stage,
+            problem=problem,
+            **(unused | values),
+        )
+
+    def _public_key(self) -> str:
         stage = self._uia.stages.get(RECAPTCHA)
         params = stage.params() if stage is not None else None
         if params is None:
             raise NotFound("This server has no captchas")
-        return RECAPTCHA_FIELDS.substitute(public_key=escape(params["public_key"]))
+        return str(params["public_key"])
 
-    def _policies(self) -> str:
+    def _policies(self) -> list[Any]:
+        """The documents to accept: `name` and `url` of each."""
         stage = self._uia.stages.get(TERMS)
         params: Any = stage.params() if stage is not None else None
-        links = [
-            f'<li><a href="{escape(document["url"])}">{escape(document["name"])}</a>'
+        return [
+            document
             for policy in (params or {"policies": {}})["policies"].values()
             for document in policy.values()
             if isinstance(document, dict)
         ]
-        return f"<p>To go on, please read and accept:</p><ul>{''.join(links)}</ul>"
-
-
-def _mail_page(named: Credentials, problem: str) -> Answer:
-    """What to do until the mail arrives. The form carries the session on."""
-    hidden = "".join(
-        f'<input type="hidden" name="{name}" value="{escape(value)}">'
-        for name, value in msgspec.structs.asdict(named).items()
-    )
-    return _form_page(problem, MAIL_SENT + hidden, "Continue")
-
-
-def _form_page(
-    problem: str, fields: str, button: str, headers: Mapping[str, str] = HEADERS
-) -> Answer:
-    told = f'<p role="alert">{escape(problem)}</p>' if problem else ""
-    return _page(FORM.substitute(problem=told, fields=fields, button=button), headers)
-
-
-def _page(content: str, headers: Mapping[str, str] = HEADERS) -> Answer:
-    return Answer(200, PAGE.substitute(content=content).encode(), headers)

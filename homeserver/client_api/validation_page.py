@@ -9,22 +9,11 @@ Spec: https://spec.matrix.org/v1.19/identity-service-api/#email-associations
 from urllib.parse import urlsplit
 
 import msgspec
-from jinja2 import Environment, PackageLoader, select_autoescape
 
 from homeserver.accounts.address_validation import PASSWORD, AddressValidation
+from homeserver.web.html import Allowed, Pages
 from homeserver.web.routes import Answer, Auth, Route
 from homeserver.web.validation_mails import LINK_PATH
-
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none';"
-    " form-action 'self'"
-)
-HEADERS = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
-}
 
 
 class ValidationQuery(msgspec.Struct):
@@ -33,21 +22,17 @@ class ValidationQuery(msgspec.Struct):
 
 
 class ValidationPageApi:
-    def __init__(self, validation: AddressValidation, server_name: str) -> None:
+    def __init__(self, validation: AddressValidation, pages: Pages) -> None:
         self._validation = validation
-        self._server_name = server_name
-        environment = Environment(
-            loader=PackageLoader("homeserver.web", "templates"),
-            autoescape=select_autoescape(),
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._template = environment.get_template("validation.html")
+        self._pages = pages
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", LINK_PATH, self.show_validation, auth=Auth.NONE, limit="availability"),
-            Route("POST", LINK_PATH, self.confirm_validation, auth=Auth.NONE, limit="availability"),
+            Route(method, LINK_PATH, handler, auth=Auth.NONE, limit="availability", page=True)
+            for method, handler in (
+                ("GET", self.show_validation),
+                ("POST", self.confirm_validation),
+            )
         ]
 
     async def show_validation(self, query: ValidationQuery) -> Answer:
@@ -66,14 +51,16 @@ class ValidationPageApi:
             return self._page("asked", then=session.next_link)
         await self._validation.confirm(session)
         if session.next_link is not None:
-            return Answer(303, b"", {**HEADERS, "Location": session.next_link})
+            return Answer(
+                303, b"", {"Location": session.next_link, "Referrer-Policy": "no-referrer"}
+            )
         return self._page("done")
 
     def _page(self, outcome: str, status: int = 200, then: str | None = None) -> Answer:
-        page = self._template.render(outcome=outcome, server_name=self._server_name)
-        policy = POLICY
+        form = "'self'"
         if then is not None:
             # Browsers hold a form's policy against where its answer redirects to, too.
-            parts = urlsplit(then)
-            policy = f"{POLICY} {parts.scheme}:"
-        return Answer(status, page.encode(), {**HEADERS, "Content-Security-Policy": policy})
+            form += f" {urlsplit(then).scheme}:"
+        return self._pages.page(
+            "validation", status=status, allowed=Allowed(form=form), outcome=outcome
+        )

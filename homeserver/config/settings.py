@@ -83,6 +83,13 @@ class Registration(Section, frozen=True, kw_only=True):
     email_required: Annotated[
         bool, doc("Ask for an e-mail address, which is validated by a mail to it.")
     ] = False
+    localpart_as_display_name: Annotated[
+        bool,
+        doc(
+            "Give each new account, guests aside, its localpart as display name. When false, it has"
+            " none until its user chooses one."
+        ),
+    ] = True
     shared_secret: Annotated[
         Annotated[str, msgspec.Meta(min_length=8)] | None,
         doc(

@@ -24,6 +24,21 @@ SET_PROFILE_FIELD = BatchStatement(
 )
 
 
+async def insert_profile_field(db: Connection, user_id: str, field: str, value: bytes) -> None:
+    """Set a field of an account that is being made, unless it is set; the log knows nothing of it.
+
+    Its position is before all others, so that whatever the user sets replaces it.
+    """
+    await db.execute(
+        """
+        INSERT INTO profiles (user_id, field, value, position)
+        VALUES (%s, %s, %s, 0)
+            ON CONFLICT DO NOTHING
+        """,
+        (user_id, field, value),
+    )
+
+
 async def load_profile(db: Connection, user_id: str) -> dict[str, bytes]:
     """The fields of a user's profile, each with its value as JSON."""
     cursor = await db.execute(

@@ -1,48 +1,54 @@
 """Pages for people and machines that are not Matrix clients: `/`, `/health` and `/metrics`."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
-from jinja2 import Environment, PackageLoader, select_autoescape
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 
 from homeserver.version import VERSION
+from homeserver.web.html import Pages
 from homeserver.web.routes import Answer, Auth, Route
 
 Check = Callable[[], bool | Awaitable[bool]]
 log = Logger()
 
-_HTML_HEADERS = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Cache-Control": "public, max-age=300",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-}
+
+class WelcomeSettings(Protocol):
+    """What the page tells of the configuration."""
+
+    @property
+    def public_baseurl(self) -> str | None: ...
+
+    @property
+    def registration(self) -> Any: ...
+
+    @property
+    def support(self) -> Any: ...
 
 
 class WelcomePage:
     """`GET /`: what this server is, for somebody who opened its address in a browser.
 
-    `public_baseurl` is where clients reach the server, if the configuration says so.
+    It says where clients reach the server, how to get an account, and whom to ask for help.
     """
 
-    def __init__(self, server_name: str, public_baseurl: str | None) -> None:
-        environment = Environment(
-            loader=PackageLoader("homeserver.web", "templates"), autoescape=select_autoescape()
-        )
-        self._page = environment.get_template("welcome.html").render(
-            server_name=server_name, public_baseurl=public_baseurl
+    def __init__(self, pages: Pages, settings: WelcomeSettings) -> None:
+        self._page = pages.page(
+            "welcome",
+            headers={"Cache-Control": "public, max-age=300"},
+            is_public=True,
+            public_baseurl=settings.public_baseurl,
+            registration=settings.registration,
+            support=settings.support,
         )
 
     def routes(self) -> list[Route]:
-        return [Route("GET", "/", self.welcome, Auth.NONE)]
+        return [Route("GET", "/", self.welcome, Auth.NONE, page=True)]
 
     def welcome(self) -> Answer:
         """A page in HTML."""
-        return Answer(200, self._page.encode(), _HTML_HEADERS)
+        return self._page
 
 
 class Health:

@@ -61,6 +61,7 @@ class Route:
     `max_body` (bytes) replaces the listener's limit for the request body.
     `cancellable`: the handler only waits and reads, so it is cancelled when the client goes away or
     the server stops. All others run to their end, because half a write helps nobody.
+    `page`: people open it in a browser, where errors are pages too (`html.py`).
     `websocket`: requests that do not ask for a WebSocket are refused with 426.
     """
 
@@ -71,4 +72,5 @@ class Route:
     limit: str | None = None
     max_body: int | None = None
     cancellable: bool = False
+    page: bool = False
     websocket: bool = False

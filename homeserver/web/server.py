@@ -33,6 +33,7 @@ from homeserver.web.addresses import TrustedProxies, network_of
 from homeserver.web.answers import Heads, encode_body, error_answer, preflight
 from homeserver.web.authentication import Authenticator, ServerAuthenticator, check_caller
 from homeserver.web.channel import Channel
+from homeserver.web.html import Pages, accepts_html
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.request import BodyLimit, Request, no_room
 from homeserver.web.router import Endpoint, Router
@@ -40,6 +41,8 @@ from homeserver.web.routes import Answer, Auth
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
 
 MAX_STRANGERS_BODY = 65_536  # bytes, where anybody may send a request, or nobody may
+PROGRAMS = (b"/_matrix/", b"/_synapse/", b"/.well-known/")
+"""Paths below which programs ask, also where there is no such path."""
 
 log = Logger()
 
@@ -75,6 +78,7 @@ class Gate:
     observer: RequestObserver | None = None
     servers: ServerAuthenticator | None = None  # where routes are served to other servers
     bodies: MemoryBudget = field(default_factory=lambda: body_budget(268_435_456))
+    pages: Pages | None = None  # where people read errors
 
 
 @implementer(INonQueuedRequestFactory)
@@ -168,15 +172,16 @@ class HttpServer(ServerFactory):
 
     def refuse(self, request: Request, error: Exception) -> None:
         """Answer with an error, whatever it is."""
-        if isinstance(error, MatrixError):
-            answer = error_answer(error)
-        elif isinstance(error, CancelledError):
-            answer = error_answer(Unavailable("The server is shutting down"))
-        else:
+        if isinstance(error, CancelledError):
+            error = Unavailable("The server is shutting down")
+        elif not isinstance(error, MatrixError):
             log.failure("request {request_id} failed", Failure(error), request_id=request.id)
             message = f"Internal error; the server's log has it as request {request.id}"
-            answer = error_answer(MatrixError(message))
-        self._send(request, answer)
+            error = MatrixError(message)
+        if self._gate.pages is not None and _is_read_by_a_person(request):
+            self._send(request, self._gate.pages.error_page(error))
+        else:
+            self._send(request, error_answer(error))
 
     def client_gone(self, request: Request) -> None:
         """Nobody reads the answer: end what only waits and reads."""
@@ -319,3 +324,12 @@ class HttpServer(ServerFactory):
         wanted.socket.is_closed.addCallback(lambda _: self.sockets.discard(wanted.socket))
         request.code = 101
         self.log(request)
+
+
+def _is_read_by_a_person(request: Request) -> bool:
+    """Whether the answer is shown in a browser: of a page, or of a path that nothing has."""
+    if not accepts_html(request.header(b"Accept")):
+        return False
+    if isinstance(request.context, MatrixError):
+        return not request.path.startswith(PROGRAMS)
+    return request.context is not None and bool(request.context[0].route.page)

@@ -61,6 +61,7 @@ from homeserver.protocol.signatures import SigningKey
 from homeserver.push.rules import default_push_rules
 from homeserver.storage.database import Database
 from homeserver.streams.log import Log
+from homeserver.web.html import Pages
 from homeserver.web.outbound import OutboundClient
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.recaptcha import Recaptcha
@@ -75,6 +76,7 @@ class Accounts:
         self, reactor: Any, settings: Settings, key: SigningKey, db: Database, log: Log
     ) -> None:
         self._settings = settings
+        self.pages = Pages(settings.server_name)
         self.last_seen = LastSeen(db, reactor)
         self.access_tokens = AccessTokens(db, reactor, self.last_seen)
         self.devices = Devices(db, log, self.last_seen)
@@ -89,7 +91,7 @@ class Accounts:
             db, reactor, self.sessions, self.profiles, self.account_data
         )
         self.deactivation.on_deactivated.append(self.erased_users.deactivated)
-        self.third_party = ThirdParty(reactor, settings, key, db, self.outbound)
+        self.third_party = ThirdParty(reactor, settings, key, db, self.outbound, self.pages)
         self.deactivation.on_deactivated.append(self.third_party.deactivated)
         self._expiry = ExpirySweep(db, reactor)
         self._db = db
@@ -102,6 +104,7 @@ class Accounts:
             self._passwords,
             self.sessions,
             self.access_tokens,
+            localpart_as_display_name=settings.registration.localpart_as_display_name,
         )
         self.notices_account = NoticesAccount(
             settings.server_notices, settings.server_name, db, self._registration, self.profiles
@@ -166,9 +169,9 @@ class Accounts:
             ),
             EmptyAnswersApi(),
             FiltersApi(self.filters),
-            FallbackApi(uia),
+            FallbackApi(uia, self.pages),
             LoginApi(login, settings.public_baseurl),
-            LoginFallbackApi(with_password=settings.passwords.enabled),
+            LoginFallbackApi(self.pages, with_password=settings.passwords.enabled),
             LoginTokenApi(uia, credentials, with_password=settings.passwords.enabled),
             OpenIdApi(OpenIdTokens(db, clock), settings.server_name),
             ProfileApi(self.profiles),

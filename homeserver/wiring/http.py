@@ -7,6 +7,7 @@ from homeserver.config.settings import Settings
 from homeserver.observability.metrics import CONTENT_TYPE, Metrics
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.authentication import ServerAuthenticator
+from homeserver.web.html import Pages
 from homeserver.web.listeners import Listeners
 from homeserver.web.pages import Check, Health, MetricsPage, WelcomePage
 from homeserver.web.rate_limits import RateLimits
@@ -29,11 +30,13 @@ class Http:
         accounts: Accounts,
         rate_limits: RateLimits,
         servers: ServerAuthenticator,
+        pages: Pages,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._shutdown = shutdown
         self._metrics = metrics
+        self._pages = pages
         limits = settings.limits
         self._gate = Gate(
             accounts.access_tokens,
@@ -43,6 +46,7 @@ class Http:
             metrics,
             servers,
             body_budget(limits.max_bodies),
+            pages,
         )
 
     def listeners(
@@ -53,7 +57,7 @@ class Http:
     ) -> Listeners:
         """Listeners that serve these routes, beside the server's own pages."""
         settings = self._settings
-        welcome = WelcomePage(settings.server_name, settings.public_baseurl)
+        welcome = WelcomePage(self._pages, settings)
         groups = {
             "client": [*welcome.routes(), *client_routes],
             "federation": federation_routes,

@@ -18,6 +18,7 @@ from homeserver.protocol.identifiers import parse_server_name
 from homeserver.protocol.signatures import SigningKey
 from homeserver.protocol.third_party_ids import EMAIL
 from homeserver.storage.database import Database
+from homeserver.web.html import Pages
 from homeserver.web.identity_invitations import IdentityInvitations
 from homeserver.web.identity_servers import IdentityServers
 from homeserver.web.mail import Mailer
@@ -36,8 +37,10 @@ class ThirdParty:
         key: SigningKey,
         db: Database,
         outbound: OutboundClient,
+        pages: Pages,
     ) -> None:
         self._settings = settings
+        self._pages = pages
         self._db = db
         self._mailer = _mailer(reactor, settings)
         rates = settings.rate_limits
@@ -87,7 +90,7 @@ class ThirdParty:
         return [
             AddressValidationApi(self._validation, sign_up, self._ids, password_change),
             ThirdPartyIdsApi(self._ids, self.bindings, uia),
-            ValidationPageApi(self._validation, self._settings.server_name),
+            ValidationPageApi(self._validation, self._pages),
         ]
 
     async def deactivated(self, user_id: str, erase: bool) -> None:

@@ -35,6 +35,7 @@ from homeserver.client_api.validation_page import ValidationPageApi
 from homeserver.client_api.versions import VersionsApi
 from homeserver.config.support import Contact, Support
 from homeserver.web.addresses import TrustedProxies
+from homeserver.web.html import Pages
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
 from homeserver.web.server import Gate, HttpServer
@@ -72,7 +73,7 @@ class ApiTestCase(AccountsTestCase):
             CapabilitiesApi("12", with_password=True, with_third_party_ids=True),
             DevicesApi(self.devices, self.uia),
             DiscoveryApi(BASEURL, DELEGATED_TO, support),
-            FallbackApi(self.uia),
+            FallbackApi(self.uia, Pages(SERVER)),
             FiltersApi(Filters(self.db)),
             LoginApi(self.login, BASEURL),
             LoginTokenApi(self.uia, self.credentials, with_password=True),
@@ -84,7 +85,7 @@ class ApiTestCase(AccountsTestCase):
             TagsApi(Tags(self.account_data)),
             ThirdPartyIdsApi(self.ids, self.bindings, self.uia),
             AddressValidationApi(self.validation, self.sign_up, self.ids, password_change),
-            ValidationPageApi(self.validation, SERVER),
+            ValidationPageApi(self.validation, Pages(SERVER)),
             VersionsApi({"org.example": True}),
             WhoIsApi(WhoIs(self.db, self.devices)),
         ]

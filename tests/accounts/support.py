@@ -144,7 +144,13 @@ class AccountsTestCase(DatabaseTestCase):
             db, self.identifiers, self.credentials, self.sessions, with_password=True
         )
         self.registration = Registration(
-            db, clock, SERVER, self.passwords, self.sessions, self.tokens
+            db,
+            clock,
+            SERVER,
+            self.passwords,
+            self.sessions,
+            self.tokens,
+            localpart_as_display_name=self.registration_settings.localpart_as_display_name,
         )
         self.registration_tokens = RegistrationTokens(db, clock)
         self.build_third_party_ids()

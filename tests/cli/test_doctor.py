@@ -1,6 +1,7 @@
 """`homeserver doctor`: finds what is wrong, and says what to do."""
 
 import json
+import os
 import socket
 import socketserver
 import threading
@@ -18,6 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 from homeserver.cli.doctor import examine
 from homeserver.cli.findings import Verdict
 from homeserver.cli.main import main
+from homeserver.config.settings import Settings
+from homeserver.web.html import Pages
+from homeserver.web.pages import WelcomePage
 from tests.support.certificates import CertificateAuthority
 from tests.support.postgres import drop_database, fresh_database
 
@@ -110,27 +114,55 @@ def test_a_port_that_another_program_holds_is_a_problem() -> None:
 
         found = findings(listeners=[{"port": port, "bind": "127.0.0.1"}])
 
-    assert any("taken by another program" in line for line in found["problem"])
+    told = f"127.0.0.1:{port} is taken by another program, process {os.getpid()} ("
+    assert any(told in line for line in found["problem"]), found
 
 
 class _Homeserver(BaseHTTPRequestHandler):
+    """The landing page of a server of the name in `name`, or another make of homeserver."""
+
+    name: str | None = "example.org"
+
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b'{"versions": ["v1.19"]}')
+        page = '{"versions": ["v1.19"]}'
+        if self.path == "/" and self.name is not None:
+            welcome = WelcomePage(Pages(self.name), Settings()).welcome()
+            page = bytes(welcome.body).decode()
+        self.wfile.write(page.encode())
 
     def log_message(self, *args: object) -> None:
         """Say nothing in the middle of the test's output."""
 
 
-def test_a_port_where_a_homeserver_answers_is_well() -> None:
-    """The doctor may be asked while the server runs."""
-    with HTTPServer(("127.0.0.1", 0), _Homeserver) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-
+def _findings_beside(server_name: str | None) -> dict[str, list[str]]:
+    """What is found where a homeserver of this name has the port."""
+    kind = type("_Named", (_Homeserver,), {"name": server_name})
+    with HTTPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
         found = findings(listeners=[{"port": server.server_port, "bind": "127.0.0.1"}])
+        server.shutdown()
+        thread.join()
+    return found
 
-    assert any("a homeserver answers" in line for line in found["ok"])
+
+def test_a_port_where_this_server_answers_is_well() -> None:
+    """The doctor may be asked while the server runs."""
+    assert any("this server answers" in line for line in _findings_beside("example.org")["ok"])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("other.example.org", "is taken by the homeserver other.example.org"),
+        (None, "is taken by a homeserver that does not say its name"),
+    ],
+)
+def test_a_port_where_another_homeserver_answers_is_a_problem(name: str | None, told: str) -> None:
+    """Two servers cannot listen in one place, and that one answers is no sign of health."""
+    assert any(told in line for line in _findings_beside(name)["problem"])
 
 
 def test_a_certificate_that_is_missing_is_a_problem() -> None:

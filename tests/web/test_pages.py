@@ -1,15 +1,24 @@
 """Pages for people and machines that are not Matrix clients."""
 
+import msgspec
 from twisted.internet.defer import succeed
 
+from homeserver.config.settings import Settings
+from homeserver.protocol.errors import LimitExceeded
+from homeserver.web.html import Pages
 from homeserver.web.pages import Health, MetricsPage, WelcomePage
+from homeserver.web.routes import Auth, Route
 from tests.web.wire import ServerTestCase
 
 
 class PageTests(ServerTestCase):
+    def welcome(self, server_name: str = "example.org", **settings: object) -> None:
+        configured = msgspec.convert({"server_name": "example.org", **settings}, Settings)
+        self.serve(*WelcomePage(Pages(server_name), configured).routes())
+
     async def test_welcome_page_says_what_to_enter(self) -> None:
         """Whoever opens the server's address in a browser learns what to do with it."""
-        self.serve(*WelcomePage("example.org", "https://matrix.example.org").routes())
+        self.welcome(public_baseurl="https://matrix.example.org")
 
         response = await self.ask("GET", "/")
 
@@ -20,12 +29,54 @@ class PageTests(ServerTestCase):
 
     async def test_welcome_page_needs_no_public_address(self) -> None:
         """A server that was just tried out has none."""
-        self.serve(*WelcomePage("<i>localhost</i>", None).routes())
+        self.welcome("<i>localhost</i>")
 
         body = (await self.ask("GET", "/")).body
 
         self.assertIn(b"&lt;i&gt;localhost", body)
+        self.assertNotIn(b"<i>localhost", body)
         self.assertIn(b"the address at which you see this page", body)
+
+    async def test_welcome_page_says_how_to_get_an_account(self) -> None:
+        """Which depends on who may make one, and whom to ask."""
+        told = {}
+        for name, registration in (
+            ("closed", {}),
+            ("open", {"enabled": True}),
+            ("token", {"enabled": True, "token_required": True}),
+        ):
+            support = {"contacts": [{"role": "m.role.admin", "email_address": "a@example.org"}]}
+            self.welcome(registration=registration, support=support)
+            told[name] = (await self.ask("GET", "/")).body.decode()
+
+        self.assertIn("ask them for one", told["closed"])
+        self.assertIn("Create account", told["open"])
+        self.assertNotIn("token", told["open"])
+        self.assertIn("registration token", told["token"])
+        self.assertIn('href="mailto:a@example.org"', told["closed"])
+
+    async def test_errors_are_pages_where_a_person_reads_them(self) -> None:
+        """In a browser, of a page or of an address that was mistyped; programs get JSON."""
+
+        def fail() -> None:
+            raise LimitExceeded(2_000, "Wait <a while>")
+
+        page = Route("GET", "/page", fail, Auth.NONE, page=True)
+        api = Route("GET", "/_matrix/api", fail, Auth.NONE)
+        self.serve(page, api)
+        browser = "text/html,application/xhtml+xml,*/*;q=0.8"
+        kinds = {}
+        for path in ("/page", "/_matrix/api", "/elsewhere", "/_matrix/elsewhere"):
+            for accept in (browser, "*/*"):
+                answer = await self.ask("GET", path, headers=[("Accept", accept)])
+                kinds[path, accept == browser] = answer.headers["content-type"].partition(";")[0]
+                if kinds[path, accept == browser] == "text/html":
+                    self.assertNotIn(b"<a while>", answer.body)
+                    self.assertIn("default-src 'none'", answer.headers["content-security-policy"])
+                self.assertEqual(answer.status, 429 if path in ("/page", "/_matrix/api") else 404)
+
+        pages = {where for where, kind in kinds.items() if kind == "text/html"}
+        self.assertEqual(pages, {("/page", True), ("/elsewhere", True)})
 
     async def test_health_names_what_is_well_and_what_is_not(self) -> None:
         """A load balancer looks at the status, a person at the checks."""

@@ -17,6 +17,7 @@ from homeserver.accounts.caller import Caller
 from homeserver.concurrency.memory_budget import MemoryBudget
 from homeserver.protocol.errors import UnknownToken
 from homeserver.web.addresses import TrustedProxies
+from homeserver.web.html import Pages
 from homeserver.web.rate_limits import Rate, RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Route
@@ -147,6 +148,7 @@ class ServerTestCase(TestCase):
             self.bounds,
             self,
             bodies=MemoryBudget(self.all_bodies, self.share_of_bodies),
+            pages=Pages("example.org"),
         )
         self.server = HttpServer(self.clock, Router(routes), gate)
         self.port = reactor.listenTCP(0, self.server, interface="127.0.0.1")

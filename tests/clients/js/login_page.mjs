@@ -9,10 +9,11 @@ const [baseUrl, user, password] = process.argv.slice(2);
 const address = new URL("/_matrix/static/client/login/?device_id=FALLBACK&refresh_token=true", baseUrl);
 const page = await (await fetch(address)).text();
 const script = /<script>(.*)<\/script>/s.exec(page)[1];
-const told = { set textContent(text) { console.log(text); } };
+const told = { set textContent(text) { if (text) console.log(text); } };
 let submit;
 const form = {
     elements: { user: { value: user }, password: { value: password } },
+    querySelector: () => ({}),
     addEventListener: (_name, listener) => (submit = listener),
 };
 const window = {

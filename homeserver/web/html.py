@@ -1,0 +1,122 @@
+"""Pages for people: one look for all of them, and one policy for what may run in them.
+
+Each page extends `templates/layout.html`. It needs nothing from elsewhere; its style and its script
+stand in the page and are allowed by their hashes, so that whatever else gets into it does nothing.
+
+https://www.w3.org/TR/CSP3/ tells of the policy.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from homeserver.protocol.errors import MatrixError
+from homeserver.web.routes import Answer
+
+SCRIPTS = ("login.js", "authentication_done.js")
+_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a page may do beyond being shown: sources, as a content security policy names them.
+
+    `style` replaces the page's own style as what is allowed.
+    """
+
+    connect: str = ""
+    form: str = "'none'"
+    frame: str = ""
+    script: str = ""
+    style: str = ""
+
+
+NOTHING = Allowed()
+
+
+class Pages:
+    """The pages of one server."""
+
+    def __init__(self, server_name: str) -> None:
+        environment = Environment(
+            loader=PackageLoader("homeserver.web", "templates"),
+            autoescape=select_autoescape(),
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )
+        self._style = _text("style.css")
+        self._scripts = {name: _text(name) for name in SCRIPTS}
+        # What is a text of ours, and not of a user, is not escaped.
+        environment.globals["style"] = Markup(self._style)  # noqa: S704
+        environment.globals["icon"] = Markup(_text("icon.svg").strip())  # noqa: S704
+        environment.globals["server_name"] = server_name
+        environment.globals["is_public"] = False
+        self._environment = environment
+
+    def page(
+        self,
+        name: str,
+        *,
+        status: int = 200,
+        script: str = "",
+        allowed: Allowed = NOTHING,
+        headers: Mapping[str, str] | None = None,
+        **values: Any,
+    ) -> Answer:
+        """The page of the template `name`, with the script of the file `script`, if it is given."""
+        code = self._scripts[script] if script else ""
+        marked = Markup(code)  # noqa: S704 - a file of ours
+        template = self._environment.get_template(f"{name}.html")
+        body = template.render(script=marked, status=status, **values).encode()
+        policy = {"Content-Security-Policy": _policy(allowed, self._style, code)}
+        return Answer(status, body, {**_HEADERS, **policy, **(headers or {})})
+
+    def error_page(self, error: MatrixError) -> Answer:
+        """An error, for a person who reads it in a browser."""
+        return self.page(
+            "error",
+            status=error.status,
+            headers=error.headers(),
+            errcode=error.errcode,
+            message=str(error),
+        )
+
+
+def accepts_html(accept: str | None) -> bool:
+    """Whether an `Accept` header is that of a browser which shows the answer to a person."""
+    return accept is not None and "text/html" in accept.lower()
+
+
+def _policy(allowed: Allowed, style: str, script: str) -> str:
+    own_script = f"'sha256-{_digest(script)}'" if script else ""
+    sources = {
+        "default-src": "'none'",
+        "style-src": allowed.style or f"'sha256-{_digest(style)}'",
+        "img-src": "data:",
+        "script-src": f"{own_script} {allowed.script}".strip(),
+        "connect-src": allowed.connect,
+        "frame-src": allowed.frame,
+        "form-action": allowed.form,
+        "base-uri": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    return "; ".join(f"{name} {source}" for name, source in sources.items() if source)
+
+
+def _digest(text: str) -> str:
+    return b64encode(sha256(text.encode()).digest()).decode()
+
+
+def _text(name: str) -> str:
+    return files("homeserver.web").joinpath("templates", name).read_text("utf-8")

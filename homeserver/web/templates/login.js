@@ -1,0 +1,39 @@
+
+const form = document.getElementById("login");
+const told = document.getElementById("told");
+const button = form.querySelector("button");
+form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const query = new URLSearchParams(window.location.search);
+    const body = {
+        type: "m.login.password",
+        identifier: { type: "m.id.user", user: form.elements.user.value },
+        password: form.elements.password.value,
+    };
+    for (const name of ["device_id", "initial_device_display_name"]) {
+        if (query.has(name)) body[name] = query.get(name);
+    }
+    if (query.has("refresh_token")) body.refresh_token = query.get("refresh_token") === "true";
+    const base = window.location.pathname.replace(/\/_matrix\/static\/.*$/, "");
+    told.textContent = "";
+    button.disabled = true;
+    try {
+        const answer = await fetch(base + "/_matrix/client/v3/login", {
+            method: "POST",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify(body),
+        });
+        const response = await answer.json();
+        if (!answer.ok) {
+            told.textContent = response.error;
+        } else if (window.matrixLogin && window.matrixLogin.onLogin) {
+            window.matrixLogin.onLogin(response);
+        } else {
+            told.textContent = "You are logged in, but no client waits for it. Close this page, and log in within your client.";
+        }
+    } catch {
+        told.textContent = "The server cannot be reached.";
+    } finally {
+        button.disabled = false;
+    }
+});
