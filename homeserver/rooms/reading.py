@@ -1,9 +1,12 @@
 """Reading a room: its state, its members and single events, as far as the reader may see them.
 
-Who is in a room reads its current state. Who has left, and has not forgotten the room, reads it as
-it was when they left; of those who were banned the text says nothing, and they read nothing more.
-Anybody reads a room that all the world may read; all others are refused, whether the room exists or
-not, so that nobody learns which rooms there are.
+Who may see what happens in a room now reads its current state: who is in it, anybody where all the
+world may read it, and who is invited where invited users may. That comes first, so that nobody
+sees less than a stranger. Who has left, and has not forgotten the room, reads it as it was when
+they left; of those who were banned the text says nothing, and they read nothing more. All others
+are refused, whether the room exists or not, so that nobody learns which rooms there are.
+
+How far back each of them sees is the business of `Visibility`, event by event.
 
 What needs all members waits for them in a room whose state is partial, and is refused with
 `Unavailable` where that takes too long: half a list would be taken for the whole.
@@ -63,12 +66,11 @@ class Reading:
         """How far the user may read the room. Raises `Forbidden`."""
         room = await self._rooms.find(room_id)
         if room is not None:
-            if room.membership(user_id) == "join":
+            is_member = room.membership(user_id) == "join"
+            if is_member or await self._visibility.may_see_now(room, user_id):
                 return Access(room, user_id, FOREVER)
             if until := await self._left_at(room, user_id):
                 return Access(room, user_id, until)
-            if await self._visibility.is_world_readable(room):
-                return Access(room, user_id, FOREVER)
         raise Forbidden("You are not in the room, and never were")
 
     async def joined_rooms(self, user_id: str) -> list[str]:

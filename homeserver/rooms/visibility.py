@@ -12,6 +12,7 @@ from homeserver.protocol.event_kinds import MEMBER, is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import (
     is_of_server,
+    may_see,
     may_see_event,
     may_server_see_event,
     visibility_of,
@@ -50,11 +51,11 @@ class Visibility:
         self._erased = erased
         self._events: EventStore = rooms.stores.events
 
-    async def is_world_readable(self, room: Room) -> bool:
-        """Whether anybody may read the room as it is now."""
+    async def may_see_now(self, room: Room, user_id: str) -> bool:
+        """Whether a user may see what happens in the room now."""
         visibility = (await self._rooms.current(room, [_VISIBILITY])).get(_VISIBILITY)
         content = None if visibility is None else visibility.event.content
-        return visibility_of(content) == "world_readable"
+        return may_see(visibility_of(content), room.membership(user_id), joined_later=False)
 
     async def joined_until(self, room: Room, user_id: str) -> int:
         """The position up to which the user was last joined; 0 for one who never was."""
