@@ -79,7 +79,7 @@ class Outbox:
         self._ways = ways
         self._pdus: deque[WaitingPdu] = deque()
         self._edus: OrderedDict[object, dict[str, Any]] = OrderedDict()
-        self._noted: set[int] = set()
+        self._noted: dict[int, WaitingPdu] = {}  # by room: what was noted since it was last asked
         self._task: Deferred[None] | None = None
         self._is_running = False
         self._alarm: DelayedCall | None = None
@@ -193,6 +193,10 @@ class Outbox:
         again = self._noted  # something came while this was under way
         rooms = [pdu.room for pdu in pdus if pdu.room not in again]
         await self._ways.backlog.caught_up(self.destination, rooms)
+        # What was noted while these were being forgotten may have been forgotten with them.
+        missed = [self._noted[room] for room in rooms if room in self._noted]
+        if missed:
+            await self._ways.backlog.note(self.destination, missed)
 
     async def _send(self, pdus: Sequence[WaitingPdu], edus: Sequence[dict[str, Any]]) -> None:
         ways = self._ways
@@ -228,7 +232,7 @@ class Outbox:
         self.is_behind = True
         events, self._pdus = list(self._pdus), deque()
         self._edus.clear()
-        self._noted.update(event.room for event in events)
+        self._noted.update((event.room, event) for event in events)
         self._ways.backlog.note(self.destination, events)
 
     def _pause_after(self, error: FederationError) -> float:
