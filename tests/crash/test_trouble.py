@@ -173,6 +173,20 @@ def test_server_goes_on_when_the_database_may_be_written_to_again(scene: Scene) 
     assert scene.messages()[event_id] == "after it"
 
 
+def test_nothing_is_lost_where_the_reservation_of_positions_was(scene: Scene) -> None:
+    """Ten of ten messages were acknowledged once, and none of them was stored."""
+    before = {scene.send(f"before {number}") for number in range(3)}
+    scene.server.stop()
+    scene.execute("UPDATE server_state SET value = '0' WHERE key = 'reserved_positions'")
+    scene.server.start()
+    scene.user.close()
+
+    after = {scene.send(f"after {number}") for number in range(10)}
+
+    assert set(scene.messages()) == before | after
+    assert len(after) == 10
+
+
 def test_health_notices_a_database_that_hangs(scene: Scene) -> None:
     """Its connections are open, and nothing comes out of them."""
     assert scene.health() == {"database": "ok", "writes": "ok"}
