@@ -91,7 +91,8 @@ class Request(http.Request):
         self.site = site
         self.id = request_id
         self.started = started
-        self._chunks: list[bytes] = []
+        # One piece of memory, which the system gets back: many small ones would leave holes.
+        self._buffer = bytearray()
 
     @property
     def parameters(self) -> dict[str, list[str]]:
@@ -157,7 +158,7 @@ class Request(http.Request):
     def release_body(self) -> None:
         """Let go of the body, and of the memory that was reserved for it."""
         self.body = b""
-        self._chunks.clear()
+        self._buffer = bytearray()
         if self._memory is not None:
             self._memory.release()
 
@@ -187,14 +188,13 @@ class Request(http.Request):
         elif not self._reserve(len(data)):
             self._refuse_body(no_room())
         else:
-            self._chunks.append(data)
+            self._buffer += data
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         if self._refused:
             http.Request.finish(self)
             return
-        self.body = b"".join(self._chunks)
-        self._chunks.clear()
+        self.body, self._buffer = bytes(self._buffer), bytearray()
         self.site.body_received(self)
 
     def connectionLost(self, reason: Failure) -> None:
