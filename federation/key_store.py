@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from federation.bounded_cache import BoundedCache
 from homeserver.protocol.canonical_json import encode_canonical_loose
@@ -14,8 +14,6 @@ from homeserver.storage.server_keys import StoredKey, StoredResponse
 
 MAX_SERVERS = 10_000  # in memory
 MAX_KEYS_OF_SERVER = 200  # a server that makes ever new ones cannot fill the disk
-
-Keys = Mapping[str, VerifyKey]  # by key id
 
 
 class KeyStore:

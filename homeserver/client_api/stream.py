@@ -8,7 +8,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -54,14 +54,9 @@ class Origin:
     """What is kept of the opening request to check its token again."""
 
     address: str
-    parameters: Mapping[str, list[str]]
 
     def header(self, name: bytes) -> str | None:
         return None
-
-    def query_value(self, name: str) -> str | None:
-        values = self.parameters.get(name)
-        return values[0] if values else None
 
 
 class StreamFactory(SocketFactory):
@@ -226,7 +221,7 @@ class StreamApi:
             full_state=query.full_state,
             state_after=query.state_after,
         )
-        origin = Origin(request.address, dict(request.parameters))
+        origin = Origin(request.address)
         opening = Opening(
             reader=reader,
             since=since,

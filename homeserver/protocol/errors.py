@@ -61,12 +61,6 @@ class Unauthorized(MatrixError):
     errcode, status = "M_UNAUTHORIZED", 401
 
 
-class UserDeactivated(MatrixError):
-    """The account was deactivated."""
-
-    errcode, status = "M_USER_DEACTIVATED", 403
-
-
 class UserLocked(MatrixError):
     """An administrator locked the account; clients keep their session and try again."""
 

@@ -12,7 +12,6 @@ import re
 
 EMAIL = "email"
 MSISDN = "msisdn"
-MEDIA = (EMAIL, MSISDN)
 
 MAX_ADDRESS = 254  # bytes of an e-mail address, RFC 5321
 MAX_LOCALPART = 64

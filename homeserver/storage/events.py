@@ -254,23 +254,6 @@ async def timeline_head(db: Connection, room: int, limit: int) -> TimelineHead:
     return TimelineHead(newest, by_age[0][3] if by_age else None, max(forks, default=0), last[2])
 
 
-async def newest_events(
-    db: Connection, room: int, limit: int, at: int | None = None
-) -> list[tuple[int, int]]:
-    """(position, event) of the newest timeline events of a room up to a position, newest first."""
-    cursor = await db.execute(
-        """
-        SELECT position, event
-          FROM events
-         WHERE room = %s AND position > 0 AND position <= %s
-         ORDER BY position DESC
-         LIMIT %s
-        """,
-        (room, (1 << 62) if at is None else at, limit),
-    )
-    return await cursor.fetchall()
-
-
 async def events_between(
     db: Connection, room: int, after: int, upto: int, limit: int
 ) -> list[tuple[int, int]]:

@@ -45,19 +45,3 @@ async def load_profile(db: Connection, user_id: str) -> dict[str, bytes]:
         "SELECT field, value FROM profiles WHERE user_id = %s AND value IS NOT NULL", (user_id,)
     )
     return {str(field): bytes(value) for field, value in await cursor.fetchall()}
-
-
-async def load_profiles(db: Connection, user_ids: list[str]) -> dict[str, dict[str, bytes]]:
-    """The profiles of several users; who has none is left out."""
-    cursor = await db.execute(
-        """
-        SELECT user_id, field, value
-          FROM profiles
-         WHERE user_id = ANY(%s) AND value IS NOT NULL
-        """,
-        (user_ids,),
-    )
-    profiles: dict[str, dict[str, bytes]] = {}
-    for user_id, field, value in await cursor.fetchall():
-        profiles.setdefault(user_id, {})[field] = bytes(value)
-    return profiles

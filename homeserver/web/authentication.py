@@ -30,9 +30,6 @@ class RequestInfo(Protocol):
     def header(self, name: bytes) -> str | None:
         """The value of a header, or `None` where it is missing or sent more than once."""
 
-    def query_value(self, name: str) -> str | None:
-        """The first value of a query parameter."""
-
 
 class Authenticator(Protocol):
     """Knows the accounts behind access tokens.

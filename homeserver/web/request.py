@@ -130,11 +130,6 @@ class Request(http.Request):
         values = self.requestHeaders.getRawHeaders(b"Authorization") or ()
         return [value.decode("latin-1") for value in values]
 
-    def query_value(self, name: str) -> str | None:
-        """The first value of a query parameter, or `None`."""
-        values = self.parameters.get(name)
-        return values[0] if values else None
-
     def token(self) -> str | None:
         """The access token. Raises `MissingToken` where it is not as it should be."""
         headers = self.requestHeaders

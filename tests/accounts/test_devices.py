@@ -60,7 +60,7 @@ class DevicesTests(AccountsTestCase):
 
         await self.devices.remove(ALICE, ["PHONE"])
 
-        self.assertEqual(await self.db.run(load_profile, ALICE), {"org.example.note": b"1"})
+        self.assertEqual((await self.db.run(load_profile, ALICE))["org.example.note"], b"1")
 
     async def test_removing_nothing_is_no_news(self) -> None:
         """An empty list of devices is a legal request."""

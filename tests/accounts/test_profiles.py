@@ -67,7 +67,7 @@ class ProfilesTests(AccountsTestCase):
         """A stored null is kept; but a name is a string."""
         await self.profiles.set_field(ALICE, "org.example.nothing", None)
 
-        self.assertEqual(await self.profiles.get(ALICE), {"org.example.nothing": b"null"})
+        self.assertEqual((await self.profiles.get(ALICE))["org.example.nothing"], b"null")
         await self.refused(self.profiles.set_field(ALICE, "displayname", None), "M_BAD_JSON", 400)
 
     async def test_a_profile_has_a_limit(self) -> None:

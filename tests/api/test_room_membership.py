@@ -36,7 +36,7 @@ class MembershipTests(ServerTestCase):
         await self.bob.join(room, **chosen, **not_for_choice)
 
         content = await self.bob.state(room, "m.room.member", self.bob.user_id)
-        self.assertEqual(content, {"membership": "join", **chosen})
+        self.assertEqual(content, {"membership": "join", "displayname": "bob", **chosen})
 
     async def test_join_that_is_none_is_refused(self) -> None:
         """A client with a fault hears of it."""

@@ -216,7 +216,7 @@ class StateTests(ServerTestCase):
         self.assertEqual(
             joined,
             {
-                self.alice.user_id: {"display_name": None, "avatar_url": None},
+                self.alice.user_id: {"display_name": "alice", "avatar_url": None},
                 self.bob.user_id: {"display_name": "Bob!", "avatar_url": None},
             },
         )

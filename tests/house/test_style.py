@@ -108,3 +108,14 @@ def test_every_test_says_why_a_user_cares(module: Module) -> None:
     ]
 
     assert silent == []
+
+
+def test_tests_write_nothing_into_the_checkout() -> None:
+    """Trial's `mktemp` makes folders where the tests are started; `temporary_folder` does not."""
+    made = [
+        module.name
+        for module in modules("tests", "benchmarks")
+        if re.search(r"\bself\.mktemp\(", module.text) and not module.name.endswith("test_style.py")
+    ]
+
+    assert made == []

@@ -119,6 +119,7 @@ def test_log_file_is_opened_again_after_it_was_moved(tmp_path: Path) -> None:
     assert "after" in path.read_text()
     assert path.read_text().count("\n") == 1
     assert (tmp_path / "old.log").read_text().count("\n") == 2
+    output._stream.close()
 
 
 def test_a_line_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

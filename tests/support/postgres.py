@@ -111,19 +111,21 @@ def _cluster() -> str:
 
 
 def _start_keeper(directory: Path) -> None:
-    keeper = subprocess.Popen(
-        [sys.executable, "-m", __name__, directory],
-        cwd=CHECKOUT,
-        stdin=subprocess.DEVNULL,
-        stdout=(directory / "keeper.log").open("w"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    with (directory / "keeper.log").open("w") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", __name__, directory],
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     give_up = time.monotonic() + START_SECONDS
     while not (directory / "ready").exists():
         if keeper.poll() is not None or time.monotonic() > give_up:
             raise RuntimeError(f"no PostgreSQL: {(directory / 'keeper.log').read_text()}")
         time.sleep(0.02)
+    keeper.returncode = 0  # it outlives this process on purpose, of which Popen would warn
 
 
 def _leave(users: IO[str]) -> None:

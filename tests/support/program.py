@@ -5,6 +5,7 @@ client knows stays true. It does not outlive the tests, however these end: a kee
 run as a program) is told of every process, and ends those that are left when the tests are gone.
 """
 
+import atexit
 import contextlib
 import functools
 import http.client
@@ -231,7 +232,9 @@ def _keeper() -> IO[bytes]:
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
+    keeper.returncode = 0  # it outlives this process on purpose, of which Popen would warn
     assert keeper.stdin is not None
+    atexit.register(keeper.stdin.close)
     return keeper.stdin
 
 

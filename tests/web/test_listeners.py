@@ -37,6 +37,7 @@ from homeserver.web.routes import Auth, Route
 from homeserver.web.server import Gate, HttpServer
 from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import Certificate, CertificateError
+from tests.support.folders import temporary_folder
 from tests.web.test_websocket import Echoes, WebSocketTestCase
 from tests.web.wire import Tokens, Wire
 
@@ -113,7 +114,8 @@ class ListenersTestCase(WebSocketTestCase):
         self.shutdown = Shutdown()
         self.waits = Waits(self.shutdown)
         self.echoes = Echoes()
-        self.files = Files(Path(self.mktemp()), Path(self.mktemp()))
+        folder = temporary_folder(self)
+        self.files = Files(folder / "tls.crt", folder / "tls.key")
         self.finished = []
 
     def listen(self, *settings: Settings) -> Listeners:
@@ -176,7 +178,7 @@ class ListeningTests(ListenersTestCase):
 
     async def test_unix_socket_has_its_mode_and_replaces_a_dead_one(self) -> None:
         """A crash leaves the file behind; the next start must not stumble over it."""
-        path = self.mktemp()
+        path = str(temporary_folder(self) / "socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
             dead.bind(path)
         self.listen(Settings(port=None, path=Path(path), mode="600"))
@@ -188,7 +190,7 @@ class ListeningTests(ListenersTestCase):
 
     def test_unix_socket_in_use_is_not_taken_away(self) -> None:
         """Two servers with the same configuration must not fight."""
-        settings = Settings(port=None, path=Path(self.mktemp()))
+        settings = Settings(port=None, path=temporary_folder(self) / "socket")
         self.listen(settings)
 
         with self.assertRaisesRegex(CannotListen, f"cannot listen at {settings.path}: another pr"):

@@ -1,6 +1,5 @@
 """Mails, handed to a real mail server on a loopback port."""
 
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -14,6 +13,7 @@ from homeserver.web import mail
 from homeserver.web.client_tls import ClientTls
 from homeserver.web.mail import Mailer
 from tests.storage.test_tls import make_certificate
+from tests.support.folders import temporary_folder
 from tests.support.mail import MailServer
 
 
@@ -41,8 +41,7 @@ class MailTestCase(TestCase):
 
     def certificate(self, *, trusted: bool = False) -> Any:
         """Options for TLS, with a certificate for localhost, which mailers may trust."""
-        directory = Path(self.mktemp())
-        directory.mkdir()
+        directory = temporary_folder(self)
         certificate, key = make_certificate(directory)
         if trusted:
             self.tls = ClientTls(ca_file=certificate)

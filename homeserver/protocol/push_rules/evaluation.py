@@ -61,14 +61,13 @@ _NO_RULE: Final = Verdict(NOTHING)
 class CompiledRules:
     """The enabled rules of a set, in the order in which they are checked."""
 
-    __slots__ = ("_rules", "asks_display_name")
+    __slots__ = ("_rules",)
 
     def __init__(self, rule_set: RuleSet) -> None:
         enabled = [(kind, rule) for kind in KINDS for rule in rule_set.rules(kind) if rule.enabled]
         self._rules = [
             (_conditions(kind, rule), Verdict(_outcome(rule.actions))) for kind, rule in enabled
         ]
-        self.asks_display_name = any(_asks_display_name(rule) for _, rule in enabled)
 
     def judge(self, occasion: Occasion) -> Verdict:
         """What the rules say of an event.
@@ -112,9 +111,3 @@ def _outcome(actions: Sequence[Action]) -> Outcome:
         if isinstance(action, dict) and action.get("set_tweak") == "highlight":
             highlight = action.get("value", True) is True
     return Outcome("notify" in actions, highlight, actions)
-
-
-def _asks_display_name(rule: PushRule) -> bool:
-    return rule.conditions is not msgspec.UNSET and any(
-        condition.get("kind") == "contains_display_name" for condition in rule.conditions
-    )
