@@ -27,7 +27,7 @@ from homeserver.rooms.stored_event import StoredEvent
 _VISIBILITY: StateKey = ("m.room.history_visibility", "")
 _FOREVER = 1 << 62
 _CHUNK = 100  # member events that are read together
-_NEEDSMEMBERS = ("invited", "joined")
+_NEEDS_MEMBERS = ("invited", "joined")
 MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user joined
 
 
@@ -164,7 +164,7 @@ class Visibility:
                 if root not in judged:
                     judged[root] = await self._judge_server(room, users, root)
                 visibility, memberships = judged[root]
-                if room.partial is not None and visibility in _NEEDSMEMBERS:
+                if room.partial is not None and visibility in _NEEDS_MEMBERS:
                     raise UnableDueToPartialState("Who may see this is not known yet")
                 may_see = may_server_see_event(
                     event,
@@ -192,7 +192,7 @@ class Visibility:
         state = await self.state_at(room, root, [_VISIBILITY])
         event = state.get(_VISIBILITY)
         visibility = visibility_of(None if event is None else event.event.content)
-        if visibility not in _NEEDSMEMBERS:
+        if visibility not in _NEEDS_MEMBERS:
             return visibility, frozenset()
         return visibility, await self._memberships(room, users, root)
 
