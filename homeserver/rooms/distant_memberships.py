@@ -102,8 +102,8 @@ class DistantMemberships:
             pending = await self._db.run(pending_of, place.room, place.member)
             return await self._keep(place, event, ended=[entry.server for entry in pending])
 
-    async def ended(self, event: Event, servers: Collection[str]) -> None:
-        """Keep that what is pending by way of these servers has ended, by an event of another user.
+    async def ended(self, event: Event, entries: Collection[PendingRow]) -> None:
+        """Keep that what was pending has ended, by an event of another user.
 
         If that was shown, what another server has made is shown from now on; where there is
         nothing, that the user is out. Raises `Unavailable`.
@@ -111,8 +111,10 @@ class DistantMemberships:
         place = await self._place(event)
         async with self._locks.hold(place.user_id):
             pending = await self._db.run(pending_of, place.room, place.member)
-            ended = [entry.server for entry in pending if entry.server in servers]
-            rest = [entry for entry in pending if entry.server not in servers]
+            # A server may have renewed its invite while it was asked about the last one.
+            numbers = {entry.event for entry in entries}
+            ended = [entry.server for entry in pending if entry.event in numbers]
+            rest = [entry for entry in pending if entry.event not in numbers]
             if not ended:
                 return
             if any(entry.is_shown for entry in rest):
@@ -196,6 +198,10 @@ class DistantMemberships:
         room, version = place.room, event.version
         nids = await stores.names.nids([event.room_id, *names_of(event)])
         known = await stores.events.find_many(version, room, event.room_id, [event.event_id])
+        # If this server has come into the room meanwhile, the room's state is what counts.
+        now = await self._rooms.find(event.room_id)
+        if now is not None and self._rooms.origin.server_name in now.joined_servers:
+            is_shown = False
         log = stores.log
         log.check_open()
         position = log.next_position()
