@@ -185,7 +185,8 @@ class RoomSections:
         became_whole = since < room.whole_at <= now
         if not (timeline.seen or timeline.skipped or timeline.limited or became_whole):
             return None
-        if timeline.limited or timeline.skipped or reader.use_state_after:
+        has_untold_state = timeline.limited or timeline.skipped or since < room.forked_at
+        if has_untold_state or reader.use_state_after:
             state = await self._states.changes(room, reader, timeline, since, now)
         elif reader.lazy:
             senders = {event.stored.event.sender for event in timeline.seen}

@@ -53,12 +53,13 @@ class RoomState:
 
         With `use_state_after` it is all that changed, whether the timeline tells of it or not.
         Members who changed in a gap are told of even with lazy loading: the client may know them.
-        It cannot know those whom the server came to know by what they sent.
+        It cannot know those whom the server came to know by what they sent, or with the state of a
+        room that it entered without its members.
         """
         changed = await self._changed(room, reader, timeline, since, now)
         if not reader.lazy:
             return self._wanted(reader, changed.values())
-        if room.partial is not None:
+        if room.partial is not None or not timeline.limited:
             changed = {key: stored for key, stored in changed.items() if _may_be_known(key, stored)}
         told = [key[1] for key in changed if key[0] == "m.room.member"]
         self._lazy_members.sent(reader, room.number, told, now)

@@ -215,6 +215,30 @@ class TimelineGapTests(DatabaseTestCase):
         assert _ids(section["timeline"]["events"]) == [said]
         assert section["timeline"]["limited"]
 
+    async def test_state_that_a_branch_brings_back_is_told(self) -> None:
+        """Where nothing is missing, but the event that arrived is not all that is different."""
+        topic = self.there.make("m.room.topic", ALICE, {"topic": "old"}, "")
+        levels = {"users": {ALICE: 100, BOB: 50}}
+        fork = self.there.make("m.room.power_levels", ALICE, levels, "")
+        newer = self.there.make("m.room.topic", BOB, {"topic": "new"}, "")
+        for event in (topic, fork, newer):
+            await self.there.deliver(event)
+        clients = {lazy: ClientModel() for lazy in (False, True)}
+        for lazy, client in clients.items():
+            client.apply(await self.world.update(self.carol, None, LAZY if lazy else None))
+        # Bob had lost his power before, as somebody else saw it.
+        content = {"users": {ALICE: 100}}
+        await self.there.deliver(
+            self.there.make("m.room.power_levels", ALICE, content, "", after=[fork])
+        )
+
+        for lazy, client in clients.items():
+            answer = await self.world.update(self.carol, client.since, LAZY if lazy else None)
+            client.apply(answer)
+            state = client.state[self.there.room_id]
+            assert state["m.room.topic", ""] == topic.event_id
+            assert not answer["rooms"]["join"][self.there.room_id]["timeline"]["limited"]
+
     async def test_members_of_the_gap_are_told_with_lazy_loading(self) -> None:
         """A client that knows few members still hears of the one who was banned."""
         since = str((await self.world.update(self.carol, wanted=LAZY))["next_batch"])
