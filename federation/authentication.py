@@ -12,7 +12,14 @@ import msgspec
 from federation.destinations import Destinations
 from federation.keyring import Keyring
 from federation.permitted_servers import PermittedServers
-from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam, NotJson, Unauthorized
+from homeserver.protocol.errors import (
+    BadJson,
+    Forbidden,
+    InvalidParam,
+    MatrixError,
+    NotJson,
+    Unauthorized,
+)
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.signatures import BadSignature
 from homeserver.protocol.x_matrix import (
@@ -68,20 +75,23 @@ class ServerAuthentication:
         verify = partial(
             self._keyring.verify_json, origin, despite_backoff=True, address=request.address
         )
+        failure: MatrixError
         try:
             content = decode_body(_DECODER, request.body) if request.body else None
-        except (BadJson, NotJson) as error:
-            # Some element of it, which a user may have written, may be nothing that this server can
-            # hold, and the rest in order. Who sends canonical JSON has signed these very bytes.
-            with suppress(UnicodeDecodeError, BadSignature):
-                request.body.decode()
-                await verify(_signed(request, headers, None), content=request.body)
-                return
-            raise error
-        try:
             await verify(_signed(request, headers, content))
         except BadSignature as error:
-            raise Unauthorized(f"The request is not signed by {origin}: {error}") from None
+            failure = Unauthorized(f"The request is not signed by {origin}: {error}")
+        except (BadJson, NotJson) as error:
+            failure = error
+        else:
+            return
+        # Some element of it, which a user may have written, may be nothing that this server can
+        # hold, and the rest in order. Who sends canonical JSON has signed these very bytes.
+        with suppress(UnicodeDecodeError, BadSignature):
+            if request.body.decode():
+                await verify(_signed(request, headers, None), content=request.body)
+                return
+        raise failure
 
     def _check_names(self, headers: list[Authorization]) -> str:
         """The origin, which all headers must agree on, as they must on the destination."""

@@ -151,7 +151,14 @@ def check_utf8(text: bytes) -> None:
 def check_grammar(text: Raw) -> None:
     """Raise `NotJsonText` for what no grammar of JSON makes, as far as it is not nested deeply."""
     try:
-        json.loads(bytes(text).decode(), parse_constant=_refuse)
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _check_slowly(bytes(text))
+
+
+def _check_slowly(text: bytes) -> None:
+    try:
+        json.loads(text.decode(), parse_constant=_refuse)
     except RecursionError:
         return
     except ValueError as error:

@@ -10,7 +10,7 @@ import msgspec
 
 from homeserver.protocol.events import Event
 from tests.protocol.test_json_elements import UNDECODABLE
-from tests.support.actors import bodies
+from tests.support.actors import Refused, bodies
 from tests.support.fake_http import NOT_FOUND, Answer, Received, always
 from tests.support.organisations import FederationTestCase
 from tests.support.room_graph import RoomGraph
@@ -61,6 +61,22 @@ class TransactionTests(BadElementTestCase):
                 self.assertEqual(
                     (await self.said(room.room_id))[:2], [f"after {name}", f"before {name}"]
                 )
+
+    async def test_no_depth_is_one_too_many_for_the_others(self) -> None:
+        """Decoders, encoders and the rules each have another bound."""
+        room = self.evil.create_room()
+        await self.alice.join(room.room_id, via=[self.evil.name])
+        for depth in (100, 480, 495, 510, 700, 850, 900, 930, 950, 960, 970, 980, 1_000, 2_000):
+            bad = room.build("m.room.message", HELLO, sender=self.mallory)
+            text = b'{"a":' * depth + b"1" + b"}" * depth
+            good = room.say(self.mallory, f"{depth}")
+
+            status, answer = await self.evil.send(self.here.name, [spoiled(bad, text), good])
+
+            self.assertEqual((status, answer["pdus"].get(good.event_id)), (200, {}), depth)
+        await self.alice.sync()
+        newest = (await self.alice.messages(room.room_id, limit=1))["chunk"][0]
+        self.assertEqual(newest["content"]["body"], "2000")
 
     async def test_a_bad_edu_is_passed_over_alone(self) -> None:
         """Who types is seen to type."""
@@ -147,6 +163,37 @@ class NulTests(FederationTestCase):
             await user.get(f"{path}/context/{quote(said)}")
             await user.request("GET", f"/_matrix/client/v1{path}/relations/{quote(said)}")
             await user.sync()
+
+    async def test_what_others_could_not_receive_is_refused(self) -> None:
+        """At the client, in rooms of all versions, and what is just within the bounds arrives."""
+        one, other = await self.organisation(), await self.organisation()
+        alice, bob = await one.register("alice"), await other.register("bob")
+        for version in ("1", "12"):
+            room_id = await alice.create_room(public=True, room_version=version)
+            await bob.join(room_id, via=[one.name])
+            path = f"/rooms/{quote(room_id)}/send/m.room.message/"
+            bad = {
+                **UNDECODABLE,
+                "nested": b'{"a":' * 505 + b"1" + b"}" * 505,
+                "a large integer": b'{"n":9223372036854775808}',
+            }
+            for number, text in enumerate(bad.values()):
+                with self.assertRaises(Refused) as refused:
+                    await alice.put(f"{path}bad{number}", text)
+                self.assertEqual(refused.exception.status, 400)
+                self.assertIn(refused.exception.errcode, ("M_BAD_JSON", "M_NOT_JSON"))
+            deep: Any = 1
+            for _ in range(490):
+                deep = {"a": deep}
+            sent = await alice.send(room_id, "org.example.deep", deep)
+            last = await alice.say(room_id, "last")
+
+            chunk: list[Any] = []
+            while last not in [each["event_id"] for each in chunk]:
+                chunk = (await bob.messages(room_id, limit=10))["chunk"]
+            found = {each["event_id"]: each["content"] for each in chunk}
+            self.assertEqual(found[sent], deep)
+            await bob.sync()
 
     async def test_so_may_an_invite(self) -> None:
         """Its reason, and what is told of the room."""
