@@ -148,7 +148,11 @@ class AddressValidation:
         session = self._session(purpose, medium, address, asked, token)
         sid, is_new = await self._db.transaction(begin_validation, session, now_ms(self._clock))
         if is_new:
-            await self._send(Letter(purpose, address, sid, token), medium, asked.send_attempt)
+            try:
+                await self._send(Letter(purpose, address, sid, token), medium)
+            except Exception:
+                await self._take_back(session, sid)
+                raise
         return sid
 
     async def find_by_token(self, sid: str, token: str) -> ValidationSession | None:
@@ -208,13 +212,16 @@ class AddressValidation:
             expires_ms=now_ms(self._clock) + LIFETIME_MS,
         )
 
-    async def _send(self, letter: Letter, medium: str, send_attempt: int) -> None:
-        try:
-            self._check_limit(letter.address)
-            await self._couriers[medium].deliver(letter)
-        except Exception:
-            await self._db.run(take_back_attempt, letter.sid, send_attempt)
-            raise
+    async def _send(self, letter: Letter, medium: str) -> None:
+        self._check_limit(letter.address)
+        await self._couriers[medium].deliver(letter)
+
+    async def _take_back(self, attempt: ValidationSession, sid: str) -> None:
+        """Nothing was sent: nothing stays, so nobody fills the disk with what no letter limits."""
+        if sid == attempt.sid:
+            await self._db.run(delete_validation_session, sid)
+        else:
+            await self._db.run(take_back_attempt, sid, attempt.send_attempt)
 
 
 def safe_next_link(link: str | None, allowed: tuple[str, ...]) -> str | None:

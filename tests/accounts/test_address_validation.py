@@ -1,5 +1,6 @@
 """The proof that an address is the user's: what is sent, what counts, and what is kept secret."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from homeserver.accounts.address_validation import (
 )
 from homeserver.accounts.expiry import ExpirySweep
 from homeserver.config.contact import Email
+from homeserver.protocol.errors import LimitExceeded
 from homeserver.storage.third_party_ids import ThirdPartyId, insert_third_party_id
 from homeserver.storage.validation_sessions import find_validation_session
 from tests.accounts.support import ALICE, AccountsTestCase, LetterBox
@@ -213,6 +215,18 @@ class AttemptTests(ValidationTestCase):
 
 
 class SecrecyTests(ValidationTestCase):
+    async def test_what_is_not_sent_leaves_nothing_behind(self) -> None:
+        """Sessions are as many as letters: who is refused letters stores nothing for a day."""
+        for number in range(30):
+            with contextlib.suppress(LimitExceeded):
+                await self.ask(secret=f"secret{number}")
+
+        cursor = await self.db.run(
+            lambda db: db.execute("SELECT count(*) FROM validation_sessions")
+        )
+        self.assertEqual(await cursor.fetchone(), (len(self.box.letters),))
+        self.assertLess(len(self.box.letters), 10)
+
     async def test_the_answer_does_not_tell_that_an_address_has_an_account(self) -> None:
         """Nobody learns by asking who is here; the owner learns it from the mail."""
         await self.owned()
