@@ -322,7 +322,8 @@ class Database:
         try:
             connection = await self._connect()
         except Exception as error:
-            log.warn("cannot connect to the database: {error}", error=error)
+            if self._open:  # else it was `close` that has interrupted it
+                log.warn("cannot connect to the database: {error}", error=error)
             if self._open and self._pause is None:
                 delay = RECONNECT_SECONDS[min(self._failures, len(RECONNECT_SECONDS)) - 1]
                 self._pause = self._reactor.callLater(delay, self._end_pause)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from homeserver.concurrency.periodic import PeriodicTask
@@ -22,7 +22,7 @@ class SupervisedPostgres:
         self._watching = PeriodicTask(
             reactor, WATCH_SECONDS, self._look_after, name="the supervision of PostgreSQL"
         )
-        self._started: Deferred[Any] = succeed(None)
+        self._starting: Deferred[None] | None = None  # fires when the thread of `start` has ended
 
     @property
     def dsn(self) -> str:
@@ -33,7 +33,15 @@ class SupervisedPostgres:
         """Start PostgreSQL; fires when it answers, or fails with `EmbeddedPostgresError`."""
         outcome: Deferred[None] = Deferred()
         # The thread goes on where a caller cancels its wait: `stop` waits for the thread itself.
-        self._started = self._in_thread(self._postgres.start).addBoth(outcome.callback)
+        ended: Deferred[None] = Deferred()
+        self._starting = ended
+
+        def end(result: Any) -> None:
+            self._starting = None
+            outcome.callback(result)
+            ended.callback(None)
+
+        self._in_thread(self._postgres.start).addBoth(end)
         return outcome
 
     def watch(self) -> None:
@@ -45,8 +53,8 @@ class SupervisedPostgres:
         # A start or restart that is under way comes to its end first, soon.
         self._postgres.interrupt()
         restarted = self._watching.stop()
-        self._started.addCallback(lambda _: restarted)
-        return self._started.addCallback(lambda _: self._in_thread(self._postgres.stop))
+        under_way = restarted if self._starting is None else self._starting
+        return under_way.addCallback(lambda _: self._in_thread(self._postgres.stop))
 
     def _look_after(self) -> Deferred[None] | None:
         if self._postgres.is_running():

@@ -154,6 +154,23 @@ def test_a_first_start_says_what_takes_long(folder: Path) -> None:
     assert places == sorted(places)
 
 
+def test_a_second_server_on_the_same_data_is_told_in_a_sentence(folder: Path) -> None:
+    """Whoever starts the server twice sees that it runs already."""
+    configure(folder)
+    with begin(folder, "run") as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if "Ctrl-C" in line:
+                status, printed = run(folder, "run")
+                first.send_signal(signal.SIGINT)
+
+    assert status == 1
+    assert f"did not start: Another server uses {folder}/data/postgres" in printed
+    assert "Traceback" not in printed
+    assert "Error" not in printed
+    assert first.returncode == 0
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_ctrl_c_ends_a_start_without_a_word_too_many(moment: float, folder: Path) -> None:
     """At any moment: no traceback, no database that runs on, and the next start finds it well."""
@@ -193,13 +210,31 @@ def test_a_second_ctrl_c_ends_at_once(folder: Path) -> None:
     with silent, begin(folder, "run") as server:
         connection, _ = silent.accept()
         server.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        time.sleep(0.5)
         server.send_signal(signal.SIGINT)
 
         server.communicate(timeout=5)
         connection.close()
 
     assert server.returncode in (0, 128 + signal.SIGINT)
+
+
+def test_a_signal_that_comes_twice_is_one(folder: Path) -> None:
+    """As `make` passes on what the terminal has sent to all: the server still ends in order."""
+    dsn = fresh_database()
+    configure(folder, database={"dsn": dsn})
+    printed = ""
+    with begin(folder, "run") as server:
+        assert server.stdout is not None
+        for line in server.stdout:
+            printed += line
+            if "Ctrl-C" in line:
+                server.send_signal(signal.SIGTERM)
+                server.send_signal(signal.SIGTERM)
+
+    drop_database(dsn)
+    assert server.returncode == 0
+    assert "Main loop terminated" in printed
 
 
 def test_a_server_without_accounts_says_how_to_make_one(folder: Path) -> None:

@@ -1,0 +1,113 @@
+"""Pages for people: what all of them have in common, and what may run in them."""
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from hashlib import sha256
+
+import pytest
+
+from homeserver.client_api.login_fallback import LoginFallbackApi
+from homeserver.client_api.user_interactive_auth import FIELDS
+from homeserver.config.settings import Settings
+from homeserver.protocol.errors import LimitExceeded, MatrixError, NotFound, Unrecognized
+from homeserver.web.html import Pages, accepts_html
+from homeserver.web.pages import WelcomePage
+from homeserver.web.routes import Answer
+
+NAME = "<b>example.org"  # no server is called so, but nothing may get into a page unescaped
+UNUSED = {"problem": "", "documents": (), "hidden": {}, "fields": (), "public_key": ""}
+DOCUMENT = {"name": "<i>Privacy", "url": 'https://example.org/"><script>'}
+
+
+def all_pages() -> Iterator[tuple[str, Answer]]:
+    """Each page in each of its states."""
+    pages = Pages(NAME)
+    yield "welcome", WelcomePage(pages, Settings()).welcome()
+    yield "login", LoginFallbackApi(pages, with_password=True).show_login()
+    yield "no login", LoginFallbackApi(pages, with_password=False).show_login()
+    for stage, fields in FIELDS.items():
+        values = UNUSED | {"fields": fields, "problem": "<u>wrong"}
+        yield stage, pages.page("authentication", stage=stage, **values)
+    yield "terms", pages.page("authentication", stage="terms", **UNUSED | {"documents": [DOCUMENT]})
+    hidden = UNUSED | {"hidden": {"sid": '"><script>'}}
+    yield "mail", pages.page("authentication", stage="mail_sent", **hidden)
+    yield "done", pages.page("authentication_done", script="authentication_done.js")
+    for outcome in ("asked", "done", "invalid"):
+        yield outcome, pages.page("validation", outcome=outcome)
+    for error in (NotFound("<s>no"), Unrecognized("?"), LimitExceeded(1_000), MatrixError("oh")):
+        yield f"error {error.status} {error.errcode}", pages.error_page(error)
+
+
+@pytest.fixture(params=list(all_pages()), ids=lambda page: page[0])
+def answer(request: pytest.FixtureRequest) -> Answer:
+    """Every page."""
+    found: Answer = request.param[1]
+    return found
+
+
+def text_of(answer: Answer) -> str:
+    assert isinstance(answer.body, bytes)
+    return answer.body.decode()
+
+
+def digest(text: str) -> str:
+    return b64encode(sha256(text.encode()).digest()).decode()
+
+
+def test_a_page_says_which_server_it_is_of(answer: Answer) -> None:
+    """Nobody gives a password to a page without a name; screen readers know the language."""
+    page = text_of(answer)
+
+    assert '<html lang="en">' in page
+    for element in ("title", "h1"):
+        [heading] = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+        assert heading.strip()
+    assert "<strong>&lt;b&gt;example.org</strong>" in page
+    assert '<link rel="icon" href="data:image/svg+xml,' in page
+
+
+def test_nothing_gets_into_a_page_that_was_not_meant(answer: Answer) -> None:
+    """Texts of others are shown as text, and only what the page has itself may run."""
+    page, policy = text_of(answer), answer.headers["Content-Security-Policy"]
+
+    for text in ("<b>", "<i>", "<u>", "<s>", '"><script>'):
+        assert text not in page
+    [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert f"style-src 'sha256-{digest(style)}';" in policy
+    assert re.findall(r"script-src ([^;]*)", policy) == [f"'sha256-{digest(s)}'" for s in scripts]
+    assert "default-src 'none'; " in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"\s(style|on\w+)=", page)
+    assert not re.search(r'(src|<link[^>]* href)="https?:', page)
+
+
+def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Answer) -> None:
+    """Password managers fill it in, and screen readers say what it is."""
+    page = text_of(answer)
+
+    for field in re.findall(r"<input ([^>]*)>", page):
+        if 'type="hidden"' in field:
+            continue
+        [name] = re.findall(r'\bid="([^"]+)"', field)
+        assert f'<label for="{name}">' in page
+        assert re.search(r'\bautocomplete="[\w-]+"', field)
+
+
+def test_the_style_is_for_day_and_night_and_for_fingers(answer: Answer) -> None:
+    """44 pixels are what a finger hits."""
+    page = text_of(answer)
+
+    assert "prefers-color-scheme: dark" in page
+    assert page.count("min-height: 2.75rem") == 3  # fields, buttons, lists of links
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_person"),
+    [(None, False), ("*/*", False), ("application/json", False), ("text/html,*/*;q=0.8", True)],
+)
+def test_a_browser_says_that_it_shows_pages(accept: str | None, is_person: bool) -> None:
+    """Clients get JSON, whatever they run in."""
+    assert accepts_html(accept) == is_person
