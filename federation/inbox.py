@@ -8,7 +8,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -147,78 +147,60 @@ class Inbox:
         log_dropped(room_id, batch.dropped)
         events = [outcome for outcome in checked if isinstance(outcome, Event)]
         async with self._rooms.writing(room_id) as writer:
+            events = [event for event in events if await self._is_let_in(batch, writer, event)]
             async with self._rooms_in_work.hold(room_id):
-                missing = await self._receive_known(batch, writer, events)
-            if missing:
-                await self._receive_others(batch, writer, missing)
+                waiting = await self._receive_known(batch, writer, events)
+            if waiting:
+                await self._receive_others(batch, writer, waiting)
             # What was handed to the log last is durable last.
             if batch.done is not None:
                 await batch.done
         return batch.outcomes
 
+    async def _is_let_in(self, batch: _Batch, writer: RoomWriter, event: Event) -> bool:
+        if event.sender_server == batch.origin or await self._access.is_allowed(
+            event.sender_server, writer.room
+        ):
+            return True
+        batch.refuse(event, "the room's access list keeps the sender's server out")
+        return False
+
     async def _receive_known(
         self, batch: _Batch, writer: RoomWriter, events: Sequence[Event]
-    ) -> dict[Event, EventsMissing]:
-        """Receive the events that cite nothing that is not here; the others, with what is missing.
+    ) -> Sequence[Event]:
+        """Receive events up to the first that cites what is not here; that one and what follows.
 
         Nobody else is asked for anything, so that this is a matter of a moment.
         """
-        missing: dict[Event, EventsMissing] = {}
         if len(events) > 1:
             await self._missing.look_up(writer, events)
-        for event in events:
-            if event.sender_server != batch.origin and not await self._access.is_allowed(
-                event.sender_server, writer.room
-            ):
-                batch.refuse(event, "the room's access list keeps the sender's server out")
-                continue
+        for place, event in enumerate(events):
             try:
                 batch.take(event, await self._missing.receive_known(writer, event))
-            except EventsMissing as error:
-                missing[event] = error
-        return missing
+            except EventsMissing:
+                # Who sent them has put them in this order.
+                return events[place:]
+        return ()
 
     async def _receive_others(
-        self, batch: _Batch, writer: RoomWriter, missing: Mapping[Event, EventsMissing]
+        self, batch: _Batch, writer: RoomWriter, events: Sequence[Event]
     ) -> None:
         """Receive events with what they cite, for which their origin is asked, for some time.
 
         Other servers' events are received meanwhile.
         """
         fetching = self._missing.within(self._rooms.origin.clock, FETCH_SECONDS)
-        came = {event.event_id for event in missing}
-        waiting: list[Event] = []
-        first: list[Event] = []  # those before which something is missing that did not come
-        for event, error in missing.items():
-            lacking: Collection[str] | None = error.prev
-            if not lacking:
-                # Its auth events were looked for first.
-                lacking = await self._receive_with_auth(batch, fetching, writer, event)
-            if event.event_id not in batch.outcomes:
-                waiting.append(event)
-            if not came.issuperset(lacking or ()):
-                first.append(event)
-        if first:
-            await fetching.fill_in(batch.origin, writer, first)
-        for event in waiting:
-            await self._receive_with_auth(batch, fetching, writer, event)
-            if event.event_id not in batch.outcomes:
+        await fetching.fill_in(batch.origin, writer, events)
+        for event in events:
+            try:
+                received = await fetching.receive_with_auth(batch.origin, writer, event)
+            except EventsMissing as error:
+                batch.refuse(event, f"what it cites cannot be had: {error}")
+            except FederationError as error:
+                log.info("{event} cannot be received: {error}", event=event, error=error)
                 batch.refuse(event, "what it cites cannot be had")
-
-    async def _receive_with_auth(
-        self, batch: _Batch, fetching: MissingEvents, writer: RoomWriter, event: Event
-    ) -> Collection[str] | None:
-        """Receive an event with what authorises it; or what it follows that is not here."""
-        try:
-            received = await fetching.receive_with_auth(batch.origin, writer, event)
-        except EventsMissing as error:
-            return error.prev
-        except FederationError as error:
-            log.info("{event} cannot be received: {error}", event=event, error=error)
-            batch.refuse(event, "what it cites cannot be had")
-            return None
-        batch.take(event, received)
-        return None
+            else:
+                batch.take(event, received)
 
     async def _version(self, room_id: str) -> RoomVersion | None:
         room = await self._rooms.find(room_id)

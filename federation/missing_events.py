@@ -272,8 +272,16 @@ class MissingEvents:
         log_dropped(writer.room.room_id, dropped)
 
     async def fill_in(self, server: str, writer: RoomWriter, events: Collection[Event]) -> None:
-        """Receive the events between those that are known and some that came, asked for at once."""
+        """Receive the events between those that are known and some that came, asked for at once.
+
+        They are asked for before those events that follow what is not here, nor came with them.
+        """
         came = {event.event_id for event in events}
+        before = {each for event in events for each in event.prev_event_ids} - came
+        had = came | await self._placed(writer, before)
+        latest = [event for event in events if not had.issuperset(event.prev_event_ids)]
+        if not latest:
+            return
         room = writer.room
         extremities = writer.head.extremities
         try:
@@ -282,7 +290,7 @@ class MissingEvents:
                 path_of(f"{V1}/get_missing_events", room.room_id),
                 {
                     "earliest_events": [each.event.event_id for each in extremities],
-                    "latest_events": sorted(came),
+                    "latest_events": [event.event_id for event in latest],
                     "limit": MAX_MISSING,
                     "min_depth": 0,
                 },
@@ -293,13 +301,12 @@ class MissingEvents:
             return
         pdus = answer.events[:MAX_GIVEN]
         found = await self._checks.good(room.version, room.room_id, pdus)
-        known = await self._receiving.known(writer, [each.event_id for each in found])
-        placed = {name for name, stored in known.items() if not stored.standing.is_outlier}
+        placed = await self._placed(writer, [each.event_id for each in found])
         # Who asks for what leads from a fork is told of the room from its beginning. What is before
         # an event that is here is past: taken for news, it would bring back the state of then.
         led = {
             each.event_id: each
-            for event in events
+            for event in latest
             for each in leading_to(event, found, placed, writer.gaps)
         }
         for each in in_graph_order(led.values()):
@@ -309,6 +316,11 @@ class MissingEvents:
                 await self._receive_before(server, writer, each)
             except (EventsMissing, FederationError) as error:
                 log.info("{event} cannot be received: {error}", event=each, error=error)
+
+    async def _placed(self, writer: RoomWriter, event_ids: Iterable[str]) -> set[str]:
+        """Those of the events that are here, and in their place in the graph."""
+        known = await self._receiving.known(writer, event_ids)
+        return {name for name, stored in known.items() if not stored.standing.is_outlier}
 
     async def _receive_before(self, server: str, writer: RoomWriter, event: Event) -> None:
         """Receive one of the events that were missing; the first of them may begin after a gap."""

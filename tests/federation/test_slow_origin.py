@@ -114,6 +114,18 @@ class SlowOriginTests(FederationTestCase):
         self.assertEqual(await self.said(), expected)
         self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
 
+    async def test_what_came_later_is_shown_later(self) -> None:
+        """Also where nothing is missing before it."""
+        fork = self.slow_room.ends
+        missed = self.slow_room.say(self.mallory, "missed")
+        first = self.slow_room.say(self.mallory, "first", after=[missed])
+        second = self.slow_room.say(self.mallory, "second", after=fork)
+
+        await self.slow.send(self.here.name, [first, second])
+
+        timeline = (await self.alice.sync())["rooms"]["join"][self.room_id]["timeline"]
+        self.assertEqual(bodies(timeline["events"]), ["missed", "first", "second"])
+
     async def test_branches_of_a_transaction_are_asked_for_together(self) -> None:
         """Each begins with something that is missing."""
         fork = self.slow_room.ends
