@@ -15,9 +15,11 @@ from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
+    IDelayedCall,
     IHostnameResolver,
     IHostResolution,
     IReactorPluggableNameResolver,
+    IReactorTime,
     IResolutionReceiver,
 )
 from zope.interface import implementer
@@ -29,6 +31,7 @@ from homeserver.web.public_addresses import is_public_address
 MAX_LOOKUPS = 300
 MAX_WAITING = 2_000
 MAX_ADDRESSES = 10  # of one name that are tried
+PATIENCE_SECONDS = 15.0  # after which a name has no addresses, until its name servers answer
 
 Addresses = tuple[tuple[type[IPv4Address] | type[IPv6Address], str], ...]
 
@@ -53,12 +56,15 @@ class _Resolution:
 class HostResolver:
     """Looks up the addresses of hosts, in threads of `pool`.
 
-    What several ask for at once is looked up once, so no name takes more than one thread.
+    What several ask for at once is looked up once, so no name takes more than one thread. Nobody
+    waits for longer than `PATIENCE_SECONDS`, though nothing ends the look-up itself.
     """
 
-    def __init__(self, pool: ThreadPool) -> None:
+    def __init__(self, clock: IReactorTime, pool: ThreadPool) -> None:
+        self._clock = clock
         self._pool = pool
         self._waiting: dict[str, list[tuple[IResolutionReceiver, int]]] = {}
+        self._hanging: set[str] = set()
 
     def resolveHostName(
         self,
@@ -75,6 +81,8 @@ class HostResolver:
             _tell(resolutionReceiver, portNumber, ((IPv4Address, hostName),))
         elif isIPv6Address(hostName):
             _tell(resolutionReceiver, portNumber, ((IPv6Address, hostName),))
+        elif hostName in self._hanging:
+            _tell(resolutionReceiver, portNumber, ())
         elif hostName in self._waiting:
             self._waiting[hostName].append((resolutionReceiver, portNumber))
         else:
@@ -88,7 +96,19 @@ class HostResolver:
         except PoolFull:
             self._found((), name)
         else:
-            looking.addErrback(lambda _: ()).addCallback(self._found, name)
+            alarm = self._clock.callLater(PATIENCE_SECONDS, self._give_up, name)
+            looking.addErrback(lambda _: ()).addCallback(self._ended, name, alarm)
+
+    def _give_up(self, name: str) -> None:
+        self._hanging.add(name)
+        self._found((), name)
+
+    def _ended(self, addresses: Addresses, name: str, alarm: IDelayedCall) -> None:
+        if name in self._hanging:
+            self._hanging.remove(name)
+        else:
+            alarm.cancel()
+            self._found(addresses, name)
 
     def _found(self, addresses: Addresses, name: str) -> None:
         for receiver, port in self._waiting.pop(name):
@@ -151,4 +171,4 @@ def open_network(reactor: Any, purpose: str, *, allow_private_addresses: bool) -
     """A network for one purpose, whose look-ups delay those of no other."""
     pool = ThreadPool(reactor, f"names for {purpose}", size=MAX_LOOKUPS, max_waiting=MAX_WAITING)
     kind = Network if allow_private_addresses else PublicInternet
-    return kind(reactor, HostResolver(pool))
+    return kind(reactor, HostResolver(reactor, pool))

@@ -10,11 +10,12 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IResolutionReceiver
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.web.networks import AddressRefused, HostResolver, open_network
-from tests.support.reactor import run
+from tests.support.reactor import pause, run
 
 
 @implementer(IResolutionReceiver)
@@ -33,8 +34,8 @@ class Receiver:
         self.done.callback(None)
 
 
-def resolver(size: int = 2, waiting: int = 1) -> HostResolver:
-    return HostResolver(ThreadPool(reactor, "test", size=size, max_waiting=waiting))
+def resolver(size: int = 2, waiting: int = 1, clock: Any = reactor) -> HostResolver:
+    return HostResolver(clock, ThreadPool(reactor, "test", size=size, max_waiting=waiting))
 
 
 def look_up(names: HostResolver, name: str, port: int = 80) -> Receiver:
@@ -90,6 +91,36 @@ def test_a_name_that_hangs_takes_one_thread_and_nobody_else_waits(
         for each in stuck:
             await each.done
             assert each.addresses == []
+
+    run(story())
+
+
+def test_nobody_waits_for_a_name_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks goes on with another server after a while, and later ones at once."""
+    gate = Event()
+
+    def slow(host: str, *args: Any) -> Any:
+        gate.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+
+    async def story() -> None:
+        clock = Clock()
+        names = resolver(clock=clock)
+        first = look_up(names, "one.slow.example")
+        clock.advance(14)
+        assert not first.done.called
+        clock.advance(1)
+        assert first.done.called
+        assert look_up(names, "one.slow.example").done.called
+
+        gate.set()
+        while (again := look_up(names, "one.slow.example")).done.called:
+            await pause(0.01)
+        await again.done
+        assert again.addresses
+        assert clock.getDelayedCalls() == []
 
     run(story())
 
