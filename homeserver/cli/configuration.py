@@ -37,4 +37,7 @@ def load_installed(given: Path | None) -> Settings:
 
 
 def _has_data(settings: Settings) -> bool:
-    return settings.signing_key_path.exists() or settings.postgres_dir.exists()
+    try:
+        return settings.signing_key_path.exists() or settings.postgres_dir.exists()
+    except PermissionError:
+        return True  # whatever it is, it is another user's

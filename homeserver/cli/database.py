@@ -35,11 +35,8 @@ async def open_database(reactor: Any, settings: Settings) -> AsyncIterator[Datab
         )
         if dsn is None:
             embedded = EmbeddedPostgres(settings.postgres_dir)
-            if embedded.is_new:
-                told = f"Creating the database in {settings.postgres_dir}, once"
-                print(told, file=sys.stderr, flush=True)
             started = SupervisedPostgres(reactor, embedded)
-            await started.start()
+            await _start(started, embedded)
             dsn = started.dsn
         await migrate_in_thread(reactor, dsn)
         prepare = settings.database.prepared_statements
@@ -57,3 +54,16 @@ async def open_database(reactor: Any, settings: Settings) -> AsyncIterator[Datab
     finally:
         if started is not None:
             await started.stop()
+
+
+async def _start(supervised: SupervisedPostgres, embedded: EmbeddedPostgres) -> None:
+    try:
+        if embedded.is_new:
+            told = f"Creating the database in {embedded.directory}, once"
+            print(told, file=sys.stderr, flush=True)
+        await supervised.start()
+    except OSError as error:
+        raise CommandError(
+            f"cannot use the database in {embedded.directory}: {error.strerror}. Is this the user"
+            " that the server runs as?"
+        ) from None

@@ -31,7 +31,7 @@ def check_config_file(config: Path | None, settings: Settings) -> Iterator[Findi
 def check_signing_key(config: Path | None, settings: Settings) -> Finding:
     """Whether the key is there, is one, and is private."""
     path = settings.signing_key_path
-    if not path.exists():
+    if not _may_exist(path):
         return warning(
             "signing key",
             f"{path} does not exist",
@@ -52,7 +52,7 @@ def check_signing_key(config: Path | None, settings: Settings) -> Finding:
 def check_data_dir(settings: Settings) -> Finding:
     """Whether the server can write there, and has space."""
     path = settings.data_dir
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    existing = next(folder for folder in (path, *path.parents) if _may_exist(folder))
     if not os.access(existing, os.W_OK | os.X_OK):
         return problem(
             "data folder", f"{existing} cannot be written to", "correct its owner, or set data_dir"
@@ -63,3 +63,11 @@ def check_data_dir(settings: Settings) -> Finding:
             "data folder", f"only {free // 1_000_000} MB are free at {existing}", "make space"
         )
     return ok("data folder", f"{path}, {free // 1_000_000_000} GB free")
+
+
+def _may_exist(path: Path) -> bool:
+    """Whether a path exists, or lies in a folder that this user may not look into."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True

@@ -42,7 +42,11 @@ def load_signing_keys(path: Path) -> list[SigningKey]:
 
 def load_or_create_signing_key(path: Path) -> SigningKey:
     """The key in the file at `path`, which is made if there is none. Raises `ConfigError`."""
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise ConfigError(f"cannot read the signing key {path}: {error.strerror}") from None
+    if not is_there:
         _create(path)
     return load_signing_key(path)
 

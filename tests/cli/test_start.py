@@ -21,6 +21,15 @@ PROGRAM = Path(sys.executable).with_name("homeserver")
 # Imports, the database's creation, its start, the migrations, and some time after.
 MOMENTS = (0.0, 0.05, 0.2, 0.5, 1.0, 1.6, 2.4)
 
+# Becomes another user once everything is loaded, as that one may not be able to read the checkout.
+AS_NOBODY = """
+import os, sys
+import homeserver.app, homeserver.cli.rooms, homeserver.cli.run, homeserver.cli.users
+from homeserver.cli.main import main
+os.setgid(65534), os.setuid(65534)
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -45,6 +54,8 @@ def begin(folder: Path, *words: str) -> "subprocess.Popen[str]":
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        # A shell has the processes that it starts in the background ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
@@ -70,7 +81,9 @@ def wait_for_first_line_of_ours(process: "subprocess.Popen[str]") -> None:
     for python_catches in (True, False):
         give_up = time.monotonic() + 20
         while _catches_sigint(process.pid) != python_catches:
-            assert time.monotonic() < give_up
+            if time.monotonic() > give_up:
+                process.kill()
+                raise AssertionError("the program does not start")
             time.sleep(0.0005)
 
 
@@ -235,6 +248,30 @@ def test_a_signal_that_comes_twice_is_one(folder: Path) -> None:
     drop_database(dsn)
     assert server.returncode == 0
     assert "Main loop terminated" in printed
+
+
+@pytest.mark.parametrize("words", [("user", "list"), ("room", "show", "#a:localhost"), ("run",)])
+def test_data_of_another_user_is_told_in_a_sentence(words: tuple[str, ...], folder: Path) -> None:
+    """Whoever forgot `sudo -u` sees what is wrong."""
+    if os.geteuid() != 0:
+        pytest.skip("needs to be root, to become somebody else")
+    configure(folder)
+    (folder / "homeserver.yaml").chmod(0o644)
+    (folder / "data" / "postgres").mkdir(parents=True)
+    (folder / "data").chmod(0o700)
+
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    printed = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "Permission denied" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_server_without_accounts_says_how_to_make_one(folder: Path) -> None:
