@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_kinds import is_member_event, is_state
 from homeserver.push.tally import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.heroes import heroes
@@ -156,7 +156,7 @@ class RoomSections:
         if limited:
             # The client may hold events from before the user left: they are no part of this.
             timeline = replace(timeline, limited=True)
-        elif since is None and not timeline.limited:
+        elif since is None and _begins_the_room(timeline):
             # Nothing is earlier. Others point to the end then, and there are clients that ask for
             # the history of a room from here, and would take none for an empty room.
             timeline = replace(timeline, prev_batch=now)
@@ -290,6 +290,12 @@ class RoomSections:
 
     async def _state_json(self, reader: Reader, state: Sequence[StoredEvent]) -> bytes:
         return b'{"events":%s}' % await render_state(reader, state, self._origin)
+
+
+def _begins_the_room(timeline: Slice) -> bool:
+    """Whether a timeline has everything from the creation of the room on."""
+    first = timeline.seen[0].stored.event if timeline.seen else None
+    return not timeline.limited and first is not None and is_state(first, "m.room.create")
 
 
 def _wants_all(reader: Reader, shared: SharedSlice) -> bool:

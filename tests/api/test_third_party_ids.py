@@ -250,7 +250,7 @@ class LinkTests(MailTestCase):
         status, page, _ = await self.follow(await self.link_of("/register"))
 
         self.assertEqual(status, 200)
-        self.assertIn("Confirmed", page)
+        self.assertIn("is confirmed", page)
 
     async def test_both_forms_of_the_mail_have_the_link(self) -> None:
         """Whichever the mail program shows."""

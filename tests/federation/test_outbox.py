@@ -72,6 +72,7 @@ def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
         origin,
         clock,
         DeferredSemaphore(1),
+        DeferredSemaphore(1),
         lambda: "1",
     )
     backlog.note(SERVER, [WaitingPdu(1, 7, b'{"body":"first"}')])
