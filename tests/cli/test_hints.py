@@ -17,6 +17,8 @@ import pytest
 from homeserver.config.hints import homeserver_command, shell_command
 from tests.support.postgres import drop_database, fresh_database
 
+pytestmark = pytest.mark.interop
+
 PROGRAM = Path(sys.executable).with_name("homeserver")
 READER_FILLS_IN = {"NAME": "alice", "SERVER_NAME": "example.com", "FILE": "other.yaml"}
 COMMANDS = (

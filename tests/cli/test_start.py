@@ -17,6 +17,8 @@ import pytest
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.program import free_port
 
+pytestmark = pytest.mark.interop
+
 PROGRAM = Path(sys.executable).with_name("homeserver")
 # Imports, the database's creation, its start, the migrations, and some time after.
 MOMENTS = (0.0, 0.05, 0.2, 0.5, 1.0, 1.6, 2.4)

@@ -64,6 +64,10 @@ class Http:
             self._connection.close()
             self._connection = None
 
+    def __del__(self) -> None:
+        # Tests make clients where they need them; whoever lets one go has no more use of it.
+        self.close()
+
     def _exchange(
         self, method: str, target: str, data: bytes | None, headers: dict[str, str], timeout: float
     ) -> tuple[int, bytes]:
