@@ -87,6 +87,8 @@ class ThreadPool:
         self.running -= 1
         if self._waiting:
             self._start(*self._waiting.popleft())
+        if done.called:
+            return  # whoever waited for it was cancelled
         if isinstance(result, Failure):
             done.errback(result)
         else:

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from queue import Queue
 from threading import Event
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
@@ -76,6 +80,25 @@ def test_who_stops_waiting_gives_the_place_in_the_queue_back() -> None:
         assert pool.running == 0
 
     run(story())
+
+
+def test_what_a_call_gives_that_was_given_up_is_passed_over() -> None:
+    """Its thread cannot be stopped, and ends when nobody waits for it any more."""
+    ended: Queue[Callable[[], None]] = Queue()
+
+    class FromThreads:
+        def callFromThread(self, function: Callable[..., None], *args: Any) -> None:
+            ended.put(partial(function, *args))
+
+    for call in (lambda: "result", lambda: 1 // 0):
+        pool = ThreadPool(FromThreads(), "test", size=1, max_waiting=0)
+        given_up: Deferred[Any] = pool.run(call)
+        given_up.addErrback(lambda failure: failure.trap(CancelledError))
+        given_up.cancel()
+
+        ended.get(timeout=10)()
+
+        assert pool.running == 0
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process_from_ending() -> None:
