@@ -46,7 +46,8 @@ def fault_of_acl(content: Mapping[str, Any]) -> str | None:
     """What is wrong with the form of an access list that a client wants to set; `None` if nothing.
 
     Read as the text says, a list without `allow` lets no server at all take part, and an entry of
-    the wrong type is none. Nobody means that: those who write such a list are told.
+    the wrong type is none. Nobody means that: those who write such a list are told. That
+    `allow_ip_literals` is true unless it is a boolean is said by the text, and shuts nobody out.
     """
     if "allow" not in content:
         return "allow is missing, which would let no server take part"
@@ -54,8 +55,6 @@ def fault_of_acl(content: Mapping[str, Any]) -> str | None:
         entries = content.get(field, [])
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
             return f"{field} is not a list of strings"
-    if not isinstance(content.get("allow_ip_literals", True), bool):
-        return "allow_ip_literals is not true or false"
     return None
 
 

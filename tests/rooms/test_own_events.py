@@ -207,7 +207,6 @@ MALFORMED: list[dict[str, Any]] = [
     {"allow": ["*", 1]},
     {"allow": ["*"], "deny": "evil.example"},
     {"allow": ["*"], "deny": [None]},
-    {"allow": ["*"], "allow_ip_literals": "no"},
 ]
 KEEPING_OUT: list[dict[str, Any]] = [
     {"allow": []},
