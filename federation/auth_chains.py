@@ -31,7 +31,10 @@ class AuthChains:
         return await stores.events.load_many(room.version, list(entries.values()), clock)
 
     async def chain_of(self, room: Room, events: Iterable[StoredEvent]) -> list[StoredEvent]:
-        """All that authorises some events, these themselves not included unless they do, too."""
+        """All that authorises some events, these themselves not included unless they do, too.
+
+        Each comes after what authorises it, since an event is stored after what it cites.
+        """
         chain: dict[str, StoredEvent] = {}
         level: Collection[StoredEvent] = list(events)
         while level:
@@ -42,7 +45,7 @@ class AuthChains:
             )
             chain |= found
             level = list(found.values())
-        return list(chain.values())
+        return sorted(chain.values(), key=lambda stored: stored.number)
 
     async def join_answer(
         self, room: Room, join: StoredEvent, *, omit_members: bool

@@ -4,6 +4,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
 
 from federation import head_start
+from homeserver.protocol.events import Event
 from tests.support.fake_http import FAILURE, Answer, Stall, always
 from tests.support.fake_server import FakeServer
 from tests.support.organisations import FederationTestCase
@@ -57,3 +58,25 @@ class JoiningTests(FederationTestCase):
 
         assert error.body["error"] == "You are banned"
         assert self.asked(self.good) == []
+
+
+class AnsweredJoinTests(FederationTestCase):
+    async def test_an_auth_chain_is_told_in_the_order_of_authority(self) -> None:
+        """Whoever reads it from its start knows what authorises an event before that event."""
+        fake, here = await self.fake(), await self.organisation()
+        alice = await here.register("alice")
+        for version in ("1", "11", "12"):
+            room_id = await alice.create_room(room_version=version, public=True)
+            levels = await alice.state(room_id, "m.room.power_levels")
+            for ban in range(51, 59):
+                await alice.set_state(room_id, "m.room.power_levels", levels | {"ban": ban})
+
+            room = await fake.join(here.name, room_id, fake.user("mallory"))
+
+            chain = fake.told[room_id]["auth_chain"]
+            told = [Event.from_pdu(room.version, pdu) for pdu in chain]
+            place = {event.event_id: number for number, event in enumerate(told)}
+            self.assertGreater(len(told), 8)
+            for event in told:
+                cited = [place[one] for one in event.auth_event_ids if one in place]
+                self.assertLess(max(cited, default=-1), place[event.event_id])
