@@ -28,6 +28,7 @@ from federation.membership_responses import (
 )
 from federation.pdus import PduChecks
 from homeserver.protocol.errors import (
+    BadJson,
     Forbidden,
     IncompatibleRoomVersion,
     MatrixError,
@@ -156,7 +157,8 @@ class Handshakes:
             answer = await self._put_invite(server, path, content)
             signed = Event.from_pdu(event.version, answer.event)
         except InvalidEvent as error:
-            raise for_users(Garbage(server, f"the invite came back malformed: {error}")) from error
+            # Not that server's answer is wrong for a client, but the event that it would become.
+            raise BadJson(f"{server} gave back what is no event: {error}") from error
         except FederationError as error:
             raise for_users(error) from error
         if signed.event_id != event.event_id or signed.content != event.content:

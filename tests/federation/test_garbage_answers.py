@@ -142,6 +142,19 @@ class EveryCallerTests(GarbageTestCase):
                     self.assertIn(refused.status, (400, 403, 404, 502), (operation, answer.body))
             del self.evil.answers[operation]
 
+    async def test_an_invite_that_comes_back_as_no_event_is_bad_json(self) -> None:
+        """By the word that other servers have for it."""
+        room_id = await self.alice.create_room()
+
+        def fractions(request: Received) -> Answer:
+            content = {"membership": "invite", "fraction": 1.5}
+            return Answer(200, {"event": {**request.body["event"], "content": content}})
+
+        self.evil.answers["send_invite_v2"] = fractions
+        path = f"/_matrix/client/v3/rooms/{quote(room_id)}/invite"
+        body = {"user_id": f"@x:{self.evil.name}"}
+        await self.assert_refused("M_BAD_JSON", self.alice.request("POST", path, body), 400)
+
     async def test_nor_what_is_asked_for_received_events(self) -> None:
         """Which are refused alone, or taken with a gap before them."""
         room = self.evil.create_room()
