@@ -203,7 +203,10 @@ class Sender:
             and event.content.get("membership") != "invite"
         ):
             servers[event.state_key.partition(":")[2]] = None
-        servers.pop(event.sender_server, None)
+        # The sender's server has what it has signed; that is all but an invite by an address, which
+        # any server in the room may redeem in the name of whoever made it.
+        if event.sender_server in event.signatures:
+            servers.pop(event.sender_server, None)
         return [server for server in servers if self._is_destination(server)]
 
     def _is_destination(self, server: str) -> bool:

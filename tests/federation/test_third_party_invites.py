@@ -12,6 +12,7 @@ from tests.support.actors import Actor, Refused
 from tests.support.identity_server import API, IdentityServer
 from tests.support.organisations import FederationTestCase
 from tests.support.scripted_peer import error
+from tests.support.watching import eventually
 
 ADDRESS = "carol@example.com"
 INVITE = "m.room.third_party_invite"
@@ -212,6 +213,20 @@ class RedeemingTests(InvitedAddressTestCase):
         await self.bind()
 
         self.assertEqual(await self.membership(self.carol, self.room), "invite")
+
+    async def test_what_another_server_redeemed_reaches_whoever_invited(self) -> None:
+        """They made the invite, but it was not their server that sent it."""
+        bob = await self.there.register("bob")
+        await self.alice.invite(self.room, bob)
+        await bob.join(self.room)
+
+        await self.bind()
+
+        member = await eventually(
+            lambda: self.alice.state(self.room, "m.room.member", self.carol.user_id),
+            "the invite of Carol",
+        )
+        self.assertEqual(member["membership"], "invite")
 
     async def test_an_invite_within_one_server(self) -> None:
         """Carol makes an account where Alice is."""
