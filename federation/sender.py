@@ -180,10 +180,18 @@ class Sender:
                 continue
             found = await self._rooms.stores.events.load_in_order(room.version, [event_number])
             for stored in found:
-                if self._rooms.origin.is_ours(stored.event.sender):
+                if self._may_be_ours_to_tell(stored.event):
                     pdu = WaitingPdu(stored.position or stored.number, number, stored.event.json)
                     for destination in self._destinations(room, stored.event):
                         self._outbox(destination).put(pdu)
+
+    def _may_be_ours_to_tell(self, event: Event) -> bool:
+        """Whether this server may have been the one to tell the others of an event.
+
+        Users of other servers change their memberships through this one, which is not noted with
+        the event. That it is told twice does no harm.
+        """
+        return self._rooms.origin.is_ours(event.sender) or is_member_event(event)
 
     def _put(self, fact: _Told) -> None:
         room = self._rooms.loaded(fact.room)

@@ -10,12 +10,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.web.client import ResponseNeverReceived
 
+from federation.sender import MOVE_SECONDS
 from tests.federation.agreement import agree, agree_on_state
 from tests.federation.meeting import meet_again, server_of, shared_room
 from tests.support.actors import bodies
+from tests.support.fake_http import Stall, always
+from tests.support.fake_server import FakeServer
 from tests.support.proxy import Mode
 from tests.support.reactor import in_thread, pause, together
-from tests.support.sites import Scene
+from tests.support.sites import OURS, Scene, Sites
 from tests.support.watching import Watcher
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
@@ -185,3 +188,29 @@ async def keep_saying(room: str, watcher: Watcher) -> None:
                 acknowledged = True
             except NOT_NOW:
                 await pause(0.1)
+
+
+@pytest.mark.parametrize("solo", [OURS], indirect=True)
+async def test_a_join_by_a_server_is_told_after_it_was_killed(
+    solo: Scene, fake: FakeServer, sites: Sites
+) -> None:
+    """Who let a user in tells the others in the room, though the event is another's."""
+    other = FakeServer(sites.authority)
+    await other.start()
+    try:
+        bob = await solo.user(solo.second, "bob")
+        room_id = await bob.create_room(public=True)
+        witnessed = await fake.join(solo.second.name, room_id, fake.user("trent"))
+        await pause(1.5 * MOVE_SECONDS)
+        fake.answers["send_transaction"] = always(Stall())
+        room = await other.join(solo.second.name, room_id, other.user("mallory"))
+
+        await solo.kill(solo.second)
+        fake.answers.clear()
+        await solo.second.start()
+
+        joined = room.state_event("m.room.member", other.user("mallory"))
+        assert (await fake.hears(joined.event_id)).sender == other.user("mallory")
+        assert joined.event_id in witnessed.events
+    finally:
+        await other.stop()
