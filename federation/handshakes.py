@@ -155,15 +155,12 @@ class Handshakes:
         path = path_of("invite", event.room_id, event.event_id)
         try:
             answer = await self._put_invite(server, path, content)
-            signed = Event.from_pdu(event.version, answer.event)
+            return await self._countersigned(server, event, answer.event)
         except InvalidEvent as error:
             # Not that server's answer is wrong for a client, but the event that it would become.
             raise BadJson(f"{server} gave back what is no event: {error}") from error
         except FederationError as error:
             raise for_users(error) from error
-        if signed.event_id != event.event_id or signed.content != event.content:
-            raise RemoteServerFailed(f"{server} has changed the invite")
-        return signed
 
     async def _put_invite(self, server: str, path: str, content: Mapping[str, Any]) -> SignedInvite:
         send: Any = partial(self._client.put, server, despite_backoff=True)
@@ -253,21 +250,27 @@ class Handshakes:
     async def _signed_join(
         self, server: str, event: Event, came_back: Mapping[str, Any] | None
     ) -> Event:
-        """A join of ours with all signatures that it must bear: whoever vouched for it gives one.
+        """A join with all signatures that it needs: that of whoever vouched for it comes back."""
+        try:
+            came_back = event.pdu if came_back is None else came_back
+            return await self._countersigned(server, event, came_back)
+        except InvalidEvent as error:
+            raise Garbage(server, f"the join came back malformed: {error}") from error
 
-        Without them every other server would refuse it, and all that its sender says later.
+    async def _countersigned(
+        self, server: str, event: Event, came_back: Mapping[str, Any]
+    ) -> Event:
+        """An event of ours as a server gives it back: the same, with all signatures that it needs.
+
+        Without them every other server would refuse it, and all that its sender says later. Raises
+        `InvalidEvent` and `Garbage`.
         """
-        signed = event
-        if came_back is not None:
-            try:
-                signed = Event.from_pdu(event.version, came_back)
-            except InvalidEvent as error:
-                raise Garbage(server, f"the join came back malformed: {error}") from error
-            if {**signed.pdu, "signatures": {}} != {**event.pdu, "signatures": {}}:
-                raise Garbage(server, "another join came back than was sent")
+        signed = Event.from_pdu(event.version, came_back)
+        if {**signed.pdu, "signatures": {}} != {**event.pdu, "signatures": {}}:
+            raise Garbage(server, "another event came back than was sent")
         (outcome,) = await self._checks.check(event.version, event.room_id, [signed.pdu])
         if isinstance(outcome, str):
-            raise Garbage(server, f"the join came back without what it needs: {outcome}")
+            raise Garbage(server, f"the event came back without what it needs: {outcome}")
         return signed
 
     async def _by_one_of(

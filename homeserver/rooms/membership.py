@@ -329,13 +329,7 @@ class Memberships:
             if writer.policy is not None:
                 event = await writer.policy.signed(writer, event)
             signed = await self._go_abroad().sign_invite(event, told)
-            received = await self._receiving.receive(writer, signed, is_ours=True)
-            if received.done is not None:
-                await received.done
-            standing = received.stored.standing
-            if standing.rejected or standing.soft_failed:
-                raise Forbidden("The room changed while the other server was asked")
-            return received.stored
+            return await self._receiving.receive_own(writer, signed)
 
     async def _send(
         self, room_id: str, sender: str, target: str, content: Mapping[str, Any]

@@ -155,6 +155,24 @@ class EveryCallerTests(GarbageTestCase):
         body = {"user_id": f"@x:{self.evil.name}"}
         await self.assert_refused("M_BAD_JSON", self.alice.request("POST", path, body), 400)
 
+    async def test_an_invite_comes_back_as_it_was_sent_or_not_at_all(self) -> None:
+        """What its server has changed bears no valid signature of ours, and breaks the room."""
+        changes: dict[str, dict[str, Any]] = {
+            "1": {"depth": 3, "prev_events": [], "origin_server_ts": 5, "signatures": {}},
+            "12": {"more": "than was sent", "signatures": {}},
+        }
+        for version, changed in changes.items():
+            room_id = await self.alice.create_room(room_version=version)
+            path = f"/_matrix/client/v3/rooms/{quote(room_id)}/invite"
+            body = {"user_id": f"@x:{self.evil.name}"}
+            for change in changed.items():
+                self.evil.answers["send_invite_v2"] = lambda request, change=change: Answer(
+                    200, {"event": {**request.body["event"], **dict([change])}}
+                )
+                with self.subTest(version=version, change=change):
+                    attempt = self.alice.request("POST", path, body)
+                    await self.assert_refused("M_UNKNOWN", attempt, 502)
+
     async def test_nor_what_is_asked_for_received_events(self) -> None:
         """Which are refused alone, or taken with a gap before them."""
         room = self.evil.create_room()
