@@ -85,7 +85,8 @@ class ThreadPool:
 
     def _ended(self, done: Deferred[Any], result: Any) -> None:
         self.running -= 1
-        if self._waiting:
+        # More than one, if there was no thread for some.
+        while self._waiting and self.running < self._size:
             self._start(*self._waiting.popleft())
         if done.called:
             return  # whoever waited for it was cancelled

@@ -8,10 +8,13 @@ from functools import partial
 from queue import Queue
 from threading import Event
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 
+from homeserver.concurrency import thread_pools
 from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
 from tests.support.reactor import pause, run
 
@@ -99,6 +102,25 @@ def test_what_a_call_gives_that_was_given_up_is_passed_over() -> None:
         ended.get(timeout=10)()
 
         assert pool.running == 0
+
+
+def test_where_the_system_gives_no_more_threads_nobody_waits_for_ever() -> None:
+    """Who waited for a turn is told, as is whoever comes when there is no thread."""
+
+    async def story() -> None:
+        gate = Event()
+        pool = ThreadPool(reactor, "test", size=1, max_waiting=3)
+        running = pool.run(gate.wait)
+        waiting = [pool.run(max, 1, 2) for _ in range(3)]
+        with patch.object(thread_pools, "Thread", side_effect=RuntimeError("no more threads")):
+            gate.set()
+            await running
+            for each in waiting:
+                with pytest.raises(RuntimeError):
+                    await each
+        assert (pool.running, pool.waiting) == (0, 0)
+
+    run(story())
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process_from_ending() -> None:
