@@ -108,25 +108,44 @@ class ThirdPartyInvitesApi:
         await self._invites.redeem(room_id, body.sender, body.state_key, signed)
 
     async def on_bind_third_party_identifier(self, body: OnBind) -> None:
-        """Redeem the invites of a user of this server who has published an address."""
+        """Redeem the invites of a user of this server who has published an address.
+
+        Each is judged alone. The identity server is told if it should come again, which does no
+        harm to what was redeemed, and if nothing was. Raises `InvalidParam`, `Forbidden` and
+        `MatrixError` of a server that failed.
+        """
         if not is_valid_user_id(body.mxid) or not self._origin.is_ours(body.mxid):
             raise InvalidParam("The user is not of this server")
         if await self._db.run(find_user, body.mxid) is None:
             raise InvalidParam("There is no such user")
-        for invite in body.invites[:MAX_INVITES]:
-            if invite.signed.get("mxid") != body.mxid:
-                continue
-            if not is_valid_user_id(invite.sender) or not is_valid_room_id(invite.room_id):
-                continue
-            try:
-                await self._invites.redeem(invite.room_id, invite.sender, body.mxid, invite.signed)
-            except MatrixError as error:
-                log.info(
-                    "{user} is not invited to {room}: {error}",
-                    user=body.mxid,
-                    room=invite.room_id,
-                    error=error,
-                )
+        outcomes = [
+            await self._redeem(body.mxid, invite)
+            for invite in body.invites[:MAX_INVITES]
+            if invite.signed.get("mxid") == body.mxid
+            and is_valid_user_id(invite.sender)
+            and is_valid_room_id(invite.room_id)
+        ]
+        failures = [outcome for outcome in outcomes if outcome is not None]
+        for failure in failures:
+            if failure.status not in (403, 404):
+                raise failure
+        if failures and len(failures) == len(outcomes):
+            # Anybody may ask: what rooms there are is not told.
+            raise Forbidden("None of these invites can be redeemed")
+
+    async def _redeem(self, user_id: str, invite: PendingInvite) -> MatrixError | None:
+        """Redeem one invite; gives why that cannot be."""
+        try:
+            await self._invites.redeem(invite.room_id, invite.sender, user_id, invite.signed)
+        except MatrixError as error:
+            log.info(
+                "{user} is not invited to {room}: {error}",
+                user=user_id,
+                room=invite.room_id,
+                error=error,
+            )
+            return error
+        return None
 
 
 class ThirdPartyExchange:

@@ -125,7 +125,8 @@ class ThirdPartyInvites:
     ) -> None:
         """Turn the invite that `sender` made into one of a user, of whom `signed` is the proof.
 
-        Does nothing where the user is in the room, or invited. Raises `Forbidden`, `NotFound`.
+        Does nothing where the user is in the room, or invited. Raises `Forbidden`, `NotFound`, and
+        another `MatrixError` where a server does not answer that has a say in it.
         """
         room = await self._rooms.find(room_id)
         if room is not None and self._rooms.origin.server_name in room.joined_servers:

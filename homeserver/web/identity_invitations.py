@@ -80,7 +80,7 @@ class IdentityInvitations:
         )
 
     async def is_key_valid(self, url: str, public_key: str) -> bool:
-        """Whether a key of an identity server has not been revoked, as a page says."""
+        """Whether a key of an identity server has not been revoked; see `IdentityServers`."""
         return await self._servers.is_key_valid(url, public_key)
 
     async def _lookup(

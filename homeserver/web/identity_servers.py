@@ -134,7 +134,7 @@ class IdentityServers:
     async def is_key_valid(self, url: str, public_key: str) -> bool:
         """Whether a key of an identity server has not been revoked, as a page says.
 
-        Where that does not answer as it should, the key is not valid.
+        Raises `IdentityServerFailed` where that does not say so.
 
         Spec: https://spec.matrix.org/v1.19/identity-service-api/#key-management
         """
@@ -149,7 +149,7 @@ class IdentityServers:
             validity = msgspec.json.decode(answer.body, type=Validity)
         except (OutboundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warn("{url} does not say whether a key is valid: {error}", url=url, error=error)
-            return False
+            raise IdentityServerFailed("The identity server does not tell of its key") from error
         return answer.status == 200 and validity.valid
 
     async def _send(
