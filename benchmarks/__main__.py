@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, footprint, initial_sync, many, sending
+from benchmarks import delivery, footprint, initial_sync, sending
 from benchmarks.figures import Figure, table
 from benchmarks.loop import Loop
 from benchmarks.population import Population
@@ -68,11 +68,11 @@ def run(parts: list[str], seconds: float) -> list[Figure]:
 
 
 def run_many(scale: float) -> list[Figure]:
-    """The figures of `benchmarks.many`."""
+    """The figures of `benchmarks.scale`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
-    with running_server(many.OVERRIDES, cpus=server_cores) as server:
-        return many.measure(Population(server, Loop()), scale, tell)
+    with running_server(scale.OVERRIDES, cpus=server_cores) as server:
+        return scale.measure(Population(server, Loop()), scale, tell)
 
 
 def cores() -> tuple[set[int], set[int]]:

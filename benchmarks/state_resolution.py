@@ -18,21 +18,21 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, react
 
-from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.events import build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.protocol.signatures import SigningKey
-from homeserver.rooms.event_rows import auth_rows, event_rows, names_of
-from homeserver.rooms.event_store import EventStore
-from homeserver.rooms.resolution import StateResolver
-from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import EventsKept, StateKey
-from homeserver.rooms.state_tree_nodes import EMPTY
-from homeserver.rooms.states import States
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.stores import Stores
-from homeserver.storage.database import Database
-from homeserver.storage.names import Names
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.events.event_store import EventStore
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.changes import EventsKept, StateKey
+from homeserver.rooms.room.event_rows import auth_rows, event_rows, names_of
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.state.node_codec import EMPTY
+from homeserver.rooms.state.store import States
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 from tests.support.postgres import drop_database, fresh_database
 

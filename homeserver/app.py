@@ -16,24 +16,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from homeserver.concurrency.clock import steady
+from homeserver.concurrency.deferreds import in_time, joined
 from homeserver.concurrency.stop_signals import call_on_stop_signal
+from homeserver.config.errors import CertificateError
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key, load_signing_keys
 from homeserver.observability.garbage import GarbageCollection
 from homeserver.observability.metrics import Metrics, ReactorLag
-from homeserver.storage.database import Database, DatabaseAway
-from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from homeserver.storage.events_at_start import rooms_of_newest_events
-from homeserver.storage.migrate import MigrationError, migrate_in_thread
-from homeserver.storage.server_state import WrongServer, claim_server_name
-from homeserver.storage.supervised_postgres import SupervisedPostgres
+from homeserver.storage.database.database import Database, DatabaseAway
+from homeserver.storage.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from homeserver.storage.database.migrate import MigrationError, migrate_in_thread
+from homeserver.storage.database.server_state import WrongServer, claim_server_name
+from homeserver.storage.database.supervised_postgres import SupervisedPostgres
+from homeserver.storage.rooms.events_at_start import rooms_of_newest_events
 from homeserver.streams.health import DatabaseHealth
 from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve
-from homeserver.streams.waiting import in_time, joined
 from homeserver.web.listeners import CannotListen, Listeners
 from homeserver.web.shutdown import Shutdown
-from homeserver.web.tls import CertificateError
 from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation

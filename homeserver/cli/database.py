@@ -16,11 +16,11 @@ from homeserver.cli.errors import CommandError
 from homeserver.cli.running_postgres import find_running
 from homeserver.concurrency.thread_pools import run_in_own_thread
 from homeserver.config.settings import Settings
-from homeserver.storage.database import Database
-from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from homeserver.storage.migrate import MigrationError, migrate_in_thread
-from homeserver.storage.server_state import WrongServer, claim_server_name
-from homeserver.storage.supervised_postgres import SupervisedPostgres
+from homeserver.storage.database.database import Database
+from homeserver.storage.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from homeserver.storage.database.migrate import MigrationError, migrate_in_thread
+from homeserver.storage.database.server_state import WrongServer, claim_server_name
+from homeserver.storage.database.supervised_postgres import SupervisedPostgres
 
 CONNECTIONS = 2
 

@@ -8,7 +8,7 @@ import subprocess
 
 from homeserver.cli.errors import CommandError
 from homeserver.cli.plain_text import plain
-from homeserver.rooms.graph import GraphEvent, Mark, RoomGraph
+from homeserver.rooms.diagnostics.room_graph import GraphEvent, Mark, RoomGraph
 
 SECONDS = 120  # that Graphviz may take
 FILLS = {

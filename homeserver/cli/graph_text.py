@@ -9,7 +9,7 @@ here computes; nothing prints.
 from collections.abc import Iterator, Sequence
 
 from homeserver.cli.plain_text import plain
-from homeserver.rooms.graph import GraphEvent, Mark, RoomGraph
+from homeserver.rooms.diagnostics.room_graph import GraphEvent, Mark, RoomGraph
 
 SIGNS = {
     Mark.SOFT_FAILED: "◐",

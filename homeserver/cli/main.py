@@ -190,7 +190,7 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from homeserver.cli.doctor import doctor
+    from homeserver.cli.doctor.doctor import doctor
 
     return doctor(options.config, options.server, repair=options.repair)
 

@@ -9,7 +9,7 @@ from homeserver.cli.database import open_database
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.settings import Settings
 from homeserver.moderation.reports import describe_target
-from homeserver.storage.reports import Report, reports_after
+from homeserver.storage.rooms.reports import Report, reports_after
 
 
 def report(options: argparse.Namespace) -> int:

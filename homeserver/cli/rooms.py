@@ -14,11 +14,11 @@ from homeserver.cli.graph_text import ASCII, LEGEND, draw
 from homeserver.cli.plain_text import plain
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.settings import Settings
-from homeserver.rooms.graph import RoomGraph
-from homeserver.rooms.inspection import RoomInspection, RoomReport
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.storage.partial_rooms import LEFT
-from homeserver.storage.rooms import RoomRow
+from homeserver.rooms.diagnostics.room_graph import RoomGraph
+from homeserver.rooms.diagnostics.room_inspection import RoomInspection, RoomReport
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.storage.rooms.partial_rooms import LEFT
+from homeserver.storage.rooms.rooms import RoomRow
 
 MAX_SERVERS = 10  # of the members with one membership
 MAX_GAPS = 20

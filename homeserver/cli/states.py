@@ -8,7 +8,7 @@ from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.settings import Settings
-from homeserver.rooms.state_sweep import DamagedState, StateSweep
+from homeserver.rooms.state.garbage_collection import DamagedState, StateSweep
 
 
 def sweep_states(config: Path | None) -> int:

@@ -8,21 +8,21 @@ import argparse
 import time
 from datetime import UTC, datetime
 
-from homeserver.accounts.administration import (
+from homeserver.accounts.registration.administration import (
     add_third_party_id,
     list_third_party_ids,
     remove_third_party_id,
 )
+from homeserver.cli.cli_context import Work, Workplace
 from homeserver.cli.errors import CommandError
-from homeserver.cli.workplace import Work, Workplace
-from homeserver.protocol.phone_numbers import parse_phone_number
-from homeserver.protocol.third_party_ids import (
+from homeserver.protocol.third_party_ids.addresses import (
     EMAIL,
     MSISDN,
     InvalidThirdPartyId,
     canonical_email,
     canonical_msisdn,
 )
+from homeserver.protocol.third_party_ids.phone_numbers import parse_phone_number
 
 THREEPID_ACTIONS = ("add-threepid", "remove-threepid", "list-threepids")
 

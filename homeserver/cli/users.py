@@ -6,25 +6,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from homeserver.accounts.administration import (
+from homeserver.accounts.credentials.passwords import Passwords
+from homeserver.accounts.registration.administration import (
     add_user,
     deactivate,
     list_users,
     local_user_id,
     set_password,
 )
-from homeserver.accounts.passwords import Passwords
+from homeserver.cli.cli_context import Work, Workplace
 from homeserver.cli.configuration import find_config, load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
 from homeserver.cli.passwords import read_password
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.cli.threepids import THREEPID_ACTIONS, plan_threepids
-from homeserver.cli.workplace import Work, Workplace
 from homeserver.config.hints import homeserver_command
 from homeserver.config.settings import Settings
 from homeserver.protocol.errors import MatrixError
-from homeserver.storage.users import User
+from homeserver.storage.accounts.users import User
 
 
 def user(options: argparse.Namespace) -> int:

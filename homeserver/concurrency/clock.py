@@ -43,6 +43,11 @@ def wall_seconds(clock: Clock) -> float:
     return read()
 
 
+def now_ms(clock: Clock) -> int:
+    """What the wall clock shows, in milliseconds since the epoch, as the protocol counts."""
+    return int(wall_seconds(clock) * 1000)
+
+
 def steady(reactor: Any) -> Any:
     """Have a reactor's timers go by the monotonic clock; gives the reactor.
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from homeserver.config.fields import Mistake, Section, doc
-from homeserver.protocol.third_party_ids import InvalidThirdPartyId, canonical_email
+from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_email
 
 
 class Email(Section, frozen=True, kw_only=True):

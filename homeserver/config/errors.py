@@ -3,3 +3,7 @@
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message has a line for each problem."""
+
+
+class CertificateError(Exception):
+    """A certificate or its key cannot be used; the message says which files and why."""

@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 
 from homeserver.config.errors import ConfigError
-from homeserver.protocol.signatures import (
+from homeserver.protocol.signing.signatures import (
     InvalidSigningKey,
     SigningKey,
     format_signing_keys,

@@ -9,16 +9,15 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#reporting-content
 
 from twisted.logger import Logger
 
-from homeserver.accounts.caller import Caller
-from homeserver.accounts.times import now_ms
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_user_id
-from homeserver.rooms.reading import Reading
-from homeserver.rooms.rooms import Rooms
-from homeserver.storage.database import Database
-from homeserver.storage.reports import Report, insert_report
-from homeserver.storage.users import find_user
-from homeserver.streams.clock import Clock
+from homeserver.rooms.history.room_reader import Reading
+from homeserver.rooms.room.registry import Rooms
+from homeserver.storage.accounts.users import find_user
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.reports import Report, insert_report
 
 MAX_REASON = 4_000  # characters
 log = Logger()

@@ -12,18 +12,18 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import DeferredLock
 
-from homeserver.accounts.account_data import AccountData
-from homeserver.accounts.caller import Caller
-from homeserver.accounts.notices_account import NoticesAccount
-from homeserver.accounts.tags import TAG, Tags
+from homeserver.accounts.registration.notices_account import NoticesAccount
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.accounts.user_data.tags import TAG, Tags
 from homeserver.protocol.errors import NotFound
-from homeserver.rooms.creation import RoomCreation, RoomRequest
-from homeserver.rooms.drafts import Draft, Transaction
-from homeserver.rooms.membership import Memberships
-from homeserver.rooms.room import Room, StateKey
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.transactions import Transactions
+from homeserver.rooms.events.event_draft import Draft, Transaction
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
+from homeserver.rooms.membership.memberships import Memberships
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.sending.transaction_ids import Transactions
 
 CREATE: StateKey = ("m.room.create", "")
 NOTICE = "m.server_notice"  # the tag, and the type of message

@@ -15,21 +15,21 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.concurrency.cooperative import in_turns
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker, told_by
 from homeserver.presence.user_presence import OFFLINE
 from homeserver.protocol.errors import Forbidden
-from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import RoomChanged
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.user_rooms import MemberRooms, Membership, UserRooms
-from homeserver.storage.database import Database
-from homeserver.storage.memberships import joined_rooms_of_all
-from homeserver.storage.presence import find_presence, presence_after
-from homeserver.streams.turns import in_turns
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.changes import RoomChanged
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
+from homeserver.storage.accounts.presence import find_presence, presence_after
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.memberships import joined_rooms_of_all
 
 MAX_CHANGES = 20_000  # users whose last change is kept
 SMALL_ROOM = 100  # members, up to which a newcomer is told of all of them

@@ -15,13 +15,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from homeserver.presence.deadlines import Deadlines
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.deadlines import Deadlines
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State
 from homeserver.protocol.errors import Unavailable
-from homeserver.rooms.room_facts import RoomChanged
-from homeserver.rooms.user_rooms import UserRooms
-from homeserver.streams.clock import Clock
+from homeserver.rooms.room.changes import RoomChanged
+from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.streams.log import Log
 
 Update = tuple[State, str | None, int | None]

@@ -17,23 +17,23 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.deadlines import Deadlines
+from homeserver.concurrency.deferreds import joined
 from homeserver.config.settings import Presence as PresenceSettings
-from homeserver.presence.deadlines import Deadlines
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State, Timeouts, UserPresence
 from homeserver.protocol.errors import Forbidden, InvalidParam, Unavailable
-from homeserver.rooms.room_facts import RoomChanged, RoomEventAppended
-from homeserver.rooms.room_receipts import ReceiptChanged
-from homeserver.rooms.typing_notices import TypingChanged
-from homeserver.rooms.user_rooms import UserRooms
-from homeserver.storage import presence as storage
-from homeserver.storage.database import Database
-from homeserver.storage.memberships import joined_rooms_of_all
-from homeserver.storage.names import Names
-from homeserver.streams.clock import Clock
+from homeserver.rooms.ephemeral.typing import TypingChanged
+from homeserver.rooms.room.changes import RoomChanged, RoomEventAppended
+from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.user_rooms import UserRooms
+from homeserver.storage.accounts import presence as storage
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.memberships import joined_rooms_of_all
+from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
-from homeserver.streams.waiting import joined
 
 MAX_STATUS_BYTES = 1024
 RETRY_SECONDS = 5.0

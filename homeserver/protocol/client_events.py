@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from homeserver.protocol.auth_state import StateEvents
+from homeserver.protocol.authorization.auth_state import StateEvents
 from homeserver.protocol.event_kinds import is_plain_redaction, is_redaction
 from homeserver.protocol.events import Event
 

@@ -18,12 +18,6 @@ from typing import Any, Final
 
 import msgspec
 
-from homeserver.protocol.canonical_json import (
-    NotCanonical,
-    check_canonical,
-    check_customary,
-    check_depth,
-)
 from homeserver.protocol.event_format import (
     EventTooLarge,
     InvalidEvent,
@@ -31,7 +25,16 @@ from homeserver.protocol.event_format import (
     check_field_sizes,
     check_format,
 )
-from homeserver.protocol.hashes import (
+from homeserver.protocol.identifiers import server_name_of
+from homeserver.protocol.redaction import redact
+from homeserver.protocol.room_versions import EventFormat, EventIdFormat, RoomVersion
+from homeserver.protocol.signing.canonical_json import (
+    NotCanonical,
+    check_canonical,
+    check_customary,
+    check_depth,
+)
+from homeserver.protocol.signing.hashes import (
     content_hash,
     encode_event,
     event_id_of,
@@ -39,11 +42,8 @@ from homeserver.protocol.hashes import (
     reference_hash,
     signing_bytes,
 )
-from homeserver.protocol.identifiers import server_name_of
-from homeserver.protocol.redaction import redact
-from homeserver.protocol.room_versions import EventFormat, EventIdFormat, RoomVersion
-from homeserver.protocol.signatures import SigningKey, add_signature
-from homeserver.protocol.unpadded_base64 import encode_base64, encode_base64_url_safe
+from homeserver.protocol.signing.signatures import SigningKey, add_signature
+from homeserver.protocol.signing.unpadded_base64 import encode_base64, encode_base64_url_safe
 
 __all__ = ["Event", "EventReference", "EventTooLarge", "InvalidEvent", "build_event"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_server_name
-from homeserver.protocol.signatures import BadSignature, verify_event_signature
+from homeserver.protocol.signing.signatures import BadSignature, verify_event_signature
 
 POLICY = ("m.room.policy", "")
 """The state by which a room names its policy server."""

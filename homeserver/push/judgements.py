@@ -14,9 +14,9 @@ from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.push_rules.conditions import Occasion, PowerLevelsNeeded
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Verdict
 from homeserver.push.loading import Memo, NotAtHand
-from homeserver.rooms.room import Room
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.visibility import Visibility
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.visibility import Visibility
+from homeserver.rooms.room.room import Room
 
 REMEMBERED = 100_000  # verdicts
 REMEMBERED_LEVELS = 1_000

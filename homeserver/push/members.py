@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from homeserver.accounts.account_data import AccountData
+from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.compiled_rules import UserRules
-from homeserver.rooms.room import Room
-from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
 
 
 @dataclass(frozen=True, slots=True)

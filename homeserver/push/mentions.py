@@ -13,14 +13,14 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from homeserver.protocol.events import Event
-from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import RoomEventAppended
-from homeserver.rooms.rooms import Rooms
-from homeserver.storage.batch import Row
-from homeserver.storage.database import Database
-from homeserver.storage.events_at_start import mentioning_events_after
-from homeserver.storage.mentions import EVERYBODY, INSERT_MENTION, mentions_between
-from homeserver.storage.server_state import MOVE_READER, reader_position
+from homeserver.rooms.room.changes import RoomEventAppended
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
+from homeserver.storage.database.batch import Row
+from homeserver.storage.database.database import Database
+from homeserver.storage.database.server_state import MOVE_READER, reader_position
+from homeserver.storage.rooms.events_at_start import mentioning_events_after
+from homeserver.storage.rooms.mentions import EVERYBODY, INSERT_MENTION, mentions_between
 
 READER: Final = "mentions_position"
 NOTE_EVERY = 5_000  # positions, where nobody is mentioned

@@ -12,8 +12,8 @@ from homeserver.push.members import Member
 from homeserver.push.mentions import named_users, names, names_room
 from homeserver.push.tally import Notice, OwnEvent, Tally
 from homeserver.push.threads import Threads
-from homeserver.rooms.room import Room
-from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.room import Room
 
 
 @dataclass(frozen=True, slots=True)

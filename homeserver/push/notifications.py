@@ -16,8 +16,8 @@ from homeserver.push.members import Member, Members
 from homeserver.push.notices import Notices
 from homeserver.push.recent_events import RecentEvents
 from homeserver.push.unread_counts import UnreadCounts
-from homeserver.rooms.room import Room
-from homeserver.rooms.visibility import Seen
+from homeserver.rooms.history.visibility import Seen
+from homeserver.rooms.room.room import Room
 
 CHUNK = 100  # events that are looked at together
 MAX_LOOKED_AT = 1_000

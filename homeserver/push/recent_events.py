@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeserver.protocol.event_kinds import is_member_event
-from homeserver.rooms.room import Room
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.user_rooms import UserRooms
-from homeserver.rooms.visibility import Seen, Visibility
-from homeserver.storage.database import Database
-from homeserver.storage.events import newest_events_in
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.visibility import Seen, Visibility
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import UserRooms
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.events import newest_events_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from homeserver.rooms.room_receipts import MAIN
+from homeserver.rooms.room.room_receipts import MAIN
 
 WINDOW: Final = 300
 MAX_NAMED: Final = 100  # events before the window that name the user

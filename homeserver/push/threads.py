@@ -11,9 +11,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.push.loading import Memo, NotAtHand
-from homeserver.rooms.room import Room
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
 
 MAX_HOPS = 3
 REMEMBERED = 50_000  # events that have a relation

@@ -25,14 +25,14 @@ from homeserver.push.members import Member, Members
 from homeserver.push.mentions import Mentions
 from homeserver.push.notices import Notices
 from homeserver.push.tally import MAX_NAMED, WINDOW, Tally, Unread, UnreadCount, UnreadStates
-from homeserver.rooms.receipts import READ, READ_PRIVATE, Receipts
-from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import RoomEventAppended
-from homeserver.rooms.room_receipts import ReceiptChanged
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.storage.database import Database
-from homeserver.storage.events import events_between
+from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.changes import RoomEventAppended
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.events import events_between
 
 MAX_TALLIES = 100_000  # in memory; about a kilobyte each
 

@@ -7,10 +7,10 @@ whether what it has to write gets through.
 
 from collections.abc import Awaitable, Callable
 
+from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.shared_check import SharedCheck
-from homeserver.storage.database import Database
-from homeserver.storage.server_state import probe_reading, probe_writing
-from homeserver.streams.clock import Clock
+from homeserver.storage.database.database import Database
+from homeserver.storage.database.server_state import probe_reading, probe_writing
 from homeserver.streams.log import Log
 
 ANSWER_SECONDS = 3.0  # that the database has for an answer

@@ -25,10 +25,10 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Unavailable
-from homeserver.storage.batch import Batch, Row
-from homeserver.storage.database import DatabaseAway
-from homeserver.streams.clock import Clock
+from homeserver.storage.database.batch import Batch, Row
+from homeserver.storage.database.database import DatabaseAway
 
 MAX_POSITION = 1 << 62
 MAX_WAITING = 20_000  # changes that may wait for the database

@@ -7,11 +7,11 @@ all that is stored, whatever the reservation says: two changes at one position w
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.periodic import PeriodicTask
-from homeserver.storage.database import Database
-from homeserver.storage.server_state import reserve_positions
-from homeserver.storage.stored_positions import highest_position
-from homeserver.streams.clock import Clock
+from homeserver.storage.database.database import Database
+from homeserver.storage.database.server_state import reserve_positions
+from homeserver.storage.database.stored_positions import highest_position
 from homeserver.streams.log import Log
 
 RESERVED = 2_000_000  # at a time

@@ -14,20 +14,20 @@ from typing import Protocol
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 
-from homeserver.accounts.account_data import AccountData
-from homeserver.accounts.caller import Caller
-from homeserver.accounts.filters import Filters
-from homeserver.accounts.invite_permission import INVITE_PERMISSION, is_blocking
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.accounts.user_data.filters import Filters
+from homeserver.accounts.user_data.invite_permission import INVITE_PERMISSION, is_blocking
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.cooperative import Turn
 from homeserver.protocol.filters import Filter
-from homeserver.rooms.room import Room
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.user_rooms import MemberRooms, Membership, UserRooms
-from homeserver.storage.database import Database
-from homeserver.storage.events import rooms_with_events_after
-from homeserver.storage.partial_rooms import rooms_whole_after
-from homeserver.streams.clock import Clock
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.events import rooms_with_events_after
+from homeserver.storage.rooms.partial_rooms import rooms_whole_after
 from homeserver.streams.log import Log
-from homeserver.streams.turns import Turn
 from homeserver.sync.feeds import PERSONAL, PRESENCE, Feeds
 from homeserver.sync.invitations import Invitations
 from homeserver.sync.lazy_members import LazyMembers

@@ -12,12 +12,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.concurrency.clock import Clock
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.errors import NotFound
-from homeserver.rooms.reading import Reading
-from homeserver.rooms.visibility import Seen
-from homeserver.streams.clock import Clock
+from homeserver.rooms.history.room_reader import Reading
+from homeserver.rooms.history.visibility import Seen
 from homeserver.sync.engine import Sources, SyncEngine
 from homeserver.sync.streamed_events import StreamedEvents, Stretch
 

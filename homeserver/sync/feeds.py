@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from homeserver.accounts.account_data import AccountDataChanged
+from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.cooperative import Turn
 from homeserver.presence.presence_changed import PresenceChanged
-from homeserver.rooms.room_facts import MovedFromAfar, RoomChanged
-from homeserver.rooms.room_receipts import PRIVATE, ReceiptChanged
-from homeserver.rooms.typing_notices import TypingChanged
-from homeserver.rooms.user_rooms import RoomForgotten, UserRooms
-from homeserver.streams.clock import Clock
-from homeserver.streams.turns import Turn
+from homeserver.rooms.ephemeral.typing import TypingChanged
+from homeserver.rooms.room.changes import MovedFromAfar, RoomChanged
+from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
+from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 
 PERSONAL = 0  # in place of a room number: account data, and all else that is the user's alone
 PRESENCE = -1

@@ -6,11 +6,11 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
 from typing import Any
 
 from homeserver.protocol.client_events import STRIPPED_STATE_TYPES, stripped_event, stripped_state
-from homeserver.rooms.distant_memberships import DistantMemberships
-from homeserver.rooms.room import Room, StateKey
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.user_rooms import Membership
-from homeserver.rooms.visibility import Visibility
+from homeserver.rooms.history.visibility import Visibility
+from homeserver.rooms.membership.out_of_room_memberships import DistantMemberships
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.user_rooms import Membership
 from homeserver.sync.update import encode
 
 

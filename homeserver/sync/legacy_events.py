@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.caller import Caller
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.visibility import Seen
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.visibility import Seen
 
 
 def room_event(seen: Seen, caller: Caller, now_ms: int) -> dict[str, Any]:

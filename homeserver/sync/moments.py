@@ -7,7 +7,7 @@ position, and not in the next, which takes it for told.
 
 from typing import NamedTuple
 
-from homeserver.rooms.user_rooms import MemberRooms, UserRooms
+from homeserver.rooms.room.user_rooms import MemberRooms, UserRooms
 from homeserver.streams.log import Log
 from homeserver.sync.feeds import PERSONAL, Feeds
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.filters import Filter
 
 DEFAULT_TIMELINE = 10  # events

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from homeserver.concurrency.cooperative import in_turns
 from homeserver.protocol.client_events import federation_event
 from homeserver.protocol.filters import only_fields
-from homeserver.rooms.origin import Origin
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.visibility import Seen
-from homeserver.streams.turns import in_turns
+from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.visibility import Seen
 from homeserver.sync.reader import Reader
 
 _encode = msgspec.json.Encoder().encode

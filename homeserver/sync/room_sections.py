@@ -12,13 +12,13 @@ import msgspec
 from homeserver.protocol.event_kinds import is_member_event, is_state
 from homeserver.push.tally import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
-from homeserver.rooms.heroes import heroes
-from homeserver.rooms.relations import Relations
-from homeserver.rooms.room import Room
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.user_rooms import Membership
-from homeserver.rooms.visibility import Seen, Visibility
+from homeserver.rooms.discovery.heroes import heroes
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.aggregations import Relations
+from homeserver.rooms.history.visibility import Seen, Visibility
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import Membership
 from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_for, render_state
 from homeserver.sync.room_state import RoomState

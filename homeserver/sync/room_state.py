@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 from homeserver.protocol.filters import RoomEventFilter
-from homeserver.rooms.heroes import heroes
-from homeserver.rooms.room import Room, StateKey
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.state_tree_nodes import EMPTY
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.storage.database import Database
-from homeserver.storage.events import state_root_at
+from homeserver.rooms.discovery.heroes import heroes
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.state.node_codec import EMPTY
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.events import state_root_at
 from homeserver.sync.lazy_members import LazyMembers
 from homeserver.sync.reader import Reader
 from homeserver.sync.timelines import Slice

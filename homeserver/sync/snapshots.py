@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import Forbidden
-from homeserver.rooms.history import History, PageRequest
-from homeserver.rooms.reading import Access, Reading
-from homeserver.rooms.room import Room
-from homeserver.rooms.stretches import START
-from homeserver.rooms.user_rooms import Membership
+from homeserver.rooms.history.history import History, PageRequest
+from homeserver.rooms.history.room_reader import Access, Reading
+from homeserver.rooms.history.timeline_segments import START
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import Membership
 from homeserver.streams.tokens import stream_token, topological_token
 from homeserver.sync.engine import Sources
 from homeserver.sync.legacy_events import event_in, presence_event, room_event, state_event

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from homeserver.accounts.caller import Caller
-from homeserver.rooms.reading import Access
-from homeserver.rooms.room import Room
-from homeserver.rooms.user_rooms import MemberRooms
-from homeserver.rooms.visibility import Seen, Visibility
-from homeserver.storage.events import events_after
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.rooms.history.room_reader import Access
+from homeserver.rooms.history.visibility import Seen, Visibility
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import MemberRooms
+from homeserver.storage.rooms.events import events_after
 from homeserver.sync.engine import Sources
 from homeserver.sync.legacy_events import event_in, presence_event, room_event
 from homeserver.sync.update import typed_event

@@ -20,8 +20,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from homeserver.streams.clock import Clock
-from homeserver.streams.turns import Turn
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.cooperative import Turn
 from homeserver.sync.reader import Reader
 from homeserver.sync.update import Update
 

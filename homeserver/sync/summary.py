@@ -5,9 +5,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 
 from typing import Any
 
-from homeserver.rooms.heroes import heroes
-from homeserver.rooms.room import Room
-from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.discovery.heroes import heroes
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
 
 
 async def summary(rooms: Rooms, room: Room, user_id: str) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from homeserver.protocol.event_kinds import is_member_event
-from homeserver.rooms.origin import Origin
-from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import Changes
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.visibility import Seen, Visibility
-from homeserver.storage import events as storage
-from homeserver.storage.database import Database
-from homeserver.storage.graph_edges import newest_timeline_gap
+from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.visibility import Seen, Visibility
+from homeserver.rooms.room.changes import Changes
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms import events as storage
+from homeserver.storage.rooms.graph_edges import newest_timeline_gap
 from homeserver.streams.tokens import stream_token
 from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_events

@@ -10,7 +10,7 @@ from typing import Any, Protocol, get_origin, get_type_hints
 
 import msgspec
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotJson
 from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_body
 from homeserver.web.routes import Auth, Route

@@ -12,7 +12,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import Forbidden, GuestAccessForbidden, MissingToken
 from homeserver.web.query import parse_query
 from homeserver.web.routes import Auth

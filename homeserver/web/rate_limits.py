@@ -14,7 +14,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import LimitExceeded
 
 MAX_BUCKETS = 100_000

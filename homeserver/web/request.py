@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http import HTTPChannel
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.concurrency.memory_budget import Reservation
 from homeserver.protocol.errors import LimitExceeded, TooLarge
 from homeserver.web.authentication import find_token

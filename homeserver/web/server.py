@@ -25,10 +25,10 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import implementer
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.concurrency.clock import wall_seconds
 from homeserver.concurrency.memory_budget import MemoryBudget, Reservation
 from homeserver.protocol.errors import MatrixError, MissingToken, TooLarge, Unavailable
-from homeserver.streams.clock import wall_seconds
 from homeserver.web.addresses import TrustedProxies, network_of
 from homeserver.web.answers import Heads, encode_body, error_answer, preflight
 from homeserver.web.authentication import Authenticator, ServerAuthenticator, check_caller

@@ -20,12 +20,10 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from homeserver.config.errors import CertificateError
+
 HTTP_1_1 = b"http/1.1"
 log = Logger()
-
-
-class CertificateError(Exception):
-    """The certificate or its key cannot be used; the message says which files and why."""
 
 
 @implementer(IOpenSSLContextFactory)

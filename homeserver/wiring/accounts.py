@@ -3,68 +3,68 @@
 from collections.abc import Mapping
 from typing import Any
 
-from federation.openid import OpenIdUserInfoApi
-from homeserver.accounts.access_tokens import AccessTokens
-from homeserver.accounts.account_data import PUSH_RULES, AccountData
-from homeserver.accounts.account_moderation import AccountModeration
-from homeserver.accounts.authentication_sessions import AuthenticationSessions
-from homeserver.accounts.authentication_stages import (
+from federation.api.openid import OpenIdUserInfoApi
+from homeserver.accounts.credentials.passwords import Passwords
+from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
+from homeserver.accounts.credentials.shared_secret import SharedSecret
+from homeserver.accounts.credentials.user_identifier import UserIdentifiers
+from homeserver.accounts.credentials.verification import Credentials
+from homeserver.accounts.interactive_auth.authentication_sessions import AuthenticationSessions
+from homeserver.accounts.interactive_auth.authentication_stages import (
     DummyStage,
     PasswordStage,
     RecaptchaStage,
     RegistrationTokenStage,
     TermsStage,
 )
-from homeserver.accounts.credentials import Credentials
-from homeserver.accounts.deactivation import Deactivation
-from homeserver.accounts.devices import Devices
-from homeserver.accounts.erasure import ErasedUsers
-from homeserver.accounts.expiry import ExpirySweep
-from homeserver.accounts.filters import Filters
-from homeserver.accounts.invite_permission import InvitePermission
-from homeserver.accounts.last_seen import LastSeen
-from homeserver.accounts.login import Login
-from homeserver.accounts.notices_account import NoticesAccount
-from homeserver.accounts.openid import OpenIdTokens
-from homeserver.accounts.password_change import PasswordChange
-from homeserver.accounts.passwords import Passwords
-from homeserver.accounts.profiles import Profiles
-from homeserver.accounts.registration import Registration
-from homeserver.accounts.registration_tokens import RegistrationTokens
-from homeserver.accounts.sessions import Sessions
-from homeserver.accounts.shared_secret import SharedSecret
-from homeserver.accounts.sign_up import SignUp
-from homeserver.accounts.tags import Tags
-from homeserver.accounts.user_identifier import UserIdentifiers
-from homeserver.accounts.user_interactive_auth import Stage, UserInteractiveAuth
-from homeserver.accounts.whois import WhoIs
-from homeserver.client_api.account import AccountApi
-from homeserver.client_api.account_data import AccountDataApi
-from homeserver.client_api.account_moderation import AccountModerationApi
-from homeserver.client_api.account_whois import WhoIsApi
-from homeserver.client_api.capabilities import CapabilitiesApi
-from homeserver.client_api.devices import DevicesApi
-from homeserver.client_api.discovery import DiscoveryApi
-from homeserver.client_api.empty_answers import EmptyAnswersApi
-from homeserver.client_api.filters import FiltersApi
-from homeserver.client_api.login import LoginApi, LoginTokenApi, SessionApi
-from homeserver.client_api.login_fallback import LoginFallbackApi
-from homeserver.client_api.openid import OpenIdApi
-from homeserver.client_api.profile import ProfileApi
-from homeserver.client_api.registration import RegistrationApi
-from homeserver.client_api.shared_secret_registration import SharedSecretRegistrationApi
-from homeserver.client_api.tags import TagsApi
-from homeserver.client_api.user_interactive_auth import FallbackApi
-from homeserver.client_api.versions import VersionsApi
+from homeserver.accounts.interactive_auth.user_interactive_auth import Stage, UserInteractiveAuth
+from homeserver.accounts.login.login import Login
+from homeserver.accounts.login.password_change import PasswordChange
+from homeserver.accounts.registration.notices_account import NoticesAccount
+from homeserver.accounts.registration.registration import Registration
+from homeserver.accounts.registration.registration_flow import SignUp
+from homeserver.accounts.sessions.access_tokens import AccessTokens
+from homeserver.accounts.sessions.devices import Devices
+from homeserver.accounts.sessions.expired_rows import ExpirySweep
+from homeserver.accounts.sessions.last_seen import LastSeen
+from homeserver.accounts.sessions.login_sessions import Sessions
+from homeserver.accounts.sessions.openid_tokens import OpenIdTokens
+from homeserver.accounts.sessions.whois import WhoIs
+from homeserver.accounts.status.account_moderation import AccountModeration
+from homeserver.accounts.status.deactivation import Deactivation
+from homeserver.accounts.status.erasure import ErasedUsers
+from homeserver.accounts.user_data.account_data import PUSH_RULES, AccountData
+from homeserver.accounts.user_data.filters import Filters
+from homeserver.accounts.user_data.invite_permission import InvitePermission
+from homeserver.accounts.user_data.profiles import Profiles
+from homeserver.accounts.user_data.tags import Tags
+from homeserver.client_api.accounts.account import AccountApi
+from homeserver.client_api.accounts.account_data import AccountDataApi
+from homeserver.client_api.accounts.account_moderation import AccountModerationApi
+from homeserver.client_api.accounts.account_whois import WhoIsApi
+from homeserver.client_api.accounts.devices import DevicesApi
+from homeserver.client_api.accounts.filters import FiltersApi
+from homeserver.client_api.accounts.login import LoginApi, LoginTokenApi, SessionApi
+from homeserver.client_api.accounts.login_fallback import LoginFallbackApi
+from homeserver.client_api.accounts.openid import OpenIdApi
+from homeserver.client_api.accounts.profile import ProfileApi
+from homeserver.client_api.accounts.registration import RegistrationApi
+from homeserver.client_api.accounts.shared_secret_registration import SharedSecretRegistrationApi
+from homeserver.client_api.accounts.tags import TagsApi
+from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
+from homeserver.client_api.server.capabilities import CapabilitiesApi
+from homeserver.client_api.server.discovery import DiscoveryApi
+from homeserver.client_api.server.empty_responses import EmptyAnswersApi
+from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.settings import Settings
-from homeserver.protocol.signatures import SigningKey
+from homeserver.outbound.http_client import OutboundClient
+from homeserver.outbound.recaptcha import Recaptcha
+from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.push.rules import default_push_rules
-from homeserver.storage.database import Database
+from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.web.html import Pages
-from homeserver.web.outbound import OutboundClient
 from homeserver.web.rate_limits import RateLimits
-from homeserver.web.recaptcha import Recaptcha
 from homeserver.web.routes import Route
 from homeserver.wiring.third_party_ids import ThirdParty
 

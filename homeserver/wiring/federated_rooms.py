@@ -2,38 +2,38 @@
 
 from typing import Any
 
-from federation.auth_chains import AuthChains
-from federation.backfill import Backfill
-from federation.client import FederationClient
-from federation.edus import Edus
-from federation.events_api import EventsApi
-from federation.handshakes import Handshakes
-from federation.hierarchy_api import HierarchyApi
-from federation.inbox import Inbox
-from federation.invites_api import InvitesApi
-from federation.membership_api import MembershipApi
-from federation.missing_events import MissingEvents
-from federation.pdus import PduChecks
-from federation.policy_signer import PolicySigner
-from federation.presence_edus import PRESENCE, PresenceEdus
-from federation.receipt_edus import RECEIPT, ReceiptEdus
-from federation.remote_queries import RemoteQueries
-from federation.room_access import RoomAccess
-from federation.room_servers import RoomServers
-from federation.rooms_abroad import RoomsAbroad
-from federation.sender import Sender
-from federation.spaces_abroad import SpacesAbroad
-from federation.state_completion import StateCompletion
-from federation.third_party_invites_api import ThirdPartyExchange, ThirdPartyInvitesApi
-from federation.timestamps_abroad import TimestampsAbroad
-from federation.transactions_api import TransactionsApi
-from federation.typing_edus import TYPING, TypingEdus
-from federation.withdrawals import Withdrawals
-from homeserver.rooms.completion import Completion
-from homeserver.rooms.past import Past
-from homeserver.rooms.policy_servers import PolicyServers
-from homeserver.rooms.restricted_joins import RestrictedJoins
-from homeserver.storage.database import Database
+from federation.api.auth_chains import AuthChains
+from federation.api.events import EventsApi
+from federation.api.hierarchy import HierarchyApi
+from federation.api.invites import InvitesApi
+from federation.api.membership import MembershipApi
+from federation.api.third_party_invites import ThirdPartyExchange, ThirdPartyInvitesApi
+from federation.api.transactions import TransactionsApi
+from federation.receiving.edus import Edus
+from federation.receiving.event_fetcher import MissingEvents
+from federation.receiving.pdu_checks import PduChecks
+from federation.receiving.pdu_queue import Inbox
+from federation.receiving.presence_edus import PRESENCE, PresenceEdus
+from federation.receiving.receipt_edus import RECEIPT, ReceiptEdus
+from federation.receiving.rescinded_invites import Withdrawals
+from federation.receiving.room_access import RoomAccess
+from federation.receiving.typing_edus import TYPING, TypingEdus
+from federation.remote.backfill import Backfill
+from federation.remote.membership_requests import Handshakes
+from federation.remote.partial_state_resync import StateCompletion
+from federation.remote.policy_signer import PolicySigner
+from federation.remote.remote_memberships import RoomsAbroad
+from federation.remote.remote_queries import RemoteQueries
+from federation.remote.remote_spaces import SpacesAbroad
+from federation.remote.remote_timestamps import TimestampsAbroad
+from federation.sending.room_servers import RoomServers
+from federation.sending.sender import Sender
+from federation.transport.client import FederationClient
+from homeserver.rooms.history.event_ancestors import Past
+from homeserver.rooms.inbound.partial_state_completion import Completion
+from homeserver.rooms.inbound.policy_servers import PolicyServers
+from homeserver.rooms.membership.restricted_joins import RestrictedJoins
+from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts import Accounts
@@ -60,7 +60,12 @@ class FederatedRooms:
         access, chains = RoomAccess(registry), AuthChains(registry)
         missing = MissingEvents(client, checks, rooms.receiving)
         self._sender = Sender(
-            client, federation.destinations, federation.permitted, registry, db, reactor
+            client,
+            federation.destinations,
+            federation.permitted,
+            registry,
+            db,
+            reactor,
         )
         self._typing = TypingEdus(registry, access, sync.notices, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)

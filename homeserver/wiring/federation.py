@@ -3,28 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
-from federation.authentication import ServerAuthentication
-from federation.client import FederationClient, Signer
-from federation.connections import Connections
-from federation.destinations import Destinations
-from federation.discovery import Discovery
-from federation.key_fetching import KeyFetcher
-from federation.key_store import KeyStore
-from federation.keyring import Keyring
-from federation.keys_api import KeysApi
-from federation.notary import Notary
-from federation.own_keys import OwnKeys
-from federation.permitted_servers import PermittedServers
-from federation.public_rooms import PublicRoomsApi
-from federation.queries import QueriesApi
-from federation.service_records import ServiceRecords
-from federation.well_known import Delegations
+from federation.api.authentication import ServerAuthentication
+from federation.api.keys import KeysApi
+from federation.api.public_rooms import PublicRoomsApi
+from federation.api.queries import QueriesApi
+from federation.keys.key_fetching import KeyFetcher
+from federation.keys.key_store import KeyStore
+from federation.keys.keyring import Keyring
+from federation.keys.notary import Notary
+from federation.keys.own_keys import OwnKeys
+from federation.transport.client import FederationClient, Signer
+from federation.transport.connections import Connections
+from federation.transport.destination_health import Destinations
+from federation.transport.discovery import Discovery
+from federation.transport.permitted_servers import PermittedServers
+from federation.transport.service_records import ServiceRecords
+from federation.transport.well_known import Delegations
 from homeserver.config.settings import OutboundHttp, Settings
-from homeserver.protocol.signatures import SigningKey
-from homeserver.storage.database import Database
-from homeserver.web.client_tls import ClientTls
-from homeserver.web.networks import Network, open_network
-from homeserver.web.outbound import OutboundClient
+from homeserver.outbound.client_tls import ClientTls
+from homeserver.outbound.http_client import OutboundClient
+from homeserver.outbound.networks import Network, open_network
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.storage.database.database import Database
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.rooms import Rooms

@@ -1,7 +1,7 @@
 """Metrics: what is read from the objects that know it, whenever somebody asks."""
 
 from homeserver.observability.metrics import CacheFigures, Metrics
-from homeserver.storage.database import Database
+from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.stream import Stream

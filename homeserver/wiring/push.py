@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from homeserver.client_api.notifications import NotificationsApi
-from homeserver.client_api.push_rules import PushRulesApi
+from homeserver.client_api.push.notifications import NotificationsApi
+from homeserver.client_api.push.push_rules import PushRulesApi
 from homeserver.push.compiled_rules import UserRules
 from homeserver.push.judgements import Judgements
 from homeserver.push.members import Members
@@ -14,8 +14,8 @@ from homeserver.push.recent_events import RecentEvents
 from homeserver.push.rules import PushRules
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counts import UnreadCounts
-from homeserver.rooms.receipts import Receipts
-from homeserver.storage.database import Database
+from homeserver.rooms.ephemeral.receipts import Receipts
+from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts import Accounts

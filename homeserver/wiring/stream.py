@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from homeserver.client_api.stream import StreamApi, StreamFactory
-from homeserver.client_api.stream_connections import StreamConnections
-from homeserver.client_api.stream_methods import (
+from homeserver.client_api.sync.stream import StreamApi, StreamFactory
+from homeserver.client_api.sync.stream_connections import StreamConnections
+from homeserver.client_api.sync.stream_methods import (
     EphemeralMethods,
     EventMethods,
     Methods,
     SocketMethods,
     UserMethods,
 )
-from homeserver.client_api.stream_session import Services
+from homeserver.client_api.sync.stream_session import Services
 from homeserver.config.settings import Settings
 from homeserver.streams.log import Log
 from homeserver.sync.subscription import Rounds

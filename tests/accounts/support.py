@@ -7,35 +7,34 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 
-from homeserver.accounts.access_tokens import AccessTokens
-from homeserver.accounts.account_data import AccountData
-from homeserver.accounts.address_validation import AddressValidation, Letter
-from homeserver.accounts.address_validation import Credentials as NamedSession
-from homeserver.accounts.authentication_sessions import AuthenticationSessions
-from homeserver.accounts.authentication_stages import (
+from homeserver.accounts.credentials.passwords import Passwords
+from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
+from homeserver.accounts.credentials.user_identifier import UserIdentifiers
+from homeserver.accounts.credentials.verification import Credentials
+from homeserver.accounts.interactive_auth.authentication_sessions import AuthenticationSessions
+from homeserver.accounts.interactive_auth.authentication_stages import (
     DummyStage,
     PasswordStage,
     RecaptchaStage,
     RegistrationTokenStage,
     TermsStage,
 )
-from homeserver.accounts.caller import Caller
-from homeserver.accounts.credentials import Credentials
-from homeserver.accounts.deactivation import Deactivation
-from homeserver.accounts.devices import Devices
-from homeserver.accounts.identity_bindings import IdentityBindings
-from homeserver.accounts.last_seen import LastSeen
-from homeserver.accounts.login import Login
-from homeserver.accounts.passwords import Passwords
-from homeserver.accounts.profiles import Profiles
-from homeserver.accounts.registration import NewUser, Registration
-from homeserver.accounts.registration_tokens import RegistrationTokens
-from homeserver.accounts.sessions import DeviceRequest, Session, Sessions
-from homeserver.accounts.sign_up import SignUp
-from homeserver.accounts.third_party_ids import ThirdPartyIds
-from homeserver.accounts.third_party_stage import ThirdPartyIdStage
-from homeserver.accounts.user_identifier import UserIdentifiers
-from homeserver.accounts.user_interactive_auth import UserInteractiveAuth
+from homeserver.accounts.interactive_auth.third_party_stage import ThirdPartyIdStage
+from homeserver.accounts.interactive_auth.user_interactive_auth import UserInteractiveAuth
+from homeserver.accounts.login.login import Login
+from homeserver.accounts.registration.registration import NewUser, Registration
+from homeserver.accounts.registration.registration_flow import SignUp
+from homeserver.accounts.sessions.access_tokens import AccessTokens
+from homeserver.accounts.sessions.devices import Devices
+from homeserver.accounts.sessions.last_seen import LastSeen
+from homeserver.accounts.sessions.login_sessions import DeviceRequest, Session, Sessions
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.status.deactivation import Deactivation
+from homeserver.accounts.third_party_ids.address_validation import AddressValidation
+from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
+from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.accounts.user_data.profiles import Profiles
 from homeserver.config.contact import Email
 from homeserver.config.limits import Rate
 from homeserver.config.settings import Passwords as PasswordSettings
@@ -43,7 +42,11 @@ from homeserver.config.settings import Policy
 from homeserver.config.settings import Registration as RegistrationSettings
 from homeserver.config.settings import Tokens as TokenSettings
 from homeserver.protocol.errors import MailNotSent, MatrixError
-from homeserver.storage.identity_bindings import IdentityBinding
+from homeserver.protocol.third_party_ids.address_validation import (
+    ThreepidCredentials as NamedSession,
+)
+from homeserver.protocol.third_party_ids.address_validation import ValidationMessage
+from homeserver.storage.accounts.identity_bindings import IdentityBinding
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
 from tests.support.postgres import DatabaseTestCase
@@ -68,10 +71,10 @@ class LetterBox:
     """A courier that keeps what it should deliver; `broken`, it fails."""
 
     def __init__(self) -> None:
-        self.letters: list[Letter] = []
+        self.letters: list[ValidationMessage] = []
         self.broken = False
 
-    async def deliver(self, letter: Letter) -> None:
+    async def deliver(self, letter: ValidationMessage) -> None:
         if self.broken:
             raise MailNotSent("the mail server is on fire")
         self.letters.append(letter)

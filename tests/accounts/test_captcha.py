@@ -4,13 +4,13 @@ from typing import Any
 
 from twisted.web.http_headers import Headers
 
-from homeserver.accounts.sign_up import SignUpRequest
-from homeserver.accounts.user_interactive_auth import AuthenticationNeeded
+from homeserver.accounts.interactive_auth.user_interactive_auth import AuthenticationNeeded
+from homeserver.accounts.registration.registration_flow import SignUpRequest
 from homeserver.config.settings import Recaptcha as RecaptchaSettings
 from homeserver.config.settings import Registration as RegistrationSettings
 from homeserver.config.settings import Settings
-from homeserver.web.outbound import OutboundAnswer, OutboundError
-from homeserver.web.recaptcha import Recaptcha
+from homeserver.outbound.http_client import OutboundAnswer, OutboundError
+from homeserver.outbound.recaptcha import Recaptcha
 from tests.accounts.api import ApiTestCase
 from tests.accounts.support import AccountsTestCase
 

@@ -1,7 +1,7 @@
 """The end of an account, also when the server dies in the middle of it."""
 
-from homeserver.accounts import administration
-from homeserver.accounts.login import LoginRequest
+from homeserver.accounts.login.login import LoginRequest
+from homeserver.accounts.registration import administration
 from tests.accounts.support import ALICE, PASSWORD, SERVER, AccountsTestCase
 
 

@@ -1,6 +1,6 @@
 """Who asked to be erased."""
 
-from homeserver.accounts.erasure import ErasedUsers
+from homeserver.accounts.status.erasure import ErasedUsers
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
 
 

@@ -3,11 +3,11 @@
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
-from homeserver.accounts.credentials import Credentials
-from homeserver.accounts.passwords import Passwords
+from homeserver.accounts.credentials.passwords import Passwords
+from homeserver.accounts.credentials.verification import Credentials
 from homeserver.config.settings import Passwords as PasswordSettings
 from homeserver.protocol.errors import WeakPassword
-from homeserver.storage.users import find_user
+from homeserver.storage.accounts.users import find_user
 from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from homeserver.accounts.caller import Caller
-from homeserver.accounts.profiles import ProfileChanged, check_may_change
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.user_data.profiles import ProfileChanged, check_may_change
 from homeserver.protocol.errors import (
     Forbidden,
     GuestAccessForbidden,

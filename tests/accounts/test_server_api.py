@@ -5,7 +5,7 @@ from hashlib import sha1
 
 import treq
 
-from homeserver.client_api.versions import ARRIVED
+from homeserver.client_api.server.versions import ARRIVED
 from tests.accounts.api import BASEURL, DELEGATED_TO, V3, ApiTestCase
 from tests.accounts.support import ALICE, PASSWORD, SERVER
 

@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
-from homeserver.accounts.sign_up import SignUpRequest
-from homeserver.accounts.user_interactive_auth import AuthenticationNeeded
+from homeserver.accounts.interactive_auth.user_interactive_auth import AuthenticationNeeded
+from homeserver.accounts.registration.registration_flow import SignUpRequest
 from homeserver.config.settings import Registration as RegistrationSettings
-from homeserver.storage.accepted_policies import accepted_policies
-from homeserver.storage.registration_tokens import insert_registration_token
+from homeserver.storage.accounts.accepted_policies import accepted_policies
+from homeserver.storage.accounts.registration_tokens import insert_registration_token
 from tests.accounts.support import ALICE, PASSWORD, TERMS, AccountsTestCase
 
 DUMMY = {"type": "m.login.dummy"}

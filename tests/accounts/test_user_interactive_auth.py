@@ -2,11 +2,17 @@
 
 from typing import Any
 
-from homeserver.accounts import authentication_sessions
-from homeserver.accounts.authentication_sessions import AuthenticationSessions, SessionContent
-from homeserver.accounts.authentication_stages import PASSWORD_FLOWS
-from homeserver.accounts.expiry import ExpirySweep
-from homeserver.accounts.user_interactive_auth import AuthenticationNeeded, Confirmable
+from homeserver.accounts.interactive_auth import authentication_sessions
+from homeserver.accounts.interactive_auth.authentication_sessions import (
+    AuthenticationSessions,
+    SessionContent,
+)
+from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
+from homeserver.accounts.interactive_auth.user_interactive_auth import (
+    AuthenticationNeeded,
+    Confirmable,
+)
+from homeserver.accounts.sessions.expired_rows import ExpirySweep
 from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase
 
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from homeserver.cli.doctor import examine
-from homeserver.cli.findings import Verdict
+from homeserver.cli.doctor.doctor import examine
+from homeserver.cli.doctor.findings import Verdict
 from homeserver.cli.main import main
 from homeserver.config.settings import Settings
 from homeserver.web.html import Pages

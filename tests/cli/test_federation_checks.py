@@ -7,12 +7,12 @@ import msgspec
 from twisted.internet import reactor
 from twisted.internet.error import ConnectError, DNSLookupError
 
-from homeserver.cli.federation_checks import check_federation, mend_for, own_name_to_check
-from homeserver.cli.findings import Verdict
+from homeserver.cli.doctor.federation_checks import check_federation, mend_for, own_name_to_check
+from homeserver.cli.doctor.findings import Verdict
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
-from tests.federation.world import ClientTestCase
-from tests.support.scripted_peer import KEYS, error
+from tests.federation.transport.world import ClientTestCase
+from tests.support.fake_server.scripted_peer import KEYS, error
 
 VERSION = "/_matrix/federation/v1/version"
 

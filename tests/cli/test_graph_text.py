@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeserver.cli.graph_text import ASCII, draw
-from homeserver.rooms.graph import GraphEvent, Mark, RoomGraph
+from homeserver.rooms.diagnostics.room_graph import GraphEvent, Mark, RoomGraph
 
 
 def event(name: str, *prevs: str, state_key: str | None = None, **how: object) -> GraphEvent:

@@ -15,10 +15,10 @@ from homeserver.cli import graph_dot
 from homeserver.cli.errors import CommandError
 from homeserver.cli.graph_dot import dot, svg
 from homeserver.cli.main import main
-from homeserver.rooms.graph import GraphEvent, Mark, RoomGraph
-from homeserver.rooms.room_facts import EventsKept
-from homeserver.storage.partial_rooms import partial_room_row
-from tests.rooms.stored_graph import ColourfulRoom
+from homeserver.rooms.diagnostics.room_graph import GraphEvent, Mark, RoomGraph
+from homeserver.rooms.room.changes import EventsKept
+from homeserver.storage.rooms.partial_rooms import partial_room_row
+from tests.rooms.inbound.stored_graph import ColourfulRoom
 from tests.rooms.support import SERVER, RoomsTestCase
 from tests.support.postgres import drop_database, fresh_database
 

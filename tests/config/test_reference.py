@@ -9,7 +9,7 @@ from homeserver.config import schema
 from homeserver.config.loading import parse_settings
 from homeserver.config.reference import reference, sample
 from homeserver.config.settings import Settings
-from tests.house.source import PACKAGES
+from tests.architecture.source import PACKAGES
 
 TOP = Path(__file__).resolve().parents[2]
 

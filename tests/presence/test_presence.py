@@ -7,15 +7,15 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.config.settings import Presence as PresenceSettings
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.presence_events import PresenceEvents
 from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Unavailable
-from homeserver.rooms.receipts import Receipts
-from homeserver.rooms.room_facts import RoomChanged
+from homeserver.rooms.ephemeral.receipts import Receipts
+from homeserver.rooms.room.changes import RoomChanged
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from homeserver.protocol.canonical_json import MAX_INTEGER
 from homeserver.protocol.room_versions import ROOM_VERSIONS, EventFormat, RoomVersion
+from homeserver.protocol.signing.canonical_json import MAX_INTEGER
 
 # Characters whose escaping or order other encoders get wrong, beside the plain ones.
 _CHARACTERS = st.one_of(

@@ -13,7 +13,7 @@ from homeserver.protocol.client_events import (
     stripped_state,
 )
 from homeserver.protocol.events import Event
-from tests.protocol.vocabulary import (
+from tests.protocol.authorization.vocabulary import (
     ALICE,
     ALL_VERSIONS,
     BOB,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 
 from homeserver.protocol.events import Event, EventTooLarge, InvalidEvent, build_event
-from homeserver.protocol.hashes import check_content_hash, event_id_of
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.protocol.signatures import SigningKey, verify_event_signature
+from homeserver.protocol.signing.hashes import check_content_hash, event_id_of
+from homeserver.protocol.signing.signatures import SigningKey, verify_event_signature
 from tests.protocol.json_values import canonical_objects, versions, versions_and_pdus
 
 KEY = SigningKey.from_seed("1", b"\x01" * 32)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from homeserver.protocol.policy_servers import KEY_ID, is_exempt, parse_policy
-from homeserver.protocol.signatures import SigningKey
+from homeserver.protocol.signing.signatures import SigningKey
 from tests.support.room_graph import RoomGraph
 
 KEY = SigningKey.from_seed("policy_server", b"p" * 32)

@@ -14,7 +14,14 @@ from homeserver.protocol.power_levels import (
     room_creators,
 )
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from tests.protocol.vocabulary import ALICE, ALL_VERSIONS, BOB, CAROL, create, versions
+from tests.protocol.authorization.vocabulary import (
+    ALICE,
+    ALL_VERSIONS,
+    BOB,
+    CAROL,
+    create,
+    versions,
+)
 
 
 def levels(version: str, **content: Any) -> PowerLevels:

@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
 from homeserver.push.compiled_rules import UserRules
@@ -22,7 +22,7 @@ from homeserver.push.rules import PushRules
 from homeserver.push.tally import UnreadCount
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counts import UnreadCounts
-from homeserver.rooms.receipts import Receipts
+from homeserver.rooms.ephemeral.receipts import Receipts
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.push import mentions as subject
-from homeserver.storage.database import Connection
+from homeserver.storage.database.database import Connection
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
 from tests.sync.world import World

@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
 from homeserver.push.tally import WINDOW, Tally, UnreadCount
 from tests.support.postgres import DatabaseTestCase

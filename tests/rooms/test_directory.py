@@ -3,8 +3,8 @@
 import pytest
 
 from homeserver.protocol.errors import InvalidParam
-from homeserver.rooms.directory import FRESH_SECONDS, DirectoryPage, DirectoryQuery
-from homeserver.rooms.summaries import plain_topic
+from homeserver.rooms.discovery.directory import FRESH_SECONDS, DirectoryPage, DirectoryQuery
+from homeserver.rooms.discovery.room_summaries import plain_topic
 from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
 
 

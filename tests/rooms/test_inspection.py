@@ -1,10 +1,10 @@
 """What those who run the server see of a room, straight from the database."""
 
-from homeserver.rooms.graph import Mark, RoomGraph
-from homeserver.rooms.inspection import RoomInspection
-from homeserver.storage.rooms import RoomRow
-from tests.rooms.replica import ALICE
-from tests.rooms.stored_graph import ColourfulRoom
+from homeserver.rooms.diagnostics.room_graph import Mark, RoomGraph
+from homeserver.rooms.diagnostics.room_inspection import RoomInspection
+from homeserver.storage.rooms.rooms import RoomRow
+from tests.rooms.inbound.replica import ALICE
+from tests.rooms.inbound.stored_graph import ColourfulRoom
 from tests.rooms.support import RoomsTestCase
 
 

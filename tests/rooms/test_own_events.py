@@ -5,7 +5,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from homeserver.client_api.stream_methods import (
+from homeserver.client_api.sync.stream_methods import (
     Call,
     EphemeralMethods,
     EventMethods,
@@ -21,13 +21,13 @@ from homeserver.protocol.errors import (
     MatrixError,
 )
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.rooms import own_events, writer
-from homeserver.rooms.creation import StateDraft
-from homeserver.rooms.drafts import Draft, member_draft
-from homeserver.rooms.room import Room
-from homeserver.rooms.state_tree_nodes import EMPTY
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.upgrade import RoomUpgrades
+from homeserver.rooms.events.event_draft import Draft, member_draft
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.lifecycle.creation import StateDraft
+from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
+from homeserver.rooms.room import local_event_checks, writer
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.web.rate_limits import RateLimits
 from tests.rooms.support import ALICE, BOB, NoProfiles, RoomsTestCase
 
@@ -198,7 +198,7 @@ class ServerAclTests(RoomsTestCase):
             assert new.membership(ALICE.user_id) == "join"
 
 
-CHECK_DRAFT = own_events.check_draft
+CHECK_DRAFT = local_event_checks.check_draft
 MALFORMED: list[dict[str, Any]] = [
     {},
     {"deny": ["evil.example"]},

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import (
     Forbidden,
     InvalidParam,
@@ -13,10 +13,10 @@ from homeserver.protocol.errors import (
     NotFound,
     UserLimitExceeded,
 )
-from homeserver.rooms import receipts
-from homeserver.rooms.read_markers import ReadMarkers
-from homeserver.rooms.receipts import Receipts
-from homeserver.rooms.room import Room
+from homeserver.rooms.ephemeral import receipts
+from homeserver.rooms.ephemeral.read_markers import ReadMarkers
+from homeserver.rooms.ephemeral.receipts import Receipts
+from homeserver.rooms.room.room import Room
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import BadAlias, Forbidden, NotFound, UserSuspended
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 

@@ -6,9 +6,9 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import Forbidden, MatrixError
-from homeserver.rooms.typing_notices import TypingNotices
+from homeserver.rooms.ephemeral.typing import TypingNotices
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 

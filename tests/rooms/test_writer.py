@@ -7,9 +7,9 @@ import pytest
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from homeserver.protocol.errors import BadJson, Forbidden, TooLarge
-from homeserver.rooms.drafts import Draft
-from homeserver.rooms.history import PageRequest
-from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.events.event_draft import Draft
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.history import PageRequest
 from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from psycopg.adapt import Transformer
 from psycopg.pq import Format
 
-from homeserver.storage.batch import COLUMN_TYPES, Batch, BatchStatement, Row, _array
-from homeserver.storage.database import Connection
+from homeserver.storage.database.batch import COLUMN_TYPES, Batch, BatchStatement, Row, _array
+from homeserver.storage.database.database import Connection
 from tests.support.postgres import DatabaseTestCase
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {

@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from homeserver.protocol.errors import Unavailable
-from homeserver.storage.batch import Batch, BatchStatement
-from homeserver.storage.database import Connection, Database
+from homeserver.storage.database.batch import Batch, BatchStatement
+from homeserver.storage.database.database import Connection, Database
 from tests.support.postgres import DatabaseTestCase, drop_database, fresh_database
 
 NOTE = BatchStatement(

@@ -7,8 +7,8 @@ import psycopg
 from twisted.internet.defer import Deferred
 
 from homeserver.protocol.errors import Unavailable
-from homeserver.storage.batch import Batch, BatchStatement
-from homeserver.storage.database import Connection, DatabaseAway, NeverWritten
+from homeserver.storage.database.batch import Batch, BatchStatement
+from homeserver.storage.database.database import Connection, DatabaseAway, NeverWritten
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import pause
 

@@ -16,10 +16,10 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from homeserver.storage import embedded
-from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from homeserver.storage.postgres_binaries import copy_wheel, find_binaries, is_reachable
-from homeserver.storage.supervised_postgres import SupervisedPostgres
+from homeserver.storage.database import embedded
+from homeserver.storage.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from homeserver.storage.database.postgres_binaries import copy_wheel, find_binaries, is_reachable
+from homeserver.storage.database.supervised_postgres import SupervisedPostgres
 
 CHECKOUT = Path(__file__).parents[2]
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
@@ -28,7 +28,7 @@ QUICK = {"fsync": "off", "shared_buffers": "16MB"}
 VICTIM = """
 import sys, time
 from pathlib import Path
-from homeserver.storage.embedded import EmbeddedPostgres
+from homeserver.storage.database.embedded import EmbeddedPostgres
 postgres = EmbeddedPostgres(Path(sys.argv[1]), {"fsync": "off"})
 postgres.start()
 print("started", flush=True)

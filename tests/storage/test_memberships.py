@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from homeserver.storage.migrate import load_migrations, migrate
+from homeserver.storage.database.migrate import load_migrations, migrate
 from tests.support.postgres import drop_database, empty_database
 
 NAMES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from homeserver.storage.migrate import Migration, MigrationError, load_migrations, migrate
+from homeserver.storage.database.migrate import Migration, MigrationError, load_migrations, migrate
 from tests.support.postgres import drop_database, empty_database
 
 FIRST = Migration(1, "first", "-- Why.\nCREATE TABLE one (n int); CREATE TABLE two (n int);")

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 
-from homeserver.storage.database import Database
-from homeserver.storage.names import Names, is_storable
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.names import Names, is_storable
 from tests.support.postgres import DatabaseTestCase
 
 AWKWARD = ["", " ", "a" * 255, "@ü:example.org", "💬" * 63, "\\", "'", "{", "\x01", "A", "a"]

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.protocols.portforward import ProxyFactory
 from twisted.trial.unittest import TestCase
 
-from homeserver.storage.reactor_connection import ReactorConnection, connect_to
+from homeserver.storage.database.reactor_connection import ReactorConnection, connect_to
 from tests.support.postgres import drop_database, fresh_database
 
 

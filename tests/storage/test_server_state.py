@@ -2,7 +2,7 @@
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from homeserver.storage.server_state import (
+from homeserver.storage.database.server_state import (
     WrongServer,
     claim_server_name,
     count_boot,

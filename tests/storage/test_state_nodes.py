@@ -2,11 +2,11 @@
 
 import pytest
 
-from homeserver.rooms.state_tree_nodes import EMPTY, Entries, node_hash
-from homeserver.rooms.states import MissingNodes, States
-from homeserver.storage.batch import Batch, Row
-from homeserver.storage.database import Connection
-from homeserver.storage.state_nodes import INSERT_STATE_NODE, state_nodes
+from homeserver.rooms.state.node_codec import EMPTY, Entries, node_hash
+from homeserver.rooms.state.store import MissingNodes, States
+from homeserver.storage.database.batch import Batch, Row
+from homeserver.storage.database.database import Connection
+from homeserver.storage.rooms.state_nodes import INSERT_STATE_NODE, state_nodes
 from tests.support.postgres import DatabaseTestCase
 
 MEMBER = 9

@@ -5,17 +5,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from homeserver.storage.batch import Batch, Row
-from homeserver.storage.database import Connection, DatabaseAway
-from homeserver.storage.events import (
+from homeserver.storage.database.batch import Batch, Row
+from homeserver.storage.database.database import Connection, DatabaseAway
+from homeserver.storage.database.server_state import reserve_positions
+from homeserver.storage.database.stored_positions import highest_position
+from homeserver.storage.rooms.events import (
     CORRECT_CURRENT_STATE,
     INSERT_CURRENT_STATE,
     INSERT_EVENT,
 )
-from homeserver.storage.mentions import INSERT_MENTION
-from homeserver.storage.relations import INSERT_RELATION
-from homeserver.storage.server_state import reserve_positions
-from homeserver.storage.stored_positions import highest_position
+from homeserver.storage.rooms.mentions import INSERT_MENTION
+from homeserver.storage.rooms.relations import INSERT_RELATION
 from tests.support.postgres import DatabaseTestCase
 
 ROOM = 1

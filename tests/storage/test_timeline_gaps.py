@@ -1,6 +1,6 @@
 """The migration that finds the gaps in timelines of before."""
 
-from homeserver.storage.migrate import load_migrations
+from homeserver.storage.database.migrate import load_migrations
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.elsewhere import Elsewhere
 from tests.sync.world import World

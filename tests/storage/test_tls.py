@@ -17,9 +17,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from homeserver.storage.embedded import EmbeddedPostgres
-from homeserver.storage.postgres_binaries import SYSTEM_DIRECTORIES
-from homeserver.storage.reactor_connection import connect_to
+from homeserver.storage.database.embedded import EmbeddedPostgres
+from homeserver.storage.database.postgres_binaries import SYSTEM_DIRECTORIES
+from homeserver.storage.database.reactor_connection import connect_to
 
 # The port cannot be chosen, so the address is: one for each process that runs these tests.
 ADDRESS = f"127.83.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"

@@ -8,8 +8,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from homeserver.protocol.errors import Unavailable
-from homeserver.storage.batch import Batch, BatchStatement
-from homeserver.storage.database import DatabaseAway
+from homeserver.storage.database.batch import Batch, BatchStatement
+from homeserver.storage.database.database import DatabaseAway
 from homeserver.streams.log import MIN_RESERVED, STALLED_SECONDS, Log, LogBroken
 
 PUT = BatchStatement("put", "INSERT INTO things SELECT unnest(%s::int8[])", columns=("int8",))

@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 
 from homeserver.protocol.errors import Unavailable
-from homeserver.storage.database import Connection
+from homeserver.storage.database.database import Connection
 from homeserver.streams.log import Log
 from homeserver.streams.positions import CHECK_SECONDS, PositionReserve
 from tests.support.postgres import DatabaseTestCase

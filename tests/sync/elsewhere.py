@@ -6,16 +6,16 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrievin
 from collections.abc import Iterable
 from typing import Any
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.event_graph import in_auth_order, in_graph_order
 from homeserver.protocol.events import Event
-from homeserver.rooms.completion import Completion
-from homeserver.rooms.resolution import Resolved
-from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import MEMBER
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.writer import RoomWriter
-from tests.rooms.replica import ALICE, BOB, Graph
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.inbound.partial_state_completion import Completion
+from homeserver.rooms.resolution.resolver import Resolved
+from homeserver.rooms.room.changes import MEMBER
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.writer import RoomWriter
+from tests.rooms.inbound.replica import ALICE, BOB, Graph
 from tests.sync.world import World
 
 

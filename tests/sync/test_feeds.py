@@ -7,8 +7,8 @@ from twisted.internet.task import Clock
 
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import ONLINE
-from homeserver.rooms.typing_notices import TypingChanged
-from homeserver.rooms.user_rooms import UserRooms
+from homeserver.rooms.ephemeral.typing import TypingChanged
+from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.sync.feeds import PRESENCE_SECONDS, SMALL_AUDIENCE, Feeds
 
 ROOM = 1

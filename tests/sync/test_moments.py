@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
 from tests.sync.world import World

@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 
 from typing import Any
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 

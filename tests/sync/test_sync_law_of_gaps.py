@@ -18,14 +18,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.event_kinds import is_plain_redaction
 from homeserver.protocol.events import Event
-from homeserver.rooms.history import PageRequest
-from homeserver.rooms.room import Room
-from homeserver.rooms.stored_event import StoredEvent
-from tests.rooms.replica import ALICE, BOB
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.history import PageRequest
+from homeserver.rooms.room.room import Room
+from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
 from tests.sync.elsewhere import Elsewhere

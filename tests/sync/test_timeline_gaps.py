@@ -6,8 +6,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 from typing import Any
 
 from homeserver.protocol.events import Event
-from homeserver.rooms.history import PageRequest
-from tests.rooms.replica import ALICE, BOB
+from homeserver.rooms.history.history import PageRequest
+from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
 from tests.sync.elsewhere import Elsewhere

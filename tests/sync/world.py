@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 from twisted.internet import reactor
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.config.settings import Passwords, Settings
-from homeserver.protocol.signatures import SigningKey
-from homeserver.rooms.creation import RoomRequest
-from homeserver.storage.database import Database
-from homeserver.storage.users import User, insert_user
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.lifecycle.creation import RoomRequest
+from homeserver.storage.accounts.users import User, insert_user
+from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve
 from homeserver.sync.reader import STATE_AFTER
@@ -18,7 +18,7 @@ from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.sync import Sync
-from tests.rooms.outside import Outside
+from tests.rooms.inbound.outside import Outside
 
 SERVER = "example.org"
 

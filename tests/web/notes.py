@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import NotFound
 from homeserver.web.request import Request
 from homeserver.web.routes import Answer, Auth, Route

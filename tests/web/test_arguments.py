@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotJson
 from homeserver.web.arguments import Arguments
 from homeserver.web.routes import Auth, Route

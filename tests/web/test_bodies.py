@@ -12,7 +12,7 @@ from homeserver.protocol.errors import BadJson, NotJson
 from homeserver.web.arguments import Arguments
 from homeserver.web.bodies import check_no_nul, contains_nul, decode_body
 from homeserver.web.routes import Route
-from tests.federation.test_malformed_requests import all_routes as federation_routes
+from tests.federation.receiving.test_malformed_requests import all_routes as federation_routes
 from tests.fuzz.routes import all_routes as client_routes
 
 texts = st.text(st.sampled_from('\0\\u0é"'))

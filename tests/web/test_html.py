@@ -7,8 +7,8 @@ from hashlib import sha256
 
 import pytest
 
-from homeserver.client_api.login_fallback import LoginFallbackApi
-from homeserver.client_api.user_interactive_auth import FIELDS
+from homeserver.client_api.accounts.login_fallback import LoginFallbackApi
+from homeserver.client_api.accounts.user_interactive_auth import FIELDS
 from homeserver.config.settings import Settings
 from homeserver.protocol.errors import LimitExceeded, MatrixError, NotFound, Unrecognized
 from homeserver.web.html import Pages, accepts_html

@@ -28,6 +28,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStream
 from twisted.internet.ssl import CertificateOptions
 from zope.interface import implementer
 
+from homeserver.config.errors import CertificateError
 from homeserver.web import listeners as listeners_module
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.listeners import CannotListen, Listeners
@@ -36,7 +37,7 @@ from homeserver.web.router import Router
 from homeserver.web.routes import Auth, Route
 from homeserver.web.server import Gate, HttpServer
 from homeserver.web.shutdown import Shutdown
-from homeserver.web.tls import Certificate, CertificateError
+from homeserver.web.tls import Certificate
 from tests.support.folders import temporary_folder
 from tests.web.test_websocket import Echoes, WebSocketTestCase
 from tests.web.wire import Tokens, Wire

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.web.rate_limits import RateLimits
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.internet import reactor
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.web.routes import Route
 from homeserver.web.websocket import Socket, SocketFactory, Upgrade

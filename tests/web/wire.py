@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Caller
 from homeserver.concurrency.memory_budget import MemoryBudget
 from homeserver.protocol.errors import UnknownToken
 from homeserver.web.addresses import TrustedProxies

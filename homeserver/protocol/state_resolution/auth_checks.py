@@ -5,8 +5,8 @@ Spec: https://spec.matrix.org/v1.19/rooms/v12/#definitions (iterative auth check
 
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
 
-from homeserver.protocol.auth_rules import AuthState, RuleBroken, check_auth
-from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.authorization.auth_rules import AuthState, RuleBroken, check_auth
+from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.events import Event
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import RoomVersion

@@ -8,7 +8,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion, StateResolution
 from homeserver.protocol.state_resolution.auth_checks import AuthChecks, StateKey

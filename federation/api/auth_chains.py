@@ -1,0 +1,108 @@
+"""States of rooms and what authorises them, as other servers ask for them.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-events
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import msgspec
+
+from homeserver.concurrency.cooperative import in_turns
+from homeserver.rooms.discovery.heroes import heroes
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.changes import MEMBER, membership_of
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
+
+
+class AuthChains:
+    """Reads states with their auth chains."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def state_before(self, room: Room, stored: StoredEvent) -> list[StoredEvent]:
+        """All events of the state before an event."""
+        stores = self._rooms.stores
+        entries = await stores.states.load(stored.state_before)
+        clock = self._rooms.origin.clock
+        return await stores.events.load_many(room.version, list(entries.values()), clock)
+
+    async def chain_of(self, room: Room, events: Iterable[StoredEvent]) -> list[StoredEvent]:
+        """All that authorises some events, these themselves not included unless they do, too.
+
+        Each comes after what authorises it, since an event is stored after what it cites.
+        """
+        chain: dict[str, StoredEvent] = {}
+        level: Collection[StoredEvent] = list(events)
+        while level:
+            cited = (each for stored in level for each in stored.event.auth_event_ids)
+            wanted = set(await in_turns(self._rooms.origin.clock, cited)).difference(chain)
+            found = await self._rooms.stores.events.find_many(
+                room.version, room.number, room.room_id, wanted
+            )
+            chain |= found
+            level = list(found.values())
+        return sorted(chain.values(), key=lambda stored: stored.number)
+
+    async def join_answer(
+        self, room: Room, join: StoredEvent, *, omit_members: bool
+    ) -> dict[str, Any]:
+        """What a server that joins is told: the state before its join, and what authorises it.
+
+        With `omit_members` it gets the member events of the joining user and of the heroes alone,
+        and nothing twice.
+        """
+        if omit_members:
+            return await self._short_join_answer(room, join)
+        state = await self.state_before(room, join)
+        chain = await self.chain_of(room, [*state, join])
+        return self._join_answer(join, state, chain) | {"members_omitted": False}
+
+    async def _short_join_answer(self, room: Room, join: StoredEvent) -> dict[str, Any]:
+        """Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid"""
+        user_id = join.event.state_key or ""
+        named_after = await heroes(self._rooms, room, user_id)
+        keys = [(MEMBER, member) for member in (user_id, *named_after)]
+        stores = self._rooms.stores
+        members = await stores.state_at(room.version, join.state_before, keys)
+        others = await self._others_before(room, join)
+        state = [*others, *members.values()]
+        told = {each.event.event_id for each in state}
+        chain = await self.chain_of(room, [*state, join])
+        rest = [each for each in chain if each.event.event_id not in told]
+        servers = Counter(room.joined_servers)
+        if membership_of(members.get((MEMBER, user_id))) != "join":
+            servers[join.event.sender_server] -= 1
+        return self._join_answer(join, state, rest) | {
+            "members_omitted": True,
+            "servers_in_room": sorted(name for name, count in servers.items() if count > 0),
+        }
+
+    async def _others_before(self, room: Room, join: StoredEvent) -> list[StoredEvent]:
+        """All of the state before a join but for its members."""
+        stores = self._rooms.stores
+        if room.root == join.state_after:
+            # Nothing came after it yet, and of the others it changed nothing.
+            return await stores.events.load_in_order(room.version, list(room.state.values()))
+        member_nid = await stores.names.nid(MEMBER)
+        entries = await stores.states.load(join.state_before)
+        numbers = [number for key, number in entries.items() if key[0] != member_nid]
+        return await stores.events.load_in_order(room.version, numbers)
+
+    def _join_answer(
+        self, join: StoredEvent, state: Iterable[StoredEvent], chain: Iterable[StoredEvent]
+    ) -> dict[str, Any]:
+        return {
+            "origin": self._rooms.origin.server_name,
+            "event": msgspec.Raw(join.event.json),
+            "state": raw_events(state),
+            "auth_chain": raw_events(chain),
+        }
+
+
+def raw_events(events: Iterable[StoredEvent]) -> list[msgspec.Raw]:
+    """Events as they were signed, without encoding them anew."""
+    return [msgspec.Raw(stored.event.json) for stored in events]

@@ -1,0 +1,65 @@
+"""Transactions: the events and ephemeral data that another server sends.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
+"""
+
+from collections import OrderedDict
+from typing import Annotated, Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from federation.paths import V1
+from federation.receiving.edus import Edus
+from federation.receiving.pdu_queue import Inbox
+from federation.transport.lenient_lists import decode_body
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.deferreds import joined
+from homeserver.web.routes import Auth, Route
+
+MAX_BODY = 10 * 1_048_576  # bytes: fifty events of the largest size, and a hundred others
+REMEMBERED = 1_000  # transactions, of all servers together
+
+
+class Transaction(msgspec.Struct):
+    """Events, and ephemeral data; each is decoded by itself, as any may be malformed."""
+
+    pdus: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=50)] = []
+    edus: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=100)] = []
+
+
+class TransactionsApi:
+    def __init__(self, clock: Clock, inbox: Inbox, edus: Edus) -> None:
+        self._clock = clock
+        self._inbox = inbox
+        self._edus = edus
+        self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        self._running: dict[tuple[str, str], Deferred[None]] = {}
+
+    def routes(self) -> list[Route]:
+        path = f"{V1}/send/{{txn_id}}"
+        return [Route("PUT", path, self.send_transaction, Auth.SERVER, max_body=MAX_BODY)]
+
+    async def send_transaction(self, origin: str, txn_id: str, body: bytes) -> dict[str, Any]:
+        """Take a `Transaction` in; one that comes again has the same answer, and no effect."""
+        transaction = await decode_body(self._clock, Transaction, body)
+        key = (origin, txn_id)
+        while (running := self._running.get(key)) is not None:
+            await joined(running)
+        answer = self._answers.get(key)
+        if answer is None:
+            done: Deferred[None] = Deferred()
+            self._running[key] = done
+            try:
+                answer = {"pdus": await self._inbox.take(origin, transaction.pdus)}
+                await self._edus.take(origin, transaction.edus)
+                self._remember(key, answer)
+            finally:
+                del self._running[key]
+                done.callback(None)
+        return answer
+
+    def _remember(self, key: tuple[str, str], answer: dict[str, Any]) -> None:
+        self._answers[key] = answer
+        if len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)

@@ -1,0 +1,92 @@
+"""What another server may ask of a room: whether it is in it, and let in at all.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lists-acls
+"""
+
+from homeserver.concurrency.lru_cache import BoundedCache
+from homeserver.protocol.errors import Forbidden, NotFound, UnableDueToPartialState
+from homeserver.protocol.identifiers import is_valid_user_id
+from homeserver.protocol.server_acl import ServerAcl
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room
+
+MAX_BELIEVED = 1_000  # users of a room whose members are not known yet
+MAX_PARTIAL_ROOMS = 1_000  # in which such users are remembered
+
+ACL = ("m.room.server_acl", "")
+CACHED_LISTS = 50  # each takes 2 MiB at most, where an event is full of entries
+
+
+class RoomAccess:
+    """Guards rooms against servers."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._lists: BoundedCache[int, ServerAcl] = BoundedCache(CACHED_LISTS)  # by event number
+        # Users that are not known yet, by room.
+        self._believed: BoundedCache[int, set[str]] = BoundedCache(MAX_PARTIAL_ROOMS)
+
+    async def present(self, origin: str, room_id: str) -> Room:
+        """The room, if this server is in it and its access list lets the other take part.
+
+        Raises `NotFound` and `Forbidden`.
+        """
+        room = await self._rooms.find(room_id)
+        if room is None or self._rooms.origin.server_name not in room.joined_servers:
+            raise NotFound("This server is not in the room")
+        if not await self.is_allowed(origin, room):
+            raise Forbidden("The room's access list keeps your server out")
+        return room
+
+    async def whole(self, origin: str, room_id: str) -> Room:
+        """The same, for what can only be answered by one who knows all members.
+
+        Raises `UnableDueToPartialState`.
+        """
+        room = await self.present(origin, room_id)
+        if room.partial is not None:
+            raise UnableDueToPartialState("This server has only just joined; ask another one")
+        return room
+
+    async def shared(self, origin: str, room_id: str) -> Room:
+        """The same, for what only servers may ask that are in the room themselves."""
+        room = await self.present(origin, room_id)
+        if origin not in room.servers:
+            raise Forbidden("Your server is not in the room")
+        return room
+
+    def speaks_for(self, origin: str, user_id: str, room: Room) -> bool:
+        """Whether a server may tell what a user does in a room: one of its own who is in it.
+
+        While the members of the room are still being fetched, those of servers that are in it are
+        believed to be there, up to some number.
+        """
+        if not is_valid_user_id(user_id) or user_id.partition(":")[2] != origin:
+            return False
+        membership = room.membership(user_id)
+        if room.partial is None:
+            self._believed.pop(room.number)
+        elif membership is None and origin in room.servers:
+            believed = self._believed.get(room.number)
+            if believed is None:
+                believed = set()
+                self._believed.put(room.number, believed)
+            if user_id in believed or len(believed) < MAX_BELIEVED:
+                believed.add(user_id)
+                return True
+        return membership == "join"
+
+    async def is_allowed(self, origin: str, room: Room) -> bool:
+        """Whether the room's access list lets a server take part."""
+        if ACL not in room.state:
+            return True
+        acl = (await self._rooms.current(room, [ACL])).get(ACL)
+        if acl is None:
+            return True
+        # A redaction changes what the list says; the number of the event stays.
+        key = acl.number if acl.redaction is None else -acl.number
+        known = self._lists.get(key)
+        if known is None:
+            known = ServerAcl(acl.shown.content)
+            self._lists.put(key, known)
+        return known.is_allowed(origin)

@@ -1,0 +1,85 @@
+"""Who is typing: told to the other servers of a room, and taken from them.
+
+A server that tells of somebody goes on telling while they type, and one that hears nothing for a
+while takes them to have stopped.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#typing-notifications
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from federation.receiving.room_access import RoomAccess
+from federation.sending.sender import Sender
+from homeserver.concurrency.clock import Clock, DelayedCall
+from homeserver.rooms.ephemeral.typing import TypingChanged, TypingNotices
+from homeserver.rooms.room.registry import Rooms
+
+TYPING = "m.typing"
+TOLD_AGAIN_SECONDS = 40.0
+BELIEVED_MS = 60_000
+
+
+class TypingEdus:
+    """Typing over federation. `apply` is to be subscribed to the log, after the rooms."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        access: RoomAccess,
+        notices: TypingNotices,
+        sender: Sender,
+        clock: Clock,
+    ) -> None:
+        self._rooms = rooms
+        self._access = access
+        self._notices = notices
+        self._sender = sender
+        self._clock = clock
+        self._typing: dict[tuple[int, str], DelayedCall] = {}  # users of ours: told again when
+
+    async def take(self, origin: str, content: Mapping[str, Any]) -> None:
+        """A user of another server types in a room, or has stopped."""
+        room_id, user_id = content.get("room_id"), content.get("user_id")
+        if not isinstance(room_id, str) or not isinstance(user_id, str):
+            return
+        room = await self._rooms.find(room_id)
+        if (
+            room is None
+            or not self._access.speaks_for(origin, user_id, room)
+            or not await self._access.is_allowed(origin, room)
+        ):
+            return
+        self._notices.note(room.number, user_id, BELIEVED_MS if content.get("typing") else 0)
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log: tell of our users."""
+        for fact in facts:
+            if isinstance(fact, TypingChanged) and self._rooms.origin.is_ours(fact.user_id):
+                self._tell(fact.room, fact.user_id, fact.typing)
+
+    def stop(self) -> None:
+        """Tell nobody any more."""
+        for alarm in self._typing.values():
+            alarm.cancel()
+        self._typing.clear()
+
+    def _tell(self, number: int, user_id: str, typing: bool) -> None:
+        alarm = self._typing.pop((number, user_id), None)
+        if alarm is not None and alarm.active():
+            alarm.cancel()
+        room = self._rooms.loaded(number)
+        if room is None:
+            return
+        others = [server for server in room.servers if not self._is_here(server)]
+        if not others:
+            return
+        content = {"room_id": room.room_id, "user_id": user_id, "typing": typing}
+        self._sender.send_edu(others, TYPING, content, (number, user_id))
+        if typing:
+            self._typing[number, user_id] = self._clock.callLater(
+                TOLD_AGAIN_SECONDS, self._tell, number, user_id, True
+            )
+
+    def _is_here(self, server: str) -> bool:
+        return server == self._rooms.origin.server_name

@@ -1,0 +1,157 @@
+"""Signing up: how people, guests and application services come to accounts over the API.
+
+What can be refused is refused before authentication is asked for. A session of user-interactive
+authentication remembers the user it led to, so that a client which lost the answer may ask again
+and is logged in, instead of being told that the name is taken.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
+"""
+
+from homeserver.accounts.credentials.appservice import Appservice
+from homeserver.accounts.credentials.passwords import Passwords
+from homeserver.accounts.interactive_auth.authentication_stages import (
+    DUMMY,
+    RECAPTCHA,
+    REGISTRATION_TOKEN,
+    TERMS,
+)
+from homeserver.accounts.interactive_auth.third_party_stage import (
+    EMAIL_IDENTITY,
+    STAGES,
+    proved_addresses,
+)
+from homeserver.accounts.interactive_auth.user_interactive_auth import (
+    Attempt,
+    Confirmable,
+    UserInteractiveAuth,
+)
+from homeserver.accounts.registration.registration import NewUser, Registration
+from homeserver.accounts.sessions.login_sessions import DeviceRequest, Session, Sessions
+from homeserver.config.settings import Registration as RegistrationSettings
+from homeserver.protocol.errors import Exclusive, Forbidden, MissingParam
+
+
+class SignUpRequest(Confirmable):
+    """What a client may say when it registers."""
+
+    type: str | None = None
+    username: str | None = None
+    password: str | None = None
+    device_id: str | None = None
+    initial_device_display_name: str | None = None
+    inhibit_login: bool = False
+    refresh_token: bool = False
+    guest_access_token: str | None = None
+
+    @property
+    def device(self) -> DeviceRequest | None:
+        """The device to log in, if any."""
+        if self.inhibit_login:
+            return None
+        name = self.initial_device_display_name
+        return DeviceRequest(self.device_id, name, self.refresh_token)
+
+
+class SignUp:
+    """Lets those in who may have an account, by the settings."""
+
+    def __init__(
+        self,
+        settings: RegistrationSettings,
+        uia: UserInteractiveAuth,
+        registration: Registration,
+        sessions: Sessions,
+        passwords: Passwords,
+    ) -> None:
+        self._settings = settings
+        self._uia = uia
+        self._registration = registration
+        self._sessions = sessions
+        self._passwords = passwords
+        stages = [
+            *([RECAPTCHA] if settings.recaptcha_required else []),
+            *([REGISTRATION_TOKEN] if settings.token_required else []),
+            *([TERMS] if settings.terms else []),
+        ]
+        self._flows = [[EMAIL_IDENTITY, *stages]]
+        if not settings.email_required:
+            # An address comes first: without it the other stages are a whole flow already.
+            offered = [[type_, *stages] for type_ in STAGES.values() if type_ in uia.stages]
+            self._flows = [stages or [DUMMY], *offered]
+
+    def check_open(self) -> None:
+        """Raise `Forbidden` where nobody may register."""
+        if not self._settings.enabled:
+            raise Forbidden("Registration is disabled on this server")
+
+    async def check_available(self, username: str) -> None:
+        """Raise `Forbidden`, `InvalidUsername`, `UserInUse` or `Exclusive`."""
+        self.check_open()
+        await self._registration.check_available(username)
+
+    async def register(self, asked: SignUpRequest, address: str = "") -> tuple[str, Session | None]:
+        """Make a full account: the user id, and the session unless `inhibit_login`.
+
+        `address` is where the request came from.
+        Raises `AuthenticationNeeded` first, and whatever is wrong with the request before it.
+        """
+        self.check_open()
+        attempt = await self._uia.begin("register", None, asked, address)
+        if attempt.outcome is not None:
+            return await self._again(attempt.outcome, attempt.body)
+        await self._check(attempt.body)
+        await attempt.confirm(self._flows)
+        user_id, session = await self._register(attempt)
+        await attempt.remember(user_id)
+        return user_id, session
+
+    async def register_guest(self, device_display_name: str | None) -> Session:
+        """Make a guest account. Raises `Forbidden` where the server takes no guests."""
+        if not self._settings.guests:
+            raise Forbidden("Guests are not allowed on this server")
+        return await self._registration.register_guest(device_display_name)
+
+    async def register_for_appservice(
+        self, service: Appservice, asked: SignUpRequest
+    ) -> tuple[str, Session | None]:
+        """Make an account without a password, for an application service.
+
+        Raises `MissingParam`, `InvalidUsername`, `UserInUse`, and `Exclusive` for names outside of
+        the namespaces of the service.
+        """
+        if asked.username is None:
+            raise MissingParam("The username is missing")
+        if not service.covers_user(self._registration.user_id_for(asked.username)):
+            raise Exclusive("The name does not belong to this application service")
+        new = NewUser(asked.username, appservice=service.id)
+        return await self._registration.register(new, asked.device)
+
+    async def _check(self, asked: SignUpRequest) -> None:
+        if asked.device is not None:
+            asked.device.check()
+        if asked.password is not None:
+            self._passwords.check_strength(asked.password)
+        if asked.guest_access_token is None and asked.username is not None:
+            await self._registration.check_available(asked.username)
+
+    async def _register(self, attempt: Attempt[SignUpRequest]) -> tuple[str, Session | None]:
+        asked = attempt.body
+        addresses = proved_addresses(attempt.proofs)
+        if asked.guest_access_token is not None:
+            user_id = await self._registration.upgrade_guest(
+                asked.username, asked.guest_access_token, asked.password, addresses
+            )
+            return await self._again(user_id, asked)
+        new = NewUser(
+            asked.username,
+            asked.password,
+            token=attempt.proofs.get(REGISTRATION_TOKEN),
+            policies=attempt.proofs.get(TERMS),
+            addresses=addresses,
+        )
+        return await self._registration.register(new, asked.device)
+
+    async def _again(self, user_id: str, asked: SignUpRequest) -> tuple[str, Session | None]:
+        if asked.device is None:
+            return user_id, None
+        return user_id, await self._sessions.open(user_id, asked.device)

@@ -1,0 +1,162 @@
+"""Access tokens: who is behind a token, from memory where it was seen before.
+
+Nearly every request begins here, so a hit costs one dictionary look-up and no coroutine. The cache
+is emptied for a user whenever something of theirs changes that it holds: a device goes, the account
+is locked, the password is replaced. A look-up that was under way at that moment is not cached. What
+other processes change is noticed after `GRANT_SECONDS` at the latest.
+
+The first use of a token that came from a refresh revokes the refresh token that was used for it.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from homeserver.accounts.sessions.devices import DevicesRemoved
+from homeserver.accounts.sessions.last_seen import LastSeen, RequestInfo
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.secret_tokens import token_hash
+from homeserver.concurrency.clock import Clock, now_ms, wall_seconds
+from homeserver.protocol.errors import MissingToken, UnknownToken, UserLocked
+from homeserver.storage.accounts.access_tokens import AccessToken, find_access_token
+from homeserver.storage.accounts.refresh_tokens import delete_predecessor
+from homeserver.storage.accounts.users import User, find_user
+from homeserver.storage.database.database import Connection, Database
+
+MAX_CACHED = 50_000  # tokens
+MAX_TOKEN = 255  # characters; ours are shorter
+MAX_UNKNOWN = 10_000  # tokens that are known to be nobody's
+UNKNOWN_SECONDS = 10.0
+GRANT_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one token stands for."""
+
+    caller: Caller
+    is_locked: bool
+    expires_at: float  # seconds since the epoch; infinite for a token that does not expire
+    stale_at: float  # from then on it has to be looked up anew
+
+
+class AccessTokens:
+    """Authenticates requests."""
+
+    def __init__(self, db: Database, clock: Clock, last_seen: LastSeen) -> None:
+        self._db = db
+        self._clock = clock
+        self._last_seen = last_seen
+        self._grants: OrderedDict[str, Grant] = OrderedDict()
+        self._tokens_of: dict[str, set[str]] = {}
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._forgotten = 0  # counts the calls of `forget_user`
+
+    def authenticate(self, token: str, request: RequestInfo) -> Caller | Awaitable[Caller]:
+        """Who is behind a token: at once if it is in memory.
+
+        Raises `UnknownToken` for one that is not, or no longer, valid, and `UserLocked`.
+        """
+        grant = self._grants.get(token)
+        if grant is None or self._clock.seconds() >= grant.stale_at:
+            return self._authenticate_slowly(token, request)
+        self._grants.move_to_end(token)
+        return self._admit(grant, request)
+
+    async def get_caller(self, token: str | None) -> Caller:
+        """Who is behind a token, even of a locked account, for what is not an ordinary request.
+
+        Raises `MissingToken` and `UnknownToken`.
+        """
+        if token is None:
+            raise MissingToken("The access token is missing")
+        return (await self._grant(token)).caller
+
+    def forget_user(self, user_id: str) -> None:
+        """Look up this user's tokens anew when they are used next."""
+        self._forgotten += 1
+        for token in self._tokens_of.pop(user_id, ()):
+            self._grants.pop(token, None)
+
+    def read(self, facts: Sequence[Any]) -> None:
+        """Reader of the log: tokens go with their devices."""
+        for fact in facts:
+            if isinstance(fact, DevicesRemoved):
+                self.forget_user(fact.user_id)
+
+    async def _authenticate_slowly(self, token: str, request: RequestInfo) -> Caller:
+        return self._admit(await self._grant(token), request)
+
+    def _admit(self, grant: Grant, request: RequestInfo) -> Caller:
+        now = wall_seconds(self._clock)
+        if now >= grant.expires_at:
+            raise UnknownToken("The access token has expired", soft_logout=True)
+        if grant.is_locked:
+            raise UserLocked("This account has been locked")
+        caller = grant.caller
+        if caller.device_id is not None:
+            self._last_seen.note(caller.user_id, caller.device_id, request, now)
+        return caller
+
+    async def _grant(self, token: str) -> Grant:
+        grant = self._grants.get(token)
+        if grant is not None and self._clock.seconds() < grant.stale_at:
+            return grant
+        if len(token) > MAX_TOKEN or self._unknown.get(token, 0.0) > self._clock.seconds():
+            raise UnknownToken("Unrecognised access token")
+        before = self._forgotten
+        grant = await self._db.run(self._load, token)
+        if grant is None:
+            self._drop(token)
+            self._remember_unknown(token)
+            raise UnknownToken("Unrecognised access token")
+        if before == self._forgotten:
+            self._remember(token, grant)
+        return grant
+
+    async def _load(self, db: Connection, token: str) -> Grant | None:
+        stored = await find_access_token(db, token_hash(token))
+        user = stored and await find_user(db, stored.user_id)
+        if not stored or not user or user.is_deactivated:
+            return None
+        expired = stored.expires_ms is not None and stored.expires_ms <= now_ms(self._clock)
+        refreshed = stored.refresh_token
+        if refreshed is not None and not expired and await delete_predecessor(db, refreshed):
+            self.forget_user(stored.user_id)
+        return _grant_of(stored, user, self._clock.seconds() + GRANT_SECONDS)
+
+    def _remember(self, token: str, grant: Grant) -> None:
+        self._grants[token] = grant
+        self._tokens_of.setdefault(grant.caller.user_id, set()).add(token)
+        if len(self._grants) > MAX_CACHED:
+            self._drop(next(iter(self._grants)))
+
+    def _drop(self, token: str) -> None:
+        grant = self._grants.pop(token, None)
+        if grant is not None:
+            tokens = self._tokens_of[grant.caller.user_id]
+            tokens.discard(token)
+            if not tokens:
+                del self._tokens_of[grant.caller.user_id]
+
+    def _remember_unknown(self, token: str) -> None:
+        self._unknown.pop(token, None)
+        self._unknown[token] = self._clock.seconds() + UNKNOWN_SECONDS
+        if len(self._unknown) > MAX_UNKNOWN:
+            self._unknown.popitem(last=False)
+
+
+def _grant_of(token: AccessToken, user: User, stale_at: float) -> Grant:
+    caller = Caller(
+        user_id=token.user_id,
+        device_id=token.device_id,
+        token=token.id,
+        is_guest=user.is_guest,
+        is_admin=user.is_admin,
+        is_suspended=user.is_suspended,
+    )
+    expires_at = float("inf") if token.expires_ms is None else token.expires_ms / 1000
+    return Grant(caller, user.is_locked, expires_at, stale_at)

@@ -1,0 +1,112 @@
+"""Deactivation: the end of an account.
+
+First every way to log in goes; after that it cannot be stopped. What follows, such as leaving
+rooms, is done by the callables in `on_deactivated`. It stays noted in the database that this is to
+be done until it is, so a crash or a failure delays it only, and so the command line can start it.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#account-deactivation
+"""
+
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from homeserver.accounts.sessions.login_sessions import Sessions
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.accounts.user_data.profiles import Profiles
+from homeserver.concurrency.periodic import PeriodicTask
+from homeserver.protocol.errors import NotFound
+from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
+from homeserver.storage.accounts.openid_tokens import delete_openid_tokens_of
+from homeserver.storage.accounts.third_party_ids import delete_third_party_ids_of
+from homeserver.storage.accounts.users import (
+    User,
+    deactivate_user,
+    end_deactivation,
+    find_user,
+    unfinished_deactivations,
+)
+from homeserver.storage.database.database import Connection, Database
+
+FINISH_SECONDS = 60.0
+
+Deactivated = Callable[[str, bool], Awaitable[None]]
+log = Logger()
+
+
+class Deactivation:
+    """Closes accounts. Who may do so is decided by the callers.
+
+    Each callable in `on_deactivated` gets the user id, and whether the user wants to be erased. It
+    may be called again for the same user. `start` this, and `stop` it before the database closes.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        clock: IReactorTime,
+        sessions: Sessions,
+        profiles: Profiles,
+        account_data: AccountData,
+    ) -> None:
+        self.on_deactivated: list[Deactivated] = []
+        self._db = db
+        self._sessions = sessions
+        self._profiles = profiles
+        self._account_data = account_data
+        self._under_way: set[str] = set()
+        self._finishing = PeriodicTask(
+            clock, FINISH_SECONDS, self.finish_all, name="finishing deactivations"
+        )
+
+    def start(self) -> None:
+        """Begin to finish, every minute, what was left undone."""
+        self._finishing.start(now=True)
+
+    def stop(self) -> Deferred[None]:
+        """Begin nothing more; fires when what was begun this minute has ended."""
+        return self._finishing.stop()
+
+    async def deactivate(self, user_id: str, *, erase: bool) -> None:
+        """Close an account for good. Raises `NotFound`."""
+        if await self._db.run(find_user, user_id) is None:
+            raise NotFound("No such user")
+        await self._db.transaction(_deactivate, user_id, erase)
+        await self._finish(user_id, erase)
+
+    async def finish_all(self) -> None:
+        """Finish the deactivations that were begun."""
+        try:
+            users: list[User] = await self._db.run(unfinished_deactivations)
+        except Exception as error:
+            log.warn("could not look for unfinished deactivations: {error}", error=error)
+            return
+        for user in users:
+            await self._finish(user.user_id, user.is_erased)
+
+    async def _finish(self, user_id: str, erase: bool) -> None:
+        if user_id in self._under_way:
+            return
+        self._under_way.add(user_id)
+        try:
+            await self._sessions.close_all(user_id)
+            for deactivated in self.on_deactivated:
+                await deactivated(user_id, erase)
+            await self._profiles.remove_all(user_id)
+            if erase:
+                await self._account_data.erase(user_id)
+            await self._db.run(end_deactivation, user_id)
+        except Exception:
+            # The account is closed all the same; the rest is tried again.
+            log.failure("could not finish the deactivation of {user_id}", user_id=user_id)
+        finally:
+            self._under_way.discard(user_id)
+
+
+async def _deactivate(db: Connection, user_id: str, erase: bool) -> None:
+    await deactivate_user(db, user_id, erase)
+    await delete_login_tokens_of(db, user_id)
+    await delete_openid_tokens_of(db, user_id)
+    await delete_third_party_ids_of(db, user_id)

@@ -1,0 +1,1 @@
+"""What users store with their account: profile, account data, filters."""

@@ -1,0 +1,230 @@
+"""Account data: what clients keep for their user, for the account or for one room.
+
+The account data of a user who syncs is held in memory, in the order of its changes, so that "what
+is new since this token" costs as much as there is new. Of the others it is remembered who had a
+change since when, so that for most of them the answer is "nothing" without asking the database.
+
+Some types belong to other parts of the server: clients read them here, but may not set them.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#client-config
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from homeserver.accounts.user_data.user_cache import UserCache
+from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge, UserLimitExceeded
+from homeserver.storage.accounts.account_data import (
+    SET_ACCOUNT_DATA,
+    account_data_of,
+    delete_account_data_of,
+)
+from homeserver.storage.database.database import Database
+from homeserver.streams.log import Log
+
+FULLY_READ = "m.fully_read"
+PUSH_RULES = "m.push_rules"
+IGNORED_USERS = "m.ignored_user_list"
+MANAGED_BY_SERVER = frozenset({FULLY_READ, PUSH_RULES})
+
+MAX_TYPE_BYTES = 255
+MAX_CONTENT_BYTES = 262_144  # of one type
+MAX_TYPES = 50_000  # of one user, those of all rooms together
+MAX_BYTES = 16_777_216  # of one user
+MAX_CACHED = 5_000  # users
+MAX_CHANGED = 100_000  # users
+
+
+class ManagedByServer(BadJson):
+    """Clients may not set this type of account data in this way."""
+
+    status = 405
+
+
+@dataclass(frozen=True, slots=True)
+class AccountDataChanged:
+    """Account data was set: `content` is JSON, `room_id` is `None` for the whole account."""
+
+    position: int
+    user_id: str
+    room_id: str | None
+    type: str
+    content: bytes
+
+
+Key = tuple[str | None, str]  # room id and type
+Change = tuple[str | None, str, bytes]  # room id, type and content
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One user's account data, least recently changed first."""
+
+    data: dict[Key, tuple[int, bytes]]
+    ignored: frozenset[str]
+
+
+class AccountData:
+    """The account data of this server's users. `read` is to be subscribed to the log.
+
+    `defaults` gives the content of types that have one before anybody sets them, for the whole
+    account: type to a function of the user id.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        log: Log,
+        defaults: Mapping[str, Callable[[str], bytes]] | None = None,
+    ) -> None:
+        self._db = db
+        self._log = log
+        self._defaults = dict(defaults or {})
+        self._cache: UserCache[_Entry, AccountDataChanged] = UserCache(
+            self._load, _apply, MAX_CACHED
+        )
+        # The last change of each user above `_floor`; about lower positions nothing is known here.
+        self._changed: OrderedDict[str, int] = OrderedDict()
+        self._floor = log.position
+
+    def read(self, facts: Sequence[Any]) -> None:
+        """Reader of the log: keep what is in memory true."""
+        for fact in facts:
+            if isinstance(fact, AccountDataChanged):
+                self._cache.publish(fact.user_id, fact)
+                self._changed.pop(fact.user_id, None)
+                self._changed[fact.user_id] = fact.position
+                if len(self._changed) > MAX_CHANGED:
+                    self._floor = self._changed.popitem(last=False)[1]
+
+    async def content(self, user_id: str, type_: str, room_id: str | None = None) -> bytes | None:
+        """The JSON that is stored under a type, for the account or for one room."""
+        entry = await self._cache.get(user_id)
+        stored = entry.data.get((room_id, type_))
+        if stored is not None:
+            return stored[1]
+        if room_id is None and type_ in self._defaults:
+            return self._defaults[type_](user_id)
+        return None
+
+    async def of_room(self, user_id: str, room_id: str | None) -> dict[str, bytes]:
+        """All that was set, by type, for one room, or the account where `room_id` is `None`."""
+        entry = await self._cache.get(user_id)
+        return {
+            type_: content for (room, type_), (_, content) in entry.data.items() if room == room_id
+        }
+
+    def may_have_changed(self, user_id: str, position: int) -> bool:
+        """False where nothing of this user changed above a position; tells at once.
+
+        Above 0 there are always the defaults.
+        """
+        return position <= 0 or position < self._floor or self._changed.get(user_id, 0) > position
+
+    async def changed_since(self, user_id: str, position: int) -> list[Change]:
+        """What was set above a position, oldest first; above 0 that includes all defaults."""
+        if not self.may_have_changed(user_id, position):
+            return []
+        entry = await self._cache.get(user_id)
+        changes = []
+        for (room_id, type_), (changed, content) in reversed(entry.data.items()):
+            if changed <= position:
+                break
+            changes.append((room_id, type_, content))
+        if position == 0:
+            changes += [
+                (None, type_, content)
+                for type_, content in self._default_contents(user_id).items()
+                if (None, type_) not in entry.data
+            ]
+        return changes[::-1]
+
+    async def ignored_users(self, user_id: str) -> frozenset[str]:
+        """Whom a user ignores; never themselves, whatever the list says.
+
+        Spec: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
+        """
+        return (await self._cache.get(user_id)).ignored
+
+    def find_ignored_users(self, user_id: str) -> frozenset[str] | None:
+        """`ignored_users` at once, or `None` where that is not in memory."""
+        entry = self._cache.find(user_id)
+        return None if entry is None else entry.ignored
+
+    async def set(
+        self, user_id: str, room_id: str | None, type_: str, content: Mapping[str, Any] | bytes
+    ) -> None:
+        """Set account data, also of the types that the server manages. `bytes` are JSON.
+
+        Raises `TooLarge` for one type, and `UserLimitExceeded` for all that a user has.
+        """
+        encoded = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        if type_ not in MANAGED_BY_SERVER:
+            await self._check_room(user_id, (room_id, type_), encoded)
+        self._log.check_open()
+        position = self._log.next_position()
+        row = SET_ACCOUNT_DATA.row(user_id, room_id or "", type_, encoded, position)
+        fact = AccountDataChanged(position, user_id, room_id, type_, encoded)
+        await self._log.append(fact, [row])
+
+    async def _check_room(self, user_id: str, key: Key, content: bytes) -> None:
+        """Raise where a user would have too much."""
+        if len(content) > MAX_CONTENT_BYTES:
+            raise TooLarge(f"One type of account data has at most {MAX_CONTENT_BYTES} bytes")
+        data = (await self._cache.get(user_id)).data
+        size = sum(len(stored) for _, stored in data.values())
+        before = data.get(key)
+        grows = len(content) > (0 if before is None else len(before[1]))
+        if (before is None and len(data) >= MAX_TYPES) or (
+            grows and size + len(content) > MAX_BYTES
+        ):
+            raise UserLimitExceeded("The user has as much account data as may be")
+
+    async def erase(self, user_id: str) -> None:
+        """Delete all account data of a user, who is gone; no reader is told."""
+        await self._db.run(delete_account_data_of, user_id)
+        self._cache.forget(user_id)
+
+    async def _load(self, user_id: str) -> _Entry:
+        data: dict[Key, tuple[int, bytes]] = {
+            (datum.room_id or None, datum.type): (datum.position, datum.content)
+            for datum in await self._db.run(account_data_of, user_id)
+        }
+        stored = data.get((None, IGNORED_USERS))
+        return _Entry(data, _ignored(user_id, stored[1]) if stored else frozenset())
+
+    def _default_contents(self, user_id: str) -> dict[str, bytes]:
+        return {type_: default(user_id) for type_, default in self._defaults.items()}
+
+
+def check_client_may_set(type_: str) -> None:
+    """Raise `ManagedByServer` or `InvalidParam` where a client may not set this type."""
+    if type_ in MANAGED_BY_SERVER:
+        raise ManagedByServer(f"{type_} cannot be set in this way")
+    if not type_ or len(type_.encode()) > MAX_TYPE_BYTES:
+        raise InvalidParam(f"A type of account data has 1 to {MAX_TYPE_BYTES} bytes")
+
+
+def _apply(entry: _Entry, change: AccountDataChanged) -> None:
+    key = (change.room_id, change.type)
+    stored = entry.data.pop(key, None)
+    if stored is not None and stored[0] > change.position:
+        # The entry was loaded after this, and is further on.
+        entry.data[key] = stored
+        return
+    entry.data[key] = (change.position, change.content)
+    if key == (None, IGNORED_USERS):
+        entry.ignored = _ignored(change.user_id, change.content)
+
+
+def _ignored(user_id: str, content: bytes) -> frozenset[str]:
+    """What clients stored may have any shape; who cannot be read is not ignored.
+
+    Nor is the user: all their devices would be without their own messages.
+    """
+    users = msgspec.json.decode(content).get("ignored_users")
+    return frozenset(users) - {user_id} if isinstance(users, dict) else frozenset()

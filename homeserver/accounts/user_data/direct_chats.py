@@ -1,0 +1,30 @@
+"""Direct chats: which rooms a user has with one other person, as their clients note in `m.direct`.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#direct-messaging
+"""
+
+import msgspec
+
+from homeserver.accounts.user_data.account_data import AccountData
+
+DIRECT = "m.direct"
+
+
+class DirectChats:
+    """Keeps direct chats what they are where rooms are replaced."""
+
+    def __init__(self, account_data: AccountData) -> None:
+        self._account_data = account_data
+
+    async def carry_over(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
+        """Note the new room for everybody with whom the old one was a direct chat."""
+        content = await self._account_data.content(user_id, DIRECT)
+        chats = msgspec.json.decode(content) if content else {}
+        changed = False
+        # Clients wrote this, so anything may stand in it.
+        for rooms in chats.values():
+            if isinstance(rooms, list) and old_room_id in rooms and new_room_id not in rooms:
+                rooms.append(new_room_id)
+                changed = True
+        if changed:
+            await self._account_data.set(user_id, None, DIRECT, chats)

@@ -1,0 +1,72 @@
+"""Filters: stored once for each content, and kept compiled while they are in use.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#filtering
+"""
+
+from collections import OrderedDict
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from homeserver.protocol.errors import BadJson, InvalidParam, NotFound, UserLimitExceeded
+from homeserver.protocol.filters import Filter, parse_filter
+from homeserver.storage.accounts.filters import find_filter, store_filter
+from homeserver.storage.database.database import Database
+
+MAX_CACHED = 2_000  # filters
+MAX_CONTENT_BYTES = 65_536
+MAX_OF_USER = 1_000  # filters; the same one counts once
+
+
+class Filters:
+    """The filters of this server's users."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._parsed: OrderedDict[tuple[str, str], Filter] = OrderedDict()
+
+    async def define(self, user_id: str, content: dict[str, Any]) -> str:
+        """Store a filter and give its id. Raises `BadJson`, and `UserLimitExceeded`."""
+        parse_filter(content)
+        encoded = msgspec.json.encode(content, order="deterministic")
+        if len(encoded) > MAX_CONTENT_BYTES:
+            raise BadJson(f"A filter must not exceed {MAX_CONTENT_BYTES} bytes")
+        number = await self._db.run(
+            store_filter, user_id, sha256(encoded).digest(), encoded, MAX_OF_USER
+        )
+        if number is None:
+            raise UserLimitExceeded(f"A user has at most {MAX_OF_USER} filters")
+        return str(number)
+
+    async def get(self, user_id: str, filter_id: str) -> bytes:
+        """What a user stored under an id, as JSON. Raises `NotFound`."""
+        number = int(filter_id) if filter_id.isascii() and filter_id.isdigit() else 0
+        content = None
+        if 0 < number < 2**63:
+            content = await self._db.run(find_filter, user_id, number)
+        if content is None:
+            raise NotFound("No such filter")
+        return content
+
+    async def find(self, user_id: str, text: str) -> Filter:
+        """The filter that a request names by its id, or spells out as JSON.
+
+        Raises `InvalidParam` for JSON that is none, `BadJson`, and `NotFound`.
+        """
+        # A filter that is spelled out is the same for everybody.
+        key = ("", text) if text.startswith("{") else (user_id, text)
+        parsed = self._parsed.get(key)
+        if parsed is not None:
+            self._parsed.move_to_end(key)
+            return parsed
+        content = text.encode() if not key[0] else await self.get(user_id, text)
+        try:
+            parsed = parse_filter(msgspec.json.decode(content))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise InvalidParam("The filter is not JSON") from None
+        if len(content) <= MAX_CONTENT_BYTES:
+            self._parsed[key] = parsed
+            if len(self._parsed) > MAX_CACHED:
+                self._parsed.popitem(last=False)
+        return parsed

@@ -1,0 +1,67 @@
+"""The page that the link in a mail leads to.
+
+To open it confirms the address, but for a new password: mail servers open links to look for
+viruses, and nobody should lose an account by that. There the page has a button.
+
+Spec: https://spec.matrix.org/v1.19/identity-service-api/#email-associations
+"""
+
+from urllib.parse import urlsplit
+
+import msgspec
+
+from homeserver.accounts.third_party_ids.address_validation import AddressValidation
+from homeserver.outbound.validation_mails import LINK_PATH
+from homeserver.protocol.third_party_ids.address_validation import PASSWORD
+from homeserver.web.html import Allowed, Pages
+from homeserver.web.routes import Answer, Auth, Route
+
+
+class ValidationQuery(msgspec.Struct):
+    sid: str = ""
+    token: str = ""
+
+
+class ValidationPageApi:
+    def __init__(self, validation: AddressValidation, pages: Pages) -> None:
+        self._validation = validation
+        self._pages = pages
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(method, LINK_PATH, handler, auth=Auth.NONE, limit="availability", page=True)
+            for method, handler in (
+                ("GET", self.show_validation),
+                ("POST", self.confirm_validation),
+            )
+        ]
+
+    async def show_validation(self, query: ValidationQuery) -> Answer:
+        """Confirm the address, or ask whether it should be."""
+        return await self._answer(query, is_certain=False)
+
+    async def confirm_validation(self, query: ValidationQuery, body: bytes) -> Answer:
+        """Confirm the address: somebody has pressed the button."""
+        return await self._answer(query, is_certain=True)
+
+    async def _answer(self, query: ValidationQuery, *, is_certain: bool) -> Answer:
+        session = await self._validation.find_by_token(query.sid, query.token)
+        if session is None:
+            return self._page("invalid", 404)
+        if session.purpose == PASSWORD and not is_certain:
+            return self._page("asked", then=session.next_link)
+        await self._validation.confirm(session)
+        if session.next_link is not None:
+            return Answer(
+                303, b"", {"Location": session.next_link, "Referrer-Policy": "no-referrer"}
+            )
+        return self._page("done")
+
+    def _page(self, outcome: str, status: int = 200, then: str | None = None) -> Answer:
+        form = "'self'"
+        if then is not None:
+            # Browsers hold a form's policy against where its answer redirects to, too.
+            form += f" {urlsplit(then).scheme}:"
+        return self._pages.page(
+            "validation", status=status, allowed=Allowed(form=form), outcome=outcome
+        )

@@ -1,0 +1,32 @@
+"""Receipts over the API.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#receipts
+"""
+
+from typing import Any
+
+import msgspec
+
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.rooms.ephemeral.read_markers import ReadMarkers
+from homeserver.web.routes import Route
+
+
+class PostReceipt(msgspec.Struct):
+    # Of any type, since a wrong one is M_INVALID_PARAM here, not M_BAD_JSON.
+    thread_id: Any = msgspec.UNSET
+
+
+class ReceiptsApi:
+    def __init__(self, markers: ReadMarkers) -> None:
+        self._markers = markers
+
+    def routes(self) -> list[Route]:
+        path = "/_matrix/client/v3/rooms/{room_id}/receipt/{receipt_type}/{event_id}"
+        return [Route("POST", path, self.post_receipt, limit="ephemeral")]
+
+    async def post_receipt(
+        self, caller: Caller, room_id: str, receipt_type: str, event_id: str, body: PostReceipt
+    ) -> None:
+        """Say that the caller has read up to an event, in a thread or in the whole room."""
+        await self._markers.mark(caller, room_id, receipt_type, event_id, body.thread_id)

@@ -1,0 +1,68 @@
+"""Notifications over the API.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#listing-notifications
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.push.notifications import FROM_NOW, Notification, Notifications
+from homeserver.rooms.events.local_server import Origin
+from homeserver.streams.tokens import parse_stream_token, stream_token
+from homeserver.web.routes import Route
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+
+
+class NotificationsQuery(msgspec.Struct):
+    """Which notifications are wanted."""
+
+    since: str | None = msgspec.field(name="from", default=None)
+    limit: Annotated[int, msgspec.Meta(gt=0)] = DEFAULT_LIMIT
+    only: str | None = None
+
+
+class NotificationsApi:
+    def __init__(self, notifications: Notifications, origin: Origin) -> None:
+        self._notifications = notifications
+        self._origin = origin
+
+    def routes(self) -> list[Route]:
+        path = "/_matrix/client/v3/notifications"
+        return [Route("GET", path, self.get_notifications, cancellable=True)]
+
+    async def get_notifications(self, caller: Caller, query: NotificationsQuery) -> dict[str, Any]:
+        """A page of what the caller was notified of, newest first."""
+        page = await self._notifications.page(
+            caller.user_id,
+            limit=min(query.limit, MAX_LIMIT),
+            upto=FROM_NOW if query.since is None else parse_stream_token(query.since),
+            highlights_only=query.only == "highlight",
+        )
+        answer: dict[str, Any] = {
+            "notifications": [self._render(caller, shown) for shown in page.notifications]
+        }
+        if page.next is not None:
+            answer["next_token"] = stream_token(page.next)
+        return answer
+
+    def _render(self, caller: Caller, notification: Notification) -> dict[str, Any]:
+        stored = notification.event.stored
+        event = stored.client_json(
+            self._origin.now_ms(),
+            room_id=False,
+            device=(caller.user_id, caller.device_id or ""),
+            membership=notification.event.membership,
+        )
+        return {
+            "actions": notification.actions,
+            "event": msgspec.Raw(event),
+            # Rules have none, but there are clients that want the member to be there.
+            "profile_tag": "",
+            "read": notification.read,
+            "room_id": notification.room_id,
+            "ts": stored.event.origin_server_ts,
+        }

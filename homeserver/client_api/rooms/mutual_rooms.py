@@ -1,0 +1,37 @@
+"""Rooms in common with somebody over the API.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#mutual-rooms
+"""
+
+from typing import Any
+
+import msgspec
+
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.rooms.discovery.mutual_rooms import MutualRooms
+from homeserver.web.routes import Route
+
+PATH = "/_matrix/client/v1/mutual_rooms"
+
+
+class MutualRoomsQuery(msgspec.Struct):
+    """With whom, and which page."""
+
+    user_id: str
+    since: str | None = msgspec.field(name="from", default=None)
+
+
+class MutualRoomsApi:
+    def __init__(self, mutual_rooms: MutualRooms) -> None:
+        self._mutual_rooms = mutual_rooms
+
+    def routes(self) -> list[Route]:
+        return [Route("GET", PATH, self.get_mutual_rooms, limit="search", cancellable=True)]
+
+    async def get_mutual_rooms(self, caller: Caller, query: MutualRoomsQuery) -> dict[str, Any]:
+        """The rooms that the caller shares with somebody."""
+        page = await self._mutual_rooms.page(caller.user_id, query.user_id, query.since)
+        answer: dict[str, Any] = {"joined": page.room_ids, "count": page.count}
+        if page.next_batch is not None:
+            answer["next_batch"] = page.next_batch
+        return answer

@@ -1,0 +1,57 @@
+"""Events of rooms in answers: as the client of the caller sees them.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.concurrency.cooperative import in_turns
+from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.visibility import Seen
+
+
+def event_json(seen: Seen, caller: Caller, now_ms: int) -> msgspec.Raw:
+    """One event, with the caller's membership when it was sent."""
+    return msgspec.Raw(
+        seen.stored.client_json(
+            now_ms,
+            room_id=True,
+            device=_device(caller),
+            membership=seen.membership,
+            relations=seen.relations,
+        )
+    )
+
+
+def events_json(events: Iterable[Seen], caller: Caller, now_ms: int) -> msgspec.Raw:
+    """A list of events, each with the caller's membership when it was sent."""
+    device = _device(caller)
+    return _list(
+        seen.stored.client_json(
+            now_ms,
+            room_id=True,
+            device=device,
+            membership=seen.membership,
+            relations=seen.relations,
+        )
+        for seen in events
+    )
+
+
+async def state_json(events: Iterable[StoredEvent], caller: Caller, origin: Origin) -> msgspec.Raw:
+    """A list of state events, of which there may be very many."""
+    device, now_ms = _device(caller), origin.now_ms()
+    encoded = (stored.client_json(now_ms, room_id=True, device=device) for stored in events)
+    return _list(await in_turns(origin.clock, encoded))
+
+
+def _device(caller: Caller) -> tuple[str, str]:
+    return caller.user_id, caller.device_id or ""
+
+
+def _list(events: Iterable[bytes]) -> msgspec.Raw:
+    return msgspec.Raw(b"[%s]" % b",".join(events))

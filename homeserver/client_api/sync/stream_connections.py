@@ -1,0 +1,150 @@
+"""The WebSockets that are open: how many each user may have, and when the server closes them.
+
+A client that opens the same connection of a device again, because its network came back, replaces
+the old one. Sockets are closed as soon as their device is logged out; what else may end an access
+token, such as its expiry, is noticed within `CHECK_SECONDS`.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from homeserver.accounts.sessions.devices import DevicesRemoved
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.user_data.account_data import IGNORED_USERS, AccountDataChanged
+from homeserver.client_api.sync.stream_session import (
+    NOT_VALID,
+    REPLACED,
+    RESTART,
+    TOKEN_INVALID,
+    device_of,
+)
+from homeserver.concurrency.periodic import PeriodicTask
+from homeserver.config.limits import Websocket
+from homeserver.protocol.errors import LimitExceeded
+
+CHECK_SECONDS = 60.0
+CHECKED_AT_ONCE = 100  # tokens
+
+log = Logger()
+
+
+class Session(Protocol):
+    """What is used of a `StreamSession`."""
+
+    user_id: str
+    device: str
+    connection: str
+
+    def close(self, code: int, reason: str) -> None: ...
+
+    async def check_token(self) -> None: ...
+
+    async def refresh_reader(self) -> None: ...
+
+
+class StreamConnections:
+    """All sessions of this process. `read` is to be subscribed to the log.
+
+    `start` it, and `await stop()`.
+    """
+
+    def __init__(self, clock: IReactorTime, settings: Websocket) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._by_user: dict[str, dict[tuple[str, str], Session]] = {}
+        self._checking = PeriodicTask(
+            clock, CHECK_SECONDS, self.check_tokens, name="the check of WebSockets' access tokens"
+        )
+
+    def __len__(self) -> int:
+        return sum(len(sessions) for sessions in self._by_user.values())
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter([s for sessions in self._by_user.values() for s in sessions.values()])
+
+    def start(self) -> None:
+        """Begin to check tokens now and then."""
+        self._checking.start()
+
+    def stop(self) -> None:
+        """Close all sockets: the server is going down, and clients should come again soon."""
+        self._checking.stop()
+        for session in self:
+            session.close(RESTART, "The server restarts")
+
+    def check_may_open(self, caller: Caller, connection: str) -> None:
+        """Raise `LimitExceeded` where another socket would be too many.
+
+        The time to wait is that after which sockets are gone whose clients are gone.
+        """
+        device = device_of(caller)
+        sessions = self._by_user.get(caller.user_id, {})
+        if (device, connection) in sessions:
+            return
+        of_device = sum(1 for other, _ in sessions if other == device)
+        limits = self._settings
+        if of_device >= limits.max_per_device or len(sessions) >= limits.max_per_user:
+            retry_after_ms = int(limits.ping_interval * 2000)
+            raise LimitExceeded(retry_after_ms, "There are too many WebSockets open")
+
+    def add(self, session: Session) -> None:
+        """A socket was opened; it replaces one of the same device and name."""
+        sessions = self._by_user.setdefault(session.user_id, {})
+        key = (session.device, session.connection)
+        replaced = sessions.get(key)
+        sessions[key] = session
+        if replaced is not None:
+            replaced.close(REPLACED, "The connection was opened again")
+
+    def remove(self, session: Session) -> None:
+        """A socket is gone."""
+        sessions = self._by_user.get(session.user_id, {})
+        key = (session.device, session.connection)
+        if sessions.get(key) is session:
+            del sessions[key]
+            if not sessions:
+                del self._by_user[session.user_id]
+
+    def close_device(self, user_id: str, device_id: str) -> None:
+        """Close the sockets of a device that was logged out."""
+        for session in list(self._by_user.get(user_id, {}).values()):
+            if session.device == device_id:
+                session.close(TOKEN_INVALID, NOT_VALID)
+
+    def close_user(self, user_id: str) -> None:
+        """Close all sockets of a user."""
+        for session in list(self._by_user.get(user_id, {}).values()):
+            session.close(TOKEN_INVALID, NOT_VALID)
+
+    def read(self, facts: Sequence[Any]) -> None:
+        """Reader of the log."""
+        for fact in facts:
+            if isinstance(fact, DevicesRemoved):
+                for device_id in fact.device_ids:
+                    self.close_device(fact.user_id, device_id)
+            elif isinstance(fact, AccountDataChanged) and fact.type == IGNORED_USERS:
+                self._refresh(fact.user_id)
+
+    async def check_tokens(self) -> None:
+        """Close the sockets whose access tokens are not valid any more."""
+        # One after the other, with pauses: nobody waits for this, and others want the database.
+        for number, session in enumerate(self):
+            try:
+                await session.check_token()
+            except Exception as error:
+                log.warn("could not check an access token: {error}", error=error)
+            if number % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1:
+                await deferLater(self._clock, 0)
+
+    def _refresh(self, user_id: str) -> None:
+        for session in self._by_user.get(user_id, {}).values():
+            ensureDeferred(session.refresh_reader()).addErrback(
+                lambda failure: log.failure("could not apply the ignored users", failure)
+            )

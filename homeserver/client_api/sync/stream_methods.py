@@ -1,0 +1,285 @@
+"""The methods that a client may call over a WebSocket, beside the same calls over HTTP.
+
+A method takes the names in the path and the members of the body of its HTTP call as parameters, a
+free-form body as `content`, and calls the same object of the domain with the same checks, counted
+against the same rate limit. Where HTTP has a transaction id, the `id` of the frame is it, so that a
+request can be repeated over either.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.user_data.account_data import FULLY_READ, AccountData, check_client_may_set
+from homeserver.client_api.accounts.own_data import check_own, check_room_id
+from homeserver.presence.tracker import PresenceTracker
+from homeserver.presence.user_presence import State
+from homeserver.protocol.errors import GuestAccessForbidden, Unrecognized
+from homeserver.rooms.ephemeral.read_markers import ReadMarkers
+from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE
+from homeserver.rooms.ephemeral.typing import TypingNotices
+from homeserver.rooms.sending.sending import Sending
+from homeserver.streams.tokens import parse_stream_token
+from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_body
+from homeserver.web.rate_limits import RateLimits
+
+
+class Listening(Protocol):
+    """The updates of the socket that the call came by."""
+
+    def acknowledge(self, position: int) -> None:
+        """The client has everything up to this position."""
+
+    async def use_filter(self, caller: Caller, text: str) -> None:
+        """Filter the following updates; `text` is a filter's id, or the filter as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who calls, by which socket, and the `id` of the frame."""
+
+    caller: Caller
+    frame_id: str
+    listening: Listening
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method: `run(call, params)` is awaited, and `None` is answered as `{}`.
+
+    `limit` names the rate limit that each call is counted against.
+    """
+
+    name: str
+    params: type[msgspec.Struct]
+    run: Callable[[Call, Any], Awaitable[object]]
+    limit: str | None = None
+    guests: bool = False
+
+
+class Methods:
+    """All methods by their names."""
+
+    def __init__(self, rate_limits: RateLimits, methods: Iterable[Method]) -> None:
+        self._rate_limits = rate_limits
+        self._methods = {
+            method.name: (method, msgspec.json.Decoder(method.params)) for method in methods
+        }
+
+    async def run(self, name: str, call: Call, params: bytes) -> object:
+        """Call a method with the JSON of its parameters; gives its result.
+
+        Raises `Unrecognized`, `GuestAccessForbidden`, `LimitExceeded`, `BadJson`, and whatever the
+        method raises.
+        """
+        found = self._methods.get(name)
+        if found is None:
+            raise Unrecognized("There is no such method")
+        method, decoder = found
+        if call.caller.is_guest and not method.guests:
+            raise GuestAccessForbidden("Guests may not do this")
+        if method.limit is not None:
+            self._rate_limits.check(method.limit, call.caller)
+        decoded = decode_body(decoder, params)
+        if contains_nul(params):
+            check_no_nul_in_names(decoded)
+        return await method.run(call, decoded)
+
+
+class NoParams(msgspec.Struct):
+    """Nothing."""
+
+
+class Ack(msgspec.Struct):
+    next_batch: str
+
+
+class UseFilter(msgspec.Struct):
+    filter: str | dict[str, Any]
+
+
+class SocketMethods:
+    """What concerns the socket itself."""
+
+    def methods(self) -> list[Method]:
+        return [
+            Method("ping", NoParams, self.ping, guests=True),
+            Method("ack", Ack, self.ack, guests=True),
+            Method("filter", UseFilter, self.filter, guests=True),
+        ]
+
+    async def ping(self, call: Call, params: NoParams) -> None:
+        """Answer, so that the client knows that somebody is there."""
+
+    async def ack(self, call: Call, params: Ack) -> None:
+        """The client has got an update, and all those before it."""
+        call.listening.acknowledge(parse_stream_token(params.next_batch))
+
+    async def filter(self, call: Call, params: UseFilter) -> None:
+        """Filter the updates from the next one on, by a filter's id or a filter."""
+        wanted = params.filter
+        text = wanted if isinstance(wanted, str) else msgspec.json.encode(wanted).decode()
+        await call.listening.use_filter(call.caller, text)
+
+
+class Send(msgspec.Struct):
+    room_id: str
+    event_type: str
+    content: dict[str, Any]
+
+
+class SetState(msgspec.Struct):
+    room_id: str
+    event_type: str
+    content: dict[str, Any]
+    state_key: str = ""
+
+
+class Redact(msgspec.Struct):
+    room_id: str
+    event_id: str
+    reason: str | None = None
+
+
+class EventMethods:
+    """Sending events into rooms."""
+
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+
+    def methods(self) -> list[Method]:
+        return [
+            Method("send", Send, self.send, "message", guests=True),
+            Method("state", SetState, self.state, "message", guests=True),
+            Method("redact", Redact, self.redact, "message"),
+        ]
+
+    async def send(self, call: Call, params: Send) -> dict[str, str]:
+        """Send a message event."""
+        event_id = await self._sending.send_message(
+            call.caller, params.room_id, params.event_type, params.content, call.frame_id
+        )
+        return {"event_id": event_id}
+
+    async def state(self, call: Call, params: SetState) -> dict[str, str]:
+        """Set a state event."""
+        event_id = await self._sending.set_state(
+            call.caller, params.room_id, params.event_type, params.state_key, params.content
+        )
+        return {"event_id": event_id}
+
+    async def redact(self, call: Call, params: Redact) -> dict[str, str]:
+        """Redact an event."""
+        content = {} if params.reason is None else {"reason": params.reason}
+        event_id = await self._sending.redact(
+            call.caller, params.room_id, params.event_id, content, call.frame_id
+        )
+        return {"event_id": event_id}
+
+
+class SetTyping(msgspec.Struct):
+    room_id: str
+    typing: bool
+    timeout: int = 30_000  # ms
+    user_id: str | None = None
+
+
+class SetReceipt(msgspec.Struct):
+    room_id: str
+    receipt_type: str
+    event_id: str
+    thread_id: Any = msgspec.UNSET
+
+
+class SetReadMarkers(msgspec.Struct):
+    room_id: str
+    fully_read: str | None = msgspec.field(default=None, name="m.fully_read")
+    read: str | None = msgspec.field(default=None, name="m.read")
+    read_private: str | None = msgspec.field(default=None, name="m.read.private")
+
+
+class EphemeralMethods:
+    """What a client tells about what its user is doing in a room."""
+
+    def __init__(self, notices: TypingNotices, markers: ReadMarkers) -> None:
+        self._notices = notices
+        self._markers = markers
+
+    def methods(self) -> list[Method]:
+        return [
+            Method("typing", SetTyping, self.typing, "ephemeral"),
+            Method("receipt", SetReceipt, self.receipt, "ephemeral"),
+            Method("read_markers", SetReadMarkers, self.read_markers, "ephemeral"),
+        ]
+
+    async def typing(self, call: Call, params: SetTyping) -> None:
+        """Tell a room that the caller is typing, or has stopped."""
+        await self._notices.set(
+            call.caller,
+            params.room_id,
+            params.user_id or call.caller.user_id,
+            params.typing,
+            timeout_ms=params.timeout,
+        )
+
+    async def receipt(self, call: Call, params: SetReceipt) -> None:
+        """Tell how far the caller has read."""
+        await self._markers.mark(
+            call.caller, params.room_id, params.receipt_type, params.event_id, params.thread_id
+        )
+
+    async def read_markers(self, call: Call, params: SetReadMarkers) -> None:
+        """Move several markers of a room."""
+        markers = {
+            FULLY_READ: params.fully_read,
+            READ: params.read,
+            READ_PRIVATE: params.read_private,
+        }
+        given = {kind: event_id for kind, event_id in markers.items() if event_id is not None}
+        await self._markers.mark_all(call.caller, params.room_id, given)
+
+
+class SetPresence(msgspec.Struct):
+    presence: State
+    status_msg: str | None = None
+    user_id: str | None = None
+
+
+class SetAccountData(msgspec.Struct):
+    type: str
+    content: dict[str, Any]
+    room_id: str | None = None
+    user_id: str | None = None
+
+
+class UserMethods:
+    """What concerns the caller beyond single rooms."""
+
+    def __init__(self, presence: PresenceTracker, account_data: AccountData) -> None:
+        self._presence = presence
+        self._account_data = account_data
+
+    def methods(self) -> list[Method]:
+        return [
+            Method("presence", SetPresence, self.presence, "presence"),
+            Method("account_data", SetAccountData, self.account_data, "settings"),
+        ]
+
+    async def presence(self, call: Call, params: SetPresence) -> None:
+        """Say whether the caller is there, and what they do."""
+        user_id = params.user_id or call.caller.user_id
+        await self._presence.set(call.caller, user_id, params.presence, params.status_msg)
+
+    async def account_data(self, call: Call, params: SetAccountData) -> None:
+        """Store something for the caller's account, or for a room of theirs."""
+        user_id = params.user_id or call.caller.user_id
+        check_own(call.caller, user_id)
+        if params.room_id is not None:
+            check_room_id(params.room_id)
+        check_client_may_set(params.type)
+        await self._account_data.set(user_id, params.room_id, params.type, params.content)

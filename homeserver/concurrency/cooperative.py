@@ -1,0 +1,83 @@
+"""Turns: work that takes long lets others have theirs every few milliseconds.
+
+The reactor does one thing after the other. What is large, such as the members of a room of ten
+thousand, is therefore made in parts, between which it serves whoever else has something to say: a
+message takes three or four turns from the request to the answer.
+"""
+
+from collections.abc import Callable, Collection, Generator, Iterable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.thread_pools import ThreadPool
+
+TURN_SECONDS = 0.004
+LOOK_EVERY = 32  # items, after which it is looked whether the turn is over
+MANY = 500  # items that are not dealt with in one turn
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Turn:
+    """Begins when it is made. To be asked between small parts: `if turn.is_over: await …`."""
+
+    __slots__ = ("_clock", "_end")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._end = clock.seconds() + TURN_SECONDS
+
+    @property
+    def is_over(self) -> bool:
+        """Whether others should be let have their turn."""
+        return self._clock.seconds() >= self._end
+
+    async def next(self) -> None:
+        """Let everybody else have their turn, and begin another one."""
+        done: Deferred[None] = Deferred()
+        call = self._clock.callLater(0, done.callback, None)
+        try:
+            await done
+        finally:
+            if call.active():
+                call.cancel()
+        self._end = self._clock.seconds() + TURN_SECONDS
+
+
+async def away(threads: ThreadPool, rule: Callable[[Collection[T]], R], items: Collection[T]) -> R:
+    """What a pure function makes of some items: in a thread, if there are many."""
+    if len(items) > MANY:
+        return await threads.run(rule, items)
+    return rule(items)
+
+
+async def in_turns(clock: Clock, items: Iterable[T]) -> list[T]:
+    """The items of a lazy iterable, made a few at a time."""
+    turn = Turn(clock)
+    found: list[T] = []
+    for number, item in enumerate(items, 1):
+        found.append(item)
+        if number % LOOK_EVERY == 0 and turn.is_over:
+            await turn.next()
+    return found
+
+
+async def present_in_turns(clock: Clock, items: Iterable[T | None]) -> list[T]:
+    """The same without those that are `None`, however many of them there are in a row."""
+    return [item for item in await in_turns(clock, items) if item is not None]
+
+
+async def in_parts(clock: Clock, parts: Generator[None, None, R]) -> R:
+    """What a generator returns, which does a small part of its work at a time."""
+    turn = Turn(clock)
+    while True:
+        try:
+            next(parts)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        if turn.is_over:
+            await turn.next()

@@ -1,0 +1,268 @@
+"""The client for requests to others by URL; `federation/transport/client.py` builds on its parts.
+
+Clients can make the server send requests: to the gateway of a pusher, to a page that is previewed.
+So addresses that are not public are refused, or whoever has an account could ask services that only
+this machine can reach. The address is judged where the connection is made, after the name was
+resolved, and for each redirect anew: no second resolution can give another one.
+
+Nothing is without bound: neither the time of the whole exchange, nor the size of the answer, nor
+the number of redirects. Cookies are never kept.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from zope.interface import implementer
+
+from homeserver.config.settings import OutboundHttp
+from homeserver.outbound.client_tls import ClientTls
+from homeserver.outbound.graceful_close import OpenConnections
+from homeserver.outbound.networks import Network, open_network
+from homeserver.version import VERSION
+
+TIMEOUT_SECONDS = 30.0  # of one exchange, redirects and body included
+CONNECT_SECONDS = 10.0
+MAX_BODY = 1_048_576  # bytes
+MAX_REDIRECTS = 5
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+IDLE_SECONDS = 30
+MAX_IDLE_PER_HOST = 2  # connections
+USER_AGENT = f"homeserver/{VERSION}"
+URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
+
+
+class OutboundError(Exception):
+    """There is no answer: the text says why, for logs. It may name addresses: not for clients."""
+
+
+class TooMuchAtOnce(OutboundError):
+    """The answer may be as it should, but this server has no room for it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundAnswer:
+    """What was answered, by `url`, which differs from the URL that was asked after redirects."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    url: str
+
+
+class OutboundClient:
+    """Sends requests. `await stop()` when there will be no more.
+
+    `tls` judges certificates; without it, the authorities of the system do, if the settings say so.
+    `network` is what it connects by; without it, one of its own, as open as the settings say.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: OutboundHttp,
+        tls: ClientTls | None = None,
+        network: Network | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        self._pool.cachedConnectionTimeout = IDLE_SECONDS
+        self._pool.maxPersistentPerHost = MAX_IDLE_PER_HOST
+        network = network or open_network(
+            reactor, "the web", allow_private_addresses=settings.allow_private_addresses
+        )
+        tls = tls or ClientTls(verify=settings.verify_certificates)
+        self._open = OpenConnections(reactor)
+        factory = _Endpoints(network, tls, self._open)
+        self._agent = Agent.usingEndpointFactory(reactor, factory, self._pool)
+
+    async def stop(self) -> None:
+        """End all connections."""
+        await self._pool.closeCachedConnections()
+        await self._open.end()
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        max_body: int = MAX_BODY,
+        timeout: float = TIMEOUT_SECONDS,
+        only_https: bool = False,
+    ) -> OutboundAnswer:
+        """Send a request and read its answer: at most `max_body` bytes, within `timeout` seconds.
+
+        Redirects are followed for GET alone: what is sent was meant for one server; and with
+        `only_https` only to where certificates prove who answers. Raises `OutboundError`.
+        """
+        names = {"User-Agent": USER_AGENT, **(headers or {})}
+        sent = Headers({name: [value] for name, value in names.items()})
+        exchange = Deferred.fromCoroutine(
+            self._exchange(method, url, sent, body, max_body, only_https)
+        )
+        try:
+            return await exchange.addTimeout(timeout, self._reactor, _timed_out)
+        except (OutboundError, CancelledError):
+            raise
+        except Exception as error:
+            raise OutboundError(f"{type(error).__name__}: {reason_of(error)}") from error
+
+    async def post_form(self, url: str, form: Mapping[str, str]) -> OutboundAnswer:
+        """Send what a web page would send. Raises `OutboundError`."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return await self.request("POST", url, headers=headers, body=urlencode(form).encode())
+
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        body: bytes | None,
+        max_body: int,
+        only_https: bool,
+    ) -> OutboundAnswer:
+        for _ in range(MAX_REDIRECTS + 1):
+            url = normal_url(url)
+            if only_https and not url.startswith("https:"):
+                raise OutboundError(f"{url} is not https")
+            producer = None if body is None else FileBodyProducer(BytesIO(body))
+            response = await self._agent.request(
+                method.encode(), url.encode(), headers.copy(), producer
+            )
+            target = response.headers.getRawHeaders("Location")
+            if response.code not in REDIRECTS or method != "GET" or not target:
+                content = await read_body(response, max_body)
+                return OutboundAnswer(response.code, response.headers, content, url)
+            await read_body(response, max_body)
+            url = urljoin(url, target[0])
+            # It was meant for whoever was asked, not for whoever that sends us to.
+            headers.removeHeader("Authorization")
+        raise OutboundError(f"there are more than {MAX_REDIRECTS} redirects")
+
+
+def normal_url(url: str) -> str:
+    """A URL in ASCII, without its fragment. Raises `OutboundError` unless it is http or https."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+            raise OutboundError("the URL is not one of a public web page")
+        netloc = f"[{host}]" if ":" in host else host.encode("idna").decode()
+    except ValueError as error:
+        raise OutboundError(f"the URL is not valid: {error}") from error
+    if port is not None:
+        netloc = f"{netloc}:{port}"
+    path, query = quote(parts.path, safe=URL_CHARACTERS), quote(parts.query, safe=URL_CHARACTERS)
+    return urlunsplit((parts.scheme, netloc, path or "/", query, ""))
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Where a URL leads; the connections are noted in `open_connections`."""
+
+    def __init__(self, network: Network, tls: ClientTls, open_connections: OpenConnections) -> None:
+        self._network = network
+        self._tls = tls
+        self._open = open_connections
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(
+            self._network, uri.host.decode("ascii"), uri.port, timeout=CONNECT_SECONDS
+        )
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
+        return _Noted(endpoint, self._open)
+
+
+@implementer(IStreamClientEndpoint)
+class _Noted:
+    """An endpoint whose connections end when they are to end."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, open_connections: OpenConnections) -> None:
+        self._endpoint = endpoint
+        self._open = open_connections
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        connecting: Deferred[Any] = self._endpoint.connect(self._open.wrap(protocolFactory))
+        return connecting.addCallback(lambda connection: connection.wrappedProtocol)
+
+
+class _Body(Protocol):
+    """Gathers a body up to its bound."""
+
+    def __init__(self, max_body: int, may_keep: Callable[[int], bool]) -> None:
+        self.done: Deferred[bytes] = Deferred(lambda _: self._close())
+        self._left = max_body
+        self._may_keep = may_keep
+        self._chunks: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
+        self._left -= len(data)
+        if self._left < 0:
+            self._refuse(OutboundError("the answer is too large"))
+        elif not self._may_keep(len(data)):
+            self._refuse(TooMuchAtOnce("there is too much to be read at the moment"))
+        else:
+            self._chunks.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(b"".join(self._chunks))
+        else:
+            self.done.errback(reason)
+
+    def _refuse(self, error: OutboundError) -> None:
+        self._chunks.clear()
+        self.done.errback(error)
+        self._close()
+
+    def _close(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+def read_body(
+    response: IResponse, max_body: int, may_keep: Callable[[int], bool] = lambda _: True
+) -> Deferred[bytes]:
+    """The body of an answer. Fails with `OutboundError` where it has more than `max_body` bytes.
+
+    `may_keep` is asked for each piece of it, by its number of bytes, and ends it by `False`.
+    """
+    body = _Body(max_body, may_keep)
+    response.deliverBody(body)
+    return body.done
+
+
+def _timed_out(_: object, timeout: float) -> Failure:
+    """What comes in place of whatever the cancellation of an exchange led to."""
+    return Failure(OutboundError(f"there was no answer within {timeout} seconds"))
+
+
+def reason_of(error: Exception) -> str:
+    """Why a request failed; Twisted keeps the reasons for some of its errors in a list."""
+    reasons = getattr(error, "reasons", None) or [error]
+    return "; ".join(
+        reason.getErrorMessage() if isinstance(reason, Failure) else str(reason)
+        for reason in reasons
+    )

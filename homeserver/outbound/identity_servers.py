@@ -1,0 +1,185 @@
+"""Identity servers: publishing addresses of users there, and taking them back.
+
+Users choose the identity server, so it is spoken to like any stranger: through the client that
+refuses private addresses, with little patience, and its answers are data from outside.
+
+Spec: https://spec.matrix.org/v1.19/identity-service-api/#establishing-associations
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+from twisted.logger import Logger
+
+from homeserver.outbound.http_client import OutboundAnswer, OutboundClient, OutboundError
+from homeserver.protocol.errors import MatrixError
+from homeserver.protocol.signing.canonical_json import encode_canonical
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.protocol.signing.x_matrix import authorize
+from homeserver.protocol.third_party_ids.address_validation import ThreepidCredentials
+from homeserver.storage.accounts.identity_bindings import IdentityBinding
+
+TIMEOUT_SECONDS = 10.0
+MAX_ANSWER = 65_536  # bytes
+MAX_TEXT = 500  # characters of an error that is passed on
+API = "/_matrix/identity/v2"
+# An answer from there must not look as if our own session had ended: clients would log out.
+OF_OUR_SESSION = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_LOCKED")
+Answer = TypeVar("Answer", bound=msgspec.Struct)
+log = Logger()
+
+
+class Bound(msgspec.Struct):
+    """What an identity server says of an address that it has published."""
+
+    medium: str
+    address: str
+
+
+class Validity(msgspec.Struct):
+    """What is said of a key."""
+
+    valid: bool
+
+
+class RemoteError(msgspec.Struct):
+    """A standard error response."""
+
+    errcode: str
+    error: str = ""
+
+
+class IdentityServerRefused(MatrixError):
+    """An error of an identity server, passed on to the client."""
+
+    def __init__(self, status: int, remote: RemoteError) -> None:
+        super().__init__(remote.error[:MAX_TEXT] or "The identity server refused")
+        ours = remote.errcode in OF_OUR_SESSION or not remote.errcode.startswith("M_")
+        self.errcode = "M_UNAUTHORIZED" if ours else remote.errcode[:MAX_TEXT]
+        self.status = status if status in range(400, 500) and status != 401 else 403
+
+
+class IdentityServerFailed(MatrixError):
+    """There was no answer that makes sense. It was the client that chose the server."""
+
+    errcode, status = "M_UNKNOWN", 400
+
+
+class IdentityServers:
+    """Asks identity servers, in the name of users, and in that of this server."""
+
+    def __init__(self, outbound: OutboundClient, server_name: str, key: SigningKey) -> None:
+        self._outbound = outbound
+        self._server_name = server_name
+        self._key = key
+
+    async def bind(
+        self, id_server: str, access_token: str, named: ThreepidCredentials, user_id: str
+    ) -> tuple[str, str]:
+        """Publish the address of a session there; gives medium and address.
+
+        Raises `IdentityServerRefused` and `IdentityServerFailed`.
+        """
+        body = {"sid": named.sid, "client_secret": named.client_secret, "mxid": user_id}
+        bound = await self.ask(id_server, access_token, "3pid/bind", body, answer=Bound)
+        return bound.medium, bound.address
+
+    async def ask(
+        self,
+        id_server: str,
+        access_token: str,
+        endpoint: str,
+        body: Mapping[str, object] | None,
+        *,
+        answer: type[Answer],
+    ) -> Answer:
+        """The answer of an endpoint to a user; it is asked by GET where there is no body.
+
+        Raises `IdentityServerRefused` and `IdentityServerFailed`.
+        """
+        if not access_token.isascii() or not access_token.isprintable():
+            raise IdentityServerRefused(403, RemoteError("M_UNAUTHORIZED", "Not an access token"))
+        content = None if body is None else encode_canonical(body)
+        given = await self._send(id_server, f"{API}/{endpoint}", content, f"Bearer {access_token}")
+        if given.status != 200:
+            raise _error_in(given)
+        try:
+            return msgspec.json.decode(given.body, type=answer)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise IdentityServerFailed("The identity server's answer makes no sense") from None
+
+    async def unbind(self, binding: IdentityBinding) -> bool:
+        """Take an address back; false where the identity server does not support that.
+
+        Raises `IdentityServerRefused` and `IdentityServerFailed`.
+        """
+        path = f"{API}/3pid/unbind"
+        body = {
+            "mxid": binding.user_id,
+            "threepid": {"medium": binding.medium, "address": binding.address},
+        }
+        content = encode_canonical(body)
+        authorization = authorize(
+            "POST", path, self._server_name, binding.id_server, content, self._key
+        )
+        answer = await self._send(binding.id_server, path, content, str(authorization))
+        if answer.status == 200:
+            return True
+        if answer.status in (400, 404, 501) and _matrix_error(answer) is None:
+            return False
+        raise _error_in(answer)
+
+    async def is_key_valid(self, url: str, public_key: str) -> bool:
+        """Whether a key of an identity server has not been revoked, as a page says.
+
+        Raises `IdentityServerFailed` where that does not say so.
+
+        Spec: https://spec.matrix.org/v1.19/identity-service-api/#key-management
+        """
+        joint = "&" if "?" in url else "?"
+        try:
+            answer = await self._outbound.request(
+                "GET",
+                f"{url}{joint}{urlencode({'public_key': public_key})}",
+                max_body=MAX_ANSWER,
+                timeout=TIMEOUT_SECONDS,
+            )
+            validity = msgspec.json.decode(answer.body, type=Validity)
+        except (OutboundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.warn("{url} does not say whether a key is valid: {error}", url=url, error=error)
+            raise IdentityServerFailed("The identity server does not tell of its key") from error
+        return answer.status == 200 and validity.valid
+
+    async def _send(
+        self, id_server: str, path: str, content: bytes | None, authorization: str
+    ) -> OutboundAnswer:
+        headers = {"Authorization": authorization, "Content-Type": "application/json"}
+        try:
+            return await self._outbound.request(
+                "GET" if content is None else "POST",
+                f"https://{id_server}{path}",
+                headers=headers,
+                body=content,
+                max_body=MAX_ANSWER,
+                timeout=TIMEOUT_SECONDS,
+            )
+        except OutboundError as error:
+            log.warn("{server} does not answer: {error}", server=id_server, error=error)
+            raise IdentityServerFailed("The identity server does not answer") from None
+
+
+def _error_in(answer: OutboundAnswer) -> MatrixError:
+    """What is said to a client of an answer that is no success."""
+    remote = _matrix_error(answer)
+    if remote is None:
+        return IdentityServerFailed(f"The identity server answered with {answer.status}")
+    return IdentityServerRefused(answer.status, remote)
+
+
+def _matrix_error(answer: OutboundAnswer) -> RemoteError | None:
+    try:
+        return msgspec.json.decode(answer.body, type=RemoteError)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,38 @@
+"""reCAPTCHA: asks the service that makes the puzzles whether one was solved.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#google-recaptcha
+https://developers.google.com/recaptcha/docs/verify
+"""
+
+import msgspec
+from twisted.logger import Logger
+
+from homeserver.config.settings import Recaptcha as RecaptchaSettings
+from homeserver.outbound.http_client import OutboundClient, OutboundError
+from homeserver.protocol.errors import Unavailable
+
+log = Logger()
+
+
+class Verification(msgspec.Struct):
+    """What the service says of a solution."""
+
+    success: bool
+
+
+class Recaptcha:
+    """Checks solutions."""
+
+    def __init__(self, outbound: OutboundClient, settings: RecaptchaSettings) -> None:
+        self._outbound = outbound
+        self._settings = settings
+
+    async def is_solved(self, response: str) -> bool:
+        """Whether this is the solution of a puzzle. Raises `Unavailable` where nobody can tell."""
+        form = {"secret": self._settings.private_key or "", "response": response}
+        try:
+            answer = await self._outbound.post_form(self._settings.verify_url, form)
+            return msgspec.json.decode(answer.body, type=Verification).success
+        except (OutboundError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warn("a captcha could not be checked: {error}", error=error)
+            raise Unavailable("The captcha cannot be checked just now") from None

@@ -1,0 +1,104 @@
+"""Authorisation of invites that redeem a third-party invite.
+
+A member invites an e-mail address or telephone number, of which the room learns only a token and
+public keys. Whoever proves to the identity server that the address is theirs gets a signed object
+that names their user id and the token; with it, the invite is turned into one of a user.
+
+Rule numbers are those of room version 12, in whose order the code stands.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#third-party-invites
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from homeserver.protocol.authorization.auth_state import AuthState
+from homeserver.protocol.authorization.rule_broken import rule_broken
+from homeserver.protocol.events import Event
+from homeserver.protocol.signing.signatures import (
+    BadSignature,
+    signature_key_ids,
+    verify_signed_json,
+)
+
+_TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
+
+
+def check_third_party_invite(event: Event, target: str, state: AuthState) -> None:
+    """Rule 5.4.1: the invite of `target` shows that they hold the address that was invited.
+
+    Raises `RuleBroken`.
+    """
+    version, sender = event.version, event.sender
+
+    if state.membership(target) == "ban":
+        raise rule_broken(version, "5.4.1.1", f"{target} is banned")
+
+    proof = event.content["third_party_invite"]
+    signed = proof.get("signed") if isinstance(proof, Mapping) else None
+    if not isinstance(signed, Mapping):
+        raise rule_broken(version, "5.4.1.2", "the third-party invite is not signed")
+
+    if "mxid" not in signed or "token" not in signed:
+        raise rule_broken(version, "5.4.1.3", "the signed object has no mxid or no token")
+
+    if signed["mxid"] != target:
+        raise rule_broken(version, "5.4.1.4", f"the signed object is not for {target}")
+
+    token = signed["token"]
+    invite = state.get("m.room.third_party_invite", token) if isinstance(token, str) else None
+    if invite is None:
+        raise rule_broken(version, "5.4.1.5", "no such third-party invite, or it was withdrawn")
+
+    if sender != invite.sender:
+        raise rule_broken(version, "5.4.1.6", f"{sender} did not make the third-party invite")
+
+    # 5.4.1.7
+    if signing_key(signed, invite.content) is not None:
+        return
+
+    raise rule_broken(version, "5.4.1.8", "no public key of the invite fits a signature")
+
+
+@dataclass(frozen=True, slots=True)
+class InviteKey:
+    """A public key of an invite, as it is written there, and where its validity is told."""
+
+    public_key: str
+    validity_url: str | None
+
+
+def signing_key(signed: Mapping[str, Any], content: Mapping[str, Any]) -> InviteKey | None:
+    """The key by which the content of a third-party invite shows that an object is signed.
+
+    `None` where there is none. Rules 5.4.1.7.1 and 5.4.1.7.2.
+    """
+    signatures = signed.get("signatures")
+    servers = signatures if isinstance(signatures, Mapping) else {}
+    for key in _public_keys(content):
+        for server in servers:
+            for key_id in signature_key_ids(signed, server):
+                if _is_signed_by(signed, server, key_id, key.public_key):
+                    return key
+    return None
+
+
+def _public_keys(content: Mapping[str, Any]) -> Iterator[InviteKey]:
+    keys = content.get("public_keys")
+    entries = [content, *(keys if isinstance(keys, list) else [])]
+    for entry in entries:
+        key = entry.get("public_key") if isinstance(entry, Mapping) else None
+        if isinstance(key, str):
+            url = entry.get("key_validity_url")
+            yield InviteKey(key, url if isinstance(url, str) else None)
+
+
+def _is_signed_by(signed: Mapping[str, Any], server: str, key_id: str, public_key: str) -> bool:
+    try:
+        # Keys may be written in either alphabet of Base64.
+        standard = public_key.translate(_TO_STANDARD_BASE64)
+        verify_signed_json(signed, server, key_id, standard)
+    except BadSignature:
+        return False
+    return True

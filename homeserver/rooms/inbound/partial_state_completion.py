@@ -1,0 +1,225 @@
+"""Completing a room that was entered without its members.
+
+The member events have been fetched and kept as outliers. With them the state before the join is
+whole, and the room is received again from there (`recheck.py`): the state at each event
+since, and what is to be thought of it. Then the difference to what was current is shown to readers,
+each change once, a few hundred at a time, and last that the room is whole.
+
+The room's receiving stands still meanwhile; its own users go on writing, and what they wrote is
+judged again like the rest before the room is whole.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.inbound.receiver import Receiving
+from homeserver.rooms.inbound.recheck import SecondJudgement
+from homeserver.rooms.resolution.auth_index import parts
+from homeserver.rooms.resolution.resolver import Resolved
+from homeserver.rooms.room.admission import Arrival
+from homeserver.rooms.room.changes import (
+    MEMBER,
+    NO_CHANGES,
+    Changes,
+    RoomChanged,
+    RoomCompleted,
+    StateKey,
+)
+from homeserver.rooms.room.event_rows import membership_rows, nid_of
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room_storage import NotAtHand
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.rooms.state.node_codec import Key
+from homeserver.rooms.state.store import MissingNodes
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.event_graph import accepted_state
+from homeserver.storage.rooms.events import (
+    FORGET_CURRENT_STATES,
+    INSERT_CURRENT_STATE,
+    WITHDRAW_EVENT,
+)
+from homeserver.storage.rooms.partial_rooms import COMPLETE_PARTIAL_ROOM
+
+READ_AT_ONCE = 1_000  # entries of the state
+SHOWN_AT_ONCE = 50  # members that become known in one turn
+
+Done = Deferred[None]
+
+
+class JoinRefused(Exception):
+    """With these members the join itself would not have been allowed: they are not the room's."""
+
+
+class Completion:
+    """Makes partial rooms whole."""
+
+    def __init__(self, rooms: Rooms, receiving: Receiving, db: Database) -> None:
+        self._rooms = rooms
+        self._stores = rooms.stores
+        self._receiving = receiving
+        self._db = db
+
+    async def complete(self, writer: RoomWriter, members: Sequence[str]) -> None:
+        """Make a room whole, given the ids of the member events of the state before the join.
+
+        They were kept before. Returns when all is durable. Raises `JoinRefused`, and `Unavailable`
+        while the database is away; then the room is as partial as before.
+        """
+        partial = writer.room.partial
+        assert partial is not None, "the room is partial"
+        await writer.receiving.acquire()
+        try:
+            known = await self._receiving.known(writer, [partial.join_id])
+            join = known[partial.join_id]
+            whole = await self._whole(writer, join, members)
+            judgement = SecondJudgement(
+                writer, self._stores, self._receiving.judging, self._receiving.resolver, self._db
+            )
+            if not await judgement.judge_join(join, whole):
+                raise JoinRefused(f"{join} is refused in the whole state")
+            await judgement.judge_rest()
+            await self._finish(writer, judgement)
+        finally:
+            writer.receiving.release()
+
+    async def _whole(
+        self, writer: RoomWriter, join: StoredEvent, event_ids: Sequence[str]
+    ) -> Resolved:
+        """The state before the join with all members that it did not have."""
+        room, member_nid = writer.room, await self._stores.names.nid(MEMBER)
+        await self._stores.log.written()
+        entries: dict[Key, int] = {}
+        for part in parts(list(event_ids), READ_AT_ONCE):
+            for type_nid, key_nid, number in await self._db.run(accepted_state, room.number, part):
+                if type_nid == member_nid:
+                    entries[type_nid, key_nid] = number
+        states = self._stores.states
+        known = await states.get_many(join.state_before, entries)
+        lacking = {key: number for key, number in entries.items() if key not in known}
+        return Resolved(*await states.change_many(join.state_before, lacking))
+
+    async def _finish(self, writer: RoomWriter, judgement: SecondJudgement) -> None:
+        """Show what is different, until nothing is and the room is whole."""
+        version, stores = writer.room.version, self._stores
+        since = stores.log.position + 1
+        while True:
+            await judgement.catch_up()
+            before = writer.head
+            changed = await stores.states.diff(before.root, judgement.head.root)
+            fresh = {key: pair for key, pair in changed.items() if pair[1] is not None}
+            if len(fresh) > SHOWN_AT_ONCE:
+                await self._show(writer, fresh)
+                continue
+            changes = await stores.changes_between(version, before.root, judgement.head.root)
+            lost = [key for key, current in changes.items() if current is None]
+            former = await stores.state_at(version, before.root, lost)
+            await self._know_names(changes, former.values())
+            if writer.head is before:
+                break
+        await self._switch(writer, judgement, changes, former, since)
+
+    async def _show(
+        self, writer: RoomWriter, changed: Mapping[Key, tuple[int | None, int | None]]
+    ) -> None:
+        """Make members current whom the room did not know, some of them at a time."""
+        for keys in parts(list(changed), SHOWN_AT_ONCE):
+            pairs = {new: old for old, new in (changed[key] for key in keys) if new is not None}
+            events = await self._stores.events.load_in_order(writer.room.version, list(pairs))
+            by_key = {_key(stored): stored for stored in events}
+            await self._know_names(by_key, ())
+            while True:
+                try:
+                    # What its own users have changed meanwhile is newer.
+                    current = {
+                        key: stored
+                        for key, stored in by_key.items()
+                        if writer.current_number(key) == pairs[stored.number]
+                    }
+                    done = self._show_part(writer, current)
+                    break
+                except (NotAtHand, MissingNodes) as missing:
+                    await writer.fetch(missing)
+            await done
+
+    def _show_part(self, writer: RoomWriter, events: Mapping[StateKey, StoredEvent]) -> Done:
+        names, log, room = self._stores.names, self._stores.log, writer.room
+        log.check_open()
+        entries = {
+            (nid_of(names, key[0]), nid_of(names, key[1])): stored.number
+            for key, stored in events.items()
+        }
+        root, nodes = self._stores.states.apply(writer.head.root, entries)
+        position = log.next_position()
+        rows = [
+            INSERT_CURRENT_STATE.row(room.number, position, root, writer.head.all_json),
+            *membership_rows(names, room, events, position, {}),
+            *nodes,
+        ]
+        fact = RoomChanged(position, room.number, root, events, is_fork=True)
+        return writer.change_state(fact, replace(writer.head, root=root), rows)
+
+    async def _switch(
+        self,
+        writer: RoomWriter,
+        judgement: SecondJudgement,
+        changes: Changes,
+        former: Mapping[StateKey, StoredEvent],
+        since: int,
+    ) -> None:
+        """The room is whole: queued in the turn in which this is called.
+
+        The states in which members were shown since a position are nobody's business any more.
+        """
+        log, room, head = self._stores.log, writer.room, judgement.head
+        assert room.partial is not None, "nobody else ends it"
+        log.check_open()
+        position = log.next_position()
+        rows = [
+            INSERT_CURRENT_STATE.row(room.number, position, head.root, head.all_json),
+            FORGET_CURRENT_STATES.row(room.number, since, position),
+            COMPLETE_PARTIAL_ROOM.row(room.number, room.partial.join_id, position),
+            *(WITHDRAW_EVENT.row(number) for number in judgement.withdrawn),
+            *membership_rows(self._stores.names, room, changes, position, former),
+            *judgement.head_rows,
+        ]
+        fact = RoomCompleted(
+            position,
+            room.number,
+            head.root,
+            changes,
+            is_fork=True,
+            withdrawn=frozenset(judgement.withdrawn),
+        )
+        done = writer.change_state(fact, head, rows)
+        writer.is_partial = False
+        for judged in judgement.admitted:
+            arrival = Arrival(
+                judged.stored,
+                head,
+                NO_CHANGES,
+                is_fork=True,
+                is_last=False,
+                is_ours=False,
+                effect=judged.effect,
+                was_outlier=True,
+                gaps=judged.gaps,
+                is_after_gap=judged.is_after_gap,
+            )
+            done = writer.take_in(arrival)
+            if judged.early is not None:
+                redactions = self._receiving.judging.redactions
+                done = redactions.release(writer, judged.stored, judged.early) or done
+        await done
+
+    async def _know_names(self, changes: Changes, more: Iterable[StoredEvent]) -> None:
+        """Have the numbers at hand that the rows of memberships need."""
+        names = {name for key in changes for name in key}
+        events = [*(stored for stored in changes.values() if stored is not None), *more]
+        await self._stores.names.nids(names | {stored.event.sender for stored in events})
+
+
+def _key(stored: StoredEvent) -> StateKey:
+    return stored.event.type, stored.event.state_key or ""

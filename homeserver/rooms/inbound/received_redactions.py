@@ -1,0 +1,165 @@
+"""Redactions of other servers' users: they may come before or after their targets.
+
+Whether a redaction takes effect is judged by the state that it was sent in, except in the room
+versions where the authorisation rules have judged it already. No client sees one that has no
+effect; if its target comes later, it is judged then, and shown after the target.
+
+Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+
+from homeserver.protocol.authorization.auth_state import AuthState
+from homeserver.protocol.event_kinds import is_plain_redaction
+from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_event_id, server_name_of
+from homeserver.rooms.events.relation_rows import rows_of_redaction
+from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
+from homeserver.rooms.room.admission import NO_EFFECT, Effect
+from homeserver.rooms.room.changes import NO_CHANGES, EventsKept, RoomEventAppended
+from homeserver.rooms.room.event_rows import names_of, placed_rows
+from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.storage.database.batch import Row
+from homeserver.storage.rooms.events import INSERT_CURRENT_STATE, MARK_REDACTED
+from homeserver.storage.rooms.graph_edges import DELETE_EARLY_REDACTIONS, INSERT_TIMELINE_GAP
+
+_KEYS = (("m.room.create", ""), ("m.room.power_levels", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """A redaction that takes effect now that its target is here.
+
+    `is_past` tells that it was fetched for the room's past; `names` are the numbers of its type and
+    sender.
+    """
+
+    stored: StoredEvent
+    is_past: bool
+    names: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyRedactions:
+    """The redactions of an event that came before it, as far as they take effect, oldest first.
+
+    `rows` redact the target, and end the waiting of all.
+    """
+
+    effective: Sequence[Effective]
+    rows: Sequence[Row]
+
+
+class ReceivedRedactions:
+    """Finds what a received event redacts, and what redacts it."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+
+    async def effect_of(self, writer: RoomWriter, redaction: StoredEvent) -> Effect:
+        """What an event does as a redaction."""
+        event, room = redaction.event, writer.room
+        if event.redacts is None:
+            return NO_EFFECT
+        # What is state now is shown as state.
+        is_withheld = not room.version.redactions_need_power and is_plain_redaction(event)
+        by_codepoints = room.version.limits_ids_by_codepoints
+        if not is_valid_event_id(event.redacts, in_codepoints=by_codepoints):
+            return Effect(None, is_withheld)
+        found = await self._stores.events.find_many(
+            room.version, room.number, room.room_id, [event.redacts]
+        )
+        target = found.get(event.redacts)
+        if target is None or target.standing.rejected is not None:
+            return Effect(None, is_withheld, event.redacts)
+        if await self._takes_effect(writer, redaction, target.event):
+            return Effect(target)
+        return Effect(None, is_withheld)
+
+    async def early(self, writer: RoomWriter, target: StoredEvent) -> EarlyRedactions | None:
+        """The redactions of an event that came before it; `None` where there is none."""
+        waiting = writer.early_redactions.of(target.event.event_id)
+        if not waiting:
+            return None
+        found = await self._stores.events.load(writer.room.version, list(waiting))
+        effective = []
+        for number, is_past in waiting.items():
+            redaction = found.get(number)
+            if (
+                redaction is not None
+                and redaction.standing == ACCEPTED
+                and await self._takes_effect(writer, redaction, target.event)
+            ):
+                event = redaction.event
+                nids = await self._stores.names.nids(names_of(event))
+                names = nids[event.type], nids[event.sender]
+                effective.append(Effective(redaction, is_past, names))
+        rows = [DELETE_EARLY_REDACTIONS.row(writer.room.number, target.event.event_id)]
+        if effective:
+            rows.append(MARK_REDACTED.row(target.number, effective[0].stored.number))
+            rows += rows_of_redaction(target)
+        return EarlyRedactions(effective, rows)
+
+    def release(
+        self, writer: RoomWriter, target: StoredEvent, early: EarlyRedactions
+    ) -> Deferred[None] | None:
+        """Redact a target that has just been handed to the log; show what was withheld for it.
+
+        Fires when the latter is durable, `None` where there was nothing to show.
+        """
+        done = None
+        writer.early_redactions.settle(target.event.event_id)
+        for each in early.effective:
+            target.redact(each.stored.event)
+            if each.stored.position is None:
+                done = self._show(writer, target, each)
+        return done
+
+    def _show(
+        self, writer: RoomWriter, target: StoredEvent, redaction: Effective
+    ) -> Deferred[None]:
+        room, stored, head = writer.room, redaction.stored, writer.head
+        if redaction.is_past:
+            stored.position = -stored.number
+            rows = placed_rows(room.number, stored, redaction.names)
+            position = self._stores.log.next_position()
+            fact = EventsKept(position, room.number, [stored], redacts=target)
+            return self._stores.log.append(fact, rows)
+        position = stored.position = self._stores.log.next_position()
+        rows = placed_rows(room.number, stored, redaction.names, head.all_json)
+        # The state after it is not the current one any more.
+        rows.append(INSERT_CURRENT_STATE.row(room.number, position, head.root, None))
+        is_after_gap, writer.is_gap_open = writer.is_gap_open, False
+        if is_after_gap:
+            rows.append(INSERT_TIMELINE_GAP.row(room.number, position))
+        return writer.tell(
+            RoomEventAppended(
+                position,
+                room.number,
+                head.root,
+                NO_CHANGES,
+                is_fork=True,
+                stored=stored,
+                redacts=target,
+                is_ours=False,
+                is_last=False,
+                is_after_gap=is_after_gap,
+            ),
+            rows,
+        )
+
+    async def _takes_effect(
+        self, writer: RoomWriter, redaction: StoredEvent, target: Event
+    ) -> bool:
+        version, event = writer.room.version, redaction.event
+        if version.redactions_need_power or server_name_of(event.sender) == server_name_of(
+            target.sender
+        ):
+            return True
+        state = await self._stores.state_at(version, redaction.state_before, _KEYS)
+        levels = AuthState({key: stored.event for key, stored in state.items()}).power_levels
+        return levels.of(event.sender) >= levels.redact

@@ -1,0 +1,131 @@
+"""Coming into a room that other servers have: its state arrives first, then the event that joins.
+
+The state, and what authorises it, are kept as outliers: where they stand in the graph is not known.
+The joining event is the one forward extremity; what came before it is a gap that can be filled.
+
+Where the members were left out of the state, the room stands all the same, and is noted to be
+partial (`homeserver/rooms/room/partial_state.py`) in the same commit as the join.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
+
+from twisted.logger import Logger
+
+from homeserver.concurrency.cooperative import away
+from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.event_graph import authorised_among, authorities_beyond, in_auth_order
+from homeserver.protocol.events import Event
+from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
+from homeserver.rooms.inbound.receiver import Received, Receiving
+from homeserver.rooms.resolution.resolver import Resolved
+from homeserver.rooms.room.changes import EventsKept
+from homeserver.rooms.room.partial_state import PartialState
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.storage.database.batch import Row
+from homeserver.storage.rooms.partial_rooms import DELETE_PARTIAL_ROOM, partial_room_row
+
+FETCH_ROUNDS = 5
+
+Fetch = Callable[[RoomWriter, Collection[str]], Awaitable[list[Event]]]
+"""Gets hold of events of a room by their ids, as far as they are to be had."""
+
+log = Logger()
+
+
+class Entrance:
+    """Takes rooms in, by an event that lets a user of this server in."""
+
+    def __init__(self, rooms: Rooms, receiving: Receiving) -> None:
+        self._rooms = rooms
+        self._receiving = receiving
+
+    async def enter(
+        self,
+        join: Event,
+        state: Collection[Event],
+        auth_chain: Iterable[Event],
+        servers: Sequence[str] | None = None,
+        fetch: Fetch | None = None,
+    ) -> StoredEvent:
+        """Enter the room by a join event, given the state before it, and what authorises that.
+
+        Where members were left out of the state, `servers` are those that are in the room. All
+        events were checked. `fetch` may get hold of some that are cited and were not given; what
+        still is not authorised is left out of the state. Returns when it is durable. Raises
+        `Forbidden` where the rules refuse the join in this state, and `EventsMissing` where what is
+        left of it does not authorise the join.
+        """
+        async with self._rooms.entering(join.room_id, join.version) as writer:
+            events = await self._authorised(writer, [*auth_chain, *state], fetch)
+            await self._receiving.outliers(writer, events)
+            kept = {event.event_id for event in events}
+            ids = [event.event_id for event in state if event.event_id in kept]
+            resolved = await self._receiving.state_of(writer, ids)
+            partial = None if servers is None else PartialState(join.event_id, servers)
+            received = await self._receive(writer, join, resolved, partial)
+            if received.done is not None:
+                await received.done
+            standing = received.stored.standing
+            refusal = standing.rejected or standing.soft_failed
+            if refusal is not None:
+                raise Forbidden(f"The room's own rules refuse the join: {refusal}")
+            return received.stored
+
+    async def _authorised(
+        self, writer: RoomWriter, given: Sequence[Event], fetch: Fetch | None
+    ) -> list[Event]:
+        """The events that are authorised by others of them, each after these."""
+        events, threads = list(given), self._rooms.stores.states.threads
+        for rounds_left in range(FETCH_ROUNDS if fetch is not None else 0, -1, -1):
+            ordered = await away(threads, in_auth_order, events)
+            beyond = await away(threads, authorities_beyond, ordered)
+            known = frozenset(await self._receiving.which_are_here(writer, beyond))
+            kept, missing = await away(threads, partial(authorised_among, known=known), ordered)
+            if not missing:
+                break
+            found = await fetch(writer, missing) if fetch is not None and rounds_left else []
+            if not found:
+                log.info(
+                    "{count} events of {room} are left out: {missing} that authorise them are not "
+                    "to be had",
+                    count=len(ordered) - len(kept),
+                    room=writer.room.room_id,
+                    missing=len(missing),
+                )
+                break
+            events += found
+        return kept
+
+    async def _receive(
+        self, writer: RoomWriter, join: Event, state: Resolved, partial: PartialState | None
+    ) -> Received:
+        room, before = writer.room, writer.room.partial
+        # Whatever comes right after the join must be judged by what is known of the state.
+        room.partial, writer.is_partial = partial, partial is not None
+        try:
+            received = await self._receiving.receive(
+                writer, join, state_before=state, is_arrival=True
+            )
+            if received.stored.standing != ACCEPTED:
+                room.partial, writer.is_partial = before, before is not None
+                return received
+        except BaseException:
+            room.partial, writer.is_partial = before, before is not None
+            raise
+        # In the turn in which the join was queued, so that it is in the same commit.
+        if partial is not None:
+            self._note(writer, partial_room_row(room.number, join.event_id, partial.servers))
+        elif before is not None or room.is_fragment:
+            self._note(writer, DELETE_PARTIAL_ROOM.row(room.number))
+        room.is_fragment = False
+        if before is not None:
+            before.over()
+        return received
+
+    def _note(self, writer: RoomWriter, row: Row) -> None:
+        log = self._rooms.stores.log
+        log.append(EventsKept(log.next_position(), writer.room.number, ()), [row])

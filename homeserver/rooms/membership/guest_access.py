@@ -1,0 +1,116 @@
+"""Guest access: guests leave when a room takes no guests any more.
+
+A reader of the log. When `m.room.guest_access` stops saying `can_join`, each guest of this server
+who is joined gets a member event with `leave`, sent as the guest: the server is nobody in the room,
+and everybody may leave.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#guest-access
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from homeserver.protocol.errors import Unavailable
+from homeserver.rooms.membership.forced_leaves import Departures
+from homeserver.rooms.room.changes import RoomChanged, RoomEventAppended
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room, StateKey
+from homeserver.storage.accounts.users import guests_among
+from homeserver.storage.database.database import Database, DatabaseAway
+
+GUEST_ACCESS: StateKey = ("m.room.guest_access", "")
+RETRY_SECONDS = 5.0
+log = Logger()
+
+
+class GuestAccess:
+    """Takes guests out of rooms. `read` is to be subscribed to the log, after `Rooms.apply`.
+
+    `stop` it before the database closes.
+    """
+
+    def __init__(
+        self, db: Database, clock: IReactorTime, rooms: Rooms, departures: Departures
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._rooms = rooms
+        self._departures = departures
+        self._waiting: dict[int, None] = {}  # numbers of rooms to look at, in their order
+        self._running: Deferred[None] | None = None
+        self._pause: Deferred[None] | None = None
+        self._stopped = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are rooms with guests to remove."""
+        return self._running is not None
+
+    def read(self, facts: Sequence[Any]) -> None:
+        """Reader of the log."""
+        for fact in facts:
+            if isinstance(fact, RoomChanged) and GUEST_ACCESS in fact.changes:
+                # The first event of a room comes with a version: nobody is there yet.
+                is_new = isinstance(fact, RoomEventAppended) and fact.version is not None
+                if not is_new:
+                    self._look_at(fact.room)
+
+    async def stop(self) -> None:
+        """Begin nothing more; returns when nothing is under way."""
+        self._stopped = True
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._running is not None:
+            await self._running
+
+    def _look_at(self, number: int) -> None:
+        self._waiting[number] = None
+        if self._running is None and not self._stopped:
+            self._running = ensureDeferred(self._run())
+            self._running.addCallback(self._ended)
+
+    def _ended(self, _: None) -> None:
+        self._running = None
+
+    async def _run(self) -> None:
+        while self._waiting and not self._stopped:
+            number = next(iter(self._waiting))
+            del self._waiting[number]
+            try:
+                await self._remove_guests(number)
+            except (Unavailable, DatabaseAway):
+                self._waiting[number] = None
+                await self._rest()
+            except Exception:
+                log.failure("could not remove the guests of room {number}", number=number)
+
+    async def _remove_guests(self, number: int) -> None:
+        room = await self._rooms.by_number(number)
+        if room is None or await self._admits_guests(room):
+            return
+        ours = [user_id for user_id in room.joined_members() if self._rooms.origin.is_ours(user_id)]
+        for user_id in await self._db.run(guests_among, ours):
+            await self._departures.leave(room.room_id, user_id)
+
+    async def _admits_guests(self, room: Room) -> bool:
+        """Whether the room changed its mind meanwhile."""
+        stored = (await self._rooms.current(room, [GUEST_ACCESS])).get(GUEST_ACCESS)
+        return stored is not None and admits_guests(stored.shown.content)
+
+    async def _rest(self) -> None:
+        """Wait for the database to come back."""
+        self._pause = deferLater(self._clock, RETRY_SECONDS)
+        with suppress(CancelledError):
+            await self._pause
+        self._pause = None
+
+
+def admits_guests(content: Mapping[str, Any]) -> bool:
+    """Whether a room with this `m.room.guest_access` takes guests."""
+    return content.get("guest_access") == "can_join"

@@ -1,0 +1,69 @@
+"""Restricted rooms: who may join because they are in another room, and by whose right.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
+"""
+
+from typing import Any
+
+from homeserver.protocol.authorization.auth_state import AuthState
+from homeserver.protocol.errors import Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room import Room, StateKey
+
+_CREATE: StateKey = ("m.room.create", "")
+_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
+_JOIN_RULES: StateKey = ("m.room.join_rules", "")
+
+
+class RestrictedJoins:
+    """Knows whom this server can let into a restricted room."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def authoriser(self, room: Room, user_id: str) -> str | None:
+        """A user of ours by whose right the room is joined, or `None` where none is needed.
+
+        Raises `Forbidden` for a user who meets no condition, `UnableToAuthoriseJoin` where this
+        server cannot tell, and `UnableToGrantJoin` where nobody here may let them in.
+        """
+        state = await self._rooms.current(room, [_CREATE, _POWER_LEVELS, _JOIN_RULES])
+        rules = state.get(_JOIN_RULES)
+        if rules is None or room.membership(user_id) in ("invite", "join"):
+            return None
+        rule = rules.event.content.get("join_rule")
+        restricted = (rule == "restricted" and room.version.restricted_joins) or (
+            rule == "knock_restricted" and room.version.knock_restricted
+        )
+        if not restricted:
+            return None
+        await self._check_condition(user_id, rules.event.content.get("allow"))
+        events: dict[StateKey, Any] = {key: stored.event for key, stored in state.items()}
+        levels = AuthState(events).power_levels
+        candidates = [
+            member
+            for member in room.joined_members()
+            if self._rooms.origin.is_ours(member) and levels.of(member) >= levels.invite
+        ]
+        if not candidates:
+            raise UnableToGrantJoin("Nobody on this server can let you into the room")
+        return max(candidates, key=levels.of)
+
+    async def _check_condition(self, user_id: str, allow: object) -> None:
+        is_unsure = False
+        for condition in allow if isinstance(allow, list) else []:
+            if not isinstance(condition, dict) or condition.get("type") != "m.room_membership":
+                continue
+            room_id = condition.get("room_id")
+            if not isinstance(room_id, str):
+                continue
+            room = await self._rooms.find(room_id)
+            if room is None or self._rooms.origin.server_name not in room.joined_servers:
+                is_unsure = True
+            elif room.membership(user_id) == "join":
+                return
+            elif room.partial is not None and user_id not in room.members:
+                is_unsure = True
+        if is_unsure:
+            raise UnableToAuthoriseJoin("This server is not in all rooms that would let you in")
+        raise Forbidden("You are in none of the rooms whose members may join this one")

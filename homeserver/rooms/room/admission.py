@@ -1,0 +1,98 @@
+"""An event on its way into a room's graph, and what it makes of the room."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from homeserver.protocol.identifiers import is_valid_event_id
+from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.events.event_draft import Draft
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.changes import (
+    Changes,
+    RedactionWithheld,
+    RoomChanged,
+    RoomEventAppended,
+    StateKey,
+)
+from homeserver.rooms.room.extremities import Head
+from homeserver.rooms.room.room import Room
+from homeserver.storage.database.batch import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an event does as a redaction; nothing, where it is none.
+
+    `target` is the event that is redacted. As long as there is none the redaction is withheld from
+    clients, but in the first room versions; `waits_for` is the id of an event that may yet come.
+
+    Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
+    """
+
+    target: StoredEvent | None = None
+    is_withheld: bool = False
+    waits_for: str | None = None
+
+
+NO_EFFECT = Effect()
+
+
+def effect_of_draft(version: RoomVersion, draft: Draft, target: StoredEvent | None) -> Effect:
+    """What a draft does as a redaction; that it may have an effect was checked."""
+    if draft.redacts is None or target is not None:
+        return Effect(target)
+    is_withheld = not version.redactions_need_power
+    return Effect(None, is_withheld, draft.redacts if is_valid_event_id(draft.redacts) else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event that enters the graph, and what it makes of the room.
+
+    `head` is the room's from now on, `changes` what has become current since the head before it,
+    `former` the member events of those whom the state does not know any more. `rows` make the
+    states durable that came with it. `gaps` are the events before it that are not here, with its
+    depth; with `is_after_gap` the timeline has events that none of these are between.
+    """
+
+    stored: StoredEvent
+    head: Head
+    changes: Changes
+    former: Mapping[StateKey, StoredEvent] = field(default_factory=dict)
+    is_fork: bool = False
+    is_last: bool = True
+    is_ours: bool = True
+    effect: Effect = NO_EFFECT
+    rows: Sequence[Row] = ()
+    was_outlier: bool = False
+    gaps: Mapping[str, int] = field(default_factory=dict)
+    is_after_gap: bool = False
+    is_first: bool = False
+
+    def fact(self, room: Room, position: int) -> RoomChanged:
+        """What the log tells of it at its position."""
+        if self.effect.is_withheld:
+            return RedactionWithheld(
+                position,
+                room.number,
+                self.head.root,
+                self.changes,
+                is_fork=True,
+                gaps=self.gaps,
+                stored=self.stored,
+                is_ours=self.is_ours,
+            )
+        return RoomEventAppended(
+            position,
+            room.number,
+            self.head.root,
+            self.changes,
+            self.is_fork,
+            self.gaps,
+            stored=self.stored,
+            redacts=self.effect.target,
+            is_ours=self.is_ours,
+            is_last=self.is_last and not self.is_after_gap,
+            is_after_gap=self.is_after_gap,
+            version=room.version if self.is_first else None,
+        )

@@ -1,0 +1,52 @@
+"""Trying out what an event would be, where its room has to be asked for something first.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
+"""
+
+from collections.abc import Collection, Sequence
+
+from homeserver.protocol.authorization.auth_types import auth_types_for
+from homeserver.protocol.events import Event
+from homeserver.rooms.events.event_draft import Draft
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.changes import StateKey
+from homeserver.rooms.room.extremities import MAX_EXTREMITIES, by_depth
+from homeserver.rooms.room.room_storage import NotAtHand
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.rooms.state.store import MissingNodes
+
+
+async def rehearsed(writer: RoomWriter, draft: Draft, signers: Collection[str] = ()) -> Event:
+    """The event that a draft would become now. As `RoomWriter.rehearse`, but for what it lacks.
+
+    Where the room has more branches than one event joins, it follows some of them.
+    """
+    while True:
+        try:
+            follows = await _branches_to_follow(writer, draft) if writer.head.is_wide else None
+            return writer.rehearse(draft, signers, follows)
+        except (NotAtHand, MissingNodes) as missing:
+            await writer.fetch(missing)
+
+
+async def _branches_to_follow(writer: RoomWriter, draft: Draft) -> Sequence[StoredEvent]:
+    """Branches that have what authorises an event between them, and the deepest of the others.
+
+    Others judge the event by the states after what it follows, and by nothing else.
+    """
+    stores, head, version = writer.stores, writer.head, writer.room.version
+    keys: list[StateKey] = auth_types_for(
+        version, draft.type, draft.sender, draft.state_key, draft.content
+    )
+    lacking = await stores.numbers_at(head.root, keys)
+    ordered = by_depth(head.extremities)
+    chosen: dict[StoredEvent, None] = {}
+    for stored in ordered:
+        if not lacking:
+            break
+        found = await stores.numbers_at(stored.state_after, lacking)
+        fitting = [key for key, number in found.items() if lacking[key] == number]
+        if fitting:
+            chosen[stored] = None
+            lacking = {key: number for key, number in lacking.items() if key not in fitting}
+    return [*dict.fromkeys([*chosen, *ordered])][:MAX_EXTREMITIES]

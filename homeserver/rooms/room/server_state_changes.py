@@ -1,0 +1,61 @@
+"""State changes that the server makes by itself, each decided by the state that it changes.
+
+When a profile changes, when an account ends, or when a room takes no guests any more, the server
+sends member events for its users, while those users, and others, go on acting. So the decision is
+made in the same turn of the reactor as the write: whoever left a moment ago is not brought back
+by an event that was meant for a member.
+"""
+
+from collections.abc import Callable
+
+from homeserver.rooms.events.event_draft import Draft
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.policy_server_port import Sender
+from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.room_storage import NotAtHand
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.rooms.state.store import MissingNodes
+
+Decide = Callable[[RoomWriter], Draft | None]
+
+
+async def change_state(rooms: Rooms, room_id: str, decide: Decide) -> StoredEvent | None:
+    """Send the state event that `decide` makes of the room as it is, or nothing if it gives `None`.
+
+    `decide` may not wait, and may be asked again. What it reads of the writer may raise
+    `NotAtHand`. Raises what `RoomWriter.send` raises.
+    """
+    async with rooms.writing(room_id) as writer:
+        while True:
+            try:
+                draft = decide(writer)
+                if draft is None:
+                    return None
+                if (sender := _slow_sender(writer, draft)) is not None:
+                    stored = await _send_if_wanted(sender, writer, draft, decide)
+                    if stored is not None:
+                        return stored
+                    # The room has no policy server after all, or it has changed meanwhile.
+                    draft = decide(writer)
+                    if draft is None:
+                        return None
+                (stored,), done = writer.append([draft])
+                break
+            except (NotAtHand, MissingNodes) as missing:
+                await writer.fetch(missing)
+        await done
+        return stored
+
+
+def _slow_sender(writer: RoomWriter, draft: Draft) -> Sender | None:
+    """Who sends a draft that cannot be appended at once."""
+    if writer.policy is not None and writer.policy.guards(writer, draft):
+        return writer.policy
+    return writer.branch_sender if writer.head.is_wide else None
+
+
+async def _send_if_wanted(
+    sender: Sender, writer: RoomWriter, draft: Draft, decide: Decide
+) -> StoredEvent | None:
+    """Send a draft that takes a while, if it is still wanted then."""
+    return await sender.send(writer, draft, is_wanted=lambda: decide(writer) == draft)

@@ -1,0 +1,398 @@
+"""The room writer: the one way into a room.
+
+It holds what the next event needs: the forward extremities, the root of the current state, and what
+has been queued but not yet published. A message in an active room is therefore authorised, signed
+and queued in one turn of the reactor, without a database read, and nothing can come between the
+check and the write. Where something is not in memory the attempt ends with `NotAtHand`, what is
+missing is loaded, and the attempt is made again from the start, against whatever the state is by
+then.
+
+Every event that this server makes, whatever makes it, is checked here as other servers will check
+it (`local_event_checks.py`). Events of other servers are judged in
+`homeserver/rooms/inbound/receiver.py`, and enter by `take_in`.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred, DeferredLock
+
+from homeserver.protocol.authorization.auth_state import AuthState
+from homeserver.protocol.authorization.auth_types import auth_types_for
+from homeserver.protocol.errors import MatrixError, Unavailable
+from homeserver.protocol.events import Event
+from homeserver.rooms.events.event_draft import Draft, Transaction
+from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.relation_rows import rows_of_redaction
+from homeserver.rooms.events.stored_event import MAX_HEIGHT, StoredEvent
+from homeserver.rooms.room.admission import NO_EFFECT, Arrival, Effect, effect_of_draft
+from homeserver.rooms.room.changes import NO_CHANGES, Changes, RoomChanged, StateKey
+from homeserver.rooms.room.current_events import CurrentEvents
+from homeserver.rooms.room.event_rows import arrival_rows, auth_rows, check_names, nid_of
+from homeserver.rooms.room.extremities import Head
+from homeserver.rooms.room.local_event_checks import (
+    SERVER_ACL,
+    check_draft,
+    check_own_event,
+    check_target,
+)
+from homeserver.rooms.room.pending_redactions import WaitingRedactions
+from homeserver.rooms.room.policy_server_port import Policy, Sender
+from homeserver.rooms.room.redactions import check_redaction
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.room_storage import NotAtHand, Stores
+from homeserver.rooms.state.store import MissingNodes
+from homeserver.storage.database.batch import Row
+from homeserver.storage.rooms.events import MARK_REDACTED
+
+CREATE: StateKey = ("m.room.create", "")
+
+
+class RoomWriter:
+    """Writes the events of one room; there is only one writer for a room at any time."""
+
+    def __init__(self, room: Room, head: Head, origin: Origin, stores: Stores) -> None:
+        self.room = room
+        self.head = head
+        self.gaps = dict(room.gaps)  # those that are queued included
+        self.is_gap_open = head.begins_with_gap(room.gaps)  # the next event is after a gap
+        # Target -> numbers of redactions, each with whether it is of the past.
+        self.early_redactions = WaitingRedactions(room.number)
+        self.absent: set[str] = set()  # events that were asked for lately, and are not here
+        self.receiving = DeferredLock()  # what comes from outside is judged one after the other
+        self.policy: Policy | None = None
+        self.branch_sender: Sender | None = None
+        self.is_partial = room.partial is not None  # what is taken in will be judged again
+        self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
+        self._queued = 0  # position of the last event that was handed to the log
+        self.origin, self._log = origin, stores.log
+        self._names = stores.names
+        self._states = stores.states
+        self._events = stores.events
+        self.stores = stores
+        self._pending: dict[StateKey, tuple[int, StoredEvent | None]] = {}
+        self.auth = AuthState(CurrentEvents(self))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something has not been published yet, or a request is at work here."""
+        return self.users > 0 or bool(self._pending) or self._queued > self.room.last_position
+
+    async def send(self, draft: Draft, transaction: Transaction | None = None) -> StoredEvent:
+        """Append one event; returns when it is durable and readers know of it.
+
+        A state event that would change nothing is not sent: the current one is returned.
+
+        Raises `Forbidden` where the auth rules refuse it, `TooLarge` and `BadJson` where it is no
+        valid event, `Unavailable` while the database is away.
+        """
+        while True:
+            try:
+                if draft.state_key is not None and (unchanged := self._unchanged(draft)):
+                    return unchanged
+                if self.policy is not None and self.policy.guards(self, draft):
+                    sent = await self.policy.send(self, draft, transaction)
+                    if sent is not None:
+                        return sent
+                if self.head.is_wide and self.branch_sender is not None:
+                    sent = await self.branch_sender.send(self, draft, transaction)
+                    if sent is not None:
+                        return sent
+                (stored,), done = self.append([draft], transaction)
+                break
+            except (NotAtHand, MissingNodes) as missing:
+                await self.fetch(missing)
+        await done
+        return stored
+
+    async def fetch(self, missing: NotAtHand | MissingNodes) -> None:
+        """Bring what an attempt lacked into memory; then it can be made again."""
+        await self.stores.fetch(self.room.version, missing)
+
+    def append(
+        self,
+        drafts: Sequence[Draft],
+        transaction: Transaction | None = None,
+        *,
+        create: StoredEvent | None = None,
+        more_rows: Sequence[Row] = (),
+    ) -> tuple[list[StoredEvent], Deferred[None]]:
+        """Queue events, all or none, without waiting; the Deferred fires when they are durable.
+
+        `create` is the room's create event where this call makes the room; `more_rows` are written
+        together with it.
+
+        Raises `NotAtHand`, `MissingNodes`, what `send` raises, and `Unavailable` in a room that has
+        more branches than one event joins.
+        """
+        self._log.check_open()
+        if self.head.is_wide:
+            raise Unavailable("The room has too many branches for this")
+        saved = self.head, dict(self._pending), self.auth, self.is_gap_open
+        try:
+            built = list(self.prepare(drafts, transaction, create=create, more_rows=more_rows))
+        except BaseException:
+            self.head, self._pending, self.auth, self.is_gap_open = saved
+            raise
+        done: Deferred[None] | None = None
+        for arrival, rows in built:
+            done = self._queue(arrival, arrival.stored.number, rows)
+        assert done is not None
+        return [arrival.stored for arrival, _ in built], done
+
+    def prepare(
+        self,
+        drafts: Iterable[Draft],
+        transaction: Transaction | None = None,
+        *,
+        create: StoredEvent | None = None,
+        more_rows: Sequence[Row] = (),
+    ) -> Iterator[tuple[Arrival, list[Row]]]:
+        """Make events, each the head for the next, with their rows; nothing is queued yet."""
+        if create is not None:
+            check_own_event(create.event, AuthState({}), self.origin.server_name)
+            first = self._arrival(create, (), rows=more_rows, is_first=True)
+            yield first, self._advance(first, create.number)
+        for draft in drafts:
+            try:
+                stored, cited = self._build(draft, transaction)
+            except MatrixError:
+                if draft.is_optional:
+                    continue
+                raise
+            effect = effect_of_draft(self.room.version, draft, self._target(draft))
+            if effect.is_withheld:
+                stored.position = None
+            arrival = self._arrival(stored, cited, effect)
+            yield arrival, self._advance(arrival, stored.number)
+
+    def take_in(self, *arrivals: Arrival) -> Deferred[None]:
+        """Queue events of any server that were judged with the head as it is now, all or none.
+
+        Fires when they are durable. Raises `NotAtHand`, and `Unavailable` while the database is
+        away; then nothing has changed.
+        """
+        self._log.check_open()
+        built = []
+        try:
+            for arrival in arrivals:
+                position = self._log.next_position()
+                is_after_gap = not arrival.is_first and (arrival.is_after_gap or self.is_gap_open)
+                arrival = replace(arrival, is_after_gap=is_after_gap)
+                arrival.stored.position = None if arrival.effect.is_withheld else position
+                built.append((arrival, position, self._advance(arrival, position)))
+        except BaseException:
+            for arrival in arrivals:
+                arrival.stored.position = None
+            raise
+        return [self._queue(*each) for each in built][-1]
+
+    def tell(self, fact: RoomChanged, rows: Sequence[Row]) -> Deferred[None]:
+        """Queue what happened in the room; the head knows of it already."""
+        self._queued = fact.position
+        return self._log.append(fact, rows)
+
+    def change_state(self, fact: RoomChanged, head: Head, rows: Sequence[Row]) -> Deferred[None]:
+        """Queue a change of the state that no event makes, and its rows. Raises `Unavailable`."""
+        self._log.check_open()
+        self._pending.update({key: (fact.position, now) for key, now in fact.changes.items()})
+        self.head, self.auth = head, AuthState(CurrentEvents(self))
+        self._queued = fact.position
+        return self._log.append(fact, rows)
+
+    def rehearse(
+        self,
+        draft: Draft,
+        signers: Collection[str] = (),
+        follows: Sequence[StoredEvent] | None = None,
+    ) -> Event:
+        """The event that a draft would become now; nothing is changed. Raises what `append` raises.
+
+        It does become that if it is appended in the same turn of the reactor and says itself when
+        it was sent. `signers` are servers that will sign it before anybody else gets it. One that
+        `follows` some branches alone is to be received instead.
+        """
+        self._log.check_open()
+        stored, cited = self._build(draft, None, signers, follows)
+        # What the draft would lack when it is appended, it lacks now.
+        self._arrival(stored, cited)
+        return stored.event
+
+    def published(self, fact_position: int, changes: Changes) -> None:
+        """Readers know of these changes now: the room shows what was pending here."""
+        for key in changes:
+            pending = self._pending.get(key)
+            if pending is not None and pending[0] == fact_position:
+                del self._pending[key]
+
+    def current_number(self, key: StateKey) -> int | None:
+        """Number of the current event of a type and state key, queued ones included."""
+        pending = self._pending.get(key)
+        if pending is None:
+            return self.room.number_of(key)
+        return None if pending[1] is None else pending[1].number
+
+    def current(self, key: StateKey) -> StoredEvent | None:
+        """The current event of a type and state key; raises `NotAtHand` where it must be loaded."""
+        pending = self._pending.get(key)
+        if pending is not None:
+            return pending[1]
+        number = self.room.number_of(key)
+        if number is None:
+            return None
+        stored = self._events.cached(number)
+        if stored is None:
+            raise NotAtHand(events=[number])
+        return stored
+
+    def membership(self, user_id: str) -> str | None:
+        """The user's membership, queued changes included."""
+        pending = self._pending.get(("m.room.member", user_id))
+        if pending is not None:
+            membership: str | None = None
+            if pending[1] is not None:
+                membership = pending[1].event.content.get("membership")
+            return membership
+        return self.room.members.get(user_id)
+
+    def _unchanged(self, draft: Draft) -> StoredEvent | None:
+        """The current state event, if the draft says the same from the same sender."""
+        assert draft.state_key is not None
+        current = self.current((draft.type, draft.state_key))
+        if (
+            current is not None
+            and current.redaction is None
+            and current.event.sender == draft.sender
+            and current.event.content == draft.content
+        ):
+            return current
+        return None
+
+    def _build(
+        self,
+        draft: Draft,
+        transaction: Transaction | None,
+        signers: Collection[str] = (),
+        follows: Sequence[StoredEvent] | None = None,
+    ) -> tuple[StoredEvent, list[int]]:
+        """The event that a draft becomes, and the numbers of its auth events."""
+        check_draft(draft, self.origin.server_name)
+        auth_events = self._auth_events(draft)
+        check_names(self._names, draft.type, draft.sender, draft.state_key)
+        follows = self.head.extremities if follows is None else follows
+        event = self._event(draft, follows, [cited.event for cited in auth_events])
+        check_own_event(event, self.auth, self.origin.server_name, signers)
+        if (target := self._target(draft)) is not None:
+            check_target(target, self.current_number(SERVER_ACL))
+            check_redaction(event, target.event, self.auth)
+        replaced = None
+        if draft.state_key is not None:
+            replaced = self.current((draft.type, draft.state_key))
+        position = self._log.next_position()
+        stored = StoredEvent(
+            event,
+            position,
+            position,
+            self.head.root,
+            self.head.root,
+            replaces=None if replaced is None else replaced.number,
+            replaced=None if replaced is None else replaced.event,
+            height=min(self.head.height + 1, MAX_HEIGHT),
+            transaction=transaction,
+        )
+        return stored, [cited.number for cited in auth_events]
+
+    def _event(
+        self, draft: Draft, follows: Sequence[StoredEvent], auth_events: Sequence[Event]
+    ) -> Event:
+        return self.origin.sign_event(
+            self.room.version,
+            draft,
+            room_id=self.room.room_id,
+            prev_events=[stored.event for stored in follows],
+            auth_events=auth_events,
+            depth=1 + max((stored.event.depth for stored in follows), default=0),
+        )
+
+    def _arrival(
+        self,
+        stored: StoredEvent,
+        cited: Iterable[int],
+        effect: Effect = NO_EFFECT,
+        *,
+        rows: Sequence[Row] = (),
+        is_first: bool = False,
+    ) -> Arrival:
+        """How an event of ours enters: it follows all that there is, and is the whole head."""
+        event, changes = stored.event, NO_CHANGES
+        if event.state_key is not None:
+            entry = (self._nid(event.type), self._nid(event.state_key))
+            stored.state_after, nodes = self._states.apply(self.head.root, {entry: stored.number})
+            changes = {(event.type, event.state_key): stored}
+            rows = [*rows, *nodes, *auth_rows(stored, cited)]
+        head = Head((stored,), stored.state_after)
+        return Arrival(
+            stored,
+            head,
+            changes,
+            effect=effect,
+            rows=rows,
+            is_after_gap=self.is_gap_open,
+            is_first=is_first,
+        )
+
+    def _advance(self, arrival: Arrival, position: int) -> list[Row]:
+        """Make an event part of the room for all that follows; the rows that store it."""
+        rows = arrival_rows(self._names, self.room, arrival, position)
+        self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
+        if arrival.changes:
+            self.auth = AuthState(CurrentEvents(self))
+        self.head = arrival.head
+        self.gaps |= arrival.gaps
+        self.is_gap_open = arrival.is_after_gap and arrival.effect.is_withheld
+        return rows
+
+    def _queue(self, arrival: Arrival, position: int, rows: list[Row]) -> Deferred[None]:
+        stored, redacted = arrival.stored, arrival.effect.target
+        self._events.add(stored)
+        self.absent.discard(stored.event.event_id)
+        if redacted is not None:
+            rows.append(MARK_REDACTED.row(redacted.number, stored.number))
+            rows += rows_of_redaction(redacted)
+        if arrival.effect.waits_for is not None:
+            rows += self.early_redactions.add(arrival.effect.waits_for, stored, is_past=False)
+        return self.tell(arrival.fact(self.room, position), rows)
+
+    def _target(self, draft: Draft) -> StoredEvent | None:
+        """What a draft redacts; it may have come only since somebody looked for it."""
+        if draft.target is not None or draft.redacts is None:
+            return draft.target
+        return self._events.cached_id(self.room.room_id, draft.redacts)
+
+    def _auth_events(self, draft: Draft) -> list[StoredEvent]:
+        """The current events that authorise the draft, as the specification selects them."""
+        keys = auth_types_for(
+            self.room.version, draft.type, draft.sender, draft.state_key, draft.content
+        )
+        found: list[StoredEvent] = []
+        missing: list[int] = []
+        for key in keys:
+            try:
+                stored = self.current(key)
+            except NotAtHand as lacking:
+                missing.extend(lacking.events)
+            else:
+                if stored is not None:
+                    found.append(stored)
+        # Room version 12 leaves the create event out of the selection, but its rules read it.
+        create = self.room.state.get(CREATE)
+        if create is not None and self._events.cached(create) is None:
+            missing.append(create)
+        if missing:
+            raise NotAtHand(events=missing)
+        return found
+
+    def _nid(self, name: str) -> int:
+        return nid_of(self._names, name)

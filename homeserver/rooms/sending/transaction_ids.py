@@ -1,0 +1,102 @@
+"""Transactions: a request that is repeated with the same transaction id makes one event only.
+
+A request is a repetition if device, path and transaction id are the same: an id that was used to
+send a message says nothing of a redaction, or of another room. What the path names is in
+`Transaction.path`.
+
+The latest `KEPT` transactions of a device are kept in memory; they are read from the database once,
+when the device sends for the first time after a start, so that a request repeated across a restart
+finds its event too.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+
+from twisted.internet.defer import Deferred
+
+from homeserver.concurrency.deferreds import joined
+from homeserver.rooms.events.event_draft import Transaction, sending_path
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.events import transactions_of_device
+from homeserver.storage.rooms.names import Names
+
+KEPT = 200  # transactions of a device
+MAX_DEVICES = 5_000
+KEY_BYTES = 16
+
+# The event id, or the request at work, by the digest of path and transaction id: clients choose
+# these as long as they like.
+_Seen = OrderedDict[bytes, "str | Deferred[None]"]
+
+
+class Transactions:
+    """What each device has sent lately."""
+
+    def __init__(self, db: Database, names: Names) -> None:
+        self._db = db
+        self._names = names
+        self._devices: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
+
+    async def once(
+        self, transaction: Transaction, make: Callable[[], Awaitable[StoredEvent]]
+    ) -> str:
+        """The id of the event that this transaction made, or now makes by `make`.
+
+        While the first request is at work, a repeated one waits for it; if the first fails, the
+        repeated one makes its own attempt.
+        """
+        seen = await self._seen(transaction.user_id, transaction.device_id)
+        key = _key(transaction.path, transaction.txn_id)
+        while (earlier := seen.get(key)) is not None:
+            if isinstance(earlier, str):
+                return earlier
+            await joined(earlier)
+        running: Deferred[None] = Deferred()
+        seen[key] = running
+        try:
+            event_id = seen[key] = (await make()).event.event_id
+            if len(seen) > KEPT:
+                _forget_oldest(seen)
+        except BaseException:
+            del seen[key]
+            raise
+        finally:
+            running.callback(None)
+        return event_id
+
+    async def _seen(self, user_id: str, device_id: str) -> _Seen:
+        device = (user_id, device_id)
+        seen = self._devices.get(device)
+        if seen is None:
+            seen = self._devices.setdefault(device, await self._load(user_id, device_id))
+            while len(self._devices) > MAX_DEVICES:
+                self._devices.popitem(last=False)
+        else:
+            self._devices.move_to_end(device)
+        return seen
+
+    async def _load(self, user_id: str, device_id: str) -> _Seen:
+        member = await self._names.nid(user_id)
+        rows = await self._db.run(transactions_of_device, member, device_id, KEPT)
+        names = await self._names.names({number for row in rows for number in row[:2]})
+        loaded: _Seen = OrderedDict()
+        for room, type_nid, path, txn_id, event_id in reversed(rows):
+            path = path or sending_path(names[room], names[type_nid])
+            loaded[_key(path, txn_id)] = event_id
+        return loaded
+
+
+def _key(path: str, txn_id: str) -> bytes:
+    text = f"{len(path)} {path}{txn_id}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
+
+
+def _forget_oldest(seen: _Seen) -> None:
+    for key, value in seen.items():
+        if isinstance(value, str):
+            del seen[key]
+            return

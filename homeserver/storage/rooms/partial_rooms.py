@@ -1,0 +1,109 @@
+"""Partial rooms: those that were entered without their members, and since when they are whole.
+
+Owns the table `partial_rooms` (migrations/0018_partial_state.sql).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import psycopg
+
+from homeserver.storage.database.batch import BatchStatement, Row
+from homeserver.storage.database.database import Connection
+
+LEFT = -1  # in place of a position
+
+INSERT_PARTIAL_ROOM = BatchStatement(
+    "insert_partial_room",
+    """
+    INSERT INTO partial_rooms (room, event_id, servers)
+    SELECT * FROM unnest(%s::int4[], %s::text[], %s::text[])
+        ON CONFLICT (room) DO UPDATE
+       SET event_id = EXCLUDED.event_id, servers = EXCLUDED.servers, whole_at = NULL
+    """,
+    columns=("int4", "text", "text"),
+    key=(0,),
+)
+
+COMPLETE_PARTIAL_ROOM = BatchStatement(
+    "complete_partial_room",
+    """
+    UPDATE partial_rooms SET whole_at = whole.position, servers = '[]'
+      FROM unnest(%s::int4[], %s::text[], %s::int8[]) AS whole (room, event_id, position)
+     WHERE partial_rooms.room = whole.room AND partial_rooms.event_id = whole.event_id
+    """,
+    columns=("int4", "text", "int8"),
+    key=(0, 1),
+    late=True,
+)
+
+LEAVE_PARTIAL_ROOM = BatchStatement(
+    "leave_partial_room",
+    """
+    UPDATE partial_rooms SET whole_at = -1
+      FROM unnest(%s::int4[], %s::text[]) AS left_room (room, event_id)
+     WHERE partial_rooms.room = left_room.room AND partial_rooms.event_id = left_room.event_id
+    """,
+    columns=("int4", "text"),
+    key=(0, 1),
+    late=True,
+)
+
+DELETE_PARTIAL_ROOM = BatchStatement(
+    "delete_partial_room",
+    "DELETE FROM partial_rooms WHERE room = ANY (SELECT * FROM unnest(%s::int4[]))",
+    columns=("int4",),
+    late=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PartialRoomRow:
+    """How a room was entered; `whole_at` is `None` while its members are being fetched.
+
+    It is -1 where the room was left before they were known.
+    """
+
+    event_id: str
+    servers: Sequence[str]
+    whole_at: int | None
+
+
+def partial_room_row(room: int, event_id: str, servers: Sequence[str]) -> Row:
+    """The row of a room that is entered without its members."""
+    return INSERT_PARTIAL_ROOM.row(room, event_id, msgspec.json.encode(servers).decode())
+
+
+async def partial_room(db: Connection, room: int) -> PartialRoomRow | None:
+    """How the room was entered, if that was without its members."""
+    cursor = await db.execute(
+        "SELECT event_id, servers, whole_at FROM partial_rooms WHERE room = %s", (room,)
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    event_id, servers, whole_at = row
+    return PartialRoomRow(event_id, msgspec.json.decode(servers, type=list[str]), whole_at)
+
+
+async def unfinished_rooms(db: Connection) -> list[int]:
+    """Numbers of the rooms whose members are still to be asked for."""
+    cursor = await db.execute("SELECT room FROM partial_rooms WHERE whole_at IS NULL ORDER BY room")
+    return [row[0] for row in await cursor.fetchall()]
+
+
+def count_unfinished(connection: psycopg.Connection[Any]) -> int:
+    """How many rooms' members are still to be asked for; for a caller without a reactor."""
+    row = connection.execute("SELECT count(*) FROM partial_rooms WHERE whole_at IS NULL").fetchone()
+    return row[0] if row else 0
+
+
+async def rooms_whole_after(db: Connection, rooms: Sequence[int], position: int) -> list[int]:
+    """Those of the rooms that became whole above a position."""
+    cursor = await db.execute(
+        "SELECT room FROM partial_rooms WHERE room = ANY(%s) AND whole_at > %s",
+        (list(rooms), position),
+    )
+    return [row[0] for row in await cursor.fetchall()]

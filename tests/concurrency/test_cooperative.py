@@ -1,0 +1,52 @@
+"""Turns: long work that lets others have theirs, on a clock that the test moves."""
+
+from collections.abc import Iterator
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from homeserver.concurrency.cooperative import LOOK_EVERY, TURN_SECONDS, Turn, in_turns
+
+
+def slow_items(clock: Clock, happened: list[object], count: int) -> Iterator[int]:
+    """Items that take a quarter of a turn each; nobody else runs while one is made."""
+    for number in range(count):
+        clock.rightNow += TURN_SECONDS / 4
+        happened.append(number)
+        yield number
+
+
+def test_others_are_served_while_much_is_made() -> None:
+    """A message is not kept waiting by somebody's list of ten thousand members."""
+    clock = Clock()
+    happened: list[object] = []
+    made: list[int] = []
+    clock.callLater(0, happened.append, "a message")
+
+    work = in_turns(clock, slow_items(clock, happened, 3 * LOOK_EVERY))
+    Deferred.fromCoroutine(work).addCallback(made.extend)
+    assert not made
+    clock.pump([0] * 4)
+
+    assert made == list(range(3 * LOOK_EVERY))
+    assert happened.index("a message") == LOOK_EVERY
+
+
+def test_what_is_quickly_made_does_not_wait() -> None:
+    """An ordinary answer is sent in the turn in which it was asked for."""
+    made: list[int] = []
+
+    Deferred.fromCoroutine(in_turns(Clock(), iter(range(1000)))).addCallback(made.extend)
+
+    assert len(made) == 1000
+
+
+def test_cancelled_work_leaves_no_timer() -> None:
+    """A client that goes away in the middle costs nothing any more."""
+    clock = Clock()
+    waiting = Deferred.fromCoroutine(Turn(clock).next())
+
+    waiting.addErrback(lambda _: None)
+    waiting.cancel()
+
+    assert clock.getDelayedCalls() == []

@@ -1,0 +1,229 @@
+"""Requests to others: where they may go, and how long and how large they may be."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from homeserver.config.settings import OutboundHttp
+from homeserver.outbound import networks
+from homeserver.outbound.http_client import MAX_REDIRECTS, OutboundClient, OutboundError, normal_url
+from tests.storage.test_tls import make_certificate
+
+
+class Elsewhere(Resource):
+    """Somebody else's server: the path says how it answers."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[bytes, bytes, bytes]] = []
+        self.redirect_to = b"/end"
+        self.tokens: list[str | None] = []
+
+    def render(self, request: Request) -> Any:
+        assert request.content is not None
+        self.seen.append((request.method, request.uri, request.content.read()))
+        self.tokens.append(request.getHeader("Authorization"))
+        path = request.path.decode()
+        if path == "/redirect":
+            request.setResponseCode(302)
+            request.setHeader("Location", self.redirect_to)
+        elif path == "/silent":
+            return NOT_DONE_YET
+        elif path == "/large":
+            return b"x" * 5_000
+        elif path == "/trickle":
+            request.write(b"x" * 600)
+            request.write(b"x" * 600)
+            return NOT_DONE_YET
+        elif path == "/missing":
+            request.setResponseCode(404)
+        request.setHeader("Set-Cookie", "a=b")
+        return f"cookie: {request.getHeader('Cookie')}".encode()
+
+
+class OutboundTestCase(TestCase):
+    settings = OutboundHttp(allow_private_addresses=True)
+
+    def setUp(self) -> None:
+        self.elsewhere = Elsewhere()
+        self.url = f"http://127.0.0.1:{self.listen(Site(self.elsewhere))}"
+        self.client = self.make_client(self.settings)
+
+    def make_client(self, settings: OutboundHttp) -> OutboundClient:
+        client = OutboundClient(reactor, settings)
+        self.addCleanup(lambda: Deferred.fromCoroutine(client.stop()))
+        return client
+
+    def listen(self, site: Site) -> int:
+        port = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
+
+    async def fails(self, attempt: Any, text: str) -> None:
+        """The attempt fails, for a reason that names the text."""
+        error = await self.assertFailure(ensureDeferred(attempt), OutboundError)
+        self.assertIn(text, str(error))
+
+
+class ExchangeTests(OutboundTestCase):
+    async def test_an_answer_is_status_headers_and_body(self) -> None:
+        """An error of the other side is an answer too."""
+        answer = await self.client.request("GET", f"{self.url}/missing")
+
+        self.assertEqual(answer.status, 404)
+        self.assertEqual(answer.headers.getRawHeaders("Set-Cookie"), ["a=b"])
+        self.assertTrue(answer.body.startswith(b"cookie:"))
+
+    async def test_a_form_is_sent_as_pages_send_it(self) -> None:
+        """Services that check captchas know nothing else."""
+        await self.client.post_form(f"{self.url}/form", {"a": "b c", "d": "&"})
+
+        self.assertEqual(self.elsewhere.seen, [(b"POST", b"/form", b"a=b+c&d=%26")])
+
+    async def test_cookies_are_not_kept(self) -> None:
+        """Requests for different users have nothing to do with each other."""
+        await self.client.request("GET", self.url)
+
+        answer = await self.client.request("GET", self.url)
+
+        self.assertEqual(answer.body, b"cookie: None")
+
+    async def test_redirects_are_followed_and_told(self) -> None:
+        """Pages move."""
+        answer = await self.client.request("GET", f"{self.url}/redirect")
+
+        self.assertEqual((answer.status, answer.url), (200, f"{self.url}/end"))
+
+    async def test_what_is_sent_is_sent_to_one_server_only(self) -> None:
+        """A redirect of a POST is answered as it is; the body may be a secret."""
+        answer = await self.client.request("POST", f"{self.url}/redirect", body=b"secret")
+
+        self.assertEqual(answer.status, 302)
+        self.assertEqual(len(self.elsewhere.seen), 1)
+
+    async def test_a_token_is_told_to_one_server_only(self) -> None:
+        """Whoever was given it cannot have it sent to somebody else."""
+        headers = {"Authorization": "Bearer swordfish"}
+
+        await self.client.request("GET", f"{self.url}/redirect", headers=headers)
+
+        self.assertEqual(self.elsewhere.tokens, ["Bearer swordfish", None])
+
+    async def test_a_circle_of_redirects_ends(self) -> None:
+        """Nobody keeps this server walking."""
+        self.elsewhere.redirect_to = b"/redirect"
+
+        await self.fails(self.client.request("GET", f"{self.url}/redirect"), "redirects")
+
+        self.assertEqual(len(self.elsewhere.seen), MAX_REDIRECTS + 1)
+
+    async def test_an_answer_that_is_too_large_is_cut_off(self) -> None:
+        """Neither one that says so nor one that does not fills the memory."""
+        for path in ("/large", "/trickle"):
+            attempt = self.client.request("GET", self.url + path, max_body=1_000)
+            await self.fails(attempt, "too large")
+
+    async def test_silence_ends(self) -> None:
+        """Before the answer, and in the middle of it."""
+        for path in ("/silent", "/trickle"):
+            await self.fails(
+                self.client.request("GET", self.url + path, timeout=0.1), "within 0.1 seconds"
+            )
+
+    async def test_nobody_there_is_an_error_with_a_reason(self) -> None:
+        """The log says why, whatever it was."""
+        await self.fails(self.client.request("GET", "http://127.0.0.1:1/"), "refused")
+        await self.fails(self.client.request("GET", "http://name.invalid/"), "DNS")
+
+
+class PrivateAddressTests(OutboundTestCase):
+    settings = OutboundHttp()
+
+    async def test_addresses_of_this_network_are_refused(self) -> None:
+        """An account is not a way into the operator's network."""
+        port = self.url.rpartition(":")[2]
+        for host in ("127.0.0.1", "localhost", "[::1]", "0x7f000001", "2130706433", "127.1"):
+            attempt = self.client.request("GET", f"http://{host}:{port}/")
+            await self.assertFailure(ensureDeferred(attempt), OutboundError)
+
+        self.assertEqual(self.elsewhere.seen, [])
+
+    async def test_the_reason_names_the_address(self) -> None:
+        """The operator finds in the log which setting would allow it."""
+        await self.fails(self.client.request("GET", self.url), "127.0.0.1 is not a public address")
+
+    async def test_redirects_are_judged_like_the_first_request(self) -> None:
+        """A public page cannot send the server to a private one."""
+        self.patch(networks, "is_public_address", lambda host: host == "127.0.0.1")
+        self.elsewhere.redirect_to = self.url.replace("127.0.0.1", "127.0.0.2").encode()
+
+        attempt = self.client.request("GET", f"{self.url}/redirect")
+        await self.fails(attempt, "127.0.0.2 is not a public address")
+
+        self.assertEqual(len(self.elsewhere.seen), 1)
+
+
+class CertificateTests(OutboundTestCase):
+    async def test_certificates_are_checked_unless_the_settings_say_otherwise(self) -> None:
+        """Whoever answers for a push gateway must be it."""
+        with TemporaryDirectory() as folder:
+            certificate, key = make_certificate(Path(folder))
+            context = DefaultOpenSSLContextFactory(str(key), str(certificate))
+        port = reactor.listenSSL(  # type: ignore[attr-defined]
+            0, Site(self.elsewhere), context, interface="127.0.0.1"
+        )
+        self.addCleanup(port.stopListening)
+        url = f"https://localhost:{port.getHost().port}/"
+        careless = self.make_client(
+            OutboundHttp(allow_private_addresses=True, verify_certificates=False)
+        )
+
+        await self.fails(self.client.request("GET", url), "certificate")
+
+        self.assertEqual((await careless.request("GET", url)).status, 200)
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("https://example.org", "https://example.org/"),
+        ("https://Example.org:8443/a?b=c#d", "https://example.org:8443/a?b=c"),
+        ("https://bücher.example/straße?ö", "https://xn--bcher-kva.example/stra%C3%9Fe?%C3%B6"),
+        ("http://[2001:db8::1]:80/%2F", "http://[2001:db8::1]:80/%2F"),
+        ("https://example.org/a b\r\nHost: x", "https://example.org/a%20bHost:%20x"),
+    ],
+)
+def test_urls_are_made_plain(url: str, normal: str) -> None:
+    """What people write and what goes over the wire differ."""
+    assert normal_url(url) == normal
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.org",
+        "ftp://example.org/",
+        "file:///etc/passwd",
+        "https://user:password@example.org/",
+        "https:///path",
+        "https://example.org:port/",
+        "https://[::1/",
+        "https://a..b/",
+    ],
+)
+def test_other_urls_are_refused(url: str) -> None:
+    """Only pages of the web are asked for."""
+    with pytest.raises(OutboundError):
+        normal_url(url)
