@@ -32,13 +32,13 @@ from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.hashes import check_content_hash
 from homeserver.protocol.signing.signatures import SigningKey, verify_event_signature
 from homeserver.rooms.events.event_store import EventStore
-from homeserver.rooms.events.local_server import Origin
-from homeserver.rooms.inbound.receiver import Receiving
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import StateResolver
-from homeserver.rooms.room.registry import Rooms
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
-from homeserver.rooms.state.store import States
+from homeserver.rooms.state.store import StateStore
 from homeserver.storage.database.database import Database
 from homeserver.storage.database.embedded import EmbeddedPostgres
 from homeserver.storage.database.migrate import migrate_in_thread
@@ -140,16 +140,16 @@ class RemoteRoom:
         return self.event("m.room.message", content, after=[last])
 
 
-class LocalServer:
+class ReceivingServer:
     """The part of a homeserver that receives events."""
 
     def __init__(self, reactor: Any, db: Database) -> None:
         log = Log(reactor, db.write_batch, 0)
-        states, events = States(db, CACHED_STATE_NODES), EventStore(db, CACHED_EVENTS)
-        self._stores = Stores(log, Names(db), states, events)
-        origin = Origin("local.example", SigningKey.from_seed("2", bytes(32)), reactor)
-        self.rooms = Rooms(db, origin, self._stores)
-        self._receiving = Receiving(self._stores, StateResolver(self._stores))
+        states, events = StateStore(db, CACHED_STATE_NODES), EventStore(db, CACHED_EVENTS)
+        self._stores = RoomStorage(log, Names(db), states, events)
+        origin = LocalServer("local.example", SigningKey.from_seed("2", bytes(32)), reactor)
+        self.rooms = RoomRegistry(db, origin, self._stores)
+        self._receiving = PduReceiver(self._stores, StateResolver(self._stores))
         log.subscribe(self.rooms.apply)
 
     async def receive(self, writer: RoomWriter, pdus: Sequence[bytes]) -> None:
@@ -185,7 +185,7 @@ def checking(pdus: Sequence[bytes]) -> float:
 
 
 async def rate(
-    server: LocalServer, name: str, count: int, *, forked: bool, state_every: int = 0
+    server: ReceivingServer, name: str, count: int, *, forked: bool, state_every: int = 0
 ) -> Figure:
     """Events a second in a room of one line, or of branches."""
     remote = RemoteRoom(name.translate({ord(" "): "-", ord(","): ""}))
@@ -206,7 +206,7 @@ async def rate(
     return Figure(f"events received, {name}", count / seconds, "/s", note=note)
 
 
-async def history(server: LocalServer, count: int) -> list[Figure]:
+async def history(server: ReceivingServer, count: int) -> list[Figure]:
     """How much larger the process is for a long history, and for its second half alone."""
     remote = RemoteRoom("history")
     first = remote.begin()
@@ -234,7 +234,7 @@ async def measure(reactor: Any, dsn: str, events: int, length: int) -> list[Figu
     db = Database(reactor, dsn)
     await db.open()
     try:
-        server = LocalServer(reactor, db)
+        server = ReceivingServer(reactor, db)
         figures = [
             await rate(server, "one line", events, forked=False),
             await rate(server, "one line, every 10th a state event", events, forked=False,

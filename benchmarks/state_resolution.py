@@ -25,12 +25,12 @@ from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.resolution.resolver import StateResolver
-from homeserver.rooms.room.changes import EventsKept, StateKey
+from homeserver.rooms.room.changes import EventsStored, StateKey
 from homeserver.rooms.room.event_rows import auth_rows, event_rows, names_of
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.rooms.state.store import States
+from homeserver.rooms.state.store import StateStore
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
@@ -44,16 +44,16 @@ JOINS_BETWEEN = 100  # changes of the power levels
 HEARTBEAT = 0.001  # seconds
 
 
-def new_stores(db: Database, position: int) -> Stores:
+def new_stores(db: Database, position: int) -> RoomStorage:
     """The stores of a server that has just started."""
     log = Log(reactor, db.write_batch, position)  # type: ignore[arg-type]
-    return Stores(log, Names(db), States(db, 40_000), EventStore(db, 40_000))
+    return RoomStorage(log, Names(db), StateStore(db, 40_000), EventStore(db, 40_000))
 
 
 class Branch:
     """The state after some events of a room, each sent in the state after the one before."""
 
-    def __init__(self, stores: Stores, room: Room) -> None:
+    def __init__(self, stores: RoomStorage, room: Room) -> None:
         self.state: dict[StateKey, StoredEvent] = {}
         self.root = EMPTY
         self._stores = stores
@@ -114,7 +114,7 @@ class Branch:
             rows += auth_rows(stored, cited)
         self._new = []
         await stores.log.append(
-            EventsKept(stores.log.next_position(), self._room.number, fresh, {}), rows
+            EventsStored(stores.log.next_position(), self._room.number, fresh, {}), rows
         )
 
 
@@ -157,7 +157,7 @@ def users(count: int) -> list[str]:
     return [f"@user{number}:example.org" for number in range(count)]
 
 
-async def room_of(stores: Stores, version: str, members: int) -> tuple[Room, Branch]:
+async def room_of(stores: RoomStorage, version: str, members: int) -> tuple[Room, Branch]:
     """A new room with its members."""
     row = ROOM_VERSIONS[version]
     room_id = "" if row.room_id_is_create_hash else f"!room{members}:example.org"
@@ -199,7 +199,9 @@ class Heart:
         self._last = now
 
 
-async def measure(db: Database, stores: Stores, version: str, members: int, scenario: Any) -> None:
+async def measure(
+    db: Database, stores: RoomStorage, version: str, members: int, scenario: Any
+) -> None:
     """Print one row of the table."""
     room, main = await room_of(stores, version, members)
     left, right = main.fork(), main.fork()
@@ -223,7 +225,7 @@ async def measure(db: Database, stores: Stores, version: str, members: int, scen
     )
 
 
-async def seconds(stores: Stores, room: Room, roots: list[bytes]) -> float:
+async def seconds(stores: RoomStorage, room: Room, roots: list[bytes]) -> float:
     """The time that a resolution takes."""
     resolver = StateResolver(stores)
     started = time.perf_counter()

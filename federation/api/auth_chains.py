@@ -13,14 +13,14 @@ from homeserver.concurrency.cooperative import in_turns
 from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import MEMBER, membership_of
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 
 class AuthChains:
     """Reads states with their auth chains."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
 
     async def state_before(self, room: Room, stored: StoredEvent) -> list[StoredEvent]:

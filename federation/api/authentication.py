@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from federation.keys.keyring import Keyring
-from federation.transport.destination_health import Destinations
+from federation.transport.destination_health import DestinationHealth
 from federation.transport.permitted_servers import PermittedServers
 from homeserver.protocol.errors import (
     BadJson,
@@ -44,7 +44,7 @@ class ServerAuthentication:
         server_name: str,
         keyring: Keyring,
         permitted: PermittedServers,
-        destinations: Destinations,
+        destinations: DestinationHealth,
     ) -> None:
         self._server_name = server_name
         self._keyring = keyring

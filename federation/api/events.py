@@ -16,10 +16,10 @@ from federation.paths import V1
 from federation.receiving.room_access import RoomAccess
 from homeserver.protocol.errors import InvalidParam, NotFound, UnableDueToPartialState
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.event_ancestors import Past
-from homeserver.rooms.history.timestamps import Moment, Timestamps
+from homeserver.rooms.history.event_ancestors import EventAncestors
+from homeserver.rooms.history.timestamps import TimestampRequest, Timestamps
 from homeserver.rooms.history.visibility import Visibility
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.web.routes import Auth, Route
 
@@ -33,7 +33,7 @@ class AtEvent(msgspec.Struct):
     event_id: str
 
 
-class Backfill(msgspec.Struct):
+class BackfillQuery(msgspec.Struct):
     """The events before which, and with which, history is wanted, and how much of it."""
 
     v: list[str]
@@ -49,7 +49,7 @@ class MissingQuery(msgspec.Struct):
     min_depth: int = 0
 
 
-class TimestampQuery(msgspec.Struct):
+class ServerTimestampQuery(msgspec.Struct):
     """Which time is meant, in ms since the epoch, and where to go from there."""
 
     timestamp: int = msgspec.field(name="ts")
@@ -59,10 +59,10 @@ class TimestampQuery(msgspec.Struct):
 class EventsApi:
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         access: RoomAccess,
         chains: AuthChains,
-        past: Past,
+        past: EventAncestors,
         visibility: Visibility,
         timestamps: Timestamps,
     ) -> None:
@@ -121,7 +121,9 @@ class EventsApi:
         stored = await self._event(room, event_id)
         return {"auth_chain": raw_events(await self._chains.chain_of(room, [stored]))}
 
-    async def backfill_room(self, origin: str, room_id: str, query: Backfill) -> dict[str, Any]:
+    async def backfill_room(
+        self, origin: str, room_id: str, query: BackfillQuery
+    ) -> dict[str, Any]:
         """Events up to some events, the newest first."""
         room = await self._access.shared(origin, room_id)
         if query.limit < 1:
@@ -148,11 +150,11 @@ class EventsApi:
         return {"events": [msgspec.Raw(event.json) for event in shown]}
 
     async def get_event_by_timestamp(
-        self, origin: str, room_id: str, query: TimestampQuery
+        self, origin: str, room_id: str, query: ServerTimestampQuery
     ) -> dict[str, str | int]:
         """The event that is closest to a time, of those that the asking server may see."""
         room = await self._access.shared(origin, room_id)
-        moment = Moment(query.timestamp, backwards=query.direction == "b")
+        moment = TimestampRequest(query.timestamp, backwards=query.direction == "b")
         event = (await self._timestamps.closest_for_server(room, origin, moment)).event
         return {"event_id": event.event_id, "origin_server_ts": event.origin_server_ts}
 

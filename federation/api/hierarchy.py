@@ -11,21 +11,21 @@ import msgspec
 from federation.paths import V1
 from federation.receiving.room_access import RoomAccess
 from homeserver.protocol.errors import NotFound
-from homeserver.rooms.discovery.space_children import Description, SpaceRooms
+from homeserver.rooms.discovery.space_children import RoomDescription, SpaceChildRooms
 from homeserver.rooms.room.room import Room
 from homeserver.web.routes import Auth, Route
 
 MAX_CHILDREN = 200  # that are described; the asking server can ask for the others themselves
 
 
-class HierarchyQuery(msgspec.Struct):
+class ServerHierarchyQuery(msgspec.Struct):
     """Whether only suggested rooms are wanted."""
 
     suggested_only: bool = False
 
 
 class HierarchyApi:
-    def __init__(self, space_rooms: SpaceRooms, access: RoomAccess) -> None:
+    def __init__(self, space_rooms: SpaceChildRooms, access: RoomAccess) -> None:
         self._space_rooms = space_rooms
         self._access = access
 
@@ -34,7 +34,7 @@ class HierarchyApi:
         return [Route("GET", path, self.get_space_hierarchy, Auth.SERVER, limit="search")]
 
     async def get_space_hierarchy(
-        self, origin: str, room_id: str, query: HierarchyQuery
+        self, origin: str, room_id: str, query: ServerHierarchyQuery
     ) -> dict[str, Any]:
         """A room and its children, as far as users of the asking server could get into them."""
         room = await self._space_rooms.find(room_id)
@@ -59,7 +59,7 @@ class HierarchyApi:
             "inaccessible_children": inaccessible,
         }
 
-    async def _told(self, origin: str, room: Room) -> Description | None:
+    async def _told(self, origin: str, room: Room) -> RoomDescription | None:
         description = await self._space_rooms.describe(room)
         may_know = await self._space_rooms.may_server_know(origin, room, description.summary)
         if not may_know or not await self._access.is_allowed(origin, room):

@@ -26,12 +26,12 @@ from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.json_elements import decodable
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.protocol.signing.hashes import check_content_hash
-from homeserver.rooms.membership.out_of_room_memberships import MAX_STRIPPED, DistantMemberships
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.membership.out_of_room_memberships import MAX_STRIPPED, OutOfRoomMemberships
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.web.routes import Auth, Route
 
 
-class Invite(msgspec.Struct):
+class SendInvite(msgspec.Struct):
     """An invite, the version of its room, and what the invited user is told of that."""
 
     event: dict[str, Any]
@@ -42,10 +42,10 @@ class Invite(msgspec.Struct):
 class InvitesApi:
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         checks: PduChecks,
         access: RoomAccess,
-        distant: DistantMemberships,
+        distant: OutOfRoomMemberships,
         permission: InvitePermission,
     ) -> None:
         self._rooms = rooms
@@ -75,8 +75,8 @@ class InvitesApi:
     async def send_invite_v2(
         self, origin: str, room_id: str, event_id: str, body: bytes
     ) -> dict[str, Any]:
-        """Agree to an `Invite`, and tell the user of it."""
-        invite = await decode_body(self._origin.clock, Invite, body)
+        """Agree to an `SendInvite`, and tell the user of it."""
+        invite = await decode_body(self._origin.clock, SendInvite, body)
         told = list(decodable(invite.invite_room_state[:MAX_STRIPPED]))
         return await self._take(origin, room_id, event_id, invite.room_version, invite.event, told)
 

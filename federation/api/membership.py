@@ -28,10 +28,10 @@ from homeserver.protocol.identifiers import server_name_of
 from homeserver.rooms.events.event_draft import member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.receiver import Receiving
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.rooms.room.preview import rehearsed
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.web.routes import Auth, Route
 
@@ -53,8 +53,8 @@ class SendJoin(msgspec.Struct):
 class MembershipApi:
     def __init__(
         self,
-        rooms: Rooms,
-        receiving: Receiving,
+        rooms: RoomRegistry,
+        receiving: PduReceiver,
         checks: PduChecks,
         access: RoomAccess,
         chains: AuthChains,

@@ -14,7 +14,7 @@ from homeserver.rooms.discovery.directory_search import Limit, PublicRoomsSearch
 from homeserver.web.routes import Auth, Route
 
 
-class PublicRoomsQuery(msgspec.Struct):
+class ServerPublicRoomsQuery(msgspec.Struct):
     """Which page of the directory is wanted."""
 
     limit: Limit | None = None
@@ -37,7 +37,7 @@ class PublicRoomsApi:
             Route("POST", path, self.query_public_rooms, Auth.SERVER, limit="search"),
         ]
 
-    async def get_public_rooms(self, query: PublicRoomsQuery) -> dict[str, Any]:
+    async def get_public_rooms(self, query: ServerPublicRoomsQuery) -> dict[str, Any]:
         """A page of the directory."""
         return await self._page(
             DirectoryQuery(

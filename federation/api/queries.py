@@ -23,7 +23,7 @@ class ProfileQuery(msgspec.Struct):
     field: str | None = None
 
 
-class DirectoryQuery(msgspec.Struct):
+class RoomAliasQuery(msgspec.Struct):
     """Which alias is to be resolved."""
 
     room_alias: str
@@ -61,7 +61,7 @@ class QueriesApi:
             raise NotFound("The profile has no such field")
         return {field: msgspec.Raw(value) for field, value in profile.items()}
 
-    async def query_room_directory(self, query: DirectoryQuery) -> dict[str, str | list[str]]:
+    async def query_room_directory(self, query: RoomAliasQuery) -> dict[str, str | list[str]]:
         """Where an alias of this server leads."""
         self._aliases.check_ours(query.room_alias)
         target = await self._aliases.resolve(query.room_alias)

@@ -19,7 +19,7 @@ from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError
 from homeserver.protocol.identifiers import is_valid_room_id, is_valid_user_id
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.membership.third_party_invites import MAX_INVITES, ThirdPartyInvites
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
@@ -72,7 +72,7 @@ class OnBind(msgspec.Struct):
 
 class ThirdPartyInvitesApi:
     def __init__(
-        self, db: Database, origin: Origin, access: RoomAccess, invites: ThirdPartyInvites
+        self, db: Database, origin: LocalServer, access: RoomAccess, invites: ThirdPartyInvites
     ) -> None:
         self._db = db
         self._origin = origin

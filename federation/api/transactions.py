@@ -10,8 +10,8 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from federation.paths import V1
-from federation.receiving.edus import Edus
-from federation.receiving.pdu_queue import Inbox
+from federation.receiving.edus import EduDispatcher
+from federation.receiving.pdu_queue import IncomingQueue
 from federation.transport.lenient_lists import decode_body
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deferreds import joined
@@ -29,7 +29,7 @@ class Transaction(msgspec.Struct):
 
 
 class TransactionsApi:
-    def __init__(self, clock: Clock, inbox: Inbox, edus: Edus) -> None:
+    def __init__(self, clock: Clock, inbox: IncomingQueue, edus: EduDispatcher) -> None:
         self._clock = clock
         self._inbox = inbox
         self._edus = edus

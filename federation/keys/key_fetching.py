@@ -24,7 +24,7 @@ from federation.transport.errors import FederationError
 from federation.transport.lenient_lists import FewElements
 from homeserver.concurrency.clock import wall_seconds
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
-from homeserver.concurrency.single_flight import JoinedCalls
+from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.protocol.json_elements import decodable
 from homeserver.protocol.signing.server_keys import InvalidServerKeys, ServerKeys, parse_server_keys
@@ -47,14 +47,14 @@ FOR_EVENTS = "events"  # in place of an address: keys are needed for events of r
 log = Logger()
 
 
-class NotaryAnswer(msgspec.Struct):
+class NotaryResponse(msgspec.Struct):
     """What a notary knows; each is what one server says of its keys."""
 
     server_keys: FewElements = []
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class FetchRate:
     """How often the keys of one server are asked for."""
 
     per_second: float = 1 / 60
@@ -75,8 +75,8 @@ class KeyFetcher:
         self._client = client
         self._store = store
         self._notaries = notaries
-        self._wanting: JoinedCalls[tuple[str, str], bool] = JoinedCalls()
-        self._fetching: JoinedCalls[str, bool] = JoinedCalls()
+        self._wanting: SingleFlight[tuple[str, str], bool] = SingleFlight()
+        self._fetching: SingleFlight[str, bool] = SingleFlight()
         self._for_events = FairSlots(
             MAX_FOR_EVENTS,
             share=MAX_FOR_EVENTS,
@@ -89,7 +89,7 @@ class KeyFetcher:
             max_waiting=MAX_WAITING,
             max_waiting_in_all=MAX_WAITING_IN_ALL,
         )
-        self._pace = RateLimits(clock, {"server": Pace(), "notary": Pace()})
+        self._pace = RateLimits(clock, {"server": FetchRate(), "notary": FetchRate()})
 
     async def from_origin(
         self, server_name: str, *, despite_backoff: bool = False, address: str = FOR_EVENTS
@@ -170,7 +170,7 @@ class KeyFetcher:
                 notary,
                 "/_matrix/key/v2/query",
                 {"server_keys": criteria},
-                answer=NotaryAnswer,
+                answer=NotaryResponse,
                 timeout=TIMEOUT_SECONDS,
                 max_answer=MAX_ANSWER * len(asked),
             )

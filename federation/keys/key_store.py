@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 
 from collections.abc import Iterable
 
-from homeserver.concurrency.lru_cache import BoundedCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.signing.canonical_json import encode_canonical_loose
 from homeserver.protocol.signing.server_keys import ServerKeys, VerifyKey
 from homeserver.storage.database.database import Database
@@ -21,7 +21,7 @@ class KeyStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._known: BoundedCache[str, dict[str, StoredKey]] = BoundedCache(MAX_SERVERS)
+        self._known: LruCache[str, dict[str, StoredKey]] = LruCache(MAX_SERVERS)
 
     def in_memory(self, server_name: str, key_id: str) -> VerifyKey | None:
         """A key, if it is at hand."""

@@ -16,7 +16,7 @@ from federation.keys.key_fetching import FOR_EVENTS, KeyFetcher
 from federation.keys.key_store import KeyStore
 from federation.keys.own_keys import OwnKeys
 from homeserver.concurrency.clock import wall_seconds
-from homeserver.concurrency.cooperative import Turn
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.protocol.authorization.auth_rules import required_signers
 from homeserver.protocol.events import Event
 from homeserver.protocol.policy_servers import KEY_ID as POLICY_KEY_ID
@@ -85,7 +85,7 @@ class Keyring:
         """
         outcomes: list[BadSignature | None] = [None] * len(events)
         wanted: Wanted = {}
-        turn = Turn(self.clock)
+        turn = TimeSlice(self.clock)
         for place, event in enumerate(events):
             if turn.is_over:
                 await turn.next()

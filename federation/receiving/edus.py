@@ -21,7 +21,7 @@ TakeEdu = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 log = Logger()
 
 
-class Edus:
+class EduDispatcher:
     """Hands EDUs to those who know what they mean."""
 
     def __init__(self, kinds: Mapping[str, TakeEdu]) -> None:

@@ -14,10 +14,10 @@ from twisted.logger import Logger
 
 from federation.paths import V1, path_of
 from federation.receiving.pdu_checks import PduChecks, log_dropped
-from federation.transport.errors import FederationError, Refused
+from federation.transport.errors import FederationError, RemoteError
 from federation.transport.lenient_lists import FewElements, StateElements
 from federation.transport.limits import MAX_STATE_BYTES, STATE_TIMEOUT_SECONDS
-from federation.transport.request_deadline import Asker, AskerInTime
+from federation.transport.request_deadline import FederationRequests, RequestsWithDeadline
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import away, present_in_turns
 from homeserver.protocol.event_graph import in_auth_order, in_graph_order, leading_to
@@ -26,8 +26,8 @@ from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.protocol.json_elements import decode_or_none
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.receiver import Received, Receiving
-from homeserver.rooms.resolution.resolver import Resolved
+from homeserver.rooms.inbound.receiver import PduReceiver, ReceivedEvent
+from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.writer import RoomWriter
 
 MAX_MISSING = 20  # previous events that are asked for at once
@@ -39,47 +39,49 @@ MAX_PDU = 131_072  # bytes of an answer that holds one event
 log = Logger()
 
 
-class Events(msgspec.Struct):
+class MissingEventsResponse(msgspec.Struct):
     """Answer to `get_missing_events`."""
 
     events: FewElements = []
 
 
-class Pdus(msgspec.Struct):
+class PdusResponse(msgspec.Struct):
     """A transaction that holds events, as `event` and `backfill` answer."""
 
     pdus: FewElements = []
 
 
-class StateIds(msgspec.Struct):
+class StateIdsResponse(msgspec.Struct):
     """Answer to `state_ids`."""
 
     pdu_ids: StateElements
     auth_chain_ids: StateElements = []
 
 
-class StatePdus(msgspec.Struct):
+class StateResponse(msgspec.Struct):
     """Answer to `state`."""
 
     pdus: StateElements
     auth_chain: StateElements = []
 
 
-class AuthChain(msgspec.Struct):
+class AuthChainResponse(msgspec.Struct):
     """Answer to `event_auth`."""
 
     auth_chain: StateElements
 
 
-class MissingEvents:
+class EventFetcher:
     """Receives events together with what they need."""
 
-    def __init__(self, client: Asker, checks: PduChecks, receiving: Receiving) -> None:
+    def __init__(
+        self, client: FederationRequests, checks: PduChecks, receiving: PduReceiver
+    ) -> None:
         self._client = client
         self._checks = checks
         self._receiving = receiving
 
-    async def receive(self, server: str, writer: RoomWriter, event: Event) -> Received:
+    async def receive(self, server: str, writer: RoomWriter, event: Event) -> ReceivedEvent:
         """Receive an event that `server` sent, and whatever it cites that is not here.
 
         The events right before it must be had themselves: a server that could choose the state of
@@ -93,27 +95,29 @@ class MissingEvents:
         await self.fill_in(server, writer, [event])
         return await self._with_auth_events(server, writer, event)
 
-    def within(self, clock: Clock, seconds: float) -> "MissingEvents":
+    def within(self, clock: Clock, seconds: float) -> "EventFetcher":
         """The same with so much time for all that is asked: `OutOfTime` is raised when it is over.
 
         What is being received then is received.
         """
-        return MissingEvents(
-            AskerInTime(self._client, clock, seconds), self._checks, self._receiving
+        return EventFetcher(
+            RequestsWithDeadline(self._client, clock, seconds), self._checks, self._receiving
         )
 
-    async def receive_known(self, writer: RoomWriter, event: Event) -> Received:
+    async def receive_known(self, writer: RoomWriter, event: Event) -> ReceivedEvent:
         """Receive an event that cites nothing that is not here. Raises `EventsMissing`."""
         return await self._receiving.receive(writer, event)
 
-    async def receive_with_auth(self, server: str, writer: RoomWriter, event: Event) -> Received:
+    async def receive_with_auth(
+        self, server: str, writer: RoomWriter, event: Event
+    ) -> ReceivedEvent:
         """Receive an event that follows nothing that is not here, with what authorises it.
 
         Raises `EventsMissing` and `FederationError`.
         """
         return await self._with_auth_events(server, writer, event)
 
-    async def receive_past(self, server: str, writer: RoomWriter, event: Event) -> Received:
+    async def receive_past(self, server: str, writer: RoomWriter, event: Event) -> ReceivedEvent:
         """Receive an event of the room's past; where nothing before it is here, with its state."""
         try:
             return await self._with_auth_events(server, writer, event, is_past=True)
@@ -139,10 +143,10 @@ class MissingEvents:
         events: list[Event] = []
         for event_id in sorted(event_ids)[:MAX_SINGLE]:
             try:
-                answer: Pdus = await self._client.get(
+                answer: PdusResponse = await self._client.get(
                     server,
                     path_of(f"{V1}/event", event_id),
-                    answer=Pdus,
+                    answer=PdusResponse,
                     max_answer=MAX_PDU,
                 )
             except FederationError as error:
@@ -155,7 +159,7 @@ class MissingEvents:
 
     async def _state_before(
         self, server: str, writer: RoomWriter, event: Event, missing: Collection[str]
-    ) -> Resolved:
+    ) -> ResolvedState:
         """The state before an event, some of whose previous events are missing.
 
         What the other server knows of each of these is resolved with what is known here.
@@ -163,7 +167,7 @@ class MissingEvents:
         fetched = {prev: await self._state_after(server, writer, prev) for prev in sorted(missing)}
         return await self._receiving.state_before(writer, event, fetched)
 
-    async def _state_after(self, server: str, writer: RoomWriter, event_id: str) -> Resolved:
+    async def _state_after(self, server: str, writer: RoomWriter, event_id: str) -> ResolvedState:
         """The state after an event that is not here, by the word of a server."""
         state = await self.fetch_state(server, writer, event_id)
         return await self._receiving.state_of(writer, state, event_id)
@@ -176,11 +180,11 @@ class MissingEvents:
         """
         room = writer.room
         query = {"event_id": event_id}
-        ids: StateIds = await self._client.get(
+        ids: StateIdsResponse = await self._client.get(
             server,
             path_of(f"{V1}/state_ids", room.room_id),
             query=query,
-            answer=StateIds,
+            answer=StateIdsResponse,
             timeout=STATE_TIMEOUT_SECONDS,
             max_answer=MAX_STATE_BYTES,
         )
@@ -190,11 +194,11 @@ class MissingEvents:
         wanted = [*chain_ids, *state_ids, event_id]
         missing = set(wanted).difference(await self._receiving.which_are_here(writer, wanted))
         if len(missing) > MAX_SINGLE:
-            answer: StatePdus = await self._client.get(
+            answer: StateResponse = await self._client.get(
                 server,
                 path_of(f"{V1}/state", room.room_id),
                 query=query,
-                answer=StatePdus,
+                answer=StateResponse,
                 timeout=STATE_TIMEOUT_SECONDS,
                 max_answer=MAX_STATE_BYTES,
             )
@@ -211,10 +215,10 @@ class MissingEvents:
         server: str,
         writer: RoomWriter,
         event: Event,
-        state: Resolved | None = None,
+        state: ResolvedState | None = None,
         *,
         is_past: bool = False,
-    ) -> Received:
+    ) -> ReceivedEvent:
         """Receive an event, and the auth events that it lacks before it."""
         receive = self._receiving.receive
         try:
@@ -236,13 +240,13 @@ class MissingEvents:
         """
         room = writer.room
         try:
-            answer: AuthChain = await self._client.get(
+            answer: AuthChainResponse = await self._client.get(
                 server,
                 path_of(f"{V1}/event_auth", room.room_id, event.event_id),
-                answer=AuthChain,
+                answer=AuthChainResponse,
                 max_answer=MAX_STATE_BYTES,
             )
-        except Refused:
+        except RemoteError:
             await self._outliers(server, writer, await self.single(server, writer, lacking))
             if set(lacking).difference(await self._receiving.which_are_here(writer, lacking)):
                 await self.fetch_state(server, writer, event.event_id)
@@ -285,7 +289,7 @@ class MissingEvents:
         room = writer.room
         extremities = writer.head.extremities
         try:
-            answer: Events = await self._client.post(
+            answer: MissingEventsResponse = await self._client.post(
                 server,
                 path_of(f"{V1}/get_missing_events", room.room_id),
                 {
@@ -294,7 +298,7 @@ class MissingEvents:
                     "limit": MAX_MISSING,
                     "min_depth": 0,
                 },
-                answer=Events,
+                answer=MissingEventsResponse,
             )
         except FederationError as error:
             log.info("missing events cannot be had: {error}", error=error)

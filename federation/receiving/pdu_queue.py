@@ -15,7 +15,7 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
-from federation.receiving.event_fetcher import MissingEvents
+from federation.receiving.event_fetcher import EventFetcher
 from federation.receiving.pdu_checks import (
     PduChecks,
     ReceivedPdu,
@@ -23,7 +23,7 @@ from federation.receiving.pdu_checks import (
     read_pdu,
     room_id_of,
 )
-from federation.receiving.rescinded_invites import Withdrawals
+from federation.receiving.rescinded_invites import RescindedInvites
 from federation.receiving.room_access import RoomAccess
 from federation.transport.errors import FederationError
 from homeserver.concurrency.keyed_locks import KeyedLocks
@@ -31,8 +31,8 @@ from homeserver.protocol.errors import LimitExceeded, MatrixError, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.receiver import Received
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.inbound.receiver import ReceivedEvent
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.writer import RoomWriter
 
 MAX_IN_WORK = 500  # events of one server
@@ -62,7 +62,7 @@ class _Batch:
         """An event could not be received, and may be sent again."""
         self.outcomes[event.event_id] = {"error": why}
 
-    def take(self, event: Event, received: Received) -> None:
+    def take(self, event: Event, received: ReceivedEvent) -> None:
         """An event was received, whatever became of it."""
         self.outcomes[event.event_id] = {}
         self.done = received.done or self.done
@@ -72,16 +72,16 @@ class _Batch:
             log.info("{event} is refused: {why}", event=event, why=refusal)
 
 
-class Inbox:
+class IncomingQueue:
     """Takes events of other servers in."""
 
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         access: RoomAccess,
         checks: PduChecks,
-        missing: MissingEvents,
-        withdrawals: Withdrawals,
+        missing: EventFetcher,
+        withdrawals: RescindedInvites,
     ) -> None:
         self._rooms = rooms
         self._access = access

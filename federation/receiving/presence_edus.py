@@ -19,8 +19,8 @@ from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import MAX_STATUS_BYTES, PresenceTracker
 from homeserver.presence.user_presence import OFFLINE, ONLINE, UNAVAILABLE, State
 from homeserver.protocol.errors import Unavailable
-from homeserver.rooms.room.changes import RoomChanged
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.changes import StateChanged
+from homeserver.rooms.room.registry import RoomRegistry
 
 PRESENCE = "m.presence"
 MAX_UPDATES = 500  # of one EDU
@@ -35,7 +35,7 @@ class PresenceEdus:
 
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         tracker: PresenceTracker,
         remote: RemotePresence,
         sender: Sender,
@@ -85,7 +85,7 @@ class PresenceEdus:
             if isinstance(fact, PresenceChanged):
                 if self._rooms.origin.is_ours(fact.user_id):
                     self._tell(fact)
-            elif isinstance(fact, RoomChanged) and self._tracker.enabled:
+            elif isinstance(fact, StateChanged) and self._tracker.enabled:
                 self._greet(fact)
 
     def _tell(self, fact: PresenceChanged) -> None:
@@ -113,7 +113,7 @@ class PresenceEdus:
                 content = {"push": told[at : at + TOGETHER]}
                 self._sender.send_edu([server], PRESENCE, content, at)
 
-    def _greet(self, fact: RoomChanged) -> None:
+    def _greet(self, fact: StateChanged) -> None:
         """Tell the servers of users who come into a room of our users there who are present."""
         is_ours = self._rooms.origin.is_ours
         servers = {

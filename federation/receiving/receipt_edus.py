@@ -13,7 +13,7 @@ from federation.receiving.room_access import RoomAccess
 from federation.sending.sender import Sender
 from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.rooms.ephemeral.receipts import READ, Receipts, check_thread_id
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 
@@ -22,7 +22,7 @@ MAX_RECEIPTS = 1_000  # of one EDU
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _SentReceipts:
     room_id: str
     user_id: str
     event_id: str
@@ -34,7 +34,7 @@ class ReceiptEdus:
     """Receipts over federation. `apply` is to be subscribed to the log, after the rooms."""
 
     def __init__(
-        self, rooms: Rooms, access: RoomAccess, receipts: Receipts, sender: Sender
+        self, rooms: RoomRegistry, access: RoomAccess, receipts: Receipts, sender: Sender
     ) -> None:
         self._rooms = rooms
         self._access = access
@@ -54,7 +54,7 @@ class ReceiptEdus:
             ):
                 await self._move(room, told)
 
-    async def _move(self, room: Room, told: _Told) -> None:
+    async def _move(self, room: Room, told: _SentReceipts) -> None:
         stored = await self._rooms.stores.events.find(
             room.version, room.number, room.room_id, told.event_id
         )
@@ -97,7 +97,7 @@ class ReceiptEdus:
         self._sender.send_edu(others, RECEIPT, {room.room_id: {READ: receipt}}, key)
 
 
-def _parse(content: Mapping[str, Any]) -> Iterator[_Told]:
+def _parse(content: Mapping[str, Any]) -> Iterator[_SentReceipts]:
     """The receipts of an EDU, those that are malformed left out."""
     for room_id, types in content.items():
         read = types.get(READ) if isinstance(types, Mapping) else None
@@ -114,4 +114,4 @@ def _parse(content: Mapping[str, Any]) -> Iterator[_Told]:
                 and 0 <= ts < 1 << 53
                 and isinstance(thread_id, str | None)
             ):
-                yield _Told(room_id, user_id, ids[0], thread_id, ts)
+                yield _SentReceipts(room_id, user_id, ids[0], thread_id, ts)

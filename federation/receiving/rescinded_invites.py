@@ -18,13 +18,13 @@ from twisted.logger import Logger
 from federation.paths import V1, path_of
 from federation.receiving.pdu_checks import PduChecks
 from federation.transport.client import FederationClient
-from federation.transport.errors import FederationError, Refused
+from federation.transport.errors import FederationError, RemoteError
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_server_name
-from homeserver.rooms.membership.out_of_room_memberships import DistantMemberships
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.storage.rooms.memberships import PendingRow
 
 TIMEOUT_SECONDS = 10.0
@@ -33,7 +33,7 @@ NEWS_SECONDS = 5.0  # that others may take to hear of it
 log = Logger()
 
 
-class Withdrawals:
+class RescindedInvites:
     """Takes events that end invites and knocks of users of this server, of rooms elsewhere."""
 
     def __init__(
@@ -41,8 +41,8 @@ class Withdrawals:
         clock: Clock,
         client: FederationClient,
         checks: PduChecks,
-        rooms: Rooms,
-        distant: DistantMemberships,
+        rooms: RoomRegistry,
+        distant: OutOfRoomMemberships,
     ) -> None:
         self._clock = clock
         self._client = client
@@ -90,7 +90,7 @@ class Withdrawals:
             await self._client.get(
                 server, path_of(f"{V1}/make_leave", room_id, user_id), timeout=TIMEOUT_SECONDS
             )
-        except Refused as refusal:
+        except RemoteError as refusal:
             return False if refusal.status == 403 else None
         except FederationError:
             return None

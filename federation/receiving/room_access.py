@@ -3,11 +3,11 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lists-acls
 """
 
-from homeserver.concurrency.lru_cache import BoundedCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import Forbidden, NotFound, UnableDueToPartialState
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.server_acl import ServerAcl
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 MAX_BELIEVED = 1_000  # users of a room whose members are not known yet
@@ -20,11 +20,11 @@ CACHED_LISTS = 50  # each takes 2 MiB at most, where an event is full of entries
 class RoomAccess:
     """Guards rooms against servers."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
-        self._lists: BoundedCache[int, ServerAcl] = BoundedCache(CACHED_LISTS)  # by event number
+        self._lists: LruCache[int, ServerAcl] = LruCache(CACHED_LISTS)  # by event number
         # Users that are not known yet, by room.
-        self._believed: BoundedCache[int, set[str]] = BoundedCache(MAX_PARTIAL_ROOMS)
+        self._believed: LruCache[int, set[str]] = LruCache(MAX_PARTIAL_ROOMS)
 
     async def present(self, origin: str, room_id: str) -> Room:
         """The room, if this server is in it and its access list lets the other take part.

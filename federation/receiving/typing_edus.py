@@ -13,7 +13,7 @@ from federation.receiving.room_access import RoomAccess
 from federation.sending.sender import Sender
 from homeserver.concurrency.clock import Clock, DelayedCall
 from homeserver.rooms.ephemeral.typing import TypingChanged, TypingNotices
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 
 TYPING = "m.typing"
 TOLD_AGAIN_SECONDS = 40.0
@@ -25,7 +25,7 @@ class TypingEdus:
 
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         access: RoomAccess,
         notices: TypingNotices,
         sender: Sender,

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from federation.paths import V1, path_of
-from federation.receiving.event_fetcher import MissingEvents, Pdus
+from federation.receiving.event_fetcher import EventFetcher, PdusResponse
 from federation.receiving.pdu_checks import PduChecks
 from federation.sending.room_servers import likely_servers
 from federation.transport.client import FederationClient
@@ -24,7 +24,7 @@ from homeserver.protocol.event_graph import in_graph_order
 from homeserver.protocol.events import Event
 from homeserver.rooms.history.timeline_segments import Depths
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 
@@ -40,7 +40,11 @@ class Backfill:
     """Fills gaps in the history of rooms."""
 
     def __init__(
-        self, rooms: Rooms, client: FederationClient, checks: PduChecks, missing: MissingEvents
+        self,
+        rooms: RoomRegistry,
+        client: FederationClient,
+        checks: PduChecks,
+        missing: EventFetcher,
     ) -> None:
         self._rooms = rooms
         self._client = client
@@ -80,11 +84,11 @@ class Backfill:
     async def _ask(
         self, server: str, room: Room, gaps: Sequence[str], limit: int
     ) -> list[msgspec.Raw]:
-        answer: Pdus = await self._client.get(
+        answer: PdusResponse = await self._client.get(
             server,
             path_of(f"{V1}/backfill", room.room_id),
             query={"v": list(gaps), "limit": str(limit)},
-            answer=Pdus,
+            answer=PdusResponse,
             timeout=TIMEOUT_SECONDS,
             max_answer=limit * 131_072,
         )

@@ -18,16 +18,21 @@ from twisted.logger import Logger
 from federation.paths import V1, V2, path_of
 from federation.receiving.pdu_checks import PduChecks
 from federation.remote.membership_responses import (
+    InviteResponse,
     Joined,
     Knocked,
-    RoomState,
-    SignedInvite,
-    StrippedState,
-    Template,
+    SendJoinResponse,
+    SendKnockResponse,
+    TemplateResponse,
 )
-from federation.remote.staggered_requests import HeadStart
+from federation.remote.staggered_requests import StaggeredRequests
 from federation.transport.client import FederationClient
-from federation.transport.errors import Denied, FederationError, Garbage, Refused
+from federation.transport.errors import (
+    FederationDenied,
+    FederationError,
+    InvalidResponse,
+    RemoteError,
+)
 from federation.transport.limits import MAX_STATE_BYTES, STATE_TIMEOUT_SECONDS
 from homeserver.concurrency.cooperative import present_in_turns
 from homeserver.protocol.errors import (
@@ -45,7 +50,7 @@ from homeserver.protocol.events import Event, InvalidEvent, build_event
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.json_elements import decodable, decode_or_none
 from homeserver.protocol.room_versions import ROOM_VERSIONS, EventFormat, RoomVersion
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 
 MAX_SERVERS = 20  # that are asked in turn
@@ -59,14 +64,14 @@ Answer = TypeVar("Answer")
 log = Logger()
 
 
-class Handshakes:
+class MembershipRequests:
     """Makes the handshakes with servers that are in rooms.
 
     They raise `Forbidden` and other errors for users where a server refuses, and
     `RemoteServerFailed` where none can be asked.
     """
 
-    def __init__(self, client: FederationClient, origin: Origin, checks: PduChecks) -> None:
+    def __init__(self, client: FederationClient, origin: LocalServer, checks: PduChecks) -> None:
         self._client = client
         self._origin = origin
         self._checks = checks
@@ -87,8 +92,8 @@ class Handshakes:
     ) -> StoredEvent:
         """Join a user of ours to a room by one of these servers.
 
-        `enter` takes the room in as a server gives it; where it raises `Garbage`, or `Forbidden`,
-        the next server is asked.
+        `enter` takes the room in as a server gives it; where it raises `InvalidResponse`, or
+        `Forbidden`, the next server is asked.
         """
 
         async def make(server: str) -> Event:
@@ -99,7 +104,7 @@ class Handshakes:
                 server,
                 "send_join",
                 event,
-                answer=RoomState,
+                answer=SendJoinResponse,
                 query={"omit_members": "true"},
                 timeout=STATE_TIMEOUT_SECONDS,
                 max_answer=MAX_STATE_BYTES,
@@ -117,11 +122,11 @@ class Handshakes:
             return await self._make("knock", server, room_id, user_id, content)
 
         async def hand_over(server: str, event: Event) -> Knocked:
-            answer: StrippedState = await self._client.put(
+            answer: SendKnockResponse = await self._client.put(
                 server,
                 path_of(f"{V1}/send_knock", room_id, event.event_id),
                 event.json,
-                answer=StrippedState,
+                answer=SendKnockResponse,
                 despite_backoff=True,
             )
             return Knocked(event, list(decodable(answer.knock_room_state)), server)
@@ -161,17 +166,19 @@ class Handshakes:
         except FederationError as error:
             raise for_users(error) from error
 
-    async def _put_invite(self, server: str, path: str, content: Mapping[str, Any]) -> SignedInvite:
+    async def _put_invite(
+        self, server: str, path: str, content: Mapping[str, Any]
+    ) -> InviteResponse:
         send: Any = partial(self._client.put, server, despite_backoff=True)
-        answer: SignedInvite
+        answer: InviteResponse
         try:
-            answer = await send(f"{V2}/{path}", content, answer=SignedInvite)
-        except Refused as refusal:
+            answer = await send(f"{V2}/{path}", content, answer=InviteResponse)
+        except RemoteError as refusal:
             if not _lacks_endpoint(refusal):
                 raise
             unsigned = {"invite_room_state": content["invite_room_state"]}
             old = {**content["event"], "unsigned": unsigned}
-            _, answer = await send(f"{V1}/{path}", old, answer=tuple[int, SignedInvite])
+            _, answer = await send(f"{V1}/{path}", old, answer=tuple[int, InviteResponse])
         return answer
 
     async def _put(
@@ -182,7 +189,7 @@ class Handshakes:
         send: Any = partial(self._client.put, server, despite_backoff=True, **options)
         try:
             return await send(f"{V2}/{path}", event.json, answer=answer)
-        except Refused as refusal:
+        except RemoteError as refusal:
             if not _lacks_endpoint(refusal):
                 raise
         # There the answer stands beside its status.
@@ -193,11 +200,11 @@ class Handshakes:
         self, kind: str, server: str, room_id: str, user_id: str, content: Mapping[str, Any]
     ) -> Event:
         """The event of a handshake, completed and signed."""
-        template: Template = await self._client.get(
+        template: TemplateResponse = await self._client.get(
             server,
             path_of(f"{V1}/make_{kind}", room_id, user_id),
             query=None if kind == "leave" else {"ver": list(ROOM_VERSIONS)},
-            answer=Template,
+            answer=TemplateResponse,
             despite_backoff=True,
         )
         version = ROOM_VERSIONS.get(template.room_version)
@@ -228,10 +235,10 @@ class Handshakes:
             )
             check_format(version, event.pdu)
         except (InvalidEvent, msgspec.ValidationError) as error:
-            raise Garbage(server, f"the template makes no event: {error}") from error
+            raise InvalidResponse(server, f"the template makes no event: {error}") from error
         return event
 
-    async def _joined(self, server: str, event: Event, answer: RoomState) -> Joined:
+    async def _joined(self, server: str, event: Event, answer: SendJoinResponse) -> Joined:
         version, room_id = event.version, event.room_id
         event = await self._signed_join(server, event, answer.event)
         state = await self._checks.good(version, room_id, answer.state)
@@ -254,7 +261,7 @@ class Handshakes:
             came_back = event.pdu if came_back is None else came_back
             return await self._countersigned(server, event, came_back)
         except InvalidEvent as error:
-            raise Garbage(server, f"the join came back malformed: {error}") from error
+            raise InvalidResponse(server, f"the join came back malformed: {error}") from error
 
     async def _countersigned(
         self, server: str, event: Event, came_back: Mapping[str, Any]
@@ -262,14 +269,14 @@ class Handshakes:
         """An event of ours as a server gives it back: the same, with all signatures that it needs.
 
         Without them every other server would refuse it, and all that its sender says later. Raises
-        `InvalidEvent` and `Garbage`.
+        `InvalidEvent` and `InvalidResponse`.
         """
         signed = Event.from_pdu(event.version, came_back)
         if {**signed.pdu, "signatures": {}} != {**event.pdu, "signatures": {}}:
-            raise Garbage(server, "another event came back than was sent")
+            raise InvalidResponse(server, "another event came back than was sent")
         (outcome,) = await self._checks.check(event.version, event.room_id, [signed.pdu])
         if isinstance(outcome, str):
-            raise Garbage(server, f"the event came back without what it needs: {outcome}")
+            raise InvalidResponse(server, f"the event came back without what it needs: {outcome}")
         return signed
 
     async def _by_one_of(
@@ -296,7 +303,7 @@ class Handshakes:
         hand_over: Callable[[str, Event], Awaitable[Answer]],
     ) -> Answer:
         others = [each for each in dict.fromkeys(servers) if each != self._origin.server_name]
-        making = HeadStart(self._origin.clock, others[:MAX_SERVERS], make)
+        making = StaggeredRequests(self._origin.clock, others[:MAX_SERVERS], make)
         refusal: MatrixError | None = None
         try:
             async for server, made in making:
@@ -306,7 +313,7 @@ class Handshakes:
                     return await hand_over(server, made)
                 except FederationError as error:
                     log.info("a handshake failed: {error}", error=error)
-                    if isinstance(error, Refused) and error.errcode == "M_FORBIDDEN":
+                    if isinstance(error, RemoteError) and error.errcode == "M_FORBIDDEN":
                         raise for_users(error) from error
                     refusal = refusal or for_users(error)
                 except (Forbidden, IncompatibleRoomVersion) as error:
@@ -320,9 +327,9 @@ class Handshakes:
 
 def for_users(error: FederationError) -> MatrixError:
     """What a user is told of a failure."""
-    if isinstance(error, Denied):
+    if isinstance(error, FederationDenied):
         return Forbidden(f"This server may not talk with {error.server}")
-    if not isinstance(error, Refused):
+    if not isinstance(error, RemoteError):
         return RemoteServerFailed(f"{error.server} cannot be asked at the moment")
     known: dict[str, type[MatrixError]] = {
         "M_FORBIDDEN": Forbidden,
@@ -339,7 +346,7 @@ def for_users(error: FederationError) -> MatrixError:
     return RemoteServerFailed(f"{error.server} refuses: {error.error}"[:500])
 
 
-def _lacks_endpoint(refusal: Refused) -> bool:
+def _lacks_endpoint(refusal: RemoteError) -> bool:
     return refusal.status == 404 and refusal.errcode in ("", "M_UNRECOGNIZED")
 
 
@@ -359,6 +366,6 @@ def _server_name(element: msgspec.Raw) -> str | None:
 def _check_create(server: str, version: RoomVersion, state: Sequence[Event]) -> None:
     creates = [event for event in state if is_state(event, "m.room.create")]
     if len(creates) != 1:
-        raise Garbage(server, "the state has no create event")
+        raise InvalidResponse(server, "the state has no create event")
     if creates[0].content.get("room_version", "1") != version.identifier:
-        raise Garbage(server, "the create event names another room version")
+        raise InvalidResponse(server, "the create event names another room version")

@@ -22,14 +22,14 @@ class TemplateEvent(msgspec.Struct):
     content: dict[str, Any] = {}
 
 
-class Template(msgspec.Struct):
+class TemplateResponse(msgspec.Struct):
     """Answer to `make_join` and its kind."""
 
     event: TemplateEvent
     room_version: str = "1"
 
 
-class RoomState(msgspec.Struct):
+class SendJoinResponse(msgspec.Struct):
     """Answer to `send_join`: the state before the join, and what authorises it."""
 
     state: StateElements = []
@@ -39,13 +39,13 @@ class RoomState(msgspec.Struct):
     servers_in_room: NameElements | None = None
 
 
-class StrippedState(msgspec.Struct):
+class SendKnockResponse(msgspec.Struct):
     """Answer to `send_knock`."""
 
     knock_room_state: FewElements = []
 
 
-class SignedInvite(msgspec.Struct):
+class InviteResponse(msgspec.Struct):
     """Answer to an invite."""
 
     event: dict[str, Any]

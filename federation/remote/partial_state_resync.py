@@ -13,15 +13,15 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
-from federation.receiving.event_fetcher import MissingEvents
+from federation.receiving.event_fetcher import EventFetcher
 from federation.transport.errors import FederationError
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.partial_state_completion import Completion, JoinRefused
-from homeserver.rooms.room.changes import PartialRoomLeft, RoomChanged
+from homeserver.rooms.inbound.partial_state_completion import JoinRefused, PartialStateCompletion
+from homeserver.rooms.room.changes import PartialRoomLeft, StateChanged
 from homeserver.rooms.room.partial_state import PartialState
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.partial_rooms import LEAVE_PARTIAL_ROOM, unfinished_rooms
@@ -33,14 +33,14 @@ FIRST_PAUSE, LONGEST_PAUSE = 2.0, 3_600.0  # seconds
 log = Logger()
 
 
-class StateCompletion:
+class PartialStateResync:
     """Completes rooms in the background."""
 
     def __init__(
         self,
-        rooms: Rooms,
-        missing: MissingEvents,
-        completion: Completion,
+        rooms: RoomRegistry,
+        missing: EventFetcher,
+        completion: PartialStateCompletion,
         db: Database,
         clock: Clock,
     ) -> None:
@@ -78,7 +78,7 @@ class StateCompletion:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: what nobody of ours is in any more need not be completed."""
         for fact in facts:
-            if isinstance(fact, RoomChanged) and fact.room in self._pauses:
+            if isinstance(fact, StateChanged) and fact.room in self._pauses:
                 room = self._rooms.loaded(fact.room)
                 if room is not None and not self._is_here(room):
                     _fire(self._pauses[fact.room])

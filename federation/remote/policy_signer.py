@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#asking-for-a-policy-serve
 
 from federation.remote.membership_requests import for_users
 from federation.transport.client import FederationClient
-from federation.transport.errors import FederationError, Refused
+from federation.transport.errors import FederationError, RemoteError
 from homeserver.protocol.errors import Forbidden, LimitExceeded, RefusedByRemote
 from homeserver.protocol.events import Event
 from homeserver.protocol.policy_servers import KEY_ID
@@ -38,7 +38,7 @@ class PolicySigner:
                 max_answer=MAX_ANSWER,
                 despite_backoff=is_waited_for,
             )
-        except Refused as refusal:
+        except RemoteError as refusal:
             if refusal.status == 429:
                 wait = refusal.retry_after_ms
                 raise LimitExceeded(RETRY_AFTER_MS if wait is None else wait) from refusal

@@ -10,11 +10,11 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from federation.receiving.event_fetcher import MissingEvents
-from federation.remote.membership_requests import Handshakes
+from federation.receiving.event_fetcher import EventFetcher
+from federation.remote.membership_requests import MembershipRequests
 from federation.remote.membership_responses import Joined
-from federation.remote.partial_state_resync import StateCompletion
-from federation.transport.errors import Garbage
+from federation.remote.partial_state_resync import PartialStateResync
+from federation.transport.errors import InvalidResponse
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import Forbidden, MatrixError, Unavailable
 from homeserver.protocol.events import Event
@@ -22,26 +22,26 @@ from homeserver.protocol.identifiers import server_name_of
 from homeserver.rooms.events.event_draft import member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.remote_join import Entrance
-from homeserver.rooms.membership.out_of_room_memberships import DistantMemberships
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.inbound.remote_join import RemoteJoin
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
+from homeserver.rooms.room.registry import RoomRegistry
 
 GRACE_SECONDS = 0.5  # that a join waits for the members, who are quickly fetched if they are few
 
 log = Logger()
 
 
-class RoomsAbroad:
+class RemoteMemberships:
     """Joins, knocks, leaves and invites over federation."""
 
     def __init__(
         self,
-        handshakes: Handshakes,
-        entrance: Entrance,
-        distant: DistantMemberships,
-        rooms: Rooms,
-        missing: MissingEvents,
-        completion: StateCompletion,
+        handshakes: MembershipRequests,
+        entrance: RemoteJoin,
+        distant: OutOfRoomMemberships,
+        rooms: RoomRegistry,
+        missing: EventFetcher,
+        completion: PartialStateResync,
     ) -> None:
         self._handshakes = handshakes
         self._entrance = entrance
@@ -66,14 +66,16 @@ class RoomsAbroad:
             return stored
 
     async def _take_in(self, joined: Joined) -> StoredEvent:
-        """Take a room in as a server gives it. Raises `Garbage`, and `Forbidden`."""
+        """Take a room in as a server gives it. Raises `InvalidResponse`, and `Forbidden`."""
         room = await self._rooms.find(joined.event.room_id)
         try:
             if room is not None and self._origin.server_name in room.joined_servers:
                 return await self._receive(joined)
             return await self._enter(joined)
         except (EventsMissing, ValueError) as error:
-            raise Garbage(joined.server, f"the state of the room is not whole: {error}") from error
+            raise InvalidResponse(
+                joined.server, f"the state of the room is not whole: {error}"
+            ) from error
 
     async def _enter(self, joined: Joined) -> StoredEvent:
         stored = await self._entrance.enter(

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from federation.paths import V1
 from federation.transport.client import FederationClient
-from federation.transport.errors import Denied, FederationError, Refused
+from federation.transport.errors import FederationDenied, FederationError, RemoteError
 from federation.transport.lenient_lists import FewElements, NameElements
 from homeserver.accounts.user_data.profiles import AVATAR_URL, DISPLAYNAME, MAX_PROFILE_BYTES
 from homeserver.protocol.errors import Forbidden, MatrixError, NotFound, RemoteServerFailed
@@ -34,14 +34,14 @@ MAX_SERVERS = 100  # of those that an alias names
 log = Logger()
 
 
-class AliasAnswer(msgspec.Struct):
+class AliasResponse(msgspec.Struct):
     """Where another server says that an alias leads."""
 
     room_id: str
     servers: NameElements = []
 
 
-class RoomsAnswer(msgspec.Struct):
+class PublicRoomsResponse(msgspec.Struct):
     """A page of another server's directory."""
 
     chunk: FewElements
@@ -78,7 +78,7 @@ class RemoteQueries:
             server,
             "query/directory",
             query={"room_alias": alias},
-            answer=AliasAnswer,
+            answer=AliasResponse,
             despite_backoff=True,
         )
         if not is_valid_room_id(answer.room_id):
@@ -105,8 +105,8 @@ class RemoteQueries:
                 name: "true" if value is True else str(value) for name, value in content.items()
             }
             how = {"method": "GET", "query": query}
-        answer: RoomsAnswer = await self._ask(
-            how.pop("method"), server, "publicRooms", answer=RoomsAnswer, **how
+        answer: PublicRoomsResponse = await self._ask(
+            how.pop("method"), server, "publicRooms", answer=PublicRoomsResponse, **how
         )
         rooms = list(_shown_rooms(answer.chunk))
         total = answer.total_room_count_estimate
@@ -126,11 +126,11 @@ class RemoteQueries:
 
 def _for_client(error: FederationError) -> MatrixError:
     """What a user may learn of a failure: no addresses, and no words of strangers but theirs."""
-    if isinstance(error, Refused) and error.status == 404:
+    if isinstance(error, RemoteError) and error.status == 404:
         return NotFound(error.error or "Not found")
-    if isinstance(error, Denied):
+    if isinstance(error, FederationDenied):
         return NotFound(f"This server cannot ask {error.server}")
-    if isinstance(error, Refused) and error.status == 403:
+    if isinstance(error, RemoteError) and error.status == 403:
         return Forbidden(error.error or "The other server does not tell")
     return RemoteServerFailed(f"{error.server} could not be asked")
 

@@ -29,7 +29,7 @@ from homeserver.rooms.discovery.room_summaries import RoomSummary
 from homeserver.rooms.discovery.space_children import (
     MAX_CHILDREN,
     ChildEvent,
-    Description,
+    RoomDescription,
     SpaceRoom,
     in_order,
 )
@@ -45,7 +45,7 @@ OVERHEAD = 1_024  # bytes that an answer takes beside its own
 log = Logger()
 
 
-class HierarchyAnswer(msgspec.Struct):
+class RemoteHierarchyResponse(msgspec.Struct):
     """A room and its children; each is decoded by itself, as any may be malformed."""
 
     room: msgspec.Raw
@@ -78,12 +78,12 @@ class _Told:
 
     until: float
     size: int = OVERHEAD
-    room: Description | None = None
-    children: Mapping[str, Description] = field(default_factory=dict)
+    room: RoomDescription | None = None
+    children: Mapping[str, RoomDescription] = field(default_factory=dict)
     closed: frozenset[str] = frozenset()
 
 
-class SpacesAbroad:
+class RemoteSpaces:
     """Asks other servers about rooms."""
 
     def __init__(self, own_name: str, clock: Clock, client: FederationClient) -> None:
@@ -94,7 +94,7 @@ class SpacesAbroad:
         self._asking: dict[str, Deferred[None]] = {}
         self._size = 0
 
-    async def describe(self, room_id: str, via: Sequence[str]) -> Description | None:
+    async def describe(self, room_id: str, via: Sequence[str]) -> RoomDescription | None:
         """What one of the servers says of a room."""
         told = self._remembered(room_id)
         if told is None:
@@ -106,7 +106,7 @@ class SpacesAbroad:
                 told = await self._learn(room_id, via)
         return None if told is None else told.room
 
-    def child_of(self, parent: str, room_id: str) -> Description | None:
+    def child_of(self, parent: str, room_id: str) -> RoomDescription | None:
         """What was said of a room together with a space that it is in, if that is remembered."""
         told = self._remembered(parent)
         return None if told is None else told.children.get(room_id)
@@ -144,11 +144,11 @@ class SpacesAbroad:
         return told
 
     async def _ask(self, server: str, room_id: str) -> _Told:
-        answer: HierarchyAnswer = await self._client.get(
+        answer: RemoteHierarchyResponse = await self._client.get(
             server,
             path_of(f"{V1}/hierarchy", room_id),
             query={"suggested_only": "false"},
-            answer=HierarchyAnswer,
+            answer=RemoteHierarchyResponse,
             timeout=TIMEOUT_SECONDS,
             max_answer=MAX_ANSWER,
         )
@@ -178,7 +178,7 @@ class SpacesAbroad:
             self._size -= self._told.popitem(last=False)[1].size
 
 
-def _described(raw: msgspec.Raw) -> Description | None:
+def _described(raw: msgspec.Raw) -> RoomDescription | None:
     """A room as it was described; `None` where that is no description."""
     try:
         room: RemoteRoom = decode_apart(RemoteRoom, raw)
@@ -190,7 +190,7 @@ def _described(raw: msgspec.Raw) -> Description | None:
     # Who the user is to that room is known here alone.
     summary = RoomSummary(**{**fields, "membership": None})
     children = _children(room.children_state[:MAX_CHILDREN]) if summary.room_type == SPACE else []
-    return Description(summary, in_order([*children]))
+    return RoomDescription(summary, in_order([*children]))
 
 
 def _children(events: Iterable[msgspec.Raw]) -> Iterable[ChildEvent]:

@@ -14,14 +14,14 @@ import msgspec
 from twisted.logger import Logger
 
 from federation.paths import V1, path_of
-from federation.receiving.event_fetcher import MissingEvents
+from federation.receiving.event_fetcher import EventFetcher
 from federation.sending.room_servers import likely_servers
 from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.timestamps import Moment
+from homeserver.rooms.history.timestamps import TimestampRequest
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 MAX_SERVERS = 3  # that are asked in turn
@@ -31,22 +31,26 @@ MAX_ANSWER = 65_536  # bytes
 log = Logger()
 
 
-class TimestampAnswer(msgspec.Struct):
+class TimestampResponse(msgspec.Struct):
     """The event that another server has found."""
 
     event_id: Annotated[str, msgspec.Meta(max_length=255)]
     origin_server_ts: int
 
 
-class TimestampsAbroad:
+class RemoteTimestamps:
     """Finds events by their timestamps on other servers, and keeps them here."""
 
-    def __init__(self, rooms: Rooms, client: FederationClient, missing: MissingEvents) -> None:
+    def __init__(
+        self, rooms: RoomRegistry, client: FederationClient, missing: EventFetcher
+    ) -> None:
         self._rooms = rooms
         self._client = client
         self._missing = missing
 
-    async def find(self, room: Room, moment: Moment, closer_than: int | None) -> StoredEvent | None:
+    async def find(
+        self, room: Room, moment: TimestampRequest, closer_than: int | None
+    ) -> StoredEvent | None:
         """An event of the room that is closer to the moment than a timestamp, now kept here."""
         for server in likely_servers(room, self._rooms.origin.server_name, MAX_SERVERS):
             try:
@@ -62,12 +66,12 @@ class TimestampsAbroad:
                 return stored
         return None
 
-    async def _ask(self, server: str, room: Room, moment: Moment) -> TimestampAnswer:
-        answer: TimestampAnswer = await self._client.get(
+    async def _ask(self, server: str, room: Room, moment: TimestampRequest) -> TimestampResponse:
+        answer: TimestampResponse = await self._client.get(
             server,
             path_of(f"{V1}/timestamp_to_event", room.room_id),
             query={"ts": str(moment.timestamp), "dir": "b" if moment.backwards else "f"},
-            answer=TimestampAnswer,
+            answer=TimestampResponse,
             timeout=TIMEOUT_SECONDS,
             max_answer=MAX_ANSWER,
         )

@@ -20,7 +20,7 @@ HEAD_START_SECONDS = 2.0
 Answer = TypeVar("Answer")
 
 
-class HeadStart(Generic[Answer]):
+class StaggeredRequests(Generic[Answer]):
     """Iterates over (server, answer), or the exception in place of the answer, as they come.
 
     `ask` is called with each server, with the next one when the one before has failed or its head

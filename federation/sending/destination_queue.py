@@ -18,11 +18,11 @@ from twisted.logger import Logger
 
 from federation.paths import V1, path_of
 from federation.transport.client import FederationClient
-from federation.transport.destination_health import Destinations
-from federation.transport.errors import FederationError, NotNow, Refused
+from federation.transport.destination_health import DestinationHealth
+from federation.transport.errors import BackingOff, FederationError, RemoteError
 from homeserver.concurrency.clock import Clock, DelayedCall
 from homeserver.protocol.errors import Unavailable
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 
 MAX_PDUS, MAX_EDUS = 50, 100  # of a transaction
 MAX_WAITING = 500  # events that wait in memory for one destination
@@ -35,7 +35,7 @@ log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingPdu:
+class QueuedPdu:
     """An event that waits to be sent, with its room and its position in the log."""
 
     position: int
@@ -43,13 +43,13 @@ class WaitingPdu:
     json: bytes
 
 
-class Backlog(Protocol):
+class CatchUpStore(Protocol):
     """Where it is noted in which rooms destinations lack events."""
 
-    def note(self, destination: str, events: Sequence[WaitingPdu]) -> Awaitable[None]:
+    def note(self, destination: str, events: Sequence[QueuedPdu]) -> Awaitable[None]:
         """Note the rooms of events that could not be sent."""
 
-    async def newest(self, destination: str, limit: int) -> list[WaitingPdu]:
+    async def newest(self, destination: str, limit: int) -> list[QueuedPdu]:
         """The newest event that is to be sent of each of some rooms that were noted."""
 
     async def caught_up(self, destination: str, rooms: Sequence[int]) -> None:
@@ -57,29 +57,29 @@ class Backlog(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class SendContext:
     """What outboxes send by."""
 
     client: FederationClient
-    destinations: Destinations
-    backlog: Backlog
-    origin: Origin
+    destinations: DestinationHealth
+    backlog: CatchUpStore
+    origin: LocalServer
     clock: Clock
     slots: DeferredSemaphore
     unproven_slots: DeferredSemaphore
     next_txn_id: Callable[[], str]
 
 
-class Outbox:
+class DestinationQueue:
     """What one destination is to be told."""
 
-    def __init__(self, destination: str, ways: Ways, *, is_behind: bool = False) -> None:
+    def __init__(self, destination: str, ways: SendContext, *, is_behind: bool = False) -> None:
         self.destination = destination
         self.is_behind = is_behind
         self._ways = ways
-        self._pdus: deque[WaitingPdu] = deque()
+        self._pdus: deque[QueuedPdu] = deque()
         self._edus: OrderedDict[object, dict[str, Any]] = OrderedDict()
-        self._noted: dict[int, WaitingPdu] = {}  # by room: what was noted since it was last asked
+        self._noted: dict[int, QueuedPdu] = {}  # by room: what was noted since it was last asked
         self._task: Deferred[None] | None = None
         self._is_running = False
         self._alarm: DelayedCall | None = None
@@ -95,7 +95,7 @@ class Outbox:
         """The position of the oldest event that waits in memory."""
         return self._pdus[0].position if self._pdus else None
 
-    def put(self, pdu: WaitingPdu) -> None:
+    def put(self, pdu: QueuedPdu) -> None:
         """Have an event sent."""
         self._pdus.append(pdu)
         if self.is_behind or len(self._pdus) > MAX_WAITING:
@@ -198,7 +198,7 @@ class Outbox:
         if missed:
             await self._ways.backlog.note(self.destination, missed)
 
-    async def _send(self, pdus: Sequence[WaitingPdu], edus: Sequence[dict[str, Any]]) -> None:
+    async def _send(self, pdus: Sequence[QueuedPdu], edus: Sequence[dict[str, Any]]) -> None:
         ways = self._ways
         content: dict[str, Any] = {
             "origin": ways.origin.server_name,
@@ -238,9 +238,9 @@ class Outbox:
     def _pause_after(self, error: FederationError) -> float:
         backoff = self._ways.destinations.of(self.destination)
         left = backoff.retry_at - self._ways.clock.seconds()
-        if isinstance(error, Refused) and error.retry_after_ms is not None:
+        if isinstance(error, RemoteError) and error.retry_after_ms is not None:
             return max(error.retry_after_ms / 1000, 1.0)
-        if isinstance(error, NotNow) or left > 0:
+        if isinstance(error, BackingOff) or left > 0:
             return max(left, 0.1)
         return RETRY_SECONDS
 

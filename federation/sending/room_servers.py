@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from homeserver.concurrency.lru_cache import BoundedCache
-from homeserver.rooms.room.changes import RoomChanged
-from homeserver.rooms.room.registry import Rooms
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.rooms.room.changes import StateChanged
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.federation.room_servers import servers_in_rooms
@@ -31,15 +31,15 @@ class RoomServers:
     `apply` is to be subscribed to the log, after the rooms.
     """
 
-    def __init__(self, rooms: Rooms, db: Database) -> None:
+    def __init__(self, rooms: RoomRegistry, db: Database) -> None:
         self._rooms = rooms
         self._db = db
-        self._cold: BoundedCache[int, frozenset[str]] = BoundedCache(MAX_ROOMS)
+        self._cold: LruCache[int, frozenset[str]] = LruCache(MAX_ROOMS)
 
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: what was remembered of a room that changes is out of date."""
         for fact in facts:
-            if isinstance(fact, RoomChanged):
+            if isinstance(fact, StateChanged):
                 self._cold.pop(fact.room)
 
     def known(self, numbers: Iterable[int]) -> tuple[set[str], list[int]]:

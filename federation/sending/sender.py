@@ -16,17 +16,17 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
-from federation.sending.destination_queue import Outbox, WaitingPdu, Ways
+from federation.sending.destination_queue import DestinationQueue, QueuedPdu, SendContext
 from federation.transport.client import FederationClient
-from federation.transport.destination_health import Destinations
+from federation.transport.destination_health import DestinationHealth
 from federation.transport.permitted_servers import PermittedServers
 from homeserver.concurrency.clock import Clock, wall_seconds
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_server_name
-from homeserver.rooms.room.changes import RedactionWithheld, RoomEventAppended
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.changes import EventAppended, RedactionPending
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.federation import outbox as storage
@@ -38,12 +38,12 @@ MAX_UNPROVEN = 40  # of those that have never answered
 MOVE_SECONDS = 1.0
 MAX_REPLAYED = 10_000  # events of before a start that are looked at again
 
-_Told = RoomEventAppended | RedactionWithheld  # others judge for themselves what to withhold
+_Told = EventAppended | RedactionPending  # others judge for themselves what to withhold
 log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
-class OutboxMoved:
+class SendingNoted:
     """What was sent was noted. No reader needs to know."""
 
     position: int
@@ -55,9 +55,9 @@ class Sender:
     def __init__(
         self,
         client: FederationClient,
-        destinations: Destinations,
+        destinations: DestinationHealth,
         permitted: PermittedServers,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         db: Database,
         clock: Clock,
     ) -> None:
@@ -66,7 +66,7 @@ class Sender:
         self._db = db
         self._log: Log = rooms.stores.log
         self._clock = clock
-        self._outboxes: dict[str, Outbox] = {}
+        self._outboxes: dict[str, DestinationQueue] = {}
         self._seen = 0  # position up to which the log was read
         self._moved = 0  # position that was noted last
         self._moving = PeriodicTask(
@@ -76,7 +76,7 @@ class Sender:
         self._missed: list[_Told] = []
         transactions = count()
         prefix = int(wall_seconds(clock) * 1000)
-        self._ways = Ways(
+        self._ways = SendContext(
             client,
             destinations,
             self,
@@ -92,7 +92,7 @@ class Sender:
         """Go on where the last process ended."""
         position = await self._db.run(storage.outbox_position)
         for destination in await self._db.run(storage.destinations_behind):
-            outbox = Outbox(destination, self._ways, is_behind=True)
+            outbox = DestinationQueue(destination, self._ways, is_behind=True)
             self._outboxes[destination] = outbox
             outbox.wake()
         if position is not None:
@@ -129,8 +129,8 @@ class Sender:
             if self._is_destination(destination):
                 self._outbox(destination).put_edu(edu, (edu_type, key))
 
-    def note(self, destination: str, events: Sequence[WaitingPdu]) -> Deferred[None]:
-        """Note in which rooms a destination lacks events; see `Backlog`."""
+    def note(self, destination: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
+        """Note in which rooms a destination lacks events; see `CatchUpStore`."""
         first: dict[int, int] = {}
         for event in events:
             first.setdefault(event.room, event.position)
@@ -138,13 +138,13 @@ class Sender:
             storage.INSERT_OUTBOX_ROOM.row(destination, room, position)
             for room, position in first.items()
         ]
-        return self._log.append(OutboxMoved(self._log.next_position()), rows)
+        return self._log.append(SendingNoted(self._log.next_position()), rows)
 
-    async def newest(self, destination: str, limit: int) -> list[WaitingPdu]:
-        """The newest event of ours in each of some rooms; see `Backlog`."""
+    async def newest(self, destination: str, limit: int) -> list[QueuedPdu]:
+        """The newest event of ours in each of some rooms; see `CatchUpStore`."""
         # What was noted in this turn is to be found.
         await self._log.settled()
-        found: list[WaitingPdu] = []
+        found: list[QueuedPdu] = []
         gone: list[int] = []
         for number, position in await self._db.run(storage.rooms_behind, destination, limit):
             room = await self._rooms.by_number(number)
@@ -158,19 +158,19 @@ class Sender:
         return found
 
     async def caught_up(self, destination: str, rooms: Sequence[int]) -> None:
-        """The destination lacks nothing of these rooms any more; see `Backlog`."""
+        """The destination lacks nothing of these rooms any more; see `CatchUpStore`."""
         await self._db.run(storage.caught_up, destination, rooms)
 
-    async def _newest_event(self, room: Room, position: int) -> WaitingPdu | None:
+    async def _newest_event(self, room: Room, position: int) -> QueuedPdu | None:
         is_ours = self._rooms.origin.is_ours
         for stored in reversed(room.timeline):
             place = stored.position or 0
             if place < position:
                 break
             if is_ours(stored.event.sender):
-                return WaitingPdu(place, room.number, stored.event.json)
+                return QueuedPdu(place, room.number, stored.event.json)
         found = await self._rooms.stores.events.load_in_order(room.version, [position])
-        return WaitingPdu(position, room.number, found[0].event.json) if found else None
+        return QueuedPdu(position, room.number, found[0].event.json) if found else None
 
     async def _replay(self, position: int) -> None:
         """Put what may not have been sent into the outboxes again."""
@@ -181,7 +181,7 @@ class Sender:
             found = await self._rooms.stores.events.load_in_order(room.version, [event_number])
             for stored in found:
                 if self._may_be_ours_to_tell(stored.event):
-                    pdu = WaitingPdu(stored.position or stored.number, number, stored.event.json)
+                    pdu = QueuedPdu(stored.position or stored.number, number, stored.event.json)
                     for destination in self._destinations(room, stored.event):
                         self._outbox(destination).put(pdu)
 
@@ -198,7 +198,7 @@ class Sender:
         if room is None:
             return
         event = fact.stored.event
-        pdu = WaitingPdu(fact.position, fact.room, event.json)
+        pdu = QueuedPdu(fact.position, fact.room, event.json)
         for destination in self._destinations(room, event):
             self._outbox(destination).put(pdu)
 
@@ -224,10 +224,10 @@ class Sender:
             and self._permitted.permits(server)
         )
 
-    def _outbox(self, destination: str) -> Outbox:
+    def _outbox(self, destination: str) -> DestinationQueue:
         outbox = self._outboxes.get(destination)
         if outbox is None:
-            outbox = self._outboxes[destination] = Outbox(destination, self._ways)
+            outbox = self._outboxes[destination] = DestinationQueue(destination, self._ways)
         return outbox
 
     def _wake(self, server: str) -> None:
@@ -246,7 +246,7 @@ class Sender:
         if upto > self._moved:
             self._moved = upto
             row = storage.MOVE_OUTBOX.row(upto)
-            self._log.append(OutboxMoved(self._log.next_position()), [row])
+            self._log.append(SendingNoted(self._log.next_position()), [row])
         for destination, outbox in list(self._outboxes.items()):
             if outbox.is_idle:
                 del self._outboxes[destination]

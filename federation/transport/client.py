@@ -2,7 +2,7 @@
 
 A request waits for its turn where many go to one server, is sent over a connection that is kept,
 and ends within its time whatever the other side does. Redirects are not followed: the API has none.
-What a server answers tells of its health, which `Destinations` remembers; a server that failed
+What a server answers tells of its health, which `DestinationHealth` remembers; a server that failed
 lately is not asked again before its pause is over, unless the caller has a reason to try.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
@@ -26,11 +26,11 @@ from twisted.web.iweb import IResponse
 from federation.transport.connections import Connections, Peer
 from federation.transport.discovery import Discovery
 from federation.transport.errors import (
-    Denied,
+    FederationDenied,
     FederationError,
-    Garbage,
-    Overloaded,
-    Refused,
+    InvalidResponse,
+    RemoteError,
+    TooBusy,
     Unreachable,
 )
 from federation.transport.lenient_lists import decode_answer
@@ -39,7 +39,7 @@ from homeserver.concurrency.memory_budget import MemoryBudget, Reservation
 from homeserver.outbound.http_client import (
     USER_AGENT,
     OutboundError,
-    TooMuchAtOnce,
+    OutboundTooBusy,
     read_body,
     reason_of,
 )
@@ -66,11 +66,11 @@ class Signer:
     key: SigningKey
 
 
-class Outcomes(Protocol):
-    """Who remembers how servers fare: `Destinations`."""
+class HealthPort(Protocol):
+    """Who remembers how servers fare: `DestinationHealth`."""
 
     def check(self, server: str) -> None:
-        """Raise `NotNow` while a server is left alone."""
+        """Raise `BackingOff` while a server is left alone."""
 
     def failed(self, server: str) -> None: ...
 
@@ -91,8 +91,8 @@ class _Message:
 class FederationClient:
     """Sends requests in the name of this server.
 
-    All requests raise `FederationError`: `Denied`, `NotNow`, `Overloaded`, `Unreachable`,
-    `Garbage`, `Refused`.
+    All requests raise `FederationError`: `FederationDenied`, `BackingOff`, `TooBusy`,
+    `Unreachable`, `InvalidResponse`, `RemoteError`.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FederationClient:
         discovery: Discovery,
         connections: Connections,
         permitted: PermittedServers,
-        destinations: Outcomes,
+        destinations: HealthPort,
         *,
         max_together: int = MAX_TOGETHER,
     ) -> None:
@@ -189,9 +189,11 @@ class FederationClient:
 
     def _check_permitted(self, server: str) -> None:
         if server == self._signer.server_name:
-            raise Denied(server, "this server itself is not asked over federation")
+            raise FederationDenied(server, "this server itself is not asked over federation")
         if not self._permitted.permits(server):
-            raise Denied(server, "the configuration does not permit to talk to this server")
+            raise FederationDenied(
+                server, "the configuration does not permit to talk to this server"
+            )
 
     async def _exchange(self, server: str, message: _Message, answer: Any) -> Any:
         address = await self._discovery.find(server)
@@ -217,10 +219,10 @@ class FederationClient:
             is_error = response.code >= 300
             max_body = min(MAX_ERROR, message.max_answer) if is_error else message.max_answer
             return response.code, await read_body(response, max_body, memory.reserve)
-        except TooMuchAtOnce as error:
-            raise Overloaded(server, str(error)) from error
+        except OutboundTooBusy as error:
+            raise TooBusy(server, str(error)) from error
         except OutboundError as error:
-            raise Garbage(server, str(error)) from error
+            raise InvalidResponse(server, str(error)) from error
         finally:
             peer.slots.release()
 
@@ -253,7 +255,7 @@ class FederationClient:
         return response
 
     def _note(self, error: FederationError) -> None:
-        if isinstance(error, Denied):
+        if isinstance(error, FederationDenied):
             return
         if error.is_alive:
             self._destinations.succeeded(error.server)
@@ -269,11 +271,11 @@ def _refusal(server: str, status: int, body: bytes) -> FederationError:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         content = None
     if isinstance(content, dict) and isinstance(content.get("errcode"), str) and status >= 400:
-        return Refused(server, status, content)
+        return RemoteError(server, status, content)
     if status == 404:
         # So older servers say that they do not have an endpoint.
-        return Refused(server, status, {})
-    return Garbage(server, f"status {status} without an error code")
+        return RemoteError(server, status, {})
+    return InvalidResponse(server, f"status {status} without an error code")
 
 
 def _unless_cancelled(exchange: Deferred[Any]) -> Deferred[Any]:

@@ -18,9 +18,9 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from federation.transport.discovery_rules import Address
-from homeserver.concurrency.lru_cache import BoundedCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.outbound.client_tls import ClientTls
-from homeserver.outbound.graceful_close import OpenConnections
+from homeserver.outbound.graceful_close import ConnectionTracker
 from homeserver.outbound.networks import Network
 
 CONNECT_SECONDS = 10.0
@@ -47,8 +47,8 @@ class Connections:
         self._reactor = reactor
         self._network = network
         self._tls = tls
-        self._open = OpenConnections(reactor)
-        self._peers: BoundedCache[str, Peer] = BoundedCache(MAX_SERVERS, _close)
+        self._open = ConnectionTracker(reactor)
+        self._peers: LruCache[str, Peer] = LruCache(MAX_SERVERS, _close)
 
     def to(self, server_name: str, address: Address) -> Peer:
         """The way to a server that is reached at this address."""
@@ -80,17 +80,17 @@ class Connections:
             for target in address.targets
         ]
         agent = Agent.usingEndpointFactory(
-            self._reactor, _Fixed(InTurn(self._open, endpoints)), pool
+            self._reactor, _Fixed(FirstReachable(self._open, endpoints)), pool
         )
         return Peer(address, agent, DeferredSemaphore(MAX_AT_ONCE), pool)
 
 
 @implementer(IStreamClientEndpoint)
-class InTurn:
+class FirstReachable:
     """Connects to the first of several endpoints that can be connected to."""
 
     def __init__(
-        self, open_connections: OpenConnections, endpoints: Sequence[IStreamClientEndpoint]
+        self, open_connections: ConnectionTracker, endpoints: Sequence[IStreamClientEndpoint]
     ) -> None:
         self._open = open_connections
         self._endpoints = endpoints

@@ -15,10 +15,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from federation.transport.errors import NotNow
+from federation.transport.errors import BackingOff
 from homeserver.concurrency.backoff import Backoff
 from homeserver.concurrency.deferreds import joined
-from homeserver.concurrency.lru_cache import BoundedCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.storage.database.database import Database
 from homeserver.storage.federation import destinations as storage
 
@@ -29,13 +29,13 @@ NOTE_SUCCESS_EVERY = 3_600.0  # seconds
 log = Logger()
 
 
-class Destinations:
+class DestinationHealth:
     """How all servers fared. `load` before, and `await stop()` after everything else."""
 
     def __init__(self, db: Database, reactor: Any) -> None:
         self._db = db
         self._clock = reactor
-        self._known: BoundedCache[str, Backoff] = BoundedCache(MAX_SERVERS)
+        self._known: LruCache[str, Backoff] = LruCache(MAX_SERVERS)
         self._unwritten: dict[str, Backoff] = {}
         self._due: Any = None
         self._writing: Deferred[None] | None = None
@@ -64,12 +64,14 @@ class Destinations:
         return self._known.get(server) or Backoff()
 
     def check(self, server: str) -> None:
-        """Raise `NotNow` while a server is left alone."""
+        """Raise `BackingOff` while a server is left alone."""
         backoff = self.of(server)
         now = self._clock.seconds()
         if not backoff.may_try(now):
             pause = round(backoff.retry_at - now)
-            raise NotNow(server, f"failed {backoff.failures} times, left alone for {pause}s more")
+            raise BackingOff(
+                server, f"failed {backoff.failures} times, left alone for {pause}s more"
+            )
 
     def failed(self, server: str) -> None:
         """A request brought no answer of a homeserver that works."""

@@ -20,13 +20,13 @@ from federation.transport.discovery_rules import (
 from federation.transport.errors import Unreachable
 
 
-class FindsDelegations(Protocol):
+class WellKnownLookup(Protocol):
     """Whom to ask for `.well-known` files."""
 
     async def find(self, host: str) -> str | None: ...
 
 
-class FindsServices(Protocol):
+class SrvLookup(Protocol):
     """Whom to ask for SRV records."""
 
     async def find(self, name: str) -> Sequence[Service] | None: ...
@@ -35,7 +35,7 @@ class FindsServices(Protocol):
 class Discovery:
     """Resolves server names; what it asks for is remembered by those whom it asks."""
 
-    def __init__(self, delegations: FindsDelegations, services: FindsServices) -> None:
+    def __init__(self, delegations: WellKnownLookup, services: SrvLookup) -> None:
         self._delegations = delegations
         self._services = services
 

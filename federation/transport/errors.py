@@ -19,13 +19,13 @@ class FederationError(Exception):
         self.server = server
 
 
-class Denied(FederationError):
+class FederationDenied(FederationError):
     """This server does not talk to that one; nothing was sent."""
 
     is_alive = True
 
 
-class NotNow(FederationError):
+class BackingOff(FederationError):
     """The server failed lately and is left alone; nothing was sent."""
 
 
@@ -37,17 +37,17 @@ class OutOfTime(FederationError):
     """The time for a piece of work is over; nothing was sent, and the server is not to blame."""
 
 
-class Garbage(FederationError):
+class InvalidResponse(FederationError):
     """The answer is not one that a homeserver gives: no JSON, the wrong shape, too large."""
 
 
-class Overloaded(FederationError):
+class TooBusy(FederationError):
     """This server reads too much at the same time; the other one is not to blame."""
 
     is_alive = True
 
 
-class Refused(FederationError):
+class RemoteError(FederationError):
     """The server answered with an error: its HTTP `status`, `errcode` and whole `body`."""
 
     def __init__(self, server: str, status: int, body: dict[str, Any]) -> None:

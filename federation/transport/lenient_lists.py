@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from federation.transport.errors import Garbage
+from federation.transport.errors import InvalidResponse
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import in_parts
 from homeserver.protocol.errors import BadJson, NotJson
@@ -46,8 +46,8 @@ async def decode_body(clock: Clock, kind: type[T], body: bytes) -> T:
 
 
 async def decode_answer(clock: Clock, server: str, kind: Any, body: bytes) -> Any:
-    """The answer of a server. Raises `Garbage`."""
+    """The answer of a server. Raises `InvalidResponse`."""
     try:
         return await in_parts(clock, decoding(kind, body, at_once=AT_ONCE))
     except (msgspec.ValidationError, NotJsonText) as error:
-        raise Garbage(server, f"the answer is not as it should be: {error}") from None
+        raise InvalidResponse(server, f"the answer is not as it should be: {error}") from None

@@ -13,7 +13,7 @@ from federation.transport.errors import OutOfTime
 from homeserver.concurrency.clock import Clock
 
 
-class Asker(Protocol):
+class FederationRequests(Protocol):
     """What is used of `FederationClient`."""
 
     async def get(self, server: str, path: str, query: Query | None = None, **options: Any) -> Any:
@@ -23,10 +23,10 @@ class Asker(Protocol):
         """The answer to a POST request. Raises `FederationError`."""
 
 
-class AskerInTime:
+class RequestsWithDeadline:
     """Asks for so many seconds from now on, and raises `OutOfTime` thereafter."""
 
-    def __init__(self, asker: Asker, clock: Clock, seconds: float) -> None:
+    def __init__(self, asker: FederationRequests, clock: Clock, seconds: float) -> None:
         self._asker = asker
         self._clock = clock
         self._end = clock.seconds() + seconds

@@ -27,8 +27,8 @@ from twisted.names.error import (
 )
 
 from federation.transport.discovery_rules import Service, in_order
-from homeserver.concurrency.lru_cache import BoundedCache
-from homeserver.concurrency.single_flight import JoinedCalls
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.single_flight import SingleFlight
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 TIMEOUTS = (2, 4)  # seconds, one for each attempt
@@ -68,8 +68,8 @@ class ServiceRecords:
     ) -> None:
         self._reactor = reactor
         self._name_servers = name_servers or system_name_servers
-        self._known: BoundedCache[str, Records] = BoundedCache(MAX_NAMES)
-        self._asking: JoinedCalls[str, Records] = JoinedCalls()
+        self._known: LruCache[str, Records] = LruCache(MAX_NAMES)
+        self._asking: SingleFlight[str, Records] = SingleFlight()
 
     async def find(self, name: str) -> Sequence[Service] | None:
         """The records of a name in the order in which they are to be tried."""

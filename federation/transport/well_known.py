@@ -16,8 +16,8 @@ from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
 from federation.transport.discovery_rules import parse_delegation
-from homeserver.concurrency.lru_cache import BoundedCache
-from homeserver.concurrency.single_flight import JoinedCalls
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.outbound.http_client import OutboundClient, OutboundError
 
 DEFAULT_SECONDS = 86_400.0
@@ -43,14 +43,14 @@ class Delegation:
     failures: int = 0
 
 
-class Delegations:
+class WellKnownDelegations:
     """The delegations of all hosts. `reactor` is the clock."""
 
     def __init__(self, reactor: Any, client: OutboundClient) -> None:
         self._clock = reactor
         self._client = client
-        self._known: BoundedCache[str, Delegation] = BoundedCache(MAX_HOSTS)
-        self._fetching: JoinedCalls[str, Delegation] = JoinedCalls()
+        self._known: LruCache[str, Delegation] = LruCache(MAX_HOSTS)
+        self._fetching: SingleFlight[str, Delegation] = SingleFlight()
 
     async def find(self, host: str) -> str | None:
         """The server name that a host delegates to."""

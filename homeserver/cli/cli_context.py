@@ -8,12 +8,12 @@ from homeserver.storage.database.database import Database
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class CliContext:
     """What changes to accounts are made with."""
 
     db: Database
     passwords: Passwords
 
 
-Work = Callable[[Workplace], Awaitable[list[str]]]
+Work = Callable[[CliContext], Awaitable[list[str]]]
 """Does what was asked for; gives the lines to print."""

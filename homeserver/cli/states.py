@@ -8,7 +8,7 @@ from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.settings import Settings
-from homeserver.rooms.state.garbage_collection import DamagedState, StateSweep
+from homeserver.rooms.state.garbage_collection import DamagedState, StateNodeCollector
 
 
 def sweep_states(config: Path | None) -> int:
@@ -22,9 +22,9 @@ def sweep_states(config: Path | None) -> int:
     return 0
 
 
-async def _sweep(reactor: Any, settings: Settings) -> StateSweep:
+async def _sweep(reactor: Any, settings: Settings) -> StateNodeCollector:
     async with open_database(reactor, settings) as db:
-        sweep = StateSweep(db)
+        sweep = StateNodeCollector(db)
         if not await sweep.begin():
             raise CommandError("The database is too busy; try again in a moment")
         while await sweep.step():

@@ -13,7 +13,7 @@ from homeserver.accounts.registration.administration import (
     list_third_party_ids,
     remove_third_party_id,
 )
-from homeserver.cli.cli_context import Work, Workplace
+from homeserver.cli.cli_context import CliContext, Work
 from homeserver.cli.errors import CommandError
 from homeserver.protocol.third_party_ids.addresses import (
     EMAIL,
@@ -52,7 +52,7 @@ def _address(options: argparse.Namespace) -> tuple[str, str]:
 
 
 def _addition(user_id: str, medium: str, address: str) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         now_ms = int(time.time() * 1000)
         await add_third_party_id(at.db, user_id, medium, address, now_ms=now_ms)
         return [f"Added {medium} {address} to {user_id}"]
@@ -61,7 +61,7 @@ def _addition(user_id: str, medium: str, address: str) -> Work:
 
 
 def _removal(user_id: str, medium: str, address: str) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         await remove_third_party_id(at.db, user_id, medium, address)
         return [f"Removed {medium} {address} from {user_id}"]
 
@@ -69,7 +69,7 @@ def _removal(user_id: str, medium: str, address: str) -> Work:
 
 
 def _listing(user_id: str) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         found = [
             f"{one.medium:<7} {one.address:<40} "
             f"{datetime.fromtimestamp(one.added_ms / 1000, tz=UTC).date().isoformat()}"

@@ -14,7 +14,7 @@ from homeserver.accounts.registration.administration import (
     local_user_id,
     set_password,
 )
-from homeserver.cli.cli_context import Work, Workplace
+from homeserver.cli.cli_context import CliContext, Work
 from homeserver.cli.configuration import find_config, load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
@@ -58,7 +58,7 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Work:
 
 
 def _listing(config: Path | None) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         if users := await list_users(at.db):
             return [_describe(user) for user in users]
         return [
@@ -84,7 +84,7 @@ def _describe(user: User) -> str:
 
 
 def _addition(user_id: str, password: str, settings: Settings, *, is_admin: bool) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         await add_user(
             at.db,
             at.passwords,
@@ -100,7 +100,7 @@ def _addition(user_id: str, password: str, settings: Settings, *, is_admin: bool
 
 
 def _change_of_password(user_id: str, password: str) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         await set_password(at.db, at.passwords, user_id, password)
         return [f"Set the password of {user_id}"]
 
@@ -108,7 +108,7 @@ def _change_of_password(user_id: str, password: str) -> Work:
 
 
 def _deactivation(user_id: str, *, erase: bool) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         await deactivate(at.db, user_id, erase=erase)
         return [f"Deactivated {user_id}"]
 
@@ -117,4 +117,4 @@ def _deactivation(user_id: str, *, erase: bool) -> Work:
 
 async def _with_database(reactor: Any, settings: Settings, work: Work) -> list[str]:
     async with open_database(reactor, settings) as db:
-        return await work(Workplace(db, Passwords(reactor, settings.passwords)))
+        return await work(CliContext(db, Passwords(reactor, settings.passwords)))

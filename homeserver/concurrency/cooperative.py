@@ -21,7 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Turn:
+class TimeSlice:
     """Begins when it is made. To be asked between small parts: `if turn.is_over: await …`."""
 
     __slots__ = ("_clock", "_end")
@@ -56,7 +56,7 @@ async def away(threads: ThreadPool, rule: Callable[[Collection[T]], R], items: C
 
 async def in_turns(clock: Clock, items: Iterable[T]) -> list[T]:
     """The items of a lazy iterable, made a few at a time."""
-    turn = Turn(clock)
+    turn = TimeSlice(clock)
     found: list[T] = []
     for number, item in enumerate(items, 1):
         found.append(item)
@@ -72,7 +72,7 @@ async def present_in_turns(clock: Clock, items: Iterable[T | None]) -> list[T]:
 
 async def in_parts(clock: Clock, parts: Generator[None, None, R]) -> R:
     """What a generator returns, which does a small part of its work at a time."""
-    turn = Turn(clock)
+    turn = TimeSlice(clock)
     while True:
         try:
             next(parts)

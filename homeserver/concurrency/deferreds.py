@@ -12,7 +12,7 @@ C = TypeVar("C")
 D = TypeVar("D")
 
 
-class TookTooLong(Exception):
+class TimedOut(Exception):
     """Something was not done in the time that it had."""
 
 
@@ -35,7 +35,7 @@ def joined(running: Deferred[Any]) -> Deferred[None]:
 async def in_time(work: Awaitable[A], seconds: float, clock: Any) -> A:
     """What an awaitable gives, if it does within `seconds`; else it is cancelled.
 
-    Raises `TookTooLong` then, even where the work takes no notice of being cancelled.
+    Raises `TimedOut` then, even where the work takes no notice of being cancelled.
     """
     running: Deferred[A] = ensureDeferred(work)  # type: ignore[arg-type]
     done: Deferred[A] = Deferred()
@@ -46,7 +46,7 @@ async def in_time(work: Awaitable[A], seconds: float, clock: Any) -> A:
 
     def give_up() -> None:
         if not done.called:
-            done.errback(TookTooLong(f"not done within {seconds:g} s"))
+            done.errback(TimedOut(f"not done within {seconds:g} s"))
             running.cancel()
 
     running.addBoth(pass_on)

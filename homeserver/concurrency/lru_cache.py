@@ -8,7 +8,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class BoundedCache(Generic[Key, Value]):
+class LruCache(Generic[Key, Value]):
     """At most `capacity` values; `dropped` is called with each that has to go for a newer one."""
 
     def __init__(self, capacity: int, dropped: Callable[[Value], object] | None = None) -> None:

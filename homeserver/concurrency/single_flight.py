@@ -13,7 +13,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class JoinedCalls(Generic[Key, Value]):
+class SingleFlight(Generic[Key, Value]):
     """The calls under way, by what they are for."""
 
     def __init__(self) -> None:

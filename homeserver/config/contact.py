@@ -13,7 +13,7 @@ from homeserver.config.fields import Mistake, Section, doc
 from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_email
 
 
-class Email(Section, frozen=True, kw_only=True):
+class EmailSettings(Section, frozen=True, kw_only=True):
     """E-mail that the server sends. Without an `smtp_host` it sends none, and offers nothing that
     needs it: addresses of accounts, registration with an address, a new password by mail.
     """
@@ -90,7 +90,7 @@ class Email(Section, frozen=True, kw_only=True):
             )
 
 
-class ThirdPartyIds(Section, frozen=True, kw_only=True):
+class ThirdPartyIdSettings(Section, frozen=True, kw_only=True):
     """E-mail addresses and telephone numbers of accounts."""
 
     changes_allowed: Annotated[

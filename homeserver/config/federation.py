@@ -19,7 +19,7 @@ class OldVerifyKey(Section, frozen=True, kw_only=True):
     expired_ts: Annotated[int, doc("When it was last used.", unit="milliseconds since 1970", ge=0)]
 
 
-class Federation(Section, frozen=True, kw_only=True):
+class FederationSettings(Section, frozen=True, kw_only=True):
     """Requests to and from other homeservers."""
 
     verify_certificates: Annotated[

@@ -1,7 +1,7 @@
 """Settings that bound what one client can ask of the server: rates, sizes, times and sockets.
 
 A rate is a token bucket: `burst` actions at once, then `per_second`. The name of a field of
-`RateLimits` is the name of the action that a route is limited as.
+`RateLimitSettings` is the name of the action that a route is limited as.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#rate-limiting
 """
@@ -13,14 +13,14 @@ import msgspec
 from homeserver.config.fields import Section, doc
 
 
-class Rate(Section, frozen=True, kw_only=True):
+class RateSettings(Section, frozen=True, kw_only=True):
     """How often something may be done."""
 
     per_second: Annotated[float, doc("Actions in the long run.", unit="per second", gt=0)]
     burst: Annotated[int, doc("Actions at once.", unit="actions", ge=1)]
 
 
-class UserRate(Section, frozen=True, kw_only=True):
+class UserRateSettings(Section, frozen=True, kw_only=True):
     """What one user may do, of whatever kind, such as a bot that writes much."""
 
     user_id: Annotated[str, doc("The user.", pattern="^@")]
@@ -31,89 +31,91 @@ class UserRate(Section, frozen=True, kw_only=True):
     burst: Annotated[int, doc("Actions of each kind at once.", unit="actions", ge=1)] = 1_000
 
 
-class RateLimits(Section, frozen=True, kw_only=True):
+class RateLimitSettings(Section, frozen=True, kw_only=True):
     """How often one user, or one address where there is no user yet, may do what."""
 
     enabled: Annotated[bool, doc("Apply these limits at all.")] = True
     users: Annotated[
-        tuple[UserRate, ...],
+        tuple[UserRateSettings, ...],
         doc(
             "Users with rates of their own, in place of all that follow.",
             example='[{user_id: "@bot:example.org", per_second: 100.0, burst: 1000}]',
         ),
     ] = ()
-    message: Annotated[Rate, doc("Sending, changing state and redacting, for each user.")] = Rate(
-        per_second=10.0, burst=50
-    )
-    registration: Annotated[Rate, doc("Making an account, for each address.")] = Rate(
-        per_second=0.2, burst=10
+    message: Annotated[
+        RateSettings, doc("Sending, changing state and redacting, for each user.")
+    ] = RateSettings(per_second=10.0, burst=50)
+    registration: Annotated[RateSettings, doc("Making an account, for each address.")] = (
+        RateSettings(per_second=0.2, burst=10)
     )
     availability: Annotated[
-        Rate, doc("Asking if a name or a registration token is good, for each address.")
-    ] = Rate(per_second=1.0, burst=20)
-    login: Annotated[Rate, doc("Logging in and proving a password, for each address.")] = Rate(
-        per_second=0.2, burst=10
+        RateSettings, doc("Asking if a name or a registration token is good, for each address.")
+    ] = RateSettings(per_second=1.0, burst=20)
+    login: Annotated[RateSettings, doc("Logging in and proving a password, for each address.")] = (
+        RateSettings(per_second=0.2, burst=10)
     )
     password: Annotated[
-        Rate, doc("Trying the password of one account, from all addresses together.")
-    ] = Rate(per_second=0.1, burst=20)
+        RateSettings, doc("Trying the password of one account, from all addresses together.")
+    ] = RateSettings(per_second=0.1, burst=20)
     validation: Annotated[
-        Rate, doc("Asking for a mail that validates an e-mail address, for each address.")
-    ] = Rate(per_second=0.05, burst=5)
-    mail: Annotated[Rate, doc("Mails to one e-mail address, whoever asks for them.")] = Rate(
-        per_second=0.002, burst=4
+        RateSettings, doc("Asking for a mail that validates an e-mail address, for each address.")
+    ] = RateSettings(per_second=0.05, burst=5)
+    mail: Annotated[RateSettings, doc("Mails to one e-mail address, whoever asks for them.")] = (
+        RateSettings(per_second=0.002, burst=4)
     )
-    report: Annotated[Rate, doc("Reporting users, rooms and events, for each user.")] = Rate(
-        per_second=0.1, burst=10
+    report: Annotated[RateSettings, doc("Reporting users, rooms and events, for each user.")] = (
+        RateSettings(per_second=0.1, burst=10)
     )
-    join: Annotated[Rate, doc("Joining and knocking, for each user.")] = Rate(
+    join: Annotated[RateSettings, doc("Joining and knocking, for each user.")] = RateSettings(
         per_second=1.0, burst=20
     )
-    invite: Annotated[Rate, doc("Inviting, for each user.")] = Rate(per_second=1.0, burst=50)
-    remote_invite: Annotated[Rate, doc("Inviting users of this server, for each other server.")] = (
-        Rate(per_second=5.0, burst=200)
+    invite: Annotated[RateSettings, doc("Inviting, for each user.")] = RateSettings(
+        per_second=1.0, burst=50
     )
-    room_creation: Annotated[Rate, doc("Creating and upgrading rooms, for each user.")] = Rate(
-        per_second=0.2, burst=10
+    remote_invite: Annotated[
+        RateSettings, doc("Inviting users of this server, for each other server.")
+    ] = RateSettings(per_second=5.0, burst=200)
+    room_creation: Annotated[RateSettings, doc("Creating and upgrading rooms, for each user.")] = (
+        RateSettings(per_second=0.2, burst=10)
     )
-    profile: Annotated[Rate, doc("Changing the own profile, for each user.")] = Rate(
-        per_second=0.5, burst=10
+    profile: Annotated[RateSettings, doc("Changing the own profile, for each user.")] = (
+        RateSettings(per_second=0.5, burst=10)
     )
-    presence: Annotated[Rate, doc("Setting presence, for each user.")] = Rate(
+    presence: Annotated[RateSettings, doc("Setting presence, for each user.")] = RateSettings(
         per_second=1.0, burst=10
     )
-    ephemeral: Annotated[Rate, doc("Typing notices, receipts and read markers, for each user.")] = (
-        Rate(per_second=20.0, burst=100)
-    )
+    ephemeral: Annotated[
+        RateSettings, doc("Typing notices, receipts and read markers, for each user.")
+    ] = RateSettings(per_second=20.0, burst=100)
     settings: Annotated[
-        Rate,
+        RateSettings,
         doc(
             "Changing account data, tags, filters, push rules, devices, aliases and the room"
             " directory, and asking for OpenID tokens, for each user."
         ),
-    ] = Rate(per_second=5.0, burst=100)
+    ] = RateSettings(per_second=5.0, burst=100)
     lookup: Annotated[
-        Rate,
+        RateSettings,
         doc(
             "Looking up profiles, aliases, capabilities and the like, for each user, or each"
             " address where the answer is for anybody."
         ),
-    ] = Rate(per_second=50.0, burst=500)
-    search: Annotated[Rate, doc("Searching rooms, users and messages, for each user.")] = Rate(
-        per_second=2.0, burst=20
+    ] = RateSettings(per_second=50.0, burst=500)
+    search: Annotated[RateSettings, doc("Searching rooms, users and messages, for each user.")] = (
+        RateSettings(per_second=2.0, burst=20)
     )
 
-    key_query: Annotated[Rate, doc("Asking for the keys of other servers, for each address.")] = (
-        Rate(per_second=10.0, burst=100)
-    )
+    key_query: Annotated[
+        RateSettings, doc("Asking for the keys of other servers, for each address.")
+    ] = RateSettings(per_second=10.0, burst=100)
 
-    def actions(self) -> dict[str, Rate]:
+    def actions(self) -> dict[str, RateSettings]:
         """Every limited action with its rate."""
         values = msgspec.structs.asdict(self)
-        return {name: rate for name, rate in values.items() if isinstance(rate, Rate)}
+        return {name: rate for name, rate in values.items() if isinstance(rate, RateSettings)}
 
 
-class Limits(Section, frozen=True, kw_only=True):
+class LimitSettings(Section, frozen=True, kw_only=True):
     """Sizes and times of requests."""
 
     max_body: Annotated[
@@ -143,7 +145,7 @@ class Limits(Section, frozen=True, kw_only=True):
     ] = 10.0
 
 
-class Websocket(Section, frozen=True, kw_only=True):
+class WebSocketSettings(Section, frozen=True, kw_only=True):
     """Sync and requests over a WebSocket, at `/_matrix/client/v3/stream`."""
 
     enabled: Annotated[bool, doc("Offer the transport.")] = True

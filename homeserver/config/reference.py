@@ -69,7 +69,7 @@ def _sample_fields(
         yield ""
 
 
-def _explanation(field: schema.Field) -> str:
+def _explanation(field: schema.SettingField) -> str:
     """Prose above a setting: what it is, the values it takes, its unit, a special default."""
     words = [field.text]
     if isinstance(field.type, inspect.LiteralType):
@@ -130,7 +130,7 @@ def _sections(section: inspect.StructType, path: str) -> Iterator[tuple[str, ins
             yield from _sections(inner, place + "[]" * listed)
 
 
-def _row(field: schema.Field) -> str:
+def _row(field: schema.SettingField) -> str:
     kind = schema.describe(field.type)
     if field.unit:
         kind += f" ({field.unit})"
@@ -138,7 +138,7 @@ def _row(field: schema.Field) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _default(field: schema.Field) -> str:
+def _default(field: schema.SettingField) -> str:
     if field.required:
         return "required"
     if field.default_text is not None:

@@ -16,7 +16,7 @@ from homeserver.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class SettingField:
     """One documented setting. `default` is `msgspec.NODEFAULT` where the setting is required.
 
     `attribute` is what it is called in Python, where its name in the file is a reserved word.
@@ -48,13 +48,13 @@ def struct(section: type[Section]) -> inspect.StructType:
     return found
 
 
-def fields(section: inspect.StructType) -> Iterator[Field]:
+def fields(section: inspect.StructType) -> Iterator[SettingField]:
     """The fields of a section, in the order in which they are declared."""
     for field in section.fields:
         annotated, extra, schema = field.type, {}, {}
         if isinstance(annotated, inspect.Metadata):
             extra, schema = annotated.extra or {}, annotated.extra_json_schema or {}
-        yield Field(
+        yield SettingField(
             name=field.encode_name,
             attribute=field.name,
             type=plain(annotated),

@@ -15,17 +15,17 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from homeserver.config.contact import Email, ThirdPartyIds
-from homeserver.config.federation import Federation
+from homeserver.config.contact import EmailSettings, ThirdPartyIdSettings
+from homeserver.config.federation import FederationSettings
 from homeserver.config.fields import Mistake, Section, doc
-from homeserver.config.limits import Limits, RateLimits, Websocket
+from homeserver.config.limits import LimitSettings, RateLimitSettings, WebSocketSettings
 from homeserver.config.listeners import Listener
 from homeserver.config.support import Support
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
 
 
-class Database(Section, frozen=True, kw_only=True):
+class DatabaseSettings(Section, frozen=True, kw_only=True):
     """Where data is kept. Without a `dsn` the server runs a PostgreSQL of its own in `data_dir`."""
 
     dsn: Annotated[
@@ -54,7 +54,7 @@ class Database(Section, frozen=True, kw_only=True):
     ] = 2
 
 
-class Policy(Section, frozen=True, kw_only=True):
+class PolicySettings(Section, frozen=True, kw_only=True):
     """A document that a user must accept to register."""
 
     id: Annotated[str, doc("Name of the policy, such as `privacy_policy`.")]
@@ -64,7 +64,7 @@ class Policy(Section, frozen=True, kw_only=True):
     language: Annotated[str, doc("Language of the document.")] = "en"
 
 
-class Registration(Section, frozen=True, kw_only=True):
+class RegistrationSettings(Section, frozen=True, kw_only=True):
     """Who may make an account."""
 
     enabled: Annotated[
@@ -100,7 +100,7 @@ class Registration(Section, frozen=True, kw_only=True):
         ),
     ] = None
     terms: Annotated[
-        tuple[Policy, ...],
+        tuple[PolicySettings, ...],
         doc(
             "Policies to accept at registration, in this order.",
             example="[{id: privacy, version: '1', name: Privacy, url: 'https://example.org/privacy'}]",
@@ -108,7 +108,7 @@ class Registration(Section, frozen=True, kw_only=True):
     ] = ()
 
 
-class Recaptcha(Section, frozen=True, kw_only=True):
+class RecaptchaSettings(Section, frozen=True, kw_only=True):
     """Google reCAPTCHA, by which people prove that they are no programs."""
 
     verify_url: Annotated[str, doc("Where a solution is checked.", pattern="^https?://")] = (
@@ -129,7 +129,7 @@ class Recaptcha(Section, frozen=True, kw_only=True):
             )
 
 
-class OutboundHttp(Section, frozen=True, kw_only=True):
+class OutboundHttpSettings(Section, frozen=True, kw_only=True):
     """Requests that the server makes to others, those to other homeservers aside."""
 
     verify_certificates: Annotated[
@@ -144,7 +144,7 @@ class OutboundHttp(Section, frozen=True, kw_only=True):
     ] = False
 
 
-class Passwords(Section, frozen=True, kw_only=True):
+class PasswordSettings(Section, frozen=True, kw_only=True):
     """Log-in by password."""
 
     enabled: Annotated[bool, doc("Offer log-in by password.")] = True
@@ -159,7 +159,7 @@ class Passwords(Section, frozen=True, kw_only=True):
     ] = "normal"
 
 
-class Tokens(Section, frozen=True, kw_only=True):
+class TokenSettings(Section, frozen=True, kw_only=True):
     """How long tokens are valid."""
 
     access_token_lifetime: Annotated[
@@ -180,7 +180,7 @@ class Tokens(Section, frozen=True, kw_only=True):
     ] = 120
 
 
-class Rooms(Section, frozen=True, kw_only=True):
+class RoomSettings(Section, frozen=True, kw_only=True):
     """What rooms are made like."""
 
     default_version: Annotated[
@@ -192,7 +192,7 @@ class Rooms(Section, frozen=True, kw_only=True):
             yield Mistake(f"there is no room version {self.default_version!r}")
 
 
-class RoomDirectory(Section, frozen=True, kw_only=True):
+class RoomDirectorySettings(Section, frozen=True, kw_only=True):
     """The list of public rooms."""
 
     allow_publishing: Annotated[
@@ -202,7 +202,7 @@ class RoomDirectory(Section, frozen=True, kw_only=True):
     over_federation: Annotated[bool, doc("Show the list to other servers.")] = False
 
 
-class Presence(Section, frozen=True, kw_only=True):
+class PresenceSettings(Section, frozen=True, kw_only=True):
     """Who is online."""
 
     enabled: Annotated[bool, doc("Keep and show presence.")] = True
@@ -219,7 +219,7 @@ class Presence(Section, frozen=True, kw_only=True):
     ] = 30.0
 
 
-class Log(Section, frozen=True, kw_only=True):
+class LogSettings(Section, frozen=True, kw_only=True):
     """What the server writes about its work. SIGHUP opens the file again."""
 
     file: Annotated[
@@ -234,7 +234,7 @@ class Log(Section, frozen=True, kw_only=True):
     ] = "text"
 
 
-class ServerNotices(Section, frozen=True, kw_only=True):
+class ServerNoticeSettings(Section, frozen=True, kw_only=True):
     """Messages of the server itself to its users, each in a room of their own."""
 
     user: Annotated[
@@ -296,24 +296,24 @@ class Settings(Section, frozen=True, kw_only=True):
             " they ask (`X-Forwarded-For`). A Unix socket is always believed."
         ),
     ] = ("127.0.0.1", "::1")
-    database: Database = Database()
-    registration: Registration = Registration()
-    recaptcha: Recaptcha = Recaptcha()
-    passwords: Passwords = Passwords()
-    tokens: Tokens = Tokens()
-    email: Email = Email()
-    third_party_ids: ThirdPartyIds = ThirdPartyIds()
-    rooms: Rooms = Rooms()
-    room_directory: RoomDirectory = RoomDirectory()
-    presence: Presence = Presence()
-    rate_limits: RateLimits = RateLimits()
-    limits: Limits = Limits()
-    websocket: Websocket = Websocket()
-    federation: Federation = Federation()
-    outbound_http: OutboundHttp = OutboundHttp()
+    database: DatabaseSettings = DatabaseSettings()
+    registration: RegistrationSettings = RegistrationSettings()
+    recaptcha: RecaptchaSettings = RecaptchaSettings()
+    passwords: PasswordSettings = PasswordSettings()
+    tokens: TokenSettings = TokenSettings()
+    email: EmailSettings = EmailSettings()
+    third_party_ids: ThirdPartyIdSettings = ThirdPartyIdSettings()
+    rooms: RoomSettings = RoomSettings()
+    room_directory: RoomDirectorySettings = RoomDirectorySettings()
+    presence: PresenceSettings = PresenceSettings()
+    rate_limits: RateLimitSettings = RateLimitSettings()
+    limits: LimitSettings = LimitSettings()
+    websocket: WebSocketSettings = WebSocketSettings()
+    federation: FederationSettings = FederationSettings()
+    outbound_http: OutboundHttpSettings = OutboundHttpSettings()
     support: Support = Support()
-    server_notices: ServerNotices = ServerNotices()
-    log: Log = Log()
+    server_notices: ServerNoticeSettings = ServerNoticeSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def postgres_dir(self) -> Path:

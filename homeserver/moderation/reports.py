@@ -9,12 +9,12 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#reporting-content
 
 from twisted.logger import Logger
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_user_id
-from homeserver.rooms.history.room_reader import Reading
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.history.room_reader import RoomReader
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.reports import Report, insert_report
@@ -27,7 +27,7 @@ class Reports:
     """Takes reports of this server's users."""
 
     def __init__(
-        self, db: Database, clock: Clock, server_name: str, rooms: Rooms, reading: Reading
+        self, db: Database, clock: Clock, server_name: str, rooms: RoomRegistry, reading: RoomReader
     ) -> None:
         self._db = db
         self._clock = clock
@@ -35,7 +35,7 @@ class Reports:
         self._rooms = rooms
         self._reading = reading
 
-    async def report_room(self, caller: Caller, room_id: str, reason: str) -> None:
+    async def report_room(self, caller: Requester, room_id: str, reason: str) -> None:
         """Report a room, whether the caller is in it or not.
 
         For a room that this server does not know nothing is stored, and the answer is the same.
@@ -45,7 +45,9 @@ class Reports:
         if await self._rooms.find(room_id) is not None:
             await self._store(caller, reason, room_id=room_id)
 
-    async def report_event(self, caller: Caller, room_id: str, event_id: str, reason: str) -> None:
+    async def report_event(
+        self, caller: Requester, room_id: str, event_id: str, reason: str
+    ) -> None:
         """Report an event in a room that the caller is joined to.
 
         Raises `NotFound` for every other event and for those that the caller may not see, and
@@ -58,7 +60,7 @@ class Reports:
         event = (await self._reading.event(caller.user_id, room_id, event_id)).stored.event
         await self._store(caller, reason, room_id=room_id, event_id=event_id, user_id=event.sender)
 
-    async def report_user(self, caller: Caller, user_id: str, reason: str) -> None:
+    async def report_user(self, caller: Requester, user_id: str, reason: str) -> None:
         """Report a user of this or another server.
 
         Raises `NotFound` for users that this server does not have, since their profiles tell as
@@ -75,7 +77,7 @@ class Reports:
 
     async def _store(
         self,
-        caller: Caller,
+        caller: Requester,
         reason: str,
         *,
         room_id: str | None = None,

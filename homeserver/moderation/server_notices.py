@@ -13,15 +13,15 @@ import msgspec
 from twisted.internet.defer import DeferredLock
 
 from homeserver.accounts.registration.notices_account import NoticesAccount
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.tags import TAG, Tags
 from homeserver.protocol.errors import NotFound
-from homeserver.rooms.events.event_draft import Draft, Transaction
+from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
 from homeserver.rooms.membership.memberships import Memberships
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.sending.transaction_ids import Transactions
 
@@ -39,7 +39,7 @@ class ServerNotices:
         self,
         account: NoticesAccount,
         account_data: AccountData,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         creation: RoomCreation,
         memberships: Memberships,
         transactions: Transactions,
@@ -59,7 +59,7 @@ class ServerNotices:
         self._lock = DeferredLock()
 
     async def send(
-        self, caller: Caller, user_id: str, content: dict[str, Any], txn_id: str | None
+        self, caller: Requester, user_id: str, content: dict[str, Any], txn_id: str | None
     ) -> str:
         """Send a notice to a user of this server for an administrator; gives its event id.
 
@@ -74,17 +74,17 @@ class ServerNotices:
             return (await self._send(sender, user_id, content, None)).event.event_id
         # The event is the account's, and its device tells who asked for it.
         device = f"{caller.user_id}/{caller.device_id}"
-        transaction = Transaction(sender.user_id, device, txn_id, PATH)
+        transaction = ClientTransaction(sender.user_id, device, txn_id, PATH)
         return await self._transactions.once(
             transaction, lambda: self._send(sender, user_id, content, transaction)
         )
 
     async def _send(
         self,
-        sender: Caller,
+        sender: Requester,
         user_id: str,
         content: dict[str, Any],
-        transaction: Transaction | None,
+        transaction: ClientTransaction | None,
     ) -> StoredEvent:
         user = await self._account.find(user_id)
         if user is None or user.is_deactivated:
@@ -99,11 +99,11 @@ class ServerNotices:
         finally:
             self._lock.release()
         message = {"msgtype": NOTICE, **content}
-        draft = Draft("m.room.message", sender.user_id, message)
+        draft = EventDraft("m.room.message", sender.user_id, message)
         async with self._rooms.writing(room_id) as writer:
             return await writer.send(draft, transaction)
 
-    async def _find_room(self, sender: Caller, user_id: str) -> str | None:
+    async def _find_room(self, sender: Requester, user_id: str) -> str | None:
         """The room of a user's notices. Others may have the tag too, but are not the server's."""
         for room_id, type_, content in await self._account_data.changed_since(user_id, 0):
             if room_id is None or type_ != TAG or NOTICE not in _tags_in(content):
@@ -113,10 +113,10 @@ class ServerNotices:
                 return room_id
         return None
 
-    async def _is_from(self, room: Room, sender: Caller) -> bool:
+    async def _is_from(self, room: Room, sender: Requester) -> bool:
         return (await self._rooms.current(room, [CREATE]))[CREATE].event.sender == sender.user_id
 
-    async def _make_room(self, sender: Caller, user_id: str) -> str:
+    async def _make_room(self, sender: Requester, user_id: str) -> str:
         request = RoomRequest(
             version=self._version,
             preset="private_chat",

@@ -32,7 +32,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from homeserver.config.settings import Log
+from homeserver.config.settings import LogSettings
 
 _SECRETS = re.compile(
     r"""(?ix) (
@@ -134,7 +134,7 @@ def wanted(level: str) -> LogLevelFilterPredicate:
     return predicate
 
 
-def configure_logging(settings: Log) -> Output:
+def configure_logging(settings: LogSettings) -> Output:
     """Start logging for the whole process, once; gives the output, for `reopen`.
 
     Events that were emitted before are written too. Raises `OSError` if the file cannot be opened.

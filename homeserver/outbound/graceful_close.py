@@ -17,7 +17,7 @@ GOODBYE_SECONDS = 5.0
 MAX_LATE = 65_536  # bytes that may be on their way when a connection is closed
 
 
-class OpenConnections:
+class ConnectionTracker:
     """All connections that were made through the factories of `wrap`."""
 
     def __init__(self, reactor: Any) -> None:
@@ -57,7 +57,7 @@ class OpenConnections:
 class Connection(ProtocolWrapper):
     """One connection: the transport of the protocol that uses it."""
 
-    open_connections: OpenConnections
+    open_connections: ConnectionTracker
     _timer: Any = None
     _is_lost = False
     _late = 0
@@ -99,7 +99,7 @@ class ClosingFactory(WrappingFactory[Connection]):
 
     noisy = False
 
-    def __init__(self, open_connections: OpenConnections, wrapped: IProtocolFactory) -> None:
+    def __init__(self, open_connections: ConnectionTracker, wrapped: IProtocolFactory) -> None:
         super().__init__(wrapped)  # type: ignore[no-untyped-call]
         self._open_connections = open_connections
 

@@ -30,9 +30,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
-from homeserver.config.settings import OutboundHttp
+from homeserver.config.settings import OutboundHttpSettings
 from homeserver.outbound.client_tls import ClientTls
-from homeserver.outbound.graceful_close import OpenConnections
+from homeserver.outbound.graceful_close import ConnectionTracker
 from homeserver.outbound.networks import Network, open_network
 from homeserver.version import VERSION
 
@@ -51,12 +51,12 @@ class OutboundError(Exception):
     """There is no answer: the text says why, for logs. It may name addresses: not for clients."""
 
 
-class TooMuchAtOnce(OutboundError):
+class OutboundTooBusy(OutboundError):
     """The answer may be as it should, but this server has no room for it now."""
 
 
 @dataclass(frozen=True, slots=True)
-class OutboundAnswer:
+class OutboundResponse:
     """What was answered, by `url`, which differs from the URL that was asked after redirects."""
 
     status: int
@@ -75,7 +75,7 @@ class OutboundClient:
     def __init__(
         self,
         reactor: Any,
-        settings: OutboundHttp,
+        settings: OutboundHttpSettings,
         tls: ClientTls | None = None,
         network: Network | None = None,
     ) -> None:
@@ -87,7 +87,7 @@ class OutboundClient:
             reactor, "the web", allow_private_addresses=settings.allow_private_addresses
         )
         tls = tls or ClientTls(verify=settings.verify_certificates)
-        self._open = OpenConnections(reactor)
+        self._open = ConnectionTracker(reactor)
         factory = _Endpoints(network, tls, self._open)
         self._agent = Agent.usingEndpointFactory(reactor, factory, self._pool)
 
@@ -106,7 +106,7 @@ class OutboundClient:
         max_body: int = MAX_BODY,
         timeout: float = TIMEOUT_SECONDS,
         only_https: bool = False,
-    ) -> OutboundAnswer:
+    ) -> OutboundResponse:
         """Send a request and read its answer: at most `max_body` bytes, within `timeout` seconds.
 
         Redirects are followed for GET alone: what is sent was meant for one server; and with
@@ -124,7 +124,7 @@ class OutboundClient:
         except Exception as error:
             raise OutboundError(f"{type(error).__name__}: {reason_of(error)}") from error
 
-    async def post_form(self, url: str, form: Mapping[str, str]) -> OutboundAnswer:
+    async def post_form(self, url: str, form: Mapping[str, str]) -> OutboundResponse:
         """Send what a web page would send. Raises `OutboundError`."""
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         return await self.request("POST", url, headers=headers, body=urlencode(form).encode())
@@ -137,7 +137,7 @@ class OutboundClient:
         body: bytes | None,
         max_body: int,
         only_https: bool,
-    ) -> OutboundAnswer:
+    ) -> OutboundResponse:
         for _ in range(MAX_REDIRECTS + 1):
             url = normal_url(url)
             if only_https and not url.startswith("https:"):
@@ -149,7 +149,7 @@ class OutboundClient:
             target = response.headers.getRawHeaders("Location")
             if response.code not in REDIRECTS or method != "GET" or not target:
                 content = await read_body(response, max_body)
-                return OutboundAnswer(response.code, response.headers, content, url)
+                return OutboundResponse(response.code, response.headers, content, url)
             await read_body(response, max_body)
             url = urljoin(url, target[0])
             # It was meant for whoever was asked, not for whoever that sends us to.
@@ -177,7 +177,9 @@ def normal_url(url: str) -> str:
 class _Endpoints:
     """Where a URL leads; the connections are noted in `open_connections`."""
 
-    def __init__(self, network: Network, tls: ClientTls, open_connections: OpenConnections) -> None:
+    def __init__(
+        self, network: Network, tls: ClientTls, open_connections: ConnectionTracker
+    ) -> None:
         self._network = network
         self._tls = tls
         self._open = open_connections
@@ -188,14 +190,16 @@ class _Endpoints:
         )
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _Noted(endpoint, self._open)
+        return _TrackedEndpoint(endpoint, self._open)
 
 
 @implementer(IStreamClientEndpoint)
-class _Noted:
+class _TrackedEndpoint:
     """An endpoint whose connections end when they are to end."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, open_connections: OpenConnections) -> None:
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, open_connections: ConnectionTracker
+    ) -> None:
         self._endpoint = endpoint
         self._open = open_connections
 
@@ -220,7 +224,7 @@ class _Body(Protocol):
         if self._left < 0:
             self._refuse(OutboundError("the answer is too large"))
         elif not self._may_keep(len(data)):
-            self._refuse(TooMuchAtOnce("there is too much to be read at the moment"))
+            self._refuse(OutboundTooBusy("there is too much to be read at the moment"))
         else:
             self._chunks.append(data)
 

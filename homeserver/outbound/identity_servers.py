@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import msgspec
 from twisted.logger import Logger
 
-from homeserver.outbound.http_client import OutboundAnswer, OutboundClient, OutboundError
+from homeserver.outbound.http_client import OutboundClient, OutboundError, OutboundResponse
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.signing.canonical_json import encode_canonical
 from homeserver.protocol.signing.signatures import SigningKey
@@ -44,7 +44,7 @@ class Validity(msgspec.Struct):
     valid: bool
 
 
-class RemoteError(msgspec.Struct):
+class IdentityServerError(msgspec.Struct):
     """A standard error response."""
 
     errcode: str
@@ -54,7 +54,7 @@ class RemoteError(msgspec.Struct):
 class IdentityServerRefused(MatrixError):
     """An error of an identity server, passed on to the client."""
 
-    def __init__(self, status: int, remote: RemoteError) -> None:
+    def __init__(self, status: int, remote: IdentityServerError) -> None:
         super().__init__(remote.error[:MAX_TEXT] or "The identity server refused")
         ours = remote.errcode in OF_OUR_SESSION or not remote.errcode.startswith("M_")
         self.errcode = "M_UNAUTHORIZED" if ours else remote.errcode[:MAX_TEXT]
@@ -100,7 +100,9 @@ class IdentityServers:
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
         """
         if not access_token.isascii() or not access_token.isprintable():
-            raise IdentityServerRefused(403, RemoteError("M_UNAUTHORIZED", "Not an access token"))
+            raise IdentityServerRefused(
+                403, IdentityServerError("M_UNAUTHORIZED", "Not an access token")
+            )
         content = None if body is None else encode_canonical(body)
         given = await self._send(id_server, f"{API}/{endpoint}", content, f"Bearer {access_token}")
         if given.status != 200:
@@ -154,7 +156,7 @@ class IdentityServers:
 
     async def _send(
         self, id_server: str, path: str, content: bytes | None, authorization: str
-    ) -> OutboundAnswer:
+    ) -> OutboundResponse:
         headers = {"Authorization": authorization, "Content-Type": "application/json"}
         try:
             return await self._outbound.request(
@@ -170,7 +172,7 @@ class IdentityServers:
             raise IdentityServerFailed("The identity server does not answer") from None
 
 
-def _error_in(answer: OutboundAnswer) -> MatrixError:
+def _error_in(answer: OutboundResponse) -> MatrixError:
     """What is said to a client of an answer that is no success."""
     remote = _matrix_error(answer)
     if remote is None:
@@ -178,8 +180,8 @@ def _error_in(answer: OutboundAnswer) -> MatrixError:
     return IdentityServerRefused(answer.status, remote)
 
 
-def _matrix_error(answer: OutboundAnswer) -> RemoteError | None:
+def _matrix_error(answer: OutboundResponse) -> IdentityServerError | None:
     try:
-        return msgspec.json.decode(answer.body, type=RemoteError)
+        return msgspec.json.decode(answer.body, type=IdentityServerError)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -21,7 +21,7 @@ from twisted.mail.imap4 import LOGINAuthenticator, PLAINAuthenticator
 from twisted.mail.smtp import ESMTPClient, SMTPClientError, SMTPDeliveryError
 from twisted.python.failure import Failure
 
-from homeserver.config.contact import Email
+from homeserver.config.contact import EmailSettings
 from homeserver.outbound.client_tls import ClientTls, TlsTo
 from homeserver.outbound.networks import open_network
 from homeserver.protocol.errors import InvalidParam, MailNotSent
@@ -39,7 +39,7 @@ class Mailer:
     """
 
     def __init__(
-        self, reactor: Any, settings: Email, hostname: str, tls: ClientTls | None = None
+        self, reactor: Any, settings: EmailSettings, hostname: str, tls: ClientTls | None = None
     ) -> None:
         assert settings.smtp_host is not None, "there is a mail server"
         assert settings.sender is not None, "mails have a sender"
@@ -128,7 +128,7 @@ class Delivery(ESMTPClient):
 
     def __init__(
         self,
-        settings: Email,
+        settings: EmailSettings,
         starttls: TlsTo | None,
         hostname: str,
         recipient: str,

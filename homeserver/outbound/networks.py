@@ -2,7 +2,7 @@
 
 A `Network` is a reactor, as far as Twisted's endpoints use it. Names are resolved by the operating
 system, which also reads `/etc/hosts`, in a pool of threads that serves nothing else; an address is
-never looked up. `PublicInternet` connects to public addresses only.
+never looked up. `PublicOnlyNetwork` connects to public addresses only.
 """
 
 import socket
@@ -44,7 +44,7 @@ class AddressRefused(ConnectError):
 
 
 @implementer(IHostResolution)
-class _Resolution:
+class _HostResolution:
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -75,7 +75,7 @@ class HostResolver:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         """Look up a host (for Twisted). A name without addresses may exist or not."""
-        resolution = _Resolution(hostName)
+        resolution = _HostResolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         if isIPAddress(hostName):
             _tell(resolutionReceiver, portNumber, ((IPv4Address, hostName),))
@@ -157,7 +157,7 @@ class Network:
         return connector
 
 
-class PublicInternet(Network):
+class PublicOnlyNetwork(Network):
     """A network that has public addresses only."""
 
     def connectTCP(self, host: str, port: int, *args: Any, **named: Any) -> IConnector:
@@ -170,5 +170,5 @@ class PublicInternet(Network):
 def open_network(reactor: Any, purpose: str, *, allow_private_addresses: bool) -> Network:
     """A network for one purpose, whose look-ups delay those of no other."""
     pool = ThreadPool(reactor, f"names for {purpose}", size=MAX_LOOKUPS, max_waiting=MAX_WAITING)
-    kind = Network if allow_private_addresses else PublicInternet
+    kind = Network if allow_private_addresses else PublicOnlyNetwork
     return kind(reactor, HostResolver(reactor, pool))

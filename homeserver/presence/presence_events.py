@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.cooperative import in_turns
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.remote_presence import RemotePresence
@@ -23,8 +23,8 @@ from homeserver.presence.tracker import PresenceTracker, told_by
 from homeserver.presence.user_presence import OFFLINE
 from homeserver.protocol.errors import Forbidden
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import RoomChanged
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.changes import StateChanged
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.storage.accounts.presence import find_presence, presence_after
@@ -49,7 +49,7 @@ class PresenceEvents:
         tracker: PresenceTracker,
         remote: RemotePresence,
         db: Database,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         user_rooms: UserRooms,
     ) -> None:
         self._tracker = tracker
@@ -88,7 +88,7 @@ class PresenceEvents:
             if isinstance(fact, PresenceChanged):
                 self._changes[fact.user_id] = fact
                 self._changes.move_to_end(fact.user_id)
-            elif isinstance(fact, RoomChanged):
+            elif isinstance(fact, StateChanged):
                 for user_id, membership, stored in fact.members():
                     if membership == "join" and stored is not None:
                         self._show_newcomer(user_id, fact.room, stored)
@@ -139,7 +139,7 @@ class PresenceEvents:
             await self._add_absent(found, "", {room.number})
         return [self._event(told) for told in found.values()]
 
-    async def get(self, caller: Caller, user_id: str) -> dict[str, Any]:
+    async def get(self, caller: Requester, user_id: str) -> dict[str, Any]:
         """The presence of a user, as `GET /presence/{userId}/status` answers it.
 
         Raises `Forbidden` where the caller shares no room with them.

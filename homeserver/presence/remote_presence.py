@@ -20,7 +20,7 @@ from homeserver.concurrency.deadlines import Deadlines
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State
 from homeserver.protocol.errors import Unavailable
-from homeserver.rooms.room.changes import RoomChanged
+from homeserver.rooms.room.changes import StateChanged
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.streams.log import Log
 
@@ -87,7 +87,7 @@ class RemotePresence:
         if not self._told and not self._strangers:
             return
         for fact in facts:
-            if isinstance(fact, RoomChanged):
+            if isinstance(fact, StateChanged):
                 is_new_here = len(fact.changes) > MAX_NEWCOMERS
                 for user_id, membership, _ in fact.members():
                     told = self._told.get(user_id)

@@ -17,16 +17,16 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deadlines import Deadlines
 from homeserver.concurrency.deferreds import joined
-from homeserver.config.settings import Presence as PresenceSettings
+from homeserver.config.settings import PresenceSettings
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State, Timeouts, UserPresence
 from homeserver.protocol.errors import Forbidden, InvalidParam, Unavailable
 from homeserver.rooms.ephemeral.typing import TypingChanged
-from homeserver.rooms.room.changes import RoomChanged, RoomEventAppended
+from homeserver.rooms.room.changes import EventAppended, StateChanged
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.storage.accounts import presence as storage
@@ -121,7 +121,9 @@ class PresenceTracker:
         """Everybody of whom readers were told that they are not offline."""
         return (user for user in self._users.values() if user.told.state != OFFLINE)
 
-    async def set(self, caller: Caller, user_id: str, state: State, status_msg: str | None) -> None:
+    async def set(
+        self, caller: Requester, user_id: str, state: State, status_msg: str | None
+    ) -> None:
         """Set the state of the caller's device, and the caller's status message or none.
 
         Raises `Forbidden` for another user, `InvalidParam` for too long a message, `Unavailable`.
@@ -168,8 +170,8 @@ class PresenceTracker:
         if not self._users:
             return
         for fact in facts:
-            if isinstance(fact, RoomChanged):
-                if isinstance(fact, RoomEventAppended):
+            if isinstance(fact, StateChanged):
+                if isinstance(fact, EventAppended):
                     self._act(fact.stored.event.sender)
                 for user_id, membership, _ in fact.members():
                     self._follow(user_id, fact.room, membership)

@@ -1,8 +1,8 @@
 """Reading from memory what can be read from memory, and saying what has to be loaded first.
 
 Unread counts are asked for with every delivery, so they are worked out without waiting. Where
-something is not at hand, the attempt ends with `NotAtHand`; whoever can wait loads it and tries
-again, all the others leave it.
+something is not at hand, the attempt ends with `PushDataNotInMemory`; whoever can wait loads it and
+tries again, all the others leave it.
 """
 
 from collections import OrderedDict
@@ -13,7 +13,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class NotAtHand(LookupError):
+class PushDataNotInMemory(LookupError):
     """Something has to be loaded first, by `await missing.load()`."""
 
     def __init__(self, load: Callable[[], Awaitable[None]]) -> None:

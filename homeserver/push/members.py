@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.compiled_rules import UserRules
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 
@@ -27,7 +27,7 @@ class Member:
 class Members:
     """Loads members, and tells whether they are still as they were."""
 
-    def __init__(self, rooms: Rooms, rules: UserRules, account_data: AccountData) -> None:
+    def __init__(self, rooms: RoomRegistry, rules: UserRules, account_data: AccountData) -> None:
         self._events = rooms.stores.events
         self._rules = rules
         self._account_data = account_data

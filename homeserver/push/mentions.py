@@ -13,8 +13,8 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from homeserver.protocol.events import Event
-from homeserver.rooms.room.changes import RoomEventAppended
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.changes import EventAppended
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
@@ -40,7 +40,7 @@ class Mentions:
     `start` it before anything is appended that may mention somebody.
     """
 
-    def __init__(self, db: Database, rooms: Rooms) -> None:
+    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
         self._rooms = rooms
         self._log = rooms.stores.log
@@ -63,7 +63,7 @@ class Mentions:
         rows = [
             INSERT_MENTION.row(fact.room, user_id, fact.position, fact.stored.number)
             for fact in facts
-            if isinstance(fact, RoomEventAppended)
+            if isinstance(fact, EventAppended)
             for user_id in self._named(fact.stored.event, self._rooms.loaded(fact.room))
         ]
         upto = facts[-1].position

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeserver.protocol.push_rules.rule_set import Action
-from homeserver.push.loading import NotAtHand
+from homeserver.push.loading import PushDataNotInMemory
 from homeserver.push.members import Member, Members
-from homeserver.push.notices import Notices
+from homeserver.push.push_actions import PushActions
 from homeserver.push.recent_events import RecentEvents
 from homeserver.push.unread_counts import UnreadCounts
-from homeserver.rooms.history.visibility import Seen
+from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.rooms.room.room import Room
 
 CHUNK = 100  # events that are looked at together
@@ -29,7 +29,7 @@ class Notification:
     """An event that notified a user, and whether they have read it."""
 
     room_id: str
-    event: Seen
+    event: VisibleEvent
     actions: Sequence[Action]
     read: bool
 
@@ -49,7 +49,7 @@ class Notifications:
         self,
         recent: RecentEvents,
         members: Members,
-        notices: Notices,
+        notices: PushActions,
         unread_counts: UnreadCounts,
     ) -> None:
         self._recent = recent
@@ -82,7 +82,7 @@ class Notifications:
         return NotificationPage(found, at)
 
     async def _notification(
-        self, room: Room, member: Member, seen: Seen, highlights_only: bool
+        self, room: Room, member: Member, seen: VisibleEvent, highlights_only: bool
     ) -> Notification | None:
         while True:
             try:
@@ -91,7 +91,7 @@ class Notifications:
                     return None
                 thread = self._notices.thread(room, seen.stored)
                 break
-            except NotAtHand as missing:
+            except PushDataNotInMemory as missing:
                 await missing.load()
         read = False
         if room.membership(member.user_id) == "join":

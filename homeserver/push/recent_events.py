@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.visibility import Seen, Visibility
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.storage.database.database import Database
@@ -20,7 +20,7 @@ from homeserver.storage.rooms.events import newest_events_in
 class Chunk:
     """Events with their rooms, newest first. `next` is the position to go on from, if any."""
 
-    events: Sequence[tuple[Room, Seen]]
+    events: Sequence[tuple[Room, VisibleEvent]]
     next: int | None
 
 
@@ -28,7 +28,7 @@ class RecentEvents:
     """Walks back through the rooms of users."""
 
     def __init__(
-        self, db: Database, rooms: Rooms, user_rooms: UserRooms, visibility: Visibility
+        self, db: Database, rooms: RoomRegistry, user_rooms: UserRooms, visibility: Visibility
     ) -> None:
         self._db = db
         self._rooms = rooms
@@ -47,7 +47,7 @@ class RecentEvents:
         by_room: dict[int, list[int]] = {}
         for _, number, event in rows:
             by_room.setdefault(number, []).append(event)
-        found: dict[int, tuple[Room, Seen]] = {}
+        found: dict[int, tuple[Room, VisibleEvent]] = {}
         for number, events in by_room.items():
             room = await self._rooms.by_number(number)
             if room is not None:
@@ -56,9 +56,9 @@ class RecentEvents:
         events_found = [found[event] for _, _, event in rows if event in found]
         return Chunk(events_found, rows[-1][0] - 1 if len(rows) == size else None)
 
-    async def _seen(self, room: Room, user_id: str, numbers: list[int]) -> list[Seen]:
+    async def _seen(self, room: Room, user_id: str, numbers: list[int]) -> list[VisibleEvent]:
         events = await self._rooms.stores.events.load_in_order(room.version, numbers)
-        invites = [Seen(stored, "invite") for stored in events if _invites(stored, user_id)]
+        invites = [VisibleEvent(stored, "invite") for stored in events if _invites(stored, user_id)]
         others = [stored for stored in reversed(events) if not _invites(stored, user_id)]
         visible = await self._visibility.visible(room, user_id, others)
         return invites + [seen for seen in visible if seen.membership == "join"]

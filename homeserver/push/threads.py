@@ -10,9 +10,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id
-from homeserver.push.loading import Memo, NotAtHand
+from homeserver.push.loading import Memo, PushDataNotInMemory
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 MAX_HOPS = 3
@@ -24,7 +24,7 @@ _THREAD = "m.thread"
 class Threads:
     """Finds the threads of events."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: RoomRegistry) -> None:
         self._events = rooms.stores.events
         self._known: Memo[int, str | None] = Memo(REMEMBERED)
         self._strangers: Memo[tuple[int, str], bool] = Memo(REMEMBERED)  # not of the room
@@ -32,7 +32,7 @@ class Threads:
     def of(self, room: Room, stored: StoredEvent) -> str | None:
         """The id of the root of an event's thread; `None` for the main timeline.
 
-        Raises `NotAtHand`.
+        Raises `PushDataNotInMemory`.
         """
         if "m.relates_to" not in stored.event.content:
             return None
@@ -56,7 +56,7 @@ class Threads:
             return None
         stored = self._events.cached_id(room.room_id, event_id)
         if stored is None:
-            raise NotAtHand(lambda: self._load(room, event_id))
+            raise PushDataNotInMemory(lambda: self._load(room, event_id))
         return stored
 
     async def _load(self, room: Room, event_id: str) -> None:

@@ -1,12 +1,12 @@
 """Unread counts: how many events of a room notify a user, and are not read.
 
 Nothing is stored for them but receipts, and nothing is done for members who do not ask: a message
-in a room of ten thousand costs no more than in one of two. Who asks gets a `Tally`, which is kept,
-and takes in what is new when it is asked for again; receipts and redactions reach it through the
-log. Most questions are about one new event, which was judged before for somebody else, and are
-answered at once: members who have the same rules and for whom the same was unread before it hold
-the same `Unread`, and move to the next one together, in one `Step`. The sender of an event, those
-whom it names, and whoever has read ahead go on their own.
+in a room of ten thousand costs no more than in one of two. Who asks gets a `UnreadCounter`, which
+is kept, and takes in what is new when it is asked for again; receipts and redactions reach it
+through the log. Most questions are about one new event, which was judged before for somebody else,
+and are answered at once: members who have the same rules and for whom the same was unread before it
+hold the same `UnreadSnapshot`, and move to the next one together, in one `Step`. The sender of an
+event, those whom it names, and whoever has read ahead go on their own.
 
 Rules and ignored users count as they are now, for what is still unread too: who mutes a room is
 rid of its count.
@@ -20,15 +20,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from homeserver.protocol.push_rules.evaluation import CompiledRules
-from homeserver.push.loading import NotAtHand
+from homeserver.push.loading import PushDataNotInMemory
 from homeserver.push.members import Member, Members
 from homeserver.push.mentions import Mentions
-from homeserver.push.notices import Notices
-from homeserver.push.tally import MAX_NAMED, WINDOW, Tally, Unread, UnreadCount, UnreadStates
+from homeserver.push.push_actions import PushActions
+from homeserver.push.unread_counter import (
+    MAX_NAMED,
+    WINDOW,
+    SnapshotPool,
+    UnreadCount,
+    UnreadCounter,
+    UnreadSnapshot,
+)
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import RoomEventAppended
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.changes import EventAppended
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 from homeserver.storage.database.database import Database
@@ -40,21 +47,21 @@ MAX_TALLIES = 100_000  # in memory; about a kilobyte each
 @dataclass(frozen=True, slots=True)
 class _Kept:
     member: Member
-    tally: Tally
+    tally: UnreadCounter
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
     """Where the room's newest events lead all who stood at the same place but those `concerned`."""
 
-    unread: Unread
+    unread: UnreadSnapshot
     concerned: frozenset[str]
 
 
-_StepKey = tuple[Unread, CompiledRules, frozenset[str]]  # with the ignored users
+_StepKey = tuple[UnreadSnapshot, CompiledRules, frozenset[str]]  # with the ignored users
 
 
-class _RoomTallies:
+class _RoomCounters:
     """The tallies of one room's members, by user id.
 
     `number` is that of the event at `upto`, the last one that was taken in for anybody; by it all
@@ -66,7 +73,7 @@ class _RoomTallies:
     def __init__(self, upto: int) -> None:
         self.upto = upto
         self.number = 0
-        self.states = UnreadStates()
+        self.states = SnapshotPool()
         self.steps: dict[_StepKey, _Step | None] = {}
         self.by_user: dict[str, _Kept] = {}
 
@@ -90,7 +97,7 @@ class _Span:
     `named` are older ones, oldest first, that name the member.
     """
 
-    tallies: _RoomTallies
+    tallies: _RoomCounters
     upto: int
     number: int
     joined_count: int
@@ -104,10 +111,10 @@ class UnreadCounts:
     def __init__(
         self,
         db: Database,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         receipts: Receipts,
         members: Members,
-        notices: Notices,
+        notices: PushActions,
         mentions: Mentions,
     ) -> None:
         self._db = db
@@ -116,14 +123,14 @@ class UnreadCounts:
         self._members = members
         self._notices = notices
         self._mentions = mentions
-        self._rooms: OrderedDict[int, _RoomTallies] = OrderedDict()
+        self._rooms: OrderedDict[int, _RoomCounters] = OrderedDict()
         self._tallies = 0
 
     def cached(self, room: Room, user_id: str) -> UnreadCount | None:
         """What is unread for a member of a room, if that can be told at once."""
         try:
             tally = self._caught_up(room, user_id)
-        except NotAtHand:
+        except PushDataNotInMemory:
             return None
         return None if tally is None else tally.count()
 
@@ -131,12 +138,12 @@ class UnreadCounts:
         """What is unread for a member of a room."""
         return (await self.tally(room, user_id)).count()
 
-    async def tally(self, room: Room, user_id: str) -> Tally:
+    async def tally(self, room: Room, user_id: str) -> UnreadCounter:
         """The tally of a member, up to the room's newest event."""
         while True:
             try:
                 tally = self._caught_up(room, user_id)
-            except NotAtHand as missing:
+            except PushDataNotInMemory as missing:
                 await missing.load()
                 continue
             if tally is not None:
@@ -162,13 +169,13 @@ class UnreadCounts:
                 kept = None if tallies is None else tallies.by_user.get(fact.user_id)
                 if kept is not None:
                     _read(kept.tally, fact)
-            elif isinstance(fact, RoomEventAppended) and fact.redacts is not None:
+            elif isinstance(fact, EventAppended) and fact.redacts is not None:
                 tallies = self._rooms.get(fact.room)
                 if tallies is not None:
                     for kept in tallies.by_user.values():
                         kept.tally.forget(fact.redacts.position or 0)
 
-    def _caught_up(self, room: Room, user_id: str) -> Tally | None:
+    def _caught_up(self, room: Room, user_id: str) -> UnreadCounter | None:
         """The tally in memory with what is new taken in; `None` where it has to be made anew."""
         tallies = self._rooms.get(room.number)
         kept = None if tallies is None else tallies.by_user.get(user_id)
@@ -184,7 +191,7 @@ class UnreadCounts:
             tally.unread = step.unread
         return tally
 
-    def _step(self, room: Room, tallies: _RoomTallies, kept: _Kept) -> _Step | None:
+    def _step(self, room: Room, tallies: _RoomCounters, kept: _Kept) -> _Step | None:
         """What the newest events are to all who stand where a member does; `None`: see for each."""
         unread, member = kept.tally.unread, kept.member
         key = unread, member.rules, member.ignored
@@ -192,7 +199,7 @@ class UnreadCounts:
             tallies.steps[key] = self._find_step(room, tallies, kept)
         return tallies.steps[key]
 
-    def _find_step(self, room: Room, tallies: _RoomTallies, kept: _Kept) -> _Step | None:
+    def _find_step(self, room: Room, tallies: _RoomCounters, kept: _Kept) -> _Step | None:
         unread = kept.tally.unread
         events = room.events_after(unread.upto)
         if events is None:
@@ -203,7 +210,7 @@ class UnreadCounts:
         after = unread.after(room.last_position, len(events), reversed(common.notices))
         return _Step(tallies.states.share(after), common.concerned)
 
-    def _take_alone(self, room: Room, kept: _Kept) -> Tally | None:
+    def _take_alone(self, room: Room, kept: _Kept) -> UnreadCounter | None:
         tally = kept.tally
         events = room.events_after(tally.upto)
         if events is None:
@@ -214,7 +221,7 @@ class UnreadCounts:
         tally.take(room.last_position, len(events), news)
         return tally
 
-    async def _build(self, room: Room, member: Member, span: _Span) -> Tally | None:
+    async def _build(self, room: Room, member: Member, span: _Span) -> UnreadCounter | None:
         """A new tally; `None` where the member has changed in the meantime."""
         while True:
             receipts = await self._receipts.of_user(room, member.user_id)
@@ -229,7 +236,7 @@ class UnreadCounts:
                     self._notices.notice(room, member, stored, None, tally) for stored in span.named
                 ]
                 news = self._notices.among(room, member, unread, span.joined_count, tally)
-            except NotAtHand as missing:
+            except PushDataNotInMemory as missing:
                 await missing.load()
                 continue
             tally.take_older(notice for notice in named if notice is not None)
@@ -262,12 +269,12 @@ class UnreadCounts:
     async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
         return await self._events.load_in_order(room.version, numbers)
 
-    def _begin(self, room: Room) -> _RoomTallies:
+    def _begin(self, room: Room) -> _RoomCounters:
         """Begin to count anew in a room."""
         before = self._rooms.pop(room.number, None)
         if before is not None:
             self._tallies -= len(before.by_user)
-        tallies = self._rooms[room.number] = _RoomTallies(room.last_position)
+        tallies = self._rooms[room.number] = _RoomCounters(room.last_position)
         return tallies
 
     def _keep(self, room: int, kept: _Kept) -> None:
@@ -281,19 +288,19 @@ class UnreadCounts:
 
 def _read_by(
     member: Member, receipts: Iterable[ReceiptChanged], span: _Span | None = None, events: int = 0
-) -> Tally:
+) -> UnreadCounter:
     """An empty tally of a member who has read so far, before the newest `events` of a span."""
     if span is None:
-        tally = Tally(0, member.since)
+        tally = UnreadCounter(0, member.since)
     else:
         number, states = span.number - events, span.tallies.states
-        tally = Tally(span.upto, member.since, number=number, states=states)
+        tally = UnreadCounter(span.upto, member.since, number=number, states=states)
     for receipt in receipts:
         _read(tally, receipt)
     return tally
 
 
-def _read(tally: Tally, receipt: ReceiptChanged) -> None:
+def _read(tally: UnreadCounter, receipt: ReceiptChanged) -> None:
     """Take in a receipt. One for an event whose place is not known here reads nothing."""
     if receipt.receipt_type in (READ, READ_PRIVATE) and receipt.event_position is not None:
         tally.read(receipt.event_position, receipt.thread_id)

@@ -46,7 +46,7 @@ class LogBroken(Unavailable):
         super().__init__("The server cannot store changes any more, and restarts")
 
 
-class Fact(Protocol):
+class LogEntry(Protocol):
     """Something that happened: an immutable value with its place in the log."""
 
     @property
@@ -76,7 +76,7 @@ class Log:
         self._reserved: deque[tuple[int, int]] = deque()  # further ranges: (before the first, last)
         self._readers: list[Reader] = []
         self._batch = Batch()
-        self._facts: list[Fact] = []
+        self._facts: list[LogEntry] = []
         self._waiting: list[Deferred[None]] = []
         self._in_flight: list[Deferred[None]] = []
         self._committing = False
@@ -139,7 +139,7 @@ class Log:
         self._last += 1
         return self._last
 
-    def append(self, fact: Fact, rows: Sequence[Row] = ()) -> Deferred[None]:
+    def append(self, fact: LogEntry, rows: Sequence[Row] = ()) -> Deferred[None]:
         """Add a fact and its rows; fires when it is durable and readers know of it."""
         if self._is_broken:
             return fail(LogBroken())

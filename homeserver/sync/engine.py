@@ -14,32 +14,32 @@ from typing import Protocol
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.filters import Filters
 from homeserver.accounts.user_data.invite_permission import INVITE_PERMISSION, is_blocking
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.cooperative import Turn
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.protocol.filters import Filter
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import rooms_with_events_after
 from homeserver.storage.rooms.partial_rooms import rooms_whole_after
 from homeserver.streams.log import Log
-from homeserver.sync.feeds import PERSONAL, PRESENCE, Feeds
 from homeserver.sync.invitations import Invitations
 from homeserver.sync.lazy_members import LazyMembers
-from homeserver.sync.moments import Moments
-from homeserver.sync.reader import Reader
 from homeserver.sync.room_sections import EphemeralEvents, RoomSections
+from homeserver.sync.sync_points import SyncPoints
+from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import Update, typed_event
+from homeserver.sync.user_change_queues import PERSONAL, PRESENCE, UserChangeQueues
 
 AHEAD = 16  # rooms that are loaded together
 
 
-class PresenceEvents(Protocol):
+class PresenceSource(Protocol):
     """Where presence comes from."""
 
     async def events_since(
@@ -57,11 +57,11 @@ class Sources:
 
     db: Database
     log: Log
-    rooms: Rooms
+    rooms: RoomRegistry
     user_rooms: UserRooms
     account_data: AccountData
     filters: Filters
-    presence: PresenceEvents
+    presence: PresenceSource
     ephemeral: Sequence[EphemeralEvents]
 
 
@@ -71,7 +71,7 @@ class SyncEngine:
     def __init__(
         self,
         sources: Sources,
-        feeds: Feeds,
+        feeds: UserChangeQueues,
         sections: RoomSections,
         invitations: Invitations,
         lazy_members: LazyMembers,
@@ -80,7 +80,7 @@ class SyncEngine:
         self._db = sources.db
         self._log = sources.log
         self._rooms = sources.rooms
-        self._moments = Moments(feeds, sources.user_rooms, sources.log)
+        self._moments = SyncPoints(feeds, sources.user_rooms, sources.log)
         self._account_data = sources.account_data
         self._filters = sources.filters
         self._presence = sources.presence
@@ -100,15 +100,15 @@ class SyncEngine:
 
     async def reader(
         self,
-        caller: Caller,
+        caller: Requester,
         *,
         filter_text: str | None = None,
         full_state: bool = False,
         state_after: str | None = None,
-    ) -> Reader:
+    ) -> SyncRequest:
         """The reader for a request; `filter_text` is a filter's id, or the filter as JSON.
 
-        The rest is as in `Reader`.
+        The rest is as in `SyncRequest`.
         """
         wanted = Filter()
         if filter_text:
@@ -116,7 +116,7 @@ class SyncEngine:
         ignored = self._account_data.find_ignored_users(caller.user_id)
         if ignored is None:
             ignored = await self._account_data.ignored_users(caller.user_id)
-        return Reader(caller, wanted, full_state, state_after, ignored)
+        return SyncRequest(caller, wanted, full_state, state_after, ignored)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake()` called whenever the user has news; the result stops that."""
@@ -124,7 +124,7 @@ class SyncEngine:
         feed.waiters.add(wake)
         return lambda: feed.waiters.discard(wake)
 
-    async def wait(self, reader: Reader, since: int, timeout: float) -> Update:
+    async def wait(self, reader: SyncRequest, since: int, timeout: float) -> Update:
         """What is new, as soon as there is something; an empty update after `timeout` seconds."""
         deadline = self._clock.seconds() + timeout
         feed = await self._feeds.of(reader.user_id)
@@ -146,7 +146,7 @@ class SyncEngine:
             finally:
                 feed.waiters.discard(wake)
 
-    async def update(self, reader: Reader, since: int | None) -> Update:
+    async def update(self, reader: SyncRequest, since: int | None) -> Update:
         """What is new above a token's position, at once; everything for `None`."""
         if since is None:
             self._lazy_members.start_over(reader)
@@ -162,7 +162,7 @@ class SyncEngine:
         candidates = list(changed or ())  # what is no room is not among the user's rooms
         if changed is None or by_room:
             candidates = list(await self._candidates(reader, rooms, since, changed, by_room))
-        turn = Turn(self._clock)
+        turn = TimeSlice(self._clock)
         for index, number in enumerate(candidates):
             if changed is None and index % AHEAD == 0:
                 await self._load_ahead(rooms, candidates[index : index + AHEAD])
@@ -177,7 +177,7 @@ class SyncEngine:
 
     async def _candidates(
         self,
-        reader: Reader,
+        reader: SyncRequest,
         rooms: MemberRooms,
         since: int | None,
         changed: set[int] | None,
@@ -224,7 +224,7 @@ class SyncEngine:
     async def _add_room(
         self,
         update: Update,
-        reader: Reader,
+        reader: SyncRequest,
         number: int,
         place: Membership,
         since: int | None,
@@ -244,7 +244,7 @@ class SyncEngine:
             await self._add_left(update, reader, number, place, since, by_room)
 
     async def _add_invitation(
-        self, update: Update, reader: Reader, number: int, place: Membership
+        self, update: Update, reader: SyncRequest, number: int, place: Membership
     ) -> None:
         """A room that the user is invited to, unless they want no such invites, or knocks at."""
         sections = update.invited if place.membership == "invite" else update.knocked
@@ -260,7 +260,7 @@ class SyncEngine:
     async def _add_joined(
         self,
         update: Update,
-        reader: Reader,
+        reader: SyncRequest,
         room: Room,
         place: Membership,
         since: int | None,
@@ -292,7 +292,7 @@ class SyncEngine:
     async def _add_left(
         self,
         update: Update,
-        reader: Reader,
+        reader: SyncRequest,
         number: int,
         place: Membership,
         since: int | None,
@@ -340,7 +340,7 @@ class SyncEngine:
         return False
 
     async def _add_account_data(
-        self, update: Update, reader: Reader, since: int | None
+        self, update: Update, reader: SyncRequest, since: int | None
     ) -> dict[str, list[msgspec.Raw]]:
         """Add the account's own data; the result is that of rooms, by room id."""
         position = since or 0
@@ -361,7 +361,7 @@ class SyncEngine:
         update.account_data = own
         return by_room
 
-    async def _room_account_data(self, reader: Reader, room_id: str) -> list[msgspec.Raw]:
+    async def _room_account_data(self, reader: SyncRequest, room_id: str) -> list[msgspec.Raw]:
         contents = await self._account_data.of_room(reader.user_id, room_id)
         wanted = reader.filter.room.account_data
         if not wanted.matches_room(room_id):
@@ -373,7 +373,7 @@ class SyncEngine:
         ]
 
     async def _add_presence(
-        self, update: Update, reader: Reader, since: int | None, changed: set[int] | None
+        self, update: Update, reader: SyncRequest, since: int | None, changed: set[int] | None
     ) -> None:
         wanted = reader.filter.presence
         if not wanted.is_default and not wanted.matches("m.presence", None):

@@ -12,14 +12,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.errors import NotFound
-from homeserver.rooms.history.room_reader import Reading
-from homeserver.rooms.history.visibility import Seen
+from homeserver.rooms.history.room_reader import RoomReader
+from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.sync.engine import Sources, SyncEngine
-from homeserver.sync.streamed_events import StreamedEvents, Stretch
+from homeserver.sync.streamed_events import EventSlice, StreamedEvents
 
 Wake = Callable[[], None]
 
@@ -31,7 +31,7 @@ class EventStream:
         self,
         sources: Sources,
         engine: SyncEngine,
-        reading: Reading,
+        reading: RoomReader,
         events: StreamedEvents,
         clock: Clock,
     ) -> None:
@@ -67,13 +67,13 @@ class EventStream:
 
     async def wait(
         self,
-        caller: Caller,
+        caller: Requester,
         since: int | None,
         timeout: float,
         room_id: str | None = None,
         *,
         limit: int | None = None,
-    ) -> Stretch:
+    ) -> EventSlice:
         """What is new in the user's rooms, or in one that they may read.
 
         Begins at `since`, or now; waits up to `timeout` seconds for something to happen. `limit`
@@ -81,7 +81,7 @@ class EventStream:
         """
         position = self._sources.log.position if since is None else since
         deadline = self._clock.seconds() + timeout
-        bell = _Bell(self._clock)
+        bell = _Wakeup(self._clock)
         unfollow = await self._follow(caller, room_id, bell.ring)
         self._waiting.add(bell.ring)
         try:
@@ -98,7 +98,7 @@ class EventStream:
             self._waiting.discard(bell.ring)
             unfollow()
 
-    async def event(self, caller: Caller, event_id: str) -> Seen:
+    async def event(self, caller: Requester, event_id: str) -> VisibleEvent:
         """One event of any room that the user may see. Raises `NotFound` for all others."""
         for number in await self._rooms.stores.events.rooms_with(event_id):
             room = await self._rooms.by_number(number)
@@ -108,15 +108,15 @@ class EventStream:
         raise NotFound("There is no such event, or you may not see it")
 
     async def _look(
-        self, caller: Caller, room_id: str | None, since: int, limit: int | None
-    ) -> Stretch:
+        self, caller: Requester, room_id: str | None, since: int, limit: int | None
+    ) -> EventSlice:
         if room_id is None:
             return await self._events.in_all_rooms(caller, since, limit)
         # Whether the room may be read can change while one waits.
         access = await self._reading.access(caller.user_id, room_id)
         return await self._events.in_room(caller, access, since, limit)
 
-    async def _follow(self, caller: Caller, room_id: str | None, wake: Wake) -> Wake:
+    async def _follow(self, caller: Requester, room_id: str | None, wake: Wake) -> Wake:
         """Have `wake` called for news; the result stops that."""
         if room_id is None:
             return await self._engine.follow(caller.user_id, wake)
@@ -132,7 +132,7 @@ class EventStream:
         return unfollow
 
 
-class _Bell:
+class _Wakeup:
     """Ends a wait. What rings before the wait begins ends it too."""
 
     def __init__(self, clock: Clock) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from homeserver.protocol.client_events import STRIPPED_STATE_TYPES, stripped_event, stripped_state
 from homeserver.rooms.history.visibility import Visibility
-from homeserver.rooms.membership.out_of_room_memberships import DistantMemberships
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.user_rooms import Membership
 from homeserver.sync.update import encode
@@ -17,7 +17,9 @@ from homeserver.sync.update import encode
 class Invitations:
     """Makes the sections of rooms that a user is invited to, or knocks at."""
 
-    def __init__(self, rooms: Rooms, visibility: Visibility, distant: DistantMemberships) -> None:
+    def __init__(
+        self, rooms: RoomRegistry, visibility: Visibility, distant: OutOfRoomMemberships
+    ) -> None:
         self._rooms = rooms
         self._visibility = visibility
         self._distant = distant

@@ -10,7 +10,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from homeserver.sync.reader import Reader
+from homeserver.sync.sync_request import SyncRequest
 
 MAX_ENTRIES = 500_000  # (device, room, member), of all devices together
 
@@ -25,7 +25,7 @@ class LazyMembers:
         self._entries = 0
 
     def unknown(
-        self, reader: Reader, room: int, user_ids: Iterable[str], since: int | None
+        self, reader: SyncRequest, room: int, user_ids: Iterable[str], since: int | None
     ) -> list[str]:
         """Those of the users whose member event the device does not have at `since`."""
         if reader.filter.room.state.include_redundant_members or since is None:
@@ -35,12 +35,12 @@ class LazyMembers:
             return list(user_ids)
         return [user_id for user_id in user_ids if known.get((room, user_id), since + 1) > since]
 
-    def told(self, reader: Reader, room: int) -> list[str]:
+    def told(self, reader: SyncRequest, room: int) -> list[str]:
         """The users of a room whose member events the device was sent."""
         known = self._devices.get(reader.device, {})
         return [user_id for number, user_id in known if number == room]
 
-    def sent(self, reader: Reader, room: int, user_ids: Iterable[str], position: int) -> None:
+    def sent(self, reader: SyncRequest, room: int, user_ids: Iterable[str], position: int) -> None:
         """The answer that ends at `position` tells of these members."""
         known = self._devices.setdefault(reader.device, {})
         self._devices.move_to_end(reader.device)
@@ -52,7 +52,7 @@ class LazyMembers:
             _, oldest = self._devices.popitem(last=False)
             self._entries -= len(oldest)
 
-    def start_over(self, reader: Reader) -> None:
+    def start_over(self, reader: SyncRequest) -> None:
         """The device begins anew and knows nothing."""
         known = self._devices.pop(reader.device, None)
         if known is not None:

@@ -7,15 +7,15 @@ import msgspec
 from homeserver.concurrency.cooperative import in_turns
 from homeserver.protocol.client_events import federation_event
 from homeserver.protocol.filters import only_fields
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.visibility import Seen
-from homeserver.sync.reader import Reader
+from homeserver.rooms.history.visibility import VisibleEvent
+from homeserver.sync.sync_request import SyncRequest
 
 _encode = msgspec.json.Encoder().encode
 
 
-def render_events(seen: Iterable[Seen], now_ms: int) -> bytes:
+def render_events(seen: Iterable[VisibleEvent], now_ms: int) -> bytes:
     """A JSON list of events as everybody sees them who is in the room."""
     return b"[%s]" % b",".join(
         event.stored.client_json(now_ms, room_id=False, membership=event.membership)
@@ -23,14 +23,16 @@ def render_events(seen: Iterable[Seen], now_ms: int) -> bytes:
     )
 
 
-def render_for(reader: Reader, seen: Sequence[Seen], now_ms: int) -> bytes:
+def render_for(reader: SyncRequest, seen: Sequence[VisibleEvent], now_ms: int) -> bytes:
     """A JSON list of events as one reader wants them."""
     return b"[%s]" % b",".join(
         _render(reader, event.stored, now_ms, event.membership, event.relations) for event in seen
     )
 
 
-async def render_state(reader: Reader, events: Iterable[StoredEvent], origin: Origin) -> bytes:
+async def render_state(
+    reader: SyncRequest, events: Iterable[StoredEvent], origin: LocalServer
+) -> bytes:
     """A JSON list of state events as one reader wants them; there may be very many."""
     now_ms = origin.now_ms()
     rendered = (_render(reader, stored, now_ms, None) for stored in events)
@@ -38,7 +40,7 @@ async def render_state(reader: Reader, events: Iterable[StoredEvent], origin: Or
 
 
 def _render(
-    reader: Reader,
+    reader: SyncRequest,
     stored: StoredEvent,
     now_ms: int,
     membership: str | None,

@@ -10,20 +10,20 @@ from typing import Protocol
 import msgspec
 
 from homeserver.protocol.event_kinds import is_member_event, is_state
-from homeserver.push.tally import UnreadCount
+from homeserver.push.unread_counter import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.aggregations import Relations
-from homeserver.rooms.history.visibility import Seen, Visibility
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.history.aggregations import BundledAggregations
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
-from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_for, render_state
-from homeserver.sync.room_state import RoomState
+from homeserver.sync.room_state import RoomStateSections
 from homeserver.sync.summary import summary
-from homeserver.sync.timelines import SharedSlice, Slice, Timelines, timeline_json
+from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.timelines import SharedTimelineSlice, Timelines, TimelineSlice, timeline_json
 from homeserver.sync.update import encode, events_json, section_json
 
 NO_EVENTS = b'{"events":[]}'
@@ -50,12 +50,12 @@ class RoomSections:
     def __init__(
         self,
         timelines: Timelines,
-        states: RoomState,
+        states: RoomStateSections,
         ephemeral: Sequence[EphemeralEvents],
         unread: UnreadCounts,
         visibility: Visibility,
-        relations: Relations,
-        rooms: Rooms,
+        relations: BundledAggregations,
+        rooms: RoomRegistry,
     ) -> None:
         self._timelines = timelines
         self._states = states
@@ -69,7 +69,7 @@ class RoomSections:
     async def joined(
         self,
         room: Room,
-        reader: Reader,
+        reader: SyncRequest,
         place: Membership,
         since: int | None,
         now: int,
@@ -109,7 +109,7 @@ class RoomSections:
     async def left(
         self,
         room: Room,
-        reader: Reader,
+        reader: SyncRequest,
         place: Membership,
         since: int | None,
         account_data: Sequence[msgspec.Raw] = (),
@@ -122,13 +122,17 @@ class RoomSections:
         if own.standing.is_outlier:
             # A room that this server never was in: nothing else is known of it.
             told: dict[str, bytes] = {}
-            alone = Slice([Seen(own, "leave")], limited=False, prev_batch=place.position)
+            alone = TimelineSlice(
+                [VisibleEvent(own, "leave")], limited=False, prev_batch=place.position
+            )
             await self._add_timeline(told, reader, alone, [])
             return section_json(told)
         joined_until = await self._visibility.joined_until(room, reader.user_id)
         timeline = await self._timelines.cut(room, reader, since or 0, place.position)
         if own.position == place.position > (since or 0):
-            timeline = self._timelines.with_own(timeline, reader, Seen(own, place.membership))
+            timeline = self._timelines.with_own(
+                timeline, reader, VisibleEvent(own, place.membership)
+            )
         state: list[StoredEvent] = []
         if joined_until:
             end = min(joined_until, place.position)
@@ -146,7 +150,7 @@ class RoomSections:
         self,
         parts: dict[str, bytes],
         room: Room,
-        reader: Reader,
+        reader: SyncRequest,
         since: int | None,
         now: int,
         *,
@@ -170,11 +174,11 @@ class RoomSections:
         self,
         parts: dict[str, bytes],
         room: Room,
-        reader: Reader,
+        reader: SyncRequest,
         place: Membership,
         since: int,
         now: int,
-    ) -> SharedSlice | None:
+    ) -> SharedTimelineSlice | None:
         """Add what happened; the result is the slice that all readers get, if it is that."""
         if reader.is_plain and place.position <= since:
             shared = self._timelines.shared(room, since, now, reader.timeline_limit)
@@ -207,7 +211,7 @@ class RoomSections:
         return None
 
     async def _ephemeral_events(
-        self, room: Room, reader: Reader, since: int | None
+        self, room: Room, reader: SyncRequest, since: int | None
     ) -> list[msgspec.Raw]:
         wanted = reader.filter.room.ephemeral
         if not wanted.matches_room(room.room_id):
@@ -220,14 +224,14 @@ class RoomSections:
             events = [event for event in events if wanted.matches(_type_of(event), None, {})]
         return events
 
-    async def _has_read(self, room: Room, reader: Reader, since: int | None) -> bool:
+    async def _has_read(self, room: Room, reader: SyncRequest, since: int | None) -> bool:
         """Whether the counts changed by a receipt that the reader's filter keeps from them."""
         wanted = reader.filter.room.ephemeral
         if since is None or (wanted.is_default and wanted.matches_all_rooms):
             return False
         return await self._unread.was_read_after(room, reader.user_id, since)
 
-    def _suits(self, reader: Reader, shared: SharedSlice) -> bool:
+    def _suits(self, reader: SyncRequest, shared: SharedTimelineSlice) -> bool:
         """Whether the common bytes are what this reader would get."""
         return (
             reader.device not in shared.transactions
@@ -239,8 +243,8 @@ class RoomSections:
         self,
         parts: dict[str, bytes],
         room: Room,
-        reader: Reader,
-        shared: SharedSlice,
+        reader: SyncRequest,
+        shared: SharedTimelineSlice,
         since: int,
         now: int,
     ) -> None:
@@ -261,7 +265,7 @@ class RoomSections:
         self,
         parts: dict[str, bytes],
         room: Room,
-        reader: Reader,
+        reader: SyncRequest,
         since: int,
         now: int,
         events: Sequence[StoredEvent],
@@ -276,8 +280,8 @@ class RoomSections:
     async def _add_timeline(
         self,
         parts: dict[str, bytes],
-        reader: Reader,
-        timeline: Slice,
+        reader: SyncRequest,
+        timeline: TimelineSlice,
         state: Sequence[StoredEvent],
     ) -> None:
         seen = timeline.seen
@@ -288,24 +292,26 @@ class RoomSections:
         parts["timeline"] = timeline_json(events, timeline.limited, timeline.prev_batch)
         parts[reader.state_name] = await self._state_json(reader, state)
 
-    async def _state_json(self, reader: Reader, state: Sequence[StoredEvent]) -> bytes:
+    async def _state_json(self, reader: SyncRequest, state: Sequence[StoredEvent]) -> bytes:
         return b'{"events":%s}' % await render_state(reader, state, self._origin)
 
 
-def _begins_the_room(timeline: Slice) -> bool:
+def _begins_the_room(timeline: TimelineSlice) -> bool:
     """Whether a timeline has everything from the creation of the room on."""
     first = timeline.seen[0].stored.event if timeline.seen else None
     return not timeline.limited and first is not None and is_state(first, "m.room.create")
 
 
-def _wants_all(reader: Reader, shared: SharedSlice) -> bool:
+def _wants_all(reader: SyncRequest, shared: SharedTimelineSlice) -> bool:
     """Whether a reader gets all state that changed, and no more because of lazy loading."""
     wanted = reader.filter.room.state
     is_unfiltered = wanted.is_default and wanted.matches_all_rooms
     return is_unfiltered and shared.changed is not None and not (reader.lazy and shared.changed)
 
 
-def _is_shared(parts: Mapping[str, bytes], reader: Reader, shared: SharedSlice) -> bool:
+def _is_shared(
+    parts: Mapping[str, bytes], reader: SyncRequest, shared: SharedTimelineSlice
+) -> bool:
     """Whether the section of a room has nothing but what all its readers get."""
     if reader.state_after is None:
         return parts.keys() == {"timeline"}
@@ -314,7 +320,7 @@ def _is_shared(parts: Mapping[str, bytes], reader: Reader, shared: SharedSlice) 
 
 
 def _shared_section(
-    parts: dict[str, bytes], reader: Reader, shared: SharedSlice, count: UnreadCount
+    parts: dict[str, bytes], reader: SyncRequest, shared: SharedTimelineSlice, count: UnreadCount
 ) -> bytes:
     """The section of a reader to whom nothing is new but what all see."""
     key = reader.state_after, count.notification, count.highlight
@@ -325,7 +331,7 @@ def _shared_section(
     return section
 
 
-def _add_unread(parts: dict[str, bytes], reader: Reader, count: UnreadCount) -> None:
+def _add_unread(parts: dict[str, bytes], reader: SyncRequest, count: UnreadCount) -> None:
     if not reader.filter.room.timeline.unread_thread_notifications:
         parts["unread_notifications"] = _count_json(count.notification, count.highlight)
         return

@@ -10,26 +10,31 @@ from typing import Any
 from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import state_root_at
 from homeserver.sync.lazy_members import LazyMembers
-from homeserver.sync.reader import Reader
-from homeserver.sync.timelines import Slice
+from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.timelines import TimelineSlice
 
 
-class RoomState:
+class RoomStateSections:
     """Finds the state events of a room section."""
 
-    def __init__(self, db: Database, rooms: Rooms, lazy_members: LazyMembers) -> None:
+    def __init__(self, db: Database, rooms: RoomRegistry, lazy_members: LazyMembers) -> None:
         self._db = db
         self._rooms = rooms
         self._lazy_members = lazy_members
 
     async def full(
-        self, room: Room, reader: Reader, timeline: Slice, now: int, known_since: int | None = None
+        self,
+        room: Room,
+        reader: SyncRequest,
+        timeline: TimelineSlice,
+        now: int,
+        known_since: int | None = None,
     ) -> list[StoredEvent]:
         """The whole state at the start of a timeline, or at its end where the reader wants it so.
 
@@ -47,7 +52,7 @@ class RoomState:
         return await self._load(room, reader, numbers)
 
     async def changes(
-        self, room: Room, reader: Reader, timeline: Slice, since: int, now: int
+        self, room: Room, reader: SyncRequest, timeline: TimelineSlice, since: int, now: int
     ) -> list[StoredEvent]:
         """The state that changed above `since` and that the timeline does not tell.
 
@@ -68,7 +73,7 @@ class RoomState:
             room, reader, senders, since, now, timeline.events
         )
 
-    async def corrected(self, room: Room, reader: Reader, now: int) -> list[StoredEvent]:
+    async def corrected(self, room: Room, reader: SyncRequest, now: int) -> list[StoredEvent]:
         """The member events of those whom a device was told of before the room was whole."""
         user_ids = self._lazy_members.told(reader, room.number)
         self._lazy_members.sent(reader, room.number, user_ids, now)
@@ -78,7 +83,7 @@ class RoomState:
     async def lazy(
         self,
         room: Room,
-        reader: Reader,
+        reader: SyncRequest,
         senders: Iterable[str],
         since: int,
         now: int,
@@ -97,7 +102,7 @@ class RoomState:
     async def _tell(
         self,
         room: Room,
-        reader: Reader,
+        reader: SyncRequest,
         members: Mapping[str, int],
         user_ids: Iterable[str],
         now: int,
@@ -122,7 +127,7 @@ class RoomState:
         return list(told.values())
 
     async def _changed(
-        self, room: Room, reader: Reader, timeline: Slice, since: int, now: int
+        self, room: Room, reader: SyncRequest, timeline: TimelineSlice, since: int, now: int
     ) -> dict[StateKey, StoredEvent]:
         """What became current above `since`, but for what the timeline tells by itself.
 
@@ -191,11 +196,13 @@ class RoomState:
                 others[(names[type_nid], names[key_nid])] = number
         return others, members
 
-    async def _load(self, room: Room, reader: Reader, numbers: Sequence[int]) -> list[StoredEvent]:
+    async def _load(
+        self, room: Room, reader: SyncRequest, numbers: Sequence[int]
+    ) -> list[StoredEvent]:
         events, clock = self._rooms.stores.events, self._rooms.origin.clock
         return self._wanted(reader, await events.load_many(room.version, numbers, clock))
 
-    def _wanted(self, reader: Reader, events: Iterable[StoredEvent]) -> list[StoredEvent]:
+    def _wanted(self, reader: SyncRequest, events: Iterable[StoredEvent]) -> list[StoredEvent]:
         wanted: RoomEventFilter = reader.filter.room.state
         if wanted.is_default and wanted.matches_all_rooms:
             return list(events)
@@ -207,7 +214,7 @@ class RoomState:
         ]
 
 
-def _told(reader: Reader, timeline: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+def _told(reader: SyncRequest, timeline: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
     """The events by which a reader learns of the state: none for one who is told it as it ends."""
     return () if reader.use_state_after else timeline
 
@@ -260,5 +267,5 @@ def _may_be_known(key: StateKey, stored: StoredEvent) -> bool:
     return key[0] != "m.room.member" or stored.position is not None
 
 
-def _senders(timeline: Slice) -> set[str]:
+def _senders(timeline: TimelineSlice) -> set[str]:
     return {event.stored.event.sender for event in timeline.seen}

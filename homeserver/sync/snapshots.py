@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
 from homeserver.rooms.history.history import History, PageRequest
-from homeserver.rooms.history.room_reader import Access, Reading
+from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.history.timeline_segments import START
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
@@ -32,7 +32,7 @@ class Snapshots:
     """Makes snapshots."""
 
     def __init__(
-        self, sources: Sources, reading: Reading, history: History, presence: RoomPresence
+        self, sources: Sources, reading: RoomReader, history: History, presence: RoomPresence
     ) -> None:
         self._sources = sources
         self._rooms = sources.rooms
@@ -40,7 +40,7 @@ class Snapshots:
         self._history = history
         self._presence = presence
 
-    async def of_user(self, caller: Caller, limit: int | None, *, archived: bool) -> _Snapshot:
+    async def of_user(self, caller: Requester, limit: int | None, *, archived: bool) -> _Snapshot:
         """All rooms that the user is in or is invited to, and with `archived` those they left."""
         end = stream_token(self._sources.log.position)
         places = await self._sources.user_rooms.of(caller.user_id)
@@ -68,7 +68,7 @@ class Snapshots:
             "account_data": await self._account_data(caller, None),
         }
 
-    async def of_room(self, caller: Caller, room_id: str, limit: int | None) -> _Snapshot:
+    async def of_room(self, caller: Requester, room_id: str, limit: int | None) -> _Snapshot:
         """One room that the user may read. Raises `Forbidden`."""
         end = stream_token(self._sources.log.position)
         access = await self._reading.access(caller.user_id, room_id)
@@ -81,7 +81,7 @@ class Snapshots:
         return snapshot
 
     async def _of_member(
-        self, caller: Caller, room: Room, place: Membership, end: str, limit: int | None
+        self, caller: Requester, room: Room, place: Membership, end: str, limit: int | None
     ) -> _Snapshot:
         snapshot: _Snapshot = {"room_id": room.room_id, "membership": place.membership}
         try:
@@ -91,7 +91,7 @@ class Snapshots:
         return snapshot | await self._readable(caller, access, end, limit)
 
     async def _readable(
-        self, caller: Caller, access: Access, end: str, limit: int | None
+        self, caller: Requester, access: ReadAccess, end: str, limit: int | None
     ) -> _Snapshot:
         room, now_ms = access.room, self._rooms.origin.now_ms()
         ignored = await self._sources.account_data.ignored_users(caller.user_id)
@@ -116,7 +116,7 @@ class Snapshots:
             "receipts": await self._receipts(caller, access),
         }
 
-    async def _invited(self, caller: Caller, room: Room, place: Membership) -> _Snapshot:
+    async def _invited(self, caller: Requester, room: Room, place: Membership) -> _Snapshot:
         events = await self._rooms.stores.events.load(room.version, [place.event])
         invite = state_event(events[place.event], caller, self._rooms.origin.now_ms())
         return {
@@ -126,7 +126,7 @@ class Snapshots:
             "invite": invite,
         }
 
-    async def _receipts(self, caller: Caller, access: Access) -> list[_Snapshot]:
+    async def _receipts(self, caller: Requester, access: ReadAccess) -> list[_Snapshot]:
         if not access.is_current:
             return []
         room = access.room
@@ -137,7 +137,7 @@ class Snapshots:
         ]
         return [event for event in found if event["type"] == "m.receipt"]
 
-    async def _account_data(self, caller: Caller, room_id: str | None) -> list[_Snapshot]:
+    async def _account_data(self, caller: Requester, room_id: str | None) -> list[_Snapshot]:
         contents = await self._sources.account_data.of_room(caller.user_id, room_id)
         return [
             msgspec.json.decode(typed_event(event_type, content))

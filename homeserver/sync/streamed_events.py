@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
-from homeserver.rooms.history.room_reader import Access
-from homeserver.rooms.history.visibility import Seen, Visibility
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.rooms.history.room_reader import ReadAccess
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms
 from homeserver.storage.rooms.events import events_after
@@ -38,7 +38,7 @@ class RoomPresence(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class EventSlice:
     """What happened with start < position <= end."""
 
     start: int
@@ -56,12 +56,12 @@ class StreamedEvents:
         self._presence = presence
 
     async def in_room(
-        self, caller: Caller, access: Access, since: int, limit: int | None = None
-    ) -> Stretch:
+        self, caller: Requester, access: ReadAccess, since: int, limit: int | None = None
+    ) -> EventSlice:
         """What happened in one room, as far as the caller may see it."""
         now, room = self._sources.log.position, access.room
         if now <= since:
-            return Stretch(since, since)
+            return EventSlice(since, since)
         size = _size(limit)
         rows = await self._sources.db.run(events_after, [room.number], since, now, size)
         seen = await self._seen(room, caller, [event for _, _, event in rows])
@@ -70,13 +70,15 @@ class StreamedEvents:
         if access.is_current:
             chunk += await self._ephemeral(room, caller, since)
             chunk += [presence_event(event) for event in self._presence.events_in(room, since)]
-        return Stretch(since, _end(rows, size, now), chunk)
+        return EventSlice(since, _end(rows, size, now), chunk)
 
-    async def in_all_rooms(self, caller: Caller, since: int, limit: int | None = None) -> Stretch:
+    async def in_all_rooms(
+        self, caller: Requester, since: int, limit: int | None = None
+    ) -> EventSlice:
         """What happened in the rooms of the caller, and to their account."""
         now = self._sources.log.position
         if now <= since:
-            return Stretch(since, since)
+            return EventSlice(since, since)
         places = await self._sources.user_rooms.of(caller.user_id)
         numbers = [
             number
@@ -90,15 +92,15 @@ class StreamedEvents:
         presence = await self._sources.presence.events_since(caller.user_id, since)
         chunk += [presence_event(event) for event in presence]
         chunk += await self._account_data(caller, since)
-        return Stretch(since, _end(rows, size, now), chunk)
+        return EventSlice(since, _end(rows, size, now), chunk)
 
     async def _from_rooms(
-        self, caller: Caller, places: MemberRooms, rows: Sequence[tuple[int, int, int]]
+        self, caller: Requester, places: MemberRooms, rows: Sequence[tuple[int, int, int]]
     ) -> _Events:
         """The events of all rooms, in the order of the log."""
         ignored = await self._sources.account_data.ignored_users(caller.user_id)
         now_ms = self._rooms.origin.now_ms()
-        found: list[Seen] = []
+        found: list[VisibleEvent] = []
         for number in {number for _, number, _ in rows}:
             room, place = await self._rooms.by_number(number), places[number]
             if room is None or (place.membership == "invite" and place.sender in ignored):
@@ -108,7 +110,7 @@ class StreamedEvents:
                 # Who is not in the room yet hears of themselves alone.
                 own = [event for event in events if event == place.event]
                 stored = await self._rooms.stores.events.load(room.version, own)
-                seen = [Seen(each, place.membership) for each in stored.values()]
+                seen = [VisibleEvent(each, place.membership) for each in stored.values()]
             else:
                 seen = await self._seen(room, caller, events)
             found += [
@@ -120,11 +122,15 @@ class StreamedEvents:
         found.sort(key=lambda each: each.stored.position or 0)
         return [room_event(each, caller, now_ms) for each in found]
 
-    async def _seen(self, room: Room, caller: Caller, numbers: Sequence[int]) -> list[Seen]:
+    async def _seen(
+        self, room: Room, caller: Requester, numbers: Sequence[int]
+    ) -> list[VisibleEvent]:
         events = await self._rooms.stores.events.load_in_order(room.version, numbers)
         return await self._visibility.visible(room, caller.user_id, events)
 
-    async def _ephemeral_of_all(self, caller: Caller, places: MemberRooms, since: int) -> _Events:
+    async def _ephemeral_of_all(
+        self, caller: Requester, places: MemberRooms, since: int
+    ) -> _Events:
         joined = [number for number, place in places.items() if place.membership == "join"]
         changed: set[int] = set()
         for source in self._sources.ephemeral:
@@ -136,14 +142,14 @@ class StreamedEvents:
                 found += await self._ephemeral(room, caller, since)
         return found
 
-    async def _ephemeral(self, room: Room, caller: Caller, since: int) -> _Events:
+    async def _ephemeral(self, room: Room, caller: Requester, since: int) -> _Events:
         found: _Events = []
         for source in self._sources.ephemeral:
             for event in await source.ephemeral_events(room, caller.user_id, since):
                 found.append(event_in(room.room_id, event))
         return found
 
-    async def _account_data(self, caller: Caller, since: int) -> _Events:
+    async def _account_data(self, caller: Requester, since: int) -> _Events:
         found: _Events = []
         changes = await self._sources.account_data.changed_since(caller.user_id, since)
         for room_id, event_type, content in changes:

@@ -21,8 +21,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.cooperative import Turn
-from homeserver.sync.reader import Reader
+from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import Update
 
 MIN_ROUND = 100  # subscriptions that are served together in any case
@@ -33,12 +33,12 @@ log = Logger()
 class Engine(Protocol):
     """What is used of `homeserver.sync.engine.SyncEngine`."""
 
-    def update(self, reader: Reader, since: int | None) -> Coroutine[Any, Any, Update]: ...
+    def update(self, reader: SyncRequest, since: int | None) -> Coroutine[Any, Any, Update]: ...
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]: ...
 
 
-class Outlet(Protocol):
+class UpdateSink(Protocol):
     """Where updates go."""
 
     def send_update(self, update: bytes) -> None:
@@ -48,7 +48,7 @@ class Outlet(Protocol):
         """No update could be made, and none will follow."""
 
 
-class Rounds:
+class BatchScheduler:
     """Serves all that was woken together in the next turn of the reactor.
 
     So whoever sent the news has its answer before a thousand others are served, news that comes in
@@ -72,7 +72,7 @@ class Rounds:
 
     def _serve(self) -> None:
         self._is_scheduled = False
-        turn = Turn(self._clock)
+        turn = TimeSlice(self._clock)
         for served in range(min(len(self._due), ROUND)):
             if served >= MIN_ROUND and turn.is_over:
                 break
@@ -93,10 +93,10 @@ class Subscription:
     def __init__(
         self,
         engine: Engine,
-        rounds: Rounds,
-        reader: Reader,
+        rounds: BatchScheduler,
+        reader: SyncRequest,
         since: int | None,
-        outlet: Outlet,
+        outlet: UpdateSink,
         window: int,
     ) -> None:
         self._engine = engine
@@ -145,7 +145,7 @@ class Subscription:
             unread.popleft()
         self._queue()
 
-    def use(self, reader: Reader) -> None:
+    def use(self, reader: SyncRequest) -> None:
         """Make the following updates for this reader, which differs in its filter or the like."""
         self._reader = replace(reader, full_state=self._reader.full_state)
 

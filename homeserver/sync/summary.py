@@ -6,11 +6,11 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 from typing import Any
 
 from homeserver.rooms.discovery.heroes import heroes
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 
-async def summary(rooms: Rooms, room: Room, user_id: str) -> dict[str, Any]:
+async def summary(rooms: RoomRegistry, room: Room, user_id: str) -> dict[str, Any]:
     """The `summary` of a room section."""
     counts: dict[str, Any] = {
         "m.joined_member_count": room.joined_count,

@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from homeserver.protocol.event_kinds import is_member_event
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.visibility import Seen, Visibility
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.changes import Changes
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import events as storage
 from homeserver.storage.rooms.graph_edges import newest_timeline_gap
 from homeserver.streams.tokens import stream_token
-from homeserver.sync.reader import Reader
 from homeserver.sync.rendering import render_events
+from homeserver.sync.sync_request import SyncRequest
 
 CHUNK = 100  # events that are looked at together where a filter or visibility leaves few of them
 MAX_LOOKED_AT = 1_000
@@ -30,7 +30,7 @@ REMEMBERED = 2_000  # encoded slices
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class TimelineSlice:
     """Part of a room's timeline for one reader, oldest event first.
 
     `limited` says that there are more events between the reader's token and the first of these, or
@@ -38,7 +38,7 @@ class Slice:
     lie within. `prev_batch` is the position up to which all others are.
     """
 
-    seen: Sequence[Seen]
+    seen: Sequence[VisibleEvent]
     limited: bool
     prev_batch: int
     skipped: bool = False
@@ -50,7 +50,7 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedSlice:
+class SharedTimelineSlice:
     """A slice that every reader in the room sees alike, with the JSON of its `timeline`.
 
     `changed` is what became current between its ends, `None` where memory does not tell, and
@@ -73,14 +73,16 @@ class SharedSlice:
 class Timelines:
     """Cuts timelines."""
 
-    def __init__(self, db: Database, rooms: Rooms, visibility: Visibility, origin: Origin) -> None:
+    def __init__(
+        self, db: Database, rooms: RoomRegistry, visibility: Visibility, origin: LocalServer
+    ) -> None:
         self._db = db
         self._rooms = rooms
         self._visibility = visibility
         self._origin = origin
-        self._shared: OrderedDict[tuple[int, int, int], SharedSlice] = OrderedDict()
+        self._shared: OrderedDict[tuple[int, int, int], SharedTimelineSlice] = OrderedDict()
 
-    def shared(self, room: Room, since: int, now: int, limit: int) -> SharedSlice | None:
+    def shared(self, room: Room, since: int, now: int, limit: int) -> SharedTimelineSlice | None:
         """The events between two positions as all in the room see them, if memory has them.
 
         `None` where it has not, where there are more than `limit`, where events are missing, or
@@ -108,19 +110,19 @@ class Timelines:
             self._shared.popitem(last=False)
         return shared
 
-    async def cut(self, room: Room, reader: Reader, since: int, now: int) -> Slice:
+    async def cut(self, room: Room, reader: SyncRequest, since: int, now: int) -> TimelineSlice:
         """The newest events above `since` that the reader may see and wants.
 
         `since` is 0 for a reader who knows nothing of the room. Where events are missing it begins
         after the newest gap: those before it are no neighbours of those behind it.
         """
-        wanted: list[Seen] = []
+        wanted: list[VisibleEvent] = []
         upto, looked_at, skipped, exhausted = now, 0, False, False
         limit = reader.timeline_limit
         if limit == 0:
-            return Slice([], room.last_position > since, now)
+            return TimelineSlice([], room.last_position > since, now)
         if not reader.filter.room.timeline.matches_room(room.room_id):
-            return Slice([], False, now, skipped=True)
+            return TimelineSlice([], False, now, skipped=True)
         begin = max(since, await self._newest_gap(room, now) - 1)
         size = limit + 1 if reader.is_plain else CHUNK
         while len(wanted) <= limit and looked_at < MAX_LOOKED_AT and not exhausted:
@@ -141,9 +143,11 @@ class Timelines:
         before = begin if exhausted else upto
         if wanted:
             before = (wanted[0].stored.position or 1) - 1
-        return Slice(wanted, limited, before, skipped)
+        return TimelineSlice(wanted, limited, before, skipped)
 
-    def with_own(self, timeline: Slice, reader: Reader, own: Seen) -> Slice:
+    def with_own(
+        self, timeline: TimelineSlice, reader: SyncRequest, own: VisibleEvent
+    ) -> TimelineSlice:
         """A timeline that ends with the reader's own member event, if they want such events.
 
         Who was not in the room may not see the event by the room's history visibility, and yet is
@@ -158,7 +162,7 @@ class Timelines:
         before = timeline.prev_batch
         if len(kept) < len(seen):
             before = (kept[0].stored.position or 1) - 1
-        return Slice(kept, limited, before, timeline.skipped)
+        return TimelineSlice(kept, limited, before, timeline.skipped)
 
     async def _newest_gap(self, room: Room, upto: int) -> int:
         """The position of the newest event up to another that has a gap before it; 0 for none."""
@@ -182,7 +186,7 @@ class Timelines:
         numbers = [event for _, event in reversed(rows)]
         return await self._rooms.stores.events.load_in_order(room.version, numbers)
 
-    def _is_wanted(self, reader: Reader, stored: StoredEvent) -> bool:
+    def _is_wanted(self, reader: SyncRequest, stored: StoredEvent) -> bool:
         event = stored.event
         if event.sender in reader.ignored and event.state_key is None:
             return False
@@ -200,15 +204,15 @@ def timeline_json(events: bytes, limited: bool, before: int) -> bytes:
 
 
 def _with_current_state(
-    room: Room, events: Sequence[StoredEvent], seen: Sequence[Seen]
-) -> list[Seen]:
+    room: Room, events: Sequence[StoredEvent], seen: Sequence[VisibleEvent]
+) -> list[VisibleEvent]:
     """The events that were seen, and those of the others that are the room's current state.
 
     Who is in the room is told of these anyway, and clients look for them in the timeline first.
     """
     by_number = {event.stored.number: event for event in seen}
     return [
-        by_number.get(stored.number) or Seen(stored, "leave")
+        by_number.get(stored.number) or VisibleEvent(stored, "leave")
         for stored in events
         if stored.number in by_number or _is_current(room, stored)
     ]
@@ -222,12 +226,14 @@ def _is_current(room: Room, stored: StoredEvent) -> bool:
     )
 
 
-def _share(events: Sequence[StoredEvent], changes: Changes | None, now_ms: int) -> SharedSlice:
+def _share(
+    events: Sequence[StoredEvent], changes: Changes | None, now_ms: int
+) -> SharedTimelineSlice:
     changed = None if changes is None else [each for each in changes.values() if each is not None]
     first = events[0] if events else None
     before = 0 if first is None else (first.position or 1) - 1
-    rendered = render_events([Seen(stored, "join") for stored in events], now_ms)
-    return SharedSlice(
+    rendered = render_events([VisibleEvent(stored, "join") for stored in events], now_ms)
+    return SharedTimelineSlice(
         events,
         timeline_json(rendered, False, before),
         frozenset(stored.event.sender for stored in events),

@@ -10,7 +10,7 @@ from typing import Any, Protocol, get_origin, get_type_hints
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotJson
 from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_body
 from homeserver.web.routes import Auth, Route
@@ -63,7 +63,7 @@ class Arguments:
         self._query = _query_reader(hints["query"]) if "query" in signature.parameters else None
 
     def fill(
-        self, path_values: list[str], caller: Caller | None, request: RequestContent
+        self, path_values: list[str], caller: Requester | None, request: RequestContent
     ) -> dict[str, Any]:
         """The keyword arguments for one request.
 

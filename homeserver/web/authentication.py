@@ -12,7 +12,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, GuestAccessForbidden, MissingToken
 from homeserver.web.query import parse_query
 from homeserver.web.routes import Auth
@@ -38,7 +38,9 @@ class Authenticator(Protocol):
     `UnknownToken`, `UserLocked` and the like.
     """
 
-    def authenticate(self, token: str, request: RequestInfo) -> Caller | Awaitable[Caller]: ...
+    def authenticate(
+        self, token: str, request: RequestInfo
+    ) -> Requester | Awaitable[Requester]: ...
 
 
 class SignedRequest(Protocol):
@@ -99,7 +101,7 @@ def find_token(
     return token
 
 
-def check_caller(auth: Auth, caller: Caller) -> Caller:
+def check_caller(auth: Auth, caller: Requester) -> Requester:
     """Raise unless a caller may use a route with this `auth`."""
     if caller.is_guest and auth is Auth.USER:
         raise GuestAccessForbidden("Guests may not do this")

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from homeserver.protocol.errors import MatrixError
-from homeserver.web.routes import Answer
+from homeserver.web.routes import Response
 
 SCRIPTS = ("login.js", "authentication_done.js")
 _HEADERS = {
@@ -73,16 +73,16 @@ class Pages:
         allowed: Allowed = NOTHING,
         headers: Mapping[str, str] | None = None,
         **values: Any,
-    ) -> Answer:
+    ) -> Response:
         """The page of the template `name`, with the script of the file `script`, if it is given."""
         code = self._scripts[script] if script else ""
         marked = Markup(code)  # noqa: S704 - a file of ours
         template = self._environment.get_template(f"{name}.html")
         body = template.render(script=marked, status=status, **values).encode()
         policy = {"Content-Security-Policy": _policy(allowed, self._style, code)}
-        return Answer(status, body, {**_HEADERS, **policy, **(headers or {})})
+        return Response(status, body, {**_HEADERS, **policy, **(headers or {})})
 
-    def error_page(self, error: MatrixError) -> Answer:
+    def error_page(self, error: MatrixError) -> Response:
         """An error, for a person who reads it in a browser."""
         return self.page(
             "error",

@@ -8,7 +8,7 @@ from twisted.logger import Logger
 
 from homeserver.version import VERSION
 from homeserver.web.html import Pages
-from homeserver.web.routes import Answer, Auth, Route
+from homeserver.web.routes import Auth, Response, Route
 
 Check = Callable[[], bool | Awaitable[bool]]
 log = Logger()
@@ -46,7 +46,7 @@ class WelcomePage:
     def routes(self) -> list[Route]:
         return [Route("GET", "/", self.welcome, Auth.NONE, page=True)]
 
-    def welcome(self) -> Answer:
+    def welcome(self) -> Response:
         """A page in HTML."""
         return self._page
 
@@ -63,7 +63,7 @@ class Health:
     def routes(self) -> list[Route]:
         return [Route("GET", "/health", self.health, Auth.NONE, cancellable=True)]
 
-    async def health(self) -> Answer:
+    async def health(self) -> Response:
         """200 when all is well, else 503; the body names each check."""
         # All are asked at once, so that the answer takes no longer than the slowest.
         asked = [Deferred.fromCoroutine(_passes(*check)) for check in self._checks.items()]
@@ -74,7 +74,7 @@ class Health:
             "version": VERSION,
             "checks": {name: "ok" if passed else "failing" for name, passed in results.items()},
         }
-        return Answer(200 if well else 503, body)
+        return Response(200 if well else 503, body)
 
 
 class MetricsPage:
@@ -87,9 +87,9 @@ class MetricsPage:
     def routes(self) -> list[Route]:
         return [Route("GET", "/metrics", self.metrics, Auth.NONE)]
 
-    def metrics(self) -> Answer:
+    def metrics(self) -> Response:
         """The figures of this moment."""
-        return Answer(200, self._expose(), self._headers)
+        return Response(200, self._expose(), self._headers)
 
 
 async def _passes(name: str, check: Check) -> bool:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import LimitExceeded
 
 MAX_BUCKETS = 100_000
@@ -49,7 +49,7 @@ class RateLimits:
         self._overrides: dict[str, Rate | None] = {}
         self._sweep_at = 1024
 
-    def check(self, action: str, who: Caller | str) -> None:
+    def check(self, action: str, who: Requester | str) -> None:
         """Count an action of a caller, or of an address or any other text that stands for somebody.
 
         Raises `LimitExceeded`, and then counts nothing. An action without a rate has no limit.
@@ -57,7 +57,7 @@ class RateLimits:
         rate = self._rates.get(action)
         if rate is None:
             return
-        if isinstance(who, Caller):
+        if isinstance(who, Requester):
             who = who.user_id
         if who in self._overrides:
             rate = self._overrides[who]

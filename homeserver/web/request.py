@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http import HTTPChannel
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.memory_budget import Reservation
 from homeserver.protocol.errors import LimitExceeded, TooLarge
 from homeserver.web.authentication import find_token
@@ -34,7 +34,7 @@ DRAIN_SECONDS = 10.0
 RETRY_AFTER_MS = 2_000
 
 
-class Site(Protocol):
+class RequestSink(Protocol):
     """Who decides on requests."""
 
     def head_received(self, request: "Request") -> "BodyLimit":
@@ -69,7 +69,7 @@ class Request(http.Request):
     path pattern of its route, for metrics, and `context` what the site keeps with it.
     """
 
-    caller: Caller | None = None
+    caller: Requester | None = None
     origin: str | None = None
     label = ""
     context: Any = None
@@ -85,7 +85,9 @@ class Request(http.Request):
     _received = 0
     _refused = False
 
-    def __init__(self, connection: Channel, site: Site, request_id: str, started: float) -> None:
+    def __init__(
+        self, connection: Channel, site: RequestSink, request_id: str, started: float
+    ) -> None:
         super().__init__(connection)
         self.connection = connection
         self.site = site

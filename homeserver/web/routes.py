@@ -4,7 +4,7 @@ An API module lists its routes; the router matches requests against them, and `a
 the parameters of the handler by their names:
 
 - a name that stands in braces in the path: that segment, percent-decoded, as `str`;
-- `caller`: the `Caller` behind the access token (`Caller | None` with `Auth.OPTIONAL`);
+- `caller`: the `Requester` behind the access token (`Caller | None` with `Auth.OPTIONAL`);
 - `origin`: with `Auth.SERVER`, the name of the server that signed the request;
 - `body`: the JSON body, decoded and checked by the parameter's annotation; `bytes` gets it as it
   came. An empty body is the parameter's default, or `{}` for a struct whose members are optional;
@@ -13,7 +13,7 @@ the parameters of the handler by their names:
 - `request`: the `Request`, for the few that need its address, its headers or its connection.
 
 What a handler returns becomes the answer: `None` is `{}`, `msgspec.Raw` is JSON bytes as they are,
-an `Answer` chooses its own status and headers, an `Upgrade` (`websocket.py`) turns the connection
+an `Response` chooses its own status and headers, an `Upgrade` (`websocket.py`) turns the connection
 into a WebSocket, and anything else is encoded as JSON with status 200. Errors are raised
 (`homeserver/protocol/errors.py`), never returned.
 
@@ -38,7 +38,7 @@ class Auth(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """An answer with its own status or headers.
 
     A `body` of type `bytes` is sent as it is, and then `headers` should name a `Content-Type`;

@@ -25,19 +25,19 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import implementer
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import wall_seconds
 from homeserver.concurrency.memory_budget import MemoryBudget, Reservation
 from homeserver.protocol.errors import MatrixError, MissingToken, TooLarge, Unavailable
 from homeserver.web.addresses import TrustedProxies, network_of
-from homeserver.web.answers import Heads, encode_body, error_answer, preflight
 from homeserver.web.authentication import Authenticator, ServerAuthenticator, check_caller
 from homeserver.web.channel import Channel
 from homeserver.web.html import Pages, accepts_html
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.request import BodyLimit, Request, no_room
+from homeserver.web.responses import ResponseHeads, encode_body, error_answer, preflight
 from homeserver.web.router import Endpoint, Router
-from homeserver.web.routes import Answer, Auth
+from homeserver.web.routes import Auth, Response
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
 
 MAX_STRANGERS_BODY = 65_536  # bytes, where anybody may send a request, or nobody may
@@ -54,7 +54,7 @@ class RequestObserver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RequestLimits:
     """What one client can ask of the server: bytes of a body, and seconds."""
 
     max_body: int = 1_048_576
@@ -68,13 +68,13 @@ def body_budget(size: int) -> MemoryBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class RequestPipeline:
     """What stands between a request and its handler."""
 
     authenticator: Authenticator
     rate_limits: RateLimits
     proxies: TrustedProxies
-    bounds: Bounds = Bounds()
+    bounds: RequestLimits = RequestLimits()
     observer: RequestObserver | None = None
     servers: ServerAuthenticator | None = None  # where routes are served to other servers
     bodies: MemoryBudget = field(default_factory=lambda: body_budget(268_435_456))
@@ -90,14 +90,14 @@ class HttpServer(ServerFactory):
 
     noisy = False
 
-    def __init__(self, clock: IReactorTime, router: Router, gate: Gate) -> None:
+    def __init__(self, clock: IReactorTime, router: Router, gate: RequestPipeline) -> None:
         self.connections: set[Channel] = set()
         self.sockets: set[Socket] = set()
         self._draining = False
         self._clock = clock
         self._router = router
         self._gate = gate
-        self._heads = Heads()
+        self._heads = ResponseHeads()
         self._numbers = count(1)
         self._id_prefix = secrets.token_hex(3)
 
@@ -251,12 +251,12 @@ class HttpServer(ServerFactory):
                 return self._call(request)
             raise MissingToken("The request needs an access token")
         caller = self._gate.authenticator.authenticate(token, request)
-        if isinstance(caller, Caller):
+        if isinstance(caller, Requester):
             request.caller = check_caller(auth, caller)
             return self._call(request)
         return self._call_when_known(request, caller)
 
-    async def _call_when_known(self, request: Request, caller: Awaitable[Caller]) -> Any:
+    async def _call_when_known(self, request: Request, caller: Awaitable[Requester]) -> Any:
         request.caller = check_caller(request.context[0].route.auth, await caller)
         result = self._call(request)
         return await result if isinstance(result, Awaitable) else result
@@ -294,11 +294,13 @@ class HttpServer(ServerFactory):
             if isinstance(result, Upgrade):
                 self._upgrade(request, result)
             else:
-                self._send(request, result if isinstance(result, Answer) else Answer(body=result))
+                self._send(
+                    request, result if isinstance(result, Response) else Response(body=result)
+                )
         except Exception as error:
             self.refuse(request, error)
 
-    def _send(self, request: Request, answer: Answer) -> None:
+    def _send(self, request: Request, answer: Response) -> None:
         request.release_body()
         if request.disconnected:
             return

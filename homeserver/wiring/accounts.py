@@ -8,7 +8,7 @@ from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.credentials.shared_secret import SharedSecret
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers
-from homeserver.accounts.credentials.verification import Credentials
+from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.interactive_auth.authentication_sessions import AuthenticationSessions
 from homeserver.accounts.interactive_auth.authentication_stages import (
     DummyStage,
@@ -22,12 +22,12 @@ from homeserver.accounts.login.login import Login
 from homeserver.accounts.login.password_change import PasswordChange
 from homeserver.accounts.registration.notices_account import NoticesAccount
 from homeserver.accounts.registration.registration import Registration
-from homeserver.accounts.registration.registration_flow import SignUp
+from homeserver.accounts.registration.registration_flow import RegistrationFlow
 from homeserver.accounts.sessions.access_tokens import AccessTokens
 from homeserver.accounts.sessions.devices import Devices
-from homeserver.accounts.sessions.expired_rows import ExpirySweep
+from homeserver.accounts.sessions.expired_rows import ExpiredRowCleanup
 from homeserver.accounts.sessions.last_seen import LastSeen
-from homeserver.accounts.sessions.login_sessions import Sessions
+from homeserver.accounts.sessions.login_sessions import LoginSessions
 from homeserver.accounts.sessions.openid_tokens import OpenIdTokens
 from homeserver.accounts.sessions.whois import WhoIs
 from homeserver.accounts.status.account_moderation import AccountModeration
@@ -54,7 +54,7 @@ from homeserver.client_api.accounts.tags import TagsApi
 from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
 from homeserver.client_api.server.capabilities import CapabilitiesApi
 from homeserver.client_api.server.discovery import DiscoveryApi
-from homeserver.client_api.server.empty_responses import EmptyAnswersApi
+from homeserver.client_api.server.empty_responses import EmptyResponsesApi
 from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.settings import Settings
 from homeserver.outbound.http_client import OutboundClient
@@ -80,7 +80,9 @@ class Accounts:
         self.last_seen = LastSeen(db, reactor)
         self.access_tokens = AccessTokens(db, reactor, self.last_seen)
         self.devices = Devices(db, log, self.last_seen)
-        self.sessions = Sessions(db, reactor, settings.tokens, self.devices, self.access_tokens)
+        self.sessions = LoginSessions(
+            db, reactor, settings.tokens, self.devices, self.access_tokens
+        )
         self.profiles = Profiles(db, log, settings.server_name)
         self.account_data = AccountData(db, log, {PUSH_RULES: default_push_rules})
         self.invite_permission = InvitePermission(self.account_data, settings.server_name)
@@ -93,7 +95,7 @@ class Accounts:
         self.deactivation.on_deactivated.append(self.erased_users.deactivated)
         self.third_party = ThirdParty(reactor, settings, key, db, self.outbound, self.pages)
         self.deactivation.on_deactivated.append(self.third_party.deactivated)
-        self._expiry = ExpirySweep(db, reactor)
+        self._expiry = ExpiredRowCleanup(db, reactor)
         self._db = db
         self._reactor = reactor
         self._passwords = Passwords(reactor, settings.passwords)
@@ -135,7 +137,7 @@ class Accounts:
         tokens = RegistrationTokens(db, clock)
         stages = [*self._stages(credentials, identifiers, tokens), *third_party.stages()]
         uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)
-        sign_up = SignUp(
+        sign_up = RegistrationFlow(
             settings.registration, uia, self._registration, self.sessions, self._passwords
         )
         login = Login(
@@ -167,7 +169,7 @@ class Accounts:
             DiscoveryApi(
                 settings.public_baseurl, settings.federation.delegated_to, settings.support
             ),
-            EmptyAnswersApi(),
+            EmptyResponsesApi(),
             FiltersApi(self.filters),
             FallbackApi(uia, self.pages),
             LoginApi(login, settings.public_baseurl),
@@ -197,11 +199,11 @@ class Accounts:
         """The area's part of the Server-Server API."""
         return OpenIdUserInfoApi(OpenIdTokens(self._db, self._reactor)).routes()
 
-    def _credentials(self) -> Credentials:
+    def _credentials(self) -> PasswordAndTokenVerifier:
         rates = self._settings.rate_limits
         # Counted by account, not by who asks, so these buckets are of nobody else's interest.
         limits = RateLimits(self._reactor, rates.actions() if rates.enabled else {})
-        return Credentials(
+        return PasswordAndTokenVerifier(
             self._db,
             self._reactor,
             self._passwords,
@@ -210,7 +212,10 @@ class Accounts:
         )
 
     def _stages(
-        self, credentials: Credentials, identifiers: UserIdentifiers, tokens: RegistrationTokens
+        self,
+        credentials: PasswordAndTokenVerifier,
+        identifiers: UserIdentifiers,
+        tokens: RegistrationTokens,
     ) -> list[Stage]:
         settings = self._settings
         stages: list[Stage] = [

@@ -9,28 +9,28 @@ from federation.api.invites import InvitesApi
 from federation.api.membership import MembershipApi
 from federation.api.third_party_invites import ThirdPartyExchange, ThirdPartyInvitesApi
 from federation.api.transactions import TransactionsApi
-from federation.receiving.edus import Edus
-from federation.receiving.event_fetcher import MissingEvents
+from federation.receiving.edus import EduDispatcher
+from federation.receiving.event_fetcher import EventFetcher
 from federation.receiving.pdu_checks import PduChecks
-from federation.receiving.pdu_queue import Inbox
+from federation.receiving.pdu_queue import IncomingQueue
 from federation.receiving.presence_edus import PRESENCE, PresenceEdus
 from federation.receiving.receipt_edus import RECEIPT, ReceiptEdus
-from federation.receiving.rescinded_invites import Withdrawals
+from federation.receiving.rescinded_invites import RescindedInvites
 from federation.receiving.room_access import RoomAccess
 from federation.receiving.typing_edus import TYPING, TypingEdus
 from federation.remote.backfill import Backfill
-from federation.remote.membership_requests import Handshakes
-from federation.remote.partial_state_resync import StateCompletion
+from federation.remote.membership_requests import MembershipRequests
+from federation.remote.partial_state_resync import PartialStateResync
 from federation.remote.policy_signer import PolicySigner
-from federation.remote.remote_memberships import RoomsAbroad
+from federation.remote.remote_memberships import RemoteMemberships
 from federation.remote.remote_queries import RemoteQueries
-from federation.remote.remote_spaces import SpacesAbroad
-from federation.remote.remote_timestamps import TimestampsAbroad
+from federation.remote.remote_spaces import RemoteSpaces
+from federation.remote.remote_timestamps import RemoteTimestamps
 from federation.sending.room_servers import RoomServers
 from federation.sending.sender import Sender
 from federation.transport.client import FederationClient
-from homeserver.rooms.history.event_ancestors import Past
-from homeserver.rooms.inbound.partial_state_completion import Completion
+from homeserver.rooms.history.event_ancestors import EventAncestors
+from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
 from homeserver.rooms.inbound.policy_servers import PolicyServers
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.storage.database.database import Database
@@ -58,7 +58,7 @@ class FederatedRooms:
         registry, client = rooms.registry, federation.client
         checks = PduChecks(federation.keyring)
         access, chains = RoomAccess(registry), AuthChains(registry)
-        missing = MissingEvents(client, checks, rooms.receiving)
+        missing = EventFetcher(client, checks, rooms.receiving)
         self._sender = Sender(
             client,
             federation.destinations,
@@ -69,13 +69,13 @@ class FederatedRooms:
         )
         self._typing = TypingEdus(registry, access, sync.notices, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
-        withdrawals = Withdrawals(reactor, client, checks, registry, rooms.distant)
-        inbox = Inbox(registry, access, checks, missing, withdrawals)
+        withdrawals = RescindedInvites(reactor, client, checks, registry, rooms.distant)
+        inbox = IncomingQueue(registry, access, checks, missing, withdrawals)
         servers = RoomServers(registry, db)
         self._presence = PresenceEdus(
             registry, sync.tracker, sync.remote_presence, self._sender, servers, reactor
         )
-        edus = Edus(
+        edus = EduDispatcher(
             {TYPING: self._typing.take, RECEIPT: receipts.take, PRESENCE: self._presence.take}
         )
         self._apis: list[Any] = [
@@ -84,14 +84,21 @@ class FederatedRooms:
             ),
             InvitesApi(registry, checks, access, rooms.distant, accounts.invite_permission),
             TransactionsApi(reactor, inbox, edus),
-            EventsApi(registry, access, chains, Past(registry), rooms.visibility, rooms.timestamps),
+            EventsApi(
+                registry,
+                access,
+                chains,
+                EventAncestors(registry),
+                rooms.visibility,
+                rooms.timestamps,
+            ),
             HierarchyApi(rooms.space_rooms, access),
             ThirdPartyInvitesApi(db, rooms.origin, access, rooms.third_party_invites),
         ]
-        handshakes = self._handshakes = Handshakes(client, rooms.origin, checks)
-        completion = Completion(registry, rooms.receiving, db)
-        self._completion = StateCompletion(registry, missing, completion, db, reactor)
-        rooms.memberships.abroad = RoomsAbroad(
+        handshakes = self._handshakes = MembershipRequests(client, rooms.origin, checks)
+        completion = PartialStateCompletion(registry, rooms.receiving, db)
+        self._completion = PartialStateResync(registry, missing, completion, db, reactor)
+        rooms.memberships.abroad = RemoteMemberships(
             handshakes, rooms.entrance, rooms.distant, registry, missing, self._completion
         )
         policy = PolicyServers(registry.stores, rooms.receiving, PolicySigner(client))
@@ -99,7 +106,7 @@ class FederatedRooms:
         rooms.receiving.policy = policy
         rooms.third_party_invites.exchange = ThirdPartyExchange(client)
         rooms.history.backfill = Backfill(registry, client, checks, missing)
-        rooms.timestamps.elsewhere = TimestampsAbroad(registry, client, missing)
+        rooms.timestamps.elsewhere = RemoteTimestamps(registry, client, missing)
         _ask_others(reactor, client, accounts, rooms)
         readers = self._sender, servers, self._typing, receipts, self._presence, self._completion
         for reader in readers:
@@ -133,5 +140,5 @@ def _ask_others(reactor: Any, client: FederationClient, accounts: Accounts, room
     accounts.profiles.find_remote = queries.find_profile
     rooms.aliases.find_remote = queries.find_alias
     rooms.directory.ask_remote = queries.find_rooms
-    spaces = SpacesAbroad(rooms.origin.server_name, reactor, client)
+    spaces = RemoteSpaces(rooms.origin.server_name, reactor, client)
     rooms.hierarchy.elsewhere = rooms.previews.elsewhere = spaces

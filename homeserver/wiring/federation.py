@@ -14,12 +14,12 @@ from federation.keys.notary import Notary
 from federation.keys.own_keys import OwnKeys
 from federation.transport.client import FederationClient, Signer
 from federation.transport.connections import Connections
-from federation.transport.destination_health import Destinations
+from federation.transport.destination_health import DestinationHealth
 from federation.transport.discovery import Discovery
 from federation.transport.permitted_servers import PermittedServers
 from federation.transport.service_records import ServiceRecords
-from federation.transport.well_known import Delegations
-from homeserver.config.settings import OutboundHttp, Settings
+from federation.transport.well_known import WellKnownDelegations
+from homeserver.config.settings import OutboundHttpSettings, Settings
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.outbound.http_client import OutboundClient
 from homeserver.outbound.networks import Network, open_network
@@ -43,9 +43,11 @@ class Federation:
         )
         self._web = web_client(reactor, settings, tls, network)
         self._connections = Connections(reactor, tls, network)
-        self.discovery = Discovery(Delegations(reactor, self._web), ServiceRecords(reactor))
+        self.discovery = Discovery(
+            WellKnownDelegations(reactor, self._web), ServiceRecords(reactor)
+        )
         self.permitted = PermittedServers(rules.allow, rules.deny)
-        self.destinations = Destinations(db, reactor)
+        self.destinations = DestinationHealth(db, reactor)
         self.client = FederationClient(
             reactor,
             Signer(server_name, keys[0]),
@@ -95,7 +97,7 @@ def web_client(
 ) -> OutboundClient:
     """The client for `.well-known` files, which obeys the settings for other servers."""
     rules = settings.federation
-    outbound = OutboundHttp(
+    outbound = OutboundHttpSettings(
         verify_certificates=rules.verify_certificates,
         allow_private_addresses=rules.allow_private_addresses,
     )

@@ -13,7 +13,7 @@ from homeserver.web.pages import Check, Health, MetricsPage, WelcomePage
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Route
-from homeserver.web.server import Bounds, Gate, HttpServer, body_budget
+from homeserver.web.server import HttpServer, RequestLimits, RequestPipeline, body_budget
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.accounts import Accounts
 
@@ -38,11 +38,11 @@ class Http:
         self._metrics = metrics
         self._pages = pages
         limits = settings.limits
-        self._gate = Gate(
+        self._gate = RequestPipeline(
             accounts.access_tokens,
             rate_limits,
             TrustedProxies(settings.trusted_proxies),
-            Bounds(limits.max_body, limits.request_timeout, limits.idle_timeout),
+            RequestLimits(limits.max_body, limits.request_timeout, limits.idle_timeout),
             metrics,
             servers,
             body_budget(limits.max_bodies),

@@ -5,12 +5,12 @@ from typing import Any
 from homeserver.client_api.push.notifications import NotificationsApi
 from homeserver.client_api.push.push_rules import PushRulesApi
 from homeserver.push.compiled_rules import UserRules
-from homeserver.push.judgements import Judgements
 from homeserver.push.members import Members
 from homeserver.push.mentions import Mentions
-from homeserver.push.notices import Notices
 from homeserver.push.notifications import Notifications
+from homeserver.push.push_actions import PushActions
 from homeserver.push.recent_events import RecentEvents
+from homeserver.push.rule_evaluation import RuleEvaluator
 from homeserver.push.rules import PushRules
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counts import UnreadCounts
@@ -34,7 +34,7 @@ class Push:
         rooms.succession.carry_over.append(self._rules.carry_over)
         user_rules = UserRules(self._rules)
         members = Members(registry, user_rules, accounts.account_data)
-        notices = Notices(Judgements(rooms.visibility), Threads(registry))
+        notices = PushActions(RuleEvaluator(rooms.visibility), Threads(registry))
         mentions = self._mentions = Mentions(db, registry)
         self.unread_counts = UnreadCounts(db, registry, receipts, members, notices, mentions)
         self._notifications = Notifications(

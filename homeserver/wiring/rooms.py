@@ -27,41 +27,41 @@ from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.discovery.aliases import Aliases
 from homeserver.rooms.discovery.directory import RoomDirectory
 from homeserver.rooms.discovery.mutual_rooms import MutualRooms
-from homeserver.rooms.discovery.room_previews import Previews
-from homeserver.rooms.discovery.room_summaries import Summaries
-from homeserver.rooms.discovery.space_children import SpaceRooms
-from homeserver.rooms.discovery.space_hierarchy import Hierarchy
+from homeserver.rooms.discovery.room_previews import RoomPreviews
+from homeserver.rooms.discovery.room_summaries import RoomSummaries
+from homeserver.rooms.discovery.space_children import SpaceChildRooms
+from homeserver.rooms.discovery.space_hierarchy import SpaceHierarchy
 from homeserver.rooms.events.event_store import EventStore
-from homeserver.rooms.events.local_server import Origin
-from homeserver.rooms.history.aggregations import Relations
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.history.aggregations import BundledAggregations
 from homeserver.rooms.history.history import History
-from homeserver.rooms.history.relation_pages import RelatedEvents
-from homeserver.rooms.history.room_reader import Reading
+from homeserver.rooms.history.relation_pages import RelationPages
+from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.timestamps import Timestamps
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.inbound.branches import BranchSender
-from homeserver.rooms.inbound.receiver import Receiving
-from homeserver.rooms.inbound.remote_join import Entrance
+from homeserver.rooms.inbound.receiver import PduReceiver
+from homeserver.rooms.inbound.remote_join import RemoteJoin
 from homeserver.rooms.lifecycle.creation import RoomCreation
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
-from homeserver.rooms.lifecycle.upgrade_migration import Succession
-from homeserver.rooms.membership.forced_leaves import Departures
+from homeserver.rooms.lifecycle.upgrade_migration import UpgradeMigration
+from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from homeserver.rooms.membership.guest_access import GuestAccess
-from homeserver.rooms.membership.membership_state_events import MembershipChanges
+from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
 from homeserver.rooms.membership.memberships import Memberships
-from homeserver.rooms.membership.out_of_room_memberships import DistantMemberships
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.membership.profile_propagation import ProfilePropagation
-from homeserver.rooms.membership.server_notice_rooms import NoticeRooms
+from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
 from homeserver.rooms.membership.third_party_invites import ThirdPartyInvites
 from homeserver.rooms.resolution.resolver import StateResolver
-from homeserver.rooms.room.registry import Rooms as RoomRegistry
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.sending.relation_checks import RelationRules
 from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
-from homeserver.rooms.state.garbage_collection import NightlySweep, StateSweep
-from homeserver.rooms.state.store import States
+from homeserver.rooms.state.garbage_collection import NightlyCollection, StateNodeCollector
+from homeserver.rooms.state.store import StateStore
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
@@ -89,19 +89,19 @@ class Rooms:
     ) -> None:
         self.names = Names(db)
         self.events = EventStore(db, CACHED_EVENTS)
-        self.origin = Origin(settings.server_name, key, reactor)
-        stores = Stores(log, self.names, States(db, CACHED_STATE_NODES), self.events)
+        self.origin = LocalServer(settings.server_name, key, reactor)
+        stores = RoomStorage(log, self.names, StateStore(db, CACHED_STATE_NODES), self.events)
         self.registry = RoomRegistry(db, self.origin, stores)
         self.receiving = self._receiving(stores)
-        self.entrance = Entrance(self.registry, self.receiving)
-        self.distant = DistantMemberships(db, self.registry)
+        self.entrance = RemoteJoin(self.registry, self.receiving)
+        self.distant = OutOfRoomMemberships(db, self.registry)
         self.user_rooms = UserRooms(db, self.names, CACHED_USERS)
         self.visibility = Visibility(self.registry, accounts.erased_users)
         self.aliases = Aliases(db, self.origin, self.registry)
         self.creation = RoomCreation(
             self.registry, self.origin, self.aliases, accounts.profiles, accounts.invite_permission
         )
-        notice_rooms = NoticeRooms(self.registry, accounts.notices_account.user_id)
+        notice_rooms = ServerNoticeRooms(self.registry, accounts.notices_account.user_id)
         self.memberships = Memberships(
             self.registry,
             self.user_rooms,
@@ -115,15 +115,15 @@ class Rooms:
         self.third_party_invites = self._third_party_invites(accounts)
         self.transactions = Transactions(db, self.names)
         self.sending = self._sending(db, rate_limits)
-        self.reading = reading = Reading(db, self.registry, self.user_rooms, self.visibility)
-        self.relations = Relations(db, self.registry, reading, self.visibility)
-        self._related_events = RelatedEvents(
+        self.reading = reading = RoomReader(db, self.registry, self.user_rooms, self.visibility)
+        self.relations = BundledAggregations(db, self.registry, reading, self.visibility)
+        self._related_events = RelationPages(
             db, self.registry, reading, self.visibility, self.relations
         )
         self.timestamps = Timestamps(db, self.registry, reading, self.visibility)
         self.history = History(db, self.registry, reading, self.visibility)
-        self.state_sweep = StateSweep(db)
-        self._nightly_sweep = NightlySweep(self.state_sweep, reactor, settings.database.night)
+        self.state_sweep = StateNodeCollector(db)
+        self._nightly_sweep = NightlyCollection(self.state_sweep, reactor, settings.database.night)
         self._describe_rooms(reactor, settings, db)
         self._upgrades = RoomUpgrades(self.registry, accounts.profiles)
         self._reports = Reports(db, reactor, settings.server_name, self.registry, reading)
@@ -133,8 +133,8 @@ class Rooms:
         self._follow_accounts(reactor, db, accounts)
         self._read(log)
 
-    def _receiving(self, stores: Stores) -> Receiving:
-        receiving = Receiving(stores, StateResolver(stores))
+    def _receiving(self, stores: RoomStorage) -> PduReceiver:
+        receiving = PduReceiver(stores, StateResolver(stores))
         self.registry.send_branches_with(BranchSender(receiving))
         return receiving
 
@@ -153,10 +153,12 @@ class Rooms:
 
     def _describe_rooms(self, reactor: Any, settings: Settings, db: Database) -> None:
         """What people learn of rooms that they are not in."""
-        self.summaries = Summaries(db, self.registry)
-        self.space_rooms = SpaceRooms(self.registry, self.summaries, self.user_rooms, self.distant)
-        self.hierarchy = Hierarchy(reactor, self.space_rooms)
-        self.previews = Previews(self.summaries, self.space_rooms)
+        self.summaries = RoomSummaries(db, self.registry)
+        self.space_rooms = SpaceChildRooms(
+            self.registry, self.summaries, self.user_rooms, self.distant
+        )
+        self.hierarchy = SpaceHierarchy(reactor, self.space_rooms)
+        self.previews = RoomPreviews(self.summaries, self.space_rooms)
         self.directory = RoomDirectory(
             db,
             self.registry,
@@ -179,7 +181,7 @@ class Rooms:
             self.transactions,
             self.aliases,
             RelationRules(db, self.registry),
-            MembershipChanges(self.registry, self.memberships, rate_limits),
+            MembershipStateEvents(self.registry, self.memberships, rate_limits),
         )
 
     def _server_notices(self, settings: Settings, accounts: Accounts) -> ServerNotices:
@@ -196,9 +198,9 @@ class Rooms:
 
     def _follow_accounts(self, reactor: Any, db: Database, accounts: Accounts) -> None:
         """What happens in rooms when accounts change, or users move from one room to the next."""
-        departures = Departures(self.registry, self.user_rooms, self.memberships)
+        departures = ForcedLeaves(self.registry, self.user_rooms, self.memberships)
         self._guest_access = GuestAccess(db, reactor, self.registry, departures)
-        self.succession = Succession(self.registry)
+        self.succession = UpgradeMigration(self.registry)
         tags, direct_chats = Tags(accounts.account_data), DirectChats(accounts.account_data)
         self.succession.carry_over += [tags.carry_over, direct_chats.carry_over]
         self.succession.move += [self.aliases.move, self.directory.move]

@@ -14,7 +14,7 @@ from homeserver.client_api.sync.stream_methods import (
 from homeserver.client_api.sync.stream_session import Services
 from homeserver.config.settings import Settings
 from homeserver.streams.log import Log
-from homeserver.sync.subscription import Rounds
+from homeserver.sync.subscription import BatchScheduler
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts import Accounts
@@ -48,7 +48,7 @@ class Stream:
         )
         services = Services(
             sync.engine,
-            Rounds(reactor),
+            BatchScheduler(reactor),
             sync.tracker,
             methods,
             websocket.ack_window,

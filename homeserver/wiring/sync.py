@@ -21,14 +21,14 @@ from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.sync.engine import Sources, SyncEngine
 from homeserver.sync.event_stream import EventStream
-from homeserver.sync.feeds import Feeds
 from homeserver.sync.invitations import Invitations
 from homeserver.sync.lazy_members import LazyMembers
 from homeserver.sync.room_sections import EphemeralEvents, RoomSections
-from homeserver.sync.room_state import RoomState
+from homeserver.sync.room_state import RoomStateSections
 from homeserver.sync.snapshots import Snapshots
 from homeserver.sync.streamed_events import StreamedEvents
 from homeserver.sync.timelines import Timelines
+from homeserver.sync.user_change_queues import UserChangeQueues
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.push import Push
@@ -64,11 +64,11 @@ class Sync:
             self.tracker, self.remote_presence, db, registry, rooms.user_rooms
         )
         lazy_members = LazyMembers()
-        feeds = self.feeds = Feeds(rooms.user_rooms, log, reactor, CACHED_FEEDS)
+        feeds = self.feeds = UserChangeQueues(rooms.user_rooms, log, reactor, CACHED_FEEDS)
         ephemeral: list[EphemeralEvents] = [self.notices, receipts]
         sections = RoomSections(
             Timelines(db, registry, rooms.visibility, rooms.origin),
-            RoomState(db, registry, lazy_members),
+            RoomStateSections(db, registry, lazy_members),
             ephemeral,
             self.push.unread_counts,
             rooms.visibility,

@@ -6,8 +6,11 @@ from homeserver.accounts.interactive_auth.third_party_stage import STAGES, Third
 from homeserver.accounts.interactive_auth.user_interactive_auth import Stage, UserInteractiveAuth
 from homeserver.accounts.login.password_change import PasswordChange
 from homeserver.accounts.login.password_reset import PasswordReset
-from homeserver.accounts.registration.registration_flow import SignUp
-from homeserver.accounts.third_party_ids.address_validation import AddressValidation, Courier
+from homeserver.accounts.registration.registration_flow import RegistrationFlow
+from homeserver.accounts.third_party_ids.address_validation import (
+    AddressValidation,
+    ValidationSender,
+)
 from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
 from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
 from homeserver.client_api.accounts.address_validation import AddressValidationApi
@@ -84,7 +87,7 @@ class ThirdParty:
         return PasswordReset(uia, password_change, self._validation, self._ids)
 
     def apis(
-        self, uia: UserInteractiveAuth, sign_up: SignUp, password_change: PasswordChange
+        self, uia: UserInteractiveAuth, sign_up: RegistrationFlow, password_change: PasswordChange
     ) -> list[Any]:
         """The resources."""
         return [
@@ -102,7 +105,7 @@ class ThirdParty:
         if self._mailer is not None:
             await self._mailer.stop()
 
-    def _couriers(self) -> dict[str, Courier]:
+    def _couriers(self) -> dict[str, ValidationSender]:
         if self._mailer is None:
             return {}
         name, public_baseurl = self._settings.server_name, self._settings.public_baseurl

@@ -38,7 +38,7 @@ from homeserver.web.addresses import TrustedProxies
 from homeserver.web.html import Pages
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
-from homeserver.web.server import Gate, HttpServer
+from homeserver.web.server import HttpServer, RequestPipeline
 from tests.accounts.support import PASSWORD, SERVER, AccountsTestCase
 
 V3 = "/_matrix/client/v3"
@@ -52,7 +52,7 @@ class ApiTestCase(AccountsTestCase):
 
     async def setUp(self) -> None:
         await super().setUp()
-        gate = Gate(self.tokens, RateLimits(self.clock, {}), TrustedProxies([]))
+        gate = RequestPipeline(self.tokens, RateLimits(self.clock, {}), TrustedProxies([]))
         routes = [route for api in self.apis() for route in api.routes()]
         server = HttpServer(reactor, Router(routes), gate)  # type: ignore[arg-type]
         port = reactor.listenTCP(0, server, interface="127.0.0.1")  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers
-from homeserver.accounts.credentials.verification import Credentials
+from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.interactive_auth.authentication_sessions import AuthenticationSessions
 from homeserver.accounts.interactive_auth.authentication_stages import (
     DummyStage,
@@ -23,24 +23,26 @@ from homeserver.accounts.interactive_auth.third_party_stage import ThirdPartyIdS
 from homeserver.accounts.interactive_auth.user_interactive_auth import UserInteractiveAuth
 from homeserver.accounts.login.login import Login
 from homeserver.accounts.registration.registration import NewUser, Registration
-from homeserver.accounts.registration.registration_flow import SignUp
+from homeserver.accounts.registration.registration_flow import RegistrationFlow
 from homeserver.accounts.sessions.access_tokens import AccessTokens
 from homeserver.accounts.sessions.devices import Devices
 from homeserver.accounts.sessions.last_seen import LastSeen
-from homeserver.accounts.sessions.login_sessions import DeviceRequest, Session, Sessions
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.status.deactivation import Deactivation
 from homeserver.accounts.third_party_ids.address_validation import AddressValidation
 from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
 from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.profiles import Profiles
-from homeserver.config.contact import Email
-from homeserver.config.limits import Rate
-from homeserver.config.settings import Passwords as PasswordSettings
-from homeserver.config.settings import Policy
-from homeserver.config.settings import Registration as RegistrationSettings
-from homeserver.config.settings import Tokens as TokenSettings
+from homeserver.config.contact import EmailSettings
+from homeserver.config.limits import RateSettings
+from homeserver.config.settings import (
+    PasswordSettings,
+    PolicySettings,
+    RegistrationSettings,
+    TokenSettings,
+)
 from homeserver.protocol.errors import MailNotSent, MatrixError
 from homeserver.protocol.third_party_ids.address_validation import (
     ThreepidCredentials as NamedSession,
@@ -55,7 +57,9 @@ SERVER = "example.org"
 ALICE = f"@alice:{SERVER}"
 BOB = f"@bob:{SERVER}"
 PASSWORD = "correct horse"
-TERMS = (Policy(id="privacy", version="1.2", name="Privacy", url="https://example.org/privacy"),)
+TERMS = (
+    PolicySettings(id="privacy", version="1.2", name="Privacy", url="https://example.org/privacy"),
+)
 
 
 class Somewhere:
@@ -112,7 +116,7 @@ class AccountsTestCase(DatabaseTestCase):
     """A test with everything that accounts are made of. Time stands still until it is advanced."""
 
     registration_settings = RegistrationSettings(enabled=True, guests=True)
-    email_settings = Email()
+    email_settings = EmailSettings()
     couriers: Mapping[str, LetterBox] = MappingProxyType({})  # by medium
 
     async def setUp(self) -> None:
@@ -132,10 +136,10 @@ class AccountsTestCase(DatabaseTestCase):
         self.last_seen = LastSeen(db, clock)
         self.devices = Devices(db, log, self.last_seen)
         self.tokens = AccessTokens(db, clock, self.last_seen)
-        self.sessions = Sessions(db, clock, TokenSettings(), self.devices, self.tokens)
+        self.sessions = LoginSessions(db, clock, TokenSettings(), self.devices, self.tokens)
         self.passwords = Passwords(reactor, PasswordSettings(hash_cost="lowest"))
-        limits = RateLimits(clock, {"password": Rate(per_second=0.1, burst=5)})
-        self.credentials = Credentials(
+        limits = RateLimits(clock, {"password": RateSettings(per_second=0.1, burst=5)})
+        self.credentials = PasswordAndTokenVerifier(
             db,
             clock,
             self.passwords,
@@ -166,7 +170,7 @@ class AccountsTestCase(DatabaseTestCase):
             *(ThirdPartyIdStage(medium, self.validation, db) for medium in self.couriers),
         )
         self.uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)
-        self.sign_up = SignUp(
+        self.sign_up = RegistrationFlow(
             self.registration_settings, self.uia, self.registration, self.sessions, self.passwords
         )
         self.profiles = Profiles(db, log, SERVER)
@@ -177,7 +181,7 @@ class AccountsTestCase(DatabaseTestCase):
 
     def build_third_party_ids(self) -> None:
         """What addresses of accounts need."""
-        rates = {"mail": Rate(per_second=0.01, burst=4)}
+        rates = {"mail": RateSettings(per_second=0.01, burst=4)}
         limits = RateLimits(self.clock, rates)
         self.validation = AddressValidation(
             self.db,
@@ -194,21 +198,21 @@ class AccountsTestCase(DatabaseTestCase):
         """The service behind the captcha."""
         return response == "I see three bicycles"
 
-    async def user(self, name: str = "alice", **device: Any) -> Session:
+    async def user(self, name: str = "alice", **device: Any) -> LoginSession:
         """A user who has just registered, and is logged in."""
         new = NewUser(name, PASSWORD)
         _, session = await self.registration.register(new, DeviceRequest(**device))
         assert session is not None
         return session
 
-    async def caller(self, session: Session) -> Caller:
+    async def caller(self, session: LoginSession) -> Requester:
         """Who makes a request with the token of a session."""
         return await self.authenticate(session.tokens.access_token)
 
-    async def authenticate(self, token: str) -> Caller:
+    async def authenticate(self, token: str) -> Requester:
         """Who makes a request with a token."""
         found = self.tokens.authenticate(token, Somewhere())
-        return found if isinstance(found, Caller) else await found
+        return found if isinstance(found, Requester) else await found
 
     async def refused(self, awaitable: Any, errcode: str, status: int | None = None) -> MatrixError:
         """The error that something is refused with."""

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from homeserver.accounts.sessions.expired_rows import ExpirySweep
+from homeserver.accounts.sessions.expired_rows import ExpiredRowCleanup
 from homeserver.accounts.third_party_ids.address_validation import (
     LIFETIME_MS,
     TokenRequest,
     safe_next_link,
 )
-from homeserver.config.contact import Email
+from homeserver.config.contact import EmailSettings
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.protocol.third_party_ids.address_validation import (
     ADD,
@@ -138,7 +138,7 @@ class TokenTests(ValidationTestCase):
         sid = await self.ask()
         self.clock.advance(DAY)
 
-        await ExpirySweep(self.db, self.clock).sweep()
+        await ExpiredRowCleanup(self.db, self.clock).sweep()
 
         self.assertIsNone(await self.db.run(find_validation_session, sid, 0))
 
@@ -261,7 +261,7 @@ class SecrecyTests(ValidationTestCase):
 
 
 class RefusalTests(ValidationTestCase):
-    email_settings = Email(allowed_domains=("Example.com",))
+    email_settings = EmailSettings(allowed_domains=("Example.com",))
 
     async def test_malformed_requests(self) -> None:
         """What cannot be right is told before anything is sent."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.profiles import ProfileChanged, check_may_change
 from homeserver.protocol.errors import (
     Forbidden,
@@ -112,16 +112,16 @@ class ProfilesTests(AccountsTestCase):
 
     def test_who_may_change_what(self) -> None:
         """One's own profile; guests their name only; suspended users nothing."""
-        guest = Caller(ALICE, "D", is_guest=True)
-        check_may_change(Caller(ALICE, "D"), ALICE, "avatar_url")
+        guest = Requester(ALICE, "D", is_guest=True)
+        check_may_change(Requester(ALICE, "D"), ALICE, "avatar_url")
         check_may_change(guest, ALICE, "displayname")
 
         for refusal, caller, field in (
-            (Forbidden, Caller(BOB, "D"), "displayname"),
+            (Forbidden, Requester(BOB, "D"), "displayname"),
             (GuestAccessForbidden, guest, "avatar_url"),
-            (UserSuspended, Caller(ALICE, "D", is_suspended=True), "displayname"),
-            (InvalidParam, Caller(ALICE, "D"), "No Field"),
-            (KeyTooLarge, Caller(ALICE, "D"), "a" * 256),
+            (UserSuspended, Requester(ALICE, "D", is_suspended=True), "displayname"),
+            (InvalidParam, Requester(ALICE, "D"), "No Field"),
+            (KeyTooLarge, Requester(ALICE, "D"), "a" * 256),
         ):
             with self.assertRaises(refusal):
                 check_may_change(caller, ALICE, field)

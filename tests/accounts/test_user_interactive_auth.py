@@ -12,7 +12,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
     AuthenticationNeeded,
     Confirmable,
 )
-from homeserver.accounts.sessions.expired_rows import ExpirySweep
+from homeserver.accounts.sessions.expired_rows import ExpiredRowCleanup
 from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase
 
 
@@ -151,7 +151,7 @@ class ConfirmationTests(AccountsTestCase):
         self.clock.advance(24 * 3600)
 
         self.assertIsNone(await self.uia.sessions.find(session))
-        await ExpirySweep(self.db, self.clock).sweep()
+        await ExpiredRowCleanup(self.db, self.clock).sweep()
         self.clock.rightNow -= 24 * 3600
         self.assertIsNone(await self.uia.sessions.find(session))
 

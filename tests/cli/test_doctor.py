@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from homeserver.cli.doctor.doctor import examine
-from homeserver.cli.doctor.findings import Verdict
+from homeserver.cli.doctor.findings import Severity
 from homeserver.cli.main import main
 from homeserver.config.settings import Settings
 from homeserver.web.html import Pages
@@ -37,7 +37,7 @@ def findings(**settings: object) -> dict[str, list[str]]:
     config = Path("homeserver.yaml")
     defaults = {"server_name": "example.org", "listeners": [{"port": 0}]}
     config.write_text(json.dumps(defaults | settings))
-    result: dict[str, list[str]] = {verdict.value: [] for verdict in Verdict}
+    result: dict[str, list[str]] = {verdict.value: [] for verdict in Severity}
     for finding in examine(config):
         result[finding.verdict.value].append(str(finding))
     return result

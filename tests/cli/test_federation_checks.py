@@ -8,7 +8,7 @@ from twisted.internet import reactor
 from twisted.internet.error import ConnectError, DNSLookupError
 
 from homeserver.cli.doctor.federation_checks import check_federation, mend_for, own_name_to_check
-from homeserver.cli.doctor.findings import Verdict
+from homeserver.cli.doctor.findings import Severity
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
 from tests.federation.transport.world import ClientTestCase
@@ -27,7 +27,7 @@ class FederationCheckTests(ClientTestCase):
         """Its certificate, its keys and its version are told."""
         told = await self.examine(self.there.name)
 
-        self.assertEqual([verdict for verdict, _ in told], [Verdict.OK] * 3)
+        self.assertEqual([verdict for verdict, _ in told], [Severity.OK] * 3)
         text = "\n".join(line for _, line in told)
         self.assertIn("certificate for 127.0.0.1, valid until", text)
         self.assertIn(f"publishes the keys {self.there.key.key_id}", text)
@@ -38,7 +38,7 @@ class FederationCheckTests(ClientTestCase):
         told = await self.examine("127.0.0.1:1")
 
         verdict, line = told[0]
-        self.assertEqual(verdict, Verdict.PROBLEM)
+        self.assertEqual(verdict, Severity.PROBLEM)
         self.assertIn("127.0.0.1, port 1: Connection was refused", line)
 
     def test_what_to_do_depends_on_what_is_wrong(self) -> None:
@@ -60,7 +60,7 @@ class FederationCheckTests(ClientTestCase):
 
         last, line = (await self.examine(self.there.name))[-1]
 
-        self.assertEqual(last, Verdict.PROBLEM)
+        self.assertEqual(last, Severity.PROBLEM)
         self.assertIn("none of the keys has signed", line)
 
     async def test_an_old_server_need_not_tell_its_version(self) -> None:
@@ -69,7 +69,7 @@ class FederationCheckTests(ClientTestCase):
 
         last, line = (await self.examine(self.there.name))[-1]
 
-        self.assertEqual(last, Verdict.PROBLEM)
+        self.assertEqual(last, Severity.PROBLEM)
         self.assertIn("404 M_UNRECOGNIZED", line)
 
     async def test_another_installation_behind_the_own_name_is_noticed(self) -> None:
@@ -88,9 +88,9 @@ class FederationCheckTests(ClientTestCase):
             own_name_to_check(self.settings(server_name="example.org", **serving)), "example.org"
         )
 
-    async def examine(self, server: str, **settings: Any) -> list[tuple[Verdict, str]]:
+    async def examine(self, server: str, **settings: Any) -> list[tuple[Severity, str]]:
         """What is told about a server."""
-        told: list[tuple[Verdict, str]] = []
+        told: list[tuple[Severity, str]] = []
         configured = self.settings(**settings)
         load_or_create_signing_key(configured.signing_key_path)
         await check_federation(

@@ -16,7 +16,7 @@ from homeserver.cli.errors import CommandError
 from homeserver.cli.graph_dot import dot, svg
 from homeserver.cli.main import main
 from homeserver.rooms.diagnostics.room_graph import GraphEvent, Mark, RoomGraph
-from homeserver.rooms.room.changes import EventsKept
+from homeserver.rooms.room.changes import EventsStored
 from homeserver.storage.rooms.partial_rooms import partial_room_row
 from tests.rooms.inbound.stored_graph import ColourfulRoom
 from tests.rooms.support import SERVER, RoomsTestCase
@@ -70,7 +70,7 @@ class RoomCommandTests(RoomsTestCase):
         """Counts that are too small are explained."""
         room = await self.rooms.get(self.room_id)
         row = partial_room_row(room.number, "$join", ["one.example", "two.example"])
-        await self.log.append(EventsKept(self.log.next_position(), room.number, ()), [row])
+        await self.log.append(EventsStored(self.log.next_position(), room.number, ()), [row])
 
         _, told = await self.command("show", self.room_id)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from homeserver.concurrency.cooperative import LOOK_EVERY, TURN_SECONDS, Turn, in_turns
+from homeserver.concurrency.cooperative import LOOK_EVERY, TURN_SECONDS, TimeSlice, in_turns
 
 
 def slow_items(clock: Clock, happened: list[object], count: int) -> Iterator[int]:
@@ -44,7 +44,7 @@ def test_what_is_quickly_made_does_not_wait() -> None:
 def test_cancelled_work_leaves_no_timer() -> None:
     """A client that goes away in the middle costs nothing any more."""
     clock = Clock()
-    waiting = Deferred.fromCoroutine(Turn(clock).next())
+    waiting = Deferred.fromCoroutine(TimeSlice(clock).next())
 
     waiting.addErrback(lambda _: None)
     waiting.cancel()

@@ -5,7 +5,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from homeserver.concurrency.deferreds import TookTooLong, in_time
+from homeserver.concurrency.deferreds import TimedOut, in_time
 
 
 def outcome_of(work: Deferred[str], clock: Clock) -> list[object]:
@@ -36,7 +36,7 @@ def test_what_hangs_is_given_up() -> None:
 
     assert cancelled == [work]
     assert isinstance(found[0], Failure)
-    assert found[0].check(TookTooLong)
+    assert found[0].check(TimedOut)
 
 
 def test_what_takes_no_notice_of_that_is_given_up_all_the_same() -> None:
@@ -55,7 +55,7 @@ def test_what_takes_no_notice_of_that_is_given_up_all_the_same() -> None:
     clock.advance(5)
 
     assert isinstance(found[0], Failure)
-    assert found[0].check(TookTooLong)
+    assert found[0].check(TimedOut)
 
 
 def test_failure_is_passed_on() -> None:

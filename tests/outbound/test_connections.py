@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from homeserver.web.server import Bounds
+from homeserver.web.server import RequestLimits
 from tests.web.notes import NotesTestCase
 from tests.web.wire import Wire
 
@@ -250,7 +250,7 @@ class BodySizeTests(NotesTestCase):
 class StrangersBodyTests(NotesTestCase):
     """Bodies that nobody is going to look at are refused before they are sent."""
 
-    bounds = Bounds(max_body=1_000_000, request_timeout=10.0, idle_timeout=20.0)
+    bounds = RequestLimits(max_body=1_000_000, request_timeout=10.0, idle_timeout=20.0)
     note = "/_matrix/client/v3/notes/a"
 
     async def test_the_head_alone_is_refused_where_it_decides(self) -> None:
@@ -286,7 +286,7 @@ class StrangersBodyTests(NotesTestCase):
 class BodyBudgetTests(NotesTestCase):
     """All bodies together have a bound, and each address has a share of it."""
 
-    bounds = Bounds(max_body=90_000, request_timeout=10.0, idle_timeout=20.0)
+    bounds = RequestLimits(max_body=90_000, request_timeout=10.0, idle_timeout=20.0)
     all_bodies, share_of_bodies = 100_000, 60_000
     path = "/_matrix/client/v3/notes/a?access_token=alice"
     proxies = ("127.0.0.1",)

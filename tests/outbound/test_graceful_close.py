@@ -7,7 +7,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from homeserver.outbound.graceful_close import GOODBYE_SECONDS, MAX_LATE, OpenConnections
+from homeserver.outbound.graceful_close import GOODBYE_SECONDS, MAX_LATE, ConnectionTracker
 
 
 class Transport(StringTransport):
@@ -33,7 +33,7 @@ class ClosingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.open = OpenConnections(self.clock)
+        self.open = ConnectionTracker(self.clock)
         factory = self.open.wrap(Factory.forProtocol(ClosesWhatIsLost))
         self.connection = factory.buildProtocol(None)
         self.transport = Transport()  # type: ignore[no-untyped-call]

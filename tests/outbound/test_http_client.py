@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from homeserver.config.settings import OutboundHttp
+from homeserver.config.settings import OutboundHttpSettings
 from homeserver.outbound import networks
 from homeserver.outbound.http_client import MAX_REDIRECTS, OutboundClient, OutboundError, normal_url
 from tests.storage.test_tls import make_certificate
@@ -52,14 +52,14 @@ class Elsewhere(Resource):
 
 
 class OutboundTestCase(TestCase):
-    settings = OutboundHttp(allow_private_addresses=True)
+    settings = OutboundHttpSettings(allow_private_addresses=True)
 
     def setUp(self) -> None:
         self.elsewhere = Elsewhere()
         self.url = f"http://127.0.0.1:{self.listen(Site(self.elsewhere))}"
         self.client = self.make_client(self.settings)
 
-    def make_client(self, settings: OutboundHttp) -> OutboundClient:
+    def make_client(self, settings: OutboundHttpSettings) -> OutboundClient:
         client = OutboundClient(reactor, settings)
         self.addCleanup(lambda: Deferred.fromCoroutine(client.stop()))
         return client
@@ -148,7 +148,7 @@ class ExchangeTests(OutboundTestCase):
 
 
 class PrivateAddressTests(OutboundTestCase):
-    settings = OutboundHttp()
+    settings = OutboundHttpSettings()
 
     async def test_addresses_of_this_network_are_refused(self) -> None:
         """An account is not a way into the operator's network."""
@@ -186,7 +186,7 @@ class CertificateTests(OutboundTestCase):
         self.addCleanup(port.stopListening)
         url = f"https://localhost:{port.getHost().port}/"
         careless = self.make_client(
-            OutboundHttp(allow_private_addresses=True, verify_certificates=False)
+            OutboundHttpSettings(allow_private_addresses=True, verify_certificates=False)
         )
 
         await self.fails(self.client.request("GET", url), "certificate")

@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from homeserver.config.settings import OutboundHttp
+from homeserver.config.settings import OutboundHttpSettings
 from homeserver.outbound.http_client import OutboundClient
 from homeserver.outbound.identity_servers import IdentityServers
 from homeserver.protocol.errors import MatrixError
@@ -57,7 +57,7 @@ class IdentityServerTests(TestCase):
         port = listen.listenSSL(0, Site(self.remote), context, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.name = f"127.0.0.1:{port.getHost().port}"
-        settings = OutboundHttp(verify_certificates=False, allow_private_addresses=True)
+        settings = OutboundHttpSettings(verify_certificates=False, allow_private_addresses=True)
         outbound = OutboundClient(reactor, settings)
         self.addCleanup(lambda: Deferred.fromCoroutine(outbound.stop()))
         self.servers = IdentityServers(outbound, "example.org", KEY)

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.ssl import PrivateCertificate
 from twisted.trial.unittest import TestCase
 
-from homeserver.config.contact import Email
+from homeserver.config.contact import EmailSettings
 from homeserver.outbound import mail
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.outbound.mail import Mailer
@@ -29,7 +29,7 @@ class MailTestCase(TestCase):
     def mailer(self, **settings: Any) -> Mailer:
         """What sends mails to that server."""
         values = {"smtp_host": "localhost", "sender": "Example <noreply@example.org>"}
-        email = Email(**(values | {"smtp_port": self.server.port} | settings))
+        email = EmailSettings(**(values | {"smtp_port": self.server.port} | settings))
         mailer = Mailer(reactor, email, "example.org", self.tls)
         self.addCleanup(lambda: Deferred.fromCoroutine(mailer.stop()))
         return mailer

@@ -7,15 +7,15 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from homeserver.accounts.sessions.requester import Caller
-from homeserver.config.settings import Presence as PresenceSettings
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.config.settings import PresenceSettings
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.presence_events import PresenceEvents
 from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Unavailable
 from homeserver.rooms.ephemeral.receipts import Receipts
-from homeserver.rooms.room.changes import RoomChanged
+from homeserver.rooms.room.changes import StateChanged
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -69,27 +69,27 @@ class PresenceTestCase(DatabaseTestCase):
         self.tracker.stop()
         await self.world.stop()
 
-    async def come(self, caller: Caller, asked: Any = None) -> None:
+    async def come(self, caller: Requester, asked: Any = None) -> None:
         await self.tracker.touch(caller.user_id, caller.device_id, asked)
 
-    def go(self, caller: Caller, asked: Any = None) -> None:
+    def go(self, caller: Requester, asked: Any = None) -> None:
         self.tracker.sync_ended(caller.user_id, caller.device_id, asked)
 
-    async def put(self, caller: Caller, state: Any, status_msg: str | None = None) -> None:
+    async def put(self, caller: Requester, state: Any, status_msg: str | None = None) -> None:
         await self.tracker.set(caller, caller.user_id, state, status_msg)
 
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         await self.world.log.settled()
 
-    async def seen_by(self, caller: Caller, since: int | None = None) -> dict[str, Any]:
+    async def seen_by(self, caller: Requester, since: int | None = None) -> dict[str, Any]:
         """Who is how, as far as a user is told."""
         events = await self.presence.events_since(caller.user_id, since)
         decoded = [msgspec.json.decode(event) for event in events]
         assert all(event["type"] == "m.presence" for event in decoded)
         return {event["sender"].partition(":")[0][1:]: event["content"] for event in decoded}
 
-    async def states_seen_by(self, caller: Caller, since: int | None = None) -> dict[str, str]:
+    async def states_seen_by(self, caller: Requester, since: int | None = None) -> dict[str, str]:
         seen = await self.seen_by(caller, since)
         return {name: content["presence"] for name, content in seen.items()}
 
@@ -402,10 +402,10 @@ class RemotePresenceTests(DatabaseTestCase):
         assert not self.facts
 
 
-def joined(user_id: str) -> RoomChanged:
+def joined(user_id: str) -> StateChanged:
     """The user is in the room from now on."""
     member: Any = SimpleNamespace(event=SimpleNamespace(content={"membership": "join"}))
-    return RoomChanged(1, 1, b"", {("m.room.member", user_id): member})
+    return StateChanged(1, 1, b"", {("m.room.member", user_id): member})
 
 
 class OneRoom:

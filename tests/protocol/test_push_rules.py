@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.events import Event
 from homeserver.protocol.power_levels import PowerLevels
-from homeserver.protocol.push_rules.conditions import Occasion
+from homeserver.protocol.push_rules.conditions import EvaluationContext
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Outcome
 from homeserver.protocol.push_rules.rule_set import (
     KINDS,
@@ -44,7 +44,7 @@ def outcome(
     name: str | None = None,
 ) -> Outcome:
     levels = PowerLevels(create(by=CAROL), {"users": {ALICE: 50}})
-    return CompiledRules(rules).judge(Occasion(event, joined, levels)).for_user(user, name)
+    return CompiledRules(rules).judge(EvaluationContext(event, joined, levels)).for_user(user, name)
 
 
 def told(event: Event, rules: RuleSet = DEFAULT, **options: Any) -> str:
@@ -213,7 +213,7 @@ def test_rules_are_judged_in_a_glance() -> None:
 
     for _ in range(20):
         started = time.perf_counter()
-        verdict = rules.judge(Occasion(message, 100, None))
+        verdict = rules.judge(EvaluationContext(message, 100, None))
         for user in members:
             verdict.for_user(user)
         best = min(best, time.perf_counter() - started)

@@ -7,7 +7,7 @@ import pytest
 from homeserver.protocol.events import Event
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.push_rules.conditions import (
-    Occasion,
+    EvaluationContext,
     PowerLevelsNeeded,
     compile_condition,
 )
@@ -15,7 +15,7 @@ from tests.protocol.authorization.vocabulary import ALICE, BOB, create, event
 
 
 def holds(condition: dict[str, Any], event: Event, *, joined: int = 2, levels: Any = None) -> Any:
-    return compile_condition(condition)(Occasion(event, joined, levels))
+    return compile_condition(condition)(EvaluationContext(event, joined, levels))
 
 
 def topic(value: object) -> Event:

@@ -10,17 +10,17 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
 from homeserver.push.compiled_rules import UserRules
-from homeserver.push.judgements import Judgements
 from homeserver.push.members import Members
 from homeserver.push.mentions import Mentions
-from homeserver.push.notices import Notices
+from homeserver.push.push_actions import PushActions
+from homeserver.push.rule_evaluation import RuleEvaluator
 from homeserver.push.rules import PushRules
-from homeserver.push.tally import UnreadCount
 from homeserver.push.threads import Threads
+from homeserver.push.unread_counter import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.ephemeral.receipts import Receipts
 from tests.support.postgres import DatabaseTestCase
@@ -100,7 +100,7 @@ class CountingLawTests(DatabaseTestCase):
         await self._check_ends(world, users, room_id)
         await world.stop()
 
-    async def _check_ends(self, world: World, users: dict[str, Caller], room_id: str) -> None:
+    async def _check_ends(self, world: World, users: dict[str, Requester], room_id: str) -> None:
         """After a receipt at the newest event, and after an event of one's own, nothing is left."""
         await world.rooms.memberships.join(users["alice"], room_id)
         last = await self._say(world, users["alice"], room_id)
@@ -116,7 +116,7 @@ class CountingLawTests(DatabaseTestCase):
     async def _all(
         self,
         world: World,
-        users: dict[str, Caller],
+        users: dict[str, Requester],
         room_id: str,
         counts: UnreadCounts | None = None,
     ) -> dict[str, UnreadCount]:
@@ -128,7 +128,7 @@ class CountingLawTests(DatabaseTestCase):
             if room.membership(user.user_id) == "join"
         }
 
-    async def _say(self, world: World, by: Caller, room_id: str, **content: Any) -> str:
+    async def _say(self, world: World, by: Requester, room_id: str, **content: Any) -> str:
         content = {"msgtype": "m.text", "body": "hello", **content}
         return await world.rooms.sending.send_message(
             by, room_id, "m.room.message", content, f"txn{next(self.numbers)}"
@@ -137,7 +137,7 @@ class CountingLawTests(DatabaseTestCase):
     async def _act(
         self,
         world: World,
-        users: dict[str, Caller],
+        users: dict[str, Requester],
         room_id: str,
         events: list[str],
         action: Action,
@@ -191,7 +191,7 @@ def fresh(world: World) -> UnreadCounts:
         registry,
         Receipts(world.db, registry),
         Members(registry, rules, account_data),
-        Notices(Judgements(world.rooms.visibility), Threads(registry)),
+        PushActions(RuleEvaluator(world.rooms.visibility), Threads(registry)),
         Mentions(world.db, registry),
     )
 

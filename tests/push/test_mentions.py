@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.push import mentions as subject
 from homeserver.storage.database.database import Connection
 from tests.support.postgres import DatabaseTestCase
@@ -30,7 +30,7 @@ class MentionsTests(DatabaseTestCase):
         await world.sync.push.start()
         return world
 
-    async def mention(self, *users: Caller, everybody: bool = False) -> None:
+    async def mention(self, *users: Requester, everybody: bool = False) -> None:
         self.sent += 1
         named: dict[str, Any] = {"user_ids": [user.user_id for user in users]}
         if everybody:

@@ -5,9 +5,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
-from homeserver.push.tally import WINDOW, Tally, UnreadCount
+from homeserver.push.unread_counter import WINDOW, UnreadCount, UnreadCounter
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -32,21 +32,21 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.world.stop()
         self.world = await World.start(self.db)
 
-    async def join(self, user: Caller) -> None:
+    async def join(self, user: Requester) -> None:
         await self.world.rooms.memberships.join(user, self.room_id)
 
-    async def say(self, by: Caller | None = None, **content: Any) -> str:
+    async def say(self, by: Requester | None = None, **content: Any) -> str:
         self.sent += 1
         content = {"msgtype": "m.text", "body": "hello", **content}
         return await self.world.rooms.sending.send_message(
             by or self.alice, self.room_id, "m.room.message", content, f"txn{self.sent}"
         )
 
-    async def reply(self, kind: str, parent: str, by: Caller | None = None) -> str:
+    async def reply(self, kind: str, parent: str, by: Requester | None = None) -> str:
         relation = {"rel_type": kind, "event_id": parent}
         return await self.say(by, **{"m.relates_to": relation})
 
-    async def mention(self, *users: Caller) -> str:
+    async def mention(self, *users: Requester) -> str:
         return await self.say(**{"m.mentions": {"user_ids": [user.user_id for user in users]}})
 
     async def burst(self, count: int) -> None:
@@ -56,15 +56,15 @@ class UnreadCountsTests(DatabaseTestCase):
     async def read(self, event_id: str, kind: str = READ, **thread: Any) -> None:
         await self.world.sync.markers.mark(self.bob, self.room_id, kind, event_id, **thread)
 
-    async def counts(self, user: Caller | None = None) -> UnreadCount:
+    async def counts(self, user: Requester | None = None) -> UnreadCount:
         room = await self.world.rooms.registry.get(self.room_id)
         return await self.world.sync.push.unread_counts.counts(room, (user or self.bob).user_id)
 
-    async def unread(self, user: Caller | None = None) -> tuple[int, int]:
+    async def unread(self, user: Requester | None = None) -> tuple[int, int]:
         count = await self.counts(user)
         return count.notification, count.highlight
 
-    async def tallies(self, *users: Caller) -> list[Tally]:
+    async def tallies(self, *users: Requester) -> list[UnreadCounter]:
         """Copies of the users' tallies as they are now."""
         room = await self.world.rooms.registry.get(self.room_id)
         counts = self.world.sync.push.unread_counts

@@ -5,7 +5,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.status.erasure import ErasedUsers
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.invite_permission import InvitePermission
@@ -13,35 +13,35 @@ from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.discovery.aliases import Aliases
 from homeserver.rooms.discovery.directory import RoomDirectory
-from homeserver.rooms.discovery.room_summaries import Summaries
+from homeserver.rooms.discovery.room_summaries import RoomSummaries
 from homeserver.rooms.events.event_store import EventStore
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.history.history import History
-from homeserver.rooms.history.room_reader import Reading
+from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.visibility import Visibility
-from homeserver.rooms.inbound.receiver import Receiving
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
-from homeserver.rooms.membership.membership_state_events import MembershipChanges
+from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
 from homeserver.rooms.membership.memberships import Memberships
-from homeserver.rooms.membership.out_of_room_memberships import DistantMemberships
-from homeserver.rooms.membership.server_notice_rooms import NoticeRooms
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
+from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
 from homeserver.rooms.resolution.resolver import StateResolver
-from homeserver.rooms.room.registry import Rooms
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.sending.relation_checks import RelationRules
 from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
-from homeserver.rooms.state.store import States
+from homeserver.rooms.state.store import StateStore
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
 from tests.support.postgres import DatabaseTestCase
 
 SERVER = "example.org"
-ALICE = Caller(f"@alice:{SERVER}", "DESK")
-BOB = Caller(f"@bob:{SERVER}", "PHONE")
-CAROL = Caller(f"@carol:{SERVER}", "TABLET")
+ALICE = Requester(f"@alice:{SERVER}", "DESK")
+BOB = Requester(f"@bob:{SERVER}", "PHONE")
+CAROL = Requester(f"@carol:{SERVER}", "TABLET")
 
 
 class NoProfiles:
@@ -72,17 +72,17 @@ class RoomsTestCase(DatabaseTestCase):
         self.log = log = Log(reactor, db.write_batch, position)  # type: ignore[arg-type]
         self.names = Names(db)
         self.events = EventStore(db, self.cached_events)
-        self.origin = Origin(SERVER, SigningKey.from_seed("1", bytes(32)), self.clock)
-        stores = Stores(log, self.names, States(db, 10_000), self.events)
-        self.rooms = rooms = Rooms(db, self.origin, stores)
+        self.origin = LocalServer(SERVER, SigningKey.from_seed("1", bytes(32)), self.clock)
+        stores = RoomStorage(log, self.names, StateStore(db, 10_000), self.events)
+        self.rooms = rooms = RoomRegistry(db, self.origin, stores)
         self.user_rooms = UserRooms(db, self.names, 100)
         self.erased = ErasedUsers(db)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
         self.visibility = Visibility(rooms, self.erased)
         self.aliases = Aliases(db, self.origin, rooms)
         self.creation = RoomCreation(rooms, self.origin, self.aliases, NoProfiles(), permission)
-        self.receiving = Receiving(stores, StateResolver(stores))
-        notices = NoticeRooms(rooms, None)
+        self.receiving = PduReceiver(stores, StateResolver(stores))
+        notices = ServerNoticeRooms(rooms, None)
         self.memberships = Memberships(
             rooms,
             self.user_rooms,
@@ -90,30 +90,30 @@ class RoomsTestCase(DatabaseTestCase):
             permission,
             self.receiving,
             notices,
-            DistantMemberships(db, rooms),
+            OutOfRoomMemberships(db, rooms),
         )
         self.sending = Sending(
             rooms,
             Transactions(db, self.names),
             self.aliases,
             RelationRules(db, rooms),
-            MembershipChanges(rooms, self.memberships, RateLimits(self.clock, {})),
+            MembershipStateEvents(rooms, self.memberships, RateLimits(self.clock, {})),
         )
-        self.reading = Reading(db, rooms, self.user_rooms, self.visibility)
+        self.reading = RoomReader(db, rooms, self.user_rooms, self.visibility)
         self.history = History(db, rooms, self.reading, self.visibility)
-        self.summaries = Summaries(db, rooms)
+        self.summaries = RoomSummaries(db, rooms)
         self.directory = RoomDirectory(
             db, rooms, self.summaries, allow_publishing=True, without_login=False
         )
         for reader in (rooms, self.user_rooms, self.summaries, self.directory):
             log.subscribe(reader.apply)
 
-    async def create_room(self, creator: Caller = ALICE, **request: Any) -> str:
+    async def create_room(self, creator: Requester = ALICE, **request: Any) -> str:
         """A public room, unless the request says otherwise; gives its id."""
         wanted = {"version": DEFAULT_ROOM_VERSION, "preset": "public_chat", **request}
         return await self.creation.create(creator, RoomRequest(**wanted))
 
-    async def say(self, room_id: str, text: str, by: Caller = ALICE) -> str:
+    async def say(self, room_id: str, text: str, by: Requester = ALICE) -> str:
         """Send a text message; gives its event id."""
         content = {"msgtype": "m.text", "body": text}
         return await self.sending.send_message(by, room_id, "m.room.message", content, text)

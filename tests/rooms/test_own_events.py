@@ -21,7 +21,7 @@ from homeserver.protocol.errors import (
     MatrixError,
 )
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.rooms.events.event_draft import Draft, member_draft
+from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.lifecycle.creation import StateDraft
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
@@ -43,7 +43,7 @@ class OwnEventTests(RoomsTestCase):
         state = [StateDraft("m.room.join_rules", rule)]
         return await self.create_room(version=version, initial_state=state, **request)
 
-    async def send(self, room_id: str, draft: Draft) -> None:
+    async def send(self, room_id: str, draft: EventDraft) -> None:
         async with self.rooms.writing(room_id) as writer:
             await writer.send(draft)
 
@@ -59,7 +59,7 @@ class OwnEventTests(RoomsTestCase):
             (ALICE, ALICE, "leave"),
         ):
             content = {"membership": membership, "displayname": "new"}
-            draft = Draft("m.room.member", sender.user_id, content, state_key=target.user_id)
+            draft = EventDraft("m.room.member", sender.user_id, content, state_key=target.user_id)
             with pytest.raises(Forbidden):
                 await self.send(room_id, draft)
 
@@ -250,7 +250,7 @@ class CreationChecks(RoomsTestCase):
         ):
             rules = ROOM_VERSIONS[version]
             room_id = None if rules.room_id_is_create_hash else "!new:example.org"
-            draft = Draft("m.room.create", ALICE.user_id, content, state_key="")
+            draft = EventDraft("m.room.create", ALICE.user_id, content, state_key="")
             create = self.origin.sign_event(rules, draft, room_id=room_id)
             names = await self.names.nids([create.room_id, ALICE.user_id, "m.room.create", ""])
             room = Room(names[create.room_id], create.room_id, rules, EMPTY)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import (
     Forbidden,
     InvalidParam,
@@ -49,10 +49,10 @@ class ReceiptsTests(DatabaseTestCase):
     async def room(self) -> Room:
         return await self.world.rooms.registry.get(self.room_id)
 
-    async def read(self, reader: Caller, event_id: str, kind: str = READ, **thread: Any) -> None:
+    async def read(self, reader: Requester, event_id: str, kind: str = READ, **thread: Any) -> None:
         await self.markers.mark(reader, self.room_id, kind, event_id, **thread)
 
-    async def seen_by(self, caller: Caller, since: int | None = None) -> dict[str, Any]:
+    async def seen_by(self, caller: Requester, since: int | None = None) -> dict[str, Any]:
         """Content of the `m.receipt` event that a user would get."""
         event = await self.receipts.events_since(await self.room(), caller.user_id, since)
         if event is None:
@@ -65,7 +65,7 @@ class ReceiptsTests(DatabaseTestCase):
     async def refusal(self, kind: type[MatrixError], done: Any) -> None:
         await self.assertFailure(Deferred.fromCoroutine(done), kind)
 
-    async def fully_read(self, caller: Caller) -> Any:
+    async def fully_read(self, caller: Requester) -> Any:
         stored = await self.world.accounts.account_data.content(
             caller.user_id, FULLY_READ, self.room_id
         )

@@ -6,7 +6,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, MatrixError
 from homeserver.rooms.ephemeral.typing import TypingNotices
 from tests.support.postgres import DatabaseTestCase
@@ -37,10 +37,10 @@ class TypingNoticesTests(DatabaseTestCase):
         log.subscribe(notices.apply)
         return notices
 
-    async def begin(self, caller: Caller, timeout_ms: int = 30_000) -> None:
+    async def begin(self, caller: Requester, timeout_ms: int = 30_000) -> None:
         await self.notices.set(caller, self.room_id, caller.user_id, True, timeout_ms)
 
-    async def end(self, caller: Caller) -> None:
+    async def end(self, caller: Requester) -> None:
         await self.notices.set(caller, self.room_id, caller.user_id, False, 30_000)
 
     def typists(self, since: int | None = None) -> list[str] | None:

@@ -6,12 +6,12 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrievin
 from collections.abc import Iterable
 from typing import Any
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.event_graph import in_auth_order, in_graph_order
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.inbound.partial_state_completion import Completion
-from homeserver.rooms.resolution.resolver import Resolved
+from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
+from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
@@ -62,14 +62,14 @@ class Elsewhere:
         """The events that nothing follows yet."""
         return [stored.event for stored in self.graph.writer.head.extremities]
 
-    async def enter(self, user: Caller) -> StoredEvent:
+    async def enter(self, user: Requester) -> StoredEvent:
         """Let a user of the server under test join, who brings it into the room."""
         join = self.member(user.user_id, "join")
         state = self._state_before(join)
         entrance = self._world.rooms.entrance
         return await entrance.enter(join, state, self._chain(state))
 
-    async def enter_without_members(self, user: Caller) -> StoredEvent:
+    async def enter_without_members(self, user: Requester) -> StoredEvent:
         """The same, with the members left out: they are to be told by `complete`."""
         join = self.member(user.user_id, "join")
         state = [each for each in self._state_before(join) if each.type != MEMBER]
@@ -82,7 +82,7 @@ class Elsewhere:
         members = [each for each in self._state_before(join.event) if each.type == MEMBER]
         async with registry.writing(self.room_id) as writer:
             await receiving.outliers(writer, self._chain(members))
-            completion = Completion(registry, receiving, self._world.db)
+            completion = PartialStateCompletion(registry, receiving, self._world.db)
             await completion.complete(writer, [each.event_id for each in members])
 
     async def hear(self, event_id: str) -> Event:
@@ -131,7 +131,7 @@ class Elsewhere:
             known = await self._world.outside.receiving.known(writer, [event.event_id])
         return any(not stored.standing.is_outlier for stored in known.values())
 
-    async def _given_state(self, writer: RoomWriter, event: Event) -> Resolved | None:
+    async def _given_state(self, writer: RoomWriter, event: Event) -> ResolvedState | None:
         receiving = self._world.outside.receiving
         known = await receiving.known(writer, event.prev_event_ids)
         placed = [stored for stored in known.values() if not stored.standing.is_outlier]

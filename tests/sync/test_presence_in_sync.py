@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 
 from typing import Any
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -26,14 +26,14 @@ class PresenceInSyncTests(DatabaseTestCase):
         await self.world.stop()
         await super().clean_up()
 
-    async def end(self, user: Caller) -> str:
+    async def end(self, user: Requester) -> str:
         return str((await self.world.update(user))["next_batch"])
 
-    async def come(self, user: Caller) -> None:
+    async def come(self, user: Requester) -> None:
         await self.world.sync.tracker.touch(user.user_id, user.device_id, None)
         await self.world.log.settled()
 
-    async def seen_by(self, user: Caller) -> dict[str, Any]:
+    async def seen_by(self, user: Requester) -> dict[str, Any]:
         """Whose presence the next sync of a user tells, with the state of each."""
         answer = await self.world.update(user, self.positions[user])
         self.positions[user] = answer["next_batch"]

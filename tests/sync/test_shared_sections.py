@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
 
-from homeserver.sync.reader import STATE_AFTER, UNSTABLE_STATE_AFTER
+from homeserver.sync.sync_request import STATE_AFTER, UNSTABLE_STATE_AFTER
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 

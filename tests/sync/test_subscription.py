@@ -8,11 +8,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.filters import Filter, RoomFilter
-from homeserver.sync.reader import Reader
-from homeserver.sync.subscription import ROUND, Rounds, Subscription
+from homeserver.sync.subscription import ROUND, BatchScheduler, Subscription
+from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import Update
 
 ALICE = "@alice:example.org"
@@ -24,7 +24,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.log: list[int] = []
-        self.asked: list[tuple[Reader, int | None]] = []
+        self.asked: list[tuple[SyncRequest, int | None]] = []
         self.wakers: list[Callable[[], None]] = []
         self.waiting: Deferred[None] | None = None
         self.error: Exception | None = None
@@ -33,7 +33,7 @@ class FakeEngine:
         self.wakers.append(wake)
         return lambda: self.wakers.remove(wake)
 
-    async def update(self, reader: Reader, since: int | None) -> Update:
+    async def update(self, reader: SyncRequest, since: int | None) -> Update:
         self.asked.append((reader, since))
         update = Update(self.log[-1] if self.log else 0)
         news = [position for position in self.log if position > (since or 0)]
@@ -78,12 +78,12 @@ class Outlet:
 class Scene:
     """A subscription with everything around it."""
 
-    def __init__(self, since: int | None = 0, reader: Reader | None = None) -> None:
+    def __init__(self, since: int | None = 0, reader: SyncRequest | None = None) -> None:
         self.clock = Clock()
         self.engine = FakeEngine()
         self.outlet = Outlet()
-        self.rounds = Rounds(self.clock)
-        self.reader = reader or Reader(Caller(ALICE, "DEVICE"))
+        self.rounds = BatchScheduler(self.clock)
+        self.reader = reader or SyncRequest(Requester(ALICE, "DEVICE"))
         self.subscription = Subscription(
             self.engine, self.rounds, self.reader, since, self.outlet, WINDOW
         )
@@ -215,7 +215,7 @@ def test_client_that_never_acknowledges_has_no_window() -> None:
 def test_filter_is_used_from_the_next_update_on() -> None:
     """A client that leaves a view stops paying for it."""
     scene = Scene().started()
-    other = Reader(scene.reader.caller, Filter(room=RoomFilter(rooms=())))
+    other = SyncRequest(scene.reader.caller, Filter(room=RoomFilter(rooms=())))
 
     scene.subscription.use(other)
     scene.happens(1)
@@ -225,7 +225,7 @@ def test_filter_is_used_from_the_next_update_on() -> None:
 
 def test_full_state_is_given_once() -> None:
     """`full_state` is about the first update; the ones after it tell what changes."""
-    scene = Scene(reader=Reader(Caller(ALICE, "DEVICE"), full_state=True)).started()
+    scene = Scene(reader=SyncRequest(Requester(ALICE, "DEVICE"), full_state=True)).started()
 
     scene.happens(1)
 
@@ -283,7 +283,7 @@ def test_failure_after_a_wait_is_told_too() -> None:
 def test_crowd_is_served_in_several_turns() -> None:
     """Ten thousand members of a room do not hold up everybody else's requests."""
     clock = Clock()
-    rounds = Rounds(clock)
+    rounds = BatchScheduler(clock)
     served: list[str] = []
     for _ in range(ROUND + 10):
         rounds.add(lambda: served.append("member"))

@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
@@ -92,7 +92,7 @@ class SyncLawTests(DatabaseTestCase):
         await world.stop()
 
     async def _act(
-        self, world: World, users: dict[str, Caller], rooms: list[str], action: Action
+        self, world: World, users: dict[str, Requester], rooms: list[str], action: Action
     ) -> None:
         what, user = action[0], users[action[1]]
         members = world.rooms.memberships
@@ -121,7 +121,7 @@ class SyncLawTests(DatabaseTestCase):
     async def _sync(
         self,
         world: World,
-        users: dict[str, Caller],
+        users: dict[str, Requester],
         clients: dict[str, ClientModel],
         options: dict[str, Any],
     ) -> None:
@@ -129,7 +129,7 @@ class SyncLawTests(DatabaseTestCase):
             client.apply(await world.update(users[name], client.since, **options))
 
     async def _check_same(
-        self, world: World, user: Caller, client: ClientModel, options: dict[str, Any]
+        self, world: World, user: Requester, client: ClientModel, options: dict[str, Any]
     ) -> None:
         fresh = ClientModel()
         fresh.apply(await world.update(user, None, **options))

@@ -19,7 +19,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.events import Event
 from tests.support.postgres import DatabaseTestCase
@@ -119,7 +119,7 @@ class SyncLawOfForksTests(DatabaseTestCase):
             await _check_same(world, users[name], client, options)
         await world.stop()
 
-    async def _forked_room(self, world: World, users: dict[str, Caller]) -> str:
+    async def _forked_room(self, world: World, users: dict[str, Requester]) -> str:
         room_id = await world.create_room(users["alice"])
         await world.rooms.memberships.join(users["bob"], room_id)
         for stranger in (EVE, MALLORY):
@@ -127,12 +127,12 @@ class SyncLawOfForksTests(DatabaseTestCase):
         await self._power(world, users["alice"], room_id, 50)
         return room_id
 
-    async def _power(self, world: World, alice: Caller, room_id: str, level: int) -> None:
+    async def _power(self, world: World, alice: Requester, room_id: str, level: int) -> None:
         levels = {"users": {alice.user_id: 100, EVE: level, MALLORY: 50}}
         await world.rooms.sending.set_state(alice, room_id, "m.room.power_levels", "", levels)
 
     async def _act(
-        self, world: World, users: dict[str, Caller], room_id: str, action: Action
+        self, world: World, users: dict[str, Requester], room_id: str, action: Action
     ) -> None:
         what = action[0]
         if what.startswith("they"):
@@ -157,7 +157,7 @@ class SyncLawOfForksTests(DatabaseTestCase):
             await change(user, room_id, users[action[2]].user_id)
 
     async def _act_from_outside(
-        self, world: World, users: dict[str, Caller], room_id: str, action: Action
+        self, world: World, users: dict[str, Requester], room_id: str, action: Action
     ) -> None:
         what, sender, back, *more = action
         outside = world.outside
@@ -196,7 +196,7 @@ class SyncLawOfForksTests(DatabaseTestCase):
 
 async def _sync(
     world: World,
-    users: dict[str, Caller],
+    users: dict[str, Requester],
     clients: dict[str, ClientModel],
     options: dict[str, Any],
 ) -> None:
@@ -205,7 +205,7 @@ async def _sync(
 
 
 async def _check_same(
-    world: World, user: Caller, client: ClientModel, options: dict[str, Any]
+    world: World, user: Requester, client: ClientModel, options: dict[str, Any]
 ) -> None:
     fresh = ClientModel()
     fresh.apply(await world.update(user, None, **options))

@@ -18,7 +18,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.event_kinds import is_plain_redaction
 from homeserver.protocol.events import Event
@@ -112,7 +112,7 @@ class _History:
         self._options = options
         self._names = count()
         self.there = Elsewhere(room_id=f"!room{number}:one.example")
-        self.users: dict[str, Caller] = {}
+        self.users: dict[str, Requester] = {}
         self.clients = {name: ClientModel() for name in PEOPLE}
         self.begins: dict[str, str] = {}  # where to page back from, by user
 
@@ -182,7 +182,7 @@ class _History:
         if argument and await self._is_there():
             await there.deliver(event)
 
-    async def _join(self, user: Caller) -> None:
+    async def _join(self, user: Requester) -> None:
         if await self._is_there():
             await self.world.rooms.memberships.join(user, self.there.room_id)
         else:
@@ -250,7 +250,9 @@ class _History:
                     waiting.append(event_id)
         return found
 
-    async def _page(self, user: Caller, since: str | None, pages: int = MAX_PAGES) -> list[Event]:
+    async def _page(
+        self, user: Requester, since: str | None, pages: int = MAX_PAGES
+    ) -> list[Event]:
         found: list[Event] = []
         for _ in range(pages):
             request = PageRequest(backwards=True, since=since, limit=5)

@@ -5,15 +5,15 @@ from typing import Any
 import msgspec
 from twisted.internet import reactor
 
-from homeserver.accounts.sessions.requester import Caller
-from homeserver.config.settings import Passwords, Settings
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.config.settings import PasswordSettings, Settings
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.lifecycle.creation import RoomRequest
 from homeserver.storage.accounts.users import User, insert_user
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve
-from homeserver.sync.reader import STATE_AFTER
+from homeserver.sync.sync_request import STATE_AFTER
 from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.rooms import Rooms
@@ -27,7 +27,7 @@ class World:
     """One server, and shortcuts for what users do on it."""
 
     def __init__(self, db: Database, position: int) -> None:
-        settings = Settings(server_name=SERVER, passwords=Passwords(hash_cost="lowest"))
+        settings = Settings(server_name=SERVER, passwords=PasswordSettings(hash_cost="lowest"))
         key = SigningKey.from_seed("test", b"0" * 32)
         self.db = db
         self.log = Log(reactor, db.write_batch, position)
@@ -48,16 +48,16 @@ class World:
         await self.log.settled()
         self.sync.stop()
 
-    async def user(self, name: str, device: str = "DEVICE") -> Caller:
+    async def user(self, name: str, device: str = "DEVICE") -> Requester:
         user_id = f"@{name}:{SERVER}"
         await self.db.run(insert_user, User(user_id, 0))
-        return Caller(user_id, device)
+        return Requester(user_id, device)
 
-    async def create_room(self, creator: Caller, **options: Any) -> str:
+    async def create_room(self, creator: Requester, **options: Any) -> str:
         options = {"version": "11", "preset": "public_chat"} | options
         return await self.rooms.creation.create(creator, RoomRequest(**options))
 
-    async def say(self, sender: Caller, room_id: str, body: str) -> str:
+    async def say(self, sender: Requester, room_id: str, body: str) -> str:
         self._txn += 1
         content = {"msgtype": "m.text", "body": body}
         return await self.rooms.sending.send_message(
@@ -66,7 +66,7 @@ class World:
 
     async def update(
         self,
-        caller: Caller,
+        caller: Requester,
         since: str | None = None,
         wanted: dict[str, Any] | None = None,
         *,

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotJson
 from homeserver.web.arguments import Arguments
 from homeserver.web.routes import Auth, Route
@@ -130,7 +130,7 @@ class TestSignature:
 
         def unknown(rooom_id: str) -> None: ...
         def deaf() -> None: ...
-        def stranger(caller: Caller) -> None: ...
+        def stranger(caller: Requester) -> None: ...
 
         with pytest.raises(TypeError, match="rooom_id"):
             fill(unknown)

@@ -13,14 +13,14 @@ from homeserver.config.settings import Settings
 from homeserver.protocol.errors import LimitExceeded, MatrixError, NotFound, Unrecognized
 from homeserver.web.html import Pages, accepts_html
 from homeserver.web.pages import WelcomePage
-from homeserver.web.routes import Answer
+from homeserver.web.routes import Response
 
 NAME = "<b>example.org"  # no server is called so, but nothing may get into a page unescaped
 UNUSED = {"problem": "", "documents": (), "hidden": {}, "fields": (), "public_key": ""}
 DOCUMENT = {"name": "<i>Privacy", "url": 'https://example.org/"><script>'}
 
 
-def all_pages() -> Iterator[tuple[str, Answer]]:
+def all_pages() -> Iterator[tuple[str, Response]]:
     """Each page in each of its states."""
     pages = Pages(NAME)
     yield "welcome", WelcomePage(pages, Settings()).welcome()
@@ -40,13 +40,13 @@ def all_pages() -> Iterator[tuple[str, Answer]]:
 
 
 @pytest.fixture(params=list(all_pages()), ids=lambda page: page[0])
-def answer(request: pytest.FixtureRequest) -> Answer:
+def answer(request: pytest.FixtureRequest) -> Response:
     """Every page."""
-    found: Answer = request.param[1]
+    found: Response = request.param[1]
     return found
 
 
-def text_of(answer: Answer) -> str:
+def text_of(answer: Response) -> str:
     assert isinstance(answer.body, bytes)
     return answer.body.decode()
 
@@ -55,7 +55,7 @@ def digest(text: str) -> str:
     return b64encode(sha256(text.encode()).digest()).decode()
 
 
-def test_a_page_says_which_server_it_is_of(answer: Answer) -> None:
+def test_a_page_says_which_server_it_is_of(answer: Response) -> None:
     """Nobody gives a password to a page without a name; screen readers know the language."""
     page = text_of(answer)
 
@@ -67,7 +67,7 @@ def test_a_page_says_which_server_it_is_of(answer: Answer) -> None:
     assert '<link rel="icon" href="data:image/svg+xml,' in page
 
 
-def test_nothing_gets_into_a_page_that_was_not_meant(answer: Answer) -> None:
+def test_nothing_gets_into_a_page_that_was_not_meant(answer: Response) -> None:
     """Texts of others are shown as text, and only what the page has itself may run."""
     page, policy = text_of(answer), answer.headers["Content-Security-Policy"]
 
@@ -83,7 +83,7 @@ def test_nothing_gets_into_a_page_that_was_not_meant(answer: Answer) -> None:
     assert not re.search(r'(src|<link[^>]* href)="https?:', page)
 
 
-def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Answer) -> None:
+def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Response) -> None:
     """Password managers fill it in, and screen readers say what it is."""
     page = text_of(answer)
 
@@ -95,7 +95,7 @@ def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Answer
         assert re.search(r'\bautocomplete="[\w-]+"', field)
 
 
-def test_the_style_is_for_day_and_night_and_for_fingers(answer: Answer) -> None:
+def test_the_style_is_for_day_and_night_and_for_fingers(answer: Response) -> None:
     """44 pixels are what a finger hits."""
     page = text_of(answer)
 

@@ -35,7 +35,7 @@ from homeserver.web.listeners import CannotListen, Listeners
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Auth, Route
-from homeserver.web.server import Gate, HttpServer
+from homeserver.web.server import HttpServer, RequestPipeline
 from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import Certificate
 from tests.support.folders import temporary_folder
@@ -120,7 +120,7 @@ class ListenersTestCase(WebSocketTestCase):
         self.finished = []
 
     def listen(self, *settings: Settings) -> Listeners:
-        gate = Gate(Tokens(), RateLimits(reactor, {}), TrustedProxies([]), observer=self)
+        gate = RequestPipeline(Tokens(), RateLimits(reactor, {}), TrustedProxies([]), observer=self)
         health = [Route("GET", "/health", self.waits.now, Auth.NONE)]
         groups = {"client": [*self.waits.routes(), *self.echoes.routes()], "health": health}
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.web.rate_limits import RateLimits
 
-ALICE = Caller("@alice:test", "PHONE")
+ALICE = Requester("@alice:test", "PHONE")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.internet import reactor
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.web.routes import Route
 from homeserver.web.websocket import Socket, SocketFactory, Upgrade
@@ -31,7 +31,7 @@ def text_frame(text: str) -> bytes:
 class Echo(Socket):
     """Answers each message with the name of its user and the message."""
 
-    def __init__(self, caller: Caller, closed: list[Any]) -> None:
+    def __init__(self, caller: Requester, closed: list[Any]) -> None:
         super().__init__()
         self.caller = caller
         self.closed = closed
@@ -57,12 +57,12 @@ class Echoes:
             Route("GET", "/plain", self.plain),
         ]
 
-    def stream(self, caller: Caller) -> Upgrade:
+    def stream(self, caller: Requester) -> Upgrade:
         if self.full:
             raise LimitExceeded(1000)
         return Upgrade(self.factory, Echo(caller, self.closed), ["m.json", "m.cbor"])
 
-    async def bare(self, caller: Caller) -> Upgrade:
+    async def bare(self, caller: Requester) -> Upgrade:
         return Upgrade(self.factory, Echo(caller, self.closed))
 
     def plain(self) -> None:

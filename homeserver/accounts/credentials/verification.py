@@ -19,7 +19,7 @@ from homeserver.storage.database.database import Database
 WRONG = "Invalid username or password"
 
 
-class Credentials:
+class PasswordAndTokenVerifier:
     """Finds the user behind what a client gives to log in.
 
     `check_limit(user_id)` counts an attempt to give a password; it raises `LimitExceeded`.

@@ -24,8 +24,8 @@ from homeserver.accounts.sessions.secret_tokens import new_token
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.protocol.errors import LimitExceeded, TooLarge
 from homeserver.storage.accounts.authentication_sessions import (
-    Bounds,
     NewSession,
+    SessionLimits,
     add_authentication_session,
     delete_authentication_session,
     find_authentication_session,
@@ -94,7 +94,7 @@ class AuthenticationSessions:
             await self._db.run(update_authentication_session, name, sealed)
             return session_id
         session = NewSession(name, sealed, now_ms(self._clock) + LIFETIME_MS)
-        bounds = Bounds(name[:TAG_SIZE], MAX_OF_PARTY, MAX_IN_ALL)
+        bounds = SessionLimits(name[:TAG_SIZE], MAX_OF_PARTY, MAX_IN_ALL)
         if not await self._db.run(add_authentication_session, session, bounds):
             raise LimitExceeded(RETRY_AFTER_MS, "Too many requests wait for authentication")
         return session_id

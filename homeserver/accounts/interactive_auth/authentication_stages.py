@@ -8,9 +8,9 @@ from typing import Any
 
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers, parse_identifier
-from homeserver.accounts.credentials.verification import Credentials
+from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.interactive_auth.user_interactive_auth import StageFailed
-from homeserver.config.settings import Policy
+from homeserver.config.settings import PolicySettings
 from homeserver.protocol.errors import BadJson, CaptchaInvalid, Forbidden
 
 DUMMY = "m.login.dummy"
@@ -39,7 +39,7 @@ class PasswordStage:
 
     type = PASSWORD
 
-    def __init__(self, credentials: Credentials, identifiers: UserIdentifiers) -> None:
+    def __init__(self, credentials: PasswordAndTokenVerifier, identifiers: UserIdentifiers) -> None:
         self._credentials = credentials
         self._identifiers = identifiers
 
@@ -125,7 +125,7 @@ class TermsStage:
 
     type = TERMS
 
-    def __init__(self, policies: Sequence[Policy]) -> None:
+    def __init__(self, policies: Sequence[PolicySettings]) -> None:
         self._policies = policies
 
     def params(self) -> Mapping[str, Any]:

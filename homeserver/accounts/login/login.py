@@ -13,8 +13,8 @@ from homeserver.accounts.credentials.user_identifier import (
     UserIdentifiers,
     parse_identifier,
 )
-from homeserver.accounts.credentials.verification import Credentials
-from homeserver.accounts.sessions.login_sessions import DeviceRequest, Session, Sessions
+from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
+from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
 from homeserver.protocol.errors import BadJson, Exclusive, Forbidden, MatrixError
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
@@ -66,8 +66,8 @@ class Login:
         self,
         db: Database,
         identifiers: UserIdentifiers,
-        credentials: Credentials,
-        sessions: Sessions,
+        credentials: PasswordAndTokenVerifier,
+        sessions: LoginSessions,
         *,
         with_password: bool,
     ) -> None:
@@ -83,7 +83,7 @@ class Login:
         token = {"type": TOKEN, "get_login_token": self._with_password}
         return [*password, token, {"type": APPSERVICE}]
 
-    async def log_in(self, asked: LoginRequest) -> Session:
+    async def log_in(self, asked: LoginRequest) -> LoginSession:
         """Open a session by password or login token.
 
         Raises `UnknownLoginType`, `BadJson`, `InvalidParam`, `Forbidden` and `UserLocked`.
@@ -102,7 +102,7 @@ class Login:
             raise UnknownLoginType("This server does not know the login type")
         return await self._sessions.open(user_id, asked.device)
 
-    async def log_in_for_appservice(self, service: Appservice, asked: LoginRequest) -> Session:
+    async def log_in_for_appservice(self, service: Appservice, asked: LoginRequest) -> LoginSession:
         """Open a session of one of an application service's users.
 
         Raises `Exclusive` for other users, and `Forbidden` for those who do not exist.

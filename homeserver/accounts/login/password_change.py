@@ -4,8 +4,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#password-management
 """
 
 from homeserver.accounts.credentials.passwords import Passwords
-from homeserver.accounts.sessions.login_sessions import Sessions
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.login_sessions import LoginSessions
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
 from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
 from homeserver.storage.accounts.users import set_password_hash
@@ -16,7 +16,7 @@ class PasswordChange:
     """Replaces passwords. That the owner wants it is ascertained by the callers."""
 
     def __init__(
-        self, db: Database, passwords: Passwords, sessions: Sessions, *, allowed: bool
+        self, db: Database, passwords: Passwords, sessions: LoginSessions, *, allowed: bool
     ) -> None:
         self._db = db
         self._passwords = passwords
@@ -34,7 +34,7 @@ class PasswordChange:
         self._passwords.check_strength(password)
 
     async def apply(
-        self, user_id: str, password: str, *, logout_devices: bool, but: Caller | None = None
+        self, user_id: str, password: str, *, logout_devices: bool, but: Requester | None = None
     ) -> None:
         """Give a user a checked password; log out their devices, `but` one, if asked to."""
         password_hash = await self._passwords.hash(password)

@@ -16,7 +16,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
     UserInteractiveAuth,
 )
 from homeserver.accounts.login.password_change import PasswordChange
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.third_party_ids.address_validation import AddressValidation
 from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
 from homeserver.protocol.errors import Forbidden, GuestAccessForbidden
@@ -45,7 +45,9 @@ class PasswordReset:
         self._ids = ids
         self._flows = [[PASSWORD], *([type_] for type_ in STAGES.values() if type_ in uia.stages)]
 
-    async def change(self, caller: Caller | None, asked: ChangePassword, address: str = "") -> None:
+    async def change(
+        self, caller: Requester | None, asked: ChangePassword, address: str = ""
+    ) -> None:
         """Replace a password, and log out the other devices of the user if that is asked for.
 
         `address` is where the request came from.

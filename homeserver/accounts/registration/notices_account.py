@@ -6,9 +6,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
 from twisted.internet.defer import DeferredLock
 
 from homeserver.accounts.registration.registration import NewUser, Registration
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.profiles import DISPLAYNAME, Profiles
-from homeserver.config.settings import ServerNotices
+from homeserver.config.settings import ServerNoticeSettings
 from homeserver.protocol.errors import NotFound, UserInUse
 from homeserver.storage.accounts.users import User, find_user
 from homeserver.storage.database.database import Database
@@ -21,7 +21,7 @@ class NoticesAccount:
 
     def __init__(
         self,
-        settings: ServerNotices,
+        settings: ServerNoticeSettings,
         server_name: str,
         db: Database,
         registration: Registration,
@@ -34,7 +34,7 @@ class NoticesAccount:
         self._profiles = profiles
         self._lock = DeferredLock()
 
-    async def get(self) -> Caller:
+    async def get(self) -> Requester:
         """The account as one that acts.
 
         Raises `NotFound` where there are no notices, `UserInUse` where the account is a person's.
@@ -51,7 +51,7 @@ class NoticesAccount:
                 raise UserInUse(f"{self.user_id} is somebody's account")
         finally:
             self._lock.release()
-        return Caller(self.user_id, None)
+        return Requester(self.user_id, None)
 
     async def _make(self, user_id: str) -> None:
         await self._registration.register(NewUser(self._settings.user, user_type=USER_TYPE), None)

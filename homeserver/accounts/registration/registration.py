@@ -13,7 +13,7 @@ from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.interactive_auth.third_party_stage import ProvedAddress
 from homeserver.accounts.registration.first_profile import name_by_localpart
 from homeserver.accounts.sessions.access_tokens import AccessTokens
-from homeserver.accounts.sessions.login_sessions import DeviceRequest, Session, Sessions
+from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.protocol.errors import (
     Exclusive,
@@ -68,7 +68,7 @@ class Registration:
         clock: Clock,
         server_name: str,
         passwords: Passwords,
-        sessions: Sessions,
+        sessions: LoginSessions,
         access_tokens: AccessTokens,
         *,
         localpart_as_display_name: bool,
@@ -105,7 +105,7 @@ class Registration:
 
     async def register(
         self, new: NewUser, device: DeviceRequest | None
-    ) -> tuple[str, Session | None]:
+    ) -> tuple[str, LoginSession | None]:
         """Make an account, and log it in unless `device` is `None`; gives the user id.
 
         Raises `InvalidUsername`, `UserInUse`, `InvalidParam`, `ThreepidInUse`, and `Forbidden` for
@@ -124,7 +124,7 @@ class Registration:
         )
         return await self._db.transaction(self._register, user, new, device)
 
-    async def register_guest(self, display_name: str | None) -> Session:
+    async def register_guest(self, display_name: str | None) -> LoginSession:
         """Make a guest account, and log it in to a device with this display name."""
         user = User(user_id="", created_ms=now_ms(self._clock), is_guest=True)
         device = DeviceRequest(display_name=display_name)
@@ -162,7 +162,7 @@ class Registration:
 
     async def _register(
         self, db: Connection, user: User, new: NewUser, device: DeviceRequest | None
-    ) -> tuple[str, Session | None]:
+    ) -> tuple[str, LoginSession | None]:
         if user.user_id:
             if not await insert_user(db, user):
                 raise UserInUse("This user ID is taken")

@@ -26,12 +26,12 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
     UserInteractiveAuth,
 )
 from homeserver.accounts.registration.registration import NewUser, Registration
-from homeserver.accounts.sessions.login_sessions import DeviceRequest, Session, Sessions
-from homeserver.config.settings import Registration as RegistrationSettings
+from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
+from homeserver.config.settings import RegistrationSettings
 from homeserver.protocol.errors import Exclusive, Forbidden, MissingParam
 
 
-class SignUpRequest(Confirmable):
+class RegistrationRequest(Confirmable):
     """What a client may say when it registers."""
 
     type: str | None = None
@@ -52,7 +52,7 @@ class SignUpRequest(Confirmable):
         return DeviceRequest(self.device_id, name, self.refresh_token)
 
 
-class SignUp:
+class RegistrationFlow:
     """Lets those in who may have an account, by the settings."""
 
     def __init__(
@@ -60,7 +60,7 @@ class SignUp:
         settings: RegistrationSettings,
         uia: UserInteractiveAuth,
         registration: Registration,
-        sessions: Sessions,
+        sessions: LoginSessions,
         passwords: Passwords,
     ) -> None:
         self._settings = settings
@@ -89,7 +89,9 @@ class SignUp:
         self.check_open()
         await self._registration.check_available(username)
 
-    async def register(self, asked: SignUpRequest, address: str = "") -> tuple[str, Session | None]:
+    async def register(
+        self, asked: RegistrationRequest, address: str = ""
+    ) -> tuple[str, LoginSession | None]:
         """Make a full account: the user id, and the session unless `inhibit_login`.
 
         `address` is where the request came from.
@@ -105,15 +107,15 @@ class SignUp:
         await attempt.remember(user_id)
         return user_id, session
 
-    async def register_guest(self, device_display_name: str | None) -> Session:
+    async def register_guest(self, device_display_name: str | None) -> LoginSession:
         """Make a guest account. Raises `Forbidden` where the server takes no guests."""
         if not self._settings.guests:
             raise Forbidden("Guests are not allowed on this server")
         return await self._registration.register_guest(device_display_name)
 
     async def register_for_appservice(
-        self, service: Appservice, asked: SignUpRequest
-    ) -> tuple[str, Session | None]:
+        self, service: Appservice, asked: RegistrationRequest
+    ) -> tuple[str, LoginSession | None]:
         """Make an account without a password, for an application service.
 
         Raises `MissingParam`, `InvalidUsername`, `UserInUse`, and `Exclusive` for names outside of
@@ -126,7 +128,7 @@ class SignUp:
         new = NewUser(asked.username, appservice=service.id)
         return await self._registration.register(new, asked.device)
 
-    async def _check(self, asked: SignUpRequest) -> None:
+    async def _check(self, asked: RegistrationRequest) -> None:
         if asked.device is not None:
             asked.device.check()
         if asked.password is not None:
@@ -134,7 +136,9 @@ class SignUp:
         if asked.guest_access_token is None and asked.username is not None:
             await self._registration.check_available(asked.username)
 
-    async def _register(self, attempt: Attempt[SignUpRequest]) -> tuple[str, Session | None]:
+    async def _register(
+        self, attempt: Attempt[RegistrationRequest]
+    ) -> tuple[str, LoginSession | None]:
         asked = attempt.body
         addresses = proved_addresses(attempt.proofs)
         if asked.guest_access_token is not None:
@@ -151,7 +155,9 @@ class SignUp:
         )
         return await self._registration.register(new, asked.device)
 
-    async def _again(self, user_id: str, asked: SignUpRequest) -> tuple[str, Session | None]:
+    async def _again(
+        self, user_id: str, asked: RegistrationRequest
+    ) -> tuple[str, LoginSession | None]:
         if asked.device is None:
             return user_id, None
         return user_id, await self._sessions.open(user_id, asked.device)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
-from homeserver.accounts.sessions.last_seen import LastSeen, RequestInfo
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.last_seen import LastSeen, SeenRequest
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.secret_tokens import token_hash
 from homeserver.concurrency.clock import Clock, now_ms, wall_seconds
 from homeserver.protocol.errors import MissingToken, UnknownToken, UserLocked
@@ -37,7 +37,7 @@ GRANT_SECONDS = 300.0
 class Grant:
     """What one token stands for."""
 
-    caller: Caller
+    caller: Requester
     is_locked: bool
     expires_at: float  # seconds since the epoch; infinite for a token that does not expire
     stale_at: float  # from then on it has to be looked up anew
@@ -55,7 +55,7 @@ class AccessTokens:
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._forgotten = 0  # counts the calls of `forget_user`
 
-    def authenticate(self, token: str, request: RequestInfo) -> Caller | Awaitable[Caller]:
+    def authenticate(self, token: str, request: SeenRequest) -> Requester | Awaitable[Requester]:
         """Who is behind a token: at once if it is in memory.
 
         Raises `UnknownToken` for one that is not, or no longer, valid, and `UserLocked`.
@@ -66,7 +66,7 @@ class AccessTokens:
         self._grants.move_to_end(token)
         return self._admit(grant, request)
 
-    async def get_caller(self, token: str | None) -> Caller:
+    async def get_caller(self, token: str | None) -> Requester:
         """Who is behind a token, even of a locked account, for what is not an ordinary request.
 
         Raises `MissingToken` and `UnknownToken`.
@@ -87,10 +87,10 @@ class AccessTokens:
             if isinstance(fact, DevicesRemoved):
                 self.forget_user(fact.user_id)
 
-    async def _authenticate_slowly(self, token: str, request: RequestInfo) -> Caller:
+    async def _authenticate_slowly(self, token: str, request: SeenRequest) -> Requester:
         return self._admit(await self._grant(token), request)
 
-    def _admit(self, grant: Grant, request: RequestInfo) -> Caller:
+    def _admit(self, grant: Grant, request: SeenRequest) -> Requester:
         now = wall_seconds(self._clock)
         if now >= grant.expires_at:
             raise UnknownToken("The access token has expired", soft_logout=True)
@@ -150,7 +150,7 @@ class AccessTokens:
 
 
 def _grant_of(token: AccessToken, user: User, stale_at: float) -> Grant:
-    caller = Caller(
+    caller = Requester(
         user_id=token.user_id,
         device_id=token.device_id,
         token=token.id,

@@ -24,7 +24,7 @@ SWEEPS = (
 log = Logger()
 
 
-class ExpirySweep:
+class ExpiredRowCleanup:
     """Deletes expired sessions and tokens. `start` it, and `stop` it before the database closes."""
 
     def __init__(self, db: Database, clock: IReactorTime) -> None:

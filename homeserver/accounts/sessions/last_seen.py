@@ -23,7 +23,7 @@ MAX_AGENT = 200  # characters of a client's description of itself
 log = Logger()
 
 
-class RequestInfo(Protocol):
+class SeenRequest(Protocol):
     """What is noted of a request."""
 
     @property
@@ -60,7 +60,7 @@ class LastSeen:
         await self._flushing.stop()
         await self.flush()
 
-    def note(self, user_id: str, device_id: str, request: RequestInfo, now: float) -> None:
+    def note(self, user_id: str, device_id: str, request: SeenRequest, now: float) -> None:
         """A device made a request, `now` in seconds since the epoch."""
         seen = self._seen.get((user_id, device_id))
         if seen is None or not 0 <= now - seen.at < NOTE_SECONDS:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from homeserver.accounts.sessions.access_tokens import AccessTokens
 from homeserver.accounts.sessions.devices import Devices, check_device_id, check_display_name
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.secret_tokens import new_device_id, new_token, token_hash
 from homeserver.concurrency.clock import Clock, now_ms
-from homeserver.config.settings import Tokens as TokenSettings
+from homeserver.config.settings import TokenSettings
 from homeserver.protocol.errors import UnknownToken, UserLimitExceeded, UserLocked
 from homeserver.storage.accounts.access_tokens import (
     delete_access_token,
@@ -64,7 +64,7 @@ class TokenPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class LoginSession:
     """A user who is logged in to a device."""
 
     user_id: str
@@ -72,7 +72,7 @@ class Session:
     tokens: TokenPair
 
 
-class Sessions:
+class LoginSessions:
     """Opens, refreshes and ends sessions. Who may do so is decided by the callers."""
 
     def __init__(
@@ -91,7 +91,7 @@ class Sessions:
         self._devices = devices
         self._access_tokens = access_tokens
 
-    async def open(self, user_id: str, request: DeviceRequest) -> Session:
+    async def open(self, user_id: str, request: DeviceRequest) -> LoginSession:
         """Log a user in to a new device, or anew to one they have.
 
         Raises `InvalidParam`, and `UserLimitExceeded` for a device too many.
@@ -101,7 +101,9 @@ class Sessions:
         self._access_tokens.forget_user(user_id)
         return session
 
-    async def open_within(self, db: Connection, user_id: str, request: DeviceRequest) -> Session:
+    async def open_within(
+        self, db: Connection, user_id: str, request: DeviceRequest
+    ) -> LoginSession:
         """`open` as part of the caller's transaction, for users who had no session before."""
         device_id = request.device_id or new_device_id()
         now = now_ms(self._clock)
@@ -117,7 +119,7 @@ class Sessions:
             tokens = TokenPair(new_token())
             hashed = token_hash(tokens.access_token)
             await insert_access_token(db, hashed, user_id, device_id, now_ms=now)
-        return Session(user_id, device_id, tokens)
+        return LoginSession(user_id, device_id, tokens)
 
     async def refresh(self, refresh_token: str) -> TokenPair:
         """The next pair of tokens. Raises `UnknownToken` and `UserLocked`."""
@@ -126,7 +128,7 @@ class Sessions:
             self._access_tokens.forget_user(stored.user_id)
         return tokens
 
-    async def close(self, caller: Caller) -> None:
+    async def close(self, caller: Requester) -> None:
         """Log out of the device that the caller uses, or end a token that has no device."""
         if caller.device_id is not None:
             await self._devices.remove(caller.user_id, [caller.device_id])
@@ -134,7 +136,7 @@ class Sessions:
             await self._db.run(delete_access_token, caller.token)
         self._access_tokens.forget_user(caller.user_id)
 
-    async def close_all(self, user_id: str, *, but: Caller | None = None) -> None:
+    async def close_all(self, user_id: str, *, but: Requester | None = None) -> None:
         """Log a user out everywhere, or everywhere but where `but` is."""
         await self._devices.remove_all(user_id, but=but.device_id if but else None)
         await self._db.run(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Requester:
     """The account and device behind an access token.
 
     `device_id` is `None` only for tokens without a device (administrative ones). `token` is the

@@ -13,11 +13,11 @@ too: who was suspended may still be a victim.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#account-suspension
 """
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import UserSuspended
 
 
-def check_not_suspended(caller: Caller) -> None:
+def check_not_suspended(caller: Requester) -> None:
     """Raise `UserSuspended` for a caller whose account is suspended."""
     if caller.is_suspended:
         raise UserSuspended("You cannot do this while your account is suspended")

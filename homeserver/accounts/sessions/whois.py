@@ -4,7 +4,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3adminwh
 """
 
 from homeserver.accounts.sessions.devices import Devices
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.storage.accounts.devices import Device
 from homeserver.storage.accounts.users import find_user
@@ -18,7 +18,7 @@ class WhoIs:
         self._db = db
         self._devices = devices
 
-    async def devices_of(self, caller: Caller, user_id: str) -> list[Device]:
+    async def devices_of(self, caller: Requester, user_id: str) -> list[Device]:
         """The devices of a user of this server.
 
         Raises `Forbidden` to whoever is neither that user nor an administrator, whether the user

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from homeserver.accounts.sessions.login_sessions import Sessions
+from homeserver.accounts.sessions.login_sessions import LoginSessions
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.profiles import Profiles
 from homeserver.concurrency.periodic import PeriodicTask
@@ -47,7 +47,7 @@ class Deactivation:
         self,
         db: Database,
         clock: IReactorTime,
-        sessions: Sessions,
+        sessions: LoginSessions,
         profiles: Profiles,
         account_data: AccountData,
     ) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from homeserver.accounts.sessions.secret_tokens import new_token, token_hash
 from homeserver.concurrency.clock import Clock, now_ms
-from homeserver.config.contact import Email
+from homeserver.config.contact import EmailSettings
 from homeserver.protocol.errors import (
     InvalidParam,
     ThreepidAuthFailed,
@@ -63,7 +63,7 @@ class TokenRequest:
     next_link: str | None = None
 
 
-class Courier(Protocol):
+class ValidationSender(Protocol):
     """Brings letters to the addresses of one medium."""
 
     async def deliver(self, letter: ValidationMessage) -> None:
@@ -81,8 +81,8 @@ class AddressValidation:
         self,
         db: Database,
         clock: Clock,
-        settings: Email,
-        couriers: Mapping[str, Courier],
+        settings: EmailSettings,
+        couriers: Mapping[str, ValidationSender],
         check_limit: Callable[[str], None],
     ) -> None:
         self._db = db

@@ -40,7 +40,7 @@ MAX_BINDINGS = 100  # of one user: each is a request when the account is closed
 log = Logger()
 
 
-class IdentityServers(Protocol):
+class IdentityServersPort(Protocol):
     """Speaks to identity servers."""
 
     def bind(
@@ -62,7 +62,7 @@ class IdentityBindings:
     """Binds and unbinds. `trusted` are the servers to talk to; any, if it is empty."""
 
     def __init__(
-        self, db: Database, servers: IdentityServers, trusted: Collection[str] = ()
+        self, db: Database, servers: IdentityServersPort, trusted: Collection[str] = ()
     ) -> None:
         self._db = db
         self._servers = servers

@@ -7,7 +7,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#adding-account-administra
 
 from twisted.logger import Logger
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.accounts.third_party_ids.address_validation import AddressValidation
 from homeserver.concurrency.clock import Clock, now_ms
@@ -51,7 +51,7 @@ class ThirdPartyIds:
         """The addresses of a user, oldest first."""
         return await self._db.run(third_party_ids_of, user_id)
 
-    async def check_addable(self, caller: Caller, named: ThreepidCredentials) -> None:
+    async def check_addable(self, caller: Requester, named: ThreepidCredentials) -> None:
         """Raise `Forbidden`, `ThreepidAuthFailed` or `ThreepidInUse` unless `add` would work."""
         self.check_allowed()
         session = await self._validation.find_validated(ADD, None, named)
@@ -59,7 +59,7 @@ class ThirdPartyIds:
         if owner not in (None, caller.user_id):
             raise ThreepidInUse("The address belongs to another account")
 
-    async def add(self, caller: Caller, named: ThreepidCredentials) -> None:
+    async def add(self, caller: Requester, named: ThreepidCredentials) -> None:
         """Add the address that a session has validated; raises what `check_addable` does."""
         self.check_allowed()
         session = await self._validation.find_validated(ADD, None, named)
@@ -75,7 +75,7 @@ class ThirdPartyIds:
             raise ThreepidInUse("The address belongs to another account")
         log.info("{user_id} added {medium} {address}", **_named(new))
 
-    async def remove(self, caller: Caller, medium: str, address: str) -> str:
+    async def remove(self, caller: Requester, medium: str, address: str) -> str:
         """Take an address from the caller; gives its canonical form.
 
         It may be one that is published by an identity server alone. Raises `Forbidden`,

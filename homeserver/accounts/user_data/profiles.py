@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.accounts.user_data.user_cache import UserCache
 from homeserver.protocol.errors import (
@@ -157,7 +157,7 @@ class Profiles:
         return await self._db.run(load_profile, user_id)
 
 
-def check_may_change(caller: Caller, user_id: str, field: str) -> None:
+def check_may_change(caller: Requester, user_id: str, field: str) -> None:
     """Raise unless a caller may change this field: `Forbidden`, or what guests and suspended get.
 
     Guests may change their display name only.

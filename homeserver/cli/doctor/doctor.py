@@ -11,7 +11,7 @@ from homeserver.cli.configuration import find_config, load_installed
 from homeserver.cli.doctor.database_checks import check_database
 from homeserver.cli.doctor.federation_checks import check_federation, own_name_to_check
 from homeserver.cli.doctor.file_checks import check_config_file, check_data_dir, check_signing_key
-from homeserver.cli.doctor.findings import Finding, Verdict, ok, problem, warning
+from homeserver.cli.doctor.findings import Finding, Severity, ok, problem, warning
 from homeserver.cli.doctor.mail_checks import check_mail
 from homeserver.cli.doctor.network_checks import check_listeners, check_well_known
 from homeserver.cli.reactor import run_in_reactor
@@ -38,7 +38,7 @@ def doctor(config: Path | None, server: str | None = None, *, repair: bool = Fal
     def tell(finding: Finding) -> None:
         nonlocal worst
         print(finding, flush=True)
-        worst |= finding.verdict is Verdict.PROBLEM
+        worst |= finding.verdict is Severity.PROBLEM
 
     for finding in examine(path, repair=repair):
         tell(finding)

@@ -26,7 +26,7 @@ from federation.transport.discovery_rules import Address, AskWellKnown, Question
 from federation.transport.errors import FederationError
 from federation.transport.permitted_servers import PermittedServers
 from federation.transport.service_records import ServiceRecords
-from federation.transport.well_known import Delegations
+from federation.transport.well_known import WellKnownDelegations
 from homeserver.cli.doctor.findings import Finding, ok, problem, warning
 from homeserver.concurrency.clock import wall_seconds
 from homeserver.config.errors import CertificateError, ConfigError
@@ -54,7 +54,7 @@ def own_name_to_check(settings: Settings) -> str | None:
 async def check_federation(reactor: Any, settings: Settings, server: str, tell: Tell) -> None:
     """Tell what there is to say about another server, or about this one's own name."""
     try:
-        examination = Examination(reactor, settings, tell)
+        examination = FederationCheck(reactor, settings, tell)
     except CertificateError as error:
         tell(problem("federation", str(error), "correct federation.ca_file"))
         return
@@ -64,7 +64,7 @@ async def check_federation(reactor: Any, settings: Settings, server: str, tell: 
         await examination.stop()
 
 
-class Examination:
+class FederationCheck:
     """The steps by which a server is reached, one finding each. Raises `CertificateError`."""
 
     def __init__(self, reactor: Any, settings: Settings, tell: Tell) -> None:
@@ -77,7 +77,9 @@ class Examination:
             reactor, "federation", allow_private_addresses=rules.allow_private_addresses
         )
         self._web = web_client(reactor, settings, self._tls, self._network)
-        self._discovery = Discovery(Delegations(reactor, self._web), ServiceRecords(reactor))
+        self._discovery = Discovery(
+            WellKnownDelegations(reactor, self._web), ServiceRecords(reactor)
+        )
         self._connections = Connections(reactor, self._tls, self._network)
         # Nothing is signed, so the key is never used, and the own name can be asked as well.
         nobody = Signer("", SigningKey.from_seed("none", secrets.token_bytes(32)))
@@ -87,7 +89,7 @@ class Examination:
             self._discovery,
             self._connections,
             PermittedServers(rules.allow, rules.deny),
-            _Forgetful(),
+            _NullHealth(),
         )
 
     async def stop(self) -> None:
@@ -165,7 +167,7 @@ class Examination:
         return all(published.get(key.key_id) == key.verify_key for key in keys)
 
 
-class _Forgetful:
+class _NullHealth:
     """Each server is tried, however it fared."""
 
     def check(self, server: str) -> None: ...

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Verdict(Enum):
+class Severity(Enum):
     """How things stand; a `PROBLEM` keeps the server from working as configured."""
 
     OK = "ok"
@@ -16,7 +16,7 @@ class Verdict(Enum):
 class Finding:
     """The verdict on one subject, with `mend` saying what to do about it."""
 
-    verdict: Verdict
+    verdict: Severity
     subject: str
     text: str
     mend: str = ""
@@ -28,14 +28,14 @@ class Finding:
 
 def ok(subject: str, text: str) -> Finding:
     """All is well."""
-    return Finding(Verdict.OK, subject, text)
+    return Finding(Severity.OK, subject, text)
 
 
 def warning(subject: str, text: str, mend: str) -> Finding:
     """It works, but somebody should know."""
-    return Finding(Verdict.WARNING, subject, text, mend)
+    return Finding(Severity.WARNING, subject, text, mend)
 
 
 def problem(subject: str, text: str, mend: str) -> Finding:
     """It does not work until this is mended."""
-    return Finding(Verdict.PROBLEM, subject, text, mend)
+    return Finding(Severity.PROBLEM, subject, text, mend)

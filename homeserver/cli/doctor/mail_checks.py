@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 
 from homeserver.cli.doctor.findings import Finding, ok, problem
-from homeserver.config.contact import Email
+from homeserver.config.contact import EmailSettings
 from homeserver.config.settings import Settings
 
 TIMEOUT = 5.0  # seconds
@@ -39,7 +39,7 @@ def check_mail(settings: Settings) -> Iterator[Finding]:
         yield ok("mail", f"{place} answers{offered}")
 
 
-def _greet(email: Email) -> str:
+def _greet(email: EmailSettings) -> str:
     """Say hello as the server does; gives what is special about it.
 
     Raises `OSError` and `SMTPException`.

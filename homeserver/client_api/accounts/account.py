@@ -11,7 +11,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
     UserInteractiveAuth,
 )
 from homeserver.accounts.login.password_reset import ChangePassword, PasswordReset
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.status.deactivation import Deactivation
 from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
 from homeserver.client_api.accounts.third_party_ids import unbind_result
@@ -53,7 +53,7 @@ class AccountApi:
             Route("POST", f"{ACCOUNT}/deactivate", self.deactivate_account, limit="login"),
         ]
 
-    def get_token_owner(self, caller: Caller) -> dict[str, Any]:
+    def get_token_owner(self, caller: Requester) -> dict[str, Any]:
         """Who the caller is."""
         who: dict[str, Any] = {"user_id": caller.user_id, "is_guest": caller.is_guest}
         if caller.device_id is not None:
@@ -61,12 +61,14 @@ class AccountApi:
         return who
 
     async def change_password(
-        self, caller: Caller | None, body: ChangePassword, request: Request
+        self, caller: Requester | None, body: ChangePassword, request: Request
     ) -> None:
         """Replace the password of the caller, or of whoever proves an address of the account."""
         await self._password_reset.change(caller, body, network_of(request.address))
 
-    async def deactivate_account(self, caller: Caller, body: DeactivateAccount) -> dict[str, str]:
+    async def deactivate_account(
+        self, caller: Requester, body: DeactivateAccount
+    ) -> dict[str, str]:
         """Close the caller's account for good."""
         asked = await self._uia.confirm("deactivateAccount", caller.user_id, body, PASSWORD_FLOWS)
         unbound = await self._bindings.unbind_all(caller.user_id, asked.id_server)

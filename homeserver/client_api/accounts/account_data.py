@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData, check_client_may_set
 from homeserver.client_api.accounts.own_data import check_own, check_room_id
 from homeserver.protocol.errors import NotFound
@@ -30,14 +30,16 @@ class AccountDataApi:
             Route("PUT", of_room, self.set_account_data_per_room, limit="settings"),
         ]
 
-    async def get_account_data(self, caller: Caller, user_id: str, event_type: str) -> msgspec.Raw:
+    async def get_account_data(
+        self, caller: Requester, user_id: str, event_type: str
+    ) -> msgspec.Raw:
         """What the caller stored for the account."""
         check_own(caller, user_id)
         return _found(await self._account_data.content(user_id, event_type))
 
     async def set_account_data(
         self,
-        caller: Caller,
+        caller: Requester,
         user_id: str,
         event_type: str,
         body: dict[str, Any],
@@ -49,7 +51,7 @@ class AccountDataApi:
 
     async def get_account_data_per_room(
         self,
-        caller: Caller,
+        caller: Requester,
         user_id: str,
         room_id: str,
         event_type: str,
@@ -61,7 +63,7 @@ class AccountDataApi:
 
     async def set_account_data_per_room(
         self,
-        caller: Caller,
+        caller: Requester,
         user_id: str,
         room_id: str,
         event_type: str,

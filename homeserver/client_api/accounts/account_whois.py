@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3adminwh
 
 from typing import Any
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.whois import WhoIs
 from homeserver.storage.accounts.devices import Device
 from homeserver.web.routes import Route
@@ -19,7 +19,7 @@ class WhoIsApi:
         path = "/_matrix/client/v3/admin/whois/{user_id}"
         return [Route("GET", path, self.get_who_is)]
 
-    async def get_who_is(self, caller: Caller, user_id: str) -> dict[str, Any]:
+    async def get_who_is(self, caller: Requester, user_id: str) -> dict[str, Any]:
         """The devices of a user, each with one session and the connection that was seen last."""
         devices = await self._whois.devices_of(caller, user_id)
         return {

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from homeserver.accounts.login.password_change import PasswordChange
-from homeserver.accounts.registration.registration_flow import SignUp
+from homeserver.accounts.registration.registration_flow import RegistrationFlow
 from homeserver.accounts.third_party_ids.address_validation import AddressValidation, TokenRequest
 from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
 from homeserver.protocol.errors import InvalidParam
@@ -46,7 +46,7 @@ class AddressValidationApi:
     def __init__(
         self,
         validation: AddressValidation,
-        sign_up: SignUp,
+        sign_up: RegistrationFlow,
         ids: ThirdPartyIds,
         password_change: PasswordChange,
     ) -> None:

@@ -14,7 +14,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
 )
 from homeserver.accounts.sessions.devices import Devices
 from homeserver.accounts.sessions.login_sessions import MAX_DEVICES
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.storage.accounts.devices import Device
 from homeserver.web.routes import Auth, Route
 
@@ -44,28 +44,28 @@ class DevicesApi:
             Route("POST", f"{CLIENT}/delete_devices", self.delete_devices, limit="login"),
         ]
 
-    async def get_devices(self, caller: Caller) -> dict[str, Any]:
+    async def get_devices(self, caller: Requester) -> dict[str, Any]:
         """The caller's devices."""
         devices = await self._devices.all_of(caller.user_id)
         return {"devices": [_described(device) for device in devices]}
 
-    async def get_device(self, caller: Caller, device_id: str) -> dict[str, Any]:
+    async def get_device(self, caller: Requester, device_id: str) -> dict[str, Any]:
         """One of the caller's devices."""
         return _described(await self._devices.get(caller.user_id, device_id))
 
-    async def update_device(self, caller: Caller, device_id: str, body: UpdateDevice) -> None:
+    async def update_device(self, caller: Requester, device_id: str, body: UpdateDevice) -> None:
         """Rename one of the caller's devices."""
         if body.display_name is None:
             await self._devices.get(caller.user_id, device_id)
         else:
             await self._devices.rename(caller.user_id, device_id, body.display_name)
 
-    async def delete_device(self, caller: Caller, device_id: str, body: Confirmable) -> None:
+    async def delete_device(self, caller: Requester, device_id: str, body: Confirmable) -> None:
         """Remove one of the caller's devices, and log it out."""
         await self._uia.confirm(f"deleteDevice {device_id}", caller.user_id, body, PASSWORD_FLOWS)
         await self._devices.remove(caller.user_id, [device_id])
 
-    async def delete_devices(self, caller: Caller, body: DeleteDevices) -> None:
+    async def delete_devices(self, caller: Requester, body: DeleteDevices) -> None:
         """Remove several of the caller's devices, and log them out."""
         asked = await self._uia.confirm("deleteDevices", caller.user_id, body, PASSWORD_FLOWS)
         await self._devices.remove(caller.user_id, asked.devices)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.filters import Filters
 from homeserver.client_api.accounts.own_data import check_own
 from homeserver.web.routes import Auth, Route
@@ -27,13 +27,13 @@ class FiltersApi:
         ]
 
     async def define_filter(
-        self, caller: Caller, user_id: str, body: dict[str, Any]
+        self, caller: Requester, user_id: str, body: dict[str, Any]
     ) -> dict[str, str]:
         """Store a filter."""
         check_own(caller, user_id)
         return {"filter_id": await self._filters.define(user_id, body)}
 
-    async def get_filter(self, caller: Caller, user_id: str, filter_id: str) -> msgspec.Raw:
+    async def get_filter(self, caller: Requester, user_id: str, filter_id: str) -> msgspec.Raw:
         """A filter that the caller stored."""
         check_own(caller, user_id)
         return msgspec.Raw(await self._filters.get(user_id, filter_id))

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.credentials.appservice import FindAppservice, require_appservice
-from homeserver.accounts.credentials.verification import Credentials
+from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
@@ -16,8 +16,8 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
 )
 from homeserver.accounts.login.login import APPSERVICE, Login, LoginRequest
 from homeserver.accounts.sessions.access_tokens import AccessTokens
-from homeserver.accounts.sessions.login_sessions import Sessions
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.login_sessions import LoginSessions
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.accounts.sessions import session_body, token_body
 from homeserver.client_api.server.discovery import client_discovery
 from homeserver.protocol.errors import MatrixError
@@ -75,7 +75,11 @@ class CannotConfirm(MatrixError):
 
 class LoginTokenApi:
     def __init__(
-        self, uia: UserInteractiveAuth, credentials: Credentials, *, with_password: bool
+        self,
+        uia: UserInteractiveAuth,
+        credentials: PasswordAndTokenVerifier,
+        *,
+        with_password: bool,
     ) -> None:
         self._uia = uia
         self._credentials = credentials
@@ -85,7 +89,7 @@ class LoginTokenApi:
         path = "/_matrix/client/v1/login/get_token"
         return [Route("POST", path, self.generate_login_token, limit="login")]
 
-    async def generate_login_token(self, caller: Caller, body: Confirmable) -> dict[str, Any]:
+    async def generate_login_token(self, caller: Requester, body: Confirmable) -> dict[str, Any]:
         """A token that logs in another client of the same user, once."""
         if not self._with_password:
             raise CannotConfirm("There is no way to confirm this without a password")
@@ -97,7 +101,7 @@ class LoginTokenApi:
 
 
 class SessionApi:
-    def __init__(self, sessions: Sessions, access_tokens: AccessTokens) -> None:
+    def __init__(self, sessions: LoginSessions, access_tokens: AccessTokens) -> None:
         self._sessions = sessions
         self._access_tokens = access_tokens
 

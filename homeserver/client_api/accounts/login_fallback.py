@@ -8,7 +8,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#login-fallback
 """
 
 from homeserver.web.html import Allowed, Pages
-from homeserver.web.routes import Answer, Auth, Route
+from homeserver.web.routes import Auth, Response, Route
 
 SCRIPT = "login.js"
 
@@ -27,6 +27,6 @@ class LoginFallbackApi:
         path = "/_matrix/static/client/login/"
         return [Route("GET", path, self.show_login, Auth.NONE, page=True)]
 
-    def show_login(self) -> Answer:
+    def show_login(self) -> Response:
         """The page."""
         return self._page

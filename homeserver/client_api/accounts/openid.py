@@ -6,7 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#openid
 from typing import Any
 
 from homeserver.accounts.sessions.openid_tokens import LIFETIME_SECONDS, OpenIdTokens
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.accounts.own_data import check_own
 from homeserver.web.routes import Route
 
@@ -20,7 +20,7 @@ class OpenIdApi:
         path = "/_matrix/client/v3/user/{user_id}/openid/request_token"
         return [Route("POST", path, self.request_open_id_token, limit="settings")]
 
-    async def request_open_id_token(self, caller: Caller, user_id: str) -> dict[str, Any]:
+    async def request_open_id_token(self, caller: Requester, user_id: str) -> dict[str, Any]:
         """A token that proves to a third party who the caller is."""
         check_own(caller, user_id)
         return {

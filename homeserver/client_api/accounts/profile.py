@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.profiles import (
     AVATAR_URL,
     DISPLAYNAME,
@@ -47,7 +47,7 @@ class ProfileApi:
         return {field: msgspec.Raw(value) for field, value in profile.items()}
 
     async def set_profile_field(
-        self, caller: Caller, user_id: str, key_name: str, body: dict[str, Any]
+        self, caller: Requester, user_id: str, key_name: str, body: dict[str, Any]
     ) -> None:
         """Set a field of the caller's profile."""
         check_may_change(caller, user_id, key_name)
@@ -55,7 +55,7 @@ class ProfileApi:
             raise MissingParam(f"The member {key_name} is missing")
         await self._profiles.set_field(user_id, key_name, body[key_name])
 
-    async def delete_profile_field(self, caller: Caller, user_id: str, key_name: str) -> None:
+    async def delete_profile_field(self, caller: Requester, user_id: str, key_name: str) -> None:
         """Remove a field of the caller's profile."""
         check_may_change(caller, user_id, key_name)
         await self._profiles.remove_field(user_id, key_name)

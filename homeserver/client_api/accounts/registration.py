@@ -10,7 +10,7 @@ import msgspec
 from homeserver.accounts.credentials.appservice import FindAppservice, require_appservice
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.login.login import APPSERVICE
-from homeserver.accounts.registration.registration_flow import SignUp, SignUpRequest
+from homeserver.accounts.registration.registration_flow import RegistrationFlow, RegistrationRequest
 from homeserver.client_api.accounts.sessions import session_body
 from homeserver.web.addresses import network_of
 from homeserver.web.request import Request
@@ -34,7 +34,7 @@ class ValidityQuery(msgspec.Struct):
 class RegistrationApi:
     def __init__(
         self,
-        sign_up: SignUp,
+        sign_up: RegistrationFlow,
         tokens: RegistrationTokens,
         find_appservice: FindAppservice | None = None,
     ) -> None:
@@ -65,7 +65,7 @@ class RegistrationApi:
         ]
 
     async def register(
-        self, query: RegisterQuery, body: SignUpRequest, request: Request
+        self, query: RegisterQuery, body: RegistrationRequest, request: Request
     ) -> dict[str, Any]:
         """Make an account, and log in to it unless the client does not want to."""
         if query.kind == "guest":

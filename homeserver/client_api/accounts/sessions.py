@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from homeserver.accounts.sessions.login_sessions import Session, TokenPair
+from homeserver.accounts.sessions.login_sessions import LoginSession, TokenPair
 
 
-def session_body(session: Session) -> dict[str, Any]:
+def session_body(session: LoginSession) -> dict[str, Any]:
     """Who is logged in, where, and with which tokens."""
     return {
         "user_id": session.user_id,

@@ -12,7 +12,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
     UserInteractiveAuth,
 )
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
 from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds, canonical
 from homeserver.protocol.third_party_ids.address_validation import ThreepidCredentials
@@ -70,7 +70,7 @@ class ThirdPartyIdsApi:
             *moved,
         ]
 
-    async def get_account_3pids(self, caller: Caller) -> dict[str, Any]:
+    async def get_account_3pids(self, caller: Requester) -> dict[str, Any]:
         """The addresses of the caller's account."""
         threepids = [
             {
@@ -83,23 +83,23 @@ class ThirdPartyIdsApi:
         ]
         return {"threepids": threepids}
 
-    async def post_3pids(self, caller: Caller, body: Post3PIDs) -> None:
+    async def post_3pids(self, caller: Requester, body: Post3PIDs) -> None:
         """Add a validated address; the old form, which asks for no confirmation."""
         await self._ids.add(caller, body.three_pid_creds)
 
-    async def add_3pid(self, caller: Caller, body: Add3PID) -> None:
+    async def add_3pid(self, caller: Requester, body: Add3PID) -> None:
         """Add a validated address."""
         named = ThreepidCredentials(body.sid, body.client_secret)
         await self._ids.check_addable(caller, named)
         asked = await self._uia.confirm("add3PID", caller.user_id, body, PASSWORD_FLOWS)
         await self._ids.add(caller, ThreepidCredentials(asked.sid, asked.client_secret))
 
-    async def bind_3pid(self, caller: Caller, body: Bind3PID) -> None:
+    async def bind_3pid(self, caller: Requester, body: Bind3PID) -> None:
         """Publish an address at an identity server."""
         named = ThreepidCredentials(body.sid, body.client_secret)
         await self._bindings.bind(caller.user_id, body.id_server, body.id_access_token, named)
 
-    async def delete_3pid_from_account(self, caller: Caller, body: Gone3PID) -> dict[str, str]:
+    async def delete_3pid_from_account(self, caller: Requester, body: Gone3PID) -> dict[str, str]:
         """Take an address from the account, and from the identity server that publishes it."""
         address = await self._ids.remove(caller, body.medium, body.address)
         done = await self._bindings.unbind_quietly(
@@ -107,7 +107,7 @@ class ThirdPartyIdsApi:
         )
         return unbind_result(done)
 
-    async def unbind_3pid_from_account(self, caller: Caller, body: Gone3PID) -> dict[str, str]:
+    async def unbind_3pid_from_account(self, caller: Requester, body: Gone3PID) -> dict[str, str]:
         """Take an address from an identity server alone."""
         address = canonical(body.medium, body.address)
         done = await self._bindings.unbind(caller.user_id, body.medium, address, body.id_server)

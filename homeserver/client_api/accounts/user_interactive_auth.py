@@ -27,7 +27,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
 from homeserver.protocol.errors import InvalidParam, MatrixError, NotFound
 from homeserver.protocol.third_party_ids.address_validation import ThreepidCredentials
 from homeserver.web.html import Allowed, Pages
-from homeserver.web.routes import Answer, Auth, Route
+from homeserver.web.routes import Auth, Response, Route
 
 ITSELF = Allowed(form="'self'")
 # The puzzle is a frame with a script, both from the service that makes it, which sets styles.
@@ -42,7 +42,7 @@ PUZZLE = Allowed(
 RECAPTCHA_RESPONSE = "g-recaptcha-response"  # the field that the script adds to the form
 
 
-class Field(msgspec.Struct, frozen=True):
+class FallbackField(msgspec.Struct, frozen=True):
     """What the user fills in: `kind` is the type of the input, `autocomplete` tells browsers."""
 
     name: str
@@ -54,11 +54,11 @@ class Field(msgspec.Struct, frozen=True):
 FIELDS = {
     DUMMY: (),
     PASSWORD: (
-        Field("user", "text", "User name", "username"),
-        Field("password", "password", "Password", "current-password"),
+        FallbackField("user", "text", "User name", "username"),
+        FallbackField("password", "password", "Password", "current-password"),
     ),
-    REGISTRATION_TOKEN: (Field("token", "text", "Registration token", "off"),),
-    EMAIL_IDENTITY: (Field("email", "email", "E-mail address", "email"),),
+    REGISTRATION_TOKEN: (FallbackField("token", "text", "Registration token", "off"),),
+    EMAIL_IDENTITY: (FallbackField("email", "email", "E-mail address", "email"),),
 }
 
 
@@ -78,12 +78,12 @@ class FallbackApi:
             Route("POST", path, self.submit_fallback, auth=Auth.NONE, limit="login", page=True),
         ]
 
-    async def show_fallback(self, auth_type: str, query: FallbackQuery) -> Answer:
+    async def show_fallback(self, auth_type: str, query: FallbackQuery) -> Response:
         """The form of a stage."""
         await self._uia.get_session(query.session)
         return self._form(auth_type, problem="")
 
-    async def submit_fallback(self, auth_type: str, query: FallbackQuery, body: bytes) -> Answer:
+    async def submit_fallback(self, auth_type: str, query: FallbackQuery, body: bytes) -> Response:
         """Complete a stage by its form."""
         if auth_type not in (DUMMY, PASSWORD, RECAPTCHA, REGISTRATION_TOKEN, TERMS, EMAIL_IDENTITY):
             raise NotFound("This stage has no page")
@@ -102,7 +102,7 @@ class FallbackApi:
             return self._form(auth_type, problem=str(failed))
         return self._done()
 
-    async def _submit_email(self, session_id: str, form: Mapping[str, str]) -> Answer:
+    async def _submit_email(self, session_id: str, form: Mapping[str, str]) -> Response:
         """First the address, to which a mail is sent; then that the link in it was followed."""
         session = await self._uia.get_session(session_id)
         stage = self._uia.stages.get(EMAIL_IDENTITY)
@@ -122,7 +122,7 @@ class FallbackApi:
             return self._mail_page(named, problem=str(failed))
         return self._done()
 
-    def _form(self, auth_type: str, problem: str) -> Answer:
+    def _form(self, auth_type: str, problem: str) -> Response:
         if auth_type == EMAIL_IDENTITY and EMAIL_IDENTITY not in self._uia.stages:
             raise NotFound("This server validates no e-mail addresses")
         if auth_type == TERMS:
@@ -133,14 +133,14 @@ class FallbackApi:
             return self._page(auth_type, problem, fields=FIELDS[auth_type])
         raise NotFound("This stage has no page")
 
-    def _mail_page(self, named: ThreepidCredentials, problem: str) -> Answer:
+    def _mail_page(self, named: ThreepidCredentials, problem: str) -> Response:
         """What to do until the mail arrives. The form carries the session on."""
         return self._page("mail_sent", problem, hidden=msgspec.structs.asdict(named))
 
-    def _done(self) -> Answer:
+    def _done(self) -> Response:
         return self._pages.page("authentication_done", script="authentication_done.js")
 
-    def _page(self, stage: str, problem: str, allowed: Allowed = ITSELF, **values: Any) -> Answer:
+    def _page(self, stage: str, problem: str, allowed: Allowed = ITSELF, **values: Any) -> Response:
         unused = {"documents": (), "hidden": {}, "fields": (), "public_key": ""}
         return self._pages.page(
             "authentication",

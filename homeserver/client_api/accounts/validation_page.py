@@ -14,7 +14,7 @@ from homeserver.accounts.third_party_ids.address_validation import AddressValida
 from homeserver.outbound.validation_mails import LINK_PATH
 from homeserver.protocol.third_party_ids.address_validation import PASSWORD
 from homeserver.web.html import Allowed, Pages
-from homeserver.web.routes import Answer, Auth, Route
+from homeserver.web.routes import Auth, Response, Route
 
 
 class ValidationQuery(msgspec.Struct):
@@ -36,15 +36,15 @@ class ValidationPageApi:
             )
         ]
 
-    async def show_validation(self, query: ValidationQuery) -> Answer:
+    async def show_validation(self, query: ValidationQuery) -> Response:
         """Confirm the address, or ask whether it should be."""
         return await self._answer(query, is_certain=False)
 
-    async def confirm_validation(self, query: ValidationQuery, body: bytes) -> Answer:
+    async def confirm_validation(self, query: ValidationQuery, body: bytes) -> Response:
         """Confirm the address: somebody has pressed the button."""
         return await self._answer(query, is_certain=True)
 
-    async def _answer(self, query: ValidationQuery, *, is_certain: bool) -> Answer:
+    async def _answer(self, query: ValidationQuery, *, is_certain: bool) -> Response:
         session = await self._validation.find_by_token(query.sid, query.token)
         if session is None:
             return self._page("invalid", 404)
@@ -52,12 +52,12 @@ class ValidationPageApi:
             return self._page("asked", then=session.next_link)
         await self._validation.confirm(session)
         if session.next_link is not None:
-            return Answer(
+            return Response(
                 303, b"", {"Location": session.next_link, "Referrer-Policy": "no-referrer"}
             )
         return self._page("done")
 
-    def _page(self, outcome: str, status: int = 200, then: str | None = None) -> Answer:
+    def _page(self, outcome: str, status: int = 200, then: str | None = None) -> Response:
         form = "'self'"
         if then is not None:
             # Browsers hold a form's policy against where its answer redirects to, too.

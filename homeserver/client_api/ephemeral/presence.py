@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.presence.presence_events import PresenceEvents
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
@@ -32,10 +32,10 @@ class PresenceApi:
             Route("GET", STATUS, self.get_presence),
         ]
 
-    async def set_presence(self, caller: Caller, user_id: str, body: SetPresence) -> None:
+    async def set_presence(self, caller: Requester, user_id: str, body: SetPresence) -> None:
         """Set the caller's own presence and status message."""
         await self._tracker.set(caller, user_id, body.presence, body.status_msg)
 
-    async def get_presence(self, caller: Caller, user_id: str) -> dict[str, Any]:
+    async def get_presence(self, caller: Requester, user_id: str) -> dict[str, Any]:
         """Whether somebody whom the caller shares a room with is there."""
         return await self._events.get(caller, user_id)

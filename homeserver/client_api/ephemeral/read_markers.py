@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#fully-read-markers
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.web.routes import Route
 
@@ -24,7 +24,7 @@ class ReadMarkersApi:
         path = "/_matrix/client/v3/rooms/{room_id}/read_markers"
         return [Route("POST", path, self.set_read_marker, limit="ephemeral")]
 
-    async def set_read_marker(self, caller: Caller, room_id: str, body: SetReadMarker) -> None:
+    async def set_read_marker(self, caller: Requester, room_id: str, body: SetReadMarker) -> None:
         """Move the fully read marker, and receipts with it."""
         # The members that were sent, by the types of marker that they are named for.
         await self._markers.mark_all(caller, room_id, msgspec.to_builtins(body))

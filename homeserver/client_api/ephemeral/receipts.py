@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.web.routes import Route
 
@@ -26,7 +26,7 @@ class ReceiptsApi:
         return [Route("POST", path, self.post_receipt, limit="ephemeral")]
 
     async def post_receipt(
-        self, caller: Caller, room_id: str, receipt_type: str, event_id: str, body: PostReceipt
+        self, caller: Requester, room_id: str, receipt_type: str, event_id: str, body: PostReceipt
     ) -> None:
         """Say that the caller has read up to an event, in a thread or in the whole room."""
         await self._markers.mark(caller, room_id, receipt_type, event_id, body.thread_id)

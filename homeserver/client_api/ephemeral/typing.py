@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.ephemeral.typing import TypingNotices
 from homeserver.web.routes import Route
 
@@ -23,6 +23,8 @@ class TypingApi:
         path = "/_matrix/client/v3/rooms/{room_id}/typing/{user_id}"
         return [Route("PUT", path, self.set_typing, limit="ephemeral")]
 
-    async def set_typing(self, caller: Caller, room_id: str, user_id: str, body: SetTyping) -> None:
+    async def set_typing(
+        self, caller: Requester, room_id: str, user_id: str, body: SetTyping
+    ) -> None:
         """Tell a room that a user is typing, or has stopped."""
         await self._notices.set(caller, room_id, user_id, body.typing, timeout_ms=body.timeout)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.push.notifications import FROM_NOW, Notification, Notifications
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.streams.tokens import parse_stream_token, stream_token
 from homeserver.web.routes import Route
 
@@ -26,7 +26,7 @@ class NotificationsQuery(msgspec.Struct):
 
 
 class NotificationsApi:
-    def __init__(self, notifications: Notifications, origin: Origin) -> None:
+    def __init__(self, notifications: Notifications, origin: LocalServer) -> None:
         self._notifications = notifications
         self._origin = origin
 
@@ -34,7 +34,9 @@ class NotificationsApi:
         path = "/_matrix/client/v3/notifications"
         return [Route("GET", path, self.get_notifications, cancellable=True)]
 
-    async def get_notifications(self, caller: Caller, query: NotificationsQuery) -> dict[str, Any]:
+    async def get_notifications(
+        self, caller: Requester, query: NotificationsQuery
+    ) -> dict[str, Any]:
         """A page of what the caller was notified of, newest first."""
         page = await self._notifications.page(
             caller.user_id,
@@ -49,7 +51,7 @@ class NotificationsApi:
             answer["next_token"] = stream_token(page.next)
         return answer
 
-    def _render(self, caller: Caller, notification: Notification) -> dict[str, Any]:
+    def _render(self, caller: Requester, notification: Notification) -> dict[str, Any]:
         stored = notification.event.stored
         event = stored.client_json(
             self._origin.now_ms(),

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotFound
 from homeserver.protocol.push_rules.rule_set import KINDS, Action, PushRule, render_rule
 from homeserver.push.rules import PushRules
@@ -87,25 +87,25 @@ class PushRulesApi:
             raise InvalidParam(f"{kind} rule {rule_id!r}: a rule has `enabled` and `actions` only")
         raise InvalidParam("A rule has a kind and an id")
 
-    async def get_push_rules(self, caller: Caller) -> dict[str, Any]:
+    async def get_push_rules(self, caller: Requester) -> dict[str, Any]:
         """All rules of the caller."""
         return (await self._rules.of(caller.user_id)).content_for(caller.user_id)
 
-    async def get_push_rules_global(self, caller: Caller) -> Any:
+    async def get_push_rules_global(self, caller: Requester) -> Any:
         """All rules of the caller, which are global."""
         return (await self.get_push_rules(caller))["global"]
 
-    async def get_push_rules_of_kind(self, caller: Caller, kind: str) -> Any:
+    async def get_push_rules_of_kind(self, caller: Requester, kind: str) -> Any:
         """All rules of a kind, which the text no longer has, but clients of its past ask for."""
         _check_kind_of_new(kind)
         return (await self.get_push_rules_global(caller))[kind]
 
-    async def get_push_rule(self, caller: Caller, kind: str, rule_id: str) -> PushRule:
+    async def get_push_rule(self, caller: Requester, kind: str, rule_id: str) -> PushRule:
         """One rule."""
         return render_rule(await self._rule(caller, kind, rule_id), caller.user_id)
 
     async def set_push_rule(
-        self, caller: Caller, kind: str, rule_id: str, body: SetRule, query: SetRuleQuery
+        self, caller: Requester, kind: str, rule_id: str, body: SetRule, query: SetRuleQuery
     ) -> None:
         """Add a rule of the caller's own, or renew it."""
         _check_kind_of_new(kind)
@@ -120,39 +120,39 @@ class PushRulesApi:
             rule = msgspec.structs.replace(rule, conditions=body.conditions)
         await self._rules.put(caller.user_id, kind, rule, before=query.before, after=query.after)
 
-    async def delete_push_rule(self, caller: Caller, kind: str, rule_id: str) -> None:
+    async def delete_push_rule(self, caller: Requester, kind: str, rule_id: str) -> None:
         """Delete a rule of the caller's own."""
         _check_kind(kind)
         await self._rules.delete(caller.user_id, kind, rule_id)
 
     async def is_push_rule_enabled(
-        self, caller: Caller, kind: str, rule_id: str
+        self, caller: Requester, kind: str, rule_id: str
     ) -> dict[str, bool]:
         """Whether a rule is enabled."""
         return {"enabled": (await self._rule(caller, kind, rule_id)).enabled}
 
     async def set_push_rule_enabled(
-        self, caller: Caller, kind: str, rule_id: str, body: SetEnabled
+        self, caller: Requester, kind: str, rule_id: str, body: SetEnabled
     ) -> None:
         """Enable or disable a rule."""
         _check_kind(kind)
         await self._rules.set_enabled(caller.user_id, kind, rule_id, body.enabled)
 
     async def get_push_rule_actions(
-        self, caller: Caller, kind: str, rule_id: str
+        self, caller: Requester, kind: str, rule_id: str
     ) -> dict[str, list[Action]]:
         """What a rule does."""
         return {"actions": (await self._rule(caller, kind, rule_id)).actions}
 
     async def set_push_rule_actions(
-        self, caller: Caller, kind: str, rule_id: str, body: SetActions
+        self, caller: Requester, kind: str, rule_id: str, body: SetActions
     ) -> None:
         """Set what a rule does."""
         _check_kind(kind)
         _check_actions(body.actions)
         await self._rules.set_actions(caller.user_id, kind, rule_id, body.actions)
 
-    async def _rule(self, caller: Caller, kind: str, rule_id: str) -> PushRule:
+    async def _rule(self, caller: Requester, kind: str, rule_id: str) -> PushRule:
         _check_kind(kind)
         return (await self._rules.of(caller.user_id)).get(kind, rule_id)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.discovery.directory import RoomDirectory
 from homeserver.rooms.lifecycle.creation import Preset, RoomCreation, RoomRequest, StateDraft
 from homeserver.rooms.membership.third_party_invites import (
@@ -73,7 +73,7 @@ class CreateRoomApi:
         path = "/_matrix/client/v3/createRoom"
         return [Route("POST", path, self.create_room, limit="room_creation")]
 
-    async def create_room(self, caller: Caller, body: CreateRoom) -> dict[str, str]:
+    async def create_room(self, caller: Requester, body: CreateRoom) -> dict[str, str]:
         """Create a room and invite people."""
         if body.visibility == "public":
             self._directory.check_may_publish(caller)

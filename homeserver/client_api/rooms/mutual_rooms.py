@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.discovery.mutual_rooms import MutualRooms
 from homeserver.web.routes import Route
 
@@ -28,7 +28,7 @@ class MutualRoomsApi:
     def routes(self) -> list[Route]:
         return [Route("GET", PATH, self.get_mutual_rooms, limit="search", cancellable=True)]
 
-    async def get_mutual_rooms(self, caller: Caller, query: MutualRoomsQuery) -> dict[str, Any]:
+    async def get_mutual_rooms(self, caller: Requester, query: MutualRoomsQuery) -> dict[str, Any]:
         """The rooms that the caller shares with somebody."""
         page = await self._mutual_rooms.page(caller.user_id, query.user_id, query.since)
         answer: dict[str, Any] = {"joined": page.room_ids, "count": page.count}

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.client_api.rooms.room_events import events_json
-from homeserver.rooms.events.local_server import Origin
-from homeserver.rooms.history.relation_pages import LEVELS, ChildrenRequest, RelatedEvents
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.history.relation_pages import LEVELS, ChildrenRequest, RelationPages
 from homeserver.web.routes import Route
 
 ROOM = "/_matrix/client/v1/rooms/{room_id}"
@@ -39,7 +39,7 @@ class ThreadsQuery(msgspec.Struct):
 
 class RelationsApi:
     def __init__(
-        self, related_events: RelatedEvents, account_data: AccountData, origin: Origin
+        self, related_events: RelationPages, account_data: AccountData, origin: LocalServer
     ) -> None:
         self._related_events = related_events
         self._account_data = account_data
@@ -59,20 +59,20 @@ class RelationsApi:
         ]
 
     async def get_relating_events(
-        self, caller: Caller, room_id: str, event_id: str, query: RelationsQuery
+        self, caller: Requester, room_id: str, event_id: str, query: RelationsQuery
     ) -> dict[str, Any]:
         """The children of an event."""
         return await self._children(caller, room_id, event_id, query)
 
     async def get_relating_events_with_rel_type(
-        self, caller: Caller, room_id: str, event_id: str, rel_type: str, query: RelationsQuery
+        self, caller: Requester, room_id: str, event_id: str, rel_type: str, query: RelationsQuery
     ) -> dict[str, Any]:
         """The children of an event by one relation type."""
         return await self._children(caller, room_id, event_id, query, rel_type)
 
     async def get_relating_events_with_rel_type_and_event_type(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_id: str,
         rel_type: str,
@@ -83,7 +83,7 @@ class RelationsApi:
         return await self._children(caller, room_id, event_id, query, rel_type, event_type)
 
     async def get_thread_roots(
-        self, caller: Caller, room_id: str, query: ThreadsQuery
+        self, caller: Requester, room_id: str, query: ThreadsQuery
     ) -> dict[str, Any]:
         """The threads of a room."""
         page = await self._related_events.threads(
@@ -101,7 +101,7 @@ class RelationsApi:
 
     async def _children(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_id: str,
         query: RelationsQuery,

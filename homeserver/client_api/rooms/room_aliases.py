@@ -7,14 +7,14 @@ from typing import Annotated
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.discovery.aliases import Aliases
 from homeserver.web.routes import Auth, Route
 
 ALIAS = "/_matrix/client/v3/directory/room/{room_alias}"
 
 
-class AliasTarget(msgspec.Struct):
+class SetRoomAlias(msgspec.Struct):
     """The room that an alias is to lead to."""
 
     room_id: Annotated[str, msgspec.Meta(pattern="^!")]
@@ -33,7 +33,7 @@ class RoomAliasesApi:
             Route("GET", local, self.get_local_aliases, limit="lookup"),
         ]
 
-    async def set_room_alias(self, caller: Caller, room_alias: str, body: AliasTarget) -> None:
+    async def set_room_alias(self, caller: Requester, room_alias: str, body: SetRoomAlias) -> None:
         """Make a new alias."""
         await self._aliases.add(caller, room_alias, body.room_id)
 
@@ -42,10 +42,10 @@ class RoomAliasesApi:
         target = await self._aliases.resolve(room_alias)
         return {"room_id": target.room_id, "servers": target.servers}
 
-    async def delete_room_alias(self, caller: Caller, room_alias: str) -> None:
+    async def delete_room_alias(self, caller: Requester, room_alias: str) -> None:
         """Remove an alias."""
         await self._aliases.delete(caller, room_alias)
 
-    async def get_local_aliases(self, caller: Caller, room_id: str) -> dict[str, list[str]]:
+    async def get_local_aliases(self, caller: Requester, room_id: str) -> dict[str, list[str]]:
         """The aliases of this server that lead to a room."""
         return {"aliases": await self._aliases.for_user(caller, room_id)}

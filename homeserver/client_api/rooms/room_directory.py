@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.discovery.directory import DirectoryQuery, RoomDirectory
 from homeserver.rooms.discovery.directory_search import Limit, PublicRoomsSearch
 from homeserver.web.routes import Auth, Route
@@ -55,20 +55,20 @@ class RoomDirectoryApi:
         return {"visibility": "public" if listed else "private"}
 
     async def set_room_visibility_on_directory(
-        self, caller: Caller, room_id: str, body: RoomVisibility
+        self, caller: Requester, room_id: str, body: RoomVisibility
     ) -> None:
         """Put a room into the directory, or take it out."""
         await self._directory.set_listed(caller, room_id, body.visibility == "public")
 
     async def get_public_rooms(
-        self, caller: Caller | None, query: PublicRoomsQuery
+        self, caller: Requester | None, query: PublicRoomsQuery
     ) -> dict[str, Any]:
         """A page of the directory."""
         self._directory.check_may_look(caller)
         return await self._page(query.server, DirectoryQuery(query.limit, query.since))
 
     async def query_public_rooms(
-        self, caller: Caller, query: ServerQuery, body: PublicRoomsSearch
+        self, caller: Requester, query: ServerQuery, body: PublicRoomsSearch
     ) -> dict[str, Any]:
         """Search the directory."""
         return await self._page(query.server, body.query())

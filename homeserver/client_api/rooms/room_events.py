@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.cooperative import in_turns
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.visibility import Seen
+from homeserver.rooms.history.visibility import VisibleEvent
 
 
-def event_json(seen: Seen, caller: Caller, now_ms: int) -> msgspec.Raw:
+def event_json(seen: VisibleEvent, caller: Requester, now_ms: int) -> msgspec.Raw:
     """One event, with the caller's membership when it was sent."""
     return msgspec.Raw(
         seen.stored.client_json(
@@ -27,7 +27,7 @@ def event_json(seen: Seen, caller: Caller, now_ms: int) -> msgspec.Raw:
     )
 
 
-def events_json(events: Iterable[Seen], caller: Caller, now_ms: int) -> msgspec.Raw:
+def events_json(events: Iterable[VisibleEvent], caller: Requester, now_ms: int) -> msgspec.Raw:
     """A list of events, each with the caller's membership when it was sent."""
     device = _device(caller)
     return _list(
@@ -42,14 +42,16 @@ def events_json(events: Iterable[Seen], caller: Caller, now_ms: int) -> msgspec.
     )
 
 
-async def state_json(events: Iterable[StoredEvent], caller: Caller, origin: Origin) -> msgspec.Raw:
+async def state_json(
+    events: Iterable[StoredEvent], caller: Requester, origin: LocalServer
+) -> msgspec.Raw:
     """A list of state events, of which there may be very many."""
     device, now_ms = _device(caller), origin.now_ms()
     encoded = (stored.client_json(now_ms, room_id=True, device=device) for stored in events)
     return _list(await in_turns(origin.clock, encoded))
 
 
-def _device(caller: Caller) -> tuple[str, str]:
+def _device(caller: Requester) -> tuple[str, str]:
     return caller.user_id, caller.device_id or ""
 
 

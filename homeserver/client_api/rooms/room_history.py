@@ -7,15 +7,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.client_api.rooms.room_events import event_json, events_json, state_json
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.filters import RoomEventFilter, parse_room_event_filter
-from homeserver.rooms.events.local_server import Origin
-from homeserver.rooms.history.aggregations import Relations
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.history.aggregations import BundledAggregations
 from homeserver.rooms.history.history import History, PageRequest
-from homeserver.rooms.history.room_reader import Reading
+from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.web.routes import Auth, Route
 
 ROOM = "/_matrix/client/v3/rooms/{room_id}"
@@ -44,10 +44,10 @@ class RoomHistoryApi:
     def __init__(
         self,
         history: History,
-        reading: Reading,
-        relations: Relations,
+        reading: RoomReader,
+        relations: BundledAggregations,
         account_data: AccountData,
-        origin: Origin,
+        origin: LocalServer,
     ) -> None:
         self._history = history
         self._reading = reading
@@ -64,7 +64,9 @@ class RoomHistoryApi:
             Route("GET", context, self.get_event_context, Auth.GUEST, cancellable=True),
         ]
 
-    async def get_one_room_event(self, caller: Caller, room_id: str, event_id: str) -> msgspec.Raw:
+    async def get_one_room_event(
+        self, caller: Requester, room_id: str, event_id: str
+    ) -> msgspec.Raw:
         """One event."""
         seen = await self._reading.event(caller.user_id, room_id, event_id)
         ignored = await self._account_data.ignored_users(caller.user_id)
@@ -72,7 +74,7 @@ class RoomHistoryApi:
         return event_json(bundled, caller, self._origin.now_ms())
 
     async def get_room_events(
-        self, caller: Caller, room_id: str, query: MessagesQuery
+        self, caller: Requester, room_id: str, query: MessagesQuery
     ) -> dict[str, Any]:
         """A page of the history."""
         request = PageRequest(
@@ -97,7 +99,7 @@ class RoomHistoryApi:
         return answer
 
     async def get_event_context(
-        self, caller: Caller, room_id: str, event_id: str, query: ContextQuery
+        self, caller: Requester, room_id: str, event_id: str, query: ContextQuery
     ) -> dict[str, Any]:
         """An event with what happened just before and after it."""
         request = PageRequest(

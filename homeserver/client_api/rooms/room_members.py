@@ -7,10 +7,10 @@ from typing import Literal
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.room_events import state_json
-from homeserver.rooms.events.local_server import Origin
-from homeserver.rooms.history.room_reader import Reading
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.web.routes import Auth, Route
 
 ROOM = "/_matrix/client/v3/rooms/{room_id}"
@@ -27,7 +27,7 @@ class MembersQuery(msgspec.Struct):
 
 
 class RoomMembersApi:
-    def __init__(self, reading: Reading, origin: Origin) -> None:
+    def __init__(self, reading: RoomReader, origin: LocalServer) -> None:
         self._reading = reading
         self._origin = origin
 
@@ -39,7 +39,7 @@ class RoomMembersApi:
         ]
 
     async def get_members_by_room(
-        self, caller: Caller, room_id: str, query: MembersQuery
+        self, caller: Requester, room_id: str, query: MembersQuery
     ) -> dict[str, msgspec.Raw]:
         """Member events of a room."""
         events = await self._reading.members(
@@ -52,7 +52,7 @@ class RoomMembersApi:
         return {"chunk": await state_json(events, caller, self._origin)}
 
     async def get_joined_members_by_room(
-        self, caller: Caller, room_id: str
+        self, caller: Requester, room_id: str
     ) -> dict[str, dict[str, dict[str, str | None]]]:
         """Names and pictures of the joined members of a room."""
         return {"joined": await self._reading.joined_members(caller.user_id, room_id)}

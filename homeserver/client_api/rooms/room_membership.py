@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.create_room import UserId
 from homeserver.protocol.errors import BadJson
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.discovery.aliases import Aliases
-from homeserver.rooms.history.room_reader import Reading
+from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.membership.third_party_invites import InvitedAddress, ThirdPartyInvites
 from homeserver.web.routes import Auth, Route
@@ -20,7 +20,7 @@ from homeserver.web.routes import Auth, Route
 ROOM = "/_matrix/client/v3/rooms/{room_id}"
 
 
-class Reason(msgspec.Struct):
+class MembershipReason(msgspec.Struct):
     """Why somebody leaves or knocks."""
 
     reason: str | None = None
@@ -57,14 +57,14 @@ class Via(msgspec.Struct):
         return [name for name in (*self.via, *self.server_name) if is_valid_server_name(name)]
 
 
-class Target(msgspec.Struct):
+class MembershipTarget(msgspec.Struct):
     """Who is meant, and why."""
 
     user_id: UserId
     reason: str | None = None
 
 
-class Invite(msgspec.Struct):
+class InviteRequest(msgspec.Struct):
     """Who is invited: a user, or whoever has an address."""
 
     user_id: UserId | None = None
@@ -90,7 +90,7 @@ class RoomMembershipApi:
         memberships: Memberships,
         third_party: ThirdPartyInvites,
         aliases: Aliases,
-        reading: Reading,
+        reading: RoomReader,
     ) -> None:
         self._memberships = memberships
         self._third_party = third_party
@@ -116,14 +116,14 @@ class RoomMembershipApi:
         ]
 
     async def join_room_by_id(
-        self, caller: Caller, room_id: str, body: dict[str, Any] | None = None
+        self, caller: Requester, room_id: str, body: dict[str, Any] | None = None
     ) -> dict[str, str]:
         """Join a room by its id."""
         return await self._join(caller, room_id, [], body)
 
     async def join_room(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id_or_alias: str,
         query: Via,
         body: dict[str, Any] | None = None,
@@ -133,46 +133,46 @@ class RoomMembershipApi:
         return await self._join(caller, room_id, servers, body)
 
     async def knock_room(
-        self, caller: Caller, room_id_or_alias: str, body: Reason, query: Via
+        self, caller: Requester, room_id_or_alias: str, body: MembershipReason, query: Via
     ) -> dict[str, str]:
         """Ask to be let into a room."""
         room_id, servers = await self._find(room_id_or_alias, query)
         await self._memberships.knock(caller, room_id, reason=body.reason, servers=servers)
         return {"room_id": room_id}
 
-    async def invite_user(self, caller: Caller, room_id: str, body: Invite) -> None:
+    async def invite_user(self, caller: Requester, room_id: str, body: InviteRequest) -> None:
         """Invite somebody."""
         if body.user_id is None:
             await self._third_party.invite(caller, room_id, body.invited_address)
             return
         await self._memberships.invite(caller, room_id, body.user_id, reason=body.reason)
 
-    async def leave_room(self, caller: Caller, room_id: str, body: Reason) -> None:
+    async def leave_room(self, caller: Requester, room_id: str, body: MembershipReason) -> None:
         """Leave a room, or turn down an invite."""
         await self._memberships.leave(caller, room_id, reason=body.reason)
 
-    async def forget_room(self, caller: Caller, room_id: str) -> None:
+    async def forget_room(self, caller: Requester, room_id: str) -> None:
         """Hear no more of a room that was left."""
         await self._memberships.forget(caller, room_id)
 
-    async def kick(self, caller: Caller, room_id: str, body: Target) -> None:
+    async def kick(self, caller: Requester, room_id: str, body: MembershipTarget) -> None:
         """Make somebody leave."""
         await self._memberships.kick(caller, room_id, body.user_id, reason=body.reason)
 
-    async def ban(self, caller: Caller, room_id: str, body: Target) -> None:
+    async def ban(self, caller: Requester, room_id: str, body: MembershipTarget) -> None:
         """Make somebody leave, and keep them out."""
         await self._memberships.ban(caller, room_id, body.user_id, reason=body.reason)
 
-    async def unban(self, caller: Caller, room_id: str, body: Target) -> None:
+    async def unban(self, caller: Requester, room_id: str, body: MembershipTarget) -> None:
         """Let somebody come back."""
         await self._memberships.unban(caller, room_id, body.user_id, reason=body.reason)
 
-    async def get_joined_rooms(self, caller: Caller) -> dict[str, list[str]]:
+    async def get_joined_rooms(self, caller: Requester) -> dict[str, list[str]]:
         """The rooms that the caller is joined to."""
         return {"joined_rooms": await self._reading.joined_rooms(caller.user_id)}
 
     async def _join(
-        self, caller: Caller, room_id: str, servers: list[str], body: dict[str, Any] | None
+        self, caller: Requester, room_id: str, servers: list[str], body: dict[str, Any] | None
     ) -> dict[str, str]:
         more = dict(body or {})
         try:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.room_events import state_json
-from homeserver.rooms.events.local_server import Origin
-from homeserver.rooms.history.room_reader import Reading
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.sending.sending import Sending
 from homeserver.web.routes import Auth, Route
 
@@ -24,7 +24,7 @@ class StateFormat(msgspec.Struct):
 
 
 class RoomStateApi:
-    def __init__(self, sending: Sending, reading: Reading, origin: Origin) -> None:
+    def __init__(self, sending: Sending, reading: RoomReader, origin: LocalServer) -> None:
         self._sending = sending
         self._reading = reading
         self._origin = origin
@@ -43,7 +43,7 @@ class RoomStateApi:
 
     async def set_room_state_with_key(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_type: str,
         body: dict[str, Any],
@@ -55,7 +55,7 @@ class RoomStateApi:
 
     async def get_room_state_with_key(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_type: str,
         query: StateFormat,
@@ -68,7 +68,7 @@ class RoomStateApi:
         device = caller.user_id, caller.device_id or ""
         return stored.client_dict(self._origin.now_ms(), device=device)
 
-    async def get_room_state(self, caller: Caller, room_id: str) -> msgspec.Raw:
+    async def get_room_state(self, caller: Requester, room_id: str) -> msgspec.Raw:
         """The whole state of a room."""
         events = await self._reading.state(caller.user_id, room_id)
         return await state_json(events, caller, self._origin)

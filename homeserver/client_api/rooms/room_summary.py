@@ -5,10 +5,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_su
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.discovery.aliases import Aliases
-from homeserver.rooms.discovery.room_previews import Previews
+from homeserver.rooms.discovery.room_previews import RoomPreviews
 from homeserver.rooms.discovery.room_summaries import RoomSummary
 from homeserver.web.routes import Auth, Route
 
@@ -22,7 +22,7 @@ class ViaQuery(msgspec.Struct):
 
 
 class RoomSummaryApi:
-    def __init__(self, previews: Previews, aliases: Aliases) -> None:
+    def __init__(self, previews: RoomPreviews, aliases: Aliases) -> None:
         self._previews = previews
         self._aliases = aliases
 
@@ -30,7 +30,7 @@ class RoomSummaryApi:
         return [Route("GET", PATH, self.get_room_summary, Auth.GUEST, limit="search")]
 
     async def get_room_summary(
-        self, caller: Caller, room_id_or_alias: str, query: ViaQuery
+        self, caller: Requester, room_id_or_alias: str, query: ViaQuery
     ) -> RoomSummary:
         """What the caller may know of a room before joining."""
         room_id, via = room_id_or_alias, list(filter(is_valid_server_name, query.via))

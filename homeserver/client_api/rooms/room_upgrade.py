@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.lifecycle.creation import MAX_CREATORS
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
 from homeserver.web.routes import Route
@@ -15,7 +15,7 @@ from homeserver.web.routes import Route
 UPGRADE = "/_matrix/client/v3/rooms/{room_id}/upgrade"
 
 
-class Upgrade(msgspec.Struct):
+class UpgradeRequest(msgspec.Struct):
     """The version of the new room, and who else is to be its creator, if the version knows that."""
 
     new_version: str
@@ -29,7 +29,9 @@ class RoomUpgradeApi:
     def routes(self) -> list[Route]:
         return [Route("POST", UPGRADE, self.upgrade_room, limit="room_creation")]
 
-    async def upgrade_room(self, caller: Caller, room_id: str, body: Upgrade) -> dict[str, str]:
+    async def upgrade_room(
+        self, caller: Requester, room_id: str, body: UpgradeRequest
+    ) -> dict[str, str]:
         """Replace a room by one of another version."""
         replacement = await self._upgrades.upgrade(
             caller, room_id, body.new_version, body.additional_creators

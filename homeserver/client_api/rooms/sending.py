@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.sending.sending import Sending
 from homeserver.web.routes import Auth, Route
 
@@ -38,7 +38,7 @@ class SendingApi:
 
     async def send_message(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_type: str,
         body: dict[str, Any],
@@ -50,7 +50,7 @@ class SendingApi:
 
     async def redact_event(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_id: str,
         body: Redaction,

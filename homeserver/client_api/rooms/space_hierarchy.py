@@ -8,9 +8,9 @@ from typing import Annotated
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.discovery.space_children import SpaceRoom
-from homeserver.rooms.discovery.space_hierarchy import Hierarchy, HierarchyRequest
+from homeserver.rooms.discovery.space_hierarchy import HierarchyRequest, SpaceHierarchy
 from homeserver.web.routes import Route
 
 PATH = "/_matrix/client/v1/rooms/{room_id}/hierarchy"
@@ -25,7 +25,7 @@ class HierarchyQuery(msgspec.Struct):
     since: str | None = msgspec.field(default=None, name="from")
 
 
-class HierarchyAnswer(msgspec.Struct, omit_defaults=True):
+class HierarchyResponse(msgspec.Struct, omit_defaults=True):
     """A page of the tree."""
 
     rooms: Sequence[SpaceRoom]
@@ -33,18 +33,18 @@ class HierarchyAnswer(msgspec.Struct, omit_defaults=True):
 
 
 class SpaceHierarchyApi:
-    def __init__(self, hierarchy: Hierarchy) -> None:
+    def __init__(self, hierarchy: SpaceHierarchy) -> None:
         self._hierarchy = hierarchy
 
     def routes(self) -> list[Route]:
         return [Route("GET", PATH, self.get_space_hierarchy, limit="search")]
 
     async def get_space_hierarchy(
-        self, caller: Caller, room_id: str, query: HierarchyQuery
-    ) -> HierarchyAnswer:
+        self, caller: Requester, room_id: str, query: HierarchyQuery
+    ) -> HierarchyResponse:
         """A portion of a space tree."""
         request = HierarchyRequest(
             room_id, query.suggested_only, query.max_depth, query.limit, query.since
         )
         page = await self._hierarchy.page(caller.user_id, request)
-        return HierarchyAnswer(page.rooms, page.next_batch)
+        return HierarchyResponse(page.rooms, page.next_batch)

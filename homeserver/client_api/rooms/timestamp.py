@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
-from homeserver.rooms.history.timestamps import Moment, Timestamps
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.rooms.history.timestamps import TimestampRequest, Timestamps
 from homeserver.web.routes import Route
 
 PATH = "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event"
@@ -29,9 +29,9 @@ class TimestampApi:
         return [Route("GET", PATH, self.get_event_by_timestamp, limit="search", cancellable=True)]
 
     async def get_event_by_timestamp(
-        self, caller: Caller, room_id: str, query: TimestampQuery
+        self, caller: Requester, room_id: str, query: TimestampQuery
     ) -> dict[str, str | int]:
         """The event that is closest to a time."""
-        moment = Moment(query.timestamp, backwards=query.direction == "b")
+        moment = TimestampRequest(query.timestamp, backwards=query.direction == "b")
         event = (await self._timestamps.closest(caller.user_id, room_id, moment)).event
         return {"event_id": event.event_id, "origin_server_ts": event.origin_server_ts}

@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#capabilities-negotiation
 
 from typing import Any
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.web.routes import Auth, Route
 
@@ -22,7 +22,7 @@ class CapabilitiesApi:
         path = "/_matrix/client/v3/capabilities"
         return [Route("GET", path, self.get_capabilities, auth=Auth.GUEST, limit="lookup")]
 
-    def get_capabilities(self, caller: Caller) -> dict[str, Any]:
+    def get_capabilities(self, caller: Requester) -> dict[str, Any]:
         """What the caller can do."""
         may_change = {"enabled": not caller.is_guest}
         capabilities: dict[str, Any] = {

@@ -14,7 +14,7 @@ from homeserver.web.routes import Route
 CLIENT = "/_matrix/client/v3"
 
 
-class EmptyAnswersApi:
+class EmptyResponsesApi:
     def routes(self) -> list[Route]:
         return [
             Route("GET", f"{CLIENT}/pushers", self.get_pushers),

@@ -5,14 +5,14 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#reporting-content
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.moderation.reports import Reports
 from homeserver.web.routes import Route
 
 CLIENT = "/_matrix/client/v3"
 
 
-class Reason(msgspec.Struct):
+class ReportReason(msgspec.Struct):
     """Why something is reported; the text may be blank."""
 
     reason: str
@@ -37,16 +37,16 @@ class ReportsApi:
             Route("POST", user, self.report_user, limit="report"),
         ]
 
-    async def report_room(self, caller: Caller, room_id: str, body: Reason) -> None:
+    async def report_room(self, caller: Requester, room_id: str, body: ReportReason) -> None:
         """Report a room."""
         await self._reports.report_room(caller, room_id, body.reason)
 
     async def report_event(
-        self, caller: Caller, room_id: str, event_id: str, body: EventReason
+        self, caller: Requester, room_id: str, event_id: str, body: EventReason
     ) -> None:
         """Report an event in a room that the caller is in."""
         await self._reports.report_event(caller, room_id, event_id, body.reason or "")
 
-    async def report_user(self, caller: Caller, user_id: str, body: Reason) -> None:
+    async def report_user(self, caller: Requester, user_id: str, body: ReportReason) -> None:
         """Report a user."""
         await self._reports.report_user(caller, user_id, body.reason)

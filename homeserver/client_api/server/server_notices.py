@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.moderation.server_notices import ServerNotices
 from homeserver.protocol.errors import BadJson
 from homeserver.web.routes import Auth, Route
@@ -33,7 +33,7 @@ class ServerNoticesApi:
         ]
 
     async def send_server_notice(
-        self, caller: Caller, body: SendNotice, txn_id: str | None = None
+        self, caller: Requester, body: SendNotice, txn_id: str | None = None
     ) -> dict[str, str]:
         """Send a notice to a user, once for each transaction id of the administrator's device."""
         if not isinstance(body.content.get("body"), str):

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.room_events import event_json
 from homeserver.presence.tracker import PresenceTracker
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.streams.tokens import parse_stream_token, stream_token
 from homeserver.sync.event_stream import EventStream
 from homeserver.web.routes import Auth, Route
@@ -34,7 +34,7 @@ class EventStreamApi:
     """`max_wait` bounds the time that a request is held, in seconds."""
 
     def __init__(
-        self, stream: EventStream, presence: PresenceTracker, origin: Origin, max_wait: float
+        self, stream: EventStream, presence: PresenceTracker, origin: LocalServer, max_wait: float
     ) -> None:
         self._stream = stream
         self._presence = presence
@@ -47,7 +47,7 @@ class EventStreamApi:
             Route("GET", f"{EVENTS}/{{event_id}}", self.get_one_event, cancellable=True),
         ]
 
-    async def get_events(self, caller: Caller, query: EventsQuery) -> dict[str, Any]:
+    async def get_events(self, caller: Requester, query: EventsQuery) -> dict[str, Any]:
         """What is new in the caller's rooms, or in one; `peekEvents` in the specification."""
         # Some clients name an empty token where they have none yet.
         since = parse_stream_token(query.since) if query.since else None
@@ -66,7 +66,7 @@ class EventStreamApi:
             "chunk": stretch.chunk,
         }
 
-    async def get_one_event(self, caller: Caller, event_id: str) -> msgspec.Raw:
+    async def get_one_event(self, caller: Requester, event_id: str) -> msgspec.Raw:
         """One event, of whatever room."""
         seen = await self._stream.event(caller, event_id)
         return event_json(seen, caller, self._origin.now_ms())

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.sync.snapshots import Snapshots
 from homeserver.web.routes import Auth, Route
@@ -43,7 +43,7 @@ class InitialSyncApi:
             Route("GET", ROOM, room_sync, Auth.GUEST, cancellable=True),
         ]
 
-    async def initial_sync(self, caller: Caller, query: InitialSyncQuery) -> dict[str, Any]:
+    async def initial_sync(self, caller: Requester, query: InitialSyncQuery) -> dict[str, Any]:
         """All rooms of the caller as they are now."""
         device = (caller.user_id, caller.device_id, None)
         await self._presence.touch(*device)
@@ -53,7 +53,7 @@ class InitialSyncApi:
             self._presence.sync_ended(*device)
 
     async def room_initial_sync(
-        self, caller: Caller, room_id: str, query: RoomInitialSyncQuery
+        self, caller: Requester, room_id: str, query: RoomInitialSyncQuery
     ) -> dict[str, Any]:
         """One room as it is now."""
         return await self._snapshots.of_room(caller, room_id, query.limit)

@@ -17,11 +17,11 @@ from typing import Any
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.sync.stream_connections import StreamConnections
 from homeserver.client_api.sync.stream_session import Opening, Services, StreamSession
 from homeserver.client_api.sync.sync import StateAfterQuery
-from homeserver.config.limits import Websocket
+from homeserver.config.limits import WebSocketSettings
 from homeserver.presence.user_presence import State
 from homeserver.protocol.errors import MissingToken
 from homeserver.streams.tokens import parse_stream_token
@@ -50,7 +50,7 @@ class StreamQuery(StateAfterQuery):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class OpeningRequest:
     """What is kept of the opening request to check its token again."""
 
     address: str
@@ -65,7 +65,7 @@ class StreamFactory(SocketFactory):
     All members of a room are sent the same, one after the other.
     """
 
-    def __init__(self, reactor: IReactorTime, settings: Websocket) -> None:
+    def __init__(self, reactor: IReactorTime, settings: WebSocketSettings) -> None:
         # Up to twice the limit a frame is read, so that its sender learns what was wrong.
         super().__init__(
             reactor, max_message=2 * settings.max_frame, ping_interval=settings.ping_interval
@@ -185,7 +185,7 @@ class StreamApi:
 
     def __init__(
         self,
-        settings: Websocket,
+        settings: WebSocketSettings,
         factory: StreamFactory,
         services: Services,
         connections: StreamConnections,
@@ -208,7 +208,7 @@ class StreamApi:
             for path in paths
         ]
 
-    async def stream(self, caller: Caller, query: StreamQuery, request: Request) -> Upgrade:
+    async def stream(self, caller: Requester, query: StreamQuery, request: Request) -> Upgrade:
         """Open a WebSocket that is told of all that `/sync` tells, and takes calls."""
         token = request.token()
         if token is None or ("access_token" in request.parameters and not self._query_token):
@@ -221,7 +221,7 @@ class StreamApi:
             full_state=query.full_state,
             state_after=query.state_after,
         )
-        origin = Origin(request.address)
+        origin = OpeningRequest(request.address)
         opening = Opening(
             reader=reader,
             since=since,

@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import IGNORED_USERS, AccountDataChanged
 from homeserver.client_api.sync.stream_session import (
     NOT_VALID,
@@ -26,7 +26,7 @@ from homeserver.client_api.sync.stream_session import (
     device_of,
 )
 from homeserver.concurrency.periodic import PeriodicTask
-from homeserver.config.limits import Websocket
+from homeserver.config.limits import WebSocketSettings
 from homeserver.protocol.errors import LimitExceeded
 
 CHECK_SECONDS = 60.0
@@ -35,7 +35,7 @@ CHECKED_AT_ONCE = 100  # tokens
 log = Logger()
 
 
-class Session(Protocol):
+class OpenSession(Protocol):
     """What is used of a `StreamSession`."""
 
     user_id: str
@@ -55,10 +55,10 @@ class StreamConnections:
     `start` it, and `await stop()`.
     """
 
-    def __init__(self, clock: IReactorTime, settings: Websocket) -> None:
+    def __init__(self, clock: IReactorTime, settings: WebSocketSettings) -> None:
         self._clock = clock
         self._settings = settings
-        self._by_user: dict[str, dict[tuple[str, str], Session]] = {}
+        self._by_user: dict[str, dict[tuple[str, str], OpenSession]] = {}
         self._checking = PeriodicTask(
             clock, CHECK_SECONDS, self.check_tokens, name="the check of WebSockets' access tokens"
         )
@@ -66,7 +66,7 @@ class StreamConnections:
     def __len__(self) -> int:
         return sum(len(sessions) for sessions in self._by_user.values())
 
-    def __iter__(self) -> Iterator[Session]:
+    def __iter__(self) -> Iterator[OpenSession]:
         return iter([s for sessions in self._by_user.values() for s in sessions.values()])
 
     def start(self) -> None:
@@ -79,7 +79,7 @@ class StreamConnections:
         for session in self:
             session.close(RESTART, "The server restarts")
 
-    def check_may_open(self, caller: Caller, connection: str) -> None:
+    def check_may_open(self, caller: Requester, connection: str) -> None:
         """Raise `LimitExceeded` where another socket would be too many.
 
         The time to wait is that after which sockets are gone whose clients are gone.
@@ -94,7 +94,7 @@ class StreamConnections:
             retry_after_ms = int(limits.ping_interval * 2000)
             raise LimitExceeded(retry_after_ms, "There are too many WebSockets open")
 
-    def add(self, session: Session) -> None:
+    def add(self, session: OpenSession) -> None:
         """A socket was opened; it replaces one of the same device and name."""
         sessions = self._by_user.setdefault(session.user_id, {})
         key = (session.device, session.connection)
@@ -103,7 +103,7 @@ class StreamConnections:
         if replaced is not None:
             replaced.close(REPLACED, "The connection was opened again")
 
-    def remove(self, session: Session) -> None:
+    def remove(self, session: OpenSession) -> None:
         """A socket is gone."""
         sessions = self._by_user.get(session.user_id, {})
         key = (session.device, session.connection)

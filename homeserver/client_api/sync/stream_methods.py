@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import FULLY_READ, AccountData, check_client_may_set
 from homeserver.client_api.accounts.own_data import check_own, check_room_id
 from homeserver.presence.tracker import PresenceTracker
@@ -35,7 +35,7 @@ class Listening(Protocol):
     def acknowledge(self, position: int) -> None:
         """The client has everything up to this position."""
 
-    async def use_filter(self, caller: Caller, text: str) -> None:
+    async def use_filter(self, caller: Requester, text: str) -> None:
         """Filter the following updates; `text` is a filter's id, or the filter as JSON."""
 
 
@@ -43,7 +43,7 @@ class Listening(Protocol):
 class Call:
     """Who calls, by which socket, and the `id` of the frame."""
 
-    caller: Caller
+    caller: Requester
     frame_id: str
     listening: Listening
 
@@ -182,7 +182,7 @@ class EventMethods:
         return {"event_id": event_id}
 
 
-class SetTyping(msgspec.Struct):
+class SetTypingParams(msgspec.Struct):
     room_id: str
     typing: bool
     timeout: int = 30_000  # ms
@@ -212,12 +212,12 @@ class EphemeralMethods:
 
     def methods(self) -> list[Method]:
         return [
-            Method("typing", SetTyping, self.typing, "ephemeral"),
+            Method("typing", SetTypingParams, self.typing, "ephemeral"),
             Method("receipt", SetReceipt, self.receipt, "ephemeral"),
             Method("read_markers", SetReadMarkers, self.read_markers, "ephemeral"),
         ]
 
-    async def typing(self, call: Call, params: SetTyping) -> None:
+    async def typing(self, call: Call, params: SetTypingParams) -> None:
         """Tell a room that the caller is typing, or has stopped."""
         await self._notices.set(
             call.caller,
@@ -244,7 +244,7 @@ class EphemeralMethods:
         await self._markers.mark_all(call.caller, params.room_id, given)
 
 
-class SetPresence(msgspec.Struct):
+class SetPresenceParams(msgspec.Struct):
     presence: State
     status_msg: str | None = None
     user_id: str | None = None
@@ -266,11 +266,11 @@ class UserMethods:
 
     def methods(self) -> list[Method]:
         return [
-            Method("presence", SetPresence, self.presence, "presence"),
+            Method("presence", SetPresenceParams, self.presence, "presence"),
             Method("account_data", SetAccountData, self.account_data, "settings"),
         ]
 
-    async def presence(self, call: Call, params: SetPresence) -> None:
+    async def presence(self, call: Call, params: SetPresenceParams) -> None:
         """Say whether the caller is there, and what they do."""
         user_id = params.user_id or call.caller.user_id
         await self._presence.set(call.caller, user_id, params.presence, params.status_msg)

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.sync.stream_methods import Call, Methods
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
@@ -31,8 +31,8 @@ from homeserver.protocol.errors import (
     UserLocked,
 )
 from homeserver.sync.engine import SyncEngine
-from homeserver.sync.reader import Reader
-from homeserver.sync.subscription import Rounds, Subscription
+from homeserver.sync.subscription import BatchScheduler, Subscription
+from homeserver.sync.sync_request import SyncRequest
 from homeserver.web.bodies import decode_body
 
 UNSUPPORTED_DATA = 1003
@@ -51,7 +51,7 @@ MAX_CALLS = 32  # that run at once; more are not read from the socket
 log = Logger()
 
 
-class Wire(Protocol):
+class FrameTransport(Protocol):
     """The socket, as far as a session needs it."""
 
     def send_text(self, text: bytes) -> None:
@@ -92,12 +92,12 @@ class Opening:
     client gave to this socket. `admit` checks the access token again.
     """
 
-    reader: Reader
+    reader: SyncRequest
     since: int | None
     filter_text: str | None
     set_presence: State | None
     connection: str
-    admit: Callable[[], Caller | Awaitable[Caller]]
+    admit: Callable[[], Requester | Awaitable[Requester]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Services:
     """What all sessions share. `ack_window` counts updates, `max_frame` bytes."""
 
     engine: SyncEngine
-    rounds: Rounds
+    rounds: BatchScheduler
     presence: PresenceTracker
     methods: Methods
     ack_window: int
@@ -115,7 +115,7 @@ class Services:
 class StreamSession:
     """One client at one socket."""
 
-    def __init__(self, opening: Opening, services: Services, wire: Wire) -> None:
+    def __init__(self, opening: Opening, services: Services, wire: FrameTransport) -> None:
         caller = opening.reader.caller
         self.user_id = caller.user_id
         self.device = device_of(caller)
@@ -194,7 +194,7 @@ class StreamSession:
     def acknowledge(self, position: int) -> None:
         self._subscription.acknowledge(position)
 
-    async def use_filter(self, caller: Caller, text: str) -> None:
+    async def use_filter(self, caller: Requester, text: str) -> None:
         self._subscription.use(await self._read_anew(caller, text))
         self._filter_text = text
 
@@ -224,11 +224,11 @@ class StreamSession:
         asked = self._opening.set_presence
         self._services.presence.sync_ended(caller.user_id, caller.device_id, asked)
 
-    async def _admit(self) -> Caller:
+    async def _admit(self) -> Requester:
         caller = self._opening.admit()
-        return caller if isinstance(caller, Caller) else await caller
+        return caller if isinstance(caller, Requester) else await caller
 
-    async def _read_anew(self, caller: Caller, filter_text: str | None) -> Reader:
+    async def _read_anew(self, caller: Requester, filter_text: str | None) -> SyncRequest:
         return await self._services.engine.reader(
             caller,
             filter_text=filter_text,
@@ -278,6 +278,6 @@ def _find_id(payload: bytes) -> str | None:
     return found.id
 
 
-def device_of(caller: Caller) -> str:
+def device_of(caller: Requester) -> str:
     """The name under which a caller's sockets are kept; tokens without a device have their own."""
     return caller.device_id or f"token {caller.token}"

@@ -5,12 +5,12 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
 from homeserver.streams.tokens import parse_stream_token
 from homeserver.sync.engine import SyncEngine
-from homeserver.sync.reader import STATE_AFTER, UNSTABLE_STATE_AFTER
+from homeserver.sync.sync_request import STATE_AFTER, UNSTABLE_STATE_AFTER
 from homeserver.web.routes import Auth, Route
 
 
@@ -51,7 +51,7 @@ class SyncApi:
             Route("GET", "/_matrix/client/v3/sync", self.sync, Auth.GUEST, cancellable=True),
         ]
 
-    async def sync(self, caller: Caller, query: SyncQuery) -> msgspec.Raw:
+    async def sync(self, caller: Requester, query: SyncQuery) -> msgspec.Raw:
         """What the device has not seen since a token, as soon as there is something."""
         since = None if query.since is None else parse_stream_token(query.since)
         reader = await self._engine.reader(

@@ -39,7 +39,7 @@ class PowerLevelsNeeded(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Occasion:
+class EvaluationContext:
     """An event, the number of joined members at that time, and the power levels if at hand."""
 
     event: Event
@@ -50,7 +50,7 @@ class Occasion:
 UserTest = Callable[[str, str | None], bool]
 """Whether a condition holds for a user, by their id and their display name in the room."""
 
-Condition = Callable[[Occasion], bool | UserTest]
+Condition = Callable[[EvaluationContext], bool | UserTest]
 
 
 def compile_condition(condition: Mapping[str, Any]) -> Condition:
@@ -69,7 +69,7 @@ def is_value(key: str, value: object) -> Condition:
     find = _finder(key)
     kind = type(value)
 
-    def holds(occasion: Occasion) -> bool:
+    def holds(occasion: EvaluationContext) -> bool:
         found = find(occasion.event)
         return type(found) is kind and found == value
 
@@ -92,7 +92,7 @@ def event_match(condition: Mapping[str, Any]) -> Condition:
     glob = Glob(pattern.lower())
     matches = glob.matches_words if key == BODY else glob.matches
 
-    def holds(occasion: Occasion) -> bool:
+    def holds(occasion: EvaluationContext) -> bool:
         found = find(occasion.event)
         return isinstance(found, str) and matches(found.lower())
 
@@ -100,7 +100,7 @@ def event_match(condition: Mapping[str, Any]) -> Condition:
 
 
 def _names_user(find: Callable[[Event], object]) -> Condition:
-    def holds(occasion: Occasion) -> bool | UserTest:
+    def holds(occasion: EvaluationContext) -> bool | UserTest:
         found = find(occasion.event)
         return isinstance(found, str) and (lambda user_id, _: user_id == found)
 
@@ -125,7 +125,7 @@ def event_property_contains(condition: Mapping[str, Any]) -> Condition:
     if value == OWN_USER_ID:
         return _lists_user(find)
 
-    def holds(occasion: Occasion) -> bool:
+    def holds(occasion: EvaluationContext) -> bool:
         found = find(occasion.event)
         return isinstance(found, list) and any(
             type(item) is kind and item == value for item in found
@@ -135,7 +135,7 @@ def event_property_contains(condition: Mapping[str, Any]) -> Condition:
 
 
 def _lists_user(find: Callable[[Event], object]) -> Condition:
-    def holds(occasion: Occasion) -> bool | UserTest:
+    def holds(occasion: EvaluationContext) -> bool | UserTest:
         found = find(occasion.event)
         if not isinstance(found, list):
             return False
@@ -149,7 +149,7 @@ def contains_display_name(_: Mapping[str, Any]) -> Condition:
     """The body has the user's display name in it."""
     find = _finder(BODY)
 
-    def holds(occasion: Occasion) -> bool | UserTest:
+    def holds(occasion: EvaluationContext) -> bool | UserTest:
         found = find(occasion.event)
         if not isinstance(found, str):
             return False
@@ -175,7 +175,7 @@ def sender_notification_permission(condition: Mapping[str, Any]) -> Condition:
     if not isinstance(key, str):
         return _never
 
-    def holds(occasion: Occasion) -> bool:
+    def holds(occasion: EvaluationContext) -> bool:
         levels = occasion.levels
         if levels is None:
             raise PowerLevelsNeeded
@@ -200,7 +200,7 @@ _COSTS: Final[Mapping[str, int]] = {
 }
 
 
-def _never(_: Occasion) -> bool:
+def _never(_: EvaluationContext) -> bool:
     return False
 
 

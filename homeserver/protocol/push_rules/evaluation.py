@@ -18,7 +18,7 @@ import msgspec
 from homeserver.protocol.push_rules.conditions import (
     BODY,
     Condition,
-    Occasion,
+    EvaluationContext,
     UserTest,
     compile_condition,
     cost,
@@ -41,7 +41,7 @@ NOTHING: Final = Outcome(notify=False, highlight=False, actions=())
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Evaluation:
     """What rules say of one event: the first of `branches` whose tests a user passes counts."""
 
     otherwise: Outcome
@@ -55,7 +55,7 @@ class Verdict:
         return self.otherwise
 
 
-_NO_RULE: Final = Verdict(NOTHING)
+_NO_RULE: Final = Evaluation(NOTHING)
 
 
 class CompiledRules:
@@ -66,10 +66,10 @@ class CompiledRules:
     def __init__(self, rule_set: RuleSet) -> None:
         enabled = [(kind, rule) for kind in KINDS for rule in rule_set.rules(kind) if rule.enabled]
         self._rules = [
-            (_conditions(kind, rule), Verdict(_outcome(rule.actions))) for kind, rule in enabled
+            (_conditions(kind, rule), Evaluation(_outcome(rule.actions))) for kind, rule in enabled
         ]
 
-    def judge(self, occasion: Occasion) -> Verdict:
+    def judge(self, occasion: EvaluationContext) -> Evaluation:
         """What the rules say of an event.
 
         Raises `PowerLevelsNeeded` where that depends on them and the occasion has none.
@@ -87,10 +87,10 @@ class CompiledRules:
                 if tests:
                     branches.append((tests, verdict.otherwise))
                 elif branches:
-                    return Verdict(verdict.otherwise, branches)
+                    return Evaluation(verdict.otherwise, branches)
                 else:
                     return verdict
-        return Verdict(NOTHING, branches) if branches else _NO_RULE
+        return Evaluation(NOTHING, branches) if branches else _NO_RULE
 
 
 def _conditions(kind: str, rule: PushRule) -> list[Condition]:

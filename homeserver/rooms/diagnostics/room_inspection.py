@@ -17,11 +17,11 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.extremities import parse_extremities
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.rooms.state.store import States
+from homeserver.rooms.state.store import StateStore
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import event_graph, graph_edges
 from homeserver.storage.rooms import events as events_storage
-from homeserver.storage.rooms.event_graph import Standings
+from homeserver.storage.rooms.event_graph import StatusCounts
 from homeserver.storage.rooms.memberships import memberships_in
 from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.partial_rooms import PartialRoomRow, partial_room
@@ -54,7 +54,7 @@ class RoomReport:
     members: Mapping[str, Mapping[str, int]]
     extremities: Sequence[StoredEvent]
     gaps: Mapping[str, int]
-    standings: Standings
+    standings: StatusCounts
     refusals: Sequence[tuple[bool, str, int]]
     partial: PartialRoomRow | None = None
 
@@ -66,7 +66,7 @@ class RoomInspection:
         self._db = db
         self._names = Names(db)
         self._events = EventStore(db, CACHED)
-        self._states = States(db, CACHED)
+        self._states = StateStore(db, CACHED)
 
     async def find(self, room_id_or_alias: str) -> RoomRow | None:
         """The room with this id, or to which an alias of this server points."""

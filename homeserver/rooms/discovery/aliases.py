@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import (
     BadAlias,
     Forbidden,
@@ -25,9 +25,9 @@ from homeserver.protocol.errors import (
 )
 from homeserver.protocol.history_visibility import visibility_of
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_room_alias
-from homeserver.rooms.events.event_draft import Draft
-from homeserver.rooms.events.local_server import Origin
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.events.event_draft import EventDraft
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import room_aliases as storage
@@ -61,7 +61,7 @@ class AliasExists(MatrixError):
 class Aliases:
     """The aliases of this server, and a way to those of others."""
 
-    def __init__(self, db: Database, origin: Origin, rooms: Rooms) -> None:
+    def __init__(self, db: Database, origin: LocalServer, rooms: RoomRegistry) -> None:
         self.find_remote: FindRemote | None = None
         self._db = db
         self._origin = origin
@@ -98,7 +98,7 @@ class Aliases:
         finally:
             self._reserved.discard(alias)
 
-    async def add(self, caller: Caller, alias: str, room_id: str) -> None:
+    async def add(self, caller: Requester, alias: str, room_id: str) -> None:
         """Point a new alias to a room that the caller is in. Raises `AliasExists`, `TooLarge`."""
         self.check_ours(alias)
         room = await self._rooms.get(room_id)
@@ -152,7 +152,7 @@ class Aliases:
         """Let the aliases of a room point to the one that has replaced it."""
         await self._db.run(storage.move_aliases, old.number, new.number)
 
-    async def for_user(self, caller: Caller, room_id: str) -> list[str]:
+    async def for_user(self, caller: Requester, room_id: str) -> list[str]:
         """The same for someone who is in the room, or anybody if all the world may read it.
 
         Raises `Forbidden`.
@@ -164,7 +164,7 @@ class Aliases:
             raise Forbidden("You are not in the room")
         return await self.of_room(room)
 
-    async def delete(self, caller: Caller, alias: str) -> None:
+    async def delete(self, caller: Requester, alias: str) -> None:
         """Remove an alias, also from the room's canonical alias event where the caller may set it.
 
         Its creator may, whoever may set the room's canonical alias, and administrators; for others
@@ -181,7 +181,7 @@ class Aliases:
         if room is not None:
             await self._withdraw(caller, room, alias)
 
-    async def _withdraw(self, caller: Caller, room: Room, alias: str) -> None:
+    async def _withdraw(self, caller: Requester, room: Room, alias: str) -> None:
         """Take a deleted alias out of the canonical alias event, if the caller has the right to.
 
         The alias is gone in any case: a name that the room merely claims leads nowhere.
@@ -193,7 +193,7 @@ class Aliases:
         remaining = without_alias(content, alias)
         if remaining == content or caller.is_suspended:
             return
-        draft = Draft(_CANONICAL_ALIAS[0], caller.user_id, remaining, state_key="")
+        draft = EventDraft(_CANONICAL_ALIAS[0], caller.user_id, remaining, state_key="")
         try:
             async with self._rooms.writing(room.room_id) as writer:
                 await writer.send(draft)
@@ -210,7 +210,7 @@ class Aliases:
         content = state[_VISIBILITY].event.content if _VISIBILITY in state else None
         return visibility_of(content) == "world_readable"
 
-    async def _check_power(self, caller: Caller, number: int) -> None:
+    async def _check_power(self, caller: Requester, number: int) -> None:
         room = await self._rooms.by_number(number)
         if room is None:
             return

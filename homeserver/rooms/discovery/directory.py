@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken, NotFound
 from homeserver.protocol.identifiers import is_valid_server_name
-from homeserver.rooms.discovery.room_summaries import PublicRoom, RoomSummary, Summaries
-from homeserver.rooms.room.changes import RoomEventAppended
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.discovery.room_summaries import PublicRoom, RoomSummaries, RoomSummary
+from homeserver.rooms.room.changes import EventAppended
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import rooms as storage
@@ -82,8 +82,8 @@ class RoomDirectory:
     def __init__(
         self,
         db: Database,
-        rooms: Rooms,
-        summaries: Summaries,
+        rooms: RoomRegistry,
+        summaries: RoomSummaries,
         *,
         allow_publishing: bool,
         without_login: bool,
@@ -101,17 +101,17 @@ class RoomDirectory:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: a listed room that was just made is to be seen at once."""
         for fact in facts:
-            if isinstance(fact, RoomEventAppended) and fact.version is not None:
+            if isinstance(fact, EventAppended) and fact.version is not None:
                 room = self._rooms.loaded(fact.room)
                 if room is not None and room.published:
                     self._forget_order()
 
-    def check_may_look(self, caller: Caller | None) -> None:
+    def check_may_look(self, caller: Requester | None) -> None:
         """Raise `MissingToken` for somebody unknown, unless the list is shown to them too."""
         if caller is None and not self._without_login:
             raise MissingToken("Log in to see the room directory")
 
-    def check_may_publish(self, caller: Caller) -> None:
+    def check_may_publish(self, caller: Requester) -> None:
         """Raise `Forbidden` where only administrators may list rooms."""
         if not (self._allow_publishing or caller.is_admin):
             raise Forbidden("Only administrators of this server may list rooms")
@@ -120,7 +120,7 @@ class RoomDirectory:
         """Whether a room is in the directory. Raises `NotFound`."""
         return (await self._rooms.get(room_id)).published
 
-    async def set_listed(self, caller: Caller, room_id: str, listed: bool) -> None:
+    async def set_listed(self, caller: Requester, room_id: str, listed: bool) -> None:
         """List a room, or stop listing it.
 
         The text leaves it to us who may: administrators, and members with the power to name the

@@ -6,7 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 from collections.abc import Callable, Mapping
 from heapq import nsmallest
 
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 
 HEROES = 5
@@ -14,7 +14,7 @@ NAME: StateKey = ("m.room.name", "")
 ALIAS: StateKey = ("m.room.canonical_alias", "")
 
 
-async def heroes(rooms: Rooms, room: Room, user_id: str) -> list[str]:
+async def heroes(rooms: RoomRegistry, room: Room, user_id: str) -> list[str]:
     """Whom a room without a name is called after: its first members but for the user themself."""
     if await _is_named(rooms, room):
         return []
@@ -37,7 +37,7 @@ def first_members(members: Mapping[str, str], order: Callable[[str], int]) -> li
 _PRESENT = ("join", "invite")
 
 
-async def _is_named(rooms: Rooms, room: Room) -> bool:
+async def _is_named(rooms: RoomRegistry, room: Room) -> bool:
     """Whether the room has a name or a canonical alias, and not just an emptied one."""
     if NAME not in room.state and ALIAS not in room.state:
         return False

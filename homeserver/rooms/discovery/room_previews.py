@@ -10,18 +10,18 @@ from collections.abc import Sequence
 
 import msgspec
 
-from homeserver.rooms.discovery.room_summaries import RoomSummary, Summaries
-from homeserver.rooms.discovery.space_children import SpaceRooms
-from homeserver.rooms.discovery.space_hierarchy import Elsewhere
+from homeserver.rooms.discovery.room_summaries import RoomSummaries, RoomSummary
+from homeserver.rooms.discovery.space_children import SpaceChildRooms
+from homeserver.rooms.discovery.space_hierarchy import RemoteSpacesPort
 
 
-class Previews:
+class RoomPreviews:
     """Finds summaries of rooms for users."""
 
-    def __init__(self, summaries: Summaries, space_rooms: SpaceRooms) -> None:
+    def __init__(self, summaries: RoomSummaries, space_rooms: SpaceChildRooms) -> None:
         self._summaries = summaries
         self._space_rooms = space_rooms
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: RemoteSpacesPort | None = None
 
     async def of(self, user_id: str, room_id: str, via: Sequence[str]) -> RoomSummary:
         """The summary of a room that the user may know of. Raises `NotFound` for all others.

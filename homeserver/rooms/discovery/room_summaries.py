@@ -15,8 +15,8 @@ import msgspec
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.history_visibility import visibility_of
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.rooms.room.changes import RoomChanged, RoomEventAppended, StateKey
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.changes import EventAppended, StateChanged, StateKey
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
@@ -65,10 +65,10 @@ class RoomSummary(PublicRoom, frozen=True, kw_only=True, omit_defaults=True):
     membership: str | None = None
 
 
-class Summaries:
+class RoomSummaries:
     """Makes summaries; `apply` is to be subscribed to the log."""
 
-    def __init__(self, db: Database, rooms: Rooms) -> None:
+    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
         self._rooms = rooms
         self._summaries: OrderedDict[int, RoomSummary] = OrderedDict()
@@ -77,7 +77,7 @@ class Summaries:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: forget what is not true any more."""
         for fact in facts:
-            if isinstance(fact, RoomChanged) and _matters(fact):
+            if isinstance(fact, StateChanged) and _matters(fact):
                 self._changes += 1
                 self._summaries.pop(fact.room, None)
 
@@ -156,8 +156,8 @@ class Summaries:
         return {stored.event.type: stored.shown.content for stored in events.values()}
 
 
-def _matters(fact: RoomChanged) -> bool:
-    redacted = fact.redacts if isinstance(fact, RoomEventAppended) else None
+def _matters(fact: StateChanged) -> bool:
+    redacted = fact.redacts if isinstance(fact, EventAppended) else None
     return any(key in fact.changes for key in _KEYS) or (
         redacted is not None and (redacted.event.type, redacted.event.state_key) in _KEYS
     )

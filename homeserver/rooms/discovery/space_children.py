@@ -15,9 +15,9 @@ from homeserver.protocol.identifiers import (
 )
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.spaces import CHILD, SPACE, Child, may_be_told, parse_child
-from homeserver.rooms.discovery.room_summaries import RoomSummary, Summaries
-from homeserver.rooms.membership.out_of_room_memberships import DistantMemberships
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.discovery.room_summaries import RoomSummaries, RoomSummary
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import UserRooms
 
@@ -39,7 +39,7 @@ class ChildEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class RoomDescription:
     """What is known of a room. The children are in the order of the specification."""
 
     summary: RoomSummary
@@ -49,10 +49,10 @@ class Description:
     def is_space(self) -> bool:
         return self.summary.room_type == SPACE
 
-    def suggested(self) -> "Description":
+    def suggested(self) -> "RoomDescription":
         """The same with those of the children alone that are suggested."""
         children = [each for each in self.children if each.child.suggested]
-        return Description(self.summary, children)
+        return RoomDescription(self.summary, children)
 
     def shown(self) -> SpaceRoom:
         """The room as it is answered."""
@@ -60,15 +60,15 @@ class Description:
         return SpaceRoom(**fields, children_state=[each.event for each in self.children])
 
 
-class SpaceRooms:
+class SpaceChildRooms:
     """Describes the rooms that this server is in, and knows who may be told of which room."""
 
     def __init__(
         self,
-        rooms: Rooms,
-        summaries: Summaries,
+        rooms: RoomRegistry,
+        summaries: RoomSummaries,
         user_rooms: UserRooms,
-        distant: DistantMemberships,
+        distant: OutOfRoomMemberships,
     ) -> None:
         self._rooms = rooms
         self._summaries = summaries
@@ -82,12 +82,12 @@ class SpaceRooms:
             return None
         return room
 
-    async def describe(self, room: Room) -> Description:
+    async def describe(self, room: Room) -> RoomDescription:
         """What a room of this server is like."""
         summary = await self._summaries.of(room.number)
         assert summary is not None, "a room that is loaded exists"
         if summary.room_type != SPACE:
-            return Description(summary)
+            return RoomDescription(summary)
         keys = islice((key for key in room.state if key[0] == CHILD), MAX_CHILDREN)
         state = await self._rooms.current(room, [*keys])
         children = []
@@ -103,7 +103,7 @@ class SpaceRooms:
                     "origin_server_ts": event.origin_server_ts,
                 }
                 children.append(ChildEvent(child, stripped))
-        return Description(summary, in_order(children))
+        return RoomDescription(summary, in_order(children))
 
     async def membership(self, user_id: str, room_id: str) -> str | None:
         """A user's membership, also where this server knows no more of the room than that."""

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Forbidden, InvalidParam
-from homeserver.rooms.discovery.space_children import Description, SpaceRoom, SpaceRooms
+from homeserver.rooms.discovery.space_children import RoomDescription, SpaceChildRooms, SpaceRoom
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 100  # rooms of an answer
@@ -33,13 +33,13 @@ PATIENCE_SECONDS = 15.0  # after which a page ends with what was found, to be go
 _TOKEN = re.compile(r"h([0-9a-f]{16})_(\d{1,6})")
 
 
-class Elsewhere(Protocol):
+class RemoteSpacesPort(Protocol):
     """Who asks other servers about rooms that this one is not in."""
 
-    async def describe(self, room_id: str, via: Sequence[str]) -> Description | None:
+    async def describe(self, room_id: str, via: Sequence[str]) -> RoomDescription | None:
         """What one of the servers says of a room, remembered for a while."""
 
-    def child_of(self, parent: str, room_id: str) -> Description | None:
+    def child_of(self, parent: str, room_id: str) -> RoomDescription | None:
         """What was said of a room together with a space that it is in, if that is remembered."""
 
     def is_closed(self, parent: str, room_id: str) -> bool:
@@ -114,7 +114,7 @@ class _Walk:
                 return step
         return None
 
-    def enter(self, step: _Step, description: Description) -> None:
+    def enter(self, step: _Step, description: RoomDescription) -> None:
         """Note a room that was found, and that its children come next."""
         self.found.append(step)
         if step.depth >= self.request.depth:
@@ -126,14 +126,14 @@ class _Walk:
         ]
 
 
-class Hierarchy:
+class SpaceHierarchy:
     """Walks the trees of spaces on behalf of users."""
 
-    def __init__(self, clock: Clock, space_rooms: SpaceRooms) -> None:
+    def __init__(self, clock: Clock, space_rooms: SpaceChildRooms) -> None:
         self._clock = clock
         self._space_rooms = space_rooms
         self._walks: OrderedDict[str, _Walk] = OrderedDict()
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: RemoteSpacesPort | None = None
 
     async def page(self, user_id: str, request: HierarchyRequest) -> HierarchyPage:
         """A page of the tree of a space.
@@ -199,7 +199,7 @@ class Hierarchy:
                 rooms.append(description.shown())
         return rooms, offset, offset == len(walk.found) and not walk.ahead
 
-    async def _described(self, walk: _Walk, step: _Step) -> Description | None:
+    async def _described(self, walk: _Walk, step: _Step) -> RoomDescription | None:
         """What the user may know of a room on the way."""
         description = await self._find(step, is_last=step.depth >= walk.request.depth)
         if description is None or not await self._space_rooms.may_user_know(
@@ -208,7 +208,7 @@ class Hierarchy:
             return None
         return description.suggested() if walk.request.suggested_only else description
 
-    async def _find(self, step: _Step, *, is_last: bool) -> Description | None:
+    async def _find(self, step: _Step, *, is_last: bool) -> RoomDescription | None:
         room = await self._space_rooms.find(step.room_id)
         if room is not None:
             return await self._space_rooms.describe(room)

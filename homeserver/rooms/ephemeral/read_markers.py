@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import FULLY_READ, AccountData
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.protocol.event_kinds import is_redaction
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts, check_thread_id
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import MAIN
 
@@ -27,7 +27,7 @@ MAX_HOPS = 3  # from an event to the one that belongs to a thread, as the text r
 class ReadMarkers:
     """Moves the markers of this server's users."""
 
-    def __init__(self, rooms: Rooms, receipts: Receipts, account_data: AccountData) -> None:
+    def __init__(self, rooms: RoomRegistry, receipts: Receipts, account_data: AccountData) -> None:
         self._rooms = rooms
         self._events = rooms.stores.events
         self._receipts = receipts
@@ -37,7 +37,7 @@ class ReadMarkers:
 
     async def mark(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         receipt_type: str,
         event_id: str,
@@ -59,14 +59,14 @@ class ReadMarkers:
             await self._check_in_thread(room, stored, thread)
         await self._move(room, caller.user_id, receipt_type, stored, thread)
 
-    async def mark_all(self, caller: Caller, room_id: str, markers: dict[str, str]) -> None:
+    async def mark_all(self, caller: Requester, room_id: str, markers: dict[str, str]) -> None:
         """Move several markers, by type, all or none of them; raises what `mark` does."""
         room = await self._joined_room(caller, room_id)
         events = {kind: await self._event(room, event) for kind, event in markers.items()}
         for receipt_type, stored in events.items():
             await self._move(room, caller.user_id, receipt_type, stored, None)
 
-    async def _joined_room(self, caller: Caller, room_id: str) -> Room:
+    async def _joined_room(self, caller: Requester, room_id: str) -> Room:
         room = await self._rooms.find(room_id)
         if room is None or room.membership(caller.user_id) != "join":
             raise Forbidden("You are not in the room")

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from homeserver.concurrency.deferreds import joined
 from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.protocol.identifiers import is_valid_event_id
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import MAIN, ReceiptChanged, RoomReceipts
 from homeserver.storage.database.database import Database
@@ -37,7 +37,7 @@ MAX_OF_USER = 2_000  # of one user in one room: one for each thread and type
 class Receipts:
     """The receipts of all rooms. `apply` is to be subscribed to the log."""
 
-    def __init__(self, db: Database, rooms: Rooms) -> None:
+    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
         self._origin = rooms.origin
         self._log = rooms.stores.log

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock, DelayedCall
 from homeserver.protocol.errors import Forbidden
-from homeserver.rooms.room.changes import RoomChanged
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.changes import StateChanged
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.streams.log import Log
 
@@ -49,7 +49,7 @@ class TypingNotices:
 
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         log: Log,
         clock: Clock,
         boot_position: int,
@@ -64,7 +64,7 @@ class TypingNotices:
         self._changed: OrderedDict[int, int] = OrderedDict()  # least recently changed first
 
     async def set(
-        self, caller: Caller, room_id: str, user_id: str, typing: bool, timeout_ms: int
+        self, caller: Requester, room_id: str, user_id: str, typing: bool, timeout_ms: int
     ) -> None:
         """Say that the caller types for the next `timeout_ms`, or has stopped.
 
@@ -129,7 +129,7 @@ class TypingNotices:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: who leaves a room types there no more."""
         for fact in facts:
-            if isinstance(fact, RoomChanged) and fact.room in self._typing:
+            if isinstance(fact, StateChanged) and fact.room in self._typing:
                 for user_id, membership, _ in fact.members():
                     if membership != "join":
                         self.note(fact.room, user_id, 0)

@@ -20,7 +20,7 @@ SERVER_FIELDS = frozenset({AUTHORISING_USER, THIRD_PARTY_INVITE})
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class EventDraft:
     """An event that somebody on this server wants to send; the writer makes the rest of it."""
 
     type: str
@@ -34,7 +34,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class MemberDraft(Draft):
+class MemberDraft(EventDraft):
     """A change of a membership. `member_draft` makes it."""
 
 
@@ -64,7 +64,7 @@ def member_draft(
     return MemberDraft(MEMBER, sender, checked, state_key=target)
 
 
-class Transaction(NamedTuple):
+class ClientTransaction(NamedTuple):
     """The request that makes an event: the device, the transaction id that it chose, and the path.
 
     `path` is the path without the transaction id and what comes before `rooms`: the id means

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.cooperative import Turn
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
-from homeserver.rooms.events.event_draft import Transaction, sending_path
-from homeserver.rooms.events.stored_event import Standing, StoredEvent
+from homeserver.rooms.events.event_draft import ClientTransaction, sending_path
+from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import auth_edges, event_graph
@@ -140,7 +140,7 @@ class EventStore:
         self, version: RoomVersion, numbers: Sequence[int], clock: Clock
     ) -> list[StoredEvent]:
         """The same of any number of events: a few at a time, so that others are served too."""
-        turn = Turn(clock)
+        turn = TimeSlice(clock)
         found: list[StoredEvent] = []
         for start in range(0, len(numbers), LOADED_TOGETHER):
             if turn.is_over:
@@ -219,7 +219,7 @@ def _from_row(version: RoomVersion, row: storage.EventRow) -> StoredEvent:
         redaction = Event.from_json(version, row.redaction_json, row.redaction_id)
     if row.device_id is not None and row.txn_id is not None:
         path = row.txn_path or sending_path(event.room_id, event.type)
-        transaction = Transaction(event.sender, row.device_id, row.txn_id, path)
+        transaction = ClientTransaction(event.sender, row.device_id, row.txn_id, path)
     return StoredEvent(
         event,
         row.event,
@@ -230,6 +230,6 @@ def _from_row(version: RoomVersion, row: storage.EventRow) -> StoredEvent:
         replaced=replaced,
         redaction=redaction,
         transaction=transaction,
-        standing=Standing(row.state_before is None, row.rejected, row.soft_failed),
+        standing=EventStatus(row.state_before is None, row.rejected, row.soft_failed),
         height=row.depth,
     )

@@ -13,11 +13,11 @@ from homeserver.protocol.events import (
 )
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.protocol.signing.signatures import SigningKey
-from homeserver.rooms.events.event_draft import Draft
+from homeserver.rooms.events.event_draft import EventDraft
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class LocalServer:
     """Makes the events of this server's users."""
 
     server_name: str
@@ -35,7 +35,7 @@ class Origin:
     def sign_event(
         self,
         version: RoomVersion,
-        draft: Draft,
+        draft: EventDraft,
         *,
         room_id: str | None,
         prev_events: Sequence[Event] = (),

@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EventStatus:
     """What the checks on receipt have made of an event.
 
     An outlier is known because others cite it; where it stands in the graph is not known, and so
@@ -31,7 +31,7 @@ class Standing:
     soft_failed: str | None = None
 
 
-ACCEPTED = Standing()
+ACCEPTED = EventStatus()
 MAX_HEIGHT = 10**17  # where more events in a row share a height; tokens have no room for more
 
 
@@ -76,7 +76,7 @@ class StoredEvent:
         replaced: Event | None = None,
         redaction: Event | None = None,
         transaction: tuple[str, str, str, str] | None = None,
-        standing: Standing = ACCEPTED,
+        standing: EventStatus = ACCEPTED,
         height: int | None = None,
     ) -> None:
         self.event = event

@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.relations import REFERENCE, REPLACE, THREAD, relation_of
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.room_reader import Reading
-from homeserver.rooms.history.visibility import Seen, Visibility
-from homeserver.rooms.room.changes import EventsKept, RoomEventAppended
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.history.room_reader import RoomReader
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
+from homeserver.rooms.room.changes import EventAppended, EventsStored
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import relations as storage
@@ -39,18 +39,18 @@ class _Reader:
     """For whom events are aggregated; `until` is the position up to which they see the room."""
 
     room: Room
-    caller: Caller
+    caller: Requester
     until: int
     ignored: frozenset[int]  # numbers of users
     own: int | None  # the reader's number
     now_ms: int
 
 
-class Relations:
+class BundledAggregations:
     """Aggregates children. `apply` is to be subscribed to the log."""
 
     def __init__(
-        self, db: Database, rooms: Rooms, reading: Reading, visibility: Visibility
+        self, db: Database, rooms: RoomRegistry, reading: RoomReader, visibility: Visibility
     ) -> None:
         self._db = db
         self._rooms = rooms
@@ -62,9 +62,9 @@ class Relations:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: note the parents of new events."""
         for fact in facts:
-            if isinstance(fact, RoomEventAppended):
+            if isinstance(fact, EventAppended):
                 self._take(fact.stored)
-            elif isinstance(fact, EventsKept):
+            elif isinstance(fact, EventsStored):
                 for stored in fact.events:
                     self._take(stored)
 
@@ -77,8 +77,8 @@ class Relations:
                 self._types[relation.parent_id] = known | {relation.rel_type}
 
     async def bundled(
-        self, caller: Caller, ignored: Iterable[str], seen: Sequence[Seen]
-    ) -> list[Seen]:
+        self, caller: Requester, ignored: Iterable[str], seen: Sequence[VisibleEvent]
+    ) -> list[VisibleEvent]:
         """The same events of one room, with the aggregations of their children as JSON.
 
         Children sent by `ignored` users, or that the caller may not see, do not count.
@@ -101,7 +101,7 @@ class Relations:
         ]
 
     async def _reader(
-        self, room: Room, caller: Caller, until: int, ignored: Iterable[str]
+        self, room: Room, caller: Requester, until: int, ignored: Iterable[str]
     ) -> _Reader:
         numbers = await self._rooms.stores.names.find_nids({caller.user_id, *ignored})
         own = numbers.pop(caller.user_id, None)
@@ -214,7 +214,7 @@ class Relations:
                 chunk = found[row.parent_id].setdefault(REFERENCE, {"chunk": []})["chunk"]
                 chunk.append({"event_id": row.child_id})
 
-    async def _visible(self, reader: _Reader, numbers: Sequence[int]) -> list[Seen]:
+    async def _visible(self, reader: _Reader, numbers: Sequence[int]) -> list[VisibleEvent]:
         events = self._rooms.stores.events
         stored = await events.load_in_order(reader.room.version, numbers)
         return await self._visibility.visible(reader.room, reader.caller.user_id, stored)
@@ -227,7 +227,7 @@ def _is_editable(stored: StoredEvent) -> bool:
     return relation is None or relation.rel_type != REPLACE
 
 
-def _event_json(reader: _Reader, seen: Seen) -> msgspec.Raw:
+def _event_json(reader: _Reader, seen: VisibleEvent) -> msgspec.Raw:
     caller = reader.caller
     return msgspec.Raw(
         seen.stored.client_json(

@@ -7,14 +7,14 @@ from collections.abc import Collection, Sequence
 from heapq import heappop, heappush
 
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 
-class Past:
+class EventAncestors:
     """Walks the event graph back from some events."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
 
     async def up_to(self, room: Room, event_ids: Sequence[str], limit: int) -> list[StoredEvent]:

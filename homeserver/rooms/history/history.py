@@ -18,12 +18,12 @@ from homeserver.protocol.errors import NotFound
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.room_reader import Access, Reading
+from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.history.timeline_segments import (
     FOREVER,
     START,
     Depths,
-    Stretch,
+    TimelineSegment,
     behind,
     from_memory,
     gaps_reached,
@@ -32,8 +32,8 @@ from homeserver.rooms.history.timeline_segments import (
     place_of,
     split_at_gaps,
 )
-from homeserver.rooms.history.visibility import Seen, Visibility
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import event_pages
@@ -47,7 +47,7 @@ MAX_FILLS = 5  # times that the past is asked for which a page would leap over
 FILL = 100  # events that are asked for each time; those before the far end of the gap come first
 
 
-class Backfill(Protocol):
+class BackfillPort(Protocol):
     """Where the past of rooms comes from that this server does not have."""
 
     async def fill(self, room: Room, depths: Depths, limit: int) -> bool:
@@ -88,7 +88,7 @@ class Page:
 
     start: str
     end: str | None
-    chunk: Sequence[Seen]
+    chunk: Sequence[VisibleEvent]
     state: Sequence[StoredEvent]
 
 
@@ -96,9 +96,9 @@ class Page:
 class Context:
     """An event with what happened before it, newest first, and after it, oldest first."""
 
-    event: Seen
-    before: Sequence[Seen]
-    after: Sequence[Seen]
+    event: VisibleEvent
+    before: Sequence[VisibleEvent]
+    after: Sequence[VisibleEvent]
     start: str
     end: str
     state: Sequence[StoredEvent]
@@ -108,7 +108,7 @@ class Context:
 class _Walk:
     """What was found on the way, where it ended, and whether nothing is left behind that."""
 
-    seen: list[Seen]
+    seen: list[VisibleEvent]
     place: Place
     exhausted: bool
 
@@ -117,13 +117,13 @@ class History:
     """Reads the history of rooms on behalf of users."""
 
     def __init__(
-        self, db: Database, rooms: Rooms, reading: Reading, visibility: Visibility
+        self, db: Database, rooms: RoomRegistry, reading: RoomReader, visibility: Visibility
     ) -> None:
         self._db = db
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
-        self.backfill: Backfill | None = None
+        self.backfill: BackfillPort | None = None
 
     async def page(self, user_id: str, room_id: str, request: PageRequest) -> Page:
         """A page of the history. Raises `Forbidden`, and `InvalidParam` for what is no token."""
@@ -156,8 +156,8 @@ class History:
         half, last = request.size // 2, await self._last_place(access)
         back, forth = replace(request, backwards=True), replace(request, backwards=False)
         upto = access.until
-        past = Stretch(just_before(place), START, upto=upto)
-        future = Stretch(place, last, upto=upto)
+        past = TimelineSegment(just_before(place), START, upto=upto)
+        future = TimelineSegment(place, last, upto=upto)
         before = await self._walk(access, back, past, half, is_page=False)
         after = await self._walk(access, forth, future, request.size - half, is_page=False)
         return Context(
@@ -171,9 +171,9 @@ class History:
 
     async def _walk(
         self,
-        access: Access,
+        access: ReadAccess,
         request: PageRequest,
-        stretch: Stretch,
+        stretch: TimelineSegment,
         limit: int,
         *,
         is_page: bool = True,
@@ -183,7 +183,7 @@ class History:
         It ends before a gap, since what is on both sides of one must not be taken for neighbours,
         unless it is a page that would be empty.
         """
-        seen: list[Seen] = []
+        seen: list[VisibleEvent] = []
         place, looked_at = stretch.start, 0
         if limit <= 0 or not request.wanted.matches_room(access.room.room_id):
             return _Walk(seen, place, exhausted=limit > 0)
@@ -209,15 +209,15 @@ class History:
         return _Walk(seen, place, exhausted=False)
 
     async def _seen(
-        self, access: Access, request: PageRequest, events: Sequence[StoredEvent]
-    ) -> list[Seen]:
+        self, access: ReadAccess, request: PageRequest, events: Sequence[StoredEvent]
+    ) -> list[VisibleEvent]:
         """Those of the events that the user may see and wants."""
         reachable = [stored for stored in events if access.includes(stored)]
         visible = await self._visibility.visible(access.room, access.user_id, reachable)
         return [event for event in visible if _is_wanted(request, event.stored)]
 
     async def _next(
-        self, room: Room, stretch: Stretch, size: int, backwards: bool
+        self, room: Room, stretch: TimelineSegment, size: int, backwards: bool
     ) -> list[StoredEvent]:
         """The next events along a stretch, nearest first.
 
@@ -245,7 +245,7 @@ class History:
         return await self._rooms.stores.events.load_in_order(room.version, numbers)
 
     async def _rows(
-        self, room: Room, stretch: Stretch, size: int, backwards: bool
+        self, room: Room, stretch: TimelineSegment, size: int, backwards: bool
     ) -> list[tuple[int, int, int]]:
         return await self._db.run(
             event_pages.page,
@@ -259,7 +259,7 @@ class History:
             past_above=stretch.past_above,
         )
 
-    async def _stretch(self, access: Access, request: PageRequest) -> Stretch:
+    async def _stretch(self, access: ReadAccess, request: PageRequest) -> TimelineSegment:
         """What a request asks for, within what the user may reach."""
         room, backwards = access.room, request.backwards
         last = await self._last_place(access)
@@ -289,9 +289,9 @@ class History:
                 above = to
             else:
                 upto = min(upto, to)
-        return Stretch(start, bound, above, upto, past_above)
+        return TimelineSegment(start, bound, above, upto, past_above)
 
-    async def _last_place(self, access: Access) -> Place:
+    async def _last_place(self, access: ReadAccess) -> Place:
         """Where the history ends for the user."""
         return await self._end_of(access.room, min(access.until, access.room.last_position))
 
@@ -327,7 +327,7 @@ class History:
         return START if least is None else (least, -FOREVER)
 
     async def _senders_state(
-        self, room: Room, wanted: RoomEventFilter, seen: Sequence[Seen]
+        self, room: Room, wanted: RoomEventFilter, seen: Sequence[VisibleEvent]
     ) -> list[StoredEvent]:
         if not wanted.lazy_load_members or not seen:
             return []
@@ -340,9 +340,9 @@ class History:
         self,
         room: Room,
         wanted: RoomEventFilter,
-        event: Seen,
-        before: Sequence[Seen],
-        after: Sequence[Seen],
+        event: VisibleEvent,
+        before: Sequence[VisibleEvent],
+        after: Sequence[VisibleEvent],
     ) -> list[StoredEvent]:
         """The state at the last event, with only the members who sent something if so wanted."""
         last = after[-1] if after else event

@@ -11,13 +11,13 @@ from typing import Literal
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.relations import THREAD
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.aggregations import Relations
-from homeserver.rooms.history.room_reader import Access, Reading
-from homeserver.rooms.history.visibility import Seen, Visibility
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.history.aggregations import BundledAggregations
+from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import relations as storage
@@ -52,23 +52,23 @@ class ChildrenRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class RelatedPage:
+class RelationPage:
     """Some events; `end` is the token to go on from, `None` where there are no more."""
 
-    chunk: Sequence[Seen]
+    chunk: Sequence[VisibleEvent]
     end: str | None
 
 
-class RelatedEvents:
+class RelationPages:
     """Finds children and threads on behalf of users."""
 
     def __init__(
         self,
         db: Database,
-        rooms: Rooms,
-        reading: Reading,
+        rooms: RoomRegistry,
+        reading: RoomReader,
         visibility: Visibility,
-        relations: Relations,
+        relations: BundledAggregations,
     ) -> None:
         self._db = db
         self._rooms = rooms
@@ -77,8 +77,8 @@ class RelatedEvents:
         self._relations = relations
 
     async def children(
-        self, caller: Caller, room_id: str, event_id: str, request: ChildrenRequest
-    ) -> RelatedPage:
+        self, caller: Requester, room_id: str, event_id: str, request: ChildrenRequest
+    ) -> RelationPage:
         """A page of the children of an event, with their aggregations.
 
         Raises `NotFound` where the caller may not see the event, `InvalidParam` for what is no
@@ -91,21 +91,21 @@ class RelatedEvents:
         place = first if request.since is None else await self._place(access.room, request.since)
         bound = last if request.to is None else await self._place(access.room, request.to)
         if wanted is None:
-            return RelatedPage([], None)
+            return RelationPage([], None)
         seen, end = await self._walk(access, request, wanted, place, bound)
         chunk = await self._relations.bundled(caller, request.ignored, seen)
-        return RelatedPage(chunk, end)
+        return RelationPage(chunk, end)
 
     async def threads(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         *,
         include: Literal["all", "participated"],
         since: str | None,
         limit: int | None,
         ignored: frozenset[str],
-    ) -> RelatedPage:
+    ) -> RelationPage:
         """The roots of a room's threads, those first that somebody wrote in last.
 
         Of an ignored user's root only a redacted form is shown. Raises `Forbidden`, and
@@ -114,7 +114,7 @@ class RelatedEvents:
         access = await self._reading.access(caller.user_id, room_id)
         place = END if since is None else await self._place(access.room, since)
         size = min(max(limit or DEFAULT_LIMIT, 1), MAX_LIMIT)
-        found: list[Seen] = []
+        found: list[VisibleEvent] = []
         looked_at = 0
         while looked_at < MAX_LOOKED_AT:
             rows = await self._db.run(
@@ -127,22 +127,22 @@ class RelatedEvents:
                     found.append(seen)
                     if len(found) > size:
                         last = places[found[-1].stored.event.event_id]
-                        return RelatedPage(found[:size], topological_token(last))
+                        return RelationPage(found[:size], topological_token(last))
             if len(rows) <= size:
-                return RelatedPage(found, None)
+                return RelationPage(found, None)
             place = _behind((rows[-1][0], rows[-1][1]), backwards=True)
-        return RelatedPage(found, topological_token(place))
+        return RelationPage(found, topological_token(place))
 
     async def _walk(
         self,
-        access: Access,
+        access: ReadAccess,
         request: ChildrenRequest,
         wanted: storage.ChildrenQuery,
         place: Place,
         bound: Place,
-    ) -> tuple[list[Seen], str | None]:
+    ) -> tuple[list[VisibleEvent], str | None]:
         """The next children that the caller may see, and where to go on."""
-        room, seen, looked_at, size = access.room, list[Seen](), 0, request.size
+        room, seen, looked_at, size = access.room, list[VisibleEvent](), 0, request.size
         while looked_at < MAX_LOOKED_AT:
             rows = await self._db.run(storage.children, wanted, place, bound, size + 1)
             looked_at += len(rows)
@@ -158,7 +158,9 @@ class RelatedEvents:
             place = _behind((rows[-1][0], rows[-1][1]), request.backwards)
         return seen, topological_token(place)
 
-    async def _load(self, room: Room, numbers: Sequence[int], access: Access) -> list[StoredEvent]:
+    async def _load(
+        self, room: Room, numbers: Sequence[int], access: ReadAccess
+    ) -> list[StoredEvent]:
         events = await self._rooms.stores.events.load_in_order(room.version, numbers)
         return [stored for stored in events if access.includes(stored)]
 
@@ -188,8 +190,12 @@ class RelatedEvents:
         return (depth or 0, place)
 
     async def _roots(
-        self, caller: Caller, access: Access, event_ids: Sequence[str], ignored: frozenset[str]
-    ) -> list[Seen]:
+        self,
+        caller: Requester,
+        access: ReadAccess,
+        event_ids: Sequence[str],
+        ignored: frozenset[str],
+    ) -> list[VisibleEvent]:
         """The roots of threads as the caller may see them, with the summaries of their threads."""
         room, events = access.room, self._rooms.stores.events
         found = [
@@ -216,7 +222,7 @@ class _Aggregations(msgspec.Struct):
     thread: _Thread | None = msgspec.field(name=THREAD, default=None)
 
 
-def _takes_part(root: Seen) -> bool:
+def _takes_part(root: VisibleEvent) -> bool:
     thread = msgspec.json.decode(root.relations or b"{}", type=_Aggregations).thread
     return thread is not None and thread.current_user_participated
 

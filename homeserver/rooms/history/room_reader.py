@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from homeserver.concurrency.cooperative import in_turns
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.visibility import Seen, Visibility
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.state.node_codec import EMPTY
@@ -34,7 +34,7 @@ MEMBER = "m.room.member"
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ReadAccess:
     """A room that a user may read, up to and with a position of the log."""
 
     room: Room
@@ -51,26 +51,26 @@ class Access:
         return (stored.position or stored.number) <= self.until
 
 
-class Reading:
+class RoomReader:
     """Reads rooms on behalf of users."""
 
     def __init__(
-        self, db: Database, rooms: Rooms, user_rooms: UserRooms, visibility: Visibility
+        self, db: Database, rooms: RoomRegistry, user_rooms: UserRooms, visibility: Visibility
     ) -> None:
         self._db = db
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._visibility = visibility
 
-    async def access(self, user_id: str, room_id: str) -> Access:
+    async def access(self, user_id: str, room_id: str) -> ReadAccess:
         """How far the user may read the room. Raises `Forbidden`."""
         room = await self._rooms.find(room_id)
         if room is not None:
             is_member = room.membership(user_id) == "join"
             if is_member or await self._visibility.may_see_now(room, user_id):
-                return Access(room, user_id, FOREVER)
+                return ReadAccess(room, user_id, FOREVER)
             if until := await self._left_at(room, user_id):
-                return Access(room, user_id, until)
+                return ReadAccess(room, user_id, until)
         raise Forbidden("You are not in the room, and never were")
 
     async def joined_rooms(self, user_id: str) -> list[str]:
@@ -147,7 +147,7 @@ class Reading:
         infos = ((stored.event.state_key or "", _member_info(stored)) for stored in events)
         return dict(await in_turns(self._rooms.origin.clock, infos))
 
-    async def event(self, user_id: str, room_id: str, event_id: str) -> Seen:
+    async def event(self, user_id: str, room_id: str, event_id: str) -> VisibleEvent:
         """One event that the user may see. Raises `NotFound` for all others."""
         missing = NotFound("There is no such event, or you may not see it")
         try:
@@ -164,7 +164,7 @@ class Reading:
             # Of what stands in no timeline, a member may see what their client has as state.
             key = (stored.event.type, stored.event.state_key or "")
             if room.number_of(key) == stored.number and room.membership(user_id) == "join":
-                return Seen(stored, "join")
+                return VisibleEvent(stored, "join")
             raise missing
         seen = await self._visibility.visible(room, user_id, [stored])
         if not seen:
@@ -242,7 +242,7 @@ class Reading:
 
 
 def _current_numbers(room: Room, only_members: bool, members: Collection[str] | None) -> list[int]:
-    """Numbers of the events of the current state, as `Reading.state_at` wants them."""
+    """Numbers of the events of the current state, as `RoomReader.state_at` wants them."""
     others = [] if only_members else list(room.state.values())
     if members is None:
         return others + list(room.member_events.values())

@@ -22,7 +22,7 @@ Depths = tuple[int, int]  # from the least to the greatest, both included
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class TimelineSegment:
     """Part of a history: from one place to another, of events with above < position <= upto.
 
     What was fetched for the past has no position that says when it was seen; what stands higher
@@ -37,7 +37,7 @@ class Stretch:
 
 
 def from_memory(
-    room: Room, stretch: Stretch, size: int, backwards: bool
+    room: Room, stretch: TimelineSegment, size: int, backwards: bool
 ) -> list[StoredEvent] | None:
     """The next events, if the room's timeline in memory has all of them in the order of history.
 
@@ -64,7 +64,11 @@ def from_memory(
 
 
 def gaps_reached(
-    room: Room, stretch: Stretch, rows: Sequence[tuple[int, int, int]], size: int, backwards: bool
+    room: Room,
+    stretch: TimelineSegment,
+    rows: Sequence[tuple[int, int, int]],
+    size: int,
+    backwards: bool,
 ) -> Depths | None:
     """Between which depths gaps are in the way of these rows; `None` if there are none.
 

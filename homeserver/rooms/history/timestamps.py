@@ -14,9 +14,9 @@ from typing import Protocol
 
 from homeserver.protocol.errors import NotFound
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.room_reader import FOREVER, Access, Reading
+from homeserver.rooms.history.room_reader import FOREVER, ReadAccess, RoomReader
 from homeserver.rooms.history.visibility import Visibility
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import event_pages
@@ -30,7 +30,7 @@ END: Place = (FOREVER, FOREVER)
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TimestampRequest:
     """A time in ms since the epoch, and where to go from there."""
 
     timestamp: int
@@ -53,10 +53,12 @@ class Moment:
         return nearest(there, key=order, default=None)
 
 
-class Elsewhere(Protocol):
+class RemoteTimestampsPort(Protocol):
     """Who asks other servers about the parts of rooms' histories that are missing here."""
 
-    async def find(self, room: Room, moment: Moment, closer_than: int | None) -> StoredEvent | None:
+    async def find(
+        self, room: Room, moment: TimestampRequest, closer_than: int | None
+    ) -> StoredEvent | None:
         """An event of the room that is closer to the moment than a timestamp, now kept here."""
 
 
@@ -81,15 +83,15 @@ class Timestamps:
     """Finds events by their timestamps, on behalf of users and of other servers."""
 
     def __init__(
-        self, db: Database, rooms: Rooms, reading: Reading, visibility: Visibility
+        self, db: Database, rooms: RoomRegistry, reading: RoomReader, visibility: Visibility
     ) -> None:
         self._db = db
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: RemoteTimestampsPort | None = None
 
-    async def closest(self, user_id: str, room_id: str, moment: Moment) -> StoredEvent:
+    async def closest(self, user_id: str, room_id: str, moment: TimestampRequest) -> StoredEvent:
         """The first event at or after a moment, or the last at or before it.
 
         Raises `Forbidden` where the user may not read the room, `NotFound` where there is no event.
@@ -105,7 +107,9 @@ class Timestamps:
                 chosen = closer
         return _found(chosen, moment)
 
-    async def closest_for_server(self, room: Room, server: str, moment: Moment) -> StoredEvent:
+    async def closest_for_server(
+        self, room: Room, server: str, moment: TimestampRequest
+    ) -> StoredEvent:
         """The same among the events that a server in the room may see; nobody else is asked."""
 
         async def seen(events: Sequence[StoredEvent]) -> list[StoredEvent]:
@@ -114,7 +118,7 @@ class Timestamps:
 
         return _found((await self._search(_View(room, FOREVER, seen), moment)).event, moment)
 
-    def _view_of_user(self, access: Access) -> _View:
+    def _view_of_user(self, access: ReadAccess) -> _View:
         async def seen(events: Sequence[StoredEvent]) -> list[StoredEvent]:
             reachable = [stored for stored in events if access.includes(stored)]
             visible = await self._visibility.visible(access.room, access.user_id, reachable)
@@ -122,7 +126,7 @@ class Timestamps:
 
         return _View(access.room, access.until, seen)
 
-    async def _search(self, view: _View, moment: Moment) -> _Found:
+    async def _search(self, view: _View, moment: TimestampRequest) -> _Found:
         backwards = moment.backwards
         # Searching backwards, events of that very time lie before the place.
         place = await self._place(view, moment.timestamp + 1 if backwards else moment.timestamp)
@@ -198,7 +202,7 @@ def _is_gap_between(
     return any(lower < height <= upper for height in room.gaps.values())
 
 
-def _found(chosen: StoredEvent | None, moment: Moment) -> StoredEvent:
+def _found(chosen: StoredEvent | None, moment: TimestampRequest) -> StoredEvent:
     if chosen is None:
         way = "before" if moment.backwards else "after"
         raise NotFound(f"There is no event {way} {moment.timestamp}")

@@ -21,7 +21,7 @@ from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.erased_events import as_erased
 from homeserver.rooms.room.changes import membership_of
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 
 _VISIBILITY: StateKey = ("m.room.history_visibility", "")
@@ -32,10 +32,11 @@ MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user 
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class VisibleEvent:
     """An event that a user may see, with their membership when it was sent.
 
-    `relations` is JSON of what other events say about it, where `Relations` has added that.
+    `relations` is JSON of what other events say about it, where `BundledAggregations` has added
+    that.
     """
 
     stored: StoredEvent
@@ -46,7 +47,7 @@ class Seen:
 class Visibility:
     """Decides what each user sees of a room's history."""
 
-    def __init__(self, rooms: Rooms, erased: ErasedUsers) -> None:
+    def __init__(self, rooms: RoomRegistry, erased: ErasedUsers) -> None:
         self._rooms = rooms
         self._erased = erased
         self._events: EventStore = rooms.stores.events
@@ -88,7 +89,9 @@ class Visibility:
             number = stored.replaces
         return max(since, room.forked_at)
 
-    async def visible(self, room: Room, user_id: str, events: Sequence[StoredEvent]) -> list[Seen]:
+    async def visible(
+        self, room: Room, user_id: str, events: Sequence[StoredEvent]
+    ) -> list[VisibleEvent]:
         """Those of the events that the user may see, in the same order.
 
         What erased users sent is shown pruned to those who were not there when it was sent.
@@ -97,14 +100,14 @@ class Visibility:
             return []
         joined_since = await self._joined_since(room, user_id)
         if min(stored.position or stored.number for stored in events) > joined_since:
-            return [Seen(stored, "join") for stored in events]
+            return [VisibleEvent(stored, "join") for stored in events]
         joined_until = await self.joined_until(room, user_id)
         judged: dict[bytes, tuple[str, str | None]] = {}
         seen = []
         for stored in events:
             place = stored.position or stored.number
             if place > joined_since:
-                seen.append(Seen(stored, "join"))
+                seen.append(VisibleEvent(stored, "join"))
                 continue
             root = stored.state_before
             if root not in judged:
@@ -119,7 +122,7 @@ class Visibility:
             ):
                 is_erased = membership != "join" and stored.event.sender in self._erased
                 shown = as_erased(stored) if is_erased else stored
-                seen.append(Seen(shown, _membership_after(stored, user_id, membership)))
+                seen.append(VisibleEvent(shown, _membership_after(stored, user_id, membership)))
         return seen
 
     async def shown_to_server(

@@ -14,26 +14,26 @@ from typing import Protocol
 
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.event_draft import Draft, Transaction
+from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.resolution.resolver import Resolved, StateResolver
+from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.extremities import MAX_BRANCHES, MAX_EXTREMITIES, by_depth
 from homeserver.rooms.room.preview import rehearsed
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 
 
 class Branches:
     """Resolves the branches of rooms."""
 
-    def __init__(self, stores: Stores, resolver: StateResolver) -> None:
+    def __init__(self, stores: RoomStorage, resolver: StateResolver) -> None:
         self._stores = stores
         self._resolver = resolver
 
     async def resolve(
         self, room: Room, extremities: tuple[StoredEvent, ...]
-    ) -> tuple[tuple[StoredEvent, ...], Resolved]:
+    ) -> tuple[tuple[StoredEvent, ...], ResolvedState]:
         """The state that all branches resolve to, and the branches that are kept."""
         resolved = await self._resolver.resolve(room, _roots(extremities))
         if len(extremities) <= MAX_BRANCHES:
@@ -62,11 +62,11 @@ class Branches:
         return tuple(stored for stored in extremities if stored in kept)
 
 
-class Receiver(Protocol):
-    """Who receives an event of ours on a branch; gives it when it is durable: `Receiving`."""
+class PduReceiverPort(Protocol):
+    """Who receives an event of ours on a branch; gives it when it is durable: `PduReceiver`."""
 
     async def receive_own(
-        self, writer: RoomWriter, event: Event, transaction: Transaction | None = None, /
+        self, writer: RoomWriter, event: Event, transaction: ClientTransaction | None = None, /
     ) -> StoredEvent: ...
 
 
@@ -77,14 +77,14 @@ class BranchSender:
     rest of the branches stays.
     """
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: PduReceiverPort) -> None:
         self._receiver = receiver
 
     async def send(
         self,
         writer: RoomWriter,
-        draft: Draft,
-        transaction: Transaction | None = None,
+        draft: EventDraft,
+        transaction: ClientTransaction | None = None,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> StoredEvent | None:
         """Send an event; `None` if it `is_wanted` no more. Raises what `RoomWriter.send` raises."""

@@ -20,14 +20,14 @@ from homeserver.protocol.authorization.receipt_checks import (
 from homeserver.protocol.authorization.rule_broken import rule_number
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.stored_event import MAX_HEIGHT, Standing, StoredEvent
+from homeserver.rooms.events.stored_event import MAX_HEIGHT, EventStatus, StoredEvent
 from homeserver.rooms.inbound.received_redactions import EarlyRedactions, ReceivedRedactions
-from homeserver.rooms.resolution.resolver import Resolved, StateResolver
-from homeserver.rooms.room.admission import NO_EFFECT, Effect
+from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
+from homeserver.rooms.room.admission import NO_EFFECT, RedactionEffect
 from homeserver.rooms.room.changes import MEMBER, StateKey
 from homeserver.rooms.room.event_rows import auth_rows, names_of
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
@@ -49,7 +49,7 @@ class EventsMissing(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Cited:
+class AuthEvents:
     """The auth events of an event, or why it is rejected whatever they say.
 
     `numbers` are those of the auth events, as far as they are of this room: auth chains have them,
@@ -68,7 +68,7 @@ class Cited:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CheckedEvent:
     """An event with all that does not depend on the room's head.
 
     `behind` are the events that are no extremities once this one is there, `missing` the events
@@ -84,7 +84,7 @@ class Judged:
     missing: Collection[str]
     was_outlier: bool
     is_after_gap: bool = False
-    effect: Effect = NO_EFFECT
+    effect: RedactionEffect = NO_EFFECT
     early: EarlyRedactions | None = None
     believed: Mapping[StateKey, Event] = field(default_factory=dict)
 
@@ -100,7 +100,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """What an event comes after, as `Judged` has it."""
+    """What an event comes after, as `CheckedEvent` has it."""
 
     behind: frozenset[str]
     missing: Collection[str]
@@ -121,10 +121,10 @@ class _Filled:
         return self._more.get(key) if found is None else found
 
 
-class Judging:
-    """Judges events for `Receiving` and `Completion`."""
+class EventChecker:
+    """Judges events for `PduReceiver` and `PartialStateCompletion`."""
 
-    def __init__(self, stores: Stores, resolver: StateResolver) -> None:
+    def __init__(self, stores: RoomStorage, resolver: StateResolver) -> None:
         self._stores = stores
         self._resolver = resolver
         # Many events in a row are judged by the same few events of a state.
@@ -135,10 +135,10 @@ class Judging:
         self,
         writer: RoomWriter,
         stored: StoredEvent,
-        given_state: Resolved | None,
+        given_state: ResolvedState | None,
         *,
         is_provisional: bool = False,
-    ) -> Judged:
+    ) -> CheckedEvent:
         """Find what becomes of an event. Raises `EventsMissing`.
 
         `is_provisional` while the room's state is partial: then the event's own word is taken for
@@ -168,7 +168,9 @@ class Judging:
         stored.state_before = stored.state_after = before
         stored.height = _height(event, placed.values(), is_below_known=bool(missing))
         is_final = rejected is not None or not is_provisional
-        stored.standing = Standing(rejected=refusal) if is_final else Standing(soft_failed=refusal)
+        stored.standing = (
+            EventStatus(rejected=refusal) if is_final else EventStatus(soft_failed=refusal)
+        )
         effect, early = NO_EFFECT, None
         if refusal is None:
             if event.state_key is not None:
@@ -178,7 +180,7 @@ class Judging:
             if early is not None:
                 rows += early.rows
         past = await self._past(writer, event, placed, missing)
-        return Judged(
+        return CheckedEvent(
             stored,
             rows,
             past.behind,
@@ -190,7 +192,7 @@ class Judging:
             {key: member.event for key, member in believed.items()},
         )
 
-    async def _unknown_members(self, root: bytes, cited: Cited) -> dict[StateKey, StoredEvent]:
+    async def _unknown_members(self, root: bytes, cited: AuthEvents) -> dict[StateKey, StoredEvent]:
         """The member events that an event cites, of users whom a state does not know."""
         members = {
             (MEMBER, stored.event.state_key or ""): stored
@@ -212,7 +214,7 @@ class Judging:
 
     async def cited(
         self, writer: RoomWriter, event: Event, fresh: Mapping[str, StoredEvent]
-    ) -> Cited:
+    ) -> AuthEvents:
         """What the event is judged by first. Raises `EventsMissing`."""
         room = writer.room
         ids = list(event.auth_event_ids)
@@ -229,12 +231,14 @@ class Judging:
             raise EventsMissing(auth=set(missing).difference(foreign))
         if foreign:
             rule = rule_number(room.version, "3.5")
-            return Cited(numbers, refusal=f"rule {rule}: {foreign[0]} is of another room")
+            return AuthEvents(numbers, refusal=f"rule {rule}: {foreign[0]} is of another room")
         if event.type == CREATE[0] and await self._is_made_by_another(writer, event):
             # No rule of the text forbids it, and it would take the room over.
             rule = rule_number(room.version, "1.1")
-            return Cited(numbers, refusal=f"rule {rule}: the room has been made by another event")
-        return Cited(
+            return AuthEvents(
+                numbers, refusal=f"rule {rule}: the room has been made by another event"
+            )
+        return AuthEvents(
             numbers,
             [found[each] for each in event.auth_event_ids],
             None if create_id is None else found[create_id].event,

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred
 
-from homeserver.concurrency.cooperative import Turn
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.stored_event import Standing, StoredEvent
-from homeserver.rooms.inbound.event_checks import Judging
+from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
+from homeserver.rooms.inbound.event_checks import EventChecker
 from homeserver.rooms.inbound.received_redactions import EarlyRedactions
 from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.room.event_rows import auth_rows, event_rows, names_of
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
@@ -28,9 +28,9 @@ Tell = Callable[[RoomWriter, Sequence[StoredEvent], Sequence[Row]], Deferred[Non
 
 
 class Outliers:
-    """Keeps outliers, for `Receiving`: `tell` hands events and their rows to the log."""
+    """Keeps outliers, for `PduReceiver`: `tell` hands events and their rows to the log."""
 
-    def __init__(self, stores: Stores, judging: Judging, tell: Tell) -> None:
+    def __init__(self, stores: RoomStorage, judging: EventChecker, tell: Tell) -> None:
         self._stores = stores
         self._judging = judging
         self._tell = tell
@@ -38,10 +38,10 @@ class Outliers:
     async def keep(
         self, writer: RoomWriter, events: Iterable[Event]
     ) -> tuple[list[StoredEvent], Deferred[None] | None]:
-        """As `Receiving.outliers`, whose lock is held."""
+        """As `PduReceiver.outliers`, whose lock is held."""
         kept: list[StoredEvent] = []
         done: Deferred[None] | None = None
-        turn = Turn(writer.origin.clock)
+        turn = TimeSlice(writer.origin.clock)
         for part in parts(events, KEPT_AT_ONCE):
             if done is not None:
                 await done
@@ -50,7 +50,7 @@ class Outliers:
         return kept, done
 
     async def _keep(
-        self, writer: RoomWriter, events: Sequence[Event], turn: Turn
+        self, writer: RoomWriter, events: Sequence[Event], turn: TimeSlice
     ) -> tuple[list[StoredEvent], Deferred[None] | None]:
         fresh: dict[str, StoredEvent] = {}
         names, redactions = self._stores.names, self._judging.redactions
@@ -64,7 +64,7 @@ class Outliers:
             if turn.is_over:
                 await turn.next()
             cited = await self._judging.cited(writer, event, fresh)
-            standing = Standing(is_outlier=True, rejected=cited.judge(event))
+            standing = EventStatus(is_outlier=True, rejected=cited.judge(event))
             number = self._stores.log.next_position()
             stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
             known[event.event_id] = fresh[event.event_id] = stored

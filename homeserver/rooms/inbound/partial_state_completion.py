@@ -15,25 +15,25 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.inbound.receiver import Receiving
-from homeserver.rooms.inbound.recheck import SecondJudgement
+from homeserver.rooms.inbound.receiver import PduReceiver
+from homeserver.rooms.inbound.recheck import PartialStateRecheck
 from homeserver.rooms.resolution.auth_index import parts
-from homeserver.rooms.resolution.resolver import Resolved
-from homeserver.rooms.room.admission import Arrival
+from homeserver.rooms.resolution.resolver import ResolvedState
+from homeserver.rooms.room.admission import AdmittedEvent
 from homeserver.rooms.room.changes import (
     MEMBER,
     NO_CHANGES,
     Changes,
-    RoomChanged,
-    RoomCompleted,
+    RoomUnPartialStated,
+    StateChanged,
     StateKey,
 )
 from homeserver.rooms.room.event_rows import membership_rows, nid_of
-from homeserver.rooms.room.registry import Rooms
-from homeserver.rooms.room.room_storage import NotAtHand
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import Key
-from homeserver.rooms.state.store import MissingNodes
+from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.event_graph import accepted_state
 from homeserver.storage.rooms.events import (
@@ -53,10 +53,10 @@ class JoinRefused(Exception):
     """With these members the join itself would not have been allowed: they are not the room's."""
 
 
-class Completion:
+class PartialStateCompletion:
     """Makes partial rooms whole."""
 
-    def __init__(self, rooms: Rooms, receiving: Receiving, db: Database) -> None:
+    def __init__(self, rooms: RoomRegistry, receiving: PduReceiver, db: Database) -> None:
         self._rooms = rooms
         self._stores = rooms.stores
         self._receiving = receiving
@@ -75,7 +75,7 @@ class Completion:
             known = await self._receiving.known(writer, [partial.join_id])
             join = known[partial.join_id]
             whole = await self._whole(writer, join, members)
-            judgement = SecondJudgement(
+            judgement = PartialStateRecheck(
                 writer, self._stores, self._receiving.judging, self._receiving.resolver, self._db
             )
             if not await judgement.judge_join(join, whole):
@@ -87,7 +87,7 @@ class Completion:
 
     async def _whole(
         self, writer: RoomWriter, join: StoredEvent, event_ids: Sequence[str]
-    ) -> Resolved:
+    ) -> ResolvedState:
         """The state before the join with all members that it did not have."""
         room, member_nid = writer.room, await self._stores.names.nid(MEMBER)
         await self._stores.log.written()
@@ -99,9 +99,9 @@ class Completion:
         states = self._stores.states
         known = await states.get_many(join.state_before, entries)
         lacking = {key: number for key, number in entries.items() if key not in known}
-        return Resolved(*await states.change_many(join.state_before, lacking))
+        return ResolvedState(*await states.change_many(join.state_before, lacking))
 
-    async def _finish(self, writer: RoomWriter, judgement: SecondJudgement) -> None:
+    async def _finish(self, writer: RoomWriter, judgement: PartialStateRecheck) -> None:
         """Show what is different, until nothing is and the room is whole."""
         version, stores = writer.room.version, self._stores
         since = stores.log.position + 1
@@ -140,7 +140,7 @@ class Completion:
                     }
                     done = self._show_part(writer, current)
                     break
-                except (NotAtHand, MissingNodes) as missing:
+                except (EventNotInMemory, StateNodesNotInMemory) as missing:
                     await writer.fetch(missing)
             await done
 
@@ -158,13 +158,13 @@ class Completion:
             *membership_rows(names, room, events, position, {}),
             *nodes,
         ]
-        fact = RoomChanged(position, room.number, root, events, is_fork=True)
+        fact = StateChanged(position, room.number, root, events, is_fork=True)
         return writer.change_state(fact, replace(writer.head, root=root), rows)
 
     async def _switch(
         self,
         writer: RoomWriter,
-        judgement: SecondJudgement,
+        judgement: PartialStateRecheck,
         changes: Changes,
         former: Mapping[StateKey, StoredEvent],
         since: int,
@@ -185,7 +185,7 @@ class Completion:
             *membership_rows(self._stores.names, room, changes, position, former),
             *judgement.head_rows,
         ]
-        fact = RoomCompleted(
+        fact = RoomUnPartialStated(
             position,
             room.number,
             head.root,
@@ -196,7 +196,7 @@ class Completion:
         done = writer.change_state(fact, head, rows)
         writer.is_partial = False
         for judged in judgement.admitted:
-            arrival = Arrival(
+            arrival = AdmittedEvent(
                 judged.stored,
                 head,
                 NO_CHANGES,

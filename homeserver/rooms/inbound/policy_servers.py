@@ -18,11 +18,11 @@ from twisted.logger import Logger
 from homeserver.protocol.errors import Forbidden, MatrixError
 from homeserver.protocol.events import Event
 from homeserver.protocol.policy_servers import KEY_ID, POLICY, PolicyServer, is_exempt, parse_policy
-from homeserver.rooms.events.event_draft import Draft, Transaction
+from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.inbound.receiver import Receiving
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.room.preview import rehearsed
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 
 AT_ONCE = 4  # events of one room that are asked about at the same time: each becomes a branch
@@ -30,7 +30,7 @@ AT_ONCE = 4  # events of one room that are asked about at the same time: each be
 log = Logger()
 
 
-class PolicySigner(Protocol):
+class PolicySignerPort(Protocol):
     """Who asks policy servers."""
 
     async def sign(self, server: str, event: Event, *, is_waited_for: bool) -> bytes:
@@ -43,13 +43,15 @@ class PolicySigner(Protocol):
 class PolicyServers:
     """Has events checked by the policy servers of rooms."""
 
-    def __init__(self, stores: Stores, receiving: Receiving, signer: PolicySigner) -> None:
+    def __init__(
+        self, stores: RoomStorage, receiving: PduReceiver, signer: PolicySignerPort
+    ) -> None:
         self._stores = stores
         self._receiving = receiving
         self._signer = signer
         self._asking: dict[int, DeferredSemaphore] = {}
 
-    def guards(self, writer: RoomWriter, draft: Draft) -> bool:
+    def guards(self, writer: RoomWriter, draft: EventDraft) -> bool:
         """Whether the room has named a policy server, which is asked about such an event."""
         return writer.current_number(POLICY) is not None and not is_exempt(
             draft.type, draft.state_key
@@ -58,8 +60,8 @@ class PolicyServers:
     async def send(
         self,
         writer: RoomWriter,
-        draft: Draft,
-        transaction: Transaction | None = None,
+        draft: EventDraft,
+        transaction: ClientTransaction | None = None,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> StoredEvent | None:
         """Send an event that the policy server recommends; `None` where the room has none after

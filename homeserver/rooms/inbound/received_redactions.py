@@ -18,10 +18,10 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id, server_name_of
 from homeserver.rooms.events.relation_rows import rows_of_redaction
 from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
-from homeserver.rooms.room.admission import NO_EFFECT, Effect
-from homeserver.rooms.room.changes import NO_CHANGES, EventsKept, RoomEventAppended
+from homeserver.rooms.room.admission import NO_EFFECT, RedactionEffect
+from homeserver.rooms.room.changes import NO_CHANGES, EventAppended, EventsStored
 from homeserver.rooms.room.event_rows import names_of, placed_rows
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import INSERT_CURRENT_STATE, MARK_REDACTED
@@ -31,7 +31,7 @@ _KEYS = (("m.room.create", ""), ("m.room.power_levels", ""))
 
 
 @dataclass(frozen=True, slots=True)
-class Effective:
+class EffectiveRedaction:
     """A redaction that takes effect now that its target is here.
 
     `is_past` tells that it was fetched for the room's past; `names` are the numbers of its type and
@@ -50,17 +50,17 @@ class EarlyRedactions:
     `rows` redact the target, and end the waiting of all.
     """
 
-    effective: Sequence[Effective]
+    effective: Sequence[EffectiveRedaction]
     rows: Sequence[Row]
 
 
 class ReceivedRedactions:
     """Finds what a received event redacts, and what redacts it."""
 
-    def __init__(self, stores: Stores) -> None:
+    def __init__(self, stores: RoomStorage) -> None:
         self._stores = stores
 
-    async def effect_of(self, writer: RoomWriter, redaction: StoredEvent) -> Effect:
+    async def effect_of(self, writer: RoomWriter, redaction: StoredEvent) -> RedactionEffect:
         """What an event does as a redaction."""
         event, room = redaction.event, writer.room
         if event.redacts is None:
@@ -69,16 +69,16 @@ class ReceivedRedactions:
         is_withheld = not room.version.redactions_need_power and is_plain_redaction(event)
         by_codepoints = room.version.limits_ids_by_codepoints
         if not is_valid_event_id(event.redacts, in_codepoints=by_codepoints):
-            return Effect(None, is_withheld)
+            return RedactionEffect(None, is_withheld)
         found = await self._stores.events.find_many(
             room.version, room.number, room.room_id, [event.redacts]
         )
         target = found.get(event.redacts)
         if target is None or target.standing.rejected is not None:
-            return Effect(None, is_withheld, event.redacts)
+            return RedactionEffect(None, is_withheld, event.redacts)
         if await self._takes_effect(writer, redaction, target.event):
-            return Effect(target)
-        return Effect(None, is_withheld)
+            return RedactionEffect(target)
+        return RedactionEffect(None, is_withheld)
 
     async def early(self, writer: RoomWriter, target: StoredEvent) -> EarlyRedactions | None:
         """The redactions of an event that came before it; `None` where there is none."""
@@ -97,7 +97,7 @@ class ReceivedRedactions:
                 event = redaction.event
                 nids = await self._stores.names.nids(names_of(event))
                 names = nids[event.type], nids[event.sender]
-                effective.append(Effective(redaction, is_past, names))
+                effective.append(EffectiveRedaction(redaction, is_past, names))
         rows = [DELETE_EARLY_REDACTIONS.row(writer.room.number, target.event.event_id)]
         if effective:
             rows.append(MARK_REDACTED.row(target.number, effective[0].stored.number))
@@ -120,14 +120,14 @@ class ReceivedRedactions:
         return done
 
     def _show(
-        self, writer: RoomWriter, target: StoredEvent, redaction: Effective
+        self, writer: RoomWriter, target: StoredEvent, redaction: EffectiveRedaction
     ) -> Deferred[None]:
         room, stored, head = writer.room, redaction.stored, writer.head
         if redaction.is_past:
             stored.position = -stored.number
             rows = placed_rows(room.number, stored, redaction.names)
             position = self._stores.log.next_position()
-            fact = EventsKept(position, room.number, [stored], redacts=target)
+            fact = EventsStored(position, room.number, [stored], redacts=target)
             return self._stores.log.append(fact, rows)
         position = stored.position = self._stores.log.next_position()
         rows = placed_rows(room.number, stored, redaction.names, head.all_json)
@@ -137,7 +137,7 @@ class ReceivedRedactions:
         if is_after_gap:
             rows.append(INSERT_TIMELINE_GAP.row(room.number, position))
         return writer.tell(
-            RoomEventAppended(
+            EventAppended(
                 position,
                 room.number,
                 head.root,

@@ -22,24 +22,24 @@ from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.protocol.authorization.receipt_checks import judge_by_state
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.event_draft import Draft, Transaction
+from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.relation_rows import rows_of_redaction
-from homeserver.rooms.events.stored_event import ACCEPTED, MAX_HEIGHT, Standing, StoredEvent
+from homeserver.rooms.events.stored_event import ACCEPTED, MAX_HEIGHT, EventStatus, StoredEvent
 from homeserver.rooms.inbound.branches import Branches, check_accepted
-from homeserver.rooms.inbound.event_checks import EventsMissing, Judged, Judging
+from homeserver.rooms.inbound.event_checks import CheckedEvent, EventChecker, EventsMissing
 from homeserver.rooms.inbound.outliers import Outliers
 from homeserver.rooms.resolution.auth_index import parts
-from homeserver.rooms.resolution.resolver import Resolved, StateResolver
-from homeserver.rooms.room.admission import Arrival
-from homeserver.rooms.room.changes import NO_CHANGES, Changes, EventsKept, StateKey
+from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
+from homeserver.rooms.room.admission import AdmittedEvent
+from homeserver.rooms.room.changes import NO_CHANGES, Changes, EventsStored, StateKey
 from homeserver.rooms.room.event_rows import event_rows, gap_rows, names_of, placing_rows
-from homeserver.rooms.room.extremities import MAX_EXTREMITIES, Head
-from homeserver.rooms.room.policy_server_port import Policy
+from homeserver.rooms.room.extremities import MAX_EXTREMITIES, ForwardExtremities
+from homeserver.rooms.room.policy_server_port import PolicyServerPort
 from homeserver.rooms.room.preview import rehearsed
-from homeserver.rooms.room.room_storage import NotAtHand, Stores
+from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.rooms.state.store import MissingNodes
+from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
 from homeserver.storage.rooms.graph_edges import DELETE_BACKWARD_EXTREMITY
@@ -51,7 +51,7 @@ MERGE = "org.matrix.dummy_event"
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedEvent:
     """What became of an event, and when that is durable; `None` if it was known already."""
 
     stored: StoredEvent
@@ -60,7 +60,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How an event comes, as in `Receiving.receive`."""
+    """How an event comes, as in `PduReceiver.receive`."""
 
     is_arrival: bool
     is_past: bool
@@ -69,14 +69,14 @@ class _Way:
     may_merge: bool = True  # branches, if there are too many
 
 
-class Receiving:
+class PduReceiver:
     """Receives events into rooms, by their writers."""
 
-    def __init__(self, stores: Stores, resolver: StateResolver) -> None:
+    def __init__(self, stores: RoomStorage, resolver: StateResolver) -> None:
         self._stores = stores
         self.resolver = resolver
-        self.judging = Judging(stores, resolver)
-        self.policy: Policy | None = None
+        self.judging = EventChecker(stores, resolver)
+        self.policy: PolicyServerPort | None = None
         self._branches = Branches(stores, resolver)
         self._outliers = Outliers(stores, self.judging, self._tell)
 
@@ -90,12 +90,12 @@ class Receiving:
         writer: RoomWriter,
         event: Event,
         *,
-        state_before: Resolved | None = None,
+        state_before: ResolvedState | None = None,
         is_arrival: bool = False,
         is_past: bool = False,
         is_ours: bool = False,
-        transaction: Transaction | None = None,
-    ) -> Received:
+        transaction: ClientTransaction | None = None,
+    ) -> ReceivedEvent:
         """Judge an event and take it into its room.
 
         `state_before` is the state before it, for an event whose previous events cannot be had.
@@ -110,7 +110,7 @@ class Receiving:
         try:
             known = (await self.judging.find(writer, [event.event_id])).get(event.event_id)
             if known is not None and not known.standing.is_outlier:
-                return Received(known)
+                return ReceivedEvent(known)
             stored = known or _new(event, self._stores.log.next_position(), transaction)
             self._stores.events.introduce(stored)
             writer.absent.discard(event.event_id)
@@ -122,7 +122,7 @@ class Receiving:
                 if not is_past and not is_arrival:
                     refusal = await self._not_recommended(writer, judged)
                 way = _Way(is_arrival, is_past, is_ours, refusal)
-                return Received(stored, await self._settle(writer, judged, way))
+                return ReceivedEvent(stored, await self._settle(writer, judged, way))
             except BaseException:
                 self._withdraw(stored, was_outlier=known is not None)
                 raise
@@ -130,7 +130,7 @@ class Receiving:
             writer.receiving.release()
 
     async def receive_own(
-        self, writer: RoomWriter, event: Event, transaction: Transaction | None = None
+        self, writer: RoomWriter, event: Event, transaction: ClientTransaction | None = None
     ) -> StoredEvent:
         """Receive an event that a user here made; gives it when durable. Raises `Forbidden`."""
         received = await self.receive(writer, event, is_ours=True, transaction=transaction)
@@ -175,7 +175,7 @@ class Receiving:
 
     async def state_of(
         self, writer: RoomWriter, event_ids: Collection[str], then: str | None = None
-    ) -> Resolved:
+    ) -> ResolvedState:
         """The state that consists of these events, with the rows that make it durable.
 
         With `then` it is the state after this event in that state, if the event is known. Rejected
@@ -198,20 +198,20 @@ class Receiving:
             if event.state_key is not None and stored.standing.rejected is None:
                 names = await self._stores.names.nids(names_of(event))
                 entries[names[event.type], names[event.state_key]] = stored.number
-        return Resolved(*await self._stores.states.change(EMPTY, entries))
+        return ResolvedState(*await self._stores.states.change(EMPTY, entries))
 
     async def state_before(
-        self, writer: RoomWriter, event: Event, fetched: Mapping[str, Resolved]
-    ) -> Resolved:
+        self, writer: RoomWriter, event: Event, fetched: Mapping[str, ResolvedState]
+    ) -> ResolvedState:
         """The state before an event, given those after its previous events that are not here."""
         prevs = await self.judging.find(writer, event.prev_event_ids)
         roots = [prev.state_after for prev in prevs.values() if not prev.standing.is_outlier]
         roots += [state.root for state in fetched.values()]
         resolved = await self.resolver.resolve(writer.room, roots or [EMPTY])
         rows = [row for state in fetched.values() for row in state.rows]
-        return Resolved(resolved.root, [*rows, *resolved.rows])
+        return ResolvedState(resolved.root, [*rows, *resolved.rows])
 
-    async def _not_recommended(self, writer: RoomWriter, judged: Judged) -> str | None:
+    async def _not_recommended(self, writer: RoomWriter, judged: CheckedEvent) -> str | None:
         """Why the room's policy server does not recommend an event that is new to the room."""
         stored = judged.stored
         is_old = stored.standing.rejected is not None or stored.event.event_id in writer.gaps
@@ -220,7 +220,7 @@ class Receiving:
         stored.event, refusal = await self.policy.check(writer, stored.event)
         return refusal
 
-    async def _settle(self, writer: RoomWriter, judged: Judged, way: _Way) -> Deferred[None]:
+    async def _settle(self, writer: RoomWriter, judged: CheckedEvent, way: _Way) -> Deferred[None]:
         """Do with an event what the judgement says."""
         stored = judged.stored
         if way.is_past or stored.event.event_id in writer.gaps:
@@ -236,17 +236,17 @@ class Receiving:
     def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
         """Forget what was made of an event that could not be taken in."""
         if was_outlier:
-            stored.standing = Standing(is_outlier=True)
+            stored.standing = EventStatus(is_outlier=True)
             stored.position = stored.replaces = stored.replaced = None
             stored.state_before = stored.state_after = EMPTY
         else:
             self._stores.events.disown(stored)
 
-    async def _enter(self, writer: RoomWriter, judged: Judged, way: _Way) -> Deferred[None]:
+    async def _enter(self, writer: RoomWriter, judged: CheckedEvent, way: _Way) -> Deferred[None]:
         """Let an event into the timeline; or keep it aside, if the current state refuses it."""
         stored = judged.stored
         if way.not_recommended is not None:
-            stored.standing = Standing(soft_failed=way.not_recommended)
+            stored.standing = EventStatus(soft_failed=way.not_recommended)
             return self._keep(writer, judged)
         while True:
             head = writer.head
@@ -266,19 +266,19 @@ class Receiving:
                 if not way.is_arrival and stored.state_before != head.root:
                     refusal = judge_by_state(stored.event, judged.among(writer.auth))
                     if refusal is not None:
-                        stored.standing = Standing(soft_failed=refusal)
+                        stored.standing = EventStatus(soft_failed=refusal)
                         return self._keep(writer, judged)
                 return writer.take_in(arrival)
-            except (NotAtHand, MissingNodes) as missing:
+            except (EventNotInMemory, StateNodesNotInMemory) as missing:
                 await writer.fetch(missing)
 
     async def _arrival(
         self,
         writer: RoomWriter,
-        head: Head,
+        head: ForwardExtremities,
         extremities: tuple[StoredEvent, ...],
-        judged: Judged,
-    ) -> Arrival:
+        judged: CheckedEvent,
+    ) -> AdmittedEvent:
         """What an event makes of the room."""
         room, stored, event = writer.room, judged.stored, judged.stored.event
         extremities, resolved = await self._branches.resolve(room, extremities)
@@ -291,9 +291,9 @@ class Receiving:
             former = await self._stores.state_at(room.version, head.root, lost)
         elif event.state_key is not None:
             changes = {(event.type, event.state_key): stored}
-        return Arrival(
+        return AdmittedEvent(
             stored,
-            Head(extremities, resolved.root),
+            ForwardExtremities(extremities, resolved.root),
             changes,
             former,
             is_fork=not is_plain,
@@ -316,7 +316,7 @@ class Receiving:
                 strongest = max(ours, key=level, default=None)
                 if strongest is None:
                     return False
-                draft = Draft(MERGE, strongest, {})
+                draft = EventDraft(MERGE, strongest, {})
                 if self.policy is not None and self.policy.guards(writer, draft):
                     # Nobody would recommend it in time.
                     return False
@@ -324,7 +324,7 @@ class Receiving:
                     return await self._join_some(writer, await rehearsed(writer, draft))
                 writer.append([draft])
                 return True
-            except (NotAtHand, MissingNodes) as missing:
+            except (EventNotInMemory, StateNodesNotInMemory) as missing:
                 await writer.fetch(missing)
             except Forbidden:
                 return False
@@ -344,14 +344,14 @@ class Receiving:
         self._withdraw(stored, was_outlier=False)
         return False
 
-    def _keep(self, writer: RoomWriter, judged: Judged) -> Deferred[None]:
+    def _keep(self, writer: RoomWriter, judged: CheckedEvent) -> Deferred[None]:
         """Store a refused event, which changes nothing."""
         stored = judged.stored
         to_rows = placing_rows if judged.was_outlier else event_rows
         rows = to_rows(self._stores.names, writer.room.number, stored)
         return self._tell(writer, [stored], [*rows, *judged.rows])
 
-    def _fill(self, writer: RoomWriter, judged: Judged) -> Deferred[None]:
+    def _fill(self, writer: RoomWriter, judged: CheckedEvent) -> Deferred[None]:
         """Store an event of the past: where it was missing, the gap is now before it."""
         self._stores.log.check_open()
         stored, room, effect = judged.stored, writer.room, judged.effect
@@ -387,9 +387,9 @@ class Receiving:
         log.check_open()
         for stored in events:
             self._stores.events.add(stored)
-        fact = EventsKept(log.next_position(), writer.room.number, events, gaps or {}, redacts)
+        fact = EventsStored(log.next_position(), writer.room.number, events, gaps or {}, redacts)
         return log.append(fact, rows)
 
 
-def _new(event: Event, number: int, transaction: Transaction | None) -> StoredEvent:
+def _new(event: Event, number: int, transaction: ClientTransaction | None) -> StoredEvent:
     return StoredEvent(event, number, None, EMPTY, EMPTY, transaction=transaction)

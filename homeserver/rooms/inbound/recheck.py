@@ -2,11 +2,11 @@
 
 The events are gone through once more, from the join on, in the order in which they were received,
 as if the whole state before it had been there: the state at each of them, whether its auth events
-and that state allow it, and whether the room's state of that moment did (`Receiving`). The head
+and that state allow it, and whether the room's state of that moment did (`PduReceiver`). The head
 that comes out is the room's from then on.
 
 What is found is written as it is found. That may end anywhere and be done again, for it depends on
-the events alone. What changes for readers is left to `Completion`.
+the events alone. What changes for readers is left to `PartialStateCompletion`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,15 +14,15 @@ from contextlib import contextmanager
 
 from twisted.internet.defer import Deferred
 
-from homeserver.concurrency.cooperative import Turn
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.protocol.authorization.receipt_checks import judge_by_state
-from homeserver.rooms.events.stored_event import ACCEPTED, Standing, StoredEvent
+from homeserver.rooms.events.stored_event import ACCEPTED, EventStatus, StoredEvent
 from homeserver.rooms.inbound.branches import Branches
-from homeserver.rooms.inbound.event_checks import Judged, Judging
-from homeserver.rooms.resolution.resolver import Resolved, StateResolver
-from homeserver.rooms.room.changes import EventsKept
-from homeserver.rooms.room.extremities import Head
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.inbound.event_checks import CheckedEvent, EventChecker
+from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
+from homeserver.rooms.room.changes import EventsStored
+from homeserver.rooms.room.extremities import ForwardExtremities
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
@@ -38,7 +38,7 @@ READ_AT_ONCE = 200  # events
 FOREVER = 1 << 62
 
 
-class SecondJudgement:
+class PartialStateRecheck:
     """Goes through the events of a room, while nothing is received there.
 
     `head` is what it has come to, `head_rows` make its state durable. `withdrawn` are the numbers
@@ -48,8 +48,8 @@ class SecondJudgement:
     def __init__(
         self,
         writer: RoomWriter,
-        stores: Stores,
-        judging: Judging,
+        stores: RoomStorage,
+        judging: EventChecker,
         resolver: StateResolver,
         db: Database,
     ) -> None:
@@ -59,19 +59,19 @@ class SecondJudgement:
         self._resolver = resolver
         self._branches = Branches(stores, resolver)
         self._db = db
-        self._turn = Turn(writer.origin.clock)
+        self._turn = TimeSlice(writer.origin.clock)
         self._since = 0
         self._rows: list[Row] = []
         self._done: set[int] = set()
         self._affected: set[int] = set()  # those whose state follows from that before the join
         self._held: dict[int, list[StoredEvent]] = {}  # by the number of what they wait for
         self._waiting: set[int] = set()  # the numbers of those that wait
-        self.head = Head((), EMPTY)
+        self.head = ForwardExtremities((), EMPTY)
         self.head_rows: Sequence[Row] = ()
         self.withdrawn: set[int] = set()
-        self.admitted: list[Judged] = []
+        self.admitted: list[CheckedEvent] = []
 
-    async def judge_join(self, join: StoredEvent, whole: Resolved) -> bool:
+    async def judge_join(self, join: StoredEvent, whole: ResolvedState) -> bool:
         """Judge the join in the whole state before it; `False` if that does not allow it."""
         assert join.position is not None, "it is in the timeline"
         self._since = join.position
@@ -82,7 +82,7 @@ class SecondJudgement:
             return False
         self._affected.add(join.number)
         self._note(judged)
-        self.head = Head((join,), join.state_after)
+        self.head = ForwardExtremities((join,), join.state_after)
         # What was current in between is written anew, where it is not the state after an event.
         room = self._writer.room.number
         self._rows.append(FORGET_CURRENT_STATES.row(room, join.position, FOREVER))
@@ -167,7 +167,7 @@ class SecondJudgement:
         is_past = (stored.position or 0) < 0
         if not is_affected and (is_past or _place(stored) <= self._since):
             return
-        before = Resolved(stored.state_before)
+        before = ResolvedState(stored.state_before)
         if is_affected:
             self._affected.add(stored.number)
             roots = [prev.state_after for prev in prevs]
@@ -192,24 +192,24 @@ class SecondJudgement:
         elif is_shown and not is_accepted:
             self.withdrawn.add(stored.number)
 
-    async def _meet_head(self, judged: Judged) -> None:
+    async def _meet_head(self, judged: CheckedEvent) -> None:
         """Judge an event by the state of the room when it came; it becomes part of the head."""
         stored, head = judged.stored, self.head
         if stored.state_before != head.root:
             state = await self._judging.auth_state(self._writer, stored.event, head.root)
             refusal = judge_by_state(stored.event, state)
             if refusal is not None:
-                stored.standing = Standing(soft_failed=refusal)
+                stored.standing = EventStatus(soft_failed=refusal)
                 return
         extremities = head.followed_by(stored, judged.behind)
         extremities, resolved = await self._branches.resolve(self._writer.room, extremities)
-        self.head, self.head_rows = Head(extremities, resolved.root), resolved.rows
+        self.head, self.head_rows = ForwardExtremities(extremities, resolved.root), resolved.rows
         if stored.position is not None and resolved.root != stored.state_after:
             room = self._writer.room.number
             self._rows.append(CORRECT_CURRENT_STATE.row(room, stored.position, resolved.root, None))
             self._rows += resolved.rows
 
-    def _note(self, judged: Judged) -> None:
+    def _note(self, judged: CheckedEvent) -> None:
         stored, standing = judged.stored, judged.stored.standing
         self._done.add(stored.number)
         self._rows += judged.rows
@@ -227,7 +227,7 @@ class SecondJudgement:
     def _flush(self) -> Deferred[None]:
         log, rows = self._stores.log, self._rows
         self._rows = []
-        return log.append(EventsKept(log.next_position(), self._writer.room.number, ()), rows)
+        return log.append(EventsStored(log.next_position(), self._writer.room.number, ()), rows)
 
 
 class _Outcome:
@@ -257,7 +257,7 @@ def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
             stored.state_before, stored.state_after = states
 
 
-def _is_not_recommended(standing: Standing) -> bool:
+def _is_not_recommended(standing: EventStatus) -> bool:
     """Whether no rule refused an event but a policy server, which is not asked again."""
     refusal = standing.soft_failed
     return refusal is not None and not refusal.startswith("rule ")

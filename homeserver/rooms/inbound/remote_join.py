@@ -19,11 +19,11 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_graph import authorised_among, authorities_beyond, in_auth_order
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
-from homeserver.rooms.inbound.receiver import Received, Receiving
-from homeserver.rooms.resolution.resolver import Resolved
-from homeserver.rooms.room.changes import EventsKept
+from homeserver.rooms.inbound.receiver import PduReceiver, ReceivedEvent
+from homeserver.rooms.resolution.resolver import ResolvedState
+from homeserver.rooms.room.changes import EventsStored
 from homeserver.rooms.room.partial_state import PartialState
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.partial_rooms import DELETE_PARTIAL_ROOM, partial_room_row
@@ -36,10 +36,10 @@ Fetch = Callable[[RoomWriter, Collection[str]], Awaitable[list[Event]]]
 log = Logger()
 
 
-class Entrance:
+class RemoteJoin:
     """Takes rooms in, by an event that lets a user of this server in."""
 
-    def __init__(self, rooms: Rooms, receiving: Receiving) -> None:
+    def __init__(self, rooms: RoomRegistry, receiving: PduReceiver) -> None:
         self._rooms = rooms
         self._receiving = receiving
 
@@ -101,8 +101,8 @@ class Entrance:
         return kept
 
     async def _receive(
-        self, writer: RoomWriter, join: Event, state: Resolved, partial: PartialState | None
-    ) -> Received:
+        self, writer: RoomWriter, join: Event, state: ResolvedState, partial: PartialState | None
+    ) -> ReceivedEvent:
         room, before = writer.room, writer.room.partial
         # Whatever comes right after the join must be judged by what is known of the state.
         room.partial, writer.is_partial = partial, partial is not None
@@ -128,4 +128,4 @@ class Entrance:
 
     def _note(self, writer: RoomWriter, row: Row) -> None:
         log = self._rooms.stores.log
-        log.append(EventsKept(log.next_position(), writer.room.number, ()), [row])
+        log.append(EventsStored(log.next_position(), writer.room.number, ()), [row])

@@ -10,10 +10,10 @@ from typing import Any, Literal, Protocol
 
 from twisted.logger import Logger
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.accounts.user_data.invite_permission import InvitePermission
-from homeserver.concurrency.cooperative import Turn
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.protocol.authorization.auth_types import is_user_id
 from homeserver.protocol.errors import (
     BadJson,
@@ -29,11 +29,11 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.discovery.aliases import Aliases
-from homeserver.rooms.events.event_draft import Draft, member_draft
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.event_draft import EventDraft, member_draft
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.membership.member_profiles import MemberProfiles
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
@@ -60,11 +60,11 @@ MAX_CREATORS = 1_000
 log = Logger()
 
 
-class Invite(Protocol):
+class InviteUser(Protocol):
     """Invites a user of any server to a room that is there: `Memberships.invite`."""
 
     async def __call__(
-        self, caller: Caller, room_id: str, user_id: str, *, is_direct: bool
+        self, caller: Requester, room_id: str, user_id: str, *, is_direct: bool
     ) -> object: ...
 
 
@@ -99,8 +99,8 @@ class RoomCreation:
 
     def __init__(
         self,
-        rooms: Rooms,
-        origin: Origin,
+        rooms: RoomRegistry,
+        origin: LocalServer,
         aliases: Aliases,
         profiles: MemberProfiles,
         permission: InvitePermission,
@@ -111,9 +111,9 @@ class RoomCreation:
         self._aliases = aliases
         self._profiles = profiles
         self._last_created_ms = 0
-        self.invite_abroad: Invite | None = None
+        self.invite_abroad: InviteUser | None = None
 
-    async def create(self, caller: Caller, request: RoomRequest) -> str:
+    async def create(self, caller: Requester, request: RoomRequest) -> str:
         """Create a room and return its id.
 
         Raises `UnsupportedRoomVersion`, `RoomInUse`, `InvalidRoomState` where the auth rules refuse
@@ -143,7 +143,7 @@ class RoomCreation:
         return room_id
 
     async def _invite_abroad(
-        self, caller: Caller, room_id: str, user_id: str, request: RoomRequest
+        self, caller: Requester, room_id: str, user_id: str, request: RoomRequest
     ) -> None:
         """Invite a user of another server. The room is there, and remains if that fails."""
         try:
@@ -160,14 +160,14 @@ class RoomCreation:
 
     async def _make(
         self,
-        caller: Caller,
+        caller: Requester,
         version: RoomVersion,
         request: RoomRequest,
         alias: str | None,
-        drafts: Sequence[Draft],
+        drafts: Sequence[EventDraft],
     ) -> str:
         names = self._rooms.stores.names
-        create = Draft(
+        create = EventDraft(
             "m.room.create",
             caller.user_id,
             create_content(caller, version, request),
@@ -200,7 +200,7 @@ class RoomCreation:
         self,
         room: Room,
         create: Event,
-        drafts: Sequence[Draft],
+        drafts: Sequence[EventDraft],
         rows: Sequence[Row],
         names: Collection[str],
     ) -> None:
@@ -208,7 +208,7 @@ class RoomCreation:
         writer = self._rooms.add_new(room)
         position = self._rooms.stores.log.next_position()
         first = StoredEvent(create, position, position, EMPTY, EMPTY)
-        arrivals, turn = [], Turn(self._origin.clock)
+        arrivals, turn = [], TimeSlice(self._origin.clock)
         writer.users += 1
         try:
             for arrival, _ in writer.prepare(drafts, create=first, more_rows=rows):
@@ -243,7 +243,7 @@ class RoomCreation:
             if not is_valid_user_id(user_id):
                 raise InvalidParam(f"{user_id!r} is not a user id")
 
-    async def _invite(self, caller: Caller, user_id: str, request: RoomRequest) -> Draft:
+    async def _invite(self, caller: Requester, user_id: str, request: RoomRequest) -> EventDraft:
         content: dict[str, Any] = {
             "membership": "invite",
             **await self._profiles.member_fields(user_id),
@@ -272,7 +272,7 @@ def _check_sizes(request: RoomRequest) -> None:
         raise TooLarge(f"A room has at most {MAX_CREATORS} creators")
 
 
-def create_content(caller: Caller, version: RoomVersion, request: RoomRequest) -> dict[str, Any]:
+def create_content(caller: Requester, version: RoomVersion, request: RoomRequest) -> dict[str, Any]:
     """Content of the create event: the request's, and what the room version wants.
 
     Raises `BadJson` and `InvalidParam`.
@@ -311,12 +311,12 @@ def first_events(
     request: RoomRequest,
     alias: str | None,
     member: dict[str, Any],
-) -> list[Draft]:
+) -> list[EventDraft]:
     """The events between the create event and the invites, in the order that the text demands."""
     given = {(state.type, state.state_key) for state in request.initial_state}
     if request.name is not None:
         given.discard(("m.room.name", ""))
-    drafts: list[Draft] = [
+    drafts: list[EventDraft] = [
         member_draft(creator, creator, member),
         _state(creator, "m.room.power_levels", power_levels_content(creator, version, request)),
     ]
@@ -326,7 +326,7 @@ def first_events(
         if (event_type, "") not in given:
             drafts.append(_state(creator, event_type, content))
     drafts += [
-        Draft(state.type, creator, state.content, state_key=state.state_key)
+        EventDraft(state.type, creator, state.content, state_key=state.state_key)
         for state in request.initial_state
     ]
     if request.name is not None:
@@ -376,5 +376,5 @@ def power_levels_content(
     return content | request.power_levels
 
 
-def _state(sender: str, event_type: str, content: dict[str, Any]) -> Draft:
-    return Draft(event_type, sender, content, state_key="")
+def _state(sender: str, event_type: str, content: dict[str, Any]) -> EventDraft:
+    return EventDraft(event_type, sender, content, state_key="")

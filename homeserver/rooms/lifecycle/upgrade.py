@@ -18,14 +18,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.protocol.errors import InvalidParam, MatrixError, UnsupportedRoomVersion
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.rooms.events.event_draft import Draft, member_draft
+from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.lifecycle.upgrade_state import (
     CARRIED_TYPES,
@@ -37,12 +37,12 @@ from homeserver.rooms.lifecycle.upgrade_state import (
     restricted_power_levels,
 )
 from homeserver.rooms.membership.member_profiles import MemberProfiles
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
-from homeserver.rooms.room.room_storage import NotAtHand
+from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.rooms.state.store import MissingNodes
+from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.rooms.room_aliases import MOVE_ALIASES
 from homeserver.storage.rooms.rooms import STOP_LISTING
 
@@ -58,7 +58,7 @@ log = Logger()
 class _Plan:
     """What is decided before the turn in which it happens."""
 
-    caller: Caller
+    caller: Requester
     version: RoomVersion
     room_id: str
     create_content: dict[str, Any]
@@ -67,9 +67,9 @@ class _Plan:
     now_ms: int
 
     @property
-    def tombstone(self) -> Draft:
+    def tombstone(self) -> EventDraft:
         content = {"body": "This room has been replaced", "replacement_room": self.room_id}
-        return Draft(
+        return EventDraft(
             TOMBSTONE,
             self.caller.user_id,
             content,
@@ -81,14 +81,14 @@ class _Plan:
 class RoomUpgrades:
     """Replaces rooms."""
 
-    def __init__(self, rooms: Rooms, profiles: MemberProfiles) -> None:
+    def __init__(self, rooms: RoomRegistry, profiles: MemberProfiles) -> None:
         self._rooms = rooms
         self._origin = rooms.origin
         self._profiles = profiles
 
     async def upgrade(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         version_name: str,
         additional_creators: Sequence[str] = (),
@@ -113,14 +113,14 @@ class RoomUpgrades:
                 try:
                     done = self._replace(old, plan)
                     break
-                except (NotAtHand, MissingNodes) as missing:
+                except (EventNotInMemory, StateNodesNotInMemory) as missing:
                     await old.fetch(missing)
             await done
             await self._close(caller, old)
         return plan.room_id
 
     async def _plan(
-        self, caller: Caller, old: Room, version: RoomVersion, creators: Sequence[str]
+        self, caller: Requester, old: Room, version: RoomVersion, creators: Sequence[str]
     ) -> _Plan:
         create = (await self._rooms.current(old, [CREATE]))[CREATE].event
         member = {"membership": "join", **await self._profiles.member_fields(caller.user_id)}
@@ -133,13 +133,13 @@ class RoomUpgrades:
 
     def _create_event(
         self,
-        caller: Caller,
+        caller: Requester,
         version: RoomVersion,
         content: dict[str, Any],
         room_id: str | None,
         now_ms: int,
     ) -> Event:
-        draft = Draft(
+        draft = EventDraft(
             "m.room.create", caller.user_id, content, state_key="", origin_server_ts=now_ms
         )
         return self._origin.sign_event(version, draft, room_id=room_id)
@@ -174,10 +174,13 @@ class RoomUpgrades:
         old.room.published = False
         return done
 
-    def _first_drafts(self, old: RoomWriter, plan: _Plan) -> list[Draft]:
-        """The events after the create event. Raises `NotAtHand` where old state must be loaded."""
+    def _first_drafts(self, old: RoomWriter, plan: _Plan) -> list[EventDraft]:
+        """The events after the create event.
+
+        Raises `EventNotInMemory` where old state must be loaded.
+        """
         user_id = plan.caller.user_id
-        drafts: list[Draft] = [member_draft(user_id, user_id, plan.member)]
+        drafts: list[EventDraft] = [member_draft(user_id, user_id, plan.member)]
         for stored in self._carried(old):
             event = stored.shown
             if may_carry(plan.version, event.content):
@@ -185,7 +188,7 @@ class RoomUpgrades:
         if GUEST_ACCESS not in old.room.state:
             # What a room without the event is taken for; clients wait for it in the new one.
             forbidden = {"guest_access": "forbidden"}
-            drafts.append(Draft(GUEST_ACCESS[0], user_id, forbidden, state_key=""))
+            drafts.append(EventDraft(GUEST_ACCESS[0], user_id, forbidden, state_key=""))
         create, levels = old.current(CREATE), old.current(POWER_LEVELS)
         if create is not None and levels is not None:
             content = carried_power_levels(
@@ -195,7 +198,9 @@ class RoomUpgrades:
                 [user_id, *plan.additional_creators],
             )
             if may_carry(plan.version, content):
-                drafts.append(_optional(Draft(POWER_LEVELS[0], user_id, content, state_key="")))
+                drafts.append(
+                    _optional(EventDraft(POWER_LEVELS[0], user_id, content, state_key=""))
+                )
         return drafts
 
     def _carried(self, old: RoomWriter) -> list[StoredEvent]:
@@ -212,18 +217,18 @@ class RoomUpgrades:
         for key in keys:
             try:
                 stored = old.current(key)
-            except NotAtHand as lacking:
+            except EventNotInMemory as lacking:
                 missing += lacking.events
             else:
                 # What has an empty content was taken away.
                 if stored is not None and stored.shown.content:
                     found.append(stored)
         if missing:
-            raise NotAtHand(events=missing)
+            raise EventNotInMemory(events=missing)
         return found
 
-    def _number(self, plan: _Plan, drafts: Sequence[Draft]) -> int:
-        """The new room's number. Raises `NotAtHand` where names must be loaded first."""
+    def _number(self, plan: _Plan, drafts: Sequence[EventDraft]) -> int:
+        """The new room's number. Raises `EventNotInMemory` where names must be loaded first."""
         names = {plan.room_id, "m.room.create", "", plan.caller.user_id, TOMBSTONE}
         for draft in drafts:
             names |= {draft.type, draft.state_key or ""}
@@ -231,20 +236,20 @@ class RoomUpgrades:
         missing = [name for name in names if cached_nid(name) is None]
         number = cached_nid(plan.room_id)
         if missing or number is None:
-            raise NotAtHand(names=list(names))
+            raise EventNotInMemory(names=list(names))
         return number
 
-    async def _close(self, caller: Caller, old: RoomWriter) -> None:
+    async def _close(self, caller: Requester, old: RoomWriter) -> None:
         """Restrict the power levels of the old room, and take its alias, as far as allowed."""
         state = await self._rooms.current(old.room, [CREATE, POWER_LEVELS, CANONICAL_ALIAS])
-        closing: list[Draft] = []
+        closing: list[EventDraft] = []
         alias = state.get(CANONICAL_ALIAS)
         if alias is not None and alias.shown.content:
-            closing.append(Draft(CANONICAL_ALIAS[0], caller.user_id, {}, state_key=""))
+            closing.append(EventDraft(CANONICAL_ALIAS[0], caller.user_id, {}, state_key=""))
         if POWER_LEVELS in state:
             levels = await self._rooms.power_levels(old.room)
             content = restricted_power_levels(levels, state[POWER_LEVELS].shown.content)
-            closing.append(Draft(POWER_LEVELS[0], caller.user_id, content, state_key=""))
+            closing.append(EventDraft(POWER_LEVELS[0], caller.user_id, content, state_key=""))
         for draft in closing:
             try:
                 await old.send(draft)
@@ -257,19 +262,19 @@ class RoomUpgrades:
                 )
 
 
-def _copied(event: Event, sender: str) -> Draft:
+def _copied(event: Event, sender: str) -> EventDraft:
     """A state event of the old room, as the sender makes it for the new one."""
     if is_member_event(event):
         return _optional(member_draft(sender, event.state_key or "", event.content))
-    return _optional(Draft(event.type, sender, event.content, state_key=event.state_key))
+    return _optional(EventDraft(event.type, sender, event.content, state_key=event.state_key))
 
 
-def _optional(draft: Draft) -> Draft:
+def _optional(draft: EventDraft) -> EventDraft:
     """What the new room gets if it can be had there: an old one may have what no new one takes."""
     return replace(draft, is_optional=True)
 
 
-def _checked_creators(caller: Caller, user_ids: Sequence[str]) -> list[str]:
+def _checked_creators(caller: Requester, user_ids: Sequence[str]) -> list[str]:
     for user_id in user_ids:
         if not is_valid_user_id(user_id):
             raise InvalidParam(f"{user_id!r} is not a user id")

@@ -22,8 +22,8 @@ from twisted.logger import Logger
 
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import RoomChanged
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.changes import StateChanged
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.storage.database.database import DatabaseAway
 
@@ -39,13 +39,13 @@ Move = Callable[[Room, Room], Awaitable[None]]
 log = Logger()
 
 
-class Succession:
-    """Carries settings over. `read` is to be subscribed to the log, after `Rooms.apply`.
+class UpgradeMigration:
+    """Carries settings over. `read` is to be subscribed to the log, after `RoomRegistry.apply`.
 
     `stop` it before the database closes.
     """
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: RoomRegistry) -> None:
         self.carry_over: list[CarryOver] = []
         self.move: list[Move] = []
         self._rooms = rooms
@@ -60,7 +60,7 @@ class Succession:
     def read(self, facts: Sequence[Any]) -> None:
         """Reader of the log."""
         for fact in facts:
-            if isinstance(fact, RoomChanged):
+            if isinstance(fact, StateChanged):
                 for user_id, membership, stored in fact.members():
                     if (
                         membership == "join"

@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.logger import Logger
 
 from homeserver.protocol.errors import MatrixError, Unavailable
-from homeserver.rooms.events.event_draft import Draft, member_draft
+from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.membership.memberships import Memberships
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.server_state_changes import change_state
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.room.writer import RoomWriter
@@ -26,10 +26,12 @@ REMOTE_AT_ONCE = 10  # rooms that other servers are told of at the same time
 log = Logger()
 
 
-class Departures:
+class ForcedLeaves:
     """Makes users leave."""
 
-    def __init__(self, rooms: Rooms, user_rooms: UserRooms, memberships: Memberships) -> None:
+    def __init__(
+        self, rooms: RoomRegistry, user_rooms: UserRooms, memberships: Memberships
+    ) -> None:
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._memberships = memberships
@@ -57,7 +59,7 @@ class Departures:
     async def leave(self, room_id: str, user_id: str) -> None:
         """Take a user out of one room, if they are in it; otherwise as `leave_all`."""
 
-        def decide(writer: RoomWriter) -> Draft | None:
+        def decide(writer: RoomWriter) -> EventDraft | None:
             if writer.membership(user_id) not in PRESENT:
                 return None
             return member_draft(user_id, user_id, LEAVE)

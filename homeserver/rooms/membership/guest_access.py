@@ -17,9 +17,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from homeserver.protocol.errors import Unavailable
-from homeserver.rooms.membership.forced_leaves import Departures
-from homeserver.rooms.room.changes import RoomChanged, RoomEventAppended
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.membership.forced_leaves import ForcedLeaves
+from homeserver.rooms.room.changes import EventAppended, StateChanged
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.storage.accounts.users import guests_among
 from homeserver.storage.database.database import Database, DatabaseAway
@@ -30,13 +30,13 @@ log = Logger()
 
 
 class GuestAccess:
-    """Takes guests out of rooms. `read` is to be subscribed to the log, after `Rooms.apply`.
+    """Takes guests out of rooms. `read` is to be subscribed to the log, after `RoomRegistry.apply`.
 
     `stop` it before the database closes.
     """
 
     def __init__(
-        self, db: Database, clock: IReactorTime, rooms: Rooms, departures: Departures
+        self, db: Database, clock: IReactorTime, rooms: RoomRegistry, departures: ForcedLeaves
     ) -> None:
         self._db = db
         self._clock = clock
@@ -55,9 +55,9 @@ class GuestAccess:
     def read(self, facts: Sequence[Any]) -> None:
         """Reader of the log."""
         for fact in facts:
-            if isinstance(fact, RoomChanged) and GUEST_ACCESS in fact.changes:
+            if isinstance(fact, StateChanged) and GUEST_ACCESS in fact.changes:
                 # The first event of a room comes with a version: nobody is there yet.
-                is_new = isinstance(fact, RoomEventAppended) and fact.version is not None
+                is_new = isinstance(fact, EventAppended) and fact.version is not None
                 if not is_new:
                     self._look_at(fact.room)
 

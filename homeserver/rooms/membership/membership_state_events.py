@@ -11,28 +11,30 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
 
 from typing import Any
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden, InvalidParam
 from homeserver.protocol.event_kinds import MEMBER
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.membership.memberships import Memberships
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.web.rate_limits import RateLimits
 
 MEMBERSHIPS = ("join", "invite", "leave", "ban", "knock")
 
 
-class MembershipChanges:
+class MembershipStateEvents:
     """Does what the content of a member event says, within the rate limits of what it does."""
 
-    def __init__(self, rooms: Rooms, memberships: Memberships, rate_limits: RateLimits) -> None:
+    def __init__(
+        self, rooms: RoomRegistry, memberships: Memberships, rate_limits: RateLimits
+    ) -> None:
         self._rooms = rooms
         self._memberships = memberships
         self._rate_limits = rate_limits
 
     async def apply(
-        self, caller: Caller, room_id: str, target: str, content: dict[str, Any]
+        self, caller: Requester, room_id: str, target: str, content: dict[str, Any]
     ) -> StoredEvent:
         """Change the membership of `target`; gives the member event, also where it was so already.
 
@@ -57,7 +59,7 @@ class MembershipChanges:
             return await self._change_own(caller, room_id, content)
         return await self._change_other(caller, room_id, target, content)
 
-    async def _count(self, caller: Caller, room_id: str, content: dict[str, Any]) -> None:
+    async def _count(self, caller: Requester, room_id: str, content: dict[str, Any]) -> None:
         """Count what has a limit of its own; a member with a new name joins nothing."""
         if content["membership"] == "invite":
             self._rate_limits.check("invite", caller)
@@ -67,7 +69,7 @@ class MembershipChanges:
                 self._rate_limits.check("join", caller)
 
     async def _change_own(
-        self, caller: Caller, room_id: str, content: dict[str, Any]
+        self, caller: Requester, room_id: str, content: dict[str, Any]
     ) -> StoredEvent:
         if content["membership"] == "join":
             return await self._memberships.join(caller, room_id, content=content)
@@ -76,7 +78,7 @@ class MembershipChanges:
         return await self._memberships.leave(caller, room_id, content=content)
 
     async def _change_other(
-        self, caller: Caller, room_id: str, target: str, content: dict[str, Any]
+        self, caller: Requester, room_id: str, target: str, content: dict[str, Any]
     ) -> StoredEvent:
         if content["membership"] == "invite":
             return await self._memberships.invite(caller, room_id, target, content=content)
@@ -89,7 +91,7 @@ class MembershipChanges:
         return await self._memberships.kick(caller, room_id, target, content=content)
 
     async def _unchanged(
-        self, caller: Caller, room_id: str, target: str, content: dict[str, Any]
+        self, caller: Requester, room_id: str, target: str, content: dict[str, Any]
     ) -> StoredEvent | None:
         """The member event, if this request has made it already: a client that got no answer."""
         room = await self._rooms.find(room_id)

@@ -13,7 +13,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.accounts.user_data.invite_permission import InvitePermission
 from homeserver.protocol.client_events import STRIPPED_STATE_TYPES
@@ -30,14 +30,14 @@ from homeserver.protocol.event_kinds import MEMBER
 from homeserver.protocol.identifiers import creating_server_hint, is_valid_user_id, server_name_of
 from homeserver.rooms.events.event_draft import SERVER_FIELDS, MemberDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.inbound.receiver import Receiving
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.membership.member_profiles import MemberProfiles
-from homeserver.rooms.membership.out_of_room_memberships import DistantMemberships
-from homeserver.rooms.membership.remote_memberships import MembershipAbroad
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
+from homeserver.rooms.membership.remote_memberships import RemoteMembershipsPort
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
-from homeserver.rooms.membership.server_notice_rooms import NoticeRooms
+from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
 from homeserver.rooms.room.preview import rehearsed
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 from homeserver.storage.rooms.memberships import FORGET
@@ -51,15 +51,15 @@ class Memberships:
 
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         user_rooms: UserRooms,
         profiles: MemberProfiles,
         permission: InvitePermission,
-        receiving: Receiving,
-        notice_rooms: NoticeRooms,
-        distant: DistantMemberships,
+        receiving: PduReceiver,
+        notice_rooms: ServerNoticeRooms,
+        distant: OutOfRoomMemberships,
     ) -> None:
-        self.abroad: MembershipAbroad | None = None
+        self.abroad: RemoteMembershipsPort | None = None
         self._receiving = receiving
         self._restricted = RestrictedJoins(rooms)
         self._permission = permission
@@ -71,7 +71,7 @@ class Memberships:
 
     async def join(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         *,
         more: Mapping[str, Any] | None = None,
@@ -120,7 +120,7 @@ class Memberships:
 
     async def knock(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         *,
         reason: str | None = None,
@@ -141,7 +141,7 @@ class Memberships:
 
     async def invite(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         user_id: str,
         *,
@@ -169,7 +169,7 @@ class Memberships:
 
     async def leave(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         *,
         reason: str | None = None,
@@ -216,7 +216,7 @@ class Memberships:
 
     async def kick(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         user_id: str,
         *,
@@ -232,7 +232,7 @@ class Memberships:
 
     async def ban(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         user_id: str,
         *,
@@ -246,7 +246,7 @@ class Memberships:
 
     async def unban(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         user_id: str,
         *,
@@ -260,7 +260,7 @@ class Memberships:
         content = content or _with_reason({"membership": "leave"}, reason)
         return await self._send(room_id, caller.user_id, user_id, content)
 
-    async def forget(self, caller: Caller, room_id: str) -> None:
+    async def forget(self, caller: Requester, room_id: str) -> None:
         """Hear no more of a room that was left. Raises `InvalidParam` while the user is in it."""
         room = await self._rooms.get(room_id)
         place = (await self._user_rooms.of(caller.user_id)).get(room.number)
@@ -291,7 +291,7 @@ class Memberships:
         """
         return self._is_here(room) and (room.partial is None or user_id in room.members)
 
-    def _go_abroad(self) -> MembershipAbroad:
+    def _go_abroad(self) -> RemoteMembershipsPort:
         if self.abroad is None:
             raise NotFound("This server does not know the room")
         return self.abroad
@@ -344,7 +344,7 @@ class Memberships:
         key = (MEMBER, user_id)
         return (await self._rooms.current(room, [key]))[key]
 
-    async def _room_of_other(self, caller: Caller, room_id: str, user_id: str) -> Room:
+    async def _room_of_other(self, caller: Requester, room_id: str, user_id: str) -> Room:
         """The room in which the caller acts on another user, whose membership is known then."""
         check_not_suspended(caller)
         self._check_user_id(user_id)

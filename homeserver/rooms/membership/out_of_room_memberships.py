@@ -23,10 +23,10 @@ from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
-from homeserver.rooms.events.stored_event import Standing, StoredEvent
-from homeserver.rooms.room.changes import EventsKept, MovedFromAfar, membership_of
+from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
+from homeserver.rooms.room.changes import EventsStored, OutOfRoomMembershipChanged, membership_of
 from homeserver.rooms.room.event_rows import event_rows, names_of
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
@@ -62,10 +62,10 @@ class _Place:
     user_id: str
 
 
-class DistantMemberships:
+class OutOfRoomMemberships:
     """Keeps what happens to users of this server in rooms that it is not in."""
 
-    def __init__(self, db: Database, rooms: Rooms) -> None:
+    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
         self._rooms = rooms
         self._locks: KeyedLocks[str] = KeyedLocks()
@@ -121,7 +121,7 @@ class DistantMemberships:
                 log = self._rooms.stores.log
                 log.check_open()
                 rows = _ended_rows(place, ended)
-                await log.append(EventsKept(log.next_position(), place.room, ()), rows)
+                await log.append(EventsStored(log.next_position(), place.room, ()), rows)
                 return
             shown = await self._next_shown(event.version, rest)
             await self._keep(place, shown or event, ended=ended)
@@ -210,7 +210,7 @@ class DistantMemberships:
         rows: list[Row] = []
         if stored is None:
             stored = StoredEvent(
-                event, position, None, EMPTY, EMPTY, standing=Standing(is_outlier=True)
+                event, position, None, EMPTY, EMPTY, standing=EventStatus(is_outlier=True)
             )
             rows += event_rows(stores.names, room, stored)
         sender, membership = nids[event.sender], membership_of(stored)
@@ -221,12 +221,14 @@ class DistantMemberships:
         rows += _ended_rows(place, ended)
         stores.events.add(stored)
         if not is_shown:
-            await log.append(EventsKept(position, room, [stored]), rows)
+            await log.append(EventsStored(position, room, [stored]), rows)
             return stored
         rows.append(
             UPSERT_MEMBERSHIP.row(place.member, room, membership, stored.number, position, sender)
         )
-        await log.append(MovedFromAfar(position, room, place.user_id, membership, stored), rows)
+        await log.append(
+            OutOfRoomMembershipChanged(position, room, place.user_id, membership, stored), rows
+        )
         return stored
 
 

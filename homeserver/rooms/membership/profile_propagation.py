@@ -20,10 +20,10 @@ from twisted.logger import Logger
 
 from homeserver.accounts.user_data.profiles import AVATAR_URL, DISPLAYNAME
 from homeserver.protocol.errors import MatrixError, Unavailable
-from homeserver.rooms.events.event_draft import SERVER_FIELDS, Draft, member_draft
+from homeserver.rooms.events.event_draft import SERVER_FIELDS, EventDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.membership.member_profiles import MemberProfiles
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.server_state_changes import change_state
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.room.writer import RoomWriter
@@ -38,7 +38,9 @@ log = Logger()
 class ProfilePropagation:
     """Renews member events. `stop` it before the database closes."""
 
-    def __init__(self, rooms: Rooms, user_rooms: UserRooms, profiles: MemberProfiles) -> None:
+    def __init__(
+        self, rooms: RoomRegistry, user_rooms: UserRooms, profiles: MemberProfiles
+    ) -> None:
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._profiles = profiles
@@ -109,7 +111,7 @@ class ProfilePropagation:
         while True:
             profile = await self._profiles.member_fields(user_id)
 
-            def decide(writer: RoomWriter, profile: dict[str, str] = profile) -> Draft | None:
+            def decide(writer: RoomWriter, profile: dict[str, str] = profile) -> EventDraft | None:
                 return renewed(writer.current(("m.room.member", user_id)), profile)
 
             await change_state(self._rooms, room_id, decide)
@@ -118,7 +120,7 @@ class ProfilePropagation:
                 return
 
 
-def renewed(member: StoredEvent | None, profile: dict[str, str]) -> Draft | None:
+def renewed(member: StoredEvent | None, profile: dict[str, str]) -> EventDraft | None:
     """The member event of a joined user with this profile in it; `None` where nothing is to do."""
     if member is None:
         return None

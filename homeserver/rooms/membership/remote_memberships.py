@@ -10,7 +10,7 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import StoredEvent
 
 
-class MembershipAbroad(Protocol):
+class RemoteMembershipsPort(Protocol):
     """Acts on behalf of users of this server, and gives the member events that come of it.
 
     All raise errors for users, as `MatrixError`.

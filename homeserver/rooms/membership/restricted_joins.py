@@ -7,7 +7,7 @@ from typing import Any
 
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.errors import Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 
 _CREATE: StateKey = ("m.room.create", "")
@@ -18,7 +18,7 @@ _JOIN_RULES: StateKey = ("m.room.join_rules", "")
 class RestrictedJoins:
     """Knows whom this server can let into a restricted room."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
 
     async def authoriser(self, room: Room, user_id: str) -> str | None:

@@ -4,14 +4,14 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
 """
 
 from homeserver.protocol.errors import CannotLeaveServerNoticeRoom
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 
-class NoticeRooms:
+class ServerNoticeRooms:
     """Knows them by whom they come from: `sender` is `None` where there are no notices."""
 
-    def __init__(self, rooms: Rooms, sender: str | None) -> None:
+    def __init__(self, rooms: RoomRegistry, sender: str | None) -> None:
         self._rooms = rooms
         self._sender = sender
 

@@ -14,17 +14,17 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.outbound.identity_invitations import IdentityInvitations, StoredInvite
 from homeserver.protocol.authorization.auth_third_party import signing_key
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_address
-from homeserver.rooms.events.event_draft import Draft, member_draft
+from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.room.preview import rehearsed
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 
 INVITE = "m.room.third_party_invite"
@@ -43,7 +43,7 @@ class InvitedAddress:
     address: str
 
 
-class Exchange(Protocol):
+class ThirdPartyExchangePort(Protocol):
     """Who asks another server to turn a third-party invite into one of a user."""
 
     async def exchange(
@@ -60,7 +60,7 @@ class ThirdPartyInvites:
 
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         memberships: Memberships,
         identity: IdentityInvitations,
         check_server: Callable[[str], None],
@@ -69,7 +69,7 @@ class ThirdPartyInvites:
         self._memberships = memberships
         self._identity = identity
         self._check_server = check_server
-        self.exchange: Exchange | None = None
+        self.exchange: ThirdPartyExchangePort | None = None
 
     def checked(self, wanted: InvitedAddress) -> InvitedAddress:
         """The same with the canonical address. Raises `InvalidParam` and `ServerNotTrusted`."""
@@ -80,7 +80,7 @@ class ThirdPartyInvites:
             raise InvalidParam(str(error)) from None
         return InvitedAddress(wanted.id_server, wanted.id_access_token, wanted.medium, address)
 
-    async def invite(self, caller: Caller, room_id: str, wanted: InvitedAddress) -> None:
+    async def invite(self, caller: Requester, room_id: str, wanted: InvitedAddress) -> None:
         """Invite whoever has an address, now or later.
 
         Raises `Forbidden`, `InvalidParam`, `ServerNotTrusted`, what `Memberships.invite` raises,
@@ -97,12 +97,12 @@ class ThirdPartyInvites:
             return
         details = await self._details(caller.user_id, room_id, wanted)
         stored = await self._identity.store_invite(server, token, details)
-        draft = Draft(INVITE, caller.user_id, _content(stored), state_key=stored.token)
+        draft = EventDraft(INVITE, caller.user_id, _content(stored), state_key=stored.token)
         async with self._rooms.writing(room_id) as writer:
             await writer.send(draft)
 
     async def invite_all(
-        self, caller: Caller, room_id: str, addresses: Sequence[InvitedAddress]
+        self, caller: Requester, room_id: str, addresses: Sequence[InvitedAddress]
     ) -> None:
         """Invite people to a new room, which remains if that fails."""
         for wanted in addresses:
@@ -112,7 +112,7 @@ class ThirdPartyInvites:
                 log.info("an address was not invited to {room}: {e}", room=room_id, e=error)
 
     async def redeem_own(
-        self, caller: Caller, room_id: str, sender: str, signed: Mapping[str, Any]
+        self, caller: Requester, room_id: str, sender: str, signed: Mapping[str, Any]
     ) -> None:
         """Redeem an invite for the caller. Raises `Forbidden`, also for the proof of another."""
         check_not_suspended(caller)
@@ -165,7 +165,7 @@ class ThirdPartyInvites:
         room = await self._rooms.find(room_id)
         if room is None or room.membership(sender) != "join":
             raise Forbidden("You are not in the room")
-        draft = Draft(INVITE, sender, {"display_name": ""}, state_key="rehearsal")
+        draft = EventDraft(INVITE, sender, {"display_name": ""}, state_key="rehearsal")
         async with self._rooms.writing(room_id) as writer:
             await rehearsed(writer, draft)
 

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.resolution.auth_difference import DESCENDANTS, STEP
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.state.node_codec import Key
 from homeserver.rooms.state.tree import Difference
 
@@ -35,7 +35,7 @@ async def at_once(rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T
     return rule(*args, **options)
 
 
-class Away(Protocol):
+class RunInThread(Protocol):
     """Calls a pure function where it holds up nobody."""
 
     def __call__(
@@ -51,7 +51,12 @@ class StoredAuthIndex:
     """
 
     def __init__(
-        self, stores: Stores, room: Room, root: bytes, differing: Difference, away: Away = at_once
+        self,
+        stores: RoomStorage,
+        room: Room,
+        root: bytes,
+        differing: Difference,
+        away: RunInThread = at_once,
     ) -> None:
         self.away = away
         self._stores = stores

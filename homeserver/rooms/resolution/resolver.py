@@ -39,7 +39,7 @@ from homeserver.rooms.resolution.auth_difference import (
 from homeserver.rooms.resolution.auth_index import StoredAuthIndex, in_parts
 from homeserver.rooms.room.changes import StateKey
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.state.tree import Difference
 from homeserver.storage.database.batch import Row
 
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedState:
     """The root of a resolved state, and the rows that make it durable, to be written with it."""
 
     root: bytes
@@ -84,17 +84,17 @@ class _Known:
 class StateResolver:
     """Resolves states of rooms."""
 
-    def __init__(self, stores: Stores) -> None:
+    def __init__(self, stores: RoomStorage) -> None:
         self._stores = stores
-        self._results: OrderedDict[tuple[int, frozenset[bytes]], Resolved] = OrderedDict()
+        self._results: OrderedDict[tuple[int, frozenset[bytes]], ResolvedState] = OrderedDict()
         self._size = 0  # of all results
 
-    async def resolve(self, room: Room, roots: Iterable[bytes]) -> Resolved:
+    async def resolve(self, room: Room, roots: Iterable[bytes]) -> ResolvedState:
         """The state that the states with these roots resolve to."""
         distinct = frozenset(roots)
         if len(distinct) == 1:
             (root,) = distinct
-            return Resolved(root)
+            return ResolvedState(root)
         key = (room.number, distinct)
         result = self._results.get(key)
         if result is None:
@@ -104,7 +104,7 @@ class StateResolver:
             self._results.move_to_end(key)
         return result
 
-    def _remember(self, key: tuple[int, frozenset[bytes]], result: Resolved) -> None:
+    def _remember(self, key: tuple[int, frozenset[bytes]], result: ResolvedState) -> None:
         # Another may have come to it at the same time.
         known = self._results.pop(key, None)
         self._size += _size(key, result) - (0 if known is None else _size(key, known))
@@ -116,7 +116,7 @@ class StateResolver:
 class _Resolution:
     """One resolution of some states of a room."""
 
-    def __init__(self, stores: Stores, room: Room, roots: Sequence[bytes]) -> None:
+    def __init__(self, stores: RoomStorage, room: Room, roots: Sequence[bytes]) -> None:
         self._stores = stores
         self._room = room
         self._version: RoomVersion = room.version
@@ -124,7 +124,7 @@ class _Resolution:
         self._known = _Known()
         self._is_large = False
 
-    async def result(self) -> Resolved:
+    async def result(self) -> ResolvedState:
         differing = await self._stores.states.diff_many(self._roots)
         compared = len(differing) * len(self._roots)
         self._is_large = len(differing) > DECIDED_AT_ONCE or compared > COMPARED_AT_ONCE
@@ -292,7 +292,7 @@ class _Resolution:
             known |= await self._stores.events.numbers(room.number, room.room_id, part)
         return {event_id: known[event_id] for event_id in event_ids if event_id in known}
 
-    async def _changed(self, conflicted: Conflicts, resolved: dict[StateKey, str]) -> Resolved:
+    async def _changed(self, conflicted: Conflicts, resolved: dict[StateKey, str]) -> ResolvedState:
         """The state tree of a result, by its difference from one of the states."""
         keys = {*conflicted, *resolved}
         nids = await self._stores.names.nids({name for key in keys for name in key})
@@ -301,10 +301,10 @@ class _Resolution:
             (nids[key[0]], nids[key[1]]): numbers[resolved[key]] if key in resolved else None
             for key in keys
         }
-        return Resolved(*await self._stores.states.change(self._roots[0], changes))
+        return ResolvedState(*await self._stores.states.change(self._roots[0], changes))
 
 
-def _size(key: tuple[int, frozenset[bytes]], result: Resolved) -> int:
+def _size(key: tuple[int, frozenset[bytes]], result: ResolvedState) -> int:
     """What a result takes to remember: its rows, and the roots that it is found by."""
     return len(result.rows) + len(key[1])
 

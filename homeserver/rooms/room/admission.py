@@ -5,22 +5,22 @@ from dataclasses import dataclass, field
 
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.protocol.room_versions import RoomVersion
-from homeserver.rooms.events.event_draft import Draft
+from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
     Changes,
-    RedactionWithheld,
-    RoomChanged,
-    RoomEventAppended,
+    EventAppended,
+    RedactionPending,
+    StateChanged,
     StateKey,
 )
-from homeserver.rooms.room.extremities import Head
+from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.batch import Row
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class RedactionEffect:
     """What an event does as a redaction; nothing, where it is none.
 
     `target` is the event that is redacted. As long as there is none the redaction is withheld from
@@ -34,19 +34,23 @@ class Effect:
     waits_for: str | None = None
 
 
-NO_EFFECT = Effect()
+NO_EFFECT = RedactionEffect()
 
 
-def effect_of_draft(version: RoomVersion, draft: Draft, target: StoredEvent | None) -> Effect:
+def effect_of_draft(
+    version: RoomVersion, draft: EventDraft, target: StoredEvent | None
+) -> RedactionEffect:
     """What a draft does as a redaction; that it may have an effect was checked."""
     if draft.redacts is None or target is not None:
-        return Effect(target)
+        return RedactionEffect(target)
     is_withheld = not version.redactions_need_power
-    return Effect(None, is_withheld, draft.redacts if is_valid_event_id(draft.redacts) else None)
+    return RedactionEffect(
+        None, is_withheld, draft.redacts if is_valid_event_id(draft.redacts) else None
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class AdmittedEvent:
     """An event that enters the graph, and what it makes of the room.
 
     `head` is the room's from now on, `changes` what has become current since the head before it,
@@ -56,23 +60,23 @@ class Arrival:
     """
 
     stored: StoredEvent
-    head: Head
+    head: ForwardExtremities
     changes: Changes
     former: Mapping[StateKey, StoredEvent] = field(default_factory=dict)
     is_fork: bool = False
     is_last: bool = True
     is_ours: bool = True
-    effect: Effect = NO_EFFECT
+    effect: RedactionEffect = NO_EFFECT
     rows: Sequence[Row] = ()
     was_outlier: bool = False
     gaps: Mapping[str, int] = field(default_factory=dict)
     is_after_gap: bool = False
     is_first: bool = False
 
-    def fact(self, room: Room, position: int) -> RoomChanged:
+    def fact(self, room: Room, position: int) -> StateChanged:
         """What the log tells of it at its position."""
         if self.effect.is_withheld:
-            return RedactionWithheld(
+            return RedactionPending(
                 position,
                 room.number,
                 self.head.root,
@@ -82,7 +86,7 @@ class Arrival:
                 stored=self.stored,
                 is_ours=self.is_ours,
             )
-        return RoomEventAppended(
+        return EventAppended(
             position,
             room.number,
             self.head.root,

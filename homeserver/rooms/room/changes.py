@@ -33,7 +33,7 @@ def _no_gaps() -> Mapping[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class RoomChanged:
+class StateChanged:
     """The current state of a room, whose root is `root` now, changed.
 
     `is_fork` tells that this is not simply the state after the newest event: what lies on the other
@@ -56,7 +56,7 @@ class RoomChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoomEventAppended(RoomChanged):
+class EventAppended(StateChanged):
     """An event entered the timeline of a room. `redacts` is the event that it redacted.
 
     `is_ours` tells that this server is the one to tell the others of it, `is_last` that it comes
@@ -73,10 +73,10 @@ class RoomEventAppended(RoomChanged):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RedactionWithheld(RoomChanged):
+class RedactionPending(StateChanged):
     """A redaction entered the graph that no client may see, for now or for ever.
 
-    `is_ours` is as above. If its target comes, `RoomEventAppended` tells of it.
+    `is_ours` is as above. If its target comes, `EventAppended` tells of it.
     """
 
     stored: StoredEvent
@@ -84,7 +84,7 @@ class RedactionWithheld(RoomChanged):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoomCompleted(RoomChanged):
+class RoomUnPartialStated(StateChanged):
     """The state of a room is whole, and what came meanwhile was judged anew.
 
     `withdrawn` are the numbers of events that are in no timeline any more.
@@ -103,7 +103,7 @@ class PartialRoomLeft:
 
 
 @dataclass(frozen=True, slots=True)
-class MovedFromAfar:
+class OutOfRoomMembershipChanged:
     """A user's membership in a room that this server is not in changed."""
 
     position: int
@@ -114,7 +114,7 @@ class MovedFromAfar:
 
 
 @dataclass(frozen=True, slots=True)
-class EventsKept:
+class EventsStored:
     """Events were stored that no sync shows: outliers, refused ones, and those of the past.
 
     `gaps` are the events before those of the past that are not here, with the height of the latter.

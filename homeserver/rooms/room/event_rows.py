@@ -1,6 +1,6 @@
 """The rows that make an event durable, and what it made of the memberships of a room.
 
-Names must be at hand: `NotAtHand` tells which are not.
+Names must be at hand: `EventNotInMemory` tells which are not.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,10 +10,10 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import sending_path
 from homeserver.rooms.events.relation_rows import relation_rows
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.admission import Arrival
+from homeserver.rooms.room.admission import AdmittedEvent
 from homeserver.rooms.room.changes import MEMBER, Changes, StateKey, membership_of
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import NotAtHand
+from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.auth_edges import auth_edge_rows
 from homeserver.storage.rooms.events import INSERT_CURRENT_STATE, INSERT_EVENT, PLACE_EVENT
@@ -34,28 +34,31 @@ def names_of(event: Event) -> list[str]:
 def check_names(names: Names, *texts: str | None) -> None:
     """See that the numbers of names are in memory, before an event is built that has them.
 
-    Raises `NotAtHand` where they are not, and `BadJson` for what can have no number.
+    Raises `EventNotInMemory` where they are not, and `BadJson` for what can have no number.
     """
     wanted = [text for text in texts if text is not None]
     if any("\x00" in text for text in wanted):
         raise BadJson("type and state_key may not contain a NUL character")
     missing = [text for text in wanted if names.cached_nid(text) is None]
     if missing:
-        raise NotAtHand(names=missing)
+        raise EventNotInMemory(names=missing)
 
 
 def nid_of(names: Names, name: str) -> int:
-    """The number of a name. Raises `NotAtHand`."""
+    """The number of a name. Raises `EventNotInMemory`."""
     nid = names.cached_nid(name)
     if nid is None:
-        raise NotAtHand(names=[name])
+        raise EventNotInMemory(names=[name])
     return nid
 
 
 def event_rows(
     names: Names, room: int, stored: StoredEvent, extremities: str | None = None
 ) -> list[Row]:
-    """The rows of a new event; `extremities` as in `Head.extremities_json`. Raises `NotAtHand`."""
+    """The rows of a new event; `extremities` as in `ForwardExtremities.extremities_json`.
+
+    Raises `EventNotInMemory`.
+    """
     event, standing = stored.event, stored.standing
     type_nid, sender_nid = nid_of(names, event.type), nid_of(names, event.sender)
     key_nid = None if event.state_key is None else nid_of(names, event.state_key)
@@ -93,7 +96,7 @@ def auth_rows(stored: StoredEvent, cited: Iterable[int]) -> list[Row]:
 def placing_rows(
     names: Names, room: int, stored: StoredEvent, extremities: str | None = None
 ) -> list[Row]:
-    """The rows by which an outlier becomes an event with a place. Raises `NotAtHand`."""
+    """The rows by which an outlier becomes an event with a place. Raises `EventNotInMemory`."""
     nids = nid_of(names, stored.event.type), nid_of(names, stored.event.sender)
     return placed_rows(room, stored, nids, extremities)
 
@@ -124,8 +127,8 @@ def gap_rows(room: int, gaps: Mapping[str, int]) -> list[Row]:
     ]
 
 
-def arrival_rows(names: Names, room: Room, arrival: Arrival, position: int) -> list[Row]:
-    """The rows of an event that enters the graph at a position. Raises `NotAtHand`."""
+def arrival_rows(names: Names, room: Room, arrival: AdmittedEvent, position: int) -> list[Row]:
+    """The rows of an event that enters the graph at a position. Raises `EventNotInMemory`."""
     head, is_withheld = arrival.head, arrival.effect.is_withheld
     to_rows = placing_rows if arrival.was_outlier else event_rows
     extremities = None if is_withheld else head.extremities_json
@@ -152,7 +155,7 @@ def membership_rows(
     position: int,
     former: Mapping[StateKey, StoredEvent],
 ) -> Iterable[Row]:
-    """The rows that follow the members among the changes of a state. Raises `NotAtHand`.
+    """The rows that follow the members among the changes of a state. Raises `EventNotInMemory`.
 
     `former` has the member events of those whom the state does not know any more: they have left,
     and their last event stands for that.

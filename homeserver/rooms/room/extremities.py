@@ -18,7 +18,7 @@ MAX_BRANCHES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ForwardExtremities:
     """The forward extremities, and the root of the current state: their states, resolved."""
 
     extremities: tuple[StoredEvent, ...]

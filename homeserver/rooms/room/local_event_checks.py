@@ -17,7 +17,7 @@ from homeserver.protocol.event_kinds import MEMBER, REDACTION
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.server_acl import fault_of_acl, keeps_itself_out
-from homeserver.rooms.events.event_draft import Draft, MemberDraft
+from homeserver.rooms.events.event_draft import EventDraft, MemberDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 
 JOIN_RULES = ("m.room.join_rules", "")
@@ -41,7 +41,7 @@ def check_own_event(
         raise Forbidden(f"The event needs the signature of {', '.join(sorted(lacking))}")
 
 
-def check_draft(draft: Draft, server_name: str) -> None:
+def check_draft(draft: EventDraft, server_name: str) -> None:
     """Refuse what the rules let through and no client can mean, whatever endpoint it comes by.
 
     Raises `Forbidden` for a membership that is changed as if it were any other state, for a

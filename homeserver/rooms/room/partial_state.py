@@ -1,8 +1,9 @@
 """Partial state: what a room is while its members are still being fetched.
 
 A room can be entered with all of its state but the members. It stands at once: its users read and
-write, and who else is there is learnt from what they send (`Judging`). Until the state is whole,
-what depends on all members waits, and what was judged is judged again (`StateCompletion`).
+write, and who else is there is learnt from what they send (`EventChecker`). Until the state is
+whole, what depends on all members waits, and what was judged is judged again
+(`PartialStateResync`).
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
 """

@@ -16,7 +16,7 @@ MAX_TARGETS = 1_000  # that are waited for in one room
 MAX_OF_TARGET = 10  # redactions of one event
 
 
-class WaitingRedactions:
+class PendingRedactions:
     """Those of one room. `targets` has the ids of the events that are waited for, and for each the
     numbers of its redactions, with whether each is of the past.
     """

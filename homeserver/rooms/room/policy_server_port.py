@@ -7,27 +7,27 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.event_draft import Draft, Transaction
+from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 
 
-class Sender(Protocol):
+class DraftSender(Protocol):
     """Who sends what a writer cannot append by itself. A `writer` is a `RoomWriter`."""
 
     async def send(
         self,
         writer: Any,
-        draft: Draft,
-        transaction: Transaction | None = None,
+        draft: EventDraft,
+        transaction: ClientTransaction | None = None,
         is_wanted: Callable[[], bool] = ...,
     ) -> StoredEvent | None:
         """Send an event; `None` where it can be appended after all, or nobody wants it."""
 
 
-class Policy(Sender, Protocol):
+class PolicyServerPort(DraftSender, Protocol):
     """Who has events checked by the policy servers of rooms."""
 
-    def guards(self, writer: Any, draft: Draft) -> bool:
+    def guards(self, writer: Any, draft: EventDraft) -> bool:
         """Whether the room has named a policy server, which is asked about such an event."""
 
     async def signed(self, writer: Any, event: Event) -> Event:

@@ -7,16 +7,16 @@ from collections.abc import Collection, Sequence
 
 from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.event_draft import Draft
+from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import StateKey
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES, by_depth
-from homeserver.rooms.room.room_storage import NotAtHand
+from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
-from homeserver.rooms.state.store import MissingNodes
+from homeserver.rooms.state.store import StateNodesNotInMemory
 
 
-async def rehearsed(writer: RoomWriter, draft: Draft, signers: Collection[str] = ()) -> Event:
+async def rehearsed(writer: RoomWriter, draft: EventDraft, signers: Collection[str] = ()) -> Event:
     """The event that a draft would become now. As `RoomWriter.rehearse`, but for what it lacks.
 
     Where the room has more branches than one event joins, it follows some of them.
@@ -25,11 +25,11 @@ async def rehearsed(writer: RoomWriter, draft: Draft, signers: Collection[str] =
         try:
             follows = await _branches_to_follow(writer, draft) if writer.head.is_wide else None
             return writer.rehearse(draft, signers, follows)
-        except (NotAtHand, MissingNodes) as missing:
+        except (EventNotInMemory, StateNodesNotInMemory) as missing:
             await writer.fetch(missing)
 
 
-async def _branches_to_follow(writer: RoomWriter, draft: Draft) -> Sequence[StoredEvent]:
+async def _branches_to_follow(writer: RoomWriter, draft: EventDraft) -> Sequence[StoredEvent]:
     """Branches that have what authorises an event between them, and the deepest of the others.
 
     Others judge the event by the states after what it follows, and by nothing else.

@@ -15,22 +15,22 @@ from homeserver.concurrency.deferreds import all_four, joined
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
-    EventsKept,
+    EventAppended,
+    EventsStored,
     PartialRoomLeft,
-    RoomChanged,
-    RoomCompleted,
-    RoomEventAppended,
+    RoomUnPartialStated,
+    StateChanged,
     membership_of,
 )
-from homeserver.rooms.room.extremities import Head, parse_extremities
+from homeserver.rooms.room.extremities import ForwardExtremities, parse_extremities
 from homeserver.rooms.room.partial_state import PartialState
-from homeserver.rooms.room.pending_redactions import WaitingRedactions
-from homeserver.rooms.room.policy_server_port import Policy, Sender
+from homeserver.rooms.room.pending_redactions import PendingRedactions
+from homeserver.rooms.room.policy_server_port import DraftSender, PolicyServerPort
 from homeserver.rooms.room.room import Room, StateKey
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.timeline_gaps import MAX_IN_MEMORY, TimelineGaps
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
@@ -46,14 +46,14 @@ RECALLED = 50  # newest events that are read when a room is loaded; more are kep
 MAX_STATE_ENTRIES = 400_000  # of all rooms in memory together; about 250 bytes each
 
 
-class Rooms:
+class RoomRegistry:
     """The rooms of this server, each with its one writer."""
 
-    def __init__(self, db: Database, origin: Origin, stores: Stores) -> None:
+    def __init__(self, db: Database, origin: LocalServer, stores: RoomStorage) -> None:
         self.origin = origin
         self.stores = stores
-        self._policy: Policy | None = None
-        self._branch_sender: Sender | None = None
+        self._policy: PolicyServerPort | None = None
+        self._branch_sender: DraftSender | None = None
         self._db = db
         self._loaded: OrderedDict[int, tuple[Room, RoomWriter]] = OrderedDict()
         self._loading: dict[int, Deferred[Any]] = {}
@@ -129,13 +129,13 @@ class Rooms:
             if not writer.users and not writer.head.extremities and number in self._loaded:
                 self.drop(room)
 
-    def guard_with(self, policy: Policy) -> None:
+    def guard_with(self, policy: PolicyServerPort) -> None:
         """Have all events of this server checked by the policy servers of rooms."""
         self._policy = policy
         for _, writer in self._loaded.values():
             writer.policy = policy
 
-    def send_branches_with(self, sender: Sender) -> None:
+    def send_branches_with(self, sender: DraftSender) -> None:
         """Have events sent by this one where a room has more branches than one event joins."""
         self._branch_sender = sender
         for _, writer in self._loaded.values():
@@ -143,7 +143,7 @@ class Rooms:
 
     def add_new(self, room: Room) -> RoomWriter:
         """Take in a room that is being made here, and give its writer."""
-        writer = RoomWriter(room, Head((), room.root), self.origin, self.stores)
+        writer = RoomWriter(room, ForwardExtremities((), room.root), self.origin, self.stores)
         self._keep(room, writer)
         return writer
 
@@ -176,11 +176,11 @@ class Rooms:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: show new events in the rooms that are in memory."""
         for fact in facts:
-            if isinstance(fact, RoomEventAppended):
+            if isinstance(fact, EventAppended):
                 self.events_appended += 1
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.stored.event)
-            if isinstance(fact, EventsKept):
+            if isinstance(fact, EventsStored):
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.events[0].event)
                 entry = self._loaded.get(fact.room)
@@ -190,19 +190,19 @@ class Rooms:
                 entry = self._loaded.get(fact.room)
                 if entry is not None and entry[0].leave_partial(fact.join_id):
                     entry[1].is_partial = False
-            elif isinstance(fact, RoomChanged):
+            elif isinstance(fact, StateChanged):
                 entry = self._loaded.get(fact.room)
                 if entry is not None:
                     room, writer = entry
                     before = room.size
                     room.apply(fact)
-                    if isinstance(fact, RoomCompleted):
+                    if isinstance(fact, RoomUnPartialStated):
                         self._withdraw(fact)
                     writer.published(fact.position, fact.changes)
                     self._entries += room.size - before
         self._shrink()
 
-    def _withdraw(self, fact: RoomCompleted) -> None:
+    def _withdraw(self, fact: RoomUnPartialStated) -> None:
         """Have events found in no timeline any more, whoever holds them."""
         for number in fact.withdrawn:
             stored = self.stores.events.cached(number)
@@ -249,8 +249,10 @@ class Rooms:
         if len(extremities) > 1:
             # Which events of memory stand on which branch is not known.
             room.disordered_at = room.last_position
-        writer = RoomWriter(room, Head(extremities, room.root), self.origin, self.stores)
-        writer.early_redactions = WaitingRedactions(number, edges.early_redactions)
+        writer = RoomWriter(
+            room, ForwardExtremities(extremities, room.root), self.origin, self.stores
+        )
+        writer.early_redactions = PendingRedactions(number, edges.early_redactions)
         self._keep(room, writer)
         return room, writer
 

@@ -15,17 +15,17 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
     MEMBER,
     Changes,
-    EventsKept,
-    RoomChanged,
-    RoomCompleted,
-    RoomEventAppended,
+    EventAppended,
+    EventsStored,
+    RoomUnPartialStated,
+    StateChanged,
     StateKey,
     membership_of,
 )
 from homeserver.rooms.room.partial_state import PartialState
 from homeserver.rooms.room.timeline_gaps import TimelineGaps
 
-__all__ = ["TIMELINE_LENGTH", "Room", "RoomEventAppended", "StateKey"]
+__all__ = ["TIMELINE_LENGTH", "EventAppended", "Room", "StateKey"]
 
 TIMELINE_LENGTH = 120  # newest events of each room that are kept at hand
 MAX_REMEMBERED_CHANGES = 5_000  # entries of the state that the room can undo
@@ -141,11 +141,11 @@ class Room:
         """Entries of the state, which is what a room takes most memory for."""
         return len(self.state) + len(self.member_events)
 
-    def apply(self, fact: RoomChanged) -> None:
+    def apply(self, fact: StateChanged) -> None:
         """Show what has just become durable: an event, and what became of the state."""
         if fact.gaps:
             self.gaps |= fact.gaps
-        if isinstance(fact, RoomEventAppended):
+        if isinstance(fact, EventAppended):
             if not fact.is_last:
                 self.disordered_at = fact.position
             if fact.is_after_gap:
@@ -168,7 +168,7 @@ class Room:
             self.forked_at = fact.position
         self.root = fact.root
         self.last_position = fact.position
-        if isinstance(fact, RoomCompleted):
+        if isinstance(fact, RoomUnPartialStated):
             self._withdraw(fact.withdrawn)
             # The states of before have become others, and are read from their trees.
             self.state_changes.clear()
@@ -199,7 +199,7 @@ class Room:
                 kept.append(stored)
         self.timeline = deque(kept)
 
-    def fill(self, fact: EventsKept) -> None:
+    def fill(self, fact: EventsStored) -> None:
         """Events of the past arrived: what they fill is no gap any more."""
         self.gaps |= fact.gaps
         for stored in fact.events:

@@ -1,8 +1,8 @@
 """Where the writers of rooms read and write: the log, names, state trees, events.
 
 A writer decides and writes in one turn of the reactor. Where something is not in memory the attempt
-ends with `NotAtHand` (or `MissingNodes`, of state trees), `Stores.fetch` loads what is missing, and
-the attempt is made anew from the start.
+ends with `EventNotInMemory` (or `StateNodesNotInMemory`, of state trees), `RoomStorage.fetch` loads
+what is missing, and the attempt is made anew from the start.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import StateKey
-from homeserver.rooms.state.store import MissingNodes, States
+from homeserver.rooms.state.store import StateNodesNotInMemory, StateStore
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 
 
-class NotAtHand(LookupError):
+class EventNotInMemory(LookupError):
     """Events or names that are needed, and have to be loaded first."""
 
     def __init__(self, events: Sequence[int] = (), names: Sequence[str] = ()) -> None:
@@ -27,17 +27,19 @@ class NotAtHand(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Stores:
+class RoomStorage:
     """Where a writer reads and writes."""
 
     log: Log
     names: Names
-    states: States
+    states: StateStore
     events: EventStore
 
-    async def fetch(self, version: RoomVersion, missing: NotAtHand | MissingNodes) -> None:
+    async def fetch(
+        self, version: RoomVersion, missing: EventNotInMemory | StateNodesNotInMemory
+    ) -> None:
         """Bring what an attempt lacked into memory."""
-        if isinstance(missing, MissingNodes):
+        if isinstance(missing, StateNodesNotInMemory):
             await self.states.fetch(missing.hashes)
             return
         if missing.events:

@@ -8,22 +8,22 @@ by an event that was meant for a member.
 
 from collections.abc import Callable
 
-from homeserver.rooms.events.event_draft import Draft
+from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.policy_server_port import Sender
-from homeserver.rooms.room.registry import Rooms
-from homeserver.rooms.room.room_storage import NotAtHand
+from homeserver.rooms.room.policy_server_port import DraftSender
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
-from homeserver.rooms.state.store import MissingNodes
+from homeserver.rooms.state.store import StateNodesNotInMemory
 
-Decide = Callable[[RoomWriter], Draft | None]
+Decide = Callable[[RoomWriter], EventDraft | None]
 
 
-async def change_state(rooms: Rooms, room_id: str, decide: Decide) -> StoredEvent | None:
+async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> StoredEvent | None:
     """Send the state event that `decide` makes of the room as it is, or nothing if it gives `None`.
 
     `decide` may not wait, and may be asked again. What it reads of the writer may raise
-    `NotAtHand`. Raises what `RoomWriter.send` raises.
+    `EventNotInMemory`. Raises what `RoomWriter.send` raises.
     """
     async with rooms.writing(room_id) as writer:
         while True:
@@ -41,13 +41,13 @@ async def change_state(rooms: Rooms, room_id: str, decide: Decide) -> StoredEven
                         return None
                 (stored,), done = writer.append([draft])
                 break
-            except (NotAtHand, MissingNodes) as missing:
+            except (EventNotInMemory, StateNodesNotInMemory) as missing:
                 await writer.fetch(missing)
         await done
         return stored
 
 
-def _slow_sender(writer: RoomWriter, draft: Draft) -> Sender | None:
+def _slow_sender(writer: RoomWriter, draft: EventDraft) -> DraftSender | None:
     """Who sends a draft that cannot be appended at once."""
     if writer.policy is not None and writer.policy.guards(writer, draft):
         return writer.policy
@@ -55,7 +55,7 @@ def _slow_sender(writer: RoomWriter, draft: Draft) -> Sender | None:
 
 
 async def _send_if_wanted(
-    sender: Sender, writer: RoomWriter, draft: Draft, decide: Decide
+    sender: DraftSender, writer: RoomWriter, draft: EventDraft, decide: Decide
 ) -> StoredEvent | None:
     """Send a draft that takes a while, if it is still wanted then."""
     return await sender.send(writer, draft, is_wanted=lambda: decide(writer) == draft)

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.deferreds import joined
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import MovedFromAfar, RoomChanged
+from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import memberships as storage
 from homeserver.storage.rooms.names import Names
@@ -102,10 +102,10 @@ class UserRooms:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log."""
         for fact in facts:
-            if isinstance(fact, RoomChanged):
+            if isinstance(fact, StateChanged):
                 for user_id, membership, stored in fact.members():
                     self._pass_on(user_id, _Moved(fact.position, fact.room, membership, stored))
-            elif isinstance(fact, MovedFromAfar):
+            elif isinstance(fact, OutOfRoomMembershipChanged):
                 moved = _Moved(fact.position, fact.room, fact.membership, fact.stored)
                 self._pass_on(fact.user_id, moved)
             elif isinstance(fact, RoomForgotten):

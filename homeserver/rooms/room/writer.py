@@ -3,8 +3,8 @@
 It holds what the next event needs: the forward extremities, the root of the current state, and what
 has been queued but not yet published. A message in an active room is therefore authorised, signed
 and queued in one turn of the reactor, without a database read, and nothing can come between the
-check and the write. Where something is not in memory the attempt ends with `NotAtHand`, what is
-missing is loaded, and the attempt is made again from the start, against whatever the state is by
+check and the write. Where something is not in memory the attempt ends with `EventNotInMemory`, what
+is missing is loaded, and the attempt is made again from the start, against whatever the state is by
 then.
 
 Every event that this server makes, whatever makes it, is checked here as other servers will check
@@ -23,27 +23,32 @@ from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.errors import MatrixError, Unavailable
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.event_draft import Draft, Transaction
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.relation_rows import rows_of_redaction
 from homeserver.rooms.events.stored_event import MAX_HEIGHT, StoredEvent
-from homeserver.rooms.room.admission import NO_EFFECT, Arrival, Effect, effect_of_draft
-from homeserver.rooms.room.changes import NO_CHANGES, Changes, RoomChanged, StateKey
+from homeserver.rooms.room.admission import (
+    NO_EFFECT,
+    AdmittedEvent,
+    RedactionEffect,
+    effect_of_draft,
+)
+from homeserver.rooms.room.changes import NO_CHANGES, Changes, StateChanged, StateKey
 from homeserver.rooms.room.current_events import CurrentEvents
 from homeserver.rooms.room.event_rows import arrival_rows, auth_rows, check_names, nid_of
-from homeserver.rooms.room.extremities import Head
+from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.local_event_checks import (
     SERVER_ACL,
     check_draft,
     check_own_event,
     check_target,
 )
-from homeserver.rooms.room.pending_redactions import WaitingRedactions
-from homeserver.rooms.room.policy_server_port import Policy, Sender
+from homeserver.rooms.room.pending_redactions import PendingRedactions
+from homeserver.rooms.room.policy_server_port import DraftSender, PolicyServerPort
 from homeserver.rooms.room.redactions import check_redaction
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import NotAtHand, Stores
-from homeserver.rooms.state.store import MissingNodes
+from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
+from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
 
@@ -53,17 +58,19 @@ CREATE: StateKey = ("m.room.create", "")
 class RoomWriter:
     """Writes the events of one room; there is only one writer for a room at any time."""
 
-    def __init__(self, room: Room, head: Head, origin: Origin, stores: Stores) -> None:
+    def __init__(
+        self, room: Room, head: ForwardExtremities, origin: LocalServer, stores: RoomStorage
+    ) -> None:
         self.room = room
         self.head = head
         self.gaps = dict(room.gaps)  # those that are queued included
         self.is_gap_open = head.begins_with_gap(room.gaps)  # the next event is after a gap
         # Target -> numbers of redactions, each with whether it is of the past.
-        self.early_redactions = WaitingRedactions(room.number)
+        self.early_redactions = PendingRedactions(room.number)
         self.absent: set[str] = set()  # events that were asked for lately, and are not here
         self.receiving = DeferredLock()  # what comes from outside is judged one after the other
-        self.policy: Policy | None = None
-        self.branch_sender: Sender | None = None
+        self.policy: PolicyServerPort | None = None
+        self.branch_sender: DraftSender | None = None
         self.is_partial = room.partial is not None  # what is taken in will be judged again
         self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
         self._queued = 0  # position of the last event that was handed to the log
@@ -80,7 +87,9 @@ class RoomWriter:
         """Whether something has not been published yet, or a request is at work here."""
         return self.users > 0 or bool(self._pending) or self._queued > self.room.last_position
 
-    async def send(self, draft: Draft, transaction: Transaction | None = None) -> StoredEvent:
+    async def send(
+        self, draft: EventDraft, transaction: ClientTransaction | None = None
+    ) -> StoredEvent:
         """Append one event; returns when it is durable and readers know of it.
 
         A state event that would change nothing is not sent: the current one is returned.
@@ -102,19 +111,19 @@ class RoomWriter:
                         return sent
                 (stored,), done = self.append([draft], transaction)
                 break
-            except (NotAtHand, MissingNodes) as missing:
+            except (EventNotInMemory, StateNodesNotInMemory) as missing:
                 await self.fetch(missing)
         await done
         return stored
 
-    async def fetch(self, missing: NotAtHand | MissingNodes) -> None:
+    async def fetch(self, missing: EventNotInMemory | StateNodesNotInMemory) -> None:
         """Bring what an attempt lacked into memory; then it can be made again."""
         await self.stores.fetch(self.room.version, missing)
 
     def append(
         self,
-        drafts: Sequence[Draft],
-        transaction: Transaction | None = None,
+        drafts: Sequence[EventDraft],
+        transaction: ClientTransaction | None = None,
         *,
         create: StoredEvent | None = None,
         more_rows: Sequence[Row] = (),
@@ -124,8 +133,8 @@ class RoomWriter:
         `create` is the room's create event where this call makes the room; `more_rows` are written
         together with it.
 
-        Raises `NotAtHand`, `MissingNodes`, what `send` raises, and `Unavailable` in a room that has
-        more branches than one event joins.
+        Raises `EventNotInMemory`, `StateNodesNotInMemory`, what `send` raises, and `Unavailable` in
+        a room that has more branches than one event joins.
         """
         self._log.check_open()
         if self.head.is_wide:
@@ -144,12 +153,12 @@ class RoomWriter:
 
     def prepare(
         self,
-        drafts: Iterable[Draft],
-        transaction: Transaction | None = None,
+        drafts: Iterable[EventDraft],
+        transaction: ClientTransaction | None = None,
         *,
         create: StoredEvent | None = None,
         more_rows: Sequence[Row] = (),
-    ) -> Iterator[tuple[Arrival, list[Row]]]:
+    ) -> Iterator[tuple[AdmittedEvent, list[Row]]]:
         """Make events, each the head for the next, with their rows; nothing is queued yet."""
         if create is not None:
             check_own_event(create.event, AuthState({}), self.origin.server_name)
@@ -168,11 +177,11 @@ class RoomWriter:
             arrival = self._arrival(stored, cited, effect)
             yield arrival, self._advance(arrival, stored.number)
 
-    def take_in(self, *arrivals: Arrival) -> Deferred[None]:
+    def take_in(self, *arrivals: AdmittedEvent) -> Deferred[None]:
         """Queue events of any server that were judged with the head as it is now, all or none.
 
-        Fires when they are durable. Raises `NotAtHand`, and `Unavailable` while the database is
-        away; then nothing has changed.
+        Fires when they are durable. Raises `EventNotInMemory`, and `Unavailable` while the database
+        is away; then nothing has changed.
         """
         self._log.check_open()
         built = []
@@ -189,12 +198,14 @@ class RoomWriter:
             raise
         return [self._queue(*each) for each in built][-1]
 
-    def tell(self, fact: RoomChanged, rows: Sequence[Row]) -> Deferred[None]:
+    def tell(self, fact: StateChanged, rows: Sequence[Row]) -> Deferred[None]:
         """Queue what happened in the room; the head knows of it already."""
         self._queued = fact.position
         return self._log.append(fact, rows)
 
-    def change_state(self, fact: RoomChanged, head: Head, rows: Sequence[Row]) -> Deferred[None]:
+    def change_state(
+        self, fact: StateChanged, head: ForwardExtremities, rows: Sequence[Row]
+    ) -> Deferred[None]:
         """Queue a change of the state that no event makes, and its rows. Raises `Unavailable`."""
         self._log.check_open()
         self._pending.update({key: (fact.position, now) for key, now in fact.changes.items()})
@@ -204,7 +215,7 @@ class RoomWriter:
 
     def rehearse(
         self,
-        draft: Draft,
+        draft: EventDraft,
         signers: Collection[str] = (),
         follows: Sequence[StoredEvent] | None = None,
     ) -> Event:
@@ -235,7 +246,10 @@ class RoomWriter:
         return None if pending[1] is None else pending[1].number
 
     def current(self, key: StateKey) -> StoredEvent | None:
-        """The current event of a type and state key; raises `NotAtHand` where it must be loaded."""
+        """The current event of a type and state key.
+
+        Raises `EventNotInMemory` where it must be loaded.
+        """
         pending = self._pending.get(key)
         if pending is not None:
             return pending[1]
@@ -244,7 +258,7 @@ class RoomWriter:
             return None
         stored = self._events.cached(number)
         if stored is None:
-            raise NotAtHand(events=[number])
+            raise EventNotInMemory(events=[number])
         return stored
 
     def membership(self, user_id: str) -> str | None:
@@ -257,7 +271,7 @@ class RoomWriter:
             return membership
         return self.room.members.get(user_id)
 
-    def _unchanged(self, draft: Draft) -> StoredEvent | None:
+    def _unchanged(self, draft: EventDraft) -> StoredEvent | None:
         """The current state event, if the draft says the same from the same sender."""
         assert draft.state_key is not None
         current = self.current((draft.type, draft.state_key))
@@ -272,8 +286,8 @@ class RoomWriter:
 
     def _build(
         self,
-        draft: Draft,
-        transaction: Transaction | None,
+        draft: EventDraft,
+        transaction: ClientTransaction | None,
         signers: Collection[str] = (),
         follows: Sequence[StoredEvent] | None = None,
     ) -> tuple[StoredEvent, list[int]]:
@@ -305,7 +319,7 @@ class RoomWriter:
         return stored, [cited.number for cited in auth_events]
 
     def _event(
-        self, draft: Draft, follows: Sequence[StoredEvent], auth_events: Sequence[Event]
+        self, draft: EventDraft, follows: Sequence[StoredEvent], auth_events: Sequence[Event]
     ) -> Event:
         return self.origin.sign_event(
             self.room.version,
@@ -320,11 +334,11 @@ class RoomWriter:
         self,
         stored: StoredEvent,
         cited: Iterable[int],
-        effect: Effect = NO_EFFECT,
+        effect: RedactionEffect = NO_EFFECT,
         *,
         rows: Sequence[Row] = (),
         is_first: bool = False,
-    ) -> Arrival:
+    ) -> AdmittedEvent:
         """How an event of ours enters: it follows all that there is, and is the whole head."""
         event, changes = stored.event, NO_CHANGES
         if event.state_key is not None:
@@ -332,8 +346,8 @@ class RoomWriter:
             stored.state_after, nodes = self._states.apply(self.head.root, {entry: stored.number})
             changes = {(event.type, event.state_key): stored}
             rows = [*rows, *nodes, *auth_rows(stored, cited)]
-        head = Head((stored,), stored.state_after)
-        return Arrival(
+        head = ForwardExtremities((stored,), stored.state_after)
+        return AdmittedEvent(
             stored,
             head,
             changes,
@@ -343,7 +357,7 @@ class RoomWriter:
             is_first=is_first,
         )
 
-    def _advance(self, arrival: Arrival, position: int) -> list[Row]:
+    def _advance(self, arrival: AdmittedEvent, position: int) -> list[Row]:
         """Make an event part of the room for all that follows; the rows that store it."""
         rows = arrival_rows(self._names, self.room, arrival, position)
         self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
@@ -354,7 +368,7 @@ class RoomWriter:
         self.is_gap_open = arrival.is_after_gap and arrival.effect.is_withheld
         return rows
 
-    def _queue(self, arrival: Arrival, position: int, rows: list[Row]) -> Deferred[None]:
+    def _queue(self, arrival: AdmittedEvent, position: int, rows: list[Row]) -> Deferred[None]:
         stored, redacted = arrival.stored, arrival.effect.target
         self._events.add(stored)
         self.absent.discard(stored.event.event_id)
@@ -365,13 +379,13 @@ class RoomWriter:
             rows += self.early_redactions.add(arrival.effect.waits_for, stored, is_past=False)
         return self.tell(arrival.fact(self.room, position), rows)
 
-    def _target(self, draft: Draft) -> StoredEvent | None:
+    def _target(self, draft: EventDraft) -> StoredEvent | None:
         """What a draft redacts; it may have come only since somebody looked for it."""
         if draft.target is not None or draft.redacts is None:
             return draft.target
         return self._events.cached_id(self.room.room_id, draft.redacts)
 
-    def _auth_events(self, draft: Draft) -> list[StoredEvent]:
+    def _auth_events(self, draft: EventDraft) -> list[StoredEvent]:
         """The current events that authorise the draft, as the specification selects them."""
         keys = auth_types_for(
             self.room.version, draft.type, draft.sender, draft.state_key, draft.content
@@ -381,7 +395,7 @@ class RoomWriter:
         for key in keys:
             try:
                 stored = self.current(key)
-            except NotAtHand as lacking:
+            except EventNotInMemory as lacking:
                 missing.extend(lacking.events)
             else:
                 if stored is not None:
@@ -391,7 +405,7 @@ class RoomWriter:
         if create is not None and self._events.cached(create) is None:
             missing.append(create)
         if missing:
-            raise NotAtHand(events=missing)
+            raise EventNotInMemory(events=missing)
         return found
 
     def _nid(self, name: str) -> int:

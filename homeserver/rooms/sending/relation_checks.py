@@ -8,9 +8,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#avoiding-duplicate-annota
 
 from homeserver.protocol.errors import DuplicateAnnotation, MatrixError
 from homeserver.protocol.relations import ANNOTATION, THREAD, Relation, relation_in, relation_of
-from homeserver.rooms.events.event_draft import Draft, Transaction
+from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.database import Database
@@ -29,13 +29,13 @@ class NotAThreadRoot(MatrixError):
 class RelationRules:
     """Checks relations before they are sent."""
 
-    def __init__(self, db: Database, rooms: Rooms) -> None:
+    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
         self._rooms = rooms
         self._on_the_way: set[tuple[int, str, str, str, str]] = set()
 
     async def send(
-        self, writer: RoomWriter, draft: Draft, transaction: Transaction | None = None
+        self, writer: RoomWriter, draft: EventDraft, transaction: ClientTransaction | None = None
     ) -> StoredEvent:
         """Send a draft, if its relation allows it; without one it is sent as it is.
 
@@ -66,7 +66,7 @@ class RelationRules:
         if root is not None and relation_of(root.shown) is not None:
             raise NotAThreadRoot("An event that relates to another one has no thread of its own")
 
-    async def _check_new(self, room: Room, draft: Draft, relation: Relation) -> None:
+    async def _check_new(self, room: Room, draft: EventDraft, relation: Relation) -> None:
         numbers = await self._rooms.stores.names.find_nids([draft.type, draft.sender])
         if len(numbers) < 2:
             return

@@ -5,16 +5,21 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#sending-events-to-a-room
 
 from typing import Any
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam
 from homeserver.protocol.event_kinds import MEMBER, REDACTION
 from homeserver.rooms.discovery.aliases import Aliases
-from homeserver.rooms.events.event_draft import Draft, Transaction, redaction_path, sending_path
+from homeserver.rooms.events.event_draft import (
+    ClientTransaction,
+    EventDraft,
+    redaction_path,
+    sending_path,
+)
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.membership.membership_state_events import MembershipChanges
+from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
 from homeserver.rooms.room.changes import StateKey
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.sending.relation_checks import RelationRules
 from homeserver.rooms.sending.transaction_ids import Transactions
@@ -27,11 +32,11 @@ class Sending:
 
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: RoomRegistry,
         transactions: Transactions,
         aliases: Aliases,
         relations: RelationRules,
-        membership_changes: MembershipChanges,
+        membership_changes: MembershipStateEvents,
     ) -> None:
         self._membership_changes = membership_changes
         self._rooms = rooms
@@ -41,7 +46,7 @@ class Sending:
 
     async def send_message(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_type: str,
         content: dict[str, Any],
@@ -57,13 +62,13 @@ class Sending:
             path = sending_path(room_id, event_type)
             return await self._redact(caller, room_id, redacts, content, path, txn_id)
         check_not_suspended(caller)
-        draft = Draft(event_type, caller.user_id, content)
+        draft = EventDraft(event_type, caller.user_id, content)
         path = sending_path(room_id, event_type)
         return await self._once(caller, room_id, draft, path, txn_id)
 
     async def redact(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_id: str,
         content: dict[str, Any],
@@ -80,7 +85,7 @@ class Sending:
 
     async def _redact(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_id: str,
         content: dict[str, Any],
@@ -94,12 +99,12 @@ class Sending:
             raise InvalidParam("The event is not in this room")
         if target is None or target.event.sender != caller.user_id:
             check_not_suspended(caller)
-        draft = Draft(REDACTION, caller.user_id, content, redacts=event_id, target=target)
+        draft = EventDraft(REDACTION, caller.user_id, content, redacts=event_id, target=target)
         return await self._once(caller, room_id, draft, path, txn_id)
 
     async def set_state(
         self,
-        caller: Caller,
+        caller: Requester,
         room_id: str,
         event_type: str,
         state_key: str,
@@ -116,17 +121,17 @@ class Sending:
             await self._check_canonical_alias(room, content)
         if event_type == "m.room.create":
             raise Forbidden("A room is created only once")
-        draft = Draft(event_type, caller.user_id, content, state_key=state_key)
+        draft = EventDraft(event_type, caller.user_id, content, state_key=state_key)
         async with self._rooms.writing(room_id) as writer:
             return (await writer.send(draft)).event.event_id
 
     async def _once(
-        self, caller: Caller, room_id: str, draft: Draft, path: str, txn_id: str | None
+        self, caller: Requester, room_id: str, draft: EventDraft, path: str, txn_id: str | None
     ) -> str:
         async with self._rooms.writing(room_id) as writer:
             if caller.device_id is None or txn_id is None:
                 return (await self._relations.send(writer, draft)).event.event_id
-            transaction = Transaction(caller.user_id, caller.device_id, txn_id, path)
+            transaction = ClientTransaction(caller.user_id, caller.device_id, txn_id, path)
 
             async def send() -> StoredEvent:
                 return await self._relations.send(writer, draft, transaction)

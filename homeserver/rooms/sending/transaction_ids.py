@@ -2,7 +2,7 @@
 
 A request is a repetition if device, path and transaction id are the same: an id that was used to
 send a message says nothing of a redaction, or of another room. What the path names is in
-`Transaction.path`.
+`ClientTransaction.path`.
 
 The latest `KEPT` transactions of a device are kept in memory; they are read from the database once,
 when the device sends for the first time after a start, so that a request repeated across a restart
@@ -18,7 +18,7 @@ from hashlib import blake2b
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.deferreds import joined
-from homeserver.rooms.events.event_draft import Transaction, sending_path
+from homeserver.rooms.events.event_draft import ClientTransaction, sending_path
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import transactions_of_device
@@ -42,7 +42,7 @@ class Transactions:
         self._devices: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
 
     async def once(
-        self, transaction: Transaction, make: Callable[[], Awaitable[StoredEvent]]
+        self, transaction: ClientTransaction, make: Callable[[], Awaitable[StoredEvent]]
     ) -> str:
         """The id of the event that this transaction made, or now makes by `make`.
 

@@ -13,7 +13,7 @@ it stopped, in any process, and two processes cannot work on it at the same time
 
 1. A transaction that stores a root also writes every node below it that was not live before: a
    change writes the nodes that it makes even where a cache or the table has them (`States`), and
-   whoever uses a resolved state writes its rows again (`Resolved`).
+   whoever uses a resolved state writes its rows again (`ResolvedState`).
 2. Writing a node takes it into the present generation, even where it was there already, and waits
    for whoever is just deleting it, and then inserts it (`INSERT_STATE_NODE`).
 3. A generation begins under a lock that waits for all who are writing nodes, and lets others begin
@@ -71,7 +71,7 @@ class DamagedState(Exception):
     """A node of a state is not in the database. Nothing is deleted then."""
 
 
-class StateSweep:
+class StateNodeCollector:
     """Sweeps the nodes of one database, a step at a time."""
 
     def __init__(
@@ -173,13 +173,13 @@ class StateSweep:
             sweep.hash = last
 
 
-class NightlySweep:
+class NightlyCollection:
     """Sweeps every night, for a few hours at most; what is left is for the next night.
 
     `hour` is when the night begins, in UTC. `start` it, and `stop` it before the database closes.
     """
 
-    def __init__(self, sweep: StateSweep, clock: IReactorTime, hour: int) -> None:
+    def __init__(self, sweep: StateNodeCollector, clock: IReactorTime, hour: int) -> None:
         self._sweep = sweep
         self._clock = clock
         self._hour = hour

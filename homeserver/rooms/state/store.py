@@ -39,7 +39,7 @@ CHANGES_AT_ONCE = 500
 T = TypeVar("T")
 
 
-class MissingNodes(LookupError):
+class StateNodesNotInMemory(LookupError):
     """Nodes that are needed are not at hand."""
 
     def __init__(self, hashes: Collection[bytes]) -> None:
@@ -47,7 +47,7 @@ class MissingNodes(LookupError):
         self.hashes = hashes
 
 
-class States:
+class StateStore:
     """Reads, compares and changes room states.
 
     `capacity` is the number of nodes kept in memory; one takes about 400 bytes there. `threads` is
@@ -125,7 +125,7 @@ class States:
     def _at_hand(self, wanted: Collection[bytes]) -> Nodes:
         nodes, missing = self._cache.find(wanted)
         if missing:
-            raise MissingNodes(missing)
+            raise StateNodesNotInMemory(missing)
         return nodes
 
     async def _run(self, walk: Walk[T]) -> T:
@@ -143,7 +143,7 @@ class States:
         if missing:
             stored = await self._db.run(state_nodes, missing)
             if len(stored) < len(missing):
-                raise MissingNodes([name for name in missing if name not in stored])
+                raise StateNodesNotInMemory([name for name in missing if name not in stored])
             nodes.update(stored)
             self._cache.add(stored)
         return nodes

@@ -19,7 +19,7 @@ class NewSession:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class SessionLimits:
     """How many sessions there may be: of the party with a tag, and of all parties together."""
 
     tag: bytes
@@ -27,7 +27,9 @@ class Bounds:
     in_all: int
 
 
-async def add_authentication_session(db: Connection, session: NewSession, bounds: Bounds) -> bool:
+async def add_authentication_session(
+    db: Connection, session: NewSession, bounds: SessionLimits
+) -> bool:
     """Add a session; false where there are as many as may be."""
     cursor = await db.execute(
         """

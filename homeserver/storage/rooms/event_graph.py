@@ -13,7 +13,7 @@ from homeserver.storage.database.database import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Standings:
+class StatusCounts:
     """How many events of a room there are of each kind; every event is counted once."""
 
     timeline: int
@@ -28,9 +28,9 @@ class Standings:
         return sum(astuple(self))
 
 
-async def standings(db: Connection, room: int) -> Standings:
+async def standings(db: Connection, room: int) -> StatusCounts:
     """The events of a room by what the checks on receipt have made of them."""
-    async with db.cursor(row_factory=class_row(Standings)) as cursor:
+    async with db.cursor(row_factory=class_row(StatusCounts)) as cursor:
         await cursor.execute(
             """
             SELECT count(*) FILTER (WHERE position > 0) AS timeline,

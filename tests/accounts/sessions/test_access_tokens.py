@@ -1,7 +1,7 @@
 """Who is behind a token, and when it stops to be anybody's."""
 
 from homeserver.accounts.sessions.access_tokens import GRANT_SECONDS
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.storage.accounts.access_tokens import delete_access_tokens_of_user
 from homeserver.storage.accounts.users import set_locked
 from tests.accounts.support import ALICE, AccountsTestCase, Somewhere
@@ -23,7 +23,7 @@ class AccessTokensTests(AccountsTestCase):
 
         found = self.tokens.authenticate(session.tokens.access_token, Somewhere())
 
-        self.assertIsInstance(found, Caller)
+        self.assertIsInstance(found, Requester)
 
     async def test_an_unknown_token_is_refused_and_remembered(self) -> None:
         """A client that goes on with a dead token does not cost a query each time."""

@@ -1,7 +1,7 @@
 """Logging in to devices, refreshing tokens, logging out."""
 
 from homeserver.accounts.sessions import login_sessions
-from homeserver.accounts.sessions.login_sessions import DeviceRequest, Session
+from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
 
 
@@ -82,15 +82,15 @@ class LoginToDevicesTests(AccountsTestCase):
 
 
 class RefreshTests(AccountsTestCase):
-    async def refreshable(self) -> Session:
+    async def refreshable(self) -> LoginSession:
         """A session of a client that can refresh."""
         return await self.user(device_id="PHONE", wants_refresh_token=True)
 
-    async def refresh(self, session: Session) -> Session:
+    async def refresh(self, session: LoginSession) -> LoginSession:
         """The session with its next pair of tokens."""
         assert session.tokens.refresh_token is not None
         tokens = await self.sessions.refresh(session.tokens.refresh_token)
-        return Session(session.user_id, session.device_id, tokens)
+        return LoginSession(session.user_id, session.device_id, tokens)
 
     async def test_without_asking_there_is_no_refresh_token(self) -> None:
         """Clients that cannot refresh get a token that does not expire."""

@@ -9,7 +9,7 @@ from homeserver.accounts.credentials.shared_secret import (
     SharedSecretRequest,
     UnknownNonce,
 )
-from homeserver.accounts.sessions.expired_rows import ExpirySweep
+from homeserver.accounts.sessions.expired_rows import ExpiredRowCleanup
 from homeserver.accounts.sessions.openid_tokens import LIFETIME_SECONDS, OpenIdTokens
 from homeserver.protocol.errors import Forbidden
 from tests.accounts.support import ALICE, AccountsTestCase
@@ -33,7 +33,7 @@ class OpenIdTests(AccountsTestCase):
         token = await openid.issue(ALICE)
 
         self.clock.advance(LIFETIME_SECONDS)
-        await ExpirySweep(self.db, self.clock).sweep()
+        await ExpiredRowCleanup(self.db, self.clock).sweep()
 
         await self.refused(openid.get_user(token), "M_UNKNOWN_TOKEN", 401)
 

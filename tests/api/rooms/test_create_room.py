@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.internet.defer import ensureDeferred
 
-from homeserver.concurrency.cooperative import Turn
+from homeserver.concurrency.cooperative import TimeSlice
 from tests.support.actors import Actor
 from tests.support.server import ServerTestCase
 
@@ -66,15 +66,15 @@ class CreateRoomTests(ServerTestCase):
         wish = {"initial_state": [{**entry, "state_key": str(n)} for n in range(250)]}
         since = (await self.alice.sync())["next_batch"]
         turns = 0
-        give_way = Turn.next
+        give_way = TimeSlice.next
 
-        async def count(turn: Turn) -> None:
+        async def count(turn: TimeSlice) -> None:
             nonlocal turns
             turns += 1
             await give_way(turn)
 
-        self.patch(Turn, "next", count)
-        self.patch(Turn, "is_over", True)  # whatever the machine's speed
+        self.patch(TimeSlice, "next", count)
+        self.patch(TimeSlice, "is_over", True)  # whatever the machine's speed
         creating = ensureDeferred(self.alice.post("/createRoom", wish))
         seen: list[int] = []
         while not seen:

@@ -13,21 +13,21 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import ServerFactory
 from twisted.trial.unittest import TestCase
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.sync.stream import StreamApi, StreamFactory
 from homeserver.client_api.sync.stream_connections import StreamConnections
 from homeserver.client_api.sync.stream_methods import Call, Method, Methods, NoParams, SocketMethods
 from homeserver.client_api.sync.stream_session import Services
 from homeserver.concurrency.deferreds import joined
-from homeserver.config.limits import Rate, Websocket
+from homeserver.config.limits import RateSettings, WebSocketSettings
 from homeserver.protocol.errors import InvalidParam, UnknownToken
-from homeserver.sync.reader import Reader
-from homeserver.sync.subscription import Rounds
+from homeserver.sync.subscription import BatchScheduler
+from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import Update
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
-from homeserver.web.server import Gate, HttpServer
+from homeserver.web.server import HttpServer, RequestPipeline
 from tests.web.wire import Wire
 
 ROOM = "!room:test"
@@ -39,7 +39,7 @@ HANDSHAKE = (
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ("Sec-WebSocket-Protocol", "m.json"),
 )
-ALICE = Caller("@alice:test", "PHONE")
+ALICE = Requester("@alice:test", "PHONE")
 
 
 class Engine:
@@ -51,19 +51,19 @@ class Engine:
         self.readers: list[tuple[str | None, bool, str | None]] = []
         self.error: Exception | None = None
 
-    async def reader(self, caller: Caller, **options: Any) -> Reader:
+    async def reader(self, caller: Requester, **options: Any) -> SyncRequest:
         text = options.get("filter_text")
         if text == "broken":
             raise InvalidParam("The filter is not JSON")
         full_state = options.get("full_state", False)
         self.readers.append((text, full_state, options.get("state_after")))
-        return Reader(caller)
+        return SyncRequest(caller)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         self.wakers.add(wake)
         return lambda: self.wakers.discard(wake)
 
-    async def update(self, reader: Reader, since: int | None) -> Update:
+    async def update(self, reader: SyncRequest, since: int | None) -> Update:
         if self.error is not None:
             raise self.error
         update = Update(len(self.entries))
@@ -96,12 +96,12 @@ class Tokens:
     def __init__(self) -> None:
         self.callers = {
             "alice": ALICE,
-            "tablet": Caller("@alice:test", "TABLET"),
-            "bob": Caller("@bob:test", "PHONE"),
-            "guest": Caller("@1:test", "BROWSER", is_guest=True),
+            "tablet": Requester("@alice:test", "TABLET"),
+            "bob": Requester("@bob:test", "PHONE"),
+            "guest": Requester("@1:test", "BROWSER", is_guest=True),
         }
 
-    def authenticate(self, token: str, request: object) -> Caller | Awaitable[Caller]:
+    def authenticate(self, token: str, request: object) -> Requester | Awaitable[Requester]:
         if token not in self.callers:
             raise UnknownToken("Unrecognised access token")
         return self.callers[token]
@@ -184,8 +184,8 @@ class Client(WebSocketClientProtocol):
 class StreamTestCase(TestCase):
     """A server with nothing but the transport. `settings` and `rates` are its settings."""
 
-    settings = Websocket()
-    rates: ClassVar[dict[str, Rate]] = {}
+    settings = WebSocketSettings()
+    rates: ClassVar[dict[str, RateSettings]] = {}
     timeout = 20
 
     def setUp(self) -> None:
@@ -198,7 +198,7 @@ class StreamTestCase(TestCase):
         methods = [*SocketMethods().methods(), *self.extra_methods.methods()]
         services = Services(
             cast("Any", self.engine),
-            Rounds(cast("Any", reactor)),
+            BatchScheduler(cast("Any", reactor)),
             cast("Any", self.presence),
             Methods(rate_limits, methods),
             self.settings.ack_window,
@@ -206,7 +206,7 @@ class StreamTestCase(TestCase):
         )
         self.factory = StreamFactory(cast("Any", reactor), self.settings)
         api = StreamApi(self.settings, self.factory, services, self.connections, self.tokens)
-        gate = Gate(self.tokens, rate_limits, TrustedProxies(()))
+        gate = RequestPipeline(self.tokens, rate_limits, TrustedProxies(()))
         self.server = HttpServer(cast("Any", reactor), Router(api.routes()), gate)
         self.port = self.listen(self.server)
 

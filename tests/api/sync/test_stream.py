@@ -6,7 +6,7 @@ from typing import Any, ClassVar, cast
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.client_api.sync.stream_session import MAX_CALLS
-from homeserver.config.limits import Rate, Websocket
+from homeserver.config.limits import RateSettings, WebSocketSettings
 from homeserver.protocol.errors import Unavailable
 from tests.api.sync.stream_world import Client, StreamTestCase, pause
 
@@ -151,7 +151,7 @@ class UpdateTests(StreamTestCase):
 
 
 class CallTests(StreamTestCase):
-    rates: ClassVar[dict[str, Rate]] = {"message": Rate(per_second=0.1, burst=1)}
+    rates: ClassVar[dict[str, RateSettings]] = {"message": RateSettings(per_second=0.1, burst=1)}
 
     async def test_call_is_answered_under_its_id(self) -> None:
         """Answers find their way back to who asked."""
@@ -314,7 +314,7 @@ class CallTests(StreamTestCase):
 
 
 class SlowReaderTests(StreamTestCase):
-    settings = Websocket(send_buffer=16_384, ack_window=2)
+    settings = WebSocketSettings(send_buffer=16_384, ack_window=2)
 
     def shrink_buffers(self, client: Client) -> None:
         """Let the kernel hold little of what is on its way to a client."""
@@ -388,7 +388,7 @@ class SlowReaderTests(StreamTestCase):
 
 
 class BoundTests(StreamTestCase):
-    settings = Websocket(max_per_device=2, max_per_user=3)
+    settings = WebSocketSettings(max_per_device=2, max_per_user=3)
 
     async def test_same_connection_opened_again_replaces_the_first(self) -> None:
         """A client whose network came back does not fight with its own ghost."""
@@ -421,7 +421,7 @@ class BoundTests(StreamTestCase):
 
 
 class EndTests(StreamTestCase):
-    settings = Websocket(ping_interval=0.5)
+    settings = WebSocketSettings(ping_interval=0.5)
 
     async def test_removed_device_is_cut_off_at_once(self) -> None:
         """A stolen phone that was logged out reads nothing more."""

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.sync.stream_methods import (
     Call,
     EphemeralMethods,
@@ -26,8 +26,8 @@ from homeserver.protocol.errors import (
 )
 from homeserver.web.rate_limits import RateLimits
 
-ALICE = Caller("@alice:example.org", "PHONE")
-GUEST = Caller("@1:example.org", "BROWSER", is_guest=True)
+ALICE = Requester("@alice:example.org", "PHONE")
+GUEST = Requester("@1:example.org", "BROWSER", is_guest=True)
 ROOM = "!room:example.org"
 
 
@@ -61,7 +61,7 @@ class Scene:
             ],
         )
 
-    def call(self, method: str, caller: Caller = ALICE, **params: Any) -> Any:
+    def call(self, method: str, caller: Requester = ALICE, **params: Any) -> Any:
         """Call a method, which must be done at once; raises what it raises."""
         call = Call(caller, "txn", cast("Any", None))
         encoded = msgspec.json.encode(params)

@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 from urllib.parse import quote
 
 import federation
-from federation.api.invites import Invite
+from federation.api.invites import SendInvite
 from federation.api.transactions import Transaction
 from homeserver.web.routes import Auth, Route
 from tests.support.organisations import FederationTestCase
@@ -27,7 +27,7 @@ QUERIES: list[dict[str, str]] = [
 ]
 
 # Those bodies hold lists of elements, and are decoded by the handlers themselves.
-ELEMENTS = {"send_transaction": Transaction, "send_invite_v2": Invite}
+ELEMENTS = {"send_transaction": Transaction, "send_invite_v2": SendInvite}
 
 
 def all_routes() -> list[Route]:

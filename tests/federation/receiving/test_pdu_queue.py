@@ -6,7 +6,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from federation.receiving.pdu_queue import Inbox
+from federation.receiving.pdu_queue import IncomingQueue
 from homeserver.protocol.errors import Unavailable
 
 PDU = b'{"room_id": "!room:there.example", "type": "m.room.message"}'
@@ -27,7 +27,7 @@ class InboxTests(SynchronousTestCase):
         """A restart of the database loses nothing: the other server is told to come again."""
         unused: Any = None
         access: Any = NoDatabase()
-        inbox = Inbox(unused, access, unused, unused, unused)
+        inbox = IncomingQueue(unused, access, unused, unused, unused)
 
         for _ in range(2):
             taking = Deferred.fromCoroutine(inbox.take("there.example", [msgspec.Raw(PDU)] * 2))

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from federation.remote.staggered_requests import HEAD_START_SECONDS, HeadStart
+from federation.remote.staggered_requests import HEAD_START_SECONDS, StaggeredRequests
 
 SERVERS = ["one.example", "two.example", "three.example"]
 
@@ -17,7 +17,7 @@ class HeadStartTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.asked: dict[str, Deferred[str]] = {}
-        self.asking: HeadStart[str] = HeadStart(self.clock, SERVERS, self.ask)
+        self.asking: StaggeredRequests[str] = StaggeredRequests(self.clock, SERVERS, self.ask)
 
     def ask(self, server: str) -> Deferred[str]:
         """Remember who was asked."""

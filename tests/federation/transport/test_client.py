@@ -11,7 +11,14 @@ from twisted.web.server import Request
 
 from federation.paths import path_of
 from federation.transport import connections
-from federation.transport.errors import Denied, Garbage, NotNow, Overloaded, Refused, Unreachable
+from federation.transport.errors import (
+    BackingOff,
+    FederationDenied,
+    InvalidResponse,
+    RemoteError,
+    TooBusy,
+    Unreachable,
+)
 from homeserver.outbound import graceful_close
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.protocol.signing.signatures import verify_signed_json
@@ -180,7 +187,7 @@ class MisbehaviourTests(ClientTestCase):
         there = self.peer()
         there.answers[PATH] = error(429, "M_LIMIT_EXCEEDED", retry_after_ms=1_000)
 
-        refused = await self.fails(Refused, self.client.get(there.name, PATH))
+        refused = await self.fails(RemoteError, self.client.get(there.name, PATH))
 
         self.assertEqual((refused.status, refused.errcode), (429, "M_LIMIT_EXCEEDED"))
         self.assertEqual(refused.retry_after_ms, 1_000)
@@ -205,7 +212,7 @@ class MisbehaviourTests(ClientTestCase):
             there = self.peer()
             there.answers[PATH] = behaviour
             attempt = self.client.get(there.name, PATH, max_answer=1_000)
-            failed = await self.fails(Garbage, attempt)
+            failed = await self.fails(InvalidResponse, attempt)
             self.assertFalse(failed.is_alive)
 
     async def test_any_404_says_that_there_is_nothing(self) -> None:
@@ -213,7 +220,7 @@ class MisbehaviourTests(ClientTestCase):
         there = self.peer()
         there.answers[PATH] = plain(404, b"404 page not found")
 
-        refused = await self.fails(Refused, self.client.get(there.name, PATH))
+        refused = await self.fails(RemoteError, self.client.get(there.name, PATH))
 
         self.assertEqual((refused.status, refused.errcode), (404, ""))
 
@@ -223,7 +230,7 @@ class MisbehaviourTests(ClientTestCase):
         elsewhere.answers[PATH] = {}
         there.answers[PATH] = plain(307, b"", Location=f"https://{elsewhere.name}{PATH}")
 
-        await self.fails(Garbage, self.client.get(there.name, PATH), "307")
+        await self.fails(InvalidResponse, self.client.get(there.name, PATH), "307")
 
         self.assertEqual(elsewhere.seen, [])
 
@@ -247,7 +254,7 @@ class MisbehaviourTests(ClientTestCase):
             return SILENT
 
         there.answers[PATH] = never_end
-        await self.fails(Garbage, self.client.get(there.name, PATH, max_answer=1_000))
+        await self.fails(InvalidResponse, self.client.get(there.name, PATH, max_answer=1_000))
 
         await self.until(lambda: not open_connections_to(there.port))
 
@@ -276,7 +283,7 @@ class MisbehaviourTests(ClientTestCase):
         first = ensureDeferred(client.get(one.name, PATH))
         await self.until(lambda: client.memory_taken >= 2_000)
 
-        failed = await self.fails(Overloaded, client.get(other.name, PATH))
+        failed = await self.fails(TooBusy, client.get(other.name, PATH))
         held[0].write(whole[2_000:])
         held[0].finish()
         await first
@@ -325,7 +332,7 @@ class MisbehaviourTests(ClientTestCase):
     async def test_names_that_are_none_are_not_looked_up(self) -> None:
         """Event senders and aliases bring in any text."""
         for name in ("", "a b", "there.example:99999999"):
-            await self.fails(Denied, self.client.get(name, PATH))
+            await self.fails(FederationDenied, self.client.get(name, PATH))
         await self.fails(Unreachable, self.client.get("there.example:70000", PATH), "port")
         self.assertEqual(self.delegations.asked + self.services.asked, [])
 
@@ -333,8 +340,8 @@ class MisbehaviourTests(ClientTestCase):
         """Those that the operator denies, and this one itself."""
         client = self.make_client(deny=["*.bad.example"])
 
-        await self.fails(Denied, client.get("very.bad.example", PATH), "permit")
-        await self.fails(Denied, client.get(HERE, PATH), "itself")
+        await self.fails(FederationDenied, client.get("very.bad.example", PATH), "permit")
+        await self.fails(FederationDenied, client.get(HERE, PATH), "itself")
 
 
 class BackoffTests(ClientTestCase):
@@ -342,9 +349,9 @@ class BackoffTests(ClientTestCase):
         """Nobody waits for the same server again and again, unless there is a reason to try."""
         there = self.peer()
         there.answers[PATH] = plain(502, b"")
-        await self.fails(Garbage, self.client.get(there.name, PATH))
+        await self.fails(InvalidResponse, self.client.get(there.name, PATH))
 
-        await self.fails(NotNow, self.client.get(there.name, PATH), "left alone")
+        await self.fails(BackingOff, self.client.get(there.name, PATH), "left alone")
         self.assertEqual(len(there.seen), 1)
 
         there.answers[PATH] = {}
@@ -358,15 +365,15 @@ class BackoffTests(ClientTestCase):
         there.answers[PATH] = error(403, "M_FORBIDDEN")
 
         for _ in range(2):
-            await self.fails(Refused, self.client.get(there.name, PATH))
+            await self.fails(RemoteError, self.client.get(there.name, PATH))
 
     async def test_a_fault_over_there_is_not(self) -> None:
         """Its database is down; more requests would not help it."""
         there = self.peer()
         there.answers[PATH] = error(500, "M_UNKNOWN")
 
-        await self.fails(Refused, self.client.get(there.name, PATH))
-        await self.fails(NotNow, self.client.get(there.name, PATH))
+        await self.fails(RemoteError, self.client.get(there.name, PATH))
+        await self.fails(BackingOff, self.client.get(there.name, PATH))
 
     async def test_whoever_gives_up_says_nothing_about_the_server(self) -> None:
         """A request that is cancelled here did not fail there."""

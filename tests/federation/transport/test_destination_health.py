@@ -3,8 +3,8 @@
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 
-from federation.transport.destination_health import WRITE_AFTER, Destinations
-from federation.transport.errors import NotNow
+from federation.transport.destination_health import WRITE_AFTER, DestinationHealth
+from federation.transport.errors import BackingOff
 from homeserver.protocol.errors import Unavailable
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
@@ -13,24 +13,24 @@ from tests.support.reactor import until
 class DestinationTests(DatabaseTestCase):
     async def test_failures_are_remembered_and_successes_forgotten(self) -> None:
         """A start does not bring a flood of requests to servers that are away."""
-        before = Destinations(self.db, reactor)
+        before = DestinationHealth(self.db, reactor)
         for server in ("away.example", "back.example"):
             before.failed(server)
         before.succeeded("back.example")
         before.succeeded("fine.example")
         await before.stop()
 
-        after = Destinations(self.db, reactor)
+        after = DestinationHealth(self.db, reactor)
         await after.load()
 
         self.assertEqual(after.of("away.example"), before.of("away.example"))
-        self.assertRaises(NotNow, after.check, "away.example")
+        self.assertRaises(BackingOff, after.check, "away.example")
         for server in ("back.example", "fine.example", "new.example"):
             after.check(server)
 
     async def test_what_waits_for_a_server_is_told_when_it_is_back(self) -> None:
         """Messages go out at once, whether it is heard or answers whatever else it was asked."""
-        destinations = Destinations(self.db, reactor)
+        destinations = DestinationHealth(self.db, reactor)
         alive: list[str] = []
         destinations.on_alive = alive.append
         for server in ("heard.example", "answers.example"):
@@ -46,7 +46,7 @@ class DestinationTests(DatabaseTestCase):
 
     async def test_what_goes_well_is_not_written_each_time(self) -> None:
         """A busy federation does not keep the database busy."""
-        destinations = Destinations(self.db, reactor)
+        destinations = DestinationHealth(self.db, reactor)
         destinations.succeeded("fine.example")
         await destinations.stop()
         runs = self.db.runs
@@ -61,7 +61,7 @@ class DestinationTests(DatabaseTestCase):
     async def test_writing_goes_on_after_an_error(self) -> None:
         """The first error of the database was the end of it, where it came at once."""
         clock = Clock()
-        destinations = Destinations(self.db, clock)
+        destinations = DestinationHealth(self.db, clock)
         run = self.db.run
         self.patch(self.db, "run", _refuse)
         destinations.failed("away.example")
@@ -73,9 +73,9 @@ class DestinationTests(DatabaseTestCase):
         clock.advance(WRITE_AFTER)
         await until(lambda: destinations._writing is None)
 
-        after = Destinations(self.db, clock)
+        after = DestinationHealth(self.db, clock)
         await after.load()
-        self.assertRaises(NotNow, after.check, "other.example")
+        self.assertRaises(BackingOff, after.check, "other.example")
 
 
 async def _refuse(*_: object) -> None:

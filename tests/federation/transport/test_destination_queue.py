@@ -6,11 +6,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.task import Clock
 
-from federation.sending.destination_queue import Outbox, WaitingPdu, Ways
-from federation.transport.errors import NotNow
+from federation.sending.destination_queue import DestinationQueue, QueuedPdu, SendContext
+from federation.transport.errors import BackingOff
 from homeserver.concurrency.backoff import Backoff
 from homeserver.protocol.signing.signatures import SigningKey
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 
 SERVER = "two.example"
 
@@ -24,7 +24,7 @@ class FakeClient:
 
     async def put(self, server: str, path: str, content: bytes, **options: Any) -> Any:
         if self.is_away:
-            raise NotNow(server, "failed lately")
+            raise BackingOff(server, "failed lately")
         self.sent.append(content)
         return {}
 
@@ -41,15 +41,15 @@ class FakeBacklog:
     """Notes, of which somebody makes one more while others are being forgotten."""
 
     def __init__(self) -> None:
-        self.notes: dict[int, WaitingPdu] = {}
+        self.notes: dict[int, QueuedPdu] = {}
         self.meanwhile: Callable[[], None] | None = None
 
-    def note(self, _: str, events: Sequence[WaitingPdu]) -> Deferred[None]:
+    def note(self, _: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
         for event in events:
             self.notes.setdefault(event.room, event)
         return succeed(None)
 
-    async def newest(self, _: str, limit: int) -> list[WaitingPdu]:
+    async def newest(self, _: str, limit: int) -> list[QueuedPdu]:
         return list(self.notes.values())[:limit]
 
     async def caught_up(self, _: str, rooms: Sequence[int]) -> None:
@@ -64,8 +64,8 @@ def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
     """A server that is back gets the message that was sent just then."""
     clock, client, backlog = Clock(), FakeClient(), FakeBacklog()
     client.is_away = False
-    origin = Origin("one.example", SigningKey.from_seed("1", bytes(32)), clock)
-    ways: Any = Ways(
+    origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
+    ways: Any = SendContext(
         client,  # type: ignore[arg-type]
         FakeDestinations(clock),  # type: ignore[arg-type]
         backlog,
@@ -75,9 +75,9 @@ def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
         DeferredSemaphore(1),
         lambda: "1",
     )
-    backlog.note(SERVER, [WaitingPdu(1, 7, b'{"body":"first"}')])
-    outbox = Outbox(SERVER, ways, is_behind=True)
-    backlog.meanwhile = lambda: outbox.put(WaitingPdu(2, 7, b'{"body":"second"}'))
+    backlog.note(SERVER, [QueuedPdu(1, 7, b'{"body":"first"}')])
+    outbox = DestinationQueue(SERVER, ways, is_behind=True)
+    backlog.meanwhile = lambda: outbox.put(QueuedPdu(2, 7, b'{"body":"second"}'))
 
     outbox.wake()
 
@@ -90,8 +90,8 @@ def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
 def test_what_waits_is_sent_once_the_pause_is_over() -> None:
     """A server that was away for a moment does not miss what follows for ever."""
     clock, client = Clock(), FakeClient()
-    origin = Origin("one.example", SigningKey.from_seed("1", bytes(32)), clock)
-    ways: Any = Ways(
+    origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
+    ways: Any = SendContext(
         client,  # type: ignore[arg-type]
         FakeDestinations(clock),  # type: ignore[arg-type]
         None,  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def test_what_waits_is_sent_once_the_pause_is_over() -> None:
         DeferredSemaphore(1),
         lambda: "1",
     )
-    outbox = Outbox(SERVER, ways)
+    outbox = DestinationQueue(SERVER, ways)
     outbox.put_edu({"edu_type": "m.typing", "content": {}}, "key")
     assert client.sent == []
 

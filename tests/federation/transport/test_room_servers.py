@@ -3,7 +3,7 @@
 from typing import Any
 
 from federation.sending.room_servers import RoomServers
-from homeserver.rooms.room.changes import RoomChanged
+from homeserver.rooms.room.changes import StateChanged
 from tests.support.organisations import FederationTestCase
 
 
@@ -34,6 +34,6 @@ class RoomServersTests(FederationTestCase):
     async def test_they_are_read_again_when_the_room_has_changed(self) -> None:
         """A server that came into the room is told, one that left is not."""
         await self.servers.load([self.number])
-        self.servers.apply([RoomChanged(1, self.number, b"")])
+        self.servers.apply([StateChanged(1, self.number, b"")])
 
         assert self.servers.known([self.number]) == (set(), [self.number])

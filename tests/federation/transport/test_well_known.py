@@ -13,10 +13,10 @@ from federation.transport.well_known import (
     MAX_FAILURE_SECONDS,
     MAX_SECONDS,
     MIN_SECONDS,
-    Delegations,
+    WellKnownDelegations,
     lifetime,
 )
-from homeserver.outbound.http_client import OutboundAnswer, OutboundError
+from homeserver.outbound.http_client import OutboundError, OutboundResponse
 
 HOST = "example.org"
 NOW = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT
@@ -33,9 +33,9 @@ class Web:
         """Let the file name a server."""
         sent = Headers({name.replace("_", "-"): [value] for name, value in headers.items()})
         body = b'{"m.server": "%s"}' % server_name.encode()
-        self.answer = OutboundAnswer(status, sent, body, "")
+        self.answer = OutboundResponse(status, sent, body, "")
 
-    async def request(self, method: str, url: str, **options: Any) -> OutboundAnswer:
+    async def request(self, method: str, url: str, **options: Any) -> OutboundResponse:
         """What a client for the web would do."""
         assert options["only_https"]
         self.asked.append(url)
@@ -45,7 +45,7 @@ class Web:
             answer = self.answer
         if isinstance(answer, Exception):
             raise answer
-        found: OutboundAnswer = answer
+        found: OutboundResponse = answer
         return found
 
 
@@ -55,7 +55,7 @@ class World:
     def __init__(self) -> None:
         self.clock, self.web = Clock(), Web()
         self.clock.advance(NOW)
-        self.delegations = Delegations(self.clock, self.web)  # type: ignore[arg-type]
+        self.delegations = WellKnownDelegations(self.clock, self.web)  # type: ignore[arg-type]
 
     def find(self) -> str | None:
         """What the host delegates to, which is known at once."""

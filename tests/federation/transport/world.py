@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from federation.transport.client import FederationClient, Signer
 from federation.transport.connections import Connections
-from federation.transport.destination_health import Destinations
+from federation.transport.destination_health import DestinationHealth
 from federation.transport.discovery import Discovery
 from federation.transport.discovery_rules import Service
 from federation.transport.errors import FederationError
@@ -73,7 +73,7 @@ class ClientTestCase(TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         self.authority = CertificateAuthority(self.folder)
         self.delegations, self.services = Names(), Services()
-        self.destinations = Destinations(NoDatabase(), reactor)  # type: ignore[arg-type]
+        self.destinations = DestinationHealth(NoDatabase(), reactor)  # type: ignore[arg-type]
         self.addCleanup(lambda: Deferred.fromCoroutine(self.destinations.stop()))
         self.client = self.make_client()
 

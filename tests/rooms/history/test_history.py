@@ -8,16 +8,16 @@ import pytest
 from homeserver.protocol.errors import Forbidden, InvalidParam
 from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.history.history import MAX_LIMIT, MAX_LOOKED_AT, PageRequest
-from homeserver.rooms.history.visibility import Seen
+from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.rooms.room.room import TIMELINE_LENGTH
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 
-def texts(chunk: Sequence[Seen]) -> list[Any]:
+def texts(chunk: Sequence[VisibleEvent]) -> list[Any]:
     return [seen.stored.event.content.get("body") for seen in chunk]
 
 
-def ids(chunk: Sequence[Seen]) -> list[str]:
+def ids(chunk: Sequence[VisibleEvent]) -> list[str]:
     return [seen.stored.event.event_id for seen in chunk]
 
 

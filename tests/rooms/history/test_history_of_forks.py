@@ -16,7 +16,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.history import PageRequest
 from homeserver.rooms.inbound.receiver import MERGE
-from homeserver.rooms.resolution.resolver import Resolved
+from homeserver.rooms.resolution.resolver import ResolvedState
 from tests.rooms.inbound.outside import Outside
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -187,7 +187,7 @@ class HistoryOfForksTests(RoomsTestCase):
         hole = type(event).from_pdu(
             event.version, {**event.pdu, "prev_events": [*event.pdu["prev_events"], lost]}
         )
-        await self.outside.receive(hole, state_before=Resolved(root))
+        await self.outside.receive(hole, state_before=ResolvedState(root))
         await self.say(room_id, "after it")
         total = len(await self._all_events(room_id))
 
@@ -207,7 +207,7 @@ class HistoryOfForksTests(RoomsTestCase):
             event.version,
             {**event.pdu, "prev_events": [lost.event_id], "depth": event.depth + 1},
         )
-        await self.outside.receive(hole, state_before=Resolved(root))
+        await self.outside.receive(hole, state_before=ResolvedState(root))
         filled = await self.outside.receive(lost)
 
         assert filled.position is not None

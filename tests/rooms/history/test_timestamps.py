@@ -3,8 +3,8 @@
 import pytest
 
 from homeserver.protocol.errors import NotFound
-from homeserver.rooms.events.event_draft import Draft
-from homeserver.rooms.history.timestamps import Moment, Timestamps
+from homeserver.rooms.events.event_draft import EventDraft
+from homeserver.rooms.history.timestamps import TimestampRequest, Timestamps
 from tests.rooms.support import ALICE, RoomsTestCase
 
 
@@ -44,10 +44,10 @@ class TimestampsTests(RoomsTestCase):
 
     async def _send(self, timestamp: int) -> None:
         async with self.rooms.writing(self.room_id) as writer:
-            draft = Draft("m.room.message", ALICE.user_id, {}, origin_server_ts=timestamp)
+            draft = EventDraft("m.room.message", ALICE.user_id, {}, origin_server_ts=timestamp)
             await writer.send(draft)
 
     async def _closest(self, timestamp: int, *, backwards: bool) -> int:
-        moment = Moment(timestamp, backwards)
+        moment = TimestampRequest(timestamp, backwards)
         found = await self.timestamps.closest(ALICE.user_id, self.room_id, moment)
         return found.event.origin_server_ts

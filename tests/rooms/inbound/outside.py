@@ -6,9 +6,9 @@ from typing import Any
 from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.inbound.receiver import Receiving
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import StateResolver
-from homeserver.rooms.room.registry import Rooms
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
 from tests.rooms.inbound.replica import build
@@ -17,10 +17,10 @@ from tests.rooms.inbound.replica import build
 class Outside:
     """Makes events of users of other servers, and has this one receive them."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
         self.resolver = StateResolver(rooms.stores)
-        self.receiving = Receiving(rooms.stores, self.resolver)
+        self.receiving = PduReceiver(rooms.stores, self.resolver)
         self._made = 0
 
     async def make(

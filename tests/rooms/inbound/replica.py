@@ -18,18 +18,18 @@ from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.events.event_store import EventStore
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.receiver import Received, Receiving
+from homeserver.rooms.inbound.receiver import PduReceiver, ReceivedEvent
 from homeserver.rooms.resolution.resolver import StateResolver
-from homeserver.rooms.room.changes import EventsKept, RoomChanged, RoomEventAppended, StateKey
-from homeserver.rooms.room.extremities import Head
+from homeserver.rooms.room.changes import EventAppended, EventsStored, StateChanged, StateKey
+from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import Stores
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.rooms.state.store import States
+from homeserver.rooms.state.store import StateStore
 from homeserver.storage.database.batch import Batch
 from homeserver.storage.database.database import DatabaseAway
 from homeserver.storage.rooms import auth_edges as edges_storage
@@ -104,12 +104,12 @@ class Replica:
         self.clock = Clock()
         self.log = Log(self.clock, self.db.write_batch, 0)
         events = EventStore(self.db, 1_000_000)
-        self.stores = Stores(self.log, Names(self.db), States(self.db, 1_000_000), events)
+        self.stores = RoomStorage(self.log, Names(self.db), StateStore(self.db, 1_000_000), events)
         self.resolver = StateResolver(self.stores)
-        self.receiving = Receiving(self.stores, self.resolver)
+        self.receiving = PduReceiver(self.stores, self.resolver)
         self.room = Room(1, room_id, ROOM_VERSIONS[version], EMPTY)
-        origin = Origin(server_name, KEY, self.clock)
-        self.writer = RoomWriter(self.room, Head((), EMPTY), origin, self.stores)
+        origin = LocalServer(server_name, KEY, self.clock)
+        self.writer = RoomWriter(self.room, ForwardExtremities((), EMPTY), origin, self.stores)
         self.shown: list[StoredEvent] = []  # what clients saw in the timeline, in this order
         self.log.subscribe(self._apply)
 
@@ -117,7 +117,7 @@ class Replica:
         """Receive an event, and see it published. Raises `EventsMissing`."""
         received = self.run(self.receiving.receive(self.writer, event, **options))
         self.settle()
-        result: Received = received
+        result: ReceivedEvent = received
         return result.stored
 
     def receive_all(self, events: Iterable[Event]) -> None:
@@ -187,14 +187,14 @@ class Replica:
 
     def _apply(self, facts: Sequence[Any]) -> None:
         for fact in facts:
-            if isinstance(fact, RoomEventAppended):
+            if isinstance(fact, EventAppended):
                 self.shown.append(fact.stored)
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.stored.event)
-            if isinstance(fact, RoomChanged):
+            if isinstance(fact, StateChanged):
                 self.room.apply(fact)
                 self.writer.published(fact.position, fact.changes)
-            elif isinstance(fact, EventsKept):
+            elif isinstance(fact, EventsStored):
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.events[0].event)
                 self.room.fill(fact)

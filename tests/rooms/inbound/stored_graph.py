@@ -1,8 +1,8 @@
 """A room with everything that can become of an event, received into a database."""
 
 from homeserver.protocol.events import Event
-from homeserver.rooms.inbound.receiver import Receiving
-from homeserver.rooms.resolution.resolver import Resolved, StateResolver
+from homeserver.rooms.inbound.receiver import PduReceiver
+from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
@@ -17,7 +17,7 @@ class StoredGraph:
         self.graph = graph
         self._case = case
         self._stores = case.rooms.stores
-        self.receiving = Receiving(self._stores, StateResolver(self._stores))
+        self.receiving = PduReceiver(self._stores, StateResolver(self._stores))
 
     async def open(self) -> RoomWriter:
         """Make the room, which has no event yet."""
@@ -64,7 +64,7 @@ class ColourfulRoom:
         _, done = await stored.receiving.outliers(stored.writer, [self.outlier])
         if done is not None:
             await done
-        state = Resolved(stored.writer.head.root)
+        state = ResolvedState(stored.writer.head.root)
         await stored.receive(self.after_gap, state_before=state)
         await stored.receive(self.past, state_before=state, is_past=True)
         return stored

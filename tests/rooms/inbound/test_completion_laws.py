@@ -14,8 +14,8 @@ from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.event_graph import in_auth_order
 from homeserver.protocol.events import Event
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.partial_state_completion import Completion
-from homeserver.rooms.inbound.remote_join import Entrance
+from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
+from homeserver.rooms.inbound.remote_join import RemoteJoin
 from homeserver.storage.rooms import event_graph
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
 
@@ -40,8 +40,8 @@ class Latecomer:
         rooms: Any = SimpleNamespace(
             stores=self.replica.stores, origin=self.replica.writer.origin, entering=self._entering
         )
-        self.entrance = Entrance(rooms, self.replica.receiving)
-        self.completion = Completion(rooms, self.replica.receiving, self.replica.db)
+        self.entrance = RemoteJoin(rooms, self.replica.receiving)
+        self.completion = PartialStateCompletion(rooms, self.replica.receiving, self.replica.db)
         state = graph.state_at(graph.stored(join).state_before)
         self.members = [id_ for key, id_ in state.items() if key[0] == "m.room.member"]
         self.others = [id_ for key, id_ in state.items() if key[0] != "m.room.member"]

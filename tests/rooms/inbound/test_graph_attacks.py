@@ -7,7 +7,7 @@ import pytest
 from homeserver.protocol.authorization.auth_rules import required_signers
 from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.rooms.events.event_draft import Draft
+from homeserver.rooms.events.event_draft import EventDraft
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph, build
 
 MALLORY = "@mallory:evil.example"
@@ -377,5 +377,5 @@ def test_absurd_power_levels_are_refused_or_mean_nothing(
         assert graph.stored(graph.say(ALICE)).position is not None
 
 
-def _drafts(sender: str) -> list[Draft]:
-    return [Draft("m.room.message", sender, {"body": "on we go"})]
+def _drafts(sender: str) -> list[EventDraft]:
+    return [EventDraft("m.room.message", sender, {"body": "on we go"})]

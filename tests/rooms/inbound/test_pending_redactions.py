@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from homeserver.rooms.room.pending_redactions import MAX_OF_TARGET, MAX_TARGETS, WaitingRedactions
+from homeserver.rooms.room.pending_redactions import MAX_OF_TARGET, MAX_TARGETS, PendingRedactions
 
 
 def redaction(number: int) -> Any:
@@ -12,7 +12,7 @@ def redaction(number: int) -> Any:
 
 def test_those_of_made_up_events_fill_no_memory() -> None:
     """A member who redacts what does not exist, all day long, costs a bounded amount."""
-    waiting = WaitingRedactions(1)
+    waiting = PendingRedactions(1)
     rows = [
         waiting.add(f"$made-up-{n}", redaction(n), is_past=False) for n in range(2 * MAX_TARGETS)
     ]
@@ -25,7 +25,7 @@ def test_those_of_made_up_events_fill_no_memory() -> None:
 
 def test_those_of_one_event_are_few() -> None:
     """The first ones do; it is redacted by one of them or by none."""
-    waiting = WaitingRedactions(1)
+    waiting = PendingRedactions(1)
     rows = [waiting.add("$event", redaction(n), is_past=n > 0) for n in range(2 * MAX_OF_TARGET)]
 
     assert sum(map(len, rows)) == MAX_OF_TARGET

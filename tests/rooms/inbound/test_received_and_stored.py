@@ -5,7 +5,7 @@ from typing import Any
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.events import Event
 from homeserver.rooms.history.history import PageRequest
-from homeserver.rooms.resolution.resolver import Resolved
+from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.database import Connection
@@ -216,7 +216,7 @@ class StoredTests(RoomsTestCase):
             event.version, {**event.pdu, "prev_events": [*heads, unknown.event_id]}
         )
 
-        stored = await self.outside.receive(hole, state_before=Resolved(root))
+        stored = await self.outside.receive(hole, state_before=ResolvedState(root))
 
         assert stored.is_withheld
         assert await self.head(room_id) == [*heads, stored.event.event_id][1:]

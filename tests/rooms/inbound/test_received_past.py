@@ -5,7 +5,7 @@ import pytest
 from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.events import Event
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.resolution.resolver import Resolved
+from homeserver.rooms.resolution.resolver import ResolvedState
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, Graph, Replica
 
 
@@ -189,7 +189,7 @@ def test_gap_is_before_a_rejected_event_once_that_is_there() -> None:
     assert other.room.gaps == {refused.event_id: join.depth}
 
     root = other.stored(join).state_before
-    stored = other.receive(refused, state_before=Resolved(root))
+    stored = other.receive(refused, state_before=ResolvedState(root))
 
     assert stored.standing.rejected is not None
     assert stored.position is None

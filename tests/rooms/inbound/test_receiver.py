@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from homeserver.protocol.errors import Unavailable
-from homeserver.rooms.events.event_draft import Draft, member_draft
+from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.inbound.event_checks import EventsMissing
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, Graph
 
@@ -258,7 +258,7 @@ def test_local_events_are_sent_while_a_receipt_waits() -> None:
     Deferred.fromCoroutine(receipt).addBoth(outcome.append)
     assert not outcome
 
-    (local,), _ = graph.writer.append([Draft("m.room.message", ALICE, {"body": "meanwhile"})])
+    (local,), _ = graph.writer.append([EventDraft("m.room.message", ALICE, {"body": "meanwhile"})])
     pause, graph.db.pause = graph.db.pause, None
     pause.callback(None)
     graph.settle()

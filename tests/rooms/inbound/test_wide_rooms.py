@@ -10,7 +10,7 @@ import pytest
 
 from homeserver.protocol.errors import Forbidden, Unavailable
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.event_draft import Draft, member_draft
+from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.receiver import MERGE
 from homeserver.rooms.room.extremities import MAX_BRANCHES, MAX_EXTREMITIES
@@ -43,7 +43,7 @@ def siblings(graph: Graph, base: Event, number: int = SIBLINGS) -> list[Event]:
     return [graph.say(BOB, f"{number}", after=[deep]) for number in range(number)]
 
 
-def send(graph: Graph, draft: Draft) -> Any:
+def send(graph: Graph, draft: EventDraft) -> Any:
     stored = graph.run(graph.writer.send(draft))
     graph.settle()
     return stored
@@ -139,9 +139,9 @@ def test_event_of_ours_is_refused_by_the_state_of_all_branches() -> None:
     siblings(graph, base)
 
     with pytest.raises(Forbidden):
-        send(graph, Draft("org.example.state", DAVE, {}, state_key=DAVE))
+        send(graph, EventDraft("org.example.state", DAVE, {}, state_key=DAVE))
     with pytest.raises(Unavailable):
-        graph.writer.append([Draft("org.example.state", CAROL, {}, state_key="")])
+        graph.writer.append([EventDraft("org.example.state", CAROL, {}, state_key="")])
 
 
 def test_branches_are_joined_once_somebody_here_may_speak() -> None:

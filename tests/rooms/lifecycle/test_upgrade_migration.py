@@ -6,7 +6,7 @@ import msgspec
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.tags import Tags
 from homeserver.protocol.push_rules.rule_set import PushRule
 from homeserver.push.rules import PushRules
@@ -30,7 +30,7 @@ class SuccessionTests(DatabaseTestCase):
         await self.world.stop()
         await super().clean_up()
 
-    async def join(self, user: Caller, room_id: str) -> None:
+    async def join(self, user: Requester, room_id: str) -> None:
         """Join, and wait for what follows from it."""
         await self.world.rooms.memberships.join(user, room_id)
         await self.settled()
@@ -55,7 +55,7 @@ class SuccessionTests(DatabaseTestCase):
         """A rule of Bob's for the old room."""
         return PushRule(rule_id=self.old, default=False, enabled=True, actions=[], **members)
 
-    async def direct_chats(self, user: Caller) -> Any:
+    async def direct_chats(self, user: Requester) -> Any:
         return msgspec.json.decode(
             await self.account_data.content(user.user_id, "m.direct") or b"null"
         )

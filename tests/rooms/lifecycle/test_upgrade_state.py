@@ -6,8 +6,8 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.signatures import SigningKey
-from homeserver.rooms.events.event_draft import Draft
-from homeserver.rooms.events.local_server import Origin
+from homeserver.rooms.events.event_draft import EventDraft
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.lifecycle.upgrade_state import (
     carried_create_content,
     carried_power_levels,
@@ -20,8 +20,8 @@ ALICE, BOB, CAROL = "@alice:example.org", "@bob:example.org", "@carol:example.or
 
 def create(version: str, **content: Any) -> Event:
     """The create event of Alice's room."""
-    origin = Origin("example.org", SigningKey.from_seed("1", bytes(32)), clock=None)  # type: ignore[arg-type]
-    draft = Draft("m.room.create", ALICE, content, state_key="", origin_server_ts=1)
+    origin = LocalServer("example.org", SigningKey.from_seed("1", bytes(32)), clock=None)  # type: ignore[arg-type]
+    draft = EventDraft("m.room.create", ALICE, content, state_key="", origin_server_ts=1)
     row = ROOM_VERSIONS[version]
     room_id = None if row.room_id_is_create_hash else "!old:example.org"
     return origin.sign_event(row, draft, room_id=room_id)

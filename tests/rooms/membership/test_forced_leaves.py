@@ -1,14 +1,14 @@
 """Users whom the server takes out of their rooms."""
 
 from homeserver.rooms.lifecycle.creation import StateDraft
-from homeserver.rooms.membership.forced_leaves import Departures
+from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 
 class DepartureTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.departures = Departures(self.rooms, self.user_rooms, self.memberships)
+        self.departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
 
     async def membership(self, room_id: str) -> str | None:
         """What Bob is in a room."""
@@ -52,7 +52,7 @@ class DepartureTests(RoomsTestCase):
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         self.restart()
-        self.departures = Departures(self.rooms, self.user_rooms, self.memberships)
+        self.departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
 
         await self.departures.leave_all(BOB.user_id)
 

@@ -4,20 +4,20 @@ from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
 
-from homeserver.accounts.sessions.requester import Caller
-from homeserver.rooms.membership.forced_leaves import Departures
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from homeserver.rooms.membership.guest_access import RETRY_SECONDS, GuestAccess
 from homeserver.storage.accounts.users import User, insert_user
 from homeserver.storage.database.database import DatabaseAway
 from tests.rooms.support import ALICE, BOB, SERVER, RoomsTestCase
 
-GUEST = Caller(f"@7:{SERVER}", "GUEST", is_guest=True)
+GUEST = Requester(f"@7:{SERVER}", "GUEST", is_guest=True)
 
 
 class GuestAccessTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        departures = Departures(self.rooms, self.user_rooms, self.memberships)
+        departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
         self.guest_access = GuestAccess(self.db, self.clock, self.rooms, departures)
         self.log.subscribe(self.guest_access.read)
         for caller in (ALICE, BOB, GUEST):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import (
     BadState,
     Forbidden,
@@ -14,7 +14,7 @@ from homeserver.protocol.errors import (
 from homeserver.rooms.lifecycle.creation import StateDraft
 from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
 
-GUEST = Caller("@12:example.org", "PUBLIC", is_guest=True)
+GUEST = Requester("@12:example.org", "PUBLIC", is_guest=True)
 
 
 class MembershipTests(RoomsTestCase):
@@ -73,7 +73,7 @@ class MembershipTests(RoomsTestCase):
 
     async def test_suspended_user_enters_no_room_and_leaves_any(self) -> None:
         """A suspension stops what is new and holds nobody back."""
-        suspended = Caller(BOB.user_id, "PHONE", is_suspended=True)
+        suspended = Requester(BOB.user_id, "PHONE", is_suspended=True)
         room_id = await self.create_room()
 
         with pytest.raises(UserSuspended):
@@ -130,6 +130,6 @@ class MembershipTests(RoomsTestCase):
         state = [StateDraft("m.room.join_rules", rule)]
         return await self.create_room(initial_state=state, **request)
 
-    async def _member(self, room_id: str, caller: Caller):  # type: ignore[no-untyped-def]
+    async def _member(self, room_id: str, caller: Requester):  # type: ignore[no-untyped-def]
         key = ("m.room.member", caller.user_id)
         return (await self.rooms.current(await self.rooms.get(room_id), [key]))[key]

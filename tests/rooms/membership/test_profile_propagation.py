@@ -8,7 +8,7 @@ from twisted.internet.task import deferLater
 
 from homeserver.rooms.events.event_draft import member_draft
 from homeserver.rooms.membership.profile_propagation import AWAITED, ProfilePropagation
-from homeserver.rooms.room.room import RoomEventAppended
+from homeserver.rooms.room.changes import EventAppended
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 
@@ -27,7 +27,7 @@ class PropagationTests(RoomsTestCase):
         await super().setUp()
         self.names_of = Names()
         self.propagation = ProfilePropagation(self.rooms, self.user_rooms, self.names_of)
-        self.sent: list[RoomEventAppended] = []
+        self.sent: list[EventAppended] = []
 
     async def rename(self, name: str) -> None:
         """Alice takes another name."""

@@ -10,9 +10,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
-from homeserver.rooms.state.garbage_collection import DamagedState, NightlySweep, StateSweep
+from homeserver.rooms.state.garbage_collection import (
+    DamagedState,
+    NightlyCollection,
+    StateNodeCollector,
+)
 from homeserver.rooms.state.node_codec import EMPTY, Entries
-from homeserver.rooms.state.store import States
+from homeserver.rooms.state.store import StateStore
 from homeserver.rooms.state.tree import Changes
 from homeserver.storage.database.batch import Batch, Row
 from homeserver.storage.database.database import Connection
@@ -60,7 +64,7 @@ class World:
         self.choice = random.Random(seed)
         self.db = case.db
         self.sweep = case.sweep
-        self.states = States(case.db, 1_000)
+        self.states = StateStore(case.db, 1_000)
         self.number = 0
         self.stored: dict[tuple[str, int], tuple[bytes, Entries]] = {}
         self.computed: list[tuple[tuple[str, int], bytes, Sequence[Row], Entries]] = []
@@ -106,7 +110,7 @@ class World:
         if not await self.sweep.step():
             await self.sweep.begin()
         if self.choice.random() < 0.1:
-            self.states = States(self.db, 1_000)
+            self.states = StateStore(self.db, 1_000)
 
     async def purge(self) -> None:
         """Remove what is known of a moment."""
@@ -127,7 +131,7 @@ class World:
 
     async def check(self) -> None:
         """Load every state of every event, as after a restart."""
-        fresh = States(self.db, 1_000)
+        fresh = StateStore(self.db, 1_000)
         for root, state in self.stored.values():
             assert await fresh.load(root) == state
 
@@ -165,8 +169,8 @@ async def count_nodes(db: Connection) -> int:
 class SweepTestCase(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.states = States(self.db, 1_000)
-        self.sweep = StateSweep(self.db, roots=2, nodes=5, together=3)
+        self.states = StateStore(self.db, 1_000)
+        self.sweep = StateNodeCollector(self.db, roots=2, nodes=5, together=3)
 
     async def sweep_all(self) -> None:
         """A whole sweep from its beginning."""
@@ -189,7 +193,7 @@ class SweepTestCase(DatabaseTestCase):
 class SweepTests(SweepTestCase):
     async def test_no_state_is_lost_whatever_happens_meanwhile(self) -> None:
         """Rooms are written to, resolved and purged, and the server restarts, while it sweeps."""
-        self.sweep = StateSweep(self.db, roots=10, nodes=20, together=10)
+        self.sweep = StateNodeCollector(self.db, roots=10, nodes=20, together=10)
         for seed in range(8):
             await self.db.run(execute, "TRUNCATE events, current_states, state_nodes")
             world = World(self, seed)
@@ -201,7 +205,7 @@ class SweepTests(SweepTestCase):
             await self.sweep_all()
             await world.check()
             live: set[bytes] = set()
-            fresh = States(self.db, 1_000)
+            fresh = StateStore(self.db, 1_000)
             for root, _ in world.stored.values():
                 await fresh.load(root)
             live.update(fresh._cache._recent)
@@ -219,7 +223,7 @@ class SweepTests(SweepTestCase):
 
         assert await self.nodes() == used == self.sweep.marked
         assert self.sweep.removed > 0
-        assert await States(self.db, 100).load(root) == state
+        assert await StateStore(self.db, 100).load(root) == state
 
     async def test_steps_are_small_and_go_on_after_a_restart(self) -> None:
         """A large room is swept over many nights, and a restart does not begin anew."""
@@ -230,7 +234,7 @@ class SweepTests(SweepTestCase):
         limit, steps, marked = 5 * 16, 0, 0
 
         while True:
-            fresh = StateSweep(self.db, roots=2, nodes=5, together=3)
+            fresh = StateNodeCollector(self.db, roots=2, nodes=5, together=3)
             if not await fresh.step():
                 break
             steps += 1
@@ -314,7 +318,7 @@ class RaceTests(SweepTestCase):
         assert await begun
         while await self.sweep.step():
             pass
-        assert len(await States(self.db, 100).load(root)) == 50
+        assert len(await StateStore(self.db, 100).load(root)) == 50
 
     async def test_writer_that_takes_too_long_keeps_a_generation_from_beginning(self) -> None:
         """Writers are not kept waiting behind a sweep that waits itself."""
@@ -355,7 +359,7 @@ class RaceTests(SweepTestCase):
             await self.pending(written)
 
         await written
-        assert len(await States(self.db, 100).load(root)) == 50
+        assert len(await StateStore(self.db, 100).load(root)) == 50
 
     async def test_node_that_is_just_being_used_again_is_not_deleted(self) -> None:
         """A state came back a moment before its nodes would have gone."""
@@ -369,7 +373,7 @@ class RaceTests(SweepTestCase):
             await self.pending(deleted)
 
         assert (await deleted)[1] == 0
-        assert len(await States(self.db, 100).load(root)) == 50
+        assert len(await StateStore(self.db, 100).load(root)) == 50
 
 
 def batch_of(rows: Sequence[Row]) -> Batch:
@@ -401,10 +405,10 @@ class FakeSweep:
 HOUR = 3600.0
 
 
-def nightly(sweep: FakeSweep, hour_of_day: float) -> tuple[Clock, NightlySweep]:
+def nightly(sweep: FakeSweep, hour_of_day: float) -> tuple[Clock, NightlyCollection]:
     clock = Clock()
     clock.advance(hour_of_day * HOUR)
-    nights = NightlySweep(sweep, clock, 23)  # type: ignore[arg-type]
+    nights = NightlyCollection(sweep, clock, 23)  # type: ignore[arg-type]
     nights.start()
     return clock, nights
 

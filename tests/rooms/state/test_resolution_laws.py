@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.state_resolution.resolution import StateMap, resolve
-from homeserver.rooms.inbound.receiver import Receiving
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution import auth_difference
 from homeserver.rooms.resolution.auth_index import StoredAuthIndex
 from homeserver.rooms.resolution.resolver import DECIDED_AT_ONCE, StateResolver
-from homeserver.rooms.room.changes import EventsKept, StateKey
-from homeserver.rooms.room.extremities import Head
+from homeserver.rooms.room.changes import EventsStored, StateKey
+from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
@@ -104,7 +104,7 @@ class StoredResolutionTests(RoomsTestCase):
             stores, Room(1, "!r:one.example", ROOM_VERSIONS["11"], EMPTY), EMPTY, {}
         )
         auth_event, event = self.log.next_position(), self.log.next_position()
-        fact = EventsKept(self.log.next_position(), 1, [], {})
+        fact = EventsStored(self.log.next_position(), 1, [], {})
 
         done = self.log.append(fact, auth_edge_rows(event, [auth_event]))
         citing = await index.citing([auth_event], 10)
@@ -118,9 +118,9 @@ class StoredResolutionTests(RoomsTestCase):
         resolver = StateResolver(stores)
         number = await self.names.nid(graph.room.room_id)
         room = Room(number, graph.room.room_id, graph.room.version, EMPTY)
-        writer = RoomWriter(room, Head((), EMPTY), self.origin, stores)
+        writer = RoomWriter(room, ForwardExtremities((), EMPTY), self.origin, stores)
         for event in graph.events:
-            await Receiving(stores, resolver).receive(writer, event)
+            await PduReceiver(stores, resolver).receive(writer, event)
         return room
 
     async def _compare(self, graph: Graph, room: Room, choice: random.Random) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeserver.rooms.state.node_codec import EMPTY, Entries
-from homeserver.rooms.state.store import MissingNodes, States
+from homeserver.rooms.state.store import StateNodesNotInMemory, StateStore
 from homeserver.storage.database.batch import Batch, Row
 
 MEMBER = 9
@@ -30,8 +30,8 @@ class StoredNodes:
         return {name: self.nodes[name] for name in names if name in self.nodes}
 
 
-def states(db: StoredNodes, capacity: int = 10_000) -> States:
-    return States(db, capacity)  # type: ignore[arg-type]
+def states(db: StoredNodes, capacity: int = 10_000) -> StateStore:
+    return StateStore(db, capacity)  # type: ignore[arg-type]
 
 
 def result_of(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -88,7 +88,7 @@ def test_node_is_forgotten_once_nothing_waits_for_it() -> None:
 
     del rows
 
-    with pytest.raises(MissingNodes):
+    with pytest.raises(StateNodesNotInMemory):
         result_of(subject.load(root))
 
 
@@ -123,7 +123,7 @@ def test_apply_refuses_what_it_would_have_to_wait_for() -> None:
     root, rows = states(db).apply(EMPTY, members(5))
     db.write(rows)
 
-    with pytest.raises(MissingNodes) as missing:
+    with pytest.raises(StateNodesNotInMemory) as missing:
         states(db).apply(root, {(MEMBER, 7): 9999})
 
     assert missing.value.hashes == [root]

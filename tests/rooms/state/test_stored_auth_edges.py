@@ -3,7 +3,7 @@
 import psycopg
 
 from homeserver.cli.doctor.auth_chain_checks import check_auth_chains
-from homeserver.cli.doctor.findings import Verdict
+from homeserver.cli.doctor.findings import Severity
 from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.writer import CREATE
 from homeserver.storage.database.migrate import load_migrations
@@ -30,7 +30,7 @@ class StoredAuthEdgesTests(RoomsTestCase):
         with psycopg.connect(self.dsn) as connection:
             return set(connection.execute("SELECT event, auth_event FROM auth_edges"))
 
-    def check(self, *, repair: bool = False) -> tuple[Verdict, str]:
+    def check(self, *, repair: bool = False) -> tuple[Severity, str]:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             finding = check_auth_chains(connection, repair=repair)
         return finding.verdict, finding.text
@@ -39,7 +39,7 @@ class StoredAuthEdgesTests(RoomsTestCase):
         """A fork years later is resolved by what is stored now."""
         verdict, text = self.check()
 
-        assert verdict is Verdict.OK
+        assert verdict is Severity.OK
         assert text.startswith("right for ")
         assert len(self.edges()) > 40
 
@@ -57,7 +57,7 @@ class StoredAuthEdgesTests(RoomsTestCase):
 
         assert "another event" in (stored.standing.rejected or "")
         assert {(stored.number, each.number) for each in cited} <= self.edges()
-        assert self.check()[0] is Verdict.OK
+        assert self.check()[0] is Severity.OK
 
     async def test_migration_makes_the_edges_of_the_events_that_are_there(self) -> None:
         """A server that is upgraded has rooms already."""
@@ -78,7 +78,7 @@ class StoredAuthEdgesTests(RoomsTestCase):
             connection.execute("DELETE FROM auth_edges WHERE event = %s", (newest,))
             connection.execute("INSERT INTO auth_edges VALUES (%s, %s)", (other, oldest))
 
-        assert self.check()[0] is Verdict.PROBLEM
-        assert self.check(repair=True)[0] is Verdict.OK
-        assert self.check()[0] is Verdict.OK
+        assert self.check()[0] is Severity.PROBLEM
+        assert self.check(repair=True)[0] is Severity.OK
+        assert self.check()[0] is Severity.OK
         assert self.edges() == before

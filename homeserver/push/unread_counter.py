@@ -7,9 +7,9 @@ the result depends on the room and the receipts alone, never on when it was coun
 A receipt without a thread reads the whole room, one with a thread that thread alone. The user's own
 event reads the part of the timeline that it was sent to.
 
-What is unread, `Unread`, never changes: a tally moves on from one to the next. Members for whom the
-same is unread hold the same object, and what becomes of it by an event or a receipt is worked out
-once for all of them (`UnreadStates`).
+What is unread, `UnreadSnapshot`, never changes: a tally moves on from one to the next. Members for
+whom the same is unread hold the same object, and what becomes of it by an event or a receipt is
+worked out once for all of them (`SnapshotPool`).
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#marking-notifications-as-read
 """
@@ -48,7 +48,7 @@ class UnreadCount(msgspec.Struct, frozen=True):
         )
 
 
-class Notice(msgspec.Struct, frozen=True):
+class PushAction(msgspec.Struct, frozen=True):
     """An event that notifies the user. `age` is the number of events since, in what is taken in.
 
     `named` says that it mentions the user, or everybody.
@@ -68,11 +68,11 @@ class OwnEvent(msgspec.Struct, frozen=True):
     thread: str | None
 
 
-_Numbered = tuple[int, Notice]  # a notice with the number of its event in the room
+_Numbered = tuple[int, PushAction]  # a notice with the number of its event in the room
 _Sums = Mapping[str | None, tuple[int, int]]
 
 
-class Unread:
+class UnreadSnapshot:
     """What is unread after the event at `upto`, the `number`th of the room; it does not change."""
 
     __slots__ = ("__weakref__", "_before", "_count", "_sums", "_within", "digest", "number", "upto")
@@ -82,7 +82,7 @@ class Unread:
         upto: int,
         number: int = 0,
         within: Sequence[_Numbered] = (),
-        before: Sequence[Notice] = (),
+        before: Sequence[PushAction] = (),
         sums: _Sums | None = None,
         digest: int = 0,
     ) -> None:
@@ -94,7 +94,7 @@ class Unread:
         self._sums: _Sums = {} if sums is None else sums
         self._count: UnreadCount | None = None
 
-    def equals(self, other: "Unread") -> bool:
+    def equals(self, other: "UnreadSnapshot") -> bool:
         """Whether the same is unread."""
         mine = self.number, self._within, self._before
         return mine == (other.number, other._within, other._before)
@@ -105,7 +105,7 @@ class Unread:
             self._count = _sum_up(self._sums)
         return self._count
 
-    def after(self, upto: int, events: int, notices: Iterable[Notice]) -> "Unread":
+    def after(self, upto: int, events: int, notices: Iterable[PushAction]) -> "UnreadSnapshot":
         """What is unread after the next `events` events, of which these notify."""
         number = self.number + events
         new = [(number - notice.age, _without_age(notice)) for notice in notices]
@@ -124,7 +124,7 @@ class Unread:
         added = [notice for _, notice in new]
         return self._changed(upto, number, tuple(within), before, added, dropped)
 
-    def with_older(self, notices: Iterable[Notice]) -> "Unread":
+    def with_older(self, notices: Iterable[PushAction]) -> "UnreadSnapshot":
         """With events from before the window that name the user, oldest first."""
         added = [notice for notice in notices if notice.named]
         before = (*self._before, *added)
@@ -132,7 +132,7 @@ class Unread:
         kept = before[-MAX_NAMED:]
         return self._changed(self.upto, self.number, self._within, kept, added, dropped)
 
-    def without(self, unwanted: Callable[[Notice], bool]) -> "Unread":
+    def without(self, unwanted: Callable[[PushAction], bool]) -> "UnreadSnapshot":
         """What is left without some notices."""
         dropped = [notice for notice in self._before if unwanted(notice)]
         before = [notice for notice in self._before if not unwanted(notice)]
@@ -147,12 +147,12 @@ class Unread:
         upto: int,
         number: int,
         within: Sequence[_Numbered],
-        before: Sequence[Notice],
-        added: Sequence[Notice],
-        dropped: Sequence[Notice],
-    ) -> "Unread":
+        before: Sequence[PushAction],
+        added: Sequence[PushAction],
+        dropped: Sequence[PushAction],
+    ) -> "UnreadSnapshot":
         if not added and not dropped:
-            return Unread(upto, number, within, before, self._sums, self.digest)
+            return UnreadSnapshot(upto, number, within, before, self._sums, self.digest)
         sums, digest = dict(self._sums), self.digest
         for notice in added:
             _add(sums, notice, 1)
@@ -160,20 +160,22 @@ class Unread:
         for notice in dropped:
             _add(sums, notice, -1)
             digest ^= hash(notice)
-        return Unread(upto, number, within, before, sums, digest)
+        return UnreadSnapshot(upto, number, within, before, sums, digest)
 
 
-class UnreadStates:
+class SnapshotPool:
     """What is unread for the members of one room: the same object for all who have read the same.
 
     Each move from one to the next is worked out once.
     """
 
     def __init__(self) -> None:
-        self._shared: WeakValueDictionary[tuple[int, int, int], Unread] = WeakValueDictionary()
-        self._moves: dict[tuple[Unread, Hashable], Unread] = {}
+        self._shared: WeakValueDictionary[tuple[int, int, int], UnreadSnapshot] = (
+            WeakValueDictionary()
+        )
+        self._moves: dict[tuple[UnreadSnapshot, Hashable], UnreadSnapshot] = {}
 
-    def share(self, unread: Unread) -> Unread:
+    def share(self, unread: UnreadSnapshot) -> UnreadSnapshot:
         """The object that stands for what is unread."""
         key = unread.upto, unread.number, unread.digest
         shared = self._shared.get(key)
@@ -182,7 +184,9 @@ class UnreadStates:
         self._shared[key] = unread
         return unread
 
-    def move(self, start: Unread, step: Hashable, work_out: Callable[[], Unread]) -> Unread:
+    def move(
+        self, start: UnreadSnapshot, step: Hashable, work_out: Callable[[], UnreadSnapshot]
+    ) -> UnreadSnapshot:
         """What becomes of `start` by a step; equal steps must always lead to the same."""
         found = self._moves.get((start, step))
         if found is None:
@@ -196,7 +200,7 @@ class UnreadStates:
         self._moves.clear()
 
 
-class Tally:
+class UnreadCounter:
     """Counts for one user and room, beginning with the `number`th event at `upto`.
 
     `floor` is a position up to which everything is read. `states` are those of the room.
@@ -205,10 +209,10 @@ class Tally:
     __slots__ = ("_floor", "_marks", "_states", "reach", "unread")
 
     def __init__(
-        self, upto: int, floor: int = 0, *, number: int = 0, states: UnreadStates | None = None
+        self, upto: int, floor: int = 0, *, number: int = 0, states: SnapshotPool | None = None
     ) -> None:
-        self._states = UnreadStates() if states is None else states
-        self.unread = self._states.share(Unread(upto, number))
+        self._states = SnapshotPool() if states is None else states
+        self.unread = self._states.share(UnreadSnapshot(upto, number))
         self.reach = floor  # the highest position that something is read up to
         self._floor = floor  # all up to this position is read
         self._marks: dict[str, int] = {}  # the same for threads and the main timeline
@@ -246,9 +250,9 @@ class Tally:
             unread, position, lambda: unread.without(lambda notice: notice.position == position)
         )
 
-    def take(self, upto: int, events: int, news: Iterable[Notice | OwnEvent]) -> None:
+    def take(self, upto: int, events: int, news: Iterable[PushAction | OwnEvent]) -> None:
         """Take in the next `events` events, up to a position; `news` is what concerns the user."""
-        notices: list[Notice] = []
+        notices: list[PushAction] = []
         for item in news:
             if isinstance(item, OwnEvent):
                 self.read(item.position, item.thread or MAIN)
@@ -261,7 +265,7 @@ class Tally:
             unread, (upto, wanted), lambda: unread.after(upto, events, wanted)
         )
 
-    def take_older(self, notices: Iterable[Notice]) -> None:
+    def take_older(self, notices: Iterable[PushAction]) -> None:
         """Take in events from before the window that name the user."""
         unread = [one for one in notices if not self.is_read(one.position, one.thread)]
         self.unread = self._states.share(self.unread.with_older(unread))
@@ -278,19 +282,19 @@ class Tally:
             self._marks[thread] = max(self._marks.get(thread, 0), position)
 
 
-def _read_by(position: int, thread: str | None) -> Callable[[Notice], bool]:
-    def is_read(notice: Notice) -> bool:
+def _read_by(position: int, thread: str | None) -> Callable[[PushAction], bool]:
+    def is_read(notice: PushAction) -> bool:
         return notice.position <= position and thread in (None, notice.thread or MAIN)
 
     return is_read
 
 
-def _without_age(notice: Notice) -> Notice:
+def _without_age(notice: PushAction) -> PushAction:
     """The notice as it is told apart from others, whenever it was taken in."""
     return msgspec.structs.replace(notice, age=0) if notice.age else notice
 
 
-def _add(sums: dict[str | None, tuple[int, int]], notice: Notice, number: int) -> None:
+def _add(sums: dict[str | None, tuple[int, int]], notice: PushAction, number: int) -> None:
     notifications, highlights = sums.pop(notice.thread, (0, 0))
     notifications += number
     if notifications:

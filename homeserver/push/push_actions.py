@@ -7,27 +7,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from homeserver.protocol.push_rules.evaluation import NOTHING, Outcome
-from homeserver.push.judgements import Judgements, with_joined_counts
 from homeserver.push.members import Member
 from homeserver.push.mentions import named_users, names, names_room
-from homeserver.push.tally import Notice, OwnEvent, Tally
+from homeserver.push.rule_evaluation import RuleEvaluator, with_joined_counts
 from homeserver.push.threads import Threads
+from homeserver.push.unread_counter import OwnEvent, PushAction, UnreadCounter
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.room import Room
 
 
 @dataclass(frozen=True, slots=True)
-class CommonNotices:
+class SharedPushActions:
     """What successive events are to all members alike, newest first, but to those `concerned`."""
 
-    notices: list[Notice]
+    notices: list[PushAction]
     concerned: frozenset[str]
 
 
-class Notices:
+class PushActions:
     """Finds out which events notify a member, without waiting."""
 
-    def __init__(self, judgements: Judgements, threads: Threads) -> None:
+    def __init__(self, judgements: RuleEvaluator, threads: Threads) -> None:
         self._judgements = judgements
         self._threads = threads
 
@@ -37,15 +37,15 @@ class Notices:
         member: Member,
         newest_first: Iterable[StoredEvent],
         joined_count: int,
-        tally: Tally,
-    ) -> list[Notice | OwnEvent]:
+        tally: UnreadCounter,
+    ) -> list[PushAction | OwnEvent]:
         """What is to be taken into a tally of successive events, newest first.
 
         `joined_count` is the number of members after the newest of them. Of the member's own events
         only the newest counts in each part of the timeline, and what is before it is read. Raises
         `NotAtHand`.
         """
-        news: list[Notice | OwnEvent] = []
+        news: list[PushAction | OwnEvent] = []
         own: dict[str | None, int] = {}
         counted = with_joined_counts(joined_count, newest_first)
         for age, (stored, joined) in enumerate(counted):
@@ -63,13 +63,13 @@ class Notices:
 
     def common(
         self, room: Room, member: Member, newest_first: Iterable[StoredEvent], joined_count: int
-    ) -> CommonNotices | None:
+    ) -> SharedPushActions | None:
         """The same for all who have the rules of a member, ignore the same users and read nothing.
 
         Different are the senders and those who are named. `None` where the rules ask who somebody
         is, so that each has to be looked at alone. Raises `NotAtHand`.
         """
-        notices: list[Notice] = []
+        notices: list[PushAction] = []
         concerned: set[str] = set()
         counted = with_joined_counts(joined_count, newest_first)
         for age, (stored, joined) in enumerate(counted):
@@ -87,8 +87,8 @@ class Notices:
                 if not named:
                     concerned |= named_users(event)
                 position = stored.position or 0
-                notices.append(Notice(position, thread, outcome.highlight, named, age))
-        return CommonNotices(notices, frozenset(concerned))
+                notices.append(PushAction(position, thread, outcome.highlight, named, age))
+        return SharedPushActions(notices, frozenset(concerned))
 
     def outcome(
         self, room: Room, member: Member, stored: StoredEvent, joined_count: int | None
@@ -115,9 +115,9 @@ class Notices:
         member: Member,
         stored: StoredEvent,
         joined_count: int | None,
-        tally: Tally,
+        tally: UnreadCounter,
         age: int = 0,
-    ) -> Notice | None:
+    ) -> PushAction | None:
         """The notice of an event that notifies the member and is not read. Raises `NotAtHand`."""
         position = stored.position or 0
         if tally.is_all_read(position):
@@ -127,7 +127,7 @@ class Notices:
             return None
         thread = self._threads.of(room, stored)
         named = names(stored.event, member.user_id)
-        return Notice(position, thread, outcome.highlight, named, age)
+        return PushAction(position, thread, outcome.highlight, named, age)
 
 
 def _is_ignored(member: Member, stored: StoredEvent) -> bool:

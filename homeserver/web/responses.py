@@ -13,7 +13,7 @@ import msgspec
 from twisted.web.http import datetimeToString
 
 from homeserver.protocol.errors import MatrixError
-from homeserver.web.routes import Answer
+from homeserver.web.routes import Response
 
 _CORS = (
     b"Access-Control-Allow-Origin: *\r\n"
@@ -22,19 +22,19 @@ _CORS = (
     b"X-Content-Type-Options: nosniff\r\n"
 )
 _DEFAULTS = {"content-type": "application/json", "cache-control": "no-store"}
-_PREFLIGHT = Answer(204, b"", {"Access-Control-Max-Age": "86400"})
+_PREFLIGHT = Response(204, b"", {"Access-Control-Max-Age": "86400"})
 _NO_HEADERS: Mapping[str, str] = {}
 _ENCODER = msgspec.json.Encoder()
 
 
-def preflight() -> Answer:
+def preflight() -> Response:
     """The answer to OPTIONS, for all paths: browsers may remember it for a day."""
     return _PREFLIGHT
 
 
-def error_answer(error: MatrixError) -> Answer:
+def error_answer(error: MatrixError) -> Response:
     """The standard error response."""
-    return Answer(error.status, error.body(), error.headers())
+    return Response(error.status, error.body(), error.headers())
 
 
 def encode_body(body: object) -> bytes:
@@ -46,7 +46,7 @@ def encode_body(body: object) -> bytes:
     return _ENCODER.encode({} if body is None else body)
 
 
-class Heads:
+class ResponseHeads:
     """Builds the heads of responses; the parts that are the same for a second are kept."""
 
     def __init__(self) -> None:

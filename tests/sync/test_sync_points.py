@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
 from tests.sync.world import World
@@ -121,7 +121,7 @@ class MomentTests(DatabaseTestCase):
         self.patch(account_data, "changed_since", changed_since)
         self.patch(account_data, "may_have_changed", lambda *_: True)
 
-    async def check_complete(self, caller: Caller | None = None) -> None:
+    async def check_complete(self, caller: Requester | None = None) -> None:
         """The client knows what a new one is told."""
         fresh = ClientModel()
         fresh.apply(await self.world.update(caller or self.bob))

@@ -9,7 +9,7 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import ONLINE
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.user_rooms import UserRooms
-from homeserver.sync.feeds import PRESENCE_SECONDS, SMALL_AUDIENCE, Feeds
+from homeserver.sync.user_change_queues import PRESENCE_SECONDS, SMALL_AUDIENCE, UserChangeQueues
 
 ROOM = 1
 
@@ -42,7 +42,7 @@ class Audience:
 
     def __init__(self, size: int) -> None:
         self.clock = Clock()
-        self.feeds = Feeds(cast("UserRooms", OneRoom()), Position(), self.clock, 10_000)
+        self.feeds = UserChangeQueues(cast("UserRooms", OneRoom()), Position(), self.clock, 10_000)
         self.woken = dict.fromkeys((f"@u{number}:test" for number in range(size)), 0)
         for user_id in self.woken:
             Deferred.fromCoroutine(self.feeds.of(user_id)).addCallback(self._wait, user_id)
@@ -97,7 +97,7 @@ def test_other_news_does_not_wait_with_presence() -> None:
 def test_feed_knows_that_it_missed_what_came_while_it_was_made() -> None:
     """It began before it followed the log: what was published in between was in no feed."""
     rooms, log, clock = SlowRooms(), Position(), Clock()
-    feeds = Feeds(cast("UserRooms", rooms), log, clock, 10)
+    feeds = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
     made = Deferred.fromCoroutine(feeds.of("@alice:test"))
 
     log.position = 1

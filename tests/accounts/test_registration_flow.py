@@ -4,8 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from homeserver.accounts.interactive_auth.user_interactive_auth import AuthenticationNeeded
-from homeserver.accounts.registration.registration_flow import SignUpRequest
-from homeserver.config.settings import Registration as RegistrationSettings
+from homeserver.accounts.registration.registration_flow import RegistrationRequest
+from homeserver.config.settings import RegistrationSettings
 from homeserver.storage.accounts.accepted_policies import accepted_policies
 from homeserver.storage.accounts.registration_tokens import insert_registration_token
 from tests.accounts.support import ALICE, PASSWORD, TERMS, AccountsTestCase
@@ -14,7 +14,7 @@ DUMMY = {"type": "m.login.dummy"}
 
 
 class SignUpTestCase(AccountsTestCase):
-    async def needed(self, request: SignUpRequest) -> dict[str, Any]:
+    async def needed(self, request: RegistrationRequest) -> dict[str, Any]:
         """What a registration answers that is not authenticated far enough."""
         error = await self.assertFailure(
             self.started(self.sign_up.register(request)), AuthenticationNeeded
@@ -27,7 +27,7 @@ class SignUpTestCase(AccountsTestCase):
 class OpenRegistrationTests(SignUpTestCase):
     async def test_the_flows_are_told_first(self) -> None:
         """Clients ask with an empty request what they have to do."""
-        body = await self.needed(SignUpRequest())
+        body = await self.needed(RegistrationRequest())
 
         self.assertEqual(body["flows"], [{"stages": ["m.login.dummy"]}])
         self.assertEqual((body["params"], body["completed"]), ({}, []))
@@ -35,8 +35,8 @@ class OpenRegistrationTests(SignUpTestCase):
 
     async def test_a_session_makes_an_account_and_logs_it_in(self) -> None:
         """From nothing to a usable account in two requests."""
-        session = (await self.needed(SignUpRequest(username="Alice")))["session"]
-        request = SignUpRequest(
+        session = (await self.needed(RegistrationRequest(username="Alice")))["session"]
+        request = RegistrationRequest(
             auth=DUMMY | {"session": session},
             username="Alice",
             password=PASSWORD,
@@ -51,17 +51,17 @@ class OpenRegistrationTests(SignUpTestCase):
 
     async def test_a_stage_may_come_with_the_first_request(self) -> None:
         """Scripts register in one request."""
-        user_id, _ = await self.sign_up.register(SignUpRequest(auth=DUMMY, username="alice"))
+        user_id, _ = await self.sign_up.register(RegistrationRequest(auth=DUMMY, username="alice"))
 
         self.assertEqual(user_id, ALICE)
 
     async def test_a_request_of_the_session_alone_means_what_it_began_with(self) -> None:
         """Some clients repeat nothing but the session."""
-        asked = SignUpRequest(username="alice", password=PASSWORD, device_id="PHONE")
+        asked = RegistrationRequest(username="alice", password=PASSWORD, device_id="PHONE")
         session = (await self.needed(asked))["session"]
 
         user_id, made = await self.sign_up.register(
-            SignUpRequest(auth=DUMMY | {"session": session})
+            RegistrationRequest(auth=DUMMY | {"session": session})
         )
 
         assert made is not None
@@ -70,9 +70,9 @@ class OpenRegistrationTests(SignUpTestCase):
 
     async def test_who_lost_the_answer_may_ask_again(self) -> None:
         """Nobody is told that their own name is taken because a train went into a tunnel."""
-        asked = SignUpRequest(username="alice", password=PASSWORD)
+        asked = RegistrationRequest(username="alice", password=PASSWORD)
         session = (await self.needed(asked))["session"]
-        again = SignUpRequest(
+        again = RegistrationRequest(
             auth=DUMMY | {"session": session}, username="alice", password=PASSWORD
         )
         await self.sign_up.register(again)
@@ -85,24 +85,24 @@ class OpenRegistrationTests(SignUpTestCase):
 
     async def test_without_a_name_the_account_gets_a_number(self) -> None:
         """A name is not needed to begin."""
-        first, _ = await self.sign_up.register(SignUpRequest(auth=DUMMY))
-        second, _ = await self.sign_up.register(SignUpRequest(auth=DUMMY))
+        first, _ = await self.sign_up.register(RegistrationRequest(auth=DUMMY))
+        second, _ = await self.sign_up.register(RegistrationRequest(auth=DUMMY))
 
         self.assertRegex(first, r"^@\d+:example\.org$")
         self.assertNotEqual(first, second)
 
     async def test_a_number_that_somebody_chose_is_passed_over(self) -> None:
         """Names that look like numbers cannot block registration."""
-        await self.sign_up.register(SignUpRequest(auth=DUMMY, username="1"))
+        await self.sign_up.register(RegistrationRequest(auth=DUMMY, username="1"))
 
-        user_id, _ = await self.sign_up.register(SignUpRequest(auth=DUMMY))
+        user_id, _ = await self.sign_up.register(RegistrationRequest(auth=DUMMY))
 
         self.assertEqual(user_id, "@2:example.org")
 
     async def test_inhibited_log_in_makes_an_account_only(self) -> None:
         """Tools that make accounts for others leave no session behind."""
         user_id, session = await self.sign_up.register(
-            SignUpRequest(auth=DUMMY, username="alice", inhibit_login=True)
+            RegistrationRequest(auth=DUMMY, username="alice", inhibit_login=True)
         )
 
         self.assertEqual((user_id, session), (ALICE, None))
@@ -113,12 +113,12 @@ class OpenRegistrationTests(SignUpTestCase):
         await self.user()
 
         for request, errcode in (
-            (SignUpRequest(username="alice"), "M_USER_IN_USE"),
-            (SignUpRequest(username="al ice"), "M_INVALID_USERNAME"),
-            (SignUpRequest(username=""), "M_INVALID_USERNAME"),
-            (SignUpRequest(username="a" * 255), "M_INVALID_USERNAME"),
-            (SignUpRequest(username="bob", password="short"), "M_WEAK_PASSWORD"),
-            (SignUpRequest(username="bob", device_id=""), "M_INVALID_PARAM"),
+            (RegistrationRequest(username="alice"), "M_USER_IN_USE"),
+            (RegistrationRequest(username="al ice"), "M_INVALID_USERNAME"),
+            (RegistrationRequest(username=""), "M_INVALID_USERNAME"),
+            (RegistrationRequest(username="a" * 255), "M_INVALID_USERNAME"),
+            (RegistrationRequest(username="bob", password="short"), "M_WEAK_PASSWORD"),
+            (RegistrationRequest(username="bob", device_id=""), "M_INVALID_PARAM"),
         ):
             await self.refused(self.sign_up.register(request), errcode, 400)
 
@@ -127,7 +127,7 @@ class OpenRegistrationTests(SignUpTestCase):
         self.registration.is_reserved = lambda user_id: user_id.startswith("@irc_")
 
         await self.refused(
-            self.sign_up.register(SignUpRequest(username="irc_bob")), "M_EXCLUSIVE", 400
+            self.sign_up.register(RegistrationRequest(username="irc_bob")), "M_EXCLUSIVE", 400
         )
         await self.refused(self.sign_up.check_available("irc_bob"), "M_EXCLUSIVE", 400)
 
@@ -153,7 +153,7 @@ class GuestTests(SignUpTestCase):
         """Rooms that were joined as a guest are kept."""
         guest = await self.caller(session := await self.sign_up.register_guest(None))
         name = guest.user_id[1:].partition(":")[0]
-        request = SignUpRequest(
+        request = RegistrationRequest(
             auth=DUMMY,
             username=name,
             password=PASSWORD,
@@ -171,7 +171,7 @@ class GuestTests(SignUpTestCase):
         """The token of a guest opens that guest's account, nothing else."""
         await self.user()
         guest = await self.sign_up.register_guest(None)
-        request = SignUpRequest(
+        request = RegistrationRequest(
             auth=DUMMY, username="alice", guest_access_token=guest.tokens.access_token
         )
 
@@ -184,7 +184,9 @@ class ClosedRegistrationTests(SignUpTestCase):
     async def test_nobody_registers_where_it_is_switched_off(self) -> None:
         """A private server stays private."""
         await self.refused(
-            self.sign_up.register(SignUpRequest(auth=DUMMY, username="alice")), "M_FORBIDDEN", 403
+            self.sign_up.register(RegistrationRequest(auth=DUMMY, username="alice")),
+            "M_FORBIDDEN",
+            403,
         )
         await self.refused(self.sign_up.register_guest(None), "M_FORBIDDEN", 403)
         await self.refused(self.sign_up.check_available("alice"), "M_FORBIDDEN", 403)
@@ -192,12 +194,12 @@ class ClosedRegistrationTests(SignUpTestCase):
     async def test_appservices_make_their_users_all_the_same(self) -> None:
         """A bridge needs accounts on a private server too."""
         bridge = SimpleNamespace(id="irc", covers_user=lambda user: user.startswith("@irc_"))
-        request = SignUpRequest(username="irc_bob", inhibit_login=True)
+        request = RegistrationRequest(username="irc_bob", inhibit_login=True)
 
         user_id, _ = await self.sign_up.register_for_appservice(bridge, request)
 
         self.assertEqual(user_id, "@irc_bob:example.org")
-        other = SignUpRequest(username="alice")
+        other = RegistrationRequest(username="alice")
         await self.refused(self.sign_up.register_for_appservice(bridge, other), "M_EXCLUSIVE", 400)
 
 
@@ -210,7 +212,7 @@ class RegistrationByTokenTests(SignUpTestCase):
 
     async def test_both_stages_are_asked_for_with_what_there_is_to_read(self) -> None:
         """The client shows the policies beside the field for the token."""
-        body = await self.needed(SignUpRequest())
+        body = await self.needed(RegistrationRequest())
 
         stages = ["m.login.registration_token", "m.login.terms"]
         self.assertEqual(body["flows"], [{"stages": stages}])
@@ -222,13 +224,13 @@ class RegistrationByTokenTests(SignUpTestCase):
         """An invitation for one is not an invitation for all."""
         await self.db.run(insert_registration_token, "friend", 1, None)
         alice, bob = [
-            SignUpRequest(
+            RegistrationRequest(
                 username=name,
                 auth={
                     "type": "m.login.terms",
-                    "session": (await self.needed(SignUpRequest(username=name, auth=self.auth())))[
-                        "session"
-                    ],
+                    "session": (
+                        await self.needed(RegistrationRequest(username=name, auth=self.auth()))
+                    )["session"],
                 },
             )
             for name in ("alice", "bob")
@@ -245,12 +247,12 @@ class RegistrationByTokenTests(SignUpTestCase):
         await self.db.run(insert_registration_token, "old", None, 1_600_000_000_000)
 
         for token in ("guess", "old", "no\0", "x" * 65):
-            body = await self.needed(SignUpRequest(auth=self.auth(token=token)))
+            body = await self.needed(RegistrationRequest(auth=self.auth(token=token)))
             self.assertEqual((body["errcode"], body["completed"]), ("M_FORBIDDEN", []))
 
     async def test_stages_out_of_order_do_not_count(self) -> None:
         """A flow is a sequence, by the text."""
-        body = await self.needed(SignUpRequest(auth={"type": "m.login.terms"}))
+        body = await self.needed(RegistrationRequest(auth={"type": "m.login.terms"}))
 
         self.assertEqual(body["completed"], [])
         self.assertIn("order", body["error"])

@@ -5,7 +5,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeserver.push.tally import MAX_NAMED, WINDOW, Notice, OwnEvent, Tally, UnreadCount
+from homeserver.push.unread_counter import (
+    MAX_NAMED,
+    WINDOW,
+    OwnEvent,
+    PushAction,
+    UnreadCount,
+    UnreadCounter,
+)
 
 ROOT = "$root"
 threads = st.sampled_from([None, ROOT, "$other"])
@@ -22,14 +29,14 @@ happenings = st.lists(
 )
 
 
-def notice(position: int, thread: str | None = None, **fields: Any) -> Notice:
+def notice(position: int, thread: str | None = None, **fields: Any) -> PushAction:
     given = {"highlight": False, "named": False, "age": 0} | fields
-    return Notice(position, thread, **given)
+    return PushAction(position, thread, **given)
 
 
 def test_what_notifies_is_counted() -> None:
     """The number on the badge."""
-    tally = Tally(0)
+    tally = UnreadCounter(0)
 
     tally.take(3, 3, [notice(1), notice(2, ROOT, highlight=True), notice(3)])
 
@@ -39,7 +46,7 @@ def test_what_notifies_is_counted() -> None:
 
 def test_receipt_of_the_room_reads_everything() -> None:
     """Clients that know no threads clear them too."""
-    tally = Tally(0)
+    tally = UnreadCounter(0)
     tally.take(3, 3, [notice(1), notice(2, ROOT), notice(3)])
 
     tally.read(2, None)
@@ -49,7 +56,7 @@ def test_receipt_of_the_room_reads_everything() -> None:
 
 def test_receipt_of_a_thread_reads_that_thread() -> None:
     """Whoever opened a thread has not seen the room, and the other way round."""
-    tally = Tally(0)
+    tally = UnreadCounter(0)
     tally.take(4, 4, [notice(1), notice(2, ROOT), notice(3, "$other"), notice(4, ROOT)])
 
     tally.read(2, ROOT)
@@ -62,7 +69,7 @@ def test_receipt_of_a_thread_reads_that_thread() -> None:
 
 def test_own_event_reads_where_it_was_sent() -> None:
     """Whoever answers has read what they answer."""
-    tally = Tally(0)
+    tally = UnreadCounter(0)
 
     tally.take(3, 3, [notice(1), notice(2, ROOT), OwnEvent(3, None)])
 
@@ -71,7 +78,7 @@ def test_own_event_reads_where_it_was_sent() -> None:
 
 def test_receipt_ahead_of_what_was_counted_holds() -> None:
     """An event that was read before it was counted is not unread."""
-    tally = Tally(0)
+    tally = UnreadCounter(0)
 
     tally.read(5, None)
     tally.take(6, 2, [notice(5), notice(6)])
@@ -81,7 +88,7 @@ def test_receipt_ahead_of_what_was_counted_holds() -> None:
 
 def test_redacted_event_is_not_counted() -> None:
     """There is nothing left to read."""
-    tally = Tally(0)
+    tally = UnreadCounter(0)
     tally.take(2, 2, [notice(1, highlight=True), notice(2)])
 
     tally.forget(1)
@@ -91,7 +98,7 @@ def test_redacted_event_is_not_counted() -> None:
 
 def test_what_names_the_user_is_counted_however_old_it_is() -> None:
     """Who comes back from a holiday sees that they were asked for."""
-    tally = Tally(0)
+    tally = UnreadCounter(0)
     tally.take(2, 2, [notice(1, highlight=True, named=True), notice(2)])
 
     for position in range(3, WINDOW + 10):
@@ -102,7 +109,7 @@ def test_what_names_the_user_is_counted_however_old_it_is() -> None:
 
 def test_counts_are_bounded() -> None:
     """A user who never reads costs no more than another."""
-    tally = Tally(0)
+    tally = UnreadCounter(0)
 
     for position in range(1, 2 * WINDOW):
         tally.take(position, 1, [notice(position, highlight=True, named=True)])
@@ -113,10 +120,10 @@ def test_counts_are_bounded() -> None:
 @given(happenings)
 def test_counts_do_not_depend_on_when_they_are_asked_for(plan: list[tuple[Any, ...]]) -> None:
     """All devices of a user show the same number, whenever each of them looks."""
-    steady, lazy = Tally(0), Tally(0)
-    waiting: list[Notice | OwnEvent] = []
+    steady, lazy = UnreadCounter(0), UnreadCounter(0)
+    waiting: list[PushAction | OwnEvent] = []
     begun, position = 0, 0
-    events: list[Notice | OwnEvent | None] = []
+    events: list[PushAction | OwnEvent | None] = []
     reads: list[tuple[int, str | None]] = []
     for what, *rest in plan:
         if what == "ask":
@@ -139,13 +146,13 @@ def test_counts_do_not_depend_on_when_they_are_asked_for(plan: list[tuple[Any, .
     assert lazy.count() == steady.count() == _counted(events, reads)
 
 
-def _event(position: int, what: str, rest: list[Any]) -> Notice | OwnEvent | None:
+def _event(position: int, what: str, rest: list[Any]) -> PushAction | OwnEvent | None:
     if what == "notice":
         return notice(position, rest[0], highlight=rest[1], named=rest[2])
     return OwnEvent(position, rest[0]) if what == "own" else None
 
 
-def _aged(news: list[Notice | OwnEvent], position: int) -> list[Notice | OwnEvent]:
+def _aged(news: list[PushAction | OwnEvent], position: int) -> list[PushAction | OwnEvent]:
     return [
         notice(
             item.position,
@@ -154,14 +161,14 @@ def _aged(news: list[Notice | OwnEvent], position: int) -> list[Notice | OwnEven
             named=item.named,
             age=position - item.position,
         )
-        if isinstance(item, Notice)
+        if isinstance(item, PushAction)
         else item
         for item in news
     ]
 
 
 def _counted(
-    events: list[Notice | OwnEvent | None], reads: list[tuple[int, str | None]]
+    events: list[PushAction | OwnEvent | None], reads: list[tuple[int, str | None]]
 ) -> UnreadCount:
     """The definition: what is unread of the newest events, and what names the user before them."""
     marks = [*reads]
@@ -171,7 +178,7 @@ def _counted(
     unread = [
         event
         for place, event in enumerate(events)
-        if isinstance(event, Notice)
+        if isinstance(event, PushAction)
         and (event.named or place >= len(events) - WINDOW)
         and not any(
             event.position <= upto and thread in (None, event.thread or "main")

@@ -13,10 +13,10 @@ from twisted.logger import Logger
 
 from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.cooperative import Turn
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
-from homeserver.rooms.room.changes import MovedFromAfar, RoomChanged
+from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
 from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 
@@ -38,7 +38,7 @@ class Positioned(Protocol):
         """Up to where everything is published."""
 
 
-class Feed:
+class UserChangeQueue:
     """News of one user, complete above `since`."""
 
     __slots__ = ("entries", "rooms", "since", "user_id", "waiters")
@@ -69,18 +69,18 @@ class Feed:
         return changed
 
 
-class Feeds:
+class UserChangeQueues:
     """The feeds of all users who were seen lately, at most `capacity` beside those that wait."""
 
     def __init__(self, user_rooms: UserRooms, log: Positioned, clock: Clock, capacity: int) -> None:
         self._log = log
         self._user_rooms = user_rooms
         self._clock = clock
-        self._to_wake: dict[Feed, None] = {}  # in the order in which they were touched
-        self._to_wake_later: set[Feed] = set()
+        self._to_wake: dict[UserChangeQueue, None] = {}  # in the order in which they were touched
+        self._to_wake_later: set[UserChangeQueue] = set()
         self._capacity = capacity
-        self._feeds: OrderedDict[str, Feed] = OrderedDict()
-        self._by_room: dict[int, set[Feed]] = {}
+        self._feeds: OrderedDict[str, UserChangeQueue] = OrderedDict()
+        self._by_room: dict[int, set[UserChangeQueue]] = {}
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -90,14 +90,14 @@ class Feeds:
         """How many readers wait at this moment."""
         return sum(len(feed.waiters) for feed in self._feeds.values())
 
-    def loaded(self, user_id: str) -> Feed | None:
+    def loaded(self, user_id: str) -> UserChangeQueue | None:
         """The user's feed, if there is one."""
         feed = self._feeds.get(user_id)
         if feed is not None:
             self._feeds.move_to_end(user_id)
         return feed
 
-    async def of(self, user_id: str) -> Feed:
+    async def of(self, user_id: str) -> UserChangeQueue:
         """The user's feed, made now if need be."""
         feed = self.loaded(user_id)
         if feed is not None:
@@ -106,7 +106,7 @@ class Feeds:
         feed = self.loaded(user_id)
         if feed is None:
             # From here on it follows the log: what was published during the wait is not in it.
-            feed = self._feeds[user_id] = Feed(user_id, self._log.position)
+            feed = self._feeds[user_id] = UserChangeQueue(user_id, self._log.position)
             for number in joined:
                 self._follow(feed, number)
             self._shrink()
@@ -114,11 +114,11 @@ class Feeds:
 
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log, after rooms and memberships have been brought up to date."""
-        touched: set[Feed] = set()
+        touched: set[UserChangeQueue] = set()
         for fact in facts:
-            if isinstance(fact, RoomChanged):
+            if isinstance(fact, StateChanged):
                 self._room_changed(fact, touched)
-            elif isinstance(fact, MovedFromAfar):
+            elif isinstance(fact, OutOfRoomMembershipChanged):
                 self._touch_user(fact.user_id, fact.position, fact.room, touched)
             elif isinstance(fact, TypingChanged):
                 self._touch_room(fact.room, fact.position, touched)
@@ -137,7 +137,7 @@ class Feeds:
         """Call everybody who waits."""
         self._wake_soon(self._feeds.values())
 
-    def _wake_soon(self, touched: Iterable[Feed]) -> None:
+    def _wake_soon(self, touched: Iterable[UserChangeQueue]) -> None:
         """Call those who wait on the feeds in the next turn of the reactor.
 
         By then the log has answered the writers and begun its next commit, so that readers are
@@ -150,7 +150,7 @@ class Feeds:
 
     def _wake(self) -> None:
         """Those who wait longest first; enough of them that nobody falls behind the writers."""
-        turn = Turn(self._clock)
+        turn = TimeSlice(self._clock)
         woken = 0
         while self._to_wake:
             feed = next(iter(self._to_wake))
@@ -166,7 +166,7 @@ class Feeds:
                 self._clock.callLater(0, self._wake)
                 return
 
-    def _wake_later(self, feeds: Iterable[Feed]) -> None:
+    def _wake_later(self, feeds: Iterable[UserChangeQueue]) -> None:
         """Call those who wait on the feeds after a moment, in which more may happen to tell."""
         is_due = bool(self._to_wake_later)
         self._to_wake_later.update(feed for feed in feeds if feed.waiters)
@@ -177,7 +177,7 @@ class Feeds:
         feeds, self._to_wake_later = self._to_wake_later, set()
         self._wake_soon(feeds)
 
-    def _room_changed(self, fact: RoomChanged, touched: set[Feed]) -> None:
+    def _room_changed(self, fact: StateChanged, touched: set[UserChangeQueue]) -> None:
         for user_id, membership, _ in fact.members():
             # Whoever comes or goes hears of it too.
             feed = self._feeds.get(user_id)
@@ -192,19 +192,21 @@ class Feeds:
                     touched.add(feed)
         self._touch_room(fact.room, fact.position, touched)
 
-    def _touch_room(self, room: int, position: int, touched: set[Feed]) -> None:
+    def _touch_room(self, room: int, position: int, touched: set[UserChangeQueue]) -> None:
         for feed in self._by_room.get(room, ()):
             feed.add(position, room)
             touched.add(feed)
 
-    def _touch_user(self, user_id: str, position: int, what: int, touched: set[Feed]) -> None:
+    def _touch_user(
+        self, user_id: str, position: int, what: int, touched: set[UserChangeQueue]
+    ) -> None:
         feed = self._feeds.get(user_id)
         if feed is not None:
             feed.add(position, what)
             touched.add(feed)
 
-    def _touch_presence(self, fact: PresenceChanged, touched: set[Feed]) -> None:
-        seen: set[Feed] = set()
+    def _touch_presence(self, fact: PresenceChanged, touched: set[UserChangeQueue]) -> None:
+        seen: set[UserChangeQueue] = set()
         for room in fact.rooms:
             seen |= self._by_room.get(room, set())
         own = self._feeds.get(fact.user_id)
@@ -220,11 +222,11 @@ class Feeds:
             touched.add(own)
         self._wake_later(seen)
 
-    def _follow(self, feed: Feed, room: int) -> None:
+    def _follow(self, feed: UserChangeQueue, room: int) -> None:
         feed.rooms.add(room)
         self._by_room.setdefault(room, set()).add(feed)
 
-    def _unfollow(self, feed: Feed, room: int) -> None:
+    def _unfollow(self, feed: UserChangeQueue, room: int) -> None:
         if room in feed.rooms:
             feed.rooms.discard(room)
             followers = self._by_room[room]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from homeserver.accounts.sessions.requester import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.filters import Filter
 
 DEFAULT_TIMELINE = 10  # events
@@ -17,14 +17,14 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class SyncRequest:
     """What one `/sync` request, or one WebSocket, asks for.
 
     `ignored` are users whose messages the reader does not want. `state_after` asks for the state at
     the end of each timeline in place of that at its start, under this name.
     """
 
-    caller: Caller
+    caller: Requester
     filter: Filter = field(default_factory=Filter)
     full_state: bool = False
     state_after: str | None = None

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from homeserver.rooms.room.user_rooms import MemberRooms, UserRooms
 from homeserver.streams.log import Log
-from homeserver.sync.feeds import PERSONAL, Feeds
+from homeserver.sync.user_change_queues import PERSONAL, UserChangeQueues
 
 
-class Moment(NamedTuple):
+class SyncPoint(NamedTuple):
     """A position of the log, and how things were for a user then.
 
     `changed` is what had news above the token, `None` where all may have; `rooms` are the user's
@@ -24,15 +24,15 @@ class Moment(NamedTuple):
     rooms: MemberRooms
 
 
-class Moments:
+class SyncPoints:
     """Takes moments."""
 
-    def __init__(self, feeds: Feeds, user_rooms: UserRooms, log: Log) -> None:
+    def __init__(self, feeds: UserChangeQueues, user_rooms: UserRooms, log: Log) -> None:
         self._feeds = feeds
         self._user_rooms = user_rooms
         self._log = log
 
-    async def take(self, user_id: str, since: int | None) -> Moment:
+    async def take(self, user_id: str, since: int | None) -> SyncPoint:
         """The present moment for one with a token of position `since`, `None` for one without."""
         while True:
             feed, rooms = self._feeds.loaded(user_id), self._user_rooms.loaded(user_id)
@@ -47,6 +47,6 @@ class Moments:
             else:
                 rooms = {number: rooms[number] for number in changed if number in rooms}
             if all(place.position <= now for place in rooms.values()):
-                return Moment(now, changed, rooms)
+                return SyncPoint(now, changed, rooms)
             # They were read from the database before they were published.
             await self._log.written()

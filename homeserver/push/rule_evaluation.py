@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.power_levels import PowerLevels
-from homeserver.protocol.push_rules.conditions import Occasion, PowerLevelsNeeded
-from homeserver.protocol.push_rules.evaluation import CompiledRules, Verdict
-from homeserver.push.loading import Memo, NotAtHand
+from homeserver.protocol.push_rules.conditions import EvaluationContext, PowerLevelsNeeded
+from homeserver.protocol.push_rules.evaluation import CompiledRules, Evaluation
+from homeserver.push.loading import Memo, PushDataNotInMemory
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.room import Room
@@ -24,18 +24,18 @@ REMEMBERED_LEVELS = 1_000
 _CREATE, _LEVELS = ("m.room.create", ""), ("m.room.power_levels", "")
 
 
-class Judgements:
+class RuleEvaluator:
     """Judges events, and remembers the verdicts."""
 
     def __init__(self, visibility: Visibility) -> None:
         self._visibility = visibility
-        self._verdicts: Memo[tuple[CompiledRules, int], Verdict] = Memo(REMEMBERED)
+        self._verdicts: Memo[tuple[CompiledRules, int], Evaluation] = Memo(REMEMBERED)
         self._levels: Memo[bytes, PowerLevels] = Memo(REMEMBERED_LEVELS)  # by root of the state
 
     def verdict(
         self, room: Room, stored: StoredEvent, joined_count: int | None, rules: CompiledRules
-    ) -> Verdict:
-        """What rules say of an event. Raises `NotAtHand`.
+    ) -> Evaluation:
+        """What rules say of an event. Raises `PushDataNotInMemory`.
 
         `joined_count` is the number of members at that time. Where it is not known, `None`, the
         present one has to do, and the verdict is not remembered.
@@ -50,12 +50,14 @@ class Judgements:
 
     def _judge(
         self, room: Room, stored: StoredEvent, joined_count: int, rules: CompiledRules
-    ) -> Verdict:
+    ) -> Evaluation:
         levels = self._levels.get(stored.state_before)
         try:
-            return rules.judge(Occasion(stored.event, joined_count, levels))
+            return rules.judge(EvaluationContext(stored.event, joined_count, levels))
         except PowerLevelsNeeded:
-            raise NotAtHand(lambda: self._load_levels(room, stored.state_before)) from None
+            raise PushDataNotInMemory(
+                lambda: self._load_levels(room, stored.state_before)
+            ) from None
 
     async def _load_levels(self, room: Room, root: bytes) -> None:
         state = await self._visibility.state_at(room, root, [_CREATE, _LEVELS])
