@@ -27,7 +27,7 @@ class AuthChains:
         """All events of the state before an event."""
         stores = self._rooms.stores
         entries = await stores.states.load(stored.state_before)
-        clock = self._rooms.origin.clock
+        clock = self._rooms.local_server.clock
         return await stores.events.load_many(room.version, list(entries.values()), clock)
 
     async def chain_of(self, room: Room, events: Iterable[StoredEvent]) -> list[StoredEvent]:
@@ -39,7 +39,7 @@ class AuthChains:
         level: Collection[StoredEvent] = list(events)
         while level:
             cited = (each for stored in level for each in stored.event.auth_event_ids)
-            wanted = set(await in_turns(self._rooms.origin.clock, cited)).difference(chain)
+            wanted = set(await in_turns(self._rooms.local_server.clock, cited)).difference(chain)
             found = await self._rooms.stores.events.find_many(
                 room.version, room.number, room.room_id, wanted
             )
@@ -96,7 +96,7 @@ class AuthChains:
         self, join: StoredEvent, state: Iterable[StoredEvent], chain: Iterable[StoredEvent]
     ) -> dict[str, Any]:
         return {
-            "origin": self._rooms.origin.server_name,
+            "origin": self._rooms.local_server.server_name,
             "event": msgspec.Raw(join.event.json),
             "state": raw_events(state),
             "auth_chain": raw_events(chain),

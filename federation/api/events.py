@@ -178,7 +178,7 @@ class EventsApi:
         return stored
 
     def _transaction(self, pdus: Sequence[msgspec.Raw]) -> dict[str, Any]:
-        origin = self._rooms.origin
+        origin = self._rooms.local_server
         return {"origin": origin.server_name, "origin_server_ts": origin.now_ms(), "pdus": pdus}
 
 

@@ -49,7 +49,7 @@ class InvitesApi:
         permission: InvitePermission,
     ) -> None:
         self._rooms = rooms
-        self._origin = rooms.origin
+        self._origin = rooms.local_server
         self._checks = checks
         self._access = access
         self._distant = distant

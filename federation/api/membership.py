@@ -61,7 +61,7 @@ class MembershipApi:
         restricted: RestrictedJoins,
     ) -> None:
         self._rooms = rooms
-        self._origin = rooms.origin
+        self._origin = rooms.local_server
         self._receiving = receiving
         self._checks = checks
         self._access = access

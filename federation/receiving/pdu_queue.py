@@ -195,7 +195,7 @@ class IncomingQueue:
 
         Other servers' events are received meanwhile.
         """
-        fetching = self._missing.within(self._rooms.origin.clock, FETCH_SECONDS)
+        fetching = self._missing.within(self._rooms.local_server.clock, FETCH_SECONDS)
         await fetching.fill_in(batch.origin, writer, events)
         for event in events:
             try:

@@ -83,7 +83,7 @@ class PresenceEdus:
         """A reader of the log: tell of our users, and tell newcomers of those who are there."""
         for fact in facts:
             if isinstance(fact, PresenceChanged):
-                if self._rooms.origin.is_ours(fact.user_id):
+                if self._rooms.local_server.is_ours(fact.user_id):
                     self._tell(fact)
             elif isinstance(fact, StateChanged) and self._tracker.enabled:
                 self._greet(fact)
@@ -115,14 +115,14 @@ class PresenceEdus:
 
     def _greet(self, fact: StateChanged) -> None:
         """Tell the servers of users who come into a room of our users there who are present."""
-        is_ours = self._rooms.origin.is_ours
+        is_ours = self._rooms.local_server.is_ours
         servers = {
             user_id.partition(":")[2]
             for user_id, membership, _ in fact.members()
             if membership == "join" and not is_ours(user_id)
         }
         room = self._rooms.loaded(fact.room)
-        if not servers or room is None or self._rooms.origin.server_name not in room.joined_servers:
+        if not servers or room is None or self._rooms.local_server.server_name not in room.joined_servers:
             return
         for user in self._tracker.present():
             if fact.room in user.rooms:

@@ -77,7 +77,7 @@ class ReceiptEdus:
             if (
                 isinstance(fact, ReceiptChanged)
                 and fact.receipt_type == READ
-                and self._rooms.origin.is_ours(fact.user_id)
+                and self._rooms.local_server.is_ours(fact.user_id)
             ):
                 self._tell(fact)
 
@@ -85,7 +85,7 @@ class ReceiptEdus:
         room = self._rooms.loaded(fact.room)
         if room is None:
             return
-        own = self._rooms.origin.server_name
+        own = self._rooms.local_server.server_name
         others = [server for server in room.servers if server != own]
         if not others:
             return

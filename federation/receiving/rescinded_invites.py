@@ -53,14 +53,14 @@ class RescindedInvites:
     async def take(self, room_id: str, pdus: Sequence[Any]) -> None:
         """Look for such events among those of a room that this server is not in."""
         room = await self._rooms.find(room_id)
-        if room is None or self._rooms.origin.server_name in room.joined_servers:
+        if room is None or self._rooms.local_server.server_name in room.joined_servers:
             return
         for event in await self._checks.good(room.version, room_id, pdus):
             user_id = event.state_key or ""
             if (
                 not is_member_event(event)
                 or event.content.get("membership") not in ("leave", "ban")
-                or not self._rooms.origin.is_ours(user_id)
+                or not self._rooms.local_server.is_ours(user_id)
             ):
                 continue
             pending = await self._distant.pending(room.number, user_id)

@@ -32,7 +32,7 @@ class RoomAccess:
         Raises `NotFound` and `Forbidden`.
         """
         room = await self._rooms.find(room_id)
-        if room is None or self._rooms.origin.server_name not in room.joined_servers:
+        if room is None or self._rooms.local_server.server_name not in room.joined_servers:
             raise NotFound("This server is not in the room")
         if not await self.is_allowed(origin, room):
             raise Forbidden("The room's access list keeps your server out")

@@ -55,7 +55,7 @@ class TypingEdus:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: tell of our users."""
         for fact in facts:
-            if isinstance(fact, TypingChanged) and self._rooms.origin.is_ours(fact.user_id):
+            if isinstance(fact, TypingChanged) and self._rooms.local_server.is_ours(fact.user_id):
                 self._tell(fact.room, fact.user_id, fact.typing)
 
     def stop(self) -> None:
@@ -82,4 +82,4 @@ class TypingEdus:
             )
 
     def _is_here(self, server: str) -> bool:
-        return server == self._rooms.origin.server_name
+        return server == self._rooms.local_server.server_name

@@ -71,7 +71,7 @@ class Backfill:
         reached = [gap for gap, at in room.gaps.items() if least <= at <= greatest]
         reached.sort(key=room.gaps.__getitem__, reverse=True)
         gaps = reached[:MAX_GAPS]
-        for server in likely_servers(room, self._rooms.origin.server_name, MAX_SERVERS):
+        for server in likely_servers(room, self._rooms.local_server.server_name, MAX_SERVERS):
             try:
                 pdus = await self._ask(server, room, gaps, limit)
                 events = await self._checks.good(room.version, room.room_id, pdus)

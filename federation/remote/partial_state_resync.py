@@ -119,7 +119,7 @@ class PartialStateResync:
             if not self._is_here(room):
                 await self._give_up(room, partial)
                 return True
-            if server != self._rooms.origin.server_name and await self._ask(server, room, partial):
+            if server != self._rooms.local_server.server_name and await self._ask(server, room, partial):
                 return True
         log.warn("no server gives the members of {room}; trying again", room=room.room_id)
         return False
@@ -153,7 +153,7 @@ class PartialStateResync:
         log.info("{room} was left before its state was whole", room=room.room_id)
 
     def _is_here(self, room: Room) -> bool:
-        return self._rooms.origin.server_name in room.joined_servers
+        return self._rooms.local_server.server_name in room.joined_servers
 
     async def _pause(self, number: int, seconds: float) -> None:
         done: Deferred[None] = Deferred()

@@ -47,7 +47,7 @@ class RemoteMemberships:
         self._entrance = entrance
         self._distant = distant
         self._rooms = rooms
-        self._origin = rooms.origin
+        self._origin = rooms.local_server
         self._missing = missing
         self._completion = completion
         self._entering: KeyedLocks[str] = KeyedLocks()

@@ -52,7 +52,7 @@ class RemoteTimestamps:
         self, room: Room, moment: TimestampRequest, closer_than: int | None
     ) -> StoredEvent | None:
         """An event of the room that is closer to the moment than a timestamp, now kept here."""
-        for server in likely_servers(room, self._rooms.origin.server_name, MAX_SERVERS):
+        for server in likely_servers(room, self._rooms.local_server.server_name, MAX_SERVERS):
             try:
                 named = await self._ask(server, room, moment)
                 if not moment.is_closer(named.origin_server_ts, closer_than):

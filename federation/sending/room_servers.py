@@ -53,7 +53,7 @@ class RoomServers:
                 unknown.append(number)
             else:
                 servers.update(found)
-        servers.discard(self._rooms.origin.server_name)
+        servers.discard(self._rooms.local_server.server_name)
         return servers, unknown
 
     async def load(self, numbers: Sequence[int]) -> None:

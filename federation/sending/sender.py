@@ -80,7 +80,7 @@ class Sender:
             client,
             destinations,
             self,
-            rooms.origin,
+            rooms.local_server,
             clock,
             DeferredSemaphore(MAX_AT_ONCE),
             DeferredSemaphore(MAX_UNPROVEN),
@@ -162,7 +162,7 @@ class Sender:
         await self._db.run(storage.caught_up, destination, rooms)
 
     async def _newest_event(self, room: Room, position: int) -> QueuedPdu | None:
-        is_ours = self._rooms.origin.is_ours
+        is_ours = self._rooms.local_server.is_ours
         for stored in reversed(room.timeline):
             place = stored.position or 0
             if place < position:
@@ -191,7 +191,7 @@ class Sender:
         Users of other servers change their memberships through this one, which is not noted with
         the event. That it is told twice does no harm.
         """
-        return self._rooms.origin.is_ours(event.sender) or is_member_event(event)
+        return self._rooms.local_server.is_ours(event.sender) or is_member_event(event)
 
     def _put(self, fact: _Told) -> None:
         room = self._rooms.loaded(fact.room)
@@ -219,7 +219,7 @@ class Sender:
 
     def _is_destination(self, server: str) -> bool:
         return (
-            server != self._rooms.origin.server_name
+            server != self._rooms.local_server.server_name
             and is_valid_server_name(server)
             and self._permitted.permits(server)
         )

@@ -58,11 +58,11 @@ class PresenceEvents:
         self._rooms = rooms
         self._names = rooms.stores.names
         self._user_rooms = user_rooms
-        self._is_ours = rooms.origin.is_ours
+        self._is_ours = rooms.local_server.is_ours
         # Least recently changed first, complete above `_floor`.
         self._changes: OrderedDict[str, PresenceChanged] = OrderedDict()
         self._floor = rooms.stores.log.position
-        self._clock = rooms.origin.clock
+        self._clock = rooms.local_server.clock
         self._encoded: dict[tuple[str, int, int], msgspec.Raw] = {}  # of this second
         self._encoded_at = 0
 

@@ -99,7 +99,7 @@ class Mentions:
             return
         if names_room(event):
             yield EVERYBODY
-        is_ours = self._rooms.origin.is_ours
+        is_ours = self._rooms.local_server.is_ours
         for user_id in sorted(named_users(event)):
             if room is not None and room.membership(user_id) == "join" and is_ours(user_id):
                 yield user_id

@@ -64,7 +64,7 @@ class RoomSections:
         self._visibility = visibility
         self._relations = relations
         self._rooms = rooms
-        self._origin = rooms.origin
+        self._origin = rooms.local_server
 
     async def joined(
         self,

@@ -199,7 +199,7 @@ class RoomStateSections:
     async def _load(
         self, room: Room, reader: SyncRequest, numbers: Sequence[int]
     ) -> list[StoredEvent]:
-        events, clock = self._rooms.stores.events, self._rooms.origin.clock
+        events, clock = self._rooms.stores.events, self._rooms.local_server.clock
         return self._wanted(reader, await events.load_many(room.version, numbers, clock))
 
     def _wanted(self, reader: SyncRequest, events: Iterable[StoredEvent]) -> list[StoredEvent]:

@@ -93,7 +93,7 @@ class Snapshots:
     async def _readable(
         self, caller: Requester, access: ReadAccess, end: str, limit: int | None
     ) -> _Snapshot:
-        room, now_ms = access.room, self._rooms.origin.now_ms()
+        room, now_ms = access.room, self._rooms.local_server.now_ms()
         ignored = await self._sources.account_data.ignored_users(caller.user_id)
         request = PageRequest(
             backwards=True,
@@ -118,7 +118,7 @@ class Snapshots:
 
     async def _invited(self, caller: Requester, room: Room, place: Membership) -> _Snapshot:
         events = await self._rooms.stores.events.load(room.version, [place.event])
-        invite = state_event(events[place.event], caller, self._rooms.origin.now_ms())
+        invite = state_event(events[place.event], caller, self._rooms.local_server.now_ms())
         return {
             "room_id": room.room_id,
             "membership": place.membership,

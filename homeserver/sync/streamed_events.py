@@ -65,7 +65,7 @@ class StreamedEvents:
         size = _size(limit)
         rows = await self._sources.db.run(events_after, [room.number], since, now, size)
         seen = await self._seen(room, caller, [event for _, _, event in rows])
-        now_ms = self._rooms.origin.now_ms()
+        now_ms = self._rooms.local_server.now_ms()
         chunk = [room_event(each, caller, now_ms) for each in seen if access.includes(each.stored)]
         if access.is_current:
             chunk += await self._ephemeral(room, caller, since)
@@ -99,7 +99,7 @@ class StreamedEvents:
     ) -> _Events:
         """The events of all rooms, in the order of the log."""
         ignored = await self._sources.account_data.ignored_users(caller.user_id)
-        now_ms = self._rooms.origin.now_ms()
+        now_ms = self._rooms.local_server.now_ms()
         found: list[VisibleEvent] = []
         for number in {number for _, number, _ in rows}:
             room, place = await self._rooms.by_number(number), places[number]

@@ -155,7 +155,7 @@ class RoomDirectory:
         Raises `InvalidParam` for what is no token or no server name, `NotFound` where no other
         server can be asked, and what `ask_remote` raises.
         """
-        if server_name is None or server_name == self._rooms.origin.server_name:
+        if server_name is None or server_name == self._rooms.local_server.server_name:
             return await self.page(query)
         if not is_valid_server_name(server_name):
             raise InvalidParam("Not a server name")
@@ -182,7 +182,7 @@ class RoomDirectory:
 
     async def _order(self) -> list[_Place]:
         """The places of all listed rooms, in order."""
-        now = self._rooms.origin.clock.seconds()
+        now = self._rooms.local_server.clock.seconds()
         if now >= self._stale_at:
             changes = self._changes
             numbers = await self._db.run(storage.published_rooms)

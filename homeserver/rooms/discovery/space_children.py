@@ -78,7 +78,7 @@ class SpaceChildRooms:
     async def find(self, room_id: str) -> Room | None:
         """The room, if this server is in it; what it knows of others is out of date."""
         room = await self._rooms.find(room_id)
-        if room is None or self._rooms.origin.server_name not in room.joined_servers:
+        if room is None or self._rooms.local_server.server_name not in room.joined_servers:
             return None
         return room
 

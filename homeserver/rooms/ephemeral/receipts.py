@@ -39,7 +39,7 @@ class Receipts:
 
     def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
-        self._origin = rooms.origin
+        self._origin = rooms.local_server
         self._log = rooms.stores.log
         self._names = rooms.stores.names
         self._loaded: OrderedDict[int, RoomReceipts] = OrderedDict()

@@ -105,7 +105,7 @@ class BundledAggregations:
     ) -> _Reader:
         numbers = await self._rooms.stores.names.find_nids({caller.user_id, *ignored})
         own = numbers.pop(caller.user_id, None)
-        now_ms = self._rooms.origin.now_ms()
+        now_ms = self._rooms.local_server.now_ms()
         return _Reader(room, caller, until, frozenset(numbers.values()), own, now_ms)
 
     async def _types_of(self, event_ids: Sequence[str]) -> dict[str, frozenset[str]]:

@@ -82,7 +82,7 @@ class RoomReader:
         """The whole state of a room. Raises `Forbidden`."""
         access = await self.access(user_id, room_id)
         room = access.room
-        await room.know_members(self._rooms.origin.clock)
+        await room.know_members(self._rooms.local_server.clock)
         if access.is_current:
             return await self._load(room, [*room.state.values(), *room.member_events.values()])
         return await self.state_at(room, await self._root(room, access.until))
@@ -94,7 +94,7 @@ class RoomReader:
         access = await self.access(user_id, room_id)
         key = (event_type, state_key)
         if event_type == MEMBER:
-            await access.room.know_members(self._rooms.origin.clock, state_key)
+            await access.room.know_members(self._rooms.local_server.clock, state_key)
         if access.is_current:
             found = await self._rooms.current(access.room, [key])
         else:
@@ -119,7 +119,7 @@ class RoomReader:
         """
         access = await self.access(user_id, room_id)
         room, until = access.room, access.until
-        await room.know_members(self._rooms.origin.clock)
+        await room.know_members(self._rooms.local_server.clock)
         if at is not None:
             place = parse_room_token(at)
             until = min(until, place if isinstance(place, int) else place[1])
@@ -141,11 +141,11 @@ class RoomReader:
         room = await self._rooms.find(room_id)
         if room is None or room.membership(user_id) != "join":
             raise Forbidden("You are not in the room")
-        await room.know_members(self._rooms.origin.clock)
+        await room.know_members(self._rooms.local_server.clock)
         numbers = [room.member_events[member] for member in room.joined_members()]
         events = await self._load(room, numbers)
         infos = ((stored.event.state_key or "", _member_info(stored)) for stored in events)
-        return dict(await in_turns(self._rooms.origin.clock, infos))
+        return dict(await in_turns(self._rooms.local_server.clock, infos))
 
     async def event(self, user_id: str, room_id: str, event_id: str) -> VisibleEvent:
         """One event that the user may see. Raises `NotFound` for all others."""
@@ -215,7 +215,7 @@ class RoomReader:
         return await self._visibility.joined_until(room, user_id)
 
     async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
-        events, clock = self._rooms.stores.events, self._rooms.origin.clock
+        events, clock = self._rooms.stores.events, self._rooms.local_server.clock
         return await events.load_many(room.version, numbers, clock)
 
     async def _root(self, room: Room, position: int) -> bytes:

@@ -83,7 +83,7 @@ class RoomUpgrades:
 
     def __init__(self, rooms: RoomRegistry, profiles: MemberProfiles) -> None:
         self._rooms = rooms
-        self._origin = rooms.origin
+        self._origin = rooms.local_server
         self._profiles = profiles
 
     async def upgrade(

@@ -64,7 +64,7 @@ class UpgradeMigration:
                 for user_id, membership, stored in fact.members():
                     if (
                         membership == "join"
-                        and self._rooms.origin.is_ours(user_id)
+                        and self._rooms.local_server.is_ours(user_id)
                         and stored is not None
                         and not _was_joined(stored)
                     ):

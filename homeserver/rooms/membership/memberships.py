@@ -151,7 +151,7 @@ class Memberships:
     ) -> StoredEvent:
         """Invite a user. Their own server has to agree, and may refuse."""
         await self._room_of_other(caller, room_id, user_id)
-        if content is None and self._rooms.origin.is_ours(user_id):
+        if content is None and self._rooms.local_server.is_ours(user_id):
             content = await self._content("invite", user_id, reason)
         elif content is None:
             content = _with_reason({"membership": "invite"}, reason)
@@ -163,7 +163,7 @@ class Memberships:
         """Send an invite that the authorisation rules allow, wherever the invited user is."""
         target = draft.state_key or ""
         await self._permission.check(target)
-        if self._rooms.origin.is_ours(target):
+        if self._rooms.local_server.is_ours(target):
             return await self._send_draft(room_id, draft)
         return await self._invite_abroad(draft, room_id)
 
@@ -282,7 +282,7 @@ class Memberships:
         """Whether this server need not ask others: it is in the room, or the last to know of it."""
         if not room.joined_servers:
             return bool(room.state) and not room.is_fragment
-        return self._rooms.origin.server_name in room.joined_servers
+        return self._rooms.local_server.server_name in room.joined_servers
 
     def _knows(self, room: Room, user_id: str) -> bool:
         """Whether this server knows what a user is in the room, and need not ask others.
@@ -298,7 +298,7 @@ class Memberships:
 
     def _others(self, room: Room) -> list[str]:
         """The other servers in the room, those with the most members first."""
-        own = self._rooms.origin.server_name
+        own = self._rooms.local_server.server_name
         first = () if room.partial is None else room.partial.servers
         most = [name for name, _ in room.joined_servers.most_common()]
         return [name for name in dict.fromkeys([*first, *most]) if name != own]
@@ -315,7 +315,7 @@ class Memberships:
             servers += self._others(room)
         if (hint := creating_server_hint(room_id)) is not None:
             servers.append(hint)
-        own = self._rooms.origin.server_name
+        own = self._rooms.local_server.server_name
         return [name for name in dict.fromkeys(servers) if name != own]
 
     async def _invite_abroad(self, draft: MemberDraft, room_id: str) -> StoredEvent:
@@ -349,7 +349,7 @@ class Memberships:
         check_not_suspended(caller)
         self._check_user_id(user_id)
         room = await self._rooms.get(room_id)
-        await room.know_members(self._rooms.origin.clock, user_id)
+        await room.know_members(self._rooms.local_server.clock, user_id)
         return room
 
     async def _check_guests_may_join(self, room: Room) -> None:

@@ -200,7 +200,7 @@ class OutOfRoomMemberships:
         known = await stores.events.find_many(version, room, event.room_id, [event.event_id])
         # If this server has come into the room meanwhile, the room's state is what counts.
         now = await self._rooms.find(event.room_id)
-        if now is not None and self._rooms.origin.server_name in now.joined_servers:
+        if now is not None and self._rooms.local_server.server_name in now.joined_servers:
             is_shown = False
         log = stores.log
         log.check_open()

@@ -43,7 +43,7 @@ class RestrictedJoins:
         candidates = [
             member
             for member in room.joined_members()
-            if self._rooms.origin.is_ours(member) and levels.of(member) >= levels.invite
+            if self._rooms.local_server.is_ours(member) and levels.of(member) >= levels.invite
         ]
         if not candidates:
             raise UnableToGrantJoin("Nobody on this server can let you into the room")
@@ -58,7 +58,7 @@ class RestrictedJoins:
             if not isinstance(room_id, str):
                 continue
             room = await self._rooms.find(room_id)
-            if room is None or self._rooms.origin.server_name not in room.joined_servers:
+            if room is None or self._rooms.local_server.server_name not in room.joined_servers:
                 is_unsure = True
             elif room.membership(user_id) == "join":
                 return

@@ -129,11 +129,11 @@ class ThirdPartyInvites:
         another `MatrixError` where a server does not answer that has a say in it.
         """
         room = await self._rooms.find(room_id)
-        if room is not None and self._rooms.origin.server_name in room.joined_servers:
+        if room is not None and self._rooms.local_server.server_name in room.joined_servers:
             await self._redeem_here(room, sender, user_id, signed)
             return
         server = server_name_of(sender)
-        if self.exchange is None or server == self._rooms.origin.server_name:
+        if self.exchange is None or server == self._rooms.local_server.server_name:
             raise NotFound("This server is not in the room")
         await self.exchange.exchange(server, room_id, sender, user_id, signed)
 

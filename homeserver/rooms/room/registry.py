@@ -50,7 +50,7 @@ class RoomRegistry:
     """The rooms of this server, each with its one writer."""
 
     def __init__(self, db: Database, origin: LocalServer, stores: RoomStorage) -> None:
-        self.origin = origin
+        self.local_server = origin
         self.stores = stores
         self._policy: PolicyServerPort | None = None
         self._branch_sender: DraftSender | None = None
@@ -143,7 +143,7 @@ class RoomRegistry:
 
     def add_new(self, room: Room) -> RoomWriter:
         """Take in a room that is being made here, and give its writer."""
-        writer = RoomWriter(room, ForwardExtremities((), room.root), self.origin, self.stores)
+        writer = RoomWriter(room, ForwardExtremities((), room.root), self.local_server, self.stores)
         self._keep(room, writer)
         return writer
 
@@ -250,7 +250,7 @@ class RoomRegistry:
             # Which events of memory stand on which branch is not known.
             room.disordered_at = room.last_position
         writer = RoomWriter(
-            room, ForwardExtremities(extremities, room.root), self.origin, self.stores
+            room, ForwardExtremities(extremities, room.root), self.local_server, self.stores
         )
         writer.early_redactions = PendingRedactions(number, edges.early_redactions)
         self._keep(room, writer)

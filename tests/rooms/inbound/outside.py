@@ -56,7 +56,7 @@ class Outside:
             [prev.event for prev in prevs],
             [stored.event for stored in auth.values()],
             max((prev.event.depth for prev in prevs), default=0) + 1 if depth is None else depth,
-            self._rooms.origin.now_ms() + self._made,
+            self._rooms.local_server.now_ms() + self._made,
             redacts,
         )
 
