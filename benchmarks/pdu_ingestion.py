@@ -35,6 +35,7 @@ from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
@@ -149,7 +150,7 @@ class ReceivingServer:
         self._stores = RoomStorage(log, Names(db), states, events)
         origin = LocalServer("local.example", SigningKey.from_seed("2", bytes(32)), reactor)
         self.rooms = RoomRegistry(db, origin, self._stores)
-        self._receiving = PduReceiver(self._stores, StateResolver(self._stores))
+        self._receiving = PduReceiver(self._stores, StateResolver(self._stores), NoPolicyServers())
         log.subscribe(self.rooms.apply)
 
     async def receive(self, writer: RoomWriter, pdus: Sequence[bytes]) -> None:

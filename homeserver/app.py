@@ -15,6 +15,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from federation.remote.policy_signer import PolicySigner
 from homeserver.concurrency.clock import steady
 from homeserver.concurrency.deferreds import wait_for_completion, with_timeout
 from homeserver.concurrency.stop_signals import call_on_stop_signal
@@ -170,12 +171,15 @@ class Homeserver:
         accounts = self._accounts = Accounts(reactor, settings, key, db, stream)
         await accounts.erased_users.load()
         rate_limits = rate_limits_of(reactor, settings)
-        rooms = self._rooms = Rooms(reactor, settings, key, db, stream, accounts, rate_limits)
-        lively = await db.run(rooms_of_newest_events, RECENT_EVENTS)
-        sync = self._sync = Sync(reactor, settings, db, stream, accounts, rooms, lively)
         keys = load_signing_keys(settings.signing_key_path)
         federation = self._federation = Federation(reactor, settings, keys, db)
         await federation.start()
+        policy_signer = PolicySigner(federation.client)
+        rooms = self._rooms = Rooms(
+            reactor, settings, key, db, stream, accounts, rate_limits, policy_signer
+        )
+        lively = await db.run(rooms_of_newest_events, RECENT_EVENTS)
+        sync = self._sync = Sync(reactor, settings, db, stream, accounts, rooms, lively)
         shared = self._federated_rooms = FederatedRooms(
             reactor, db, stream, federation, accounts, rooms, sync
         )

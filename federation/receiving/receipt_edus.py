@@ -55,9 +55,7 @@ class ReceiptEdus:
                 await self._move(room, told)
 
     async def _move(self, room: Room, told: _SentReceipts) -> None:
-        stored = await self._rooms.stores.events.find(
-            room.version, room.room_nid, room.room_id, told.event_id
-        )
+        stored = await self._rooms.find_event(room, told.event_id)
         try:
             await self._receipts.move(
                 room,

@@ -25,6 +25,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.partial_rooms import LEAVE_PARTIAL_ROOM, unfinished_rooms
+from homeserver.streams.log import Log
 
 MAX_CONCURRENT_ROOMS = 3  # rooms: each may take as much memory as its members do
 MAX_ASKED = 20  # servers in one round
@@ -41,10 +42,12 @@ class PartialStateResync:
         rooms: RoomRegistry,
         missing: EventFetcher,
         completion: PartialStateCompletion,
+        log: Log,
         db: Database,
         clock: Clock,
     ) -> None:
         self._rooms = rooms
+        self._log = log
         self._missing = missing
         self._completion = completion
         self._db = db
@@ -146,12 +149,11 @@ class PartialStateResync:
 
     async def _give_up(self, room: Room, partial: PartialState) -> None:
         """Nobody of ours is in the room: what is known of it stays as it is."""
-        stream = self._rooms.stores.log
         # The servers in the room are remembered until the outboxes have the event by which we left.
-        await stream.flush()
-        fact = PartialRoomLeft(stream.next_position(), room.room_nid, partial.join_id)
+        await self._log.flush()
+        fact = PartialRoomLeft(self._log.next_position(), room.room_nid, partial.join_id)
         row = LEAVE_PARTIAL_ROOM.row(room.room_nid, partial.join_id)
-        await stream.append(fact, [row])
+        await self._log.append(fact, [row])
         log.info("{room} was left before its state was whole", room=room.room_id)
 
     def _is_here(self, room: Room) -> bool:

@@ -30,6 +30,8 @@ from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.storage.accounts.presence import find_presence, presence_after
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.memberships import joined_rooms_of_all
+from homeserver.storage.rooms.names import Names
+from homeserver.streams.log import Log
 
 MAX_CHANGES = 20_000  # users whose last change is kept
 SMALL_ROOM = 100  # members, up to which a newcomer is told of all of them
@@ -49,6 +51,8 @@ class PresenceEvents:
         tracker: PresenceTracker,
         remote: RemotePresence,
         db: Database,
+        log: Log,
+        names: Names,
         rooms: RoomRegistry,
         user_rooms: UserRooms,
     ) -> None:
@@ -56,12 +60,13 @@ class PresenceEvents:
         self._remote = remote
         self._db = db
         self._rooms = rooms
-        self._names = rooms.stores.names
+        self._log = log
+        self._names = names
         self._user_rooms = user_rooms
         self._is_ours = rooms.local_server.is_local
         # Least recently changed first, complete above `_floor`.
         self._changes: OrderedDict[str, PresenceChanged] = OrderedDict()
-        self._floor = rooms.stores.log.position
+        self._floor = log.position
         self._clock = rooms.local_server.clock
         self._encoded: dict[tuple[str, int, int], msgspec.Raw] = {}  # of this second
         self._encoded_at = 0
@@ -196,8 +201,8 @@ class PresenceEvents:
             and self._tracker.find(user_id) is None
             and self._is_ours(user_id)
         ):
-            log = self._rooms.stores.log
-            log.append(PresenceChanged(log.next_position(), user_id, (room,), OFFLINE, None, 0))
+            position = self._log.next_position()
+            self._log.append(PresenceChanged(position, user_id, (room,), OFFLINE, None, 0))
 
     def _add_changed(
         self, found: dict[str, PresenceChanged], reader: str, places: MemberRooms, since: int
@@ -249,7 +254,7 @@ class PresenceEvents:
             return await self._rooms.was_joined(room, user_id, since)
         at: int | None = event
         while room is not None and at is not None:
-            stored = (await self._rooms.stores.events.load(room.version, [at]))[at]
+            stored = (await self._rooms.load_events(room, [at]))[at]
             if (stored.position or 0) <= since:
                 return stored.event.content.get("membership") == "join"
             at = stored.replaces

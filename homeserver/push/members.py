@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.compiled_rules import UserRules
-from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.room.room import Room
 
 
@@ -27,8 +27,8 @@ class Member:
 class Members:
     """Loads members, and tells whether they are still as they were."""
 
-    def __init__(self, rooms: RoomRegistry, rules: UserRules, account_data: AccountData) -> None:
-        self._events = rooms.stores.events
+    def __init__(self, events: EventStore, rules: UserRules, account_data: AccountData) -> None:
+        self._events = events
         self._rules = rules
         self._account_data = account_data
 

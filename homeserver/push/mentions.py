@@ -21,6 +21,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.database.server_state import MOVE_READER, reader_position
 from homeserver.storage.rooms.events_at_start import mentioning_events_after
 from homeserver.storage.rooms.mentions import INSERT_MENTION, WHOLE_ROOM, mentions_between
+from homeserver.streams.log import Log
 
 READER: Final = "mentions_position"
 SAVE_POSITION_EVERY = 5_000  # positions, where nobody is mentioned
@@ -40,10 +41,10 @@ class Mentions:
     `start` it before anything is appended that may mention somebody.
     """
 
-    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
+    def __init__(self, db: Database, log: Log, rooms: RoomRegistry) -> None:
         self._db = db
         self._rooms = rooms
-        self._log = rooms.stores.log
+        self._log = log
         self._noted: int | None = None  # the position up to which all is stored, once it is
 
     async def start(self) -> None:
@@ -86,7 +87,7 @@ class Mentions:
         room = await self._rooms.by_number(number)
         if room is None:
             return []
-        stored = await self._rooms.stores.events.load_in_order(room.version, [event])
+        stored = await self._rooms.load_events_in_order(room, [event])
         return [
             INSERT_MENTION.row(number, user_id, position, event)
             for each in stored

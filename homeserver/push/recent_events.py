@@ -57,7 +57,7 @@ class RecentEvents:
         return Chunk(events_found, rows[-1][0] - 1 if len(rows) == size else None)
 
     async def _seen(self, room: Room, user_id: str, numbers: list[int]) -> list[VisibleEvent]:
-        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        events = await self._rooms.load_events_in_order(room, numbers)
         invites = [VisibleEvent(stored, "invite") for stored in events if _invites(stored, user_id)]
         others = [stored for stored in reversed(events) if not _invites(stored, user_id)]
         visible = await self._visibility.visible(room, user_id, others)

@@ -11,8 +11,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.push.loading import Memo, PushDataNotInMemory
+from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 MAX_HOPS = 3
@@ -24,8 +24,8 @@ _THREAD = "m.thread"
 class Threads:
     """Finds the threads of events."""
 
-    def __init__(self, rooms: RoomRegistry) -> None:
-        self._events = rooms.stores.events
+    def __init__(self, events: EventStore) -> None:
+        self._events = events
         self._known: Memo[int, str | None] = Memo(MAX_CACHED_THREADS)
         self._strangers: Memo[tuple[int, str], bool] = Memo(MAX_CACHED_THREADS)  # not of the room
 

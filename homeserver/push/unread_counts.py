@@ -33,9 +33,9 @@ from homeserver.push.unread_counter import (
     UnreadSnapshot,
 )
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts
+from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import EventAppended
-from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 from homeserver.storage.database.database import Database
@@ -111,14 +111,14 @@ class UnreadCounts:
     def __init__(
         self,
         db: Database,
-        rooms: RoomRegistry,
+        events: EventStore,
         receipts: Receipts,
         members: Members,
         notices: PushActions,
         mentions: Mentions,
     ) -> None:
         self._db = db
-        self._events = rooms.stores.events
+        self._events = events
         self._receipts = receipts
         self._members = members
         self._push_actions = notices

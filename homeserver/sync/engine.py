@@ -333,7 +333,7 @@ class SyncEngine:
             return await self._rooms.was_joined(room, user_id, since)
         number: int | None = event
         while number is not None:
-            stored = (await self._rooms.stores.events.load(room.version, [number]))[number]
+            stored = (await self._rooms.load_events(room, [number]))[number]
             if (stored.position or 0) <= since:
                 return stored.event.content.get("membership") == "join"
             number = stored.replaces

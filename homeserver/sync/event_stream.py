@@ -100,7 +100,7 @@ class EventStream:
 
     async def event(self, caller: Requester, event_id: str) -> VisibleEvent:
         """One event of any room that the user may see. Raises `NotFound` for all others."""
-        for number in await self._rooms.stores.events.rooms_with(event_id):
+        for number in await self._rooms.rooms_with_event(event_id):
             room = await self._rooms.by_number(number)
             if room is not None:
                 with suppress(NotFound):

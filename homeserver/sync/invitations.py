@@ -26,8 +26,7 @@ class Invitations:
 
     async def section(self, room: Room, place: Membership) -> bytes:
         """`invite_state` or `knock_state`, as the room was when the user was invited or knocked."""
-        events = self._rooms.stores.events
-        own = (await events.load(room.version, [place.event]))[place.event]
+        own = (await self._rooms.load_events(room, [place.event]))[place.event]
         name = f"{place.membership}_state"
         own_event = _own_event(own.event.event_id, own.event.origin_server_ts, own.shown)
         if own.status.is_outlier:

@@ -118,7 +118,7 @@ class RoomSections:
 
         Of a room that they never were in, because they turned down an invite, they see that alone.
         """
-        own = (await self._rooms.stores.events.load(room.version, [place.event]))[place.event]
+        own = (await self._rooms.load_events(room, [place.event]))[place.event]
         if own.status.is_outlier:
             # A room that this server never was in: nothing else is known of it.
             told: dict[str, bytes] = {}

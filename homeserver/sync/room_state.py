@@ -119,7 +119,7 @@ class RoomStateSections:
             for user_id in user_ids
             if user_id not in members and (number := room.member_events.get(user_id)) is not None
         }
-        for stored in (await self._rooms.stores.events.load(room.version, list(late))).values():
+        for stored in (await self._rooms.load_events(room, list(late))).values():
             if stored.position is None:
                 told[late[stored.event_nid]] = stored.event_nid
         # Of those who are still not known the device has to be told when they are.
@@ -155,9 +155,7 @@ class RoomStateSections:
         roots = [await self._db.run(state_root_at, room.room_nid, end) for end in ends]
         changed: dict[StateKey, StoredEvent | None] = {}
         for old, new in pairwise(roots):
-            news = await self._rooms.stores.changes_between(
-                room.version, old or EMPTY, new or EMPTY
-            )
+            news = await self._rooms.changes_between(room, old or EMPTY, new or EMPTY)
             changed |= {
                 key: stored
                 for key, stored in news.items()
@@ -185,22 +183,19 @@ class RoomStateSections:
     async def _state_from_tree(
         self, root: bytes
     ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
-        entries = await self._rooms.stores.states.load(root)
-        names = await self._rooms.stores.names.names({nid for key in entries for nid in key})
         others: dict[StateKey, int] = {}
         members: dict[str, int] = {}
-        for (type_nid, key_nid), number in entries.items():
-            if names[type_nid] == "m.room.member":
-                members[names[key_nid]] = number
+        for key, event_nid in (await self._rooms.state_nids(root)).items():
+            if key[0] == "m.room.member":
+                members[key[1]] = event_nid
             else:
-                others[(names[type_nid], names[key_nid])] = number
+                others[key] = event_nid
         return others, members
 
     async def _load(
         self, room: Room, reader: SyncRequest, numbers: Sequence[int]
     ) -> list[StoredEvent]:
-        events, clock = self._rooms.stores.events, self._rooms.local_server.clock
-        return self._wanted(reader, await events.load_many(room.version, numbers, clock))
+        return self._wanted(reader, await self._rooms.load_many_events(room, numbers))
 
     def _wanted(self, reader: SyncRequest, events: Iterable[StoredEvent]) -> list[StoredEvent]:
         wanted: RoomEventFilter = reader.filter.room.state

@@ -117,7 +117,7 @@ class Snapshots:
         }
 
     async def _invited(self, caller: Requester, room: Room, place: Membership) -> _Snapshot:
-        events = await self._rooms.stores.events.load(room.version, [place.event])
+        events = await self._rooms.load_events(room, [place.event])
         invite = state_event(events[place.event], caller, self._rooms.local_server.now_ms())
         return {
             "room_id": room.room_id,

@@ -109,7 +109,7 @@ class StreamedEvents:
             if place.membership in ("invite", "knock"):
                 # Who is not in the room yet hears of themselves alone.
                 own = [event for event in events if event == place.event]
-                stored = await self._rooms.stores.events.load(room.version, own)
+                stored = await self._rooms.load_events(room, own)
                 seen = [VisibleEvent(each, place.membership) for each in stored.values()]
             else:
                 seen = await self._seen(room, caller, events)
@@ -125,7 +125,7 @@ class StreamedEvents:
     async def _seen(
         self, room: Room, caller: Requester, numbers: Sequence[int]
     ) -> list[VisibleEvent]:
-        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        events = await self._rooms.load_events_in_order(room, numbers)
         return await self._visibility.visible(room, caller.user_id, events)
 
     async def _ephemeral_of_all(

@@ -186,7 +186,7 @@ class Timelines:
             return within[-limit:]
         rows = await self._db.run(storage.events_between, room.room_nid, since, upto, limit)
         numbers = [event for _, event in reversed(rows)]
-        return await self._rooms.stores.events.load_in_order(room.version, numbers)
+        return await self._rooms.load_events_in_order(room, numbers)
 
     def _is_wanted(self, reader: SyncRequest, stored: StoredEvent) -> bool:
         event = stored.event

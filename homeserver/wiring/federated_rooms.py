@@ -21,7 +21,6 @@ from federation.receiving.typing_edus import TYPING, TypingEdus
 from federation.remote.backfill import Backfill
 from federation.remote.membership_requests import MembershipRequests
 from federation.remote.partial_state_resync import PartialStateResync
-from federation.remote.policy_signer import PolicySigner
 from federation.remote.remote_memberships import RemoteMemberships
 from federation.remote.remote_queries import RemoteQueries
 from federation.remote.remote_spaces import RemoteSpaces
@@ -31,7 +30,6 @@ from federation.sending.sender import Sender
 from federation.transport.client import FederationClient
 from homeserver.rooms.history.event_ancestors import EventAncestors
 from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
-from homeserver.rooms.inbound.policy_servers import PolicyServers
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
@@ -105,9 +103,6 @@ class FederatedRooms:
         rooms.memberships.remote = RemoteMemberships(
             handshakes, rooms.remote_join, rooms.out_of_room, registry, missing, self._completion
         )
-        policy = PolicyServers(registry.stores, rooms.receiver, PolicySigner(client))
-        registry.use_policy_servers(policy)
-        rooms.receiver.policy = policy
         rooms.third_party_invites.exchange = ThirdPartyExchange(client)
         rooms.history.backfill = Backfill(registry, client, checks, missing)
         rooms.timestamps.remote = RemoteTimestamps(registry, client, missing)

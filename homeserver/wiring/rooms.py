@@ -40,6 +40,7 @@ from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.timestamps import Timestamps
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.inbound.branches import BranchSender
+from homeserver.rooms.inbound.policy_servers import PolicySender, PolicyServers, PolicySignerPort
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.inbound.remote_join import RemoteJoin
 from homeserver.rooms.lifecycle.creation import RoomCreation
@@ -57,7 +58,7 @@ from homeserver.rooms.resolution.resolver import StateResolver
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.user_rooms import UserRooms
-from homeserver.rooms.sending.relation_checks import RelationRules
+from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
 from homeserver.rooms.state.garbage_collection import NightlyCollection, StateNodeCollector
@@ -86,13 +87,16 @@ class Rooms:
         log: Log,
         accounts: Accounts,
         rate_limits: RateLimits,
+        policy_signer: PolicySignerPort,
     ) -> None:
         self.names = Names(db)
         self.events = EventStore(db, CACHED_EVENTS)
         self.local_server = LocalServer(settings.server_name, key, reactor)
         stores = RoomStorage(log, self.names, StateStore(db, CACHED_STATE_NODES), self.events)
-        self.registry = RoomRegistry(db, self.local_server, stores)
-        self.receiver = self._receiving(stores)
+        policy_servers = PolicyServers(stores, policy_signer)
+        self.receiver = PduReceiver(stores, StateResolver(stores), policy_servers)
+        senders = PolicySender(policy_servers, self.receiver), BranchSender(self.receiver)
+        self.registry = RoomRegistry(db, self.local_server, stores, senders)
         self.remote_join = RemoteJoin(self.registry, self.receiver)
         self.out_of_room = OutOfRoomMemberships(db, self.registry)
         self.user_rooms = UserRooms(db, self.names, CACHED_USERS)
@@ -112,6 +116,7 @@ class Rooms:
             accounts.profiles,
             accounts.invite_permission,
             self.receiver,
+            policy_servers,
             notice_rooms,
             self.out_of_room,
         )
@@ -136,11 +141,6 @@ class Rooms:
         self._account_data = accounts.account_data
         self._follow_accounts(reactor, db, accounts)
         self._read(log)
-
-    def _receiving(self, stores: RoomStorage) -> PduReceiver:
-        receiving = PduReceiver(stores, StateResolver(stores))
-        self.registry.send_branches_with(BranchSender(receiving))
-        return receiving
 
     def _read(self, log: Log) -> None:
         # Whoever reads rooms must find them up to date, so these are the first readers of the log.
@@ -184,7 +184,7 @@ class Rooms:
             self.registry,
             self.transactions,
             self.aliases,
-            RelationRules(db, self.registry),
+            RelationChecks(db, self.registry),
             MembershipStateEvents(self.registry, self.memberships, rate_limits),
         )
 

@@ -19,6 +19,7 @@ from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.history.history import History
 from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.visibility import Visibility
+from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
 from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
@@ -26,10 +27,11 @@ from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
 from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.user_rooms import UserRooms
-from homeserver.rooms.sending.relation_checks import RelationRules
+from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
 from homeserver.rooms.state.store import StateStore
@@ -74,14 +76,15 @@ class RoomsTestCase(DatabaseTestCase):
         self.events = EventStore(db, self.cached_events)
         self.origin = LocalServer(SERVER, SigningKey.from_seed("1", bytes(32)), self.clock)
         stores = RoomStorage(log, self.names, StateStore(db, 10_000), self.events)
-        self.rooms = rooms = RoomRegistry(db, self.origin, stores)
+        self.receiving = PduReceiver(stores, StateResolver(stores), NoPolicyServers())
+        senders = (BranchSender(self.receiving),)
+        self.rooms = rooms = RoomRegistry(db, self.origin, stores, senders)
         self.user_rooms = UserRooms(db, self.names, 100)
         self.erased = ErasedUsers(db)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
         self.visibility = Visibility(rooms, self.erased)
         self.aliases = Aliases(db, self.origin, rooms)
         self.creation = RoomCreation(rooms, self.origin, self.aliases, NoProfiles(), permission)
-        self.receiving = PduReceiver(stores, StateResolver(stores))
         notices = ServerNoticeRooms(rooms, None)
         self.memberships = Memberships(
             rooms,
@@ -89,6 +92,7 @@ class RoomsTestCase(DatabaseTestCase):
             NoProfiles(),
             permission,
             self.receiving,
+            NoPolicyServers(),
             notices,
             OutOfRoomMemberships(db, rooms),
         )
@@ -96,7 +100,7 @@ class RoomsTestCase(DatabaseTestCase):
             rooms,
             Transactions(db, self.names),
             self.aliases,
-            RelationRules(db, rooms),
+            RelationChecks(db, rooms),
             MembershipStateEvents(rooms, self.memberships, RateLimits(self.clock, {})),
         )
         self.reading = RoomReader(db, rooms, self.user_rooms, self.visibility)

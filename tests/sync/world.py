@@ -7,6 +7,8 @@ from twisted.internet import reactor
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.config.settings import PasswordSettings, Settings
+from homeserver.protocol.errors import RemoteServerFailed
+from homeserver.protocol.events import Event
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.lifecycle.creation import RoomRequest
 from homeserver.storage.accounts.users import User, insert_user
@@ -23,6 +25,13 @@ from tests.rooms.inbound.outside import Outside
 SERVER = "example.org"
 
 
+class NoPolicySigner:
+    """No policy server of a room responds."""
+
+    async def sign(self, server: str, event: Event, *, is_waited_for: bool) -> bytes:
+        raise RemoteServerFailed(f"{server} is not asked")
+
+
 class World:
     """One server, and shortcuts for what users do on it."""
 
@@ -33,7 +42,9 @@ class World:
         self.log = Log(reactor, db.write_batch, position)
         self.accounts = Accounts(reactor, settings, key, db, self.log)
         limits = rate_limits_of(reactor, settings)
-        self.rooms = Rooms(reactor, settings, key, db, self.log, self.accounts, limits)
+        self.rooms = Rooms(
+            reactor, settings, key, db, self.log, self.accounts, limits, NoPolicySigner()
+        )
         self.sync = Sync(reactor, settings, db, self.log, self.accounts, self.rooms)
         self.engine = self.sync.engine
         self.outside = Outside(self.rooms.registry)

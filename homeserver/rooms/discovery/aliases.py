@@ -31,6 +31,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import room_aliases as storage
+from homeserver.storage.rooms.names import Names
 
 _VISIBILITY = ("m.room.history_visibility", "")
 _CANONICAL_ALIAS = ("m.room.canonical_alias", "")
@@ -61,9 +62,12 @@ class AliasExists(MatrixError):
 class Aliases:
     """The aliases of this server, and a way to those of others."""
 
-    def __init__(self, db: Database, origin: LocalServer, rooms: RoomRegistry) -> None:
+    def __init__(
+        self, db: Database, names: Names, origin: LocalServer, rooms: RoomRegistry
+    ) -> None:
         self.find_remote: FindRemote | None = None
         self._db = db
+        self._names = names
         self._origin = origin
         self._rooms = rooms
         self._reserved: set[str] = set()
@@ -104,7 +108,7 @@ class Aliases:
         room = await self._rooms.get(room_id)
         if room.membership(caller.user_id) != "join":
             raise Forbidden("You are not in the room")
-        creator = await self._rooms.stores.names.nid(caller.user_id)
+        creator = await self._names.nid(caller.user_id)
         if len(await self.of_room(room)) >= MAX_OF_ROOM:
             raise TooLarge(f"A room has at most {MAX_OF_ROOM} aliases of this server")
         now = self._origin.now_ms()
@@ -173,7 +177,7 @@ class Aliases:
         row = await self._db.run(storage.find_alias, alias)
         if row is None:
             raise NotFound(f"There is no room alias {alias}")
-        creator = await self._rooms.stores.names.name(row.creator)
+        creator = await self._names.name(row.creator)
         if not (caller.user_id == creator or caller.is_admin):
             await self._check_power(caller, row.room)
         await self._db.run(storage.delete_alias, alias)

@@ -127,7 +127,7 @@ class RoomSummaries:
         row = await self._db.run(find_room, number)
         if row is None:
             return None
-        room_id = await self._rooms.stores.names.name(number)
+        (room_id,) = await self._rooms.room_ids([number])
         contents = await self._contents(number, row.version)
         summary = RoomSummary(
             room_id=room_id,
@@ -147,13 +147,9 @@ class RoomSummaries:
         if room is not None:
             state = await self._rooms.current(room, _KEYS)
             return {key[0]: stored.shown.content for key, stored in state.items()}
-        stores = self._rooms.stores
         root = await self._db.run(state_root_at, number, _FOREVER) or EMPTY
-        nids = await stores.names.find_nids([*_TYPES, ""])
-        keys = [(nids[name], nids[""]) for name in _TYPES if name in nids]
-        entries = await stores.states.get_many(root, keys)
-        events = await stores.events.load(ROOM_VERSIONS[version], list(entries.values()))
-        return {stored.event.type: stored.shown.content for stored in events.values()}
+        state = await self._rooms.state_at(ROOM_VERSIONS[version], root, _KEYS)
+        return {key[0]: stored.shown.content for key, stored in state.items()}
 
 
 def _matters(fact: StateChanged) -> bool:

@@ -107,7 +107,7 @@ class SpaceChildRooms:
 
     async def membership(self, user_id: str, room_id: str) -> str | None:
         """A user's membership, also where this server knows no more of the room than that."""
-        number = await self._rooms.stores.names.find_nid(room_id)
+        number = await self._rooms.find_room_nid(room_id)
         place = (await self._user_rooms.of(user_id)).get(number or 0)
         return None if place is None else place.membership
 
@@ -117,7 +117,7 @@ class SpaceChildRooms:
         Those by way of which the user is invited, or has knocked, and that of whoever moved them
         there last.
         """
-        number = await self._rooms.stores.names.find_nid(room_id)
+        number = await self._rooms.find_room_nid(room_id)
         place = (await self._user_rooms.of(user_id)).get(number or 0)
         names = await self._out_of_room.servers(number or 0, user_id)
         if place is not None:

@@ -21,11 +21,13 @@ from twisted.internet.defer import Deferred
 from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.protocol.identifiers import is_valid_event_id
-from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import MAIN, ReceiptChanged, RoomReceipts
 from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.receipts import UPSERT_RECEIPT, receipts_in, rooms_with_receipts_after
+from homeserver.streams.log import Log
 
 READ, READ_PRIVATE = "m.read", "m.read.private"
 
@@ -37,11 +39,11 @@ MAX_OF_USER = 2_000  # of one user in one room: one for each thread and type
 class Receipts:
     """The receipts of all rooms. `apply` is to be subscribed to the log."""
 
-    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
+    def __init__(self, db: Database, log: Log, names: Names, local_server: LocalServer) -> None:
         self._db = db
-        self._origin = rooms.local_server
-        self._log = rooms.stores.log
-        self._names = rooms.stores.names
+        self._origin = local_server
+        self._log = log
+        self._names = names
         self._loaded: OrderedDict[int, RoomReceipts] = OrderedDict()
         self._loading: dict[int, Deferred[None]] = {}
         self._missed: dict[int, list[ReceiptChanged]] = {}

@@ -25,6 +25,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import relations as storage
+from homeserver.storage.rooms.names import Names
 
 BUNDLED = (REFERENCE, REPLACE, THREAD)
 CAPACITY = 100_000  # events of which it is remembered whether they have children
@@ -50,9 +51,15 @@ class BundledAggregations:
     """Aggregates children. `apply` is to be subscribed to the log."""
 
     def __init__(
-        self, db: Database, rooms: RoomRegistry, reading: RoomReader, visibility: Visibility
+        self,
+        db: Database,
+        names: Names,
+        rooms: RoomRegistry,
+        reading: RoomReader,
+        visibility: Visibility,
     ) -> None:
         self._db = db
+        self._names = names
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
@@ -103,7 +110,7 @@ class BundledAggregations:
     async def _reader(
         self, room: Room, caller: Requester, until: int, ignored: Iterable[str]
     ) -> _Reader:
-        numbers = await self._rooms.stores.names.find_nids({caller.user_id, *ignored})
+        numbers = await self._names.find_nids({caller.user_id, *ignored})
         own = numbers.pop(caller.user_id, None)
         now_ms = self._rooms.local_server.now_ms()
         return _Reader(room, caller, until, frozenset(numbers.values()), own, now_ms)
@@ -157,7 +164,7 @@ class BundledAggregations:
         rows = await self._db.run(
             storage.latest_edits, reader.room.room_nid, list(editable), reader.until
         )
-        names = await self._rooms.stores.names.names(
+        names = await self._names.names(
             {number for row in rows for number in (row.type, row.sender)}
         )
         edits = {
@@ -215,8 +222,7 @@ class BundledAggregations:
                 chunk.append({"event_id": row.child_id})
 
     async def _visible(self, reader: _Reader, numbers: Sequence[int]) -> list[VisibleEvent]:
-        events = self._rooms.stores.events
-        stored = await events.load_in_order(reader.room.version, numbers)
+        stored = await self._rooms.load_events_in_order(reader.room, numbers)
         return await self._visibility.visible(reader.room, reader.caller.user_id, stored)
 
 

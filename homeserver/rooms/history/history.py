@@ -246,7 +246,7 @@ class History:
             ):
                 break
         numbers = [event for _, _, event in rows]
-        return await self._rooms.stores.events.load_in_order(room.version, numbers)
+        return await self._rooms.load_events_in_order(room, numbers)
 
     async def _rows(
         self, room: Room, stretch: TimelineSegment, size: int, backwards: bool

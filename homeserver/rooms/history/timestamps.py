@@ -186,7 +186,7 @@ class Timestamps:
 
     async def _load(self, view: _View, rows: Sequence[tuple[int, int, int]]) -> list[StoredEvent]:
         numbers = [event for _, _, event in rows]
-        return await self._rooms.stores.events.load_in_order(view.room.version, numbers)
+        return await self._rooms.load_events_in_order(view.room, numbers)
 
     async def _seen(self, view: _View, rows: Sequence[tuple[int, int, int]]) -> list[StoredEvent]:
         """Those of the events that the reader may see."""

@@ -47,10 +47,10 @@ class VisibleEvent:
 class Visibility:
     """Decides what each user sees of a room's history."""
 
-    def __init__(self, rooms: RoomRegistry, erased: ErasedUsers) -> None:
+    def __init__(self, rooms: RoomRegistry, events: EventStore, erased: ErasedUsers) -> None:
         self._rooms = rooms
         self._erased = erased
-        self._events: EventStore = rooms.stores.events
+        self._events = events
 
     async def may_see_now(self, room: Room, user_id: str) -> bool:
         """Whether a user may see what happens in the room now."""
@@ -201,7 +201,7 @@ class Visibility:
 
     async def _memberships(self, room: Room, users: Sequence[str], root: bytes) -> frozenset[str]:
         """Memberships that some of the users have in a state; `join` alone if anybody has that."""
-        numbers = await self._rooms.stores.numbers_at(root, [(MEMBER, user) for user in users])
+        numbers = await self._rooms.state_nids_at(root, [(MEMBER, user) for user in users])
         changed, found = [], set()
         for key, number in numbers.items():
             if room.member_events.get(key[1]) == number:
@@ -219,7 +219,7 @@ class Visibility:
         self, room: Room, root: bytes, keys: Sequence[StateKey]
     ) -> dict[StateKey, StoredEvent]:
         """The state events with these keys in the state with this root."""
-        return await self._rooms.stores.state_at(room.version, root, keys)
+        return await self._rooms.state_at(room.version, root, keys)
 
     async def _evaluate(self, room: Room, user_id: str, root: bytes) -> tuple[str, str | None]:
         member = (MEMBER, user_id)

@@ -315,7 +315,7 @@ class EventChecker:
             room.version,
             room.room_nid,
             room.room_id,
-            [each for each in event_ids if each not in writer.absent],
+            [each for each in event_ids if each not in writer.inbound.absent],
         )
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
@@ -330,11 +330,11 @@ class EventChecker:
         }
         room, store = writer.room, self._stores.events
         found = await store.find_many(room.version, room.room_nid, room.room_id, wanted)
-        writer.absent = {
+        writer.inbound.set_absent(
             event_id
             for event_id in wanted.difference(found)
             if store.cached_id(room.room_id, event_id) is None
-        }
+        )
 
 
 def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:

@@ -70,7 +70,7 @@ class PartialStateCompletion:
         """
         partial = writer.room.partial
         assert partial is not None, "the room is partial"
-        await writer.receiving.acquire()
+        await writer.inbound.lock.acquire()
         try:
             known = await self._receiving.find_known(writer, [partial.join_id])
             join = known[partial.join_id]
@@ -87,7 +87,7 @@ class PartialStateCompletion:
             await judgement.recheck_rest()
             await self._finish(writer, judgement)
         finally:
-            writer.receiving.release()
+            writer.inbound.lock.release()
 
     async def _has_full_state(
         self, writer: RoomWriter, join: StoredEvent, event_ids: Sequence[str]
@@ -200,7 +200,7 @@ class PartialStateCompletion:
             withdrawn=frozenset(judgement.withdrawn),
         )
         done = writer.change_state(fact, head, rows)
-        writer.is_partial = False
+        writer.inbound.set_partial(False)
         for judged in judgement.admitted:
             arrival = AdmittedEvent(
                 judged.stored,

@@ -59,7 +59,7 @@ class PartialStateRecheck:
         self._resolver = resolver
         self._branches = Branches(stores, resolver)
         self._db = db
-        self._turn = TimeSlice(writer.origin.clock)
+        self._turn = TimeSlice(writer.local_server.clock)
         self._since = 0
         self._rows: list[Row] = []
         self._done: set[int] = set()

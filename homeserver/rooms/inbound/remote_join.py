@@ -107,16 +107,16 @@ class RemoteJoin:
     ) -> ReceivedEvent:
         room, before = writer.room, writer.room.partial
         # Whatever comes right after the join must be judged by what is known of the state.
-        room.partial, writer.is_partial = partial, partial is not None
+        _set_partial(writer, partial)
         try:
             received = await self._receiving.receive(
                 writer, join, state_before=state, is_remote_join=True
             )
             if received.stored.status != ACCEPTED:
-                room.partial, writer.is_partial = before, before is not None
+                _set_partial(writer, before)
                 return received
         except BaseException:
-            room.partial, writer.is_partial = before, before is not None
+            _set_partial(writer, before)
             raise
         # In the turn in which the join was queued, so that it is in the same commit.
         if partial is not None:
@@ -131,3 +131,8 @@ class RemoteJoin:
     def _note(self, writer: RoomWriter, row: Row) -> None:
         log = self._rooms.stores.log
         log.append(EventsStored(log.next_position(), writer.room.room_nid, ()), [row])
+
+
+def _set_partial(writer: RoomWriter, partial: PartialState | None) -> None:
+    writer.room.partial = partial
+    writer.inbound.set_partial(partial is not None)

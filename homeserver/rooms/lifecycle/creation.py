@@ -37,7 +37,9 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
+from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.room_aliases import INSERT_ALIAS
+from homeserver.streams.log import Log
 
 Preset = Literal["private_chat", "public_chat", "trusted_private_chat"]
 
@@ -99,6 +101,8 @@ class RoomCreation:
 
     def __init__(
         self,
+        log: Log,
+        names: Names,
         rooms: RoomRegistry,
         origin: LocalServer,
         aliases: Aliases,
@@ -106,6 +110,8 @@ class RoomCreation:
         permission: InvitePermission,
     ) -> None:
         self._permission = permission
+        self._log = log
+        self._names = names
         self._rooms = rooms
         self._origin = origin
         self._aliases = aliases
@@ -166,7 +172,7 @@ class RoomCreation:
         alias: str | None,
         drafts: Sequence[EventDraft],
     ) -> str:
-        names = self._rooms.stores.names
+        names = self._names
         create = EventDraft(
             "m.room.create",
             caller.user_id,
@@ -206,16 +212,16 @@ class RoomCreation:
     ) -> None:
         """Make the events a few at a time, and queue them all at once: nobody sees half a room."""
         writer = self._rooms.add_new(room)
-        position = self._rooms.stores.log.next_position()
+        position = self._log.next_position()
         first = StoredEvent(create, position, position, EMPTY, EMPTY)
         arrivals, turn = [], TimeSlice(self._origin.clock)
-        writer.users += 1
+        writer.pin()
         try:
             for arrival, _ in writer.prepare(drafts, create=first, more_rows=rows):
                 arrivals.append(arrival)
                 if turn.is_over:
                     await turn.next()
-                    await self._rooms.stores.names.nids(names)
+                    await self._names.nids(names)
             done = writer.admit(*arrivals)
         except Forbidden as error:
             self._rooms.drop(room)
@@ -224,7 +230,7 @@ class RoomCreation:
             self._rooms.drop(room)
             raise
         finally:
-            writer.users -= 1
+            writer.unpin()
         await done
 
     def _next_ms(self) -> int:

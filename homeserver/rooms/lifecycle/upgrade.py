@@ -43,8 +43,10 @@ from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.rooms.state.store import StateNodesNotInMemory
+from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.room_aliases import MOVE_ALIASES
 from homeserver.storage.rooms.rooms import STOP_LISTING
+from homeserver.streams.log import Log
 
 CREATE: StateKey = ("m.room.create", "")
 POWER_LEVELS: StateKey = ("m.room.power_levels", "")
@@ -81,7 +83,11 @@ class _Plan:
 class RoomUpgrades:
     """Replaces rooms."""
 
-    def __init__(self, rooms: RoomRegistry, profiles: MemberProfiles) -> None:
+    def __init__(
+        self, log: Log, names: Names, rooms: RoomRegistry, profiles: MemberProfiles
+    ) -> None:
+        self._log = log
+        self._names = names
         self._rooms = rooms
         self._origin = rooms.local_server
         self._profiles = profiles
@@ -157,7 +163,7 @@ class RoomUpgrades:
         create = self._create_event(plan.caller, plan.version, content, room_id, plan.now_ms)
         room = Room(number, create.room_id, plan.version, EMPTY)
         room.published = old.room.published
-        position = self._rooms.stores.log.next_position()
+        position = self._log.next_position()
         rows = [
             MOVE_ALIASES.row(old.room.room_nid, room.room_nid),
             STOP_LISTING.row(old.room.room_nid),
@@ -232,7 +238,7 @@ class RoomUpgrades:
         names = {plan.room_id, "m.room.create", "", plan.caller.user_id, TOMBSTONE}
         for draft in drafts:
             names |= {draft.type, draft.state_key or ""}
-        cached_nid = self._rooms.stores.names.cached_nid
+        cached_nid = self._names.cached_nid
         missing = [name for name in names if cached_nid(name) is None]
         number = cached_nid(plan.room_id)
         if missing or number is None:

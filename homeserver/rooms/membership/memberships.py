@@ -36,11 +36,14 @@ from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMembers
 from homeserver.rooms.membership.remote_memberships import RemoteMembershipsPort
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
+from homeserver.rooms.room.draft_senders import PolicyServerPort
 from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 from homeserver.storage.rooms.memberships import FORGET
+from homeserver.storage.rooms.names import Names
+from homeserver.streams.log import Log
 
 _GUEST_ACCESS = ("m.room.guest_access", "")
 _OF_THE_SERVER = SERVER_FIELDS | {"membership", "displayname", "avatar_url"}
@@ -51,20 +54,26 @@ class Memberships:
 
     def __init__(
         self,
+        log: Log,
+        names: Names,
         rooms: RoomRegistry,
         user_rooms: UserRooms,
         profiles: MemberProfiles,
         permission: InvitePermission,
         receiving: PduReceiver,
+        policy_servers: PolicyServerPort,
         notice_rooms: ServerNoticeRooms,
         distant: OutOfRoomMemberships,
     ) -> None:
         self.remote: RemoteMembershipsPort | None = None
         self._receiving = receiving
+        self._policy_servers = policy_servers
         self._restricted = RestrictedJoins(rooms)
         self._permission = permission
         self._notice_rooms = notice_rooms
         self._out_of_room = distant
+        self._log = log
+        self._names = names
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._profiles = profiles
@@ -195,7 +204,7 @@ class Memberships:
         place = (await self._user_rooms.of(user_id)).get(room.room_nid)
         if place is None or place.membership != "leave":
             return None
-        return (await self._rooms.stores.events.load(room.version, [place.event]))[place.event]
+        return (await self._rooms.load_events(room, [place.event]))[place.event]
 
     async def is_out_of_room(self, room_id: str, user_id: str) -> bool:
         """Whether what a user is in a room is for other servers to change."""
@@ -268,11 +277,10 @@ class Memberships:
             raise NotFound("You were never in the room")
         if place.membership not in ("leave", "ban"):
             raise InvalidParam("Leave the room before you forget it")
-        member = await self._rooms.stores.names.nid(caller.user_id)
-        log = self._rooms.stores.log
-        log.check_open()
-        fact = RoomForgotten(log.next_position(), caller.user_id, room.room_nid)
-        await log.append(fact, [FORGET.row(member, room.room_nid)])
+        member = await self._names.nid(caller.user_id)
+        self._log.check_open()
+        fact = RoomForgotten(self._log.next_position(), caller.user_id, room.room_nid)
+        await self._log.append(fact, [FORGET.row(member, room.room_nid)])
 
     async def _content(self, membership: str, user_id: str, reason: str | None) -> dict[str, Any]:
         profile = await self._profiles.member_fields(user_id)
@@ -326,8 +334,7 @@ class Memberships:
             keys.append((MEMBER, draft.sender))
             state = await self._rooms.current(writer.room, keys)
             told = [stored.shown.pdu for stored in state.values()]
-            if writer.policy is not None:
-                event = await writer.policy.signed(writer, event)
+            event = await self._policy_servers.signed(writer, event)
             signed = await self._remote_or_raise().sign_invite(event, told)
             return await self._receiving.receive_own(writer, signed)
 

@@ -89,7 +89,8 @@ class ProfilePropagation:
         while rooms:
             number = rooms.popleft()
             try:
-                await self._renew(user_id, await self._rooms.stores.names.name(number))
+                (room_id,) = await self._rooms.room_ids([number])
+                await self._renew(user_id, room_id)
             except Unavailable as error:
                 log.warn(
                     "could not renew member events of {user_id}: {error}",

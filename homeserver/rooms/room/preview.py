@@ -38,7 +38,7 @@ async def _branches_to_follow(writer: RoomWriter, draft: EventDraft) -> Sequence
 
     Others judge the event by the states after what it follows, and by nothing else.
     """
-    stores, head, version = writer.stores, writer.extremities, writer.room.version
+    stores, head, version = writer.storage, writer.extremities, writer.room.version
     keys: list[StateKey] = auth_types_for(
         version, draft.type, draft.sender, draft.state_key, draft.content
     )

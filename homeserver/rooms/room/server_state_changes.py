@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.policy_server_port import DraftSender
+from homeserver.rooms.room.draft_senders import DraftSender
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
@@ -31,7 +31,7 @@ async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> Sto
                 draft = decide(writer)
                 if draft is None:
                     return None
-                if (sender := _slow_sender(writer, draft)) is not None:
+                if (sender := writer.sender_of(draft)) is not None:
                     stored = await _send_if_wanted(sender, writer, draft, decide)
                     if stored is not None:
                         return stored
@@ -45,13 +45,6 @@ async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> Sto
                 await writer.fetch(missing)
         await done
         return stored
-
-
-def _slow_sender(writer: RoomWriter, draft: EventDraft) -> DraftSender | None:
-    """Who sends a draft that cannot be appended at once."""
-    if writer.policy is not None and writer.policy.applies_to(writer, draft):
-        return writer.policy
-    return writer.branch_sender if writer.extremities.is_wide else None
 
 
 async def _send_if_wanted(

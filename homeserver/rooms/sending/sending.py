@@ -21,7 +21,8 @@ from homeserver.rooms.membership.membership_state_events import MembershipStateE
 from homeserver.rooms.room.changes import StateKey
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.sending.relation_checks import RelationRules
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.transaction_ids import Transactions
 
 CANONICAL_ALIAS: StateKey = ("m.room.canonical_alias", "")
@@ -35,7 +36,7 @@ class Sending:
         rooms: RoomRegistry,
         transactions: Transactions,
         aliases: Aliases,
-        relations: RelationRules,
+        relations: RelationChecks,
         membership_changes: MembershipStateEvents,
     ) -> None:
         self._membership_changes = membership_changes
@@ -93,9 +94,8 @@ class Sending:
         txn_id: str | None,
     ) -> str:
         room = await self._rooms.get(room_id)
-        events = self._rooms.stores.events
-        target = await events.find(room.version, room.room_nid, room.room_id, event_id)
-        if target is None and await events.rooms_with(event_id):
+        target = await self._rooms.find_event(room, event_id)
+        if target is None and await self._rooms.rooms_with_event(event_id):
             raise InvalidParam("The event is not in this room")
         if target is None or target.event.sender != caller.user_id:
             check_not_suspended(caller)
@@ -130,13 +130,21 @@ class Sending:
     ) -> str:
         async with self._rooms.writing(room_id) as writer:
             if caller.device_id is None or txn_id is None:
-                return (await self._relations.send(writer, draft)).event.event_id
+                return (await self._send(writer, draft)).event.event_id
             transaction = ClientTransaction(caller.user_id, caller.device_id, txn_id, path)
 
             async def send() -> StoredEvent:
-                return await self._relations.send(writer, draft, transaction)
+                return await self._send(writer, draft, transaction)
 
             return await self._transactions.once(transaction, send)
+
+    async def _send(
+        self, writer: RoomWriter, draft: EventDraft, transaction: ClientTransaction | None = None
+    ) -> StoredEvent:
+        if not self._relations.has_relation(draft):
+            return await writer.send(draft, transaction)
+        async with self._relations.permit(writer.room, draft):
+            return await writer.send(draft, transaction)
 
     async def _check_canonical_alias(self, room: Room, content: dict[str, Any]) -> None:
         """New aliases of a canonical alias event must point to the room.

@@ -8,6 +8,7 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
@@ -20,7 +21,7 @@ class Outside:
     def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
         self.resolver = StateResolver(rooms.stores)
-        self.receiving = PduReceiver(rooms.stores, self.resolver)
+        self.receiving = PduReceiver(rooms.stores, self.resolver, NoPolicyServers())
         self._made = 0
 
     async def make(

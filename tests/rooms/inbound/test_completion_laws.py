@@ -38,7 +38,9 @@ class Latecomer:
         self.replica = Replica("five.example", graph.version, graph.room.room_id)
         self.replica.db.run = self._asked(self.replica.db.run)
         rooms: Any = SimpleNamespace(
-            stores=self.replica.stores, origin=self.replica.writer.origin, entering=self._entering
+            stores=self.replica.stores,
+            origin=self.replica.writer.local_server,
+            entering=self._entering,
         )
         self.entrance = RemoteJoin(rooms, self.replica.receiving)
         self.completion = PartialStateCompletion(rooms, self.replica.receiving, self.replica.db)

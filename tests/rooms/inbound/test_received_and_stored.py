@@ -358,7 +358,7 @@ def _facts_of(room: Room, writer: RoomWriter) -> dict[str, Any]:
         "extremities": [stored.event.event_id for stored in writer.extremities.events],
         "root": (room.root, writer.extremities.root),
         "gaps": (room.backward_extremities, writer.backward_extremities),
-        "early": writer.early_redactions.targets,
+        "early": writer.pending_redactions.targets,
         "forked_at": room.forked_at,
         "last_position": room.last_position,
         "members": dict(sorted(room.members.items())),

@@ -220,7 +220,7 @@ def test_early_redaction_without_the_right_has_no_effect_either(version: str) ->
 
     assert other.stored(redaction).is_redaction_pending
     assert not is_redacted(other, said)
-    assert not other.writer.early_redactions.targets
+    assert not other.writer.pending_redactions.targets
 
 
 @JUDGED_BY_EFFECT
@@ -328,4 +328,4 @@ def test_redaction_of_what_can_be_no_event_is_remembered_for_nothing(target: str
     redaction = graph.redact(ALICE, target)
 
     assert graph.stored(redaction).is_redaction_pending
-    assert not graph.writer.early_redactions.targets
+    assert not graph.writer.pending_redactions.targets

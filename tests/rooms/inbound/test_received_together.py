@@ -58,7 +58,7 @@ class ReceivedTogetherTests(RoomsTestCase):
         events = await self.messages(room_id, 8)
         async with self.rooms.writing(room_id) as writer:
             await self.outside.receiving.look_up(writer, events)
-            assert writer.absent == {each.event_id for each in events}
+            assert writer.inbound.absent == {each.event_id for each in events}
             first = [await self._number(writer, each) for each in events]
             await self.log.flush()
             for each in events:

@@ -14,6 +14,7 @@ from homeserver.rooms.resolution import auth_difference
 from homeserver.rooms.resolution.auth_index import StoredAuthIndex
 from homeserver.rooms.resolution.resolver import RUN_IN_THREAD_ABOVE, StateResolver
 from homeserver.rooms.room.changes import EventsStored, StateKey
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
@@ -120,7 +121,7 @@ class StoredResolutionTests(RoomsTestCase):
         room = Room(number, graph.room.room_id, graph.room.version, EMPTY)
         writer = RoomWriter(room, ForwardExtremities((), EMPTY), self.origin, stores)
         for event in graph.events:
-            await PduReceiver(stores, resolver).receive(writer, event)
+            await PduReceiver(stores, resolver, NoPolicyServers()).receive(writer, event)
         return room
 
     async def _compare(self, graph: Graph, room: Room, choice: random.Random) -> None:
