@@ -1,4 +1,4 @@
-"""A check that many ask for and that is made once: bounded in time, and remembered for a moment."""
+"""A check that many callers share: run once, bounded in time, cached for a moment."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,11 +12,11 @@ log = Logger()
 
 
 class SharedCheck:
-    """Asks whether something is well, one question at a time.
+    """A check that runs once at a time.
 
-    `ask` gives the answer; one that raises means no. An answer counts for `fresh_seconds`. Whoever
-    asks waits until the question that is under way is `timeout` seconds old, at most, and is told
-    no after that; no other question is put until it ends.
+    `ask` returns the result; an exception means false. A result counts for `fresh_seconds`. Callers
+    wait until the running check is `timeout` seconds old, at most, and get false after that; no
+    other check begins until it ends.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class SharedCheck:
         self._fresh_seconds = fresh_seconds
         self._answer: bool | None = None
         self._answered_at = 0.0
-        self._asked_at: float | None = None  # of the question that is under way
+        self._asked_at: float | None = None  # of the running check
         self._waiters: set[Deferred[bool]] = set()
 
     async def passes(self) -> bool:
-        """Whether it is well."""
+        """Whether the check passes."""
         now = self._clock.seconds()
         if self._asked_at is None:
             if self._answer is not None and now - self._answered_at < self._fresh_seconds:
@@ -73,7 +73,7 @@ class SharedCheck:
         if isinstance(outcome, Failure):
             if self._answer is not False:
                 log.warn(
-                    "{check} is not well: {reason}",
+                    "{check} failed: {reason}",
                     check=self._name,
                     reason=outcome.getErrorMessage(),
                 )
