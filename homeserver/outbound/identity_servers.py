@@ -1,7 +1,7 @@
-"""Identity servers: publishing addresses of users there, and taking them back.
+"""Identity servers: publishing addresses of users there, and unpublishing them.
 
-Users choose the identity server, so it is spoken to like any stranger: through the client that
-refuses private addresses, with little patience, and its answers are data from outside.
+Users choose the identity server, so it is not trusted: the client refuses private addresses,
+timeouts are short, and responses are untrusted data.
 
 Spec: https://spec.matrix.org/v1.19/identity-service-api/#establishing-associations
 """
@@ -23,23 +23,23 @@ from homeserver.storage.accounts.identity_bindings import IdentityBinding
 
 TIMEOUT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 65_536  # bytes
-MAX_TEXT = 500  # characters of an error that is passed on
+MAX_TEXT = 500  # characters of an error that is passed on to the client
 API = "/_matrix/identity/v2"
-# An answer from there must not look as if our own session had ended: clients would log out.
-OF_OUR_SESSION = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_LOCKED")
+# With one of these errcodes the client would believe that its own session had ended, and log out.
+LOCAL_SESSION_ERRCODES = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_LOCKED")
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 log = Logger()
 
 
 class Bound(msgspec.Struct):
-    """What an identity server says of an address that it has published."""
+    """An identity server's response for an address that it has published."""
 
     medium: str
     address: str
 
 
 class Validity(msgspec.Struct):
-    """What is said of a key."""
+    """The validity of a key."""
 
     valid: bool
 
@@ -56,19 +56,19 @@ class IdentityServerRefused(MatrixError):
 
     def __init__(self, status: int, remote: IdentityServerError) -> None:
         super().__init__(remote.error[:MAX_TEXT] or "The identity server refused")
-        ours = remote.errcode in OF_OUR_SESSION or not remote.errcode.startswith("M_")
-        self.errcode = "M_UNAUTHORIZED" if ours else remote.errcode[:MAX_TEXT]
+        is_local = remote.errcode in LOCAL_SESSION_ERRCODES or not remote.errcode.startswith("M_")
+        self.errcode = "M_UNAUTHORIZED" if is_local else remote.errcode[:MAX_TEXT]
         self.status = status if status in range(400, 500) and status != 401 else 403
 
 
 class IdentityServerFailed(MatrixError):
-    """There was no answer that makes sense. It was the client that chose the server."""
+    """There was no valid response. The client chose the server."""
 
     errcode, status = "M_UNKNOWN", 400
 
 
 class IdentityServers:
-    """Asks identity servers, in the name of users, and in that of this server."""
+    """A client of identity servers, for requests of users and of this server."""
 
     def __init__(self, outbound: OutboundClient, server_name: str, key: SigningKey) -> None:
         self._outbound = outbound
@@ -78,7 +78,7 @@ class IdentityServers:
     async def bind(
         self, id_server: str, access_token: str, named: ThreepidCredentials, user_id: str
     ) -> tuple[str, str]:
-        """Publish the address of a session there; gives medium and address.
+        """Publish the address of a session there; returns medium and address.
 
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
         """
@@ -95,7 +95,7 @@ class IdentityServers:
         *,
         answer: type[Answer],
     ) -> Answer:
-        """The answer of an endpoint to a user; it is asked by GET where there is no body.
+        """Send a user's request to an endpoint, by GET if there is no body; returns the response.
 
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
         """
@@ -110,10 +110,10 @@ class IdentityServers:
         try:
             return msgspec.json.decode(given.body, type=answer)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise IdentityServerFailed("The identity server's answer makes no sense") from None
+            raise IdentityServerFailed("The identity server sent an invalid response") from None
 
     async def unbind(self, binding: IdentityBinding) -> bool:
-        """Take an address back; false where the identity server does not support that.
+        """Unpublish an address; false if the identity server does not support that.
 
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
         """
@@ -134,9 +134,9 @@ class IdentityServers:
         raise _error_in(answer)
 
     async def is_key_valid(self, url: str, public_key: str) -> bool:
-        """Whether a key of an identity server has not been revoked, as a page says.
+        """Whether a key has not been revoked, according to a URL of an identity server.
 
-        Raises `IdentityServerFailed` where that does not say so.
+        Raises `IdentityServerFailed` if the response does not say so.
 
         Spec: https://spec.matrix.org/v1.19/identity-service-api/#key-management
         """
@@ -151,7 +151,7 @@ class IdentityServers:
             validity = msgspec.json.decode(answer.body, type=Validity)
         except (OutboundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warn("{url} does not say whether a key is valid: {error}", url=url, error=error)
-            raise IdentityServerFailed("The identity server does not tell of its key") from error
+            raise IdentityServerFailed("The identity server did not check its key") from error
         return answer.status == 200 and validity.valid
 
     async def _send(
@@ -168,15 +168,15 @@ class IdentityServers:
                 timeout=TIMEOUT_SECONDS,
             )
         except OutboundError as error:
-            log.warn("{server} does not answer: {error}", server=id_server, error=error)
-            raise IdentityServerFailed("The identity server does not answer") from None
+            log.warn("{server} does not respond: {error}", server=id_server, error=error)
+            raise IdentityServerFailed("The identity server does not respond") from None
 
 
 def _error_in(answer: OutboundResponse) -> MatrixError:
-    """What is said to a client of an answer that is no success."""
+    """The client's error for a response that is not a success."""
     remote = _matrix_error(answer)
     if remote is None:
-        return IdentityServerFailed(f"The identity server answered with {answer.status}")
+        return IdentityServerFailed(f"The identity server responded with status {answer.status}")
     return IdentityServerRefused(answer.status, remote)
 
 
