@@ -1,4 +1,4 @@
-"""Pages for people and machines that are not Matrix clients."""
+"""Resources for users and machines other than Matrix clients."""
 
 import msgspec
 from twisted.internet.defer import succeed
@@ -17,7 +17,7 @@ class PageTests(ServerTestCase):
         self.serve(*WelcomePage(Pages(server_name), configured).routes())
 
     async def test_welcome_page_says_what_to_enter(self) -> None:
-        """Whoever opens the server's address in a browser learns what to do with it."""
+        """A user who opens the server's address in a browser learns what to do with it."""
         self.welcome(public_baseurl="https://matrix.example.org")
 
         response = await self.ask("GET", "/")
@@ -28,7 +28,7 @@ class PageTests(ServerTestCase):
         self.assertIn(b"@you:example.org", response.body)
 
     async def test_welcome_page_needs_no_public_address(self) -> None:
-        """A server that was just tried out has none."""
+        """A new server has none."""
         self.welcome("<i>localhost</i>")
 
         body = (await self.ask("GET", "/")).body
@@ -38,7 +38,7 @@ class PageTests(ServerTestCase):
         self.assertIn(b"the address at which you see this page", body)
 
     async def test_welcome_page_says_how_to_get_an_account(self) -> None:
-        """Which depends on who may make one, and whom to ask."""
+        """It depends on who may register, and on the contacts."""
         told = {}
         for name, registration in (
             ("closed", {}),
@@ -55,8 +55,8 @@ class PageTests(ServerTestCase):
         self.assertIn("registration token", told["token"])
         self.assertIn('href="mailto:a@example.org"', told["closed"])
 
-    async def test_errors_are_pages_where_a_person_reads_them(self) -> None:
-        """In a browser, of a page or of an address that was mistyped; programs get JSON."""
+    async def test_errors_are_pages_in_a_browser(self) -> None:
+        """Browsers get a page, also for an unknown address; programs get JSON."""
 
         def fail() -> None:
             raise LimitExceeded(2_000, "Wait <a while>")
@@ -78,8 +78,8 @@ class PageTests(ServerTestCase):
         pages = {where for where, kind in kinds.items() if kind == "text/html"}
         self.assertEqual(pages, {("/page", True), ("/elsewhere", True)})
 
-    async def test_health_names_what_is_well_and_what_is_not(self) -> None:
-        """A load balancer looks at the status, a person at the checks."""
+    async def test_health_has_the_result_of_each_check(self) -> None:
+        """A load balancer reads the status, an operator the checks."""
 
         def broken() -> bool:
             raise ConnectionError
