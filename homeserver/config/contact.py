@@ -66,12 +66,13 @@ class EmailSettings(Section, frozen=True, kw_only=True):
             example="[example.org]",
         ),
     ] = ()
-    next_links: Annotated[
+    allowed_redirect_prefixes: Annotated[
         tuple[str, ...],
         doc(
             "Prefixes of the web addresses to which a client may have a user redirected after the"
             " user has followed the link in a mail. Empty means no redirects.",
             example="['https://app.element.io/']",
+            former_name="next_links",
         ),
     ] = ()
 
@@ -103,8 +104,12 @@ class EmailSettings(Section, frozen=True, kw_only=True):
 class ThirdPartyIdSettings(Section, frozen=True, kw_only=True):
     """E-mail addresses and telephone numbers of accounts."""
 
-    changes_allowed: Annotated[
-        bool, doc("Allow users to add and remove their own; otherwise only administrators can.")
+    enable_changes: Annotated[
+        bool,
+        doc(
+            "Allow users to add and remove their own; otherwise only administrators can.",
+            former_name="changes_allowed",
+        ),
     ] = True
     identity_servers: Annotated[
         tuple[str, ...],

@@ -45,11 +45,12 @@ class DatabaseSettings(Section, frozen=True, kw_only=True):
     statement_timeout: Annotated[
         float, doc("A statement that takes longer is cancelled.", unit="seconds", gt=0)
     ] = 60.0
-    night: Annotated[
+    maintenance_hour: Annotated[
         int,
         doc(
             "Start of the three hours in which the server cleans up its database.",
             unit="hours after midnight UTC",
+            former_name="night",
             ge=0,
             le=23,
         ),
@@ -199,7 +200,10 @@ class RoomDirectorySettings(Section, frozen=True, kw_only=True):
     allow_publishing: Annotated[
         bool, doc("Allow any user to list a room; otherwise only administrators can.")
     ] = True
-    without_login: Annotated[bool, doc("Show the list to users who are not logged in.")] = False
+    public_without_login: Annotated[
+        bool,
+        doc("Show the list to users who are not logged in.", former_name="without_login"),
+    ] = False
     over_federation: Annotated[bool, doc("Show the list to other servers.")] = False
 
 
