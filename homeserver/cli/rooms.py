@@ -123,11 +123,11 @@ def _state(event_type: str, events: Sequence[StoredEvent], count: int) -> Iterat
 
 
 def _events(report: RoomReport) -> Iterator[str]:
-    counts = report.standings
+    counts = report.event_counts
     yield f"events: {counts.total:,}"
     for count, what in (
         (counts.timeline, "in the timeline"),
-        (counts.past, "backfilled from other servers"),
+        (counts.backfilled, "backfilled from other servers"),
         (counts.outliers, "outliers"),
         (counts.redaction_pending, "redactions that are withheld from clients"),
         (counts.soft_failed, "soft-failed"),

@@ -54,7 +54,7 @@ class RoomReport:
     members: Mapping[str, Mapping[str, int]]
     extremities: Sequence[StoredEvent]
     backward_extremities: Mapping[str, int]
-    standings: StatusCounts
+    event_counts: StatusCounts
     refusals: Sequence[tuple[bool, str, int]]
     partial: PartialRoomRow | None = None
 

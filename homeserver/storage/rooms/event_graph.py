@@ -16,7 +16,7 @@ class StatusCounts:
     """The number of a room's events of each kind; every event is counted once."""
 
     timeline: int
-    past: int
+    backfilled: int
     outliers: int
     redaction_pending: int
     soft_failed: int
@@ -33,7 +33,7 @@ async def count_by_status(db: Connection, room: int) -> StatusCounts:
         await cursor.execute(
             """
             SELECT count(*) FILTER (WHERE position > 0) AS timeline,
-                   count(*) FILTER (WHERE position < 0) AS past,
+                   count(*) FILTER (WHERE position < 0) AS backfilled,
                    count(*) FILTER (WHERE position IS NULL AND rejected IS NULL
                                       AND state_before IS NULL) AS outliers,
                    count(*) FILTER (WHERE position IS NULL AND rejected IS NULL

@@ -84,13 +84,13 @@ class GraphEdges:
     """The missing parts of a room's graph.
 
     `backward_extremities` are the missing events, with the depth of the events that follow them;
-    `early_redactions` the targets of redactions, with the numbers of these, each with whether it
+    `pending_redactions` the targets of redactions, with the numbers of these, each with whether it
     was backfilled. `timeline_gaps` are the newest positions at which the timeline is incomplete, in
     descending order.
     """
 
     backward_extremities: dict[str, int]
-    early_redactions: dict[str, dict[int, bool]]
+    pending_redactions: dict[str, dict[int, bool]]
     timeline_gaps: list[int]
 
 
@@ -122,7 +122,7 @@ async def graph_edges(db: Connection, room: int, timeline_gaps: int) -> GraphEdg
         elif is_past is None:
             edges.backward_extremities[event_id] = number
         else:
-            edges.early_redactions.setdefault(event_id, {})[number] = is_past
+            edges.pending_redactions.setdefault(event_id, {})[number] = is_past
     return edges
 
 

@@ -42,7 +42,7 @@ FORGET = BatchStatement(
 )
 
 
-UPSERT_DISTANT_MEMBERSHIP = BatchStatement(
+UPSERT_OUT_OF_ROOM_MEMBERSHIP = BatchStatement(
     "upsert_distant_membership",
     """
     INSERT INTO distant_memberships (room, member, server, event, stripped, size)
@@ -55,7 +55,7 @@ UPSERT_DISTANT_MEMBERSHIP = BatchStatement(
     key=(0, 1, 2),
 )
 
-DELETE_DISTANT_MEMBERSHIP = BatchStatement(
+DELETE_OUT_OF_ROOM_MEMBERSHIP = BatchStatement(
     "delete_distant_membership",
     """
     DELETE FROM distant_memberships
