@@ -97,7 +97,7 @@ class Channel(HTTPChannel):
         if self._timer is None or deadline < self._timer_at:
             self.release()
             self._timer_at = deadline
-            self._timer = self._clock.callLater(period, self._look)
+            self._timer = self._clock.callLater(period, self._check_deadline)
         return previous
 
     def timeoutConnection(self) -> None:
@@ -136,7 +136,7 @@ class Channel(HTTPChannel):
         self._unsent += socket._tempDataLen
         return 0 < self._unsent <= before - PROGRESS
 
-    def _look(self) -> None:
+    def _check_deadline(self) -> None:
         self._timer = None
         if self._deadline is None:
             return
@@ -147,4 +147,4 @@ class Channel(HTTPChannel):
             self.timeoutConnection()
         else:
             self._timer_at = self._deadline
-            self._timer = self._clock.callLater(left, self._look)
+            self._timer = self._clock.callLater(left, self._check_deadline)

@@ -202,7 +202,7 @@ class ListeningTests(ListenersTestCase):
         self.listen(Settings())
         taken = self.ports[0]
 
-        with self.assertRaisesRegex(CannotListen, f"at 127.0.0.1:{taken}: another program"):
+        with self.assertRaisesRegex(CannotListen, f"on 127.0.0.1:{taken}: another program"):
             self.listen(Settings(), Settings(port=taken))
 
     def test_unknown_resource_is_refused(self) -> None:
