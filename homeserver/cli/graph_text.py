@@ -48,7 +48,7 @@ def sign_of(event: GraphEvent) -> str:
 
 
 def label_of(event: GraphEvent) -> str:
-    """The text beside an event. It cannot move the cursor or begin a new line."""
+    """The label beside an event. It cannot move the cursor or begin a new line."""
     event_id = plain(event.event_id)
     if len(event_id) > _SHORT_ID:
         event_id = event_id[:_SHORT_ID] + "…"

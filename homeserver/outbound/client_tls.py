@@ -2,7 +2,7 @@
 
 One context serves all connections, since reading the authorities takes longer than a TLS handshake.
 The name belongs to the connection: it is sent as SNI, unless it is an IP address, and compared with
-the certificate in the handshake, before a byte of a request is sent.
+the certificate in the TLS handshake, before a byte of a request is sent.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
 """

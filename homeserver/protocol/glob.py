@@ -6,7 +6,7 @@ power of a text's length. This code does not:
 
 - Without `?` the pieces between the stars are searched one after the other. The first match
   of a piece is the best one, as any text may follow it, so no position is examined twice.
-- With `?` an automaton reads the text once. Its state is an integer with one bit per position in
+- With `?` an automaton reads a text once. Its state is an integer with one bit per position in
   the pattern (the "shift-and" algorithm), so a character costs a few operations on that integer,
   however many patterns it holds.
 

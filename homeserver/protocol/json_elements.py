@@ -326,7 +326,7 @@ class _Cutter:
         return name
 
     def _next(self) -> bytes:
-        """Return the text of the next value."""
+        """Return the next value as text."""
         start = self._place
         self._place = _end_of_value(self._text, start)
         raw = self._text[start : self._place]

@@ -27,7 +27,7 @@ from tests.support.postgres import drop_database, fresh_database
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each examination is of a folder of its own, where no server runs."""
     monkeypatch.chdir(tmp_path)
 
@@ -215,8 +215,8 @@ def test_a_mail_server_that_answers_is_well() -> None:
 
 def test_an_unavailable_mail_server_is_a_problem() -> None:
     """Users could not reset their password."""
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
 
     found = _mail_findings(port)
 

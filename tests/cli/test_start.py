@@ -264,7 +264,7 @@ def test_data_of_another_user_is_reported_in_a_sentence(
 ) -> None:
     """An operator who forgot `sudo -u` sees the reason."""
     if os.geteuid() != 0:
-        pytest.skip("needs to be root, to become somebody else")
+        pytest.skip("only root can become another user")
     configure(folder)
     (folder / "homeserver.yaml").chmod(0o644)
     (folder / "data" / "postgres").mkdir(parents=True)

@@ -85,8 +85,8 @@ class ClientTlsTests(TestCase):
 
     async def test_an_unknown_authority_is_refused(self) -> None:
         """Neither an unknown one nor, without a file, one that the system does not trust."""
-        (self.folder / "stranger").mkdir()
-        other = CertificateAuthority(self.folder / "stranger")
+        (self.folder / "other").mkdir()
+        other = CertificateAuthority(self.folder / "other")
         await self.refused(self.tls, "one.example", SSL.Error, other, ["one.example"])
         await self.refused(ClientTls(), "one.example", SSL.Error, certificate_for=["one.example"])
 

@@ -126,9 +126,9 @@ class SendingTests(MailTestCase):
         sending = [self.sending(mailer) for _ in range(mail.MAX_CONNECTIONS + 3)]
 
         refused = [self.assertFailure(one, MailNotSent) for one in sending]
-        told = [str(error) for error in await gatherResults(refused)]
+        errors = [str(error) for error in await gatherResults(refused)]
         self.assertEqual(
-            [text == "Too many mails are waiting to be sent" for text in told],
+            [text == "Too many mails are waiting to be sent" for text in errors],
             [False] * (mail.MAX_CONNECTIONS + 2) + [True],
         )
 

@@ -39,7 +39,7 @@ class PageTests(ServerTestCase):
 
     async def test_welcome_page_says_how_to_get_an_account(self) -> None:
         """It depends on who may register, and on the contacts."""
-        told = {}
+        pages = {}
         for name, registration in (
             ("closed", {}),
             ("open", {"enabled": True}),
@@ -47,13 +47,13 @@ class PageTests(ServerTestCase):
         ):
             support = {"contacts": [{"role": "m.role.admin", "email_address": "a@example.org"}]}
             self.welcome(registration=registration, support=support)
-            told[name] = (await self.ask("GET", "/")).body.decode()
+            pages[name] = (await self.ask("GET", "/")).body.decode()
 
-        self.assertIn("ask them for one", told["closed"])
-        self.assertIn("Create account", told["open"])
-        self.assertNotIn("token", told["open"])
-        self.assertIn("registration token", told["token"])
-        self.assertIn('href="mailto:a@example.org"', told["closed"])
+        self.assertIn("ask them for one", pages["closed"])
+        self.assertIn("Create account", pages["open"])
+        self.assertNotIn("token", pages["open"])
+        self.assertIn("registration token", pages["token"])
+        self.assertIn('href="mailto:a@example.org"', pages["closed"])
 
     async def test_errors_are_pages_in_a_browser(self) -> None:
         """Browsers get a page, also for an unknown address; programs get JSON."""
@@ -66,7 +66,7 @@ class PageTests(ServerTestCase):
         self.serve(page, api)
         browser = "text/html,application/xhtml+xml,*/*;q=0.8"
         kinds = {}
-        for path in ("/page", "/_matrix/api", "/elsewhere", "/_matrix/elsewhere"):
+        for path in ("/page", "/_matrix/api", "/unknown", "/_matrix/unknown"):
             for accept in (browser, "*/*"):
                 answer = await self.ask("GET", path, headers=[("Accept", accept)])
                 kinds[path, accept == browser] = answer.headers["content-type"].partition(";")[0]
@@ -76,7 +76,7 @@ class PageTests(ServerTestCase):
                 self.assertEqual(answer.status, 429 if path in ("/page", "/_matrix/api") else 404)
 
         pages = {where for where, kind in kinds.items() if kind == "text/html"}
-        self.assertEqual(pages, {("/page", True), ("/elsewhere", True)})
+        self.assertEqual(pages, {("/page", True), ("/unknown", True)})
 
     async def test_health_has_the_result_of_each_check(self) -> None:
         """A load balancer reads the status, an operator the checks."""

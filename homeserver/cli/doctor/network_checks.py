@@ -156,7 +156,7 @@ def _get(host: str, port: int, path: str, context: ssl.SSLContext | None) -> Any
 def _get_text(
     host: str, port: int, path: str, context: ssl.SSLContext | None, *, wanted_status: int = 0
 ) -> str:
-    """The text at an address, of any status unless one is wanted.
+    """Return the body at an address, of any status unless one is wanted.
 
     Raises `OSError`, `HTTPException` or `ValueError`.
     """

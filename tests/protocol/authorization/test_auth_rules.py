@@ -68,9 +68,9 @@ def test_a_room_is_created_on_the_server_that_its_id_names(version: str) -> None
 def test_the_create_event_does_not_name_the_room_that_it_makes(version: str) -> None:
     """The room id is a hash of the event, which cannot contain it."""
     named = event(
-        "m.room.create", by=ALICE, version=version, state_key="", prev=[], room_id="!elsewhere"
+        "m.room.create", by=ALICE, version=version, state_key="", prev=[], room_id="!other_room"
     )
-    pdu = {**named.pdu, "room_id": "!elsewhere"}
+    pdu = {**named.pdu, "room_id": "!other_room"}
 
     assert_refused(Event(named.version, pdu, b"", named.event_id), AuthState({}), rule="1.2")
 
@@ -129,7 +129,7 @@ def test_a_room_without_create_event_accepts_nothing(version: str) -> None:
 @with_hash_room_id
 def test_the_room_id_names_the_create_event(version: str) -> None:
     """An event cannot be inserted into the state of a room with another create event."""
-    stray = event("m.room.message", by=ALICE, version=version, room_id="!elsewhere")
+    stray = event("m.room.message", by=ALICE, version=version, room_id="!other_room")
 
     assert_refused(stray, room(version), rule="2")
     assert_refused(message(by=ALICE, version=version), AuthState({}), rule="2")
@@ -164,19 +164,19 @@ def test_only_false_closes_a_room(version: str, value: object) -> None:
 @pytest.mark.parametrize("version", versions(special_case_aliases_auth=True))
 def test_a_server_announces_its_aliases_in_an_old_room(version: str) -> None:
     """Even if the user who sent it has long left."""
-    told = state_event("m.room.aliases", by=CAROL, version=version, key="two.example")
+    aliases = state_event("m.room.aliases", by=CAROL, version=version, key="two.example")
 
-    check_auth(told, room(version))
+    check_auth(aliases, room(version))
 
 
 @pytest.mark.parametrize("version", versions(special_case_aliases_auth=True))
 @pytest.mark.parametrize(("key", "rule"), [(None, "4.1"), ("one.example", "4.2"), (CAROL, "4.2")])
 def test_a_server_announces_its_own_aliases_only(version: str, key: str | None, rule: str) -> None:
     """No server claims aliases of another server."""
-    told = event("m.room.aliases", by=CAROL, version=version, state_key=key)
+    aliases = event("m.room.aliases", by=CAROL, version=version, state_key=key)
 
     with pytest.raises(RuleBroken) as broken:
-        check_auth(told, room(version, members=(ALICE, CAROL)))
+        check_auth(aliases, room(version, members=(ALICE, CAROL)))
 
     assert broken.value.rule == rule
 
@@ -184,10 +184,10 @@ def test_a_server_announces_its_own_aliases_only(version: str, key: str | None, 
 @pytest.mark.parametrize("version", versions(special_case_aliases_auth=False))
 def test_aliases_are_like_any_state_from_version_6_on(version: str) -> None:
     """There, the power level of state events counts."""
-    told = state_event("m.room.aliases", by=CAROL, version=version, key="two.example")
+    aliases = state_event("m.room.aliases", by=CAROL, version=version, key="two.example")
 
-    assert_refused(told, room(version), rule="6")
-    assert_refused(told, room(version, members=(ALICE, CAROL), users={}), rule="8")
+    assert_refused(aliases, room(version), rule="6")
+    assert_refused(aliases, room(version, members=(ALICE, CAROL), users={}), rule="8")
 
 
 # Messages and state
