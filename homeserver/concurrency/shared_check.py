@@ -33,8 +33,8 @@ class SharedCheck:
         self._name = name
         self._timeout = timeout
         self._fresh_seconds = fresh_seconds
-        self._answer: bool | None = None
-        self._answered_at = 0.0
+        self._result: bool | None = None
+        self._checked_at = 0.0
         self._asked_at: float | None = None  # of the running check
         self._waiters: set[Deferred[bool]] = set()
 
@@ -42,13 +42,13 @@ class SharedCheck:
         """Whether the check passes."""
         now = self._clock.seconds()
         if self._asked_at is None:
-            if self._answer is not None and now - self._answered_at < self._fresh_seconds:
-                return self._answer
+            if self._result is not None and now - self._checked_at < self._fresh_seconds:
+                return self._result
             self._asked_at = now
             question = Deferred.fromCoroutine(self._question())
             question.addBoth(self._ended)
             if question.called:
-                return bool(self._answer)
+                return bool(self._result)
         left = self._asked_at + self._timeout - now
         if left <= 0:
             return False
@@ -71,14 +71,14 @@ class SharedCheck:
     def _ended(self, outcome: bool | Failure) -> None:
         self._asked_at = None
         if isinstance(outcome, Failure):
-            if self._answer is not False:
+            if self._result is not False:
                 log.warn(
                     "{check} failed: {reason}",
                     check=self._name,
                     reason=outcome.getErrorMessage(),
                 )
             outcome = False
-        self._answer, self._answered_at = outcome, self._clock.seconds()
+        self._result, self._checked_at = outcome, self._clock.seconds()
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             if not waiter.called:

@@ -76,7 +76,7 @@ class IdentityInvitations:
         Raises `MatrixError`, the identity server's own if there is one.
         """
         return await self._servers.ask(
-            id_server, access_token, "store-invite", details, answer=StoredInvite
+            id_server, access_token, "store-invite", details, response_type=StoredInvite
         )
 
     async def is_key_valid(self, url: str, public_key: str) -> bool:
@@ -87,7 +87,7 @@ class IdentityInvitations:
         self, id_server: str, access_token: str, medium: str, address: str
     ) -> str | None:
         hashing = await self._servers.ask(
-            id_server, access_token, "hash_details", None, answer=HashDetails
+            id_server, access_token, "hash_details", None, response_type=HashDetails
         )
         if SHA256 not in hashing.algorithms:
             raise IdentityServerFailed(
@@ -96,5 +96,7 @@ class IdentityInvitations:
         text = f"{address} {medium} {hashing.lookup_pepper}".encode(errors="replace")
         hashed = encode_base64_url_safe(sha256(text).digest())
         body = {"algorithm": SHA256, "pepper": hashing.lookup_pepper, "addresses": [hashed]}
-        found = await self._servers.ask(id_server, access_token, "lookup", body, answer=Mappings)
+        found = await self._servers.ask(
+            id_server, access_token, "lookup", body, response_type=Mappings
+        )
         return found.mappings.get(hashed)

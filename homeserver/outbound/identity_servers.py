@@ -27,7 +27,7 @@ MAX_TEXT = 500  # characters of an error that is passed on to the client
 API = "/_matrix/identity/v2"
 # With one of these errcodes the client would believe that its own session had ended, and log out.
 LOCAL_SESSION_ERRCODES = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_LOCKED")
-Answer = TypeVar("Answer", bound=msgspec.Struct)
+ResponseType = TypeVar("ResponseType", bound=msgspec.Struct)
 log = Logger()
 
 
@@ -83,7 +83,7 @@ class IdentityServers:
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
         """
         body = {"sid": named.sid, "client_secret": named.client_secret, "mxid": user_id}
-        bound = await self.ask(id_server, access_token, "3pid/bind", body, answer=Bound)
+        bound = await self.ask(id_server, access_token, "3pid/bind", body, response_type=Bound)
         return bound.medium, bound.address
 
     async def ask(
@@ -93,8 +93,8 @@ class IdentityServers:
         endpoint: str,
         body: Mapping[str, object] | None,
         *,
-        answer: type[Answer],
-    ) -> Answer:
+        response_type: type[ResponseType],
+    ) -> ResponseType:
         """Send a user's request to an endpoint, by GET if there is no body; returns the response.
 
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
@@ -104,11 +104,13 @@ class IdentityServers:
                 403, IdentityServerError("M_UNAUTHORIZED", "Not an access token")
             )
         content = None if body is None else encode_canonical(body)
-        given = await self._send(id_server, f"{API}/{endpoint}", content, f"Bearer {access_token}")
-        if given.status != 200:
-            raise _error_in(given)
+        response = await self._send(
+            id_server, f"{API}/{endpoint}", content, f"Bearer {access_token}"
+        )
+        if response.status != 200:
+            raise _error_in(response)
         try:
-            return msgspec.json.decode(given.body, type=answer)
+            return msgspec.json.decode(response.body, type=response_type)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise IdentityServerFailed("The identity server sent an invalid response") from None
 
@@ -126,12 +128,12 @@ class IdentityServers:
         authorization = authorize(
             "POST", path, self._server_name, binding.id_server, content, self._key
         )
-        answer = await self._send(binding.id_server, path, content, str(authorization))
-        if answer.status == 200:
+        response = await self._send(binding.id_server, path, content, str(authorization))
+        if response.status == 200:
             return True
-        if answer.status in (400, 404, 501) and _matrix_error(answer) is None:
+        if response.status in (400, 404, 501) and _matrix_error(response) is None:
             return False
-        raise _error_in(answer)
+        raise _error_in(response)
 
     async def is_key_valid(self, url: str, public_key: str) -> bool:
         """Whether a key has not been revoked, according to a URL of an identity server.
@@ -142,17 +144,17 @@ class IdentityServers:
         """
         joint = "&" if "?" in url else "?"
         try:
-            answer = await self._outbound.request(
+            response = await self._outbound.request(
                 "GET",
                 f"{url}{joint}{urlencode({'public_key': public_key})}",
                 max_body=MAX_RESPONSE_BYTES,
                 timeout=TIMEOUT_SECONDS,
             )
-            validity = msgspec.json.decode(answer.body, type=Validity)
+            validity = msgspec.json.decode(response.body, type=Validity)
         except (OutboundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warn("{url} does not say whether a key is valid: {error}", url=url, error=error)
             raise IdentityServerFailed("The identity server did not check its key") from error
-        return answer.status == 200 and validity.valid
+        return response.status == 200 and validity.valid
 
     async def _send(
         self, id_server: str, path: str, content: bytes | None, authorization: str
@@ -172,16 +174,16 @@ class IdentityServers:
             raise IdentityServerFailed("The identity server does not respond") from None
 
 
-def _error_in(answer: OutboundResponse) -> MatrixError:
+def _error_in(response: OutboundResponse) -> MatrixError:
     """The client's error for a response that is not a success."""
-    remote = _matrix_error(answer)
+    remote = _matrix_error(response)
     if remote is None:
-        return IdentityServerFailed(f"The identity server responded with status {answer.status}")
-    return IdentityServerRefused(answer.status, remote)
+        return IdentityServerFailed(f"The identity server responded with status {response.status}")
+    return IdentityServerRefused(response.status, remote)
 
 
-def _matrix_error(answer: OutboundResponse) -> IdentityServerError | None:
+def _matrix_error(response: OutboundResponse) -> IdentityServerError | None:
     try:
-        return msgspec.json.decode(answer.body, type=IdentityServerError)
+        return msgspec.json.decode(response.body, type=IdentityServerError)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -33,8 +33,8 @@ class Recaptcha:
         """
         form = {"secret": self._settings.private_key or "", "response": response}
         try:
-            answer = await self._outbound.post_form(self._settings.verify_url, form)
-            return msgspec.json.decode(answer.body, type=Verification).success
+            verified = await self._outbound.post_form(self._settings.verify_url, form)
+            return msgspec.json.decode(verified.body, type=Verification).success
         except (OutboundError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warn("a captcha could not be checked: {error}", error=error)
             raise Unavailable("The captcha cannot be checked just now") from None

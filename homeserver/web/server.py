@@ -303,21 +303,21 @@ class HttpServer(ServerFactory):
         except Exception as error:
             self.refuse(request, error)
 
-    def _send(self, request: Request, answer: Response) -> None:
+    def _send(self, request: Request, response: Response) -> None:
         request.release_body()
         if request.disconnected:
             return
-        body = encode_body(answer.body)
+        body = encode_body(response.body)
         if self._draining:
             request.connection.persistent = 0
         head = self._heads.head(
-            answer.status,
+            response.status,
             len(body),
-            answer.headers,
+            response.headers,
             now=wall_seconds(self._clock),
             close=not request.connection.persistent,
         )
-        request.send(answer.status, head, body)
+        request.send(response.status, head, body)
 
     def _upgrade(self, request: Request, wanted: Upgrade) -> None:
         request.release_body()

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, BatchStatement
-from homeserver.storage.database.database import Connection, DatabaseAway, NeverWritten
+from homeserver.storage.database.database import Connection, DatabaseUnavailable, NeverWritten
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import pause
 
@@ -47,7 +47,7 @@ class TroubleTests(DatabaseTestCase):
     async def test_read_only_database_is_a_temporary_failure(self) -> None:
         """During a failover, clients are asked to retry: this is not a defect."""
         await self.make_read_only()
-        with self.assertRaises(DatabaseAway):
+        with self.assertRaises(DatabaseUnavailable):
             await self.write(1, "again")
         with self.assertRaises(Unavailable):
             await self.db.run(execute, "DELETE FROM notes")
@@ -69,7 +69,7 @@ class TroubleTests(DatabaseTestCase):
             # An index takes a third of a page, and this cannot be compressed into one.
             await self.write(1, "".join(chr(0x4E00 + number % 20_000) for number in range(9_000)))
 
-        assert not isinstance(caught.exception, DatabaseAway)
+        assert not isinstance(caught.exception, DatabaseUnavailable)
 
     async def test_defect_in_a_statement_is_reported_as_one(self) -> None:
         """Only errors that may pass are reported as temporary."""

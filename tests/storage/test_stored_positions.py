@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from homeserver.storage.database.batch import Batch, Row
-from homeserver.storage.database.database import Connection, DatabaseAway
+from homeserver.storage.database.database import Connection, DatabaseUnavailable
 from homeserver.storage.database.server_state import reserve_positions
 from homeserver.storage.database.stored_positions import highest_position
 from homeserver.storage.rooms.events import (
@@ -89,7 +89,7 @@ class InsertTests(DatabaseTestCase):
         with pytest.raises(psycopg.Error) as caught:
             await self.write(event_row(7, "$first"), event_row(7, "$second"))
 
-        assert not isinstance(caught.value, DatabaseAway)
+        assert not isinstance(caught.value, DatabaseUnavailable)
 
     async def test_rechecked_state_replaces_the_old_one(self) -> None:
         """The re-check does this on purpose, even within one commit."""

@@ -81,11 +81,11 @@ class CompiledRules:
         for conditions, verdict in self._rules:
             tests: list[UserTest] = []
             for condition in conditions:
-                answer = condition(context)
-                if answer is False:
+                holds = condition(context)
+                if holds is False:
                     break
-                if answer is not True:
-                    tests.append(answer)
+                if holds is not True:
+                    tests.append(holds)
             else:
                 if tests:
                     branches.append((tests, verdict.otherwise))

@@ -26,7 +26,7 @@ from homeserver.storage.database.batch import Batch, register_arrays
 from homeserver.storage.database.reactor_connection import ReactorConnection, connect_to
 
 Connection = ReactorConnection
-DatabaseAway = psycopg.OperationalError  # the database does not answer now, but may later
+DatabaseUnavailable = psycopg.OperationalError  # the database does not answer now, but may later
 
 POOL_SIZE = 8
 MAX_WAITING = 1_000

@@ -18,16 +18,16 @@ form.addEventListener("submit", async (event) => {
     message.textContent = "";
     button.disabled = true;
     try {
-        const answer = await fetch(base + "/_matrix/client/v3/login", {
+        const response = await fetch(base + "/_matrix/client/v3/login", {
             method: "POST",
             headers: { "Content-Type": "application/json" },
             body: JSON.stringify(body),
         });
-        const response = await answer.json();
-        if (!answer.ok) {
-            message.textContent = response.error;
+        const result = await response.json();
+        if (!response.ok) {
+            message.textContent = result.error;
         } else if (window.matrixLogin && window.matrixLogin.onLogin) {
-            window.matrixLogin.onLogin(response);
+            window.matrixLogin.onLogin(result);
         } else {
             message.textContent = "You are logged in, but no client waits for it. Close this page, and log in within your client.";
         }
