@@ -9,9 +9,7 @@ from homeserver.config.settings import Settings
 
 
 def find_config(given: Path | None) -> Path | None:
-    """The file given with `--config`, else `homeserver.yaml` in the working directory if it
-    exists.
-    """
+    """The file given with `--config`, else `homeserver.yaml` in this directory if it exists."""
     if given is not None:
         return given
     return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None

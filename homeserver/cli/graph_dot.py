@@ -43,9 +43,7 @@ def dot(graph: RoomGraph) -> str:
 
 
 def svg(dot_text: str) -> bytes:
-    """The picture that Graphviz draws. Raises `CommandError` if Graphviz is not installed, or
-    fails.
-    """
+    """The picture that Graphviz draws. Raises `CommandError` if Graphviz is missing, or fails."""
     program = shutil.which("dot")
     if program is None:
         raise CommandError(

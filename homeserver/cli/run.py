@@ -59,9 +59,7 @@ def _local_address(settings: Settings, ports: list[int]) -> str:
 
 
 def _call_on_hangup(reloads: list[Callable[[], None]]) -> None:
-    """Call the present contents of the list at each SIGHUP; they must be safe in a signal
-    handler.
-    """
+    """Call all entries of the list at each SIGHUP; they must be safe in a signal handler."""
 
     def hang_up(*_: object) -> None:
         for reload in reloads:

@@ -22,9 +22,7 @@ R = TypeVar("R")
 
 
 class TimeSlice:
-    """A time slice, which begins when it is made. Check it between parts: `if turn.is_over: await
-    …`.
-    """
+    """A time slice that begins when made. Check between parts: `if turn.is_over: await …`."""
 
     __slots__ = ("_clock", "_end")
 

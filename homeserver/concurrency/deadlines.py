@@ -17,9 +17,7 @@ log = Logger()
 
 
 class Deadlines:
-    """A scheduler that calls `due(key)` once for each deadline, at its time or up to a tick
-    later.
-    """
+    """A scheduler that calls `due(key)` once for each deadline, at its time or a tick later."""
 
     def __init__(self, clock: Clock, due: Callable[[str], None]) -> None:
         self._clock = clock

@@ -211,9 +211,7 @@ def _name(place: Steps) -> str:
 
 
 def _suggestion(key: str, path: str, siblings: list[str]) -> str:
-    """The nearest known key: one of the same section, or one of another section with the same
-    name.
-    """
+    """The nearest known key: of the same section, or of another section with the same name."""
     if near := difflib.get_close_matches(key, siblings, n=1):
         return f"; did you mean {path}.{near[0]}?" if path else f"; did you mean {near[0]}?"
     everywhere = {place.rpartition(".")[2]: place for place in _places(schema.root(), "")}

@@ -70,9 +70,7 @@ def _sample_fields(
 
 
 def _explanation(field: schema.SettingField) -> str:
-    """The comment above a setting: its description, the values it takes, its unit, a special
-    default.
-    """
+    """The comment above a setting: its description, values, unit and special default."""
     words = [field.text]
     if isinstance(field.type, inspect.LiteralType):
         words.append(f"This is {schema.describe(field.type)}.")

@@ -41,9 +41,7 @@ def load_signing_keys(path: Path) -> list[SigningKey]:
 
 
 def load_or_create_signing_key(path: Path) -> SigningKey:
-    """The key in the file at `path`, which is created if it does not exist. Raises
-    `ConfigError`.
-    """
+    """The key in the file at `path`, which is created if missing. Raises `ConfigError`."""
     try:
         is_there = path.exists()
     except OSError as error:

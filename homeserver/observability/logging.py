@@ -150,9 +150,7 @@ def configure_logging(settings: LogSettings) -> Output:
 
 
 class StandardLogBridge(logging.Handler):
-    """A handler that passes records of Python's own `logging`, which libraries use, to
-    Twisted's.
-    """
+    """A handler that passes records of Python's `logging`, used by libraries, to Twisted's."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = next((level for least, level in _FROM_STANDARD if record.levelno >= least), None)
@@ -178,9 +176,7 @@ def _message(event: LogEvent) -> str:
 
 
 def _format(event: LogEvent) -> str:
-    """The message of an event, as from `formatEvent`, which is twenty times slower; every request
-    logs a line.
-    """
+    """The message, as from `formatEvent`, but twenty times faster: each request logs a line."""
     pattern = event.get("log_format")
     if isinstance(pattern, str) and "()" not in pattern:
         # Objects that cannot be formatted are left to formatEvent, which never raises.

@@ -110,9 +110,7 @@ class Metrics(Collector):
         self._readings.append(_Reading(f"homeserver_{name}", text, read, GaugeMetricFamily))
 
     def counter(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Register a counter `homeserver_<name>_total`; `read` returns its value, which only
-        rises.
-        """
+        """Register a counter `homeserver_<name>_total`; `read` returns its rising value."""
         self._readings.append(_Reading(f"homeserver_{name}", text, read, CounterMetricFamily))
 
     def cache(self, name: str, read: Callable[[], CacheFigures]) -> None:

@@ -48,9 +48,7 @@ URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
 
 
 class OutboundError(Exception):
-    """There is no response: the message says why, for logs. It may contain addresses: not for
-    clients.
-    """
+    """There is no response: the message says why. It may have addresses: for logs only."""
 
 
 class OutboundTooBusy(OutboundError):
@@ -266,9 +264,7 @@ def _timed_out(_: object, timeout: float) -> Failure:
 
 
 def reason_of(error: Exception) -> str:
-    """The reason of a failed request; Twisted stores the reasons of some of its errors in a
-    list.
-    """
+    """The reason of a failed request; Twisted keeps some reasons in a list."""
     reasons = getattr(error, "reasons", None) or [error]
     return "; ".join(
         reason.getErrorMessage() if isinstance(reason, Failure) else str(reason)

@@ -249,9 +249,7 @@ def _references(events: Sequence[Event | EventReference]) -> list[EventReference
 def _hash_and_sign(
     version: RoomVersion, pdu: dict[str, Any], server_name: str, key: SigningKey
 ) -> Event:
-    """Complete the event. Encodes it three times: to hash, to sign (which names it too), to
-    store.
-    """
+    """Complete the event, encoded three times: to hash, to sign (which names it too), to store."""
     try:
         check = check_canonical if version.strict_canonical_json else check_customary
         check(pdu)

@@ -229,9 +229,7 @@ def _find_all(pieces: Iterable[str], text: str, at: int = 0, end: int | None = N
 
 
 def _find_words(words: str, text: str) -> bool | None:
-    """Whether some words are in a text, by their first occurrences; `None` if these do not decide
-    it.
-    """
+    """Whether some words are in a text, by their first occurrences; `None` if undecided."""
     at = text.find(words)
     for _ in range(_QUICK_TRIES):
         if at < 0:

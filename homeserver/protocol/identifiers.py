@@ -204,9 +204,7 @@ def is_valid_key_version(text: str) -> bool:
 
 
 def is_valid_key_id(text: str) -> bool:
-    """Whether `text` is `algorithm:name`. The name may be Base64, as cross-signing keys are their
-    own names.
-    """
+    """Whether `text` is `algorithm:name`. Cross-signing keys are their own names, in Base64."""
     return _KEY_ID.fullmatch(text) is not None
 
 

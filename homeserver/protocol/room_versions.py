@@ -13,9 +13,7 @@ from types import MappingProxyType
 
 
 class EventFormat(Enum):
-    """The references of an event to itself and to others. Finer differences have their own
-    columns.
-    """
+    """The references of an event to itself and to others. Finer differences are columns."""
 
     V1 = "v1"
     """`event_id` is a field; `prev_events` and `auth_events` hold pairs of an id and its hashes."""
@@ -47,9 +45,7 @@ class StateResolution(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoomVersion:
-    """The rules that differ between room versions. Compared by identity: there is one object per
-    version.
-    """
+    """The rules that differ between room versions. Compared by identity: one object each."""
 
     identifier: str
     stable: bool
@@ -68,9 +64,7 @@ class RoomVersion:
     255 bytes for all versions, but other servers count codepoints in room versions before 11.
     """
     room_id_is_create_hash: bool
-    """The room id is the event id of `m.room.create` with the sigil `!`; that event has no room
-    id.
-    """
+    """The room id is the event id of `m.room.create` with the sigil `!`; that event has none."""
 
     # Signatures
     event_id_domain_must_sign: bool

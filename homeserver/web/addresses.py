@@ -64,9 +64,7 @@ def peer_text(peer: IAddress) -> str:
 
 
 def network_of(address: str) -> str:
-    """The party of an address: the address itself, or its 64-bit network, all of which one host may
-    have.
-    """
+    """The party of an address: itself, or its 64-bit network, all of which one host may have."""
     parsed = _parse(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((parsed, 64), strict=False))

@@ -22,9 +22,7 @@ _ANY_DECODER = msgspec.json.Decoder()
 
 
 def contains_nul(body: bytes) -> bool:
-    """Whether any string of this JSON text contains a NUL, which PostgreSQL cannot store as
-    text.
-    """
+    """Whether any string of this JSON text contains a NUL, which PostgreSQL cannot store."""
     return b"\\u0000" in body and _NUL_ESCAPE.search(body) is not None
 
 

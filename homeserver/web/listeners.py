@@ -96,9 +96,7 @@ class Listeners:
 
     @property
     def addresses(self) -> list[Any]:
-        """The addresses on which the server listens: Twisted's, in the order of the
-        configuration.
-        """
+        """The server's own addresses, as Twisted's, in the order of the configuration."""
         return [port.getHost() for port in self._ports]
 
     def start(self) -> None:

@@ -38,9 +38,7 @@ def error_response(error: MatrixError) -> Response:
 
 
 def encode_body(body: object) -> bytes:
-    """The bytes of a body. Raises `TypeError` for values that JSON cannot represent: a programming
-    error.
-    """
+    """The bytes of a body. Raises `TypeError` for values that are not JSON, a defect."""
     if isinstance(body, bytes):
         return body
     if isinstance(body, msgspec.Raw):

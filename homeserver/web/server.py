@@ -48,9 +48,7 @@ log = Logger()
 
 
 class RequestObserver(Protocol):
-    """An observer of requests, for metrics; `route` is the pattern of the path, "" if none
-    matched.
-    """
+    """An observer of requests, for metrics; `route` is the path's pattern, "" if none matched."""
 
     def request_finished(self, method: str, route: str, status: int, seconds: float) -> None: ...
 

@@ -274,9 +274,7 @@ class TestDatabase:
         assert not findings(database={"dsn": dsn})["problem"]
 
     def test_partial_state_rooms_are_reported(self, dsn: str) -> None:
-        """An operator who wonders why lists of members hang learns the reason, and where to
-        look.
-        """
+        """An operator learns why lists of members hang, and where to look."""
         import psycopg
 
         rows = "(1, '$a', '[]', NULL), (2, '$b', '[]', 7), (3, '$c', '[]', -1)"

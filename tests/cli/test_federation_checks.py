@@ -1,6 +1,4 @@
-"""`homeserver doctor SERVER`: each step of connecting to another server, and the possible
-errors.
-"""
+"""`homeserver doctor SERVER`: each step towards another server, and the errors."""
 
 from pathlib import Path
 from typing import Any

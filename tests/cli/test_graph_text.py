@@ -96,9 +96,7 @@ def test_each_status_has_its_sign_and_reason() -> None:
 
 
 def test_remote_users_cannot_draw() -> None:
-    """A remote user who chooses an event type cannot clear the administrator's screen, or forge a
-    line.
-    """
+    """A remote user's event type cannot clear the administrator's screen, or forge a line."""
     lines = draw(RoomGraph([event("$e", type="m.\x1b[2J\nroom\u202e", sender="@eve:\u2028x")]))
 
     assert len(lines) == 1

@@ -79,9 +79,7 @@ def processes_in(folder: Path) -> list[int]:
 
 
 def wait_for_first_output(process: "subprocess.Popen[str]") -> None:
-    """Wait until Python has started, as the interpreter's own traceback for Ctrl-C cannot be
-    avoided.
-    """
+    """Wait until Python has started, whose own traceback for Ctrl-C cannot be avoided."""
     for python_catches in (True, False):
         give_up = time.monotonic() + 20
         while _catches_sigint(process.pid) != python_catches:
@@ -239,9 +237,7 @@ def test_a_second_ctrl_c_ends_at_once(folder: Path) -> None:
 
 
 def test_a_signal_that_comes_twice_is_one(folder: Path) -> None:
-    """`make` may forward a signal that the terminal has sent to all: the server still stops in
-    order.
-    """
+    """`make` may forward a signal that all processes got: the server still stops in order."""
     dsn = fresh_database()
     configure(folder, database={"dsn": dsn})
     printed = ""

@@ -31,9 +31,7 @@ def test_key_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "not a key", "ed25519 a_1 tooshort", "\u00e9"])
 def test_broken_key_is_reported_and_not_replaced(tmp_path: Path, content: str) -> None:
-    """A damaged key may still be repaired; with a new one other servers would not trust this
-    one.
-    """
+    """A damaged key may be repaired; with a new one others would not trust this server."""
     path = tmp_path / "signing.key"
     path.write_text(content, encoding="utf-8")
 

@@ -56,9 +56,7 @@ class ClientTlsTests(TestCase):
         self.tls = ClientTls(ca_file=self.authority.path)
 
     async def test_server_with_the_right_certificate_is_accepted(self) -> None:
-        """Host names are sent as SNI, addresses are not, and both are compared with the
-        certificate.
-        """
+        """Host names are sent as SNI, addresses not, and both are checked in the certificate."""
         for name, sni in (("one.example", b"one.example"), ("127.0.0.1", None), ("::1", None)):
             heard = await self.speak(self.tls, name, certificate_for=[name])
             self.assertEqual(heard, [(sni, b"secret")])
@@ -138,9 +136,7 @@ class ClientTlsTests(TestCase):
         certificate_for: list[str] | None = None,
         factory: Any = None,
     ) -> list[tuple[bytes | None, bytes]]:
-        """The data that a server with this certificate receives, and the SNI name, if `name` is
-        connected to.
-        """
+        """The data that a server with this certificate receives, and the SNI name."""
         factory = factory or Factory.forProtocol(Listener)
         factory.heard, factory.noisy = [], False
         self.issued += 1

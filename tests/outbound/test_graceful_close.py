@@ -21,9 +21,7 @@ class Transport(StringTransport):
 
 
 class ClosesWhatIsLost(Protocol):
-    """A protocol that closes its connection when it is notified of the loss, as the HTTP client
-    does.
-    """
+    """A protocol that closes its connection on the loss of it, as the HTTP client does."""
 
     def connectionLost(self, reason: object = None) -> None:
         assert self.transport is not None

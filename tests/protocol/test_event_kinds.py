@@ -35,9 +35,7 @@ def test_membership_is_that_of_the_state_key() -> None:
 
 
 def test_redaction_is_one_with_a_state_key_too() -> None:
-    """Other servers use the type alone; `is_plain_redaction` excludes those that cannot be
-    withheld.
-    """
+    """Other servers use the type alone; `is_plain_redaction` excludes the rest."""
     plain = event("m.room.redaction", by=ALICE, content={"redacts": "$target"})
     state = event("m.room.redaction", by=ALICE, content={"redacts": "$target"}, state_key="")
 

@@ -123,9 +123,7 @@ def test_no_pattern_takes_longer_than_a_moment(pattern: str, text: str) -> None:
 
 
 def test_a_list_full_of_hostile_entries_takes_no_longer() -> None:
-    """One event may have ten thousand entries, and every event of the room is checked against
-    them.
-    """
+    """One event may have ten thousand entries, and every event is checked against them."""
     hosts = ["a" * 240 + ".example", "a.b" * 80, "127.0.0.1", "[::1]"]
     entries = [f"*a?{'*a' * (number % 7)}{number:x}b" for number in range(6_000)]
     content = {"deny": [*entries, "*a*a*a*a*b", 5, None, "é*"], "allow": ["*"]}
@@ -138,9 +136,7 @@ def test_a_list_full_of_hostile_entries_takes_no_longer() -> None:
 
 
 def test_a_filter_has_few_patterns_and_any_number_of_names() -> None:
-    """A client can list any number of names, but not have thousands of patterns matched on each
-    event.
-    """
+    """A client can list any number of names, but not thousands of patterns."""
     names = [f"org.example.{number}" for number in range(5_000)]
 
     assert parse_room_event_filter({"types": names}).matches(names[-1], ALICE, {})

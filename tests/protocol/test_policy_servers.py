@@ -34,9 +34,7 @@ def test_a_policy_without_server_or_key_names_none(content: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("version", ["1", "3", "12"])
 def test_an_event_is_recommended_by_the_key_of_the_room(version: str) -> None:
-    """Neither another key nor another server's name counts, and a changed event has no
-    recommendation.
-    """
+    """Neither another key nor another server counts, and a changed event is not recommended."""
     policy = parse_policy(POLICY)
     assert policy is not None
     graph = RoomGraph.create(version, "@a:one.example", "one.example", OTHER)

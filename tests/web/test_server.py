@@ -278,9 +278,7 @@ class ProxyTests(NotesTestCase):
     proxies = ("127.0.0.1", "10.0.0.0/8")
 
     async def test_address_is_the_one_that_the_trusted_proxies_saw(self) -> None:
-        """Limits count against the client, not against the trusted proxy, and clients cannot forge
-        it.
-        """
+        """Limits count against the client, not the trusted proxy, and clients cannot forge it."""
         headers = [("X-Forwarded-For", "6.6.6.6, 192.0.2.1, 10.1.2.3")]
 
         response = await self.ask("GET", "/address", headers=headers)

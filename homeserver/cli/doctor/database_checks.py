@@ -1,6 +1,4 @@
-"""Checks of the database: whether it is reachable, belongs to this server, and has the right
-time.
-"""
+"""Checks of the database: is it reachable, this server's own, and on time."""
 
 import time
 from collections.abc import Iterator
@@ -25,9 +23,7 @@ CLOCK_TOLERANCE = 2.0  # seconds
 def check_database(
     config: Path | None, settings: Settings, *, repair: bool = False
 ) -> Iterator[Finding]:
-    """All findings about the database, as far as it can be reached; with `repair` it is
-    repaired.
-    """
+    """All findings about the database, if it can be reached; with `repair` it is repaired."""
     dsn = settings.database.dsn or find_running(settings.postgres_dir)
     if dsn is None:
         yield _check_embedded(settings)

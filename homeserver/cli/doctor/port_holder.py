@@ -1,6 +1,4 @@
-"""A search for the process that listens on a port of this machine, if this user may see it
-(Linux).
-"""
+"""A search for the process that listens on a local port, if this user may see it (Linux)."""
 
 import contextlib
 from collections.abc import Iterator

@@ -107,9 +107,7 @@ def check_invite(event: Event, target: str, state: AuthState) -> None:
 
 
 def check_leave(event: Event, target: str, state: AuthState) -> None:
-    """Rule 5.5: a user leaves, or declines an invite or rescinds a knock; or the sender kicks or
-    unbans them.
-    """
+    """Rule 5.5: a user leaves, declines or rescinds; or the sender kicks or unbans them."""
     version, sender, levels = event.version, event.sender, state.power_levels
 
     if sender == target:

@@ -106,9 +106,7 @@ def check_create(event: Event) -> None:
 
 
 def check_aliases(event: Event) -> None:
-    """Rule 4 of room versions 1 to 5: a server announces its aliases of the room, even if it is not
-    in it.
-    """
+    """Rule 4 of room versions 1 to 5: a server announces its aliases, even if not in the room."""
     if event.state_key is None:
         raise RuleBroken("4.1", "an aliases event needs a state key")
 
@@ -117,9 +115,7 @@ def check_aliases(event: Event) -> None:
 
 
 def check_redaction(event: Event, state: AuthState) -> None:
-    """Rule 11 of room versions 1 and 2; later versions check a redaction only when it is
-    applied.
-    """
+    """Rule 11 of room versions 1 and 2; later ones check a redaction when it is applied."""
     levels = state.power_levels
 
     # 11.1

@@ -11,9 +11,7 @@ from homeserver.protocol.room_versions import RoomVersion
 
 
 class RuleBroken(ValueError):
-    """An event is not allowed; `rule` is the number of the rule in its room version's
-    specification.
-    """
+    """An event is not allowed; `rule` is its number in the specification of the room version."""
 
     def __init__(self, rule: str, message: str) -> None:
         super().__init__(message)
@@ -26,9 +24,7 @@ def rule_broken(version: RoomVersion, rule: str, message: str) -> RuleBroken:
 
 
 def rule_number(version: RoomVersion, rule: str) -> str:
-    """The number of a rule of room version 12, such as "5.3.2", in another version's
-    specification.
-    """
+    """The number of a rule of room version 12, such as "5.3.2", in another version."""
     section, *steps = (int(number) for number in rule.split("."))
     if section == 5:
         steps = _member_steps(version, steps)

@@ -42,9 +42,7 @@ NOTHING: Final = Outcome(notify=False, highlight=False, actions=())
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result of rules for one event: the first of `branches` whose tests a user passes
-    counts.
-    """
+    """The result of rules for one event: the first of `branches` that a user passes counts."""
 
     otherwise: Outcome
     branches: Sequence[tuple[Sequence[UserTest], Outcome]] = ()

@@ -175,9 +175,7 @@ def parse_rule_set(content: Mapping[str, Any]) -> RuleSet:
 
 
 def render_rule(rule: PushRule, user_id: str) -> PushRule:
-    """A rule as its user sees it: with their id in place of the placeholder of a predefined
-    rule.
-    """
+    """A rule as its user sees it: with their id in place of the placeholder."""
     if not rule.default or rule.conditions is msgspec.UNSET:
         return rule
     conditions = [

@@ -55,9 +55,7 @@ def reference_hash(version: RoomVersion, pdu: Mapping[str, Any]) -> bytes:
 
 
 def event_id_of(version: RoomVersion, pdu: Mapping[str, Any]) -> str:
-    """The event id: the field `event_id` in the oldest versions, derived from the hash in all
-    others.
-    """
+    """The event id: the field `event_id` in the oldest versions, the hash in all others."""
     if version.event_id_format is EventIdFormat.CHOSEN:
         event_id: str = pdu["event_id"]
         return event_id

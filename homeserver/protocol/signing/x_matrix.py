@@ -76,9 +76,7 @@ def parse_authorization(header: str) -> Authorization:
 def request_object(
     method: str, uri: str, origin: str, destination: str | None, content: Any = None
 ) -> dict[str, Any]:
-    """The object that the sender of a request signs. `uri` is path and query; `None` is no
-    content.
-    """
+    """The signed object of a request. `uri` is path and query; `content` may be `None`."""
     signed = {"method": method, "uri": uri, "origin": origin}
     if destination is not None:
         signed["destination"] = destination

@@ -57,9 +57,7 @@ def _rank(event: Event) -> tuple[int, int]:
 def _last_allowed(
     listed: list[Event], state: MutableMapping[StateKey, str], checks: AuthChecks
 ) -> str:
-    """The last event of the list before the first one that is not allowed after its
-    predecessors.
-    """
+    """The last event of the list before the first one that is not allowed."""
     key = (listed[0].type, listed[0].state_key or "")
     result = listed[0].event_id
     for event in listed[1:]:

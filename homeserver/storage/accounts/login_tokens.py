@@ -19,9 +19,7 @@ async def insert_login_token(
 
 
 async def take_login_token(db: Connection, token_hash: bytes, now_ms: int) -> str | None:
-    """Delete a token and return the user whom it logs in; `None` if it is unknown or has
-    expired.
-    """
+    """Delete a token and return the user whom it logs in; `None` if unknown or expired."""
     cursor = await db.execute(
         "DELETE FROM login_tokens WHERE token_hash = %s RETURNING user_id, expires_ms",
         (token_hash,),

@@ -189,9 +189,7 @@ def _combine(statements: tuple[BatchStatement, ...]) -> bytes:
 
 
 def _array(kind: ColumnType, column: Sequence[Buffer | None]) -> bytes:
-    """Encode a column as a PostgreSQL array in binary form, as an instance of the class for its
-    type.
-    """
+    """Encode a column as a PostgreSQL array in binary form, in the class for its type."""
     parts: list[Buffer] = [ARRAY_HEADER.pack(1, 1, kind.oid, len(column), 1)]
     if kind.size is not None and None not in column:
         length = LENGTH.pack(kind.size)
@@ -206,9 +204,7 @@ def _array(kind: ColumnType, column: Sequence[Buffer | None]) -> bytes:
 
 
 class _Array(bytes):
-    """A PostgreSQL array in binary form; one subclass per type, as psycopg dispatches on
-    classes.
-    """
+    """A PostgreSQL array in binary form; one subclass per type, for psycopg."""
 
 
 class _ArrayDumper(Dumper):

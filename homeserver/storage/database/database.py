@@ -346,9 +346,7 @@ class Database:
 
 
 def _session_dsn(dsn: str, prepare: bool, statement_timeout_seconds: float) -> str:
-    """Add the session settings that this server needs to a connection string, unless it has
-    them.
-    """
+    """Add this server's session settings to a connection string, unless it has them."""
     given = conninfo_to_dict(dsn)
     session_settings: dict[str, Any] = {
         "application_name": "homeserver",

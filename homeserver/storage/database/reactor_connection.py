@@ -94,9 +94,7 @@ class SocketWatch:
             self._reactor.addReader(self)
 
     def close(self) -> None:
-        """Leave the reactor and close the descriptor; a waiting coroutine gets
-        `OperationalError`.
-        """
+        """Leave the reactor and close; a waiting coroutine gets `OperationalError`."""
         if self._fd < 0:
             return
         self._reactor.removeReader(self)
@@ -202,9 +200,7 @@ class ReactorConnection(psycopg.AsyncConnection[TupleRow]):
             return result
 
     def _take_unexpected_data(self) -> bool:
-        """Read what PostgreSQL sends unasked (a notice or an error), and detect a closed
-        connection.
-        """
+        """Read what PostgreSQL sends unasked (a notice or an error), and detect a hang-up."""
         if self._closed or self.pgconn.transaction_status == TransactionStatus.ACTIVE:
             return False  # the response to a query that is being cancelled belongs to its generator
         try:

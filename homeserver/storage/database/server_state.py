@@ -62,9 +62,7 @@ async def count_boot(db: Connection) -> int:
 
 
 async def reader_position(db: Connection, reader: str) -> int | None:
-    """The position up to which a subscriber has read the log, as stored by `MOVE_READER`; `None` if
-    never.
-    """
+    """The position up to which a subscriber has read the log, by `MOVE_READER`; `None` if never."""
     cursor = await db.execute("SELECT value::int8 FROM server_state WHERE key = %s", (reader,))
     row = await cursor.fetchone()
     return row[0] if row else None

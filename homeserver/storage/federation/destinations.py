@@ -14,9 +14,7 @@ from homeserver.storage.database.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One server: failures since the last success, when its back-off ends, and when it last
-    responded.
-    """
+    """One server: failures since the last success, end of its back-off, last response."""
 
     server_name: str
     failures: int

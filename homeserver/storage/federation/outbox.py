@@ -32,9 +32,7 @@ INSERT_OUTBOX_ROOM = BatchStatement(
 
 
 async def outbox_position(db: Connection) -> int | None:
-    """The log position up to which all events are sent or recorded as missed; `None` before the
-    first time.
-    """
+    """The log position up to which all is sent or recorded as missed; `None` at first."""
     cursor = await db.execute("SELECT position FROM outbox_position")
     row = await cursor.fetchone()
     return row[0] if row else None

@@ -83,9 +83,7 @@ async def auth_edges_beyond(
 async def citing_events(
     db: Connection, events: Collection[int], limit: int
 ) -> list[tuple[int, int]]:
-    """(event, an event that has it in its auth chain) for each of these events, at most `limit` per
-    event.
-    """
+    """(event, an event with it in its auth chain) for these events, at most `limit` for each."""
     async with db.cursor(binary=True) as cursor:
         await cursor.execute(
             """

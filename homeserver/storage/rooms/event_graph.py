@@ -94,9 +94,7 @@ async def accepted_state(
 
 
 async def refusals(db: Connection, room: int, limit: int) -> list[tuple[bool, str, int]]:
-    """(whether rejected or else soft-failed, the rule, number of events), the most frequent
-    first.
-    """
+    """(whether rejected or else soft-failed, the rule, number of events), most events first."""
     cursor = await db.execute(
         """
         SELECT rejected IS NOT NULL, split_part(COALESCE(rejected, soft_failed), ':', 1), count(*)
@@ -141,9 +139,7 @@ async def newest_in_graph(db: Connection, room: int, limit: int) -> list[int]:
 async def nearest_in_graph(
     db: Connection, room: int, depth: int, event: int, before: int, after: int
 ) -> list[int]:
-    """The given numbers of events up to an event and after it by depth, whatever their check
-    result.
-    """
+    """So many events up to an event and after it by depth, with any check result."""
     cursor = await db.execute(
         """
         (SELECT event

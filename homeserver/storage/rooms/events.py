@@ -297,9 +297,7 @@ async def newest_events_in(
 async def events_after(
     db: Connection, rooms: Sequence[int], after: int, upto: int, limit: int
 ) -> list[tuple[int, int, int]]:
-    """(position, room, event) of the oldest timeline events of rooms together with after < position
-    <= upto.
-    """
+    """(position, room, event) of the oldest timeline events with after < position <= upto."""
     cursor = await db.execute(
         """
         SELECT oldest.position, wanted.room, oldest.event
@@ -361,9 +359,7 @@ async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position
 async def transactions_of_device(
     db: Connection, sender: int, device_id: str, limit: int
 ) -> list[tuple[int, int, str | None, str, str]]:
-    """(room, type, path, transaction id, event id) of a device's latest transactions, newest
-    first.
-    """
+    """(room, type, path, transaction id, event id) of a device's transactions, newest first."""
     cursor = await db.execute(
         """
         SELECT room, type, txn_path, txn_id, event_id

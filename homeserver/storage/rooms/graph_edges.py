@@ -95,9 +95,7 @@ class GraphEdges:
 
 
 async def graph_edges(db: Connection, room: int, timeline_gaps: int) -> GraphEdges:
-    """The graph edges of a room, with at most `timeline_gaps` of the newest gaps in its
-    timeline.
-    """
+    """The graph edges of a room, with the `timeline_gaps` newest gaps in its timeline."""
     cursor = await db.execute(
         """
         SELECT event_id, depth, NULL FROM backward_extremities WHERE room = %(room)s

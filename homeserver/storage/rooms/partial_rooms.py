@@ -95,9 +95,7 @@ async def unfinished_rooms(db: Connection) -> list[int]:
 
 
 def count_unfinished(connection: psycopg.Connection[Any]) -> int:
-    """The number of rooms whose full state is still to be fetched; for a caller without a
-    reactor.
-    """
+    """The number of rooms whose full state is yet to be fetched; for callers without a reactor."""
     row = connection.execute("SELECT count(*) FROM partial_rooms WHERE whole_at IS NULL").fetchone()
     return row[0] if row else 0
 

@@ -89,9 +89,7 @@ class ChildrenQuery:
 
 @dataclass(frozen=True, slots=True)
 class ThreadPart:
-    """One user's part of a thread: the number of their events, and (depth, position, event) of the
-    last.
-    """
+    """One user's events in a thread: how many, and (depth, position, event) of the last."""
 
     parent_id: str
     sender: int

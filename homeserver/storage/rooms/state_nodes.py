@@ -65,9 +65,7 @@ async def state_nodes(db: Connection, hashes: Collection[bytes]) -> dict[bytes, 
 
 
 async def lock_collection(db: Connection) -> CollectionProgress:
-    """The progress, locked until the transaction ends; waits for another transaction that holds
-    it.
-    """
+    """The progress, locked until the transaction ends; waits for another holder."""
     async with db.cursor(row_factory=class_row(CollectionProgress), binary=True) as cursor:
         await cursor.execute(
             """

@@ -124,9 +124,7 @@ def test_the_server_of_an_old_event_id_signs_too(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(restricted_joins=True))
 def test_the_server_that_authorises_a_restricted_join_signs_too(version: str) -> None:
-    """Rule 5.2: no server can name an authorising member without the signature of that user's
-    server.
-    """
+    """Rule 5.2: no server can name an authorising member unless that user's server signs."""
     joined = join(CAROL, version=version, join_authorised_via_users_server=ALICE)
 
     assert required_signers(joined) == {"one.example", "two.example"}

@@ -176,9 +176,7 @@ def test_the_invited_join_a_restricted_room(version: str, membership: str) -> No
 def test_a_restricted_join_needs_a_member_with_the_power_to_invite(
     version: str, authorising: str | None
 ) -> None:
-    """A missing user, the user themselves, a powerless member and a non-member cannot authorise a
-    join.
-    """
+    """Neither a missing user, the user, a powerless member nor a non-member authorises a join."""
     state = room(
         version,
         members=(ALICE, CAROL),

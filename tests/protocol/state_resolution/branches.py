@@ -148,9 +148,7 @@ LOCALPARTS = {
 
 
 def public_room(version: str, *members: str, **users: int) -> Branch:
-    """A room that anyone may join, and some users have joined; `users` are power levels as for
-    `levels`.
-    """
+    """A public room, which some users have joined; `users` are power levels as for `levels`."""
     branch = ForkedRoom(version).root
     assert branch.levels("levels", by=ALICE, **users)
     assert branch.join_rule("public", "public", by=ALICE)

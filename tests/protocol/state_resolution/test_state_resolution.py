@@ -116,9 +116,7 @@ def test_moderator_cannot_act_after_the_room_was_closed_to_them(version: str) ->
 
 @pytest.mark.parametrize("version", V2)
 def test_member_unknown_to_one_branch_is_lost_when_the_room_was_closed(version: str) -> None:
-    """The known weakness of v2: unconflicted events decide about events that were sent before
-    them.
-    """
+    """The known weakness of v2: unconflicted events decide about earlier ones."""
     room, stale, fresh = _bob_joined_before_the_room_was_closed(version)
 
     resolved = room.resolve(fresh, stale)
@@ -128,9 +126,7 @@ def test_member_unknown_to_one_branch_is_lost_when_the_room_was_closed(version: 
 
 @pytest.mark.parametrize("version", V2_1)
 def test_member_unknown_to_one_branch_stays_when_the_room_was_closed(version: str) -> None:
-    """The purpose of v2.1: a join is checked against the rules under which it was sent, so no
-    member is lost.
-    """
+    """The purpose of v2.1: a join is checked by the rules under which it was sent."""
     room, stale, fresh = _bob_joined_before_the_room_was_closed(version)
 
     resolved = room.resolve(fresh, stale)
@@ -141,9 +137,7 @@ def test_member_unknown_to_one_branch_stays_when_the_room_was_closed(version: st
 
 @pytest.mark.parametrize("version", SINCE_2)
 def test_unconflicted_entry_is_never_replaced(version: str) -> None:
-    """Entries on which all servers agree stay, even if the auth difference has events for the
-    key.
-    """
+    """Entries without conflict stay, even if the auth difference has events for the key."""
     main = public_room(version, BOB, bob=50)
     left, right = main.fork(), main.fork()
     left.levels("raised", by=ALICE, bob=60, at=100)

@@ -107,9 +107,7 @@ def test_power_order_knows_no_paths_through_other_events(version: str) -> None:
 
 @pytest.mark.parametrize("version", V2)
 def test_auth_events_of_power_events_are_searched_in_the_conflict_alone(version: str) -> None:
-    """(c) Auth events of a power event reached through unconflicted events are tried with the
-    rest.
-    """
+    """(c) Auth events of a power event through unconflicted events are tried with the rest."""
     room = Room(version)
     late = room.join("late", DAVE, "$levels", "$public", "$dave", at=90)
     early = room.join("early", DAVE, "$levels", "$public", "$dave", at=40)

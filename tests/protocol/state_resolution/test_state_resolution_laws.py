@@ -142,9 +142,7 @@ def test_auth_difference_has_the_events_that_are_not_in_all_chains(
 def test_events_between_are_on_a_path_from_one_end_to_another(
     example: tuple[Graph, set[str]],
 ) -> None:
-    """The conflicted state subgraph has the events that an event needs to be allowed again, and no
-    more.
-    """
+    """The conflicted state subgraph has the events that one needs to be allowed again, no more."""
     graph, ends = example
 
     found = events_between(ends, graph.__getitem__)
