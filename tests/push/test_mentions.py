@@ -74,7 +74,7 @@ class MentionsTests(DatabaseTestCase):
     async def test_all_that_were_cut_off_are_made_up_for_a_few_at_a_time(self) -> None:
         """A great many may have been stored in one commit."""
         self.patch(subject, "REPLAY_BATCH_SIZE", 2)
-        self.world.log._readers.remove(self.world.sync.push._mentions.apply)
+        self.world.log._subscribers.remove(self.world.sync.push._mentions.apply)
         for _ in range(4):
             await self.mention(self.bob)
         await self.mention(everybody=True)

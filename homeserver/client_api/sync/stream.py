@@ -215,7 +215,7 @@ class StreamApi:
             raise MissingToken("The access token must not stand in the URL of a WebSocket")
         self._connections.check_may_open(caller, query.conn)
         since = None if query.since is None else parse_stream_token(query.since)
-        reader = await self._services.engine.reader(
+        sync_request = await self._services.engine.build_request(
             caller,
             filter_text=query.filter,
             full_state=query.full_state,
@@ -223,7 +223,7 @@ class StreamApi:
         )
         origin = OpeningRequest(request.address)
         opening = Opening(
-            reader=reader,
+            sync_request=sync_request,
             since=since,
             filter_text=query.filter,
             set_presence=query.set_presence,

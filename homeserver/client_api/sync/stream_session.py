@@ -87,12 +87,12 @@ _encode = msgspec.json.Encoder().encode
 class Opening:
     """How a socket was opened.
 
-    `reader` wants to be told what is new above the position `since`, or everything where that is
+    `sync_request` asks for what is new above the position `since`, or everything where that is
     `None`; `filter_text` is the filter that it was made of. `connection` is the name that the
     client gave to this socket. `admit` checks the access token again.
     """
 
-    reader: SyncRequest
+    sync_request: SyncRequest
     since: int | None
     filter_text: str | None
     set_presence: State | None
@@ -116,7 +116,7 @@ class StreamSession:
     """One client at one socket."""
 
     def __init__(self, opening: Opening, services: Services, wire: FrameTransport) -> None:
-        caller = opening.reader.caller
+        caller = opening.sync_request.caller
         self.user_id = caller.user_id
         self.device = device_of(caller)
         self.connection = opening.connection
@@ -127,7 +127,7 @@ class StreamSession:
         self._subscription = Subscription(
             services.engine,
             services.rounds,
-            opening.reader,
+            opening.sync_request,
             opening.since,
             self,
             services.ack_window,
@@ -200,7 +200,7 @@ class StreamSession:
 
     async def refresh_reader(self) -> None:
         """Something changed for the user that the reader was made of, such as whom they ignore."""
-        reader = await self._read_again(self._opening.reader.caller, self._filter_text)
+        reader = await self._read_again(self._opening.sync_request.caller, self._filter_text)
         self._subscription.use(reader)
 
     async def check_token(self) -> None:
@@ -212,7 +212,7 @@ class StreamSession:
 
     async def _appear(self) -> None:
         """While the socket is open its user is as present as by a long poll."""
-        caller = self._opening.reader.caller
+        caller = self._opening.sync_request.caller
         asked = self._opening.set_presence
         try:
             await self._services.presence.touch(caller.user_id, caller.device_id, asked)
@@ -220,7 +220,7 @@ class StreamSession:
             log.failure("could not note the presence of {user_id}", user_id=self.user_id)
 
     def _disappear(self, _: object) -> None:
-        caller = self._opening.reader.caller
+        caller = self._opening.sync_request.caller
         asked = self._opening.set_presence
         self._services.presence.sync_ended(caller.user_id, caller.device_id, asked)
 
@@ -229,10 +229,10 @@ class StreamSession:
         return caller if isinstance(caller, Requester) else await caller
 
     async def _read_again(self, caller: Requester, filter_text: str | None) -> SyncRequest:
-        return await self._services.engine.reader(
+        return await self._services.engine.build_request(
             caller,
             filter_text=filter_text,
-            state_after=self._opening.reader.state_after,
+            state_after=self._opening.sync_request.state_after,
         )
 
     def _decode(self, payload: bytes) -> Frame:

@@ -54,7 +54,7 @@ class SyncApi:
     async def sync(self, caller: Requester, query: SyncQuery) -> msgspec.Raw:
         """What the device has not seen since a token, as soon as there is something."""
         since = None if query.since is None else parse_stream_token(query.since)
-        reader = await self._engine.reader(
+        request = await self._engine.build_request(
             caller,
             filter_text=query.filter,
             full_state=query.full_state,
@@ -64,10 +64,10 @@ class SyncApi:
         await self._presence.touch(*device)
         try:
             if since is None:
-                update = await self._engine.update(reader, None)
+                update = await self._engine.update(request, None)
             else:
                 timeout = min(max(query.timeout, 0) / 1000, self._max_wait)
-                update = await self._engine.wait(reader, since, timeout)
+                update = await self._engine.wait(request, since, timeout)
         finally:
             self._presence.sync_ended(*device)
         return msgspec.Raw(update.encode())
