@@ -30,7 +30,7 @@ class PresenceInSyncTests(DatabaseTestCase):
         return str((await self.world.update(user))["next_batch"])
 
     async def go_online(self, user: Requester) -> None:
-        await self.world.sync.tracker.touch(user.user_id, user.device_id, None)
+        await self.world.sync.tracker.sync_began(user.user_id, user.device_id, None)
         await self.world.log.flush()
 
     async def seen_by(self, user: Requester) -> dict[str, Any]:

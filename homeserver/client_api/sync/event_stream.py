@@ -53,7 +53,7 @@ class EventStreamApi:
         since = parse_stream_token(query.since) if query.since else None
         timeout = min(max(query.timeout, 0) / 1000, self._max_wait)
         device = (caller.user_id, caller.device_id, None)
-        await self._presence.touch(*device)
+        await self._presence.sync_began(*device)
         try:
             stretch = await self._stream.wait(
                 caller, since, timeout, query.room_id, limit=query.limit

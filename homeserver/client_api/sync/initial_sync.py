@@ -46,7 +46,7 @@ class InitialSyncApi:
     async def initial_sync(self, caller: Requester, query: InitialSyncQuery) -> dict[str, Any]:
         """All rooms of the caller as they are now."""
         device = (caller.user_id, caller.device_id, None)
-        await self._presence.touch(*device)
+        await self._presence.sync_began(*device)
         try:
             return await self._snapshots.of_user(caller, query.limit, archived=query.archived)
         finally:

@@ -215,7 +215,7 @@ class StreamSession:
         caller = self._opening.sync_request.caller
         asked = self._opening.set_presence
         try:
-            await self._services.presence.touch(caller.user_id, caller.device_id, asked)
+            await self._services.presence.sync_began(caller.user_id, caller.device_id, asked)
         except Exception:
             log.failure("could not note the presence of {user_id}", user_id=self.user_id)
 

@@ -61,7 +61,7 @@ class SyncApi:
             state_after=query.state_after,
         )
         device = (caller.user_id, caller.device_id, query.set_presence)
-        await self._presence.touch(*device)
+        await self._presence.sync_began(*device)
         try:
             if since is None:
                 update = await self._engine.update(request, None)
