@@ -58,7 +58,7 @@ class UserChangeQueue:
             self.since = entries.popleft()[0]
 
     def changed_since(self, position: int) -> set[int] | None:
-        """What changed above a position; `None` where the queue does not reach back that far."""
+        """The changes above a position; `None` where the queue does not reach back that far."""
         if position < self.since:
             return None
         changed = set()
