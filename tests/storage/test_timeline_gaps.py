@@ -2,7 +2,7 @@
 
 from homeserver.storage.database.migrate import load_migrations
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.elsewhere import Elsewhere
+from tests.sync.remote_room import RemoteRoom
 from tests.sync.world import World
 
 
@@ -11,9 +11,9 @@ class TimelineGapsMigrationTests(DatabaseTestCase):
         """After an upgrade a timeline begins where the new version would begin it."""
         world = await World.start(self.db)
         carol = await world.user("carol")
-        there = Elsewhere()
+        there = RemoteRoom()
         there.use(world)
-        await there.enter(carol)
+        await there.join(carol)
         await there.deliver(there.say("before"))
         for body in ("missed", "missed again"):
             there.say(body)
