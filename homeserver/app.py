@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from homeserver.concurrency.clock import steady
-from homeserver.concurrency.deferreds import in_time, joined
+from homeserver.concurrency.deferreds import wait_for_completion, with_timeout
 from homeserver.concurrency.stop_signals import call_on_stop_signal
 from homeserver.config.errors import CertificateError
 from homeserver.config.settings import Settings
@@ -46,8 +46,8 @@ from homeserver.wiring.sync import Sync
 
 PART_SECONDS = 5.0  # for each part of the server to end, beside the requests
 POSTGRES_SECONDS = 75.0  # for the embedded PostgreSQL, which may have a lot to write
-HANDS_OFF_SECONDS = 150.0  # beside those for requests, for the process to end altogether
-LIVELY_EVENTS = 1_000  # rooms of the newest events: there somebody may have been typing
+KILL_AFTER_SECONDS = 150.0  # beside those for requests, for the process to end altogether
+RECENT_EVENTS = 1_000  # rooms of the newest events: there somebody may have been typing
 
 START_ERRORS = (
     EmbeddedPostgresError,
@@ -119,7 +119,7 @@ class Homeserver:
         """
         if self._ending is None:
             self._ending = Deferred.fromCoroutine(self._stop())
-        await joined(self._ending)
+        await wait_for_completion(self._ending)
         return self._ended_well
 
     async def _stop(self) -> None:
@@ -148,7 +148,7 @@ class Homeserver:
 
     async def _end(self, part: str, ending: Awaitable[None], seconds: float = PART_SECONDS) -> None:
         try:
-            await in_time(ending, seconds, self._reactor)
+            await with_timeout(ending, seconds, self._reactor)
         except Exception as error:
             self._ended_well = False
             log.error("{part} did not end well: {error!r}", part=part, error=error)
@@ -171,7 +171,7 @@ class Homeserver:
         await accounts.erased_users.load()
         rate_limits = rate_limits_of(reactor, settings)
         rooms = self._rooms = Rooms(reactor, settings, key, db, stream, accounts, rate_limits)
-        lively = await db.run(rooms_of_newest_events, LIVELY_EVENTS)
+        lively = await db.run(rooms_of_newest_events, RECENT_EVENTS)
         sync = self._sync = Sync(reactor, settings, db, stream, accounts, rooms, lively)
         keys = load_signing_keys(settings.signing_key_path)
         federation = self._federation = Federation(reactor, settings, keys, db)
@@ -331,7 +331,7 @@ class _Run:
         self._is_ending = True
         log.info("stopping")
         # Should anything hang all the same, be it a thread that nothing can stop.
-        seconds = self._server.settings.limits.shutdown_timeout + HANDS_OFF_SECONDS
+        seconds = self._server.settings.limits.shutdown_timeout + KILL_AFTER_SECONDS
         last_resort = threading.Timer(seconds, _die)
         last_resort.daemon = True
         last_resort.start()

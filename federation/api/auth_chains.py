@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.concurrency.cooperative import in_turns
+from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import MEMBER, membership_of
@@ -39,7 +39,9 @@ class AuthChains:
         level: Collection[StoredEvent] = list(events)
         while level:
             cited = (each for stored in level for each in stored.event.auth_event_ids)
-            wanted = set(await in_turns(self._rooms.local_server.clock, cited)).difference(chain)
+            wanted = set(
+                await build_cooperatively(self._rooms.local_server.clock, cited)
+            ).difference(chain)
             found = await self._rooms.stores.events.find_many(
                 room.version, room.number, room.room_id, wanted
             )

@@ -30,7 +30,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.event_checks import EventsMissing
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
-from homeserver.rooms.room.preview import rehearsed
+from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.web.routes import Auth, Route
@@ -167,7 +167,7 @@ class MembershipApi:
         content = {"membership": membership}
         draft = member_draft(user_id, user_id, content, authoriser=authoriser)
         async with self._rooms.writing(room.room_id) as writer:
-            event = await rehearsed(writer, draft, signers=(origin,))
+            event = await build_preview(writer, draft, signers=(origin,))
         pdu = {key: value for key, value in event.pdu.items() if key not in _NOT_IN_TEMPLATES}
         return {"event": pdu, "room_version": room.version.identifier}
 

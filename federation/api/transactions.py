@@ -14,11 +14,11 @@ from federation.receiving.edus import EduDispatcher
 from federation.receiving.pdu_queue import IncomingQueue
 from federation.transport.lenient_lists import decode_body
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.deferreds import joined
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.web.routes import Auth, Route
 
 MAX_BODY = 10 * 1_048_576  # bytes: fifty events of the largest size, and a hundred others
-REMEMBERED = 1_000  # transactions, of all servers together
+MAX_CACHED_TRANSACTIONS = 1_000  # transactions, of all servers together
 
 
 class Transaction(msgspec.Struct):
@@ -45,7 +45,7 @@ class TransactionsApi:
         transaction = await decode_body(self._clock, Transaction, body)
         key = (origin, txn_id)
         while (running := self._running.get(key)) is not None:
-            await joined(running)
+            await wait_for_completion(running)
         answer = self._answers.get(key)
         if answer is None:
             done: Deferred[None] = Deferred()
@@ -61,5 +61,5 @@ class TransactionsApi:
 
     def _remember(self, key: tuple[str, str], answer: dict[str, Any]) -> None:
         self._answers[key] = answer
-        if len(self._answers) > REMEMBERED:
+        if len(self._answers) > MAX_CACHED_TRANSACTIONS:
             self._answers.popitem(last=False)

@@ -32,9 +32,9 @@ from homeserver.web.addresses import network_of
 from homeserver.web.rate_limits import RateLimits
 
 TIMEOUT_SECONDS = 15.0
-MAX_ANSWER = 32_768  # bytes, of one server's keys
+MAX_RESPONSE_BYTES = 32_768  # bytes, of one server's keys
 MAX_ASKED = 100  # servers in one question to a notary
-MAX_AT_ONCE = 50  # servers that are asked
+MAX_CONCURRENT_SERVERS = 50  # servers that are asked
 MAX_FOR_EVENTS = 40  # of them, for events of rooms
 MAX_FOR_ADDRESS = 5  # of them, for requests from one address
 MAX_WAITING = 100  # requests from one address
@@ -84,7 +84,7 @@ class KeyFetcher:
             max_waiting_in_all=MAX_WAITING_FOR_EVENTS,
         )
         self._for_requests = FairSlots(
-            MAX_AT_ONCE - MAX_FOR_EVENTS,
+            MAX_CONCURRENT_SERVERS - MAX_FOR_EVENTS,
             share=MAX_FOR_ADDRESS,
             max_waiting=MAX_WAITING,
             max_waiting_in_all=MAX_WAITING_IN_ALL,
@@ -142,7 +142,7 @@ class KeyFetcher:
                 server_name,
                 "/_matrix/key/v2/server",
                 timeout=TIMEOUT_SECONDS,
-                max_answer=MAX_ANSWER,
+                max_answer=MAX_RESPONSE_BYTES,
                 signed=False,
                 despite_backoff=despite_backoff,
             )
@@ -172,7 +172,7 @@ class KeyFetcher:
                 {"server_keys": criteria},
                 answer=NotaryResponse,
                 timeout=TIMEOUT_SECONDS,
-                max_answer=MAX_ANSWER * len(asked),
+                max_answer=MAX_RESPONSE_BYTES * len(asked),
             )
         except FederationError as error:
             log.info("no keys from the notary {notary}: {error}", notary=notary, error=error)

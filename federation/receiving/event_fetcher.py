@@ -19,7 +19,7 @@ from federation.transport.lenient_lists import FewElements, StateElements
 from federation.transport.limits import MAX_STATE_BYTES, STATE_TIMEOUT_SECONDS
 from federation.transport.request_deadline import FederationRequests, RequestsWithDeadline
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.cooperative import away, present_in_turns
+from homeserver.concurrency.cooperative import build_present_cooperatively, run_maybe_in_thread
 from homeserver.protocol.event_graph import in_auth_order, in_graph_order, leading_to
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id
@@ -189,8 +189,8 @@ class EventFetcher:
             max_answer=MAX_STATE_BYTES,
         )
         clock = writer.origin.clock
-        state_ids = await present_in_turns(clock, map(_event_id, ids.pdu_ids))
-        chain_ids = await present_in_turns(clock, map(_event_id, ids.auth_chain_ids))
+        state_ids = await build_present_cooperatively(clock, map(_event_id, ids.pdu_ids))
+        chain_ids = await build_present_cooperatively(clock, map(_event_id, ids.auth_chain_ids))
         wanted = [*chain_ids, *state_ids, event_id]
         missing = set(wanted).difference(await self._receiving.which_are_here(writer, wanted))
         if len(missing) > MAX_SINGLE:
@@ -256,7 +256,7 @@ class EventFetcher:
 
     async def _outliers(self, server: str, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Keep events aside, with what authorises them as far as that can be had."""
-        waiting = await away(self._receiving.threads, in_auth_order, list(events))
+        waiting = await run_maybe_in_thread(self._receiving.threads, in_auth_order, list(events))
         for _ in range(MAX_AUTH_ROUNDS):
             try:
                 await self._receiving.outliers(writer, waiting)

@@ -14,7 +14,7 @@ import msgspec
 from twisted.logger import Logger
 
 from federation.keys.keyring import Keyring
-from homeserver.concurrency.cooperative import in_turns, present_in_turns
+from homeserver.concurrency.cooperative import build_cooperatively, build_present_cooperatively
 from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.identifiers import is_valid_room_id
 from homeserver.protocol.json_elements import BadElement, decode_anyhow, decode_element
@@ -48,11 +48,13 @@ class PduChecks:
         are checked a few at a time, between which others have their turn.
         """
         clock = self._keyring.clock
-        outcomes = await in_turns(clock, (_parsed(version, room_id, pdu) for pdu in pdus))
+        outcomes = await build_cooperatively(
+            clock, (_parsed(version, room_id, pdu) for pdu in pdus)
+        )
         events = [outcome for outcome in outcomes if isinstance(outcome, Event)]
         refusals = await self._keyring.verify_events(events, signers)
         bad = {id(event): error for event, error in zip(events, refusals, strict=True) if error}
-        return await in_turns(
+        return await build_cooperatively(
             clock,
             (
                 outcome
@@ -76,8 +78,8 @@ class PduChecks:
 
         Those that are, word by word, also in `but` are left out.
         """
-        seen = set(await in_turns(self._keyring.clock, map(_digest, but)))
-        distinct = await present_in_turns(self._keyring.clock, _distinct(pdus, seen))
+        seen = set(await build_cooperatively(self._keyring.clock, map(_digest, but)))
+        distinct = await build_present_cooperatively(self._keyring.clock, _distinct(pdus, seen))
         events: dict[str, Event] = {}
         dropped: list[str] = []
         for outcome in await self.check(version, room_id, distinct):

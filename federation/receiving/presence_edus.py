@@ -24,8 +24,8 @@ from homeserver.rooms.room.registry import RoomRegistry
 
 PRESENCE = "m.presence"
 MAX_UPDATES = 500  # of one EDU
-TOLD_AGAIN_SECONDS = 25 * 60.0  # others take those for gone of whom they hear nothing
-TOGETHER = 100  # updates of one EDU that tells again
+PRESENCE_RESEND_SECONDS = 25 * 60.0  # others take those for gone of whom they hear nothing
+RESEND_BATCH_SIZE = 100  # updates of one EDU that tells again
 log = Logger()
 _STATES: dict[str, State] = {"online": ONLINE, "unavailable": UNAVAILABLE, "offline": OFFLINE}
 
@@ -48,7 +48,7 @@ class PresenceEdus:
         self._remote = remote
         self._sender = sender
         self._telling = PeriodicTask(
-            clock, TOLD_AGAIN_SECONDS, self._tell_again, name="telling again who is present"
+            clock, PRESENCE_RESEND_SECONDS, self._tell_again, name="telling again who is present"
         )
 
     def start(self) -> None:
@@ -109,8 +109,8 @@ class PresenceEdus:
             for server in self._servers.known(user.rooms)[0]:
                 updates.setdefault(server, []).append(self._update(user.told))
         for server, told in updates.items():
-            for at in range(0, len(told), TOGETHER):
-                content = {"push": told[at : at + TOGETHER]}
+            for at in range(0, len(told), RESEND_BATCH_SIZE):
+                content = {"push": told[at : at + RESEND_BATCH_SIZE]}
                 self._sender.send_edu([server], PRESENCE, content, at)
 
     def _greet(self, fact: StateChanged) -> None:
@@ -122,7 +122,11 @@ class PresenceEdus:
             if membership == "join" and not is_ours(user_id)
         }
         room = self._rooms.loaded(fact.room)
-        if not servers or room is None or self._rooms.local_server.server_name not in room.joined_servers:
+        if (
+            not servers
+            or room is None
+            or self._rooms.local_server.server_name not in room.joined_servers
+        ):
             return
         for user in self._tracker.present():
             if fact.room in user.rooms:

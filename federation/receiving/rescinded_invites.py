@@ -28,7 +28,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.storage.rooms.memberships import PendingRow
 
 TIMEOUT_SECONDS = 10.0
-NEWS_SECONDS = 5.0  # that others may take to hear of it
+PROPAGATION_WAIT_SECONDS = 5.0  # that others may take to hear of it
 
 log = Logger()
 
@@ -78,7 +78,7 @@ class RescindedInvites:
         if not is_valid_server_name(entry.server):
             return False
         # Whom it was sent to first is chance.
-        for wait in (0.0, NEWS_SECONDS):
+        for wait in (0.0, PROPAGATION_WAIT_SECONDS):
             await self._pause(wait)
             if await self._could_leave(entry.server, event.room_id, event.state_key or "") is False:
                 return True

@@ -10,7 +10,7 @@ from homeserver.protocol.server_acl import ServerAcl
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
-MAX_BELIEVED = 1_000  # users of a room whose members are not known yet
+MAX_TRUSTED_USERS = 1_000  # users of a room whose members are not known yet
 MAX_PARTIAL_ROOMS = 1_000  # in which such users are remembered
 
 ACL = ("m.room.server_acl", "")
@@ -71,7 +71,7 @@ class RoomAccess:
             if believed is None:
                 believed = set()
                 self._believed.put(room.number, believed)
-            if user_id in believed or len(believed) < MAX_BELIEVED:
+            if user_id in believed or len(believed) < MAX_TRUSTED_USERS:
                 believed.add(user_id)
                 return True
         return membership == "join"

@@ -12,12 +12,12 @@ from typing import Any
 from federation.receiving.room_access import RoomAccess
 from federation.sending.sender import Sender
 from homeserver.concurrency.clock import Clock, DelayedCall
-from homeserver.rooms.ephemeral.typing import TypingChanged, TypingNotices
+from homeserver.rooms.ephemeral.typing import TypingChanged, TypingUsers
 from homeserver.rooms.room.registry import RoomRegistry
 
 TYPING = "m.typing"
-TOLD_AGAIN_SECONDS = 40.0
-BELIEVED_MS = 60_000
+TYPING_RESEND_SECONDS = 40.0
+REMOTE_TYPING_TTL_MS = 60_000
 
 
 class TypingEdus:
@@ -27,7 +27,7 @@ class TypingEdus:
         self,
         rooms: RoomRegistry,
         access: RoomAccess,
-        notices: TypingNotices,
+        notices: TypingUsers,
         sender: Sender,
         clock: Clock,
     ) -> None:
@@ -50,7 +50,9 @@ class TypingEdus:
             or not await self._access.is_allowed(origin, room)
         ):
             return
-        self._notices.note(room.number, user_id, BELIEVED_MS if content.get("typing") else 0)
+        self._notices.note(
+            room.number, user_id, REMOTE_TYPING_TTL_MS if content.get("typing") else 0
+        )
 
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: tell of our users."""
@@ -78,7 +80,7 @@ class TypingEdus:
         self._sender.send_edu(others, TYPING, content, (number, user_id))
         if typing:
             self._typing[number, user_id] = self._clock.callLater(
-                TOLD_AGAIN_SECONDS, self._tell, number, user_id, True
+                TYPING_RESEND_SECONDS, self._tell, number, user_id, True
             )
 
     def _is_here(self, server: str) -> bool:

@@ -19,7 +19,7 @@ from federation.receiving.pdu_checks import PduChecks
 from federation.sending.room_servers import likely_servers
 from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError
-from homeserver.concurrency.deferreds import joined
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.protocol.event_graph import in_graph_order
 from homeserver.protocol.events import Event
 from homeserver.rooms.history.timeline_segments import Depths
@@ -56,7 +56,7 @@ class Backfill:
         """Ask for events before the gaps that are at these depths; whether any came."""
         running = self._running.get(room.number)
         if running is not None:
-            await joined(running)
+            await wait_for_completion(running)
             return True
         done: Deferred[None] = Deferred()
         self._running[room.number] = done

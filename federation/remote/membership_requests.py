@@ -34,7 +34,7 @@ from federation.transport.errors import (
     RemoteError,
 )
 from federation.transport.limits import MAX_STATE_BYTES, STATE_TIMEOUT_SECONDS
-from homeserver.concurrency.cooperative import present_in_turns
+from homeserver.concurrency.cooperative import build_present_cooperatively
 from homeserver.protocol.errors import (
     BadJson,
     Forbidden,
@@ -248,7 +248,7 @@ class MembershipRequests:
         servers = None
         if answer.members_omitted:
             named = (answer.servers_in_room or ())[:MAX_SERVERS_IN_ROOM]
-            valid = await present_in_turns(self._origin.clock, map(_server_name, named))
+            valid = await build_present_cooperatively(self._origin.clock, map(_server_name, named))
             servers = list(dict.fromkeys([server, *valid]))
         chain = [each for each in chain if each.event_id not in known]
         return Joined(event, state, chain, server, servers)

@@ -26,7 +26,7 @@ from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.partial_rooms import LEAVE_PARTIAL_ROOM, unfinished_rooms
 
-MAX_AT_ONCE = 3  # rooms: each may take as much memory as its members do
+MAX_CONCURRENT_ROOMS = 3  # rooms: each may take as much memory as its members do
 MAX_ASKED = 20  # servers in one round
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 3_600.0  # seconds
 
@@ -49,7 +49,7 @@ class PartialStateResync:
         self._completion = completion
         self._db = db
         self._clock = clock
-        self._slots = DeferredSemaphore(MAX_AT_ONCE)
+        self._slots = DeferredSemaphore(MAX_CONCURRENT_ROOMS)
         self._tasks: dict[int, Deferred[None]] = {}
         self._pauses: dict[int, Deferred[None]] = {}
         self._stopped = False
@@ -119,7 +119,9 @@ class PartialStateResync:
             if not self._is_here(room):
                 await self._give_up(room, partial)
                 return True
-            if server != self._rooms.local_server.server_name and await self._ask(server, room, partial):
+            if server != self._rooms.local_server.server_name and await self._ask(
+                server, room, partial
+            ):
                 return True
         log.warn("no server gives the members of {room}; trying again", room=room.room_id)
         return False

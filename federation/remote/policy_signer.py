@@ -13,7 +13,7 @@ from homeserver.protocol.signing.unpadded_base64 import decode_base64
 
 PATH = "/_matrix/policy/v1/sign"
 TIMEOUT_SECONDS = 10.0  # a user waits, or a room
-MAX_ANSWER = 65_536  # bytes
+MAX_RESPONSE_BYTES = 65_536  # bytes
 RETRY_AFTER_MS = 5_000  # where a policy server that is asked too much does not say when to return
 
 
@@ -35,7 +35,7 @@ class PolicySigner:
                 event.json,
                 answer=dict[str, dict[str, str]],
                 timeout=TIMEOUT_SECONDS,
-                max_answer=MAX_ANSWER,
+                max_answer=MAX_RESPONSE_BYTES,
                 despite_backoff=is_waited_for,
             )
         except RemoteError as refusal:

@@ -26,7 +26,9 @@ from homeserver.rooms.inbound.remote_join import RemoteJoin
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.room.registry import RoomRegistry
 
-GRACE_SECONDS = 0.5  # that a join waits for the members, who are quickly fetched if they are few
+MEMBERS_WAIT_SECONDS = (
+    0.5  # that a join waits for the members, who are quickly fetched if they are few
+)
 
 log = Logger()
 
@@ -92,7 +94,7 @@ class RemoteMemberships:
             if unfinished is not None:
                 # Clients without lazy loading find a small room in their next sync.
                 with suppress(Unavailable):
-                    await unfinished.whole(self._origin.clock, GRACE_SECONDS)
+                    await unfinished.whole(self._origin.clock, MEMBERS_WAIT_SECONDS)
         return stored
 
     async def _receive(self, joined: Joined) -> StoredEvent:

@@ -28,7 +28,7 @@ from homeserver.rooms.discovery.directory import DirectoryPage, DirectoryQuery
 from homeserver.rooms.discovery.room_summaries import PublicRoom
 
 TIMEOUT_SECONDS = 15.0  # a user waits
-MAX_PROFILE_ANSWER = 2 * MAX_PROFILE_BYTES
+MAX_PROFILE_RESPONSE_BYTES = 2 * MAX_PROFILE_BYTES
 MAX_SERVERS = 100  # of those that an alias names
 
 log = Logger()
@@ -66,7 +66,7 @@ class RemoteQueries:
             "query/profile",
             query=query,
             answer=dict[str, msgspec.Raw],
-            max_answer=MAX_PROFILE_ANSWER,
+            max_answer=MAX_PROFILE_RESPONSE_BYTES,
         )
         return {name: bytes(value) for name, value in answer.items() if _is_shown(name, value)}
 

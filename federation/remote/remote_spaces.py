@@ -21,7 +21,7 @@ from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError
 from federation.transport.lenient_lists import FewElements
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.deferreds import joined
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.protocol.identifiers import is_valid_room_id
 from homeserver.protocol.json_elements import BadElement, decodable, decode_apart
 from homeserver.protocol.spaces import CHILD, SPACE, parse_child
@@ -34,10 +34,10 @@ from homeserver.rooms.discovery.space_children import (
     in_order,
 )
 
-REMEMBERED_SECONDS = 300.0
+CACHE_TTL_SECONDS = 300.0
 CLOSED_SECONDS = 5.0  # that a room was out of reach: that may change at any moment
-MAX_REMEMBERED = 32 * 1_048_576  # bytes of answers
-MAX_ANSWER = 2 * 1_048_576  # bytes
+MAX_CACHED_BYTES = 32 * 1_048_576  # bytes of answers
+MAX_RESPONSE_BYTES = 2 * 1_048_576  # bytes
 MAX_SERVERS = 3  # that are asked in turn
 TIMEOUT_SECONDS = 8.0  # a user waits
 OVERHEAD = 1_024  # bytes that an answer takes beside its own
@@ -100,7 +100,7 @@ class RemoteSpaces:
         if told is None:
             running = self._asking.get(room_id)
             if running is not None:
-                await joined(running)
+                await wait_for_completion(running)
                 told = self._remembered(room_id)
             else:
                 told = await self._learn(room_id, via)
@@ -150,7 +150,7 @@ class RemoteSpaces:
             query={"suggested_only": "false"},
             answer=RemoteHierarchyResponse,
             timeout=TIMEOUT_SECONDS,
-            max_answer=MAX_ANSWER,
+            max_answer=MAX_RESPONSE_BYTES,
         )
         room = _described(answer.room)
         if room is None or room.summary.room_id != room_id:
@@ -164,7 +164,7 @@ class RemoteSpaces:
         closed = wanted.intersection(decodable(answer.inaccessible_children, str))
         size = OVERHEAD + len(answer.room) + sum(map(len, answer.children))
         # Whoever asks again for what was closed asks for the space that it is in, once for all.
-        seconds = CLOSED_SECONDS if closed else REMEMBERED_SECONDS
+        seconds = CLOSED_SECONDS if closed else CACHE_TTL_SECONDS
         until = self._clock.seconds() + seconds
         return _Told(until, size, room, children, frozenset(closed))
 
@@ -174,7 +174,7 @@ class RemoteSpaces:
             self._size -= former.size
         self._told[room_id] = told
         self._size += told.size
-        while self._size > MAX_REMEMBERED:
+        while self._size > MAX_CACHED_BYTES:
             self._size -= self._told.popitem(last=False)[1].size
 
 

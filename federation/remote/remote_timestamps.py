@@ -26,7 +26,7 @@ from homeserver.rooms.room.room import Room
 
 MAX_SERVERS = 3  # that are asked in turn
 TIMEOUT_SECONDS = 10.0  # a user waits
-MAX_ANSWER = 65_536  # bytes
+MAX_RESPONSE_BYTES = 65_536  # bytes
 
 log = Logger()
 
@@ -73,7 +73,7 @@ class RemoteTimestamps:
             query={"ts": str(moment.timestamp), "dir": "b" if moment.backwards else "f"},
             answer=TimestampResponse,
             timeout=TIMEOUT_SECONDS,
-            max_answer=MAX_ANSWER,
+            max_answer=MAX_RESPONSE_BYTES,
         )
         return answer
 

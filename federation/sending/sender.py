@@ -33,7 +33,7 @@ from homeserver.storage.federation import outbox as storage
 from homeserver.storage.rooms.events_at_start import events_since
 from homeserver.streams.log import Log
 
-MAX_AT_ONCE = 100  # destinations that are sent to at the same time
+MAX_CONCURRENT_DESTINATIONS = 100  # destinations that are sent to at the same time
 MAX_UNPROVEN = 40  # of those that have never answered
 MOVE_SECONDS = 1.0
 MAX_REPLAYED = 10_000  # events of before a start that are looked at again
@@ -43,7 +43,7 @@ log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
-class SendingNoted:
+class SendingRecorded:
     """What was sent was noted. No reader needs to know."""
 
     position: int
@@ -82,7 +82,7 @@ class Sender:
             self,
             rooms.local_server,
             clock,
-            DeferredSemaphore(MAX_AT_ONCE),
+            DeferredSemaphore(MAX_CONCURRENT_DESTINATIONS),
             DeferredSemaphore(MAX_UNPROVEN),
             lambda: f"{prefix}_{next(transactions)}",
         )
@@ -138,7 +138,7 @@ class Sender:
             storage.INSERT_OUTBOX_ROOM.row(destination, room, position)
             for room, position in first.items()
         ]
-        return self._log.append(SendingNoted(self._log.next_position()), rows)
+        return self._log.append(SendingRecorded(self._log.next_position()), rows)
 
     async def newest(self, destination: str, limit: int) -> list[QueuedPdu]:
         """The newest event of ours in each of some rooms; see `CatchUpStore`."""
@@ -159,7 +159,7 @@ class Sender:
 
     async def caught_up(self, destination: str, rooms: Sequence[int]) -> None:
         """The destination lacks nothing of these rooms any more; see `CatchUpStore`."""
-        await self._db.run(storage.caught_up, destination, rooms)
+        await self._db.run(storage.mark_caught_up, destination, rooms)
 
     async def _newest_event(self, room: Room, position: int) -> QueuedPdu | None:
         is_ours = self._rooms.local_server.is_ours
@@ -246,7 +246,7 @@ class Sender:
         if upto > self._moved:
             self._moved = upto
             row = storage.MOVE_OUTBOX.row(upto)
-            self._log.append(SendingNoted(self._log.next_position()), [row])
+            self._log.append(SendingRecorded(self._log.next_position()), [row])
         for destination, outbox in list(self._outboxes.items()):
             if outbox.is_idle:
                 del self._outboxes[destination]

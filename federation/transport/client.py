@@ -33,7 +33,7 @@ from federation.transport.errors import (
     TooBusy,
     Unreachable,
 )
-from federation.transport.lenient_lists import decode_answer
+from federation.transport.lenient_lists import decode_response
 from federation.transport.permitted_servers import PermittedServers
 from homeserver.concurrency.memory_budget import MemoryBudget, Reservation
 from homeserver.outbound.http_client import (
@@ -48,9 +48,9 @@ from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.protocol.signing.x_matrix import authorize
 
 TIMEOUT_SECONDS = 30.0  # of one request, its turn and the search for the server included
-MAX_ANSWER = 4 * 1_048_576  # bytes
+MAX_RESPONSE_BYTES = 4 * 1_048_576  # bytes
 MAX_ERROR = 65_536  # bytes
-MAX_TOGETHER = 512 * 1_048_576  # bytes of all answers that are being read
+MAX_BUFFERED_BYTES = 512 * 1_048_576  # bytes of all answers that are being read
 MAX_WAITING = 200  # requests to one server that wait for their turn
 
 Answer = TypeVar("Answer")
@@ -104,7 +104,7 @@ class FederationClient:
         permitted: PermittedServers,
         destinations: HealthPort,
         *,
-        max_together: int = MAX_TOGETHER,
+        max_together: int = MAX_BUFFERED_BYTES,
     ) -> None:
         self._reactor = reactor
         self._signer = signer
@@ -149,7 +149,7 @@ class FederationClient:
         content: Any = None,
         answer: Any = dict[str, Any],
         timeout: float = TIMEOUT_SECONDS,
-        max_answer: int = MAX_ANSWER,
+        max_answer: int = MAX_RESPONSE_BYTES,
         signed: bool = True,
         despite_backoff: bool = False,
     ) -> Any:
@@ -205,7 +205,7 @@ class FederationClient:
             status, body = await self._receive(server, peer, message, memory)
             if status >= 300:
                 raise _refusal(server, status, body)
-            return await decode_answer(self._reactor, server, answer, body)
+            return await decode_response(self._reactor, server, answer, body)
         finally:
             memory.release()
 

@@ -26,7 +26,7 @@ from homeserver.outbound.networks import Network
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 60
 MAX_IDLE = 4  # connections to one server
-MAX_AT_ONCE = 16  # requests to one server; what is beyond waits
+MAX_CONCURRENT_REQUESTS = 16  # requests to one server; what is beyond waits
 MAX_SERVERS = 200  # that connections are kept open to
 
 
@@ -82,7 +82,7 @@ class Connections:
         agent = Agent.usingEndpointFactory(
             self._reactor, _Fixed(FirstReachable(self._open, endpoints)), pool
         )
-        return Peer(address, agent, DeferredSemaphore(MAX_AT_ONCE), pool)
+        return Peer(address, agent, DeferredSemaphore(MAX_CONCURRENT_REQUESTS), pool)
 
 
 @implementer(IStreamClientEndpoint)

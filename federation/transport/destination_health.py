@@ -17,14 +17,14 @@ from twisted.python.failure import Failure
 
 from federation.transport.errors import BackingOff
 from homeserver.concurrency.backoff import Backoff
-from homeserver.concurrency.deferreds import joined
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.storage.database.database import Database
 from homeserver.storage.federation import destinations as storage
 
 MAX_SERVERS = 20_000
 WRITE_AFTER = 1.0  # seconds
-NOTE_SUCCESS_EVERY = 3_600.0  # seconds
+SAVE_SUCCESS_SECONDS = 3_600.0  # seconds
 
 log = Logger()
 
@@ -54,10 +54,10 @@ class DestinationHealth:
             self._due.cancel()
             self._due = None
         if self._writing is not None:
-            await joined(self._writing)
+            await wait_for_completion(self._writing)
         self._begin_writing()
         if self._writing is not None:
-            await joined(self._writing)
+            await wait_for_completion(self._writing)
 
     def of(self, server: str) -> Backoff:
         """What is known of a server."""
@@ -83,7 +83,7 @@ class DestinationHealth:
     def succeeded(self, server: str) -> None:
         """The server answered, so it is there."""
         old, now = self.of(server), self._clock.seconds()
-        if old.failures or now - (old.succeeded_at or 0.0) >= NOTE_SUCCESS_EVERY:
+        if old.failures or now - (old.succeeded_at or 0.0) >= SAVE_SUCCESS_SECONDS:
             self._keep(server, old.succeeded(now))
         if old.failures and self.on_alive is not None:
             # What waits for it waits no longer, whatever this request was for.

@@ -11,21 +11,21 @@ import msgspec
 
 from federation.transport.errors import InvalidResponse
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.cooperative import in_parts
+from homeserver.concurrency.cooperative import run_cooperatively
 from homeserver.protocol.errors import BadJson, NotJson
 from homeserver.protocol.json_elements import NotJsonText, decoding
 from homeserver.web.bodies import check_no_nul_in_names, contains_nul
 
 MAX_STATE_EVENTS = 500_000  # of a room, and of what authorises them
-MAX_FEW = 1_000  # elements of an answer to a question about a part of a room
+MAX_SMALL_LIST = 1_000  # elements of an answer to a question about a part of a room
 
 MAX_NAMES = 100_000  # of servers in a room
 
 StateElements = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_STATE_EVENTS)]
-FewElements = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_FEW)]
+FewElements = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_SMALL_LIST)]
 NameElements = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_NAMES)]
 
-AT_ONCE = 262_144  # bytes of an answer that are decoded in one turn
+SLICE_BYTES = 262_144  # bytes of an answer that are decoded in one turn
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ async def decode_body(clock: Clock, kind: type[T], body: bytes) -> T:
     if not body:
         raise NotJson("The request has no body; it needs a JSON object")
     try:
-        value: T = await in_parts(clock, decoding(kind, body, is_strict=True))
+        value: T = await run_cooperatively(clock, decoding(kind, body, is_strict=True))
     except msgspec.ValidationError as error:
         raise BadJson(str(error)) from None
     except NotJsonText as error:
@@ -45,9 +45,9 @@ async def decode_body(clock: Clock, kind: type[T], body: bytes) -> T:
     return value
 
 
-async def decode_answer(clock: Clock, server: str, kind: Any, body: bytes) -> Any:
+async def decode_response(clock: Clock, server: str, kind: Any, body: bytes) -> Any:
     """The answer of a server. Raises `InvalidResponse`."""
     try:
-        return await in_parts(clock, decoding(kind, body, at_once=AT_ONCE))
+        return await run_cooperatively(clock, decoding(kind, body, at_once=SLICE_BYTES))
     except (msgspec.ValidationError, NotJsonText) as error:
         raise InvalidResponse(server, f"the answer is not as it should be: {error}") from None

@@ -34,7 +34,7 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 TIMEOUTS = (2, 4)  # seconds, one for each attempt
 MIN_SECONDS = 30.0
 MAX_SECONDS = 3_600.0
-NONE_SECONDS = 300.0  # for names without a record
+NEGATIVE_CACHE_SECONDS = 300.0  # for names without a record
 FAILURE_SECONDS = 60.0
 MAX_NAMES = 10_000
 MAX_RECORDS = 20  # of one name
@@ -89,7 +89,7 @@ class ServiceRecords:
             )
             answers, _, _ = await resolver.lookupService(name)
         except (DNSNameError, AuthoritativeDomainError):
-            found = Records(None, now + NONE_SECONDS)
+            found = Records(None, now + NEGATIVE_CACHE_SECONDS)
         except NO_ANSWER as error:
             log.warn(
                 "the name servers gave no answer for {name}: {error}",
@@ -128,5 +128,5 @@ def _records(answers: Sequence[Any], now: float) -> Records:
             services.append(Service(payload.priority, payload.weight, host, payload.port))
             ttls.append(float(answer.ttl))
     if not services:
-        return Records(None, now + NONE_SECONDS)
+        return Records(None, now + NEGATIVE_CACHE_SECONDS)
     return Records(services, now + max(min(ttls), MIN_SECONDS))

@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.thread_pools import ThreadPool
 
-TURN_SECONDS = 0.004
-LOOK_EVERY = 32  # items, after which it is looked whether the turn is over
-MANY = 500  # items that are not dealt with in one turn
+SLICE_SECONDS = 0.004
+CHECK_EVERY_ITEMS = 32  # items, after which it is looked whether the turn is over
+RUN_IN_THREAD_ABOVE = 500  # items that are not dealt with in one turn
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,7 +28,7 @@ class TimeSlice:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._end = clock.seconds() + TURN_SECONDS
+        self._end = clock.seconds() + SLICE_SECONDS
 
     @property
     def is_over(self) -> bool:
@@ -44,33 +44,35 @@ class TimeSlice:
         finally:
             if call.active():
                 call.cancel()
-        self._end = self._clock.seconds() + TURN_SECONDS
+        self._end = self._clock.seconds() + SLICE_SECONDS
 
 
-async def away(threads: ThreadPool, rule: Callable[[Collection[T]], R], items: Collection[T]) -> R:
+async def run_maybe_in_thread(
+    threads: ThreadPool, rule: Callable[[Collection[T]], R], items: Collection[T]
+) -> R:
     """What a pure function makes of some items: in a thread, if there are many."""
-    if len(items) > MANY:
+    if len(items) > RUN_IN_THREAD_ABOVE:
         return await threads.run(rule, items)
     return rule(items)
 
 
-async def in_turns(clock: Clock, items: Iterable[T]) -> list[T]:
+async def build_cooperatively(clock: Clock, items: Iterable[T]) -> list[T]:
     """The items of a lazy iterable, made a few at a time."""
     turn = TimeSlice(clock)
     found: list[T] = []
     for number, item in enumerate(items, 1):
         found.append(item)
-        if number % LOOK_EVERY == 0 and turn.is_over:
+        if number % CHECK_EVERY_ITEMS == 0 and turn.is_over:
             await turn.next()
     return found
 
 
-async def present_in_turns(clock: Clock, items: Iterable[T | None]) -> list[T]:
+async def build_present_cooperatively(clock: Clock, items: Iterable[T | None]) -> list[T]:
     """The same without those that are `None`, however many of them there are in a row."""
-    return [item for item in await in_turns(clock, items) if item is not None]
+    return [item for item in await build_cooperatively(clock, items) if item is not None]
 
 
-async def in_parts(clock: Clock, parts: Generator[None, None, R]) -> R:
+async def run_cooperatively(clock: Clock, parts: Generator[None, None, R]) -> R:
     """What a generator returns, which does a small part of its work at a time."""
     turn = TimeSlice(clock)
     while True:

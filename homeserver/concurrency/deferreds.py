@@ -16,7 +16,7 @@ class TimedOut(Exception):
     """Something was not done in the time that it had."""
 
 
-def joined(running: Deferred[Any]) -> Deferred[None]:
+def wait_for_completion(running: Deferred[Any]) -> Deferred[None]:
     """A Deferred of the caller's own that fires, without a value, when `running` does.
 
     Cancelling it leaves `running`, and all others who wait for it, alone.
@@ -32,7 +32,7 @@ def joined(running: Deferred[Any]) -> Deferred[None]:
     return done
 
 
-async def in_time(work: Awaitable[A], seconds: float, clock: Any) -> A:
+async def with_timeout(work: Awaitable[A], seconds: float, clock: Any) -> A:
     """What an awaitable gives, if it does within `seconds`; else it is cancelled.
 
     Raises `TimedOut` then, even where the work takes no notice of being cancelled.
@@ -58,7 +58,7 @@ async def in_time(work: Awaitable[A], seconds: float, clock: Any) -> A:
             alarm.cancel()
 
 
-async def all_four(
+async def gather4(
     first: Coroutine[Any, Any, A],
     second: Coroutine[Any, Any, B],
     third: Coroutine[Any, Any, C],

@@ -17,13 +17,13 @@ from twisted.internet.interfaces import IReactorTime
 
 from homeserver.concurrency.periodic import PeriodicTask
 
-YOUNG = 20_000  # new objects between two of the short collections
-MIDDLE = 50  # short collections between two that look a little further
-NEVER = 1_000_000
+GC_THRESHOLD0 = 20_000  # new objects between two of the short collections
+GC_THRESHOLD1 = 50  # short collections between two that look a little further
+GC_THRESHOLD2 = 1_000_000
 TICK_SECONDS = 5.0
-QUIET = 0.1  # of a processor, over one tick
+IDLE_CPU_FRACTION = 0.1  # of a processor, over one tick
 AFTER_SECONDS = 60.0  # between two full collections, in a quiet process
-AT_LATEST_SECONDS = 1_800.0  # in one that never is
+MAX_INTERVAL_SECONDS = 1_800.0  # in one that never is
 
 
 class GarbageCollection:
@@ -39,7 +39,7 @@ class GarbageCollection:
         """Take over from Python. What exists by now, mostly code, will never be garbage."""
         gc.collect()
         gc.freeze()
-        gc.set_threshold(YOUNG, MIDDLE, NEVER)
+        gc.set_threshold(GC_THRESHOLD0, GC_THRESHOLD1, GC_THRESHOLD2)
         self._collected_at = self._clock.seconds()
         self._used = time.process_time()
         self._ticking.start()
@@ -48,7 +48,7 @@ class GarbageCollection:
         used, before = time.process_time(), self._used
         self._used = used
         waited = self._clock.seconds() - self._collected_at
-        is_quiet = used - before < QUIET * TICK_SECONDS
-        if (is_quiet and waited >= AFTER_SECONDS) or waited >= AT_LATEST_SECONDS:
+        is_quiet = used - before < IDLE_CPU_FRACTION * TICK_SECONDS
+        if (is_quiet and waited >= AFTER_SECONDS) or waited >= MAX_INTERVAL_SECONDS:
             gc.collect()
             self._collected_at = self._clock.seconds()

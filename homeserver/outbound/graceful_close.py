@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-GOODBYE_SECONDS = 5.0
-MAX_LATE = 65_536  # bytes that may be on their way when a connection is closed
+LINGER_SECONDS = 5.0
+MAX_LATE_BYTES = 65_536  # bytes that may be on their way when a connection is closed
 
 
 class ConnectionTracker:
@@ -71,14 +71,14 @@ class Connection(ProtocolWrapper):
         # Who is told that the connection is lost may close it once more.
         if self._timer is None and not self._is_lost:
             reactor = self.open_connections.reactor
-            self._timer = reactor.callLater(GOODBYE_SECONDS, self.cut)
+            self._timer = reactor.callLater(LINGER_SECONDS, self.cut)
 
     def dataReceived(self, data: bytes) -> None:
         if self._timer is None:
             super().dataReceived(data)  # type: ignore[no-untyped-call]
             return
         self._late += len(data)
-        if self._late > MAX_LATE and not self._is_lost:
+        if self._late > MAX_LATE_BYTES and not self._is_lost:
             self.cut()
 
     def connectionLost(self, reason: Any = None) -> None:

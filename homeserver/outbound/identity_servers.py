@@ -22,7 +22,7 @@ from homeserver.protocol.third_party_ids.address_validation import ThreepidCrede
 from homeserver.storage.accounts.identity_bindings import IdentityBinding
 
 TIMEOUT_SECONDS = 10.0
-MAX_ANSWER = 65_536  # bytes
+MAX_RESPONSE_BYTES = 65_536  # bytes
 MAX_TEXT = 500  # characters of an error that is passed on
 API = "/_matrix/identity/v2"
 # An answer from there must not look as if our own session had ended: clients would log out.
@@ -145,7 +145,7 @@ class IdentityServers:
             answer = await self._outbound.request(
                 "GET",
                 f"{url}{joint}{urlencode({'public_key': public_key})}",
-                max_body=MAX_ANSWER,
+                max_body=MAX_RESPONSE_BYTES,
                 timeout=TIMEOUT_SECONDS,
             )
             validity = msgspec.json.decode(answer.body, type=Validity)
@@ -164,7 +164,7 @@ class IdentityServers:
                 f"https://{id_server}{path}",
                 headers=headers,
                 body=content,
-                max_body=MAX_ANSWER,
+                max_body=MAX_RESPONSE_BYTES,
                 timeout=TIMEOUT_SECONDS,
             )
         except OutboundError as error:

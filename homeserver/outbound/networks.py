@@ -31,7 +31,7 @@ from homeserver.outbound.public_addresses import is_public_address
 MAX_LOOKUPS = 300
 MAX_WAITING = 2_000
 MAX_ADDRESSES = 10  # of one name that are tried
-PATIENCE_SECONDS = 15.0  # after which a name has no addresses, until its name servers answer
+LOOKUP_TIMEOUT_SECONDS = 15.0  # after which a name has no addresses, until its name servers answer
 
 Addresses = tuple[tuple[type[IPv4Address] | type[IPv6Address], str], ...]
 
@@ -57,7 +57,7 @@ class HostResolver:
     """Looks up the addresses of hosts, in threads of `pool`.
 
     What several ask for at once is looked up once, so no name takes more than one thread. Nobody
-    waits for longer than `PATIENCE_SECONDS`, though nothing ends the look-up itself.
+    waits for longer than `LOOKUP_TIMEOUT_SECONDS`, though nothing ends the look-up itself.
     """
 
     def __init__(self, clock: IReactorTime, pool: ThreadPool) -> None:
@@ -96,7 +96,7 @@ class HostResolver:
         except PoolFull:
             self._found((), name)
         else:
-            alarm = self._clock.callLater(PATIENCE_SECONDS, self._give_up, name)
+            alarm = self._clock.callLater(LOOKUP_TIMEOUT_SECONDS, self._give_up, name)
             looking.addErrback(lambda _: ()).addCallback(self._ended, name, alarm)
 
     def _give_up(self, name: str) -> None:

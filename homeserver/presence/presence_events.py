@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.concurrency.cooperative import in_turns
+from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.remote_presence import RemotePresence
-from homeserver.presence.tracker import PresenceTracker, told_by
+from homeserver.presence.tracker import PresenceTracker, seen_by
 from homeserver.presence.user_presence import OFFLINE
 from homeserver.protocol.errors import Forbidden
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -33,12 +33,12 @@ from homeserver.storage.rooms.memberships import joined_rooms_of_all
 
 MAX_CHANGES = 20_000  # users whose last change is kept
 SMALL_ROOM = 100  # members, up to which a newcomer is told of all of them
-MANY = 200  # events, from which on they are made a few at a time
+COOPERATE_ABOVE = 200  # events, from which on they are made a few at a time
 MAX_MISSED = 5_000  # changes that are read for one who was away for long
 
 
 # The place of somebody who looks into a room from outside.
-_LOOKING_IN = Membership("join", 0, 0, "")
+_PEEKING = Membership("join", 0, 0, "")
 
 
 class PresenceEvents:
@@ -76,7 +76,7 @@ class PresenceEvents:
         for row in reversed(rows):
             user_id = names[row.member]
             rooms = tuple(joined.get(row.member, ()))
-            self._changes[user_id] = replace(told_by(user_id, row), rooms=rooms)
+            self._changes[user_id] = replace(seen_by(user_id, row), rooms=rooms)
         for user_id, change in newer.items():
             self._changes[user_id] = change
             self._changes.move_to_end(user_id)
@@ -119,7 +119,11 @@ class PresenceEvents:
                 self._add_present(found, user_id, new)
                 await self._add_absent(found, user_id, new)
         events = (self._event(told) for told in found.values())
-        return list(events) if len(found) < MANY else await in_turns(self._clock, events)
+        return (
+            list(events)
+            if len(found) < COOPERATE_ABOVE
+            else await build_cooperatively(self._clock, events)
+        )
 
     def events_in(self, room: Room, since: int) -> list[msgspec.Raw]:
         """The same of the members of one room, for somebody who looks into it from outside."""
@@ -128,7 +132,7 @@ class PresenceEvents:
             if since < self._floor:
                 self._add_present(found, "", {room.number})
             else:
-                self._add_changed(found, "", {room.number: _LOOKING_IN}, since)
+                self._add_changed(found, "", {room.number: _PEEKING}, since)
         return [self._event(told) for told in found.values()]
 
     async def of_members(self, room: Room) -> list[msgspec.Raw]:
@@ -157,10 +161,10 @@ class PresenceEvents:
             return tracked.told.content(now_ms, tracked.last_active_ms)
         if not self._is_ours(user_id):
             told = self._remote.find(user_id)
-            return told_by(user_id, None).content(now_ms) if told is None else told.content(now_ms)
+            return seen_by(user_id, None).content(now_ms) if told is None else told.content(now_ms)
         member = await self._names.find_nid(user_id)
         row = None if member is None else await self._db.run(find_presence, member)
-        return told_by(user_id, row).content(now_ms)
+        return seen_by(user_id, row).content(now_ms)
 
     def _add_present(self, found: dict[str, PresenceChanged], reader: str, rooms: set[int]) -> None:
         for user in self._tracker.present():
@@ -181,7 +185,7 @@ class PresenceEvents:
             for user_id in room.joined_members():
                 if user_id not in found and user_id != reader and self._is_ours(user_id):
                     user = self._tracker.find(user_id)
-                    found[user_id] = told_by(user_id, None) if user is None else user.told
+                    found[user_id] = seen_by(user_id, None) if user is None else user.told
 
     def _show_newcomer(self, user_id: str, room: int, member: StoredEvent) -> None:
         """Tell a room of somebody who joins it but is offline; of all others the tracker tells."""
@@ -219,7 +223,7 @@ class PresenceEvents:
         for row in rows:
             user_id = names[row.member]
             if user_id == reader or not rooms.isdisjoint(joined.get(row.member, ())):
-                found[user_id] = told_by(user_id, row)
+                found[user_id] = seen_by(user_id, row)
 
     async def _newly_joined(
         self, user_id: str, places: MemberRooms, since: int, changed: Collection[int] | None

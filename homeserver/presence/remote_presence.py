@@ -30,10 +30,10 @@ Update = tuple[State, str | None, int | None]
 log = Logger()
 
 MAX_USERS = 50_000  # who are not offline; of more, those heard of longest ago are forgotten
-BELIEVED_SECONDS = 30 * 60.0
+REMOTE_PRESENCE_TTL_SECONDS = 30 * 60.0
 MAX_NEWCOMERS = 100  # members that come at once; of more, this server is the newcomer
-MAX_STRANGERS = 1_000
-STRANGER_SECONDS = 60.0
+MAX_CACHED_UNKNOWN_USERS = 1_000
+NEGATIVE_CACHE_SECONDS = 60.0
 
 
 class RemotePresence:
@@ -60,14 +60,14 @@ class RemotePresence:
         if not rooms:
             self._strangers[user_id] = self._clock.seconds(), (state, status_msg, active_ago_ms)
             self._strangers.move_to_end(user_id)
-            if len(self._strangers) > MAX_STRANGERS:
+            if len(self._strangers) > MAX_CACHED_UNKNOWN_USERS:
                 self._strangers.popitem(last=False)
             return
         now = self._clock.seconds()
         known = self._told.get(user_id)
         if state != OFFLINE:
             self._heard[user_id] = now
-            self._deadlines.set(user_id, now + BELIEVED_SECONDS)
+            self._deadlines.set(user_id, now + REMOTE_PRESENCE_TTL_SECONDS)
         before = (OFFLINE, None) if known is None else (known.state, known.status_msg)
         if (state, status_msg) == before:
             return
@@ -115,7 +115,7 @@ class RemotePresence:
     def _meet(self, user_id: str) -> None:
         """Take what was told of a user when nobody here knew them yet."""
         heard_at, update = self._strangers.pop(user_id, (0.0, None))
-        if update is not None and self._clock.seconds() - heard_at < STRANGER_SECONDS:
+        if update is not None and self._clock.seconds() - heard_at < NEGATIVE_CACHE_SECONDS:
             taking = Deferred.fromCoroutine(self.take(user_id, *update))
             taking.addErrback(lambda failure: log.failure("presence is not told", failure))
 
@@ -145,11 +145,11 @@ class RemotePresence:
         told, heard = self._told.get(user_id), self._heard.get(user_id)
         if told is None or heard is None:
             return
-        left = heard + BELIEVED_SECONDS - self._clock.seconds()
+        left = heard + REMOTE_PRESENCE_TTL_SECONDS - self._clock.seconds()
         if left > 0:
             self._deadlines.set(user_id, self._clock.seconds() + left)
             return
         try:
             self._tell(user_id, told.rooms, OFFLINE, told.status_msg, told.last_active_ms)
         except Unavailable:
-            self._deadlines.set(user_id, self._clock.seconds() + BELIEVED_SECONDS)
+            self._deadlines.set(user_id, self._clock.seconds() + REMOTE_PRESENCE_TTL_SECONDS)

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deadlines import Deadlines
-from homeserver.concurrency.deferreds import joined
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.config.settings import PresenceSettings
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State, Timeouts, UserPresence
@@ -207,7 +207,7 @@ class PresenceTracker:
             running = self._loading.get(user_id)
             if running is None:
                 break
-            await joined(running)
+            await wait_for_completion(running)
         running = self._loading[user_id] = Deferred()
         try:
             member = await self._names.nid(user_id)
@@ -221,7 +221,7 @@ class PresenceTracker:
     def _keep(
         self, user_id: str, member: int, rooms: Iterable[int], row: storage.PresenceRow | None
     ) -> TrackedUser:
-        told = told_by(user_id, row)
+        told = seen_by(user_id, row)
         presence = UserPresence(told.last_active_ms / 1000, told.status_msg)
         user = self._users[user_id] = TrackedUser(user_id, member, rooms, presence, told)
         return user
@@ -274,7 +274,7 @@ class PresenceTracker:
             self._deadlines.set(user.user_id, at)
 
 
-def told_by(user_id: str, row: storage.PresenceRow | None) -> PresenceChanged:
+def seen_by(user_id: str, row: storage.PresenceRow | None) -> PresenceChanged:
     """What readers were told of a user before this process began; offline if there is nothing."""
     if row is None:
         return PresenceChanged(0, user_id, (), OFFLINE, None, 0)

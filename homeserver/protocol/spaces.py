@@ -57,7 +57,7 @@ def parse_child(state_key: str, content: Mapping[str, Any], timestamp: int) -> C
     return Child(state_key, tuple(servers[:MAX_VIA]), suggested, order, timestamp)
 
 
-def may_be_told(
+def may_be_shown(
     *,
     join_rule: str | None,
     world_readable: bool,

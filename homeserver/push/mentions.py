@@ -20,11 +20,11 @@ from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
 from homeserver.storage.database.server_state import MOVE_READER, reader_position
 from homeserver.storage.rooms.events_at_start import mentioning_events_after
-from homeserver.storage.rooms.mentions import EVERYBODY, INSERT_MENTION, mentions_between
+from homeserver.storage.rooms.mentions import INSERT_MENTION, WHOLE_ROOM, mentions_between
 
 READER: Final = "mentions_position"
-NOTE_EVERY = 5_000  # positions, where nobody is mentioned
-REPLAYED_AT_ONCE = 500  # events
+SAVE_POSITION_EVERY = 5_000  # positions, where nobody is mentioned
+REPLAY_BATCH_SIZE = 500  # events
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class Mentions:
         upto = self._log.position
         after = await self._db.run(reader_position, READER)
         while after is not None:
-            found = await self._db.run(mentioning_events_after, after, REPLAYED_AT_ONCE)
+            found = await self._db.run(mentioning_events_after, after, REPLAY_BATCH_SIZE)
             rows = [row for place in found for row in await self._rows_of(*place)]
             await self._append(rows)
-            after = found[-1][0] if len(found) == REPLAYED_AT_ONCE else None
+            after = found[-1][0] if len(found) == REPLAY_BATCH_SIZE else None
         self._noted = upto
         await self._append([MOVE_READER.row(READER, upto)])
 
@@ -67,7 +67,7 @@ class Mentions:
             for user_id in self._named(fact.stored.event, self._rooms.loaded(fact.room))
         ]
         upto = facts[-1].position
-        if self._noted is not None and (rows or upto - self._noted >= NOTE_EVERY):
+        if self._noted is not None and (rows or upto - self._noted >= SAVE_POSITION_EVERY):
             # In the same commit as the rows, so that it is true whenever the process ends.
             self._noted = upto
             rows.append(MOVE_READER.row(READER, upto))
@@ -98,7 +98,7 @@ class Mentions:
         if "m.mentions" not in event.content:
             return
         if names_room(event):
-            yield EVERYBODY
+            yield WHOLE_ROOM
         is_ours = self._rooms.local_server.is_ours
         for user_id in sorted(named_users(event)):
             if room is not None and room.membership(user_id) == "join" and is_ours(user_id):

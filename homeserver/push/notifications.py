@@ -19,8 +19,8 @@ from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.rooms.room.room import Room
 
-CHUNK = 100  # events that are looked at together
-MAX_LOOKED_AT = 1_000
+BATCH_SIZE = 100  # events that are looked at together
+MAX_EXAMINED_EVENTS = 1_000
 FROM_NOW = 1 << 62
 
 
@@ -64,9 +64,9 @@ class Notifications:
         found: list[Notification] = []
         at: int | None = upto
         looked_at = 0
-        while at is not None and looked_at < MAX_LOOKED_AT:
-            chunk = await self._recent.chunk(user_id, at, CHUNK)
-            looked_at += CHUNK
+        while at is not None and looked_at < MAX_EXAMINED_EVENTS:
+            chunk = await self._recent.chunk(user_id, at, BATCH_SIZE)
+            looked_at += BATCH_SIZE
             members: dict[int, Member] = {}
             for room, seen in chunk.events:
                 if room.number not in members:

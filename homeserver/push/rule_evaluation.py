@@ -18,8 +18,8 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.room import Room
 
-REMEMBERED = 100_000  # verdicts
-REMEMBERED_LEVELS = 1_000
+MAX_CACHED_EVALUATIONS = 100_000  # verdicts
+MAX_CACHED_POWER_LEVELS = 1_000
 
 _CREATE, _LEVELS = ("m.room.create", ""), ("m.room.power_levels", "")
 
@@ -29,8 +29,10 @@ class RuleEvaluator:
 
     def __init__(self, visibility: Visibility) -> None:
         self._visibility = visibility
-        self._verdicts: Memo[tuple[CompiledRules, int], Evaluation] = Memo(REMEMBERED)
-        self._levels: Memo[bytes, PowerLevels] = Memo(REMEMBERED_LEVELS)  # by root of the state
+        self._verdicts: Memo[tuple[CompiledRules, int], Evaluation] = Memo(MAX_CACHED_EVALUATIONS)
+        self._levels: Memo[bytes, PowerLevels] = Memo(
+            MAX_CACHED_POWER_LEVELS
+        )  # by root of the state
 
     def verdict(
         self, room: Room, stored: StoredEvent, joined_count: int | None, rules: CompiledRules

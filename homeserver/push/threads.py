@@ -16,7 +16,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
 MAX_HOPS = 3
-REMEMBERED = 50_000  # events that have a relation
+MAX_CACHED_THREADS = 50_000  # events that have a relation
 
 _THREAD = "m.thread"
 
@@ -26,8 +26,8 @@ class Threads:
 
     def __init__(self, rooms: RoomRegistry) -> None:
         self._events = rooms.stores.events
-        self._known: Memo[int, str | None] = Memo(REMEMBERED)
-        self._strangers: Memo[tuple[int, str], bool] = Memo(REMEMBERED)  # not of the room
+        self._known: Memo[int, str | None] = Memo(MAX_CACHED_THREADS)
+        self._strangers: Memo[tuple[int, str], bool] = Memo(MAX_CACHED_THREADS)  # not of the room
 
     def of(self, room: Room, stored: StoredEvent) -> str | None:
         """The id of the root of an event's thread; `None` for the main timeline.

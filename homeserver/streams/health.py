@@ -13,8 +13,8 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.database.server_state import probe_reading, probe_writing
 from homeserver.streams.log import Log
 
-ANSWER_SECONDS = 3.0  # that the database has for an answer
-COMMIT_SECONDS = 3.0  # that a batch of the log may take before writing is not well
+READ_TIMEOUT_SECONDS = 3.0  # that the database has for an answer
+COMMIT_TIMEOUT_SECONDS = 3.0  # that a batch of the log may take before writing is not well
 
 
 class DatabaseHealth:
@@ -24,10 +24,10 @@ class DatabaseHealth:
         self._db = db
         self._log = log
         self._reading = SharedCheck(
-            clock, self._read, name="reading from the database", timeout=ANSWER_SECONDS
+            clock, self._read, name="reading from the database", timeout=READ_TIMEOUT_SECONDS
         )
         self._writing = SharedCheck(
-            clock, self._write, name="writing to the database", timeout=ANSWER_SECONDS
+            clock, self._write, name="writing to the database", timeout=READ_TIMEOUT_SECONDS
         )
 
     def checks(self) -> dict[str, Callable[[], bool | Awaitable[bool]]]:
@@ -35,7 +35,7 @@ class DatabaseHealth:
         return {"database": self._reading.passes, "writes": self._writes_pass}
 
     def _writes_pass(self) -> bool | Awaitable[bool]:
-        if not self._log.is_writing or self._log.stalled_seconds > COMMIT_SECONDS:
+        if not self._log.is_writing or self._log.stalled_seconds > COMMIT_TIMEOUT_SECONDS:
             return False
         return self._writing.passes()
 

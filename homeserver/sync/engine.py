@@ -26,7 +26,7 @@ from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import rooms_with_events_after
-from homeserver.storage.rooms.partial_rooms import rooms_whole_after
+from homeserver.storage.rooms.partial_rooms import rooms_with_full_state_after
 from homeserver.streams.log import Log
 from homeserver.sync.invitations import Invitations
 from homeserver.sync.lazy_members import LazyMembers
@@ -34,9 +34,9 @@ from homeserver.sync.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import Update, typed_event
-from homeserver.sync.user_change_queues import PERSONAL, PRESENCE, UserChangeQueues
+from homeserver.sync.user_change_queues import PRESENCE, USER_DATA, UserChangeQueues
 
-AHEAD = 16  # rooms that are loaded together
+PREFETCH_ROOMS = 16  # rooms that are loaded together
 
 
 class PresenceSource(Protocol):
@@ -155,7 +155,7 @@ class SyncEngine:
         update = Update(now, self._answers)
         if changed is not None and not changed:
             return update
-        if changed is None or PERSONAL in changed:
+        if changed is None or USER_DATA in changed:
             by_room = await self._add_account_data(update, reader, since)
         else:
             by_room = {}
@@ -164,8 +164,8 @@ class SyncEngine:
             candidates = list(await self._candidates(reader, rooms, since, changed, by_room))
         turn = TimeSlice(self._clock)
         for index, number in enumerate(candidates):
-            if changed is None and index % AHEAD == 0:
-                await self._load_ahead(rooms, candidates[index : index + AHEAD])
+            if changed is None and index % PREFETCH_ROOMS == 0:
+                await self._load_ahead(rooms, candidates[index : index + PREFETCH_ROOMS])
             place = rooms.get(number)
             if place is not None:
                 if turn.is_over:
@@ -194,7 +194,7 @@ class SyncEngine:
         active = set(rooms).difference(silent)
         if silent:
             active.update(await self._db.run(rooms_with_events_after, silent, since))
-            active.update(await self._db.run(rooms_whole_after, silent, since))
+            active.update(await self._db.run(rooms_with_full_state_after, silent, since))
             for source in self._ephemeral:
                 active.update(await source.changed_rooms(silent, since))
         active.update(await self._numbers_of(by_room))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from homeserver.concurrency.cooperative import in_turns
+from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.protocol.client_events import federation_event
 from homeserver.protocol.filters import only_fields
 from homeserver.rooms.events.local_server import LocalServer
@@ -36,7 +36,7 @@ async def render_state(
     """A JSON list of state events as one reader wants them; there may be very many."""
     now_ms = origin.now_ms()
     rendered = (_render(reader, stored, now_ms, None) for stored in events)
-    return b"[%s]" % b",".join(await in_turns(origin.clock, rendered))
+    return b"[%s]" % b",".join(await build_cooperatively(origin.clock, rendered))
 
 
 def _render(

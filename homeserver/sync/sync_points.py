@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from homeserver.rooms.room.user_rooms import MemberRooms, UserRooms
 from homeserver.streams.log import Log
-from homeserver.sync.user_change_queues import PERSONAL, UserChangeQueues
+from homeserver.sync.user_change_queues import USER_DATA, UserChangeQueues
 
 
 class SyncPoint(NamedTuple):
@@ -42,7 +42,7 @@ class SyncPoints:
                 continue
             now = self._log.position
             changed = None if since is None else feed.changed_since(since)
-            if changed is None or PERSONAL in changed:
+            if changed is None or USER_DATA in changed:
                 rooms = dict(rooms)
             else:
                 rooms = {number: rooms[number] for number in changed if number in rooms}

@@ -23,10 +23,12 @@ from homeserver.streams.tokens import stream_token
 from homeserver.sync.rendering import render_events
 from homeserver.sync.sync_request import SyncRequest
 
-CHUNK = 100  # events that are looked at together where a filter or visibility leaves few of them
-MAX_LOOKED_AT = 1_000
-FRESH_MS = 1_000  # how long an encoded slice may be handed out: `age` is written into it
-REMEMBERED = 2_000  # encoded slices
+BATCH_SIZE = (
+    100  # events that are looked at together where a filter or visibility leaves few of them
+)
+MAX_EXAMINED_EVENTS = 1_000
+CACHE_TTL_MS = 1_000  # how long an encoded slice may be handed out: `age` is written into it
+MAX_CACHED_SLICES = 2_000  # encoded slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Timelines:
         key = (room.number, since, now)
         shared = self._shared.get(key)
         now_ms = self._origin.now_ms()
-        if shared is not None and now_ms - shared.rendered_ms < FRESH_MS:
+        if shared is not None and now_ms - shared.rendered_ms < CACHE_TTL_MS:
             return shared if len(shared.events) <= limit else None
         events = room.events_after(since)
         if events is None:
@@ -106,7 +108,7 @@ class Timelines:
         shared = _share(events, room.changes_after(since, now), now_ms)
         self._shared[key] = shared
         self._shared.move_to_end(key)
-        if len(self._shared) > REMEMBERED:
+        if len(self._shared) > MAX_CACHED_SLICES:
             self._shared.popitem(last=False)
         return shared
 
@@ -124,8 +126,8 @@ class Timelines:
         if not reader.filter.room.timeline.matches_room(room.room_id):
             return TimelineSlice([], False, now, skipped=True)
         begin = max(since, await self._newest_gap(room, now) - 1)
-        size = limit + 1 if reader.is_plain else CHUNK
-        while len(wanted) <= limit and looked_at < MAX_LOOKED_AT and not exhausted:
+        size = limit + 1 if reader.is_plain else BATCH_SIZE
+        while len(wanted) <= limit and looked_at < MAX_EXAMINED_EVENTS and not exhausted:
             chunk = await self.events_between(room, begin, upto, size)
             exhausted = len(chunk) < size
             if not chunk:

@@ -19,8 +19,8 @@ NO_KEYS = (
 )
 
 
-KEPT_ANSWERS = 64
-KEPT_BYTES = 16_384  # that such an answer may have
+MAX_CACHED_SECTIONS = 64
+MAX_CACHED_SECTION_BYTES = 16_384  # that such an answer may have
 
 
 @dataclass(slots=True)
@@ -55,12 +55,12 @@ class Update:
         if len(self.joined) != 1 or not self._is_of_joined_rooms:
             return self._encode()
         ((room_id, section),) = self.joined.items()
-        if len(section) > KEPT_BYTES:
+        if len(section) > MAX_CACHED_SECTION_BYTES:
             return self._encode()
         key = self.position, room_id, section
         answer = self.answers.get(key)
         if answer is None:
-            if len(self.answers) >= KEPT_ANSWERS:
+            if len(self.answers) >= MAX_CACHED_SECTIONS:
                 self.answers.clear()
             answer = self.answers[key] = self._encode()
         return answer

@@ -20,12 +20,12 @@ from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChang
 from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 
-PERSONAL = 0  # in place of a room number: account data, and all else that is the user's alone
+USER_DATA = 0  # in place of a room number: account data, and all else that is the user's alone
 PRESENCE = -1
 
-ENTRIES = 400  # that a feed keeps
-WOKEN_TOGETHER = 100  # users at least, before the reactor gets to do something else
-SMALL_AUDIENCE = 100  # users who are told of a change of presence at once
+MAX_QUEUED_CHANGES = 400  # that a feed keeps
+WAKE_BATCH_SIZE = 100  # users at least, before the reactor gets to do something else
+MAX_IMMEDIATE_AUDIENCE = 100  # users who are told of a change of presence at once
 PRESENCE_SECONDS = 1.0  # after which more than these are, of all changes together
 log = Logger()
 
@@ -51,10 +51,10 @@ class UserChangeQueue:
         self.rooms: set[int] = set()
 
     def add(self, position: int, what: int) -> None:
-        """Note that something happened: a room's number, `PERSONAL` or `PRESENCE`."""
+        """Note that something happened: a room's number, `USER_DATA` or `PRESENCE`."""
         entries = self.entries
         entries.append((position, what))
-        if len(entries) > ENTRIES:
+        if len(entries) > MAX_QUEUED_CHANGES:
             self.since = entries.popleft()[0]
 
     def changed_since(self, position: int) -> set[int] | None:
@@ -130,7 +130,7 @@ class UserChangeQueues:
             elif isinstance(fact, PresenceChanged):
                 self._touch_presence(fact, touched)
             elif isinstance(fact, AccountDataChanged | RoomForgotten):
-                self._touch_user(fact.user_id, fact.position, PERSONAL, touched)
+                self._touch_user(fact.user_id, fact.position, USER_DATA, touched)
         self._wake_soon(touched)
 
     def wake_all(self) -> None:
@@ -162,7 +162,7 @@ class UserChangeQueues:
                     # The others are woken all the same, and this one by the next news.
                     log.failure("somebody who waits for news could not be woken")
             woken += 1
-            if woken >= WOKEN_TOGETHER and turn.is_over and self._to_wake:
+            if woken >= WAKE_BATCH_SIZE and turn.is_over and self._to_wake:
                 self._clock.callLater(0, self._wake)
                 return
 
@@ -214,7 +214,7 @@ class UserChangeQueues:
             seen.add(own)
         for feed in seen:
             feed.add(fact.position, PRESENCE)
-        if len(seen) <= SMALL_AUDIENCE:
+        if len(seen) <= MAX_IMMEDIATE_AUDIENCE:
             touched |= seen
             return
         # Among thousands somebody comes or goes all the time: that need not be told at once.

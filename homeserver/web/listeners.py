@@ -26,7 +26,7 @@ from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import Certificate
 
 POLL_SECONDS = 0.02
-GOODBYE_SECONDS = 1.0  # for long polls to end by themselves, before they are cancelled
+LINGER_SECONDS = 1.0  # for long polls to end by themselves, before they are cancelled
 BACKLOG = 1024
 log = Logger()
 
@@ -125,14 +125,14 @@ class Listeners:
         servers = [server for _, server in self._listeners]
         for server in servers:
             server.drain()
-        if not await self._ended(servers, min(timeout, GOODBYE_SECONDS)):
+        if not await self._ended(servers, min(timeout, LINGER_SECONDS)):
             for server in servers:
                 server.cancel_waits()
         if not await self._ended(servers, timeout):
             log.warn("cutting connections that did not end within {timeout}s", timeout=timeout)
             for server in servers:
                 server.abort()
-            await self._ended(servers, GOODBYE_SECONDS)
+            await self._ended(servers, LINGER_SECONDS)
         for port_closed in closed:
             await port_closed
 

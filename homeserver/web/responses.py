@@ -32,7 +32,7 @@ def preflight() -> Response:
     return _PREFLIGHT
 
 
-def error_answer(error: MatrixError) -> Response:
+def error_response(error: MatrixError) -> Response:
     """The standard error response."""
     return Response(error.status, error.body(), error.headers())
 

@@ -35,12 +35,12 @@ from homeserver.web.channel import Channel
 from homeserver.web.html import Pages, accepts_html
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.request import BodyLimit, Request, no_room
-from homeserver.web.responses import ResponseHeads, encode_body, error_answer, preflight
+from homeserver.web.responses import ResponseHeads, encode_body, error_response, preflight
 from homeserver.web.router import Endpoint, Router
 from homeserver.web.routes import Auth, Response
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
 
-MAX_STRANGERS_BODY = 65_536  # bytes, where anybody may send a request, or nobody may
+MAX_UNAUTHENTICATED_BODY = 65_536  # bytes, where anybody may send a request, or nobody may
 PROGRAMS = (b"/_matrix/", b"/_synapse/", b"/.well-known/")
 """Paths below which programs ask, also where there is no such path."""
 
@@ -131,19 +131,19 @@ class HttpServer(ServerFactory):
             )
         except MatrixError as error:
             request.context = error
-            return BodyLimit(MAX_STRANGERS_BODY, error)
+            return BodyLimit(MAX_UNAUTHENTICATED_BODY, error)
         route, announced = endpoint.route, request.announced
         request.label = route.path
-        if announced is None or announced > MAX_STRANGERS_BODY:
+        if announced is None or announced > MAX_UNAUTHENTICATED_BODY:
             try:
                 self._check_head(request, route.auth)
             except MatrixError as error:
-                return BodyLimit(MAX_STRANGERS_BODY, error)
+                return BodyLimit(MAX_UNAUTHENTICATED_BODY, error)
         size = self._gate.bounds.max_body
         if route.max_body is not None:
             size = route.max_body
         elif route.auth is Auth.NONE:
-            size = min(size, MAX_STRANGERS_BODY)
+            size = min(size, MAX_UNAUTHENTICATED_BODY)
         if announced and announced <= size:
             # Nothing is reserved for what is only announced: it is refused sooner, that is all.
             network = network_of(request.address)
@@ -181,7 +181,7 @@ class HttpServer(ServerFactory):
         if self._gate.pages is not None and _is_read_by_a_person(request):
             self._send(request, self._gate.pages.error_page(error))
         else:
-            self._send(request, error_answer(error))
+            self._send(request, error_response(error))
 
     def client_gone(self, request: Request) -> None:
         """Nobody reads the answer: end what only waits and reads."""

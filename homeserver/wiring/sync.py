@@ -16,7 +16,7 @@ from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import Receipts
-from homeserver.rooms.ephemeral.typing import TypingNotices
+from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.sync.engine import Sources, SyncEngine
@@ -55,7 +55,7 @@ class Sync:
         receipts = self.receipts = Receipts(db, registry)
         self.push = Push(db, log, accounts, rooms, receipts)
         self.markers = ReadMarkers(registry, receipts, accounts.account_data)
-        self.notices = TypingNotices(registry, log, reactor, log.position, lively_rooms)
+        self.notices = TypingUsers(registry, log, reactor, log.position, lively_rooms)
         self.tracker = PresenceTracker(
             settings.presence, db, log, rooms.names, rooms.user_rooms, reactor
         )

@@ -7,7 +7,11 @@ import msgspec
 from twisted.internet import reactor
 from twisted.internet.error import ConnectError, DNSLookupError
 
-from homeserver.cli.doctor.federation_checks import check_federation, mend_for, own_name_to_check
+from homeserver.cli.doctor.federation_checks import (
+    check_federation,
+    own_name_to_check,
+    suggested_fix,
+)
 from homeserver.cli.doctor.findings import Severity
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
@@ -43,8 +47,8 @@ class FederationCheckTests(ClientTestCase):
 
     def test_what_to_do_depends_on_what_is_wrong(self) -> None:
         """Nobody looks for a firewall where a name is missing."""
-        self.assertIn("DNS", mend_for(DNSLookupError("no results")))
-        self.assertIn("port", mend_for(ConnectError()))
+        self.assertIn("DNS", suggested_fix(DNSLookupError("no results")))
+        self.assertIn("port", suggested_fix(ConnectError()))
 
     async def test_a_certificate_for_another_name_is_named_as_such(self) -> None:
         """The most frequent mistake of a delegation."""

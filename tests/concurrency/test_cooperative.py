@@ -5,13 +5,18 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from homeserver.concurrency.cooperative import LOOK_EVERY, TURN_SECONDS, TimeSlice, in_turns
+from homeserver.concurrency.cooperative import (
+    CHECK_EVERY_ITEMS,
+    SLICE_SECONDS,
+    TimeSlice,
+    build_cooperatively,
+)
 
 
 def slow_items(clock: Clock, happened: list[object], count: int) -> Iterator[int]:
     """Items that take a quarter of a turn each; nobody else runs while one is made."""
     for number in range(count):
-        clock.rightNow += TURN_SECONDS / 4
+        clock.rightNow += SLICE_SECONDS / 4
         happened.append(number)
         yield number
 
@@ -23,20 +28,20 @@ def test_others_are_served_while_much_is_made() -> None:
     made: list[int] = []
     clock.callLater(0, happened.append, "a message")
 
-    work = in_turns(clock, slow_items(clock, happened, 3 * LOOK_EVERY))
+    work = build_cooperatively(clock, slow_items(clock, happened, 3 * CHECK_EVERY_ITEMS))
     Deferred.fromCoroutine(work).addCallback(made.extend)
     assert not made
     clock.pump([0] * 4)
 
-    assert made == list(range(3 * LOOK_EVERY))
-    assert happened.index("a message") == LOOK_EVERY
+    assert made == list(range(3 * CHECK_EVERY_ITEMS))
+    assert happened.index("a message") == CHECK_EVERY_ITEMS
 
 
 def test_what_is_quickly_made_does_not_wait() -> None:
     """An ordinary answer is sent in the turn in which it was asked for."""
     made: list[int] = []
 
-    Deferred.fromCoroutine(in_turns(Clock(), iter(range(1000)))).addCallback(made.extend)
+    Deferred.fromCoroutine(build_cooperatively(Clock(), iter(range(1000)))).addCallback(made.extend)
 
     assert len(made) == 1000
 

@@ -5,13 +5,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from homeserver.concurrency.deferreds import TimedOut, in_time
+from homeserver.concurrency.deferreds import TimedOut, with_timeout
 
 
 def outcome_of(work: Deferred[str], clock: Clock) -> list[object]:
     """Where the result of the wait is put."""
     found: list[object] = []
-    Deferred.fromCoroutine(in_time(work, 5.0, clock)).addBoth(found.append)
+    Deferred.fromCoroutine(with_timeout(work, 5.0, clock)).addBoth(found.append)
     return found
 
 

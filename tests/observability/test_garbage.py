@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from homeserver.observability import garbage
-from homeserver.observability.garbage import AT_LATEST_SECONDS, TICK_SECONDS, GarbageCollection
+from homeserver.observability.garbage import MAX_INTERVAL_SECONDS, TICK_SECONDS, GarbageCollection
 
 
 class Process:
@@ -62,6 +62,6 @@ def test_process_that_is_never_quiet_cleans_up_at_last(process: Process) -> None
     """Even under constant load memory is bounded."""
     process.busy = 0.9
 
-    process.run(AT_LATEST_SECONDS + TICK_SECONDS)
+    process.run(MAX_INTERVAL_SECONDS + TICK_SECONDS)
 
     assert process.collections == 1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.protocol.spaces import Child, may_be_told, parse_child
+from homeserver.protocol.spaces import Child, may_be_shown, parse_child
 
 VIA = {"via": ["example.org"]}
 
@@ -117,7 +117,7 @@ def test_who_may_get_in_is_told(facts: dict[str, Any], told: bool) -> None:
     """A private room does not show in a space to those who have no way into it."""
     defaults: dict[str, Any] = {"world_readable": False, "memberships": (), "is_allowed": False}
 
-    assert may_be_told(**{**defaults, **facts}) is told
+    assert may_be_shown(**{**defaults, **facts}) is told
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_who_may_get_in_is_told(facts: dict[str, Any], told: bool) -> None:
 def test_a_rule_that_the_version_does_not_have_lets_nobody_in(join_rule: str, first: int) -> None:
     """In older rooms such a rule means the same as `invite`."""
     for number in range(1, 13):
-        told = may_be_told(
+        told = may_be_shown(
             join_rule=join_rule,
             world_readable=False,
             memberships=(),

@@ -73,7 +73,7 @@ class MentionsTests(DatabaseTestCase):
 
     async def test_all_that_were_cut_off_are_made_up_for_a_few_at_a_time(self) -> None:
         """A great many may have been stored in one commit."""
-        self.patch(subject, "REPLAYED_AT_ONCE", 2)
+        self.patch(subject, "REPLAY_BATCH_SIZE", 2)
         self.world.log._readers.remove(self.world.sync.push._mentions.apply)
         for _ in range(4):
             await self.mention(self.bob)
@@ -111,7 +111,7 @@ class MentionsTests(DatabaseTestCase):
 
     async def test_how_far_it_has_come_is_noted_where_nobody_is_named(self) -> None:
         """A start looks at a few thousand positions, not at all since the last mention."""
-        self.patch(subject, "NOTE_EVERY", 3)
+        self.patch(subject, "SAVE_POSITION_EVERY", 3)
         said_at = self.world.log.position
         for _ in range(5):
             await self.world.say(self.alice, self.room_id, "hello")

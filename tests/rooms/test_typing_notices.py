@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, MatrixError
-from homeserver.rooms.ephemeral.typing import TypingNotices
+from homeserver.rooms.ephemeral.typing import TypingUsers
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -30,10 +30,10 @@ class TypingNoticesTests(DatabaseTestCase):
         await self.world.stop()
         await super().clean_up()
 
-    def make(self, **options: Any) -> TypingNotices:
+    def make(self, **options: Any) -> TypingUsers:
         log = self.world.log
         options = {"boot_position": log.position} | options
-        notices = TypingNotices(self.world.rooms.registry, log, self.clock, **options)
+        notices = TypingUsers(self.world.rooms.registry, log, self.clock, **options)
         log.subscribe(notices.apply)
         return notices
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from homeserver.sync.update import KEPT_ANSWERS, Update
+from homeserver.sync.update import MAX_CACHED_SECTIONS, Update
 
 SECTION = b'{"ephemeral":{"events":[]}}'
 
@@ -42,9 +42,9 @@ def test_kept_answers_are_bounded() -> None:
     """A busy server does not fill its memory with answers."""
     answers: dict[tuple[int, str, bytes], bytes] = {}
 
-    for position in range(3 * KEPT_ANSWERS):
+    for position in range(3 * MAX_CACHED_SECTIONS):
         Update(position, answers, {"!a:test": SECTION}).encode()
     Update(1, answers, {"!a:test": b'"%s"' % (b"x" * 100_000)}).encode()
 
-    assert len(answers) <= KEPT_ANSWERS
+    assert len(answers) <= MAX_CACHED_SECTIONS
     assert all(len(answer) < 1000 for answer in answers.values())

@@ -9,7 +9,11 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import ONLINE
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.user_rooms import UserRooms
-from homeserver.sync.user_change_queues import PRESENCE_SECONDS, SMALL_AUDIENCE, UserChangeQueues
+from homeserver.sync.user_change_queues import (
+    MAX_IMMEDIATE_AUDIENCE,
+    PRESENCE_SECONDS,
+    UserChangeQueues,
+)
 
 ROOM = 1
 
@@ -60,7 +64,7 @@ def changed(position: int, user_id: str) -> PresenceChanged:
 
 def test_few_are_told_of_presence_at_once() -> None:
     """Among friends the green dot comes with the friend."""
-    audience = Audience(SMALL_AUDIENCE)
+    audience = Audience(MAX_IMMEDIATE_AUDIENCE)
 
     audience.feeds.apply([changed(1, "@u0:test")])
     audience.clock.advance(0)
@@ -70,7 +74,7 @@ def test_few_are_told_of_presence_at_once() -> None:
 
 def test_many_are_told_of_all_changes_of_a_moment_together() -> None:
     """A room of thousands, where somebody comes or goes all the time, costs one update a second."""
-    audience = Audience(SMALL_AUDIENCE + 1)
+    audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
 
     for position in range(1, 6):
         audience.feeds.apply([changed(position, f"@u{position}:test")])
@@ -85,7 +89,7 @@ def test_many_are_told_of_all_changes_of_a_moment_together() -> None:
 
 def test_other_news_does_not_wait_with_presence() -> None:
     """Messages and typing are as quick in a large room as elsewhere."""
-    audience = Audience(SMALL_AUDIENCE + 1)
+    audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
     audience.feeds.apply([changed(1, "@u1:test")])
 
     audience.feeds.apply([TypingChanged(2, ROOM, "@u2:test", True)])

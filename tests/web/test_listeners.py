@@ -336,7 +336,7 @@ class StopTests(ListenersTestCase):
 
     async def test_wait_that_does_not_end_is_cancelled(self) -> None:
         """The client is told to come back, instead of seeing a dead line."""
-        self.patch(listeners_module, "GOODBYE_SECONDS", 0.05)
+        self.patch(listeners_module, "LINGER_SECONDS", 0.05)
         listeners = self.listen(Settings())
         wire = await self.begin("GET", "/wait")
 

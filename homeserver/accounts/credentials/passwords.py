@@ -18,7 +18,7 @@ from homeserver.config.settings import PasswordSettings
 from homeserver.protocol.errors import LimitExceeded, WeakPassword
 
 MAX_PASSWORD_BYTES = 1024
-MAX_AT_ONCE = 2
+MAX_CONCURRENT_HASHES = 2
 MAX_WAITING = 100
 RETRY_AFTER_MS = 5_000  # by then, those who wait now have had their turn
 
@@ -34,7 +34,9 @@ class Passwords:
     def __init__(self, reactor: Any, settings: PasswordSettings) -> None:
         self._minimum_length = settings.minimum_length
         self._hasher = NORMAL if settings.hash_cost == "normal" else LOWEST
-        self._threads = ThreadPool(reactor, "passwords", size=MAX_AT_ONCE, max_waiting=MAX_WAITING)
+        self._threads = ThreadPool(
+            reactor, "passwords", size=MAX_CONCURRENT_HASHES, max_waiting=MAX_WAITING
+        )
         # Unknown users are checked against this, so that they take as long as known ones.
         self._nobody = self._hasher.hash("")
 

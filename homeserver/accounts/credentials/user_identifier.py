@@ -19,7 +19,7 @@ from homeserver.protocol.third_party_ids.phone_numbers import parse_phone_number
 from homeserver.storage.accounts.third_party_ids import find_third_party_id_owner
 from homeserver.storage.database.database import Database
 
-MAX_NOBODY = 300  # characters
+MAX_UNKNOWN_USER_LENGTH = 300  # characters
 
 
 class UserIdentifier(msgspec.Struct, omit_defaults=True):
@@ -81,16 +81,16 @@ class UserIdentifiers:
         try:
             number = parse_phone_number(identifier.country, identifier.phone)
         except InvalidThirdPartyId:
-            return _nobody(MSISDN, identifier.phone)
+            return _unknown_user(MSISDN, identifier.phone)
         return await self._find_address(MSISDN, number)
 
     async def _find_address(self, medium: str, address: str) -> str:
         try:
             address = canonical_address(medium, address)
         except InvalidThirdPartyId:
-            return _nobody(medium, address)
+            return _unknown_user(medium, address)
         owner = await self._db.run(find_third_party_id_owner, medium, address)
-        return _nobody(medium, address) if owner is None else owner
+        return _unknown_user(medium, address) if owner is None else owner
 
 
 def local_user_id(identifier: UserIdentifier, server_name: str) -> str:
@@ -113,6 +113,6 @@ def local_user_id(identifier: UserIdentifier, server_name: str) -> str:
     return f"@{localpart.lower()}:{server_name}"
 
 
-def _nobody(medium: str, address: str) -> str:
+def _unknown_user(medium: str, address: str) -> str:
     """A text that is no user ID, printable and of bounded length, as limits are counted by it."""
-    return repr((medium, address))[:MAX_NOBODY]
+    return repr((medium, address))[:MAX_UNKNOWN_USER_LENGTH]

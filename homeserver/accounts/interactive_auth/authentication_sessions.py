@@ -37,7 +37,7 @@ LIFETIME_MS = 24 * 60 * 60 * 1000
 MAX_OF_PARTY = 200  # sessions that were not brought to their end
 MAX_IN_ALL = 50_000
 MAX_BYTES = 65_536  # of the contents
-MAX_STRANGERS_BYTES = 16_384  # where nobody is known yet
+MAX_UNAUTHENTICATED_BYTES = 16_384  # where nobody is known yet
 RETRY_AFTER_MS = 600_000
 TAG_SIZE = 11  # characters
 
@@ -82,7 +82,7 @@ class AuthenticationSessions:
         `TooLarge`, and `LimitExceeded` where there are too many sessions.
         """
         encoded = msgspec.json.encode(content)
-        most = MAX_STRANGERS_BYTES if content.user_id is None else MAX_BYTES
+        most = MAX_UNAUTHENTICATED_BYTES if content.user_id is None else MAX_BYTES
         if len(encoded) > most:
             raise TooLarge(f"A request that needs authentication has at most {most} bytes")
         is_new = session_id is None

@@ -1,6 +1,6 @@
 """When, from where and with which client each device was last seen.
 
-It is noted in memory with each request, but not more than once in `NOTE_SECONDS`; the database
+It is noted in memory with each request, but not more than once in `SAVE_SECONDS`; the database
 learns of it now and then, in one statement for all devices, as the text allows it to be a few
 minutes out of date.
 
@@ -18,7 +18,7 @@ from homeserver.storage.accounts.devices import Sighting, update_last_seen
 from homeserver.storage.database.database import Database
 
 FLUSH_SECONDS = 60.0
-NOTE_SECONDS = 1.0
+SAVE_SECONDS = 1.0
 MAX_AGENT = 200  # characters of a client's description of itself
 log = Logger()
 
@@ -63,7 +63,7 @@ class LastSeen:
     def note(self, user_id: str, device_id: str, request: SeenRequest, now: float) -> None:
         """A device made a request, `now` in seconds since the epoch."""
         seen = self._seen.get((user_id, device_id))
-        if seen is None or not 0 <= now - seen.at < NOTE_SECONDS:
+        if seen is None or not 0 <= now - seen.at < SAVE_SECONDS:
             agent = _printable(request.header(b"User-Agent") or "")
             self._seen[user_id, device_id] = _Seen(now, request.address, agent)
 

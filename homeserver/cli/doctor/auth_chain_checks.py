@@ -16,7 +16,7 @@ from homeserver.config.hints import homeserver_command
 from homeserver.storage.rooms.auth_edges import replace_auth_edges
 
 EXAMINED = 5_000  # newest state events that are looked at, unless all are to be put right
-AT_ONCE = 1_000
+BATCH_SIZE = 1_000
 
 _Edges = dict[int, set[int]]  # event -> its auth events
 
@@ -68,7 +68,7 @@ def _state_events(
              ORDER BY event DESC
              LIMIT %s
             """,
-            (before, AT_ONCE if left is None else min(AT_ONCE, left)),
+            (before, BATCH_SIZE if left is None else min(BATCH_SIZE, left)),
         ).fetchall()
         if not events:
             return

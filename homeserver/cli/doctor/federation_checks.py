@@ -40,7 +40,9 @@ from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.wiring.federation import web_client
 
 TIMEOUT = 15.0  # seconds, for each step
-SOON = 14 * 86_400.0  # seconds: a certificate that ends within them should have been renewed
+RENEWAL_SECONDS = (
+    14 * 86_400.0
+)  # seconds: a certificate that ends within them should have been renewed
 
 Tell = Callable[[Finding], object]
 
@@ -127,13 +129,13 @@ class FederationCheck:
                 probe: Any = await endpoint.connect(Factory.forProtocol(_Probe))
                 certificate = await probe.certificate.addTimeout(TIMEOUT, self._reactor)
             except Exception as error:
-                self._tell(problem(server, f"{place}: {reason_of(error)}", mend_for(error)))
+                self._tell(problem(server, f"{place}: {reason_of(error)}", suggested_fix(error)))
                 continue
             left = _ends_at(certificate) - wall_seconds(self._reactor)
             until = datetime.fromtimestamp(_ends_at(certificate), tz=UTC).date().isoformat()
             text = f"{place}: certificate for {address.certificate_name}, valid until {until}"
             mend = "see why it was not renewed"
-            self._tell(ok(server, text) if left > SOON else warning(server, text, mend))
+            self._tell(ok(server, text) if left > RENEWAL_SECONDS else warning(server, text, mend))
 
     async def _check_keys(self, server: str, *, is_own: bool) -> None:
         response = await self._client.get(
@@ -177,7 +179,7 @@ class _NullHealth:
     def succeeded(self, server: str) -> None: ...
 
 
-def mend_for(error: Exception) -> str:
+def suggested_fix(error: Exception) -> str:
     """What to do where a server cannot be connected to."""
     if isinstance(error, DNSLookupError):
         return "give the host an address in the DNS, or name another one"

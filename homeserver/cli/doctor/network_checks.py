@@ -22,7 +22,7 @@ from homeserver.protocol.identifiers import parse_server_name
 from homeserver.web.addresses import display_host_and_port
 
 TIMEOUT = 5.0  # seconds
-MAX_ANSWER = 65_536  # bytes
+MAX_RESPONSE_BYTES = 65_536  # bytes
 
 
 def check_listeners(settings: Settings) -> Iterator[Finding]:
@@ -168,6 +168,6 @@ def _get_text(
         response = connection.getresponse()
         if wanted_status and response.status != wanted_status:
             raise ValueError(f"HTTP status {response.status}")
-        return response.read(MAX_ANSWER).decode()
+        return response.read(MAX_RESPONSE_BYTES).decode()
     finally:
         connection.close()

@@ -6,7 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.rooms.ephemeral.typing import TypingNotices
+from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.web.routes import Route
 
 
@@ -16,7 +16,7 @@ class SetTyping(msgspec.Struct):
 
 
 class TypingApi:
-    def __init__(self, notices: TypingNotices) -> None:
+    def __init__(self, notices: TypingUsers) -> None:
         self._notices = notices
 
     def routes(self) -> list[Route]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.concurrency.cooperative import in_turns
+from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import VisibleEvent
@@ -48,7 +48,7 @@ async def state_json(
     """A list of state events, of which there may be very many."""
     device, now_ms = _device(caller), origin.now_ms()
     encoded = (stored.client_json(now_ms, room_id=True, device=device) for stored in events)
-    return _list(await in_turns(origin.clock, encoded))
+    return _list(await build_cooperatively(origin.clock, encoded))
 
 
 def _device(caller: Requester) -> tuple[str, str]:

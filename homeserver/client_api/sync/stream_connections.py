@@ -30,7 +30,7 @@ from homeserver.config.limits import WebSocketSettings
 from homeserver.protocol.errors import LimitExceeded
 
 CHECK_SECONDS = 60.0
-CHECKED_AT_ONCE = 100  # tokens
+CHECK_BATCH_SIZE = 100  # tokens
 
 log = Logger()
 
@@ -140,7 +140,7 @@ class StreamConnections:
                 await session.check_token()
             except Exception as error:
                 log.warn("could not check an access token: {error}", error=error)
-            if number % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1:
+            if number % CHECK_BATCH_SIZE == CHECK_BATCH_SIZE - 1:
                 await deferLater(self._clock, 0)
 
     def _refresh(self, user_id: str) -> None:

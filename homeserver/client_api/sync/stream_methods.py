@@ -22,7 +22,7 @@ from homeserver.presence.user_presence import State
 from homeserver.protocol.errors import GuestAccessForbidden, Unrecognized
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE
-from homeserver.rooms.ephemeral.typing import TypingNotices
+from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.rooms.sending.sending import Sending
 from homeserver.streams.tokens import parse_stream_token
 from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_body
@@ -206,7 +206,7 @@ class SetReadMarkers(msgspec.Struct):
 class EphemeralMethods:
     """What a client tells about what its user is doing in a room."""
 
-    def __init__(self, notices: TypingNotices, markers: ReadMarkers) -> None:
+    def __init__(self, notices: TypingUsers, markers: ReadMarkers) -> None:
         self._notices = notices
         self._markers = markers
 

@@ -18,7 +18,7 @@ CREATE = ("m.room.create", "")
 MAX_SENTENCE = 300  # characters
 
 
-def judge_by_auth_events(
+def check_by_auth_events(
     event: Event, auth_events: Sequence[Event], create: Event | None, rejected: Collection[str]
 ) -> str | None:
     """Why an event is rejected by the events that it cites (check 4), or `None`.
@@ -41,7 +41,7 @@ def judge_by_auth_events(
     return None
 
 
-def judge_by_state(event: Event, state: AuthState) -> str | None:
+def check_by_state(event: Event, state: AuthState) -> str | None:
     """Why the rules refuse an event in a state (checks 5 and 6), or `None`."""
     try:
         check_auth(event, state)

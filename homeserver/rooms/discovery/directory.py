@@ -25,7 +25,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import rooms as storage
 from homeserver.storage.rooms.memberships import joined_counts
 
-FRESH_SECONDS = 5.0
+CACHE_TTL_SECONDS = 5.0
 MAX_LISTED = 10_000  # rooms; the smallest of more are not shown
 MAX_PAGE = 100  # rooms
 
@@ -190,7 +190,7 @@ class RoomDirectory:
             places = sorted((-counts.get(number, 0), number) for number in numbers)
             self._places = places[:MAX_LISTED]
             if changes == self._changes:
-                self._stale_at = now + FRESH_SECONDS
+                self._stale_at = now + CACHE_TTL_SECONDS
         return self._places
 
     async def _summary(self, place: _Place) -> RoomSummary | None:

@@ -14,7 +14,7 @@ from homeserver.protocol.identifiers import (
     server_name_of,
 )
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.protocol.spaces import CHILD, SPACE, Child, may_be_told, parse_child
+from homeserver.protocol.spaces import CHILD, SPACE, Child, may_be_shown, parse_child
 from homeserver.rooms.discovery.room_summaries import RoomSummaries, RoomSummary
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.room.registry import RoomRegistry
@@ -154,7 +154,7 @@ class SpaceChildRooms:
             if room is not None and is_in(room):
                 is_allowed = True
                 break
-        return may_be_told(
+        return may_be_shown(
             join_rule=summary.join_rule,
             world_readable=summary.world_readable,
             memberships=memberships,

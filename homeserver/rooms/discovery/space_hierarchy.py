@@ -27,8 +27,8 @@ MAX_DEPTH = 20
 MAX_ROOMS = 2_000  # of one walk
 MAX_WALKS = 300  # that are remembered
 MAX_WALKS_OF_USER = 4
-TOGETHER = 8  # rooms that are asked for elsewhere at the same time
-PATIENCE_SECONDS = 15.0  # after which a page ends with what was found, to be gone on from
+MAX_CONCURRENT_REQUESTS = 8  # rooms that are asked for elsewhere at the same time
+PAGE_TIMEOUT_SECONDS = 15.0  # after which a page ends with what was found, to be gone on from
 
 _TOKEN = re.compile(r"h([0-9a-f]{16})_(\d{1,6})")
 
@@ -181,7 +181,7 @@ class SpaceHierarchy:
     ) -> tuple[list[SpaceRoom], int, bool]:
         """Rooms from a place of a walk, the place to go on from, and whether nothing is left."""
         rooms: list[SpaceRoom] = []
-        until = self._clock.seconds() + PATIENCE_SECONDS
+        until = self._clock.seconds() + PAGE_TIMEOUT_SECONDS
         while len(rooms) < size and self._clock.seconds() < until:
             if offset < len(walk.found):
                 description = await self._described(walk, walk.found[offset])
@@ -229,7 +229,11 @@ class SpaceHierarchy:
         if not walk.ahead or await self._space_rooms.find(walk.ahead[-1].room_id) is not None:
             return
         depth = walk.request.depth
-        steps = [step for step in walk.ahead[-TOGETHER:] if step.room_id not in walk.passed]
+        steps = [
+            step
+            for step in walk.ahead[-MAX_CONCURRENT_REQUESTS:]
+            if step.room_id not in walk.passed
+        ]
         asking = [
             Deferred.fromCoroutine(self._find(step, is_last=step.depth >= depth))
             for step in steps

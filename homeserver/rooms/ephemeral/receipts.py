@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from homeserver.concurrency.deferreds import joined
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.rooms.room.registry import RoomRegistry
@@ -159,7 +159,7 @@ class Receipts:
             running = self._loading.get(room)
             if running is None:
                 break
-            await joined(running)
+            await wait_for_completion(running)
         running = self._loading[room] = Deferred()
         missed = self._missed[room] = []
         try:

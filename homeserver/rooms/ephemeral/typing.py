@@ -40,7 +40,7 @@ class TypingChanged:
     typing: bool
 
 
-class TypingNotices:
+class TypingUsers:
     """Who is typing. `apply` is to be subscribed to the log, after the rooms.
 
     `boot_position` is the log's position at the start of the process, `lively` the numbers of the

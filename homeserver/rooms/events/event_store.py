@@ -19,7 +19,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import auth_edges, event_graph
 from homeserver.storage.rooms import events as storage
 
-LOADED_TOGETHER = 200  # events
+LOAD_BATCH_SIZE = 200  # events
 
 
 class EventStore:
@@ -142,10 +142,10 @@ class EventStore:
         """The same of any number of events: a few at a time, so that others are served too."""
         turn = TimeSlice(clock)
         found: list[StoredEvent] = []
-        for start in range(0, len(numbers), LOADED_TOGETHER):
+        for start in range(0, len(numbers), LOAD_BATCH_SIZE):
             if turn.is_over:
                 await turn.next()
-            found += await self.load_in_order(version, numbers[start : start + LOADED_TOGETHER])
+            found += await self.load_in_order(version, numbers[start : start + LOAD_BATCH_SIZE])
         return found
 
     async def find(

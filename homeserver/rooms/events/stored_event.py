@@ -32,7 +32,9 @@ class EventStatus:
 
 
 ACCEPTED = EventStatus()
-MAX_HEIGHT = 10**17  # where more events in a row share a height; tokens have no room for more
+MAX_TOPOLOGICAL_DEPTH = (
+    10**17
+)  # where more events in a row share a height; tokens have no room for more
 
 
 class StoredEvent:
@@ -89,7 +91,7 @@ class StoredEvent:
         self.redaction = redaction
         self.transaction = transaction
         self.standing = standing
-        self.height = min(event.depth, MAX_HEIGHT) if height is None else height
+        self.height = min(event.depth, MAX_TOPOLOGICAL_DEPTH) if height is None else height
         self._parts: tuple[bytes, bytes] | None = (
             None  # before `unsigned`, and after it with `room_id`
         )

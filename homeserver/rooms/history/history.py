@@ -41,8 +41,8 @@ from homeserver.streams.tokens import Place, parse_history_token, topological_to
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 500  # events of an answer
-MAX_LOOKED_AT = 1_000  # events that are looked at for one answer
-CHUNK = 50  # events that are looked at together, at least
+MAX_EXAMINED_EVENTS = 1_000  # events that are looked at for one answer
+BATCH_SIZE = 50  # events that are looked at together, at least
 MAX_FILLS = 5  # times that the past is asked for which a page would leap over
 FILL = 100  # events that are asked for each time; those before the far end of the gap come first
 
@@ -187,8 +187,8 @@ class History:
         place, looked_at = stretch.start, 0
         if limit <= 0 or not request.wanted.matches_room(access.room.room_id):
             return _Walk(seen, place, exhausted=limit > 0)
-        size = limit if request.wanted.is_default else max(limit, CHUNK)
-        while looked_at < MAX_LOOKED_AT:
+        size = limit if request.wanted.is_default else max(limit, BATCH_SIZE)
+        while looked_at < MAX_EXAMINED_EVENTS:
             rest = replace(stretch, start=place)
             chunk = await self._next(access.room, rest, size, request.backwards)
             looked_at += len(chunk)
@@ -232,7 +232,9 @@ class History:
             reached = gaps_reached(room, stretch, rows, size, backwards)
             if reached is None or self.backfill is None:
                 break
-            if not await self.backfill.fill(room, reached, max(size, CHUNK if backwards else FILL)):
+            if not await self.backfill.fill(
+                room, reached, max(size, BATCH_SIZE if backwards else FILL)
+            ):
                 break
             rows = await self._rows(room, stretch, size, backwards)
             if (

@@ -26,7 +26,7 @@ from homeserver.streams.tokens import Place, parse_room_token, topological_token
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
-MAX_LOOKED_AT = 1_000  # events that are looked at for one answer
+MAX_EXAMINED_EVENTS = 1_000  # events that are looked at for one answer
 LEVELS = 3  # of relations that are followed with `recurse`
 START: Place = (0, 0)
 END: Place = (1 << 62, 1 << 62)
@@ -116,7 +116,7 @@ class RelationPages:
         size = min(max(limit or DEFAULT_LIMIT, 1), MAX_LIMIT)
         found: list[VisibleEvent] = []
         looked_at = 0
-        while looked_at < MAX_LOOKED_AT:
+        while looked_at < MAX_EXAMINED_EVENTS:
             rows = await self._db.run(
                 storage.newest_threads, access.room.number, place, access.until, size + 1
             )
@@ -143,7 +143,7 @@ class RelationPages:
     ) -> tuple[list[VisibleEvent], str | None]:
         """The next children that the caller may see, and where to go on."""
         room, seen, looked_at, size = access.room, list[VisibleEvent](), 0, request.size
-        while looked_at < MAX_LOOKED_AT:
+        while looked_at < MAX_EXAMINED_EVENTS:
             rows = await self._db.run(storage.children, wanted, place, bound, size + 1)
             looked_at += len(rows)
             events = await self._load(room, [number for _, _, number in rows], access)

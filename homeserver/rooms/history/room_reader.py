@@ -17,7 +17,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from homeserver.concurrency.cooperative import in_turns
+from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
@@ -145,7 +145,7 @@ class RoomReader:
         numbers = [room.member_events[member] for member in room.joined_members()]
         events = await self._load(room, numbers)
         infos = ((stored.event.state_key or "", _member_info(stored)) for stored in events)
-        return dict(await in_turns(self._rooms.local_server.clock, infos))
+        return dict(await build_cooperatively(self._rooms.local_server.clock, infos))
 
     async def event(self, user_id: str, room_id: str, event_id: str) -> VisibleEvent:
         """One event that the user may see. Raises `NotFound` for all others."""

@@ -23,8 +23,8 @@ from homeserver.storage.rooms import event_pages
 from homeserver.streams.tokens import Place
 
 NEIGHBOURS = 50  # events on the far side of the place that may be out of order
-CHUNK = 100
-MAX_CHUNKS = 10
+BATCH_SIZE = 100
+MAX_BATCHES = 10
 START: Place = (0, 0)
 END: Place = (FOREVER, FOREVER)
 
@@ -132,16 +132,16 @@ class Timestamps:
         place = await self._place(view, moment.timestamp + 1 if backwards else moment.timestamp)
         beyond = await self._rows(view, place, NEIGHBOURS, not backwards)
         candidates = await self._seen(view, beyond)
-        rows = await self._rows(view, place, CHUNK, backwards)
+        rows = await self._rows(view, place, BATCH_SIZE, backwards)
         at_gap = _is_gap_between(view.room, *((rows, beyond) if backwards else (beyond, rows)))
-        for _ in range(MAX_CHUNKS):
+        for _ in range(MAX_BATCHES):
             candidates += await self._seen(view, rows)
             chosen = moment.choose(candidates)
-            if chosen is not None or len(rows) < CHUNK:
+            if chosen is not None or len(rows) < BATCH_SIZE:
                 return _Found(chosen, at_gap)
             depth, position, _ = rows[-1]
             place = (depth, position - 1) if backwards else (depth, position)
-            rows = await self._rows(view, place, CHUNK, backwards)
+            rows = await self._rows(view, place, BATCH_SIZE, backwards)
         return _Found(None, at_gap)
 
     async def _place(self, view: _View, timestamp: int) -> Place:

@@ -26,7 +26,7 @@ from homeserver.rooms.room.room import Room, StateKey
 
 _VISIBILITY: StateKey = ("m.room.history_visibility", "")
 _FOREVER = 1 << 62
-_CHUNK = 100  # member events that are read together
+_BATCH_SIZE = 100  # member events that are read together
 _NEEDS_MEMBERS = ("invited", "joined")
 MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user joined
 
@@ -208,10 +208,10 @@ class Visibility:
                 found.add(room.members[key[1]])
             else:
                 changed.append(number)
-        for start in range(0, len(changed), _CHUNK):
+        for start in range(0, len(changed), _BATCH_SIZE):
             if "join" in found:
                 break
-            events = await self._events.load(room.version, changed[start : start + _CHUNK])
+            events = await self._events.load(room.version, changed[start : start + _BATCH_SIZE])
             found.update(membership_of(stored) for stored in events.values())
         return frozenset(("join",)) if "join" in found else frozenset(found)
 

@@ -18,7 +18,7 @@ from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.extremities import MAX_BRANCHES, MAX_EXTREMITIES, by_depth
-from homeserver.rooms.room.preview import rehearsed
+from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
@@ -88,7 +88,7 @@ class BranchSender:
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> StoredEvent | None:
         """Send an event; `None` if it `is_wanted` no more. Raises what `RoomWriter.send` raises."""
-        event = await rehearsed(writer, draft)
+        event = await build_preview(writer, draft)
         if not is_wanted():
             return None
         return await self._receiver.receive_own(writer, event, transaction)

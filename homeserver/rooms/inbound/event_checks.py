@@ -14,13 +14,13 @@ from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.authorization.receipt_checks import (
     CREATE,
-    judge_by_auth_events,
-    judge_by_state,
+    check_by_auth_events,
+    check_by_state,
 )
 from homeserver.protocol.authorization.rule_broken import rule_number
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.stored_event import MAX_HEIGHT, EventStatus, StoredEvent
+from homeserver.rooms.events.stored_event import MAX_TOPOLOGICAL_DEPTH, EventStatus, StoredEvent
 from homeserver.rooms.inbound.received_redactions import EarlyRedactions, ReceivedRedactions
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.admission import NO_EFFECT, RedactionEffect
@@ -32,7 +32,7 @@ from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
 
-REMEMBERED = 500  # parts of states by which events were judged lately
+MAX_CACHED_AUTH_STATES = 500  # parts of states by which events were judged lately
 
 
 class EventsMissing(LookupError):
@@ -64,7 +64,7 @@ class AuthEvents:
 
     def judge(self, event: Event) -> str | None:
         events = [stored.event for stored in self.stored]
-        return self.refusal or judge_by_auth_events(event, events, self.create, self.rejected)
+        return self.refusal or check_by_auth_events(event, events, self.create, self.rejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class EventChecker:
             rows += auth_rows(stored, cited.numbers)
         await self._stores.names.nids(names_of(event))
         rejected = cited.judge(event)
-        refusal = rejected or judge_by_state(event, await self.auth_state(writer, event, before))
+        refusal = rejected or check_by_state(event, await self.auth_state(writer, event, before))
         stored.state_before = stored.state_after = before
         stored.height = _height(event, placed.values(), is_below_known=bool(missing))
         is_final = rejected is not None or not is_provisional
@@ -264,7 +264,7 @@ class EventChecker:
             found = await self._stores.state_at(version, *what)
             state = AuthState({key: stored.event for key, stored in found.items()})
             self._auth_states[what] = state
-            if len(self._auth_states) > REMEMBERED:
+            if len(self._auth_states) > MAX_CACHED_AUTH_STATES:
                 self._auth_states.popitem(last=False)
         return state
 
@@ -340,7 +340,7 @@ class EventChecker:
 def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:
     """How deep an event stands; where what it follows is not here, its own word is taken."""
     height = max((prev.height for prev in prevs), default=0) + 1
-    return min(max(height, event.depth) if is_below_known else height, MAX_HEIGHT)
+    return min(max(height, event.depth) if is_below_known else height, MAX_TOPOLOGICAL_DEPTH)
 
 
 def _is_past(stored: StoredEvent) -> bool:

@@ -22,7 +22,7 @@ from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
 
-KEPT_AT_ONCE = 25  # by one batch of the log, for which others wait
+BATCH_SIZE = 25  # by one batch of the log, for which others wait
 
 Tell = Callable[[RoomWriter, Sequence[StoredEvent], Sequence[Row]], Deferred[None]]
 
@@ -42,7 +42,7 @@ class Outliers:
         kept: list[StoredEvent] = []
         done: Deferred[None] | None = None
         turn = TimeSlice(writer.origin.clock)
-        for part in parts(events, KEPT_AT_ONCE):
+        for part in parts(events, BATCH_SIZE):
             if done is not None:
                 await done
             stored, done = await self._keep(writer, part, turn)

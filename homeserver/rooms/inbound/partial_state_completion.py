@@ -43,8 +43,8 @@ from homeserver.storage.rooms.events import (
 )
 from homeserver.storage.rooms.partial_rooms import COMPLETE_PARTIAL_ROOM
 
-READ_AT_ONCE = 1_000  # entries of the state
-SHOWN_AT_ONCE = 50  # members that become known in one turn
+READ_BATCH_SIZE = 1_000  # entries of the state
+PUBLISH_BATCH_SIZE = 50  # members that become known in one turn
 
 Done = Deferred[None]
 
@@ -92,7 +92,7 @@ class PartialStateCompletion:
         room, member_nid = writer.room, await self._stores.names.nid(MEMBER)
         await self._stores.log.written()
         entries: dict[Key, int] = {}
-        for part in parts(list(event_ids), READ_AT_ONCE):
+        for part in parts(list(event_ids), READ_BATCH_SIZE):
             for type_nid, key_nid, number in await self._db.run(accepted_state, room.number, part):
                 if type_nid == member_nid:
                     entries[type_nid, key_nid] = number
@@ -110,7 +110,7 @@ class PartialStateCompletion:
             before = writer.head
             changed = await stores.states.diff(before.root, judgement.head.root)
             fresh = {key: pair for key, pair in changed.items() if pair[1] is not None}
-            if len(fresh) > SHOWN_AT_ONCE:
+            if len(fresh) > PUBLISH_BATCH_SIZE:
                 await self._show(writer, fresh)
                 continue
             changes = await stores.changes_between(version, before.root, judgement.head.root)
@@ -125,7 +125,7 @@ class PartialStateCompletion:
         self, writer: RoomWriter, changed: Mapping[Key, tuple[int | None, int | None]]
     ) -> None:
         """Make members current whom the room did not know, some of them at a time."""
-        for keys in parts(list(changed), SHOWN_AT_ONCE):
+        for keys in parts(list(changed), PUBLISH_BATCH_SIZE):
             pairs = {new: old for old, new in (changed[key] for key in keys) if new is not None}
             events = await self._stores.events.load_in_order(writer.room.version, list(pairs))
             by_key = {_key(stored): stored for stored in events}

@@ -21,11 +21,13 @@ from homeserver.protocol.policy_servers import KEY_ID, POLICY, PolicyServer, is_
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
-from homeserver.rooms.room.preview import rehearsed
+from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 
-AT_ONCE = 4  # events of one room that are asked about at the same time: each becomes a branch
+MAX_CONCURRENT_REQUESTS = (
+    4  # events of one room that are asked about at the same time: each becomes a branch
+)
 
 log = Logger()
 
@@ -71,20 +73,20 @@ class PolicyServers:
         Raises what `RoomWriter.send` raises, and the policy server's own error.
         """
         number = writer.room.number
-        turns = self._asking.setdefault(number, DeferredSemaphore(AT_ONCE))
+        turns = self._asking.setdefault(number, DeferredSemaphore(MAX_CONCURRENT_REQUESTS))
         await turns.acquire()
         try:
             policy = await self._of(writer)
             if policy is None:
                 return None
-            event = await rehearsed(writer, draft)
+            event = await build_preview(writer, draft)
             event = await self._signed(policy, event, is_waited_for=True)
             if not is_wanted():
                 return None
             return await self._receiving.receive_own(writer, event, transaction)
         finally:
             turns.release()
-            if turns.tokens == AT_ONCE and not turns.waiting:
+            if turns.tokens == MAX_CONCURRENT_REQUESTS and not turns.waiting:
                 self._asking.pop(number, None)
 
     async def signed(self, writer: RoomWriter, event: Event) -> Event:

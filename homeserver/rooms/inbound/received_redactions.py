@@ -25,7 +25,7 @@ from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import INSERT_CURRENT_STATE, MARK_REDACTED
-from homeserver.storage.rooms.graph_edges import DELETE_EARLY_REDACTIONS, INSERT_TIMELINE_GAP
+from homeserver.storage.rooms.graph_edges import DELETE_PENDING_REDACTIONS, INSERT_TIMELINE_GAP
 
 _KEYS = (("m.room.create", ""), ("m.room.power_levels", ""))
 
@@ -98,7 +98,7 @@ class ReceivedRedactions:
                 nids = await self._stores.names.nids(names_of(event))
                 names = nids[event.type], nids[event.sender]
                 effective.append(EffectiveRedaction(redaction, is_past, names))
-        rows = [DELETE_EARLY_REDACTIONS.row(writer.room.number, target.event.event_id)]
+        rows = [DELETE_PENDING_REDACTIONS.row(writer.room.number, target.event.event_id)]
         if effective:
             rows.append(MARK_REDACTED.row(target.number, effective[0].stored.number))
             rows += rows_of_redaction(target)

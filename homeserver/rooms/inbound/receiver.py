@@ -19,12 +19,17 @@ from dataclasses import dataclass, replace
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.thread_pools import ThreadPool
-from homeserver.protocol.authorization.receipt_checks import judge_by_state
+from homeserver.protocol.authorization.receipt_checks import check_by_state
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.relation_rows import rows_of_redaction
-from homeserver.rooms.events.stored_event import ACCEPTED, MAX_HEIGHT, EventStatus, StoredEvent
+from homeserver.rooms.events.stored_event import (
+    ACCEPTED,
+    MAX_TOPOLOGICAL_DEPTH,
+    EventStatus,
+    StoredEvent,
+)
 from homeserver.rooms.inbound.branches import Branches, check_accepted
 from homeserver.rooms.inbound.event_checks import CheckedEvent, EventChecker, EventsMissing
 from homeserver.rooms.inbound.outliers import Outliers
@@ -35,7 +40,7 @@ from homeserver.rooms.room.changes import NO_CHANGES, Changes, EventsStored, Sta
 from homeserver.rooms.room.event_rows import event_rows, gap_rows, names_of, placing_rows
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES, ForwardExtremities
 from homeserver.rooms.room.policy_server_port import PolicyServerPort
-from homeserver.rooms.room.preview import rehearsed
+from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
@@ -44,9 +49,9 @@ from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
 from homeserver.storage.rooms.graph_edges import DELETE_BACKWARD_EXTREMITY
 
-LOOKED_FOR_AT_ONCE = 2_000  # event ids
+LOOKUP_BATCH_SIZE = 2_000  # event ids
 
-MERGE = "org.matrix.dummy_event"
+DUMMY_EVENT = "org.matrix.dummy_event"
 """The type of an event that says nothing but joins branches; clients that exist hide it."""
 
 
@@ -169,7 +174,7 @@ class PduReceiver:
         """Those of the event ids whose events are here, in whatever standing."""
         room, events = writer.room, self._stores.events
         here: list[str] = []
-        for part in parts(event_ids, LOOKED_FOR_AT_ONCE):
+        for part in parts(event_ids, LOOKUP_BATCH_SIZE):
             here += await events.numbers(room.number, room.room_id, part)
         return here
 
@@ -251,7 +256,7 @@ class PduReceiver:
         while True:
             head = writer.head
             if way.is_arrival:
-                stored.height = min(max(stored.height, head.height + 1), MAX_HEIGHT)
+                stored.height = min(max(stored.height, head.height + 1), MAX_TOPOLOGICAL_DEPTH)
                 extremities: tuple[StoredEvent, ...] = (stored,)
             else:
                 extremities = head.followed_by(stored, judged.behind)
@@ -264,7 +269,7 @@ class PduReceiver:
                 if writer.head is not head:
                     continue
                 if not way.is_arrival and stored.state_before != head.root:
-                    refusal = judge_by_state(stored.event, judged.among(writer.auth))
+                    refusal = check_by_state(stored.event, judged.among(writer.auth))
                     if refusal is not None:
                         stored.standing = EventStatus(soft_failed=refusal)
                         return self._keep(writer, judged)
@@ -316,12 +321,12 @@ class PduReceiver:
                 strongest = max(ours, key=level, default=None)
                 if strongest is None:
                     return False
-                draft = EventDraft(MERGE, strongest, {})
+                draft = EventDraft(DUMMY_EVENT, strongest, {})
                 if self.policy is not None and self.policy.guards(writer, draft):
                     # Nobody would recommend it in time.
                     return False
                 if writer.head.is_wide:
-                    return await self._join_some(writer, await rehearsed(writer, draft))
+                    return await self._join_some(writer, await build_preview(writer, draft))
                 writer.append([draft])
                 return True
             except (EventNotInMemory, StateNodesNotInMemory) as missing:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.cooperative import TimeSlice
-from homeserver.protocol.authorization.receipt_checks import judge_by_state
+from homeserver.protocol.authorization.receipt_checks import check_by_state
 from homeserver.rooms.events.stored_event import ACCEPTED, EventStatus, StoredEvent
 from homeserver.rooms.inbound.branches import Branches
 from homeserver.rooms.inbound.event_checks import CheckedEvent, EventChecker
@@ -27,14 +27,14 @@ from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
-from homeserver.storage.rooms.event_graph import events_to_judge
+from homeserver.storage.rooms.event_graph import events_to_recheck
 from homeserver.storage.rooms.events import (
     CORRECT_CURRENT_STATE,
     FORGET_CURRENT_STATES,
-    JUDGE_AGAIN,
+    UPDATE_CHECK_RESULT,
 )
 
-READ_AT_ONCE = 200  # events
+BATCH_SIZE = 200  # events
 FOREVER = 1 << 62
 
 
@@ -94,12 +94,12 @@ class PartialStateRecheck:
         room, place = self._writer.room, 0
         while True:
             rows = await self._db.run(
-                events_to_judge, room.number, self._since, place, READ_AT_ONCE
+                events_to_recheck, room.number, self._since, place, BATCH_SIZE
             )
             numbers = [number for _, number in rows if number not in self._done]
             events = await self._stores.events.load_in_order(room.version, numbers)
             await self._judge_all(events)
-            if len(rows) < READ_AT_ONCE:
+            if len(rows) < BATCH_SIZE:
                 break
             place = rows[-1][0]
         # What these wait for is nowhere: they are judged by what is there.
@@ -197,7 +197,7 @@ class PartialStateRecheck:
         stored, head = judged.stored, self.head
         if stored.state_before != head.root:
             state = await self._judging.auth_state(self._writer, stored.event, head.root)
-            refusal = judge_by_state(stored.event, state)
+            refusal = check_by_state(stored.event, state)
             if refusal is not None:
                 stored.standing = EventStatus(soft_failed=refusal)
                 return
@@ -214,7 +214,7 @@ class PartialStateRecheck:
         self._done.add(stored.number)
         self._rows += judged.rows
         self._rows.append(
-            JUDGE_AGAIN.row(
+            UPDATE_CHECK_RESULT.row(
                 stored.number,
                 stored.state_before,
                 None if stored.event.state_key is None else stored.state_after,

@@ -14,7 +14,7 @@ from functools import partial
 
 from twisted.logger import Logger
 
-from homeserver.concurrency.cooperative import away
+from homeserver.concurrency.cooperative import run_maybe_in_thread
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_graph import authorised_among, authorities_beyond, in_auth_order
 from homeserver.protocol.events import Event
@@ -81,10 +81,12 @@ class RemoteJoin:
         """The events that are authorised by others of them, each after these."""
         events, threads = list(given), self._rooms.stores.states.threads
         for rounds_left in range(FETCH_ROUNDS if fetch is not None else 0, -1, -1):
-            ordered = await away(threads, in_auth_order, events)
-            beyond = await away(threads, authorities_beyond, ordered)
+            ordered = await run_maybe_in_thread(threads, in_auth_order, events)
+            beyond = await run_maybe_in_thread(threads, authorities_beyond, ordered)
             known = frozenset(await self._receiving.which_are_here(writer, beyond))
-            kept, missing = await away(threads, partial(authorised_among, known=known), ordered)
+            kept, missing = await run_maybe_in_thread(
+                threads, partial(authorised_among, known=known), ordered
+            )
             if not missing:
                 break
             found = await fetch(writer, missing) if fetch is not None and rounds_left else []

@@ -22,7 +22,7 @@ from homeserver.rooms.room.writer import RoomWriter
 
 PRESENT = ("join", "invite", "knock")
 LEAVE = {"membership": "leave"}
-REMOTE_AT_ONCE = 10  # rooms that other servers are told of at the same time
+MAX_CONCURRENT_LEAVES = 10  # rooms that other servers are told of at the same time
 log = Logger()
 
 
@@ -82,7 +82,7 @@ class ForcedLeaves:
 
     async def _leave_remote(self, room_ids: Sequence[str], user_id: str) -> None:
         """Leave rooms by way of other servers, some of which may take long to answer."""
-        free = DeferredSemaphore(REMOTE_AT_ONCE)
+        free = DeferredSemaphore(MAX_CONCURRENT_LEAVES)
 
         def leave(room_id: str) -> Deferred[None]:
             return Deferred.fromCoroutine(self.leave(room_id, user_id))

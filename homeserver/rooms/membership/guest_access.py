@@ -94,7 +94,11 @@ class GuestAccess:
         room = await self._rooms.by_number(number)
         if room is None or await self._admits_guests(room):
             return
-        ours = [user_id for user_id in room.joined_members() if self._rooms.local_server.is_ours(user_id)]
+        ours = [
+            user_id
+            for user_id in room.joined_members()
+            if self._rooms.local_server.is_ours(user_id)
+        ]
         for user_id in await self._db.run(guests_among, ours):
             await self._departures.leave(room.room_id, user_id)
 

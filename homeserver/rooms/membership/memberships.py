@@ -36,7 +36,7 @@ from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMembers
 from homeserver.rooms.membership.remote_memberships import RemoteMembershipsPort
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
-from homeserver.rooms.room.preview import rehearsed
+from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
@@ -321,7 +321,7 @@ class Memberships:
     async def _invite_abroad(self, draft: MemberDraft, room_id: str) -> StoredEvent:
         """Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room"""
         async with self._rooms.writing(room_id) as writer:
-            event = await rehearsed(writer, draft)
+            event = await build_preview(writer, draft)
             keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
             keys.append((MEMBER, draft.sender))
             state = await self._rooms.current(writer.room, keys)

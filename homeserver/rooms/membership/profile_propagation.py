@@ -1,9 +1,9 @@
 """Profile propagation: a user's new name or picture goes into their member events.
 
 Every joined room gets a member event like the present one, with the new profile in it. The request
-that changed the profile is answered when the first `AWAITED` rooms have theirs; with more rooms
-than that, the others follow in the background, one after the other, in the order in which this
-server came to know them. For nearly everybody that means: all rooms, before the answer.
+that changed the profile is answered when the first `MAX_AWAITED_ROOMS` rooms have theirs; with more
+rooms than that, the others follow in the background, one after the other, in the order in which
+this server came to know them. For nearly everybody that means: all rooms, before the answer.
 
 A room that refuses is passed over. If the server stops in between, the rest of the rooms keep the
 old member event until the profile, or the membership there, changes again. If the profile changes
@@ -28,7 +28,7 @@ from homeserver.rooms.room.server_state_changes import change_state
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.room.writer import RoomWriter
 
-AWAITED = 20  # rooms
+MAX_AWAITED_ROOMS = 20  # rooms
 PROFILE_FIELDS = frozenset({DISPLAYNAME, AVATAR_URL})
 # Said of the moment at which the user joined, not of the user.
 OF_THE_JOIN = SERVER_FIELDS | {"reason"}
@@ -57,9 +57,9 @@ class ProfilePropagation:
         if field not in PROFILE_FIELDS:
             return
         rooms = sorted(await self._user_rooms.joined(user_id))
-        await self._renew_each(user_id, deque(rooms[:AWAITED]))
-        if len(rooms) > AWAITED:
-            self._renew_later(user_id, rooms[AWAITED:])
+        await self._renew_each(user_id, deque(rooms[:MAX_AWAITED_ROOMS]))
+        if len(rooms) > MAX_AWAITED_ROOMS:
+            self._renew_later(user_id, rooms[MAX_AWAITED_ROOMS:])
 
     async def stop(self) -> None:
         """Renew no more; returns when nothing is under way."""

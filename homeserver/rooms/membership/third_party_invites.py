@@ -23,7 +23,7 @@ from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_address
 from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.membership.memberships import Memberships
-from homeserver.rooms.room.preview import rehearsed
+from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 
@@ -167,13 +167,13 @@ class ThirdPartyInvites:
             raise Forbidden("You are not in the room")
         draft = EventDraft(INVITE, sender, {"display_name": ""}, state_key="rehearsal")
         async with self._rooms.writing(room_id) as writer:
-            await rehearsed(writer, draft)
+            await build_preview(writer, draft)
 
     async def _details(self, sender: str, room_id: str, wanted: InvitedAddress) -> dict[str, str]:
         """What the identity server is told, and may tell whom it writes to."""
         room = await self._rooms.get(room_id)
         member = ("m.room.member", sender)
-        state = await self._rooms.current(room, [member, *(key for key, _, _ in _TOLD)])
+        state = await self._rooms.current(room, [member, *(key for key, _, _ in _INVITE_STATE)])
         details = {
             "medium": wanted.medium,
             "address": wanted.address,
@@ -181,7 +181,7 @@ class ThirdPartyInvites:
             "sender": sender,
         }
         for key, field, name in (
-            *_TOLD,
+            *_INVITE_STATE,
             (member, "displayname", "sender_display_name"),
             (member, "avatar_url", "sender_avatar_url"),
         ):
@@ -193,7 +193,7 @@ class ThirdPartyInvites:
 
 
 # State, the field of its content, and how the identity server is told of it.
-_TOLD: Sequence[tuple[StateKey, str, str]] = (
+_INVITE_STATE: Sequence[tuple[StateKey, str, str]] = (
     (("m.room.canonical_alias", ""), "alias", "room_alias"),
     (("m.room.avatar", ""), "url", "room_avatar_url"),
     (("m.room.join_rules", ""), "join_rule", "room_join_rules"),

@@ -23,10 +23,12 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from homeserver.protocol.state_resolution.auth_graph import events_between
 
-LOOK_UPS = 60  # events whose descendants are asked for before all is walked
+MAX_LOOKUPS = 60  # events whose descendants are asked for before all is walked
 DESCENDANTS = 150  # that are looked at for one event
 STEP = 1_000  # events whose auth events are asked for at a time
-AHEAD = 2_000  # events that are asked for at a time before it is known that they are needed
+PREFETCH_EVENTS = (
+    2_000  # events that are asked for at a time before it is known that they are needed
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,7 +89,7 @@ async def _looked_up(
     difference: set[int] = set()
     met = set(chains)
     waiting = [event for event, states in chains.items() if states != everywhere]
-    left = LOOK_UPS
+    left = MAX_LOOKUPS
     while waiting:
         left -= len(waiting)
         if left < 0:
@@ -173,7 +175,7 @@ class _Walk:
             # chain is walked in few steps, and no more than twice as far as needed.
             near = [event, *(-other for other in nsmallest(STEP - 1, self._coming))]
             wanted = [other for other in near if other not in self._graph]
-            self._graph |= await self._index.cited(wanted, min(self._turns, AHEAD))
+            self._graph |= await self._index.cited(wanted, min(self._turns, PREFETCH_EVENTS))
             found = self._graph.pop(event)
         return found
 
@@ -184,7 +186,7 @@ async def events_connecting(entries: Collection[int], index: AuthIndex) -> set[i
     For the conflicted state set this is the conflicted state subgraph.
     """
     within: set[int] | None = None
-    if len(entries) <= LOOK_UPS:
+    if len(entries) <= MAX_LOOKUPS:
         citing = await index.citing(entries, DESCENDANTS)
         if all(len(descendants) < DESCENDANTS for descendants in citing.values()):
             within = set(entries).union(*citing.values())
@@ -213,7 +215,7 @@ async def events_connecting(entries: Collection[int], index: AuthIndex) -> set[i
 
     while waiting:
         missing = [event for event in waiting if event not in ahead]
-        more = 0 if within is not None else min(len(graph), AHEAD)
+        more = 0 if within is not None else min(len(graph), PREFETCH_EVENTS)
         ahead |= await index.cited(missing, more, lowest)
         waiting = await index.away(go_on)
     return await index.away(events_between, entries, lambda event: graph.get(event, ()))
@@ -234,7 +236,7 @@ async def power_level_chains(starts: Iterable[int], index: AuthIndex) -> dict[in
         if event not in known:
             near = [event, *(-other for other in nsmallest(STEP - 1, coming))]
             wanted = [each for each in near if each not in known]
-            known |= await index.power_levels_cited(wanted, min(len(chains), AHEAD))
+            known |= await index.power_levels_cited(wanted, min(len(chains), PREFETCH_EVENTS))
         cited = chains[event] = known.pop(event)
         if cited is not None and cited not in met:
             met.add(cited)

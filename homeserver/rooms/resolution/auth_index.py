@@ -27,10 +27,10 @@ from homeserver.rooms.state.tree import Difference
 
 P = ParamSpec("P")
 T = TypeVar("T")
-CITED_AT_ONCE = max(1, 2_000 // DESCENDANTS)  # events whose descendants are read at a time
+CITED_BATCH_SIZE = max(1, 2_000 // DESCENDANTS)  # events whose descendants are read at a time
 
 
-async def at_once(rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+async def run_now(rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
     """What a function gives that does not take long."""
     return rule(*args, **options)
 
@@ -56,7 +56,7 @@ class StoredAuthIndex:
         room: Room,
         root: bytes,
         differing: Difference,
-        away: RunInThread = at_once,
+        away: RunInThread = run_now,
     ) -> None:
         self.away = away
         self._stores = stores
@@ -98,7 +98,7 @@ class StoredAuthIndex:
             await self._stores.log.written()
             self._is_written = True
         found: dict[int, set[int]] = {event: set() for event in events}
-        for part in parts(events, CITED_AT_ONCE):
+        for part in parts(events, CITED_BATCH_SIZE):
             for event, citing in await self._stores.events.citing(part, limit):
                 found[event].add(citing)
         return found

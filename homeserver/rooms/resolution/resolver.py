@@ -43,11 +43,11 @@ from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.state.tree import Difference
 from homeserver.storage.database.batch import Row
 
-REMEMBERED = 10_000  # results
-REMEMBERED_ROWS = 50_000  # and states of all together: a row has a node of some hundred bytes
-COMPARED_AT_ONCE = 20_000  # events of all states, one for each entry in which they differ
-DECIDED_AT_ONCE = 400  # events of a conflict that are decided without a thread: about 20 ms
-READ_AT_ONCE = 500  # events that are read by one statement
+MAX_CACHED_RESULTS = 10_000  # results
+MAX_CACHED_ROWS = 50_000  # and states of all together: a row has a node of some hundred bytes
+MAX_COMPARED_EVENTS = 20_000  # events of all states, one for each entry in which they differ
+RUN_IN_THREAD_ABOVE = 400  # events of a conflict that are decided without a thread: about 20 ms
+READ_BATCH_SIZE = 500  # events that are read by one statement
 
 _POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 
@@ -109,7 +109,7 @@ class StateResolver:
         known = self._results.pop(key, None)
         self._size += _size(key, result) - (0 if known is None else _size(key, known))
         self._results[key] = result
-        while len(self._results) > REMEMBERED or self._size > REMEMBERED_ROWS:
+        while len(self._results) > MAX_CACHED_RESULTS or self._size > MAX_CACHED_ROWS:
             self._size -= _size(*self._results.popitem(last=False))
 
 
@@ -127,7 +127,7 @@ class _Resolution:
     async def result(self) -> ResolvedState:
         differing = await self._stores.states.diff_many(self._roots)
         compared = len(differing) * len(self._roots)
-        self._is_large = len(differing) > DECIDED_AT_ONCE or compared > COMPARED_AT_ONCE
+        self._is_large = len(differing) > RUN_IN_THREAD_ABOVE or compared > MAX_COMPARED_EVENTS
         await self._pause()
         index = StoredAuthIndex(self._stores, self._room, self._roots[0], differing, self._away)
         if self._is_large:
@@ -140,7 +140,7 @@ class _Resolution:
             members = _entries(differing)
         else:
             members = await self._conflict(index, differing)
-        self._is_large = len(members) > DECIDED_AT_ONCE or compared > COMPARED_AT_ONCE
+        self._is_large = len(members) > RUN_IN_THREAD_ABOVE or compared > MAX_COMPARED_EVENTS
         await self._pause()
         events = await self._load(members)
         await self._load_cited(events.values())
@@ -259,7 +259,7 @@ class _Resolution:
             else:
                 found[number] = events[event_id]
         read = self._read_bare if self._is_large else self._read
-        async for part in in_parts(read, wanted, READ_AT_ONCE):
+        async for part in in_parts(read, wanted, READ_BATCH_SIZE):
             for number, event, is_rejected in part:
                 self._known.add(number, event, is_rejected)
                 found[number] = event
@@ -287,8 +287,8 @@ class _Resolution:
         """The numbers of events, those of them that are here."""
         room, known = self._room, self._known.numbers
         missing = list(event_ids - known.keys())
-        for start in range(0, len(missing), READ_AT_ONCE):
-            part = missing[start : start + READ_AT_ONCE]
+        for start in range(0, len(missing), READ_BATCH_SIZE):
+            part = missing[start : start + READ_BATCH_SIZE]
             known |= await self._stores.events.numbers(room.number, room.room_id, part)
         return {event_id: known[event_id] for event_id in event_ids if event_id in known}
 

@@ -127,7 +127,7 @@ def gap_rows(room: int, gaps: Mapping[str, int]) -> list[Row]:
     ]
 
 
-def arrival_rows(names: Names, room: Room, arrival: AdmittedEvent, position: int) -> list[Row]:
+def admission_rows(names: Names, room: Room, arrival: AdmittedEvent, position: int) -> list[Row]:
     """The rows of an event that enters the graph at a position. Raises `EventNotInMemory`."""
     head, is_withheld = arrival.head, arrival.effect.is_withheld
     to_rows = placing_rows if arrival.was_outlier else event_rows

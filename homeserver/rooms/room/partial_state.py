@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Unavailable
 
-PATIENCE_SECONDS = 20.0  # that a request waits for the members of a room
+FULL_STATE_TIMEOUT_SECONDS = 20.0  # that a request waits for the members of a room
 
 
 class PartialState:
@@ -30,7 +30,7 @@ class PartialState:
         self.servers = tuple(servers)
         self._waiting: list[Deferred[None]] = []
 
-    async def whole(self, clock: Clock, seconds: float = PATIENCE_SECONDS) -> None:
+    async def whole(self, clock: Clock, seconds: float = FULL_STATE_TIMEOUT_SECONDS) -> None:
         """Wait until the state is whole. Raises `Unavailable` where that takes too long."""
         done: Deferred[None] = Deferred()
         self._waiting.append(done)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.storage.database.batch import Row
-from homeserver.storage.rooms.graph_edges import INSERT_EARLY_REDACTION
+from homeserver.storage.rooms.graph_edges import INSERT_PENDING_REDACTION
 
 MAX_TARGETS = 1_000  # that are waited for in one room
 MAX_OF_TARGET = 10  # redactions of one event
@@ -31,7 +31,7 @@ class PendingRedactions:
         if len(waiting) >= MAX_OF_TARGET or (not waiting and len(self.targets) >= MAX_TARGETS):
             return []
         self.targets[target_id] = {**waiting, redaction.number: is_past}
-        return [INSERT_EARLY_REDACTION.row(self._room, target_id, redaction.number, is_past)]
+        return [INSERT_PENDING_REDACTION.row(self._room, target_id, redaction.number, is_past)]
 
     def of(self, target_id: str) -> Mapping[int, bool]:
         """The redactions of an event; empty where there are none."""

@@ -16,7 +16,9 @@ from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.store import StateNodesNotInMemory
 
 
-async def rehearsed(writer: RoomWriter, draft: EventDraft, signers: Collection[str] = ()) -> Event:
+async def build_preview(
+    writer: RoomWriter, draft: EventDraft, signers: Collection[str] = ()
+) -> Event:
     """The event that a draft would become now. As `RoomWriter.rehearse`, but for what it lacks.
 
     Where the room has more branches than one event joins, it follows some of them.

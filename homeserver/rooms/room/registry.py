@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.concurrency.deferreds import all_four, joined
+from homeserver.concurrency.deferreds import gather4, wait_for_completion
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -42,7 +42,9 @@ from homeserver.storage.rooms.events import TimelineHead
 from homeserver.storage.rooms.memberships import memberships_in
 from homeserver.storage.rooms.partial_rooms import LEFT, partial_room
 
-RECALLED = 50  # newest events that are read when a room is loaded; more are kept as they come
+TIMELINE_CACHE_EVENTS = (
+    50  # newest events that are read when a room is loaded; more are kept as they come
+)
 MAX_STATE_ENTRIES = 400_000  # of all rooms in memory together; about 250 bytes each
 
 
@@ -218,7 +220,7 @@ class RoomRegistry:
             waiting = self._loading.get(number)
             if waiting is None:
                 break
-            await joined(waiting)
+            await wait_for_completion(waiting)
         loading = self._loading[number] = Deferred()
         try:
             return await self._load(number)
@@ -230,9 +232,9 @@ class RoomRegistry:
         self.loads += 1
         run = self._db.run
         # Nothing is appended to a room that is not in memory, so what is read fits together.
-        row, head, edges, memberships = await all_four(
+        row, head, edges, memberships = await gather4(
             run(rooms_storage.find_room, number),
-            run(events_storage.timeline_head, number, RECALLED),
+            run(events_storage.timeline_head, number, TIMELINE_CACHE_EVENTS),
             run(graph_edges.graph_edges, number, MAX_IN_MEMORY),
             run(memberships_in, number),
         )
@@ -267,7 +269,7 @@ class RoomRegistry:
     async def _load_timeline(self, room: Room, head: TimelineHead) -> None:
         newest = list(head.newest)
         room.last_position = max(newest[0][0] if newest else 0, head.forked_at)
-        if len(newest) == RECALLED:
+        if len(newest) == TIMELINE_CACHE_EVENTS:
             # The oldest one only marks where memory begins.
             room.timeline_from = newest.pop()[0]
         numbers = [event for _, event in reversed(newest)]

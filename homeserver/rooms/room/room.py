@@ -28,7 +28,7 @@ from homeserver.rooms.room.timeline_gaps import TimelineGaps
 __all__ = ["TIMELINE_LENGTH", "EventAppended", "Room", "StateKey"]
 
 TIMELINE_LENGTH = 120  # newest events of each room that are kept at hand
-MAX_REMEMBERED_CHANGES = 5_000  # entries of the state that the room can undo
+MAX_UNDOABLE_CHANGES = 5_000  # entries of the state that the room can undo
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ class Room:
         self._remembered_changes += len(change.before)
         while self.state_changes and (
             self.state_changes[0].position <= self.timeline_from
-            or self._remembered_changes > MAX_REMEMBERED_CHANGES
+            or self._remembered_changes > MAX_UNDOABLE_CHANGES
         ):
             oldest = self.state_changes.popleft()
             self.changes_from = max(self.changes_from, oldest.position)

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from homeserver.concurrency.deferreds import joined
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
 from homeserver.storage.database.database import Database
@@ -78,7 +78,7 @@ class UserRooms:
             running = self._loading.get(user_id)
             if running is None:
                 break
-            await joined(running)
+            await wait_for_completion(running)
         running = self._loading[user_id] = Deferred()
         missed = self._missed[user_id] = []
         try:

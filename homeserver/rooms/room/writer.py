@@ -26,7 +26,7 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.relation_rows import rows_of_redaction
-from homeserver.rooms.events.stored_event import MAX_HEIGHT, StoredEvent
+from homeserver.rooms.events.stored_event import MAX_TOPOLOGICAL_DEPTH, StoredEvent
 from homeserver.rooms.room.admission import (
     NO_EFFECT,
     AdmittedEvent,
@@ -35,7 +35,7 @@ from homeserver.rooms.room.admission import (
 )
 from homeserver.rooms.room.changes import NO_CHANGES, Changes, StateChanged, StateKey
 from homeserver.rooms.room.current_events import CurrentEvents
-from homeserver.rooms.room.event_rows import arrival_rows, auth_rows, check_names, nid_of
+from homeserver.rooms.room.event_rows import admission_rows, auth_rows, check_names, nid_of
 from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.local_event_checks import (
     SERVER_ACL,
@@ -313,7 +313,7 @@ class RoomWriter:
             self.head.root,
             replaces=None if replaced is None else replaced.number,
             replaced=None if replaced is None else replaced.event,
-            height=min(self.head.height + 1, MAX_HEIGHT),
+            height=min(self.head.height + 1, MAX_TOPOLOGICAL_DEPTH),
             transaction=transaction,
         )
         return stored, [cited.number for cited in auth_events]
@@ -359,7 +359,7 @@ class RoomWriter:
 
     def _advance(self, arrival: AdmittedEvent, position: int) -> list[Row]:
         """Make an event part of the room for all that follows; the rows that store it."""
-        rows = arrival_rows(self._names, self.room, arrival, position)
+        rows = admission_rows(self._names, self.room, arrival, position)
         self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
         if arrival.changes:
             self.auth = AuthState(CurrentEvents(self))

@@ -4,9 +4,9 @@ A request is a repetition if device, path and transaction id are the same: an id
 send a message says nothing of a redaction, or of another room. What the path names is in
 `ClientTransaction.path`.
 
-The latest `KEPT` transactions of a device are kept in memory; they are read from the database once,
-when the device sends for the first time after a start, so that a request repeated across a restart
-finds its event too.
+The latest `MAX_CACHED_TRANSACTIONS` transactions of a device are kept in memory; they are read from
+the database once, when the device sends for the first time after a start, so that a request
+repeated across a restart finds its event too.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
 """
@@ -17,14 +17,14 @@ from hashlib import blake2b
 
 from twisted.internet.defer import Deferred
 
-from homeserver.concurrency.deferreds import joined
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.rooms.events.event_draft import ClientTransaction, sending_path
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import transactions_of_device
 from homeserver.storage.rooms.names import Names
 
-KEPT = 200  # transactions of a device
+MAX_CACHED_TRANSACTIONS = 200  # transactions of a device
 MAX_DEVICES = 5_000
 KEY_BYTES = 16
 
@@ -54,12 +54,12 @@ class Transactions:
         while (earlier := seen.get(key)) is not None:
             if isinstance(earlier, str):
                 return earlier
-            await joined(earlier)
+            await wait_for_completion(earlier)
         running: Deferred[None] = Deferred()
         seen[key] = running
         try:
             event_id = seen[key] = (await make()).event.event_id
-            if len(seen) > KEPT:
+            if len(seen) > MAX_CACHED_TRANSACTIONS:
                 _forget_oldest(seen)
         except BaseException:
             del seen[key]
@@ -81,7 +81,9 @@ class Transactions:
 
     async def _load(self, user_id: str, device_id: str) -> _Seen:
         member = await self._names.nid(user_id)
-        rows = await self._db.run(transactions_of_device, member, device_id, KEPT)
+        rows = await self._db.run(
+            transactions_of_device, member, device_id, MAX_CACHED_TRANSACTIONS
+        )
         names = await self._names.names({number for row in rows for number in row[:2]})
         loaded: _Seen = OrderedDict()
         for room, type_nid, path, txn_id, event_id in reversed(rows):

@@ -60,10 +60,10 @@ from homeserver.storage.rooms.state_nodes import (
 
 ROOTS = 500  # rows with roots that a step reads
 NODES = 2_000  # nodes that a step follows, and nodes among which it looks for garbage
-TOGETHER = 500  # nodes that are read at once
-NIGHT_HOURS = 3
+BATCH_SIZE = 500  # nodes that are read at once
+MAINTENANCE_HOURS = 3
 PAUSE_SECONDS = 0.25  # between steps: they take a small part of one core
-LOOK_SECONDS = 300.0
+CHECK_SECONDS = 300.0
 log = Logger()
 
 
@@ -75,7 +75,7 @@ class StateNodeCollector:
     """Sweeps the nodes of one database, a step at a time."""
 
     def __init__(
-        self, db: Database, *, roots: int = ROOTS, nodes: int = NODES, together: int = TOGETHER
+        self, db: Database, *, roots: int = ROOTS, nodes: int = NODES, together: int = BATCH_SIZE
     ) -> None:
         self.steps = 0
         self.marked = 0
@@ -184,7 +184,7 @@ class NightlyCollection:
         self._clock = clock
         self._hour = hour
         self._nights = PeriodicTask(
-            clock, LOOK_SECONDS, self.work, name="the nightly sweep of state nodes"
+            clock, CHECK_SECONDS, self.work, name="the nightly sweep of state nodes"
         )
         self._pausing: Deferred[None] | None = None
 
@@ -216,7 +216,7 @@ class NightlyCollection:
 
     def _is_night(self) -> bool:
         hour = wall_seconds(self._clock) / 3600 % 24
-        return (hour - self._hour) % 24 < NIGHT_HOURS
+        return (hour - self._hour) % 24 < MAINTENANCE_HOURS
 
     async def _pause(self) -> None:
         pausing = self._pausing = Deferred()

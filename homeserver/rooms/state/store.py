@@ -32,9 +32,9 @@ from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.state_nodes import INSERT_STATE_NODE, state_nodes
 
-NODES_AT_ONCE = 200  # that a walk looks at without going to a thread: about 5 ms
+RUN_IN_THREAD_ABOVE = 200  # that a walk looks at without going to a thread: about 5 ms
 
-CHANGES_AT_ONCE = 500
+MAX_CHANGES = 500
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class StateStore:
 
     async def change_many(self, root: bytes, changes: Changes) -> tuple[bytes, list[Row]]:
         """As `change`, in a thread if there are thousands of changes."""
-        if len(changes) <= CHANGES_AT_ONCE:
+        if len(changes) <= MAX_CHANGES:
             return await self.change(root, changes)
         walk = set_entries(root, changes)
         step = await self.threads.run(_step, walk, None)
@@ -132,7 +132,7 @@ class StateStore:
         step = _step(walk, None)
         while not step.is_last:
             nodes = await self._loaded(step.wanted)
-            if len(nodes) > NODES_AT_ONCE:
+            if len(nodes) > RUN_IN_THREAD_ABOVE:
                 step = await self.threads.run(_step, walk, nodes)
             else:
                 step = _step(walk, nodes)

@@ -59,7 +59,7 @@ async def rooms_behind(db: Connection, destination: str, limit: int) -> list[tup
     return await cursor.fetchall()
 
 
-async def caught_up(db: Connection, destination: str, rooms: Sequence[int]) -> None:
+async def mark_caught_up(db: Connection, destination: str, rooms: Sequence[int]) -> None:
     """A destination has what there is in these rooms."""
     await db.execute(
         "DELETE FROM outbox_rooms WHERE destination = %s AND room = ANY(%s)",

@@ -53,7 +53,7 @@ async def standings(db: Connection, room: int) -> StatusCounts:
     return found
 
 
-async def events_to_judge(
+async def events_to_recheck(
     db: Connection, room: int, since: int, after: int, limit: int
 ) -> list[tuple[int, int]]:
     """(place, event) of the events with a state that came at a position or later, in that order.

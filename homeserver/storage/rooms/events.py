@@ -59,7 +59,7 @@ PLACE_EVENT = BatchStatement(
 )
 """An outlier found its place in the graph."""
 
-JUDGE_AGAIN = BatchStatement(
+UPDATE_CHECK_RESULT = BatchStatement(
     "judge_again",
     """
     UPDATE events

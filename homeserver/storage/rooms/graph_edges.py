@@ -46,7 +46,7 @@ INSERT_TIMELINE_GAP = BatchStatement(
     columns=("int4", "int8"),
 )
 
-INSERT_EARLY_REDACTION = BatchStatement(
+INSERT_PENDING_REDACTION = BatchStatement(
     "insert_early_redaction",
     """
     INSERT INTO early_redactions (room, target, redaction, is_past)
@@ -56,7 +56,7 @@ INSERT_EARLY_REDACTION = BatchStatement(
     columns=("int4", "text", "int8", "bool"),
 )
 
-DELETE_EARLY_REDACTIONS = BatchStatement(
+DELETE_PENDING_REDACTIONS = BatchStatement(
     "delete_early_redactions",
     """
     DELETE FROM early_redactions

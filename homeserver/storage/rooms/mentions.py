@@ -1,7 +1,7 @@
 """Mentions: which events name whom.
 
 Owns the table `mentions` (migrations/0008_push.sql), which has one row for each event and user of
-this server whom it names, and one with `EVERYBODY` for an event that is for all in the room.
+this server whom it names, and one with `WHOLE_ROOM` for an event that is for all in the room.
 """
 
 from typing import Final
@@ -9,7 +9,7 @@ from typing import Final
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
-EVERYBODY: Final = ""
+WHOLE_ROOM: Final = ""
 
 INSERT_MENTION = BatchStatement(
     "insert_mention",

@@ -100,7 +100,9 @@ def count_unfinished(connection: psycopg.Connection[Any]) -> int:
     return row[0] if row else 0
 
 
-async def rooms_whole_after(db: Connection, rooms: Sequence[int], position: int) -> list[int]:
+async def rooms_with_full_state_after(
+    db: Connection, rooms: Sequence[int], position: int
+) -> list[int]:
     """Those of the rooms that became whole above a position."""
     cursor = await db.execute(
         "SELECT room FROM partial_rooms WHERE room = ANY(%s) AND whole_at > %s",

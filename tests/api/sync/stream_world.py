@@ -18,7 +18,7 @@ from homeserver.client_api.sync.stream import StreamApi, StreamFactory
 from homeserver.client_api.sync.stream_connections import StreamConnections
 from homeserver.client_api.sync.stream_methods import Call, Method, Methods, NoParams, SocketMethods
 from homeserver.client_api.sync.stream_session import Services
-from homeserver.concurrency.deferreds import joined
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.config.limits import RateSettings, WebSocketSettings
 from homeserver.protocol.errors import InvalidParam, UnknownToken
 from homeserver.sync.subscription import BatchScheduler
@@ -126,7 +126,7 @@ class ExtraMethods:
 
     async def hold(self, call: Call, params: NoParams) -> None:
         self.held += 1
-        await joined(self.release)
+        await wait_for_completion(self.release)
 
     async def limited(self, call: Call, params: NoParams) -> None:
         return None

@@ -66,7 +66,7 @@ class PartialEphemeralTests(FederationTestCase):
 
     async def test_they_are_so_many_at_most(self) -> None:
         """A server can make up any number of names."""
-        self.patch(room_access, "MAX_BELIEVED", 5)
+        self.patch(room_access, "MAX_TRUSTED_USERS", 5)
         names = [f"@nobody{number}:{self.there.name}" for number in range(20)]
 
         await self.there.send(self.here.name, [], [self.typing(name) for name in names])

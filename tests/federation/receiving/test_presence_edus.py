@@ -6,10 +6,15 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from federation.receiving.presence_edus import PRESENCE, TOGETHER, TOLD_AGAIN_SECONDS, PresenceEdus
+from federation.receiving.presence_edus import (
+    PRESENCE,
+    PRESENCE_RESEND_SECONDS,
+    RESEND_BATCH_SIZE,
+    PresenceEdus,
+)
 from federation.sending.room_servers import RoomServers
 from homeserver.presence.presence_changed import PresenceChanged
-from homeserver.presence.remote_presence import BELIEVED_SECONDS
+from homeserver.presence.remote_presence import REMOTE_PRESENCE_TTL_SECONDS
 
 HERE, THERE = "here.example", "there.example"
 
@@ -46,17 +51,17 @@ def presence(present: int, sent: Sent, clock: Clock) -> PresenceEdus:
 def test_who_stays_is_told_of_before_others_take_them_for_gone() -> None:
     """Somebody who is online all day is shown so all day, on all servers."""
     clock, sent = Clock(), Sent()
-    edus = presence(TOGETHER + 1, sent, clock)
+    edus = presence(RESEND_BATCH_SIZE + 1, sent, clock)
     edus.start()
-    clock.advance(TOLD_AGAIN_SECONDS)
+    clock.advance(PRESENCE_RESEND_SECONDS)
 
-    assert TOLD_AGAIN_SECONDS < BELIEVED_SECONDS
+    assert PRESENCE_RESEND_SECONDS < REMOTE_PRESENCE_TTL_SECONDS
     assert [(servers, kind) for servers, kind, _ in sent.edus] == [([THERE], PRESENCE)] * 2
     told = [update["user_id"] for _, _, content in sent.edus for update in content["push"]]
-    assert sorted(told) == sorted(f"@u{n}:{HERE}" for n in range(TOGETHER + 1))
+    assert sorted(told) == sorted(f"@u{n}:{HERE}" for n in range(RESEND_BATCH_SIZE + 1))
 
     edus.stop()
-    clock.advance(TOLD_AGAIN_SECONDS)
+    clock.advance(PRESENCE_RESEND_SECONDS)
     assert len(sent.edus) == 2
 
 

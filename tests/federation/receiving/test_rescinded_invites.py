@@ -10,7 +10,7 @@ from tests.support.room_graph import RoomGraph
 class WithdrawalTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.patch(rescinded_invites, "NEWS_SECONDS", 0.3)
+        self.patch(rescinded_invites, "PROPAGATION_WAIT_SECONDS", 0.3)
         self.here = await self.organisation()
         self.there = await self.organisation()
         self.alice = await self.here.register("alice")

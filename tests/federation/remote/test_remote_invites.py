@@ -24,7 +24,7 @@ from tests.support.room_graph import RoomGraph
 class RemoteInviteTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.patch(rescinded_invites, "NEWS_SECONDS", 0.1)
+        self.patch(rescinded_invites, "PROPAGATION_WAIT_SECONDS", 0.1)
         self.good = await self.fake()
         self.evil = await self.fake()
         self.here = await self.organisation()

@@ -105,10 +105,10 @@ class RequestTests(ClientTestCase):
             return SILENT
 
         self.there.answers[PATH] = hold
-        many = connections.MAX_AT_ONCE + 3
+        many = connections.MAX_CONCURRENT_REQUESTS + 3
         running = [ensureDeferred(self.client.get(self.there.name, PATH)) for _ in range(many)]
-        await self.until(lambda: len(waiting) == connections.MAX_AT_ONCE)
-        self.assertEqual(len(self.there.seen), connections.MAX_AT_ONCE)
+        await self.until(lambda: len(waiting) == connections.MAX_CONCURRENT_REQUESTS)
+        self.assertEqual(len(self.there.seen), connections.MAX_CONCURRENT_REQUESTS)
         finished = 0
         while finished < many:
             await self.until(lambda: waiting)
@@ -243,7 +243,7 @@ class MisbehaviourTests(ClientTestCase):
 
     async def test_a_server_that_does_not_hang_up_is_hung_up_on(self) -> None:
         """Connections to it do not pile up after answers that were cut off."""
-        self.patch(graceful_close, "GOODBYE_SECONDS", 0.1)
+        self.patch(graceful_close, "LINGER_SECONDS", 0.1)
         there = self.peer()
         lost: list[Any] = []
 

@@ -13,7 +13,7 @@ from federation.transport import service_records
 from federation.transport.discovery_rules import Service
 from federation.transport.service_records import (
     FAILURE_SECONDS,
-    NONE_SECONDS,
+    NEGATIVE_CACHE_SECONDS,
     ServiceRecords,
     parse_resolv_conf,
 )
@@ -85,7 +85,7 @@ class ServiceRecordTests(TestCase):
         self.assertEqual(self.zone.asked, asked)
 
         self.offer(Record_SRV(1, 1, 1, b"a.example.org"))
-        self.world.clock.advance(NONE_SECONDS)
+        self.world.clock.advance(NEGATIVE_CACHE_SECONDS)
         self.assertEqual(len(await self.records.find(NAME) or []), 1)
 
     async def test_a_name_with_other_records_has_no_service(self) -> None:

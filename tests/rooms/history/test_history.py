@@ -7,7 +7,7 @@ import pytest
 
 from homeserver.protocol.errors import Forbidden, InvalidParam
 from homeserver.protocol.filters import RoomEventFilter
-from homeserver.rooms.history.history import MAX_LIMIT, MAX_LOOKED_AT, PageRequest
+from homeserver.rooms.history.history import MAX_EXAMINED_EVENTS, MAX_LIMIT, PageRequest
 from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.rooms.room.room import TIMELINE_LENGTH
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
@@ -79,7 +79,7 @@ class PageTests(RoomsTestCase):
         """A search for a needle does not keep the server from everything else."""
         room_id = await self.create_room()
         await self.say(room_id, "needle")
-        for number in range(MAX_LOOKED_AT):
+        for number in range(MAX_EXAMINED_EVENTS):
             await self.sending.send_message(ALICE, room_id, "org.example.hay", {}, str(number))
         wanted = RoomEventFilter(types=("m.room.message",))
 

@@ -15,7 +15,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.history import PageRequest
-from homeserver.rooms.inbound.receiver import MERGE
+from homeserver.rooms.inbound.receiver import DUMMY_EVENT
 from homeserver.rooms.resolution.resolver import ResolvedState
 from tests.rooms.inbound.outside import Outside
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
@@ -172,7 +172,7 @@ class HistoryOfForksTests(RoomsTestCase):
             request = PageRequest(True, f"s{self.log.position}", limit=100)
             found = await self._pages(room_id, request)
             # We have joined branches meanwhile.
-            written = [stored for stored in found if stored.event.type != MERGE]
+            written = [stored for stored in found if stored.event.type != DUMMY_EVENT]
             assert len(written) == everything + 120
 
     async def test_room_with_an_endless_depth_is_still_read(self) -> None:

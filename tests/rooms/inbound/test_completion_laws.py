@@ -20,7 +20,7 @@ from homeserver.storage.rooms import event_graph
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
 
 MANY = 1_000  # batches of the log
-ASKED = (event_graph.accepted_state, event_graph.events_to_judge)
+ASKED = (event_graph.accepted_state, event_graph.events_to_recheck)
 ZOE = "@zoe:five.example"
 PEOPLE = (ALICE, BOB, CAROL, DAVE)
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
@@ -122,7 +122,7 @@ class Latecomer:
                     for each in stored
                     if each.event.event_id in args[1] and each.standing.rejected is None
                 ]
-            if function is event_graph.events_to_judge:
+            if function is event_graph.events_to_recheck:
                 since, after, limit = args[1:]
                 places = sorted(
                     (each.position or each.number, each.number)

@@ -1,7 +1,7 @@
 """Forward extremities: how many branches a room has, and how they come together again."""
 
 from homeserver.protocol.events import Event
-from homeserver.rooms.inbound.receiver import MERGE
+from homeserver.rooms.inbound.receiver import DUMMY_EVENT
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph
 
@@ -38,7 +38,7 @@ def test_eleventh_branch_has_an_event_of_ours_join_the_others() -> None:
     graph = forked(MAX_EXTREMITIES + 1)
 
     merge = graph.room.timeline[-2].event
-    assert (merge.type, merge.sender) == (MERGE, ALICE)
+    assert (merge.type, merge.sender) == (DUMMY_EVENT, ALICE)
     assert set(merge.prev_event_ids) == newest(graph, MAX_EXTREMITIES + 1) - newest(graph, 1)
     assert graph.extremities == {merge.event_id, graph.events[-1].event_id}
 
@@ -48,7 +48,7 @@ def test_all_branches_are_kept_where_nobody_here_may_speak() -> None:
     graph = forked(MAX_EXTREMITIES + 3, silent=True)
 
     assert graph.extremities == newest(graph, MAX_EXTREMITIES + 3)
-    assert all(stored.event.type != MERGE for stored in graph.room.timeline)
+    assert all(stored.event.type != DUMMY_EVENT for stored in graph.room.timeline)
 
 
 def test_most_powerful_member_joins_the_branches() -> None:
@@ -66,7 +66,7 @@ def test_most_powerful_member_joins_the_branches() -> None:
         graph.say(BOB, str(body), after=[base])
 
     merge = graph.room.timeline[-2].event
-    assert (merge.type, merge.sender) == (MERGE, DAVE)
+    assert (merge.type, merge.sender) == (DUMMY_EVENT, DAVE)
 
 
 def test_event_of_ours_joins_all_branches() -> None:

@@ -12,7 +12,7 @@ from homeserver.protocol.errors import Forbidden, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.inbound.branches import BranchSender
-from homeserver.rooms.inbound.receiver import MERGE
+from homeserver.rooms.inbound.receiver import DUMMY_EVENT
 from homeserver.rooms.room.extremities import MAX_BRANCHES, MAX_EXTREMITIES
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
 from tests.rooms.inbound.test_completion_laws import Latecomer
@@ -155,7 +155,7 @@ def test_branches_are_joined_once_somebody_here_may_speak() -> None:
     graph.say(BOB, "one more", after=[base])
 
     assert len(graph.extremities) <= MAX_EXTREMITIES
-    merges = [stored.event for stored in graph.room.timeline if stored.event.type == MERGE]
+    merges = [stored.event for stored in graph.room.timeline if stored.event.type == DUMMY_EVENT]
     assert {merge.sender for merge in merges} == {DAVE}
     assert all(len(merge.prev_event_ids) <= MAX_EXTREMITIES for merge in merges)
     other = graph.replica()

@@ -7,7 +7,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
 
 from homeserver.rooms.events.event_draft import member_draft
-from homeserver.rooms.membership.profile_propagation import AWAITED, ProfilePropagation
+from homeserver.rooms.membership.profile_propagation import MAX_AWAITED_ROOMS, ProfilePropagation
 from homeserver.rooms.room.changes import EventAppended
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -126,19 +126,19 @@ class PropagationTests(RoomsTestCase):
 
     async def test_with_many_rooms_the_answer_does_not_wait_for_all(self) -> None:
         """Who is in thousands of rooms can go on; the rooms follow."""
-        rooms = [await self.create_room() for _ in range(AWAITED + 3)]
+        rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 3)]
 
         await self.rename("Alice")
 
         names = [(await self.member(room_id)).get("displayname") for room_id in rooms]
-        self.assertEqual(names[:AWAITED], ["Alice"] * AWAITED)
+        self.assertEqual(names[:MAX_AWAITED_ROOMS], ["Alice"] * MAX_AWAITED_ROOMS)
         self.assertIsNone(names[-1])
         await self._until_done()
         self.assertEqual((await self.member(rooms[-1]))["displayname"], "Alice")
 
     async def test_rooms_that_wait_get_the_newest_name_once(self) -> None:
         """Somebody who tries out names does not flood their rooms."""
-        rooms = [await self.create_room() for _ in range(AWAITED + 3)]
+        rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 3)]
         last = (await self.rooms.get(rooms[-1])).number
         self.log.subscribe(self.sent.extend)
 
@@ -152,7 +152,7 @@ class PropagationTests(RoomsTestCase):
 
     async def test_stopping_lets_the_room_at_hand_finish_and_begins_no_other(self) -> None:
         """A server that goes down does not wait for thousands of rooms."""
-        rooms = [await self.create_room() for _ in range(AWAITED + 5)]
+        rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 5)]
         await self.rename("Alice")
 
         await self.propagation.stop()

@@ -99,7 +99,7 @@ def test_difference_is_what_not_all_chains_have(
     index = States(graph, states)
 
     with (
-        patch.object(subject, "LOOK_UPS", look_ups),
+        patch.object(subject, "MAX_LOOKUPS", look_ups),
         patch.object(subject, "DESCENDANTS", descendants),
         patch.object(subject, "STEP", 3),
     ):
@@ -119,7 +119,7 @@ def test_connecting_events_are_those_between_entries(
     index = States(graph, states)
 
     with (
-        patch.object(subject, "LOOK_UPS", look_ups),
+        patch.object(subject, "MAX_LOOKUPS", look_ups),
         patch.object(subject, "DESCENDANTS", descendants),
         patch.object(subject, "STEP", 3),
     ):

@@ -12,7 +12,7 @@ from homeserver.protocol.state_resolution.resolution import StateMap, resolve
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution import auth_difference
 from homeserver.rooms.resolution.auth_index import StoredAuthIndex
-from homeserver.rooms.resolution.resolver import DECIDED_AT_ONCE, StateResolver
+from homeserver.rooms.resolution.resolver import RUN_IN_THREAD_ABOVE, StateResolver
 from homeserver.rooms.room.changes import EventsStored, StateKey
 from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.room import Room
@@ -45,7 +45,7 @@ def test_resolution_by_the_index_is_that_by_the_definition(
     some = data.draw(st.sets(st.sampled_from(sorted(roots)), min_size=1, max_size=5))
 
     with (
-        patch.object(auth_difference, "LOOK_UPS", look_ups),
+        patch.object(auth_difference, "MAX_LOOKUPS", look_ups),
         patch.object(auth_difference, "DESCENDANTS", descendants),
     ):
         resolved = graph.run(StateResolver(graph.stores).resolve(graph.room, some))
@@ -90,7 +90,7 @@ class StoredResolutionTests(RoomsTestCase):
             graph = some_room(version, choice)
             room = await self._receive(graph)
             await self.log.settled()
-            for at_once in (DECIDED_AT_ONCE, -1):
+            for at_once in (RUN_IN_THREAD_ABOVE, -1):
                 self.restart()
                 # As if every conflict were a large one, decided in a thread.
                 with patch("homeserver.rooms.resolution.resolver.DECIDED_AT_ONCE", at_once):
