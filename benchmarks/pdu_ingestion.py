@@ -159,7 +159,7 @@ class ReceivingServer:
         await self._receiving.look_up(writer, events)
         for event in events:
             received = await self._receiving.receive(writer, event)
-            standing = received.stored.standing
+            standing = received.stored.status
             if standing.rejected or standing.soft_failed or received.done is None:
                 raise AssertionError(f"not accepted: {standing}")
             done.append(received.done)
@@ -198,7 +198,7 @@ async def rate(
         for begin in range(0, count, TOGETHER):
             await server.receive(writer, later[begin : begin + TOGETHER])
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        extremities = len(writer.head.extremities)
+        extremities = len(writer.extremities.events)
     note = (
         f"extremities: {extremities}; {cpu / count * 1e6:,.0f} µs of CPU without the database's, "
         f"{checking(later) * 1e6:,.0f} of them for format, hash and signature"

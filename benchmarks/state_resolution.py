@@ -87,7 +87,7 @@ class Branch:
         if event_type == "m.room.create":
             self._room.room_id = event.room_id
         stored = self.state[event_type, key] = StoredEvent(event, number, None, EMPTY, EMPTY)
-        self._new.append((stored, [each.number for each in cited]))
+        self._new.append((stored, [each.event_nid for each in cited]))
 
     def member(self, user_id: str, membership: str, by: str = "", **content: str) -> None:
         self.send("m.room.member", by or user_id, {"membership": membership} | content, user_id)
@@ -104,17 +104,17 @@ class Branch:
         stores, fresh = self._stores, [stored for stored, _ in self._new]
         names = await stores.names.nids({name for each in fresh for name in names_of(each.event)})
         changes = {
-            (names[each.event.type], names[each.event.state_key or ""]): each.number
+            (names[each.event.type], names[each.event.state_key or ""]): each.event_nid
             for each in fresh
         }
         self.root, rows = await stores.states.change(self.root, changes)
         for stored, cited in self._new:
             stored.state_before = stored.state_after = self.root
-            rows += event_rows(stores.names, self._room.number, stored)
+            rows += event_rows(stores.names, self._room.room_nid, stored)
             rows += auth_rows(stored, cited)
         self._new = []
         await stores.log.append(
-            EventsStored(stores.log.next_position(), self._room.number, fresh, {}), rows
+            EventsStored(stores.log.next_position(), self._room.room_nid, fresh, {}), rows
         )
 
 
@@ -165,7 +165,7 @@ async def room_of(stores: RoomStorage, version: str, members: int) -> tuple[Room
     main = Branch(stores, room)
     content = {"room_version": version, "creator": ADMIN, "members": members}
     main.send("m.room.create", ADMIN, content)
-    room.number = await stores.names.nid(room.room_id)
+    room.room_nid = await stores.names.nid(room.room_id)
     main.member(ADMIN, "join")
     main.levels(0)
     main.send("m.room.join_rules", ADMIN, {"join_rule": "public"})

@@ -139,7 +139,7 @@ class Homeserver:
         if self._positions is not None:
             await self._end("the reservation of positions", self._positions.stop())
         if self._log is not None:
-            await self._end("the log", self._log.settled())
+            await self._end("the log", self._log.flush())
         self._lag.stop()
         if self._database is not None:
             await self._end("the database's connections", self._database.close(), 2 * PART_SECONDS)

@@ -43,13 +43,13 @@ class AuthChains:
                 await build_cooperatively(self._rooms.local_server.clock, cited)
             ).difference(chain)
             found = await self._rooms.stores.events.find_many(
-                room.version, room.number, room.room_id, wanted
+                room.version, room.room_nid, room.room_id, wanted
             )
             chain |= found
             level = list(found.values())
-        return sorted(chain.values(), key=lambda stored: stored.number)
+        return sorted(chain.values(), key=lambda stored: stored.event_nid)
 
-    async def join_answer(
+    async def join_response(
         self, room: Room, join: StoredEvent, *, omit_members: bool
     ) -> dict[str, Any]:
         """What a server that joins is told: the state before its join, and what authorises it.
@@ -58,12 +58,12 @@ class AuthChains:
         and nothing twice.
         """
         if omit_members:
-            return await self._short_join_answer(room, join)
+            return await self._short_join_response(room, join)
         state = await self.state_before(room, join)
         chain = await self.chain_of(room, [*state, join])
-        return self._join_answer(join, state, chain) | {"members_omitted": False}
+        return self._join_response(join, state, chain) | {"members_omitted": False}
 
-    async def _short_join_answer(self, room: Room, join: StoredEvent) -> dict[str, Any]:
+    async def _short_join_response(self, room: Room, join: StoredEvent) -> dict[str, Any]:
         """Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid"""
         user_id = join.event.state_key or ""
         named_after = await heroes(self._rooms, room, user_id)
@@ -78,7 +78,7 @@ class AuthChains:
         servers = Counter(room.joined_servers)
         if membership_of(members.get((MEMBER, user_id))) != "join":
             servers[join.event.sender_server] -= 1
-        return self._join_answer(join, state, rest) | {
+        return self._join_response(join, state, rest) | {
             "members_omitted": True,
             "servers_in_room": sorted(name for name, count in servers.items() if count > 0),
         }
@@ -94,7 +94,7 @@ class AuthChains:
         numbers = [number for key, number in entries.items() if key[0] != member_nid]
         return await stores.events.load_in_order(room.version, numbers)
 
-    def _join_answer(
+    def _join_response(
         self, join: StoredEvent, state: Iterable[StoredEvent], chain: Iterable[StoredEvent]
     ) -> dict[str, Any]:
         return {

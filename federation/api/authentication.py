@@ -65,7 +65,7 @@ class ServerAuthentication:
         headers = _parse_headers(request.authorizations)
         origin = self._check_names(headers)
         await self._check_signatures(origin, request, headers)
-        self._destinations.heard(origin)
+        self._destinations.received_from(origin)
         return origin
 
     async def _check_signatures(

@@ -165,15 +165,15 @@ class EventsApi:
         if room.partial is not None:
             raise UnableDueToPartialState("This server does not know the whole state yet")
         stored = await self._event(room, event_id)
-        if stored.standing.is_outlier:
+        if stored.status.is_outlier:
             raise NotFound("This server does not know the state at the event")
         return room, await self._chains.state_before(room, stored)
 
     async def _event(self, room: Room, event_id: str) -> StoredEvent:
         stored = await self._rooms.stores.events.find(
-            room.version, room.number, room.room_id, event_id
+            room.version, room.room_nid, room.room_id, event_id
         )
-        if stored is None or stored.standing.rejected is not None:
+        if stored is None or stored.status.rejected is not None:
             raise NotFound("This server does not have the event")
         return stored
 

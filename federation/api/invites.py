@@ -52,7 +52,7 @@ class InvitesApi:
         self._origin = rooms.local_server
         self._checks = checks
         self._access = access
-        self._distant = distant
+        self._out_of_room = distant
         self._permission = permission
 
     def routes(self) -> list[Route]:
@@ -108,7 +108,7 @@ class InvitesApi:
             self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
         )
         if room is None or self._origin.server_name not in room.joined_servers:
-            await self._distant.invited(signed, origin, stripped_events(told))
+            await self._out_of_room.invited(signed, origin, stripped_events(told))
         return {"event": msgspec.Raw(signed.json)}
 
     async def _check(
@@ -135,7 +135,7 @@ class InvitesApi:
             raise InvalidParam("The event is no invite, or has another id")
         if event.sender_server != origin:
             raise Forbidden("The inviting user is not of your server")
-        if not self._origin.is_ours(event.state_key):
+        if not self._origin.is_local(event.state_key):
             raise InvalidParam("The invited user is not of this server")
         return event
 

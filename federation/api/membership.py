@@ -85,7 +85,7 @@ class MembershipApi:
         self, origin: str, room_id: str, user_id: str, query: Versions
     ) -> dict[str, Any]:
         """A template of the event by which a user of the asking server joins."""
-        room = await self._access.whole(origin, room_id)
+        room = await self._access.shared_with_full_state(origin, room_id)
         _check_version(room, query.ver)
         authoriser = await self._restricted.authoriser(room, user_id)
         return await self._template(origin, room, user_id, "join", authoriser)
@@ -108,7 +108,7 @@ class MembershipApi:
         self, origin: str, room_id: str, user_id: str, query: Versions
     ) -> dict[str, Any]:
         """A template of the event by which a user of the asking server knocks."""
-        room = await self._access.whole(origin, room_id)
+        room = await self._access.shared_with_full_state(origin, room_id)
         _check_version(room, query.ver)
         return await self._template(origin, room, user_id, "knock")
 
@@ -116,7 +116,7 @@ class MembershipApi:
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
     ) -> dict[str, Any]:
         """Take in a knock, and tell what the knocking user may know of the room."""
-        room = await self._access.whole(origin, room_id)
+        room = await self._access.shared_with_full_state(origin, room_id)
         await self._take(origin, room, event_id, body, "knock")
         keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
         state = await self._rooms.current(room, keys)
@@ -124,7 +124,7 @@ class MembershipApi:
 
     async def make_leave(self, origin: str, room_id: str, user_id: str) -> dict[str, Any]:
         """A template of the event by which a user turns down an invite, or takes back a knock."""
-        room = await self._access.whole(origin, room_id)
+        room = await self._access.shared_with_full_state(origin, room_id)
         return await self._template(origin, room, user_id, "leave")
 
     async def send_leave_v1(
@@ -137,7 +137,7 @@ class MembershipApi:
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
     ) -> dict[str, Any]:
         """Take in a leave."""
-        room = await self._access.whole(origin, room_id)
+        room = await self._access.shared_with_full_state(origin, room_id)
         await self._take(origin, room, event_id, body, "leave")
         return {}
 
@@ -150,9 +150,9 @@ class MembershipApi:
         *,
         omit_members: bool,
     ) -> dict[str, Any]:
-        room = await self._access.whole(origin, room_id)
+        room = await self._access.shared_with_full_state(origin, room_id)
         stored = await self._take(origin, room, event_id, body, "join")
-        return await self._chains.join_answer(room, stored, omit_members=omit_members)
+        return await self._chains.join_response(room, stored, omit_members=omit_members)
 
     async def _template(
         self,
@@ -184,12 +184,12 @@ class MembershipApi:
             raise Forbidden(f"The event cannot be accepted: {outcome}")
         async with self._rooms.writing(room.room_id) as writer:
             try:
-                received = await self._receiving.receive(writer, outcome, is_ours=True)
+                received = await self._receiving.receive(writer, outcome, should_send=True)
             except EventsMissing as missing:
                 raise InvalidParam(f"The event cites what is not known here: {missing}") from None
         if received.done is not None:
             await received.done
-        standing = received.stored.standing
+        standing = received.stored.status
         if standing.rejected is not None or standing.soft_failed is not None:
             raise Forbidden(
                 f"The room does not allow it: {standing.rejected or standing.soft_failed}"
@@ -203,7 +203,7 @@ class MembershipApi:
             event.content.get("membership") != "join"
             or not room.version.restricted_joins
             or not isinstance(via, str)
-            or not self._origin.is_ours(via)
+            or not self._origin.is_local(via)
         ):
             return event
         if await self._restricted.authoriser(room, event.sender) is None:

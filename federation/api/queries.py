@@ -63,7 +63,7 @@ class QueriesApi:
 
     async def query_room_directory(self, query: RoomAliasQuery) -> dict[str, str | list[str]]:
         """Where an alias of this server leads."""
-        self._aliases.check_ours(query.room_alias)
+        self._aliases.check_local(query.room_alias)
         target = await self._aliases.resolve(query.room_alias)
         return {"room_id": target.room_id, "servers": target.servers}
 

@@ -101,7 +101,7 @@ class ThirdPartyInvitesApi:
             raise InvalidParam("sender, state_key: not user ids")
         if body.state_key.partition(":")[2] != origin:
             raise Forbidden("The invited user is not of your server")
-        if not self._origin.is_ours(body.sender):
+        if not self._origin.is_local(body.sender):
             raise Forbidden("The third-party invite was not made by a user of this server")
         await self._access.present(origin, room_id)
         signed = body.content.third_party_invite.signed
@@ -114,7 +114,7 @@ class ThirdPartyInvitesApi:
         harm to what was redeemed, and if nothing was. Raises `InvalidParam`, `Forbidden` and
         `MatrixError` of a server that failed.
         """
-        if not is_valid_user_id(body.mxid) or not self._origin.is_ours(body.mxid):
+        if not is_valid_user_id(body.mxid) or not self._origin.is_local(body.mxid):
             raise InvalidParam("The user is not of this server")
         if await self._db.run(find_user, body.mxid) is None:
             raise InvalidParam("There is no such user")

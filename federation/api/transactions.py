@@ -31,9 +31,9 @@ class Transaction(msgspec.Struct):
 class TransactionsApi:
     def __init__(self, clock: Clock, inbox: IncomingQueue, edus: EduDispatcher) -> None:
         self._clock = clock
-        self._inbox = inbox
+        self._queue = inbox
         self._edus = edus
-        self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        self._responses: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
         self._running: dict[tuple[str, str], Deferred[None]] = {}
 
     def routes(self) -> list[Route]:
@@ -46,13 +46,13 @@ class TransactionsApi:
         key = (origin, txn_id)
         while (running := self._running.get(key)) is not None:
             await wait_for_completion(running)
-        answer = self._answers.get(key)
+        answer = self._responses.get(key)
         if answer is None:
             done: Deferred[None] = Deferred()
             self._running[key] = done
             try:
-                answer = {"pdus": await self._inbox.take(origin, transaction.pdus)}
-                await self._edus.take(origin, transaction.edus)
+                answer = {"pdus": await self._queue.put(origin, transaction.pdus)}
+                await self._edus.receive(origin, transaction.edus)
                 self._remember(key, answer)
             finally:
                 del self._running[key]
@@ -60,6 +60,6 @@ class TransactionsApi:
         return answer
 
     def _remember(self, key: tuple[str, str], answer: dict[str, Any]) -> None:
-        self._answers[key] = answer
-        if len(self._answers) > MAX_CACHED_TRANSACTIONS:
-            self._answers.popitem(last=False)
+        self._responses[key] = answer
+        if len(self._responses) > MAX_CACHED_TRANSACTIONS:
+            self._responses.popitem(last=False)

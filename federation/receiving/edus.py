@@ -27,7 +27,7 @@ class EduDispatcher:
     def __init__(self, kinds: Mapping[str, TakeEdu]) -> None:
         self._kinds = kinds
 
-    async def take(self, origin: str, edus: Sequence[msgspec.Raw]) -> None:
+    async def receive(self, origin: str, edus: Sequence[msgspec.Raw]) -> None:
         """Take what a server sent; nothing of it is answered."""
         for raw in edus:
             kind, content = _parse(raw)

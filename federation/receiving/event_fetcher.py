@@ -79,7 +79,7 @@ class EventFetcher:
     ) -> None:
         self._client = client
         self._checks = checks
-        self._receiving = receiving
+        self._receiver = receiving
 
     async def receive(self, server: str, writer: RoomWriter, event: Event) -> ReceivedEvent:
         """Receive an event that `server` sent, and whatever it cites that is not here.
@@ -101,12 +101,12 @@ class EventFetcher:
         What is being received then is received.
         """
         return EventFetcher(
-            RequestsWithDeadline(self._client, clock, seconds), self._checks, self._receiving
+            RequestsWithDeadline(self._client, clock, seconds), self._checks, self._receiver
         )
 
-    async def receive_known(self, writer: RoomWriter, event: Event) -> ReceivedEvent:
+    async def receive_complete(self, writer: RoomWriter, event: Event) -> ReceivedEvent:
         """Receive an event that cites nothing that is not here. Raises `EventsMissing`."""
-        return await self._receiving.receive(writer, event)
+        return await self._receiver.receive(writer, event)
 
     async def receive_with_auth(
         self, server: str, writer: RoomWriter, event: Event
@@ -117,7 +117,9 @@ class EventFetcher:
         """
         return await self._with_auth_events(server, writer, event)
 
-    async def receive_past(self, server: str, writer: RoomWriter, event: Event) -> ReceivedEvent:
+    async def receive_backfilled(
+        self, server: str, writer: RoomWriter, event: Event
+    ) -> ReceivedEvent:
         """Receive an event of the room's past; where nothing before it is here, with its state."""
         try:
             return await self._with_auth_events(server, writer, event, is_past=True)
@@ -130,13 +132,15 @@ class EventFetcher:
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Prepare for events that are about to be received, one after the other."""
-        await self._receiving.look_up(writer, events)
+        await self._receiver.look_up(writer, events)
 
-    async def known(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
+    async def find_known(
+        self, writer: RoomWriter, event_ids: Iterable[str]
+    ) -> dict[str, StoredEvent]:
         """Those of the events that are here."""
-        return await self._receiving.known(writer, event_ids)
+        return await self._receiver.find_known(writer, event_ids)
 
-    async def single(
+    async def fetch_events(
         self, server: str, writer: RoomWriter, event_ids: Collection[str]
     ) -> list[Event]:
         """Events one by one; those that cannot be had are left out."""
@@ -153,7 +157,9 @@ class EventFetcher:
                 if not error.is_alive:
                     raise
                 continue
-            found = await self._checks.good(writer.room.version, writer.room.room_id, answer.pdus)
+            found = await self._checks.valid_events(
+                writer.room.version, writer.room.room_id, answer.pdus
+            )
             events += [event for event in found if event.event_id == event_id]
         return events
 
@@ -165,12 +171,12 @@ class EventFetcher:
         What the other server knows of each of these is resolved with what is known here.
         """
         fetched = {prev: await self._state_after(server, writer, prev) for prev in sorted(missing)}
-        return await self._receiving.state_before(writer, event, fetched)
+        return await self._receiver.state_before(writer, event, fetched)
 
     async def _state_after(self, server: str, writer: RoomWriter, event_id: str) -> ResolvedState:
         """The state after an event that is not here, by the word of a server."""
         state = await self.fetch_state(server, writer, event_id)
-        return await self._receiving.state_of(writer, state, event_id)
+        return await self._receiver.state_of(writer, state, event_id)
 
     async def fetch_state(self, server: str, writer: RoomWriter, event_id: str) -> list[str]:
         """Get hold of the state before an event, by the word of a server; the event, too.
@@ -192,7 +198,7 @@ class EventFetcher:
         state_ids = await build_present_cooperatively(clock, map(_event_id, ids.pdu_ids))
         chain_ids = await build_present_cooperatively(clock, map(_event_id, ids.auth_chain_ids))
         wanted = [*chain_ids, *state_ids, event_id]
-        missing = set(wanted).difference(await self._receiving.which_are_here(writer, wanted))
+        missing = set(wanted).difference(await self._receiver.known_among(writer, wanted))
         if len(missing) > MAX_SINGLE:
             answer: StateResponse = await self._client.get(
                 server,
@@ -203,12 +209,12 @@ class EventFetcher:
                 max_answer=MAX_STATE_BYTES,
             )
             pdus = [*answer.auth_chain, *answer.pdus]
-            events = await self._checks.good(room.version, room.room_id, pdus)
-            events += await self.single(server, writer, [event_id])
+            events = await self._checks.valid_events(room.version, room.room_id, pdus)
+            events += await self.fetch_events(server, writer, [event_id])
         else:
-            events = await self.single(server, writer, missing)
+            events = await self.fetch_events(server, writer, missing)
         await self._outliers(server, writer, events)
-        return await self._receiving.which_are_here(writer, state_ids)
+        return await self._receiver.known_among(writer, state_ids)
 
     async def _with_auth_events(
         self,
@@ -220,7 +226,7 @@ class EventFetcher:
         is_past: bool = False,
     ) -> ReceivedEvent:
         """Receive an event, and the auth events that it lacks before it."""
-        receive = self._receiving.receive
+        receive = self._receiver.receive
         try:
             return await receive(writer, event, state_before=state, is_past=is_past)
         except EventsMissing as missing:
@@ -247,21 +253,21 @@ class EventFetcher:
                 max_answer=MAX_STATE_BYTES,
             )
         except RemoteError:
-            await self._outliers(server, writer, await self.single(server, writer, lacking))
-            if set(lacking).difference(await self._receiving.which_are_here(writer, lacking)):
+            await self._outliers(server, writer, await self.fetch_events(server, writer, lacking))
+            if set(lacking).difference(await self._receiver.known_among(writer, lacking)):
                 await self.fetch_state(server, writer, event.event_id)
             return
-        events = await self._checks.good(room.version, room.room_id, answer.auth_chain)
+        events = await self._checks.valid_events(room.version, room.room_id, answer.auth_chain)
         await self._outliers(server, writer, events)
 
     async def _outliers(self, server: str, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Keep events aside, with what authorises them as far as that can be had."""
-        waiting = await run_maybe_in_thread(self._receiving.threads, in_auth_order, list(events))
+        waiting = await run_maybe_in_thread(self._receiver.threads, in_auth_order, list(events))
         for _ in range(MAX_AUTH_ROUNDS):
             try:
-                await self._receiving.outliers(writer, waiting)
+                await self._receiver.outliers(writer, waiting)
             except EventsMissing as missing:
-                more = await self.single(server, writer, missing.auth)
+                more = await self.fetch_events(server, writer, missing.auth)
                 if not more:
                     break
                 waiting = in_auth_order([*more, *waiting])
@@ -270,7 +276,7 @@ class EventFetcher:
         dropped: list[str] = []
         for event in waiting:
             try:
-                await self._receiving.outliers(writer, [event])
+                await self._receiver.outliers(writer, [event])
             except EventsMissing:
                 dropped.append(f"what authorises {event.event_id} cannot be had")
         log_dropped(writer.room.room_id, dropped)
@@ -287,7 +293,7 @@ class EventFetcher:
         if not latest:
             return
         room = writer.room
-        extremities = writer.head.extremities
+        extremities = writer.extremities.events
         try:
             answer: MissingEventsResponse = await self._client.post(
                 server,
@@ -304,14 +310,14 @@ class EventFetcher:
             log.info("missing events cannot be had: {error}", error=error)
             return
         pdus = answer.events[:MAX_GIVEN]
-        found = await self._checks.good(room.version, room.room_id, pdus)
+        found = await self._checks.valid_events(room.version, room.room_id, pdus)
         placed = await self._placed(writer, [each.event_id for each in found])
         # Who asks for what leads from a fork is told of the room from its beginning. What is before
         # an event that is here is past: taken for news, it would bring back the state of then.
         led = {
             each.event_id: each
             for event in latest
-            for each in leading_to(event, found, placed, writer.gaps)
+            for each in leading_to(event, found, placed, writer.backward_extremities)
         }
         for each in in_graph_order(led.values()):
             if each.event_id in came:
@@ -323,8 +329,8 @@ class EventFetcher:
 
     async def _placed(self, writer: RoomWriter, event_ids: Iterable[str]) -> set[str]:
         """Those of the events that are here, and in their place in the graph."""
-        known = await self._receiving.known(writer, event_ids)
-        return {name for name, stored in known.items() if not stored.standing.is_outlier}
+        known = await self._receiver.find_known(writer, event_ids)
+        return {name for name, stored in known.items() if not stored.status.is_outlier}
 
     async def _receive_before(self, server: str, writer: RoomWriter, event: Event) -> None:
         """Receive one of the events that were missing; the first of them may begin after a gap."""

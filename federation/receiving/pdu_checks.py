@@ -66,7 +66,7 @@ class PduChecks:
             ),
         )
 
-    async def good(
+    async def valid_events(
         self,
         version: RoomVersion,
         room_id: str,

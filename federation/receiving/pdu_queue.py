@@ -66,7 +66,7 @@ class _Batch:
         """An event was received, whatever became of it."""
         self.outcomes[event.event_id] = {}
         self.done = received.done or self.done
-        standing = received.stored.standing
+        standing = received.stored.status
         if refusal := standing.rejected or standing.soft_failed:
             # It was dealt with, and need not be sent again.
             log.info("{event} is refused: {why}", event=event, why=refusal)
@@ -92,7 +92,7 @@ class IncomingQueue:
         self._origins: KeyedLocks[tuple[str, str]] = KeyedLocks()  # by origin and room
         self._rooms_in_work: KeyedLocks[str] = KeyedLocks()
 
-    async def take(self, origin: str, pdus: Sequence[msgspec.Raw]) -> dict[str, Outcome]:
+    async def put(self, origin: str, pdus: Sequence[msgspec.Raw]) -> dict[str, Outcome]:
         """Take events in; by event id what became of each.
 
         Raises `LimitExceeded` where the server has too many in work, and `Unavailable` while the
@@ -143,7 +143,7 @@ class IncomingQueue:
         except Unavailable:
             raise
         except MatrixError as error:
-            await self._withdrawals.take(room_id, pdus)
+            await self._withdrawals.receive(room_id, pdus)
             return _all_refused(pdus, await self._version(room_id), str(error))
         checked = await self._checks.check(room.version, room_id, pdus)
         batch = _Batch(origin)
@@ -182,7 +182,7 @@ class IncomingQueue:
             await self._missing.look_up(writer, events)
         for place, event in enumerate(events):
             try:
-                batch.take(event, await self._missing.receive_known(writer, event))
+                batch.take(event, await self._missing.receive_complete(writer, event))
             except EventsMissing:
                 # Who sent them has put them in this order.
                 return events[place:]

@@ -60,7 +60,7 @@ class PresenceEdus:
         """Tell of nobody any more."""
         self._telling.stop()
 
-    async def take(self, origin: str, content: Mapping[str, Any]) -> None:
+    async def receive(self, origin: str, content: Mapping[str, Any]) -> None:
         """Users of another server came, went, or fell asleep."""
         updates = content.get("push")
         if not self._tracker.enabled or not isinstance(updates, list):
@@ -72,7 +72,7 @@ class PresenceEdus:
             if not isinstance(user_id, str) or user_id.partition(":")[2] != origin:
                 continue
             if isinstance(state, str) and state in _STATES:
-                await self._remote.take(
+                await self._remote.receive(
                     user_id,
                     _STATES[state],
                     _status(update.get("status_msg")),
@@ -83,7 +83,7 @@ class PresenceEdus:
         """A reader of the log: tell of our users, and tell newcomers of those who are there."""
         for fact in facts:
             if isinstance(fact, PresenceChanged):
-                if self._rooms.local_server.is_ours(fact.user_id):
+                if self._rooms.local_server.is_local(fact.user_id):
                     self._tell(fact)
             elif isinstance(fact, StateChanged) and self._tracker.enabled:
                 self._greet(fact)
@@ -115,13 +115,13 @@ class PresenceEdus:
 
     def _greet(self, fact: StateChanged) -> None:
         """Tell the servers of users who come into a room of our users there who are present."""
-        is_ours = self._rooms.local_server.is_ours
+        is_ours = self._rooms.local_server.is_local
         servers = {
             user_id.partition(":")[2]
             for user_id, membership, _ in fact.members()
             if membership == "join" and not is_ours(user_id)
         }
-        room = self._rooms.loaded(fact.room)
+        room = self._rooms.loaded(fact.room_nid)
         if (
             not servers
             or room is None
@@ -129,7 +129,7 @@ class PresenceEdus:
         ):
             return
         for user in self._tracker.present():
-            if fact.room in user.rooms:
+            if fact.room_nid in user.rooms:
                 self._send(servers, user.told)
 
     def _send(self, servers: set[str], told: PresenceChanged) -> None:

@@ -41,7 +41,7 @@ class ReceiptEdus:
         self._receipts = receipts
         self._sender = sender
 
-    async def take(self, origin: str, content: Mapping[str, Any]) -> None:
+    async def receive(self, origin: str, content: Mapping[str, Any]) -> None:
         """Users of another server have read on."""
         for place, told in enumerate(_parse(content)):
             if place >= MAX_RECEIPTS:
@@ -56,7 +56,7 @@ class ReceiptEdus:
 
     async def _move(self, room: Room, told: _SentReceipts) -> None:
         stored = await self._rooms.stores.events.find(
-            room.version, room.number, room.room_id, told.event_id
+            room.version, room.room_nid, room.room_id, told.event_id
         )
         try:
             await self._receipts.move(
@@ -77,7 +77,7 @@ class ReceiptEdus:
             if (
                 isinstance(fact, ReceiptChanged)
                 and fact.receipt_type == READ
-                and self._rooms.local_server.is_ours(fact.user_id)
+                and self._rooms.local_server.is_local(fact.user_id)
             ):
                 self._tell(fact)
 

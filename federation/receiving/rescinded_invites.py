@@ -48,26 +48,26 @@ class RescindedInvites:
         self._client = client
         self._checks = checks
         self._rooms = rooms
-        self._distant = distant
+        self._out_of_room = distant
 
-    async def take(self, room_id: str, pdus: Sequence[Any]) -> None:
+    async def receive(self, room_id: str, pdus: Sequence[Any]) -> None:
         """Look for such events among those of a room that this server is not in."""
         room = await self._rooms.find(room_id)
         if room is None or self._rooms.local_server.server_name in room.joined_servers:
             return
-        for event in await self._checks.good(room.version, room_id, pdus):
+        for event in await self._checks.valid_events(room.version, room_id, pdus):
             user_id = event.state_key or ""
             if (
                 not is_member_event(event)
                 or event.content.get("membership") not in ("leave", "ban")
-                or not self._rooms.local_server.is_ours(user_id)
+                or not self._rooms.local_server.is_local(user_id)
             ):
                 continue
-            pending = await self._distant.pending(room.number, user_id)
+            pending = await self._out_of_room.pending(room.room_nid, user_id)
             # Its own first, which nobody has to be asked about; a server may be slow to answer.
             for entry in sorted(pending, key=lambda each: each.server != event.sender_server):
                 if await self._has_ended(event, entry):
-                    await self._distant.ended(event, [entry])
+                    await self._out_of_room.ended(event, [entry])
                 else:
                     log.info("{event} is not believed: nobody bears it out", event=event)
 

@@ -24,7 +24,7 @@ class RoomAccess:
         self._rooms = rooms
         self._lists: LruCache[int, ServerAcl] = LruCache(CACHED_LISTS)  # by event number
         # Users that are not known yet, by room.
-        self._believed: LruCache[int, set[str]] = LruCache(MAX_PARTIAL_ROOMS)
+        self._trusted: LruCache[int, set[str]] = LruCache(MAX_PARTIAL_ROOMS)
 
     async def present(self, origin: str, room_id: str) -> Room:
         """The room, if this server is in it and its access list lets the other take part.
@@ -38,7 +38,7 @@ class RoomAccess:
             raise Forbidden("The room's access list keeps your server out")
         return room
 
-    async def whole(self, origin: str, room_id: str) -> Room:
+    async def shared_with_full_state(self, origin: str, room_id: str) -> Room:
         """The same, for what can only be answered by one who knows all members.
 
         Raises `UnableDueToPartialState`.
@@ -65,12 +65,12 @@ class RoomAccess:
             return False
         membership = room.membership(user_id)
         if room.partial is None:
-            self._believed.pop(room.number)
+            self._trusted.pop(room.room_nid)
         elif membership is None and origin in room.servers:
-            believed = self._believed.get(room.number)
+            believed = self._trusted.get(room.room_nid)
             if believed is None:
                 believed = set()
-                self._believed.put(room.number, believed)
+                self._trusted.put(room.room_nid, believed)
             if user_id in believed or len(believed) < MAX_TRUSTED_USERS:
                 believed.add(user_id)
                 return True
@@ -84,7 +84,7 @@ class RoomAccess:
         if acl is None:
             return True
         # A redaction changes what the list says; the number of the event stays.
-        key = acl.number if acl.redaction is None else -acl.number
+        key = acl.event_nid if acl.redaction is None else -acl.event_nid
         known = self._lists.get(key)
         if known is None:
             known = ServerAcl(acl.shown.content)

@@ -33,12 +33,12 @@ class TypingEdus:
     ) -> None:
         self._rooms = rooms
         self._access = access
-        self._notices = notices
+        self._typing = notices
         self._sender = sender
         self._clock = clock
-        self._typing: dict[tuple[int, str], DelayedCall] = {}  # users of ours: told again when
+        self._resends: dict[tuple[int, str], DelayedCall] = {}  # users of ours: told again when
 
-    async def take(self, origin: str, content: Mapping[str, Any]) -> None:
+    async def receive(self, origin: str, content: Mapping[str, Any]) -> None:
         """A user of another server types in a room, or has stopped."""
         room_id, user_id = content.get("room_id"), content.get("user_id")
         if not isinstance(room_id, str) or not isinstance(user_id, str):
@@ -50,24 +50,24 @@ class TypingEdus:
             or not await self._access.is_allowed(origin, room)
         ):
             return
-        self._notices.note(
-            room.number, user_id, REMOTE_TYPING_TTL_MS if content.get("typing") else 0
+        self._typing.note(
+            room.room_nid, user_id, REMOTE_TYPING_TTL_MS if content.get("typing") else 0
         )
 
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: tell of our users."""
         for fact in facts:
-            if isinstance(fact, TypingChanged) and self._rooms.local_server.is_ours(fact.user_id):
-                self._tell(fact.room, fact.user_id, fact.typing)
+            if isinstance(fact, TypingChanged) and self._rooms.local_server.is_local(fact.user_id):
+                self._publish(fact.room, fact.user_id, fact.typing)
 
     def stop(self) -> None:
         """Tell nobody any more."""
-        for alarm in self._typing.values():
+        for alarm in self._resends.values():
             alarm.cancel()
-        self._typing.clear()
+        self._resends.clear()
 
-    def _tell(self, number: int, user_id: str, typing: bool) -> None:
-        alarm = self._typing.pop((number, user_id), None)
+    def _publish(self, number: int, user_id: str, typing: bool) -> None:
+        alarm = self._resends.pop((number, user_id), None)
         if alarm is not None and alarm.active():
             alarm.cancel()
         room = self._rooms.loaded(number)
@@ -79,8 +79,8 @@ class TypingEdus:
         content = {"room_id": room.room_id, "user_id": user_id, "typing": typing}
         self._sender.send_edu(others, TYPING, content, (number, user_id))
         if typing:
-            self._typing[number, user_id] = self._clock.callLater(
-                TYPING_RESEND_SECONDS, self._tell, number, user_id, True
+            self._resends[number, user_id] = self._clock.callLater(
+                TYPING_RESEND_SECONDS, self._publish, number, user_id, True
             )
 
     def _is_here(self, server: str) -> bool:

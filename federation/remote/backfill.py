@@ -54,27 +54,27 @@ class Backfill:
 
     async def fill(self, room: Room, depths: Depths, limit: int) -> bool:
         """Ask for events before the gaps that are at these depths; whether any came."""
-        running = self._running.get(room.number)
+        running = self._running.get(room.room_nid)
         if running is not None:
             await wait_for_completion(running)
             return True
         done: Deferred[None] = Deferred()
-        self._running[room.number] = done
+        self._running[room.room_nid] = done
         try:
             return await self._fill(room, depths, min(limit, MAX_EVENTS))
         finally:
-            del self._running[room.number]
+            del self._running[room.room_nid]
             done.callback(None)
 
     async def _fill(self, room: Room, depths: Depths, limit: int) -> bool:
         least, greatest = depths
-        reached = [gap for gap, at in room.gaps.items() if least <= at <= greatest]
-        reached.sort(key=room.gaps.__getitem__, reverse=True)
+        reached = [gap for gap, at in room.backward_extremities.items() if least <= at <= greatest]
+        reached.sort(key=room.backward_extremities.__getitem__, reverse=True)
         gaps = reached[:MAX_GAPS]
         for server in likely_servers(room, self._rooms.local_server.server_name, MAX_SERVERS):
             try:
                 pdus = await self._ask(server, room, gaps, limit)
-                events = await self._checks.good(room.version, room.room_id, pdus)
+                events = await self._checks.valid_events(room.version, room.room_id, pdus)
                 if await self._take(server, room, events):
                     return True
             except FederationError as error:
@@ -98,11 +98,11 @@ class Backfill:
         """Receive what came, the oldest first; whether any of it is new."""
         taken = False
         async with self._rooms.writing(room.room_id) as writer:
-            known = await self._missing.known(writer, [event.event_id for event in events])
+            known = await self._missing.find_known(writer, [event.event_id for event in events])
             done: Deferred[None] | None = None
             for event in in_graph_order(events):
                 stored = known.get(event.event_id)
-                if stored is not None and not stored.standing.is_outlier:
+                if stored is not None and not stored.status.is_outlier:
                     continue
                 try:
                     done = await self._receive(server, writer, event) or done
@@ -116,5 +116,5 @@ class Backfill:
     async def _receive(
         self, server: str, writer: RoomWriter, event: Event
     ) -> Deferred[None] | None:
-        received = await self._missing.receive_past(server, writer, event)
+        received = await self._missing.receive_backfilled(server, writer, event)
         return received.done

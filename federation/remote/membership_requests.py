@@ -241,9 +241,11 @@ class MembershipRequests:
     async def _joined(self, server: str, event: Event, answer: SendJoinResponse) -> Joined:
         version, room_id = event.version, event.room_id
         event = await self._signed_join(server, event, answer.event)
-        state = await self._checks.good(version, room_id, answer.state)
+        state = await self._checks.valid_events(version, room_id, answer.state)
         known = {each.event_id for each in state}
-        chain = await self._checks.good(version, room_id, answer.auth_chain, but=answer.state)
+        chain = await self._checks.valid_events(
+            version, room_id, answer.auth_chain, but=answer.state
+        )
         _check_create(server, version, state)
         servers = None
         if answer.members_omitted:

@@ -78,10 +78,10 @@ class PartialStateResync:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: what nobody of ours is in any more need not be completed."""
         for fact in facts:
-            if isinstance(fact, StateChanged) and fact.room in self._pauses:
-                room = self._rooms.loaded(fact.room)
+            if isinstance(fact, StateChanged) and fact.room_nid in self._pauses:
+                room = self._rooms.loaded(fact.room_nid)
                 if room is not None and not self._is_here(room):
-                    _fire(self._pauses[fact.room])
+                    _fire(self._pauses[fact.room_nid])
 
     async def _work(self, number: int) -> None:
         pause, attempt = FIRST_PAUSE, 0
@@ -148,9 +148,9 @@ class PartialStateResync:
         """Nobody of ours is in the room: what is known of it stays as it is."""
         stream = self._rooms.stores.log
         # The servers in the room are remembered until the outboxes have the event by which we left.
-        await stream.settled()
-        fact = PartialRoomLeft(stream.next_position(), room.number, partial.join_id)
-        row = LEAVE_PARTIAL_ROOM.row(room.number, partial.join_id)
+        await stream.flush()
+        fact = PartialRoomLeft(stream.next_position(), room.room_nid, partial.join_id)
+        row = LEAVE_PARTIAL_ROOM.row(room.room_nid, partial.join_id)
         await stream.append(fact, [row])
         log.info("{room} was left before its state was whole", room=room.room_id)
 

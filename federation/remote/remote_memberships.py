@@ -45,9 +45,9 @@ class RemoteMemberships:
         missing: EventFetcher,
         completion: PartialStateResync,
     ) -> None:
-        self._handshakes = handshakes
-        self._entrance = entrance
-        self._distant = distant
+        self._requests = handshakes
+        self._remote_join = entrance
+        self._out_of_room = distant
         self._rooms = rooms
         self._origin = rooms.local_server
         self._missing = missing
@@ -63,38 +63,38 @@ class RemoteMemberships:
         is then an event like any other.
         """
         async with self._entering.hold(room_id):
-            stored = await self._handshakes.join(user_id, room_id, servers, content, self._take_in)
-            await self._distant.forget(room_id, user_id)
+            stored = await self._requests.join(user_id, room_id, servers, content, self._admit)
+            await self._out_of_room.forget(room_id, user_id)
             return stored
 
-    async def _take_in(self, joined: Joined) -> StoredEvent:
+    async def _admit(self, joined: Joined) -> StoredEvent:
         """Take a room in as a server gives it. Raises `InvalidResponse`, and `Forbidden`."""
         room = await self._rooms.find(joined.event.room_id)
         try:
             if room is not None and self._origin.server_name in room.joined_servers:
                 return await self._receive(joined)
-            return await self._enter(joined)
+            return await self._admit_join(joined)
         except (EventsMissing, ValueError) as error:
             raise InvalidResponse(
                 joined.server, f"the state of the room is not whole: {error}"
             ) from error
 
-    async def _enter(self, joined: Joined) -> StoredEvent:
-        stored = await self._entrance.enter(
+    async def _admit_join(self, joined: Joined) -> StoredEvent:
+        stored = await self._remote_join.admit(
             joined.event,
             joined.state,
             joined.auth_chain,
             joined.servers,
-            partial(self._missing.single, joined.server),
+            partial(self._missing.fetch_events, joined.server),
         )
         if joined.servers is not None:
             room = await self._rooms.get(joined.event.room_id)
             unfinished = room.partial
-            self._completion.begin(room.number)
+            self._completion.begin(room.room_nid)
             if unfinished is not None:
                 # Clients without lazy loading find a small room in their next sync.
                 with suppress(Unavailable):
-                    await unfinished.whole(self._origin.clock, MEMBERS_WAIT_SECONDS)
+                    await unfinished.wait_for_full_state(self._origin.clock, MEMBERS_WAIT_SECONDS)
         return stored
 
     async def _receive(self, joined: Joined) -> StoredEvent:
@@ -102,7 +102,7 @@ class RemoteMemberships:
             received = await self._missing.receive(joined.server, writer, joined.event)
         if received.done is not None:
             await received.done
-        standing = received.stored.standing
+        standing = received.stored.status
         if refusal := standing.rejected or standing.soft_failed:
             raise Forbidden(f"The room's own rules refuse the join: {refusal}")
         return received.stored
@@ -111,9 +111,9 @@ class RemoteMemberships:
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> StoredEvent:
         """Knock at a room by one of these servers."""
-        knock = await self._handshakes.knock(user_id, room_id, servers, content)
+        knock = await self._requests.knock(user_id, room_id, servers, content)
         told = stripped_events(knock.room_state)
-        return await self._distant.knocked(knock.event, knock.server, told)
+        return await self._out_of_room.knocked(knock.event, knock.server, told)
 
     async def leave(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
@@ -123,16 +123,16 @@ class RemoteMemberships:
         Where no server answers, only this one knows.
         """
         try:
-            event = await self._handshakes.leave(user_id, room_id, servers, content)
+            event = await self._requests.leave(user_id, room_id, servers, content)
         except MatrixError as error:
             log.info("{room} is left without telling it: {error}", room=room_id, error=error)
             event = await self._own_leave(user_id, room_id, content)
-        return await self._distant.left(event)
+        return await self._out_of_room.left(event)
 
     async def sign_invite(self, event: Event, stripped: Sequence[Mapping[str, Any]]) -> Event:
         """The same invite, with the signature of the invited user's server."""
         server = server_name_of(event.state_key or "")
-        return await self._handshakes.invite(server, event, stripped)
+        return await self._requests.invite(server, event, stripped)
 
     async def _own_leave(self, user_id: str, room_id: str, content: Mapping[str, Any]) -> Event:
         room = await self._rooms.get(room_id)

@@ -80,10 +80,10 @@ class RemoteTimestamps:
     async def _fetch(self, server: str, room: Room, event_id: str) -> StoredEvent | None:
         """The event, if it can be had and stands in the room's history."""
         async with self._rooms.writing(room.room_id) as writer:
-            events = await self._missing.single(server, writer, [event_id])
+            events = await self._missing.fetch_events(server, writer, [event_id])
             if not events:
                 return None
-            received = await self._missing.receive_past(server, writer, events[0])
+            received = await self._missing.receive_backfilled(server, writer, events[0])
             if received.done is not None:
                 await received.done
         return None if received.stored.position is None else received.stored

@@ -46,13 +46,13 @@ class QueuedPdu:
 class CatchUpStore(Protocol):
     """Where it is noted in which rooms destinations lack events."""
 
-    def note(self, destination: str, events: Sequence[QueuedPdu]) -> Awaitable[None]:
+    def record_missed(self, destination: str, events: Sequence[QueuedPdu]) -> Awaitable[None]:
         """Note the rooms of events that could not be sent."""
 
     async def newest(self, destination: str, limit: int) -> list[QueuedPdu]:
         """The newest event that is to be sent of each of some rooms that were noted."""
 
-    async def caught_up(self, destination: str, rooms: Sequence[int]) -> None:
+    async def mark_caught_up(self, destination: str, rooms: Sequence[int]) -> None:
         """The destination lacks nothing of these rooms any more."""
 
 
@@ -75,7 +75,7 @@ class DestinationQueue:
 
     def __init__(self, destination: str, ways: SendContext, *, is_behind: bool = False) -> None:
         self.destination = destination
-        self.is_behind = is_behind
+        self.is_catching_up = is_behind
         self._ways = ways
         self._pdus: deque[QueuedPdu] = deque()
         self._edus: OrderedDict[object, dict[str, Any]] = OrderedDict()
@@ -88,7 +88,7 @@ class DestinationQueue:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to send, and nothing to remember."""
-        return not (self._pdus or self._edus or self.is_behind or self._is_running)
+        return not (self._pdus or self._edus or self.is_catching_up or self._is_running)
 
     @property
     def first_position(self) -> int | None:
@@ -98,13 +98,13 @@ class DestinationQueue:
     def put(self, pdu: QueuedPdu) -> None:
         """Have an event sent."""
         self._pdus.append(pdu)
-        if self.is_behind or len(self._pdus) > MAX_WAITING:
+        if self.is_catching_up or len(self._pdus) > MAX_WAITING:
             self._note_all()
         self.wake()
 
     def put_edu(self, edu: dict[str, Any], key: object) -> None:
         """Have an EDU sent; it takes the place of one with the same key that still waits."""
-        if self.is_behind and self._alarm is not None:
+        if self.is_catching_up and self._alarm is not None:
             return  # it would be stale by the time that it arrives
         self._edus[key] = edu
         self._edus.move_to_end(key)
@@ -146,7 +146,7 @@ class DestinationQueue:
             slots = self._slots()
             await slots.acquire()
             try:
-                while not self._stopped and (self.is_behind or self._pdus or self._edus):
+                while not self._stopped and (self.is_catching_up or self._pdus or self._edus):
                     await self._send_next()
             finally:
                 slots.release()
@@ -166,15 +166,15 @@ class DestinationQueue:
         Anybody can claim that servers are in a room, also such that take long to be found. What
         has never answered is tried a few at a time, and delays nothing that goes to the others.
         """
-        known = self._ways.destinations.of(self.destination)
+        known = self._ways.destinations.health_of(self.destination)
         return self._ways.unproven_slots if known.succeeded_at is None else self._ways.slots
 
     async def _send_next(self) -> None:
         """One transaction; what it held is gone once it was taken."""
-        if self.is_behind:
+        if self.is_catching_up:
             pdus = await self._ways.backlog.newest(self.destination, MAX_PDUS)
             if not pdus and not self._noted:
-                self.is_behind = False
+                self.is_catching_up = False
                 return
             self._noted.clear()
         else:
@@ -185,18 +185,18 @@ class DestinationQueue:
         for key in list(self._edus)[: len(edus)]:
             if self._edus[key] in edus:
                 del self._edus[key]
-        if not self.is_behind:
+        if not self.is_catching_up:
             for pdu in pdus:
                 if self._pdus and self._pdus[0] is pdu:
                     self._pdus.popleft()
             return
         again = self._noted  # something came while this was under way
         rooms = [pdu.room for pdu in pdus if pdu.room not in again]
-        await self._ways.backlog.caught_up(self.destination, rooms)
+        await self._ways.backlog.mark_caught_up(self.destination, rooms)
         # What was noted while these were being forgotten may have been forgotten with them.
         missed = [self._noted[room] for room in rooms if room in self._noted]
         if missed:
-            await self._ways.backlog.note(self.destination, missed)
+            await self._ways.backlog.record_missed(self.destination, missed)
 
     async def _send(self, pdus: Sequence[QueuedPdu], edus: Sequence[dict[str, Any]]) -> None:
         ways = self._ways
@@ -229,14 +229,14 @@ class DestinationQueue:
 
     def _note_all(self) -> None:
         """Move what waits from memory to the notes."""
-        self.is_behind = True
+        self.is_catching_up = True
         events, self._pdus = list(self._pdus), deque()
         self._edus.clear()
         self._noted.update((event.room, event) for event in events)
-        self._ways.backlog.note(self.destination, events)
+        self._ways.backlog.record_missed(self.destination, events)
 
     def _pause_after(self, error: FederationError) -> float:
-        backoff = self._ways.destinations.of(self.destination)
+        backoff = self._ways.destinations.health_of(self.destination)
         left = backoff.retry_at - self._ways.clock.seconds()
         if isinstance(error, RemoteError) and error.retry_after_ms is not None:
             return max(error.retry_after_ms / 1000, 1.0)

@@ -40,7 +40,7 @@ class RoomServers:
         """A reader of the log: what was remembered of a room that changes is out of date."""
         for fact in facts:
             if isinstance(fact, StateChanged):
-                self._cold.pop(fact.room)
+                self._cold.pop(fact.room_nid)
 
     def known(self, numbers: Iterable[int]) -> tuple[set[str], list[int]]:
         """The servers in rooms as far as that is in memory, and the rooms of which it is not."""

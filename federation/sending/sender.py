@@ -66,7 +66,7 @@ class Sender:
         self._db = db
         self._log: Log = rooms.stores.log
         self._clock = clock
-        self._outboxes: dict[str, DestinationQueue] = {}
+        self._queues: dict[str, DestinationQueue] = {}
         self._seen = 0  # position up to which the log was read
         self._moved = 0  # position that was noted last
         self._moving = PeriodicTask(
@@ -86,14 +86,14 @@ class Sender:
             DeferredSemaphore(MAX_UNPROVEN),
             lambda: f"{prefix}_{next(transactions)}",
         )
-        destinations.on_alive = self._wake
+        destinations.on_reachable = self._wake
 
     async def start(self) -> None:
         """Go on where the last process ended."""
         position = await self._db.run(storage.outbox_position)
         for destination in await self._db.run(storage.destinations_behind):
             outbox = DestinationQueue(destination, self._ways, is_behind=True)
-            self._outboxes[destination] = outbox
+            self._queues[destination] = outbox
             outbox.wake()
         if position is not None:
             await self._replay(position)
@@ -107,7 +107,7 @@ class Sender:
     async def stop(self) -> None:
         """Send nothing more; what is not sent is sent after the next start."""
         await self._moving.stop()
-        for outbox in self._outboxes.values():
+        for outbox in self._queues.values():
             await outbox.stop()
 
     def apply(self, facts: Sequence[Any]) -> None:
@@ -115,9 +115,9 @@ class Sender:
         for fact in facts:
             if isinstance(fact, _Told):
                 self._seen = fact.position
-                if fact.is_ours and self._replaying:
+                if fact.should_send and self._replaying:
                     self._missed.append(fact)
-                elif fact.is_ours:
+                elif fact.should_send:
                     self._put(fact)
 
     def send_edu(
@@ -127,9 +127,9 @@ class Sender:
         edu = {"edu_type": edu_type, "content": content}
         for destination in destinations:
             if self._is_destination(destination):
-                self._outbox(destination).put_edu(edu, (edu_type, key))
+                self._queue(destination).put_edu(edu, (edu_type, key))
 
-    def note(self, destination: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
+    def record_missed(self, destination: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
         """Note in which rooms a destination lacks events; see `CatchUpStore`."""
         first: dict[int, int] = {}
         for event in events:
@@ -143,7 +143,7 @@ class Sender:
     async def newest(self, destination: str, limit: int) -> list[QueuedPdu]:
         """The newest event of ours in each of some rooms; see `CatchUpStore`."""
         # What was noted in this turn is to be found.
-        await self._log.settled()
+        await self._log.flush()
         found: list[QueuedPdu] = []
         gone: list[int] = []
         for number, position in await self._db.run(storage.rooms_behind, destination, limit):
@@ -154,23 +154,23 @@ class Sender:
             else:
                 found.append(newest)
         if gone:
-            await self.caught_up(destination, gone)
+            await self.mark_caught_up(destination, gone)
         return found
 
-    async def caught_up(self, destination: str, rooms: Sequence[int]) -> None:
+    async def mark_caught_up(self, destination: str, rooms: Sequence[int]) -> None:
         """The destination lacks nothing of these rooms any more; see `CatchUpStore`."""
         await self._db.run(storage.mark_caught_up, destination, rooms)
 
     async def _newest_event(self, room: Room, position: int) -> QueuedPdu | None:
-        is_ours = self._rooms.local_server.is_ours
+        is_ours = self._rooms.local_server.is_local
         for stored in reversed(room.timeline):
             place = stored.position or 0
             if place < position:
                 break
             if is_ours(stored.event.sender):
-                return QueuedPdu(place, room.number, stored.event.json)
+                return QueuedPdu(place, room.room_nid, stored.event.json)
         found = await self._rooms.stores.events.load_in_order(room.version, [position])
-        return QueuedPdu(position, room.number, found[0].event.json) if found else None
+        return QueuedPdu(position, room.room_nid, found[0].event.json) if found else None
 
     async def _replay(self, position: int) -> None:
         """Put what may not have been sent into the outboxes again."""
@@ -180,27 +180,27 @@ class Sender:
                 continue
             found = await self._rooms.stores.events.load_in_order(room.version, [event_number])
             for stored in found:
-                if self._may_be_ours_to_tell(stored.event):
-                    pdu = QueuedPdu(stored.position or stored.number, number, stored.event.json)
+                if self._may_have_to_send(stored.event):
+                    pdu = QueuedPdu(stored.position or stored.event_nid, number, stored.event.json)
                     for destination in self._destinations(room, stored.event):
-                        self._outbox(destination).put(pdu)
+                        self._queue(destination).put(pdu)
 
-    def _may_be_ours_to_tell(self, event: Event) -> bool:
+    def _may_have_to_send(self, event: Event) -> bool:
         """Whether this server may have been the one to tell the others of an event.
 
         Users of other servers change their memberships through this one, which is not noted with
         the event. That it is told twice does no harm.
         """
-        return self._rooms.local_server.is_ours(event.sender) or is_member_event(event)
+        return self._rooms.local_server.is_local(event.sender) or is_member_event(event)
 
     def _put(self, fact: _Told) -> None:
-        room = self._rooms.loaded(fact.room)
+        room = self._rooms.loaded(fact.room_nid)
         if room is None:
             return
         event = fact.stored.event
-        pdu = QueuedPdu(fact.position, fact.room, event.json)
+        pdu = QueuedPdu(fact.position, fact.room_nid, event.json)
         for destination in self._destinations(room, event):
-            self._outbox(destination).put(pdu)
+            self._queue(destination).put(pdu)
 
     def _destinations(self, room: Room, event: Event) -> list[str]:
         servers = dict.fromkeys(room.servers)
@@ -224,14 +224,14 @@ class Sender:
             and self._permitted.permits(server)
         )
 
-    def _outbox(self, destination: str) -> DestinationQueue:
-        outbox = self._outboxes.get(destination)
+    def _queue(self, destination: str) -> DestinationQueue:
+        outbox = self._queues.get(destination)
         if outbox is None:
-            outbox = self._outboxes[destination] = DestinationQueue(destination, self._ways)
+            outbox = self._queues[destination] = DestinationQueue(destination, self._ways)
         return outbox
 
     def _wake(self, server: str) -> None:
-        outbox = self._outboxes.get(server)
+        outbox = self._queues.get(server)
         if outbox is not None:
             outbox.wake(despite_pause=True)
 
@@ -239,7 +239,7 @@ class Sender:
         """Note how far everything was sent, and forget idle outboxes."""
         waiting = [
             first
-            for outbox in self._outboxes.values()
+            for outbox in self._queues.values()
             if (first := outbox.first_position) is not None
         ]
         upto = min(waiting, default=self._seen + 1) - 1
@@ -247,6 +247,6 @@ class Sender:
             self._moved = upto
             row = storage.MOVE_OUTBOX.row(upto)
             self._log.append(SendingRecorded(self._log.next_position()), [row])
-        for destination, outbox in list(self._outboxes.items()):
+        for destination, outbox in list(self._queues.items()):
             if outbox.is_idle:
-                del self._outboxes[destination]
+                del self._queues[destination]

@@ -85,7 +85,7 @@ class _Message:
     uri: str
     body: bytes | None
     signer: Signer | None
-    max_answer: int
+    max_response: int
 
 
 class FederationClient:
@@ -156,7 +156,7 @@ class FederationClient:
         """Send a request, and decode its answer as the type `answer`.
 
         `path` is percent-encoded (`path_of`). `content` is JSON, or `bytes` that are canonical
-        JSON already. `max_answer` is in bytes, `timeout` in seconds. `despite_backoff`: try a
+        JSON already. `max_response` is in bytes, `timeout` in seconds. `despite_backoff`: try a
         server even though it failed lately, as when a user waits for it.
         """
         self._check_permitted(server)
@@ -217,7 +217,7 @@ class FederationClient:
         try:
             response = await self._send(server, peer, message)
             is_error = response.code >= 300
-            max_body = min(MAX_ERROR, message.max_answer) if is_error else message.max_answer
+            max_body = min(MAX_ERROR, message.max_response) if is_error else message.max_response
             return response.code, await read_body(response, max_body, memory.reserve)
         except OutboundTooBusy as error:
             raise TooBusy(server, str(error)) from error

@@ -39,7 +39,7 @@ class DestinationHealth:
         self._unwritten: dict[str, Backoff] = {}
         self._due: Any = None
         self._writing: Deferred[None] | None = None
-        self.on_alive: Callable[[str], None] | None = None
+        self.on_reachable: Callable[[str], None] | None = None
 
     async def load(self) -> None:
         """Read the servers that failed."""
@@ -59,13 +59,13 @@ class DestinationHealth:
         if self._writing is not None:
             await wait_for_completion(self._writing)
 
-    def of(self, server: str) -> Backoff:
+    def health_of(self, server: str) -> Backoff:
         """What is known of a server."""
         return self._known.get(server) or Backoff()
 
     def check(self, server: str) -> None:
         """Raise `BackingOff` while a server is left alone."""
-        backoff = self.of(server)
+        backoff = self.health_of(server)
         now = self._clock.seconds()
         if not backoff.may_try(now):
             pause = round(backoff.retry_at - now)
@@ -75,29 +75,29 @@ class DestinationHealth:
 
     def failed(self, server: str) -> None:
         """A request brought no answer of a homeserver that works."""
-        old = self.of(server)
+        old = self.health_of(server)
         new = old.failed(self._clock.seconds(), random.random())  # noqa: S311  # spreads load
         if new is not old:
             self._keep(server, new)
 
     def succeeded(self, server: str) -> None:
         """The server answered, so it is there."""
-        old, now = self.of(server), self._clock.seconds()
+        old, now = self.health_of(server), self._clock.seconds()
         if old.failures or now - (old.succeeded_at or 0.0) >= SAVE_SUCCESS_SECONDS:
             self._keep(server, old.succeeded(now))
-        if old.failures and self.on_alive is not None:
+        if old.failures and self.on_reachable is not None:
             # What waits for it waits no longer, whatever this request was for.
-            self.on_alive(server)
+            self.on_reachable(server)
 
-    def heard(self, server: str) -> None:
+    def received_from(self, server: str) -> None:
         """The server sent us something, with its signature: it is there."""
         old = self._known.get(server)
         if old is not None and old.failures:
-            new = old.heard()
+            new = old.reached()
             if new != old:
                 self._keep(server, new)
-            if self.on_alive is not None:
-                self.on_alive(server)
+            if self.on_reachable is not None:
+                self.on_reachable(server)
 
     def _keep(self, server: str, backoff: Backoff) -> None:
         self._known.put(server, backoff)

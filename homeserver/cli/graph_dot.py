@@ -88,8 +88,8 @@ def _label(event: GraphEvent) -> str:
             lines.append(f"{event.state_key}: {event.membership}")
         elif event.state_key:
             lines.append(f"({event.state_key})")
-        lines += [event.sender, f"{event.event_id[:12]}  depth {event.height}"]
-        if event.claimed_depth != event.height:
+        lines += [event.sender, f"{event.event_id[:12]}  depth {event.topological_depth}"]
+        if event.claimed_depth != event.topological_depth:
             lines.append(f"says depth {event.claimed_depth}")
         if event.mark is not Mark.ACCEPTED:
             lines.append(event.mark.value)

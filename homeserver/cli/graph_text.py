@@ -54,7 +54,13 @@ def label_of(event: GraphEvent) -> str:
         event_id = event_id[:_SHORT_ID] + "…"
     if event.mark is Mark.MISSING:
         return f"{event_id} is not here"
-    words = [event_id, f"{event.height}", plain(event.type), *_subject(event), *_remarks(event)]
+    words = [
+        event_id,
+        f"{event.topological_depth}",
+        plain(event.type),
+        *_subject(event),
+        *_remarks(event),
+    ]
     return "  ".join(words)
 
 
@@ -74,7 +80,7 @@ def _remarks(event: GraphEvent) -> Iterator[str]:
         yield f"{event.mark.value}, {plain(event.reason or '')}"
     elif event.mark in (Mark.OUTLIER, Mark.WITHHELD):
         yield event.mark.value
-    if event.claimed_depth != event.height:
+    if event.claimed_depth != event.topological_depth:
         yield f"says depth {event.claimed_depth}"
     if event.is_past:
         yield "past"

@@ -74,10 +74,10 @@ def lines_of(report: RoomReport) -> Iterator[str]:
     yield f"directory    {'published' if report.is_published else 'not published'}"
     for alias in report.aliases:
         yield f"alias        {plain(alias)}"
-    if report.partial is not None and report.partial.whole_at is None:
+    if report.partial is not None and report.partial.full_state_at is None:
         yield f"state        partial: {len(report.partial.servers)} servers can tell the members"
         yield f"             joined by {plain(report.partial.event_id)}"
-    elif report.partial is not None and report.partial.whole_at == LEFT:
+    elif report.partial is not None and report.partial.full_state_at == LEFT:
         yield "state        partial: the room was left before its members were known"
     yield ""
     yield from _members(report.members)
@@ -91,12 +91,12 @@ def lines_of(report: RoomReport) -> Iterator[str]:
     yield f"forward extremities: {len(report.extremities)}"
     for stored in report.extremities:
         event = stored.event
-        yield f"  {plain(event.event_id)}  depth {stored.height}  {plain(event.type)}"
-    yield f"gaps (backward extremities): {len(report.gaps)}"
-    for event_id, depth in list(report.gaps.items())[:MAX_GAPS]:
+        yield f"  {plain(event.event_id)}  depth {stored.topological_depth}  {plain(event.type)}"
+    yield f"gaps (backward extremities): {len(report.backward_extremities)}"
+    for event_id, depth in list(report.backward_extremities.items())[:MAX_GAPS]:
         yield f"  {plain(event_id)}  before depth {depth}"
-    if len(report.gaps) > MAX_GAPS:
-        yield f"  and {len(report.gaps) - MAX_GAPS:,} more"
+    if len(report.backward_extremities) > MAX_GAPS:
+        yield f"  and {len(report.backward_extremities) - MAX_GAPS:,} more"
 
 
 def _members(members: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
@@ -129,7 +129,7 @@ def _events(report: RoomReport) -> Iterator[str]:
         (counts.timeline, "in the timeline"),
         (counts.past, "of the past, fetched from other servers"),
         (counts.outliers, "outliers"),
-        (counts.withheld, "redactions that are withheld from clients"),
+        (counts.redaction_pending, "redactions that are withheld from clients"),
         (counts.soft_failed, "soft-failed"),
         (counts.rejected, "rejected"),
     ):

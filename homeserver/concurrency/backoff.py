@@ -44,7 +44,7 @@ class Backoff:
         """After an answer."""
         return Backoff(succeeded_at=now)
 
-    def heard(self) -> "Backoff":
+    def reached(self) -> "Backoff":
         """The other side has sent something, so it is there again: it can be tried at once.
 
         If that fails, as it may not be ready yet, the pause is a short one again. Not quite at once

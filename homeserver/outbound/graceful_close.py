@@ -50,7 +50,7 @@ class ConnectionTracker:
         if self._connections:
             self._ended = ended = Deferred[None]()
             for connection in list(self._connections):
-                connection.cut()
+                connection.abort()
             await ended
 
 
@@ -71,7 +71,7 @@ class Connection(ProtocolWrapper):
         # Who is told that the connection is lost may close it once more.
         if self._timer is None and not self._is_lost:
             reactor = self.open_connections.reactor
-            self._timer = reactor.callLater(LINGER_SECONDS, self.cut)
+            self._timer = reactor.callLater(LINGER_SECONDS, self.abort)
 
     def dataReceived(self, data: bytes) -> None:
         if self._timer is None:
@@ -79,7 +79,7 @@ class Connection(ProtocolWrapper):
             return
         self._late += len(data)
         if self._late > MAX_LATE_BYTES and not self._is_lost:
-            self.cut()
+            self.abort()
 
     def connectionLost(self, reason: Any = None) -> None:
         self._is_lost = True
@@ -88,7 +88,7 @@ class Connection(ProtocolWrapper):
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self.open_connections.lost(self)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End at once."""
         transport: Any = self.transport
         transport.abortConnection()

@@ -58,7 +58,7 @@ class PresenceEvents:
         self._rooms = rooms
         self._names = rooms.stores.names
         self._user_rooms = user_rooms
-        self._is_ours = rooms.local_server.is_ours
+        self._is_ours = rooms.local_server.is_local
         # Least recently changed first, complete above `_floor`.
         self._changes: OrderedDict[str, PresenceChanged] = OrderedDict()
         self._floor = rooms.stores.log.position
@@ -91,7 +91,7 @@ class PresenceEvents:
             elif isinstance(fact, StateChanged):
                 for user_id, membership, stored in fact.members():
                     if membership == "join" and stored is not None:
-                        self._show_newcomer(user_id, fact.room, stored)
+                        self._show_newcomer(user_id, fact.room_nid, stored)
         while len(self._changes) > MAX_CHANGES:
             self._floor = self._changes.popitem(last=False)[1].position
 
@@ -130,17 +130,17 @@ class PresenceEvents:
         found: dict[str, PresenceChanged] = {}
         if self._tracker.enabled:
             if since < self._floor:
-                self._add_present(found, "", {room.number})
+                self._add_present(found, "", {room.room_nid})
             else:
-                self._add_changed(found, "", {room.number: _PEEKING}, since)
+                self._add_changed(found, "", {room.room_nid: _PEEKING}, since)
         return [self._event(told) for told in found.values()]
 
     async def of_members(self, room: Room) -> list[msgspec.Raw]:
         """`m.presence` events of a room's members, in a small one also of who is offline."""
         found: dict[str, PresenceChanged] = {}
         if self._tracker.enabled:
-            self._add_present(found, "", {room.number})
-            await self._add_absent(found, "", {room.number})
+            self._add_present(found, "", {room.room_nid})
+            await self._add_absent(found, "", {room.room_nid})
         return [self._event(told) for told in found.values()]
 
     async def get(self, caller: Requester, user_id: str) -> dict[str, Any]:

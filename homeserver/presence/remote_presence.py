@@ -48,7 +48,7 @@ class RemotePresence:
         self._strangers: OrderedDict[str, tuple[float, Update]] = OrderedDict()
         self._deadlines = Deadlines(clock, self._time_is_up)
 
-    async def take(
+    async def receive(
         self, user_id: str, state: State, status_msg: str | None, active_ago_ms: int | None
     ) -> None:
         """A server told of one of its users; readers are told where that is news.
@@ -72,7 +72,7 @@ class RemotePresence:
         if (state, status_msg) == before:
             return
         active_ms = int(now * 1000) - active_ago_ms if active_ago_ms is not None else 0
-        await self._tell(user_id, rooms, state, status_msg, active_ms)
+        await self._publish(user_id, rooms, state, status_msg, active_ms)
 
     def find(self, user_id: str) -> PresenceChanged | None:
         """What readers were told of a user who is not offline."""
@@ -92,7 +92,7 @@ class RemotePresence:
                 for user_id, membership, _ in fact.members():
                     told = self._told.get(user_id)
                     if told is not None:
-                        self._follow(told, fact.room, membership, is_shown=not is_new_here)
+                        self._follow(told, fact.room_nid, membership, is_shown=not is_new_here)
                     elif membership == "join":
                         self._meet(user_id)
 
@@ -116,10 +116,10 @@ class RemotePresence:
         """Take what was told of a user when nobody here knew them yet."""
         heard_at, update = self._strangers.pop(user_id, (0.0, None))
         if update is not None and self._clock.seconds() - heard_at < NEGATIVE_CACHE_SECONDS:
-            taking = Deferred.fromCoroutine(self.take(user_id, *update))
+            taking = Deferred.fromCoroutine(self.receive(user_id, *update))
             taking.addErrback(lambda failure: log.failure("presence is not told", failure))
 
-    def _tell(
+    def _publish(
         self,
         user_id: str,
         rooms: tuple[int, ...],
@@ -150,6 +150,6 @@ class RemotePresence:
             self._deadlines.set(user_id, self._clock.seconds() + left)
             return
         try:
-            self._tell(user_id, told.rooms, OFFLINE, told.status_msg, told.last_active_ms)
+            self._publish(user_id, told.rooms, OFFLINE, told.status_msg, told.last_active_ms)
         except Unavailable:
             self._deadlines.set(user_id, self._clock.seconds() + REMOTE_PRESENCE_TTL_SECONDS)

@@ -140,7 +140,7 @@ class PresenceTracker:
         user = await self._user(user_id)
         now = self._clock.seconds()
         user.presence.set(caller.device_id or "", state, status_msg, now)
-        await self._tell(user)
+        await self._publish(user)
 
     async def touch(self, user_id: str, device_id: str | None, asked: State | None) -> None:
         """A device begins to sync; `asked` is its `set_presence`, `None` where it sent none.
@@ -152,7 +152,7 @@ class PresenceTracker:
         try:
             user = self._users.get(user_id) or await self._user(user_id)
             if user.presence.poll_began(device_id or "", asked, self._clock.seconds()):
-                await self._tell(user)
+                await self._publish(user)
         except Unavailable as error:
             log.warn("the presence of {user} waits: {error}", user=user_id, error=error)
 
@@ -174,7 +174,7 @@ class PresenceTracker:
                 if isinstance(fact, EventAppended):
                     self._act(fact.stored.event.sender)
                 for user_id, membership, _ in fact.members():
-                    self._follow(user_id, fact.room, membership)
+                    self._follow(user_id, fact.room_nid, membership)
             elif isinstance(fact, ReceiptChanged) or (
                 isinstance(fact, TypingChanged) and fact.typing
             ):
@@ -233,9 +233,9 @@ class PresenceTracker:
 
     def _tell_if_possible(self, user: TrackedUser) -> None:
         with suppress(Unavailable):
-            self._tell(user)
+            self._publish(user)
 
-    def _tell(self, user: TrackedUser) -> Deferred[None]:
+    def _publish(self, user: TrackedUser) -> Deferred[None]:
         """Tell readers of the user's presence if it is not what they know; fires when they do.
 
         Raises `Unavailable` while nothing can be written; it is made up for later.

@@ -61,10 +61,10 @@ class Mentions:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log."""
         rows = [
-            INSERT_MENTION.row(fact.room, user_id, fact.position, fact.stored.number)
+            INSERT_MENTION.row(fact.room_nid, user_id, fact.position, fact.stored.event_nid)
             for fact in facts
             if isinstance(fact, EventAppended)
-            for user_id in self._named(fact.stored.event, self._rooms.loaded(fact.room))
+            for user_id in self._mentioned(fact.stored.event, self._rooms.loaded(fact.room_nid))
         ]
         upto = facts[-1].position
         if self._noted is not None and (rows or upto - self._noted >= SAVE_POSITION_EVERY):
@@ -90,16 +90,16 @@ class Mentions:
         return [
             INSERT_MENTION.row(number, user_id, position, event)
             for each in stored
-            for user_id in self._named(each.event, room)
+            for user_id in self._mentioned(each.event, room)
         ]
 
-    def _named(self, event: Event, room: Room | None) -> Iterator[str]:
+    def _mentioned(self, event: Event, room: Room | None) -> Iterator[str]:
         """Members of the room on this server; who is no member is not notified."""
         if "m.mentions" not in event.content:
             return
         if names_room(event):
             yield WHOLE_ROOM
-        is_ours = self._rooms.local_server.is_ours
+        is_ours = self._rooms.local_server.is_local
         for user_id in sorted(named_users(event)):
             if room is not None and room.membership(user_id) == "join" and is_ours(user_id):
                 yield user_id

@@ -54,7 +54,7 @@ class Notifications:
     ) -> None:
         self._recent = recent
         self._members = members
-        self._notices = notices
+        self._push_actions = notices
         self._unread_counts = unread_counts
 
     async def page(
@@ -69,10 +69,10 @@ class Notifications:
             looked_at += BATCH_SIZE
             members: dict[int, Member] = {}
             for room, seen in chunk.events:
-                if room.number not in members:
-                    members[room.number] = await self._members.load(room, user_id)
+                if room.room_nid not in members:
+                    members[room.room_nid] = await self._members.load(room, user_id)
                 notification = await self._notification(
-                    room, members[room.number], seen, highlights_only
+                    room, members[room.room_nid], seen, highlights_only
                 )
                 if notification is not None:
                     found.append(notification)
@@ -86,15 +86,15 @@ class Notifications:
     ) -> Notification | None:
         while True:
             try:
-                outcome = self._notices.outcome(room, member, seen.stored, None)
+                outcome = self._push_actions.outcome(room, member, seen.stored, None)
                 if not outcome.notify or (highlights_only and not outcome.highlight):
                     return None
-                thread = self._notices.thread(room, seen.stored)
+                thread = self._push_actions.thread(room, seen.stored)
                 break
             except PushDataNotInMemory as missing:
                 await missing.load()
         read = False
         if room.membership(member.user_id) == "join":
-            tally = await self._unread_counts.tally(room, member.user_id)
+            tally = await self._unread_counts.counter(room, member.user_id)
             read = tally.is_read(seen.stored.position or 0, thread)
         return Notification(room.room_id, seen, outcome.actions, read)

@@ -28,7 +28,7 @@ class PushActions:
     """Finds out which events notify a member, without waiting."""
 
     def __init__(self, judgements: RuleEvaluator, threads: Threads) -> None:
-        self._judgements = judgements
+        self._evaluator = judgements
         self._threads = threads
 
     def among(
@@ -56,7 +56,7 @@ class PushActions:
                     own[thread] = position
                     news.append(OwnEvent(position, thread))
             elif not (None in own and "m.relates_to" not in stored.event.content):
-                notice = self.notice(room, member, stored, joined, tally, age)
+                notice = self.action(room, member, stored, joined, tally, age)
                 if notice is not None and position > own.get(notice.thread, 0):
                     news.append(notice)
         return news
@@ -77,7 +77,7 @@ class PushActions:
             concerned.add(event.sender)
             if stored.redaction is not None or _is_ignored(member, stored):
                 continue
-            verdict = self._judgements.verdict(room, stored, joined, member.rules)
+            verdict = self._evaluator.evaluation(room, stored, joined, member.rules)
             if verdict.branches:
                 return None
             outcome = verdict.otherwise
@@ -102,14 +102,14 @@ class PushActions:
             return NOTHING
         if _is_ignored(member, stored):
             return NOTHING
-        verdict = self._judgements.verdict(room, stored, joined_count, member.rules)
+        verdict = self._evaluator.evaluation(room, stored, joined_count, member.rules)
         return verdict.for_user(member.user_id, member.display_name)
 
     def thread(self, room: Room, stored: StoredEvent) -> str | None:
         """The root of an event's thread; `None` for the main timeline. Raises `NotAtHand`."""
         return self._threads.of(room, stored)
 
-    def notice(
+    def action(
         self,
         room: Room,
         member: Member,

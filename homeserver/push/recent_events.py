@@ -52,7 +52,7 @@ class RecentEvents:
             room = await self._rooms.by_number(number)
             if room is not None:
                 for seen in await self._seen(room, user_id, events):
-                    found[seen.stored.number] = (room, seen)
+                    found[seen.stored.event_nid] = (room, seen)
         events_found = [found[event] for _, _, event in rows if event in found]
         return Chunk(events_found, rows[-1][0] - 1 if len(rows) == size else None)
 

@@ -29,12 +29,14 @@ class RuleEvaluator:
 
     def __init__(self, visibility: Visibility) -> None:
         self._visibility = visibility
-        self._verdicts: Memo[tuple[CompiledRules, int], Evaluation] = Memo(MAX_CACHED_EVALUATIONS)
+        self._evaluations: Memo[tuple[CompiledRules, int], Evaluation] = Memo(
+            MAX_CACHED_EVALUATIONS
+        )
         self._levels: Memo[bytes, PowerLevels] = Memo(
             MAX_CACHED_POWER_LEVELS
         )  # by root of the state
 
-    def verdict(
+    def evaluation(
         self, room: Room, stored: StoredEvent, joined_count: int | None, rules: CompiledRules
     ) -> Evaluation:
         """What rules say of an event. Raises `PushDataNotInMemory`.
@@ -42,20 +44,20 @@ class RuleEvaluator:
         `joined_count` is the number of members at that time. Where it is not known, `None`, the
         present one has to do, and the verdict is not remembered.
         """
-        key = (rules, stored.number)
-        verdict = self._verdicts.get(key)
+        key = (rules, stored.event_nid)
+        verdict = self._evaluations.get(key)
         if verdict is None:
             if joined_count is None:
-                return self._judge(room, stored, room.joined_count, rules)
-            verdict = self._verdicts.put(key, self._judge(room, stored, joined_count, rules))
+                return self._evaluate(room, stored, room.joined_count, rules)
+            verdict = self._evaluations.put(key, self._evaluate(room, stored, joined_count, rules))
         return verdict
 
-    def _judge(
+    def _evaluate(
         self, room: Room, stored: StoredEvent, joined_count: int, rules: CompiledRules
     ) -> Evaluation:
         levels = self._levels.get(stored.state_before)
         try:
-            return rules.judge(EvaluationContext(stored.event, joined_count, levels))
+            return rules.evaluate(EvaluationContext(stored.event, joined_count, levels))
         except PowerLevelsNeeded:
             raise PushDataNotInMemory(
                 lambda: self._load_levels(room, stored.state_before)

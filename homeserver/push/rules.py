@@ -69,7 +69,7 @@ class PushRules:
         """Set what a rule does, be it predefined or not. Raises `NotFound`."""
         await self._change(user_id, lambda rules: rules.change(kind, rule_id, actions=actions))
 
-    async def carry_over(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
+    async def migrate(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
         """Let rules for a room, whose ids are the room's, hold for the one that replaces it too."""
 
         def change(rules: RuleSet) -> RuleSet:

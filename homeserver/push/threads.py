@@ -36,9 +36,9 @@ class Threads:
         """
         if "m.relates_to" not in stored.event.content:
             return None
-        if stored.number in self._known:
-            return self._known.get(stored.number)
-        return self._known.put(stored.number, self._follow(room, stored))
+        if stored.event_nid in self._known:
+            return self._known.get(stored.event_nid)
+        return self._known.put(stored.event_nid, self._follow(room, stored))
 
     def _follow(self, room: Room, stored: StoredEvent) -> str | None:
         current: StoredEvent | None = stored
@@ -52,7 +52,7 @@ class Threads:
         return None
 
     def _find(self, room: Room, event_id: str) -> StoredEvent | None:
-        if (room.number, event_id) in self._strangers or not is_valid_event_id(event_id):
+        if (room.room_nid, event_id) in self._strangers or not is_valid_event_id(event_id):
             return None
         stored = self._events.cached_id(room.room_id, event_id)
         if stored is None:
@@ -60,9 +60,9 @@ class Threads:
         return stored
 
     async def _load(self, room: Room, event_id: str) -> None:
-        found = await self._events.find(room.version, room.number, room.room_id, event_id)
+        found = await self._events.find(room.version, room.room_nid, room.room_id, event_id)
         if found is None:
-            self._strangers.put((room.number, event_id), True)
+            self._strangers.put((room.room_nid, event_id), True)
 
 
 def _relation(event: Event) -> tuple[str | None, str | None]:

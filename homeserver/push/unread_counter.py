@@ -51,13 +51,13 @@ class UnreadCount(msgspec.Struct, frozen=True):
 class PushAction(msgspec.Struct, frozen=True):
     """An event that notifies the user. `age` is the number of events since, in what is taken in.
 
-    `named` says that it mentions the user, or everybody.
+    `mentioned` says that it mentions the user, or everybody.
     """
 
     position: int
     thread: str | None
     highlight: bool
-    named: bool
+    mentioned: bool
     age: int = 0
 
 
@@ -73,9 +73,21 @@ _Sums = Mapping[str | None, tuple[int, int]]
 
 
 class UnreadSnapshot:
-    """What is unread after the event at `upto`, the `number`th of the room; it does not change."""
+    """What is unread after the event at `upto`, which has the number `ordinal` in the room.
 
-    __slots__ = ("__weakref__", "_before", "_count", "_sums", "_within", "digest", "number", "upto")
+    It does not change.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_before",
+        "_count",
+        "_sums",
+        "_within",
+        "digest",
+        "ordinal",
+        "upto",
+    )
 
     def __init__(
         self,
@@ -87,7 +99,7 @@ class UnreadSnapshot:
         digest: int = 0,
     ) -> None:
         self.upto = upto
-        self.number = number
+        self.ordinal = number
         self.digest = digest  # of what is unread, independent of its order
         self._within = within  # the window's, oldest first
         self._before = before
@@ -96,8 +108,8 @@ class UnreadSnapshot:
 
     def equals(self, other: "UnreadSnapshot") -> bool:
         """Whether the same is unread."""
-        mine = self.number, self._within, self._before
-        return mine == (other.number, other._within, other._before)
+        mine = self.ordinal, self._within, self._before
+        return mine == (other.ordinal, other._within, other._before)
 
     def count(self) -> UnreadCount:
         """How much is unread."""
@@ -107,7 +119,7 @@ class UnreadSnapshot:
 
     def after(self, upto: int, events: int, notices: Iterable[PushAction]) -> "UnreadSnapshot":
         """What is unread after the next `events` events, of which these notify."""
-        number = self.number + events
+        number = self.ordinal + events
         new = [(number - notice.age, _without_age(notice)) for notice in notices]
         within, before, dropped = [*self._within, *new], self._before, []
         first = 0
@@ -116,8 +128,8 @@ class UnreadSnapshot:
         if first:
             # What leaves the window is counted no longer, unless it names the user.
             left = [notice for _, notice in within[:first]]
-            dropped = [notice for notice in left if not notice.named]
-            before = [*before, *(notice for notice in left if notice.named)]
+            dropped = [notice for notice in left if not notice.mentioned]
+            before = [*before, *(notice for notice in left if notice.mentioned)]
             dropped += before[:-MAX_NAMED]
             before = tuple(before[-MAX_NAMED:])
             within = within[first:]
@@ -126,11 +138,11 @@ class UnreadSnapshot:
 
     def with_older(self, notices: Iterable[PushAction]) -> "UnreadSnapshot":
         """With events from before the window that name the user, oldest first."""
-        added = [notice for notice in notices if notice.named]
+        added = [notice for notice in notices if notice.mentioned]
         before = (*self._before, *added)
         dropped = before[:-MAX_NAMED]
         kept = before[-MAX_NAMED:]
-        return self._changed(self.upto, self.number, self._within, kept, added, dropped)
+        return self._changed(self.upto, self.ordinal, self._within, kept, added, dropped)
 
     def without(self, unwanted: Callable[[PushAction], bool]) -> "UnreadSnapshot":
         """What is left without some notices."""
@@ -140,7 +152,7 @@ class UnreadSnapshot:
         if not dropped:
             return self
         within = tuple(item for item in self._within if not unwanted(item[1]))
-        return self._changed(self.upto, self.number, within, tuple(before), (), dropped)
+        return self._changed(self.upto, self.ordinal, within, tuple(before), (), dropped)
 
     def _changed(
         self,
@@ -175,16 +187,16 @@ class SnapshotPool:
         )
         self._moves: dict[tuple[UnreadSnapshot, Hashable], UnreadSnapshot] = {}
 
-    def share(self, unread: UnreadSnapshot) -> UnreadSnapshot:
+    def intern(self, unread: UnreadSnapshot) -> UnreadSnapshot:
         """The object that stands for what is unread."""
-        key = unread.upto, unread.number, unread.digest
+        key = unread.upto, unread.ordinal, unread.digest
         shared = self._shared.get(key)
         if shared is not None and shared.equals(unread):
             return shared
         self._shared[key] = unread
         return unread
 
-    def move(
+    def advance(
         self, start: UnreadSnapshot, step: Hashable, work_out: Callable[[], UnreadSnapshot]
     ) -> UnreadSnapshot:
         """What becomes of `start` by a step; equal steps must always lead to the same."""
@@ -192,7 +204,7 @@ class SnapshotPool:
         if found is None:
             if len(self._moves) >= MAX_MOVES:
                 self._moves.clear()
-            found = self._moves[start, step] = self.share(work_out())
+            found = self._moves[start, step] = self.intern(work_out())
         return found
 
     def forget_moves(self) -> None:
@@ -201,7 +213,7 @@ class SnapshotPool:
 
 
 class UnreadCounter:
-    """Counts for one user and room, beginning with the `number`th event at `upto`.
+    """Counts for one user and room, beginning with the `ordinal`th event at `upto`.
 
     `floor` is a position up to which everything is read. `states` are those of the room.
     """
@@ -212,7 +224,7 @@ class UnreadCounter:
         self, upto: int, floor: int = 0, *, number: int = 0, states: SnapshotPool | None = None
     ) -> None:
         self._states = SnapshotPool() if states is None else states
-        self.unread = self._states.share(UnreadSnapshot(upto, number))
+        self.unread = self._states.intern(UnreadSnapshot(upto, number))
         self.reach = floor  # the highest position that something is read up to
         self._floor = floor  # all up to this position is read
         self._marks: dict[str, int] = {}  # the same for threads and the main timeline
@@ -239,18 +251,18 @@ class UnreadCounter:
         """A receipt: the user has read up to a position, in a thread or, for `None`, everywhere."""
         self._mark(position, thread)
         unread = self.unread
-        self.unread = self._states.move(
+        self.unread = self._states.advance(
             unread, (position, thread), lambda: unread.without(_read_by(position, thread))
         )
 
     def forget(self, position: int) -> None:
         """The event at a position was redacted."""
         unread = self.unread
-        self.unread = self._states.move(
+        self.unread = self._states.advance(
             unread, position, lambda: unread.without(lambda notice: notice.position == position)
         )
 
-    def take(self, upto: int, events: int, news: Iterable[PushAction | OwnEvent]) -> None:
+    def advance(self, upto: int, events: int, news: Iterable[PushAction | OwnEvent]) -> None:
         """Take in the next `events` events, up to a position; `news` is what concerns the user."""
         notices: list[PushAction] = []
         for item in news:
@@ -261,14 +273,14 @@ class UnreadCounter:
         # Only now: an event of the user's own reads what came before it.
         wanted = tuple(one for one in notices if not self.is_read(one.position, one.thread))
         unread = self.unread
-        self.unread = self._states.move(
+        self.unread = self._states.advance(
             unread, (upto, wanted), lambda: unread.after(upto, events, wanted)
         )
 
     def take_older(self, notices: Iterable[PushAction]) -> None:
         """Take in events from before the window that name the user."""
         unread = [one for one in notices if not self.is_read(one.position, one.thread)]
-        self.unread = self._states.share(self.unread.with_older(unread))
+        self.unread = self._states.intern(self.unread.with_older(unread))
 
     def count(self) -> UnreadCount:
         """What is unread."""

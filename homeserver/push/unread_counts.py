@@ -47,7 +47,7 @@ MAX_TALLIES = 100_000  # in memory; about a kilobyte each
 @dataclass(frozen=True, slots=True)
 class _Kept:
     member: Member
-    tally: UnreadCounter
+    counter: UnreadCounter
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +94,15 @@ class _RoomCounters:
 class _Span:
     """The newest events of a room at one moment, up to the `number`th at `upto`, newest first.
 
-    `named` are older ones, oldest first, that name the member.
+    `mentioned` are older ones, oldest first, that name the member.
     """
 
-    tallies: _RoomCounters
+    counters: _RoomCounters
     upto: int
     number: int
     joined_count: int
     events: Sequence[StoredEvent]
-    named: Sequence[StoredEvent]
+    mentioned: Sequence[StoredEvent]
 
 
 class UnreadCounts:
@@ -121,10 +121,10 @@ class UnreadCounts:
         self._events = rooms.stores.events
         self._receipts = receipts
         self._members = members
-        self._notices = notices
+        self._push_actions = notices
         self._mentions = mentions
         self._rooms: OrderedDict[int, _RoomCounters] = OrderedDict()
-        self._tallies = 0
+        self._counters = 0
 
     def cached(self, room: Room, user_id: str) -> UnreadCount | None:
         """What is unread for a member of a room, if that can be told at once."""
@@ -136,9 +136,9 @@ class UnreadCounts:
 
     async def counts(self, room: Room, user_id: str) -> UnreadCount:
         """What is unread for a member of a room."""
-        return (await self.tally(room, user_id)).count()
+        return (await self.counter(room, user_id)).count()
 
-    async def tally(self, room: Room, user_id: str) -> UnreadCounter:
+    async def counter(self, room: Room, user_id: str) -> UnreadCounter:
         """The tally of a member, up to the room's newest event."""
         while True:
             try:
@@ -151,8 +151,8 @@ class UnreadCounts:
             member = await self._members.load(room, user_id)
             span = await self._span(room, member)
             tally = await self._build(room, member, span)
-            if tally is not None and self._rooms.get(room.number) is span.tallies:
-                self._keep(room.number, _Kept(member, tally))
+            if tally is not None and self._rooms.get(room.room_nid) is span.counters:
+                self._keep(room.room_nid, _Kept(member, tally))
                 if tally.upto == room.last_position:
                     return tally
 
@@ -168,20 +168,20 @@ class UnreadCounts:
                 tallies = self._rooms.get(fact.room)
                 kept = None if tallies is None else tallies.by_user.get(fact.user_id)
                 if kept is not None:
-                    _read(kept.tally, fact)
+                    _read(kept.counter, fact)
             elif isinstance(fact, EventAppended) and fact.redacts is not None:
-                tallies = self._rooms.get(fact.room)
+                tallies = self._rooms.get(fact.room_nid)
                 if tallies is not None:
                     for kept in tallies.by_user.values():
-                        kept.tally.forget(fact.redacts.position or 0)
+                        kept.counter.forget(fact.redacts.position or 0)
 
     def _caught_up(self, room: Room, user_id: str) -> UnreadCounter | None:
         """The tally in memory with what is new taken in; `None` where it has to be made anew."""
-        tallies = self._rooms.get(room.number)
+        tallies = self._rooms.get(room.room_nid)
         kept = None if tallies is None else tallies.by_user.get(user_id)
         if tallies is None or kept is None or not self._members.is_current(room, kept.member):
             return None
-        tally = kept.tally
+        tally = kept.counter
         if tally.upto < room.last_position:
             if not tallies.catch_up(room):
                 return None
@@ -193,32 +193,32 @@ class UnreadCounts:
 
     def _step(self, room: Room, tallies: _RoomCounters, kept: _Kept) -> _Step | None:
         """What the newest events are to all who stand where a member does; `None`: see for each."""
-        unread, member = kept.tally.unread, kept.member
+        unread, member = kept.counter.unread, kept.member
         key = unread, member.rules, member.ignored
         if key not in tallies.steps:
             tallies.steps[key] = self._find_step(room, tallies, kept)
         return tallies.steps[key]
 
     def _find_step(self, room: Room, tallies: _RoomCounters, kept: _Kept) -> _Step | None:
-        unread = kept.tally.unread
+        unread = kept.counter.unread
         events = room.events_after(unread.upto)
         if events is None:
             return None
-        common = self._notices.common(room, kept.member, reversed(events), room.joined_count)
+        common = self._push_actions.common(room, kept.member, reversed(events), room.joined_count)
         if common is None:
             return None
         after = unread.after(room.last_position, len(events), reversed(common.notices))
-        return _Step(tallies.states.share(after), common.concerned)
+        return _Step(tallies.states.intern(after), common.concerned)
 
     def _take_alone(self, room: Room, kept: _Kept) -> UnreadCounter | None:
-        tally = kept.tally
+        tally = kept.counter
         events = room.events_after(tally.upto)
         if events is None:
             return None
         events.reverse()
-        news = self._notices.among(room, kept.member, events, room.joined_count, tally)
+        news = self._push_actions.among(room, kept.member, events, room.joined_count, tally)
         news.reverse()
-        tally.take(room.last_position, len(events), news)
+        tally.advance(room.last_position, len(events), news)
         return tally
 
     async def _build(self, room: Room, member: Member, span: _Span) -> UnreadCounter | None:
@@ -233,21 +233,22 @@ class UnreadCounts:
             tally = _read_by(member, receipts, span, len(unread))
             try:
                 named = [
-                    self._notices.notice(room, member, stored, None, tally) for stored in span.named
+                    self._push_actions.action(room, member, stored, None, tally)
+                    for stored in span.mentioned
                 ]
-                news = self._notices.among(room, member, unread, span.joined_count, tally)
+                news = self._push_actions.among(room, member, unread, span.joined_count, tally)
             except PushDataNotInMemory as missing:
                 await missing.load()
                 continue
             tally.take_older(notice for notice in named if notice is not None)
-            tally.take(span.upto, len(unread), reversed(news))
+            tally.advance(span.upto, len(unread), reversed(news))
             return tally
 
     async def _span(self, room: Room, member: Member) -> _Span:
         """What a member has not read; from the database where memory does not reach back."""
         receipts = await self._receipts.of_user(room, member.user_id)
         floor = _read_by(member, receipts).floor
-        tallies = self._rooms.get(room.number)
+        tallies = self._rooms.get(room.room_nid)
         if tallies is None or not tallies.catch_up(room):
             tallies = self._begin(room)
         number = tallies.number
@@ -256,12 +257,12 @@ class UnreadCounts:
         named: list[StoredEvent] = []
         if start > floor:
             limit = WINDOW - len(events)
-            rows = await self._db.run(events_between, room.number, floor, start, limit)
+            rows = await self._db.run(events_between, room.room_nid, floor, start, limit)
             events += await self._load(room, [number for _, number in rows])
             if len(rows) == limit:
                 before = rows[-1][0] - 1
                 numbers = await self._mentions.of(
-                    room.number, member.user_id, floor, before, MAX_NAMED
+                    room.room_nid, member.user_id, floor, before, MAX_NAMED
                 )
                 named = await self._load(room, numbers[::-1])
         return _Span(tallies, upto, number, joined_count, events, named)
@@ -271,19 +272,19 @@ class UnreadCounts:
 
     def _begin(self, room: Room) -> _RoomCounters:
         """Begin to count anew in a room."""
-        before = self._rooms.pop(room.number, None)
+        before = self._rooms.pop(room.room_nid, None)
         if before is not None:
-            self._tallies -= len(before.by_user)
-        tallies = self._rooms[room.number] = _RoomCounters(room.last_position)
+            self._counters -= len(before.by_user)
+        tallies = self._rooms[room.room_nid] = _RoomCounters(room.last_position)
         return tallies
 
     def _keep(self, room: int, kept: _Kept) -> None:
         by_user = self._rooms[room].by_user
         self._rooms.move_to_end(room)
-        self._tallies += kept.member.user_id not in by_user
+        self._counters += kept.member.user_id not in by_user
         by_user[kept.member.user_id] = kept
-        while self._tallies > MAX_TALLIES and len(self._rooms) > 1:
-            self._tallies -= len(self._rooms.popitem(last=False)[1].by_user)
+        while self._counters > MAX_TALLIES and len(self._rooms) > 1:
+            self._counters -= len(self._rooms.popitem(last=False)[1].by_user)
 
 
 def _read_by(
@@ -293,7 +294,7 @@ def _read_by(
     if span is None:
         tally = UnreadCounter(0, member.since)
     else:
-        number, states = span.number - events, span.tallies.states
+        number, states = span.number - events, span.counters.states
         tally = UnreadCounter(span.upto, member.since, number=number, states=states)
     for receipt in receipts:
         _read(tally, receipt)

@@ -167,7 +167,7 @@ class Log:
             done.callback(None)
         return done
 
-    def settled(self) -> Deferred[None]:
+    def flush(self) -> Deferred[None]:
         """Fires once nothing waits to be written."""
         done: Deferred[None] = Deferred()
         if self._is_broken:

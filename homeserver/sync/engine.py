@@ -85,18 +85,18 @@ class SyncEngine:
         self._filters = sources.filters
         self._presence = sources.presence
         self._ephemeral = sources.ephemeral
-        self._feeds = feeds
+        self._change_queues = feeds
         self._sections = sections
         self._invitations = invitations
         self._lazy_members = lazy_members
         self._clock = clock
         self._stopping = False
-        self._answers: dict[tuple[int, str, bytes], bytes] = {}
+        self._encoded_sections: dict[tuple[int, str, bytes], bytes] = {}
 
     def stop(self) -> None:
         """Answer all who wait, with what there is: the server is going down."""
         self._stopping = True
-        self._feeds.wake_all()
+        self._change_queues.wake_all()
 
     async def reader(
         self,
@@ -120,14 +120,14 @@ class SyncEngine:
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake()` called whenever the user has news; the result stops that."""
-        feed = await self._feeds.of(user_id)
+        feed = await self._change_queues.queue_of(user_id)
         feed.waiters.add(wake)
         return lambda: feed.waiters.discard(wake)
 
     async def wait(self, reader: SyncRequest, since: int, timeout: float) -> Update:
         """What is new, as soon as there is something; an empty update after `timeout` seconds."""
         deadline = self._clock.seconds() + timeout
-        feed = await self._feeds.of(reader.user_id)
+        feed = await self._change_queues.queue_of(reader.user_id)
         while True:
             news: Deferred[None] = Deferred()
             wake = _fire_once(news)
@@ -152,7 +152,7 @@ class SyncEngine:
             self._lazy_members.start_over(reader)
         since_when = None if reader.full_state else since
         now, changed, rooms = await self._moments.take(reader.user_id, since_when)
-        update = Update(now, self._answers)
+        update = Update(now, self._encoded_sections)
         if changed is not None and not changed:
             return update
         if changed is None or USER_DATA in changed:
@@ -219,7 +219,7 @@ class SyncEngine:
 
     async def _numbers_of(self, room_ids: Iterable[str]) -> list[int]:
         rooms = [await self._rooms.find(room_id) for room_id in room_ids]
-        return [room.number for room in rooms if room is not None]
+        return [room.room_nid for room in rooms if room is not None]
 
     async def _add_room(
         self,
@@ -268,7 +268,7 @@ class SyncEngine:
     ) -> None:
         account_data = by_room.get(room.room_id, [])
         newly_joined = since is not None and (
-            (since < room.whole_at and not reader.lazy)
+            (since < room.full_state_at and not reader.lazy)
             or (
                 place.position > since
                 and not await self._was_joined(room, reader.user_id, place.event, since)

@@ -82,11 +82,11 @@ class EventStream:
         position = self._sources.log.position if since is None else since
         deadline = self._clock.seconds() + timeout
         bell = _Wakeup(self._clock)
-        unfollow = await self._follow(caller, room_id, bell.ring)
-        self._waiting.add(bell.ring)
+        unfollow = await self._follow(caller, room_id, bell.fire)
+        self._waiting.add(bell.fire)
         try:
             while True:
-                bell.silence()
+                bell.cancel()
                 stretch = await self._look(caller, room_id, position, limit)
                 left = deadline - self._clock.seconds()
                 if stretch.chunk or left <= 0 or self._stopping:
@@ -95,7 +95,7 @@ class EventStream:
                 if position == self._sources.log.position:
                     await bell.wait(left)
         finally:
-            self._waiting.discard(bell.ring)
+            self._waiting.discard(bell.fire)
             unfollow()
 
     async def event(self, caller: Requester, event_id: str) -> VisibleEvent:
@@ -120,7 +120,7 @@ class EventStream:
         """Have `wake` called for news; the result stops that."""
         if room_id is None:
             return await self._engine.follow(caller.user_id, wake)
-        number = (await self._reading.access(caller.user_id, room_id)).room.number
+        number = (await self._reading.access(caller.user_id, room_id)).room.room_nid
         self._peeking.setdefault(number, set()).add(wake)
 
         def unfollow() -> None:
@@ -139,16 +139,16 @@ class _Wakeup:
         self._clock = clock
         self._news: Deferred[None] = Deferred()
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         if not self._news.called:
             self._news.callback(None)
 
-    def silence(self) -> None:
+    def cancel(self) -> None:
         if self._news.called:
             self._news = Deferred()
 
     async def wait(self, seconds: float) -> None:
-        alarm = self._clock.callLater(seconds, self.ring)
+        alarm = self._clock.callLater(seconds, self.fire)
         try:
             await self._news
         finally:

@@ -30,8 +30,8 @@ class Invitations:
         own = (await events.load(room.version, [place.event]))[place.event]
         name = f"{place.membership}_state"
         own_event = _own_event(own.event.event_id, own.event.origin_server_ts, own.shown)
-        if own.standing.is_outlier:
-            told = await self._distant.stripped_state(room.number, own.event.state_key or "")
+        if own.status.is_outlier:
+            told = await self._distant.stripped_state(room.room_nid, own.event.state_key or "")
             return encode({name: {"events": [*told, own_event]}})
         keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
         if own.event.sender != own.event.state_key:

@@ -24,7 +24,7 @@ class LazyMembers:
         self._devices: OrderedDict[tuple[str, str], _Known] = OrderedDict()
         self._entries = 0
 
-    def unknown(
+    def unsent(
         self, reader: SyncRequest, room: int, user_ids: Iterable[str], since: int | None
     ) -> list[str]:
         """Those of the users whose member event the device does not have at `since`."""
@@ -35,7 +35,7 @@ class LazyMembers:
             return list(user_ids)
         return [user_id for user_id in user_ids if known.get((room, user_id), since + 1) > since]
 
-    def told(self, reader: SyncRequest, room: int) -> list[str]:
+    def mark_sent(self, reader: SyncRequest, room: int) -> list[str]:
         """The users of a room whose member events the device was sent."""
         known = self._devices.get(reader.device, {})
         return [user_id for number, user_id in known if number == room]

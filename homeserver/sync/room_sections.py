@@ -119,7 +119,7 @@ class RoomSections:
         Of a room that they never were in, because they turned down an invite, they see that alone.
         """
         own = (await self._rooms.stores.events.load(room.version, [place.event]))[place.event]
-        if own.standing.is_outlier:
+        if own.status.is_outlier:
             # A room that this server never was in: nothing else is known of it.
             told: dict[str, bytes] = {}
             alone = TimelineSlice(
@@ -186,7 +186,7 @@ class RoomSections:
                 await self._add_shared(parts, room, reader, shared, since, now)
                 return shared
         timeline = await self._timelines.cut(room, reader, since, now)
-        became_whole = since < room.whole_at <= now
+        became_whole = since < room.full_state_at <= now
         if not (timeline.seen or timeline.skipped or timeline.limited or became_whole):
             return None
         has_untold_state = timeline.limited or timeline.skipped or since < room.forked_at
@@ -218,7 +218,7 @@ class RoomSections:
             return []
         events: list[msgspec.Raw] = []
         for source in self._ephemeral:
-            if since is None or source.may_have_changed(room.number, since):
+            if since is None or source.may_have_changed(room.room_nid, since):
                 events += await source.ephemeral_events(room, reader.user_id, since)
         if events and not wanted.is_default:
             events = [event for event in events if wanted.matches(_type_of(event), None, {})]

@@ -45,7 +45,7 @@ class RoomStateSections:
         if reader.lazy:
             named_after = await heroes(self._rooms, room, reader.user_id)
             wanted = {reader.user_id, *named_after, *_senders(timeline)}
-            chosen = self._lazy_members.unknown(reader, room.number, wanted, known_since)
+            chosen = self._lazy_members.unsent(reader, room.room_nid, wanted, known_since)
             numbers += await self._tell(room, reader, members, chosen, now)
         else:
             numbers += members.values()
@@ -67,7 +67,7 @@ class RoomStateSections:
         if room.partial is not None or not timeline.limited:
             changed = {key: stored for key, stored in changed.items() if _may_be_known(key, stored)}
         told = [key[1] for key in changed if key[0] == "m.room.member"]
-        self._lazy_members.sent(reader, room.number, told, now)
+        self._lazy_members.sent(reader, room.room_nid, told, now)
         senders = _senders(timeline).difference(told)
         return self._wanted(reader, changed.values()) + await self.lazy(
             room, reader, senders, since, now, timeline.events
@@ -75,8 +75,8 @@ class RoomStateSections:
 
     async def corrected(self, room: Room, reader: SyncRequest, now: int) -> list[StoredEvent]:
         """The member events of those whom a device was told of before the room was whole."""
-        user_ids = self._lazy_members.told(reader, room.number)
-        self._lazy_members.sent(reader, room.number, user_ids, now)
+        user_ids = self._lazy_members.mark_sent(reader, room.room_nid)
+        self._lazy_members.sent(reader, room.room_nid, user_ids, now)
         numbers = [room.member_events[each] for each in user_ids if each in room.member_events]
         return await self._load(room, reader, numbers)
 
@@ -93,7 +93,7 @@ class RoomStateSections:
 
         `events` are those of the timeline.
         """
-        unknown = self._lazy_members.unknown(reader, room.number, senders, since)
+        unknown = self._lazy_members.unsent(reader, room.room_nid, senders, since)
         if not unknown:
             return []
         _, members = await self._state_before(room, _told(reader, events), now)
@@ -121,9 +121,9 @@ class RoomStateSections:
         }
         for stored in (await self._rooms.stores.events.load(room.version, list(late))).values():
             if stored.position is None:
-                told[late[stored.number]] = stored.number
+                told[late[stored.event_nid]] = stored.event_nid
         # Of those who are still not known the device has to be told when they are.
-        self._lazy_members.sent(reader, room.number, told, now)
+        self._lazy_members.sent(reader, room.room_nid, told, now)
         return list(told.values())
 
     async def _changed(
@@ -134,7 +134,7 @@ class RoomStateSections:
         An entry that the state lost cannot be told: no event says so.
         """
         events = _told(reader, timeline.events)
-        told = {stored.number for stored in events}
+        told = {stored.event_nid for stored in events}
         changed = room.changes_after(since, now, told)
         if changed is None:
             first = events[0] if events else None
@@ -152,7 +152,7 @@ class RoomStateSections:
         if first is not None:
             # What the timeline changes again had changed before all the same.
             ends.insert(1, (first.position or 0) - 1)
-        roots = [await self._db.run(state_root_at, room.number, end) for end in ends]
+        roots = [await self._db.run(state_root_at, room.room_nid, end) for end in ends]
         changed: dict[StateKey, StoredEvent | None] = {}
         for old, new in pairwise(roots):
             news = await self._rooms.stores.changes_between(
@@ -161,7 +161,7 @@ class RoomStateSections:
             changed |= {
                 key: stored
                 for key, stored in news.items()
-                if stored is None or stored.number not in told
+                if stored is None or stored.event_nid not in told
             }
         return changed
 
@@ -176,7 +176,7 @@ class RoomStateSections:
         """
         undone = room.undone(now)
         if undone is None:
-            root = await self._db.run(state_root_at, room.number, now)
+            root = await self._db.run(state_root_at, room.room_nid, now)
             others, members = await self._state_from_tree(root or EMPTY)
         else:
             others, members = _with(room.state, room.member_events, undone)
@@ -223,7 +223,7 @@ def _replaced(
     told: Sequence[StoredEvent], others: Mapping[StateKey, int], members: Mapping[str, int]
 ) -> dict[StateKey, int | None]:
     """What the events that are told have put in the place of other entries of a state."""
-    numbers = {stored.number for stored in told}
+    numbers = {stored.event_nid for stored in told}
     replaced: dict[StateKey, int | None] = {}
     for stored in reversed(told):
         event = stored.event

@@ -73,7 +73,7 @@ class Snapshots:
         end = stream_token(self._sources.log.position)
         access = await self._reading.access(caller.user_id, room_id)
         snapshot = await self._readable(caller, access, end, limit)
-        place = (await self._sources.user_rooms.of(caller.user_id)).get(access.room.number)
+        place = (await self._sources.user_rooms.of(caller.user_id)).get(access.room.room_nid)
         if place is not None and not place.forgotten:
             snapshot["membership"] = place.membership
         presence = await self._presence.of_members(access.room) if access.is_current else []

@@ -63,7 +63,7 @@ class StreamedEvents:
         if now <= since:
             return EventSlice(since, since)
         size = _size(limit)
-        rows = await self._sources.db.run(events_after, [room.number], since, now, size)
+        rows = await self._sources.db.run(events_after, [room.room_nid], since, now, size)
         seen = await self._seen(room, caller, [event for _, _, event in rows])
         now_ms = self._rooms.local_server.now_ms()
         chunk = [room_event(each, caller, now_ms) for each in seen if access.includes(each.stored)]

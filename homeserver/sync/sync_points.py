@@ -28,17 +28,17 @@ class SyncPoints:
     """Takes moments."""
 
     def __init__(self, feeds: UserChangeQueues, user_rooms: UserRooms, log: Log) -> None:
-        self._feeds = feeds
+        self._change_queues = feeds
         self._user_rooms = user_rooms
         self._log = log
 
     async def take(self, user_id: str, since: int | None) -> SyncPoint:
         """The present moment for one with a token of position `since`, `None` for one without."""
         while True:
-            feed, rooms = self._feeds.loaded(user_id), self._user_rooms.loaded(user_id)
+            feed, rooms = self._change_queues.loaded(user_id), self._user_rooms.loaded(user_id)
             if feed is None or rooms is None:
                 await self._user_rooms.of(user_id)
-                await self._feeds.of(user_id)
+                await self._change_queues.queue_of(user_id)
                 continue
             now = self._log.position
             changed = None if since is None else feed.changed_since(since)

@@ -93,7 +93,7 @@ class Timelines:
         """
         if since < max(room.forked_at, room.timeline_gaps.last):
             return None
-        key = (room.number, since, now)
+        key = (room.room_nid, since, now)
         shared = self._shared.get(key)
         now_ms = self._origin.now_ms()
         if shared is not None and now_ms - shared.rendered_ms < CACHE_TTL_MS:
@@ -155,7 +155,7 @@ class Timelines:
         Who was not in the room may not see the event by the room's history visibility, and yet is
         told by it what became of their invite, their knock or their stay.
         """
-        is_there = any(event.stored.number == own.stored.number for event in timeline.seen)
+        is_there = any(event.stored.event_nid == own.stored.event_nid for event in timeline.seen)
         if is_there or not self._is_wanted(reader, own.stored) or not reader.timeline_limit:
             return timeline
         seen = [*timeline.seen, own]
@@ -170,7 +170,7 @@ class Timelines:
         """The position of the newest event up to another that has a gap before it; 0 for none."""
         newest = room.timeline_gaps.newest(upto)
         if newest is None:
-            newest = await self._db.run(newest_timeline_gap, room.number, upto)
+            newest = await self._db.run(newest_timeline_gap, room.room_nid, upto)
         return newest
 
     async def events_between(
@@ -184,7 +184,7 @@ class Timelines:
         within = [stored for stored in room.timeline if (stored.position or 0) <= upto]
         if len(within) >= limit:
             return within[-limit:]
-        rows = await self._db.run(storage.events_between, room.number, since, upto, limit)
+        rows = await self._db.run(storage.events_between, room.room_nid, since, upto, limit)
         numbers = [event for _, event in reversed(rows)]
         return await self._rooms.stores.events.load_in_order(room.version, numbers)
 
@@ -212,11 +212,11 @@ def _with_current_state(
 
     Who is in the room is told of these anyway, and clients look for them in the timeline first.
     """
-    by_number = {event.stored.number: event for event in seen}
+    by_number = {event.stored.event_nid: event for event in seen}
     return [
-        by_number.get(stored.number) or VisibleEvent(stored, "leave")
+        by_number.get(stored.event_nid) or VisibleEvent(stored, "leave")
         for stored in events
-        if stored.number in by_number or _is_current(room, stored)
+        if stored.event_nid in by_number or _is_current(room, stored)
     ]
 
 
@@ -224,7 +224,7 @@ def _is_current(room: Room, stored: StoredEvent) -> bool:
     event = stored.event
     return (
         event.state_key is not None
-        and room.number_of((event.type, event.state_key)) == stored.number
+        and room.number_of((event.type, event.state_key)) == stored.event_nid
     )
 
 

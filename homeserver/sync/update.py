@@ -27,12 +27,12 @@ MAX_CACHED_SECTION_BYTES = 16_384  # that such an answer may have
 class Update:
     """What happened up to `position`. Values of the room sections are JSON bytes.
 
-    `answers` are those that were encoded lately, by position, room and section: the members of a
-    room often get the same, and then it is the same object.
+    `encoded_sections` are those that were encoded lately, by position, room and section: the
+    members of a room often get the same, and then it is the same object.
     """
 
     position: int
-    answers: dict[tuple[int, str, bytes], bytes] = field(default_factory=dict)
+    encoded_sections: dict[tuple[int, str, bytes], bytes] = field(default_factory=dict)
     joined: dict[str, bytes] = field(default_factory=dict)
     invited: dict[str, bytes] = field(default_factory=dict)
     knocked: dict[str, bytes] = field(default_factory=dict)
@@ -58,11 +58,11 @@ class Update:
         if len(section) > MAX_CACHED_SECTION_BYTES:
             return self._encode()
         key = self.position, room_id, section
-        answer = self.answers.get(key)
+        answer = self.encoded_sections.get(key)
         if answer is None:
-            if len(self.answers) >= MAX_CACHED_SECTIONS:
-                self.answers.clear()
-            answer = self.answers[key] = self._encode()
+            if len(self.encoded_sections) >= MAX_CACHED_SECTIONS:
+                self.encoded_sections.clear()
+            answer = self.encoded_sections[key] = self._encode()
         return answer
 
     @property

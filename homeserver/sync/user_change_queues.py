@@ -97,7 +97,7 @@ class UserChangeQueues:
             self._feeds.move_to_end(user_id)
         return feed
 
-    async def of(self, user_id: str) -> UserChangeQueue:
+    async def queue_of(self, user_id: str) -> UserChangeQueue:
         """The user's feed, made now if need be."""
         feed = self.loaded(user_id)
         if feed is not None:
@@ -183,14 +183,14 @@ class UserChangeQueues:
             feed = self._feeds.get(user_id)
             if feed is not None:
                 if membership == "join":
-                    self._follow(feed, fact.room)
+                    self._follow(feed, fact.room_nid)
                     # The presence of those whom they now share a room with is no news by itself.
                     feed.add(fact.position, PRESENCE)
                 else:
-                    self._unfollow(feed, fact.room)
-                    feed.add(fact.position, fact.room)
+                    self._unfollow(feed, fact.room_nid)
+                    feed.add(fact.position, fact.room_nid)
                     touched.add(feed)
-        self._touch_room(fact.room, fact.position, touched)
+        self._touch_room(fact.room_nid, fact.position, touched)
 
     def _touch_room(self, room: int, position: int, touched: set[UserChangeQueue]) -> None:
         for feed in self._by_room.get(room, ()):

@@ -168,7 +168,7 @@ class HttpServer(ServerFactory):
         if isinstance(result, Awaitable):
             self._await(request, result)
         else:
-            self._answer(request, result)
+            self._respond(request, result)
 
     def refuse(self, request: Request, error: Exception) -> None:
         """Answer with an error, whatever it is."""
@@ -280,7 +280,7 @@ class HttpServer(ServerFactory):
         assert isinstance(done, Deferred)
         request.running = done
         done.addCallbacks(
-            lambda value: self._answer(request, value),
+            lambda value: self._respond(request, value),
             lambda failure: self.refuse(request, failure.value),
         )
 
@@ -288,7 +288,7 @@ class HttpServer(ServerFactory):
         if request.running is not None and request.context[0].route.cancellable:
             request.running.cancel()
 
-    def _answer(self, request: Request, result: Any) -> None:
+    def _respond(self, request: Request, result: Any) -> None:
         """Answer with what a handler returned."""
         try:
             if isinstance(result, Upgrade):

@@ -112,7 +112,7 @@ class Accounts:
             settings.server_notices, settings.server_name, db, self._registration, self.profiles
         )
         for reader in (self.access_tokens, self.profiles, self.account_data):
-            log.subscribe(reader.read)
+            log.subscribe(reader.apply)
 
     def start(self) -> None:
         """Begin the work that goes on beside requests."""

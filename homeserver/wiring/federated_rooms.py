@@ -58,7 +58,7 @@ class FederatedRooms:
         registry, client = rooms.registry, federation.client
         checks = PduChecks(federation.keyring)
         access, chains = RoomAccess(registry), AuthChains(registry)
-        missing = EventFetcher(client, checks, rooms.receiving)
+        missing = EventFetcher(client, checks, rooms.receiver)
         self._sender = Sender(
             client,
             federation.destinations,
@@ -67,22 +67,26 @@ class FederatedRooms:
             db,
             reactor,
         )
-        self._typing = TypingEdus(registry, access, sync.notices, self._sender, reactor)
+        self._typing = TypingEdus(registry, access, sync.typing, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
-        withdrawals = RescindedInvites(reactor, client, checks, registry, rooms.distant)
+        withdrawals = RescindedInvites(reactor, client, checks, registry, rooms.out_of_room)
         inbox = IncomingQueue(registry, access, checks, missing, withdrawals)
         servers = RoomServers(registry, db)
         self._presence = PresenceEdus(
             registry, sync.tracker, sync.remote_presence, self._sender, servers, reactor
         )
         edus = EduDispatcher(
-            {TYPING: self._typing.take, RECEIPT: receipts.take, PRESENCE: self._presence.take}
+            {
+                TYPING: self._typing.receive,
+                RECEIPT: receipts.receive,
+                PRESENCE: self._presence.receive,
+            }
         )
         self._apis: list[Any] = [
             MembershipApi(
-                registry, rooms.receiving, checks, access, chains, RestrictedJoins(registry)
+                registry, rooms.receiver, checks, access, chains, RestrictedJoins(registry)
             ),
-            InvitesApi(registry, checks, access, rooms.distant, accounts.invite_permission),
+            InvitesApi(registry, checks, access, rooms.out_of_room, accounts.invite_permission),
             TransactionsApi(reactor, inbox, edus),
             EventsApi(
                 registry,
@@ -93,20 +97,20 @@ class FederatedRooms:
                 rooms.timestamps,
             ),
             HierarchyApi(rooms.space_rooms, access),
-            ThirdPartyInvitesApi(db, rooms.origin, access, rooms.third_party_invites),
+            ThirdPartyInvitesApi(db, rooms.local_server, access, rooms.third_party_invites),
         ]
-        handshakes = self._handshakes = MembershipRequests(client, rooms.origin, checks)
-        completion = PartialStateCompletion(registry, rooms.receiving, db)
+        handshakes = self._requests = MembershipRequests(client, rooms.local_server, checks)
+        completion = PartialStateCompletion(registry, rooms.receiver, db)
         self._completion = PartialStateResync(registry, missing, completion, db, reactor)
-        rooms.memberships.abroad = RemoteMemberships(
-            handshakes, rooms.entrance, rooms.distant, registry, missing, self._completion
+        rooms.memberships.remote = RemoteMemberships(
+            handshakes, rooms.remote_join, rooms.out_of_room, registry, missing, self._completion
         )
-        policy = PolicyServers(registry.stores, rooms.receiving, PolicySigner(client))
-        registry.guard_with(policy)
-        rooms.receiving.policy = policy
+        policy = PolicyServers(registry.stores, rooms.receiver, PolicySigner(client))
+        registry.use_policy_servers(policy)
+        rooms.receiver.policy = policy
         rooms.third_party_invites.exchange = ThirdPartyExchange(client)
         rooms.history.backfill = Backfill(registry, client, checks, missing)
-        rooms.timestamps.elsewhere = RemoteTimestamps(registry, client, missing)
+        rooms.timestamps.remote = RemoteTimestamps(registry, client, missing)
         _ask_others(reactor, client, accounts, rooms)
         readers = self._sender, servers, self._typing, receipts, self._presence, self._completion
         for reader in readers:
@@ -120,7 +124,7 @@ class FederatedRooms:
 
     def end_waits(self) -> None:
         """End joins that are under way: the server is about to stop."""
-        self._handshakes.end_waits()
+        self._requests.end_waits()
 
     async def stop(self) -> None:
         """Tell and ask nobody any more."""
@@ -140,5 +144,5 @@ def _ask_others(reactor: Any, client: FederationClient, accounts: Accounts, room
     accounts.profiles.find_remote = queries.find_profile
     rooms.aliases.find_remote = queries.find_alias
     rooms.directory.ask_remote = queries.find_rooms
-    spaces = RemoteSpaces(rooms.origin.server_name, reactor, client)
-    rooms.hierarchy.elsewhere = rooms.previews.elsewhere = spaces
+    spaces = RemoteSpaces(rooms.local_server.server_name, reactor, client)
+    rooms.hierarchy.remote = rooms.previews.remote = spaces

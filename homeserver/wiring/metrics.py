@@ -17,11 +17,11 @@ def watch(
     metrics.counter(
         "events", "Events that entered rooms since the start.", lambda: registry.events_appended
     )
-    metrics.gauge("sync_waiting", "Readers that wait for news.", lambda: sync.feeds.waiting)
+    metrics.gauge("sync_waiting", "Readers that wait for news.", lambda: sync.change_queues.waiting)
     metrics.gauge("websockets", "Open WebSockets.", lambda: len(stream.connections))
     metrics.gauge("rooms_loaded", "Rooms in memory.", lambda: len(registry))
     metrics.counter("room_loads", "Rooms that were read from the database.", lambda: registry.loads)
-    metrics.gauge("feeds", "Users with a feed in memory.", lambda: len(sync.feeds))
+    metrics.gauge("feeds", "Users with a feed in memory.", lambda: len(sync.change_queues))
     metrics.gauge("database_connections_in_use", "Connections at work.", lambda: db.in_use)
     metrics.gauge("database_waiting", "Who waits for a connection.", lambda: db.waiting)
     metrics.counter("database_losses", "Connections that broke.", lambda: db.losses)

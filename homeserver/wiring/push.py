@@ -29,9 +29,9 @@ class Push:
         self, db: Database, log: Log, accounts: Accounts, rooms: Rooms, receipts: Receipts
     ) -> None:
         registry = rooms.registry
-        self._origin = rooms.origin
+        self._origin = rooms.local_server
         self._rules = PushRules(accounts.account_data)
-        rooms.succession.carry_over.append(self._rules.carry_over)
+        rooms.upgrade_migration.carry_over.append(self._rules.migrate)
         user_rules = UserRules(self._rules)
         members = Members(registry, user_rules, accounts.account_data)
         notices = PushActions(RuleEvaluator(rooms.visibility), Threads(registry))

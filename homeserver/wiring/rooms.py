@@ -89,17 +89,21 @@ class Rooms:
     ) -> None:
         self.names = Names(db)
         self.events = EventStore(db, CACHED_EVENTS)
-        self.origin = LocalServer(settings.server_name, key, reactor)
+        self.local_server = LocalServer(settings.server_name, key, reactor)
         stores = RoomStorage(log, self.names, StateStore(db, CACHED_STATE_NODES), self.events)
-        self.registry = RoomRegistry(db, self.origin, stores)
-        self.receiving = self._receiving(stores)
-        self.entrance = RemoteJoin(self.registry, self.receiving)
-        self.distant = OutOfRoomMemberships(db, self.registry)
+        self.registry = RoomRegistry(db, self.local_server, stores)
+        self.receiver = self._receiving(stores)
+        self.remote_join = RemoteJoin(self.registry, self.receiver)
+        self.out_of_room = OutOfRoomMemberships(db, self.registry)
         self.user_rooms = UserRooms(db, self.names, CACHED_USERS)
         self.visibility = Visibility(self.registry, accounts.erased_users)
-        self.aliases = Aliases(db, self.origin, self.registry)
+        self.aliases = Aliases(db, self.local_server, self.registry)
         self.creation = RoomCreation(
-            self.registry, self.origin, self.aliases, accounts.profiles, accounts.invite_permission
+            self.registry,
+            self.local_server,
+            self.aliases,
+            accounts.profiles,
+            accounts.invite_permission,
         )
         notice_rooms = ServerNoticeRooms(self.registry, accounts.notices_account.user_id)
         self.memberships = Memberships(
@@ -107,15 +111,15 @@ class Rooms:
             self.user_rooms,
             accounts.profiles,
             accounts.invite_permission,
-            self.receiving,
+            self.receiver,
             notice_rooms,
-            self.distant,
+            self.out_of_room,
         )
-        self.creation.invite_abroad = self.memberships.invite
+        self.creation.invite_remote = self.memberships.invite
         self.third_party_invites = self._third_party_invites(accounts)
         self.transactions = Transactions(db, self.names)
         self.sending = self._sending(db, rate_limits)
-        self.reading = reading = RoomReader(db, self.registry, self.user_rooms, self.visibility)
+        self.reader = reading = RoomReader(db, self.registry, self.user_rooms, self.visibility)
         self.relations = BundledAggregations(db, self.registry, reading, self.visibility)
         self._related_events = RelationPages(
             db, self.registry, reading, self.visibility, self.relations
@@ -146,8 +150,8 @@ class Rooms:
             self.summaries.apply,
             self.relations.apply,
             self.directory.apply,
-            self._guest_access.read,
-            self.succession.read,
+            self._guest_access.apply,
+            self.upgrade_migration.apply,
         ):
             log.subscribe(reader)
 
@@ -155,7 +159,7 @@ class Rooms:
         """What people learn of rooms that they are not in."""
         self.summaries = RoomSummaries(db, self.registry)
         self.space_rooms = SpaceChildRooms(
-            self.registry, self.summaries, self.user_rooms, self.distant
+            self.registry, self.summaries, self.user_rooms, self.out_of_room
         )
         self.hierarchy = SpaceHierarchy(reactor, self.space_rooms)
         self.previews = RoomPreviews(self.summaries, self.space_rooms)
@@ -200,10 +204,10 @@ class Rooms:
         """What happens in rooms when accounts change, or users move from one room to the next."""
         departures = ForcedLeaves(self.registry, self.user_rooms, self.memberships)
         self._guest_access = GuestAccess(db, reactor, self.registry, departures)
-        self.succession = UpgradeMigration(self.registry)
+        self.upgrade_migration = UpgradeMigration(self.registry)
         tags, direct_chats = Tags(accounts.account_data), DirectChats(accounts.account_data)
-        self.succession.carry_over += [tags.carry_over, direct_chats.carry_over]
-        self.succession.move += [self.aliases.move, self.directory.move]
+        self.upgrade_migration.carry_over += [tags.migrate, direct_chats.migrate]
+        self.upgrade_migration.move += [self.aliases.migrate, self.directory.migrate]
         self._propagation = ProfilePropagation(self.registry, self.user_rooms, accounts.profiles)
         accounts.profiles.on_profile_changed.append(self._propagation.profile_changed)
         accounts.deactivation.on_deactivated.append(departures.deactivated)
@@ -217,7 +221,7 @@ class Rooms:
         await self._nightly_sweep.stop()
         await self._propagation.stop()
         await self._guest_access.stop()
-        await self.succession.stop()
+        await self.upgrade_migration.stop()
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
@@ -225,17 +229,17 @@ class Rooms:
         apis: list[Any] = [
             CreateRoomApi(self.creation, self.third_party_invites, self.directory, default_version),
             RoomMembershipApi(
-                self.memberships, self.third_party_invites, self.aliases, self.reading
+                self.memberships, self.third_party_invites, self.aliases, self.reader
             ),
             SendingApi(self.sending),
-            RoomStateApi(self.sending, self.reading, self.origin),
+            RoomStateApi(self.sending, self.reader, self.local_server),
             RoomHistoryApi(
-                self.history, self.reading, self.relations, self._account_data, self.origin
+                self.history, self.reader, self.relations, self._account_data, self.local_server
             ),
-            RelationsApi(self._related_events, self._account_data, self.origin),
+            RelationsApi(self._related_events, self._account_data, self.local_server),
             TimestampApi(self.timestamps),
             MutualRoomsApi(MutualRooms(self.names, self.user_rooms)),
-            RoomMembersApi(self.reading, self.origin),
+            RoomMembersApi(self.reader, self.local_server),
             RoomUpgradeApi(self._upgrades),
             RoomAliasesApi(self.aliases),
             ReportsApi(self._reports),

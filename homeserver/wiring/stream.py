@@ -42,7 +42,7 @@ class Stream:
             [
                 *SocketMethods().methods(),
                 *EventMethods(rooms.sending).methods(),
-                *EphemeralMethods(sync.notices, sync.markers).methods(),
+                *EphemeralMethods(sync.typing, sync.markers).methods(),
                 *UserMethods(sync.tracker, accounts.account_data).methods(),
             ],
         )
@@ -61,7 +61,7 @@ class Stream:
             self.connections,
             accounts.access_tokens,
         )
-        log.subscribe(self.connections.read)
+        log.subscribe(self.connections.apply)
 
     def start(self) -> None:
         """Begin the work that goes on beside requests."""

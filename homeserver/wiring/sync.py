@@ -55,7 +55,7 @@ class Sync:
         receipts = self.receipts = Receipts(db, registry)
         self.push = Push(db, log, accounts, rooms, receipts)
         self.markers = ReadMarkers(registry, receipts, accounts.account_data)
-        self.notices = TypingUsers(registry, log, reactor, log.position, lively_rooms)
+        self.typing = TypingUsers(registry, log, reactor, log.position, lively_rooms)
         self.tracker = PresenceTracker(
             settings.presence, db, log, rooms.names, rooms.user_rooms, reactor
         )
@@ -64,10 +64,10 @@ class Sync:
             self.tracker, self.remote_presence, db, registry, rooms.user_rooms
         )
         lazy_members = LazyMembers()
-        feeds = self.feeds = UserChangeQueues(rooms.user_rooms, log, reactor, CACHED_FEEDS)
-        ephemeral: list[EphemeralEvents] = [self.notices, receipts]
+        feeds = self.change_queues = UserChangeQueues(rooms.user_rooms, log, reactor, CACHED_FEEDS)
+        ephemeral: list[EphemeralEvents] = [self.typing, receipts]
         sections = RoomSections(
-            Timelines(db, registry, rooms.visibility, rooms.origin),
+            Timelines(db, registry, rooms.visibility, rooms.local_server),
             RoomStateSections(db, registry, lazy_members),
             ephemeral,
             self.push.unread_counts,
@@ -85,15 +85,15 @@ class Sync:
             self._presence,
             ephemeral,
         )
-        invitations = Invitations(rooms.registry, rooms.visibility, rooms.distant)
+        invitations = Invitations(rooms.registry, rooms.visibility, rooms.out_of_room)
         self.engine = SyncEngine(sources, feeds, sections, invitations, lazy_members, reactor)
         streamed = StreamedEvents(sources, rooms.visibility, self._presence)
-        self._stream = EventStream(sources, self.engine, rooms.reading, streamed, reactor)
-        self._snapshots = Snapshots(sources, rooms.reading, rooms.history, self._presence)
-        self._origin = rooms.origin
+        self._stream = EventStream(sources, self.engine, rooms.reader, streamed, reactor)
+        self._snapshots = Snapshots(sources, rooms.reader, rooms.history, self._presence)
+        self._origin = rooms.local_server
         # Whoever is woken reads all of the others, so the feeds come last.
         present = (self.tracker, self.remote_presence, self._presence)
-        for reader in (receipts, self.notices, *present, feeds, self._stream):
+        for reader in (receipts, self.typing, *present, feeds, self._stream):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
@@ -104,7 +104,7 @@ class Sync:
 
     def stop(self) -> None:
         """End it."""
-        self.notices.stop()
+        self.typing.stop()
         self.tracker.stop()
         self.remote_presence.stop()
 
@@ -120,7 +120,7 @@ class Sync:
             SyncApi(self.engine, self.tracker, max_wait),
             EventStreamApi(self._stream, self.tracker, self._origin, max_wait),
             InitialSyncApi(self._snapshots, self.tracker),
-            TypingApi(self.notices),
+            TypingApi(self.typing),
             ReceiptsApi(self.markers),
             ReadMarkersApi(self.markers),
             PresenceApi(self.tracker, self._presence),

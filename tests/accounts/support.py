@@ -127,7 +127,7 @@ class AccountsTestCase(DatabaseTestCase):
         self.build()
 
     async def clean_up(self) -> None:
-        await self.log.settled()
+        await self.log.flush()
         await super().clean_up()
 
     def build(self) -> None:
@@ -177,7 +177,7 @@ class AccountsTestCase(DatabaseTestCase):
         self.account_data = AccountData(db, log)
         self.deactivation = Deactivation(db, clock, self.sessions, self.profiles, self.account_data)
         for reader in (self.tokens, self.profiles, self.account_data):
-            log.subscribe(reader.read)
+            log.subscribe(reader.apply)
 
     def build_third_party_ids(self) -> None:
         """What addresses of accounts need."""

@@ -69,8 +69,8 @@ class RoomCommandTests(RoomsTestCase):
     async def test_that_members_are_missing_is_shown(self) -> None:
         """Counts that are too small are explained."""
         room = await self.rooms.get(self.room_id)
-        row = partial_room_row(room.number, "$join", ["one.example", "two.example"])
-        await self.log.append(EventsStored(self.log.next_position(), room.number, ()), [row])
+        row = partial_room_row(room.room_nid, "$join", ["one.example", "two.example"])
+        await self.log.append(EventsStored(self.log.next_position(), room.room_nid, ()), [row])
 
         _, told = await self.command("show", self.room_id)
 

@@ -57,13 +57,13 @@ def test_a_server_that_is_heard_is_tried_at_once() -> None:
     later = backoff.failed_at + PAUSE_WHEN_HEARD
 
     assert not backoff.may_try(later)
-    assert backoff.heard().may_try(later)
+    assert backoff.reached().may_try(later)
 
 
 def test_being_heard_does_not_make_a_deaf_server_be_tried_each_time() -> None:
     """A server that sends, but cannot be reached, costs one attempt in a while."""
-    backoff = fail(Backoff(), 3).heard()
-    again = backoff.failed(backoff.retry_at, MIDDLE).heard()
+    backoff = fail(Backoff(), 3).reached()
+    again = backoff.failed(backoff.retry_at, MIDDLE).reached()
 
     assert again.failures == FAILURES_WHEN_HEARD
     assert not again.may_try(again.failed_at + PAUSE_WHEN_HEARD / 2)
@@ -71,7 +71,7 @@ def test_being_heard_does_not_make_a_deaf_server_be_tried_each_time() -> None:
 
 def test_a_server_that_is_heard_before_it_can_be_reached_is_tried_again_soon() -> None:
     """It may send before it listens, as it starts: that is no reason to wait for an hour."""
-    backoff = fail(Backoff(), 10).heard()
+    backoff = fail(Backoff(), 10).reached()
     again = backoff.failed(backoff.retry_at, MIDDLE)
 
     assert again.retry_at - again.failed_at == FIRST_PAUSE * 2**FAILURES_WHEN_HEARD

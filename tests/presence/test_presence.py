@@ -37,7 +37,7 @@ class PresenceTestCase(DatabaseTestCase):
         self.stranger = await self.world.user("stranger")
         self.room_id = await self.world.create_room(self.alice)
         await self.world.rooms.memberships.join(self.bob, self.room_id)
-        await self.world.log.settled()
+        await self.world.log.flush()
         self.facts.clear()  # newcomers are shown, whether they are there or not
 
     async def clean_up(self) -> None:
@@ -80,7 +80,7 @@ class PresenceTestCase(DatabaseTestCase):
 
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        await self.world.log.settled()
+        await self.world.log.flush()
 
     async def seen_by(self, caller: Requester, since: int | None = None) -> dict[str, Any]:
         """Who is how, as far as a user is told."""
@@ -135,7 +135,7 @@ class PresenceTests(PresenceTestCase):
             await self.pass_time(1)
             await self.come(self.bob)
         await self.world.say(self.bob, self.room_id, "hello")
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         self.assertEqual(len(self.facts), count)
 
@@ -149,11 +149,11 @@ class PresenceTests(PresenceTestCase):
     async def test_newcomer_sees_members_and_is_seen_although_nobody_is_there(self) -> None:
         """A client that shows presence knows of everybody in a room that was just joined."""
         room_id = await self.world.create_room(self.alice)
-        await self.world.log.settled()
+        await self.world.log.flush()
         before = self.world.log.position
 
         await self.world.rooms.memberships.join(self.stranger, room_id)
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         self.assertEqual(
             await self.states_seen_by(self.stranger, before),
@@ -183,7 +183,7 @@ class PresenceTests(PresenceTestCase):
         before = self.world.log.position
 
         await self.world.say(self.bob, self.room_id, "back again")
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "online"})
 
@@ -196,7 +196,7 @@ class PresenceTests(PresenceTestCase):
 
         room = await self.world.rooms.registry.get(self.room_id)
         await receipts.move(room, self.bob.user_id, "m.read", event_id, None)
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
 
@@ -208,7 +208,7 @@ class PresenceTests(PresenceTestCase):
         before = self.world.log.position
 
         await self.world.rooms.memberships.join(self.bob, other_room)
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         self.assertIn("bob", await self.states_seen_by(self.stranger, before))
         self.assertIn("stranger", await self.states_seen_by(self.bob, before))
@@ -347,23 +347,23 @@ class RemotePresenceTests(DatabaseTestCase):
     async def test_same_news_is_told_once(self) -> None:
         """Servers repeat themselves; devices are not woken for that."""
         for _ in range(3):
-            await self.remote.take(REMOTE, "online", "at sea", 1_000)
+            await self.remote.receive(REMOTE, "online", "at sea", 1_000)
 
         assert [(fact.state, fact.status_msg) for fact in self.facts] == [("online", "at sea")]
         assert self.facts[0].last_active_ms == 1_700_000_000_000 - 1_000
 
     async def test_who_is_not_heard_of_goes_offline(self) -> None:
         """A server that has gone away leaves nobody online for ever."""
-        await self.remote.take(REMOTE, "online", None, None)
+        await self.remote.receive(REMOTE, "online", None, None)
         self.clock.advance(20 * 60)
-        await self.remote.take(REMOTE, "online", None, None)
+        await self.remote.receive(REMOTE, "online", None, None)
 
         self.clock.advance(20 * 60)
-        await self.world.log.settled()
+        await self.world.log.flush()
         assert [fact.state for fact in self.facts] == ["online"]
 
         self.clock.advance(11 * 60)
-        await self.world.log.settled()
+        await self.world.log.flush()
         assert [fact.state for fact in self.facts] == ["online", "offline"]
         assert self.remote.find(REMOTE) is None
 
@@ -371,7 +371,7 @@ class RemotePresenceTests(DatabaseTestCase):
         """Nobody fills our memory with users whom no user of ours can see."""
         self.rooms.numbers = []
 
-        await self.remote.take(REMOTE, "online", None, None)
+        await self.remote.receive(REMOTE, "online", None, None)
 
         assert not self.facts
         assert list(self.remote.present()) == []
@@ -381,23 +381,23 @@ class RemotePresenceTests(DatabaseTestCase):
         to tell of it than to answer.
         """
         self.rooms.numbers = []
-        await self.remote.take(REMOTE, "online", "at sea", None)
+        await self.remote.receive(REMOTE, "online", "at sea", None)
 
         self.rooms.numbers = [1]
         self.remote.apply([joined(REMOTE)])
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         assert [(fact.state, fact.status_msg) for fact in self.facts] == [("online", "at sea")]
 
     async def test_what_was_told_long_before_is_forgotten(self) -> None:
         """Nobody is shown as online who was when we met a stranger's server once."""
         self.rooms.numbers = []
-        await self.remote.take(REMOTE, "online", None, None)
+        await self.remote.receive(REMOTE, "online", None, None)
         self.clock.advance(61)
 
         self.rooms.numbers = [1]
         self.remote.apply([joined(REMOTE)])
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         assert not self.facts
 

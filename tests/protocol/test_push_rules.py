@@ -44,7 +44,9 @@ def outcome(
     name: str | None = None,
 ) -> Outcome:
     levels = PowerLevels(create(by=CAROL), {"users": {ALICE: 50}})
-    return CompiledRules(rules).judge(EvaluationContext(event, joined, levels)).for_user(user, name)
+    return (
+        CompiledRules(rules).evaluate(EvaluationContext(event, joined, levels)).for_user(user, name)
+    )
 
 
 def told(event: Event, rules: RuleSet = DEFAULT, **options: Any) -> str:
@@ -213,7 +215,7 @@ def test_rules_are_judged_in_a_glance() -> None:
 
     for _ in range(20):
         started = time.perf_counter()
-        verdict = rules.judge(EvaluationContext(message, 100, None))
+        verdict = rules.evaluate(EvaluationContext(message, 100, None))
         for user in members:
             verdict.for_user(user)
         best = min(best, time.perf_counter() - started)

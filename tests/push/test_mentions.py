@@ -47,7 +47,7 @@ class MentionsTests(DatabaseTestCase):
             cursor = await db.execute("SELECT user_id, position FROM mentions ORDER BY position")
             return await cursor.fetchall()
 
-        await self.world.log.settled()
+        await self.world.log.flush()
         return await self.db.run(read)
 
     async def crash_after(self, batches: int) -> None:
@@ -115,7 +115,7 @@ class MentionsTests(DatabaseTestCase):
         said_at = self.world.log.position
         for _ in range(5):
             await self.world.say(self.alice, self.room_id, "hello")
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         noted = await self.db.run(subject.reader_position, subject.READER)
 

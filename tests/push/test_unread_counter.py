@@ -38,7 +38,7 @@ def test_what_notifies_is_counted() -> None:
     """The number on the badge."""
     tally = UnreadCounter(0)
 
-    tally.take(3, 3, [notice(1), notice(2, ROOT, highlight=True), notice(3)])
+    tally.advance(3, 3, [notice(1), notice(2, ROOT, highlight=True), notice(3)])
 
     assert tally.count() == UnreadCount(3, 1, {ROOT: (1, 1)})
     assert tally.count().main == (2, 0)
@@ -47,7 +47,7 @@ def test_what_notifies_is_counted() -> None:
 def test_receipt_of_the_room_reads_everything() -> None:
     """Clients that know no threads clear them too."""
     tally = UnreadCounter(0)
-    tally.take(3, 3, [notice(1), notice(2, ROOT), notice(3)])
+    tally.advance(3, 3, [notice(1), notice(2, ROOT), notice(3)])
 
     tally.read(2, None)
 
@@ -57,7 +57,7 @@ def test_receipt_of_the_room_reads_everything() -> None:
 def test_receipt_of_a_thread_reads_that_thread() -> None:
     """Whoever opened a thread has not seen the room, and the other way round."""
     tally = UnreadCounter(0)
-    tally.take(4, 4, [notice(1), notice(2, ROOT), notice(3, "$other"), notice(4, ROOT)])
+    tally.advance(4, 4, [notice(1), notice(2, ROOT), notice(3, "$other"), notice(4, ROOT)])
 
     tally.read(2, ROOT)
     tally.read(4, "main")
@@ -71,7 +71,7 @@ def test_own_event_reads_where_it_was_sent() -> None:
     """Whoever answers has read what they answer."""
     tally = UnreadCounter(0)
 
-    tally.take(3, 3, [notice(1), notice(2, ROOT), OwnEvent(3, None)])
+    tally.advance(3, 3, [notice(1), notice(2, ROOT), OwnEvent(3, None)])
 
     assert tally.count() == UnreadCount(1, 0, {ROOT: (1, 0)})
 
@@ -81,7 +81,7 @@ def test_receipt_ahead_of_what_was_counted_holds() -> None:
     tally = UnreadCounter(0)
 
     tally.read(5, None)
-    tally.take(6, 2, [notice(5), notice(6)])
+    tally.advance(6, 2, [notice(5), notice(6)])
 
     assert tally.count().notification == 1
 
@@ -89,7 +89,7 @@ def test_receipt_ahead_of_what_was_counted_holds() -> None:
 def test_redacted_event_is_not_counted() -> None:
     """There is nothing left to read."""
     tally = UnreadCounter(0)
-    tally.take(2, 2, [notice(1, highlight=True), notice(2)])
+    tally.advance(2, 2, [notice(1, highlight=True), notice(2)])
 
     tally.forget(1)
 
@@ -99,10 +99,10 @@ def test_redacted_event_is_not_counted() -> None:
 def test_what_names_the_user_is_counted_however_old_it_is() -> None:
     """Who comes back from a holiday sees that they were asked for."""
     tally = UnreadCounter(0)
-    tally.take(2, 2, [notice(1, highlight=True, named=True), notice(2)])
+    tally.advance(2, 2, [notice(1, highlight=True, named=True), notice(2)])
 
     for position in range(3, WINDOW + 10):
-        tally.take(position, 1, [notice(position)])
+        tally.advance(position, 1, [notice(position)])
 
     assert tally.count() == UnreadCount(WINDOW + 1, 1, {})
 
@@ -112,7 +112,7 @@ def test_counts_are_bounded() -> None:
     tally = UnreadCounter(0)
 
     for position in range(1, 2 * WINDOW):
-        tally.take(position, 1, [notice(position, highlight=True, named=True)])
+        tally.advance(position, 1, [notice(position, highlight=True, named=True)])
 
     assert tally.count().notification == WINDOW + MAX_NAMED
 
@@ -127,7 +127,7 @@ def test_counts_do_not_depend_on_when_they_are_asked_for(plan: list[tuple[Any, .
     reads: list[tuple[int, str | None]] = []
     for what, *rest in plan:
         if what == "ask":
-            lazy.take(position, position - begun, _aged(waiting, position))
+            lazy.advance(position, position - begun, _aged(waiting, position))
             waiting, begun = [], position
             assert lazy.count() == steady.count() == _counted(events, reads)
         elif what == "read":
@@ -139,10 +139,10 @@ def test_counts_do_not_depend_on_when_they_are_asked_for(plan: list[tuple[Any, .
                 position += 1
                 event = _event(position, what, rest)
                 events.append(event)
-                steady.take(position, 1, [] if event is None else [event])
+                steady.advance(position, 1, [] if event is None else [event])
                 waiting += [] if event is None else [event]
 
-    lazy.take(position, position - begun, _aged(waiting, position))
+    lazy.advance(position, position - begun, _aged(waiting, position))
     assert lazy.count() == steady.count() == _counted(events, reads)
 
 
@@ -158,7 +158,7 @@ def _aged(news: list[PushAction | OwnEvent], position: int) -> list[PushAction |
             item.position,
             item.thread,
             highlight=item.highlight,
-            named=item.named,
+            named=item.mentioned,
             age=position - item.position,
         )
         if isinstance(item, PushAction)
@@ -179,7 +179,7 @@ def _counted(
         event
         for place, event in enumerate(events)
         if isinstance(event, PushAction)
-        and (event.named or place >= len(events) - WINDOW)
+        and (event.mentioned or place >= len(events) - WINDOW)
         and not any(
             event.position <= upto and thread in (None, event.thread or "main")
             for upto, thread in marks

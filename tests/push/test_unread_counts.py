@@ -68,7 +68,7 @@ class UnreadCountsTests(DatabaseTestCase):
         """Copies of the users' tallies as they are now."""
         room = await self.world.rooms.registry.get(self.room_id)
         counts = self.world.sync.push.unread_counts
-        return [copy(await counts.tally(room, user.user_id)) for user in users]
+        return [copy(await counts.counter(room, user.user_id)) for user in users]
 
     async def set_rules(self, rules: RuleSet) -> None:
         content = rules.content_for(self.bob.user_id)

@@ -31,7 +31,7 @@ class InspectionTests(RoomsTestCase):
         assert counts.total == len(colours.graph.events)
         assert [number for _, _, number in report.refusals] == [1, 1]
         assert all(rule.startswith("rule ") for _, rule, _ in report.refusals)
-        assert report.gaps.keys() == {colours.lost.event_id}
+        assert report.backward_extremities.keys() == {colours.lost.event_id}
         heads = {stored.event.event_id for stored in report.extremities}
         assert heads == {colours.ban.event_id, colours.after_gap.event_id}
 

@@ -224,7 +224,7 @@ class ReceiptsTests(DatabaseTestCase):
 
         await self.start()
 
-        number = (await self.room()).number
+        number = (await self.room()).room_nid
         self.assertEqual(await self.seen_by(self.alice), public)
         self.assertEqual(await self.seen_by(self.bob), own)
         self.assertEqual(await self.receipts.changed_rooms([number, 99], before), {number})
@@ -238,7 +238,7 @@ class ReceiptsTests(DatabaseTestCase):
         """A reader who looks at all rooms need not load those without news."""
         before = self.world.log.position
         await self.read(self.bob, self.first)
-        number, runs = (await self.room()).number, self.db.runs
+        number, runs = (await self.room()).room_nid, self.db.runs
 
         changed = await self.receipts.changed_rooms([number, 99], before)
 

@@ -44,7 +44,7 @@ class TypingNoticesTests(DatabaseTestCase):
         await self.notices.set(caller, self.room_id, caller.user_id, False, 30_000)
 
     def typists(self, since: int | None = None) -> list[str] | None:
-        return self.notices.list_since(self.room.number, since)
+        return self.notices.list_since(self.room.room_nid, since)
 
     async def refusal(self, kind: type[MatrixError], done: Any) -> None:
         await self.assertFailure(Deferred.fromCoroutine(done), kind)
@@ -78,7 +78,7 @@ class TypingNoticesTests(DatabaseTestCase):
         position = self.world.log.position
 
         self.clock.advance(5)
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         self.assertEqual(self.typists(position), [])
         self.assertGreater(self.world.log.position, position)
@@ -107,7 +107,7 @@ class TypingNoticesTests(DatabaseTestCase):
         position = self.world.log.position
 
         await self.world.rooms.memberships.leave(self.bob, self.room_id)
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         self.assertEqual(self.typists(position), [])
 
@@ -131,13 +131,13 @@ class TypingNoticesTests(DatabaseTestCase):
         boot = self.world.log.position
         self.notices.stop()
 
-        self.notices = self.make(boot_position=boot, lively=[self.room.number])
+        self.notices = self.make(boot_position=boot, lively=[self.room.room_nid])
 
         self.assertEqual(self.typists(seen), [])
         self.assertIsNone(self.typists(boot))
-        self.assertIsNone(self.notices.list_since(self.room.number + 1, seen))
+        self.assertIsNone(self.notices.list_since(self.room.room_nid + 1, seen))
         self.assertEqual(
-            await self.notices.changed_rooms([self.room.number, 99], seen), {self.room.number}
+            await self.notices.changed_rooms([self.room.room_nid, 99], seen), {self.room.room_nid}
         )
 
     async def test_readers_get_an_event(self) -> None:

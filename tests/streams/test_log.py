@@ -60,7 +60,7 @@ def test_broken_log_leaves_nobody_waiting() -> None:
     in_flight = scene.append()
     scene.clock.advance(0)
     behind_it = scene.log.written()
-    waiting, written, settled = scene.append(), scene.log.written(), scene.log.settled()
+    waiting, written, settled = scene.append(), scene.log.written(), scene.log.flush()
 
     scene.refuse()
 
@@ -77,7 +77,7 @@ def test_broken_log_takes_nothing_more() -> None:
 
     with pytest.raises(Unavailable):
         scene.log.check_open()
-    late = scene.append(), scene.log.written(), scene.log.settled()
+    late = scene.append(), scene.log.written(), scene.log.flush()
 
     assert errors_of(done, *late) == [LogBroken] * 4
     assert len(scene.writes) == 1

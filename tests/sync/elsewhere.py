@@ -60,21 +60,21 @@ class Elsewhere:
     @property
     def ends(self) -> list[Event]:
         """The events that nothing follows yet."""
-        return [stored.event for stored in self.graph.writer.head.extremities]
+        return [stored.event for stored in self.graph.writer.extremities.events]
 
     async def enter(self, user: Requester) -> StoredEvent:
         """Let a user of the server under test join, who brings it into the room."""
         join = self.member(user.user_id, "join")
         state = self._state_before(join)
-        entrance = self._world.rooms.entrance
-        return await entrance.enter(join, state, self._chain(state))
+        entrance = self._world.rooms.remote_join
+        return await entrance.admit(join, state, self._chain(state))
 
     async def enter_without_members(self, user: Requester) -> StoredEvent:
         """The same, with the members left out: they are to be told by `complete`."""
         join = self.member(user.user_id, "join")
         state = [each for each in self._state_before(join) if each.type != MEMBER]
         servers = ["one.example", "two.example"]
-        return await self._world.rooms.entrance.enter(join, state, self._chain(state), servers)
+        return await self._world.rooms.remote_join.admit(join, state, self._chain(state), servers)
 
     async def complete(self, join: StoredEvent) -> None:
         """Tell the members of the state before a join."""
@@ -111,7 +111,9 @@ class Elsewhere:
     async def fill(self, room: Room, depths: tuple[int, int], limit: int) -> bool:
         """Give the past before the gaps at these depths, the newest events of it."""
         least, greatest = depths
-        waiting = [gap for gap, depth in room.gaps.items() if least <= depth <= greatest]
+        waiting = [
+            gap for gap, depth in room.backward_extremities.items() if least <= depth <= greatest
+        ]
         size = limit if self.generosity is None else min(limit, self.generosity)
         found: dict[str, Event] = {}
         while waiting and len(found) < size:
@@ -128,13 +130,13 @@ class Elsewhere:
     async def _is_placed(self, event: Event) -> bool:
         registry = self._world.rooms.registry
         async with registry.writing(self.room_id) as writer:
-            known = await self._world.outside.receiving.known(writer, [event.event_id])
-        return any(not stored.standing.is_outlier for stored in known.values())
+            known = await self._world.outside.receiving.find_known(writer, [event.event_id])
+        return any(not stored.status.is_outlier for stored in known.values())
 
     async def _given_state(self, writer: RoomWriter, event: Event) -> ResolvedState | None:
         receiving = self._world.outside.receiving
-        known = await receiving.known(writer, event.prev_event_ids)
-        placed = [stored for stored in known.values() if not stored.standing.is_outlier]
+        known = await receiving.find_known(writer, event.prev_event_ids)
+        placed = [stored for stored in known.values() if not stored.status.is_outlier]
         state = self._state_before(event)
         cited = [self.by_id[each] for each in event.auth_event_ids]
         await receiving.outliers(writer, self._chain([*state, *cited]))

@@ -31,7 +31,7 @@ class PresenceInSyncTests(DatabaseTestCase):
 
     async def come(self, user: Requester) -> None:
         await self.world.sync.tracker.touch(user.user_id, user.device_id, None)
-        await self.world.log.settled()
+        await self.world.log.flush()
 
     async def seen_by(self, user: Requester) -> dict[str, Any]:
         """Whose presence the next sync of a user tells, with the state of each."""
@@ -55,18 +55,18 @@ class PresenceInSyncTests(DatabaseTestCase):
         await self.world.rooms.memberships.join(self.bob, self.room_id)
 
         assert (await self.seen_by(self.bob))[self.alice.user_id] == "online"
-        await self.world.log.settled()
+        await self.world.log.flush()
         assert (await self.seen_by(self.alice))[self.bob.user_id] == "online"
 
     async def test_newcomer_of_another_server_is_seen(self) -> None:
         """They were there before, but in rooms of others."""
         other_room = await self.world.create_room(self.bob)
         await self.world.outside.member(other_room, ZOE, "join")
-        await self.world.sync.remote_presence.take(ZOE, "online", None, None)
+        await self.world.sync.remote_presence.receive(ZOE, "online", None, None)
         assert ZOE not in await self.seen_by(self.alice)
 
         await self.world.outside.member(self.room_id, ZOE, "join")
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         assert (await self.seen_by(self.alice))[ZOE] == "online"
 
@@ -74,7 +74,7 @@ class PresenceInSyncTests(DatabaseTestCase):
         """A member event that is no join brings nothing that is known already."""
         await self.world.rooms.memberships.join(self.bob, self.room_id)
         await self.come(self.alice)
-        await self.world.log.settled()
+        await self.world.log.flush()
         await self.seen_by(self.bob)
         content = {"membership": "join", "displayname": "Bob"}
         send = self.world.rooms.sending.set_state

@@ -148,7 +148,7 @@ class _History:
             self.there.use(self.world)
         elif what == "it comes late":
             room = await self._room()
-            for event_id in list(room.gaps)[:1]:
+            for event_id in list(room.backward_extremities)[:1]:
                 await self.there.deliver(self.there.by_id[event_id])
         else:
             await self._act_there(what, argument, more)
@@ -232,13 +232,13 @@ class _History:
     async def _shown(self, room: Room) -> dict[str, StoredEvent]:
         """What is in the timeline, of all that there is."""
         found = await self.world.rooms.events.find_many(
-            room.version, room.number, room.room_id, list(self.there.by_id)
+            room.version, room.room_nid, room.room_id, list(self.there.by_id)
         )
         return {key: each for key, each in found.items() if (each.position or 0) > 0}
 
     async def _find(self, room: Room, event_id: str) -> StoredEvent | None:
         events = self.world.rooms.events
-        return await events.find(room.version, room.number, room.room_id, event_id)
+        return await events.find(room.version, room.room_nid, room.room_id, event_id)
 
     def _ancestors(self, event_ids: Iterable[str]) -> set[str]:
         found: set[str] = set()
@@ -307,4 +307,4 @@ def _is_past_redaction(stored: StoredEvent | None) -> bool:
 
 def _is_hidden(stored: StoredEvent) -> bool:
     """Whether no client is shown an event: it breaks a rule, or redacts what is not there."""
-    return stored.position is None and not stored.standing.is_outlier
+    return stored.position is None and not stored.status.is_outlier

@@ -182,7 +182,7 @@ class TimelineGapTests(DatabaseTestCase):
         branch = self.there.say("missed", after=_before(self.there, ban))
         refused = self.there.say("refused", after=[branch])
         stored = await self.there.deliver(refused)
-        assert stored.standing.soft_failed is not None
+        assert stored.status.soft_failed is not None
         after = self.there.say("after", ALICE, after=[ban, refused])
         await self.there.deliver(after)
 
@@ -205,7 +205,7 @@ class TimelineGapTests(DatabaseTestCase):
         await self.there.deliver(self.there.say("before"))
         target = self.there.say("missed")
         redaction = self.there.make("m.room.redaction", BOB, {"redacts": target.event_id})
-        assert (await self.there.deliver(redaction)).is_withheld
+        assert (await self.there.deliver(redaction)).is_redaction_pending
         if is_restarted:
             await self.restart()
         said = await self.world.say(self.carol, self.there.room_id, "after")
@@ -258,7 +258,7 @@ class TimelineGapTests(DatabaseTestCase):
 
         found = []
         for at in (first, second):
-            reading = self.world.rooms.reading
+            reading = self.world.rooms.reader
             members = await reading.members(self.carol.user_id, self.there.room_id, at=at)
             found.append({each.event.state_key: each.event.content for each in members})
 

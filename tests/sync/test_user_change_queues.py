@@ -49,7 +49,7 @@ class Audience:
         self.feeds = UserChangeQueues(cast("UserRooms", OneRoom()), Position(), self.clock, 10_000)
         self.woken = dict.fromkeys((f"@u{number}:test" for number in range(size)), 0)
         for user_id in self.woken:
-            Deferred.fromCoroutine(self.feeds.of(user_id)).addCallback(self._wait, user_id)
+            Deferred.fromCoroutine(self.feeds.queue_of(user_id)).addCallback(self._wait, user_id)
 
     def _wait(self, feed: Any, user_id: str) -> None:
         feed.waiters.add(lambda: self._count(user_id))
@@ -102,7 +102,7 @@ def test_feed_knows_that_it_missed_what_came_while_it_was_made() -> None:
     """It began before it followed the log: what was published in between was in no feed."""
     rooms, log, clock = SlowRooms(), Position(), Clock()
     feeds = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
-    made = Deferred.fromCoroutine(feeds.of("@alice:test"))
+    made = Deferred.fromCoroutine(feeds.queue_of("@alice:test"))
 
     log.position = 1
     feeds.apply([TypingChanged(1, ROOM, "@bob:test", typing=True)])

@@ -45,7 +45,7 @@ class World:
         return cls(db, (await PositionReserve(db, reactor).first())[0])
 
     async def stop(self) -> None:
-        await self.log.settled()
+        await self.log.flush()
         self.sync.stop()
 
     async def user(self, name: str, device: str = "DEVICE") -> Requester:

@@ -38,7 +38,7 @@ class Passwords:
             reactor, "passwords", size=MAX_CONCURRENT_HASHES, max_waiting=MAX_WAITING
         )
         # Unknown users are checked against this, so that they take as long as known ones.
-        self._nobody = self._hasher.hash("")
+        self._unknown_user_hash = self._hasher.hash("")
 
     def check_strength(self, password: str) -> None:
         """Raise `WeakPassword` where a new password does not meet the policy."""
@@ -49,14 +49,14 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """The hash to store for a password. Raises `LimitExceeded` where too many wait."""
-        return await self._away(lambda: self._hasher.hash(password))
+        return await self._in_thread(lambda: self._hasher.hash(password))
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
         """Whether this is the password behind a hash; nothing matches `None`, in the same time."""
         if len(password.encode()) > MAX_PASSWORD_BYTES:
             return False
-        stored = password_hash or self._nobody
-        return await self._away(lambda: self._verify(stored, password)) and (
+        stored = password_hash or self._unknown_user_hash
+        return await self._in_thread(lambda: self._verify(stored, password)) and (
             password_hash is not None
         )
 
@@ -70,7 +70,7 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
-    async def _away(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._hasher is LOWEST:
             return work()  # quicker than the way to a thread
         try:

@@ -81,7 +81,7 @@ class AccessTokens:
         for token in self._tokens_of.pop(user_id, ()):
             self._grants.pop(token, None)
 
-    def read(self, facts: Sequence[Any]) -> None:
+    def apply(self, facts: Sequence[Any]) -> None:
         """Reader of the log: tokens go with their devices."""
         for fact in facts:
             if isinstance(fact, DevicesRemoved):

@@ -88,12 +88,12 @@ class AddressValidation:
         self._db = db
         self._clock = clock
         self._settings = settings
-        self._couriers = couriers
+        self._senders = couriers
         self._check_limit = check_limit
 
     def supports(self, medium: str) -> bool:
         """Whether addresses of a medium can be validated here."""
-        return medium in self._couriers
+        return medium in self._senders
 
     def check_supported(self, purpose: str, medium: str) -> None:
         """Raise `ThreepidMediumNotSupported` or `ThreepidDenied`, as the text has it."""
@@ -192,7 +192,7 @@ class AddressValidation:
 
     async def _send(self, letter: ValidationMessage, medium: str) -> None:
         self._check_limit(letter.address)
-        await self._couriers[medium].deliver(letter)
+        await self._senders[medium].deliver(letter)
 
     async def _take_back(self, attempt: ValidationSession, sid: str) -> None:
         """Nothing was sent: nothing stays, so nobody fills the disk with what no letter limits."""

@@ -69,7 +69,7 @@ class _Entry:
 
 
 class AccountData:
-    """The account data of this server's users. `read` is to be subscribed to the log.
+    """The account data of this server's users. `apply` is to be subscribed to the log.
 
     `defaults` gives the content of types that have one before anybody sets them, for the whole
     account: type to a function of the user id.
@@ -91,7 +91,7 @@ class AccountData:
         self._changed: OrderedDict[str, int] = OrderedDict()
         self._floor = log.position
 
-    def read(self, facts: Sequence[Any]) -> None:
+    def apply(self, facts: Sequence[Any]) -> None:
         """Reader of the log: keep what is in memory true."""
         for fact in facts:
             if isinstance(fact, AccountDataChanged):

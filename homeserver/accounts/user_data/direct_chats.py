@@ -16,7 +16,7 @@ class DirectChats:
     def __init__(self, account_data: AccountData) -> None:
         self._account_data = account_data
 
-    async def carry_over(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
+    async def migrate(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
         """Note the new room for everybody with whom the old one was a direct chat."""
         content = await self._account_data.content(user_id, DIRECT)
         chats = msgspec.json.decode(content) if content else {}

@@ -62,7 +62,7 @@ ProfileHook = Callable[[str, str], Awaitable[None]]
 class Profiles:
     """The profiles of this server's users, and a way to those of others.
 
-    `read` is to be subscribed to the log.
+    `apply` is to be subscribed to the log.
     """
 
     def __init__(self, db: Database, log: Log, server_name: str) -> None:
@@ -75,7 +75,7 @@ class Profiles:
             self._load, _apply, MAX_CACHED
         )
 
-    def read(self, facts: Sequence[Any]) -> None:
+    def apply(self, facts: Sequence[Any]) -> None:
         """Reader of the log: keep the cache true."""
         for fact in facts:
             if isinstance(fact, ProfileChanged):

@@ -41,7 +41,7 @@ class Tags:
         """Take a tag off a room, if it is there."""
         await self._change(user_id, room_id, tag, None)
 
-    async def carry_over(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
+    async def migrate(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
         """Tag a room like the one that it replaces, unless its tags were ever set."""
         tags = await self.of_room(user_id, old_room_id)
         present = await self._account_data.content(user_id, TAG, new_room_id)

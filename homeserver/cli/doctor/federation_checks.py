@@ -73,7 +73,7 @@ class FederationCheck:
         rules = settings.federation
         self._reactor = reactor
         self._settings = settings
-        self._tell = tell
+        self._report = tell
         self._tls = ClientTls(verify=rules.verify_certificates, ca_file=rules.ca_file)
         self._network = open_network(
             reactor, "federation", allow_private_addresses=rules.allow_private_addresses
@@ -104,7 +104,7 @@ class FederationCheck:
         is_own = server == self._settings.server_name
         try:
             address = await self._discovery.find(
-                server, lambda question, answer: self._tell(_found(server, question, answer))
+                server, lambda question, answer: self._report(_found(server, question, answer))
             )
             await self._check_certificate(server, address)
             await self._check_keys(server, is_own=is_own)
@@ -116,7 +116,7 @@ class FederationCheck:
                 if is_own
                 else "tell its operators, or see what stands between the servers"
             )
-            self._tell(bad(server, str(error).removeprefix(f"{server}: "), mend))
+            self._report(bad(server, str(error).removeprefix(f"{server}: "), mend))
 
     async def _check_certificate(self, server: str, address: Address) -> None:
         for target in address.targets:
@@ -129,13 +129,15 @@ class FederationCheck:
                 probe: Any = await endpoint.connect(Factory.forProtocol(_Probe))
                 certificate = await probe.certificate.addTimeout(TIMEOUT, self._reactor)
             except Exception as error:
-                self._tell(problem(server, f"{place}: {reason_of(error)}", suggested_fix(error)))
+                self._report(problem(server, f"{place}: {reason_of(error)}", suggested_fix(error)))
                 continue
             left = _ends_at(certificate) - wall_seconds(self._reactor)
             until = datetime.fromtimestamp(_ends_at(certificate), tz=UTC).date().isoformat()
             text = f"{place}: certificate for {address.certificate_name}, valid until {until}"
             mend = "see why it was not renewed"
-            self._tell(ok(server, text) if left > RENEWAL_SECONDS else warning(server, text, mend))
+            self._report(
+                ok(server, text) if left > RENEWAL_SECONDS else warning(server, text, mend)
+            )
 
     async def _check_keys(self, server: str, *, is_own: bool) -> None:
         response = await self._client.get(
@@ -143,9 +145,9 @@ class FederationCheck:
         )
         found = parse_server_keys(response, server, int(wall_seconds(self._reactor) * 1000))
         key_ids = {key.key_id: key.verify_key for key in found.keys if not key.is_old}
-        self._tell(ok(server, f"publishes the keys {', '.join(sorted(key_ids))}"))
-        if is_own and not self._is_ours(key_ids):
-            self._tell(
+        self._report(ok(server, f"publishes the keys {', '.join(sorted(key_ids))}"))
+        if is_own and not self._is_local(key_ids):
+            self._report(
                 problem(
                     server,
                     "the key that is published is not the one of this installation",
@@ -159,9 +161,9 @@ class FederationCheck:
         )
         about = answer.get("server")
         about = about if isinstance(about, dict) else {}
-        self._tell(ok(server, f"runs {about.get('name', '?')} {about.get('version', '?')}"[:200]))
+        self._report(ok(server, f"runs {about.get('name', '?')} {about.get('version', '?')}"[:200]))
 
-    def _is_ours(self, published: dict[str, str]) -> bool:
+    def _is_local(self, published: dict[str, str]) -> bool:
         try:
             keys = load_signing_keys(self._settings.signing_key_path)
         except ConfigError:

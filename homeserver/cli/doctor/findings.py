@@ -14,16 +14,16 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The verdict on one subject, with `mend` saying what to do about it."""
+    """The verdict on one subject, with `fix` saying what to do about it."""
 
     verdict: Severity
     subject: str
     text: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
         line = f"{self.verdict.value:<8} {self.subject}: {self.text}"
-        return f"{line}\n         -> {self.mend}" if self.mend else line
+        return f"{line}\n         -> {self.fix}" if self.fix else line
 
 
 def ok(subject: str, text: str) -> Finding:

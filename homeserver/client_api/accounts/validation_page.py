@@ -38,13 +38,13 @@ class ValidationPageApi:
 
     async def show_validation(self, query: ValidationQuery) -> Response:
         """Confirm the address, or ask whether it should be."""
-        return await self._answer(query, is_certain=False)
+        return await self._respond(query, is_certain=False)
 
     async def confirm_validation(self, query: ValidationQuery, body: bytes) -> Response:
         """Confirm the address: somebody has pressed the button."""
-        return await self._answer(query, is_certain=True)
+        return await self._respond(query, is_certain=True)
 
-    async def _answer(self, query: ValidationQuery, *, is_certain: bool) -> Response:
+    async def _respond(self, query: ValidationQuery, *, is_certain: bool) -> Response:
         session = await self._validation.find_by_token(query.sid, query.token)
         if session is None:
             return self._page("invalid", 404)

@@ -17,7 +17,7 @@ class SetTyping(msgspec.Struct):
 
 class TypingApi:
     def __init__(self, notices: TypingUsers) -> None:
-        self._notices = notices
+        self._typing = notices
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v3/rooms/{room_id}/typing/{user_id}"
@@ -27,4 +27,4 @@ class TypingApi:
         self, caller: Requester, room_id: str, user_id: str, body: SetTyping
     ) -> None:
         """Tell a room that a user is typing, or has stopped."""
-        await self._notices.set(caller, room_id, user_id, body.typing, timeout_ms=body.timeout)
+        await self._typing.set(caller, room_id, user_id, body.typing, timeout_ms=body.timeout)

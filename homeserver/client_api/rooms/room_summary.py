@@ -38,4 +38,4 @@ class RoomSummaryApi:
             target = await self._aliases.resolve(room_id)
             room_id = target.room_id
             via += target.servers
-        return await self._previews.of(caller.user_id, room_id, via)
+        return await self._previews.preview(caller.user_id, room_id, via)

@@ -50,7 +50,7 @@ class OpenSession(Protocol):
 
 
 class StreamConnections:
-    """All sessions of this process. `read` is to be subscribed to the log.
+    """All sessions of this process. `apply` is to be subscribed to the log.
 
     `start` it, and `await stop()`.
     """
@@ -123,7 +123,7 @@ class StreamConnections:
         for session in list(self._by_user.get(user_id, {}).values()):
             session.close(TOKEN_INVALID, NOT_VALID)
 
-    def read(self, facts: Sequence[Any]) -> None:
+    def apply(self, facts: Sequence[Any]) -> None:
         """Reader of the log."""
         for fact in facts:
             if isinstance(fact, DevicesRemoved):

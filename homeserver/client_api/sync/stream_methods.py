@@ -207,7 +207,7 @@ class EphemeralMethods:
     """What a client tells about what its user is doing in a room."""
 
     def __init__(self, notices: TypingUsers, markers: ReadMarkers) -> None:
-        self._notices = notices
+        self._typing = notices
         self._markers = markers
 
     def methods(self) -> list[Method]:
@@ -219,7 +219,7 @@ class EphemeralMethods:
 
     async def typing(self, call: Call, params: SetTypingParams) -> None:
         """Tell a room that the caller is typing, or has stopped."""
-        await self._notices.set(
+        await self._typing.set(
             call.caller,
             params.room_id,
             params.user_id or call.caller.user_id,

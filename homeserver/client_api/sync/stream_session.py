@@ -184,7 +184,7 @@ class StreamSession:
         try:
             frame = self._decode(payload)
         except MatrixError as error:
-            self._answer_error(_find_id(payload), error)
+            self._respond_error(_find_id(payload), error)
             return
         self._calls += 1
         if self._calls == MAX_CALLS:
@@ -195,12 +195,12 @@ class StreamSession:
         self._subscription.acknowledge(position)
 
     async def use_filter(self, caller: Requester, text: str) -> None:
-        self._subscription.use(await self._read_anew(caller, text))
+        self._subscription.use(await self._read_again(caller, text))
         self._filter_text = text
 
     async def refresh_reader(self) -> None:
         """Something changed for the user that the reader was made of, such as whom they ignore."""
-        reader = await self._read_anew(self._opening.reader.caller, self._filter_text)
+        reader = await self._read_again(self._opening.reader.caller, self._filter_text)
         self._subscription.use(reader)
 
     async def check_token(self) -> None:
@@ -228,7 +228,7 @@ class StreamSession:
         caller = self._opening.admit()
         return caller if isinstance(caller, Requester) else await caller
 
-    async def _read_anew(self, caller: Requester, filter_text: str | None) -> SyncRequest:
+    async def _read_again(self, caller: Requester, filter_text: str | None) -> SyncRequest:
         return await self._services.engine.reader(
             caller,
             filter_text=filter_text,
@@ -248,23 +248,23 @@ class StreamSession:
         try:
             call = Call(await self._admit(), frame.id, self)
             result = await self._services.methods.run(frame.method, call, bytes(frame.params))
-            self._answer({"id": frame.id, "result": {} if result is None else result})
+            self._respond({"id": frame.id, "result": {} if result is None else result})
         except MatrixError as error:
-            self._answer_error(frame.id, error)
+            self._respond_error(frame.id, error)
             if isinstance(error, TOKEN_ERRORS):
                 self.close(TOKEN_INVALID, NOT_VALID)
         except Exception:
             log.failure("{method} of {user_id} failed", method=frame.method, user_id=self.user_id)
-            self._answer_error(frame.id, MatrixError("Internal error"))
+            self._respond_error(frame.id, MatrixError("Internal error"))
         finally:
             self._calls -= 1
             if self._calls == MAX_CALLS - 1 and not self._is_closed:
                 self._wire.set_reading(True)
 
-    def _answer_error(self, frame_id: str | None, error: MatrixError) -> None:
-        self._answer({"id": frame_id, "error": error.body()})
+    def _respond_error(self, frame_id: str | None, error: MatrixError) -> None:
+        self._respond({"id": frame_id, "error": error.body()})
 
-    def _answer(self, answer: dict[str, Any]) -> None:
+    def _respond(self, answer: dict[str, Any]) -> None:
         if not self._is_closed:
             self._wire.send_text(_encode(answer))
 

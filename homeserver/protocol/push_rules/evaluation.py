@@ -69,7 +69,7 @@ class CompiledRules:
             (_conditions(kind, rule), Evaluation(_outcome(rule.actions))) for kind, rule in enabled
         ]
 
-    def judge(self, occasion: EvaluationContext) -> Evaluation:
+    def evaluate(self, occasion: EvaluationContext) -> Evaluation:
         """What the rules say of an event.
 
         Raises `PowerLevelsNeeded` where that depends on them and the occasion has none.

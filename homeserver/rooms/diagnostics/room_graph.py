@@ -28,8 +28,8 @@ class GraphEvent:
     """One event of a drawing. `reason` is the rule that it broke, if any.
 
     `is_past` tells that it was fetched for the room's past, `is_head` that it is a forward
-    extremity. `height` is how deep it stands in the graph as this server knows it, `claimed_depth`
-    what it says of that itself. Of a missing event nothing but the id is known.
+    extremity. `topological_depth` is how deep it stands in the graph as this server knows it,
+    `claimed_depth` what it says of that itself. Of a missing event nothing but the id is known.
     """
 
     event_id: str
@@ -39,7 +39,7 @@ class GraphEvent:
     state_key: str | None = None
     sender: str = ""
     membership: str | None = None
-    height: int = 0
+    topological_depth: int = 0
     claimed_depth: int = 0
     reason: str | None = None
     is_past: bool = False
@@ -72,11 +72,11 @@ def graph_of(
 
 
 def _arrival(stored: StoredEvent) -> int:
-    return stored.number if stored.position is None else stored.position
+    return stored.event_nid if stored.position is None else stored.position
 
 
 def _graph_event(stored: StoredEvent, heads: Collection[str]) -> GraphEvent:
-    event, standing = stored.event, stored.standing
+    event, standing = stored.event, stored.status
     mark = Mark.ACCEPTED
     if standing.rejected is not None:
         mark = Mark.REJECTED
@@ -84,7 +84,7 @@ def _graph_event(stored: StoredEvent, heads: Collection[str]) -> GraphEvent:
         mark = Mark.OUTLIER
     elif standing.soft_failed is not None:
         mark = Mark.SOFT_FAILED
-    elif stored.is_withheld:
+    elif stored.is_redaction_pending:
         mark = Mark.WITHHELD
     membership = event.content.get("membership") if is_member_event(event) else None
     return GraphEvent(
@@ -95,7 +95,7 @@ def _graph_event(stored: StoredEvent, heads: Collection[str]) -> GraphEvent:
         event.state_key,
         event.sender,
         membership if isinstance(membership, str) else None,
-        stored.height,
+        stored.topological_depth,
         event.depth,
         standing.rejected or standing.soft_failed,
         is_past=stored.position is not None and stored.position < 0,

@@ -39,10 +39,10 @@ class RoomReport:
     """What there is to say about a room.
 
     `state` has the current state events by type, of each type the first `MAX_EVENTS_OF_TYPE`;
-    `state_counts` counts all of them. `members` counts users by membership and server. `gaps` are
-    events that are not here, with the depth of what follows them. `refusals` are (whether rejected
-    or else soft-failed, rule, how many). `partial` tells how the room was entered, if not all its
-    members were known then.
+    `state_counts` counts all of them. `members` counts users by membership and server.
+    `backward_extremities` are events that are not here, with the depth of what follows them.
+    `refusals` are (whether rejected or else soft-failed, rule, how many). `partial` tells how the
+    room was entered, if not all its members were known then.
     """
 
     room_id: str
@@ -53,7 +53,7 @@ class RoomReport:
     state_counts: Mapping[str, int]
     members: Mapping[str, Mapping[str, int]]
     extremities: Sequence[StoredEvent]
-    gaps: Mapping[str, int]
+    backward_extremities: Mapping[str, int]
     standings: StatusCounts
     refusals: Sequence[tuple[bool, str, int]]
     partial: PartialRoomRow | None = None
@@ -129,8 +129,8 @@ class RoomInspection:
         numbers = await self._db.run(
             event_graph.nearest_in_graph,
             row.room,
-            stored.height,
-            stored.number,
+            stored.topological_depth,
+            stored.event_nid,
             count - after,
             after,
         )

@@ -68,7 +68,7 @@ class Aliases:
         self._rooms = rooms
         self._reserved: set[str] = set()
 
-    def check_ours(self, alias: str) -> None:
+    def check_local(self, alias: str) -> None:
         """Raise `InvalidParam` unless this is a valid alias of this server."""
         try:
             parsed = parse_room_alias(alias)
@@ -87,7 +87,7 @@ class Aliases:
         if alias is None:
             yield
             return
-        self.check_ours(alias)
+        self.check_local(alias)
         if alias in self._reserved:
             raise RoomInUse(f"{alias} is taken")
         self._reserved.add(alias)
@@ -100,7 +100,7 @@ class Aliases:
 
     async def add(self, caller: Requester, alias: str, room_id: str) -> None:
         """Point a new alias to a room that the caller is in. Raises `AliasExists`, `TooLarge`."""
-        self.check_ours(alias)
+        self.check_local(alias)
         room = await self._rooms.get(room_id)
         if room.membership(caller.user_id) != "join":
             raise Forbidden("You are not in the room")
@@ -112,7 +112,7 @@ class Aliases:
             raise AliasExists(f"{alias} is taken")
         self._reserved.add(alias)
         try:
-            if not await self._db.run(storage.add_alias, alias, room.number, creator, now):
+            if not await self._db.run(storage.add_alias, alias, room.room_nid, creator, now):
                 raise AliasExists(f"{alias} is taken")
         finally:
             self._reserved.discard(alias)
@@ -146,11 +146,11 @@ class Aliases:
 
     async def of_room(self, room: Room) -> list[str]:
         """All aliases of this server that lead to a room, sorted."""
-        return await self._db.run(storage.aliases_of, room.number)
+        return await self._db.run(storage.aliases_of, room.room_nid)
 
-    async def move(self, old: Room, new: Room) -> None:
+    async def migrate(self, old: Room, new: Room) -> None:
         """Let the aliases of a room point to the one that has replaced it."""
-        await self._db.run(storage.move_aliases, old.number, new.number)
+        await self._db.run(storage.move_aliases, old.room_nid, new.room_nid)
 
     async def for_user(self, caller: Requester, room_id: str) -> list[str]:
         """The same for someone who is in the room, or anybody if all the world may read it.

@@ -102,7 +102,7 @@ class RoomDirectory:
         """A reader of the log: a listed room that was just made is to be seen at once."""
         for fact in facts:
             if isinstance(fact, EventAppended) and fact.version is not None:
-                room = self._rooms.loaded(fact.room)
+                room = self._rooms.loaded(fact.room_nid)
                 if room is not None and room.published:
                     self._forget_order()
 
@@ -136,16 +136,16 @@ class RoomDirectory:
                 raise Forbidden("You may not list this room")
         if listed:
             self.check_may_publish(caller)
-        await self._db.run(storage.set_published, room.number, listed)
+        await self._db.run(storage.set_published, room.room_nid, listed)
         room.published = listed
         self._forget_order()
 
-    async def move(self, old: Room, new: Room) -> None:
+    async def migrate(self, old: Room, new: Room) -> None:
         """List a room in place of the one that it has replaced, if that was listed."""
         if not old.published:
             return
         for room, listed in ((new, True), (old, False)):
-            await self._db.run(storage.set_published, room.number, listed)
+            await self._db.run(storage.set_published, room.room_nid, listed)
             room.published = listed
         self._forget_order()
 

@@ -21,16 +21,16 @@ class RoomPreviews:
     def __init__(self, summaries: RoomSummaries, space_rooms: SpaceChildRooms) -> None:
         self._summaries = summaries
         self._space_rooms = space_rooms
-        self.elsewhere: RemoteSpacesPort | None = None
+        self.remote: RemoteSpacesPort | None = None
 
-    async def of(self, user_id: str, room_id: str, via: Sequence[str]) -> RoomSummary:
+    async def preview(self, user_id: str, room_id: str, via: Sequence[str]) -> RoomSummary:
         """The summary of a room that the user may know of. Raises `NotFound` for all others.
 
         `via` are names of servers that may be in the room.
         """
-        if self.elsewhere is not None and await self._space_rooms.find(room_id) is None:
+        if self.remote is not None and await self._space_rooms.find(room_id) is None:
             known = await self._space_rooms.likely_servers(user_id, room_id)
-            told = await self.elsewhere.describe(room_id, [*via, *known])
+            told = await self.remote.describe(room_id, [*via, *known])
             membership = await self._space_rooms.membership(user_id, room_id)
             if told is not None and (
                 membership == "knock"

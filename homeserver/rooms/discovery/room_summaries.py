@@ -79,7 +79,7 @@ class RoomSummaries:
         for fact in facts:
             if isinstance(fact, StateChanged) and _matters(fact):
                 self._changes += 1
-                self._summaries.pop(fact.room, None)
+                self._summaries.pop(fact.room_nid, None)
 
     async def of(self, number: int, joined: int = 0) -> RoomSummary | None:
         """Summary of the room with this number, or `None` where there is none.
@@ -103,7 +103,7 @@ class RoomSummaries:
         """The summary of a room that the user may know of. Raises `NotFound` for all others."""
         room = await self._rooms.find(room_id)
         if room is not None:
-            summary = await self.of(room.number)
+            summary = await self.of(room.room_nid)
             assert summary is not None, "a room that is loaded exists"
             if await self._may_know(user_id, room, summary):
                 return msgspec.structs.replace(summary, membership=room.membership(user_id))

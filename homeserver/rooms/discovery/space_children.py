@@ -73,7 +73,7 @@ class SpaceChildRooms:
         self._rooms = rooms
         self._summaries = summaries
         self._user_rooms = user_rooms
-        self._distant = distant
+        self._out_of_room = distant
 
     async def find(self, room_id: str) -> Room | None:
         """The room, if this server is in it; what it knows of others is out of date."""
@@ -84,7 +84,7 @@ class SpaceChildRooms:
 
     async def describe(self, room: Room) -> RoomDescription:
         """What a room of this server is like."""
-        summary = await self._summaries.of(room.number)
+        summary = await self._summaries.of(room.room_nid)
         assert summary is not None, "a room that is loaded exists"
         if summary.room_type != SPACE:
             return RoomDescription(summary)
@@ -119,7 +119,7 @@ class SpaceChildRooms:
         """
         number = await self._rooms.stores.names.find_nid(room_id)
         place = (await self._user_rooms.of(user_id)).get(number or 0)
-        names = await self._distant.servers(number or 0, user_id)
+        names = await self._out_of_room.servers(number or 0, user_id)
         if place is not None:
             names.append(server_name_of(place.sender))
         if (hint := creating_server_hint(room_id)) is not None:

@@ -76,7 +76,7 @@ class ReadMarkers:
         # What is no event id cannot be looked up: it may hold what the database cannot.
         if not is_valid_event_id(event_id):
             return None
-        return await self._events.find(room.version, room.number, room.room_id, event_id)
+        return await self._events.find(room.version, room.room_nid, room.room_id, event_id)
 
     async def _event(self, room: Room, event_id: str) -> StoredEvent:
         stored = await self._find_event(room, event_id)
@@ -97,9 +97,9 @@ class ReadMarkers:
 
     async def _move_fully_read(self, room: Room, user_id: str, stored: StoredEvent) -> None:
         """Spec: https://spec.matrix.org/v1.19/client-server-api/#fully-read-markers"""
-        position = stored.position or stored.number
+        position = stored.position or stored.event_nid
         marked = await self._fully_read_position(room, user_id)
-        key = (user_id, room.number)
+        key = (user_id, room.room_nid)
         if position <= max(marked, self._moving.get(key, 0)):
             return
         self._moving[key] = position
@@ -116,7 +116,7 @@ class ReadMarkers:
             return 0
         event_id = msgspec.json.decode(content).get("event_id")
         stored = await self._find_event(room, event_id) if isinstance(event_id, str) else None
-        return 0 if stored is None else stored.position or stored.number
+        return 0 if stored is None else stored.position or stored.event_nid
 
     async def _check_in_thread(self, room: Room, stored: StoredEvent, thread: str) -> None:
         """Raise `InvalidParam` for an event that lies in another thread, as far as we can tell.

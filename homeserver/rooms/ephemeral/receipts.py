@@ -79,8 +79,8 @@ class Receipts:
             raise InvalidParam(f"{event_id!r} is not the id of an event")
         self._log.check_open()
         member = await self._names.nid(user_id)
-        entry = await self._of(room.number)
-        key = (room.number, user_id, receipt_type, thread_id)
+        entry = await self._of(room.room_nid)
+        key = (room.room_nid, user_id, receipt_type, thread_id)
         known = self._queued.get(key) or entry.find(user_id, receipt_type, thread_id)
         if known is not None and not known.is_before(event_id, event_position):
             return
@@ -88,7 +88,7 @@ class Receipts:
             raise UserLimitExceeded(f"A user has at most {MAX_OF_USER} receipts in a room")
         receipt = ReceiptChanged(
             self._log.next_position(),
-            room.number,
+            room.room_nid,
             user_id,
             receipt_type,
             thread_id,
@@ -101,7 +101,7 @@ class Receipts:
 
     async def of_user(self, room: Room, user_id: str) -> list[ReceiptChanged]:
         """All receipts of one user in a room, private ones and those of threads included."""
-        return (await self._of(room.number)).of_user(user_id)
+        return (await self._of(room.room_nid)).of_user(user_id)
 
     async def events_since(self, room: Room, user_id: str, since: int | None) -> msgspec.Raw | None:
         """The `m.receipt` event with what changed for a reader above `since`; `None` for nothing.
@@ -109,9 +109,9 @@ class Receipts:
         It holds the public receipts of everybody and the reader's own private ones. For
         `since=None` these are all that there are.
         """
-        if since is not None and not self.may_have_changed(room.number, since):
+        if since is not None and not self.may_have_changed(room.room_nid, since):
             return None
-        return (await self._of(room.number)).event(user_id, since)
+        return (await self._of(room.room_nid)).event(user_id, since)
 
     def may_have_changed(self, room: int, since: int) -> bool:
         """False where nothing changed in a room above a position; tells at once."""

@@ -77,7 +77,7 @@ class TypingUsers:
         if room is None or room.membership(user_id) != "join":
             raise Forbidden("You are not in the room")
         self._log.check_open()
-        done = self.note(room.number, user_id, timeout_ms if typing else 0)
+        done = self.note(room.room_nid, user_id, timeout_ms if typing else 0)
         if done is not None:
             await done
 
@@ -116,7 +116,7 @@ class TypingUsers:
         self, room: Room, user_id: str, since: int | None
     ) -> Sequence[msgspec.Raw]:
         """The `m.typing` event of a room, if its list changed above `since`."""
-        users = self.list_since(room.number, since)
+        users = self.list_since(room.room_nid, since)
         if users is None:
             return ()
         event = {"type": "m.typing", "content": {"user_ids": users}}
@@ -129,10 +129,10 @@ class TypingUsers:
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: who leaves a room types there no more."""
         for fact in facts:
-            if isinstance(fact, StateChanged) and fact.room in self._typing:
+            if isinstance(fact, StateChanged) and fact.room_nid in self._typing:
                 for user_id, membership, _ in fact.members():
                     if membership != "join":
-                        self.note(fact.room, user_id, 0)
+                        self.note(fact.room_nid, user_id, 0)
 
     def stop(self) -> None:
         """Cancel all timers: the server is going down."""

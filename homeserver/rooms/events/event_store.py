@@ -52,25 +52,25 @@ class EventStore:
     def add(self, event: StoredEvent) -> None:
         """Keep an event that was just made or read."""
         self.introduce(event)
-        self._events[event.number] = event
+        self._events[event.event_nid] = event
         while len(self._events) > self._capacity:
             self._events.popitem(last=False)
 
     def introduce(self, event: StoredEvent) -> None:
         """Have an event found for as long as somebody holds it: it may never be stored."""
-        self._by_number[event.number] = event
+        self._by_number[event.event_nid] = event
         self._by_id[event.event.room_id, event.event.event_id] = event
 
     def disown(self, event: StoredEvent) -> None:
         """Have an event not found any more: it was not stored after all."""
-        self._by_number.pop(event.number, None)
+        self._by_number.pop(event.event_nid, None)
         self._by_id.pop((event.event.room_id, event.event.event_id), None)
 
     def cached_id(self, room_id: str, event_id: str) -> StoredEvent | None:
         """The event of this room with this id, if it is at hand."""
         event = self._by_id.get((room_id, event_id))
-        if event is not None and event.number in self._events:
-            self._events.move_to_end(event.number)
+        if event is not None and event.event_nid in self._events:
+            self._events.move_to_end(event.event_nid)
         return event
 
     async def load(self, version: RoomVersion, numbers: Sequence[int]) -> dict[int, StoredEvent]:
@@ -88,7 +88,7 @@ class EventStore:
         if missing:
             rows = await self._db.run(storage.events_by_number, missing)
             for event in self._from_rows(version, rows):
-                found[event.number] = event
+                found[event.event_nid] = event
         return found
 
     async def load_bare(
@@ -106,7 +106,7 @@ class EventStore:
             if stored is None:
                 missing.append(number)
             else:
-                found.append((number, stored.event, stored.standing.rejected is not None))
+                found.append((number, stored.event, stored.status.rejected is not None))
         if missing:
             rows = await self._db.run(storage.bare_events, missing)
             found += [
@@ -124,7 +124,7 @@ class EventStore:
             if stored is None:
                 missing.append(event_id)
             else:
-                found[event_id] = stored.number
+                found[event_id] = stored.event_nid
         if missing:
             found |= await self._db.run(storage.event_numbers, room, missing)
         return found

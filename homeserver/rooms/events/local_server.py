@@ -28,7 +28,7 @@ class LocalServer:
         """Milliseconds since the epoch."""
         return int(wall_seconds(self.clock) * 1000)
 
-    def is_ours(self, identifier: str) -> bool:
+    def is_local(self, identifier: str) -> bool:
         """Whether a user id or an alias belongs to this server."""
         return identifier.partition(":")[2] == self.server_name
 

@@ -15,7 +15,7 @@ def relation_rows(stored: StoredEvent, room: int, type_nid: int, sender_nid: int
     if stored.position is None or (relation := relation_of(event)) is None:
         return []
     row = INSERT_RELATION.row(
-        stored.number,
+        stored.event_nid,
         room,
         relation.parent_id,
         relation.rel_type,
@@ -23,7 +23,7 @@ def relation_rows(stored: StoredEvent, room: int, type_nid: int, sender_nid: int
         event.event_id,
         type_nid,
         sender_nid,
-        stored.height,
+        stored.topological_depth,
         stored.position,
         event.origin_server_ts,
     )
@@ -37,4 +37,4 @@ def rows_of_redaction(redacted: StoredEvent) -> list[Row]:
     """
     if relation_of(redacted.event) is None:
         return []
-    return [DELETE_RELATION.row(redacted.number)]
+    return [DELETE_RELATION.row(redacted.event_nid)]

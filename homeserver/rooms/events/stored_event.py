@@ -40,29 +40,30 @@ MAX_TOPOLOGICAL_DEPTH = (
 class StoredEvent:
     """An event as this server has it.
 
-    `number` is its number in the database, `position` its place in the timeline: below zero for one
-    that was fetched for the room's past, `None` for one that no timeline shows. `state_before` and
-    `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the number
-    of the state event whose place it took, `replaced` that event. `transaction` is the request that
-    made it: (user id, device id, transaction id, path), a `Transaction` of `event_draft.py`.
+    `event_nid` is its number in the database, `position` its place in the timeline: below zero for
+    one that was fetched for the room's past, `None` for one that no timeline shows. `state_before`
+    and `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the
+    number of the state event whose place it took, `replaced` that event. `transaction` is the
+    request that made it: (user id, device id, transaction id, path), a `Transaction` of
+    `event_draft.py`.
 
-    `height` is how deep the event stands in the graph: one more than those before it. Its own
-    `depth` says the same, but nobody can check that, and history is ordered by it.
+    `topological_depth` is how deep the event stands in the graph: one more than those before it.
+    Its own `depth` says the same, but nobody can check that, and history is ordered by it.
     """
 
     __slots__ = (
         "__weakref__",
         "_parts",
         "event",
-        "height",
-        "number",
+        "event_nid",
         "position",
         "redaction",
         "replaced",
         "replaces",
-        "standing",
         "state_after",
         "state_before",
+        "status",
+        "topological_depth",
         "transaction",
     )
 
@@ -82,7 +83,7 @@ class StoredEvent:
         height: int | None = None,
     ) -> None:
         self.event = event
-        self.number = number
+        self.event_nid = number
         self.position = position
         self.state_before = state_before
         self.state_after = state_after
@@ -90,8 +91,10 @@ class StoredEvent:
         self.replaced = replaced
         self.redaction = redaction
         self.transaction = transaction
-        self.standing = standing
-        self.height = min(event.depth, MAX_TOPOLOGICAL_DEPTH) if height is None else height
+        self.status = standing
+        self.topological_depth = (
+            min(event.depth, MAX_TOPOLOGICAL_DEPTH) if height is None else height
+        )
         self._parts: tuple[bytes, bytes] | None = (
             None  # before `unsigned`, and after it with `room_id`
         )
@@ -100,9 +103,9 @@ class StoredEvent:
         return f"<StoredEvent {self.event.event_id} at {self.position}>"
 
     @property
-    def is_withheld(self) -> bool:
+    def is_redaction_pending(self) -> bool:
         """Whether it is a redaction that stands in the graph, and that no client may see."""
-        return self.position is None and self.standing == ACCEPTED
+        return self.position is None and self.status == ACCEPTED
 
     @property
     def shown(self) -> Event:

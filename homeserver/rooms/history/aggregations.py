@@ -155,7 +155,7 @@ class BundledAggregations:
             event_id: stored for event_id, stored in parents.items() if _is_editable(stored)
         }
         rows = await self._db.run(
-            storage.latest_edits, reader.room.number, list(editable), reader.until
+            storage.latest_edits, reader.room.room_nid, list(editable), reader.until
         )
         names = await self._rooms.stores.names.names(
             {number for row in rows for number in (row.type, row.sender)}
@@ -167,7 +167,7 @@ class BundledAggregations:
             and names[row.sender] == editable[row.parent_id].event.sender
         }
         for seen in await self._visible(reader, list(edits)):
-            found[edits[seen.stored.number]][REPLACE] = _event_json(reader, seen)
+            found[edits[seen.stored.event_nid]][REPLACE] = _event_json(reader, seen)
 
     async def _add_threads(
         self, found: _Aggregations, reader: _Reader, parents: dict[str, StoredEvent]
@@ -177,7 +177,7 @@ class BundledAggregations:
         Spec: https://spec.matrix.org/v1.19/client-server-api/#server-side-aggregation-of-mthread-relationships
         """
         rows = await self._db.run(
-            storage.thread_parts, reader.room.number, list(parents), reader.until
+            storage.thread_parts, reader.room.room_nid, list(parents), reader.until
         )
         threads: dict[str, list[storage.ThreadPart]] = defaultdict(list)
         for part in rows:
@@ -188,7 +188,7 @@ class BundledAggregations:
         # A thread has no threads in it, so this ends.
         inner = await self._aggregate(reader, [seen.stored for seen in shown], (REFERENCE, REPLACE))
         for seen in shown:
-            root = latest[seen.stored.number]
+            root = latest[seen.stored.event_nid]
             relations = inner.get(seen.stored.event.event_id)
             if relations is not None:
                 seen = replace(seen, relations=msgspec.json.encode(relations))
@@ -207,7 +207,7 @@ class BundledAggregations:
         Spec: https://spec.matrix.org/v1.19/client-server-api/#server-side-aggregation-of-mreference
         """
         rows = await self._db.run(
-            storage.references, reader.room.number, list(parents), reader.until, MAX_REFERENCES
+            storage.references, reader.room.room_nid, list(parents), reader.until, MAX_REFERENCES
         )
         for row in rows:
             if row.sender not in reader.ignored:

@@ -15,11 +15,11 @@ def as_erased(stored: StoredEvent) -> StoredEvent:
     """
     return StoredEvent(
         stored.event.redacted(),
-        stored.number,
+        stored.event_nid,
         stored.position,
         stored.state_before,
         stored.state_after,
         replaces=stored.replaces,
         redaction=stored.redaction,
-        height=stored.height,
+        height=stored.topological_depth,
     )

@@ -33,7 +33,7 @@ class EventAncestors:
 
         Neither the ones nor the others are among them; of more than `limit` the newest are given.
         """
-        ends = await self._find(room, latest)
+        ends = await self._load(room, latest)
         before = [prev for stored in ends for prev in stored.event.prev_event_ids]
         stop_at = {*earliest, *latest}
         found = await self._back(
@@ -59,21 +59,21 @@ class EventAncestors:
         heap: list[tuple[int, int, StoredEvent]] = []
         level = list(event_ids)
         while len(found) < limit:
-            for stored in await self._find(room, level):
-                if stored.event.depth >= min_depth and not stored.standing.is_outlier:
-                    heappush(heap, (-stored.event.depth, -stored.number, stored))
+            for stored in await self._load(room, level):
+                if stored.event.depth >= min_depth and not stored.status.is_outlier:
+                    heappush(heap, (-stored.event.depth, -stored.event_nid, stored))
             if not heap:
                 break
             stored = heappop(heap)[2]
             found.append(stored)
             level = [prev for prev in stored.event.prev_event_ids if prev not in seen]
             seen.update(level)
-        return [stored for stored in found if stored.standing.rejected is None]
+        return [stored for stored in found if stored.status.rejected is None]
 
-    async def _find(self, room: Room, event_ids: Sequence[str]) -> list[StoredEvent]:
+    async def _load(self, room: Room, event_ids: Sequence[str]) -> list[StoredEvent]:
         if not event_ids:
             return []
         found = await self._rooms.stores.events.find_many(
-            room.version, room.number, room.room_id, event_ids
+            room.version, room.room_nid, room.room_id, event_ids
         )
         return list(found.values())

@@ -240,7 +240,9 @@ class History:
             if (
                 backwards
                 and rows
-                and not is_gap_between(sorted(room.gaps.values()), stretch.start[0], rows[0][0])
+                and not is_gap_between(
+                    sorted(room.backward_extremities.values()), stretch.start[0], rows[0][0]
+                )
             ):
                 break
         numbers = [event for _, _, event in rows]
@@ -251,7 +253,7 @@ class History:
     ) -> list[tuple[int, int, int]]:
         return await self._db.run(
             event_pages.page,
-            room.number,
+            room.room_nid,
             stretch.start,
             stretch.bound,
             size,
@@ -306,7 +308,7 @@ class History:
         newest = _newest(room, position)
         if newest is not None and (newest.position or 0) > room.disordered_at:
             return behind(newest, backwards=False)
-        return await self._db.run(event_pages.greatest_depth, room.number, position), position
+        return await self._db.run(event_pages.greatest_depth, room.room_nid, position), position
 
     async def _above_gap(self, room: Room, position: int) -> Place:
         """A place behind what is missing between a position and the first event after it."""
@@ -314,9 +316,9 @@ class History:
             return START
         if position >= room.timeline_from:
             later = (each for each in room.timeline if (each.position or 0) > position)
-            depth = next((each.height for each in later), 0)
+            depth = next((each.topological_depth for each in later), 0)
         else:
-            depth = await self._db.run(event_pages.depth_after, room.number, position)
+            depth = await self._db.run(event_pages.depth_after, room.room_nid, position)
         return depth, -FOREVER
 
     async def _beginning_after(self, room: Room, position: int) -> Place:
@@ -324,8 +326,8 @@ class History:
         if position >= max(room.timeline_from, room.disordered_at):
             for stored in room.timeline:
                 if (stored.position or 0) > position:
-                    return stored.height, -FOREVER
-        least = await self._db.run(event_pages.least_depth, room.number, position)
+                    return stored.topological_depth, -FOREVER
+        least = await self._db.run(event_pages.least_depth, room.room_nid, position)
         return START if least is None else (least, -FOREVER)
 
     async def _senders_state(

@@ -118,7 +118,7 @@ class RelationPages:
         looked_at = 0
         while looked_at < MAX_EXAMINED_EVENTS:
             rows = await self._db.run(
-                storage.newest_threads, access.room.number, place, access.until, size + 1
+                storage.newest_threads, access.room.room_nid, place, access.until, size + 1
             )
             looked_at += len(rows)
             places = {root: (depth, position) for depth, position, root in rows}
@@ -151,7 +151,7 @@ class RelationPages:
             seen += [each for each in visible if each.stored.event.sender not in request.ignored]
             if len(seen) > size:
                 last = seen[size - 1].stored
-                place = (last.height, last.position or 0)
+                place = (last.topological_depth, last.position or 0)
                 return seen[:size], topological_token(_behind(place, request.backwards))
             if len(rows) <= size:
                 return seen, None
@@ -174,7 +174,7 @@ class RelationPages:
             if event_type is None:
                 return None
         return storage.ChildrenQuery(
-            room=room.number,
+            room=room.room_nid,
             parent_id=event_id,
             rel_type=request.rel_type,
             type=event_type,
@@ -186,7 +186,7 @@ class RelationPages:
         place = parse_room_token(token)
         if not isinstance(place, int):
             return place
-        depth = await self._db.run(greatest_depth, room.number, place)
+        depth = await self._db.run(greatest_depth, room.room_nid, place)
         return (depth or 0, place)
 
     async def _roots(
@@ -199,7 +199,7 @@ class RelationPages:
         """The roots of threads as the caller may see them, with the summaries of their threads."""
         room, events = access.room, self._rooms.stores.events
         found = [
-            await events.find(room.version, room.number, room.room_id, event_id)
+            await events.find(room.version, room.room_nid, room.room_id, event_id)
             for event_id in event_ids
         ]
         roots = [stored for stored in found if stored is not None and access.includes(stored)]
@@ -230,11 +230,11 @@ def _takes_part(root: VisibleEvent) -> bool:
 def _redacted(stored: StoredEvent) -> StoredEvent:
     return StoredEvent(
         stored.event.redacted(),
-        stored.number,
+        stored.event_nid,
         stored.position,
         stored.state_before,
         stored.state_after,
-        height=stored.height,
+        height=stored.topological_depth,
     )
 
 

@@ -48,7 +48,7 @@ class ReadAccess:
 
     def includes(self, stored: StoredEvent) -> bool:
         """Whether the event was there before the user left."""
-        return (stored.position or stored.number) <= self.until
+        return (stored.position or stored.event_nid) <= self.until
 
 
 class RoomReader:
@@ -82,7 +82,7 @@ class RoomReader:
         """The whole state of a room. Raises `Forbidden`."""
         access = await self.access(user_id, room_id)
         room = access.room
-        await room.know_members(self._rooms.local_server.clock)
+        await room.wait_for_full_state(self._rooms.local_server.clock)
         if access.is_current:
             return await self._load(room, [*room.state.values(), *room.member_events.values()])
         return await self.state_at(room, await self._root(room, access.until))
@@ -94,7 +94,7 @@ class RoomReader:
         access = await self.access(user_id, room_id)
         key = (event_type, state_key)
         if event_type == MEMBER:
-            await access.room.know_members(self._rooms.local_server.clock, state_key)
+            await access.room.wait_for_full_state(self._rooms.local_server.clock, state_key)
         if access.is_current:
             found = await self._rooms.current(access.room, [key])
         else:
@@ -119,7 +119,7 @@ class RoomReader:
         """
         access = await self.access(user_id, room_id)
         room, until = access.room, access.until
-        await room.know_members(self._rooms.local_server.clock)
+        await room.wait_for_full_state(self._rooms.local_server.clock)
         if at is not None:
             place = parse_room_token(at)
             until = min(until, place if isinstance(place, int) else place[1])
@@ -141,7 +141,7 @@ class RoomReader:
         room = await self._rooms.find(room_id)
         if room is None or room.membership(user_id) != "join":
             raise Forbidden("You are not in the room")
-        await room.know_members(self._rooms.local_server.clock)
+        await room.wait_for_full_state(self._rooms.local_server.clock)
         numbers = [room.member_events[member] for member in room.joined_members()]
         events = await self._load(room, numbers)
         infos = ((stored.event.state_key or "", _member_info(stored)) for stored in events)
@@ -156,14 +156,14 @@ class RoomReader:
             raise missing from None
         room = access.room
         stored = await self._rooms.stores.events.find(
-            room.version, room.number, room.room_id, event_id
+            room.version, room.room_nid, room.room_id, event_id
         )
         if stored is None or not access.includes(stored):
             raise missing
         if stored.position is None:
             # Of what stands in no timeline, a member may see what their client has as state.
             key = (stored.event.type, stored.event.state_key or "")
-            if room.number_of(key) == stored.number and room.membership(user_id) == "join":
+            if room.number_of(key) == stored.event_nid and room.membership(user_id) == "join":
                 return VisibleEvent(stored, "join")
             raise missing
         seen = await self._visibility.visible(room, user_id, [stored])
@@ -209,7 +209,7 @@ class RoomReader:
 
     async def _left_at(self, room: Room, user_id: str) -> int:
         """Where the user left the room last; 0 for one who may not look back at it."""
-        place = (await self._user_rooms.of(user_id)).get(room.number)
+        place = (await self._user_rooms.of(user_id)).get(room.room_nid)
         if place is None or place.forgotten or place.membership == "ban":
             return 0
         return await self._visibility.joined_until(room, user_id)
@@ -219,7 +219,7 @@ class RoomReader:
         return await events.load_many(room.version, numbers, clock)
 
     async def _root(self, room: Room, position: int) -> bytes:
-        return await self._db.run(state_root_at, room.number, position) or EMPTY
+        return await self._db.run(state_root_at, room.room_nid, position) or EMPTY
 
     async def _root_at_token(self, room: Room, position: int) -> bytes:
         """Root of the state before the first event above a position, which clients page back from.
@@ -228,10 +228,10 @@ class RoomReader:
         room that was made here has no state before it, and its creator is there from the beginning.
         """
         if room.timeline_gaps.newest(position + 1) != position + 1:
-            root = await self._db.run(state_root_at, room.number, position)
+            root = await self._db.run(state_root_at, room.room_nid, position)
             if root is not None:
                 return root
-        rows = await self._db.run(events_after, [room.number], position, FOREVER, 2)
+        rows = await self._db.run(events_after, [room.room_nid], position, FOREVER, 2)
         numbers = [event for _, _, event in rows]
         first = await self._rooms.stores.events.load_in_order(room.version, numbers)
         if not first:

@@ -79,7 +79,9 @@ def gaps_reached(
     if not backwards and stretch.start == START:
         start = rows[0][0] if rows else FOREVER
     depths = (furthest, start) if backwards else (start + 1, furthest)
-    is_reached = any(depths[0] <= depth <= depths[1] for depth in room.gaps.values())
+    is_reached = any(
+        depths[0] <= depth <= depths[1] for depth in room.backward_extremities.values()
+    )
     return depths if is_reached else None
 
 
@@ -96,21 +98,21 @@ def split_at_gaps(
 
     Each comes with whether a gap is before it; the first may be empty.
     """
-    gaps = sorted(room.gaps.values())
+    gaps = sorted(room.backward_extremities.values())
     run: list[StoredEvent] = []
     height, is_behind_gap = start[0], False
     for stored in events:
-        if is_gap_between(gaps, height, stored.height):
+        if is_gap_between(gaps, height, stored.topological_depth):
             yield is_behind_gap, run
             run, is_behind_gap = [], True
         run.append(stored)
-        height = stored.height
+        height = stored.topological_depth
     yield is_behind_gap, run
 
 
 def place_of(stored: StoredEvent) -> Place | None:
     """Where an event stands in the history; `None` for one that no client sees."""
-    return None if stored.position is None else (stored.height, stored.position)
+    return None if stored.position is None else (stored.topological_depth, stored.position)
 
 
 def just_before(place: Place) -> Place:
@@ -120,5 +122,5 @@ def just_before(place: Place) -> Place:
 
 def behind(stored: StoredEvent, backwards: bool) -> Place:
     """The place at which a walk goes on that has come past an event."""
-    place = stored.height, stored.position or 0
+    place = stored.topological_depth, stored.position or 0
     return just_before(place) if backwards else place

@@ -46,7 +46,7 @@ class TimestampRequest:
         """The closest on the wanted side; of several with one timestamp that nearest to it."""
 
         def order(stored: StoredEvent) -> tuple[int, int, int]:
-            return stored.event.origin_server_ts, stored.height, stored.position or 0
+            return stored.event.origin_server_ts, stored.topological_depth, stored.position or 0
 
         there = [each for each in candidates if self.is_closer(each.event.origin_server_ts, None)]
         nearest = max if self.backwards else min
@@ -89,7 +89,7 @@ class Timestamps:
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
-        self.elsewhere: RemoteTimestampsPort | None = None
+        self.remote: RemoteTimestampsPort | None = None
 
     async def closest(self, user_id: str, room_id: str, moment: TimestampRequest) -> StoredEvent:
         """The first event at or after a moment, or the last at or before it.
@@ -100,9 +100,9 @@ class Timestamps:
         view = self._view_of_user(access)
         found = await self._search(view, moment)
         chosen = found.event
-        if found.at_gap and self.elsewhere is not None:
+        if found.at_gap and self.remote is not None:
             than = None if chosen is None else chosen.event.origin_server_ts
-            closer = await self.elsewhere.find(access.room, moment, than)
+            closer = await self.remote.find(access.room, moment, than)
             if closer is not None and await view.seen([closer]):
                 chosen = closer
         return _found(chosen, moment)
@@ -153,10 +153,10 @@ class Timestamps:
             stored = await self._last(view, middle)
             if stored is not None and stored.event.origin_server_ts >= timestamp:
                 first = stored
-                high = stored.height
+                high = stored.topological_depth
             else:
                 low = middle + 1
-        return END if first is None else (first.height, (first.position or 0) - 1)
+        return END if first is None else (first.topological_depth, (first.position or 0) - 1)
 
     async def _greatest_height(self, view: _View) -> int:
         rows = await self._rows(view, END, 1, backwards=True)
@@ -174,7 +174,7 @@ class Timestamps:
         """(depth, position, event) of the next events from a place, nearest first."""
         return await self._db.run(
             event_pages.page,
-            view.room.number,
+            view.room.room_nid,
             place,
             START if backwards else END,
             size,
@@ -199,7 +199,7 @@ def _is_gap_between(
     """Whether events are missing between the nearest before a place and the nearest after it."""
     lower = before[0][0] if before else 0
     upper = after[0][0] if after else FOREVER
-    return any(lower < height <= upper for height in room.gaps.values())
+    return any(lower < height <= upper for height in room.backward_extremities.values())
 
 
 def _found(chosen: StoredEvent | None, moment: TimestampRequest) -> StoredEvent:

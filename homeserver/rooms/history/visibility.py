@@ -66,7 +66,7 @@ class Visibility:
             stored = (await self._events.load(room.version, [number]))[number]
             if stored.event.content.get("membership") == "join":
                 return end
-            end = stored.position or stored.number
+            end = stored.position or stored.event_nid
             number = stored.replaces
         return 0
 
@@ -83,7 +83,7 @@ class Visibility:
             stored = (await self._events.load(room.version, [number]))[number]
             if stored.event.content.get("membership") != "join":
                 break
-            since = stored.position or stored.number
+            since = stored.position or stored.event_nid
             if stored.replaces is None:
                 break
             number = stored.replaces
@@ -99,19 +99,19 @@ class Visibility:
         if not events:
             return []
         joined_since = await self._joined_since(room, user_id)
-        if min(stored.position or stored.number for stored in events) > joined_since:
+        if min(stored.position or stored.event_nid for stored in events) > joined_since:
             return [VisibleEvent(stored, "join") for stored in events]
         joined_until = await self.joined_until(room, user_id)
         judged: dict[bytes, tuple[str, str | None]] = {}
         seen = []
         for stored in events:
-            place = stored.position or stored.number
+            place = stored.position or stored.event_nid
             if place > joined_since:
                 seen.append(VisibleEvent(stored, "join"))
                 continue
             root = stored.state_before
             if root not in judged:
-                judged[root] = await self._judge(room, user_id, root)
+                judged[root] = await self._evaluate(room, user_id, root)
             visibility, membership = judged[root]
             if may_see_event(
                 stored.event,
@@ -163,9 +163,9 @@ class Visibility:
         for stored in events:
             event, root = stored.event, stored.state_before
             may_see = event.is_state or event.sender_server == server
-            if not may_see and not stored.standing.is_outlier:
+            if not may_see and not stored.status.is_outlier:
                 if root not in judged:
-                    judged[root] = await self._judge_server(room, users, root)
+                    judged[root] = await self._evaluate_for_server(room, users, root)
                 visibility, memberships = judged[root]
                 if room.partial is not None and visibility in _NEEDS_MEMBERS:
                     raise UnableDueToPartialState("Who may see this is not known yet")
@@ -174,7 +174,7 @@ class Visibility:
                     server,
                     visibility=visibility,
                     memberships=memberships,
-                    joined_later=(stored.position or stored.number) < joined_until,
+                    joined_later=(stored.position or stored.event_nid) < joined_until,
                 )
             verdicts.append(may_see)
         return verdicts
@@ -189,7 +189,7 @@ class Visibility:
             return _FOREVER
         return max([await self.joined_until(room, user_id) for user_id in users], default=0)
 
-    async def _judge_server(
+    async def _evaluate_for_server(
         self, room: Room, users: Sequence[str], root: bytes
     ) -> tuple[str, frozenset[str]]:
         state = await self.state_at(room, root, [_VISIBILITY])
@@ -221,7 +221,7 @@ class Visibility:
         """The state events with these keys in the state with this root."""
         return await self._rooms.stores.state_at(room.version, root, keys)
 
-    async def _judge(self, room: Room, user_id: str, root: bytes) -> tuple[str, str | None]:
+    async def _evaluate(self, room: Room, user_id: str, root: bytes) -> tuple[str, str | None]:
         member = (MEMBER, user_id)
         state = await self.state_at(room, root, [_VISIBILITY, member])
         visibility, own = state.get(_VISIBILITY), state.get(member)

@@ -96,7 +96,7 @@ class BranchSender:
 
 def check_accepted(stored: StoredEvent, what_happened: str) -> StoredEvent:
     """An event of ours that was received like those of others. Raises `Forbidden`."""
-    if stored.standing.rejected or stored.standing.soft_failed:
+    if stored.status.rejected or stored.status.soft_failed:
         raise Forbidden(what_happened)
     return stored
 

@@ -62,7 +62,7 @@ class AuthEvents:
     rejected: frozenset[str] = frozenset()
     refusal: str | None = None
 
-    def judge(self, event: Event) -> str | None:
+    def check(self, event: Event) -> str | None:
         events = [stored.event for stored in self.stored]
         return self.refusal or check_by_auth_events(event, events, self.create, self.rejected)
 
@@ -71,31 +71,31 @@ class AuthEvents:
 class CheckedEvent:
     """An event with all that does not depend on the room's head.
 
-    `behind` are the events that are no extremities once this one is there, `missing` the events
-    before it that are not here; with `is_after_gap` they stand before no other event that clients
-    have been shown. `effect` is what it does as a redaction, `early` what redacts it.
-    `believed` are member events that it cites, of users whom the state before it does not know
-    because that is partial.
+    `replaced_extremities` are the events that are no extremities once this one is there, `missing`
+    the events before it that are not here; with `is_after_gap` they stand before no other event
+    that clients have been shown. `effect` is what it does as a redaction, `early` what redacts it.
+    `trusted_members` are member events that it cites, of users whom the state before it does not
+    know because that is partial.
     """
 
     stored: StoredEvent
     rows: Sequence[Row]
-    behind: frozenset[str]
+    replaced_extremities: frozenset[str]
     missing: Collection[str]
     was_outlier: bool
     is_after_gap: bool = False
     effect: RedactionEffect = NO_EFFECT
     early: EarlyRedactions | None = None
-    believed: Mapping[StateKey, Event] = field(default_factory=dict)
+    trusted_members: Mapping[StateKey, Event] = field(default_factory=dict)
 
     def among(self, state: AuthState) -> AuthState:
         """A state with the members that are believed, where it does not know them."""
-        return AuthState(_Filled(state, self.believed)) if self.believed else state
+        return AuthState(_Filled(state, self.trusted_members)) if self.trusted_members else state
 
     @property
     def gaps(self) -> Mapping[str, int]:
         """The missing events, with the height of this one."""
-        return dict.fromkeys(self.missing, self.stored.height)
+        return dict.fromkeys(self.missing, self.stored.topological_depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class EventChecker:
         self._auth_states: OrderedDict[tuple[bytes, frozenset[StateKey]], AuthState] = OrderedDict()
         self.redactions = ReceivedRedactions(stores)
 
-    async def judge(
+    async def check(
         self,
         writer: RoomWriter,
         stored: StoredEvent,
@@ -145,10 +145,10 @@ class EventChecker:
         members whom the state does not know, and an event that the state refuses is not rejected,
         which would be final for all that cite it, but soft-failed.
         """
-        event, was_outlier = stored.event, stored.standing.is_outlier
+        event, was_outlier = stored.event, stored.status.is_outlier
         cited = await self.cited(writer, event, {})
         prevs = await self.find(writer, event.prev_event_ids)
-        placed = {key: prev for key, prev in prevs.items() if not prev.standing.is_outlier}
+        placed = {key: prev for key, prev in prevs.items() if not prev.status.is_outlier}
         missing = [each for each in event.prev_event_ids if each not in placed]
         if missing and given_state is None:
             raise EventsMissing(prev=missing)
@@ -163,12 +163,12 @@ class EventChecker:
         if not was_outlier:
             rows += auth_rows(stored, cited.numbers)
         await self._stores.names.nids(names_of(event))
-        rejected = cited.judge(event)
+        rejected = cited.check(event)
         refusal = rejected or check_by_state(event, await self.auth_state(writer, event, before))
         stored.state_before = stored.state_after = before
-        stored.height = _height(event, placed.values(), is_below_known=bool(missing))
+        stored.topological_depth = _height(event, placed.values(), is_below_known=bool(missing))
         is_final = rejected is not None or not is_provisional
-        stored.standing = (
+        stored.status = (
             EventStatus(rejected=refusal) if is_final else EventStatus(soft_failed=refusal)
         )
         effect, early = NO_EFFECT, None
@@ -197,7 +197,7 @@ class EventChecker:
         members = {
             (MEMBER, stored.event.state_key or ""): stored
             for stored in cited.stored
-            if is_member_event(stored.event) and stored.standing.rejected is None
+            if is_member_event(stored.event) and stored.status.rejected is None
         }
         known = await self._stores.numbers_at(root, members)
         return {key: stored for key, stored in members.items() if key not in known}
@@ -208,7 +208,9 @@ class EventChecker:
         if not members:
             return root, rows
         names = await self._stores.names.nids({name for key in members for name in key})
-        entries = {(names[key[0]], names[key[1]]): stored.number for key, stored in members.items()}
+        entries = {
+            (names[key[0]], names[key[1]]): stored.event_nid for key, stored in members.items()
+        }
         root, nodes = await self._stores.states.change(root, entries)
         return root, [*rows, *nodes]
 
@@ -224,7 +226,7 @@ class EventChecker:
             ids.append(create_id)
         found = {each: fresh[each] for each in ids if each in fresh}
         found |= await self.find(writer, [each for each in ids if each not in found])
-        numbers = [found[each].number for each in event.auth_event_ids if each in found]
+        numbers = [found[each].event_nid for each in event.auth_event_ids if each in found]
         missing = [each for each in ids if each not in found]
         foreign = [each for each in missing if await self._stores.events.rooms_with(each)]
         if len(foreign) < len(missing):
@@ -242,9 +244,7 @@ class EventChecker:
             numbers,
             [found[each] for each in event.auth_event_ids],
             None if create_id is None else found[create_id].event,
-            frozenset(
-                each for each, stored in found.items() if stored.standing.rejected is not None
-            ),
+            frozenset(each for each, stored in found.items() if stored.status.rejected is not None),
         )
 
     async def _is_made_by_another(self, writer: RoomWriter, create: Event) -> bool:
@@ -275,9 +275,9 @@ class EventChecker:
         names = await stores.names.nids(key)
         state = await stores.state_at(writer.room.version, stored.state_before, [key])
         if (replaced := state.get(key)) is not None:
-            stored.replaces, stored.replaced = replaced.number, replaced.event
+            stored.replaces, stored.replaced = replaced.event_nid, replaced.event
         stored.state_after, rows = await stores.states.change(
-            stored.state_before, {(names[key[0]], names[key[1]]): stored.number}
+            stored.state_before, {(names[key[0]], names[key[1]]): stored.event_nid}
         )
         return rows
 
@@ -294,14 +294,14 @@ class EventChecker:
         comes to it there.
         """
         behind, lost = set(event.prev_event_ids), list(missing)
-        is_after_gap = any(each not in writer.gaps for each in missing)
+        is_after_gap = any(each not in writer.backward_extremities for each in missing)
         hidden = [prev for prev in prevs.values() if prev.position is None]
         for _ in range(MAX_EXTREMITIES):
             ids = {event_id for prev in hidden for event_id in prev.event.prev_event_ids} - behind
             if not ids:
                 break
             found = await self.find(writer, ids)
-            placed = {key: prev for key, prev in found.items() if not prev.standing.is_outlier}
+            placed = {key: prev for key, prev in found.items() if not prev.status.is_outlier}
             behind |= ids
             lost += ids.difference(placed)
             is_after_gap |= len(placed) < len(ids) or any(map(_is_past, placed.values()))
@@ -313,7 +313,7 @@ class EventChecker:
         room = writer.room
         return await self._stores.events.find_many(
             room.version,
-            room.number,
+            room.room_nid,
             room.room_id,
             [each for each in event_ids if each not in writer.absent],
         )
@@ -329,7 +329,7 @@ class EventChecker:
             for event_id in (event.event_id, *event.prev_event_ids, *event.auth_event_ids)
         }
         room, store = writer.room, self._stores.events
-        found = await store.find_many(room.version, room.number, room.room_id, wanted)
+        found = await store.find_many(room.version, room.room_nid, room.room_id, wanted)
         writer.absent = {
             event_id
             for event_id in wanted.difference(found)
@@ -339,7 +339,7 @@ class EventChecker:
 
 def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:
     """How deep an event stands; where what it follows is not here, its own word is taken."""
-    height = max((prev.height for prev in prevs), default=0) + 1
+    height = max((prev.topological_depth for prev in prevs), default=0) + 1
     return min(max(height, event.depth) if is_below_known else height, MAX_TOPOLOGICAL_DEPTH)
 
 

@@ -32,7 +32,7 @@ class Outliers:
 
     def __init__(self, stores: RoomStorage, judging: EventChecker, tell: Tell) -> None:
         self._stores = stores
-        self._judging = judging
+        self._event_checker = judging
         self._tell = tell
 
     async def keep(
@@ -53,8 +53,8 @@ class Outliers:
         self, writer: RoomWriter, events: Sequence[Event], turn: TimeSlice
     ) -> tuple[list[StoredEvent], Deferred[None] | None]:
         fresh: dict[str, StoredEvent] = {}
-        names, redactions = self._stores.names, self._judging.redactions
-        known = await self._judging.find(writer, [event.event_id for event in events])
+        names, redactions = self._stores.names, self._event_checker.redactions
+        known = await self._event_checker.find(writer, [event.event_id for event in events])
         await names.nids({name for event in events for name in names_of(event)})
         rows: list[Row] = []
         early: list[tuple[StoredEvent, EarlyRedactions]] = []
@@ -63,13 +63,13 @@ class Outliers:
                 continue
             if turn.is_over:
                 await turn.next()
-            cited = await self._judging.cited(writer, event, fresh)
-            standing = EventStatus(is_outlier=True, rejected=cited.judge(event))
+            cited = await self._event_checker.cited(writer, event, fresh)
+            standing = EventStatus(is_outlier=True, rejected=cited.check(event))
             number = self._stores.log.next_position()
             stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
             known[event.event_id] = fresh[event.event_id] = stored
             writer.absent.discard(event.event_id)
-            rows += event_rows(names, writer.room.number, stored)
+            rows += event_rows(names, writer.room.room_nid, stored)
             rows += auth_rows(stored, cited.numbers)
             if standing.rejected is None and (redacted := await redactions.early(writer, stored)):
                 early.append((stored, redacted))

@@ -72,20 +72,24 @@ class PartialStateCompletion:
         assert partial is not None, "the room is partial"
         await writer.receiving.acquire()
         try:
-            known = await self._receiving.known(writer, [partial.join_id])
+            known = await self._receiving.find_known(writer, [partial.join_id])
             join = known[partial.join_id]
-            whole = await self._whole(writer, join, members)
+            whole = await self._has_full_state(writer, join, members)
             judgement = PartialStateRecheck(
-                writer, self._stores, self._receiving.judging, self._receiving.resolver, self._db
+                writer,
+                self._stores,
+                self._receiving.event_checker,
+                self._receiving.resolver,
+                self._db,
             )
-            if not await judgement.judge_join(join, whole):
+            if not await judgement.recheck_join(join, whole):
                 raise JoinRefused(f"{join} is refused in the whole state")
-            await judgement.judge_rest()
+            await judgement.recheck_rest()
             await self._finish(writer, judgement)
         finally:
             writer.receiving.release()
 
-    async def _whole(
+    async def _has_full_state(
         self, writer: RoomWriter, join: StoredEvent, event_ids: Sequence[str]
     ) -> ResolvedState:
         """The state before the join with all members that it did not have."""
@@ -93,7 +97,9 @@ class PartialStateCompletion:
         await self._stores.log.written()
         entries: dict[Key, int] = {}
         for part in parts(list(event_ids), READ_BATCH_SIZE):
-            for type_nid, key_nid, number in await self._db.run(accepted_state, room.number, part):
+            for type_nid, key_nid, number in await self._db.run(
+                accepted_state, room.room_nid, part
+            ):
                 if type_nid == member_nid:
                     entries[type_nid, key_nid] = number
         states = self._stores.states
@@ -107,7 +113,7 @@ class PartialStateCompletion:
         since = stores.log.position + 1
         while True:
             await judgement.catch_up()
-            before = writer.head
+            before = writer.extremities
             changed = await stores.states.diff(before.root, judgement.head.root)
             fresh = {key: pair for key, pair in changed.items() if pair[1] is not None}
             if len(fresh) > PUBLISH_BATCH_SIZE:
@@ -117,7 +123,7 @@ class PartialStateCompletion:
             lost = [key for key, current in changes.items() if current is None]
             former = await stores.state_at(version, before.root, lost)
             await self._know_names(changes, former.values())
-            if writer.head is before:
+            if writer.extremities is before:
                 break
         await self._switch(writer, judgement, changes, former, since)
 
@@ -136,7 +142,7 @@ class PartialStateCompletion:
                     current = {
                         key: stored
                         for key, stored in by_key.items()
-                        if writer.current_number(key) == pairs[stored.number]
+                        if writer.current_number(key) == pairs[stored.event_nid]
                     }
                     done = self._show_part(writer, current)
                     break
@@ -148,18 +154,18 @@ class PartialStateCompletion:
         names, log, room = self._stores.names, self._stores.log, writer.room
         log.check_open()
         entries = {
-            (nid_of(names, key[0]), nid_of(names, key[1])): stored.number
+            (nid_of(names, key[0]), nid_of(names, key[1])): stored.event_nid
             for key, stored in events.items()
         }
-        root, nodes = self._stores.states.apply(writer.head.root, entries)
+        root, nodes = self._stores.states.apply(writer.extremities.root, entries)
         position = log.next_position()
         rows = [
-            INSERT_CURRENT_STATE.row(room.number, position, root, writer.head.all_json),
+            INSERT_CURRENT_STATE.row(room.room_nid, position, root, writer.extremities.all_json),
             *membership_rows(names, room, events, position, {}),
             *nodes,
         ]
-        fact = StateChanged(position, room.number, root, events, is_fork=True)
-        return writer.change_state(fact, replace(writer.head, root=root), rows)
+        fact = StateChanged(position, room.room_nid, root, events, is_fork=True)
+        return writer.change_state(fact, replace(writer.extremities, root=root), rows)
 
     async def _switch(
         self,
@@ -178,16 +184,16 @@ class PartialStateCompletion:
         log.check_open()
         position = log.next_position()
         rows = [
-            INSERT_CURRENT_STATE.row(room.number, position, head.root, head.all_json),
-            FORGET_CURRENT_STATES.row(room.number, since, position),
-            COMPLETE_PARTIAL_ROOM.row(room.number, room.partial.join_id, position),
+            INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, head.all_json),
+            FORGET_CURRENT_STATES.row(room.room_nid, since, position),
+            COMPLETE_PARTIAL_ROOM.row(room.room_nid, room.partial.join_id, position),
             *(WITHDRAW_EVENT.row(number) for number in judgement.withdrawn),
             *membership_rows(self._stores.names, room, changes, position, former),
             *judgement.head_rows,
         ]
         fact = RoomUnPartialStated(
             position,
-            room.number,
+            room.room_nid,
             head.root,
             changes,
             is_fork=True,
@@ -202,15 +208,15 @@ class PartialStateCompletion:
                 NO_CHANGES,
                 is_fork=True,
                 is_last=False,
-                is_ours=False,
+                should_send=False,
                 effect=judged.effect,
                 was_outlier=True,
-                gaps=judged.gaps,
+                backward_extremities=judged.gaps,
                 is_after_gap=judged.is_after_gap,
             )
-            done = writer.take_in(arrival)
+            done = writer.admit(arrival)
             if judged.early is not None:
-                redactions = self._receiving.judging.redactions
+                redactions = self._receiving.event_checker.redactions
                 done = redactions.release(writer, judged.stored, judged.early) or done
         await done
 

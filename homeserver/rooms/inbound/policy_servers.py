@@ -53,7 +53,7 @@ class PolicyServers:
         self._signer = signer
         self._asking: dict[int, DeferredSemaphore] = {}
 
-    def guards(self, writer: RoomWriter, draft: EventDraft) -> bool:
+    def applies_to(self, writer: RoomWriter, draft: EventDraft) -> bool:
         """Whether the room has named a policy server, which is asked about such an event."""
         return writer.current_number(POLICY) is not None and not is_exempt(
             draft.type, draft.state_key
@@ -72,7 +72,7 @@ class PolicyServers:
         While the policy server is asked, the room goes on: the event then stands on a branch.
         Raises what `RoomWriter.send` raises, and the policy server's own error.
         """
-        number = writer.room.number
+        number = writer.room.room_nid
         turns = self._asking.setdefault(number, DeferredSemaphore(MAX_CONCURRENT_REQUESTS))
         await turns.acquire()
         try:

@@ -71,10 +71,10 @@ class ReceivedRedactions:
         if not is_valid_event_id(event.redacts, in_codepoints=by_codepoints):
             return RedactionEffect(None, is_withheld)
         found = await self._stores.events.find_many(
-            room.version, room.number, room.room_id, [event.redacts]
+            room.version, room.room_nid, room.room_id, [event.redacts]
         )
         target = found.get(event.redacts)
-        if target is None or target.standing.rejected is not None:
+        if target is None or target.status.rejected is not None:
             return RedactionEffect(None, is_withheld, event.redacts)
         if await self._takes_effect(writer, redaction, target.event):
             return RedactionEffect(target)
@@ -91,16 +91,16 @@ class ReceivedRedactions:
             redaction = found.get(number)
             if (
                 redaction is not None
-                and redaction.standing == ACCEPTED
+                and redaction.status == ACCEPTED
                 and await self._takes_effect(writer, redaction, target.event)
             ):
                 event = redaction.event
                 nids = await self._stores.names.nids(names_of(event))
                 names = nids[event.type], nids[event.sender]
                 effective.append(EffectiveRedaction(redaction, is_past, names))
-        rows = [DELETE_PENDING_REDACTIONS.row(writer.room.number, target.event.event_id)]
+        rows = [DELETE_PENDING_REDACTIONS.row(writer.room.room_nid, target.event.event_id)]
         if effective:
-            rows.append(MARK_REDACTED.row(target.number, effective[0].stored.number))
+            rows.append(MARK_REDACTED.row(target.event_nid, effective[0].stored.event_nid))
             rows += rows_of_redaction(target)
         return EarlyRedactions(effective, rows)
 
@@ -122,30 +122,30 @@ class ReceivedRedactions:
     def _show(
         self, writer: RoomWriter, target: StoredEvent, redaction: EffectiveRedaction
     ) -> Deferred[None]:
-        room, stored, head = writer.room, redaction.stored, writer.head
+        room, stored, head = writer.room, redaction.stored, writer.extremities
         if redaction.is_past:
-            stored.position = -stored.number
-            rows = placed_rows(room.number, stored, redaction.names)
+            stored.position = -stored.event_nid
+            rows = placed_rows(room.room_nid, stored, redaction.names)
             position = self._stores.log.next_position()
-            fact = EventsStored(position, room.number, [stored], redacts=target)
+            fact = EventsStored(position, room.room_nid, [stored], redacts=target)
             return self._stores.log.append(fact, rows)
         position = stored.position = self._stores.log.next_position()
-        rows = placed_rows(room.number, stored, redaction.names, head.all_json)
+        rows = placed_rows(room.room_nid, stored, redaction.names, head.all_json)
         # The state after it is not the current one any more.
-        rows.append(INSERT_CURRENT_STATE.row(room.number, position, head.root, None))
+        rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, None))
         is_after_gap, writer.is_gap_open = writer.is_gap_open, False
         if is_after_gap:
-            rows.append(INSERT_TIMELINE_GAP.row(room.number, position))
-        return writer.tell(
+            rows.append(INSERT_TIMELINE_GAP.row(room.room_nid, position))
+        return writer.append_entry(
             EventAppended(
                 position,
-                room.number,
+                room.room_nid,
                 head.root,
                 NO_CHANGES,
                 is_fork=True,
                 stored=stored,
                 redacts=target,
-                is_ours=False,
+                should_send=False,
                 is_last=False,
                 is_after_gap=is_after_gap,
             ),

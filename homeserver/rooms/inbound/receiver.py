@@ -67,9 +67,9 @@ class ReceivedEvent:
 class _Way:
     """How an event comes, as in `PduReceiver.receive`."""
 
-    is_arrival: bool
+    is_remote_join: bool
     is_past: bool
-    is_ours: bool
+    should_send: bool
     not_recommended: str | None = None  # why, by the room's policy server
     may_merge: bool = True  # branches, if there are too many
 
@@ -80,10 +80,10 @@ class PduReceiver:
     def __init__(self, stores: RoomStorage, resolver: StateResolver) -> None:
         self._stores = stores
         self.resolver = resolver
-        self.judging = EventChecker(stores, resolver)
+        self.event_checker = EventChecker(stores, resolver)
         self.policy: PolicyServerPort | None = None
         self._branches = Branches(stores, resolver)
-        self._outliers = Outliers(stores, self.judging, self._tell)
+        self._outliers = Outliers(stores, self.event_checker, self._tell)
 
     @property
     def threads(self) -> ThreadPool:
@@ -96,37 +96,37 @@ class PduReceiver:
         event: Event,
         *,
         state_before: ResolvedState | None = None,
-        is_arrival: bool = False,
+        is_remote_join: bool = False,
         is_past: bool = False,
-        is_ours: bool = False,
+        should_send: bool = False,
         transaction: ClientTransaction | None = None,
     ) -> ReceivedEvent:
         """Judge an event and take it into its room.
 
         `state_before` is the state before it, for an event whose previous events cannot be had.
-        `is_arrival` is the event by which this server comes into the room: nothing that we knew of
-        the room before counts. `is_past` is one from before what is known, which no sync shows.
-        `is_ours` is one that this server has to tell the others of; `transaction` made it here.
+        `is_remote_join` is the event by which this server comes into the room: nothing that we knew
+        of the room before counts. `is_past` is one from before what is known, which no sync shows.
+        `is_local` is one that this server has to tell the others of; `transaction` made it here.
 
         Raises `EventsMissing`, and `Unavailable` while the database is away. Everything else that
-        may be wrong with the event is told by the `standing` of the result.
+        may be wrong with the event is told by the `status` of the result.
         """
         await writer.receiving.acquire()
         try:
-            known = (await self.judging.find(writer, [event.event_id])).get(event.event_id)
-            if known is not None and not known.standing.is_outlier:
+            known = (await self.event_checker.find(writer, [event.event_id])).get(event.event_id)
+            if known is not None and not known.status.is_outlier:
                 return ReceivedEvent(known)
             stored = known or _new(event, self._stores.log.next_position(), transaction)
             self._stores.events.introduce(stored)
             writer.absent.discard(event.event_id)
             try:
-                judged = await self.judging.judge(
+                judged = await self.event_checker.check(
                     writer, stored, state_before, is_provisional=writer.is_partial
                 )
                 refusal = None
-                if not is_past and not is_arrival:
+                if not is_past and not is_remote_join:
                     refusal = await self._not_recommended(writer, judged)
-                way = _Way(is_arrival, is_past, is_ours, refusal)
+                way = _Way(is_remote_join, is_past, should_send, refusal)
                 return ReceivedEvent(stored, await self._settle(writer, judged, way))
             except BaseException:
                 self._withdraw(stored, was_outlier=known is not None)
@@ -138,7 +138,7 @@ class PduReceiver:
         self, writer: RoomWriter, event: Event, transaction: ClientTransaction | None = None
     ) -> StoredEvent:
         """Receive an event that a user here made; gives it when durable. Raises `Forbidden`."""
-        received = await self.receive(writer, event, is_ours=True, transaction=transaction)
+        received = await self.receive(writer, event, should_send=True, transaction=transaction)
         if received.done is not None:
             await received.done
         return check_accepted(received.stored, "The room changed while this was sent")
@@ -147,7 +147,7 @@ class PduReceiver:
         """Prepare for events that are about to be received: what is known is asked only once."""
         await writer.receiving.acquire()
         try:
-            await self.judging.look_up(writer, events)
+            await self.event_checker.look_up(writer, events)
         finally:
             writer.receiving.release()
 
@@ -166,16 +166,18 @@ class PduReceiver:
         finally:
             writer.receiving.release()
 
-    async def known(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
+    async def find_known(
+        self, writer: RoomWriter, event_ids: Iterable[str]
+    ) -> dict[str, StoredEvent]:
         """Those of the events that are here, in whatever standing."""
-        return await self.judging.find(writer, event_ids)
+        return await self.event_checker.find(writer, event_ids)
 
-    async def which_are_here(self, writer: RoomWriter, event_ids: Iterable[str]) -> list[str]:
+    async def known_among(self, writer: RoomWriter, event_ids: Iterable[str]) -> list[str]:
         """Those of the event ids whose events are here, in whatever standing."""
         room, events = writer.room, self._stores.events
         here: list[str] = []
         for part in parts(event_ids, LOOKUP_BATCH_SIZE):
-            here += await events.numbers(room.number, room.room_id, part)
+            here += await events.numbers(room.room_nid, room.room_id, part)
         return here
 
     async def state_of(
@@ -186,31 +188,31 @@ class PduReceiver:
         With `then` it is the state after this event in that state, if the event is known. Rejected
         events, and those that are no state, are no part of it. Raises `EventsMissing`.
         """
-        found = await self.judging.find(writer, event_ids)
+        found = await self.event_checker.find(writer, event_ids)
         if missing := set(event_ids).difference(found):
             raise EventsMissing(auth=missing)
         names = await self._stores.names.nids(
             {name for stored in found.values() for name in names_of(stored.event)}
         )
         entries = {
-            (names[stored.event.type], names[stored.event.state_key]): stored.number
+            (names[stored.event.type], names[stored.event.state_key]): stored.event_nid
             for stored in found.values()
-            if stored.event.state_key is not None and stored.standing.rejected is None
+            if stored.event.state_key is not None and stored.status.rejected is None
         }
-        after = {} if then is None else await self.judging.find(writer, [then])
+        after = {} if then is None else await self.event_checker.find(writer, [then])
         for stored in after.values():
             event = stored.event
-            if event.state_key is not None and stored.standing.rejected is None:
+            if event.state_key is not None and stored.status.rejected is None:
                 names = await self._stores.names.nids(names_of(event))
-                entries[names[event.type], names[event.state_key]] = stored.number
+                entries[names[event.type], names[event.state_key]] = stored.event_nid
         return ResolvedState(*await self._stores.states.change(EMPTY, entries))
 
     async def state_before(
         self, writer: RoomWriter, event: Event, fetched: Mapping[str, ResolvedState]
     ) -> ResolvedState:
         """The state before an event, given those after its previous events that are not here."""
-        prevs = await self.judging.find(writer, event.prev_event_ids)
-        roots = [prev.state_after for prev in prevs.values() if not prev.standing.is_outlier]
+        prevs = await self.event_checker.find(writer, event.prev_event_ids)
+        roots = [prev.state_after for prev in prevs.values() if not prev.status.is_outlier]
         roots += [state.root for state in fetched.values()]
         resolved = await self.resolver.resolve(writer.room, roots or [EMPTY])
         rows = [row for state in fetched.values() for row in state.rows]
@@ -219,7 +221,10 @@ class PduReceiver:
     async def _not_recommended(self, writer: RoomWriter, judged: CheckedEvent) -> str | None:
         """Why the room's policy server does not recommend an event that is new to the room."""
         stored = judged.stored
-        is_old = stored.standing.rejected is not None or stored.event.event_id in writer.gaps
+        is_old = (
+            stored.status.rejected is not None
+            or stored.event.event_id in writer.backward_extremities
+        )
         if self.policy is None or is_old:
             return None
         stored.event, refusal = await self.policy.check(writer, stored.event)
@@ -228,20 +233,20 @@ class PduReceiver:
     async def _settle(self, writer: RoomWriter, judged: CheckedEvent, way: _Way) -> Deferred[None]:
         """Do with an event what the judgement says."""
         stored = judged.stored
-        if way.is_past or stored.event.event_id in writer.gaps:
+        if way.is_past or stored.event.event_id in writer.backward_extremities:
             done = self._fill(writer, judged)
-        elif stored.standing.rejected is not None or stored.standing.soft_failed is not None:
+        elif stored.status.rejected is not None or stored.status.soft_failed is not None:
             done = self._keep(writer, judged)
         else:
             done = await self._enter(writer, judged, way)
         if judged.early is not None:
-            return self.judging.redactions.release(writer, stored, judged.early) or done
+            return self.event_checker.redactions.release(writer, stored, judged.early) or done
         return done
 
     def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
         """Forget what was made of an event that could not be taken in."""
         if was_outlier:
-            stored.standing = EventStatus(is_outlier=True)
+            stored.status = EventStatus(is_outlier=True)
             stored.position = stored.replaces = stored.replaced = None
             stored.state_before = stored.state_after = EMPTY
         else:
@@ -251,33 +256,35 @@ class PduReceiver:
         """Let an event into the timeline; or keep it aside, if the current state refuses it."""
         stored = judged.stored
         if way.not_recommended is not None:
-            stored.standing = EventStatus(soft_failed=way.not_recommended)
+            stored.status = EventStatus(soft_failed=way.not_recommended)
             return self._keep(writer, judged)
         while True:
-            head = writer.head
-            if way.is_arrival:
-                stored.height = min(max(stored.height, head.height + 1), MAX_TOPOLOGICAL_DEPTH)
+            head = writer.extremities
+            if way.is_remote_join:
+                stored.topological_depth = min(
+                    max(stored.topological_depth, head.topological_depth + 1), MAX_TOPOLOGICAL_DEPTH
+                )
                 extremities: tuple[StoredEvent, ...] = (stored,)
             else:
-                extremities = head.followed_by(stored, judged.behind)
+                extremities = head.followed_by(stored, judged.replaced_extremities)
             if len(extremities) > MAX_EXTREMITIES and way.may_merge and await self._merge(writer):
                 continue
-            arrival = await self._arrival(writer, head, extremities, judged)
-            is_after_gap = bool(judged.missing) if way.is_arrival else judged.is_after_gap
-            arrival = replace(arrival, is_ours=way.is_ours, is_after_gap=is_after_gap)
+            arrival = await self._admitted(writer, head, extremities, judged)
+            is_after_gap = bool(judged.missing) if way.is_remote_join else judged.is_after_gap
+            arrival = replace(arrival, should_send=way.should_send, is_after_gap=is_after_gap)
             try:
-                if writer.head is not head:
+                if writer.extremities is not head:
                     continue
-                if not way.is_arrival and stored.state_before != head.root:
+                if not way.is_remote_join and stored.state_before != head.root:
                     refusal = check_by_state(stored.event, judged.among(writer.auth))
                     if refusal is not None:
-                        stored.standing = EventStatus(soft_failed=refusal)
+                        stored.status = EventStatus(soft_failed=refusal)
                         return self._keep(writer, judged)
-                return writer.take_in(arrival)
+                return writer.admit(arrival)
             except (EventNotInMemory, StateNodesNotInMemory) as missing:
                 await writer.fetch(missing)
 
-    async def _arrival(
+    async def _admitted(
         self,
         writer: RoomWriter,
         head: ForwardExtremities,
@@ -302,17 +309,19 @@ class PduReceiver:
             changes,
             former,
             is_fork=not is_plain,
-            is_last=len(extremities) == 1 and not judged.missing and stored.height > head.height,
+            is_last=len(extremities) == 1
+            and not judged.missing
+            and stored.topological_depth > head.topological_depth,
             effect=judged.effect,
             rows=[*judged.rows, *resolved.rows],
             was_outlier=judged.was_outlier,
-            gaps=judged.gaps,
-            is_first=not head.extremities,
+            backward_extremities=judged.gaps,
+            is_first=not head.events,
         )
 
     async def _merge(self, writer: RoomWriter) -> bool:
         """Join all branches by an event of a user of ours; `False` where nobody may send one."""
-        is_ours = writer.origin.is_ours
+        is_ours = writer.origin.is_local
         while True:
             try:
                 # If any of them may, the most powerful may.
@@ -322,10 +331,10 @@ class PduReceiver:
                 if strongest is None:
                     return False
                 draft = EventDraft(DUMMY_EVENT, strongest, {})
-                if self.policy is not None and self.policy.guards(writer, draft):
+                if self.policy is not None and self.policy.applies_to(writer, draft):
                     # Nobody would recommend it in time.
                     return False
-                if writer.head.is_wide:
+                if writer.extremities.is_wide:
                     return await self._join_some(writer, await build_preview(writer, draft))
                 writer.append([draft])
                 return True
@@ -339,10 +348,10 @@ class PduReceiver:
         stored = _new(event, self._stores.log.next_position(), None)
         self._stores.events.introduce(stored)
         try:
-            judged = await self.judging.judge(writer, stored, None)
-            if stored.standing == ACCEPTED:
+            judged = await self.event_checker.check(writer, stored, None)
+            if stored.status == ACCEPTED:
                 await self._enter(writer, judged, _Way(False, False, True, may_merge=False))
-                return stored.standing == ACCEPTED
+                return stored.status == ACCEPTED
         except BaseException:
             self._withdraw(stored, was_outlier=False)
             raise
@@ -353,7 +362,7 @@ class PduReceiver:
         """Store a refused event, which changes nothing."""
         stored = judged.stored
         to_rows = placing_rows if judged.was_outlier else event_rows
-        rows = to_rows(self._stores.names, writer.room.number, stored)
+        rows = to_rows(self._stores.names, writer.room.room_nid, stored)
         return self._tell(writer, [stored], [*rows, *judged.rows])
 
     def _fill(self, writer: RoomWriter, judged: CheckedEvent) -> Deferred[None]:
@@ -361,23 +370,23 @@ class PduReceiver:
         self._stores.log.check_open()
         stored, room, effect = judged.stored, writer.room, judged.effect
         event_id = stored.event.event_id
-        gap = writer.gaps.pop(event_id, None)
+        gap = writer.backward_extremities.pop(event_id, None)
         # It stands below what follows it, however deep it says that it is.
-        ceiling = writer.head.height if gap is None else gap - 1
-        stored.height = max(1, min(stored.height, ceiling))
-        writer.gaps |= judged.gaps
-        if stored.standing == ACCEPTED and not effect.is_withheld:
-            stored.position = -stored.number
+        ceiling = writer.extremities.topological_depth if gap is None else gap - 1
+        stored.topological_depth = max(1, min(stored.topological_depth, ceiling))
+        writer.backward_extremities |= judged.gaps
+        if stored.status == ACCEPTED and not effect.is_pending:
+            stored.position = -stored.event_nid
         to_rows = placing_rows if judged.was_outlier else event_rows
-        rows = to_rows(self._stores.names, room.number, stored)
-        rows += [*judged.rows, *gap_rows(room.number, judged.gaps)]
+        rows = to_rows(self._stores.names, room.room_nid, stored)
+        rows += [*judged.rows, *gap_rows(room.room_nid, judged.gaps)]
         if effect.target is not None:
-            rows += [MARK_REDACTED.row(effect.target.number, stored.number)]
+            rows += [MARK_REDACTED.row(effect.target.event_nid, stored.event_nid)]
             rows += rows_of_redaction(effect.target)
         if effect.waits_for is not None:
             rows += writer.early_redactions.add(effect.waits_for, stored, is_past=True)
         if gap is not None:
-            rows.append(DELETE_BACKWARD_EXTREMITY.row(room.number, event_id))
+            rows.append(DELETE_BACKWARD_EXTREMITY.row(room.room_nid, event_id))
         return self._tell(writer, [stored], rows, judged.gaps, effect.target)
 
     def _tell(
@@ -392,7 +401,7 @@ class PduReceiver:
         log.check_open()
         for stored in events:
             self._stores.events.add(stored)
-        fact = EventsStored(log.next_position(), writer.room.number, events, gaps or {}, redacts)
+        fact = EventsStored(log.next_position(), writer.room.room_nid, events, gaps or {}, redacts)
         return log.append(fact, rows)
 
 

@@ -41,7 +41,7 @@ FOREVER = 1 << 62
 class PartialStateRecheck:
     """Goes through the events of a room, while nothing is received there.
 
-    `head` is what it has come to, `head_rows` make its state durable. `withdrawn` are the numbers
+    `events` is what it has come to, `head_rows` make its state durable. `withdrawn` are the numbers
     of events that leave the timeline, `admitted` are those that enter it.
     """
 
@@ -71,34 +71,34 @@ class PartialStateRecheck:
         self.withdrawn: set[int] = set()
         self.admitted: list[CheckedEvent] = []
 
-    async def judge_join(self, join: StoredEvent, whole: ResolvedState) -> bool:
+    async def recheck_join(self, join: StoredEvent, whole: ResolvedState) -> bool:
         """Judge the join in the whole state before it; `False` if that does not allow it."""
         assert join.position is not None, "it is in the timeline"
         self._since = join.position
         with _restored_if_refused(join) as outcome:
-            judged = await self._judging.judge(self._writer, join, whole)
-            outcome.is_good = join.standing == ACCEPTED
+            judged = await self._judging.check(self._writer, join, whole)
+            outcome.is_good = join.status == ACCEPTED
         if not outcome.is_good:
             return False
-        self._affected.add(join.number)
+        self._affected.add(join.event_nid)
         self._note(judged)
         self.head = ForwardExtremities((join,), join.state_after)
         # What was current in between is written anew, where it is not the state after an event.
-        room = self._writer.room.number
+        room = self._writer.room.room_nid
         self._rows.append(FORGET_CURRENT_STATES.row(room, join.position, FOREVER))
         await self._flush()
         return True
 
-    async def judge_rest(self) -> None:
+    async def recheck_rest(self) -> None:
         """Judge all that came since, and what was refused before and may follow it."""
         room, place = self._writer.room, 0
         while True:
             rows = await self._db.run(
-                events_to_recheck, room.number, self._since, place, BATCH_SIZE
+                events_to_recheck, room.room_nid, self._since, place, BATCH_SIZE
             )
             numbers = [number for _, number in rows if number not in self._done]
             events = await self._stores.events.load_in_order(room.version, numbers)
-            await self._judge_all(events)
+            await self._recheck_all(events)
             if len(rows) < BATCH_SIZE:
                 break
             place = rows[-1][0]
@@ -106,31 +106,31 @@ class PartialStateRecheck:
         rest = [stored for held in self._held.values() for stored in held]
         self._held.clear()
         self._waiting.clear()
-        await self._judge_all(rest)
+        await self._recheck_all(rest)
 
     async def catch_up(self) -> None:
         """Judge what users of this server have sent in the meantime."""
         while tail := await self._tail():
-            await self._judge_all(tail)
+            await self._recheck_all(tail)
 
     async def _tail(self) -> list[StoredEvent]:
         """The events at the head of the room that were not judged, the oldest first."""
-        waiting = list(self._writer.head.extremities)
+        waiting = list(self._writer.extremities.events)
         found: dict[int, StoredEvent] = {}
         while waiting:
             stored = waiting.pop()
             is_old = (stored.position or 0) <= self._since
-            if is_old or stored.number in self._done or stored.number in found:
+            if is_old or stored.event_nid in self._done or stored.event_nid in found:
                 continue
-            found[stored.number] = stored
+            found[stored.event_nid] = stored
             prevs = await self._judging.find(self._writer, stored.event.prev_event_ids)
             waiting += prevs.values()
         return sorted(found.values(), key=_place)
 
-    async def _judge_all(self, events: Iterable[StoredEvent]) -> None:
+    async def _recheck_all(self, events: Iterable[StoredEvent]) -> None:
         try:
             for stored in events:
-                await self._judge_when_due(stored)
+                await self._recheck_when_due(stored)
                 if self._turn.is_over:
                     await self._turn.next()
         finally:
@@ -138,59 +138,59 @@ class PartialStateRecheck:
             done = self._flush()
         await done
 
-    async def _judge_when_due(self, stored: StoredEvent) -> None:
+    async def _recheck_when_due(self, stored: StoredEvent) -> None:
         """Judge an event, and all that wait for it; or have it wait for what it follows."""
         due = [stored]
         while due:
             stored = due.pop()
-            if stored.number in self._done:
+            if stored.event_nid in self._done:
                 continue
             found = await self._judging.find(self._writer, stored.event.prev_event_ids)
-            prevs = [prev for prev in found.values() if not prev.standing.is_outlier]
+            prevs = [prev for prev in found.values() if not prev.status.is_outlier]
             first = next((prev for prev in prevs if self._comes_later(prev, stored)), None)
             if first is not None:
-                self._held.setdefault(first.number, []).append(stored)
-                self._waiting.add(stored.number)
+                self._held.setdefault(first.event_nid, []).append(stored)
+                self._waiting.add(stored.event_nid)
                 continue
-            await self._judge(stored, prevs)
-            due += self._held.pop(stored.number, ())
-            self._waiting.difference_update(each.number for each in due)
+            await self._recheck(stored, prevs)
+            due += self._held.pop(stored.event_nid, ())
+            self._waiting.difference_update(each.event_nid for each in due)
 
     def _comes_later(self, prev: StoredEvent, stored: StoredEvent) -> bool:
-        if prev.number in self._done:
+        if prev.event_nid in self._done:
             return False
-        return prev.number in self._waiting or _place(prev) > max(self._since, _place(stored))
+        return prev.event_nid in self._waiting or _place(prev) > max(self._since, _place(stored))
 
-    async def _judge(self, stored: StoredEvent, prevs: Sequence[StoredEvent]) -> None:
-        self._done.add(stored.number)
-        is_affected = any(prev.number in self._affected for prev in prevs)
+    async def _recheck(self, stored: StoredEvent, prevs: Sequence[StoredEvent]) -> None:
+        self._done.add(stored.event_nid)
+        is_affected = any(prev.event_nid in self._affected for prev in prevs)
         is_past = (stored.position or 0) < 0
         if not is_affected and (is_past or _place(stored) <= self._since):
             return
         before = ResolvedState(stored.state_before)
         if is_affected:
-            self._affected.add(stored.number)
+            self._affected.add(stored.event_nid)
             roots = [prev.state_after for prev in prevs]
             if len(prevs) < len(set(stored.event.prev_event_ids)):
                 # Another server told the state before what is missing.
                 roots.append(stored.state_before)
             before = await self._resolver.resolve(self._writer.room, roots)
-        was = stored.standing
+        was = stored.status
         with _restored_if_refused(stored) as outcome:
-            judged = await self._judging.judge(self._writer, stored, before)
-            if stored.standing == ACCEPTED and _is_not_recommended(was):
-                stored.standing = was
-            elif stored.standing == ACCEPTED and not is_past:
+            judged = await self._judging.check(self._writer, stored, before)
+            if stored.status == ACCEPTED and _is_not_recommended(was):
+                stored.status = was
+            elif stored.status == ACCEPTED and not is_past:
                 await self._meet_head(judged)
             outcome.is_good = True
         self._note(judged)
         # An attempt that was broken off may have noted the standing, but has moved nothing.
-        is_accepted, is_shown = stored.standing == ACCEPTED, stored.position is not None
-        is_withheld = judged.effect.is_withheld and was == ACCEPTED
+        is_accepted, is_shown = stored.status == ACCEPTED, stored.position is not None
+        is_withheld = judged.effect.is_pending and was == ACCEPTED
         if is_accepted and not is_shown and not is_withheld:
             self.admitted.append(judged)
         elif is_shown and not is_accepted:
-            self.withdrawn.add(stored.number)
+            self.withdrawn.add(stored.event_nid)
 
     async def _meet_head(self, judged: CheckedEvent) -> None:
         """Judge an event by the state of the room when it came; it becomes part of the head."""
@@ -199,23 +199,23 @@ class PartialStateRecheck:
             state = await self._judging.auth_state(self._writer, stored.event, head.root)
             refusal = check_by_state(stored.event, state)
             if refusal is not None:
-                stored.standing = EventStatus(soft_failed=refusal)
+                stored.status = EventStatus(soft_failed=refusal)
                 return
-        extremities = head.followed_by(stored, judged.behind)
+        extremities = head.followed_by(stored, judged.replaced_extremities)
         extremities, resolved = await self._branches.resolve(self._writer.room, extremities)
         self.head, self.head_rows = ForwardExtremities(extremities, resolved.root), resolved.rows
         if stored.position is not None and resolved.root != stored.state_after:
-            room = self._writer.room.number
+            room = self._writer.room.room_nid
             self._rows.append(CORRECT_CURRENT_STATE.row(room, stored.position, resolved.root, None))
             self._rows += resolved.rows
 
     def _note(self, judged: CheckedEvent) -> None:
-        stored, standing = judged.stored, judged.stored.standing
-        self._done.add(stored.number)
+        stored, standing = judged.stored, judged.stored.status
+        self._done.add(stored.event_nid)
         self._rows += judged.rows
         self._rows.append(
             UPDATE_CHECK_RESULT.row(
-                stored.number,
+                stored.event_nid,
                 stored.state_before,
                 None if stored.event.state_key is None else stored.state_after,
                 stored.replaces,
@@ -227,7 +227,7 @@ class PartialStateRecheck:
     def _flush(self) -> Deferred[None]:
         log, rows = self._stores.log, self._rows
         self._rows = []
-        return log.append(EventsStored(log.next_position(), self._writer.room.number, ()), rows)
+        return log.append(EventsStored(log.next_position(), self._writer.room.room_nid, ()), rows)
 
 
 class _Outcome:
@@ -241,8 +241,8 @@ def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
     How deep it stands does not change in any case.
     """
     standing, height, replaces, replaced = (
-        stored.standing,
-        stored.height,
+        stored.status,
+        stored.topological_depth,
         stored.replaces,
         stored.replaced,
     )
@@ -251,9 +251,9 @@ def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
     try:
         yield outcome
     finally:
-        stored.height = height
+        stored.topological_depth = height
         if not outcome.is_good:
-            stored.standing, stored.replaces, stored.replaced = standing, replaces, replaced
+            stored.status, stored.replaces, stored.replaced = standing, replaces, replaced
             stored.state_before, stored.state_after = states
 
 
@@ -266,4 +266,4 @@ def _is_not_recommended(standing: EventStatus) -> bool:
 def _place(stored: StoredEvent) -> int:
     """Where an event comes in the order of receipt."""
     position = stored.position or 0
-    return position if position > 0 else stored.number
+    return position if position > 0 else stored.event_nid

@@ -43,7 +43,7 @@ class RemoteJoin:
         self._rooms = rooms
         self._receiving = receiving
 
-    async def enter(
+    async def admit(
         self,
         join: Event,
         state: Collection[Event],
@@ -69,7 +69,7 @@ class RemoteJoin:
             received = await self._receive(writer, join, resolved, partial)
             if received.done is not None:
                 await received.done
-            standing = received.stored.standing
+            standing = received.stored.status
             refusal = standing.rejected or standing.soft_failed
             if refusal is not None:
                 raise Forbidden(f"The room's own rules refuse the join: {refusal}")
@@ -83,7 +83,7 @@ class RemoteJoin:
         for rounds_left in range(FETCH_ROUNDS if fetch is not None else 0, -1, -1):
             ordered = await run_maybe_in_thread(threads, in_auth_order, events)
             beyond = await run_maybe_in_thread(threads, authorities_beyond, ordered)
-            known = frozenset(await self._receiving.which_are_here(writer, beyond))
+            known = frozenset(await self._receiving.known_among(writer, beyond))
             kept, missing = await run_maybe_in_thread(
                 threads, partial(authorised_among, known=known), ordered
             )
@@ -110,9 +110,9 @@ class RemoteJoin:
         room.partial, writer.is_partial = partial, partial is not None
         try:
             received = await self._receiving.receive(
-                writer, join, state_before=state, is_arrival=True
+                writer, join, state_before=state, is_remote_join=True
             )
-            if received.stored.standing != ACCEPTED:
+            if received.stored.status != ACCEPTED:
                 room.partial, writer.is_partial = before, before is not None
                 return received
         except BaseException:
@@ -120,14 +120,14 @@ class RemoteJoin:
             raise
         # In the turn in which the join was queued, so that it is in the same commit.
         if partial is not None:
-            self._note(writer, partial_room_row(room.number, join.event_id, partial.servers))
-        elif before is not None or room.is_fragment:
-            self._note(writer, DELETE_PARTIAL_ROOM.row(room.number))
-        room.is_fragment = False
+            self._note(writer, partial_room_row(room.room_nid, join.event_id, partial.servers))
+        elif before is not None or room.was_left_partial:
+            self._note(writer, DELETE_PARTIAL_ROOM.row(room.room_nid))
+        room.was_left_partial = False
         if before is not None:
-            before.over()
+            before.finish()
         return received
 
     def _note(self, writer: RoomWriter, row: Row) -> None:
         log = self._rooms.stores.log
-        log.append(EventsStored(log.next_position(), writer.room.number, ()), [row])
+        log.append(EventsStored(log.next_position(), writer.room.room_nid, ()), [row])

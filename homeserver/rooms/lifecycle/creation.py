@@ -111,7 +111,7 @@ class RoomCreation:
         self._aliases = aliases
         self._profiles = profiles
         self._last_created_ms = 0
-        self.invite_abroad: InviteUser | None = None
+        self.invite_remote: InviteUser | None = None
 
     async def create(self, caller: Requester, request: RoomRequest) -> str:
         """Create a room and return its id.
@@ -131,25 +131,25 @@ class RoomCreation:
         alias = None
         if request.alias_name is not None:
             alias = f"#{request.alias_name}:{self._origin.server_name}"
-            self._aliases.check_ours(alias)
+            self._aliases.check_local(alias)
         member = {"membership": "join", **await self._profiles.member_fields(caller.user_id)}
         drafts = first_events(caller.user_id, version, request, alias, member)
-        ours = [user_id for user_id in request.invite if self._origin.is_ours(user_id)]
+        ours = [user_id for user_id in request.invite if self._origin.is_local(user_id)]
         invites = [await self._invite(caller, user_id, request) for user_id in ours]
         room_id = await self._make(caller, version, request, alias, [*drafts, *invites])
         for user_id in request.invite:
             if user_id not in ours:
-                await self._invite_abroad(caller, room_id, user_id, request)
+                await self._needs_remote_signature(caller, room_id, user_id, request)
         return room_id
 
-    async def _invite_abroad(
+    async def _needs_remote_signature(
         self, caller: Requester, room_id: str, user_id: str, request: RoomRequest
     ) -> None:
         """Invite a user of another server. The room is there, and remains if that fails."""
         try:
-            if self.invite_abroad is None:
+            if self.invite_remote is None:
                 raise Forbidden("this server does not federate")
-            await self.invite_abroad(caller, room_id, user_id, is_direct=request.is_direct)
+            await self.invite_remote(caller, room_id, user_id, is_direct=request.is_direct)
         except MatrixError as error:
             log.info(
                 "{user} was not invited to {room}: {error}",
@@ -192,7 +192,7 @@ class RoomCreation:
             rows: list[Row] = []
             if alias is not None:
                 creator = numbers[caller.user_id]
-                rows = [INSERT_ALIAS.row(alias, room.number, creator, self._origin.now_ms())]
+                rows = [INSERT_ALIAS.row(alias, room.room_nid, creator, self._origin.now_ms())]
             await self._append(room, event, drafts, rows, wanted)
         return room.room_id
 
@@ -216,7 +216,7 @@ class RoomCreation:
                 if turn.is_over:
                     await turn.next()
                     await self._rooms.stores.names.nids(names)
-            done = writer.take_in(*arrivals)
+            done = writer.admit(*arrivals)
         except Forbidden as error:
             self._rooms.drop(room)
             raise InvalidRoomState(str(error)) from error

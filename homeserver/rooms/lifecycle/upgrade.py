@@ -107,7 +107,7 @@ class RoomUpgrades:
             creators = _checked_creators(caller, additional_creators)
         async with self._rooms.writing(room_id) as old:
             # Who is banned goes on being banned.
-            await old.room.know_members(self._origin.clock)
+            await old.room.wait_for_full_state(self._origin.clock)
             plan = await self._plan(caller, old.room, version, creators)
             while True:
                 try:
@@ -149,7 +149,7 @@ class RoomUpgrades:
         drafts = self._first_drafts(old, plan)
         number = self._number(plan, drafts)
         # The create event names the tombstone, which names the room: so its id comes first.
-        tombstone = old.rehearse(plan.tombstone)
+        tombstone = old.preview(plan.tombstone)
         content, room_id = plan.create_content, None
         if not plan.version.room_id_is_create_hash:
             predecessor = {**content["predecessor"], "event_id": tombstone.event_id}
@@ -159,8 +159,8 @@ class RoomUpgrades:
         room.published = old.room.published
         position = self._rooms.stores.log.next_position()
         rows = [
-            MOVE_ALIASES.row(old.room.number, room.number),
-            STOP_LISTING.row(old.room.number),
+            MOVE_ALIASES.row(old.room.room_nid, room.room_nid),
+            STOP_LISTING.row(old.room.room_nid),
         ]
         new = self._rooms.add_new(room)
         try:

@@ -40,7 +40,7 @@ log = Logger()
 
 
 class UpgradeMigration:
-    """Carries settings over. `read` is to be subscribed to the log, after `RoomRegistry.apply`.
+    """Carries settings over. `apply` is to be subscribed to the log, after `RoomRegistry.apply`.
 
     `stop` it before the database closes.
     """
@@ -57,18 +57,18 @@ class UpgradeMigration:
         """Whether there is somebody whose settings are still to be copied."""
         return self._running is not None
 
-    def read(self, facts: Sequence[Any]) -> None:
+    def apply(self, facts: Sequence[Any]) -> None:
         """Reader of the log."""
         for fact in facts:
             if isinstance(fact, StateChanged):
                 for user_id, membership, stored in fact.members():
                     if (
                         membership == "join"
-                        and self._rooms.local_server.is_ours(user_id)
+                        and self._rooms.local_server.is_local(user_id)
                         and stored is not None
                         and not _was_joined(stored)
                     ):
-                        self._waiting[fact.room, user_id] = None
+                        self._waiting[fact.room_nid, user_id] = None
         if self._waiting and self._running is None:
             running = self._running = ensureDeferred(self._run())
             running.addCallback(self._ended)

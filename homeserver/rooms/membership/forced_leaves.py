@@ -50,7 +50,7 @@ class ForcedLeaves:
         numbers = [number for number, place in places.items() if place.membership in PRESENT]
         remote = []
         for room_id in (await self._rooms.stores.names.names(numbers)).values():
-            if await self._memberships.is_distant(room_id, user_id):
+            if await self._memberships.is_out_of_room(room_id, user_id):
                 remote.append(room_id)
             else:
                 await self.leave(room_id, user_id)
@@ -66,8 +66,8 @@ class ForcedLeaves:
 
         try:
             room = await self._rooms.find(room_id)
-            if room is not None and await self._memberships.is_distant(room_id, user_id):
-                await self._memberships.leave_distant(room, user_id, LEAVE)
+            if room is not None and await self._memberships.is_out_of_room(room_id, user_id):
+                await self._memberships.leave_out_of_room(room, user_id, LEAVE)
             else:
                 await change_state(self._rooms, room_id, decide)
         except Unavailable:

@@ -30,7 +30,7 @@ log = Logger()
 
 
 class GuestAccess:
-    """Takes guests out of rooms. `read` is to be subscribed to the log, after `RoomRegistry.apply`.
+    """Removes guests from rooms. Its `apply` subscribes to the log after `RoomRegistry.apply`.
 
     `stop` it before the database closes.
     """
@@ -41,7 +41,7 @@ class GuestAccess:
         self._db = db
         self._clock = clock
         self._rooms = rooms
-        self._departures = departures
+        self._forced_leaves = departures
         self._waiting: dict[int, None] = {}  # numbers of rooms to look at, in their order
         self._running: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
@@ -52,14 +52,14 @@ class GuestAccess:
         """Whether there are rooms with guests to remove."""
         return self._running is not None
 
-    def read(self, facts: Sequence[Any]) -> None:
+    def apply(self, facts: Sequence[Any]) -> None:
         """Reader of the log."""
         for fact in facts:
             if isinstance(fact, StateChanged) and GUEST_ACCESS in fact.changes:
                 # The first event of a room comes with a version: nobody is there yet.
                 is_new = isinstance(fact, EventAppended) and fact.version is not None
                 if not is_new:
-                    self._look_at(fact.room)
+                    self._look_at(fact.room_nid)
 
     async def stop(self) -> None:
         """Begin nothing more; returns when nothing is under way."""
@@ -97,10 +97,10 @@ class GuestAccess:
         ours = [
             user_id
             for user_id in room.joined_members()
-            if self._rooms.local_server.is_ours(user_id)
+            if self._rooms.local_server.is_local(user_id)
         ]
         for user_id in await self._db.run(guests_among, ours):
-            await self._departures.leave(room.room_id, user_id)
+            await self._forced_leaves.leave(room.room_id, user_id)
 
     async def _admits_guests(self, room: Room) -> bool:
         """Whether the room changed its mind meanwhile."""

@@ -85,7 +85,7 @@ class MembershipStateEvents:
         if content["membership"] == "ban":
             return await self._memberships.ban(caller, room_id, target, content=content)
         room = await self._rooms.get(room_id)
-        await room.know_members(self._rooms.local_server.clock, target)
+        await room.wait_for_full_state(self._rooms.local_server.clock, target)
         if room.membership(target) == "ban":
             return await self._memberships.unban(caller, room_id, target, content=content)
         return await self._memberships.kick(caller, room_id, target, content=content)

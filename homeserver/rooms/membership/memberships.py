@@ -59,12 +59,12 @@ class Memberships:
         notice_rooms: ServerNoticeRooms,
         distant: OutOfRoomMemberships,
     ) -> None:
-        self.abroad: RemoteMembershipsPort | None = None
+        self.remote: RemoteMembershipsPort | None = None
         self._receiving = receiving
         self._restricted = RestrictedJoins(rooms)
         self._permission = permission
         self._notice_rooms = notice_rooms
-        self._distant = distant
+        self._out_of_room = distant
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._profiles = profiles
@@ -102,17 +102,17 @@ class Memberships:
             content = await self._content("join", caller.user_id, None) | chosen
         if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
-            return await self._go_abroad().join(
+            return await self._remote_or_raise().join(
                 caller.user_id, room_id, servers, _without_server_fields(content)
             )
         try:
             authoriser = await self._restricted.authoriser(room, caller.user_id)
         except (Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin) as error:
             others = self._others(room)
-            if not others or self.abroad is None or isinstance(error, Forbidden):
+            if not others or self.remote is None or isinstance(error, Forbidden):
                 raise Forbidden(str(error)) from error
             # What this server cannot see, or may not grant, another one may.
-            return await self.abroad.join(
+            return await self.remote.join(
                 caller.user_id, room_id, others, _without_server_fields(content)
             )
         draft = member_draft(caller.user_id, caller.user_id, content, authoriser=authoriser)
@@ -134,7 +134,7 @@ class Memberships:
         room = await self._rooms.find(room_id)
         if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
-            return await self._go_abroad().knock(
+            return await self._remote_or_raise().knock(
                 caller.user_id, room_id, servers, _without_server_fields(content)
             )
         return await self._send(room_id, caller.user_id, caller.user_id, content)
@@ -151,7 +151,7 @@ class Memberships:
     ) -> StoredEvent:
         """Invite a user. Their own server has to agree, and may refuse."""
         await self._room_of_other(caller, room_id, user_id)
-        if content is None and self._rooms.local_server.is_ours(user_id):
+        if content is None and self._rooms.local_server.is_local(user_id):
             content = await self._content("invite", user_id, reason)
         elif content is None:
             content = _with_reason({"membership": "invite"}, reason)
@@ -163,9 +163,9 @@ class Memberships:
         """Send an invite that the authorisation rules allow, wherever the invited user is."""
         target = draft.state_key or ""
         await self._permission.check(target)
-        if self._rooms.local_server.is_ours(target):
+        if self._rooms.local_server.is_local(target):
             return await self._send_draft(room_id, draft)
-        return await self._invite_abroad(draft, room_id)
+        return await self._invite_remote(draft, room_id)
 
     async def leave(
         self,
@@ -187,30 +187,30 @@ class Memberships:
         if content is None:
             content = _with_reason({"membership": "leave"}, reason)
         if room is not None and not self._knows(room, caller.user_id):
-            return await self.leave_distant(room, caller.user_id, content)
+            return await self.leave_out_of_room(room, caller.user_id, content)
         return await self._send(room_id, caller.user_id, caller.user_id, content)
 
     async def _left_before(self, room: Room, user_id: str) -> StoredEvent | None:
         """The event by which a user left, if nothing came after it."""
-        place = (await self._user_rooms.of(user_id)).get(room.number)
+        place = (await self._user_rooms.of(user_id)).get(room.room_nid)
         if place is None or place.membership != "leave":
             return None
         return (await self._rooms.stores.events.load(room.version, [place.event]))[place.event]
 
-    async def is_distant(self, room_id: str, user_id: str) -> bool:
+    async def is_out_of_room(self, room_id: str, user_id: str) -> bool:
         """Whether what a user is in a room is for other servers to change."""
         room = await self._rooms.find(room_id)
         return room is not None and not self._knows(room, user_id)
 
-    async def leave_distant(
+    async def leave_out_of_room(
         self, room: Room, user_id: str, content: Mapping[str, Any]
     ) -> StoredEvent:
         """Decline an invite, or take back a knock, by way of a server that is in the room."""
-        place = (await self._user_rooms.of(user_id)).get(room.number)
+        place = (await self._user_rooms.of(user_id)).get(room.room_nid)
         if place is None or place.membership not in ("invite", "knock"):
             raise Forbidden("You are not in the room")
         servers = await self._servers(user_id, room.room_id, ())
-        return await self._go_abroad().leave(
+        return await self._remote_or_raise().leave(
             user_id, room.room_id, servers, _without_server_fields(content)
         )
 
@@ -263,7 +263,7 @@ class Memberships:
     async def forget(self, caller: Requester, room_id: str) -> None:
         """Hear no more of a room that was left. Raises `InvalidParam` while the user is in it."""
         room = await self._rooms.get(room_id)
-        place = (await self._user_rooms.of(caller.user_id)).get(room.number)
+        place = (await self._user_rooms.of(caller.user_id)).get(room.room_nid)
         if place is None:
             raise NotFound("You were never in the room")
         if place.membership not in ("leave", "ban"):
@@ -271,8 +271,8 @@ class Memberships:
         member = await self._rooms.stores.names.nid(caller.user_id)
         log = self._rooms.stores.log
         log.check_open()
-        fact = RoomForgotten(log.next_position(), caller.user_id, room.number)
-        await log.append(fact, [FORGET.row(member, room.number)])
+        fact = RoomForgotten(log.next_position(), caller.user_id, room.room_nid)
+        await log.append(fact, [FORGET.row(member, room.room_nid)])
 
     async def _content(self, membership: str, user_id: str, reason: str | None) -> dict[str, Any]:
         profile = await self._profiles.member_fields(user_id)
@@ -281,7 +281,7 @@ class Memberships:
     def _is_here(self, room: Room) -> bool:
         """Whether this server need not ask others: it is in the room, or the last to know of it."""
         if not room.joined_servers:
-            return bool(room.state) and not room.is_fragment
+            return bool(room.state) and not room.was_left_partial
         return self._rooms.local_server.server_name in room.joined_servers
 
     def _knows(self, room: Room, user_id: str) -> bool:
@@ -291,10 +291,10 @@ class Memberships:
         """
         return self._is_here(room) and (room.partial is None or user_id in room.members)
 
-    def _go_abroad(self) -> RemoteMembershipsPort:
-        if self.abroad is None:
+    def _remote_or_raise(self) -> RemoteMembershipsPort:
+        if self.remote is None:
             raise NotFound("This server does not know the room")
-        return self.abroad
+        return self.remote
 
     def _others(self, room: Room) -> list[str]:
         """The other servers in the room, those with the most members first."""
@@ -308,17 +308,17 @@ class Memberships:
         servers = list(named)
         room = await self._rooms.find(room_id)
         if room is not None:
-            place = (await self._user_rooms.of(user_id)).get(room.number)
+            place = (await self._user_rooms.of(user_id)).get(room.room_nid)
             if place is not None and place.membership == "invite":
                 servers.insert(0, server_name_of(place.sender))
-            servers = await self._distant.servers(room.number, user_id) + servers
+            servers = await self._out_of_room.servers(room.room_nid, user_id) + servers
             servers += self._others(room)
         if (hint := creating_server_hint(room_id)) is not None:
             servers.append(hint)
         own = self._rooms.local_server.server_name
         return [name for name in dict.fromkeys(servers) if name != own]
 
-    async def _invite_abroad(self, draft: MemberDraft, room_id: str) -> StoredEvent:
+    async def _invite_remote(self, draft: MemberDraft, room_id: str) -> StoredEvent:
         """Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room"""
         async with self._rooms.writing(room_id) as writer:
             event = await build_preview(writer, draft)
@@ -328,7 +328,7 @@ class Memberships:
             told = [stored.shown.pdu for stored in state.values()]
             if writer.policy is not None:
                 event = await writer.policy.signed(writer, event)
-            signed = await self._go_abroad().sign_invite(event, told)
+            signed = await self._remote_or_raise().sign_invite(event, told)
             return await self._receiving.receive_own(writer, signed)
 
     async def _send(
@@ -349,7 +349,7 @@ class Memberships:
         check_not_suspended(caller)
         self._check_user_id(user_id)
         room = await self._rooms.get(room_id)
-        await room.know_members(self._rooms.local_server.clock, user_id)
+        await room.wait_for_full_state(self._rooms.local_server.clock, user_id)
         return room
 
     async def _check_guests_may_join(self, room: Room) -> None:

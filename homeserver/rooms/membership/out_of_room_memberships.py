@@ -216,7 +216,14 @@ class OutOfRoomMemberships:
         sender, membership = nids[event.sender], membership_of(stored)
         rows.append(INSERT_ROOM.row(room, version.identifier, sender, False))
         for server, told in (pending or {}).items():
-            entry = (room, place.member, server, stored.number, told, len(told) + len(event.json))
+            entry = (
+                room,
+                place.member,
+                server,
+                stored.event_nid,
+                told,
+                len(told) + len(event.json),
+            )
             rows.append(UPSERT_DISTANT_MEMBERSHIP.row(*entry))
         rows += _ended_rows(place, ended)
         stores.events.add(stored)
@@ -224,7 +231,9 @@ class OutOfRoomMemberships:
             await log.append(EventsStored(position, room, [stored]), rows)
             return stored
         rows.append(
-            UPSERT_MEMBERSHIP.row(place.member, room, membership, stored.number, position, sender)
+            UPSERT_MEMBERSHIP.row(
+                place.member, room, membership, stored.event_nid, position, sender
+            )
         )
         await log.append(
             OutOfRoomMembershipChanged(position, room, place.user_id, membership, stored), rows

@@ -43,7 +43,7 @@ class RestrictedJoins:
         candidates = [
             member
             for member in room.joined_members()
-            if self._rooms.local_server.is_ours(member) and levels.of(member) >= levels.invite
+            if self._rooms.local_server.is_local(member) and levels.of(member) >= levels.invite
         ]
         if not candidates:
             raise UnableToGrantJoin("Nobody on this server can let you into the room")

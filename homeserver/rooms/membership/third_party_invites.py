@@ -89,7 +89,7 @@ class ThirdPartyInvites:
         check_not_suspended(caller)
         wanted = self.checked(wanted)
         # Nobody is written to on behalf of one who may not invite.
-        await self._rehearse(caller.user_id, room_id)
+        await self._check_may_invite(caller.user_id, room_id)
         server, token = wanted.id_server, wanted.id_access_token
         user_id = await self._identity.lookup(server, token, wanted.medium, wanted.address)
         if user_id is not None:
@@ -160,7 +160,7 @@ class ThirdPartyInvites:
         draft = member_draft(sender, user_id, {"membership": "invite"}, third_party_invite=proof)
         await self._memberships.issue_invite(draft, room.room_id)
 
-    async def _rehearse(self, sender: str, room_id: str) -> None:
+    async def _check_may_invite(self, sender: str, room_id: str) -> None:
         """See that a user may make an invite. Raises `Forbidden` and `NotFound`."""
         room = await self._rooms.find(room_id)
         if room is None or room.membership(sender) != "join":

@@ -58,7 +58,7 @@ class AuthIndex(Protocol):
     ) -> Mapping[int, int | None]:
         """The power levels event that each of these cites, and up to `more` that these lead to."""
 
-    async def away(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    async def run_in_thread(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """What a pure function gives, which may take long, without holding up others."""
 
 
@@ -217,8 +217,8 @@ async def events_connecting(entries: Collection[int], index: AuthIndex) -> set[i
         missing = [event for event in waiting if event not in ahead]
         more = 0 if within is not None else min(len(graph), PREFETCH_EVENTS)
         ahead |= await index.cited(missing, more, lowest)
-        waiting = await index.away(go_on)
-    return await index.away(events_between, entries, lambda event: graph.get(event, ()))
+        waiting = await index.run_in_thread(go_on)
+    return await index.run_in_thread(events_between, entries, lambda event: graph.get(event, ()))
 
 
 async def power_level_chains(starts: Iterable[int], index: AuthIndex) -> dict[int, int | None]:

@@ -46,8 +46,8 @@ class RunInThread(Protocol):
 class StoredAuthIndex:
     """An `AuthIndex` over what the server has stored.
 
-    `root` is one of the states, `differing` the entries in which it is not like all others. `away`
-    gives what a pure function gives.
+    `root` is one of the states, `differing` the entries in which it is not like all others.
+    `run_in_thread` gives what a pure function gives.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class StoredAuthIndex:
         differing: Difference,
         away: RunInThread = run_now,
     ) -> None:
-        self.away = away
+        self.run_in_thread = away
         self._stores = stores
         self._room = room
         self._root = root
@@ -156,8 +156,8 @@ class StoredAuthIndex:
             event = each.event
             if event.state_key is not None:
                 key = names[event.type], names[event.state_key]
-                entries.append((each.number, event.event_id, *key))
-        others = set(events).difference(each.number for each in at_hand)
+                entries.append((each.event_nid, event.event_id, *key))
+        others = set(events).difference(each.event_nid for each in at_hand)
         async for stored in in_parts(self._stores.events.entries, others, STEP):
             entries += stored
         return entries
@@ -170,17 +170,17 @@ class StoredAuthIndex:
         cited = [
             store.cached_id(room_id, each) for each in dict.fromkeys(stored.event.auth_event_ids)
         ]
-        numbers = [each.number for each in cited if each is not None]
+        numbers = [each.event_nid for each in cited if each is not None]
         return numbers if len(numbers) == len(cited) else None
 
     async def _cited_by_those_at_hand(self, events: Iterable[int]) -> dict[int, list[int]]:
         stored = self._at_hand(events)
         ids = {event_id for each in stored for event_id in each.event.auth_event_ids}
         room = self._room
-        found = await self._stores.events.find_many(room.version, room.number, room.room_id, ids)
+        found = await self._stores.events.find_many(room.version, room.room_nid, room.room_id, ids)
         return {
-            each.number: [
-                found[cited].number
+            each.event_nid: [
+                found[cited].event_nid
                 for cited in dict.fromkeys(each.event.auth_event_ids)
                 if cited in found
             ]

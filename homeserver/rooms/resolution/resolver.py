@@ -95,7 +95,7 @@ class StateResolver:
         if len(distinct) == 1:
             (root,) = distinct
             return ResolvedState(root)
-        key = (room.number, distinct)
+        key = (room.room_nid, distinct)
         result = self._results.get(key)
         if result is None:
             result = await _Resolution(self._stores, room, sorted(distinct)).result()
@@ -129,13 +129,15 @@ class _Resolution:
         compared = len(differing) * len(self._roots)
         self._is_large = len(differing) > RUN_IN_THREAD_ABOVE or compared > MAX_COMPARED_EVENTS
         await self._pause()
-        index = StoredAuthIndex(self._stores, self._room, self._roots[0], differing, self._away)
+        index = StoredAuthIndex(
+            self._stores, self._room, self._roots[0], differing, self._run_in_thread
+        )
         if self._is_large:
             # They are read anyway; then they need not be asked for what they cite.
             entries = await self._load(_entries(differing))
-            wanted = await self._away(_cited_ids, entries.values())
+            wanted = await self._run_in_thread(_cited_ids, entries.values())
             numbers = await self._numbers(wanted)
-            index.know(await self._away(_edges, entries, numbers))
+            index.know(await self._run_in_thread(_edges, entries, numbers))
         if self._version.state_resolution is StateResolution.V1:
             members = _entries(differing)
         else:
@@ -153,7 +155,7 @@ class _Resolution:
         if self._version.state_resolution is not StateResolution.V1:
             conflict = await self._described(index, events, unconflicted)
         known = self._known
-        resolved = await self._away(
+        resolved = await self._run_in_thread(
             resolve_conflicts,
             self._version,
             unconflicted,
@@ -164,7 +166,7 @@ class _Resolution:
         )
         return await self._changed(conflicted, resolved)
 
-    async def _away(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    async def _run_in_thread(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """What a pure function gives, in a thread if that may take long."""
         if self._is_large:
             return await self._stores.states.threads.run(rule, *args, **options)
@@ -200,7 +202,7 @@ class _Resolution:
         """The conflict in the words of the rules."""
         members = {event.event_id: event for event in events.values()}
         power_levels = await self._power_levels(index, members, unconflicted)
-        graph = await self._away(_auth_events, members)
+        graph = await self._run_in_thread(_auth_events, members)
         return Conflict(members.keys(), graph.__getitem__, power_levels.__getitem__)
 
     async def _power_levels(
@@ -211,7 +213,7 @@ class _Resolution:
     ) -> dict[str, str | None]:
         """Which power levels event an event of the conflict cites, and so on."""
         known = self._known
-        cited = await self._away(_cited_power_levels, members, known.events)
+        cited = await self._run_in_thread(_cited_power_levels, members, known.events)
         starts = {each for each in cited.values() if each is not None}
         starts |= {event_id for event_id, event in members.items() if _is_power_levels(event)}
         if (current := unconflicted.get(_POWER_LEVELS)) is not None:
@@ -227,7 +229,7 @@ class _Resolution:
     ) -> dict[StateKey, str]:
         """What the rules ask for of the entries in which the states agree."""
         stores = self._stores
-        wanted = await self._away(keys_asked_for, self._version, list(events.values()))
+        wanted = await self._run_in_thread(keys_asked_for, self._version, list(events.values()))
         names = await stores.names.find_nids({name for key in wanted for name in key})
         keys = {
             (names[key[0]], names[key[1]]): key
@@ -268,7 +270,7 @@ class _Resolution:
     async def _read(self, numbers: Sequence[int]) -> list[tuple[int, Event, bool]]:
         found = await self._stores.events.load(self._version, numbers)
         return [
-            (number, stored.event, stored.standing.rejected is not None)
+            (number, stored.event, stored.status.rejected is not None)
             for number, stored in found.items()
         ]
 
@@ -277,7 +279,7 @@ class _Resolution:
 
     async def _load_cited(self, events: Iterable[Event]) -> None:
         """Get to know the auth events of events, and the create event."""
-        wanted = await self._away(_cited_ids, events)
+        wanted = await self._run_in_thread(_cited_ids, events)
         if self._version.room_id_is_create_hash:
             wanted.add("$" + self._room.room_id[1:])
         numbers = await self._numbers(wanted)
@@ -289,7 +291,7 @@ class _Resolution:
         missing = list(event_ids - known.keys())
         for start in range(0, len(missing), READ_BATCH_SIZE):
             part = missing[start : start + READ_BATCH_SIZE]
-            known |= await self._stores.events.numbers(room.number, room.room_id, part)
+            known |= await self._stores.events.numbers(room.room_nid, room.room_id, part)
         return {event_id: known[event_id] for event_id in event_ids if event_id in known}
 
     async def _changed(self, conflicted: Conflicts, resolved: dict[StateKey, str]) -> ResolvedState:

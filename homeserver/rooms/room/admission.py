@@ -30,7 +30,7 @@ class RedactionEffect:
     """
 
     target: StoredEvent | None = None
-    is_withheld: bool = False
+    is_pending: bool = False
     waits_for: str | None = None
 
 
@@ -53,49 +53,50 @@ def effect_of_draft(
 class AdmittedEvent:
     """An event that enters the graph, and what it makes of the room.
 
-    `head` is the room's from now on, `changes` what has become current since the head before it,
-    `former` the member events of those whom the state does not know any more. `rows` make the
-    states durable that came with it. `gaps` are the events before it that are not here, with its
-    depth; with `is_after_gap` the timeline has events that none of these are between.
+    `extremities` is the room's from now on, `changes` what has become current since the head before
+    it, `former` the member events of those whom the state does not know any more. `rows` make the
+    states durable that came with it. `backward_extremities` are the events before it that are not
+    here, with its depth; with `is_after_gap` the timeline has events that none of these are
+    between.
     """
 
     stored: StoredEvent
-    head: ForwardExtremities
+    extremities: ForwardExtremities
     changes: Changes
     former: Mapping[StateKey, StoredEvent] = field(default_factory=dict)
     is_fork: bool = False
     is_last: bool = True
-    is_ours: bool = True
+    should_send: bool = True
     effect: RedactionEffect = NO_EFFECT
     rows: Sequence[Row] = ()
     was_outlier: bool = False
-    gaps: Mapping[str, int] = field(default_factory=dict)
+    backward_extremities: Mapping[str, int] = field(default_factory=dict)
     is_after_gap: bool = False
     is_first: bool = False
 
     def fact(self, room: Room, position: int) -> StateChanged:
         """What the log tells of it at its position."""
-        if self.effect.is_withheld:
+        if self.effect.is_pending:
             return RedactionPending(
                 position,
-                room.number,
-                self.head.root,
+                room.room_nid,
+                self.extremities.root,
                 self.changes,
                 is_fork=True,
-                gaps=self.gaps,
+                backward_extremities=self.backward_extremities,
                 stored=self.stored,
-                is_ours=self.is_ours,
+                should_send=self.should_send,
             )
         return EventAppended(
             position,
-            room.number,
-            self.head.root,
+            room.room_nid,
+            self.extremities.root,
             self.changes,
             self.is_fork,
-            self.gaps,
+            self.backward_extremities,
             stored=self.stored,
             redacts=self.effect.target,
-            is_ours=self.is_ours,
+            should_send=self.should_send,
             is_last=self.is_last and not self.is_after_gap,
             is_after_gap=self.is_after_gap,
             version=room.version if self.is_first else None,

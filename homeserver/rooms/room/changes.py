@@ -37,16 +37,17 @@ class StateChanged:
     """The current state of a room, whose root is `root` now, changed.
 
     `is_fork` tells that this is not simply the state after the newest event: what lies on the other
-    side of this position must be compared by the states there, not by the events in between. `gaps`
-    are events of the graph that are not here from now on, with the height of what follows them.
+    side of this position must be compared by the states there, not by the events in between.
+    `backward_extremities` are events of the graph that are not here from now on, with the height of
+    what follows them.
     """
 
     position: int
-    room: int
+    room_nid: int
     root: bytes
     changes: Changes = field(default_factory=_no_changes)
     is_fork: bool = False
-    gaps: Mapping[str, int] = field(default_factory=_no_gaps)
+    backward_extremities: Mapping[str, int] = field(default_factory=_no_gaps)
 
     def members(self) -> Iterator[tuple[str, str, StoredEvent | None]]:
         """Users whose member events changed: user id, membership from now on, and the event."""
@@ -59,14 +60,14 @@ class StateChanged:
 class EventAppended(StateChanged):
     """An event entered the timeline of a room. `redacts` is the event that it redacted.
 
-    `is_ours` tells that this server is the one to tell the others of it, `is_last` that it comes
-    after all events before it, in the graph as in the log, `is_after_gap` that the timeline is
-    broken before it. `version` comes with the first event of a room that is new here.
+    `should_send` tells that this server is the one to tell the others of it, `is_last` that it
+    comes after all events before it, in the graph as in the log, `is_after_gap` that the timeline
+    is broken before it. `version` comes with the first event of a room that is new here.
     """
 
     stored: StoredEvent
     redacts: StoredEvent | None = None
-    is_ours: bool = True
+    should_send: bool = True
     is_last: bool = True
     is_after_gap: bool = False
     version: RoomVersion | None = None
@@ -76,11 +77,11 @@ class EventAppended(StateChanged):
 class RedactionPending(StateChanged):
     """A redaction entered the graph that no client may see, for now or for ever.
 
-    `is_ours` is as above. If its target comes, `EventAppended` tells of it.
+    `should_send` is as above. If its target comes, `EventAppended` tells of it.
     """
 
     stored: StoredEvent
-    is_ours: bool = True
+    should_send: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +118,14 @@ class OutOfRoomMembershipChanged:
 class EventsStored:
     """Events were stored that no sync shows: outliers, refused ones, and those of the past.
 
-    `gaps` are the events before those of the past that are not here, with the height of the latter.
-    `redacts` is the event that one of the past redacted.
+    `backward_extremities` are the events before those of the past that are not here, with the
+    height of the latter. `redacts` is the event that one of the past redacted.
     """
 
     position: int
     room: int
     events: Sequence[StoredEvent]
-    gaps: Mapping[str, int] = field(default_factory=_no_gaps)
+    backward_extremities: Mapping[str, int] = field(default_factory=_no_gaps)
     redacts: StoredEvent | None = None
 
 

@@ -59,17 +59,17 @@ def event_rows(
 
     Raises `EventNotInMemory`.
     """
-    event, standing = stored.event, stored.standing
+    event, standing = stored.event, stored.status
     type_nid, sender_nid = nid_of(names, event.type), nid_of(names, event.sender)
     key_nid = None if event.state_key is None else nid_of(names, event.state_key)
     _, device_id, txn_id, path = stored.transaction or (None, None, None, None)
     if path is not None and path == sending_path(event.room_id, event.type):
         path = None
     row = INSERT_EVENT.row(
-        stored.number,
+        stored.event_nid,
         room,
         stored.position,
-        stored.height,
+        stored.topological_depth,
         type_nid,
         sender_nid,
         key_nid,
@@ -90,7 +90,7 @@ def event_rows(
 
 def auth_rows(stored: StoredEvent, cited: Iterable[int]) -> list[Row]:
     """The rows by which auth chains are followed; `cited` are the numbers of its auth events."""
-    return [] if stored.event.state_key is None else auth_edge_rows(stored.number, cited)
+    return [] if stored.event.state_key is None else auth_edge_rows(stored.event_nid, cited)
 
 
 def placing_rows(
@@ -105,11 +105,11 @@ def placed_rows(
     room: int, stored: StoredEvent, names: tuple[int, int], extremities: str | None = None
 ) -> list[Row]:
     """The same, given the numbers of its type and sender."""
-    event, standing = stored.event, stored.standing
+    event, standing = stored.event, stored.status
     row = PLACE_EVENT.row(
-        stored.number,
+        stored.event_nid,
         stored.position,
-        stored.height,
+        stored.topological_depth,
         stored.state_before,
         None if event.state_key is None else stored.state_after,
         stored.replaces,
@@ -129,23 +129,23 @@ def gap_rows(room: int, gaps: Mapping[str, int]) -> list[Row]:
 
 def admission_rows(names: Names, room: Room, arrival: AdmittedEvent, position: int) -> list[Row]:
     """The rows of an event that enters the graph at a position. Raises `EventNotInMemory`."""
-    head, is_withheld = arrival.head, arrival.effect.is_withheld
+    head, is_withheld = arrival.extremities, arrival.effect.is_pending
     to_rows = placing_rows if arrival.was_outlier else event_rows
     extremities = None if is_withheld else head.extremities_json
-    rows = to_rows(names, room.number, arrival.stored, extremities)
+    rows = to_rows(names, room.room_nid, arrival.stored, extremities)
     rows += membership_rows(names, room, arrival.changes, position, arrival.former)
     if arrival.is_fork or is_withheld:
         extremities = head.all_json if is_withheld else None
-        rows.append(INSERT_CURRENT_STATE.row(room.number, position, head.root, extremities))
+        rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, extremities))
     if arrival.is_first:
         create = arrival.changes["m.room.create", ""]
         assert create is not None
         creator = nid_of(names, create.event.sender)
         identifier = room.version.identifier
-        rows.append(INSERT_ROOM.row(room.number, identifier, creator, room.published))
+        rows.append(INSERT_ROOM.row(room.room_nid, identifier, creator, room.published))
     if arrival.is_after_gap and not is_withheld:
-        rows.append(INSERT_TIMELINE_GAP.row(room.number, position))
-    return [*rows, *gap_rows(room.number, arrival.gaps), *arrival.rows]
+        rows.append(INSERT_TIMELINE_GAP.row(room.room_nid, position))
+    return [*rows, *gap_rows(room.room_nid, arrival.backward_extremities), *arrival.rows]
 
 
 def membership_rows(
@@ -166,9 +166,9 @@ def membership_rows(
         last = stored or former[key]
         yield UPSERT_MEMBERSHIP.row(
             nid_of(names, key[1]),
-            room.number,
+            room.room_nid,
             membership_of(stored),
-            last.number,
+            last.event_nid,
             position,
             nid_of(names, last.event.sender),
         )

@@ -75,5 +75,5 @@ def check_target(target: StoredEvent, current_acl: int | None) -> None:
 
     Nothing would be left of it, which lets no server take part. Raises `Forbidden`.
     """
-    if target.number == current_acl:
+    if target.event_nid == current_acl:
         raise Forbidden("Redacting the access list would keep all servers out: set another one")

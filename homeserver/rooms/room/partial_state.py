@@ -30,7 +30,9 @@ class PartialState:
         self.servers = tuple(servers)
         self._waiting: list[Deferred[None]] = []
 
-    async def whole(self, clock: Clock, seconds: float = FULL_STATE_TIMEOUT_SECONDS) -> None:
+    async def wait_for_full_state(
+        self, clock: Clock, seconds: float = FULL_STATE_TIMEOUT_SECONDS
+    ) -> None:
         """Wait until the state is whole. Raises `Unavailable` where that takes too long."""
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
@@ -43,7 +45,7 @@ class PartialState:
             if done in self._waiting:
                 self._waiting.remove(done)
 
-    def over(self) -> None:
+    def finish(self) -> None:
         """The state is whole, or will never be: go on."""
         waiting, self._waiting = self._waiting, []
         for done in waiting:

@@ -30,8 +30,8 @@ class PendingRedactions:
         waiting = self.targets.get(target_id, {})
         if len(waiting) >= MAX_OF_TARGET or (not waiting and len(self.targets) >= MAX_TARGETS):
             return []
-        self.targets[target_id] = {**waiting, redaction.number: is_past}
-        return [INSERT_PENDING_REDACTION.row(self._room, target_id, redaction.number, is_past)]
+        self.targets[target_id] = {**waiting, redaction.event_nid: is_past}
+        return [INSERT_PENDING_REDACTION.row(self._room, target_id, redaction.event_nid, is_past)]
 
     def of(self, target_id: str) -> Mapping[int, bool]:
         """The redactions of an event; empty where there are none."""

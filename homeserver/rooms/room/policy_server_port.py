@@ -27,7 +27,7 @@ class DraftSender(Protocol):
 class PolicyServerPort(DraftSender, Protocol):
     """Who has events checked by the policy servers of rooms."""
 
-    def guards(self, writer: Any, draft: EventDraft) -> bool:
+    def applies_to(self, writer: Any, draft: EventDraft) -> bool:
         """Whether the room has named a policy server, which is asked about such an event."""
 
     async def signed(self, writer: Any, event: Event) -> Event:

@@ -19,14 +19,16 @@ from homeserver.rooms.state.store import StateNodesNotInMemory
 async def build_preview(
     writer: RoomWriter, draft: EventDraft, signers: Collection[str] = ()
 ) -> Event:
-    """The event that a draft would become now. As `RoomWriter.rehearse`, but for what it lacks.
+    """The event that a draft would become now. As `RoomWriter.preview`, but for what it lacks.
 
     Where the room has more branches than one event joins, it follows some of them.
     """
     while True:
         try:
-            follows = await _branches_to_follow(writer, draft) if writer.head.is_wide else None
-            return writer.rehearse(draft, signers, follows)
+            follows = (
+                await _branches_to_follow(writer, draft) if writer.extremities.is_wide else None
+            )
+            return writer.preview(draft, signers, follows)
         except (EventNotInMemory, StateNodesNotInMemory) as missing:
             await writer.fetch(missing)
 
@@ -36,12 +38,12 @@ async def _branches_to_follow(writer: RoomWriter, draft: EventDraft) -> Sequence
 
     Others judge the event by the states after what it follows, and by nothing else.
     """
-    stores, head, version = writer.stores, writer.head, writer.room.version
+    stores, head, version = writer.stores, writer.extremities, writer.room.version
     keys: list[StateKey] = auth_types_for(
         version, draft.type, draft.sender, draft.state_key, draft.content
     )
     lacking = await stores.numbers_at(head.root, keys)
-    ordered = by_depth(head.extremities)
+    ordered = by_depth(head.events)
     chosen: dict[StoredEvent, None] = {}
     for stored in ordered:
         if not lacking:

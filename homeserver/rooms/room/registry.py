@@ -99,7 +99,7 @@ class RoomRegistry:
     async def writing(self, room_id: str) -> AsyncIterator[RoomWriter]:
         """The room's writer, which stays the only one while the block runs; raises `NotFound`."""
         room = await self.get(room_id)
-        entry = await self._entry(room.number)
+        entry = await self._entry(room.room_nid)
         assert entry is not None
         writer = entry[1]
         writer.users += 1
@@ -128,10 +128,10 @@ class RoomRegistry:
             yield writer
         finally:
             writer.users -= 1
-            if not writer.users and not writer.head.extremities and number in self._loaded:
+            if not writer.users and not writer.extremities.events and number in self._loaded:
                 self.drop(room)
 
-    def guard_with(self, policy: PolicyServerPort) -> None:
+    def use_policy_servers(self, policy: PolicyServerPort) -> None:
         """Have all events of this server checked by the policy servers of rooms."""
         self._policy = policy
         for _, writer in self._loaded.values():
@@ -151,7 +151,7 @@ class RoomRegistry:
 
     def drop(self, room: Room) -> None:
         """Let go of a room that was not made after all."""
-        del self._loaded[room.number]
+        del self._loaded[room.room_nid]
         self._entries -= room.size
 
     async def current(self, room: Room, keys: Sequence[StateKey]) -> dict[StateKey, StoredEvent]:
@@ -162,7 +162,7 @@ class RoomRegistry:
 
     async def was_joined(self, room: Room, user_id: str, position: int) -> bool:
         """Whether a user was joined by the state that was the room's at a position of the log."""
-        root = await self._db.run(events_storage.state_root_at, room.number, position) or EMPTY
+        root = await self._db.run(events_storage.state_root_at, room.room_nid, position) or EMPTY
         key = ("m.room.member", user_id)
         state = await self.stores.state_at(room.version, root, [key])
         return membership_of(state.get(key)) == "join"
@@ -193,7 +193,7 @@ class RoomRegistry:
                 if entry is not None and entry[0].leave_partial(fact.join_id):
                     entry[1].is_partial = False
             elif isinstance(fact, StateChanged):
-                entry = self._loaded.get(fact.room)
+                entry = self._loaded.get(fact.room_nid)
                 if entry is not None:
                     room, writer = entry
                     before = room.size
@@ -243,7 +243,10 @@ class RoomRegistry:
         room_id = await self.stores.names.name(number)
         room = Room(number, room_id, ROOM_VERSIONS[row.version], head.root or EMPTY)
         room.published = row.published
-        room.gaps, room.timeline_gaps = edges.gaps, TimelineGaps(edges.timeline_gaps)
+        room.backward_extremities, room.timeline_gaps = (
+            edges.backward_extremities,
+            TimelineGaps(edges.timeline_gaps),
+        )
         await self._load_partial(room)
         await self._load_state(room, memberships)
         await self._load_timeline(room, head)
@@ -259,12 +262,12 @@ class RoomRegistry:
         return room, writer
 
     async def _load_partial(self, room: Room) -> None:
-        row = await self._db.run(partial_room, room.number)
-        if row is not None and row.whole_at is None:
+        row = await self._db.run(partial_room, room.room_nid)
+        if row is not None and row.full_state_at is None:
             room.partial = PartialState(row.event_id, row.servers)
         elif row is not None:
-            room.whole_at = max(row.whole_at or 0, 0)
-            room.is_fragment = row.whole_at == LEFT
+            room.full_state_at = max(row.full_state_at or 0, 0)
+            room.was_left_partial = row.full_state_at == LEFT
 
     async def _load_timeline(self, room: Room, head: TimelineHead) -> None:
         newest = list(head.newest)
@@ -280,7 +283,7 @@ class RoomRegistry:
         if head.extremities is None:
             return tuple(room.timeline)[-1:]
         found = await self.stores.events.find_many(
-            room.version, room.number, room.room_id, parse_extremities(head.extremities)
+            room.version, room.room_nid, room.room_id, parse_extremities(head.extremities)
         )
         return tuple(found.values())
 
@@ -294,7 +297,7 @@ class RoomRegistry:
     def _keep(self, room: Room, writer: RoomWriter) -> None:
         writer.policy = self._policy
         writer.branch_sender = self._branch_sender
-        self._loaded[room.number] = (room, writer)
+        self._loaded[room.room_nid] = (room, writer)
         self._entries += room.size
         self._shrink()
 

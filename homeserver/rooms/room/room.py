@@ -49,16 +49,17 @@ class Room:
     with `changes_from < position`.
 
     Above `forked_at` the state after each event is the current state of its time; above
-    `disordered_at` each event also stands deeper in the graph than all before it. `gaps` are events
-    that others follow and that are not here, with the height of what follows them: there the past
-    can be asked for. `timeline_gaps` are the places where the timeline leaps over such events.
+    `disordered_at` each event also stands deeper in the graph than all before it.
+    `backward_extremities` are events that others follow and that are not here, with the height of
+    what follows them: there the past can be asked for. `timeline_gaps` are the places where the
+    timeline leaps over such events.
 
-    While `partial` is set most members are not known; `whole_at` is the position from which on they
-    are, of a room where they were not. A room that was left before is a fragment.
+    While `partial` is set most members are not known; `full_state_at` is the position from which on
+    they are, of a room where they were not. A room that was left before is a fragment.
     """
 
     def __init__(self, number: int, room_id: str, version: RoomVersion, root: bytes) -> None:
-        self.number = number
+        self.room_nid = number
         self.room_id = room_id
         self.version = version
         self.root = root
@@ -72,7 +73,7 @@ class Room:
         self.changes_from = 0
         self.forked_at = 0
         self.disordered_at = 0
-        self.gaps: dict[str, int] = {}
+        self.backward_extremities: dict[str, int] = {}
         self.timeline_gaps = TimelineGaps()
         self.last_position = 0
         self.joined_count = 0
@@ -80,8 +81,8 @@ class Room:
         self.invited_count = 0
         self.heroes: list[str] | None = None  # remembered by `homeserver/rooms/discovery/heroes.py`
         self.partial: PartialState | None = None
-        self.whole_at = 0
-        self.is_fragment = False
+        self.full_state_at = 0
+        self.was_left_partial = False
         self._remembered_changes = 0
 
     @property
@@ -91,14 +92,14 @@ class Room:
             return self.joined_servers.keys()
         return dict.fromkeys([*self.joined_servers, *self.partial.servers])
 
-    async def know_members(self, clock: Clock, *user_ids: str) -> None:
+    async def wait_for_full_state(self, clock: Clock, *user_ids: str) -> None:
         """Wait until all members are known, or at least these users, if any are named.
 
         Raises `Unavailable` where that takes too long.
         """
         if self.partial is None or (user_ids and self.members.keys() >= {*user_ids}):
             return
-        await self.partial.whole(clock)
+        await self.partial.wait_for_full_state(clock)
 
     def number_of(self, key: StateKey) -> int | None:
         """Number of the current event of a type and state key."""
@@ -143,8 +144,8 @@ class Room:
 
     def apply(self, fact: StateChanged) -> None:
         """Show what has just become durable: an event, and what became of the state."""
-        if fact.gaps:
-            self.gaps |= fact.gaps
+        if fact.backward_extremities:
+            self.backward_extremities |= fact.backward_extremities
         if isinstance(fact, EventAppended):
             if not fact.is_last:
                 self.disordered_at = fact.position
@@ -162,7 +163,7 @@ class Room:
                 )
             )
             for key, stored in fact.changes.items():
-                number = None if stored is None else stored.number
+                number = None if stored is None else stored.event_nid
                 self.set_state(key, number, membership_of(stored))
         if fact.is_fork:
             self.forked_at = fact.position
@@ -173,14 +174,14 @@ class Room:
             # The states of before have become others, and are read from their trees.
             self.state_changes.clear()
             self.changes_from, self._remembered_changes = fact.position, 0
-            self.whole_at = fact.position
+            self.full_state_at = fact.position
             self.end_partial()
 
     def leave_partial(self, join_id: str) -> bool:
         """The members will never be known; `False` if the room has been entered anew since."""
         if self.partial is None or self.partial.join_id != join_id:
             return False
-        self.is_fragment = True
+        self.was_left_partial = True
         self.end_partial()
         return True
 
@@ -188,12 +189,12 @@ class Room:
         """Let those go on who wait for the members."""
         partial, self.partial = self.partial, None
         if partial is not None:
-            partial.over()
+            partial.finish()
 
     def _withdraw(self, numbers: Collection[int]) -> None:
         kept: list[StoredEvent] = []
         for stored in self.timeline:
-            if stored.number in numbers:
+            if stored.event_nid in numbers:
                 stored.position = None
             else:
                 kept.append(stored)
@@ -201,10 +202,10 @@ class Room:
 
     def fill(self, fact: EventsStored) -> None:
         """Events of the past arrived: what they fill is no gap any more."""
-        self.gaps |= fact.gaps
+        self.backward_extremities |= fact.backward_extremities
         for stored in fact.events:
-            if not stored.standing.is_outlier:
-                self.gaps.pop(stored.event.event_id, None)
+            if not stored.status.is_outlier:
+                self.backward_extremities.pop(stored.event.event_id, None)
 
     def events_after(self, position: int) -> list[StoredEvent] | None:
         """Timeline events above a position, oldest first; `None` where memory starts later."""
@@ -234,7 +235,7 @@ class Room:
             changed |= {
                 key: stored
                 for key, stored in change.after.items()
-                if stored is None or stored.number not in told
+                if stored is None or stored.event_nid not in told
             }
         return changed
 

@@ -49,9 +49,9 @@ async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> Sto
 
 def _slow_sender(writer: RoomWriter, draft: EventDraft) -> DraftSender | None:
     """Who sends a draft that cannot be appended at once."""
-    if writer.policy is not None and writer.policy.guards(writer, draft):
+    if writer.policy is not None and writer.policy.applies_to(writer, draft):
         return writer.policy
-    return writer.branch_sender if writer.head.is_wide else None
+    return writer.branch_sender if writer.extremities.is_wide else None
 
 
 async def _send_if_wanted(

@@ -104,7 +104,7 @@ class UserRooms:
         for fact in facts:
             if isinstance(fact, StateChanged):
                 for user_id, membership, stored in fact.members():
-                    self._pass_on(user_id, _Moved(fact.position, fact.room, membership, stored))
+                    self._pass_on(user_id, _Moved(fact.position, fact.room_nid, membership, stored))
             elif isinstance(fact, OutOfRoomMembershipChanged):
                 moved = _Moved(fact.position, fact.room, fact.membership, fact.stored)
                 self._pass_on(fact.user_id, moved)
@@ -139,7 +139,7 @@ def _follow(rooms: MemberRooms, news: _Moved | RoomForgotten) -> None:
             rooms[news.room] = replace(place, forgotten=True)
     elif news.stored is not None:
         sender = news.stored.event.sender
-        rooms[news.room] = Membership(news.membership, news.stored.number, news.position, sender)
+        rooms[news.room] = Membership(news.membership, news.stored.event_nid, news.position, sender)
     elif place is not None and place.position < news.position:
         # The state has resolved to one that does not know the user: they are out.
         rooms[news.room] = replace(place, membership=news.membership, position=news.position)

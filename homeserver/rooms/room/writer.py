@@ -9,7 +9,7 @@ then.
 
 Every event that this server makes, whatever makes it, is checked here as other servers will check
 it (`local_event_checks.py`). Events of other servers are judged in
-`homeserver/rooms/inbound/receiver.py`, and enter by `take_in`.
+`homeserver/rooms/inbound/receiver.py`, and enter by `admit`.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
@@ -62,11 +62,15 @@ class RoomWriter:
         self, room: Room, head: ForwardExtremities, origin: LocalServer, stores: RoomStorage
     ) -> None:
         self.room = room
-        self.head = head
-        self.gaps = dict(room.gaps)  # those that are queued included
-        self.is_gap_open = head.begins_with_gap(room.gaps)  # the next event is after a gap
+        self.extremities = head
+        self.backward_extremities = dict(
+            room.backward_extremities
+        )  # those that are queued included
+        self.is_gap_open = head.begins_with_gap(
+            room.backward_extremities
+        )  # the next event is after a gap
         # Target -> numbers of redactions, each with whether it is of the past.
-        self.early_redactions = PendingRedactions(room.number)
+        self.early_redactions = PendingRedactions(room.room_nid)
         self.absent: set[str] = set()  # events that were asked for lately, and are not here
         self.receiving = DeferredLock()  # what comes from outside is judged one after the other
         self.policy: PolicyServerPort | None = None
@@ -101,11 +105,11 @@ class RoomWriter:
             try:
                 if draft.state_key is not None and (unchanged := self._unchanged(draft)):
                     return unchanged
-                if self.policy is not None and self.policy.guards(self, draft):
+                if self.policy is not None and self.policy.applies_to(self, draft):
                     sent = await self.policy.send(self, draft, transaction)
                     if sent is not None:
                         return sent
-                if self.head.is_wide and self.branch_sender is not None:
+                if self.extremities.is_wide and self.branch_sender is not None:
                     sent = await self.branch_sender.send(self, draft, transaction)
                     if sent is not None:
                         return sent
@@ -137,17 +141,17 @@ class RoomWriter:
         a room that has more branches than one event joins.
         """
         self._log.check_open()
-        if self.head.is_wide:
+        if self.extremities.is_wide:
             raise Unavailable("The room has too many branches for this")
-        saved = self.head, dict(self._pending), self.auth, self.is_gap_open
+        saved = self.extremities, dict(self._pending), self.auth, self.is_gap_open
         try:
             built = list(self.prepare(drafts, transaction, create=create, more_rows=more_rows))
         except BaseException:
-            self.head, self._pending, self.auth, self.is_gap_open = saved
+            self.extremities, self._pending, self.auth, self.is_gap_open = saved
             raise
         done: Deferred[None] | None = None
         for arrival, rows in built:
-            done = self._queue(arrival, arrival.stored.number, rows)
+            done = self._queue(arrival, arrival.stored.event_nid, rows)
         assert done is not None
         return [arrival.stored for arrival, _ in built], done
 
@@ -162,8 +166,8 @@ class RoomWriter:
         """Make events, each the head for the next, with their rows; nothing is queued yet."""
         if create is not None:
             check_own_event(create.event, AuthState({}), self.origin.server_name)
-            first = self._arrival(create, (), rows=more_rows, is_first=True)
-            yield first, self._advance(first, create.number)
+            first = self._admitted(create, (), rows=more_rows, is_first=True)
+            yield first, self._advance(first, create.event_nid)
         for draft in drafts:
             try:
                 stored, cited = self._build(draft, transaction)
@@ -172,12 +176,12 @@ class RoomWriter:
                     continue
                 raise
             effect = effect_of_draft(self.room.version, draft, self._target(draft))
-            if effect.is_withheld:
+            if effect.is_pending:
                 stored.position = None
-            arrival = self._arrival(stored, cited, effect)
-            yield arrival, self._advance(arrival, stored.number)
+            arrival = self._admitted(stored, cited, effect)
+            yield arrival, self._advance(arrival, stored.event_nid)
 
-    def take_in(self, *arrivals: AdmittedEvent) -> Deferred[None]:
+    def admit(self, *arrivals: AdmittedEvent) -> Deferred[None]:
         """Queue events of any server that were judged with the head as it is now, all or none.
 
         Fires when they are durable. Raises `EventNotInMemory`, and `Unavailable` while the database
@@ -190,7 +194,7 @@ class RoomWriter:
                 position = self._log.next_position()
                 is_after_gap = not arrival.is_first and (arrival.is_after_gap or self.is_gap_open)
                 arrival = replace(arrival, is_after_gap=is_after_gap)
-                arrival.stored.position = None if arrival.effect.is_withheld else position
+                arrival.stored.position = None if arrival.effect.is_pending else position
                 built.append((arrival, position, self._advance(arrival, position)))
         except BaseException:
             for arrival in arrivals:
@@ -198,7 +202,7 @@ class RoomWriter:
             raise
         return [self._queue(*each) for each in built][-1]
 
-    def tell(self, fact: StateChanged, rows: Sequence[Row]) -> Deferred[None]:
+    def append_entry(self, fact: StateChanged, rows: Sequence[Row]) -> Deferred[None]:
         """Queue what happened in the room; the head knows of it already."""
         self._queued = fact.position
         return self._log.append(fact, rows)
@@ -209,11 +213,11 @@ class RoomWriter:
         """Queue a change of the state that no event makes, and its rows. Raises `Unavailable`."""
         self._log.check_open()
         self._pending.update({key: (fact.position, now) for key, now in fact.changes.items()})
-        self.head, self.auth = head, AuthState(CurrentEvents(self))
+        self.extremities, self.auth = head, AuthState(CurrentEvents(self))
         self._queued = fact.position
         return self._log.append(fact, rows)
 
-    def rehearse(
+    def preview(
         self,
         draft: EventDraft,
         signers: Collection[str] = (),
@@ -228,7 +232,7 @@ class RoomWriter:
         self._log.check_open()
         stored, cited = self._build(draft, None, signers, follows)
         # What the draft would lack when it is appended, it lacks now.
-        self._arrival(stored, cited)
+        self._admitted(stored, cited)
         return stored.event
 
     def published(self, fact_position: int, changes: Changes) -> None:
@@ -243,7 +247,7 @@ class RoomWriter:
         pending = self._pending.get(key)
         if pending is None:
             return self.room.number_of(key)
-        return None if pending[1] is None else pending[1].number
+        return None if pending[1] is None else pending[1].event_nid
 
     def current(self, key: StateKey) -> StoredEvent | None:
         """The current event of a type and state key.
@@ -295,7 +299,7 @@ class RoomWriter:
         check_draft(draft, self.origin.server_name)
         auth_events = self._auth_events(draft)
         check_names(self._names, draft.type, draft.sender, draft.state_key)
-        follows = self.head.extremities if follows is None else follows
+        follows = self.extremities.events if follows is None else follows
         event = self._event(draft, follows, [cited.event for cited in auth_events])
         check_own_event(event, self.auth, self.origin.server_name, signers)
         if (target := self._target(draft)) is not None:
@@ -309,14 +313,14 @@ class RoomWriter:
             event,
             position,
             position,
-            self.head.root,
-            self.head.root,
-            replaces=None if replaced is None else replaced.number,
+            self.extremities.root,
+            self.extremities.root,
+            replaces=None if replaced is None else replaced.event_nid,
             replaced=None if replaced is None else replaced.event,
-            height=min(self.head.height + 1, MAX_TOPOLOGICAL_DEPTH),
+            height=min(self.extremities.topological_depth + 1, MAX_TOPOLOGICAL_DEPTH),
             transaction=transaction,
         )
-        return stored, [cited.number for cited in auth_events]
+        return stored, [cited.event_nid for cited in auth_events]
 
     def _event(
         self, draft: EventDraft, follows: Sequence[StoredEvent], auth_events: Sequence[Event]
@@ -330,7 +334,7 @@ class RoomWriter:
             depth=1 + max((stored.event.depth for stored in follows), default=0),
         )
 
-    def _arrival(
+    def _admitted(
         self,
         stored: StoredEvent,
         cited: Iterable[int],
@@ -343,7 +347,9 @@ class RoomWriter:
         event, changes = stored.event, NO_CHANGES
         if event.state_key is not None:
             entry = (self._nid(event.type), self._nid(event.state_key))
-            stored.state_after, nodes = self._states.apply(self.head.root, {entry: stored.number})
+            stored.state_after, nodes = self._states.apply(
+                self.extremities.root, {entry: stored.event_nid}
+            )
             changes = {(event.type, event.state_key): stored}
             rows = [*rows, *nodes, *auth_rows(stored, cited)]
         head = ForwardExtremities((stored,), stored.state_after)
@@ -363,9 +369,9 @@ class RoomWriter:
         self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
         if arrival.changes:
             self.auth = AuthState(CurrentEvents(self))
-        self.head = arrival.head
-        self.gaps |= arrival.gaps
-        self.is_gap_open = arrival.is_after_gap and arrival.effect.is_withheld
+        self.extremities = arrival.extremities
+        self.backward_extremities |= arrival.backward_extremities
+        self.is_gap_open = arrival.is_after_gap and arrival.effect.is_pending
         return rows
 
     def _queue(self, arrival: AdmittedEvent, position: int, rows: list[Row]) -> Deferred[None]:
@@ -373,11 +379,11 @@ class RoomWriter:
         self._events.add(stored)
         self.absent.discard(stored.event.event_id)
         if redacted is not None:
-            rows.append(MARK_REDACTED.row(redacted.number, stored.number))
+            rows.append(MARK_REDACTED.row(redacted.event_nid, stored.event_nid))
             rows += rows_of_redaction(redacted)
         if arrival.effect.waits_for is not None:
             rows += self.early_redactions.add(arrival.effect.waits_for, stored, is_past=False)
-        return self.tell(arrival.fact(self.room, position), rows)
+        return self.append_entry(arrival.fact(self.room, position), rows)
 
     def _target(self, draft: EventDraft) -> StoredEvent | None:
         """What a draft redacts; it may have come only since somebody looked for it."""

@@ -48,7 +48,13 @@ class RelationRules:
             await self._check_thread_root(writer.room, relation.parent_id)
         if relation.rel_type != ANNOTATION or relation.key is None:
             return await writer.send(draft, transaction)
-        reaction = (writer.room.number, relation.parent_id, draft.type, draft.sender, relation.key)
+        reaction = (
+            writer.room.room_nid,
+            relation.parent_id,
+            draft.type,
+            draft.sender,
+            relation.key,
+        )
         if reaction in self._on_the_way:
             raise DuplicateAnnotation("You are reacting with this just now")
         self._on_the_way.add(reaction)
@@ -61,7 +67,7 @@ class RelationRules:
     async def _check_thread_root(self, room: Room, event_id: str) -> None:
         """Replies relate to events too, but have no relation type, and may have threads."""
         root = await self._rooms.stores.events.find(
-            room.version, room.number, room.room_id, event_id
+            room.version, room.room_nid, room.room_id, event_id
         )
         if root is not None and relation_of(root.shown) is not None:
             raise NotAThreadRoot("An event that relates to another one has no thread of its own")
@@ -72,6 +78,11 @@ class RelationRules:
             return
         type_nid, sender_nid = numbers[draft.type], numbers[draft.sender]
         if await self._db.run(
-            has_annotated, room.number, relation.parent_id, type_nid, sender_nid, relation.key or ""
+            has_annotated,
+            room.room_nid,
+            relation.parent_id,
+            type_nid,
+            sender_nid,
+            relation.key or "",
         ):
             raise DuplicateAnnotation("You have reacted with this already")

@@ -94,7 +94,7 @@ class Sending:
     ) -> str:
         room = await self._rooms.get(room_id)
         events = self._rooms.stores.events
-        target = await events.find(room.version, room.number, room.room_id, event_id)
+        target = await events.find(room.version, room.room_nid, room.room_id, event_id)
         if target is None and await events.rooms_with(event_id):
             raise InvalidParam("The event is not in this room")
         if target is None or target.event.sender != caller.user_id:

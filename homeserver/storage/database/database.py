@@ -132,7 +132,7 @@ class Database:
         if self._total:
             self._drained = Deferred()
             timers = [
-                self._reactor.callLater(patience, self._cut),
+                self._reactor.callLater(patience, self._abort),
                 self._reactor.callLater(patience + CUT_SECONDS, self._give_up_draining),
             ]
             await self._drained
@@ -282,7 +282,7 @@ class Database:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
-    def _cut(self) -> None:
+    def _abort(self) -> None:
         """Close the connections that are lent out: whoever waits on one gets an error."""
         log.warn("{count} queries did not end, cutting their connections", count=len(self._lent))
         for connection in tuple(self._lent):

@@ -19,7 +19,7 @@ class StatusCounts:
     timeline: int
     past: int
     outliers: int
-    withheld: int
+    redaction_pending: int
     soft_failed: int
     rejected: int
 

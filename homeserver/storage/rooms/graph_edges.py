@@ -83,12 +83,13 @@ async def backward_extremities(db: Connection, room: int) -> dict[str, int]:
 class GraphEdges:
     """What of a room's graph is not here.
 
-    `gaps` are the missing events, with the depth of what follows them; `early_redactions` the
-    targets of redactions, with the numbers of these, each with whether it is of the past.
-    `timeline_gaps` are the newest positions at which the timeline is broken, in descending order.
+    `backward_extremities` are the missing events, with the depth of what follows them;
+    `early_redactions` the targets of redactions, with the numbers of these, each with whether it is
+    of the past. `timeline_gaps` are the newest positions at which the timeline is broken, in
+    descending order.
     """
 
-    gaps: dict[str, int]
+    backward_extremities: dict[str, int]
     early_redactions: dict[str, dict[int, bool]]
     timeline_gaps: list[int]
 
@@ -117,7 +118,7 @@ async def graph_edges(db: Connection, room: int, timeline_gaps: int) -> GraphEdg
         if event_id is None:
             edges.timeline_gaps.append(number)
         elif is_past is None:
-            edges.gaps[event_id] = number
+            edges.backward_extremities[event_id] = number
         else:
             edges.early_redactions.setdefault(event_id, {})[number] = is_past
     return edges

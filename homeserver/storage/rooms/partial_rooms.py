@@ -61,14 +61,14 @@ DELETE_PARTIAL_ROOM = BatchStatement(
 
 @dataclass(frozen=True, slots=True)
 class PartialRoomRow:
-    """How a room was entered; `whole_at` is `None` while its members are being fetched.
+    """How a room was entered; `full_state_at` is `None` while its members are being fetched.
 
     It is -1 where the room was left before they were known.
     """
 
     event_id: str
     servers: Sequence[str]
-    whole_at: int | None
+    full_state_at: int | None
 
 
 def partial_room_row(room: int, event_id: str, servers: Sequence[str]) -> Row:

@@ -128,7 +128,7 @@ class UpdateTests(StreamTestCase):
         client = await self.open(query="filter=7")
         await client.news()
 
-        self.connections.read(
+        self.connections.apply(
             [AccountDataChanged(1, "@alice:test", None, "m.ignored_user_list", b"{}")]
         )
         await pause()
@@ -427,7 +427,7 @@ class EndTests(StreamTestCase):
         """A stolen phone that was logged out reads nothing more."""
         phone, tablet = await self.open(), await self.open("tablet")
 
-        self.connections.read([DevicesRemoved(1, "@alice:test", ("PHONE",))])
+        self.connections.apply([DevicesRemoved(1, "@alice:test", ("PHONE",))])
 
         self.assertEqual(await phone.closed, 4003)
         await tablet.news()

@@ -30,5 +30,5 @@ class InboxTests(SynchronousTestCase):
         inbox = IncomingQueue(unused, access, unused, unused, unused)
 
         for _ in range(2):
-            taking = Deferred.fromCoroutine(inbox.take("there.example", [msgspec.Raw(PDU)] * 2))
+            taking = Deferred.fromCoroutine(inbox.put("there.example", [msgspec.Raw(PDU)] * 2))
             self.failureResultOf(taking, Unavailable)

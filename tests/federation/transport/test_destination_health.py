@@ -23,7 +23,7 @@ class DestinationTests(DatabaseTestCase):
         after = DestinationHealth(self.db, reactor)
         await after.load()
 
-        self.assertEqual(after.of("away.example"), before.of("away.example"))
+        self.assertEqual(after.health_of("away.example"), before.health_of("away.example"))
         self.assertRaises(BackingOff, after.check, "away.example")
         for server in ("back.example", "fine.example", "new.example"):
             after.check(server)
@@ -32,11 +32,11 @@ class DestinationTests(DatabaseTestCase):
         """Messages go out at once, whether it is heard or answers whatever else it was asked."""
         destinations = DestinationHealth(self.db, reactor)
         alive: list[str] = []
-        destinations.on_alive = alive.append
+        destinations.on_reachable = alive.append
         for server in ("heard.example", "answers.example"):
             destinations.failed(server)
 
-        destinations.heard("heard.example")
+        destinations.received_from("heard.example")
         destinations.succeeded("answers.example")
         destinations.succeeded("answers.example")
         destinations.succeeded("fine.example")
@@ -53,7 +53,7 @@ class DestinationTests(DatabaseTestCase):
 
         for _ in range(100):
             destinations.succeeded("fine.example")
-            destinations.heard("fine.example")
+            destinations.received_from("fine.example")
         await destinations.stop()
 
         self.assertEqual(self.db.runs, runs)

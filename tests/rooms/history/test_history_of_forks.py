@@ -71,7 +71,7 @@ class HistoryOfForksTests(RoomsTestCase):
             elif step[0] == "branch":
                 await self._branch(room_id, *step[1:])
             elif step[0] == "restart":
-                await self.log.settled()
+                await self.log.flush()
                 self.restart()
             else:
                 tokens.append(self.log.position)
@@ -147,7 +147,7 @@ class HistoryOfForksTests(RoomsTestCase):
 
         for again in (False, True):
             if again:
-                await self.log.settled()
+                await self.log.flush()
                 self.restart()
             request = PageRequest(True, f"s{self.log.position}", limit=100)
             assert len(await self._pages(room_id, request)) == everything + 120
@@ -167,7 +167,7 @@ class HistoryOfForksTests(RoomsTestCase):
 
         for again in (False, True):
             if again:
-                await self.log.settled()
+                await self.log.flush()
                 self.restart()
             request = PageRequest(True, f"s{self.log.position}", limit=100)
             found = await self._pages(room_id, request)
@@ -214,7 +214,7 @@ class HistoryOfForksTests(RoomsTestCase):
         assert filled.position < 0
         for again in (False, True):
             if again:
-                await self.log.settled()
+                await self.log.flush()
                 self.restart()
             request = PageRequest(True, f"s{self.log.position}", limit=3)
             found = [stored.event.event_id for stored in await self._pages(room_id, request)]
@@ -229,7 +229,7 @@ class HistoryOfForksTests(RoomsTestCase):
         key = ("m.room.history_visibility", "")
         await self.sending.set_state(ALICE, room_id, *key, visibility)
         async with self.rooms.writing(room_id) as writer:
-            base = [stored.event.event_id for stored in writer.head.extremities]
+            base = [stored.event.event_id for stored in writer.extremities.events]
         await self.memberships.join(BOB, room_id)
         after_join = await self.say(room_id, "after Bob came")
 
@@ -256,4 +256,7 @@ def _assert_topological(events: Sequence[StoredEvent]) -> None:
             if prev in places:
                 assert places[prev] < places[stored.event.event_id]
     for earlier, later in pairwise(events):
-        assert (earlier.height, earlier.position or 0) < (later.height, later.position or 0)
+        assert (earlier.topological_depth, earlier.position or 0) < (
+            later.topological_depth,
+            later.position or 0,
+        )

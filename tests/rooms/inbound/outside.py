@@ -40,7 +40,7 @@ class Outside:
         room = await self._rooms.get(room_id)
         if after is None:
             async with self._rooms.writing(room_id) as writer:
-                prevs = list(writer.head.extremities)
+                prevs = list(writer.extremities.events)
         else:
             prevs = await self.find(room, after)
         state = await self.resolver.resolve(room, [prev.state_after for prev in prevs] or [EMPTY])
@@ -84,6 +84,6 @@ class Outside:
 
     async def find(self, room: Room, event_ids: Sequence[str]) -> list[StoredEvent]:
         found = await self._rooms.stores.events.find_many(
-            room.version, room.number, room.room_id, event_ids
+            room.version, room.room_nid, room.room_id, event_ids
         )
         return [found[event_id] for event_id in event_ids]

@@ -183,7 +183,7 @@ class Replica:
 
     @property
     def extremities(self) -> set[str]:
-        return {stored.event.event_id for stored in self.writer.head.extremities}
+        return {stored.event.event_id for stored in self.writer.extremities.events}
 
     def _apply(self, facts: Sequence[Any]) -> None:
         for fact in facts:

@@ -64,7 +64,7 @@ class ColourfulRoom:
         _, done = await stored.receiving.outliers(stored.writer, [self.outlier])
         if done is not None:
             await done
-        state = ResolvedState(stored.writer.head.root)
+        state = ResolvedState(stored.writer.extremities.root)
         await stored.receive(self.after_gap, state_before=state)
         await stored.receive(self.past, state_before=state, is_past=True)
         return stored

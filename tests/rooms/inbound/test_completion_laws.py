@@ -52,7 +52,7 @@ class Latecomer:
         state = [self._event(event_id) for event_id in self.others]
         known = {*self.others}
         rest = [event for event in chain if event.event_id not in known]
-        self._run(self.entrance.enter(self.join, state, rest, ["one.example"]))
+        self._run(self.entrance.admit(self.join, state, rest, ["one.example"]))
 
     def receive(self, event: Event) -> None:
         """Receive an event, and before it what authorises it."""
@@ -118,16 +118,16 @@ class Latecomer:
                 db.answers_left -= 1
             if function is event_graph.accepted_state:
                 return [
-                    (nids[each.event.type], nids[each.event.state_key or ""], each.number)
+                    (nids[each.event.type], nids[each.event.state_key or ""], each.event_nid)
                     for each in stored
-                    if each.event.event_id in args[1] and each.standing.rejected is None
+                    if each.event.event_id in args[1] and each.status.rejected is None
                 ]
             if function is event_graph.events_to_recheck:
                 since, after, limit = args[1:]
                 places = sorted(
-                    (each.position or each.number, each.number)
+                    (each.position or each.event_nid, each.event_nid)
                     for each in stored
-                    if not each.standing.is_outlier and (each.position or since) >= since
+                    if not each.status.is_outlier and (each.position or since) >= since
                 )
                 return [row for row in places if row[0] > after][:limit]
             return await otherwise(function, *args)
@@ -204,8 +204,8 @@ def test_it_ends_where_all_others_are(room: tuple[Graph, Event]) -> None:
     replica = late.replica
     for event in (join, *since):
         theirs, ours = graph.stored(event), replica.stored(event)
-        assert (ours.standing.rejected is None) == (theirs.standing.rejected is None)
-        assert (ours.standing.soft_failed is None) == (theirs.standing.soft_failed is None)
+        assert (ours.status.rejected is None) == (theirs.status.rejected is None)
+        assert (ours.status.soft_failed is None) == (theirs.status.soft_failed is None)
         assert replica.state_at(ours.state_before) == graph.state_at(theirs.state_before)
         assert replica.state_at(ours.state_after) == graph.state_at(theirs.state_after)
         assert (ours.position is None) == (theirs.position is None)
@@ -272,5 +272,5 @@ def test_nothing_is_rejected_before_the_state_is_whole(room: tuple[Graph, Event]
 
     for event in graph.events:
         ours = late.replica.stores.events.cached_id(graph.room.room_id, event.event_id)
-        if ours is not None and ours.standing.rejected is not None:
-            assert graph.stored(event).standing.rejected is not None
+        if ours is not None and ours.status.rejected is not None:
+            assert graph.stored(event).status.rejected is not None

@@ -60,7 +60,7 @@ def _act(draw: st.DrawFn, graph: Graph) -> None:
 
 
 def _refusals(replica: Replica, events: list[Event]) -> dict[str, str | None]:
-    return {event.event_id: replica.stored(event).standing.rejected for event in events}
+    return {event.event_id: replica.stored(event).status.rejected for event in events}
 
 
 @WHOLE
@@ -79,7 +79,7 @@ def test_order_of_arrival_does_not_matter(graph: Graph, data: st.DataObject) -> 
     soft_failed = [
         event
         for event in graph.events
-        if graph.stored(event).standing.soft_failed or other.stored(event).standing.soft_failed
+        if graph.stored(event).status.soft_failed or other.stored(event).status.soft_failed
     ]
     if not soft_failed:
         assert other.extremities == graph.extremities
@@ -96,14 +96,14 @@ def test_all_agree_once_an_event_joins_the_branches(graph: Graph, data: st.DataO
     ends = [
         event
         for event in graph.events
-        if event.event_id not in followed and graph.stored(event).standing.rejected is None
+        if event.event_id not in followed and graph.stored(event).status.rejected is None
     ]
 
     last = graph.say(ALICE, after=ends[-10:])
     other.receive(last)
 
     ours, theirs = graph.stored(last), other.stored(last)
-    assert ours.standing.rejected == theirs.standing.rejected
+    assert ours.status.rejected == theirs.status.rejected
     assert graph.state_at(ours.state_after) == other.state_at(theirs.state_after)
     if ours.position is not None and theirs.position is not None and len(ends) <= 10:
         assert last.event_id in graph.extremities & other.extremities
@@ -123,7 +123,7 @@ def test_redactions_are_shown_once_and_only_with_their_effect(
     for event in graph.events:
         stored = other.stored(event)
         assert other.shown.count(stored) == (stored.position is not None)
-        if event.redacts is not None and stored.standing == ACCEPTED:
+        if event.redacts is not None and stored.status == ACCEPTED:
             redactions.setdefault(event.redacts, []).append(stored)
     for event in graph.events:
         target, of_it = other.stored(event), redactions.get(event.event_id, [])
@@ -148,14 +148,14 @@ def test_readers_are_told_what_becomes_of_the_state(graph: Graph) -> None:
 @given(forked_graphs())
 def test_current_state_is_the_resolution_of_the_extremities(graph: Graph) -> None:
     """Nothing that happened on the way leaves a trace in the state."""
-    head = graph.writer.head
+    head = graph.writer.extremities
 
     resolved = graph.run(
-        graph.resolver.resolve(graph.room, [each.state_after for each in head.extremities])
+        graph.resolver.resolve(graph.room, [each.state_after for each in head.events])
     )
 
     assert resolved.root == head.root == graph.room.root
-    assert 1 <= len(head.extremities) <= 10
-    for stored in head.extremities:
-        assert stored.standing.rejected is stored.standing.soft_failed is None
-        assert stored.position is not None or stored.is_withheld
+    assert 1 <= len(head.events) <= 10
+    for stored in head.events:
+        assert stored.status.rejected is stored.status.soft_failed is None
+        assert stored.position is not None or stored.is_redaction_pending

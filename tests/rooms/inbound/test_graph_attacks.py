@@ -24,7 +24,7 @@ def room(version: str = "11", *members: str) -> Graph:
 
 
 def refusal(graph: Graph, event: Event) -> str:
-    rejected = graph.stored(event).standing.rejected
+    rejected = graph.stored(event).status.rejected
     assert rejected is not None
     assert rejected.startswith("rule ")
     return rejected
@@ -55,7 +55,7 @@ def test_state_is_not_reset_by_a_join_from_before_everything(version: str) -> No
     for body in range(3):
         graph.say(MALLORY, str(body), after=graph.events[-1:])
 
-    assert graph.stored(join).standing.soft_failed is not None
+    assert graph.stored(join).status.soft_failed is not None
     merged = graph.say(ALICE, after=[graph.events[-5], graph.events[-1]])
     after = graph.state_at(graph.stored(merged).state_after)
     for key, event_id in state.items():
@@ -75,7 +75,7 @@ def test_power_is_not_taken_by_levels_that_were_hidden(version: str) -> None:
     graph.join(MALLORY, after=[hidden])
     merged = graph.say(ALICE, after=[demotion, graph.events[-1]])
 
-    assert graph.stored(hidden).standing.soft_failed is not None
+    assert graph.stored(hidden).status.soft_failed is not None
     state = graph.state_at(graph.stored(merged).state_after)
     assert state["m.room.power_levels", ""] == demotion.event_id
     assert graph.state["m.room.power_levels", ""] == demotion.event_id
@@ -293,8 +293,8 @@ def test_additional_creators_of_version_12_are_user_ids(creators: object) -> Non
 
     stored = graph.receive(create)
 
-    assert stored.standing.rejected is not None
-    assert stored.standing.rejected.startswith("rule 1.4")
+    assert stored.status.rejected is not None
+    assert stored.status.rejected.startswith("rule 1.4")
 
 
 @pytest.mark.parametrize("version", ["1", "2", "6", "11"])
@@ -371,7 +371,7 @@ def test_absurd_power_levels_are_refused_or_mean_nothing(
 
     levels = graph.send("m.room.power_levels", ALICE, {"users": users, field: odd}, "")
 
-    standing = graph.stored(levels).standing
+    standing = graph.stored(levels).status
     assert standing.rejected is None or standing.rejected.startswith("rule ")
     if field != "users":
         assert graph.stored(graph.say(ALICE)).position is not None

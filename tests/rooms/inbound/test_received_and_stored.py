@@ -37,7 +37,7 @@ class StoredTests(RoomsTestCase):
 
     async def head(self, room_id: str) -> list[str]:
         async with self.rooms.writing(room_id) as writer:
-            return [stored.event.event_id for stored in writer.head.extremities]
+            return [stored.event.event_id for stored in writer.extremities.events]
 
     async def snapshot(self, room_id: str) -> dict[str, Any]:
         """All that the server knows of a room."""
@@ -48,19 +48,24 @@ class StoredTests(RoomsTestCase):
         events = await self.events.load_in_order(room.version, sorted(state))
         known["state"] = [stored.event.event_id for stored in events]
         known["timeline"] = [
-            (stored.event.event_id, stored.position, stored.height, stored.redaction is None)
+            (
+                stored.event.event_id,
+                stored.position,
+                stored.topological_depth,
+                stored.redaction is None,
+            )
             for stored in room.timeline
         ]
-        known["memberships"] = await self.db.run(_memberships, room.number)
+        known["memberships"] = await self.db.run(_memberships, room.room_nid)
         for user_id in (ALICE.user_id, BOB.user_id):
-            known[user_id] = (await self.user_rooms.of(user_id)).get(room.number)
-        known["summary"] = await self.summaries.of(room.number, room.joined_count)
+            known[user_id] = (await self.user_rooms.of(user_id)).get(room.room_nid)
+        known["summary"] = await self.summaries.of(room.room_nid, room.joined_count)
         return known
 
     async def restarted(self, room_id: str) -> None:
         """Check that all of it is the same after a restart."""
         before = await self.snapshot(room_id)
-        await self.log.settled()
+        await self.log.flush()
         self.clock.advance(1)
         self.restart()
         after = await self.snapshot(room_id)
@@ -78,7 +83,7 @@ class StoredTests(RoomsTestCase):
         room = await self.rooms.get(room_id)
         assert ban.position is not None
         assert room.membership(BOB.user_id) == "ban"
-        place = (await self.user_rooms.of(BOB.user_id))[room.number]
+        place = (await self.user_rooms.of(BOB.user_id))[room.room_nid]
         assert (place.membership, place.sender) == ("ban", EVE)
         assert room.joined_count == 2
         assert len(await self.head(room_id)) == 2
@@ -104,7 +109,7 @@ class StoredTests(RoomsTestCase):
         room = await self.rooms.get(room_id)
         assert banned["members"][BOB.user_id] == "ban"
         assert room.membership(BOB.user_id) == "join"
-        place = (await self.user_rooms.of(BOB.user_id))[room.number]
+        place = (await self.user_rooms.of(BOB.user_id))[room.room_nid]
         assert place.membership == "join"
         assert room.joined_count == 3
         await self.restarted(room_id)
@@ -122,7 +127,7 @@ class StoredTests(RoomsTestCase):
         late = await self.outside.member(room_id, MALLORY, "join", after=base)
         said = await self.outside.say(room_id, EVE, "hm", after=[late.event.event_id])
 
-        assert late.standing.soft_failed is not None
+        assert late.status.soft_failed is not None
         assert said.position is not None
         room = await self.rooms.get(room_id)
         assert room.membership(MALLORY) != "join"
@@ -160,7 +165,7 @@ class StoredTests(RoomsTestCase):
             async with self.rooms.writing(room_id) as writer:
                 for event in (redaction, said) if early else (said, redaction):
                     await self.outside.receiving.receive(writer, event)
-            await self.log.settled()
+            await self.log.flush()
             room = await self.rooms.get(room_id)
 
             (stored,) = await self.outside.find(room, [said.event_id])
@@ -176,15 +181,15 @@ class StoredTests(RoomsTestCase):
         async with self.rooms.writing(room_id) as writer:
             await self.outside.receiving.outliers(writer, [topic])
             await self.outside.receiving.receive(writer, topic)
-        await self.log.settled()
+        await self.log.flush()
 
         await self.restarted(room_id)
 
         room = await self.rooms.get(room_id)
         (stored,) = await self.outside.find(room, [topic.event_id])
-        assert not stored.standing.is_outlier
+        assert not stored.status.is_outlier
         assert stored.position is not None
-        assert room.state["m.room.topic", ""] == stored.number
+        assert room.state["m.room.topic", ""] == stored.event_nid
 
     async def test_what_was_refused_is_refused_after_a_restart(self) -> None:
         """Rejected and soft-failed events are known, with the rule that they broke."""
@@ -199,9 +204,9 @@ class StoredTests(RoomsTestCase):
         ids = [rejected.event.event_id, soft_failed.event.event_id]
         again = await self.outside.find(room, ids)
 
-        assert [each.standing for each in again] == [rejected.standing, soft_failed.standing]
-        assert again[0].standing.rejected is not None
-        assert again[1].standing.soft_failed is not None
+        assert [each.status for each in again] == [rejected.status, soft_failed.status]
+        assert again[0].status.rejected is not None
+        assert again[1].status.soft_failed is not None
 
     async def test_gaps_and_early_redactions_are_the_same_after_a_restart(self) -> None:
         """Where the past is missing is asked for, and what is to be redacted will be."""
@@ -218,14 +223,16 @@ class StoredTests(RoomsTestCase):
 
         stored = await self.outside.receive(hole, state_before=ResolvedState(root))
 
-        assert stored.is_withheld
+        assert stored.is_redaction_pending
         assert await self.head(room_id) == [*heads, stored.event.event_id][1:]
         await self.restarted(room_id)
-        assert (await self.rooms.get(room_id)).gaps == {unknown.event_id: stored.height}
+        assert (await self.rooms.get(room_id)).backward_extremities == {
+            unknown.event_id: stored.topological_depth
+        }
         filled = await self.outside.receive(unknown)
         assert filled.redaction is not None
         room = await self.rooms.get(room_id)
-        assert room.gaps == {}
+        assert room.backward_extremities == {}
         (shown,) = await self.outside.find(room, [hole.event_id])
         assert room.timeline[-1] is shown
         await self.restarted(room_id)
@@ -239,7 +246,7 @@ class StoredTests(RoomsTestCase):
 
         withheld = await self.outside.send(room_id, "m.room.redaction", EVE, content, after=base)
 
-        assert withheld.is_withheld
+        assert withheld.is_redaction_pending
         assert len(await self.head(room_id)) == 2
         await self.restarted(room_id)
         event_id = await self.say(room_id, "both")
@@ -283,7 +290,7 @@ class StoredTests(RoomsTestCase):
         assert again == event_id
         room = await self.rooms.get(room_id)
         (stored,) = await self.outside.find(room, [event_id])
-        assert stored.is_withheld
+        assert stored.is_redaction_pending
         await self.restarted(room_id)
         target = await self.outside.receive(said)
         assert target.redaction is not None
@@ -329,7 +336,7 @@ class StoredTests(RoomsTestCase):
 
         stored = await self.outside.receive(event)
 
-        assert stored.standing.rejected is None
+        assert stored.status.rejected is None
         assert (await self.rooms.get(room_id)).membership(long) == "ban"
         await self.say(room_id, "still here")
         await self.restarted(room_id)
@@ -342,15 +349,15 @@ class StoredTests(RoomsTestCase):
         for target in (f"${long}", "\0", "$\0"):
             content = {"redacts": target}
             stored = await self.outside.send(room_id, "m.room.redaction", EVE, content)
-            assert stored.is_withheld
+            assert stored.is_redaction_pending
         await self.say(room_id, "still here")
 
 
 def _facts_of(room: Room, writer: RoomWriter) -> dict[str, Any]:
     return {
-        "extremities": [stored.event.event_id for stored in writer.head.extremities],
-        "root": (room.root, writer.head.root),
-        "gaps": (room.gaps, writer.gaps),
+        "extremities": [stored.event.event_id for stored in writer.extremities.events],
+        "root": (room.root, writer.extremities.root),
+        "gaps": (room.backward_extremities, writer.backward_extremities),
         "early": writer.early_redactions.targets,
         "forked_at": room.forked_at,
         "last_position": room.last_position,

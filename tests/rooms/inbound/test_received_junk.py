@@ -131,17 +131,17 @@ def test_junk_is_refused_or_does_no_harm(version: str, data: st.DataObject) -> N
         except EventsMissing:
             continue
         graph.events.append(event)
-        standing = graph.stored(event).standing
+        standing = graph.stored(event).status
         for reason in (standing.rejected, standing.soft_failed):
             assert reason is None or reason.startswith("rule ")
         # What clients are shown, and what is stored, can be made of it.
         assert graph.stored(event).client_json(0, room_id=True)
         assert Event.from_json(event.version, event.json, event.event_id) == event
-    accepted = [each for each in graph.events[-4:] if graph.stored(each).standing.rejected is None]
+    accepted = [each for each in graph.events[-4:] if graph.stored(each).status.rejected is None]
 
     merged = graph.say(ALICE, after=accepted)
 
-    standing = graph.stored(merged).standing
+    standing = graph.stored(merged).status
     assert standing.rejected is None or "rule" in standing.rejected
     assert graph.state == graph.shown_state
     assert graph.state["m.room.create", ""] == graph.create.event_id

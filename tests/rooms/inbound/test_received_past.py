@@ -26,10 +26,10 @@ def arrive(graph: Graph, other: Replica, event: Event) -> None:
     other.run(other.receiving.outliers(other.writer, known))
     state = other.run(other.receiving.state_of(other.writer, ids))
     received = other.run(
-        other.receiving.receive(other.writer, event, state_before=state, is_arrival=True)
+        other.receiving.receive(other.writer, event, state_before=state, is_remote_join=True)
     )
     other.settle()
-    assert received.stored.standing.rejected is None
+    assert received.stored.status.rejected is None
     assert state.rows
 
 
@@ -42,7 +42,7 @@ def test_outlier_is_known_and_shown_nowhere() -> None:
 
     assert done is not None
     assert [each.position for each in outliers] == [None] * 4
-    assert all(each.standing.is_outlier for each in outliers)
+    assert all(each.status.is_outlier for each in outliers)
     assert other.extremities == set()
     assert other.room.timeline_from == 0
     assert not other.room.timeline
@@ -71,7 +71,7 @@ def test_outlier_that_its_auth_events_do_not_allow_is_rejected() -> None:
 
     outliers, _ = other.run(other.receiving.outliers(other.writer, [*graph.events[:2], forged]))
 
-    refused = [each.standing.rejected is not None for each in outliers]
+    refused = [each.status.rejected is not None for each in outliers]
     assert refused == [False, False, True]
 
 
@@ -96,7 +96,7 @@ def test_outlier_finds_its_place() -> None:
 
     other.receive_all(graph.events)
 
-    assert [other.stored(event).number for event in graph.events[:5]] == numbers
+    assert [other.stored(event).event_nid for event in graph.events[:5]] == numbers
     assert other.extremities == graph.extremities
     assert other.state == graph.state == other.shown_state
     assert [stored.event for stored in other.room.timeline] == graph.events
@@ -135,7 +135,7 @@ def test_server_arrives_with_the_state_it_was_given() -> None:
 
     assert other.extremities == {join.event_id}
     assert other.state == other.shown_state == graph.state
-    assert other.room.gaps == {head.event_id: join.depth}
+    assert other.room.backward_extremities == {head.event_id: join.depth}
     assert [stored.event for stored in other.room.timeline] == [join]
     assert other.room.joined_count == 3
 
@@ -159,7 +159,11 @@ def test_past_fills_the_gap_and_leaves_the_present_alone() -> None:
         assert stored.position < 0
 
     assert (other.state, other.extremities) == (state, head)
-    assert other.room.gaps == other.writer.gaps == {graph.events[3].event_id: graph.events[4].depth}
+    assert (
+        other.room.backward_extremities
+        == other.writer.backward_extremities
+        == {graph.events[3].event_id: graph.events[4].depth}
+    )
     assert [each.event for each in other.room.timeline] == [join]
 
 
@@ -173,7 +177,7 @@ def test_whole_past_leaves_no_gap() -> None:
     for event in graph.events[:-1]:
         other.receive(event, is_past=True)
 
-    assert other.room.gaps == other.writer.gaps == {}
+    assert other.room.backward_extremities == other.writer.backward_extremities == {}
     assert other.extremities == {join.event_id}
     assert other.state == graph.state
 
@@ -186,14 +190,18 @@ def test_gap_is_before_a_rejected_event_once_that_is_there() -> None:
     join = graph.join(CAROL, after=[refused])
     other = graph.replica("three.example")
     arrive(graph, other, join)
-    assert other.room.gaps == {refused.event_id: join.depth}
+    assert other.room.backward_extremities == {refused.event_id: join.depth}
 
     root = other.stored(join).state_before
     stored = other.receive(refused, state_before=ResolvedState(root))
 
-    assert stored.standing.rejected is not None
+    assert stored.status.rejected is not None
     assert stored.position is None
-    assert other.room.gaps == other.writer.gaps == {before.event_id: refused.depth}
+    assert (
+        other.room.backward_extremities
+        == other.writer.backward_extremities
+        == {before.event_id: refused.depth}
+    )
 
 
 def test_server_comes_into_the_room_again() -> None:
@@ -214,7 +222,7 @@ def test_server_comes_into_the_room_again() -> None:
     assert other.extremities == {again.event_id}
     assert other.state == other.shown_state == graph.state
     assert other.room.membership(BOB) == "ban"
-    assert other.room.gaps.keys() >= {head.event_id}
+    assert other.room.backward_extremities.keys() >= {head.event_id}
     said = graph.say(ALICE)
     assert other.receive(said).position is not None
     assert other.extremities == {said.event_id}
@@ -231,13 +239,13 @@ def test_arrival_that_the_given_state_does_not_allow_is_rejected() -> None:
     given = other.run(other.receiving.state_of(other.writer, [graph.create.event_id]))
 
     received = other.run(
-        other.receiving.receive(other.writer, join, state_before=given, is_arrival=True)
+        other.receiving.receive(other.writer, join, state_before=given, is_remote_join=True)
     )
     other.settle()
 
-    assert received.stored.standing.rejected is not None
+    assert received.stored.status.rejected is not None
     assert other.extremities == set()
-    assert other.room.gaps == {}
+    assert other.room.backward_extremities == {}
 
 
 def test_given_state_leaves_out_what_was_rejected() -> None:

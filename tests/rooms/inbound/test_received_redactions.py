@@ -67,7 +67,7 @@ def test_redaction_without_the_right_is_an_event_without_effect(version: str) ->
 
     redaction = graph.redact(CAROL, said.event_id)
 
-    assert graph.stored(redaction).standing.rejected is None
+    assert graph.stored(redaction).status.rejected is None
     assert not is_redacted(graph, said)
     assert times_shown(graph, redaction) == 0
 
@@ -108,7 +108,7 @@ def test_early_redaction_is_shown_once_its_target_is_here(version: str) -> None:
     assert other.shown[-2:] == [other.stored(said), other.stored(redaction)]
     assert times_shown(other, redaction) == 1
     assert other.shown[-1].position == other.room.last_position
-    assert other.writer.head.extremities == (other.stored(redaction), other.stored(said))
+    assert other.writer.extremities.events == (other.stored(redaction), other.stored(said))
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
@@ -149,7 +149,7 @@ def test_withheld_redaction_of_the_past_is_shown_in_the_past(version: str) -> No
     other = graph.replica()
     other.receive_all(graph.events[:-2])
     other.receive(redaction, is_past=True)
-    before = other.stored(redaction).is_withheld
+    before = other.stored(redaction).is_redaction_pending
 
     other.receive(said, is_past=True)
 
@@ -186,8 +186,8 @@ def test_redaction_of_a_rejected_event_is_withheld() -> None:
 
     redaction = graph.redact(ALICE, said.event_id)
 
-    assert graph.stored(said).standing.rejected is not None
-    assert graph.stored(redaction).is_withheld
+    assert graph.stored(said).status.rejected is not None
+    assert graph.stored(redaction).is_redaction_pending
 
 
 def test_event_follows_a_withheld_redaction() -> None:
@@ -199,8 +199,8 @@ def test_event_follows_a_withheld_redaction() -> None:
 
     sent = graph.say(BOB, after=[redaction])
 
-    assert graph.stored(redaction).is_withheld
-    assert graph.stored(sent) in graph.writer.head.extremities
+    assert graph.stored(redaction).is_redaction_pending
+    assert graph.stored(sent) in graph.writer.extremities.events
     assert len(graph.extremities) == 2
     assert graph.shown_state == graph.state
 
@@ -218,7 +218,7 @@ def test_early_redaction_without_the_right_has_no_effect_either(version: str) ->
     other.receive(redaction)
     other.receive(said)
 
-    assert other.stored(redaction).is_withheld
+    assert other.stored(redaction).is_redaction_pending
     assert not is_redacted(other, said)
     assert not other.writer.early_redactions.targets
 
@@ -234,7 +234,7 @@ def test_right_is_that_of_the_time_of_the_redaction(version: str) -> None:
 
     redaction = graph.redact(CAROL, said.event_id, after=[base])
 
-    assert graph.stored(redaction).standing.soft_failed is None
+    assert graph.stored(redaction).status.soft_failed is None
     assert is_redacted(graph, said)
 
 
@@ -257,7 +257,7 @@ def test_first_versions_reject_a_redaction_without_the_right(version: str) -> No
 
     redaction = graph.redact(CAROL, said.event_id)
 
-    assert graph.stored(redaction).standing.rejected is not None
+    assert graph.stored(redaction).status.rejected is not None
     assert not is_redacted(graph, said)
 
 
@@ -270,7 +270,7 @@ def test_soft_failed_redaction_has_no_effect() -> None:
 
     redaction = graph.redact(CAROL, said.event_id, after=[said])
 
-    assert graph.stored(redaction).standing.soft_failed is not None
+    assert graph.stored(redaction).status.soft_failed is not None
     assert not is_redacted(graph, said)
 
 
@@ -316,7 +316,7 @@ def test_redaction_does_not_reach_into_another_room(version: str) -> None:
     redaction = graph.redact(ALICE, said.event_id)
     graph.db.elsewhere[said.event_id] = [2]
 
-    assert graph.stored(redaction).standing.rejected is None
+    assert graph.stored(redaction).status.rejected is None
     assert not is_redacted(elsewhere, said)
 
 
@@ -327,5 +327,5 @@ def test_redaction_of_what_can_be_no_event_is_remembered_for_nothing(target: str
 
     redaction = graph.redact(ALICE, target)
 
-    assert graph.stored(redaction).is_withheld
+    assert graph.stored(redaction).is_redaction_pending
     assert not graph.writer.early_redactions.targets

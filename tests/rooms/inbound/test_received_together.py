@@ -48,7 +48,7 @@ class ReceivedTogetherTests(RoomsTestCase):
             await self.outside.receiving.look_up(writer, events)
             for event in events:
                 await self.outside.receiving.receive(writer, event)
-        await self.log.settled()
+        await self.log.flush()
 
         assert asked == ["event_numbers"]
 
@@ -60,7 +60,7 @@ class ReceivedTogetherTests(RoomsTestCase):
             await self.outside.receiving.look_up(writer, events)
             assert writer.absent == {each.event_id for each in events}
             first = [await self._number(writer, each) for each in events]
-            await self.log.settled()
+            await self.log.flush()
             for each in events:
                 (stored,) = await self.outside.find(writer.room, [each.event_id])
                 self.events.disown(stored)
@@ -75,14 +75,14 @@ class ReceivedTogetherTests(RoomsTestCase):
         topic = await self.outside.make(room_id, "m.room.topic", EVE, {"topic": "x"}, "")
         async with self.rooms.writing(room_id) as writer:
             await self.outside.receiving.look_up(writer, [topic])
-            before = await self.outside.receiving.known(writer, [topic.event_id])
+            before = await self.outside.receiving.find_known(writer, [topic.event_id])
             await self.outside.receiving.outliers(writer, [topic])
-            await self.log.settled()
+            await self.log.flush()
 
-            after = await self.outside.receiving.known(writer, [topic.event_id])
+            after = await self.outside.receiving.find_known(writer, [topic.event_id])
 
         assert before == {}
         assert list(after) == [topic.event_id]
 
     async def _number(self, writer: Any, event: Event) -> int:
-        return (await self.outside.receiving.receive(writer, event)).stored.number
+        return (await self.outside.receiving.receive(writer, event)).stored.event_nid

@@ -30,7 +30,7 @@ def test_accepted_event_becomes_the_extremity_and_is_shown(version: str) -> None
 
     stored = graph.stored(graph.say(BOB))
 
-    assert stored.standing.rejected is stored.standing.soft_failed is None
+    assert stored.status.rejected is stored.status.soft_failed is None
     assert stored.position is not None
     assert graph.extremities == {stored.event.event_id}
     assert graph.room.timeline[-1] is stored
@@ -46,9 +46,9 @@ def test_event_that_its_auth_events_do_not_allow_is_rejected(version: str) -> No
 
     stored = graph.stored(graph.say(BOB, auth=without_member))
 
-    assert stored.standing.rejected is not None
-    assert stored.standing.rejected.startswith("rule ")
-    assert "not in the room" in stored.standing.rejected
+    assert stored.status.rejected is not None
+    assert stored.status.rejected.startswith("rule ")
+    assert "not in the room" in stored.status.rejected
     assert stored.position is None
     assert graph.extremities == head
 
@@ -63,8 +63,8 @@ def test_event_that_the_state_before_it_does_not_allow_is_rejected(version: str)
 
     stored = graph.stored(graph.say(BOB, after=[ban], auth=cited))
 
-    assert stored.standing.rejected is not None
-    assert stored.standing.soft_failed is None
+    assert stored.status.rejected is not None
+    assert stored.status.soft_failed is None
     assert stored.position is None
     assert graph.extremities == {ban.event_id}
 
@@ -78,9 +78,9 @@ def test_event_that_the_current_state_does_not_allow_is_soft_failed(version: str
 
     stored = graph.stored(graph.say(BOB, after=[join]))
 
-    assert stored.standing.rejected is None
-    assert stored.standing.soft_failed is not None
-    assert stored.standing.soft_failed.startswith("rule ")
+    assert stored.status.rejected is None
+    assert stored.status.soft_failed is not None
+    assert stored.status.soft_failed.startswith("rule ")
     assert stored.position is None
     assert graph.extremities == {ban.event_id}
     assert stored not in graph.room.timeline
@@ -96,7 +96,7 @@ def test_soft_failed_state_event_does_not_change_the_current_state() -> None:
 
     topic = graph.send("m.room.topic", BOB, {"topic": "mine"}, "", after=[before])
 
-    assert graph.stored(topic).standing.soft_failed is not None
+    assert graph.stored(topic).status.soft_failed is not None
     assert graph.state == state == graph.shown_state
 
 
@@ -125,7 +125,7 @@ def test_rejected_event_is_passed_over_in_the_state_of_those_that_follow(version
     graph = public_room(version, BOB, CAROL)
     head = graph.events[-1]
     topic = graph.send("m.room.topic", BOB, {"topic": "no right"}, "")
-    assert graph.stored(topic).standing.rejected is not None
+    assert graph.stored(topic).status.rejected is not None
 
     reply = graph.stored(graph.say(CAROL, after=[topic]))
 
@@ -139,13 +139,13 @@ def test_event_that_cites_a_rejected_one_as_its_authority_is_rejected() -> None:
     """Rule 3.3: nobody gains a right by what was refused."""
     graph = public_room("11", BOB)
     forged = graph.levels(BOB, users={ALICE: 100, BOB: 100})
-    assert graph.stored(forged).standing.rejected is not None
+    assert graph.stored(forged).status.rejected is not None
     cited = graph.auth_events("m.room.topic", BOB, {}, "", graph.events[-1:])
     cited = [each for each in cited if each.type != "m.room.power_levels"]
 
     topic = graph.send("m.room.topic", BOB, {"topic": "mine"}, "", auth=[*cited, forged])
 
-    refusal = graph.stored(topic).standing.rejected
+    refusal = graph.stored(topic).status.rejected
     assert refusal is not None
     assert "rejected" in refusal
 
@@ -200,7 +200,7 @@ def test_event_without_previous_events_does_not_begin_the_room_anew() -> None:
 
     stored = graph.stored(graph.say(BOB, after=[]))
 
-    assert stored.standing.rejected is not None
+    assert stored.status.rejected is not None
     assert graph.extremities == head
 
 
@@ -282,5 +282,5 @@ def test_soft_failure_goes_by_the_state_that_is_current_in_the_end() -> None:
     pause.callback(None)
     graph.settle()
 
-    assert graph.stored(event).standing.soft_failed is not None
+    assert graph.stored(event).status.soft_failed is not None
     assert graph.stored(event).position is None

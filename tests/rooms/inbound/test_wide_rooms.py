@@ -68,7 +68,7 @@ def test_ban_is_not_lost_behind_many_siblings(number: int) -> None:
     assert graph.shown_state[MEMBER, EVE] == ban.event_id
     assert graph.room.membership(EVE) == "ban"
     late = graph.join(EVE, after=said[-1:])
-    assert graph.stored(late).standing.soft_failed is not None
+    assert graph.stored(late).status.soft_failed is not None
 
 
 def test_ban_is_not_lost_when_all_is_judged_again() -> None:
@@ -108,7 +108,7 @@ def test_event_of_ours_joins_ten_branches_and_the_others_stay() -> None:
     assert graph.state[MEMBER, DAVE] == stored.event.event_id
     # Others judge it by what it follows, and come to the same.
     theirs = other.receive(stored.event)
-    assert theirs.standing.rejected is None
+    assert theirs.status.rejected is None
     assert (other.state, other.extremities) == (graph.state, graph.extremities)
     assert other.state_at(theirs.state_before) == graph.state_at(stored.state_before)
 
@@ -125,7 +125,7 @@ def test_event_of_ours_follows_the_branch_that_allows_it() -> None:
     stored = send(graph, draft)
 
     assert invite.event_id in stored.event.prev_event_ids
-    assert stored.standing.rejected is None
+    assert stored.status.rejected is None
     other = graph.replica()
     other.receive_all([*graph.events, stored.event])
     assert other.state[MEMBER, invited] == stored.event.event_id

@@ -151,7 +151,7 @@ class CreationTests(RoomsTestCase):
         assert after.members == before.members == {ALICE.user_id: "join", BOB.user_id: "invite"}
         assert (after.joined_count, after.invited_count) == (1, 1)
         assert after.published
-        assert list(await self.user_rooms.of(BOB.user_id)) == [after.number]
+        assert list(await self.user_rooms.of(BOB.user_id)) == [after.room_nid]
 
     def count(self, table: str) -> int:
         with psycopg.connect(self.dsn) as connection:

@@ -36,7 +36,7 @@ class SuccessionTests(DatabaseTestCase):
         await self.settled()
 
     async def settled(self) -> None:
-        while self.world.rooms.succession.is_busy:
+        while self.world.rooms.upgrade_migration.is_busy:
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
 
     async def replace(self, *, confirmed: bool = True) -> str:
@@ -169,7 +169,7 @@ class SuccessionTests(DatabaseTestCase):
                 raise failures.pop()
 
         new = await self.replace()
-        self.world.rooms.succession.carry_over.insert(0, fail_once)
+        self.world.rooms.upgrade_migration.carry_over.insert(0, fail_once)
         await self.join(self.bob, new)
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 

@@ -17,7 +17,7 @@ class UpgradeTests(RoomsTestCase):
         await self.sending.set_state(ALICE, old, "m.room.power_levels", "", levels)
         for target in ("nobody:other.example", "@a b:other example", "@bad:other.example"):
             stored = await outside.member(old, target, "ban", EVE)
-            assert stored.standing.rejected is None
+            assert stored.status.rejected is None
         for key in ("!child:other.example", "!nul\0:other.example"):
             await outside.send(old, "m.space.child", EVE, {"via": ["other.example"]}, key)
         await outside.send(old, "m.room.join_rules", EVE, {"join_rule": 5}, "")

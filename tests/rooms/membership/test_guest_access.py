@@ -19,7 +19,7 @@ class GuestAccessTests(RoomsTestCase):
         await super().setUp()
         departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
         self.guest_access = GuestAccess(self.db, self.clock, self.rooms, departures)
-        self.log.subscribe(self.guest_access.read)
+        self.log.subscribe(self.guest_access.apply)
         for caller in (ALICE, BOB, GUEST):
             await self.db.run(insert_user, User(caller.user_id, 0, is_guest=caller.is_guest))
         self.room_id = await self.create_room()

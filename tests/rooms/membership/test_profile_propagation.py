@@ -139,14 +139,14 @@ class PropagationTests(RoomsTestCase):
     async def test_rooms_that_wait_get_the_newest_name_once(self) -> None:
         """Somebody who tries out names does not flood their rooms."""
         rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 3)]
-        last = (await self.rooms.get(rooms[-1])).number
+        last = (await self.rooms.get(rooms[-1])).room_nid
         self.log.subscribe(self.sent.extend)
 
         await self.rename("Alice")
         await self.rename("Alicia")
         await self._until_done()
 
-        in_last = [fact for fact in self.sent if fact.room == last]
+        in_last = [fact for fact in self.sent if fact.room_nid == last]
         self.assertEqual(len(in_last), 1)
         self.assertEqual((await self.member(rooms[-1]))["displayname"], "Alicia")
 

@@ -31,7 +31,7 @@ def resolve_whole(replica: Replica, states: list[StateMap]) -> dict[StateKey, st
         replica.room.version,
         states,
         {each.event.event_id: each.event for each in stored},
-        {each.event.event_id for each in stored if each.standing.rejected is not None},
+        {each.event.event_id for each in stored if each.status.rejected is not None},
     )
 
 
@@ -89,7 +89,7 @@ class StoredResolutionTests(RoomsTestCase):
             choice = random.Random(version)
             graph = some_room(version, choice)
             room = await self._receive(graph)
-            await self.log.settled()
+            await self.log.flush()
             for at_once in (RUN_IN_THREAD_ABOVE, -1):
                 self.restart()
                 # As if every conflict were a large one, decided in a thread.
@@ -127,7 +127,7 @@ class StoredResolutionTests(RoomsTestCase):
         stores = self.rooms.stores
         some = choice.sample(graph.events, k=choice.randint(2, 5))
         ids = [event.event_id for event in some]
-        found = await stores.events.find_many(room.version, room.number, room.room_id, ids)
+        found = await stores.events.find_many(room.version, room.room_nid, room.room_id, ids)
         states = [graph.state_at(graph.stored(event).state_after) for event in some]
 
         resolved = await StateResolver(stores).resolve(

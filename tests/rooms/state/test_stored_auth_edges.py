@@ -55,8 +55,8 @@ class StoredAuthEdgesTests(RoomsTestCase):
 
         stored = await outside.receive(create)
 
-        assert "another event" in (stored.standing.rejected or "")
-        assert {(stored.number, each.number) for each in cited} <= self.edges()
+        assert "another event" in (stored.status.rejected or "")
+        assert {(stored.event_nid, each.event_nid) for each in cited} <= self.edges()
         assert self.check()[0] is Severity.OK
 
     async def test_migration_makes_the_edges_of_the_events_that_are_there(self) -> None:

@@ -1,4 +1,4 @@
-"""Many rooms, many members, much history, many who are online: `python -m benchmarks many`.
+"""Many rooms, many members, much history, many who are online: `python -m benchmarks scale`.
 
 An account in 2,000 rooms, a room of 10,000 members, 100,000 messages in one room, 10,000 users
 online. All of it is made through the HTTP API, which takes some minutes.
