@@ -1,9 +1,10 @@
 """Rate limits: how often one user, or one address where there is no user, may do what.
 
-Each action has a token bucket for each who: `burst` at once, then `per_second`. A bucket is kept as
-one number, the time at which it will be full again: an action moves it on by `1 / per_second`, and
-is refused where it would lie more than a whole `burst` ahead. A bucket whose time has passed is
-full and need not be kept.
+Each action has a token bucket for each who: `burst` at once, then `per_second`. The algorithm is
+the generic cell rate algorithm (GCRA, ITU-T I.371): a bucket is kept as one number, the time at
+which it will be full again (the "theoretical arrival time"). An action moves it on by `1 /
+per_second`, and is refused where it would lie more than a whole `burst` ahead. A bucket whose time
+has passed is full and need not be kept.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#rate-limiting
 """
