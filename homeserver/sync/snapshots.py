@@ -12,6 +12,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.event_types import RECEIPT
 from homeserver.rooms.history.history import History, PageRequest
 from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.history.timeline_segments import START
@@ -135,7 +136,7 @@ class Snapshots:
             for source in self._sources.ephemeral
             for event in await source.ephemeral_events(room, caller.user_id, None)
         ]
-        return [event for event in found if event["type"] == "m.receipt"]
+        return [event for event in found if event["type"] == RECEIPT]
 
     async def _account_data(self, caller: Requester, room_id: str | None) -> list[_Snapshot]:
         contents = await self._sources.account_data.of_room(caller.user_id, room_id)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.protocol.errors import Forbidden, NotFound
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.registry import RoomRegistry
@@ -30,7 +31,6 @@ from homeserver.storage.rooms.events import events_after, state_root_at
 from homeserver.streams.tokens import parse_room_token
 
 FOREVER = 1 << 62
-MEMBER = "m.room.member"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from homeserver.protocol.event_kinds import is_state
+from homeserver.protocol.event_types import CREATE
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.room import Room
 from homeserver.streams.tokens import Place
@@ -53,7 +54,7 @@ def from_memory(
     ]
     found = within[::-1][:size] if backwards else within[:size]
     # A room that this server came into later has a past that no sync shows.
-    is_whole = bool(room.timeline) and is_state(room.timeline[0].event, "m.room.create")
+    is_whole = bool(room.timeline) and is_state(room.timeline[0].event, CREATE)
     if backwards:
         complete = len(found) == size or is_whole
     else:

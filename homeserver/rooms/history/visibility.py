@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from homeserver.accounts.status.erasure import ErasedUsers
 from homeserver.protocol.errors import UnableDueToPartialState
-from homeserver.protocol.event_kinds import MEMBER, is_member_event
+from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import HISTORY_VISIBILITY_KEY, MEMBER
 from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import (
     is_of_server,
@@ -24,7 +25,6 @@ from homeserver.rooms.room.changes import membership_of
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 
-_VISIBILITY: StateKey = ("m.room.history_visibility", "")
 _FOREVER = 1 << 62
 _BATCH_SIZE = 100  # member events that are read together
 _NEEDS_MEMBERS = ("invited", "joined")
@@ -54,7 +54,8 @@ class Visibility:
 
     async def may_see_now(self, room: Room, user_id: str) -> bool:
         """Whether a user may see what happens in the room now."""
-        visibility = (await self._rooms.current(room, [_VISIBILITY])).get(_VISIBILITY)
+        state = await self._rooms.current(room, [HISTORY_VISIBILITY_KEY])
+        visibility = state.get(HISTORY_VISIBILITY_KEY)
         content = None if visibility is None else visibility.event.content
         return may_see(visibility_of(content), room.membership(user_id), joined_later=False)
 
@@ -192,8 +193,8 @@ class Visibility:
     async def _evaluate_for_server(
         self, room: Room, users: Sequence[str], root: bytes
     ) -> tuple[str, frozenset[str]]:
-        state = await self.state_at(room, root, [_VISIBILITY])
-        event = state.get(_VISIBILITY)
+        state = await self.state_at(room, root, [HISTORY_VISIBILITY_KEY])
+        event = state.get(HISTORY_VISIBILITY_KEY)
         visibility = visibility_of(None if event is None else event.event.content)
         if visibility not in _NEEDS_MEMBERS:
             return visibility, frozenset()
@@ -223,8 +224,8 @@ class Visibility:
 
     async def _evaluate(self, room: Room, user_id: str, root: bytes) -> tuple[str, str | None]:
         member = (MEMBER, user_id)
-        state = await self.state_at(room, root, [_VISIBILITY, member])
-        visibility, own = state.get(_VISIBILITY), state.get(member)
+        state = await self.state_at(room, root, [HISTORY_VISIBILITY_KEY, member])
+        visibility, own = state.get(HISTORY_VISIBILITY_KEY), state.get(member)
         return (
             visibility_of(None if visibility is None else visibility.event.content),
             None if own is None else own.event.content.get("membership"),
