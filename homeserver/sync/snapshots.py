@@ -15,10 +15,9 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_types import RECEIPT
 from homeserver.rooms.history.history import History, PageRequest
 from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
-from homeserver.rooms.history.timeline_segments import START
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
-from homeserver.streams.tokens import stream_token, topological_token
+from homeserver.streams.tokens import START, stream_token, topological_token
 from homeserver.sync.engine import Sources
 from homeserver.sync.legacy_events import event_in, presence_event, room_event, state_event
 from homeserver.sync.streamed_events import RoomPresence

@@ -31,7 +31,6 @@ from homeserver.storage.rooms.rooms import RoomRow, find_room
 CACHED = 20_000  # events and state nodes, while one room is looked at
 MAX_EVENTS_OF_TYPE = 20  # state events of one type that a report tells one by one
 MAX_RULES = 20
-FOREVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,9 @@ from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import state_root_at
 from homeserver.storage.rooms.rooms import find_room
+from homeserver.streams.log import MAX_POSITION
 
 CAPACITY = 20_000  # rooms
-_FOREVER = 1 << 62
 _TYPES = (
     CREATE,
     NAME,
@@ -159,7 +159,7 @@ class RoomSummaries:
             state = await self._rooms.current(room, _KEYS)
             return {key[0]: stored.shown.content for key, stored in state.items()}
         stores = self._rooms.stores
-        root = await self._db.run(state_root_at, number, _FOREVER) or EMPTY
+        root = await self._db.run(state_root_at, number, MAX_POSITION) or EMPTY
         nids = await stores.names.find_nids([*_TYPES, ""])
         keys = [(nids[name], nids[""]) for name in _TYPES if name in nids]
         entries = await stores.states.get_many(root, keys)

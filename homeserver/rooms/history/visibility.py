@@ -24,8 +24,8 @@ from homeserver.rooms.history.erased_events import as_erased
 from homeserver.rooms.room.changes import membership_of
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
+from homeserver.streams.log import MAX_POSITION
 
-_FOREVER = 1 << 62
 _BATCH_SIZE = 100  # member events that are read together
 _NEEDS_MEMBERS = ("invited", "joined")
 MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user joined
@@ -61,7 +61,7 @@ class Visibility:
 
     async def joined_until(self, room: Room, user_id: str) -> int:
         """The position up to which the user was last joined; 0 for one who never was."""
-        end = _FOREVER
+        end = MAX_POSITION
         number = room.member_events.get(user_id)
         while number is not None:
             stored = (await self._events.load(room.version, [number]))[number]
@@ -78,8 +78,8 @@ class Visibility:
         was sent on another branch of a fork does: there they may not have been in the room.
         """
         if room.members.get(user_id) != "join":
-            return _FOREVER
-        number, since = room.member_events[user_id], _FOREVER
+            return MAX_POSITION
+        number, since = room.member_events[user_id], MAX_POSITION
         for _ in range(MAX_PROFILE_CHANGES):
             stored = (await self._events.load(room.version, [number]))[number]
             if stored.event.content.get("membership") != "join":
@@ -156,7 +156,7 @@ class Visibility:
         """
         users = [user_id for user_id in room.members if is_of_server(user_id, server)]
         if room.partial is not None and server in room.servers:
-            joined_until = _FOREVER
+            joined_until = MAX_POSITION
         else:
             joined_until = await self._any_joined_until(room, users)
         judged: dict[bytes, tuple[str, frozenset[str]]] = {}
@@ -187,7 +187,7 @@ class Visibility:
     async def _any_joined_until(self, room: Room, users: Sequence[str]) -> int:
         """The position up to which any of the users was joined."""
         if any(room.members[user_id] == "join" for user_id in users):
-            return _FOREVER
+            return MAX_POSITION
         return max([await self.joined_until(room, user_id) for user_id in users], default=0)
 
     async def _evaluate_for_server(
