@@ -10,6 +10,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 from collections.abc import Iterable, Iterator
 
 from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import CREATE_KEY, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.push_rules.conditions import EvaluationContext, PowerLevelsNeeded
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Evaluation
@@ -20,8 +21,6 @@ from homeserver.rooms.room.room import Room
 
 MAX_CACHED_EVALUATIONS = 100_000
 MAX_CACHED_POWER_LEVELS = 1_000
-
-_CREATE, _LEVELS = ("m.room.create", ""), ("m.room.power_levels", "")
 
 
 class RuleEvaluator:
@@ -66,10 +65,10 @@ class RuleEvaluator:
             ) from None
 
     async def _load_levels(self, room: Room, root: bytes) -> None:
-        state = await self._visibility.state_at(room, root, [_CREATE, _LEVELS])
-        given = state.get(_LEVELS)
+        state = await self._visibility.state_at(room, root, [CREATE_KEY, POWER_LEVELS_KEY])
+        given = state.get(POWER_LEVELS_KEY)
         content = None if given is None else given.event.content
-        self._levels.put(root, PowerLevels(state[_CREATE].event, content))
+        self._levels.put(root, PowerLevels(state[CREATE_KEY].event, content))
 
 
 def with_joined_counts(

@@ -30,7 +30,7 @@ from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, Row
 from homeserver.storage.database.database import DatabaseUnavailable
 
-MAX_POSITION = 1 << 62
+MAX_POSITION = 1 << 62  # above all positions, and above all depths of rooms
 MAX_WAITING = 20_000  # changes that may wait for the database
 MIN_RESERVED = 200_000  # positions that must be left for work to begin, so that it can be finished
 STALLED_SECONDS = 10.0  # that one batch may take before new work is refused

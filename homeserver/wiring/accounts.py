@@ -33,7 +33,7 @@ from homeserver.accounts.sessions.whois import WhoIs
 from homeserver.accounts.status.account_moderation import AccountModeration
 from homeserver.accounts.status.deactivation import Deactivation
 from homeserver.accounts.status.erasure import ErasedUsers
-from homeserver.accounts.user_data.account_data import PUSH_RULES, AccountData
+from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.filters import Filters
 from homeserver.accounts.user_data.invite_permission import InvitePermission
 from homeserver.accounts.user_data.profiles import Profiles
@@ -59,6 +59,7 @@ from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.settings import Settings
 from homeserver.outbound.http_client import OutboundClient
 from homeserver.outbound.recaptcha import Recaptcha
+from homeserver.protocol.event_types import PUSH_RULES
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.push.rules import default_push_rules
 from homeserver.storage.database.database import Database

@@ -13,11 +13,11 @@ from federation.receiving.edus import EduDispatcher
 from federation.receiving.event_fetcher import EventFetcher
 from federation.receiving.pdu_checks import PduChecks
 from federation.receiving.pdu_queue import IncomingQueue
-from federation.receiving.presence_edus import PRESENCE, PresenceEdus
-from federation.receiving.receipt_edus import RECEIPT, ReceiptEdus
+from federation.receiving.presence_edus import PresenceEdus
+from federation.receiving.receipt_edus import ReceiptEdus
 from federation.receiving.rescinded_invites import RescindedInvites
 from federation.receiving.room_access import RoomAccess
-from federation.receiving.typing_edus import TYPING, TypingEdus
+from federation.receiving.typing_edus import TypingEdus
 from federation.remote.backfill import Backfill
 from federation.remote.membership_requests import MembershipRequests
 from federation.remote.partial_state_resync import PartialStateResync
@@ -29,6 +29,7 @@ from federation.remote.remote_timestamps import RemoteTimestamps
 from federation.sending.room_servers import RoomServers
 from federation.sending.sender import Sender
 from federation.transport.client import FederationClient
+from homeserver.protocol.event_types import PRESENCE, RECEIPT, TYPING
 from homeserver.rooms.history.event_ancestors import EventAncestors
 from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
 from homeserver.rooms.inbound.policy_servers import PolicyServers

@@ -8,11 +8,11 @@ from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.event_graph import in_auth_order, in_graph_order
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
 from homeserver.rooms.resolution.resolver import ResolvedState
-from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from tests.rooms.inbound.replica import ALICE, BOB, Graph

@@ -16,6 +16,7 @@ from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken, NotFound
+from homeserver.protocol.event_types import CANONICAL_ALIAS
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.discovery.room_summaries import PublicRoom, RoomSummaries, RoomSummary
 from homeserver.rooms.room.changes import EventAppended
@@ -131,7 +132,7 @@ class RoomDirectory:
             if room.membership(caller.user_id) != "join":
                 raise Forbidden("You are not in the room")
             levels = await self._rooms.power_levels(room)
-            needed = levels.for_event("m.room.canonical_alias", is_state=True)
+            needed = levels.for_event(CANONICAL_ALIAS, is_state=True)
             if levels.of(caller.user_id) < needed:
                 raise Forbidden("You may not list this room")
         if listed:

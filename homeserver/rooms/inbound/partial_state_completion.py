@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.inbound.recheck import PartialStateRecheck
@@ -21,7 +22,6 @@ from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.admission import AdmittedEvent
 from homeserver.rooms.room.changes import (
-    MEMBER,
     NO_CHANGES,
     Changes,
     RoomUnPartialStated,

@@ -26,7 +26,7 @@ from homeserver.protocol.errors import (
     UnableToAuthoriseJoin,
     UnableToGrantJoin,
 )
-from homeserver.protocol.event_kinds import MEMBER
+from homeserver.protocol.event_types import GUEST_ACCESS_KEY, MEMBER
 from homeserver.protocol.identifiers import creating_server_hint, is_valid_user_id, server_name_of
 from homeserver.rooms.events.event_draft import SERVER_FIELDS, MemberDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -42,7 +42,6 @@ from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 from homeserver.storage.rooms.memberships import FORGET
 
-_GUEST_ACCESS = ("m.room.guest_access", "")
 _OF_THE_SERVER = SERVER_FIELDS | {"membership", "displayname", "avatar_url"}
 
 
@@ -354,8 +353,8 @@ class Memberships:
 
     async def _check_guests_may_join(self, room: Room) -> None:
         """Spec: https://spec.matrix.org/v1.19/client-server-api/#guest-access"""
-        state = await self._rooms.current(room, [_GUEST_ACCESS])
-        access = state.get(_GUEST_ACCESS)
+        state = await self._rooms.current(room, [GUEST_ACCESS_KEY])
+        access = state.get(GUEST_ACCESS_KEY)
         if access is None or access.event.content.get("guest_access") != "can_join":
             raise GuestAccessForbidden("Guests may not join this room")
 
