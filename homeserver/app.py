@@ -31,7 +31,7 @@ from homeserver.storage.database.supervised_postgres import SupervisedPostgres
 from homeserver.storage.rooms.events_at_start import rooms_of_newest_events
 from homeserver.streams.health import DatabaseHealth
 from homeserver.streams.log import Log
-from homeserver.streams.positions import PositionReserve
+from homeserver.streams.positions import PositionReserve, reserve_first_positions
 from homeserver.web.listeners import CannotListen, Listeners
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.accounts import Accounts
@@ -163,9 +163,10 @@ class Homeserver:
         key = load_or_create_signing_key(settings.signing_key_path)
         db = self._database = await self._open_database()
         await db.run(claim_server_name, settings.server_name)
-        self._positions = PositionReserve(db, reactor)
-        stream = self._log = Log(reactor, db.write_batch, *await self._positions.first())
-        stream.on_batch = self.metrics.batch_committed
+        first = await reserve_first_positions(db)
+        on_batch = self.metrics.batch_committed
+        stream = self._log = Log(reactor, db.write_batch, *first, on_batch=on_batch)
+        self._positions = PositionReserve(db, reactor, stream)
         stream.broken.chainDeferred(self.broken)
         accounts = self._accounts = Accounts(reactor, settings, key, db, stream)
         await accounts.erased_users.load()
@@ -208,7 +209,7 @@ class Homeserver:
         self._shutdown.notify(socket.end_waits)
         self._shutdown.notify(shared.end_waits)
         self._shutdown.notify(federation.end_waits)
-        self._positions.start(stream)
+        self._positions.start()
         accounts.start()
         rooms.start()
         await sync.start()

@@ -57,16 +57,26 @@ Reader = Callable[[Sequence[Any]], None]
 WriteBatch = Callable[[Batch], Any]  # awaitable; raises DatabaseAway where a retry helps
 
 
+def _ignore(changes: int, seconds: float) -> None:
+    pass
+
+
 class Log:
     """Appends facts and tells the readers of them once they are durable.
 
     `position` is the highest position such that it and all lower ones are durable and published.
     Positions up to `limit` are reserved; `reserve` adds more. `broken` fires when the log cannot go
-    on. `on_batch(changes, seconds)` is told of each batch.
+    on. `on_batch(changes, seconds)` is called after each batch.
     """
 
     def __init__(
-        self, clock: Clock, write: WriteBatch, position: int, limit: int = MAX_POSITION
+        self,
+        clock: Clock,
+        write: WriteBatch,
+        position: int,
+        limit: int = MAX_POSITION,
+        *,
+        on_batch: Callable[[int, float], None] = _ignore,
     ) -> None:
         self.position = position
         self._clock = clock
@@ -85,7 +95,7 @@ class Log:
         self._is_broken = False
         self._idle: list[Deferred[None]] = []
         self.broken: Deferred[None] = Deferred()
-        self.on_batch: Callable[[int, float], None] | None = None
+        self._on_batch = on_batch
 
     @property
     def positions_left(self) -> int:
@@ -202,8 +212,7 @@ class Log:
                 self._write_began = started
                 await self._write_until_durable(batch)
                 self._write_began = None
-            if self.on_batch is not None:
-                self.on_batch(len(facts), self._clock.seconds() - started)
+            self._on_batch(len(facts), self._clock.seconds() - started)
             self.position = facts[-1].position
             for reader in self._readers:
                 try:

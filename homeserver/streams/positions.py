@@ -18,26 +18,26 @@ RESERVED = 2_000_000  # at a time
 CHECK_SECONDS = 10.0
 
 
+async def reserve_first_positions(db: Database, count: int = RESERVED) -> tuple[int, int]:
+    """Reserve positions for a new log: the position before the first of them, and the last one."""
+    stored = await db.run(highest_position)
+    start = await db.run(reserve_positions, count, above=stored)
+    return start, start + count
+
+
 class PositionReserve:
     """Keeps a log's positions below what is reserved, `count` at a time."""
 
-    def __init__(self, db: Database, clock: Clock, count: int = RESERVED) -> None:
+    def __init__(self, db: Database, clock: Clock, log: Log, count: int = RESERVED) -> None:
         self._db = db
+        self._log = log
         self._count = count
-        self._log: Log | None = None
         self._checking = PeriodicTask(
             clock, CHECK_SECONDS, self._check, name="the reservation of positions"
         )
 
-    async def first(self) -> tuple[int, int]:
-        """Reserve for the first time: the position before the first one, and the last one."""
-        stored = await self._db.run(highest_position)
-        start = await self._db.run(reserve_positions, self._count, above=stored)
-        return start, start + self._count
-
-    def start(self, log: Log) -> None:
+    def start(self) -> None:
         """Reserve more in time from now on."""
-        self._log = log
         self._checking.start()
 
     def stop(self) -> Deferred[None]:
@@ -45,7 +45,6 @@ class PositionReserve:
         return self._checking.stop()
 
     async def _check(self) -> None:
-        assert self._log is not None, "it was started with a log"
         if self._log.positions_left < self._count // 2:
             # Ours may not be the only process that reserves: the next range need not adjoin.
             start = await self._db.run(reserve_positions, self._count)

@@ -12,7 +12,7 @@ from homeserver.rooms.lifecycle.creation import RoomRequest
 from homeserver.storage.accounts.users import User, insert_user
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
-from homeserver.streams.positions import PositionReserve
+from homeserver.streams.positions import reserve_first_positions
 from homeserver.sync.sync_request import STATE_AFTER
 from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.rate_limits import rate_limits_of
@@ -42,7 +42,7 @@ class World:
     @classmethod
     async def start(cls, db: Database) -> "World":
         """A server on this database; a second one sees what the first one left behind."""
-        return cls(db, (await PositionReserve(db, reactor).first())[0])
+        return cls(db, (await reserve_first_positions(db))[0])
 
     async def stop(self) -> None:
         await self.log.flush()
