@@ -104,7 +104,7 @@ class CountingLawTests(DatabaseTestCase):
         """After a receipt at the newest event, and after an event of one's own, nothing is left."""
         await world.rooms.memberships.join(users["alice"], room_id)
         last = await self._say(world, users["alice"], room_id)
-        room = await world.rooms.registry.get(room_id)
+        room = await world.core.registry.get(room_id)
         for user in users.values():
             if room.membership(user.user_id) == "join":
                 await world.sync.markers.mark(user, room_id, "m.read", last)
@@ -120,7 +120,7 @@ class CountingLawTests(DatabaseTestCase):
         room_id: str,
         counts: UnreadCounts | None = None,
     ) -> dict[str, UnreadCount]:
-        room = await world.rooms.registry.get(room_id)
+        room = await world.core.registry.get(room_id)
         asked = counts or world.sync.push.unread_counts
         return {
             name: await asked.counts(room, user.user_id)
@@ -184,14 +184,14 @@ class CountingLawTests(DatabaseTestCase):
 
 def fresh(world: World) -> UnreadCounts:
     """Counts of one who has never counted before and knows nothing of anybody."""
-    registry, account_data = world.rooms.registry, world.accounts.account_data
+    registry, account_data = world.core.registry, world.accounts.account_data
     rules = UserRules(PushRules(account_data))
     return UnreadCounts(
         world.db,
         registry,
         Receipts(world.db, registry),
         Members(registry, rules, account_data),
-        PushActions(RuleEvaluator(world.rooms.visibility), Threads(registry)),
+        PushActions(RuleEvaluator(world.core.visibility), Threads(registry)),
         Mentions(world.db, registry),
     )
 

@@ -9,10 +9,10 @@ from tests.sync.world import World
 class TimelineGapsMigrationTests(DatabaseTestCase):
     async def test_gaps_that_were_not_filled_are_found(self) -> None:
         """After an upgrade a timeline begins where it would have begun with the new version."""
-        world = await World.start(self.db)
-        carol = await world.user("carol")
         there = Elsewhere()
+        world = await World.start(self.db, there)
         there.use(world)
+        carol = await world.user("carol")
         await there.enter(carol)
         await there.deliver(there.say("before"))
         for body in ("missed", "missed again"):
