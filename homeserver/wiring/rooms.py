@@ -103,7 +103,9 @@ class RoomServices:
         self._describe_rooms(reactor, settings, db, room_core, remote)
         self._follow_users(reactor, db, account_core, room_core)
         self.state_sweep = StateNodeCollector(db)
-        self._nightly_sweep = NightlyCollection(self.state_sweep, reactor, settings.database.night)
+        self._nightly_sweep = NightlyCollection(
+            self.state_sweep, reactor, settings.database.maintenance_hour
+        )
         for reader in (
             self.summaries.apply,
             self.relations.apply,
@@ -162,7 +164,7 @@ class RoomServices:
             self.summaries,
             remote.find_rooms,
             allow_publishing=settings.room_directory.allow_publishing,
-            without_login=settings.room_directory.without_login,
+            without_login=settings.room_directory.public_without_login,
         )
 
     def _follow_users(
