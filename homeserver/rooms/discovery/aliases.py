@@ -1,6 +1,6 @@
 """Room aliases: names that people can type, each pointing to a room.
 
-Those of this server are kept here; those of other servers are asked for through `find_remote`.
+Those of this server are kept here; other servers are asked for theirs through `find_remote`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 """
@@ -49,7 +49,7 @@ class AliasTarget:
     servers: list[str]
 
 
-FindRemote = Callable[[str], Awaitable[AliasTarget]]
+FindRemoteAlias = Callable[[str], Awaitable[AliasTarget]]
 
 
 class AliasExists(MatrixError):
@@ -64,8 +64,14 @@ class AliasExists(MatrixError):
 class Aliases:
     """The aliases of this server, and a way to those of others."""
 
-    def __init__(self, db: Database, origin: LocalServer, rooms: RoomRegistry) -> None:
-        self.find_remote: FindRemote | None = None
+    def __init__(
+        self,
+        db: Database,
+        origin: LocalServer,
+        rooms: RoomRegistry,
+        find_remote: FindRemoteAlias,
+    ) -> None:
+        self._find_remote = find_remote
         self._db = db
         self._origin = origin
         self._rooms = rooms
@@ -127,9 +133,7 @@ class Aliases:
         except InvalidIdentifier as error:
             raise InvalidParam(str(error)) from error
         if server_name != self._origin.server_name:
-            if self.find_remote is None:
-                raise NotFound("The aliases of that server cannot be had")
-            return await self.find_remote(alias)
+            return await self._find_remote(alias)
         row = await self._db.run(storage.find_alias, alias)
         room = None if row is None else await self._rooms.by_number(row.room)
         if room is None:

@@ -116,13 +116,18 @@ class History:
     """Reads the history of rooms on behalf of users."""
 
     def __init__(
-        self, db: Database, rooms: RoomRegistry, reading: RoomReader, visibility: Visibility
+        self,
+        db: Database,
+        rooms: RoomRegistry,
+        reading: RoomReader,
+        visibility: Visibility,
+        backfill: BackfillPort,
     ) -> None:
         self._db = db
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
-        self.backfill: BackfillPort | None = None
+        self._backfill = backfill
 
     async def page(self, user_id: str, room_id: str, request: PageRequest) -> Page:
         """A page of the history. Raises `Forbidden`, and `InvalidParam` for what is no token."""
@@ -229,9 +234,9 @@ class History:
         rows = await self._rows(room, stretch, size, backwards)
         for _ in range(MAX_FILLS):
             reached = gaps_reached(room, stretch, rows, size, backwards)
-            if reached is None or self.backfill is None:
+            if reached is None:
                 break
-            if not await self.backfill.fill(
+            if not await self._backfill.fill(
                 room, reached, max(size, BATCH_SIZE if backwards else FILL)
             ):
                 break

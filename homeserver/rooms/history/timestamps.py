@@ -82,13 +82,18 @@ class Timestamps:
     """Finds events by their timestamps, on behalf of users and of other servers."""
 
     def __init__(
-        self, db: Database, rooms: RoomRegistry, reading: RoomReader, visibility: Visibility
+        self,
+        db: Database,
+        rooms: RoomRegistry,
+        reading: RoomReader,
+        visibility: Visibility,
+        remote: RemoteTimestampsPort,
     ) -> None:
         self._db = db
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
-        self.remote: RemoteTimestampsPort | None = None
+        self._remote = remote
 
     async def closest(self, user_id: str, room_id: str, moment: TimestampRequest) -> StoredEvent:
         """The first event at or after a moment, or the last at or before it.
@@ -99,9 +104,9 @@ class Timestamps:
         view = self._view_of_user(access)
         found = await self._search(view, moment)
         chosen = found.event
-        if found.at_gap and self.remote is not None:
+        if found.at_gap:
             than = None if chosen is None else chosen.event.origin_server_ts
-            closer = await self.remote.find(access.room, moment, than)
+            closer = await self._remote.find(access.room, moment, than)
             if closer is not None and await view.seen([closer]):
                 chosen = closer
         return _found(chosen, moment)

@@ -119,14 +119,15 @@ class RoomCreation:
         aliases: Aliases,
         profiles: MemberProfiles,
         permission: InvitePermission,
+        invite_remote: InviteUser,
     ) -> None:
         self._permission = permission
+        self._invite_remote = invite_remote
         self._rooms = rooms
         self._origin = origin
         self._aliases = aliases
         self._profiles = profiles
         self._last_created_ms = 0
-        self.invite_remote: InviteUser | None = None
 
     async def create(self, caller: Requester, request: RoomRequest) -> str:
         """Create a room and return its id.
@@ -162,9 +163,7 @@ class RoomCreation:
     ) -> None:
         """Invite a user of another server. The room is there, and remains if that fails."""
         try:
-            if self.invite_remote is None:
-                raise Forbidden("this server does not federate")
-            await self.invite_remote(caller, room_id, user_id, is_direct=request.is_direct)
+            await self._invite_remote(caller, room_id, user_id, is_direct=request.is_direct)
         except MatrixError as error:
             log.info(
                 "{user} was not invited to {room}: {error}",

@@ -43,10 +43,12 @@ class UpgradeMigration:
     `stop` it before the database closes.
     """
 
-    def __init__(self, rooms: RoomRegistry) -> None:
-        self.carry_over: list[CarryOver] = []
-        self.move: list[Move] = []
+    def __init__(
+        self, rooms: RoomRegistry, carry_over: Sequence[CarryOver], move: Sequence[Move]
+    ) -> None:
         self._rooms = rooms
+        self._carry_over = carry_over
+        self._move = move
         self._waiting: dict[tuple[int, str], None] = {}  # room numbers and users, in their order
         self._running: Deferred[None] | None = None
 
@@ -104,10 +106,10 @@ class UpgradeMigration:
             return
         is_confirmed = await self._is_replaced(old, room)
         if is_confirmed:
-            for move in self.move:
+            for move in self._move:
                 await move(old, room)
         if is_confirmed or creator == user_id:
-            for carry_over in self.carry_over:
+            for carry_over in self._carry_over:
                 await carry_over(user_id, old.room_id, room.room_id)
 
     async def _predecessor(self, room: Room) -> tuple[str, Room | None]:

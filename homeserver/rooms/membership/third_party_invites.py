@@ -72,12 +72,13 @@ class ThirdPartyInvites:
         memberships: Memberships,
         identity: IdentityInvitations,
         check_server: Callable[[str], None],
+        exchange: ThirdPartyExchangePort,
     ) -> None:
         self._rooms = rooms
         self._memberships = memberships
         self._identity = identity
         self._check_server = check_server
-        self.exchange: ThirdPartyExchangePort | None = None
+        self._exchange = exchange
 
     def checked(self, wanted: InvitedAddress) -> InvitedAddress:
         """The same with the canonical address. Raises `InvalidParam` and `ServerNotTrusted`."""
@@ -143,9 +144,9 @@ class ThirdPartyInvites:
             await self._redeem_here(room, sender, user_id, signed)
             return
         server = server_name_of(sender)
-        if self.exchange is None or server == self._rooms.local_server.server_name:
+        if server == self._rooms.local_server.server_name:
             raise NotFound("This server is not in the room")
-        await self.exchange.exchange(server, room_id, sender, user_id, signed)
+        await self._exchange.exchange(server, room_id, sender, user_id, signed)
 
     async def _redeem_here(
         self, room: Room, sender: str, user_id: str, signed: Mapping[str, Any]
