@@ -45,7 +45,7 @@ from homeserver.storage.database.embedded import EmbeddedPostgres
 from homeserver.storage.database.migrate import migrate_in_thread
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
-from homeserver.wiring.rooms import CACHED_EVENTS, CACHED_STATE_NODES
+from homeserver.wiring.room_core import CACHED_EVENTS, CACHED_STATE_NODES
 
 VERSION = ROOM_VERSIONS["11"]
 REMOTE = "remote.example"

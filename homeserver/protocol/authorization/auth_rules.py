@@ -1,10 +1,11 @@
 """The authorisation rules: which events a room accepts.
 
-`check_auth` judges an event by a state of the room: that before it, that of its auth events, or
-the current one. `check_auth_events` judges the list of auth events that an event cites. The rules
-of all room versions are here and in the `auth_*` modules beside; versions differ by columns of
+`check_auth` checks an event against a state of the room: that before it, that of its auth events,
+or the current one. `check_auth_events` checks the list of auth events. The rules of all room
+versions are here and in the other `auth_*` modules; versions differ by columns of
 `room_versions.py` only. Rule numbers in the code are those of room version 12 unless a docstring
-says otherwise; `RuleBroken.rule` is always the number in the text of the event's own version.
+says otherwise; `RuleBroken.rule` is always the number in the specification of the event's own
+version.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
 """
@@ -20,6 +21,15 @@ from homeserver.protocol.authorization.auth_types import (
     is_user_id,
 )
 from homeserver.protocol.authorization.rule_broken import RuleBroken, rule_broken
+from homeserver.protocol.event_types import (
+    ALIASES,
+    CREATE,
+    CREATE_KEY,
+    MEMBER,
+    POWER_LEVELS,
+    REDACTION,
+    THIRD_PARTY_INVITE,
+)
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.room_versions import find_room_version
@@ -28,13 +38,13 @@ __all__ = ["AuthState", "RuleBroken", "check_auth", "check_auth_events", "requir
 
 
 def check_auth(event: Event, state: AuthState) -> None:
-    """Check all rules but those on the list of auth events and on signatures.
+    """Check all rules except those on the list of auth events and on signatures.
 
     Returns if the event is allowed, else raises `RuleBroken`.
     """
     version, sender, event_type = event.version, event.sender, event.type
 
-    if event_type == "m.room.create":
+    if event_type == CREATE:
         check_create(event)
         return
 
@@ -43,11 +53,11 @@ def check_auth(event: Event, state: AuthState) -> None:
     if not state.is_federated and not _is_same_server(sender, state.create.sender):
         raise rule_broken(version, "4", f"the room is closed to the server of {sender}")
 
-    if event_type == "m.room.aliases" and version.special_case_aliases_auth:
+    if event_type == ALIASES and version.special_case_aliases_auth:
         check_aliases(event)
         return
 
-    if event_type == "m.room.member":
+    if event_type == MEMBER:
         check_member(event, state)
         return
 
@@ -56,32 +66,32 @@ def check_auth(event: Event, state: AuthState) -> None:
 
     levels = state.power_levels
     own = levels.of(sender)
-    if event_type == "m.room.third_party_invite":
+    if event_type == THIRD_PARTY_INVITE:
         if own < levels.invite:
             raise rule_broken(version, "7.1", f"{sender} may not invite")
         return
 
     if levels.for_event(event_type, event.is_state) > own:
-        raise rule_broken(version, "8", f"{sender} has not the power to send {event_type}")
+        raise rule_broken(version, "8", f"{sender} does not have the power to send {event_type}")
 
     state_key = event.state_key
     if state_key is not None and state_key.startswith("@") and state_key != sender:
         raise rule_broken(version, "9", f"{sender} may not set the state of {state_key}")
 
-    if event_type == "m.room.power_levels":
+    if event_type == POWER_LEVELS:
         check_power_levels(event, state)
-    elif event_type == "m.room.redaction" and version.redactions_need_power:
+    elif event_type == REDACTION and version.redactions_need_power:
         check_redaction(event, state)
 
 
 def check_create(event: Event) -> None:
-    """Rule 1: the event that makes a room."""
+    """Rule 1: the create event."""
     version, content = event.version, event.content
 
     if event.prev_event_ids:
         raise rule_broken(version, "1.1", "a create event is the first of its room")
 
-    # The rules take for granted what the event's schema says.
+    # The rules rely on the event's schema.
     if event.state_key != "":
         raise rule_broken(version, "1.1", "the state key of a create event is empty")
 
@@ -105,7 +115,7 @@ def check_create(event: Event) -> None:
 
 
 def check_aliases(event: Event) -> None:
-    """Rule 4 of room versions 1 to 5: a server tells its aliases of the room, member or not."""
+    """Rule 4 of room versions 1 to 5: a server announces its aliases, even if not in the room."""
     if event.state_key is None:
         raise RuleBroken("4.1", "an aliases event needs a state key")
 
@@ -114,7 +124,7 @@ def check_aliases(event: Event) -> None:
 
 
 def check_redaction(event: Event, state: AuthState) -> None:
-    """Rule 11 of room versions 1 and 2; later versions judge only the effect of a redaction."""
+    """Rule 11 of room versions 1 and 2; later ones check a redaction when it is applied."""
     levels = state.power_levels
 
     # 11.1
@@ -131,13 +141,13 @@ def check_redaction(event: Event, state: AuthState) -> None:
 def check_auth_events(
     event: Event, auth_events: Sequence[Event], rejected: Collection[str] = ()
 ) -> None:
-    """Rule 3: the auth events that an event cites are those that it should cite.
+    """Rule 3: an event has the auth events that the selection algorithm gives, and no others.
 
     `auth_events` are the events of `event.auth_event_ids`; `rejected` holds the ids of those among
     them that were rejected themselves. Raises `RuleBroken`.
     """
     version = event.version
-    if event.type == "m.room.create":
+    if event.type == CREATE:
         return
     allowed = auth_types_for(version, event.type, event.sender, event.state_key, event.content)
     seen: set[tuple[str, str | None]] = set()
@@ -151,19 +161,19 @@ def check_auth_events(
         if auth_event.event_id in rejected:
             raise rule_broken(version, "3.3", f"{auth_event.event_id} was rejected")
         if auth_event.room_id != event.room_id:
-            raise rule_broken(version, "3.5", f"{auth_event.event_id} is of another room")
+            raise rule_broken(version, "3.5", f"{auth_event.event_id} is in another room")
         seen.add(pair)
 
-    if version.create_in_auth_events and ("m.room.create", "") not in seen:
+    if version.create_in_auth_events and CREATE_KEY not in seen:
         raise RuleBroken("2.4", "no create event among the auth events")
 
 
 def required_signers(event: Event) -> set[str]:
-    """The servers whose signatures an event must bear.
+    """The servers that must have signed an event.
 
     That is the sender's; in room versions 1 and 2 also that of the event id; and that of the user
     who authorises a restricted join (rule 5.2). An invite that redeems a third-party invite may be
-    sent by any server that can show the identity server's signature, so the sender's is not
+    sent by any server that has the identity server's signature, so the sender's signature is not
     required.
 
     Spec: https://spec.matrix.org/v1.19/server-server-api/#validating-hashes-and-signatures-on-received-events
@@ -174,14 +184,14 @@ def required_signers(event: Event) -> set[str]:
         signers.add(server_name_of(event.sender))
     if version.event_id_domain_must_sign:
         signers.add(server_name_of(event.event_id))
-    authorising = authorising_user(version, content) if event.type == "m.room.member" else None
+    authorising = authorising_user(version, content) if event.type == MEMBER else None
     if authorising is not None:
         signers.add(server_name_of(authorising))
     return signers
 
 
 def _check_room(event: Event, state: AuthState) -> None:
-    """The room exists: rule 2, or rule 2.4 where the create event is an auth event."""
+    """The room exists: rule 2, or rule 2.4 if the create event is an auth event."""
     create = state.find_create()
     if event.version.create_in_auth_events:
         if create is None:
@@ -201,7 +211,7 @@ def _is_same_server(one: str, other: str) -> bool:
 def _redeems_third_party_invite(event: Event) -> bool:
     content = event.content
     return (
-        event.type == "m.room.member"
+        event.type == MEMBER
         and content.get("membership") == "invite"
         and "third_party_invite" in content
     )

@@ -1,7 +1,7 @@
-"""The state of a room as the authorisation rules ask for it.
+"""The state of a room as the authorisation rules read it.
 
-`AuthState` wraps whatever holds the state (a dict, a cache over a state tree) and remembers what
-most rules want, so that the check of a message in an unchanged room costs a few look-ups. It is as
+`AuthState` wraps a mapping of the state (a dict, a cache over a state tree) and caches what most
+rules need, so that the check of a message in an unchanged room costs a few look-ups. It is as
 immutable as what it wraps: when the state changes, make a new one.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
@@ -10,6 +10,7 @@ Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
 from functools import cached_property
 from typing import Protocol
 
+from homeserver.protocol.event_types import CREATE_KEY, JOIN_RULES, MEMBER, POWER_LEVELS
 from homeserver.protocol.events import Event
 from homeserver.protocol.power_levels import PowerLevels
 
@@ -21,7 +22,7 @@ class StateEvents(Protocol):
 
 
 class AuthState:
-    """The state that an event is judged by."""
+    """The state that an event is checked against."""
 
     def __init__(self, events: StateEvents) -> None:
         self._events = events
@@ -31,8 +32,8 @@ class AuthState:
         return self._events.get((event_type, state_key))
 
     def find_create(self) -> Event | None:
-        """The create event, or `None` if this is not the state of a room at all."""
-        return self._events.get(("m.room.create", ""))
+        """The create event, or `None` if this is not the state of a room."""
+        return self._events.get(CREATE_KEY)
 
     @cached_property
     def create(self) -> Event:
@@ -50,21 +51,21 @@ class AuthState:
     @cached_property
     def power_levels(self) -> PowerLevels:
         """The power levels in force: those of the room, or the defaults."""
-        event = self.get("m.room.power_levels")
+        event = self.get(POWER_LEVELS)
         return PowerLevels(self.create, None if event is None else event.content)
 
     @cached_property
     def join_rule(self) -> str:
-        """The join rule; a room that names none is joined by invite.
+        """The join rule; `invite` if the room has none.
 
-        One that is no string is none of those that let somebody in, and is given as no name at all.
+        A value that is not a string allows no user to join, and is returned as the empty name.
         """
-        event = self.get("m.room.join_rules")
+        event = self.get(JOIN_RULES)
         rule = "invite" if event is None else event.content.get("join_rule", "invite")
         return rule if isinstance(rule, str) else ""
 
     def membership(self, user_id: str) -> str:
-        """The membership of a user; `leave` for one whom the room has never seen."""
-        event = self._events.get(("m.room.member", user_id))
+        """The membership of a user; `leave` for one who was never in the room."""
+        event = self._events.get((MEMBER, user_id))
         membership = None if event is None else event.content.get("membership")
         return membership if isinstance(membership, str) else "leave"

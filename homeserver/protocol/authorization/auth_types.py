@@ -1,4 +1,4 @@
-"""Auth events selection: which part of the room state gives permission to send an event.
+"""Auth events selection: the part of the room state that authorises an event.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#auth-events-selection
 """
@@ -6,14 +6,18 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#auth-events-selection
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+from homeserver.protocol.event_types import (
+    CREATE,
+    CREATE_KEY,
+    JOIN_RULES_KEY,
+    MEMBER,
+    POWER_LEVELS_KEY,
+    THIRD_PARTY_INVITE,
+)
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import RoomVersion
 
 AUTHORISING_USER = "join_authorised_via_users_server"
-
-_CREATE = ("m.room.create", "")
-_POWER_LEVELS = ("m.room.power_levels", "")
-_JOIN_RULES = ("m.room.join_rules", "")
 
 
 def auth_types_for(
@@ -25,13 +29,13 @@ def auth_types_for(
 ) -> list[tuple[str, str]]:
     """The (type, state key) pairs of an event's auth events; the room may lack some of them.
 
-    No pair comes twice. Where the room id implies the create event, that is not selected.
+    Each pair occurs once. The create event is not selected if the room id implies it.
     """
-    if event_type == "m.room.create":
+    if event_type == CREATE:
         return []
-    pairs = [_CREATE] if version.create_in_auth_events else []
-    pairs += [_POWER_LEVELS, ("m.room.member", sender)]
-    if event_type == "m.room.member" and state_key is not None:
+    pairs = [CREATE_KEY] if version.create_in_auth_events else []
+    pairs += [POWER_LEVELS_KEY, (MEMBER, sender)]
+    if event_type == MEMBER and state_key is not None:
         for pair in _member_types(version, state_key, content):
             if pair not in pairs:
                 pairs.append(pair)
@@ -47,7 +51,7 @@ def third_party_token(content: Mapping[str, Any]) -> str | None:
 
 
 def authorising_user(version: RoomVersion, content: Mapping[str, Any]) -> str | None:
-    """The user by whose right a restricted room is joined, if the membership event names one."""
+    """The user who authorises a restricted join, if the membership event names one."""
     if not version.restricted_joins:
         return None
     user_id = content.get(AUTHORISING_USER)
@@ -63,11 +67,11 @@ def _member_types(
     version: RoomVersion, target: str, content: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     membership = content.get("membership")
-    pairs = [("m.room.member", target)]
+    pairs = [(MEMBER, target)]
     if membership in ("join", "invite", "knock"):
-        pairs.append(_JOIN_RULES)
+        pairs.append(JOIN_RULES_KEY)
     if membership == "invite" and (token := third_party_token(content)) is not None:
-        pairs.append(("m.room.third_party_invite", token))
+        pairs.append((THIRD_PARTY_INVITE, token))
     if membership == "join" and (user_id := authorising_user(version, content)) is not None:
-        pairs.append(("m.room.member", user_id))
+        pairs.append((MEMBER, user_id))
     return pairs

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.inbound.recheck import PartialStateRecheck
@@ -21,7 +22,6 @@ from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.admission import AdmittedEvent
 from homeserver.rooms.room.changes import (
-    MEMBER,
     NO_CHANGES,
     Changes,
     RoomUnPartialStated,
@@ -29,8 +29,7 @@ from homeserver.rooms.room.changes import (
     StateKey,
 )
 from homeserver.rooms.room.event_rows import membership_rows, nid_of
-from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room_storage import EventNotInMemory
+from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import Key
 from homeserver.rooms.state.store import StateNodesNotInMemory
@@ -56,9 +55,8 @@ class JoinRefused(Exception):
 class PartialStateCompletion:
     """Makes partial rooms whole."""
 
-    def __init__(self, rooms: RoomRegistry, receiving: PduReceiver, db: Database) -> None:
-        self._rooms = rooms
-        self._stores = rooms.stores
+    def __init__(self, storage: RoomStorage, receiving: PduReceiver, db: Database) -> None:
+        self._stores = storage
         self._receiving = receiving
         self._db = db
 

@@ -6,16 +6,16 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 from collections.abc import Collection, Iterable, Sequence
 
 from homeserver.protocol.authorization.auth_types import auth_types_for
+from homeserver.protocol.event_types import CREATE_KEY, SERVER_ACL_KEY
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import MAX_TOPOLOGICAL_DEPTH, StoredEvent
 from homeserver.rooms.room.admission import ResolvedDraft, resolve_draft
-from homeserver.rooms.room.changes import NO_CHANGES, Changes, StateKey
+from homeserver.rooms.room.changes import NO_CHANGES, Changes
 from homeserver.rooms.room.event_rows import auth_rows, check_names, nid_of
 from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.local_event_checks import (
-    SERVER_ACL,
     check_draft,
     check_own_event,
     check_target,
@@ -25,8 +25,6 @@ from homeserver.rooms.room.redactions import check_redaction
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
 from homeserver.storage.database.batch import Row
-
-CREATE: StateKey = ("m.room.create", "")
 
 
 class EventBuilder:
@@ -75,7 +73,7 @@ class EventBuilder:
         event = self._event(draft, follows, [cited.event for cited in auth_events])
         check_own_event(event, current.auth, own_name, signers)
         if target is not None:
-            check_target(target, current.current_nid(SERVER_ACL))
+            check_target(target, current.current_nid(SERVER_ACL_KEY))
             check_redaction(event, target.event, current.auth)
         replaced = None
         if draft.state_key is not None:
@@ -137,7 +135,7 @@ class EventBuilder:
                 if stored is not None:
                     found.append(stored)
         # Room version 12 leaves the create event out of the selection, but its rules read it.
-        create = self._room.state.get(CREATE)
+        create = self._room.state.get(CREATE_KEY)
         if create is not None and self._storage.events.cached(create) is None:
             missing.append(create)
         if missing:

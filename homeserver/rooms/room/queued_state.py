@@ -1,10 +1,11 @@
 """The current state of a room as its writer sees it: with the changes that are still queued."""
 
 from homeserver.protocol.authorization.auth_state import AuthState
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import MEMBER, Changes, StateKey
+from homeserver.rooms.room.changes import Changes, StateKey
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_storage import EventNotInMemory
 

@@ -37,9 +37,7 @@ from homeserver.rooms.room.event_builder import EventBuilder
 from homeserver.rooms.room.event_rows import admission_rows
 from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.inbound_state import InboundState
-from homeserver.rooms.room.local_event_checks import (
-    check_own_event,
-)
+from homeserver.rooms.room.local_event_checks import check_own_event
 from homeserver.rooms.room.pending_redactions import PendingRedactions
 from homeserver.rooms.room.queued_state import QueuedState
 from homeserver.rooms.room.room import Room
@@ -47,8 +45,6 @@ from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
 from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
-
-CREATE: StateKey = ("m.room.create", "")
 
 
 class RoomWriter:

@@ -42,7 +42,7 @@ class HistoryOfForksTests(RoomsTestCase):
 
     def build(self, position: int) -> None:
         super().build(position)
-        self.outside = Outside(self.rooms)
+        self.outside = Outside(self.rooms, self.storage)
 
     async def test_paging_from_any_token_gives_each_event_once(self) -> None:
         """Who scrolls up from a token of `/sync` sees all that had come by then, and no more."""

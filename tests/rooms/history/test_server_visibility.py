@@ -63,7 +63,7 @@ def test_event_that_opens_the_history_or_lets_a_user_in_is_seen() -> None:
 class ServerVisibilityTests(RoomsTestCase):
     def build(self, position: int) -> None:
         super().build(position)
-        self.outside = Outside(self.rooms)
+        self.outside = Outside(self.rooms, self.storage)
 
     async def room(self, visibility: str) -> str:
         room_id = await self.create_room(version="11")

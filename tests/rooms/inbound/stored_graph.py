@@ -17,7 +17,7 @@ class StoredGraph:
     def __init__(self, case: RoomsTestCase, graph: Graph) -> None:
         self.graph = graph
         self._case = case
-        self._stores = case.rooms.stores
+        self._stores = case.storage
         self.receiving = PduReceiver(self._stores, StateResolver(self._stores), NoPolicyServers())
 
     async def open(self) -> RoomWriter:

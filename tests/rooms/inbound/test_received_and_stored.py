@@ -19,7 +19,7 @@ MALLORY = "@mallory:other.example"
 class StoredTests(RoomsTestCase):
     def build(self, position: int) -> None:
         super().build(position)
-        self.outside = Outside(self.rooms)
+        self.outside = Outside(self.rooms, self.storage)
 
     async def room_with_moderator(self) -> str:
         """A room of Alice with Bob, and Eve of another server, who may do much."""

@@ -12,7 +12,7 @@ EVE = "@eve:other.example"
 
 class ReceivedTogetherTests(RoomsTestCase):
     async def room(self) -> str:
-        self.outside = Outside(self.rooms)
+        self.outside = Outside(self.rooms, self.storage)
         room_id = await self.create_room()
         await self.outside.member(room_id, EVE, "join")
         await self.say(room_id, "hello")

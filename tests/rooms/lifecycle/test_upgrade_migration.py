@@ -10,7 +10,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.tags import Tags
 from homeserver.protocol.push_rules.rule_set import PushRule
 from homeserver.push.rules import PushRules
-from homeserver.storage.database.database import DatabaseAway
+from homeserver.storage.database.database import DatabaseUnavailable
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -162,14 +162,17 @@ class SuccessionTests(DatabaseTestCase):
     async def test_one_failure_does_not_stop_the_others(self) -> None:
         """Whoever comes next is not to suffer from a short absence of the database."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
-        failures: list[Exception] = [DatabaseAway("gone")]
+        failures: list[Exception] = [DatabaseUnavailable("gone")]
 
-        async def fail_once(*_: str) -> None:
+        read = self.account_data.content
+
+        async def fail_once(*key: str) -> bytes | None:
             if failures:
                 raise failures.pop()
+            return await read(*key)
 
         new = await self.replace()
-        self.world.rooms.upgrade_migration.carry_over.insert(0, fail_once)
+        self.patch(self.account_data, "content", fail_once)
         await self.join(self.bob, new)
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 

@@ -21,7 +21,7 @@ class DistantMembershipsTests(RoomsTestCase):
         ]
         await gatherResults(taking)
 
-        room = await self.rooms.stores.names.find_nid(invite.room_id)
+        room = await self.names.find_nid(invite.room_id)
         assert room is not None
         assert len(await distant.pending(room, ALICE.user_id)) == 1
         assert not self.log.broken.called

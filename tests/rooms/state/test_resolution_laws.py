@@ -100,7 +100,7 @@ class StoredResolutionTests(RoomsTestCase):
 
     async def test_events_that_are_being_written_count(self) -> None:
         """Two events that come right after each other are judged as if there had been a pause."""
-        stores = self.rooms.stores
+        stores = self.storage
         index = StoredAuthIndex(
             stores, Room(1, "!r:one.example", ROOM_VERSIONS["11"], EMPTY), EMPTY, {}
         )
@@ -115,7 +115,7 @@ class StoredResolutionTests(RoomsTestCase):
 
     async def _receive(self, graph: Graph) -> Room:
         """Receive the events of a room; gives it as it is not known to anybody yet."""
-        stores = self.rooms.stores
+        stores = self.storage
         resolver = StateResolver(stores)
         number = await self.names.nid(graph.room.room_id)
         room = Room(number, graph.room.room_id, graph.room.version, EMPTY)
@@ -125,7 +125,7 @@ class StoredResolutionTests(RoomsTestCase):
         return room
 
     async def _compare(self, graph: Graph, room: Room, choice: random.Random) -> None:
-        stores = self.rooms.stores
+        stores = self.storage
         some = choice.sample(graph.events, k=choice.randint(2, 5))
         ids = [event.event_id for event in some]
         found = await stores.events.find_many(room.version, room.room_nid, room.room_id, ids)
