@@ -185,7 +185,7 @@ class ServerAclTests(RoomsTestCase):
 
     async def test_an_upgrade_leaves_behind_a_list_that_would_shut_the_new_room(self) -> None:
         """A room that is shut already can still be replaced by one that is not."""
-        upgrades = RoomUpgrades(self.rooms, NoProfiles())
+        upgrades = RoomUpgrades(self.log, self.names, self.rooms, NoProfiles())
         for content in (MALFORMED[0], KEEPING_OUT[0]):
             room_id = await self.create_room()
             self.patch(writer, "check_draft", lambda *_: None)

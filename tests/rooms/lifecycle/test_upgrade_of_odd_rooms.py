@@ -23,7 +23,7 @@ class UpgradeTests(RoomsTestCase):
         await outside.send(old, "m.room.join_rules", EVE, {"join_rule": 5}, "")
         await outside.send(old, "m.room.topic", EVE, {"topic": 64_900 * "x"}, "")
 
-        upgrades = RoomUpgrades(self.rooms, NoProfiles())
+        upgrades = RoomUpgrades(self.log, self.names, self.rooms, NoProfiles())
         new = await self.rooms.get(await upgrades.upgrade(ALICE, old, "12"))
 
         assert new.version.identifier == "12"

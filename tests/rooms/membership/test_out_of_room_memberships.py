@@ -11,7 +11,7 @@ from tests.support.room_graph import RoomGraph
 class DistantMembershipsTests(RoomsTestCase):
     async def test_invite_that_comes_twice_at_once_is_stored_once(self) -> None:
         """A server that repeats itself must not make the log store one event at two numbers."""
-        distant = OutOfRoomMemberships(self.db, self.rooms)
+        distant = OutOfRoomMemberships(self.db, self.log, self.names, self.events, self.rooms)
         key = SigningKey.from_seed("1", bytes(32))
         graph = RoomGraph.create("11", "@eve:far.example", "far.example", key)
         invite = graph.member(ALICE.user_id, "invite", sender="@eve:far.example")
