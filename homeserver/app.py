@@ -21,6 +21,7 @@ from homeserver.concurrency.stop_signals import call_on_stop_signal
 from homeserver.config.errors import CertificateError
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key, load_signing_keys
+from homeserver.observability.caches import caches_of
 from homeserver.observability.garbage import GarbageCollection
 from homeserver.observability.metrics import Metrics, ReactorLag
 from homeserver.storage.database.database import Database, DatabaseAway
@@ -191,6 +192,7 @@ class Homeserver:
         )
         socket = Stream(reactor, settings, stream, rate_limits, accounts, rooms, sync)
         watch(self.metrics, db, stream, rooms, sync, socket)
+        self.metrics.show_caches(caches_of(self))
         routes = [
             *accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),
             *rooms.routes(),

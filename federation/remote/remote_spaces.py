@@ -7,7 +7,6 @@ size. What in an answer makes no sense is left out.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hierarchyroomid
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from federation.transport.errors import FederationError
 from federation.transport.lenient_lists import FewElements
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.identifiers import is_valid_room_id
 from homeserver.protocol.json_elements import BadElement, decodable, decode_apart
 from homeserver.protocol.spaces import CHILD, SPACE, parse_child
@@ -90,9 +90,10 @@ class RemoteSpaces:
         self._own_name = own_name
         self._clock = clock
         self._client = client
-        self._told: OrderedDict[str, _Told] = OrderedDict()
+        self._told: LruCache[str, _Told] = LruCache(
+            "remote_spaces", MAX_CACHED_BYTES, size_of=lambda _, told: told.size
+        )
         self._asking: dict[str, Deferred[None]] = {}
-        self._size = 0
 
     async def describe(self, room_id: str, via: Sequence[str]) -> RoomDescription | None:
         """What one of the servers says of a room."""
@@ -118,10 +119,7 @@ class RemoteSpaces:
 
     def _remembered(self, room_id: str) -> _Told | None:
         told = self._told.get(room_id)
-        if told is None or told.until <= self._clock.seconds():
-            return None
-        self._told.move_to_end(room_id)
-        return told
+        return None if told is None or told.until <= self._clock.seconds() else told
 
     async def _learn(self, room_id: str, via: Sequence[str]) -> _Told | None:
         others = [name for name in via if name != self._own_name]
@@ -137,7 +135,7 @@ class RemoteSpaces:
                     break
                 except (FederationError, ValueError) as error:
                     log.info("nothing is learnt of {room}: {error}", room=room_id, error=error)
-            self._remember(room_id, told)
+            self._told.put(room_id, told)
         finally:
             del self._asking[room_id]
             done.callback(None)
@@ -167,15 +165,6 @@ class RemoteSpaces:
         seconds = CLOSED_SECONDS if closed else CACHE_TTL_SECONDS
         until = self._clock.seconds() + seconds
         return _Told(until, size, room, children, frozenset(closed))
-
-    def _remember(self, room_id: str, told: _Told) -> None:
-        former = self._told.pop(room_id, None)
-        if former is not None:
-            self._size -= former.size
-        self._told[room_id] = told
-        self._size += told.size
-        while self._size > MAX_CACHED_BYTES:
-            self._size -= self._told.popitem(last=False)[1].size
 
 
 def _described(raw: msgspec.Raw) -> RoomDescription | None:

@@ -49,7 +49,7 @@ class WellKnownDelegations:
     def __init__(self, reactor: Any, client: OutboundClient) -> None:
         self._clock = reactor
         self._client = client
-        self._known: LruCache[str, Delegation] = LruCache(MAX_HOSTS)
+        self._known: LruCache[str, Delegation] = LruCache("well_known_delegations", MAX_HOSTS)
         self._fetching: SingleFlight[str, Delegation] = SingleFlight()
 
     async def find(self, host: str) -> str | None:

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deadlines import Deadlines
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State
 from homeserver.protocol.errors import Unavailable
@@ -45,7 +46,9 @@ class RemotePresence:
         self._clock = clock
         self._told: OrderedDict[str, PresenceChanged] = OrderedDict()
         self._heard: dict[str, float] = {}
-        self._strangers: OrderedDict[str, tuple[float, Update]] = OrderedDict()
+        self._strangers: LruCache[str, tuple[float, Update]] = LruCache(
+            "presence_of_strangers", MAX_CACHED_UNKNOWN_USERS
+        )
         self._deadlines = Deadlines(clock, self._time_is_up)
 
     async def receive(
@@ -58,10 +61,8 @@ class RemotePresence:
         """
         rooms = tuple(await self._user_rooms.joined(user_id))
         if not rooms:
-            self._strangers[user_id] = self._clock.seconds(), (state, status_msg, active_ago_ms)
-            self._strangers.move_to_end(user_id)
-            if len(self._strangers) > MAX_CACHED_UNKNOWN_USERS:
-                self._strangers.popitem(last=False)
+            update = state, status_msg, active_ago_ms
+            self._strangers.put(user_id, (self._clock.seconds(), update))
             return
         now = self._clock.seconds()
         known = self._told.get(user_id)
@@ -114,7 +115,7 @@ class RemotePresence:
 
     def _meet(self, user_id: str) -> None:
         """Take what was told of a user when nobody here knew them yet."""
-        heard_at, update = self._strangers.pop(user_id, (0.0, None))
+        heard_at, update = self._strangers.pop(user_id) or (0.0, None)
         if update is not None and self._clock.seconds() - heard_at < NEGATIVE_CACHE_SECONDS:
             taking = Deferred.fromCoroutine(self.receive(user_id, *update))
             taking.addErrback(lambda failure: log.failure("presence is not told", failure))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from homeserver.accounts.user_data.account_data import PUSH_RULES, AccountDataChanged
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.push_rules.evaluation import CompiledRules
-from homeserver.push.loading import Memo
 from homeserver.push.rules import PushRules
 
 MAX_USERS = 50_000
@@ -17,12 +17,12 @@ class UserRules:
 
     def __init__(self, rules: PushRules) -> None:
         self._rules = rules
-        self._users: Memo[str, CompiledRules] = Memo(MAX_USERS)
-        self._compiled: Memo[bytes, CompiledRules] = Memo(MAX_RULE_SETS)
+        self._users: LruCache[str, CompiledRules] = LruCache("push_rules", MAX_USERS)
+        self._compiled: LruCache[bytes, CompiledRules] = LruCache("push_rule_sets", MAX_RULE_SETS)
 
     def find(self, user_id: str) -> CompiledRules | None:
         """The rules of a user, if they are in memory."""
-        return self._users.get(user_id)
+        return self._users.peek(user_id)
 
     async def of(self, user_id: str) -> CompiledRules:
         """The rules of a user. What is equal to that of another user is the same object."""
@@ -40,4 +40,4 @@ class UserRules:
         """A reader of the log."""
         for fact in facts:
             if isinstance(fact, AccountDataChanged) and fact.type == PUSH_RULES:
-                self._users.drop(fact.user_id)
+                self._users.pop(fact.user_id)

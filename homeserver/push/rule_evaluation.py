@@ -9,11 +9,12 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
 from collections.abc import Iterable, Iterator
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.push_rules.conditions import EvaluationContext, PowerLevelsNeeded
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Evaluation
-from homeserver.push.loading import Memo, PushDataNotInMemory
+from homeserver.push.loading import PushDataNotInMemory
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.room import Room
@@ -29,12 +30,13 @@ class RuleEvaluator:
 
     def __init__(self, visibility: Visibility) -> None:
         self._visibility = visibility
-        self._evaluations: Memo[tuple[CompiledRules, int], Evaluation] = Memo(
-            MAX_CACHED_EVALUATIONS
+        self._evaluations: LruCache[tuple[CompiledRules, int], Evaluation] = LruCache(
+            "push_rule_evaluations", MAX_CACHED_EVALUATIONS
         )
-        self._levels: Memo[bytes, PowerLevels] = Memo(
-            MAX_CACHED_POWER_LEVELS
-        )  # by root of the state
+        # By root of the state.
+        self._levels: LruCache[bytes, PowerLevels] = LruCache(
+            "power_levels", MAX_CACHED_POWER_LEVELS
+        )
 
     def evaluation(
         self, room: Room, stored: StoredEvent, joined_count: int | None, rules: CompiledRules

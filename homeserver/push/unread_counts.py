@@ -14,11 +14,11 @@ rid of its count.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.loading import PushDataNotInMemory
 from homeserver.push.members import Member, Members
@@ -123,8 +123,9 @@ class UnreadCounts:
         self._members = members
         self._push_actions = notices
         self._mentions = mentions
-        self._rooms: OrderedDict[int, _RoomCounters] = OrderedDict()
-        self._counters = 0
+        self._rooms: LruCache[int, _RoomCounters] = LruCache(
+            "unread_counts", MAX_TALLIES, size_of=lambda _, counters: len(counters.by_user)
+        )
 
     def cached(self, room: Room, user_id: str) -> UnreadCount | None:
         """What is unread for a member of a room, if that can be told at once."""
@@ -151,8 +152,9 @@ class UnreadCounts:
             member = await self._members.load(room, user_id)
             span = await self._span(room, member)
             tally = await self._build(room, member, span)
-            if tally is not None and self._rooms.get(room.room_nid) is span.counters:
-                self._keep(room.room_nid, _Kept(member, tally))
+            if tally is not None and self._rooms.peek(room.room_nid) is span.counters:
+                span.counters.by_user[user_id] = _Kept(member, tally)
+                self._rooms.put(room.room_nid, span.counters)
                 if tally.upto == room.last_position:
                     return tally
 
@@ -165,12 +167,12 @@ class UnreadCounts:
         """A reader of the log."""
         for fact in facts:
             if isinstance(fact, ReceiptChanged):
-                tallies = self._rooms.get(fact.room)
+                tallies = self._rooms.peek(fact.room)
                 kept = None if tallies is None else tallies.by_user.get(fact.user_id)
                 if kept is not None:
                     _read(kept.counter, fact)
             elif isinstance(fact, EventAppended) and fact.redacts is not None:
-                tallies = self._rooms.get(fact.room_nid)
+                tallies = self._rooms.peek(fact.room_nid)
                 if tallies is not None:
                     for kept in tallies.by_user.values():
                         kept.counter.forget(fact.redacts.position or 0)
@@ -248,9 +250,10 @@ class UnreadCounts:
         """What a member has not read; from the database where memory does not reach back."""
         receipts = await self._receipts.of_user(room, member.user_id)
         floor = _read_by(member, receipts).floor
-        tallies = self._rooms.get(room.room_nid)
+        tallies = self._rooms.peek(room.room_nid)
         if tallies is None or not tallies.catch_up(room):
-            tallies = self._begin(room)
+            # Begin to count anew.
+            tallies = self._rooms.put(room.room_nid, _RoomCounters(room.last_position))
         number = tallies.number
         upto, joined_count, start = room.last_position, room.joined_count, room.timeline_from
         events = list(reversed(room.timeline))
@@ -269,22 +272,6 @@ class UnreadCounts:
 
     async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
         return await self._events.load_in_order(room.version, numbers)
-
-    def _begin(self, room: Room) -> _RoomCounters:
-        """Begin to count anew in a room."""
-        before = self._rooms.pop(room.room_nid, None)
-        if before is not None:
-            self._counters -= len(before.by_user)
-        tallies = self._rooms[room.room_nid] = _RoomCounters(room.last_position)
-        return tallies
-
-    def _keep(self, room: int, kept: _Kept) -> None:
-        by_user = self._rooms[room].by_user
-        self._rooms.move_to_end(room)
-        self._counters += kept.member.user_id not in by_user
-        by_user[kept.member.user_id] = kept
-        while self._counters > MAX_TALLIES and len(self._rooms) > 1:
-            self._counters -= len(self._rooms.popitem(last=False)[1].by_user)
 
 
 def _read_by(

@@ -5,10 +5,10 @@ from memory and is the same for all readers: it is cut and encoded once for each
 and every further reader gets the same bytes.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -82,7 +82,9 @@ class Timelines:
         self._rooms = rooms
         self._visibility = visibility
         self._origin = origin
-        self._shared: OrderedDict[tuple[int, int, int], SharedTimelineSlice] = OrderedDict()
+        self._shared: LruCache[tuple[int, int, int], SharedTimelineSlice] = LruCache(
+            "timeline_slices", MAX_CACHED_SLICES
+        )
 
     def shared(self, room: Room, since: int, now: int, limit: int) -> SharedTimelineSlice | None:
         """The events between two positions as all in the room see them, if memory has them.
@@ -105,12 +107,7 @@ class Timelines:
             events = [stored for stored in events if (stored.position or 0) <= now]
         if len(events) > limit:
             return None
-        shared = _share(events, room.changes_after(since, now), now_ms)
-        self._shared[key] = shared
-        self._shared.move_to_end(key)
-        if len(self._shared) > MAX_CACHED_SLICES:
-            self._shared.popitem(last=False)
-        return shared
+        return self._shared.put(key, _share(events, room.changes_after(since, now), now_ms))
 
     async def cut(self, room: Room, reader: SyncRequest, since: int, now: int) -> TimelineSlice:
         """The newest events above `since` that the reader may see and wants.

@@ -5,7 +5,7 @@ and whoever waits is woken once a batch, however much it brought. A feed is boun
 not reach back to a reader's token, the reader looks at all rooms instead.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
@@ -78,8 +79,12 @@ class UserChangeQueues:
         self._clock = clock
         self._to_wake: dict[UserChangeQueue, None] = {}  # in the order in which they were touched
         self._to_wake_later: set[UserChangeQueue] = set()
-        self._capacity = capacity
-        self._feeds: OrderedDict[str, UserChangeQueue] = OrderedDict()
+        self._feeds: LruCache[str, UserChangeQueue] = LruCache(
+            "user_changes",
+            capacity,
+            is_pinned=lambda feed: bool(feed.waiters),
+            on_evict=lambda _, feed: self._unfollow_all(feed),
+        )
         self._by_room: dict[int, set[UserChangeQueue]] = {}
 
     def __len__(self) -> int:
@@ -92,10 +97,7 @@ class UserChangeQueues:
 
     def loaded(self, user_id: str) -> UserChangeQueue | None:
         """The user's feed, if there is one."""
-        feed = self._feeds.get(user_id)
-        if feed is not None:
-            self._feeds.move_to_end(user_id)
-        return feed
+        return self._feeds.get(user_id)
 
     async def queue_of(self, user_id: str) -> UserChangeQueue:
         """The user's feed, made now if need be."""
@@ -106,10 +108,9 @@ class UserChangeQueues:
         feed = self.loaded(user_id)
         if feed is None:
             # From here on it follows the log: what was published during the wait is not in it.
-            feed = self._feeds[user_id] = UserChangeQueue(user_id, self._log.position)
+            feed = self._feeds.put(user_id, UserChangeQueue(user_id, self._log.position))
             for number in joined:
                 self._follow(feed, number)
-            self._shrink()
         return feed
 
     def apply(self, facts: Sequence[Any]) -> None:
@@ -180,7 +181,7 @@ class UserChangeQueues:
     def _room_changed(self, fact: StateChanged, touched: set[UserChangeQueue]) -> None:
         for user_id, membership, _ in fact.members():
             # Whoever comes or goes hears of it too.
-            feed = self._feeds.get(user_id)
+            feed = self._feeds.peek(user_id)
             if feed is not None:
                 if membership == "join":
                     self._follow(feed, fact.room_nid)
@@ -200,7 +201,7 @@ class UserChangeQueues:
     def _touch_user(
         self, user_id: str, position: int, what: int, touched: set[UserChangeQueue]
     ) -> None:
-        feed = self._feeds.get(user_id)
+        feed = self._feeds.peek(user_id)
         if feed is not None:
             feed.add(position, what)
             touched.add(feed)
@@ -209,7 +210,7 @@ class UserChangeQueues:
         seen: set[UserChangeQueue] = set()
         for room in fact.rooms:
             seen |= self._by_room.get(room, set())
-        own = self._feeds.get(fact.user_id)
+        own = self._feeds.peek(fact.user_id)
         if own is not None:
             seen.add(own)
         for feed in seen:
@@ -234,13 +235,6 @@ class UserChangeQueues:
             if not followers:
                 del self._by_room[room]
 
-    def _shrink(self) -> None:
-        if len(self._feeds) <= self._capacity:
-            return
-        for user_id, feed in list(self._feeds.items())[:-1]:
-            if not feed.waiters:
-                del self._feeds[user_id]
-                for room in tuple(feed.rooms):
-                    self._unfollow(feed, room)
-                if len(self._feeds) <= self._capacity:
-                    return
+    def _unfollow_all(self, feed: UserChangeQueue) -> None:
+        for room in tuple(feed.rooms):
+            self._unfollow(feed, room)

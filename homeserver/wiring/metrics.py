@@ -1,6 +1,6 @@
 """Metrics: what is read from the objects that know it, whenever somebody asks."""
 
-from homeserver.observability.metrics import CacheFigures, Metrics
+from homeserver.observability.metrics import Metrics
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.wiring.rooms import Rooms
@@ -12,7 +12,7 @@ def watch(
     metrics: Metrics, db: Database, log: Log, rooms: Rooms, sync: Sync, stream: Stream
 ) -> None:
     """Show the figures of one server."""
-    registry, events = rooms.registry, rooms.events
+    registry = rooms.registry
     metrics.gauge("log_position", "Position of the log.", lambda: log.position)
     metrics.counter(
         "events", "Events that entered rooms since the start.", lambda: registry.events_appended
@@ -31,4 +31,3 @@ def watch(
         "state_nodes_marked", "State nodes that the sweep found in use.", lambda: sweep.marked
     )
     metrics.counter("state_nodes_removed", "State nodes that it removed.", lambda: sweep.removed)
-    metrics.cache("events", lambda: CacheFigures(events.hits, events.misses, len(events)))

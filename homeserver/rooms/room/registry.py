@@ -4,7 +4,6 @@ A room in memory follows the log: `apply` is the log's first reader, so whoever 
 in the same turn sees it as it is at the log's position.
 """
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.deferreds import gather4, wait_for_completion
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -57,9 +57,14 @@ class RoomRegistry:
         self._policy: PolicyServerPort | None = None
         self._branch_sender: DraftSender | None = None
         self._db = db
-        self._loaded: OrderedDict[int, tuple[Room, RoomWriter]] = OrderedDict()
+        # The one that was used last stays: its user is only just getting hold of it.
+        self._loaded: LruCache[int, tuple[Room, RoomWriter]] = LruCache(
+            "rooms",
+            MAX_STATE_ENTRIES,
+            size_of=lambda _, entry: entry[0].size,
+            is_pinned=lambda entry: entry[1].is_busy,
+        )
         self._loading: dict[int, Deferred[Any]] = {}
-        self._entries = 0
         self.loads = 0  # rooms that were read from the database
         self.events_appended = 0
 
@@ -69,10 +74,7 @@ class RoomRegistry:
     def loaded(self, number: int) -> Room | None:
         """The room with this number, if it is in memory."""
         entry = self._loaded.get(number)
-        if entry is None:
-            return None
-        self._loaded.move_to_end(number)
-        return entry[0]
+        return None if entry is None else entry[0]
 
     async def find(self, room_id: str) -> Room | None:
         """The room with this id, or `None` if this server does not have it."""
@@ -151,8 +153,7 @@ class RoomRegistry:
 
     def drop(self, room: Room) -> None:
         """Let go of a room that was not made after all."""
-        del self._loaded[room.room_nid]
-        self._entries -= room.size
+        self._loaded.pop(room.room_nid)
 
     async def current(self, room: Room, keys: Sequence[StateKey]) -> dict[StateKey, StoredEvent]:
         """The current state events with these types and state keys, those that there are."""
@@ -185,24 +186,23 @@ class RoomRegistry:
             if isinstance(fact, EventsStored):
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.events[0].event)
-                entry = self._loaded.get(fact.room)
+                entry = self._loaded.peek(fact.room)
                 if entry is not None:
                     entry[0].fill(fact)
             elif isinstance(fact, PartialRoomLeft):
-                entry = self._loaded.get(fact.room)
+                entry = self._loaded.peek(fact.room)
                 if entry is not None and entry[0].leave_partial(fact.join_id):
                     entry[1].is_partial = False
             elif isinstance(fact, StateChanged):
-                entry = self._loaded.get(fact.room_nid)
+                entry = self._loaded.peek(fact.room_nid)
                 if entry is not None:
                     room, writer = entry
-                    before = room.size
                     room.apply(fact)
                     if isinstance(fact, RoomUnPartialStated):
                         self._withdraw(fact)
                     writer.published(fact.position, fact.changes)
-                    self._entries += room.size - before
-        self._shrink()
+                    self._loaded.measure(fact.room_nid)
+        self._loaded.shrink()
 
     def _withdraw(self, fact: RoomUnPartialStated) -> None:
         """Have events found in no timeline any more, whoever holds them."""
@@ -215,7 +215,6 @@ class RoomRegistry:
         while True:
             entry = self._loaded.get(number)
             if entry is not None:
-                self._loaded.move_to_end(number)
                 return entry
             waiting = self._loading.get(number)
             if waiting is None:
@@ -297,17 +296,4 @@ class RoomRegistry:
     def _keep(self, room: Room, writer: RoomWriter) -> None:
         writer.policy = self._policy
         writer.branch_sender = self._branch_sender
-        self._loaded[room.room_nid] = (room, writer)
-        self._entries += room.size
-        self._shrink()
-
-    def _shrink(self) -> None:
-        if self._entries <= MAX_STATE_ENTRIES:
-            return
-        # The one that was used last has a user that is only just getting hold of it.
-        for number, (room, writer) in list(self._loaded.items())[:-1]:
-            if not writer.is_busy:
-                del self._loaded[number]
-                self._entries -= room.size
-                if self._entries <= MAX_STATE_ENTRIES:
-                    return
+        self._loaded.put(room.room_nid, (room, writer))
