@@ -8,9 +8,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules-api
 from collections.abc import Callable, Iterator
 
 import msgspec
-from twisted.internet.defer import DeferredLock
 
 from homeserver.accounts.user_data.account_data import PUSH_RULES, AccountData
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.push_rules.conditions import MAX_PATTERN
 from homeserver.protocol.push_rules.rule_set import Action, PushRule, RuleSet, parse_rule_set
@@ -27,7 +27,7 @@ class PushRules:
 
     def __init__(self, account_data: AccountData) -> None:
         self._account_data = account_data
-        self._locks: dict[str, DeferredLock] = {}  # of the changes under way
+        self._locks: KeyedLocks[str] = KeyedLocks()
 
     async def of(self, user_id: str) -> RuleSet:
         """The rules of a user."""
@@ -84,18 +84,12 @@ class PushRules:
 
     async def _change(self, user_id: str, change: Callable[[RuleSet], RuleSet]) -> None:
         """Changes of one value must wait for each other. What changes nothing is no news."""
-        lock = self._locks.setdefault(user_id, DeferredLock())
-        await lock.acquire()
-        try:
+        async with self._locks.hold(user_id):
             rules = await self.of(user_id)
             changed = change(rules)
             if changed.fingerprint() != rules.fingerprint():
                 content = msgspec.json.encode(changed.content_for(user_id))
                 await self._account_data.set(user_id, None, PUSH_RULES, content)
-        finally:
-            lock.release()
-            if not lock.locked:
-                self._locks.pop(user_id, None)
 
 
 def _check_size(rule: PushRule) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.user_data.user_cache import UserCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge, UserLimitExceeded
 from homeserver.storage.accounts.account_data import (
     SET_ACCOUNT_DATA,
@@ -25,6 +25,7 @@ from homeserver.storage.accounts.account_data import (
 )
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
+from homeserver.streams.log_cache import LogCache
 
 FULLY_READ = "m.fully_read"
 PUSH_RULES = "m.push_rules"
@@ -84,8 +85,8 @@ class AccountData:
         self._db = db
         self._log = log
         self._defaults = dict(defaults or {})
-        self._cache: UserCache[_Entry, AccountDataChanged] = UserCache(
-            self._load, _apply, MAX_CACHED
+        self._cache: LogCache[str, _Entry, AccountDataChanged] = LogCache(
+            LruCache("account_data", MAX_CACHED), self._load, _apply
         )
         # The last change of each user above `_floor`; about lower positions nothing is known here.
         self._changed: OrderedDict[str, int] = OrderedDict()

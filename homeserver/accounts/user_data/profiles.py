@@ -15,7 +15,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
-from homeserver.accounts.user_data.user_cache import UserCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import (
     BadJson,
     Forbidden,
@@ -34,6 +34,7 @@ from homeserver.storage.accounts.profiles import SET_PROFILE_FIELD, load_profile
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
+from homeserver.streams.log_cache import LogCache
 
 DISPLAYNAME = "displayname"
 AVATAR_URL = "avatar_url"
@@ -71,8 +72,8 @@ class Profiles:
         self._db = db
         self._log = log
         self._server_name = server_name
-        self._cache: UserCache[dict[str, bytes], ProfileChanged] = UserCache(
-            self._load, _apply, MAX_CACHED
+        self._cache: LogCache[str, dict[str, bytes], ProfileChanged] = LogCache(
+            LruCache("profiles", MAX_CACHED), self._load, _apply
         )
 
     def apply(self, facts: Sequence[Any]) -> None:

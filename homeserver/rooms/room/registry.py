@@ -6,12 +6,12 @@ in the same turn sees it as it is at the log's position.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
-from homeserver.concurrency.deferreds import gather4, wait_for_completion
+from homeserver.concurrency.deferreds import gather4
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -64,7 +64,7 @@ class RoomRegistry:
             size_of=lambda _, entry: entry[0].size,
             is_pinned=lambda entry: entry[1].is_busy,
         )
-        self._loading: dict[int, Deferred[Any]] = {}
+        self._loads: SingleFlight[int, bool] = SingleFlight()
         self.loads = 0  # rooms that were read from the database
         self.events_appended = 0
 
@@ -212,22 +212,15 @@ class RoomRegistry:
                 stored.position = None
 
     async def _entry(self, number: int) -> tuple[Room, RoomWriter] | None:
-        while True:
-            entry = self._loaded.get(number)
-            if entry is not None:
-                return entry
-            waiting = self._loading.get(number)
-            if waiting is None:
-                break
-            await wait_for_completion(waiting)
-        loading = self._loading[number] = Deferred()
-        try:
-            return await self._load(number)
-        finally:
-            del self._loading[number]
-            loading.callback(None)
+        while (entry := self._loaded.get(number)) is None:
+            exists = await self._loads.join(number, partial(self._load, number))
+            if not exists:
+                # Another who waited for the same may have made it by now.
+                return self._loaded.peek(number)
+        return entry
 
-    async def _load(self, number: int) -> tuple[Room, RoomWriter] | None:
+    async def _load(self, number: int) -> bool:
+        """Load a room; whether there is one."""
         self.loads += 1
         run = self._db.run
         # Nothing is appended to a room that is not in memory, so what is read fits together.
@@ -238,7 +231,7 @@ class RoomRegistry:
             run(memberships_in, number),
         )
         if row is None:
-            return None
+            return False
         room_id = await self.stores.names.name(number)
         room = Room(number, room_id, ROOM_VERSIONS[row.version], head.root or EMPTY)
         room.published = row.published
@@ -258,7 +251,7 @@ class RoomRegistry:
         )
         writer.early_redactions = PendingRedactions(number, edges.early_redactions)
         self._keep(room, writer)
-        return room, writer
+        return True
 
     async def _load_partial(self, room: Room) -> None:
         row = await self._db.run(partial_room, room.room_nid)
