@@ -43,7 +43,7 @@ class PushActions:
 
         `joined_count` is the number of members after the newest of them. Of the member's own events
         only the newest counts in each part of the timeline, and what is before it is read. Raises
-        `NotAtHand`.
+        `NotInMemory`.
         """
         news: list[PushAction | OwnEvent] = []
         own: dict[str | None, int] = {}
@@ -67,7 +67,7 @@ class PushActions:
         """The same for all who have the rules of a member, ignore the same users and read nothing.
 
         Different are the senders and those who are named. `None` where the rules ask who somebody
-        is, so that each has to be looked at alone. Raises `NotAtHand`.
+        is, so that each has to be looked at alone. Raises `NotInMemory`.
         """
         notices: list[PushAction] = []
         concerned: set[str] = set()
@@ -93,7 +93,7 @@ class PushActions:
     def outcome(
         self, room: Room, member: Member, stored: StoredEvent, joined_count: int | None
     ) -> Outcome:
-        """What is to be done about an event for a member, be it read or not. Raises `NotAtHand`.
+        """What is to be done about an event for a member, be it read or not. Raises `NotInMemory`.
 
         What somebody sends whom the member ignores does not notify, but for state events, which
         are shown nevertheless.
@@ -106,7 +106,7 @@ class PushActions:
         return verdict.for_user(member.user_id, member.display_name)
 
     def thread(self, room: Room, stored: StoredEvent) -> str | None:
-        """The root of an event's thread; `None` for the main timeline. Raises `NotAtHand`."""
+        """The root of an event's thread; `None` for the main timeline. Raises `NotInMemory`."""
         return self._threads.of(room, stored)
 
     def action(
@@ -118,7 +118,7 @@ class PushActions:
         tally: UnreadCounter,
         age: int = 0,
     ) -> PushAction | None:
-        """The notice of an event that notifies the member and is not read. Raises `NotAtHand`."""
+        """The notice of an event that notifies the member and is not read. Raises `NotInMemory`."""
         position = stored.position or 0
         if tally.is_all_read(position):
             return None

@@ -10,11 +10,11 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 from collections.abc import Iterable, Iterator
 
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.push_rules.conditions import EvaluationContext, PowerLevelsNeeded
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Evaluation
-from homeserver.push.loading import PushDataNotInMemory
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.room import Room
@@ -41,7 +41,7 @@ class RuleEvaluator:
     def evaluation(
         self, room: Room, stored: StoredEvent, joined_count: int | None, rules: CompiledRules
     ) -> Evaluation:
-        """What rules say of an event. Raises `PushDataNotInMemory`.
+        """What rules say of an event. Raises `NotInMemory`.
 
         `joined_count` is the number of members at that time. Where it is not known, `None`, the
         present one has to do, and the verdict is not remembered.
@@ -61,9 +61,7 @@ class RuleEvaluator:
         try:
             return rules.evaluate(EvaluationContext(stored.event, joined_count, levels))
         except PowerLevelsNeeded:
-            raise PushDataNotInMemory(
-                lambda: self._load_levels(room, stored.state_before)
-            ) from None
+            raise NotInMemory(lambda: self._load_levels(room, stored.state_before)) from None
 
     async def _load_levels(self, room: Room, root: bytes) -> None:
         state = await self._visibility.state_at(room, root, [_CREATE, _LEVELS])

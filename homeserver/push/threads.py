@@ -9,9 +9,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
 """
 
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id
-from homeserver.push.loading import PushDataNotInMemory
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -38,7 +38,7 @@ class Threads:
     def of(self, room: Room, stored: StoredEvent) -> str | None:
         """The id of the root of an event's thread; `None` for the main timeline.
 
-        Raises `PushDataNotInMemory`.
+        Raises `NotInMemory`.
         """
         if "m.relates_to" not in stored.event.content:
             return None
@@ -63,7 +63,7 @@ class Threads:
             return None
         stored = self._events.cached_id(room.room_id, event_id)
         if stored is None:
-            raise PushDataNotInMemory(lambda: self._load(room, event_id))
+            raise NotInMemory(lambda: self._load(room, event_id))
         return stored
 
     async def _load(self, room: Room, event_id: str) -> None:

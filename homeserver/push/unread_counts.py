@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.push_rules.evaluation import CompiledRules
-from homeserver.push.loading import PushDataNotInMemory
 from homeserver.push.members import Member, Members
 from homeserver.push.mentions import Mentions
 from homeserver.push.push_actions import PushActions
@@ -131,7 +131,7 @@ class UnreadCounts:
         """What is unread for a member of a room, if that can be told at once."""
         try:
             tally = self._caught_up(room, user_id)
-        except PushDataNotInMemory:
+        except NotInMemory:
             return None
         return None if tally is None else tally.count()
 
@@ -144,7 +144,7 @@ class UnreadCounts:
         while True:
             try:
                 tally = self._caught_up(room, user_id)
-            except PushDataNotInMemory as missing:
+            except NotInMemory as missing:
                 await missing.load()
                 continue
             if tally is not None:
@@ -239,7 +239,7 @@ class UnreadCounts:
                     for stored in span.mentioned
                 ]
                 news = self._push_actions.among(room, member, unread, span.joined_count, tally)
-            except PushDataNotInMemory as missing:
+            except NotInMemory as missing:
                 await missing.load()
                 continue
             tally.take_older(notice for notice in named if notice is not None)

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.inbound.recheck import PartialStateRecheck
@@ -30,10 +31,8 @@ from homeserver.rooms.room.changes import (
 )
 from homeserver.rooms.room.event_rows import membership_rows, nid_of
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import Key
-from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.event_graph import accepted_state
 from homeserver.storage.rooms.events import (
@@ -146,8 +145,8 @@ class PartialStateCompletion:
                     }
                     done = self._show_part(writer, current)
                     break
-                except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                    await writer.fetch(missing)
+                except NotInMemory as missing:
+                    await missing.load()
             await done
 
     def _show_part(self, writer: RoomWriter, events: Mapping[StateKey, StoredEvent]) -> Done:

@@ -14,7 +14,7 @@ class HasCurrent(Protocol):
 
 
 class CurrentEvents:
-    """The events that are current when they are asked for. May raise `NotAtHand`."""
+    """The events that are current when they are asked for. May raise `NotInMemory`."""
 
     __slots__ = ("_writer",)
 

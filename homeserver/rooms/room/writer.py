@@ -3,7 +3,7 @@
 It holds what the next event needs: the forward extremities, the root of the current state, and what
 has been queued but not yet published. A message in an active room is therefore authorised, signed
 and queued in one turn of the reactor, without a database read, and nothing can come between the
-check and the write. Where something is not in memory the attempt ends with `EventNotInMemory`, what
+check and the write. Where something is not in memory the attempt ends with `NotInMemory`, what
 is missing is loaded, and the attempt is made again from the start, against whatever the state is by
 then.
 
@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred, DeferredLock
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.errors import MatrixError, Unavailable
@@ -47,8 +48,7 @@ from homeserver.rooms.room.pending_redactions import PendingRedactions
 from homeserver.rooms.room.policy_server_port import DraftSender, PolicyServerPort
 from homeserver.rooms.room.redactions import check_redaction
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
-from homeserver.rooms.state.store import StateNodesNotInMemory
+from homeserver.rooms.room.room_storage import EventsNotInMemory, RoomStorage
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
 
@@ -115,14 +115,10 @@ class RoomWriter:
                         return sent
                 (stored,), done = self.append([draft], transaction)
                 break
-            except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                await self.fetch(missing)
+            except NotInMemory as missing:
+                await missing.load()
         await done
         return stored
-
-    async def fetch(self, missing: EventNotInMemory | StateNodesNotInMemory) -> None:
-        """Bring what an attempt lacked into memory; then it can be made again."""
-        await self.stores.fetch(self.room.version, missing)
 
     def append(
         self,
@@ -137,7 +133,7 @@ class RoomWriter:
         `create` is the room's create event where this call makes the room; `more_rows` are written
         together with it.
 
-        Raises `EventNotInMemory`, `StateNodesNotInMemory`, what `send` raises, and `Unavailable` in
+        Raises `NotInMemory`, what `send` raises, and `Unavailable` in
         a room that has more branches than one event joins.
         """
         self._log.check_open()
@@ -184,7 +180,7 @@ class RoomWriter:
     def admit(self, *arrivals: AdmittedEvent) -> Deferred[None]:
         """Queue events of any server that were judged with the head as it is now, all or none.
 
-        Fires when they are durable. Raises `EventNotInMemory`, and `Unavailable` while the database
+        Fires when they are durable. Raises `NotInMemory`, and `Unavailable` while the database
         is away; then nothing has changed.
         """
         self._log.check_open()
@@ -252,7 +248,7 @@ class RoomWriter:
     def current(self, key: StateKey) -> StoredEvent | None:
         """The current event of a type and state key.
 
-        Raises `EventNotInMemory` where it must be loaded.
+        Raises `NotInMemory` where it must be loaded.
         """
         pending = self._pending.get(key)
         if pending is not None:
@@ -262,7 +258,7 @@ class RoomWriter:
             return None
         stored = self._events.cached(number)
         if stored is None:
-            raise EventNotInMemory(events=[number])
+            raise EventsNotInMemory(self._events, self.room.version, [number])
         return stored
 
     def membership(self, user_id: str) -> str | None:
@@ -401,8 +397,8 @@ class RoomWriter:
         for key in keys:
             try:
                 stored = self.current(key)
-            except EventNotInMemory as lacking:
-                missing.extend(lacking.events)
+            except EventsNotInMemory as lacking:
+                missing.extend(lacking.numbers)
             else:
                 if stored is not None:
                     found.append(stored)
@@ -411,7 +407,7 @@ class RoomWriter:
         if create is not None and self._events.cached(create) is None:
             missing.append(create)
         if missing:
-            raise EventNotInMemory(events=missing)
+            raise EventsNotInMemory(self._events, self.room.version, missing)
         return found
 
     def _nid(self, name: str) -> int:

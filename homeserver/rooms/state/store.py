@@ -11,10 +11,12 @@ the batch that holds the row, and is found there even after it has left the cach
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.concurrency.thread_pools import ThreadPool, computation_pool
 from homeserver.rooms.state.node_codec import Entries, Key
 from homeserver.rooms.state.tree import (
@@ -39,11 +41,13 @@ MAX_CHANGES = 500
 T = TypeVar("T")
 
 
-class StateNodesNotInMemory(LookupError):
-    """Nodes that are needed are not at hand."""
+class StateNodesNotInMemory(NotInMemory):
+    """Nodes have to be loaded first."""
 
-    def __init__(self, hashes: Collection[bytes]) -> None:
-        super().__init__(f"{len(hashes)} state nodes are not at hand")
+    def __init__(self, states: "StateStore", hashes: Collection[bytes]) -> None:
+        super().__init__(
+            partial(states.fetch, hashes), f"{len(hashes)} state nodes are not in memory"
+        )
         self.hashes = hashes
 
 
@@ -111,7 +115,7 @@ class StateStore:
         """As `change`, for a caller that cannot wait.
 
         Raises:
-            MissingNodes: a node on the way is not at hand; `change` would load it.
+            StateNodesNotInMemory: `change` would load the nodes on the way.
         """
         return self._written(run(set_entries(root, changes), self._in_memory))
 
@@ -150,7 +154,7 @@ class StateStore:
     def _in_memory(self, wanted: Collection[bytes]) -> Nodes:
         nodes, missing = self._find(wanted)
         if missing:
-            raise StateNodesNotInMemory(missing)
+            raise StateNodesNotInMemory(self, missing)
         return nodes
 
     async def _run(self, walk: Walk[T]) -> T:
@@ -168,7 +172,8 @@ class StateStore:
         if missing:
             stored = await self._db.run(state_nodes, missing)
             if len(stored) < len(missing):
-                raise StateNodesNotInMemory([name for name in missing if name not in stored])
+                lost = [name for name in missing if name not in stored]
+                raise StateNodesNotInMemory(self, lost)
             nodes.update(stored)
             for name, node in stored.items():
                 self._recent.put(name, node)
