@@ -56,12 +56,13 @@ class EmailSettings(Section, frozen=True, kw_only=True):
             example="[example.org]",
         ),
     ] = ()
-    next_links: Annotated[
+    allowed_redirect_prefixes: Annotated[
         tuple[str, ...],
         doc(
             "Beginnings of web addresses to which a client may have people sent on after they have"
             " followed the link in a mail; they stay on our page where this lists none.",
             example="['https://app.element.io/']",
+            former_name="next_links",
         ),
     ] = ()
 
@@ -93,8 +94,12 @@ class EmailSettings(Section, frozen=True, kw_only=True):
 class ThirdPartyIdSettings(Section, frozen=True, kw_only=True):
     """E-mail addresses and telephone numbers of accounts."""
 
-    changes_allowed: Annotated[
-        bool, doc("Let users add and remove their own; else only administrators do.")
+    enable_changes: Annotated[
+        bool,
+        doc(
+            "Let users add and remove their own; else only administrators do.",
+            former_name="changes_allowed",
+        ),
     ] = True
     identity_servers: Annotated[
         tuple[str, ...],

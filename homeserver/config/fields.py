@@ -54,14 +54,17 @@ def doc(
     unit: str | None = None,
     default: str | None = None,
     example: str | None = None,
+    former_name: str | None = None,
     **bounds: Any,
 ) -> msgspec.Meta:
     """Documentation and bounds of one field.
 
     `text` is one sentence, or a few; `unit` what a number counts; `default` describes a default
     that is worked out from other settings; `example` is YAML that the sample file shows commented
-    out in place of an empty default. `bounds` are those of `msgspec.Meta` (`ge`, `min_length`, …).
+    out in place of an empty default; `former_name` is what the setting was called in the last
+    release, which still works, with a warning. `bounds` are those of `msgspec.Meta` (`ge`,
+    `min_length`, …).
     """
-    notes = {"unit": unit, "default": default, "example": example}
+    notes = {"unit": unit, "default": default, "example": example, "former_name": former_name}
     known = {name: note for name, note in notes.items() if note is not None}
     return msgspec.Meta(description=text, extra=known, **bounds)

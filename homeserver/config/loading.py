@@ -49,7 +49,7 @@ def load_settings(path: Path | None) -> Settings:
     if path is None:
         return _resolve_paths(Settings(), Path.cwd())
     try:
-        settings, unknown = parse_settings(path.read_text(encoding="utf-8"))
+        settings, warnings = parse_settings(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -57,13 +57,13 @@ def load_settings(path: Path | None) -> Settings:
     except ConfigError as error:
         problems = str(error).splitlines()
         raise ConfigError("\n".join(f"{path}, {problem}" for problem in problems)) from None
-    for problem in unknown:
+    for problem in warnings:
         log.warn("{path}, {problem}", path=str(path), problem=problem)
     return _resolve_paths(settings, path.resolve().parent)
 
 
 def parse_settings(text: str) -> tuple[Settings, list[str]]:
-    """The settings in a YAML text, and what is to be said of unknown keys that it allows.
+    """The settings in a YAML text, and warnings: of unknown keys that it allows, and of old names.
 
     Raises `ConfigError` with everything that is wrong.
     """
@@ -82,7 +82,7 @@ def parse_settings(text: str) -> tuple[Settings, list[str]]:
     problems += conversion.problems
     if problems or settings is None:
         raise ConfigError("\n".join(map(str, sorted(problems))))
-    return settings, [str(problem) for problem in sorted(unknown)]
+    return settings, [str(problem) for problem in sorted([*unknown, *conversion.renamed])]
 
 
 class Conversion:
@@ -94,8 +94,10 @@ class Conversion:
 
     def __init__(self, file: YamlFile) -> None:
         self.problems: list[Problem] = []
+        self.renamed: list[Problem] = []  # settings that the file gives by their former names
         self._file = file
         self._left_out: dict[int, set[str]] = {}  # id of a section: settings that are wrong
+        self._former: dict[tuple[int, str], str] = {}  # (id of a section, name): name in the file
         self._removed: dict[int, int] = {}  # id of a list: items that were taken out, from its top
 
     def known(self, kind: inspect.Type, value: Any, place: Steps, unknown: list[Problem]) -> Any:
@@ -109,9 +111,15 @@ class Conversion:
         if not isinstance(kind, inspect.StructType) or not isinstance(value, dict):
             return value
         fields = {field.name: field for field in schema.fields(kind)}
+        former = {field.former_name: name for name, field in fields.items() if field.former_name}
         result: dict[str, Any] = {}
         for key, item in value.items():
             inner = (*place, str(key))
+            if key in former and former[key] not in value:
+                text = f"{_name(inner)} is called {former[key]} now; the old name will go"
+                self.renamed.append(Problem(self._file.line_of(inner), text))
+                self._former[id(result), former[key]] = key
+                key = former[key]
             if key not in fields:
                 remedy = _suggestion(str(key), _name(place), list(fields)) or "; remove it"
                 text = f"{_name(inner)}: unknown key{remedy}"
@@ -159,7 +167,10 @@ class Conversion:
         """A place as the file has it, where the lists are still whole."""
         result: list[str | int] = []
         for step in steps:
-            result.append(step + self._removed.get(id(known), 0) if isinstance(step, int) else step)
+            if isinstance(step, int):
+                result.append(step + self._removed.get(id(known), 0))
+            else:
+                result.append(self._former.get((id(known), step), step))
             known = known[step]
         return tuple(result)
 

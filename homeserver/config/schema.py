@@ -30,6 +30,7 @@ class SettingField:
     unit: str | None
     default_text: str | None
     example: str | None
+    former_name: str | None
 
     @property
     def required(self) -> bool:
@@ -63,6 +64,7 @@ def fields(section: inspect.StructType) -> Iterator[SettingField]:
             unit=extra.get("unit"),
             default_text=extra.get("default"),
             example=extra.get("example"),
+            former_name=extra.get("former_name"),
         )
 
 

@@ -43,11 +43,12 @@ class DatabaseSettings(Section, frozen=True, kw_only=True):
     statement_timeout: Annotated[
         float, doc("A statement that takes longer is cancelled.", unit="seconds", gt=0)
     ] = 60.0
-    night: Annotated[
+    maintenance_hour: Annotated[
         int,
         doc(
             "Hour in which the three hours begin when the server tidies up its database.",
             unit="hours after midnight UTC",
+            former_name="night",
             ge=0,
             le=23,
         ),
@@ -198,7 +199,10 @@ class RoomDirectorySettings(Section, frozen=True, kw_only=True):
     allow_publishing: Annotated[
         bool, doc("Let any user list a room; else only administrators.")
     ] = True
-    without_login: Annotated[bool, doc("Show the list to people who are not logged in.")] = False
+    public_without_login: Annotated[
+        bool,
+        doc("Show the list to people who are not logged in.", former_name="without_login"),
+    ] = False
     over_federation: Annotated[bool, doc("Show the list to other servers.")] = False
 
 

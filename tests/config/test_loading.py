@@ -162,6 +162,28 @@ def test_unknown_keys_are_only_told_where_the_file_says_so() -> None:
     assert unknown == ["line 2: media: unknown key; remove it"]
 
 
+def test_settings_are_still_known_by_their_former_names() -> None:
+    """An operator who updates the server changes the file when it suits them."""
+    settings, warnings = parse_settings("log: {}\ndatabase:\n  night: 5")
+
+    assert settings.database.maintenance_hour == 5
+    assert warnings == [
+        "line 3: database.night is called maintenance_hour now; the old name will go"
+    ]
+
+
+def test_a_wrong_value_is_shown_where_the_file_has_it_by_its_former_name() -> None:
+    """The operator finds the line."""
+    with pytest.raises(ConfigError, match=r"^line 3: database\.night: "):
+        parse_settings("log: {}\ndatabase:\n  night: 25")
+
+
+def test_a_setting_has_one_name_at_a_time() -> None:
+    """Of two values for one setting, neither is dropped silently."""
+    with pytest.raises(ConfigError, match=r"database\.night: unknown key"):
+        parse_settings("database: {night: 5, maintenance_hour: 6}")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -286,7 +308,7 @@ def test_settings_of_the_outside_test_suites_are_understood() -> None:
         rate_limits: {enabled: false}
         rooms: {default_version: '10'}
         presence: {enabled: true}
-        room_directory: {allow_publishing: true, without_login: true}
+        room_directory: {allow_publishing: true, public_without_login: true}
         log: {file: server.log, level: INFO}
     """
 

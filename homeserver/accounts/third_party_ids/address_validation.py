@@ -185,7 +185,7 @@ class AddressValidation:
             address=address,
             send_attempt=asked.send_attempt,
             token_hash=None if token is None else token_hash(token),
-            next_link=safe_next_link(asked.next_link, self._settings.next_links),
+            next_link=safe_next_link(asked.next_link, self._settings.allowed_redirect_prefixes),
             validated_ms=None,
             expires_ms=now_ms(self._clock) + LIFETIME_MS,
         )
