@@ -69,10 +69,6 @@ from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts import Accounts
 
-CACHED_EVENTS = 40_000
-CACHED_STATE_NODES = 40_000
-CACHED_USERS = 20_000
-
 
 class Rooms:
     """All objects of the area that others use."""
@@ -88,14 +84,16 @@ class Rooms:
         rate_limits: RateLimits,
     ) -> None:
         self.names = Names(db)
-        self.events = EventStore(db, CACHED_EVENTS)
+        limits = settings.limits
+        self.events = EventStore(db, limits.cached_events)
         self.local_server = LocalServer(settings.server_name, key, reactor)
-        stores = RoomStorage(log, self.names, StateStore(db, CACHED_STATE_NODES), self.events)
-        self.registry = RoomRegistry(db, self.local_server, stores)
+        states = StateStore(db, limits.cached_state_nodes)
+        stores = RoomStorage(log, self.names, states, self.events)
+        self.registry = RoomRegistry(db, self.local_server, stores, limits.cached_room_state)
         self.receiver = self._receiving(stores)
         self.remote_join = RemoteJoin(self.registry, self.receiver)
         self.out_of_room = OutOfRoomMemberships(db, self.registry)
-        self.user_rooms = UserRooms(db, self.names, CACHED_USERS)
+        self.user_rooms = UserRooms(db, self.names, limits.cached_users)
         self.visibility = Visibility(self.registry, accounts.erased_users)
         self.aliases = Aliases(db, self.local_server, self.registry)
         self.creation = RoomCreation(

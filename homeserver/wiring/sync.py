@@ -34,8 +34,6 @@ from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.push import Push
 from homeserver.wiring.rooms import Rooms
 
-CACHED_FEEDS = 20_000
-
 
 class Sync:
     """All objects of the area; `lively_rooms` are those where somebody may have been typing."""
@@ -64,7 +62,9 @@ class Sync:
             self.tracker, self.remote_presence, db, registry, rooms.user_rooms
         )
         lazy_members = LazyMembers()
-        feeds = self.change_queues = UserChangeQueues(rooms.user_rooms, log, reactor, CACHED_FEEDS)
+        feeds = self.change_queues = UserChangeQueues(
+            rooms.user_rooms, log, reactor, settings.limits.cached_users
+        )
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
         sections = RoomSections(
             Timelines(db, registry, rooms.visibility, rooms.local_server),

@@ -45,13 +45,22 @@ from homeserver.storage.rooms.partial_rooms import LEFT, partial_room
 TIMELINE_CACHE_EVENTS = (
     50  # newest events that are read when a room is loaded; more are kept as they come
 )
-MAX_STATE_ENTRIES = 400_000  # of all rooms in memory together; about 250 bytes each
+MAX_STATE_ENTRIES = 400_000  # about 250 bytes each
 
 
 class RoomRegistry:
-    """The rooms of this server, each with its one writer."""
+    """The rooms of this server, each with its one writer.
 
-    def __init__(self, db: Database, origin: LocalServer, stores: RoomStorage) -> None:
+    `capacity` is the number of state entries that all rooms in memory have together.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        origin: LocalServer,
+        stores: RoomStorage,
+        capacity: int = MAX_STATE_ENTRIES,
+    ) -> None:
         self.local_server = origin
         self.stores = stores
         self._policy: PolicyServerPort | None = None
@@ -60,7 +69,7 @@ class RoomRegistry:
         # The one that was used last stays: its user is only just getting hold of it.
         self._loaded: LruCache[int, tuple[Room, RoomWriter]] = LruCache(
             "rooms",
-            MAX_STATE_ENTRIES,
+            capacity,
             size_of=lambda _, entry: entry[0].size,
             is_pinned=lambda entry: entry[1].is_busy,
         )
