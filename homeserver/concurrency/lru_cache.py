@@ -22,7 +22,8 @@ class LruCache(Generic[Key, Value]):
     never `None`.
 
     `hits`, `misses` and `evictions` count since the cache was made, where a hit or a miss is a call
-    of `get`. `peek` is `get` for those whose look does not count as use.
+    of `get`. `peek` is `get` without counting, and without the value counting as used; a caller
+    that finds out only later whether a value serves adds to `hits` or `misses` itself.
     """
 
     __slots__ = (
@@ -91,8 +92,11 @@ class LruCache(Generic[Key, Value]):
         self._values[key] = value
         self._values.move_to_end(key)
         if self._size_of is not None:
-            self.measure(key)
-            self.shrink()
+            size = self._size_of(key, value)
+            self._total += size - self._sizes.get(key, 0)
+            self._sizes[key] = size
+            if self._total > self.capacity:
+                self.shrink()
         elif len(self._values) > self.capacity:
             self.shrink()
         return value

@@ -179,10 +179,12 @@ class UnreadCounts:
 
     def _caught_up(self, room: Room, user_id: str) -> UnreadCounter | None:
         """The tally in memory with what is new taken in; `None` where it has to be made anew."""
-        tallies = self._rooms.get(room.room_nid)
+        tallies = self._rooms.peek(room.room_nid)
         kept = None if tallies is None else tallies.by_user.get(user_id)
         if tallies is None or kept is None or not self._members.is_current(room, kept.member):
+            self._rooms.misses += 1
             return None
+        self._rooms.hits += 1
         tally = kept.counter
         if tally.upto < room.last_position:
             if not tallies.catch_up(room):

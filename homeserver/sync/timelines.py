@@ -96,10 +96,12 @@ class Timelines:
         if since < max(room.forked_at, room.timeline_gaps.last):
             return None
         key = (room.room_nid, since, now)
-        shared = self._shared.get(key)
+        shared = self._shared.peek(key)
         now_ms = self._origin.now_ms()
         if shared is not None and now_ms - shared.rendered_ms < CACHE_TTL_MS:
+            self._shared.hits += 1
             return shared if len(shared.events) <= limit else None
+        self._shared.misses += 1
         events = room.events_after(since)
         if events is None:
             return None
