@@ -107,7 +107,7 @@ class PresenceEdus:
         for user in self._tracker.present():
             # The servers in all of them were asked for when the user came.
             for server in self._servers.known(user.rooms)[0]:
-                updates.setdefault(server, []).append(self._update(user.told))
+                updates.setdefault(server, []).append(self._update(user.published))
         for server, told in updates.items():
             for at in range(0, len(told), RESEND_BATCH_SIZE):
                 content = {"push": told[at : at + RESEND_BATCH_SIZE]}
@@ -130,7 +130,7 @@ class PresenceEdus:
             return
         for user in self._tracker.present():
             if fact.room_nid in user.rooms:
-                self._send(servers, user.told)
+                self._send(servers, user.published)
 
     def _send(self, servers: set[str], told: PresenceChanged) -> None:
         if servers:

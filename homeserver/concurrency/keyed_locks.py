@@ -1,4 +1,4 @@
-"""Locks by key: what is read and then written for one key happens one after the other."""
+"""Locks by key, which serialise reading and then writing for one key."""
 
 from collections import deque
 from collections.abc import Hashable
@@ -10,7 +10,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class KeyedLocks(Generic[Key]):
-    """A lock for each key that a caller holds, or waits for; no others are kept.
+    """A lock for each key that a caller holds or waits for; no others are stored.
 
     A lock that is free is taken without a Deferred: every message that a client sends takes one.
     """
@@ -19,7 +19,7 @@ class KeyedLocks(Generic[Key]):
         self._turns: dict[Key, deque[Deferred[None]]] = {}
 
     def hold(self, key: Key) -> "_HeldLock[Key]":
-        """A context in which the lock of a key is held; a caller that waits may be cancelled."""
+        """A context in which the lock of a key is held; a waiting caller may be cancelled."""
         return _HeldLock(self._turns, key)
 
     def is_held(self, key: Key) -> bool:
@@ -27,7 +27,7 @@ class KeyedLocks(Generic[Key]):
         return key in self._turns
 
     def __len__(self) -> int:
-        """How many keys are locked."""
+        """The number of locked keys."""
         return len(self._turns)
 
 
@@ -52,7 +52,7 @@ class _HeldLock(Generic[Key]):
     async def __aexit__(self, *_: object) -> None:
         waiting = self._turns[self._key]
         if waiting:
-            # The lock is handed on: nobody can take it in between.
+            # The lock is handed on: no other caller can take it in between.
             waiting.popleft().callback(None)
         else:
             del self._turns[self._key]

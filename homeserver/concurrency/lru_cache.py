@@ -1,8 +1,7 @@
-"""The cache of this server: a bounded number of values, of which the least recently used goes.
+"""The one cache: a bounded number of values, of which the least recently used one is evicted.
 
-Everything that is kept in memory only so that it need not be read or worked out again is kept in
-one of these, so that its bound is stated in one way and its use can be measured. Operators see each
-cache under its name among the metrics.
+All that is in memory only because it need not be read or computed again is in one of these, so that
+each has a bound and its use can be measured. Operators see each cache by its name in the metrics.
 """
 
 from collections import OrderedDict
@@ -15,15 +14,15 @@ Value = TypeVar("Value")
 
 
 class LruCache(Generic[Key, Value]):
-    """Values by key, up to `capacity`, which counts them unless `size_of` says how much each takes.
+    """Values by key, at most `capacity` of them, or of the sum of their sizes by `size_of`.
 
-    Beyond it the least recently used go; each is passed to `on_evict` with its key. Not those that
-    `is_pinned` says are in use, nor the one that was used last, however large it is. A value is
-    never `None`.
+    Beyond it the least recently used are evicted, and passed to `on_evict` with their keys, except
+    those that `is_pinned` and, of a cache with either function, the most recently used one, however
+    large it is. A value is never `None`. A cache without a name is not shown in the metrics.
 
-    `hits`, `misses` and `evictions` count since the cache was made, where a hit or a miss is a call
-    of `get`. `peek` is `get` without counting, and without the value counting as used; a caller
-    that finds out only later whether a value serves adds to `hits` or `misses` itself.
+    `hits` and `misses` count the calls of `get`, `evictions` the evicted values. `peek` is `get`
+    without counting, and without making the value the most recently used; a caller that sees only
+    later whether a value is of use adds to `hits` or `misses` itself.
     """
 
     __slots__ = (
@@ -62,7 +61,7 @@ class LruCache(Generic[Key, Value]):
         self._values: OrderedDict[Key, Value] = OrderedDict()
         self._sizes: dict[Key, int] = {}  # empty where values are counted
         self._total = 0
-        # These are called for every event and every answer to `/sync`: no frame of their own.
+        # Called for every event and every `/sync` response, so they have no Python frame.
         self.peek: Callable[[Key], Value | None] = self._values.get
         self.touch: Callable[[Key], None] = self._values.move_to_end
 

@@ -1,15 +1,15 @@
-"""Reading from memory what can be read from memory, and saying what has to be loaded first.
+"""Computations on data in memory, which report the data that has to be loaded first.
 
-Some code must not wait: nothing may happen between what it reads and what it writes, or it is asked
-for with every answer. Where something is not in memory, its attempt ends with `NotInMemory`. A
-caller that can wait loads what is missing and makes the attempt again; the others leave it.
+Some code must not wait: nothing may happen between its read and its write, or it is part of every
+delivery. Where data is not in memory, the attempt ends with `NotInMemory`; a caller that can wait
+loads it and tries again, any other does without.
 """
 
 from collections.abc import Awaitable, Callable
 
 
 class NotInMemory(LookupError):
-    """Something has to be loaded first, by `await missing.load()`."""
+    """Data has to be loaded first, by `await missing.load()`."""
 
     def __init__(
         self, load: Callable[[], Awaitable[object]], message: str = "not in memory"

@@ -37,9 +37,9 @@ class SingleFlight(Generic[Key, Value]):
         return key in self._waiters
 
     def forget(self, key: Key) -> None:
-        """Have the next caller make a call of its own, as the outcome of this one is outdated.
+        """Make a new call for the next caller, as the outcome of this one is outdated.
 
-        Those that wait for it already still get it.
+        Callers that wait for it already still get it.
         """
         self._waiters.pop(key, None)
 

@@ -1,8 +1,8 @@
-"""Finding the caches of a server, so that all of them are among its metrics.
+"""The caches of a server, found for its metrics.
 
-A cache is made by the object that uses it, which knows nothing of metrics; no list of caches is
-kept that somebody could forget to add one to. Instead the objects of the server are walked once,
-from the one that holds all others.
+A cache is constructed by the object that uses it, which does not depend on metrics. There is no
+list of caches, in which one could be missing: the objects of the server are walked once at its
+start, from the one that holds all others.
 """
 
 from collections.abc import Iterator
@@ -15,10 +15,9 @@ PACKAGES = ("homeserver", "federation")
 
 
 def caches_of(server: object) -> list[LruCache[Any, Any]]:
-    """All caches that are reached from an object through attributes, methods, lists and tuples.
+    """All caches with a name that can be reached by attributes, methods, lists and tuples.
 
-    Objects of other packages are not entered, nor are mappings: what these hold is data, which may
-    be much.
+    Objects of other packages are not searched, nor are mappings: their values are data.
     """
     found: list[LruCache[Any, Any]] = []
     seen: dict[int, object] = {}
@@ -29,7 +28,7 @@ def caches_of(server: object) -> list[LruCache[Any, Any]]:
             continue
         seen[id(one)] = one  # held, so that no other object gets the same id
         if isinstance(one, LruCache):
-            found.append(one)
+            found += [one] if one.name else []
         elif isinstance(one, MethodType):
             ahead.append(one.__self__)
         elif isinstance(one, list | tuple):

@@ -1,8 +1,8 @@
-"""A bounded cache of what the database holds, kept true by the log.
+"""A bounded cache of stored data, kept current by the log.
 
-An entry is loaded once, and from then on changed by the facts that readers of the log get. A fact
-that is published while its entry is being loaded is applied afterwards: the load may have been too
-early to see it. So `apply` must do no harm when the entry has seen the fact already.
+An entry is loaded once, and from then on changed by the entries of the log. A change that is
+published while its entry is being loaded is applied afterwards: the load may have been too early to
+see it. So `apply` must do no harm when the entry has the change already.
 """
 
 from collections.abc import Awaitable, Callable, Hashable
@@ -14,10 +14,10 @@ from homeserver.concurrency.single_flight import SingleFlight
 
 Key = TypeVar("Key", bound=Hashable)
 Entry = TypeVar("Entry")
-Fact = TypeVar("Fact")
+Change = TypeVar("Change")
 
 
-class LogCache(Generic[Key, Entry, Fact]):
+class LogCache(Generic[Key, Entry, Change]):
     """Entries by key, in `cache`; each is loaded once, however many callers want it.
 
     `find` gives an entry if it is in memory.
@@ -27,13 +27,13 @@ class LogCache(Generic[Key, Entry, Fact]):
         self,
         cache: LruCache[Key, Entry],
         load: Callable[[Key], Awaitable[Entry]],
-        apply: Callable[[Entry, Fact], object],
+        apply: Callable[[Entry, Change], object],
     ) -> None:
         self._cache = cache
         self._load = load
         self._apply = apply
         self._loads: SingleFlight[Key, Entry] = SingleFlight()
-        self._missed: dict[Key, list[Fact]] = {}  # by each load under way
+        self._missed: dict[Key, list[Change]] = {}  # the changes during each load
         self.find: Callable[[Key], Entry | None] = cache.get
 
     async def get(self, key: Key) -> Entry:
@@ -43,18 +43,18 @@ class LogCache(Generic[Key, Entry, Fact]):
             entry = await self._loads.join(key, partial(self._load_and_follow, key))
         return entry
 
-    def publish(self, key: Key, fact: Fact) -> None:
-        """Something changed about a key, and is durable."""
+    def publish(self, key: Key, change: Change) -> None:
+        """Apply a change that is durable."""
         entry = self._cache.peek(key)
         if entry is not None:
-            self._apply(entry, fact)
+            self._apply(entry, change)
             self._cache.measure(key)
             self._cache.shrink()
         elif (missed := self._missed.get(key)) is not None:
-            missed.append(fact)
+            missed.append(change)
 
     def forget(self, key: Key) -> None:
-        """Load this entry anew when it is needed next; a load under way is not kept."""
+        """Load this entry again when it is needed next; a load in progress is not kept."""
         self._cache.pop(key)
         self._missed.pop(key, None)
         self._loads.forget(key)
@@ -67,6 +67,6 @@ class LogCache(Generic[Key, Entry, Fact]):
             is_wanted = self._missed.get(key) is missed
             if is_wanted:
                 del self._missed[key]
-        for fact in missed:
-            self._apply(entry, fact)
+        for change in missed:
+            self._apply(entry, change)
         return self._cache.put(key, entry) if is_wanted else entry

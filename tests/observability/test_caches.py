@@ -52,6 +52,13 @@ def test_each_cache_is_found_once() -> None:
     assert [found.name for found in caches_of(one)] == ["shared"]
 
 
+def test_a_cache_without_a_name_is_left_out() -> None:
+    """One of thousands would only make the metrics long."""
+    owner = _Owner(caches=[cache(""), cache("one")])
+
+    assert [found.name for found in caches_of(owner)] == ["one"]
+
+
 def test_what_caches_hold_is_not_walked() -> None:
     """It is data, of which there may be much."""
     outer: LruCache[int, Any] = LruCache("outer", 10)
