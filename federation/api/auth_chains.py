@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from homeserver.concurrency.cooperative import build_cooperatively
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import MEMBER, membership_of
+from homeserver.rooms.room.changes import membership_of
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 

@@ -19,10 +19,10 @@ from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import MAX_STATUS_BYTES, PresenceTracker
 from homeserver.presence.user_presence import OFFLINE, ONLINE, UNAVAILABLE, State
 from homeserver.protocol.errors import Unavailable
+from homeserver.protocol.event_types import PRESENCE
 from homeserver.rooms.room.changes import StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 
-PRESENCE = "m.presence"
 MAX_UPDATES = 500  # of one EDU
 PRESENCE_RESEND_SECONDS = 25 * 60.0  # others take those for gone of whom they hear nothing
 RESEND_BATCH_SIZE = 100  # updates of one EDU that tells again

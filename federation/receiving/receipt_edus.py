@@ -12,12 +12,12 @@ from typing import Any
 from federation.receiving.room_access import RoomAccess
 from federation.sending.sender import Sender
 from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
+from homeserver.protocol.event_types import RECEIPT
 from homeserver.rooms.ephemeral.receipts import READ, Receipts, check_thread_id
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 
-RECEIPT = "m.receipt"
 MAX_RECEIPTS = 1_000  # of one EDU
 
 

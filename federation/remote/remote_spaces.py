@@ -22,9 +22,10 @@ from federation.transport.lenient_lists import FewElements
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.single_flight import SingleFlight
+from homeserver.protocol.event_types import SPACE_CHILD
 from homeserver.protocol.identifiers import is_valid_room_id
 from homeserver.protocol.json_elements import BadElement, decodable, decode_apart
-from homeserver.protocol.spaces import CHILD, SPACE, parse_child
+from homeserver.protocol.spaces import SPACE, parse_child
 from homeserver.rooms.discovery.room_summaries import RoomSummary
 from homeserver.rooms.discovery.space_children import (
     MAX_CHILDREN,
@@ -174,6 +175,6 @@ def _described(raw: msgspec.Raw) -> RoomDescription | None:
 def _children(events: Iterable[msgspec.Raw]) -> Iterable[ChildEvent]:
     for event in decodable(events, ChildState):
         child = parse_child(event.state_key, event.content, event.origin_server_ts)
-        if event.type == CHILD and child is not None:
+        if event.type == SPACE_CHILD and child is not None:
             # Encoded anew, it has no members but those that clients are told.
             yield ChildEvent(child, msgspec.Raw(msgspec.json.encode(event)))

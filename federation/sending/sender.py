@@ -86,7 +86,7 @@ class Sender:
             DeferredSemaphore(MAX_UNPROVEN),
             lambda: f"{prefix}_{next(transactions)}",
         )
-        destinations.on_reachable = self._wake
+        destinations.subscribe(self._wake)
 
     async def start(self) -> None:
         """Go on where the last process ended."""

@@ -15,17 +15,17 @@ from twisted.internet.defer import DeferredLock
 from homeserver.accounts.registration.notices_account import NoticesAccount
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
-from homeserver.accounts.user_data.tags import TAG, Tags
+from homeserver.accounts.user_data.tags import Tags
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.event_types import CREATE_KEY, MESSAGE, TAG
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
 from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.room import Room
 from homeserver.rooms.sending.transaction_ids import Transactions
 
-CREATE: StateKey = ("m.room.create", "")
 NOTICE = "m.server_notice"  # the tag, and the type of message
 PATH = "send_server_notice"  # of the requests that send one
 # Below the levels for sending and inviting: users cannot reply in the room.
@@ -99,7 +99,7 @@ class ServerNotices:
         finally:
             self._lock.release()
         message = {"msgtype": NOTICE, **content}
-        draft = EventDraft("m.room.message", sender.user_id, message)
+        draft = EventDraft(MESSAGE, sender.user_id, message)
         async with self._rooms.writing(room_id) as writer:
             return await writer.send(draft, transaction)
 
@@ -114,7 +114,8 @@ class ServerNotices:
         return None
 
     async def _is_from(self, room: Room, sender: Requester) -> bool:
-        return (await self._rooms.current(room, [CREATE]))[CREATE].event.sender == sender.user_id
+        state = await self._rooms.current(room, [CREATE_KEY])
+        return state[CREATE_KEY].event.sender == sender.user_id
 
     async def _make_room(self, sender: Requester, user_id: str) -> str:
         request = RoomRequest(

@@ -22,6 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.concurrency.lru_cache import LruCache
@@ -187,8 +188,9 @@ class ReactorLag:
         self._due = self._clock.seconds() + LAG_INTERVAL
         self._measuring.start()
 
-    def stop(self) -> None:
-        self._measuring.stop()
+    def stop(self) -> Deferred[None]:
+        """Measure no more; fires when no measurement is under way."""
+        return self._measuring.stop()
 
     def _measure(self) -> None:
         now = self._clock.seconds()

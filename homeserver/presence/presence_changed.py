@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from homeserver.presence.user_presence import OFFLINE, ONLINE, State
+from homeserver.protocol.event_types import PRESENCE
 
 _encode = msgspec.json.Encoder().encode
 
@@ -46,5 +47,5 @@ class PresenceChanged:
     def event(self, now_ms: int, last_active_ms: int | None = None) -> msgspec.Raw:
         """The `m.presence` event for clients."""
         content = self.content(now_ms, last_active_ms)
-        event = {"type": "m.presence", "sender": self.user_id, "content": content}
+        event = {"type": PRESENCE, "sender": self.user_id, "content": content}
         return msgspec.Raw(_encode(event))

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from homeserver.accounts.user_data.account_data import PUSH_RULES, AccountDataChanged
+from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.protocol.event_types import PUSH_RULES
 from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.rules import PushRules
 

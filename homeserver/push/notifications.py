@@ -18,10 +18,10 @@ from homeserver.push.recent_events import RecentEvents
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.rooms.room.room import Room
+from homeserver.streams.log import MAX_POSITION
 
 BATCH_SIZE = 100  # events that are loaded together
 MAX_EXAMINED_EVENTS = 1_000
-FROM_NOW = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Notifications:
         self._unread_counts = unread_counts
 
     async def page(
-        self, user_id: str, *, limit: int, upto: int = FROM_NOW, highlights_only: bool = False
+        self, user_id: str, *, limit: int, upto: int = MAX_POSITION, highlights_only: bool = False
     ) -> NotificationPage:
         """At most `limit` notifications of events up to a position of the log."""
         found: list[Notification] = []

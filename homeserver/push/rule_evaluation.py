@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import CREATE_KEY, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.push_rules.conditions import EvaluationContext, PowerLevelsNeeded
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Evaluation
@@ -21,8 +22,6 @@ from homeserver.rooms.room.room import Room
 
 MAX_CACHED_EVALUATIONS = 100_000
 MAX_CACHED_POWER_LEVELS = 1_000
-
-_CREATE, _LEVELS = ("m.room.create", ""), ("m.room.power_levels", "")
 
 
 class RuleEvaluator:
@@ -66,10 +65,10 @@ class RuleEvaluator:
             raise NotInMemory(lambda: self._load_levels(room, stored.state_before)) from None
 
     async def _load_levels(self, room: Room, root: bytes) -> None:
-        state = await self._visibility.state_at(room, root, [_CREATE, _LEVELS])
-        given = state.get(_LEVELS)
+        state = await self._visibility.state_at(room, root, [CREATE_KEY, POWER_LEVELS_KEY])
+        given = state.get(POWER_LEVELS_KEY)
         content = None if given is None else given.event.content
-        self._levels.put(root, PowerLevels(state[_CREATE].event, content))
+        self._levels.put(root, PowerLevels(state[CREATE_KEY].event, content))
 
 
 def with_joined_counts(

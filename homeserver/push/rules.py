@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from homeserver.accounts.user_data.account_data import PUSH_RULES, AccountData
+from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.event_types import PUSH_RULES
 from homeserver.protocol.push_rules.conditions import MAX_PATTERN
 from homeserver.protocol.push_rules.rule_set import Action, PushRule, RuleSet, parse_rule_set
 

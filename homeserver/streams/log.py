@@ -31,7 +31,7 @@ from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, Row
 from homeserver.storage.database.database import DatabaseUnavailable
 
-MAX_POSITION = 1 << 62
+MAX_POSITION = 1 << 62  # above all positions, and above all depths of rooms
 MAX_WAITING = 20_000  # changes that may wait for the database
 MIN_RESERVED = 200_000  # positions that must be left for work to begin, so that it can be finished
 STALLED_SECONDS = 10.0  # that one batch may take before new work is refused
@@ -58,6 +58,10 @@ LogSubscriber = Callable[[Sequence[Any]], None]
 WriteBatch = Callable[[Batch], Any]  # awaitable; raises DatabaseUnavailable where a retry helps
 
 
+def _ignore(changes: int, seconds: float) -> None:
+    pass
+
+
 class Log:
     """Appends entries, and publishes them to the subscribers once they are durable.
 
@@ -67,7 +71,13 @@ class Log:
     """
 
     def __init__(
-        self, clock: Clock, write: WriteBatch, position: int, limit: int = MAX_POSITION
+        self,
+        clock: Clock,
+        write: WriteBatch,
+        position: int,
+        limit: int = MAX_POSITION,
+        *,
+        on_batch: Callable[[int, float], None] = _ignore,
     ) -> None:
         self.position = position
         self._clock = clock
@@ -86,7 +96,7 @@ class Log:
         self._is_broken = False
         self._idle: list[Deferred[None]] = []
         self.broken: Deferred[None] = Deferred()
-        self.on_batch: Callable[[int, float], None] | None = None
+        self._on_batch = on_batch
 
     @property
     def positions_left(self) -> int:
@@ -204,8 +214,7 @@ class Log:
                 self._write_began = started
                 await self._write_until_durable(batch)
                 self._write_began = None
-            if self.on_batch is not None:
-                self.on_batch(len(entries), self._clock.seconds() - started)
+            self._on_batch(len(entries), self._clock.seconds() - started)
             self.position = entries[-1].position
             for subscriber in self._subscribers:
                 try:

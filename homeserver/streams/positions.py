@@ -18,26 +18,26 @@ RESERVE_COUNT = 2_000_000  # at a time
 CHECK_SECONDS = 10.0
 
 
+async def reserve_first_positions(db: Database, count: int = RESERVE_COUNT) -> tuple[int, int]:
+    """Reserve positions for a new log: the position before the first of them, and the last one."""
+    stored = await db.run(highest_position)
+    start = await db.run(reserve_positions, count, above=stored)
+    return start, start + count
+
+
 class PositionReserve:
     """Reserves positions for a log, `count` at a time, before it runs out of them."""
 
-    def __init__(self, db: Database, clock: Clock, count: int = RESERVE_COUNT) -> None:
+    def __init__(self, db: Database, clock: Clock, log: Log, count: int = RESERVE_COUNT) -> None:
         self._db = db
+        self._log = log
         self._count = count
-        self._log: Log | None = None
         self._checking = PeriodicTask(
             clock, CHECK_SECONDS, self._check, name="the reservation of positions"
         )
 
-    async def first(self) -> tuple[int, int]:
-        """Reserve for the first time: the position before the first one, and the last one."""
-        stored = await self._db.run(highest_position)
-        start = await self._db.run(reserve_positions, self._count, above=stored)
-        return start, start + self._count
-
-    def start(self, log: Log) -> None:
+    def start(self) -> None:
         """Begin to reserve more positions whenever few are left."""
-        self._log = log
         self._checking.start()
 
     def stop(self) -> Deferred[None]:
@@ -45,7 +45,6 @@ class PositionReserve:
         return self._checking.stop()
 
     async def _check(self) -> None:
-        assert self._log is not None, "it was started with a log"
         if self._log.positions_left < self._count // 2:
             # Other processes may reserve too: the next range need not adjoin.
             start = await self._db.run(reserve_positions, self._count)

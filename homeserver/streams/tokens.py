@@ -15,8 +15,11 @@ import re
 from dataclasses import dataclass
 
 from homeserver.protocol.errors import InvalidParam
+from homeserver.streams.log import MAX_POSITION
 
 Place = tuple[int, int]  # (depth, position)
+START: Place = (0, 0)
+END: Place = (MAX_POSITION, MAX_POSITION)
 
 _STREAM = re.compile(r"s(\d{1,18})")
 _TOPOLOGICAL = re.compile(r"t(\d{1,18})_(-?\d{1,18})(?:_(a?)(\d{1,18}))?")

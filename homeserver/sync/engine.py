@@ -17,9 +17,11 @@ from twisted.internet.defer import Deferred, DeferredList
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.filters import Filters
-from homeserver.accounts.user_data.invite_permission import INVITE_PERMISSION, is_blocking
+from homeserver.accounts.user_data.invite_permission import is_blocking
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.protocol import event_types
+from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
 from homeserver.protocol.filters import Filter
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -246,7 +248,7 @@ class SyncEngine:
         """Add a room that the user knocks at, or is invited to, unless they block such invites."""
         sections = update.invited if place.membership == "invite" else update.knocked
         if place.membership == "invite":
-            permission = await self._account_data.content(request.user_id, INVITE_PERMISSION)
+            permission = await self._account_data.content(request.user_id, INVITE_PERMISSION_CONFIG)
             blocked = permission is not None and is_blocking(permission)
             if blocked or place.sender in request.ignored:
                 return
@@ -373,7 +375,7 @@ class SyncEngine:
         self, update: Update, request: SyncRequest, since: int | None, changed: set[int] | None
     ) -> None:
         wanted = request.filter.presence
-        if not wanted.is_default and not wanted.matches("m.presence", None):
+        if not wanted.is_default and not wanted.matches(event_types.PRESENCE, None):
             return
         update.presence = await self._presence.events_since(request.user_id, since, changed)
 

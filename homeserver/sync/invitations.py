@@ -6,6 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
 from typing import Any
 
 from homeserver.protocol.client_events import STRIPPED_STATE_TYPES, stripped_event, stripped_state
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.room.registry import RoomRegistry
@@ -37,10 +38,10 @@ class Invitations:
             return encode({name: {"events": [*stripped, own_event]}})
         keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
         if own.event.sender != own.event.state_key:
-            keys.append(("m.room.member", own.event.sender))
+            keys.append((MEMBER, own.event.sender))
         state = await self._visibility.state_at(room, own.state_before, keys)
         stripped = stripped_state({key: stored.shown for key, stored in state.items()})
-        sender = state.get(("m.room.member", own.event.sender))
+        sender = state.get((MEMBER, own.event.sender))
         if sender is not None:
             stripped.append(stripped_event(sender.event))
         stripped.append(own_event)

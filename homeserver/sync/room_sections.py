@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from homeserver.protocol.event_kinds import is_member_event, is_state
+from homeserver.protocol.event_types import CREATE
 from homeserver.push.unread_counter import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.discovery.heroes import heroes
@@ -301,7 +302,7 @@ class RoomSections:
 def _begins_the_room(timeline: TimelineSlice) -> bool:
     """Whether a timeline has every event since the room's creation."""
     first = timeline.seen[0].stored.event if timeline.seen else None
-    return not timeline.limited and first is not None and is_state(first, "m.room.create")
+    return not timeline.limited and first is not None and is_state(first, CREATE)
 
 
 def _wants_all(request: SyncRequest, shared: SharedTimelineSlice) -> bool:

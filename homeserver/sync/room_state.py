@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -68,7 +69,7 @@ class RoomStateSections:
             return self._wanted(request, changed.values())
         if room.partial is not None or not timeline.limited:
             changed = {key: stored for key, stored in changed.items() if _may_be_known(key, stored)}
-        members = [key[1] for key in changed if key[0] == "m.room.member"]
+        members = [key[1] for key in changed if key[0] == MEMBER]
         self._lazy_members.mark_sent(request, room.room_nid, members, now)
         senders = _senders(timeline).difference(members)
         return self._wanted(request, changed.values()) + await self.lazy(
@@ -194,7 +195,7 @@ class RoomStateSections:
         others: dict[StateKey, int] = {}
         members: dict[str, int] = {}
         for (type_nid, key_nid), number in entries.items():
-            if names[type_nid] == "m.room.member":
+            if names[type_nid] == MEMBER:
                 members[names[key_nid]] = number
             else:
                 others[(names[type_nid], names[key_nid])] = number
@@ -233,7 +234,7 @@ def _replaced(
         event = stored.event
         if event.state_key is not None:
             key = event.type, event.state_key
-            current = members.get(key[1]) if key[0] == "m.room.member" else others.get(key)
+            current = members.get(key[1]) if key[0] == MEMBER else others.get(key)
             if current in numbers:
                 replaced[key] = stored.replaces
     return replaced
@@ -247,12 +248,12 @@ def _with(
     """A state, others and members, with the given entries set; `None` removes an entry."""
     if not entries:
         return others, members
-    if any(key[0] != "m.room.member" for key in entries):
+    if any(key[0] != MEMBER for key in entries):
         others = dict(others)
-    if any(key[0] == "m.room.member" for key in entries):
+    if any(key[0] == MEMBER for key in entries):
         members = dict(members)
     for key, number in entries.items():
-        if key[0] == "m.room.member":
+        if key[0] == MEMBER:
             _put(members, key[1], number)
         else:
             _put(others, key, number)
@@ -268,7 +269,7 @@ def _put(numbers: Any, key: Any, number: int | None) -> None:
 
 def _may_be_known(key: StateKey, stored: StoredEvent) -> bool:
     """Whether a client with lazy loading may have an older event than this one."""
-    return key[0] != "m.room.member" or stored.position is not None
+    return key[0] != MEMBER or stored.position is not None
 
 
 def _senders(timeline: TimelineSlice) -> set[str]:

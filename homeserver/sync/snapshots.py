@@ -12,12 +12,12 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.event_types import RECEIPT
 from homeserver.rooms.history.history import History, PageRequest
 from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
-from homeserver.rooms.history.timeline_segments import START
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
-from homeserver.streams.tokens import stream_token, topological_token
+from homeserver.streams.tokens import START, stream_token, topological_token
 from homeserver.sync.engine import Sources
 from homeserver.sync.legacy_events import event_in, presence_event, room_event, state_event
 from homeserver.sync.streamed_events import RoomPresence
@@ -135,7 +135,7 @@ class Snapshots:
             for source in self._sources.ephemeral
             for event in await source.ephemeral_events(room, caller.user_id, None)
         ]
-        return [event for event in found if event["type"] == "m.receipt"]
+        return [event for event in found if event["type"] == RECEIPT]
 
     async def _account_data(self, caller: Requester, room_id: str | None) -> list[_Snapshot]:
         contents = await self._sources.account_data.of_room(caller.user_id, room_id)

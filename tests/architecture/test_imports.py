@@ -24,7 +24,7 @@ IMPORTED_AS = {
     "pyyaml": "yaml",
 }
 # Packages that come with a declared one and are its public face.
-COME_ALONG = {"zope", "OpenSSL", "cryptography", "service_identity", "markupsafe"}
+COME_ALONG = {"zope", "hyperlink", "OpenSSL", "cryptography", "service_identity", "markupsafe"}
 # Those of the command line look at a database that may be anybody's. Others have what only people
 # who look at a whole room ask of events, beside the owner's file, which is large, or ask something
 # of all tables at once. None changes anything.

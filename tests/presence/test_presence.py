@@ -47,7 +47,7 @@ class PresenceTestCase(DatabaseTestCase):
     async def start(self) -> None:
         """Start a server on the database, or another one after the first."""
         self.world = await World.start(self.db)
-        rooms = self.world.rooms
+        rooms = self.world.core
         self.tracker = PresenceTracker(
             self.settings, self.db, self.world.log, rooms.names, rooms.user_rooms, self.clock
         )
@@ -189,12 +189,12 @@ class PresenceTests(PresenceTestCase):
 
     async def test_reading_counts_as_activity(self) -> None:
         """A user who reads messages is active, even without replying."""
-        receipts = Receipts(self.db, self.world.rooms.registry)
+        receipts = Receipts(self.db, self.world.core.registry)
         event_id = await self.world.say(self.alice, self.room_id, "hello?")
         await self.begin_sync(self.bob)
         await self.pass_time(301)
 
-        room = await self.world.rooms.registry.get(self.room_id)
+        room = await self.world.core.registry.get(self.room_id)
         await receipts.move(room, self.bob.user_id, "m.read", event_id, None)
         await self.world.log.flush()
 

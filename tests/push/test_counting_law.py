@@ -105,7 +105,7 @@ class CountingLawTests(DatabaseTestCase):
         """Check that a receipt at the newest event, and a user's own event, clear all counts."""
         await world.rooms.memberships.join(users["alice"], room_id)
         last = await self._say(world, users["alice"], room_id)
-        room = await world.rooms.registry.get(room_id)
+        room = await world.core.registry.get(room_id)
         for user in users.values():
             if room.membership(user.user_id) == "join":
                 await world.sync.markers.mark(user, room_id, "m.read", last)
@@ -121,7 +121,7 @@ class CountingLawTests(DatabaseTestCase):
         room_id: str,
         counts: UnreadCounts | None = None,
     ) -> dict[str, UnreadCount]:
-        room = await world.rooms.registry.get(room_id)
+        room = await world.core.registry.get(room_id)
         subjects = counts or world.sync.push.unread_counts
         return {
             name: await subjects.counts(room, user.user_id)
@@ -185,14 +185,14 @@ class CountingLawTests(DatabaseTestCase):
 
 def fresh(world: World) -> UnreadCounts:
     """New unread counts with empty caches."""
-    registry, account_data = world.rooms.registry, world.accounts.account_data
+    registry, account_data = world.core.registry, world.accounts.account_data
     rules = UserRules(PushRules(account_data))
     return UnreadCounts(
         world.db,
         registry,
         Receipts(world.db, registry),
         Members(registry, rules, account_data),
-        PushActions(RuleEvaluator(world.rooms.visibility), Threads(registry)),
+        PushActions(RuleEvaluator(world.core.visibility), Threads(registry)),
         Mentions(world.db, registry),
     )
 

@@ -57,7 +57,7 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.world.sync.markers.mark(self.bob, self.room_id, kind, event_id, **thread)
 
     async def counts(self, user: Requester | None = None) -> UnreadCount:
-        room = await self.world.rooms.registry.get(self.room_id)
+        room = await self.world.core.registry.get(self.room_id)
         return await self.world.sync.push.unread_counts.counts(room, (user or self.bob).user_id)
 
     async def unread(self, user: Requester | None = None) -> tuple[int, int]:
@@ -66,7 +66,7 @@ class UnreadCountsTests(DatabaseTestCase):
 
     async def counters(self, *users: Requester) -> list[UnreadCounter]:
         """Copies of the users' counters."""
-        room = await self.world.rooms.registry.get(self.room_id)
+        room = await self.world.core.registry.get(self.room_id)
         counts = self.world.sync.push.unread_counts
         return [copy(await counts.counter(room, user.user_id)) for user in users]
 
@@ -273,7 +273,7 @@ class UnreadCountsTests(DatabaseTestCase):
         """A delivery to a hundred members does not cost a hundred queries."""
         await self.unread()
         await self.say()
-        room = await self.world.rooms.registry.get(self.room_id)
+        room = await self.world.core.registry.get(self.room_id)
         runs = self.db.runs
 
         count = self.world.sync.push.unread_counts.cached(room, self.bob.user_id)

@@ -36,6 +36,12 @@ from homeserver.rooms.state.store import StateStore
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
+from tests.support.no_federation import (
+    NoBackfill,
+    NoMemberships,
+    find_no_alias,
+    find_no_rooms,
+)
 from tests.support.postgres import DatabaseTestCase
 
 SERVER = "example.org"
@@ -79,8 +85,7 @@ class RoomsTestCase(DatabaseTestCase):
         self.erased = ErasedUsers(db)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
         self.visibility = Visibility(rooms, self.erased)
-        self.aliases = Aliases(db, self.origin, rooms)
-        self.creation = RoomCreation(rooms, self.origin, self.aliases, NoProfiles(), permission)
+        self.aliases = Aliases(db, self.origin, rooms, find_no_alias)
         self.receiving = PduReceiver(stores, StateResolver(stores))
         notices = ServerNoticeRooms(rooms, None)
         self.memberships = Memberships(
@@ -91,6 +96,15 @@ class RoomsTestCase(DatabaseTestCase):
             self.receiving,
             notices,
             OutOfRoomMemberships(db, rooms),
+            NoMemberships(),
+        )
+        self.creation = RoomCreation(
+            rooms,
+            self.origin,
+            self.aliases,
+            NoProfiles(),
+            permission,
+            self.memberships.invite,
         )
         self.sending = Sending(
             rooms,
@@ -100,10 +114,10 @@ class RoomsTestCase(DatabaseTestCase):
             MembershipStateEvents(rooms, self.memberships, RateLimits(self.clock, {})),
         )
         self.reading = RoomReader(db, rooms, self.user_rooms, self.visibility)
-        self.history = History(db, rooms, self.reading, self.visibility)
+        self.history = History(db, rooms, self.reading, self.visibility, NoBackfill())
         self.summaries = RoomSummaries(db, rooms)
         self.directory = RoomDirectory(
-            db, rooms, self.summaries, allow_publishing=True, without_login=False
+            db, rooms, self.summaries, find_no_rooms, allow_publishing=True, without_login=False
         )
         for reader in (rooms, self.user_rooms, self.summaries, self.directory):
             log.subscribe(reader.apply)

@@ -41,13 +41,13 @@ class ReceiptsTests(DatabaseTestCase):
     async def start(self) -> None:
         """Start a server on the database, or another one after the first."""
         self.world = await World.start(self.db)
-        registry = self.world.rooms.registry
+        registry = self.world.core.registry
         self.receipts = Receipts(self.db, registry)
         self.markers = ReadMarkers(registry, self.receipts, self.world.accounts.account_data)
         self.world.log.subscribe(self.receipts.apply)
 
     async def room(self) -> Room:
-        return await self.world.rooms.registry.get(self.room_id)
+        return await self.world.core.registry.get(self.room_id)
 
     async def read(self, reader: Requester, event_id: str, kind: str = READ, **thread: Any) -> None:
         await self.markers.mark(reader, self.room_id, kind, event_id, **thread)

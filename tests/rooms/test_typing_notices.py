@@ -21,7 +21,7 @@ class TypingNoticesTests(DatabaseTestCase):
         self.bob = await self.world.user("bob")
         self.room_id = await self.world.create_room(self.alice)
         await self.world.rooms.memberships.join(self.bob, self.room_id)
-        self.room = await self.world.rooms.registry.get(self.room_id)
+        self.room = await self.world.core.registry.get(self.room_id)
         self.clock = Clock()
         self.notices = self.make()
 
@@ -33,7 +33,7 @@ class TypingNoticesTests(DatabaseTestCase):
     def make(self, **options: Any) -> TypingUsers:
         log = self.world.log
         options = {"boot_position": log.position} | options
-        notices = TypingUsers(self.world.rooms.registry, log, self.clock, **options)
+        notices = TypingUsers(self.world.core.registry, log, self.clock, **options)
         log.subscribe(notices.apply)
         return notices
 

@@ -9,10 +9,10 @@ from tests.sync.world import World
 class TimelineGapsMigrationTests(DatabaseTestCase):
     async def test_gaps_that_were_not_filled_are_found(self) -> None:
         """After an upgrade a timeline begins where the new version would begin it."""
-        world = await World.start(self.db)
-        carol = await world.user("carol")
         there = RemoteRoom()
+        world = await World.start(self.db, there)
         there.use(world)
+        carol = await world.user("carol")
         await there.join(carol)
         await there.deliver(there.say("before"))
         for body in ("missed", "missed again"):

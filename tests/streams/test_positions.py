@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.database import Connection
 from homeserver.streams.log import Log
-from homeserver.streams.positions import CHECK_SECONDS, PositionReserve
+from homeserver.streams.positions import CHECK_SECONDS, PositionReserve, reserve_first_positions
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
 
@@ -16,9 +16,10 @@ class PositionReserveTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.clock = Clock()
-        self.reserve = PositionReserve(self.db, self.clock, COUNT)
-        self.log = Log(self.clock, self.db.write_batch, *await self.reserve.first())
-        self.reserve.start(self.log)
+        first = await reserve_first_positions(self.db, COUNT)
+        self.log = Log(self.clock, self.db.write_batch, *first)
+        self.reserve = PositionReserve(self.db, self.clock, self.log, COUNT)
+        self.reserve.start()
 
     async def clean_up(self) -> None:
         await self.reserve.stop()
@@ -41,7 +42,7 @@ class PositionReserveTests(DatabaseTestCase):
         self.flushLoggedErrors()
 
         await self.execute("ALTER TABLE lost RENAME TO server_state")
-        self.reserve.start(self.log)
+        self.reserve.start()
         self.clock.advance(CHECK_SECONDS)
 
         await until(lambda: self.log.positions_left > COUNT)
@@ -61,7 +62,7 @@ class PositionReserveTests(DatabaseTestCase):
         other = Log(
             self.clock,
             self.db.write_batch,
-            *await PositionReserve(self.db, self.clock, COUNT).first(),
+            *await reserve_first_positions(self.db, COUNT),
         )
         for _ in range(COUNT // 2 + 1):
             self.log.next_position()

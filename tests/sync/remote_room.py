@@ -8,11 +8,11 @@ from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.event_graph import in_auth_order, in_graph_order
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
 from homeserver.rooms.resolution.resolver import ResolvedState
-from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from tests.rooms.inbound.replica import ALICE, BOB, Graph
@@ -37,7 +37,6 @@ class RemoteRoom:
     def use(self, world: World) -> None:
         """Be the other servers of the room for this server."""
         self._world = world
-        world.rooms.history.backfill = self
 
     def make(
         self, event_type: str, sender: str, content: Any, state_key: str | None = None, **how: Any
@@ -66,7 +65,7 @@ class RemoteRoom:
         """Have a local user join, and so the server under test."""
         join = self.member(user.user_id, "join")
         state = self._state_before(join)
-        remote_join = self._world.rooms.remote_join
+        remote_join = self._world.core.remote_join
         return await remote_join.admit(join, state, self._chain(state))
 
     async def join_with_partial_state(self, user: Requester) -> StoredEvent:
@@ -74,11 +73,11 @@ class RemoteRoom:
         join = self.member(user.user_id, "join")
         state = [each for each in self._state_before(join) if each.type != MEMBER]
         servers = ["one.example", "two.example"]
-        return await self._world.rooms.remote_join.admit(join, state, self._chain(state), servers)
+        return await self._world.core.remote_join.admit(join, state, self._chain(state), servers)
 
     async def send_members(self, join: StoredEvent) -> None:
         """Send the members of the state before a join."""
-        registry, receiver = self._world.rooms.registry, self._world.outside.receiving
+        registry, receiver = self._world.core.registry, self._world.outside.receiving
         members = [each for each in self._state_before(join.event) if each.type == MEMBER]
         async with registry.writing(self.room_id) as writer:
             await receiver.outliers(writer, self._chain(members))
@@ -87,13 +86,13 @@ class RemoteRoom:
 
     async def receive_sent(self, event_id: str) -> Event:
         """Receive an event of the server under test."""
-        room = await self._world.rooms.registry.get(self.room_id)
+        room = await self._world.core.registry.get(self.room_id)
         (stored,) = await self._world.outside.find(room, [event_id])
         return self._put(stored.event)
 
     async def receive_all_sent(self) -> None:
         """Receive all events that the server under test has sent."""
-        room = await self._world.rooms.registry.get(self.room_id)
+        room = await self._world.core.registry.get(self.room_id)
         for stored in list(room.timeline):
             if stored.event.event_id not in self.by_id:
                 self._put(stored.event)
@@ -101,7 +100,7 @@ class RemoteRoom:
     async def deliver(self, event: Event, **how: Any) -> StoredEvent:
         """Have an event received, with the state before it where its prev events were missed."""
         receiver = self._world.outside.receiving
-        async with self._world.rooms.registry.writing(self.room_id) as writer:
+        async with self._world.core.registry.writing(self.room_id) as writer:
             state = await self._given_state(writer, event)
             received = await receiver.receive(writer, event, state_before=state, **how)
         if received.done is not None:
@@ -128,7 +127,7 @@ class RemoteRoom:
         return bool(found)
 
     async def _is_placed(self, event: Event) -> bool:
-        registry = self._world.rooms.registry
+        registry = self._world.core.registry
         async with registry.writing(self.room_id) as writer:
             known = await self._world.outside.receiving.find_known(writer, [event.event_id])
         return any(not stored.status.is_outlier for stored in known.values())

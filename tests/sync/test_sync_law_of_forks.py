@@ -162,7 +162,7 @@ class SyncLawOfForksTests(DatabaseTestCase):
         what, sender, back, *more = action
         outside = world.outside
         after: list[str] | None = None
-        room = await world.rooms.registry.get(room_id)
+        room = await world.core.registry.get(room_id)
         recent = [stored.event.event_id for stored in room.timeline]
         if back:
             after = [recent[-back]] if back <= len(recent) else recent[:1]

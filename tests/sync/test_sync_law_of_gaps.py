@@ -117,7 +117,7 @@ class _History:
         self.begins: dict[str, str] = {}  # where to page back from, by user
 
     async def begin(self) -> None:
-        self.world = await World.start(self._db)
+        self.world = await World.start(self._db, self.remote)
         self.remote.use(self.world)
         for name in PEOPLE:
             self.users[name] = await self.world.user(f"{name}{self._number}")
@@ -144,7 +144,7 @@ class _History:
             await self.sync()
         elif what == "restart":
             await self.world.stop()
-            self.world = await World.start(self._db)
+            self.world = await World.start(self._db, self.remote)
             self.remote.use(self.world)
         elif what == "it comes late":
             room = await self._room()
@@ -193,7 +193,7 @@ class _History:
         return bool((await self._room()).joined_servers["example.org"])
 
     async def _room(self) -> Room:
-        return await self.world.rooms.registry.get(self.remote.room_id)
+        return await self.world.core.registry.get(self.remote.room_id)
 
     async def sync(self) -> None:
         room = await self._room()
@@ -214,7 +214,7 @@ class _History:
     async def _state(self, room: Room) -> dict[tuple[str, str], str]:
         numbers = dict(room.state)
         numbers |= {("m.room.member", user): each for user, each in room.member_events.items()}
-        events = await self.world.rooms.events.load(room.version, list(numbers.values()))
+        events = await self.world.core.events.load(room.version, list(numbers.values()))
         return {key: events[number].event.event_id for key, number in numbers.items()}
 
     async def _check_run(self, room: Room, run: list[str]) -> None:
@@ -231,13 +231,13 @@ class _History:
 
     async def _shown(self, room: Room) -> dict[str, StoredEvent]:
         """The events that are in the timeline, of all events."""
-        found = await self.world.rooms.events.find_many(
+        found = await self.world.core.events.find_many(
             room.version, room.room_nid, room.room_id, list(self.remote.by_id)
         )
         return {key: each for key, each in found.items() if (each.position or 0) > 0}
 
     async def _find(self, room: Room, event_id: str) -> StoredEvent | None:
-        events = self.world.rooms.events
+        events = self.world.core.events
         return await events.find(room.version, room.room_nid, room.room_id, event_id)
 
     def _ancestors(self, event_ids: Iterable[str]) -> set[str]:

@@ -20,16 +20,16 @@ NAME = ("m.room.name", "")
 class TimelineGapTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.world = await World.start(self.db)
-        self.carol = await self.world.user("carol")
         self.remote = RemoteRoom()
+        self.world = await World.start(self.db, self.remote)
         self.remote.use(self.world)
+        self.carol = await self.world.user("carol")
         self.remote.rename("old")
         await self.remote.join(self.carol)
 
     async def restart(self) -> None:
         await self.world.stop()
-        self.world = await World.start(self.db)
+        self.world = await World.start(self.db, self.remote)
         self.remote.use(self.world)
 
     async def section(self, since: str | None = None, **options: Any) -> dict[str, Any]:

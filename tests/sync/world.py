@@ -8,45 +8,55 @@ from twisted.internet import reactor
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.config.settings import PasswordSettings, Settings
 from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.history.history import BackfillPort
 from homeserver.rooms.lifecycle.creation import RoomRequest
 from homeserver.storage.accounts.users import User, insert_user
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
-from homeserver.streams.positions import PositionReserve
+from homeserver.streams.positions import reserve_first_positions
 from homeserver.sync.sync_request import STATE_AFTER
-from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.rate_limits import rate_limits_of
-from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.room_core import RoomCore
+from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 from tests.rooms.inbound.outside import Outside
+from tests.support.no_federation import NoBackfill, no_remote
 
 SERVER = "example.org"
 
 
 class World:
-    """One server, and shortcuts for what users do on it."""
+    """One server, and shortcuts for what users do on it.
 
-    def __init__(self, db: Database, position: int) -> None:
+    It asks other servers for nothing but the past of rooms, through `backfill`.
+    """
+
+    def __init__(self, db: Database, position: int, backfill: BackfillPort) -> None:
         settings = Settings(server_name=SERVER, passwords=PasswordSettings(hash_cost="lowest"))
         key = SigningKey.from_seed("test", b"0" * 32)
         self.db = db
-        self.log = Log(reactor, db.write_batch, position)
-        self.accounts = Accounts(reactor, settings, key, db, self.log)
+        log = self.log = Log(reactor, db.write_batch, position)
+        accounts = self.accounts = AccountCore(reactor, settings, key, db, log)
+        core = self.core = RoomCore(reactor, settings, key, db, log, accounts.erased_users)
         limits = rate_limits_of(reactor, settings)
-        self.rooms = Rooms(reactor, settings, key, db, self.log, self.accounts, limits)
-        self.sync = Sync(reactor, settings, db, self.log, self.accounts, self.rooms)
+        self.rooms = RoomServices(
+            reactor, settings, db, log, accounts, core, no_remote(backfill), limits
+        )
+        self.sync = Sync(reactor, settings, db, log, accounts, core, self.rooms)
         self.engine = self.sync.engine
-        self.outside = Outside(self.rooms.registry)
+        self.outside = Outside(core.registry)
         self._txn = 0
 
     @classmethod
-    async def start(cls, db: Database) -> "World":
+    async def start(cls, db: Database, backfill: BackfillPort | None = None) -> "World":
         """A server on this database; a second one sees what the first one left behind."""
-        return cls(db, (await PositionReserve(db, reactor).first())[0])
+        position, _ = await reserve_first_positions(db)
+        return cls(db, position, backfill or NoBackfill())
 
     async def stop(self) -> None:
         await self.log.flush()
-        self.sync.stop()
+        await self.sync.stop()
 
     async def user(self, name: str, device: str = "DEVICE") -> Requester:
         user_id = f"@{name}:{SERVER}"

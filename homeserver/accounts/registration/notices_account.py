@@ -16,6 +16,11 @@ from homeserver.storage.database.database import Database
 USER_TYPE = "server_notices"
 
 
+def notices_user_id(settings: ServerNoticeSettings, server_name: str) -> str | None:
+    """The user id of the account; `None` where the server sends no notices."""
+    return None if settings.user is None else f"@{settings.user}:{server_name}"
+
+
 class NoticesAccount:
     """The account of server notices. `user_id` is `None` where the server sends none."""
 
@@ -27,7 +32,7 @@ class NoticesAccount:
         registration: Registration,
         profiles: Profiles,
     ) -> None:
-        self.user_id = None if settings.user is None else f"@{settings.user}:{server_name}"
+        self.user_id = notices_user_id(settings, server_name)
         self._settings = settings
         self._db = db
         self._registration = registration

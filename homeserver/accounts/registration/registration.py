@@ -55,6 +55,10 @@ class NewUser:
     addresses: Sequence[ProvedAddress] = ()
 
 
+def _nothing_is_reserved(_user_id: str) -> bool:
+    return False
+
+
 class Registration:
     """Creates accounts. The callers decide who may have one.
 
@@ -72,8 +76,9 @@ class Registration:
         access_tokens: AccessTokens,
         *,
         localpart_as_display_name: bool,
+        is_reserved: Callable[[str], bool] = _nothing_is_reserved,
     ) -> None:
-        self.is_reserved: Callable[[str], bool] | None = None
+        self._is_reserved = is_reserved
         self._db = db
         self._clock = clock
         self._server_name = server_name
@@ -151,9 +156,6 @@ class Registration:
         await self._db.transaction(self._upgrade, caller.user_id, password_hash, addresses)
         self._access_tokens.forget_user(caller.user_id)
         return caller.user_id
-
-    def _is_reserved(self, user_id: str) -> bool:
-        return self.is_reserved is not None and self.is_reserved(user_id)
 
     async def _hash(self, password: str | None) -> str | None:
         if password is None:

@@ -8,7 +8,7 @@ it.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#account-deactivation
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from homeserver.accounts.sessions.login_sessions import LoginSessions
 from homeserver.accounts.user_data.account_data import AccountData
-from homeserver.accounts.user_data.profiles import Profiles
+from homeserver.accounts.user_data.profiles import LocalProfiles
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.errors import NotFound
 from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
@@ -49,10 +49,11 @@ class Deactivation:
         db: Database,
         clock: IReactorTime,
         sessions: LoginSessions,
-        profiles: Profiles,
+        profiles: LocalProfiles,
         account_data: AccountData,
+        on_deactivated: Sequence[Deactivated],
     ) -> None:
-        self.on_deactivated: list[Deactivated] = []
+        self._on_deactivated = on_deactivated
         self._db = db
         self._sessions = sessions
         self._profiles = profiles
@@ -93,7 +94,7 @@ class Deactivation:
         self._in_progress.add(user_id)
         try:
             await self._sessions.close_all(user_id)
-            for deactivated in self.on_deactivated:
+            for deactivated in self._on_deactivated:
                 await deactivated(user_id, erase)
             await self._profiles.remove_all(user_id)
             if erase:

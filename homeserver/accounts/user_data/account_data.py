@@ -18,6 +18,7 @@ import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge, UserLimitExceeded
+from homeserver.protocol.event_types import FULLY_READ, IGNORED_USER_LIST, PUSH_RULES
 from homeserver.storage.accounts.account_data import (
     SET_ACCOUNT_DATA,
     account_data_of,
@@ -27,9 +28,6 @@ from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.streams.log_cache import LogCache
 
-FULLY_READ = "m.fully_read"
-PUSH_RULES = "m.push_rules"
-IGNORED_USERS = "m.ignored_user_list"
 MANAGED_BY_SERVER = frozenset({FULLY_READ, PUSH_RULES})
 
 MAX_TYPE_BYTES = 255
@@ -195,7 +193,7 @@ class AccountData:
             (datum.room_id or None, datum.type): (datum.position, datum.content)
             for datum in await self._db.run(account_data_of, user_id)
         }
-        stored = data.get((None, IGNORED_USERS))
+        stored = data.get((None, IGNORED_USER_LIST))
         return _Entry(data, _ignored(user_id, stored[1]) if stored else frozenset())
 
     def _default_contents(self, user_id: str) -> dict[str, bytes]:
@@ -218,7 +216,7 @@ def _apply(entry: _Entry, change: AccountDataChanged) -> None:
         entry.data[key] = stored
         return
     entry.data[key] = (change.position, change.content)
-    if key == (None, IGNORED_USERS):
+    if key == (None, IGNORED_USER_LIST):
         entry.ignored = _ignored(change.user_id, change.content)
 
 

@@ -6,8 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#direct-messaging
 import msgspec
 
 from homeserver.accounts.user_data.account_data import AccountData
-
-DIRECT = "m.direct"
+from homeserver.protocol.event_types import DIRECT
 
 
 class DirectChats:

@@ -11,8 +11,8 @@ import msgspec
 
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.errors import InviteBlocked
+from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
 
-INVITE_PERMISSION = "m.invite_permission_config"
 BLOCK = "block"
 
 
@@ -32,7 +32,7 @@ class InvitePermission:
         """Whether a local user accepts no invites."""
         if user_id.partition(":")[2] != self._server_name:
             return False
-        content = await self._account_data.content(user_id, INVITE_PERMISSION)
+        content = await self._account_data.content(user_id, INVITE_PERMISSION_CONFIG)
         return content is not None and is_blocking(content)
 
 

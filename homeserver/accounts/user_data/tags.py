@@ -10,8 +10,8 @@ import msgspec
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import BadJson, InvalidParam
+from homeserver.protocol.event_types import TAG
 
-TAG = "m.tag"
 MAX_TAG_BYTES = 255
 
 

@@ -6,12 +6,13 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#fully-read-markers
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.event_types import FULLY_READ
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.web.routes import Route
 
 
 class SetReadMarker(msgspec.Struct, omit_defaults=True):
-    fully_read: str | None = msgspec.field(name="m.fully_read", default=None)
+    fully_read: str | None = msgspec.field(name=FULLY_READ, default=None)
     read: str | None = msgspec.field(name="m.read", default=None)
     read_private: str | None = msgspec.field(name="m.read.private", default=None)
 

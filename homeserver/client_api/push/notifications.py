@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.push.notifications import FROM_NOW, Notification, Notifications
+from homeserver.push.notifications import Notification, Notifications
 from homeserver.rooms.events.local_server import LocalServer
+from homeserver.streams.log import MAX_POSITION
 from homeserver.streams.tokens import parse_stream_token, stream_token
 from homeserver.web.routes import Route
 
@@ -41,7 +42,7 @@ class NotificationsApi:
         page = await self._notifications.page(
             caller.user_id,
             limit=min(query.limit, MAX_LIMIT),
-            upto=FROM_NOW if query.since is None else parse_stream_token(query.since),
+            upto=MAX_POSITION if query.since is None else parse_stream_token(query.since),
             highlights_only=query.only == "highlight",
         )
         response: dict[str, Any] = {

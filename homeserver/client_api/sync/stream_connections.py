@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.accounts.user_data.account_data import IGNORED_USERS, AccountDataChanged
+from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.client_api.sync.stream_session import (
     NOT_VALID,
     REPLACED,
@@ -28,6 +28,7 @@ from homeserver.client_api.sync.stream_session import (
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.config.limits import WebSocketSettings
 from homeserver.protocol.errors import LimitExceeded
+from homeserver.protocol.event_types import IGNORED_USER_LIST
 
 CHECK_SECONDS = 60.0
 CHECK_BATCH_SIZE = 100  # tokens
@@ -129,7 +130,7 @@ class StreamConnections:
             if isinstance(entry, DevicesRemoved):
                 for device_id in entry.device_ids:
                     self.close_device(entry.user_id, device_id)
-            elif isinstance(entry, AccountDataChanged) and entry.type == IGNORED_USERS:
+            elif isinstance(entry, AccountDataChanged) and entry.type == IGNORED_USER_LIST:
                 self._refresh(entry.user_id)
 
     async def check_tokens(self) -> None:

@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.accounts.user_data.account_data import FULLY_READ, AccountData, check_client_may_set
+from homeserver.accounts.user_data.account_data import AccountData, check_client_may_set
 from homeserver.client_api.accounts.own_data import check_own, check_room_id
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
 from homeserver.protocol.errors import GuestAccessForbidden, Unrecognized
+from homeserver.protocol.event_types import FULLY_READ
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE
 from homeserver.rooms.ephemeral.typing import TypingUsers
@@ -198,7 +199,7 @@ class SetReceipt(msgspec.Struct):
 
 class SetReadMarkers(msgspec.Struct):
     room_id: str
-    fully_read: str | None = msgspec.field(default=None, name="m.fully_read")
+    fully_read: str | None = msgspec.field(default=None, name=FULLY_READ)
     read: str | None = msgspec.field(default=None, name="m.read")
     read_private: str | None = msgspec.field(default=None, name="m.read.private")
 

@@ -129,11 +129,13 @@ class _Walk:
 class SpaceHierarchy:
     """Walks the trees of spaces on behalf of users."""
 
-    def __init__(self, clock: Clock, space_rooms: SpaceChildRooms) -> None:
+    def __init__(
+        self, clock: Clock, space_rooms: SpaceChildRooms, remote: RemoteSpacesPort
+    ) -> None:
         self._clock = clock
         self._space_rooms = space_rooms
         self._walks: LruCache[str, _Walk] = LruCache("space_hierarchy_walks", MAX_WALKS)
-        self.remote: RemoteSpacesPort | None = None
+        self._remote = remote
 
     async def page(self, user_id: str, request: HierarchyRequest) -> HierarchyPage:
         """A page of the tree of a space.
@@ -209,17 +211,15 @@ class SpaceHierarchy:
         room = await self._space_rooms.find(step.room_id)
         if room is not None:
             return await self._space_rooms.describe(room)
-        if self.remote is None:
-            return None
         told = None
         if step.parent is not None:
-            if self.remote.is_closed(step.parent, step.room_id):
+            if self._remote.is_closed(step.parent, step.room_id):
                 return None
-            told = self.remote.child_of(step.parent, step.room_id)
+            told = self._remote.child_of(step.parent, step.room_id)
         if told is not None and (is_last or not told.is_space):
             return told
         # Only the space itself comes with what is in it.
-        return await self.remote.describe(step.room_id, step.via) or told
+        return await self._remote.describe(step.room_id, step.via) or told
 
     async def _look_ahead(self, walk: _Walk) -> None:
         """Ask for the next rooms side by side; one after the other they would take too long."""

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.accounts.user_data.account_data import FULLY_READ, AccountData
+from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.protocol.event_kinds import is_redaction
+from homeserver.protocol.event_types import FULLY_READ
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts, check_thread_id
 from homeserver.rooms.events.stored_event import StoredEvent

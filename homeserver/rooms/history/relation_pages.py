@@ -22,14 +22,12 @@ from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import relations as storage
 from homeserver.storage.rooms.event_pages import greatest_depth
-from homeserver.streams.tokens import Place, parse_room_token, topological_token
+from homeserver.streams.tokens import END, START, Place, parse_room_token, topological_token
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 MAX_EXAMINED_EVENTS = 1_000  # events that are looked at for one answer
 LEVELS = 3  # of relations that are followed with `recurse`
-START: Place = (0, 0)
-END: Place = (1 << 62, 1 << 62)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.protocol.errors import Forbidden, NotFound
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.registry import RoomRegistry
@@ -27,10 +28,8 @@ from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import events_after, state_root_at
+from homeserver.streams.log import MAX_POSITION
 from homeserver.streams.tokens import parse_room_token
-
-FOREVER = 1 << 62
-MEMBER = "m.room.member"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class ReadAccess:
     @property
     def is_current(self) -> bool:
         """Whether the user sees what happens now."""
-        return self.until == FOREVER
+        return self.until == MAX_POSITION
 
     def includes(self, stored: StoredEvent) -> bool:
         """Whether the event was there before the user left."""
@@ -68,7 +67,7 @@ class RoomReader:
         if room is not None:
             is_member = room.membership(user_id) == "join"
             if is_member or await self._visibility.may_see_now(room, user_id):
-                return ReadAccess(room, user_id, FOREVER)
+                return ReadAccess(room, user_id, MAX_POSITION)
             if until := await self._left_at(room, user_id):
                 return ReadAccess(room, user_id, until)
         raise Forbidden("You are not in the room, and never were")
@@ -231,7 +230,7 @@ class RoomReader:
             root = await self._db.run(state_root_at, room.room_nid, position)
             if root is not None:
                 return root
-        rows = await self._db.run(events_after, [room.room_nid], position, FOREVER, 2)
+        rows = await self._db.run(events_after, [room.room_nid], position, MAX_POSITION, 2)
         numbers = [event for _, _, event in rows]
         first = await self._rooms.stores.events.load_in_order(room.version, numbers)
         if not first:

@@ -12,19 +12,16 @@ from dataclasses import dataclass, field
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.auth_types import auth_types_for
-from homeserver.protocol.authorization.receipt_checks import (
-    CREATE,
-    check_by_auth_events,
-    check_by_state,
-)
+from homeserver.protocol.authorization.receipt_checks import check_by_auth_events, check_by_state
 from homeserver.protocol.authorization.rule_broken import rule_number
 from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import CREATE, CREATE_KEY, MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import MAX_TOPOLOGICAL_DEPTH, EventStatus, StoredEvent
 from homeserver.rooms.inbound.received_redactions import EarlyRedactions, ReceivedRedactions
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.admission import NO_EFFECT, RedactionEffect
-from homeserver.rooms.room.changes import MEMBER, StateKey
+from homeserver.rooms.room.changes import StateKey
 from homeserver.rooms.room.event_rows import auth_rows, names_of
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES
 from homeserver.rooms.room.room_storage import RoomStorage
@@ -223,7 +220,7 @@ class EventChecker:
         room = writer.room
         ids = list(event.auth_event_ids)
         create_id = None
-        if room.version.room_id_is_create_hash and event.type != CREATE[0]:
+        if room.version.room_id_is_create_hash and event.type != CREATE:
             create_id = "$" + event.room_id[1:]
             ids.append(create_id)
         found = {each: fresh[each] for each in ids if each in fresh}
@@ -236,7 +233,7 @@ class EventChecker:
         if foreign:
             rule = rule_number(room.version, "3.5")
             return AuthEvents(numbers, refusal=f"rule {rule}: {foreign[0]} is of another room")
-        if event.type == CREATE[0] and await self._is_made_by_another(writer, event):
+        if event.type == CREATE and await self._is_made_by_another(writer, event):
             # No rule of the text forbids it, and it would take the room over.
             rule = rule_number(room.version, "1.1")
             return AuthEvents(
@@ -250,7 +247,7 @@ class EventChecker:
         )
 
     async def _is_made_by_another(self, writer: RoomWriter, create: Event) -> bool:
-        number = writer.current_number(CREATE)
+        number = writer.current_number(CREATE_KEY)
         if number is None:
             return False
         made_by = (await self._stores.events.load(writer.room.version, [number]))[number]
@@ -260,7 +257,7 @@ class EventChecker:
         """The part of a state that an event is judged by."""
         version = writer.room.version
         keys = auth_types_for(version, event.type, event.sender, event.state_key, event.content)
-        what = root, frozenset((CREATE, *keys))
+        what = root, frozenset((CREATE_KEY, *keys))
         state = self._auth_states.get(what)
         if state is None:
             found = await self._stores.state_at(version, *what)

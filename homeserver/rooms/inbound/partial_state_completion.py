@@ -15,6 +15,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.not_in_memory import NotInMemory
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.inbound.recheck import PartialStateRecheck
@@ -22,7 +23,6 @@ from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.admission import AdmittedEvent
 from homeserver.rooms.room.changes import (
-    MEMBER,
     NO_CHANGES,
     Changes,
     RoomUnPartialStated,

@@ -16,8 +16,9 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from homeserver.protocol.errors import Forbidden, MatrixError
+from homeserver.protocol.event_types import POLICY_KEY
 from homeserver.protocol.events import Event
-from homeserver.protocol.policy_servers import KEY_ID, POLICY, PolicyServer, is_exempt, parse_policy
+from homeserver.protocol.policy_servers import KEY_ID, PolicyServer, is_exempt, parse_policy
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
@@ -55,7 +56,7 @@ class PolicyServers:
 
     def applies_to(self, writer: RoomWriter, draft: EventDraft) -> bool:
         """Whether the room has named a policy server, which is asked about such an event."""
-        return writer.current_number(POLICY) is not None and not is_exempt(
+        return writer.current_number(POLICY_KEY) is not None and not is_exempt(
             draft.type, draft.state_key
         )
 
@@ -112,7 +113,7 @@ class PolicyServers:
 
     async def _of(self, writer: RoomWriter) -> PolicyServer | None:
         """The room's policy server, which must be in the room to be one."""
-        number = writer.current_number(POLICY)
+        number = writer.current_number(POLICY_KEY)
         if number is None:
             return None
         stored = (await self._stores.events.load(writer.room.version, [number]))[number]

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.event_kinds import is_plain_redaction
+from homeserver.protocol.event_types import CREATE_KEY, POWER_LEVELS_KEY
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id, server_name_of
 from homeserver.rooms.events.relation_rows import rows_of_redaction
@@ -27,7 +28,7 @@ from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import INSERT_CURRENT_STATE, MARK_REDACTED
 from homeserver.storage.rooms.graph_edges import DELETE_PENDING_REDACTIONS, INSERT_TIMELINE_GAP
 
-_KEYS = (("m.room.create", ""), ("m.room.power_levels", ""))
+_KEYS = (CREATE_KEY, POWER_LEVELS_KEY)
 
 
 @dataclass(frozen=True, slots=True)

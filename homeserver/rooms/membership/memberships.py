@@ -26,7 +26,7 @@ from homeserver.protocol.errors import (
     UnableToAuthoriseJoin,
     UnableToGrantJoin,
 )
-from homeserver.protocol.event_kinds import MEMBER
+from homeserver.protocol.event_types import GUEST_ACCESS_KEY, MEMBER
 from homeserver.protocol.identifiers import creating_server_hint, is_valid_user_id, server_name_of
 from homeserver.rooms.events.event_draft import SERVER_FIELDS, MemberDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -42,7 +42,6 @@ from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 from homeserver.storage.rooms.memberships import FORGET
 
-_GUEST_ACCESS = ("m.room.guest_access", "")
 _OF_THE_SERVER = SERVER_FIELDS | {"membership", "displayname", "avatar_url"}
 
 
@@ -58,8 +57,9 @@ class Memberships:
         receiving: PduReceiver,
         notice_rooms: ServerNoticeRooms,
         distant: OutOfRoomMemberships,
+        remote: RemoteMembershipsPort,
     ) -> None:
-        self.remote: RemoteMembershipsPort | None = None
+        self._remote = remote
         self._receiving = receiving
         self._restricted = RestrictedJoins(rooms)
         self._permission = permission
@@ -102,17 +102,17 @@ class Memberships:
             content = await self._content("join", caller.user_id, None) | chosen
         if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
-            return await self._remote_or_raise().join(
+            return await self._remote.join(
                 caller.user_id, room_id, servers, _without_server_fields(content)
             )
         try:
             authoriser = await self._restricted.authoriser(room, caller.user_id)
         except (Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin) as error:
             others = self._others(room)
-            if not others or self.remote is None or isinstance(error, Forbidden):
+            if not others or isinstance(error, Forbidden):
                 raise Forbidden(str(error)) from error
             # What this server cannot see, or may not grant, another one may.
-            return await self.remote.join(
+            return await self._remote.join(
                 caller.user_id, room_id, others, _without_server_fields(content)
             )
         draft = member_draft(caller.user_id, caller.user_id, content, authoriser=authoriser)
@@ -134,7 +134,7 @@ class Memberships:
         room = await self._rooms.find(room_id)
         if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
-            return await self._remote_or_raise().knock(
+            return await self._remote.knock(
                 caller.user_id, room_id, servers, _without_server_fields(content)
             )
         return await self._send(room_id, caller.user_id, caller.user_id, content)
@@ -210,7 +210,7 @@ class Memberships:
         if place is None or place.membership not in ("invite", "knock"):
             raise Forbidden("You are not in the room")
         servers = await self._servers(user_id, room.room_id, ())
-        return await self._remote_or_raise().leave(
+        return await self._remote.leave(
             user_id, room.room_id, servers, _without_server_fields(content)
         )
 
@@ -291,11 +291,6 @@ class Memberships:
         """
         return self._is_here(room) and (room.partial is None or user_id in room.members)
 
-    def _remote_or_raise(self) -> RemoteMembershipsPort:
-        if self.remote is None:
-            raise NotFound("This server does not know the room")
-        return self.remote
-
     def _others(self, room: Room) -> list[str]:
         """The other servers in the room, those with the most members first."""
         own = self._rooms.local_server.server_name
@@ -328,7 +323,7 @@ class Memberships:
             told = [stored.shown.pdu for stored in state.values()]
             if writer.policy is not None:
                 event = await writer.policy.signed(writer, event)
-            signed = await self._remote_or_raise().sign_invite(event, told)
+            signed = await self._remote.sign_invite(event, told)
             return await self._receiving.receive_own(writer, signed)
 
     async def _send(
@@ -354,8 +349,8 @@ class Memberships:
 
     async def _check_guests_may_join(self, room: Room) -> None:
         """Spec: https://spec.matrix.org/v1.19/client-server-api/#guest-access"""
-        state = await self._rooms.current(room, [_GUEST_ACCESS])
-        access = state.get(_GUEST_ACCESS)
+        state = await self._rooms.current(room, [GUEST_ACCESS_KEY])
+        access = state.get(GUEST_ACCESS_KEY)
         if access is None or access.event.content.get("guest_access") != "can_join":
             raise GuestAccessForbidden("Guests may not join this room")
 

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from homeserver.accounts.user_data.profiles import AVATAR_URL, DISPLAYNAME
 from homeserver.protocol.errors import MatrixError, Unavailable
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.event_draft import SERVER_FIELDS, EventDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.membership.member_profiles import MemberProfiles
@@ -112,7 +113,7 @@ class ProfilePropagation:
             profile = await self._profiles.member_fields(user_id)
 
             def decide(writer: RoomWriter, profile: dict[str, str] = profile) -> EventDraft | None:
-                return renewed(writer.current(("m.room.member", user_id)), profile)
+                return renewed(writer.current((MEMBER, user_id)), profile)
 
             await change_state(self._rooms, room_id, decide)
             # What was read before the wait may have changed meanwhile, and been written first.

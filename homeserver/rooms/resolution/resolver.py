@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_kinds import is_state
+from homeserver.protocol.event_types import POWER_LEVELS, POWER_LEVELS_KEY
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion, StateResolution
 from homeserver.protocol.state_resolution.ordering import power_levels_among
@@ -49,7 +50,6 @@ MAX_COMPARED_EVENTS = 20_000  # events of all states, one for each entry in whic
 RUN_IN_THREAD_ABOVE = 400  # events of a conflict that are decided without a thread: about 20 ms
 READ_BATCH_SIZE = 500  # events that are read by one statement
 
-_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -208,7 +208,7 @@ class _Resolution:
         cited = await self._run_in_thread(_cited_power_levels, members, known.events)
         starts = {each for each in cited.values() if each is not None}
         starts |= {event_id for event_id, event in members.items() if _is_power_levels(event)}
-        if (current := unconflicted.get(_POWER_LEVELS)) is not None:
+        if (current := unconflicted.get(POWER_LEVELS_KEY)) is not None:
             starts.add(current)
         chains = await power_level_chains({known.numbers[each] for each in starts}, index)
         ids = await index.ids(chains.keys())
@@ -335,4 +335,4 @@ def _auth_events(members: Mapping[str, Event]) -> dict[str, list[str]]:
 
 
 def _is_power_levels(event: Event) -> bool:
-    return is_state(event, "m.room.power_levels")
+    return is_state(event, POWER_LEVELS)

@@ -8,12 +8,13 @@ from functools import partial
 
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.errors import BadJson
+from homeserver.protocol.event_types import CREATE_KEY, MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import sending_path
 from homeserver.rooms.events.relation_rows import relation_rows
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.admission import AdmittedEvent
-from homeserver.rooms.room.changes import MEMBER, Changes, StateKey, membership_of
+from homeserver.rooms.room.changes import Changes, StateKey, membership_of
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.auth_edges import auth_edge_rows
@@ -139,7 +140,7 @@ def admission_rows(names: Names, room: Room, arrival: AdmittedEvent, position: i
         extremities = head.all_json if is_withheld else None
         rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, extremities))
     if arrival.is_first:
-        create = arrival.changes["m.room.create", ""]
+        create = arrival.changes[CREATE_KEY]
         assert create is not None
         creator = nid_of(names, create.event.sender)
         identifier = room.version.identifier

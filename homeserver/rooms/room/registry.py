@@ -13,6 +13,7 @@ from homeserver.concurrency.deferreds import gather4
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.event_types import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.events.local_server import LocalServer
@@ -173,16 +174,16 @@ class RoomRegistry:
     async def was_joined(self, room: Room, user_id: str, position: int) -> bool:
         """Whether a user was joined by the state that was the room's at a position of the log."""
         root = await self._db.run(events_storage.state_root_at, room.room_nid, position) or EMPTY
-        key = ("m.room.member", user_id)
+        key = (MEMBER, user_id)
         state = await self.stores.state_at(room.version, root, [key])
         return membership_of(state.get(key)) == "join"
 
     async def power_levels(self, room: Room) -> PowerLevels:
         """The power levels in force in a room."""
-        events = await self.current(room, [("m.room.create", ""), ("m.room.power_levels", "")])
-        levels = events.get(("m.room.power_levels", ""))
+        events = await self.current(room, [CREATE_KEY, POWER_LEVELS_KEY])
+        levels = events.get(POWER_LEVELS_KEY)
         return PowerLevels(
-            events[("m.room.create", "")].event, None if levels is None else levels.event.content
+            events[CREATE_KEY].event, None if levels is None else levels.event.content
         )
 
     def apply(self, facts: Sequence[Any]) -> None:

@@ -23,6 +23,7 @@ from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.errors import MatrixError, Unavailable
+from homeserver.protocol.event_types import CREATE_KEY, MEMBER, SERVER_ACL_KEY
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.local_server import LocalServer
@@ -38,12 +39,7 @@ from homeserver.rooms.room.changes import NO_CHANGES, Changes, StateChanged, Sta
 from homeserver.rooms.room.current_events import CurrentEvents
 from homeserver.rooms.room.event_rows import admission_rows, auth_rows, check_names, nid_of
 from homeserver.rooms.room.extremities import ForwardExtremities
-from homeserver.rooms.room.local_event_checks import (
-    SERVER_ACL,
-    check_draft,
-    check_own_event,
-    check_target,
-)
+from homeserver.rooms.room.local_event_checks import check_draft, check_own_event, check_target
 from homeserver.rooms.room.pending_redactions import PendingRedactions
 from homeserver.rooms.room.policy_server_port import DraftSender, PolicyServerPort
 from homeserver.rooms.room.redactions import check_redaction
@@ -51,8 +47,6 @@ from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_storage import EventsNotInMemory, RoomStorage
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
-
-CREATE: StateKey = ("m.room.create", "")
 
 
 class RoomWriter:
@@ -263,7 +257,7 @@ class RoomWriter:
 
     def membership(self, user_id: str) -> str | None:
         """The user's membership, queued changes included."""
-        pending = self._pending.get(("m.room.member", user_id))
+        pending = self._pending.get((MEMBER, user_id))
         if pending is not None:
             membership: str | None = None
             if pending[1] is not None:
@@ -299,7 +293,7 @@ class RoomWriter:
         event = self._event(draft, follows, [cited.event for cited in auth_events])
         check_own_event(event, self.auth, self.origin.server_name, signers)
         if (target := self._target(draft)) is not None:
-            check_target(target, self.current_number(SERVER_ACL))
+            check_target(target, self.current_number(SERVER_ACL_KEY))
             check_redaction(event, target.event, self.auth)
         replaced = None
         if draft.state_key is not None:
@@ -403,7 +397,7 @@ class RoomWriter:
                 if stored is not None:
                     found.append(stored)
         # Room version 12 leaves the create event out of the selection, but its rules read it.
-        create = self.room.state.get(CREATE)
+        create = self.room.state.get(CREATE_KEY)
         if create is not None and self._events.cached(create) is None:
             missing.append(create)
         if missing:

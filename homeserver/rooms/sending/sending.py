@@ -8,7 +8,7 @@ from typing import Any
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam
-from homeserver.protocol.event_kinds import MEMBER, REDACTION
+from homeserver.protocol.event_types import CANONICAL_ALIAS_KEY, CREATE, MEMBER, REDACTION
 from homeserver.rooms.discovery.aliases import Aliases
 from homeserver.rooms.events.event_draft import (
     ClientTransaction,
@@ -18,13 +18,10 @@ from homeserver.rooms.events.event_draft import (
 )
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
-from homeserver.rooms.room.changes import StateKey
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.sending.relation_checks import RelationRules
 from homeserver.rooms.sending.transaction_ids import Transactions
-
-CANONICAL_ALIAS: StateKey = ("m.room.canonical_alias", "")
 
 
 class Sending:
@@ -117,9 +114,9 @@ class Sending:
             return changed.event.event_id
         check_not_suspended(caller)
         room = await self._rooms.get(room_id)
-        if (event_type, state_key) == CANONICAL_ALIAS:
+        if (event_type, state_key) == CANONICAL_ALIAS_KEY:
             await self._check_canonical_alias(room, content)
-        if event_type == "m.room.create":
+        if event_type == CREATE:
             raise Forbidden("A room is created only once")
         draft = EventDraft(event_type, caller.user_id, content, state_key=state_key)
         async with self._rooms.writing(room_id) as writer:
@@ -143,7 +140,7 @@ class Sending:
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
         """
-        current = (await self._rooms.current(room, [CANONICAL_ALIAS])).get(CANONICAL_ALIAS)
+        current = (await self._rooms.current(room, [CANONICAL_ALIAS_KEY])).get(CANONICAL_ALIAS_KEY)
         known = set() if current is None else set(_aliases_in(current.event.content))
         for alias in _aliases_in(content):
             if not isinstance(alias, str):

@@ -7,7 +7,6 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from federation.receiving.presence_edus import (
-    PRESENCE,
     PRESENCE_RESEND_SECONDS,
     RESEND_BATCH_SIZE,
     PresenceEdus,
@@ -15,6 +14,7 @@ from federation.receiving.presence_edus import (
 from federation.sending.room_servers import RoomServers
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.remote_presence import REMOTE_PRESENCE_TTL_SECONDS
+from homeserver.protocol.event_types import PRESENCE
 
 HERE, THERE = "here.example", "there.example"
 

@@ -32,7 +32,7 @@ class DestinationTests(DatabaseTestCase):
         """Messages go out at once, whether it is heard or answers whatever else it was asked."""
         destinations = DestinationHealth(self.db, reactor)
         alive: list[str] = []
-        destinations.on_reachable = alive.append
+        destinations.subscribe(alive.append)
         for server in ("heard.example", "answers.example"):
             destinations.failed(server)
 

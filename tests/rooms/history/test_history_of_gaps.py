@@ -16,10 +16,10 @@ from tests.sync.world import World
 class HistoryOfGapsTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.world = await World.start(self.db)
-        self.carol = await self.world.user("carol")
         self.there = RemoteRoom()
+        self.world = await World.start(self.db, self.there)
         self.there.use(self.world)
+        self.carol = await self.world.user("carol")
         await self.there.join(self.carol)
         self.before = [self.there.say(f"before {number}") for number in range(2)]
         for event in self.before:
@@ -126,7 +126,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
 
         await self.page(limit=40)
 
-        room = await self.world.rooms.registry.get(self.there.room_id)
+        room = await self.world.core.registry.get(self.there.room_id)
         stored = await self.world.outside.find(room, [target.event_id for target in targets])
         redacted_by = [each.redaction and each.redaction.event_id for each in stored]
         assert redacted_by == [each.event_id for each in redactions]

@@ -4,8 +4,7 @@ import psycopg
 
 from homeserver.cli.doctor.auth_chain_checks import check_auth_chains
 from homeserver.cli.doctor.findings import Severity
-from homeserver.rooms.room.changes import MEMBER
-from homeserver.rooms.room.writer import CREATE
+from homeserver.protocol.event_types import CREATE_KEY, MEMBER
 from homeserver.storage.database.migrate import load_migrations
 from tests.rooms.inbound.outside import Outside
 from tests.rooms.inbound.replica import build
@@ -48,7 +47,9 @@ class StoredAuthEdgesTests(RoomsTestCase):
         room_id = await self.create_room(ALICE, version="11")
         outside = Outside(self.rooms)
         room = await self.rooms.get(room_id)
-        cited = list((await self.rooms.current(room, [CREATE, (MEMBER, ALICE.user_id)])).values())
+        cited = list(
+            (await self.rooms.current(room, [CREATE_KEY, (MEMBER, ALICE.user_id)])).values()
+        )
         content = {"room_version": "11"}
         events = [each.event for each in cited]
         create = build("11", room_id, "m.room.create", EVE, content, "", events, events, 9, 9)
