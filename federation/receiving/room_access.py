@@ -22,9 +22,11 @@ class RoomAccess:
 
     def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
-        self._lists: LruCache[int, ServerAcl] = LruCache(CACHED_LISTS)  # by event number
+        self._lists: LruCache[int, ServerAcl] = LruCache(
+            "server_acls", CACHED_LISTS
+        )  # by event number
         # Users that are not known yet, by room.
-        self._trusted: LruCache[int, set[str]] = LruCache(MAX_PARTIAL_ROOMS)
+        self._trusted: LruCache[int, set[str]] = LruCache("partial_room_users", MAX_PARTIAL_ROOMS)
 
     async def present(self, origin: str, room_id: str) -> Room:
         """The room, if this server is in it and its access list lets the other take part.

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from federation.receiving.event_fetcher import EventFetcher
 from federation.transport.errors import FederationError
+from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.inbound.event_checks import EventsMissing
@@ -29,7 +30,7 @@ from homeserver.streams.log import Log
 
 MAX_CONCURRENT_ROOMS = 3  # rooms: each may take as much memory as its members do
 MAX_ASKED = 20  # servers in one round
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 3_600.0  # seconds
+RETRIES = RetrySchedule.doubling(2.0, 3_600.0)
 
 log = Logger()
 
@@ -87,12 +88,11 @@ class PartialStateResync:
                     _fire(self._pauses[fact.room_nid])
 
     async def _work(self, number: int) -> None:
-        pause, attempt = FIRST_PAUSE, 0
+        attempt = 0
         try:
             while not await self._attempt(number, attempt):
-                await self._pause(number, pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
                 attempt += 1
+                await self._pause(number, RETRIES.pause(attempt))
         except CancelledError:
             pass
         finally:

@@ -35,7 +35,7 @@ class DestinationHealth:
     def __init__(self, db: Database, reactor: Any) -> None:
         self._db = db
         self._clock = reactor
-        self._known: LruCache[str, Backoff] = LruCache(MAX_SERVERS)
+        self._known: LruCache[str, Backoff] = LruCache("destinations", MAX_SERVERS)
         self._unwritten: dict[str, Backoff] = {}
         self._due: Any = None
         self._writing: Deferred[None] | None = None

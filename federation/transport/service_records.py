@@ -68,7 +68,7 @@ class ServiceRecords:
     ) -> None:
         self._reactor = reactor
         self._name_servers = name_servers or system_name_servers
-        self._known: LruCache[str, Records] = LruCache(MAX_NAMES)
+        self._known: LruCache[str, Records] = LruCache("service_records", MAX_NAMES)
         self._asking: SingleFlight[str, Records] = SingleFlight()
 
     async def find(self, name: str) -> Sequence[Service] | None:

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deadlines import Deadlines
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State
 from homeserver.protocol.errors import Unavailable
@@ -44,7 +45,9 @@ class RemotePresence:
         self._clock = clock
         self._published: OrderedDict[str, PresenceChanged] = OrderedDict()
         self._received_at: dict[str, float] = {}
-        self._unknown_users: OrderedDict[str, tuple[float, Update]] = OrderedDict()
+        self._unknown_users: LruCache[str, tuple[float, Update]] = LruCache(
+            "presence_of_unknown_users", MAX_CACHED_UNKNOWN_USERS
+        )
         self._deadlines = Deadlines(clock, self._expire)
 
     async def receive(
@@ -57,10 +60,8 @@ class RemotePresence:
         """
         rooms = tuple(await self._user_rooms.joined(user_id))
         if not rooms:
-            self._unknown_users[user_id] = self._clock.seconds(), (state, status_msg, active_ago_ms)
-            self._unknown_users.move_to_end(user_id)
-            if len(self._unknown_users) > MAX_CACHED_UNKNOWN_USERS:
-                self._unknown_users.popitem(last=False)
+            update = state, status_msg, active_ago_ms
+            self._unknown_users.put(user_id, (self._clock.seconds(), update))
             return
         now = self._clock.seconds()
         known = self._published.get(user_id)
@@ -115,7 +116,7 @@ class RemotePresence:
 
     def _apply_pending(self, user_id: str) -> None:
         """Apply presence that was received before the user shared a room with a local user."""
-        received_at, update = self._unknown_users.pop(user_id, (0.0, None))
+        received_at, update = self._unknown_users.pop(user_id) or (0.0, None)
         if update is not None and self._clock.seconds() - received_at < NEGATIVE_CACHE_SECONDS:
             taking = Deferred.fromCoroutine(self.receive(user_id, *update))
             taking.addErrback(

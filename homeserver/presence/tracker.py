@@ -12,6 +12,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -20,7 +21,7 @@ from twisted.logger import Logger
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deadlines import Deadlines
-from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.config.settings import PresenceSettings
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State, Timeouts, UserPresence
@@ -86,7 +87,7 @@ class PresenceTracker:
         self._clock = clock
         self._deadlines = Deadlines(clock, self._apply_timeout)
         self._users: dict[str, TrackedUser] = {}
-        self._loading: dict[str, Deferred[None]] = {}
+        self._loads: SingleFlight[str, None] = SingleFlight()
 
     def __len__(self) -> int:
         return len(self._users)
@@ -204,23 +205,16 @@ class PresenceTracker:
                 self._append(user, user.published.state, (room,))
 
     async def _user(self, user_id: str) -> TrackedUser:
-        while True:
-            user = self._users.get(user_id)
-            if user is not None:
-                return user
-            running = self._loading.get(user_id)
-            if running is None:
-                break
-            await wait_for_completion(running)
-        running = self._loading[user_id] = Deferred()
-        try:
-            member = await self._names.nid(user_id)
-            row = await self._db.run(storage.find_presence, member)
-            rooms = await self._user_rooms.joined(user_id)
-            return self._track(user_id, member, rooms, row)
-        finally:
-            del self._loading[user_id]
-            running.callback(None)
+        # Another who waited for the same may have let the user go already.
+        while (user := self._users.get(user_id)) is None:
+            await self._loads.join(user_id, partial(self._load, user_id))
+        return user
+
+    async def _load(self, user_id: str) -> None:
+        member = await self._names.nid(user_id)
+        row = await self._db.run(storage.find_presence, member)
+        rooms = await self._user_rooms.joined(user_id)
+        self._track(user_id, member, rooms, row)
 
     def _track(
         self, user_id: str, member: int, rooms: Iterable[int], row: storage.PresenceRow | None

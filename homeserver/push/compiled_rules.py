@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_types import PUSH_RULES
 from homeserver.protocol.push_rules.evaluation import CompiledRules
-from homeserver.push.loading import Memo
 from homeserver.push.rules import PushRules
 
 MAX_USERS = 50_000
@@ -18,12 +18,12 @@ class UserRules:
 
     def __init__(self, rules: PushRules) -> None:
         self._rules = rules
-        self._users: Memo[str, CompiledRules] = Memo(MAX_USERS)
-        self._compiled: Memo[bytes, CompiledRules] = Memo(MAX_RULE_SETS)
+        self._users: LruCache[str, CompiledRules] = LruCache("push_rules", MAX_USERS)
+        self._compiled: LruCache[bytes, CompiledRules] = LruCache("push_rule_sets", MAX_RULE_SETS)
 
     def find(self, user_id: str) -> CompiledRules | None:
         """The rules of a user, if they are in memory."""
-        return self._users.get(user_id)
+        return self._users.peek(user_id)
 
     async def of(self, user_id: str) -> CompiledRules:
         """The rules of a user. Equal rules of different users are the same object."""
@@ -41,4 +41,4 @@ class UserRules:
         """Apply log entries: changed rules are compiled again."""
         for entry in entries:
             if isinstance(entry, AccountDataChanged) and entry.type == PUSH_RULES:
-                self._users.drop(entry.user_id)
+                self._users.pop(entry.user_id)

@@ -10,8 +10,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#listing-notifications
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.push_rules.rule_set import Action
-from homeserver.push.loading import PushDataNotInMemory
 from homeserver.push.members import Member, Members
 from homeserver.push.push_actions import PushActions
 from homeserver.push.recent_events import RecentEvents
@@ -91,7 +91,7 @@ class Notifications:
                     return None
                 thread = self._push_actions.thread(room, seen.stored)
                 break
-            except PushDataNotInMemory as missing:
+            except NotInMemory as missing:
                 await missing.load()
         read = False
         if room.membership(member.user_id) == "join":

@@ -43,7 +43,7 @@ class PushActions:
 
         `joined_count` is the number of members after the newest of them. Of the member's own events
         only the newest counts in each part of the timeline, and events before it are read. Raises
-        `PushDataNotInMemory`.
+        `NotInMemory`.
         """
         items: list[PushAction | OwnEvent] = []
         own: dict[str | None, int] = {}
@@ -67,7 +67,7 @@ class PushActions:
         """The actions for all members with a member's rules and ignored users, and no new receipts.
 
         The result differs for the senders and the mentioned users. `None` where the rules depend on
-        the user, so that each member is evaluated separately. Raises `PushDataNotInMemory`.
+        the user, so that each member is evaluated separately. Raises `NotInMemory`.
         """
         actions: list[PushAction] = []
         concerned: set[str] = set()
@@ -93,7 +93,7 @@ class PushActions:
     def outcome(
         self, room: Room, member: Member, stored: StoredEvent, joined_count: int | None
     ) -> Outcome:
-        """The outcome of the push rules for a member, read or not. Raises `PushDataNotInMemory`.
+        """The outcome of the push rules for a member, read or not. Raises `NotInMemory`.
 
         Events of users whom the member ignores do not notify, except state events, which are still
         shown.
@@ -106,7 +106,7 @@ class PushActions:
         return evaluation.for_user(member.user_id, member.display_name)
 
     def thread(self, room: Room, stored: StoredEvent) -> str | None:
-        """The root of an event's thread, `None` for the main one. Raises `PushDataNotInMemory`."""
+        """The root of an event's thread, `None` for the main one. Raises `NotInMemory`."""
         return self._threads.of(room, stored)
 
     def action(
@@ -120,7 +120,7 @@ class PushActions:
     ) -> PushAction | None:
         """The action of an event that notifies the member and is unread, if it does.
 
-        Raises `PushDataNotInMemory`.
+        Raises `NotInMemory`.
         """
         position = stored.position or 0
         if counter.is_all_read(position):

@@ -9,12 +9,13 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
 from collections.abc import Iterable, Iterator
 
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.event_types import CREATE_KEY, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.push_rules.conditions import EvaluationContext, PowerLevelsNeeded
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Evaluation
-from homeserver.push.loading import Memo, PushDataNotInMemory
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.room import Room
@@ -28,17 +29,18 @@ class RuleEvaluator:
 
     def __init__(self, visibility: Visibility) -> None:
         self._visibility = visibility
-        self._evaluations: Memo[tuple[CompiledRules, int], Evaluation] = Memo(
-            MAX_CACHED_EVALUATIONS
+        self._evaluations: LruCache[tuple[CompiledRules, int], Evaluation] = LruCache(
+            "push_rule_evaluations", MAX_CACHED_EVALUATIONS
         )
-        self._levels: Memo[bytes, PowerLevels] = Memo(
-            MAX_CACHED_POWER_LEVELS
-        )  # by root of the state
+        # By root of the state.
+        self._levels: LruCache[bytes, PowerLevels] = LruCache(
+            "power_levels", MAX_CACHED_POWER_LEVELS
+        )
 
     def evaluation(
         self, room: Room, stored: StoredEvent, joined_count: int | None, rules: CompiledRules
     ) -> Evaluation:
-        """The evaluation of rules for an event. Raises `PushDataNotInMemory`.
+        """The evaluation of rules for an event. Raises `NotInMemory`.
 
         `joined_count` is the number of members when it was sent. Where that is unknown, `None`, the
         current number is used, and the evaluation is not cached.
@@ -60,9 +62,7 @@ class RuleEvaluator:
         try:
             return rules.evaluate(EvaluationContext(stored.event, joined_count, levels))
         except PowerLevelsNeeded:
-            raise PushDataNotInMemory(
-                lambda: self._load_levels(room, stored.state_before)
-            ) from None
+            raise NotInMemory(lambda: self._load_levels(room, stored.state_before)) from None
 
     async def _load_levels(self, room: Room, root: bytes) -> None:
         state = await self._visibility.state_at(room, root, [CREATE_KEY, POWER_LEVELS_KEY])

@@ -8,9 +8,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules-api
 from collections.abc import Callable, Iterator
 
 import msgspec
-from twisted.internet.defer import DeferredLock
 
 from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.event_types import PUSH_RULES
 from homeserver.protocol.push_rules.conditions import MAX_PATTERN
@@ -28,7 +28,7 @@ class PushRules:
 
     def __init__(self, account_data: AccountData) -> None:
         self._account_data = account_data
-        self._locks: dict[str, DeferredLock] = {}  # of the changes in progress
+        self._locks: KeyedLocks[str] = KeyedLocks()
 
     async def of(self, user_id: str) -> RuleSet:
         """The rules of a user."""
@@ -85,18 +85,12 @@ class PushRules:
 
     async def _change(self, user_id: str, change: Callable[[RuleSet], RuleSet]) -> None:
         """Change the rules, one change at a time. A change without effect is not stored."""
-        lock = self._locks.setdefault(user_id, DeferredLock())
-        await lock.acquire()
-        try:
+        async with self._locks.hold(user_id):
             rules = await self.of(user_id)
             changed = change(rules)
             if changed.fingerprint() != rules.fingerprint():
                 content = msgspec.json.encode(changed.content_for(user_id))
                 await self._account_data.set(user_id, None, PUSH_RULES, content)
-        finally:
-            lock.release()
-            if not lock.locked:
-                self._locks.pop(user_id, None)
 
 
 def _check_size(rule: PushRule) -> None:

@@ -8,12 +8,14 @@ nothing.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
 """
 
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id
-from homeserver.push.loading import Memo, PushDataNotInMemory
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.room_receipts import MAIN
 
 MAX_HOPS = 3
 MAX_CACHED_THREADS = 50_000  # events that have a relation
@@ -26,21 +28,23 @@ class Threads:
 
     def __init__(self, events: EventStore) -> None:
         self._events = events
-        self._known: Memo[int, str | None] = Memo(MAX_CACHED_THREADS)
-        self._not_in_room: Memo[tuple[int, str], bool] = Memo(
-            MAX_CACHED_THREADS
+        # The root by the number of an event, or `MAIN`.
+        self._known: LruCache[int, str] = LruCache("event_threads", MAX_CACHED_THREADS)
+        self._not_in_room: LruCache[tuple[int, str], bool] = LruCache(
+            "unknown_parents", MAX_CACHED_THREADS
         )  # (room, event id)
 
     def of(self, room: Room, stored: StoredEvent) -> str | None:
         """The id of the root of an event's thread; `None` for the main timeline.
 
-        Raises `PushDataNotInMemory`.
+        Raises `NotInMemory`.
         """
         if "m.relates_to" not in stored.event.content:
             return None
-        if stored.event_nid in self._known:
-            return self._known.get(stored.event_nid)
-        return self._known.put(stored.event_nid, self._follow(room, stored))
+        root = self._known.get(stored.event_nid)
+        if root is None:
+            root = self._known.put(stored.event_nid, self._follow(room, stored) or MAIN)
+        return None if root == MAIN else root
 
     def _follow(self, room: Room, stored: StoredEvent) -> str | None:
         current: StoredEvent | None = stored
@@ -54,11 +58,11 @@ class Threads:
         return None
 
     def _find(self, room: Room, event_id: str) -> StoredEvent | None:
-        if (room.room_nid, event_id) in self._not_in_room or not is_valid_event_id(event_id):
+        if self._not_in_room.get((room.room_nid, event_id)) or not is_valid_event_id(event_id):
             return None
         stored = self._events.cached_id(room.room_id, event_id)
         if stored is None:
-            raise PushDataNotInMemory(lambda: self._load(room, event_id))
+            raise NotInMemory(lambda: self._load(room, event_id))
         return stored
 
     async def _load(self, room: Room, event_id: str) -> None:

@@ -13,13 +13,13 @@ room clears its count.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.push_rules.evaluation import CompiledRules
-from homeserver.push.loading import PushDataNotInMemory
 from homeserver.push.members import Member, Members
 from homeserver.push.mentions import Mentions
 from homeserver.push.push_actions import PushActions
@@ -122,14 +122,15 @@ class UnreadCounts:
         self._members = members
         self._push_actions = push_actions
         self._mentions = mentions
-        self._rooms: OrderedDict[int, _RoomCounters] = OrderedDict()
-        self._counters = 0
+        self._rooms: LruCache[int, _RoomCounters] = LruCache(
+            "unread_counts", MAX_COUNTERS, size_of=lambda _, counters: len(counters.by_user)
+        )
 
     def cached(self, room: Room, user_id: str) -> UnreadCount | None:
         """The counts of a member of a room, if they can be computed from memory."""
         try:
             counter = self._advance(room, user_id)
-        except PushDataNotInMemory:
+        except NotInMemory:
             return None
         return None if counter is None else counter.count()
 
@@ -142,7 +143,7 @@ class UnreadCounts:
         while True:
             try:
                 counter = self._advance(room, user_id)
-            except PushDataNotInMemory as missing:
+            except NotInMemory as missing:
                 await missing.load()
                 continue
             if counter is not None:
@@ -150,8 +151,9 @@ class UnreadCounts:
             member = await self._members.load(room, user_id)
             window = await self._event_window(room, member)
             counter = await self._build(room, member, window)
-            if counter is not None and self._rooms.get(room.room_nid) is window.counters:
-                self._store(room.room_nid, _CachedCounter(member, counter))
+            if counter is not None and self._rooms.peek(room.room_nid) is window.counters:
+                window.counters.by_user[user_id] = _CachedCounter(member, counter)
+                self._rooms.put(room.room_nid, window.counters)
                 if counter.upto == room.last_position:
                     return counter
 
@@ -164,22 +166,24 @@ class UnreadCounts:
         """Apply log entries."""
         for entry in entries:
             if isinstance(entry, ReceiptChanged):
-                counters = self._rooms.get(entry.room)
+                counters = self._rooms.peek(entry.room)
                 cached = None if counters is None else counters.by_user.get(entry.user_id)
                 if cached is not None:
                     _apply_receipt(cached.counter, entry)
             elif isinstance(entry, EventAppended) and entry.redacts is not None:
-                counters = self._rooms.get(entry.room_nid)
+                counters = self._rooms.peek(entry.room_nid)
                 if counters is not None:
                     for cached in counters.by_user.values():
                         cached.counter.forget(entry.redacts.position or 0)
 
     def _advance(self, room: Room, user_id: str) -> UnreadCounter | None:
         """The cached counter, advanced over new events; `None` where it has to be built again."""
-        counters = self._rooms.get(room.room_nid)
+        counters = self._rooms.peek(room.room_nid)
         cached = None if counters is None else counters.by_user.get(user_id)
         if counters is None or cached is None or not self._members.is_current(room, cached.member):
+            self._rooms.misses += 1
             return None
+        self._rooms.hits += 1
         counter = cached.counter
         if counter.upto < room.last_position:
             if not counters.catch_up(room):
@@ -242,7 +246,7 @@ class UnreadCounts:
                     for stored in window.mentioned
                 ]
                 news = self._push_actions.among(room, member, unread, window.joined_count, counter)
-            except PushDataNotInMemory as missing:
+            except NotInMemory as missing:
                 await missing.load()
                 continue
             counter.add_older(action for action in mentions if action is not None)
@@ -253,9 +257,10 @@ class UnreadCounts:
         """The events that a member may not have read; from the database beyond those in memory."""
         receipts = await self._receipts.of_user(room, member.user_id)
         floor = _read_up_to(member, receipts).floor
-        counters = self._rooms.get(room.room_nid)
+        counters = self._rooms.peek(room.room_nid)
         if counters is None or not counters.catch_up(room):
-            counters = self._restart(room)
+            # Drop the counters of the room, and begin again.
+            counters = self._rooms.put(room.room_nid, _RoomCounters(room.last_position))
         number = counters.number
         upto, joined_count, start = room.last_position, room.joined_count, room.timeline_from
         events = list(reversed(room.timeline))
@@ -274,22 +279,6 @@ class UnreadCounts:
 
     async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
         return await self._events.load_in_order(room.version, numbers)
-
-    def _restart(self, room: Room) -> _RoomCounters:
-        """Drop the counters of a room, and begin again."""
-        before = self._rooms.pop(room.room_nid, None)
-        if before is not None:
-            self._counters -= len(before.by_user)
-        counters = self._rooms[room.room_nid] = _RoomCounters(room.last_position)
-        return counters
-
-    def _store(self, room: int, cached: _CachedCounter) -> None:
-        by_user = self._rooms[room].by_user
-        self._rooms.move_to_end(room)
-        self._counters += cached.member.user_id not in by_user
-        by_user[cached.member.user_id] = cached
-        while self._counters > MAX_COUNTERS and len(self._rooms) > 1:
-            self._counters -= len(self._rooms.popitem(last=False)[1].by_user)
 
 
 def _read_up_to(

@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, Row
@@ -34,7 +35,7 @@ MAX_POSITION = 1 << 62  # above all positions, and above all depths of rooms
 MAX_WAITING = 20_000  # changes that may wait for the database
 MIN_RESERVED = 200_000  # positions that must be left for work to begin, so that it can be finished
 STALLED_SECONDS = 10.0  # that one batch may take before new work is refused
-RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+COMMIT_RETRIES = RetrySchedule((0.05, 0.1, 0.2, 0.5, 1.0))
 LOG_AGAIN_SECONDS = 60.0  # between two log entries while the database cannot be written to
 log = Logger()
 
@@ -243,7 +244,6 @@ class Log:
                     log.info("writing to the database works again")
                 return
             pause: Deferred[None] = Deferred()
-            delay = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
-            self._clock.callLater(delay, pause.callback, None)
-            await pause
             attempt += 1
+            self._clock.callLater(COMMIT_RETRIES.pause(attempt), pause.callback, None)
+            await pause

@@ -7,9 +7,9 @@ evicted here is merely sent once more.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.sync.sync_request import SyncRequest
 
 MAX_ENTRIES = 500_000  # (device, room, member), of all devices together
@@ -21,8 +21,9 @@ class LazyMembers:
     """The member events that each device has."""
 
     def __init__(self) -> None:
-        self._devices: OrderedDict[tuple[str, str], _Known] = OrderedDict()
-        self._entries = 0
+        self._devices: LruCache[tuple[str, str], _Known] = LruCache(
+            "lazy_members", MAX_ENTRIES, size_of=lambda _, known: len(known)
+        )
 
     def unsent(
         self, request: SyncRequest, room: int, user_ids: Iterable[str], since: int | None
@@ -37,25 +38,18 @@ class LazyMembers:
 
     def sent_members(self, request: SyncRequest, room: int) -> list[str]:
         """The users of a room whose member events the device was sent."""
-        known = self._devices.get(request.device, {})
+        known = self._devices.peek(request.device) or {}
         return [user_id for number, user_id in known if number == room]
 
     def mark_sent(
         self, request: SyncRequest, room: int, user_ids: Iterable[str], position: int
     ) -> None:
         """Record that the response that ends at `position` has these members."""
-        known = self._devices.setdefault(request.device, {})
-        self._devices.move_to_end(request.device)
-        before = len(known)
+        known = self._devices.peek(request.device) or {}
         for user_id in user_ids:
             known[(room, user_id)] = position
-        self._entries += len(known) - before
-        while self._entries > MAX_ENTRIES and len(self._devices) > 1:
-            _, oldest = self._devices.popitem(last=False)
-            self._entries -= len(oldest)
+        self._devices.put(request.device, known)
 
     def start_over(self, request: SyncRequest) -> None:
         """Forget what the device has: it begins with an initial sync."""
-        known = self._devices.pop(request.device, None)
-        if known is not None:
-            self._entries -= len(known)
+        self._devices.pop(request.device)

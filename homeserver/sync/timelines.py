@@ -5,10 +5,10 @@ memory and is the same for all members: it is cut and encoded once for each pair
 every further request gets the same bytes.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -82,7 +82,9 @@ class Timelines:
         self._rooms = rooms
         self._visibility = visibility
         self._local_server = local_server
-        self._shared: OrderedDict[tuple[int, int, int], SharedTimelineSlice] = OrderedDict()
+        self._shared: LruCache[tuple[int, int, int], SharedTimelineSlice] = LruCache(
+            "timeline_slices", MAX_CACHED_SLICES
+        )
 
     def shared(self, room: Room, since: int, now: int, limit: int) -> SharedTimelineSlice | None:
         """The events between two positions as all members see them, if they are in memory.
@@ -94,10 +96,12 @@ class Timelines:
         if since < max(room.forked_at, room.timeline_gaps.last):
             return None
         key = (room.room_nid, since, now)
-        shared = self._shared.get(key)
+        shared = self._shared.peek(key)
         now_ms = self._local_server.now_ms()
         if shared is not None and now_ms - shared.rendered_ms < CACHE_TTL_MS:
+            self._shared.hits += 1
             return shared if len(shared.events) <= limit else None
+        self._shared.misses += 1
         events = room.events_after(since)
         if events is None:
             return None
@@ -105,12 +109,7 @@ class Timelines:
             events = [stored for stored in events if (stored.position or 0) <= now]
         if len(events) > limit:
             return None
-        shared = _share(events, room.changes_after(since, now), now_ms)
-        self._shared[key] = shared
-        self._shared.move_to_end(key)
-        if len(self._shared) > MAX_CACHED_SLICES:
-            self._shared.popitem(last=False)
-        return shared
+        return self._shared.put(key, _share(events, room.changes_after(since, now), now_ms))
 
     async def cut(self, room: Room, request: SyncRequest, since: int, now: int) -> TimelineSlice:
         """The newest events above `since` that the user may see and wants.

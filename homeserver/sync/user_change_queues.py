@@ -5,7 +5,7 @@ waiting requests are woken once a batch, however many entries it has. A queue is
 does not reach back to the token of a request, the engine looks at all of the user's rooms instead.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
@@ -78,8 +79,12 @@ class UserChangeQueues:
         self._clock = clock
         self._to_wake: dict[UserChangeQueue, None] = {}  # in the order of their changes
         self._postponed: set[UserChangeQueue] = set()
-        self._capacity = capacity
-        self._queues: OrderedDict[str, UserChangeQueue] = OrderedDict()
+        self._queues: LruCache[str, UserChangeQueue] = LruCache(
+            "user_changes",
+            capacity,
+            is_pinned=lambda queue: bool(queue.waiters),
+            on_evict=lambda _, queue: self._unfollow_all(queue),
+        )
         self._by_room: dict[int, set[UserChangeQueue]] = {}
 
     def __len__(self) -> int:
@@ -92,10 +97,7 @@ class UserChangeQueues:
 
     def loaded(self, user_id: str) -> UserChangeQueue | None:
         """The user's queue, if there is one."""
-        queue = self._queues.get(user_id)
-        if queue is not None:
-            self._queues.move_to_end(user_id)
-        return queue
+        return self._queues.get(user_id)
 
     async def queue_of(self, user_id: str) -> UserChangeQueue:
         """The user's queue, made now if there is none."""
@@ -106,10 +108,9 @@ class UserChangeQueues:
         queue = self.loaded(user_id)
         if queue is None:
             # From here on it follows the log: what was published during the wait is not in it.
-            queue = self._queues[user_id] = UserChangeQueue(user_id, self._log.position)
+            queue = self._queues.put(user_id, UserChangeQueue(user_id, self._log.position))
             for number in joined:
                 self._follow(queue, number)
-            self._shrink()
         return queue
 
     def apply(self, entries: Sequence[Any]) -> None:
@@ -180,7 +181,7 @@ class UserChangeQueues:
     def _room_changed(self, entry: StateChanged, changed: set[UserChangeQueue]) -> None:
         for user_id, membership, _ in entry.members():
             # A user who joins or leaves is notified too.
-            queue = self._queues.get(user_id)
+            queue = self._queues.peek(user_id)
             if queue is not None:
                 if membership == "join":
                     self._follow(queue, entry.room_nid)
@@ -200,7 +201,7 @@ class UserChangeQueues:
     def _add_for_user(
         self, user_id: str, position: int, what: int, changed: set[UserChangeQueue]
     ) -> None:
-        queue = self._queues.get(user_id)
+        queue = self._queues.peek(user_id)
         if queue is not None:
             queue.add(position, what)
             changed.add(queue)
@@ -209,7 +210,7 @@ class UserChangeQueues:
         seen: set[UserChangeQueue] = set()
         for room in entry.rooms:
             seen |= self._by_room.get(room, set())
-        own = self._queues.get(entry.user_id)
+        own = self._queues.peek(entry.user_id)
         if own is not None:
             seen.add(own)
         for queue in seen:
@@ -234,13 +235,6 @@ class UserChangeQueues:
             if not followers:
                 del self._by_room[room]
 
-    def _shrink(self) -> None:
-        if len(self._queues) <= self._capacity:
-            return
-        for user_id, queue in list(self._queues.items())[:-1]:
-            if not queue.waiters:
-                del self._queues[user_id]
-                for room in tuple(queue.rooms):
-                    self._unfollow(queue, room)
-                if len(self._queues) <= self._capacity:
-                    return
+    def _unfollow_all(self, queue: UserChangeQueue) -> None:
+        for room in tuple(queue.rooms):
+            self._unfollow(queue, room)

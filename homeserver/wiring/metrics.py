@@ -1,6 +1,6 @@
 """Metrics: what is read from the objects that know it, whenever somebody asks."""
 
-from homeserver.observability.metrics import CacheFigures, Metrics
+from homeserver.observability.metrics import Metrics
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.wiring.room_core import RoomCore
@@ -19,7 +19,7 @@ def watch(
     stream: Stream,
 ) -> None:
     """Show the figures of one server."""
-    registry, events = room_core.registry, room_core.events
+    registry = room_core.registry
     metrics.gauge("log_position", "Position of the log.", lambda: log.position)
     metrics.counter(
         "events", "Events that entered rooms since the start.", lambda: registry.events_appended
@@ -62,4 +62,3 @@ def watch(
         "State nodes that the garbage collection removed.",
         lambda: sweep.removed,
     )
-    metrics.cache("events", lambda: CacheFigures(events.hits, events.misses, len(events)))

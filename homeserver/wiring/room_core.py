@@ -22,10 +22,6 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 
-CACHED_EVENTS = 40_000
-CACHED_STATE_NODES = 40_000
-CACHED_USERS = 20_000
-
 
 class RoomCore:
     """The objects of rooms that the requests to other servers, and all else about rooms, need."""
@@ -41,17 +37,20 @@ class RoomCore:
         policy_signer: PolicySignerPort,
     ) -> None:
         self.names = Names(db)
-        self.events = EventStore(db, CACHED_EVENTS)
+        limits = settings.limits
+        self.events = EventStore(db, limits.cached_events)
         self.local_server = LocalServer(settings.server_name, key, reactor)
-        stores = RoomStorage(log, self.names, StateStore(db, CACHED_STATE_NODES), self.events)
-        self.storage = stores
+        states = StateStore(db, limits.cached_state_nodes)
+        stores = self.storage = RoomStorage(log, self.names, states, self.events)
         self.policy_servers = PolicyServers(stores, policy_signer)
         self.receiver = PduReceiver(stores, StateResolver(stores), self.policy_servers)
         senders = PolicySender(self.policy_servers, self.receiver), BranchSender(self.receiver)
-        self.registry = RoomRegistry(db, self.local_server, stores, senders)
-        self.remote_join = RemoteJoin(log, stores.states.threads, self.registry, self.receiver)
+        self.registry = RoomRegistry(
+            db, self.local_server, stores, senders, limits.cached_room_state
+        )
+        self.remote_join = RemoteJoin(log, states.threads, self.registry, self.receiver)
         self.out_of_room = OutOfRoomMemberships(db, log, self.names, self.events, self.registry)
-        self.user_rooms = UserRooms(db, self.names, CACHED_USERS)
+        self.user_rooms = UserRooms(db, self.names, limits.cached_users)
         self.visibility = Visibility(self.registry, self.events, erased_users)
         # All that reads rooms must find them up to date: of rooms, these read the log first.
         for reader in (self.registry.apply, self.user_rooms.apply):

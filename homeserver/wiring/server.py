@@ -10,6 +10,7 @@ from typing import Any
 from federation.remote.policy_signer import PolicySigner
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
+from homeserver.observability.caches import caches_of
 from homeserver.observability.metrics import Metrics
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.storage.database.database import Database
@@ -101,6 +102,7 @@ class ServerParts:
             reactor, settings, log, rate_limits, self.account_core, self.rooms, self.sync
         )
         watch(metrics, db, log, self.room_core, self.rooms, self.sync, self.stream)
+        metrics.show_caches(caches_of(self))
         self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
 
     def _listeners(

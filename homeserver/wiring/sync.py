@@ -35,8 +35,6 @@ from homeserver.wiring.push import Push
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 
-CACHED_FEEDS = 20_000
-
 
 class Sync:
     """All objects of the area; `lively_rooms` are those where somebody may have been typing."""
@@ -73,7 +71,7 @@ class Sync:
         )
         lazy_members = LazyMembers()
         feeds = self.change_queues = UserChangeQueues(
-            room_core.user_rooms, log, reactor, CACHED_FEEDS
+            room_core.user_rooms, log, reactor, settings.limits.cached_users
         )
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
         sections = RoomSections(

@@ -10,7 +10,6 @@ The first use of a token from a refresh revokes the refresh token that was used 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
 """
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from homeserver.accounts.sessions.last_seen import LastSeen, SeenRequest
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.secret_tokens import token_hash
 from homeserver.concurrency.clock import Clock, now_ms, wall_seconds
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import MissingToken, UnknownToken, UserLocked
 from homeserver.storage.accounts.access_tokens import AccessToken, find_access_token
 from homeserver.storage.accounts.refresh_tokens import delete_predecessor
@@ -50,9 +50,11 @@ class AccessTokens:
         self._db = db
         self._clock = clock
         self._last_seen = last_seen
-        self._grants: OrderedDict[str, Grant] = OrderedDict()
+        self._grants: LruCache[str, Grant] = LruCache(
+            "access_tokens", MAX_CACHED, on_evict=self._unlink
+        )
         self._tokens_of: dict[str, set[str]] = {}
-        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._unknown: LruCache[str, float] = LruCache("unknown_access_tokens", MAX_UNKNOWN)
         self._forgotten = 0  # counts the calls of `forget_user`
 
     def authenticate(self, token: str, request: SeenRequest) -> Requester | Awaitable[Requester]:
@@ -63,7 +65,6 @@ class AccessTokens:
         grant = self._grants.get(token)
         if grant is None or self._clock.seconds() >= grant.stale_at:
             return self._authenticate_slowly(token, request)
-        self._grants.move_to_end(token)
         return self._admit(grant, request)
 
     async def get_caller(self, token: str | None) -> Requester:
@@ -79,7 +80,7 @@ class AccessTokens:
         """Look up this user's tokens again at their next use."""
         self._forgotten += 1
         for token in self._tokens_of.pop(user_id, ()):
-            self._grants.pop(token, None)
+            self._grants.pop(token)
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Apply log entries: the tokens of removed devices end."""
@@ -102,16 +103,16 @@ class AccessTokens:
         return caller
 
     async def _grant(self, token: str) -> Grant:
-        grant = self._grants.get(token)
+        grant = self._grants.peek(token)
         if grant is not None and self._clock.seconds() < grant.stale_at:
             return grant
-        if len(token) > MAX_TOKEN or self._unknown.get(token, 0.0) > self._clock.seconds():
+        if len(token) > MAX_TOKEN or (self._unknown.get(token) or 0.0) > self._clock.seconds():
             raise UnknownToken("Unrecognised access token")
         before = self._forgotten
         grant = await self._db.run(self._load, token)
         if grant is None:
             self._drop(token)
-            self._remember_unknown(token)
+            self._unknown.put(token, self._clock.seconds() + UNKNOWN_SECONDS)
             raise UnknownToken("Unrecognised access token")
         if before == self._forgotten:
             self._remember(token, grant)
@@ -129,24 +130,19 @@ class AccessTokens:
         return _grant_of(stored, user, self._clock.seconds() + GRANT_SECONDS)
 
     def _remember(self, token: str, grant: Grant) -> None:
-        self._grants[token] = grant
         self._tokens_of.setdefault(grant.caller.user_id, set()).add(token)
-        if len(self._grants) > MAX_CACHED:
-            self._drop(next(iter(self._grants)))
+        self._grants.put(token, grant)
 
     def _drop(self, token: str) -> None:
-        grant = self._grants.pop(token, None)
+        grant = self._grants.pop(token)
         if grant is not None:
-            tokens = self._tokens_of[grant.caller.user_id]
-            tokens.discard(token)
-            if not tokens:
-                del self._tokens_of[grant.caller.user_id]
+            self._unlink(token, grant)
 
-    def _remember_unknown(self, token: str) -> None:
-        self._unknown.pop(token, None)
-        self._unknown[token] = self._clock.seconds() + UNKNOWN_SECONDS
-        if len(self._unknown) > MAX_UNKNOWN:
-            self._unknown.popitem(last=False)
+    def _unlink(self, token: str, grant: Grant) -> None:
+        tokens = self._tokens_of[grant.caller.user_id]
+        tokens.discard(token)
+        if not tokens:
+            del self._tokens_of[grant.caller.user_id]
 
 
 def _grant_of(token: AccessToken, user: User, stale_at: float) -> Grant:

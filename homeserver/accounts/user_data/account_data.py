@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.user_data.user_cache import UserCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge, UserLimitExceeded
 from homeserver.protocol.event_types import FULLY_READ, IGNORED_USER_LIST, PUSH_RULES
 from homeserver.storage.accounts.account_data import (
@@ -26,6 +26,7 @@ from homeserver.storage.accounts.account_data import (
 )
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
+from homeserver.streams.log_cache import LogCache
 
 MANAGED_BY_SERVER = frozenset({FULLY_READ, PUSH_RULES})
 
@@ -82,8 +83,8 @@ class AccountData:
         self._db = db
         self._log = log
         self._defaults = dict(defaults or {})
-        self._cache: UserCache[_Entry, AccountDataChanged] = UserCache(
-            self._load, _apply, MAX_CACHED
+        self._cache: LogCache[str, _Entry, AccountDataChanged] = LogCache(
+            LruCache("account_data", MAX_CACHED), self._load, _apply
         )
         # The last change of each user above `_floor`; lower positions are unknown here.
         self._changed: OrderedDict[str, int] = OrderedDict()

@@ -3,12 +3,12 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#filtering
 """
 
-from collections import OrderedDict
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import BadJson, InvalidParam, NotFound, UserLimitExceeded
 from homeserver.protocol.filters import Filter, parse_filter
 from homeserver.storage.accounts.filters import find_filter, store_filter
@@ -24,7 +24,7 @@ class Filters:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._parsed: OrderedDict[tuple[str, str], Filter] = OrderedDict()
+        self._parsed: LruCache[tuple[str, str], Filter] = LruCache("filters", MAX_CACHED)
 
     async def define(self, user_id: str, content: dict[str, Any]) -> str:
         """Store a filter and return its id. Raises `BadJson`, and `UserLimitExceeded`."""
@@ -58,7 +58,6 @@ class Filters:
         key = ("", text) if text.startswith("{") else (user_id, text)
         parsed = self._parsed.get(key)
         if parsed is not None:
-            self._parsed.move_to_end(key)
             return parsed
         content = text.encode() if not key[0] else await self.get(user_id, text)
         try:
@@ -66,7 +65,5 @@ class Filters:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise InvalidParam("The filter is not JSON") from None
         if len(content) <= MAX_CONTENT_BYTES:
-            self._parsed[key] = parsed
-            if len(self._parsed) > MAX_CACHED:
-                self._parsed.popitem(last=False)
+            self._parsed.put(key, parsed)
         return parsed

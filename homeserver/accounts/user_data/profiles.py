@@ -16,7 +16,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
-from homeserver.accounts.user_data.user_cache import UserCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import (
     BadJson,
     Forbidden,
@@ -35,6 +35,7 @@ from homeserver.storage.accounts.profiles import SET_PROFILE_FIELD, load_profile
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
+from homeserver.streams.log_cache import LogCache
 
 DISPLAYNAME = "displayname"
 AVATAR_URL = "avatar_url"
@@ -66,8 +67,8 @@ class LocalProfiles:
     def __init__(self, db: Database, log: Log) -> None:
         self._db = db
         self._log = log
-        self._cache: UserCache[dict[str, bytes], ProfileChanged] = UserCache(
-            self._load, _apply, MAX_CACHED
+        self._cache: LogCache[str, dict[str, bytes], ProfileChanged] = LogCache(
+            LruCache("profiles", MAX_CACHED), self._load, _apply
         )
 
     def apply(self, entries: Sequence[Any]) -> None:

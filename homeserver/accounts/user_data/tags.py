@@ -6,9 +6,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-tagging
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import DeferredLock
 
 from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import BadJson, InvalidParam
 from homeserver.protocol.event_types import TAG
 
@@ -20,7 +20,7 @@ class Tags:
 
     def __init__(self, account_data: AccountData) -> None:
         self._account_data = account_data
-        self._locks: dict[tuple[str, str], DeferredLock] = {}  # of the changes in progress
+        self._locks: KeyedLocks[tuple[str, str]] = KeyedLocks()
 
     async def of_room(self, user_id: str, room_id: str) -> dict[str, Any]:
         """The tags of a room, each with the content that the client stored."""
@@ -52,17 +52,10 @@ class Tags:
         self, user_id: str, room_id: str, tag: str, about: dict[str, Any] | None
     ) -> None:
         """Change the tags of a room, one change at a time: all tags are one value."""
-        key = (user_id, room_id)
-        lock = self._locks.setdefault(key, DeferredLock())
-        await lock.acquire()
-        try:
+        async with self._locks.hold((user_id, room_id)):
             tags = await self.of_room(user_id, room_id)
             if tags.get(tag) == about:
                 return
             others = {name: value for name, value in tags.items() if name != tag}
             changed = others if about is None else others | {tag: about}
             await self._account_data.set(user_id, room_id, TAG, {"tags": changed})
-        finally:
-            lock.release()
-            if not lock.locked:
-                self._locks.pop(key, None)

@@ -6,12 +6,12 @@ event changes it; the log tells. The number of members is the room's own at the 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.event_types import (
     AVATAR,
@@ -82,7 +82,7 @@ class RoomSummaries:
     def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
         self._rooms = rooms
-        self._summaries: OrderedDict[int, RoomSummary] = OrderedDict()
+        self._summaries: LruCache[int, RoomSummary] = LruCache("room_summaries", CAPACITY)
         self._changes = 0
 
     def apply(self, facts: Sequence[Any]) -> None:
@@ -90,7 +90,7 @@ class RoomSummaries:
         for fact in facts:
             if isinstance(fact, StateChanged) and _matters(fact):
                 self._changes += 1
-                self._summaries.pop(fact.room_nid, None)
+                self._summaries.pop(fact.room_nid)
 
     async def of(self, number: int, joined: int = 0) -> RoomSummary | None:
         """Summary of the room with this number, or `None` where there is none.
@@ -106,8 +106,6 @@ class RoomSummaries:
             summary = await self._make(number)
             if summary is None:
                 return None
-        else:
-            self._summaries.move_to_end(number)
         return msgspec.structs.replace(summary, num_joined_members=joined)
 
     async def for_user(self, user_id: str, room_id: str) -> RoomSummary:
@@ -147,9 +145,7 @@ class RoomSummaries:
             **_fields(contents),
         )
         if changes == self._changes:
-            self._summaries[number] = summary
-            if len(self._summaries) > CAPACITY:
-                self._summaries.popitem(last=False)
+            self._summaries.put(number, summary)
         return summary
 
     async def _contents(self, number: int, version: str) -> _Contents:

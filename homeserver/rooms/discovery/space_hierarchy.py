@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#discovering-rooms-within-
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -18,6 +17,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 
 from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import Forbidden, InvalidParam
 from homeserver.rooms.discovery.space_children import RoomDescription, SpaceChildRooms, SpaceRoom
 
@@ -134,7 +134,7 @@ class SpaceHierarchy:
     ) -> None:
         self._clock = clock
         self._space_rooms = space_rooms
-        self._walks: OrderedDict[str, _Walk] = OrderedDict()
+        self._walks: LruCache[str, _Walk] = LruCache("space_hierarchy_walks", MAX_WALKS)
         self._remote = remote
 
     async def page(self, user_id: str, request: HierarchyRequest) -> HierarchyPage:
@@ -159,7 +159,6 @@ class SpaceHierarchy:
                 raise InvalidParam("The token `from` is not known; begin anew without it")
             if not walk.is_for(user_id, request):
                 raise InvalidParam("suggested_only and max_depth cannot change between pages")
-            self._walks.move_to_end(match[1])
             return match[1], int(match[2]), walk
         walk = _Walk(user_id, request)
         via = await self._space_rooms.likely_servers(user_id, request.room_id)
@@ -173,10 +172,8 @@ class SpaceHierarchy:
     def _remember(self, name: str, walk: _Walk) -> None:
         own = [key for key, each in self._walks.items() if each.user_id == walk.user_id]
         for key in own[: len(own) + 1 - MAX_WALKS_OF_USER]:
-            del self._walks[key]
-        self._walks[name] = walk
-        if len(self._walks) > MAX_WALKS:
-            self._walks.popitem(last=False)
+            self._walks.pop(key)
+        self._walks.put(name, walk)
 
     async def _collect(
         self, walk: _Walk, offset: int, size: int

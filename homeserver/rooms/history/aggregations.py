@@ -7,7 +7,7 @@ lately, and kept up to date by the log, so that serving any other event asks not
 Spec: https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events
 """
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.relations import REFERENCE, REPLACE, THREAD, relation_of
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -63,7 +64,7 @@ class BundledAggregations:
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
-        self._types: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._types: LruCache[str, frozenset[str]] = LruCache("relation_types", CAPACITY)
         self._changes = 0
 
     def apply(self, facts: Sequence[Any]) -> None:
@@ -79,9 +80,9 @@ class BundledAggregations:
         relation = relation_of(stored.event)
         if stored.position is not None and relation is not None and relation.rel_type in BUNDLED:
             self._changes += 1
-            known = self._types.get(relation.parent_id)
+            known = self._types.peek(relation.parent_id)
             if known is not None:
-                self._types[relation.parent_id] = known | {relation.rel_type}
+                self._types.put(relation.parent_id, known | {relation.rel_type})
 
     async def bundled(
         self, caller: Requester, ignored: Iterable[str], seen: Sequence[VisibleEvent]
@@ -127,9 +128,8 @@ class BundledAggregations:
             loaded[parent_id] |= {rel_type}
         if changes == self._changes:
             # Otherwise the answer may have been overtaken by the log.
-            self._types |= loaded
-            while len(self._types) > CAPACITY:
-                self._types.popitem(last=False)
+            for event_id, found in loaded.items():
+                self._types.put(event_id, found)
         return {event_id: known or loaded.get(event_id, _NONE) for event_id, known in types.items()}
 
     async def _aggregate(

@@ -6,10 +6,10 @@ Nothing of this changes when the room goes on, and it may wait for the database.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.authorization.receipt_checks import check_by_auth_events, check_by_state
@@ -125,7 +125,9 @@ class EventChecker:
         self._stores = stores
         self._resolver = resolver
         # Many events in a row are judged by the same few events of a state.
-        self._auth_states: OrderedDict[tuple[bytes, frozenset[StateKey]], AuthState] = OrderedDict()
+        self._auth_states: LruCache[tuple[bytes, frozenset[StateKey]], AuthState] = LruCache(
+            "auth_states", MAX_CACHED_AUTH_STATES
+        )
         self.redactions = ReceivedRedactions(stores)
 
     async def check(
@@ -260,9 +262,7 @@ class EventChecker:
         if state is None:
             found = await self._stores.state_at(version, *what)
             state = AuthState({key: stored.event for key, stored in found.items()})
-            self._auth_states[what] = state
-            if len(self._auth_states) > MAX_CACHED_AUTH_STATES:
-                self._auth_states.popitem(last=False)
+            self._auth_states.put(what, state)
         return state
 
     async def _apply(self, writer: RoomWriter, stored: StoredEvent) -> Sequence[Row]:

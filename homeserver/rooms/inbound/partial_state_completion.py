@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
@@ -29,10 +30,9 @@ from homeserver.rooms.room.changes import (
     StateKey,
 )
 from homeserver.rooms.room.event_rows import membership_rows, nid_of
-from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import Key
-from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.event_graph import accepted_state
 from homeserver.storage.rooms.events import (
@@ -144,8 +144,8 @@ class PartialStateCompletion:
                     }
                     done = self._show_part(writer, current)
                     break
-                except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                    await writer.fetch(missing)
+                except NotInMemory as missing:
+                    await missing.load()
             await done
 
     def _show_part(self, writer: RoomWriter, events: Mapping[StateKey, StoredEvent]) -> Done:

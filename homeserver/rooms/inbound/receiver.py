@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.protocol.authorization.receipt_checks import check_by_state
 from homeserver.protocol.errors import Forbidden
@@ -41,10 +42,9 @@ from homeserver.rooms.room.draft_senders import PolicyServerPort
 from homeserver.rooms.room.event_rows import event_rows, gap_rows, names_of, placing_rows
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES, ForwardExtremities
 from homeserver.rooms.room.preview import build_preview
-from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
 from homeserver.storage.rooms.graph_edges import DELETE_BACKWARD_EXTREMITY
@@ -283,8 +283,8 @@ class PduReceiver:
                         stored.status = EventStatus(soft_failed=refusal)
                         return self._keep(writer, judged)
                 return writer.admit(arrival)
-            except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                await writer.fetch(missing)
+            except NotInMemory as missing:
+                await missing.load()
 
     async def _admitted(
         self,
@@ -340,8 +340,8 @@ class PduReceiver:
                     return await self._join_some(writer, await build_preview(writer, draft))
                 writer.append([draft])
                 return True
-            except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                await writer.fetch(missing)
+            except NotInMemory as missing:
+                await missing.load()
             except Forbidden:
                 return False
 

@@ -13,6 +13,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ from twisted.logger import Logger
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.errors import InvalidParam, MatrixError, UnsupportedRoomVersion
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.event_types import (
@@ -50,10 +52,9 @@ from homeserver.rooms.lifecycle.upgrade_state import (
 from homeserver.rooms.membership.member_profiles import MemberProfiles
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
-from homeserver.rooms.room.room_storage import EventNotInMemory
+from homeserver.rooms.room.room_storage import EventsNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.room_aliases import MOVE_ALIASES
 from homeserver.storage.rooms.rooms import STOP_LISTING
@@ -126,8 +127,8 @@ class RoomUpgrades:
                 try:
                     done = self._replace(old, plan)
                     break
-                except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                    await old.fetch(missing)
+                except NotInMemory as missing:
+                    await missing.load()
             await done
             await self._close(caller, old)
         return plan.room_id
@@ -188,7 +189,7 @@ class RoomUpgrades:
     def _first_drafts(self, old: RoomWriter, plan: _Plan) -> list[EventDraft]:
         """The events after the create event.
 
-        Raises `EventNotInMemory` where old state must be loaded.
+        Raises `NotInMemory` where old state must be loaded.
         """
         user_id = plan.caller.user_id
         drafts: list[EventDraft] = [member_draft(user_id, user_id, plan.member)]
@@ -226,18 +227,18 @@ class RoomUpgrades:
         for key in keys:
             try:
                 stored = old.current(key)
-            except EventNotInMemory as lacking:
-                missing += lacking.events
+            except EventsNotInMemory as lacking:
+                missing += lacking.numbers
             else:
                 # What has an empty content was taken away.
                 if stored is not None and stored.shown.content:
                     found.append(stored)
         if missing:
-            raise EventNotInMemory(events=missing)
+            raise EventsNotInMemory(old.storage.events, room.version, missing)
         return found
 
     def _number(self, plan: _Plan, drafts: Sequence[EventDraft]) -> int:
-        """The new room's number. Raises `EventNotInMemory` where names must be loaded first."""
+        """The new room's number. Raises `NotInMemory` where names must be loaded first."""
         names = {plan.room_id, CREATE, "", plan.caller.user_id, TOMBSTONE}
         for draft in drafts:
             names |= {draft.type, draft.state_key or ""}
@@ -245,7 +246,7 @@ class RoomUpgrades:
         missing = [name for name in names if cached_nid(name) is None]
         number = cached_nid(plan.room_id)
         if missing or number is None:
-            raise EventNotInMemory(names=list(names))
+            raise NotInMemory(partial(self._names.nids, names))
         return number
 
     async def _close(self, caller: Requester, old: RoomWriter) -> None:

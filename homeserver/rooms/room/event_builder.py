@@ -23,14 +23,14 @@ from homeserver.rooms.room.local_event_checks import (
 from homeserver.rooms.room.queued_state import QueuedState
 from homeserver.rooms.room.redactions import check_redaction
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
+from homeserver.rooms.room.room_storage import EventsNotInMemory, RoomStorage
 from homeserver.storage.database.batch import Row
 
 
 class EventBuilder:
     """Builds the events of local users in one room, from what is in memory.
 
-    All methods raise `EventNotInMemory` or `StateNodesNotInMemory` where something must be loaded.
+    All methods raise `NotInMemory` where something must be loaded.
     """
 
     __slots__ = ("_current", "_local_server", "_room", "_storage")
@@ -129,8 +129,8 @@ class EventBuilder:
         for key in keys:
             try:
                 stored = self._current.current(key)
-            except EventNotInMemory as lacking:
-                missing.extend(lacking.events)
+            except EventsNotInMemory as lacking:
+                missing.extend(lacking.numbers)
             else:
                 if stored is not None:
                     found.append(stored)
@@ -139,5 +139,5 @@ class EventBuilder:
         if create is not None and self._storage.events.cached(create) is None:
             missing.append(create)
         if missing:
-            raise EventNotInMemory(events=missing)
+            raise EventsNotInMemory(self._storage.events, self._room.version, missing)
         return found

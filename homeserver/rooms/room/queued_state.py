@@ -7,7 +7,7 @@ from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import Changes, StateKey
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import EventNotInMemory
+from homeserver.rooms.room.room_storage import EventsNotInMemory
 
 Snapshot = tuple[dict[StateKey, tuple[int, StoredEvent | None]], AuthState]
 
@@ -16,7 +16,7 @@ class QueuedState:
     """The current state of one room, changes that subscribers of the log do not know yet included.
 
     `auth` is the state as the authorisation rules read it; what it reads may raise
-    `EventNotInMemory`.
+    `EventsNotInMemory`.
     """
 
     __slots__ = ("_auth", "_events", "_queued", "_room")
@@ -66,7 +66,7 @@ class QueuedState:
     def current(self, key: StateKey) -> StoredEvent | None:
         """The current event of a type and state key.
 
-        Raises `EventNotInMemory` where it must be loaded.
+        Raises `EventsNotInMemory` where it must be loaded.
         """
         queued = self._queued.get(key)
         if queued is not None:
@@ -76,7 +76,7 @@ class QueuedState:
             return None
         stored = self._events.cached(event_nid)
         if stored is None:
-            raise EventNotInMemory(events=[event_nid])
+            raise EventsNotInMemory(self._events, self._room.version, [event_nid])
         return stored
 
     def membership(self, user_id: str) -> str | None:

@@ -4,14 +4,14 @@ A room in memory follows the log: `apply` is the log's first reader, so whoever 
 in the same turn sees it as it is at the log's position.
 """
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
-from homeserver.concurrency.deferreds import gather4, wait_for_completion
+from homeserver.concurrency.deferreds import gather4
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.event_types import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
@@ -46,11 +46,14 @@ from homeserver.storage.rooms.partial_rooms import LEFT, partial_room
 TIMELINE_CACHE_EVENTS = (
     50  # newest events that are read when a room is loaded; more are kept as they come
 )
-MAX_STATE_ENTRIES = 400_000  # of all rooms in memory together; about 250 bytes each
+MAX_STATE_ENTRIES = 400_000  # about 250 bytes each
 
 
 class RoomRegistry:
-    """The rooms of this server, each with its one writer."""
+    """The rooms of this server, each with its one writer.
+
+    `capacity` is the number of state entries that all rooms in memory have together.
+    """
 
     def __init__(
         self,
@@ -58,14 +61,20 @@ class RoomRegistry:
         local_server: LocalServer,
         storage: RoomStorage,
         senders: Sequence[DraftSender] = (),
+        capacity: int = MAX_STATE_ENTRIES,
     ) -> None:
         self.local_server = local_server
         self._storage = storage
         self._senders = senders
         self._db = db
-        self._loaded: OrderedDict[int, tuple[Room, RoomWriter]] = OrderedDict()
-        self._loading: dict[int, Deferred[Any]] = {}
-        self._entries = 0
+        # The one that was used last stays: its user is only just getting hold of it.
+        self._loaded: LruCache[int, tuple[Room, RoomWriter]] = LruCache(
+            "rooms",
+            capacity,
+            size_of=lambda _, entry: entry[0].size,
+            is_pinned=lambda entry: entry[1].is_busy,
+        )
+        self._loads: SingleFlight[int, bool] = SingleFlight()
         self.loads = 0  # rooms that were read from the database
         self.events_appended = 0
 
@@ -75,10 +84,7 @@ class RoomRegistry:
     def loaded(self, number: int) -> Room | None:
         """The room with this number, if it is in memory."""
         entry = self._loaded.get(number)
-        if entry is None:
-            return None
-        self._loaded.move_to_end(number)
-        return entry[0]
+        return None if entry is None else entry[0]
 
     async def find(self, room_id: str) -> Room | None:
         """The room with this id, or `None` if this server does not have it."""
@@ -145,8 +151,7 @@ class RoomRegistry:
 
     def drop(self, room: Room) -> None:
         """Let go of a room that was not made after all."""
-        del self._loaded[room.room_nid]
-        self._entries -= room.size
+        self._loaded.pop(room.room_nid)
 
     async def current(self, room: Room, keys: Sequence[StateKey]) -> dict[StateKey, StoredEvent]:
         """The current state events with these types and state keys, those that there are."""
@@ -242,24 +247,23 @@ class RoomRegistry:
             if isinstance(fact, EventsStored):
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.events[0].event)
-                entry = self._loaded.get(fact.room)
+                entry = self._loaded.peek(fact.room)
                 if entry is not None:
                     entry[0].fill(fact)
             elif isinstance(fact, PartialRoomLeft):
-                entry = self._loaded.get(fact.room)
+                entry = self._loaded.peek(fact.room)
                 if entry is not None and entry[0].leave_partial(fact.join_id):
                     entry[1].inbound.set_partial(False)
             elif isinstance(fact, StateChanged):
-                entry = self._loaded.get(fact.room_nid)
+                entry = self._loaded.peek(fact.room_nid)
                 if entry is not None:
                     room, writer = entry
-                    before = room.size
                     room.apply(fact)
                     if isinstance(fact, RoomUnPartialStated):
                         self._withdraw(fact)
                     writer.published(fact.position, fact.changes)
-                    self._entries += room.size - before
-        self._shrink()
+                    self._loaded.measure(fact.room_nid)
+        self._loaded.shrink()
 
     def _withdraw(self, fact: RoomUnPartialStated) -> None:
         """Have events found in no timeline any more, whoever holds them."""
@@ -269,23 +273,15 @@ class RoomRegistry:
                 stored.position = None
 
     async def _entry(self, number: int) -> tuple[Room, RoomWriter] | None:
-        while True:
-            entry = self._loaded.get(number)
-            if entry is not None:
-                self._loaded.move_to_end(number)
-                return entry
-            waiting = self._loading.get(number)
-            if waiting is None:
-                break
-            await wait_for_completion(waiting)
-        loading = self._loading[number] = Deferred()
-        try:
-            return await self._load(number)
-        finally:
-            del self._loading[number]
-            loading.callback(None)
+        while (entry := self._loaded.get(number)) is None:
+            exists = await self._loads.join(number, partial(self._load, number))
+            if not exists:
+                # Another who waited for the same may have made it by now.
+                return self._loaded.peek(number)
+        return entry
 
-    async def _load(self, number: int) -> tuple[Room, RoomWriter] | None:
+    async def _load(self, number: int) -> bool:
+        """Load a room; whether there is one."""
         self.loads += 1
         run = self._db.run
         # Nothing is appended to a room that is not in memory, so what is read fits together.
@@ -296,7 +292,7 @@ class RoomRegistry:
             run(memberships_in, number),
         )
         if row is None:
-            return None
+            return False
         room_id = await self._storage.names.name(number)
         room = Room(number, room_id, ROOM_VERSIONS[row.version], head.root or EMPTY)
         room.published = row.published
@@ -314,7 +310,7 @@ class RoomRegistry:
         pending = PendingRedactions(number, edges.pending_redactions)
         writer = self._writer(room, ForwardExtremities(extremities, room.root), pending)
         self._keep(room, writer)
-        return room, writer
+        return True
 
     def _writer(
         self,
@@ -360,17 +356,4 @@ class RoomRegistry:
             room.set_state((names[type_nid], names[key_nid]), event, membership)
 
     def _keep(self, room: Room, writer: RoomWriter) -> None:
-        self._loaded[room.room_nid] = (room, writer)
-        self._entries += room.size
-        self._shrink()
-
-    def _shrink(self) -> None:
-        if self._entries <= MAX_STATE_ENTRIES:
-            return
-        # The one that was used last has a user that is only just getting hold of it.
-        for number, (room, writer) in list(self._loaded.items())[:-1]:
-            if not writer.is_busy:
-                del self._loaded[number]
-                self._entries -= room.size
-                if self._entries <= MAX_STATE_ENTRIES:
-                    return
+        self._loaded.put(room.room_nid, (room, writer))

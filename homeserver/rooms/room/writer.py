@@ -3,7 +3,7 @@
 It holds what the next event needs: the forward extremities, the root of the current state, and what
 has been queued but not yet published. A message in an active room is therefore authorised, signed
 and queued in one turn of the reactor, without a database read, and nothing can come between the
-check and the write. Where something is not in memory the attempt ends with `EventNotInMemory`, what
+check and the write. Where something is not in memory the attempt ends with `NotInMemory`, what
 is missing is loaded, and the attempt is made again from the start, against whatever the state is by
 then.
 
@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.errors import MatrixError, Unavailable
 from homeserver.protocol.events import Event
@@ -41,8 +42,7 @@ from homeserver.rooms.room.local_event_checks import check_own_event
 from homeserver.rooms.room.pending_redactions import PendingRedactions
 from homeserver.rooms.room.queued_state import QueuedState
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
-from homeserver.rooms.state.store import StateNodesNotInMemory
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
 
@@ -92,7 +92,7 @@ class RoomWriter:
     def auth(self) -> AuthState:
         """The current state as the authorisation rules read it, queued events included.
 
-        What is read of it may raise `EventNotInMemory`.
+        What is read of it may raise `NotInMemory`.
         """
         return self._current.auth
 
@@ -135,18 +135,14 @@ class RoomWriter:
                             return sent
                 (stored,), done = self.append([draft], transaction)
                 break
-            except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                await self.fetch(missing)
+            except NotInMemory as missing:
+                await missing.load()
         await done
         return stored
 
     def sender_of(self, draft: EventDraft) -> DraftSender | None:
         """The sender that a draft needs, as the room is now; `None` if it can be appended."""
         return next((each for each in self._senders if each.applies_to(self, draft)), None)
-
-    async def fetch(self, missing: EventNotInMemory | StateNodesNotInMemory) -> None:
-        """Bring what an attempt lacked into memory; then it can be made again."""
-        await self.storage.fetch(self.room.version, missing)
 
     def append(
         self,
@@ -161,7 +157,7 @@ class RoomWriter:
         `create` is the room's create event where this call makes the room; `more_rows` are written
         together with it.
 
-        Raises `EventNotInMemory`, `StateNodesNotInMemory`, what `send` raises, and `Unavailable` in
+        Raises `NotInMemory`, what `send` raises, and `Unavailable` in
         a room that has more branches than one event joins.
         """
         self._log.check_open()
@@ -209,7 +205,7 @@ class RoomWriter:
     def admit(self, *arrivals: AdmittedEvent) -> Deferred[None]:
         """Queue events of any server that were judged with the head as it is now, all or none.
 
-        Fires when they are durable. Raises `EventNotInMemory`, and `Unavailable` while the database
+        Fires when they are durable. Raises `NotInMemory`, and `Unavailable` while the database
         is away; then nothing has changed.
         """
         self._log.check_open()
@@ -287,7 +283,7 @@ class RoomWriter:
     def current(self, key: StateKey) -> StoredEvent | None:
         """The current event of a type and state key, queued ones included.
 
-        Raises `EventNotInMemory` where it must be loaded.
+        Raises `NotInMemory` where it must be loaded.
         """
         return self._current.current(key)
 
