@@ -1,4 +1,4 @@
-"""States of rooms and what authorises them, as other servers ask for them.
+"""States of rooms with their auth chains, for requests of other servers.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-events
 """
@@ -31,19 +31,19 @@ class AuthChains:
         return await stores.events.load_many(room.version, list(entries.values()), clock)
 
     async def chain_of(self, room: Room, events: Iterable[StoredEvent]) -> list[StoredEvent]:
-        """All that authorises some events, these themselves not included unless they do, too.
+        """The auth chain of some events, without these events unless they are part of it.
 
-        Each comes after what authorises it, since an event is stored after what it cites.
+        Each event comes after its auth events, since it was stored after them.
         """
         chain: dict[str, StoredEvent] = {}
         level: Collection[StoredEvent] = list(events)
         while level:
             cited = (each for stored in level for each in stored.event.auth_event_ids)
-            wanted = set(
+            missing = set(
                 await build_cooperatively(self._rooms.local_server.clock, cited)
             ).difference(chain)
             found = await self._rooms.stores.events.find_many(
-                room.version, room.room_nid, room.room_id, wanted
+                room.version, room.room_nid, room.room_id, missing
             )
             chain |= found
             level = list(found.values())
@@ -52,10 +52,10 @@ class AuthChains:
     async def join_response(
         self, room: Room, join: StoredEvent, *, omit_members: bool
     ) -> dict[str, Any]:
-        """What a server that joins is told: the state before its join, and what authorises it.
+        """The response to `send_join`: the state before the join, and its auth chain.
 
-        With `omit_members` it gets the member events of the joining user and of the heroes alone,
-        and nothing twice.
+        With `omit_members` it has only the member events of the joining user and of the heroes, and
+        no event twice.
         """
         if omit_members:
             return await self._short_join_response(room, join)
@@ -72,9 +72,9 @@ class AuthChains:
         members = await stores.state_at(room.version, join.state_before, keys)
         others = await self._others_before(room, join)
         state = [*others, *members.values()]
-        told = {each.event.event_id for each in state}
+        in_state = {each.event.event_id for each in state}
         chain = await self.chain_of(room, [*state, join])
-        rest = [each for each in chain if each.event.event_id not in told]
+        rest = [each for each in chain if each.event.event_id not in in_state]
         servers = Counter(room.joined_servers)
         if membership_of(members.get((MEMBER, user_id))) != "join":
             servers[join.event.sender_server] -= 1
@@ -84,15 +84,15 @@ class AuthChains:
         }
 
     async def _others_before(self, room: Room, join: StoredEvent) -> list[StoredEvent]:
-        """All of the state before a join but for its members."""
+        """The state before a join, without the member events."""
         stores = self._rooms.stores
         if room.root == join.state_after:
-            # Nothing came after it yet, and of the others it changed nothing.
+            # No event followed it yet, and it changed no other entry.
             return await stores.events.load_in_order(room.version, list(room.state.values()))
         member_nid = await stores.names.nid(MEMBER)
         entries = await stores.states.load(join.state_before)
-        numbers = [number for key, number in entries.items() if key[0] != member_nid]
-        return await stores.events.load_in_order(room.version, numbers)
+        event_nids = [nid for key, nid in entries.items() if key[0] != member_nid]
+        return await stores.events.load_in_order(room.version, event_nids)
 
     def _join_response(
         self, join: StoredEvent, state: Iterable[StoredEvent], chain: Iterable[StoredEvent]
@@ -106,5 +106,5 @@ class AuthChains:
 
 
 def raw_events(events: Iterable[StoredEvent]) -> list[msgspec.Raw]:
-    """Events as they were signed, without encoding them anew."""
+    """Events as they were signed, without encoding them again."""
     return [msgspec.Raw(stored.event.json) for stored in events]

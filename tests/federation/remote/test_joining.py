@@ -13,7 +13,7 @@ from tests.support.organisations import FederationTestCase
 class JoiningTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.patch(staggered_requests, "HEAD_START_SECONDS", 0.1)
+        self.patch(staggered_requests, "STAGGER_SECONDS", 0.1)
         self.here = await self.organisation()
         self.alice = await self.here.register("alice")
         self.other = await self.fake()

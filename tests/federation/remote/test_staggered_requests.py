@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from federation.remote.staggered_requests import HEAD_START_SECONDS, StaggeredRequests
+from federation.remote.staggered_requests import STAGGER_SECONDS, StaggeredRequests
 
 SERVERS = ["one.example", "two.example", "three.example"]
 
@@ -31,7 +31,7 @@ class HeadStartTests(SynchronousTestCase):
     def test_nobody_else_is_asked_while_the_first_is_quick(self) -> None:
         """A join costs others nothing where the first server does it."""
         coming = self.next()
-        self.clock.advance(HEAD_START_SECONDS / 2)
+        self.clock.advance(STAGGER_SECONDS / 2)
         self.asked["one.example"].callback("yes")
 
         assert self.successResultOf(coming) == ("one.example", "yes")
@@ -42,7 +42,7 @@ class HeadStartTests(SynchronousTestCase):
     def test_a_slow_server_holds_up_nobody(self) -> None:
         """One that takes connections but never answers costs its head start, not a minute."""
         coming = self.next()
-        self.clock.advance(HEAD_START_SECONDS)
+        self.clock.advance(STAGGER_SECONDS)
         self.asked["two.example"].callback("yes")
 
         assert self.successResultOf(coming) == ("two.example", "yes")
@@ -64,7 +64,7 @@ class HeadStartTests(SynchronousTestCase):
     def test_the_next_is_asked_at_once_though_another_one_is_still_silent(self) -> None:
         """A refusal brings the next server, however long the first one takes."""
         self.next()
-        self.clock.advance(HEAD_START_SECONDS)
+        self.clock.advance(STAGGER_SECONDS)
         self.asked["two.example"].errback(ValueError("no"))
 
         assert [*self.asked] == SERVERS
@@ -75,7 +75,7 @@ class HeadStartTests(SynchronousTestCase):
         coming = self.next()
         self.asked["one.example"].callback("yes")
         self.successResultOf(coming)
-        self.clock.advance(10 * HEAD_START_SECONDS)
+        self.clock.advance(10 * STAGGER_SECONDS)
         assert [*self.asked] == ["one.example"]
 
         self.next()
@@ -94,7 +94,7 @@ class HeadStartTests(SynchronousTestCase):
     def test_what_is_under_way_is_given_up(self) -> None:
         """Nothing goes on in the background once somebody has answered well."""
         self.next()
-        self.clock.advance(HEAD_START_SECONDS)
+        self.clock.advance(STAGGER_SECONDS)
         self.asking.close()
 
         for server in ("one.example", "two.example"):

@@ -39,7 +39,7 @@ class RequestTests(ClientTestCase):
     async def test_an_answer_is_decoded(self) -> None:
         """As whatever shape the caller expects."""
         plain_answer = await self.client.get(self.there.name, PATH)
-        typed = await self.client.get(self.there.name, PATH, answer=dict[str, bool])
+        typed = await self.client.get(self.there.name, PATH, response_type=dict[str, bool])
 
         self.assertEqual((plain_answer, typed), ({"fine": True}, {"fine": True}))
 
@@ -211,7 +211,7 @@ class MisbehaviourTests(ClientTestCase):
         ):
             there = self.peer()
             there.answers[PATH] = behaviour
-            attempt = self.client.get(there.name, PATH, max_answer=1_000)
+            attempt = self.client.get(there.name, PATH, max_response=1_000)
             failed = await self.fails(InvalidResponse, attempt)
             self.assertFalse(failed.is_alive)
 
@@ -254,7 +254,7 @@ class MisbehaviourTests(ClientTestCase):
             return SILENT
 
         there.answers[PATH] = never_end
-        await self.fails(InvalidResponse, self.client.get(there.name, PATH, max_answer=1_000))
+        await self.fails(InvalidResponse, self.client.get(there.name, PATH, max_response=1_000))
 
         await self.until(lambda: not open_connections_to(there.port))
 
@@ -351,7 +351,7 @@ class BackoffTests(ClientTestCase):
         there.answers[PATH] = plain(502, b"")
         await self.fails(InvalidResponse, self.client.get(there.name, PATH))
 
-        await self.fails(BackingOff, self.client.get(there.name, PATH), "left alone")
+        await self.fails(BackingOff, self.client.get(there.name, PATH), "backing off")
         self.assertEqual(len(there.seen), 1)
 
         there.answers[PATH] = {}

@@ -76,7 +76,7 @@ def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
         lambda: "1",
     )
     backlog.note(SERVER, [QueuedPdu(1, 7, b'{"body":"first"}')])
-    outbox = DestinationQueue(SERVER, ways, is_behind=True)
+    outbox = DestinationQueue(SERVER, ways, is_catching_up=True)
     backlog.meanwhile = lambda: outbox.put(QueuedPdu(2, 7, b'{"body":"second"}'))
 
     outbox.wake()

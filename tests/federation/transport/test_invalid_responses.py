@@ -30,7 +30,7 @@ class GarbageTestCase(FederationTestCase):
 
     async def setUp(self) -> None:
         await super().setUp()
-        self.patch(staggered_requests, "HEAD_START_SECONDS", 0.1)
+        self.patch(staggered_requests, "STAGGER_SECONDS", 0.1)
         self.here = await self.organisation()
         self.alice = await self.here.register("alice")
         self.evil = await self.fake()
