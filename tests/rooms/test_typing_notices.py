@@ -131,7 +131,7 @@ class TypingNoticesTests(DatabaseTestCase):
         boot = self.world.log.position
         self.notices.stop()
 
-        self.notices = self.make(boot_position=boot, lively=[self.room.room_nid])
+        self.notices = self.make(boot_position=boot, recently_active=[self.room.room_nid])
 
         self.assertEqual(self.typists(seen), [])
         self.assertIsNone(self.typists(boot))
