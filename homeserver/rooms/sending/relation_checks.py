@@ -1,7 +1,7 @@
-"""What users may say by relations: no reaction twice, and no thread inside of a thread.
+"""Checks of relations: no repeated reaction, and no thread inside of a thread.
 
-Only events of this server's users are held to these rules; what comes from elsewhere is taken as it
-is, and clients count a reaction once.
+Only events of local users are checked; those of other servers are accepted as they are, and clients
+count a reaction once.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#avoiding-duplicate-annotations
 """
@@ -37,7 +37,7 @@ class RelationRules:
     async def send(
         self, writer: RoomWriter, draft: EventDraft, transaction: ClientTransaction | None = None
     ) -> StoredEvent:
-        """Send a draft, if its relation allows it; without one it is sent as it is.
+        """Send a draft, if its relation allows it; a draft without relation is sent unchecked.
 
         Raises `DuplicateAnnotation`, `NotAThreadRoot`, and what `RoomWriter.send` raises.
         """
@@ -56,7 +56,7 @@ class RelationRules:
             relation.key,
         )
         if reaction in self._on_the_way:
-            raise DuplicateAnnotation("You are reacting with this just now")
+            raise DuplicateAnnotation("You are sending this reaction already")
         self._on_the_way.add(reaction)
         try:
             await self._check_new(writer.room, draft, relation)
@@ -70,7 +70,9 @@ class RelationRules:
             room.version, room.room_nid, room.room_id, event_id
         )
         if root is not None and relation_of(root.shown) is not None:
-            raise NotAThreadRoot("An event that relates to another one has no thread of its own")
+            raise NotAThreadRoot(
+                "An event that relates to another one cannot have a thread of its own"
+            )
 
     async def _check_new(self, room: Room, draft: EventDraft, relation: Relation) -> None:
         numbers = await self._rooms.stores.names.find_nids([draft.type, draft.sender])
@@ -85,4 +87,4 @@ class RelationRules:
             sender_nid,
             relation.key or "",
         ):
-            raise DuplicateAnnotation("You have reacted with this already")
+            raise DuplicateAnnotation("You have sent this reaction already")

@@ -1,11 +1,11 @@
-"""Transactions: a request that is repeated with the same transaction id makes one event only.
+"""Transaction ids: a request that is repeated with the same id makes only one event.
 
 A request is a repetition if device, path and transaction id are the same: an id that was used to
-send a message says nothing of a redaction, or of another room. What the path names is in
-`ClientTransaction.path`.
+send a message may be used again for a redaction, or in another room. `ClientTransaction.path`
+describes the path.
 
 The latest `MAX_CACHED_TRANSACTIONS` transactions of a device are kept in memory; they are read from
-the database once, when the device sends for the first time after a start, so that a request
+the database once, when the device sends for the first time after a start, so that a request that is
 repeated across a restart finds its event too.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
@@ -28,13 +28,13 @@ MAX_CACHED_TRANSACTIONS = 200  # transactions of a device
 MAX_DEVICES = 5_000
 KEY_BYTES = 16
 
-# The event id, or the request at work, by the digest of path and transaction id: clients choose
+# The event id, or the request in progress, by the digest of path and transaction id: clients choose
 # these as long as they like.
 _Seen = OrderedDict[bytes, "str | Deferred[None]"]
 
 
 class Transactions:
-    """What each device has sent lately."""
+    """The recent transactions of each device."""
 
     def __init__(self, db: Database, names: Names) -> None:
         self._db = db
@@ -46,7 +46,7 @@ class Transactions:
     ) -> str:
         """The id of the event that this transaction made, or now makes by `make`.
 
-        While the first request is at work, a repeated one waits for it; if the first fails, the
+        While the first request is in progress, a repeated one waits for it; if the first fails, the
         repeated one makes its own attempt.
         """
         seen = await self._seen(transaction.user_id, transaction.device_id)
@@ -84,7 +84,7 @@ class Transactions:
         rows = await self._db.run(
             transactions_of_device, member, device_id, MAX_CACHED_TRANSACTIONS
         )
-        names = await self._names.names({number for row in rows for number in row[:2]})
+        names = await self._names.names({nid for row in rows for nid in row[:2]})
         loaded: _Seen = OrderedDict()
         for room, type_nid, path, txn_id, event_id in reversed(rows):
             path = path or sending_path(names[room], names[type_nid])
