@@ -59,7 +59,7 @@ class InspectionTests(RoomsTestCase):
         assert [event.event_id for event in graph.events if event.is_past] == [
             colours.past.event_id
         ]
-        assert {event.event_id for event in graph.events if event.is_head} == {
+        assert {event.event_id for event in graph.events if event.is_extremity} == {
             colours.ban.event_id,
             colours.after_gap.event_id,
         }
