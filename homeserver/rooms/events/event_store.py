@@ -73,11 +73,11 @@ class EventStore:
             self._events.move_to_end(event.event_nid)
         return event
 
-    async def load(self, version: RoomVersion, numbers: Sequence[int]) -> dict[int, StoredEvent]:
+    async def load(self, version: RoomVersion, event_nids: Sequence[int]) -> dict[int, StoredEvent]:
         """The events of a room of this version with these nids, from memory or the database."""
         found: dict[int, StoredEvent] = {}
         missing = []
-        for event_nid in numbers:
+        for event_nid in event_nids:
             event = self.cached(event_nid)
             if event is None:
                 missing.append(event_nid)
@@ -92,7 +92,7 @@ class EventStore:
         return found
 
     async def load_bare(
-        self, version: RoomVersion, numbers: Sequence[int]
+        self, version: RoomVersion, event_nids: Sequence[int]
     ) -> list[tuple[int, Event, bool]]:
         """(nid, event, whether it was rejected) of some events.
 
@@ -101,7 +101,7 @@ class EventStore:
         """
         found: list[tuple[int, Event, bool]] = []
         missing = []
-        for event_nid in numbers:
+        for event_nid in event_nids:
             stored = self._by_nid.get(event_nid)
             if stored is None:
                 missing.append(event_nid)
@@ -115,7 +115,7 @@ class EventStore:
             ]
         return found
 
-    async def numbers(
+    async def event_nids(
         self, room_nid: int, room_id: str, event_ids: Iterable[str]
     ) -> dict[str, int]:
         """The nids of those of the events that the room with this nid and id has."""
@@ -132,22 +132,22 @@ class EventStore:
         return found
 
     async def load_in_order(
-        self, version: RoomVersion, numbers: Sequence[int]
+        self, version: RoomVersion, event_nids: Sequence[int]
     ) -> list[StoredEvent]:
         """As `load`, as a list in the order of `event_nids`."""
-        events = await self.load(version, numbers)
-        return [events[event_nid] for event_nid in numbers if event_nid in events]
+        events = await self.load(version, event_nids)
+        return [events[event_nid] for event_nid in event_nids if event_nid in events]
 
     async def load_many(
-        self, version: RoomVersion, numbers: Sequence[int], clock: Clock
+        self, version: RoomVersion, event_nids: Sequence[int], clock: Clock
     ) -> list[StoredEvent]:
         """As `load_in_order`, for any number of events: in time slices."""
         time_slice = TimeSlice(clock)
         found: list[StoredEvent] = []
-        for start in range(0, len(numbers), LOAD_BATCH_SIZE):
+        for start in range(0, len(event_nids), LOAD_BATCH_SIZE):
             if time_slice.is_over:
                 await time_slice.next()
-            found += await self.load_in_order(version, numbers[start : start + LOAD_BATCH_SIZE])
+            found += await self.load_in_order(version, event_nids[start : start + LOAD_BATCH_SIZE])
         return found
 
     async def find(
@@ -169,9 +169,9 @@ class EventStore:
             else:
                 found[event_id] = event
         if missing:
-            numbers = dict(await self._db.run(storage.event_numbers, room_nid, missing))
-            events = await self.load(version, list(numbers.values()))
-            found |= {event_id: events[event_nid] for event_id, event_nid in numbers.items()}
+            event_nids = dict(await self._db.run(storage.event_numbers, room_nid, missing))
+            events = await self.load(version, list(event_nids.values()))
+            found |= {event_id: events[event_nid] for event_id, event_nid in event_nids.items()}
         return found
 
     async def rooms_with(self, event_id: str) -> list[int]:
@@ -179,7 +179,7 @@ class EventStore:
         return await self._db.run(storage.rooms_with_event, event_id)
 
     async def auth_edges(
-        self, numbers: Sequence[int], more: int = 0, lowest: int = 0
+        self, event_nids: Sequence[int], more: int = 0, lowest: int = 0
     ) -> dict[int, list[int]]:
         """The stored auth events of these events, and of up to `more` others that they lead to.
 
@@ -187,17 +187,17 @@ class EventStore:
         stored.
         """
         if not more:
-            return dict(await self._db.run(auth_edges.auth_edges, numbers))
-        limit = len(numbers) + more
-        return dict(await self._db.run(auth_edges.auth_edges_beyond, numbers, limit, lowest))
+            return dict(await self._db.run(auth_edges.auth_edges, event_nids))
+        limit = len(event_nids) + more
+        return dict(await self._db.run(auth_edges.auth_edges_beyond, event_nids, limit, lowest))
 
-    async def citing(self, numbers: Sequence[int], limit: int) -> list[tuple[int, int]]:
+    async def citing(self, event_nids: Sequence[int], limit: int) -> list[tuple[int, int]]:
         """(nid, nid of an event whose auth chain has it), at most `limit` for each."""
-        return await self._db.run(auth_edges.citing_events, numbers, limit)
+        return await self._db.run(auth_edges.citing_events, event_nids, limit)
 
-    async def entries(self, numbers: Sequence[int]) -> list[tuple[int, str, int, int]]:
+    async def entries(self, event_nids: Sequence[int]) -> list[tuple[int, str, int, int]]:
         """(nid, event id, type nid, state key nid) of the stored state events among these."""
-        return await self._db.run(event_graph.state_entries, numbers)
+        return await self._db.run(event_graph.state_entries, event_nids)
 
     def _from_rows(
         self, version: RoomVersion, rows: Iterable[storage.EventRow]
@@ -233,6 +233,6 @@ def _from_row(version: RoomVersion, row: storage.EventRow) -> StoredEvent:
         replaced=replaced,
         redaction=redaction,
         transaction=transaction,
-        standing=EventStatus(row.state_before is None, row.rejected, row.soft_failed),
-        height=row.depth,
+        status=EventStatus(row.state_before is None, row.rejected, row.soft_failed),
+        topological_depth=row.depth,
     )

@@ -71,7 +71,7 @@ class StoredEvent:
     def __init__(
         self,
         event: Event,
-        number: int,
+        event_nid: int,
         position: int | None,
         state_before: bytes,
         state_after: bytes,
@@ -80,11 +80,11 @@ class StoredEvent:
         replaced: Event | None = None,
         redaction: Event | None = None,
         transaction: tuple[str, str, str, str] | None = None,
-        standing: EventStatus = ACCEPTED,
-        height: int | None = None,
+        status: EventStatus = ACCEPTED,
+        topological_depth: int | None = None,
     ) -> None:
         self.event = event
-        self.event_nid = number
+        self.event_nid = event_nid
         self.position = position
         self.state_before = state_before
         self.state_after = state_after
@@ -92,9 +92,11 @@ class StoredEvent:
         self.replaced = replaced
         self.redaction = redaction
         self.transaction = transaction
-        self.status = standing
+        self.status = status
         self.topological_depth = (
-            min(event.depth, MAX_TOPOLOGICAL_DEPTH) if height is None else height
+            min(event.depth, MAX_TOPOLOGICAL_DEPTH)
+            if topological_depth is None
+            else topological_depth
         )
         self._parts: tuple[bytes, bytes] | None = (
             None  # before `unsigned`, and after it with `room_id`

@@ -21,5 +21,5 @@ def as_erased(stored: StoredEvent) -> StoredEvent:
         stored.state_after,
         replaces=stored.replaces,
         redaction=stored.redaction,
-        height=stored.topological_depth,
+        topological_depth=stored.topological_depth,
     )

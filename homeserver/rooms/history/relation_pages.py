@@ -235,7 +235,7 @@ def _redacted(stored: StoredEvent) -> StoredEvent:
         stored.position,
         stored.state_before,
         stored.state_after,
-        height=stored.topological_depth,
+        topological_depth=stored.topological_depth,
     )
 
 

@@ -66,7 +66,7 @@ class Outliers:
             cited = await self._event_checker.cited(writer, event, fresh)
             standing = EventStatus(is_outlier=True, rejected=cited.check(event))
             number = self._stores.log.next_position()
-            stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
+            stored = StoredEvent(event, number, None, EMPTY, EMPTY, status=standing)
             known[event.event_id] = fresh[event.event_id] = stored
             writer.absent.discard(event.event_id)
             rows += event_rows(names, writer.room.room_nid, stored)

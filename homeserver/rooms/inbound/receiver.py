@@ -177,7 +177,7 @@ class PduReceiver:
         room, events = writer.room, self._stores.events
         here: list[str] = []
         for part in parts(event_ids, LOOKUP_BATCH_SIZE):
-            here += await events.numbers(room.room_nid, room.room_id, part)
+            here += await events.event_nids(room.room_nid, room.room_id, part)
         return here
 
     async def state_of(

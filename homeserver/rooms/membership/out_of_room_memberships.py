@@ -214,7 +214,7 @@ class OutOfRoomMemberships:
         rows: list[Row] = []
         if stored is None:
             stored = StoredEvent(
-                event, position, None, EMPTY, EMPTY, standing=EventStatus(is_outlier=True)
+                event, position, None, EMPTY, EMPTY, status=EventStatus(is_outlier=True)
             )
             rows += event_rows(stores.names, room, stored)
         sender, membership = nids[event.sender], membership_of(stored)

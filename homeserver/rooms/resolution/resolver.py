@@ -293,7 +293,7 @@ class _Resolution:
         missing = list(event_ids - known.keys())
         for start in range(0, len(missing), READ_BATCH_SIZE):
             part = missing[start : start + READ_BATCH_SIZE]
-            known |= await self._stores.events.numbers(room.room_nid, room.room_id, part)
+            known |= await self._stores.events.event_nids(room.room_nid, room.room_id, part)
         return {event_id: known[event_id] for event_id in event_ids if event_id in known}
 
     async def _changed(self, conflicted: Conflicts, resolved: dict[StateKey, str]) -> ResolvedState:

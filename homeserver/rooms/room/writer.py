@@ -317,7 +317,7 @@ class RoomWriter:
             self.extremities.root,
             replaces=None if replaced is None else replaced.event_nid,
             replaced=None if replaced is None else replaced.event,
-            height=min(self.extremities.topological_depth + 1, MAX_TOPOLOGICAL_DEPTH),
+            topological_depth=min(self.extremities.topological_depth + 1, MAX_TOPOLOGICAL_DEPTH),
             transaction=transaction,
         )
         return stored, [cited.event_nid for cited in auth_events]

@@ -102,12 +102,14 @@ class AuthenticationTests(FederationTestCase):
         alice = await self.here.register("alice")
         await self.assert_refused("M_UNKNOWN", alice.get(f"/profile/@user:{self.peer.name}"), 502)
         federation: Any = self.here.server._federation
-        failing = federation.destinations.of(self.peer.name)
+        failing = federation.destinations.health_of(self.peer.name)
 
         self.assertEqual(await self.status("GET", ROOMS), 200)
 
         self.assertEqual(failing.failures, 1)
-        self.assertLess(federation.destinations.of(self.peer.name).retry_at, failing.retry_at)
+        self.assertLess(
+            federation.destinations.health_of(self.peer.name).retry_at, failing.retry_at
+        )
 
     async def test_pauses_outlive_a_restart(self) -> None:
         """Servers that are away are not all tried at once after a start."""
@@ -119,7 +121,7 @@ class AuthenticationTests(FederationTestCase):
         await self.here.start()
 
         federation: Any = self.here.server._federation
-        self.assertEqual(federation.destinations.of(self.peer.name).failures, 1)
+        self.assertEqual(federation.destinations.health_of(self.peer.name).failures, 1)
 
     def header(self, method: str, uri: str, body: bytes | None, **changes: Any) -> str:
         """An `Authorization` header of the peer, or one that differs from it."""

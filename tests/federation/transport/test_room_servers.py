@@ -19,21 +19,21 @@ class RoomServersTests(FederationTestCase):
         await self.alice.join(room.room_id, via=[self.there.name])
         server: Any = self.here.server
         self.registry = server._rooms.registry
-        self.number = (await self.registry.get(room.room_id)).number
+        self.room_nid = (await self.registry.get(room.room_id)).room_nid
         self.patch(self.registry, "loaded", lambda number: None)
         self.servers = RoomServers(self.registry, server._database)
 
     async def test_they_are_read_once(self) -> None:
         """Contacts elsewhere see who comes online after a restart, before anybody has written."""
-        assert self.servers.known([self.number]) == (set(), [self.number])
+        assert self.servers.known([self.room_nid]) == (set(), [self.room_nid])
 
-        await self.servers.load([self.number])
+        await self.servers.load([self.room_nid])
 
-        assert self.servers.known([self.number]) == ({self.there.name}, [])
+        assert self.servers.known([self.room_nid]) == ({self.there.name}, [])
 
     async def test_they_are_read_again_when_the_room_has_changed(self) -> None:
         """A server that came into the room is told, one that left is not."""
-        await self.servers.load([self.number])
-        self.servers.apply([StateChanged(1, self.number, b"")])
+        await self.servers.load([self.room_nid])
+        self.servers.apply([StateChanged(1, self.room_nid, b"")])
 
-        assert self.servers.known([self.number]) == (set(), [self.number])
+        assert self.servers.known([self.room_nid]) == (set(), [self.room_nid])

@@ -92,7 +92,7 @@ def test_outlier_finds_its_place() -> None:
     graph = busy_room()
     other = graph.replica()
     outliers, _ = other.run(other.receiving.outliers(other.writer, graph.events[:5]))
-    numbers = [each.number for each in outliers]
+    numbers = [each.event_nid for each in outliers]
 
     other.receive_all(graph.events)
 
