@@ -1,4 +1,4 @@
-"""An event on its way into a room's graph, and what it makes of the room."""
+"""An accepted event on its way into a room's graph, and its effects on the room."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +21,11 @@ from homeserver.storage.database.batch import Row
 
 @dataclass(frozen=True, slots=True)
 class RedactionEffect:
-    """What an event does as a redaction; nothing, where it is none.
+    """The effect of an event as a redaction; none, if it is not one.
 
-    `target` is the event that is redacted. As long as there is none the redaction is withheld from
-    clients, but in the first room versions; `waits_for` is the id of an event that may yet come.
+    `target` is the event that is redacted. Without one the redaction is pending, and clients do not
+    see it, except in the first room versions; `waits_for` is the id of an event that may still
+    arrive.
 
     Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
     """
@@ -40,7 +41,7 @@ NO_EFFECT = RedactionEffect()
 def effect_of_draft(
     version: RoomVersion, draft: EventDraft, target: StoredEvent | None
 ) -> RedactionEffect:
-    """What a draft does as a redaction; that it may have an effect was checked."""
+    """The effect of a draft as a redaction; that the sender may redact was checked."""
     if draft.redacts is None or target is not None:
         return RedactionEffect(target)
     is_withheld = not version.redactions_need_power
@@ -51,13 +52,12 @@ def effect_of_draft(
 
 @dataclass(frozen=True, slots=True)
 class AdmittedEvent:
-    """An event that enters the graph, and what it makes of the room.
+    """An event that enters the graph, and its effects on the room.
 
-    `extremities` is the room's from now on, `changes` what has become current since the head before
-    it, `former` the member events of those whom the state does not know any more. `rows` make the
-    states durable that came with it. `backward_extremities` are the events before it that are not
-    here, with its depth; with `is_after_gap` the timeline has events that none of these are
-    between.
+    `extremities` are the room's from now on, `changes` what became current since the extremities
+    before, `former` the member events of users whom the state does not have any more. `rows` make
+    the states durable that came with it. `backward_extremities` are the missing events before it,
+    with its depth; with `is_after_gap` none of these are between events of the timeline.
     """
 
     stored: StoredEvent
@@ -75,7 +75,7 @@ class AdmittedEvent:
     is_first: bool = False
 
     def fact(self, room: Room, position: int) -> StateChanged:
-        """What the log tells of it at its position."""
+        """The entry of the log for the event at its position."""
         if self.effect.is_pending:
             return RedactionPending(
                 position,

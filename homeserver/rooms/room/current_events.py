@@ -8,13 +8,13 @@ from homeserver.rooms.room.changes import StateKey
 
 
 class HasCurrent(Protocol):
-    """Who knows the current events of a room, queued ones included: a `RoomWriter`."""
+    """Knows the current events of a room, including queued ones: a `RoomWriter`."""
 
     def current(self, key: StateKey) -> StoredEvent | None: ...
 
 
 class CurrentEvents:
-    """The events that are current when they are asked for. May raise `NotAtHand`."""
+    """The events that are current when they are read. May raise `EventNotInMemory`."""
 
     __slots__ = ("_writer",)
 

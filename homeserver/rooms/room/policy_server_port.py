@@ -1,6 +1,7 @@
-"""What writers of rooms know of those who send events that take longer.
+"""The ports through which writers of rooms have events sent that they cannot append immediately.
 
-That is `homeserver/rooms/inbound/policy_servers.py`, and `homeserver/rooms/inbound/branches.py`.
+They are implemented by `homeserver/rooms/inbound/policy_servers.py` and
+`homeserver/rooms/inbound/branches.py`.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 
 
 class DraftSender(Protocol):
-    """Who sends what a writer cannot append by itself. A `writer` is a `RoomWriter`."""
+    """Sends events that a writer cannot append by itself. A `writer` is a `RoomWriter`."""
 
     async def send(
         self,
@@ -21,17 +22,17 @@ class DraftSender(Protocol):
         transaction: ClientTransaction | None = None,
         is_wanted: Callable[[], bool] = ...,
     ) -> StoredEvent | None:
-        """Send an event; `None` where it can be appended after all, or nobody wants it."""
+        """Send an event; `None` if it can be appended after all, or is not wanted any more."""
 
 
 class PolicyServerPort(DraftSender, Protocol):
-    """Who has events checked by the policy servers of rooms."""
+    """Has events checked by the policy servers of rooms."""
 
     def applies_to(self, writer: Any, draft: EventDraft) -> bool:
-        """Whether the room has named a policy server, which is asked about such an event."""
+        """Whether the room has named a policy server that is asked about such an event."""
 
     async def signed(self, writer: Any, event: Event) -> Event:
-        """An event of ours with the signature of the policy server, if the room has one."""
+        """A local event with the signature of the policy server, if the room has one."""
 
     async def check(self, writer: Any, event: Event) -> tuple[Event, str | None]:
-        """An event of any server, signed where it lacked that, and why it is not recommended."""
+        """An event of any server, signed if it was not, and the reason if it is not recommended."""

@@ -1,8 +1,8 @@
-"""Where the writers of rooms read and write: the log, names, state trees, events.
+"""The storage that writers of rooms use: the log, names, state trees, events.
 
-A writer decides and writes in one turn of the reactor. Where something is not in memory the attempt
-ends with `EventNotInMemory` (or `StateNodesNotInMemory`, of state trees), `RoomStorage.fetch` loads
-what is missing, and the attempt is made anew from the start.
+A writer decides and writes without yielding to the reactor. If something is not in memory the
+attempt ends with `EventNotInMemory` (or `StateNodesNotInMemory`, for state trees),
+`RoomStorage.fetch` loads what is missing, and the attempt is repeated from the start.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from homeserver.streams.log import Log
 
 
 class EventNotInMemory(LookupError):
-    """Events or names that are needed, and have to be loaded first."""
+    """Required events or names are not in memory, and have to be loaded first."""
 
     def __init__(self, events: Sequence[int] = (), names: Sequence[str] = ()) -> None:
         super().__init__("not in memory")
@@ -28,7 +28,7 @@ class EventNotInMemory(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class RoomStorage:
-    """Where a writer reads and writes."""
+    """The storage of a writer."""
 
     log: Log
     names: Names
@@ -38,7 +38,7 @@ class RoomStorage:
     async def fetch(
         self, version: RoomVersion, missing: EventNotInMemory | StateNodesNotInMemory
     ) -> None:
-        """Bring what an attempt lacked into memory."""
+        """Load what an attempt lacked into memory."""
         if isinstance(missing, StateNodesNotInMemory):
             await self.states.fetch(missing.hashes)
             return
@@ -56,7 +56,7 @@ class RoomStorage:
         return {key: events[number] for key, number in numbers.items()}
 
     async def numbers_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
-        """The numbers of these events."""
+        """The nids of these events."""
         wanted = list(keys)
         if not wanted:
             return {}
@@ -72,7 +72,7 @@ class RoomStorage:
     async def changes_between(
         self, version: RoomVersion, old: bytes, new: bytes
     ) -> dict[StateKey, StoredEvent | None]:
-        """What is current in one state that is not in another; `None` for what it lacks."""
+        """The entries of one state that differ from another; `None` for those that it lacks."""
         if old == new:
             return {}
         changed = await self.states.diff(old, new)

@@ -1,14 +1,13 @@
-"""The room writer: the one way into a room.
+"""The room writer: the only way to change a room.
 
 It holds what the next event needs: the forward extremities, the root of the current state, and what
 has been queued but not yet published. A message in an active room is therefore authorised, signed
-and queued in one turn of the reactor, without a database read, and nothing can come between the
-check and the write. Where something is not in memory the attempt ends with `EventNotInMemory`, what
-is missing is loaded, and the attempt is made again from the start, against whatever the state is by
-then.
+and queued without yielding to the reactor and without a database read, and nothing can come between
+the check and the write. If something is not in memory the attempt ends with `EventNotInMemory`, the
+missing data is loaded, and the attempt is repeated from the start, against the state as it is then.
 
-Every event that this server makes, whatever makes it, is checked here as other servers will check
-it (`local_event_checks.py`). Events of other servers are judged in
+Every event that this server makes is checked here as other servers will check it
+(`local_event_checks.py`). Events of other servers are checked in
 `homeserver/rooms/inbound/receiver.py`, and enter by `admit`.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
@@ -88,18 +87,18 @@ class RoomWriter:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something has not been published yet, or a request is at work here."""
+        """Whether something has not been published yet, or a request uses this writer."""
         return self.users > 0 or bool(self._pending) or self._queued > self.room.last_position
 
     async def send(
         self, draft: EventDraft, transaction: ClientTransaction | None = None
     ) -> StoredEvent:
-        """Append one event; returns when it is durable and readers know of it.
+        """Append one event; returns when it is durable and published.
 
         A state event that would change nothing is not sent: the current one is returned.
 
-        Raises `Forbidden` where the auth rules refuse it, `TooLarge` and `BadJson` where it is no
-        valid event, `Unavailable` while the database is away.
+        Raises `Forbidden` if the auth rules do not allow it, `TooLarge` and `BadJson` if it is not
+        a valid event, `Unavailable` while the database is unavailable.
         """
         while True:
             try:
@@ -121,7 +120,7 @@ class RoomWriter:
         return stored
 
     async def fetch(self, missing: EventNotInMemory | StateNodesNotInMemory) -> None:
-        """Bring what an attempt lacked into memory; then it can be made again."""
+        """Load what an attempt lacked into memory; then it can be repeated."""
         await self.stores.fetch(self.room.version, missing)
 
     def append(
@@ -134,7 +133,7 @@ class RoomWriter:
     ) -> tuple[list[StoredEvent], Deferred[None]]:
         """Queue events, all or none, without waiting; the Deferred fires when they are durable.
 
-        `create` is the room's create event where this call makes the room; `more_rows` are written
+        `create` is the room's create event if this call creates the room; `more_rows` are written
         together with it.
 
         Raises `EventNotInMemory`, `StateNodesNotInMemory`, what `send` raises, and `Unavailable` in
@@ -163,7 +162,7 @@ class RoomWriter:
         create: StoredEvent | None = None,
         more_rows: Sequence[Row] = (),
     ) -> Iterator[tuple[AdmittedEvent, list[Row]]]:
-        """Make events, each the head for the next, with their rows; nothing is queued yet."""
+        """Make events, each following the one before, with their rows; nothing is queued yet."""
         if create is not None:
             check_own_event(create.event, AuthState({}), self.origin.server_name)
             first = self._admitted(create, (), rows=more_rows, is_first=True)
@@ -182,10 +181,11 @@ class RoomWriter:
             yield arrival, self._advance(arrival, stored.event_nid)
 
     def admit(self, *arrivals: AdmittedEvent) -> Deferred[None]:
-        """Queue events of any server that were judged with the head as it is now, all or none.
+        """Queue events of any server that were checked against the present extremities, all or
+        none.
 
         Fires when they are durable. Raises `EventNotInMemory`, and `Unavailable` while the database
-        is away; then nothing has changed.
+        is unavailable; then nothing has changed.
         """
         self._log.check_open()
         built = []
@@ -203,7 +203,7 @@ class RoomWriter:
         return [self._queue(*each) for each in built][-1]
 
     def append_entry(self, fact: StateChanged, rows: Sequence[Row]) -> Deferred[None]:
-        """Queue what happened in the room; the head knows of it already."""
+        """Queue an entry of the log that the extremities include already."""
         self._queued = fact.position
         return self._log.append(fact, rows)
 
@@ -225,9 +225,9 @@ class RoomWriter:
     ) -> Event:
         """The event that a draft would become now; nothing is changed. Raises what `append` raises.
 
-        It does become that if it is appended in the same turn of the reactor and says itself when
-        it was sent. `signers` are servers that will sign it before anybody else gets it. One that
-        `follows` some branches alone is to be received instead.
+        It becomes that event if it is appended before the reactor runs again and has its own
+        timestamp. `signers` are servers that will sign it before it is sent. An event that
+        `follows` only some branches is to be received instead.
         """
         self._log.check_open()
         stored, cited = self._build(draft, None, signers, follows)
@@ -236,14 +236,14 @@ class RoomWriter:
         return stored.event
 
     def published(self, fact_position: int, changes: Changes) -> None:
-        """Readers know of these changes now: the room shows what was pending here."""
+        """Drop pending changes that the room shows now."""
         for key in changes:
             pending = self._pending.get(key)
             if pending is not None and pending[0] == fact_position:
                 del self._pending[key]
 
     def current_number(self, key: StateKey) -> int | None:
-        """Number of the current event of a type and state key, queued ones included."""
+        """The nid of the current event of a type and state key, including queued ones."""
         pending = self._pending.get(key)
         if pending is None:
             return self.room.number_of(key)
@@ -252,7 +252,7 @@ class RoomWriter:
     def current(self, key: StateKey) -> StoredEvent | None:
         """The current event of a type and state key.
 
-        Raises `EventNotInMemory` where it must be loaded.
+        Raises `EventNotInMemory` if it must be loaded.
         """
         pending = self._pending.get(key)
         if pending is not None:
@@ -266,7 +266,7 @@ class RoomWriter:
         return stored
 
     def membership(self, user_id: str) -> str | None:
-        """The user's membership, queued changes included."""
+        """The user's membership, including queued changes."""
         pending = self._pending.get(("m.room.member", user_id))
         if pending is not None:
             membership: str | None = None
@@ -276,7 +276,7 @@ class RoomWriter:
         return self.room.members.get(user_id)
 
     def _unchanged(self, draft: EventDraft) -> StoredEvent | None:
-        """The current state event, if the draft says the same from the same sender."""
+        """The current state event, if the draft has the same content and sender."""
         assert draft.state_key is not None
         current = self.current((draft.type, draft.state_key))
         if (
@@ -295,7 +295,7 @@ class RoomWriter:
         signers: Collection[str] = (),
         follows: Sequence[StoredEvent] | None = None,
     ) -> tuple[StoredEvent, list[int]]:
-        """The event that a draft becomes, and the numbers of its auth events."""
+        """The event that a draft becomes, and the nids of its auth events."""
         check_draft(draft, self.origin.server_name)
         auth_events = self._auth_events(draft)
         check_names(self._names, draft.type, draft.sender, draft.state_key)
@@ -343,7 +343,7 @@ class RoomWriter:
         rows: Sequence[Row] = (),
         is_first: bool = False,
     ) -> AdmittedEvent:
-        """How an event of ours enters: it follows all that there is, and is the whole head."""
+        """A local event to be admitted: it follows all extremities, and is then the only one."""
         event, changes = stored.event, NO_CHANGES
         if event.state_key is not None:
             entry = (self._nid(event.type), self._nid(event.state_key))
@@ -364,7 +364,7 @@ class RoomWriter:
         )
 
     def _advance(self, arrival: AdmittedEvent, position: int) -> list[Row]:
-        """Make an event part of the room for all that follows; the rows that store it."""
+        """Make an event part of the room for all that follows; returns the rows that store it."""
         rows = admission_rows(self._names, self.room, arrival, position)
         self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
         if arrival.changes:
@@ -386,7 +386,7 @@ class RoomWriter:
         return self.append_entry(arrival.fact(self.room, position), rows)
 
     def _target(self, draft: EventDraft) -> StoredEvent | None:
-        """What a draft redacts; it may have come only since somebody looked for it."""
+        """The target of a draft's redaction; it may have arrived only since the draft was made."""
         if draft.target is not None or draft.redacts is None:
             return draft.target
         return self._events.cached_id(self.room.room_id, draft.redacts)
