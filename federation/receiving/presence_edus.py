@@ -80,9 +80,7 @@ class PresenceEdus:
                 )
 
     def apply(self, entries: Sequence[Any]) -> None:
-        """Send changes of local users, and the presence of local users to servers that join (called
-        by the log).
-        """
+        """Send changes of local users, and all of them to servers that join (called by the log)."""
         for entry in entries:
             if isinstance(entry, PresenceChanged):
                 if self._rooms.local_server.is_local(entry.user_id):
@@ -109,7 +107,7 @@ class PresenceEdus:
         for user in self._tracker.present():
             # The servers in all of these rooms were loaded when the user came online.
             for server in self._servers.known(user.rooms)[0]:
-                updates.setdefault(server, []).append(self._update(user.told))
+                updates.setdefault(server, []).append(self._update(user.published))
         for server, pending in updates.items():
             for at in range(0, len(pending), RESEND_BATCH_SIZE):
                 content = {"push": pending[at : at + RESEND_BATCH_SIZE]}
@@ -132,7 +130,7 @@ class PresenceEdus:
             return
         for user in self._tracker.present():
             if entry.room_nid in user.rooms:
-                self._send(servers, user.told)
+                self._send(servers, user.published)
 
     def _send(self, servers: set[str], presence: PresenceChanged) -> None:
         if servers:

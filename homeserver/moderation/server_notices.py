@@ -1,8 +1,8 @@
-"""Server notices: messages of the server itself to one user, in a room with nobody else.
+"""Server notices: messages from the server itself to one user, in a room of their own.
 
-There is one such room for each user, found by the tag that it has in their account data, and made
-with the first notice. The user cannot turn the invite down, but may leave once they have joined;
-the next notice invites them again.
+Each user has one such room, identified by its tag in their account data, and created with the first
+notice. The user cannot decline the invite, but may leave once they have joined; the next notice
+invites them again.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
 """
@@ -28,12 +28,12 @@ from homeserver.rooms.sending.transaction_ids import Transactions
 CREATE: StateKey = ("m.room.create", "")
 NOTICE = "m.server_notice"  # the tag, and the type of message
 PATH = "send_server_notice"  # of the requests that send one
-# Below what it takes to write or to invite: the room is no place to answer in.
-READER = -10
+# Below the levels for sending and inviting: users cannot reply in the room.
+READ_ONLY_LEVEL = -10
 
 
 class ServerNotices:
-    """Sends notices. `version` and `name` are those of the rooms that are made."""
+    """Sends notices. `version` and `name` are those of the created rooms."""
 
     def __init__(
         self,
@@ -61,18 +61,18 @@ class ServerNotices:
     async def send(
         self, caller: Requester, user_id: str, content: dict[str, Any], txn_id: str | None
     ) -> str:
-        """Send a notice to a user of this server for an administrator; gives its event id.
+        """Send a notice to a local user for an administrator; returns its event id.
 
-        With a transaction id it is sent once for each id of the administrator's device, to whatever
-        user.
+        With a transaction id it is sent once for each id of the administrator's device, regardless
+        of the user.
 
-        Raises `NotFound` for who is none, or where the server sends no notices, `InviteBlocked`
-        where the user accepts no invites.
+        Raises `NotFound` for an unknown user, or where the server sends no notices,
+        `InviteBlocked` where the user accepts no invites.
         """
         sender = await self._account.get()
         if txn_id is None or caller.device_id is None:
             return (await self._send(sender, user_id, content, None)).event.event_id
-        # The event is the account's, and its device tells who asked for it.
+        # The account is the sender, and the device identifies the administrator.
         device = f"{caller.user_id}/{caller.device_id}"
         transaction = ClientTransaction(sender.user_id, device, txn_id, PATH)
         return await self._transactions.once(
@@ -104,7 +104,7 @@ class ServerNotices:
             return await writer.send(draft, transaction)
 
     async def _find_room(self, sender: Requester, user_id: str) -> str | None:
-        """The room of a user's notices. Others may have the tag too, but are not the server's."""
+        """The room of a user's notices. Other rooms may have the tag, but another creator."""
         for room_id, type_, content in await self._account_data.changed_since(user_id, 0):
             if room_id is None or type_ != TAG or NOTICE not in _tags_in(content):
                 continue
@@ -122,7 +122,7 @@ class ServerNotices:
             preset="private_chat",
             name=self._name,
             invite=[user_id],
-            power_levels={"users_default": READER},
+            power_levels={"users_default": READ_ONLY_LEVEL},
         )
         room_id = await self._creation.create(sender, request)
         await self._tags.put(user_id, room_id, NOTICE, {})

@@ -13,7 +13,7 @@ MAX_RULE_SETS = 5_000
 
 
 class UserRules:
-    """The rules of users in the form that judges events. `apply` is to be subscribed to the log."""
+    """The compiled rules of users. `apply` is to be subscribed to the log."""
 
     def __init__(self, rules: PushRules) -> None:
         self._rules = rules
@@ -25,7 +25,7 @@ class UserRules:
         return self._users.get(user_id)
 
     async def of(self, user_id: str) -> CompiledRules:
-        """The rules of a user. What is equal to that of another user is the same object."""
+        """The rules of a user. Equal rules of different users are the same object."""
         found = self._users.get(user_id)
         if found is not None:
             return found
@@ -36,8 +36,8 @@ class UserRules:
             compiled = self._compiled.put(fingerprint, CompiledRules(rule_set))
         return self._users.put(user_id, compiled)
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log."""
-        for fact in facts:
-            if isinstance(fact, AccountDataChanged) and fact.type == PUSH_RULES:
-                self._users.drop(fact.user_id)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries: changed rules are compiled again."""
+        for entry in entries:
+            if isinstance(entry, AccountDataChanged) and entry.type == PUSH_RULES:
+                self._users.drop(entry.user_id)

@@ -1,8 +1,8 @@
-"""Reading from memory what can be read from memory, and saying what has to be loaded first.
+"""Computations on data in memory, which report the data that has to be loaded first.
 
-Unread counts are asked for with every delivery, so they are worked out without waiting. Where
-something is not at hand, the attempt ends with `PushDataNotInMemory`; whoever can wait loads it and
-tries again, all the others leave it.
+Unread counts are part of every delivery, so they are computed without waiting. Where data is not in
+memory, the attempt ends with `PushDataNotInMemory`; a caller that can wait loads it and tries
+again, any other does without.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 
 
 class PushDataNotInMemory(LookupError):
-    """Something has to be loaded first, by `await missing.load()`."""
+    """Data has to be loaded first, by `await missing.load()`."""
 
     def __init__(self, load: Callable[[], Awaitable[None]]) -> None:
         super().__init__("not in memory")
@@ -22,7 +22,7 @@ class PushDataNotInMemory(LookupError):
 
 
 class Memo(Generic[Key, Value]):
-    """Values that were worked out before; beyond `capacity` the oldest goes."""
+    """A cache of computed values; beyond `capacity` the oldest is evicted."""
 
     __slots__ = ("_capacity", "_values", "get")
 
@@ -38,7 +38,7 @@ class Memo(Generic[Key, Value]):
         return len(self._values)
 
     def put(self, key: Key, value: Value) -> Value:
-        """Remember a value; gives it back."""
+        """Cache a value, and return it."""
         self._values[key] = value
         if len(self._values) > self._capacity:
             self._values.popitem(last=False)

@@ -1,8 +1,8 @@
-"""Notifications: what a user has been notified of lately, in all their rooms, newest first.
+"""Notifications: the events that notified a user, in all their rooms, newest first.
 
-Nothing is stored for it: a page walks back through the rooms and judges their events by the rules
-as they are now. It looks at a bounded number of events, so it may end early, with a position to go
-on from.
+Nothing is stored for it: a page walks back through the rooms and evaluates the current push rules
+for their events. It examines a bounded number of events, so it may end early, with a position to
+continue from.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#listing-notifications
 """
@@ -19,7 +19,7 @@ from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.rooms.room.room import Room
 
-BATCH_SIZE = 100  # events that are looked at together
+BATCH_SIZE = 100  # events that are loaded together
 MAX_EXAMINED_EVENTS = 1_000
 FROM_NOW = 1 << 62
 
@@ -49,12 +49,12 @@ class Notifications:
         self,
         recent: RecentEvents,
         members: Members,
-        notices: PushActions,
+        push_actions: PushActions,
         unread_counts: UnreadCounts,
     ) -> None:
         self._recent = recent
         self._members = members
-        self._push_actions = notices
+        self._push_actions = push_actions
         self._unread_counts = unread_counts
 
     async def page(
@@ -63,10 +63,10 @@ class Notifications:
         """At most `limit` notifications of events up to a position of the log."""
         found: list[Notification] = []
         at: int | None = upto
-        looked_at = 0
-        while at is not None and looked_at < MAX_EXAMINED_EVENTS:
+        examined = 0
+        while at is not None and examined < MAX_EXAMINED_EVENTS:
             chunk = await self._recent.chunk(user_id, at, BATCH_SIZE)
-            looked_at += BATCH_SIZE
+            examined += BATCH_SIZE
             members: dict[int, Member] = {}
             for room, seen in chunk.events:
                 if room.room_nid not in members:
@@ -95,6 +95,6 @@ class Notifications:
                 await missing.load()
         read = False
         if room.membership(member.user_id) == "join":
-            tally = await self._unread_counts.counter(room, member.user_id)
-            read = tally.is_read(seen.stored.position or 0, thread)
+            counter = await self._unread_counts.counter(room, member.user_id)
+            read = counter.is_read(seen.stored.position or 0, thread)
         return Notification(room.room_id, seen, outcome.actions, read)

@@ -1,8 +1,8 @@
-"""Judgements: what push rules say of the events of rooms.
+"""The evaluation of push rules for the events of rooms.
 
-Each event is judged once for all users who have the same rules, by the members and power levels
-that the room had when it was sent. It does not matter when somebody asks, and many who ask cost
-little more than one. A redacted event notifies nobody: there is nothing left to read.
+Each event is evaluated once for all users with the same rules, by the members and power levels that
+the room had when it was sent. So the result does not depend on when a user syncs, and many users
+cost little more than one. A redacted event notifies no user: there is nothing left to read.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
@@ -18,14 +18,14 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.room import Room
 
-MAX_CACHED_EVALUATIONS = 100_000  # verdicts
+MAX_CACHED_EVALUATIONS = 100_000
 MAX_CACHED_POWER_LEVELS = 1_000
 
 _CREATE, _LEVELS = ("m.room.create", ""), ("m.room.power_levels", "")
 
 
 class RuleEvaluator:
-    """Judges events, and remembers the verdicts."""
+    """Evaluates push rules for events, and caches the evaluations."""
 
     def __init__(self, visibility: Visibility) -> None:
         self._visibility = visibility
@@ -39,18 +39,20 @@ class RuleEvaluator:
     def evaluation(
         self, room: Room, stored: StoredEvent, joined_count: int | None, rules: CompiledRules
     ) -> Evaluation:
-        """What rules say of an event. Raises `PushDataNotInMemory`.
+        """The evaluation of rules for an event. Raises `PushDataNotInMemory`.
 
-        `joined_count` is the number of members at that time. Where it is not known, `None`, the
-        present one has to do, and the verdict is not remembered.
+        `joined_count` is the number of members when it was sent. Where that is unknown, `None`, the
+        current number is used, and the evaluation is not cached.
         """
         key = (rules, stored.event_nid)
-        verdict = self._evaluations.get(key)
-        if verdict is None:
+        evaluation = self._evaluations.get(key)
+        if evaluation is None:
             if joined_count is None:
                 return self._evaluate(room, stored, room.joined_count, rules)
-            verdict = self._evaluations.put(key, self._evaluate(room, stored, joined_count, rules))
-        return verdict
+            evaluation = self._evaluations.put(
+                key, self._evaluate(room, stored, joined_count, rules)
+            )
+        return evaluation
 
     def _evaluate(
         self, room: Room, stored: StoredEvent, joined_count: int, rules: CompiledRules
@@ -75,7 +77,7 @@ def with_joined_counts(
 ) -> Iterator[tuple[StoredEvent, int]]:
     """Successive events with the number of joined members after each.
 
-    `joined_count` is that after the newest of them.
+    `joined_count` is the number after the newest of them.
     """
     joined = joined_count
     for stored in newest_first:

@@ -1,8 +1,8 @@
 """Threads: the part of a room's timeline that an event belongs to.
 
 An event lies in a thread if it says so, or if following its relations leads to an event that does.
-The root of a thread lies in the main timeline, as does whatever is related to the root in another
-way. Relations are followed a few steps only, as the text recommends, so that long chains cost
+The root of a thread lies in the main timeline, as do events related to the root in another way.
+Relations are followed a few steps only, as the specification recommends, so that long chains cost
 nothing.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
@@ -27,7 +27,9 @@ class Threads:
     def __init__(self, rooms: RoomRegistry) -> None:
         self._events = rooms.stores.events
         self._known: Memo[int, str | None] = Memo(MAX_CACHED_THREADS)
-        self._strangers: Memo[tuple[int, str], bool] = Memo(MAX_CACHED_THREADS)  # not of the room
+        self._not_in_room: Memo[tuple[int, str], bool] = Memo(
+            MAX_CACHED_THREADS
+        )  # (room, event id)
 
     def of(self, room: Room, stored: StoredEvent) -> str | None:
         """The id of the root of an event's thread; `None` for the main timeline.
@@ -45,14 +47,14 @@ class Threads:
         for _ in range(MAX_HOPS + 1):
             if current is None:
                 return None
-            kind, parent = _relation(current.event)
-            if kind == _THREAD or parent is None:
+            rel_type, parent = _relation(current.event)
+            if rel_type == _THREAD or parent is None:
                 return parent
             current = self._find(room, parent)
         return None
 
     def _find(self, room: Room, event_id: str) -> StoredEvent | None:
-        if (room.room_nid, event_id) in self._strangers or not is_valid_event_id(event_id):
+        if (room.room_nid, event_id) in self._not_in_room or not is_valid_event_id(event_id):
             return None
         stored = self._events.cached_id(room.room_id, event_id)
         if stored is None:
@@ -62,7 +64,7 @@ class Threads:
     async def _load(self, room: Room, event_id: str) -> None:
         found = await self._events.find(room.version, room.room_nid, room.room_id, event_id)
         if found is None:
-            self._strangers.put((room.room_nid, event_id), True)
+            self._not_in_room.put((room.room_nid, event_id), True)
 
 
 def _relation(event: Event) -> tuple[str | None, str | None]:
@@ -70,7 +72,7 @@ def _relation(event: Event) -> tuple[str | None, str | None]:
     relates_to = event.content.get("m.relates_to")
     if not isinstance(relates_to, dict):
         return None, None
-    kind, parent = relates_to.get("rel_type"), relates_to.get("event_id")
-    if not isinstance(kind, str) or not isinstance(parent, str):
+    rel_type, parent = relates_to.get("rel_type"), relates_to.get("event_id")
+    if not isinstance(rel_type, str) or not isinstance(parent, str):
         return None, None
-    return kind, parent
+    return rel_type, parent

@@ -1,7 +1,7 @@
 """Snapshots: a room, or all rooms of a user, as they are now, with the newest messages.
 
-`/sync` has replaced them, but for looking into a room without joining it, where a snapshot is what
-the event stream goes on from.
+`/sync` has replaced them, except for peeking into a room without joining it, where the event stream
+continues from a snapshot.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidinitialsync
 """
@@ -29,14 +29,14 @@ _Snapshot = dict[str, Any]
 
 
 class Snapshots:
-    """Makes snapshots."""
+    """Makes snapshots of users and rooms."""
 
     def __init__(
-        self, sources: Sources, reading: RoomReader, history: History, presence: RoomPresence
+        self, sources: Sources, reader: RoomReader, history: History, presence: RoomPresence
     ) -> None:
         self._sources = sources
         self._rooms = sources.rooms
-        self._reading = reading
+        self._reader = reader
         self._history = history
         self._presence = presence
 
@@ -71,7 +71,7 @@ class Snapshots:
     async def of_room(self, caller: Requester, room_id: str, limit: int | None) -> _Snapshot:
         """One room that the user may read. Raises `Forbidden`."""
         end = stream_token(self._sources.log.position)
-        access = await self._reading.access(caller.user_id, room_id)
+        access = await self._reader.access(caller.user_id, room_id)
         snapshot = await self._readable(caller, access, end, limit)
         place = (await self._sources.user_rooms.of(caller.user_id)).get(access.room.room_nid)
         if place is not None and not place.forgotten:
@@ -85,8 +85,8 @@ class Snapshots:
     ) -> _Snapshot:
         snapshot: _Snapshot = {"room_id": room.room_id, "membership": place.membership}
         try:
-            access = await self._reading.access(caller.user_id, room.room_id)
-        except Forbidden:  # they turned down an invite, and never saw the room
+            access = await self._reader.access(caller.user_id, room.room_id)
+        except Forbidden:  # they declined an invite, and never saw the room
             return snapshot
         return snapshot | await self._readable(caller, access, end, limit)
 
@@ -102,7 +102,7 @@ class Snapshots:
             ignored=ignored,
         )
         page = await self._history.page(caller.user_id, room.room_id, request)
-        state = await self._reading.state(caller.user_id, room.room_id)
+        state = await self._reader.state(caller.user_id, room.room_id)
         return {
             "room_id": room.room_id,
             "visibility": "public" if room.published else "private",

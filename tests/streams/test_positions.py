@@ -30,8 +30,8 @@ class PositionReserveTests(DatabaseTestCase):
 
         await self.db.run(run)
 
-    async def test_error_of_the_database_does_not_end_the_reservation(self) -> None:
-        """After the first failure nothing was reserved any more, and later positions met others."""
+    async def test_database_error_does_not_end_the_reservation(self) -> None:
+        """Positions are reserved again after a failed reservation."""
         for _ in range(COUNT // 2 + 1):
             self.log.next_position()
         await self.execute("ALTER TABLE server_state RENAME TO lost")
@@ -47,7 +47,7 @@ class PositionReserveTests(DatabaseTestCase):
         await until(lambda: self.log.positions_left > COUNT)
 
     async def test_positions_that_run_out_are_refused(self) -> None:
-        """While nothing can be reserved writers are told so; nobody is told that it is stored."""
+        """While nothing can be reserved writers get an error, and no change is acknowledged."""
         for _ in range(COUNT):
             self.log.next_position()
 
@@ -56,7 +56,7 @@ class PositionReserveTests(DatabaseTestCase):
         with self.assertRaises(Unavailable):
             self.log.next_position()
 
-    async def test_range_of_another_process_is_left_out(self) -> None:
+    async def test_range_of_another_process_is_skipped(self) -> None:
         """Each process uses what it reserved itself."""
         other = Log(
             self.clock,
@@ -68,8 +68,8 @@ class PositionReserveTests(DatabaseTestCase):
         self.clock.advance(CHECK_SECONDS)
         await until(lambda: self.log.positions_left > COUNT)
 
-        ours = {self.log.next_position() for _ in range(self.log.positions_left)}
+        own = {self.log.next_position() for _ in range(self.log.positions_left)}
         theirs = {other.next_position() for _ in range(COUNT)}
 
-        self.assertEqual(ours & theirs, set())
+        self.assertEqual(own & theirs, set())
         self.assertEqual(len(theirs), COUNT)

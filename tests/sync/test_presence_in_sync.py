@@ -1,4 +1,4 @@
-"""Presence in sync: who comes into a room, and those who are there, learn of each other.
+"""Presence in sync: a user who joins a room and its members see each other's presence.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
@@ -29,28 +29,28 @@ class PresenceInSyncTests(DatabaseTestCase):
     async def end(self, user: Requester) -> str:
         return str((await self.world.update(user))["next_batch"])
 
-    async def come(self, user: Requester) -> None:
-        await self.world.sync.tracker.touch(user.user_id, user.device_id, None)
+    async def go_online(self, user: Requester) -> None:
+        await self.world.sync.tracker.sync_began(user.user_id, user.device_id, None)
         await self.world.log.flush()
 
     async def seen_by(self, user: Requester) -> dict[str, Any]:
-        """Whose presence the next sync of a user tells, with the state of each."""
-        answer = await self.world.update(user, self.positions[user])
-        self.positions[user] = answer["next_batch"]
-        events = answer.get("presence", {}).get("events", [])
+        """The presence states in the next sync of a user, by user id."""
+        response = await self.world.update(user, self.positions[user])
+        self.positions[user] = response["next_batch"]
+        events = response.get("presence", {}).get("events", [])
         return {event["sender"]: event["content"]["presence"] for event in events}
 
-    async def test_newcomer_sees_who_is_there_with_the_join(self) -> None:
-        """A client that asks right away need not wait for changes."""
-        await self.come(self.alice)
+    async def test_newcomer_sees_the_members_presence_with_the_join(self) -> None:
+        """A client that syncs right away need not wait for presence changes."""
+        await self.go_online(self.alice)
         await self.world.rooms.memberships.join(self.bob, self.room_id)
 
         assert (await self.seen_by(self.bob))[self.alice.user_id] == "online"
 
-    async def test_newcomer_who_is_there_sees_who_is_there_with_the_join(self) -> None:
-        """The same where the newcomer's own presence is told right after."""
-        await self.come(self.alice)
-        await self.come(self.bob)
+    async def test_online_newcomer_sees_the_members_presence_with_the_join(self) -> None:
+        """The same where the newcomer's own presence is published right after."""
+        await self.go_online(self.alice)
+        await self.go_online(self.bob)
         await self.seen_by(self.bob)
         await self.world.rooms.memberships.join(self.bob, self.room_id)
 
@@ -59,7 +59,7 @@ class PresenceInSyncTests(DatabaseTestCase):
         assert (await self.seen_by(self.alice))[self.bob.user_id] == "online"
 
     async def test_newcomer_of_another_server_is_seen(self) -> None:
-        """They were there before, but in rooms of others."""
+        """The remote user was online before, but shared no room with the local one."""
         other_room = await self.world.create_room(self.bob)
         await self.world.outside.member(other_room, ZOE, "join")
         await self.world.sync.remote_presence.receive(ZOE, "online", None, None)
@@ -70,10 +70,10 @@ class PresenceInSyncTests(DatabaseTestCase):
 
         assert (await self.seen_by(self.alice))[ZOE] == "online"
 
-    async def test_change_of_name_tells_nobody_of_presence(self) -> None:
-        """A member event that is no join brings nothing that is known already."""
+    async def test_change_of_name_sends_no_presence(self) -> None:
+        """A member event that is not a join does not repeat presence that the client knows."""
         await self.world.rooms.memberships.join(self.bob, self.room_id)
-        await self.come(self.alice)
+        await self.go_online(self.alice)
         await self.world.log.flush()
         await self.seen_by(self.bob)
         content = {"membership": "join", "displayname": "Bob"}

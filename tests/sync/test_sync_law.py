@@ -45,7 +45,7 @@ class SyncLawTests(DatabaseTestCase):
         self.numbers = count()
 
     async def test_increments_add_up_to_an_initial_sync(self) -> None:
-        """What a device shows never depends on when it happened to ask."""
+        """What a device shows never depends on when it synced."""
         await self._for_all({})
 
     async def test_increments_add_up_with_state_after(self) -> None:
@@ -83,7 +83,7 @@ class SyncLawTests(DatabaseTestCase):
             elif action[0] == "sync":
                 await self._sync(world, users, clients, options)
             else:
-                # The rules refuse much of what a random plan wants.
+                # The auth rules reject many actions of a random plan.
                 with contextlib.suppress(MatrixError):
                     await self._act(world, users, rooms, action)
         await self._sync(world, users, clients, options)
@@ -141,4 +141,4 @@ class SyncLawTests(DatabaseTestCase):
             common = min(len(timeline), len(known))
             assert known[-common:] == timeline[-common:]
         again = await world.update(user, client.since, **options)
-        assert "rooms" not in again, "who has seen everything is told nothing"
+        assert "rooms" not in again, "an up-to-date client gets no rooms"

@@ -1,4 +1,4 @@
-"""Feeds: who is woken by what, and when, on a clock that the test moves."""
+"""Change queues: the changes that wake each user, and when, on a clock that the test moves."""
 
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.sync.user_change_queues import (
     MAX_IMMEDIATE_AUDIENCE,
-    PRESENCE_SECONDS,
+    PRESENCE_BATCH_SECONDS,
     UserChangeQueues,
 )
 
@@ -19,40 +19,40 @@ ROOM = 1
 
 
 class OneRoom:
-    """Everybody is in the same room."""
+    """Memberships in which every user is in the same room."""
 
     async def joined(self, _: str) -> list[int]:
         return [ROOM]
 
 
 class Position:
-    """A log of which nothing but the position is asked."""
+    """A log of which only the position is used."""
 
     position = 0
 
 
 class SlowRooms:
-    """A database that takes its time."""
+    """A database that responds when the test wants."""
 
     def __init__(self) -> None:
-        self.answer: Deferred[list[int]] = Deferred()
+        self.response: Deferred[list[int]] = Deferred()
 
     def joined(self, _: str) -> Deferred[list[int]]:
-        return self.answer
+        return self.response
 
 
 class Audience:
-    """Users who wait for news. `woken` counts by user."""
+    """Users with waiting requests. `woken` counts wake-ups by user."""
 
     def __init__(self, size: int) -> None:
         self.clock = Clock()
-        self.feeds = UserChangeQueues(cast("UserRooms", OneRoom()), Position(), self.clock, 10_000)
+        self.queues = UserChangeQueues(cast("UserRooms", OneRoom()), Position(), self.clock, 10_000)
         self.woken = dict.fromkeys((f"@u{number}:test" for number in range(size)), 0)
         for user_id in self.woken:
-            Deferred.fromCoroutine(self.feeds.queue_of(user_id)).addCallback(self._wait, user_id)
+            Deferred.fromCoroutine(self.queues.queue_of(user_id)).addCallback(self._wait, user_id)
 
-    def _wait(self, feed: Any, user_id: str) -> None:
-        feed.waiters.add(lambda: self._count(user_id))
+    def _wait(self, queue: Any, user_id: str) -> None:
+        queue.waiters.add(lambda: self._count(user_id))
 
     def _count(self, user_id: str) -> None:
         self.woken[user_id] += 1
@@ -62,65 +62,65 @@ def changed(position: int, user_id: str) -> PresenceChanged:
     return PresenceChanged(position, user_id, (ROOM,), ONLINE, None, 0)
 
 
-def test_few_are_told_of_presence_at_once() -> None:
-    """Among friends the green dot comes with the friend."""
+def test_small_audience_is_woken_by_presence_at_once() -> None:
+    """Users in small rooms see at once that a friend is online."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE)
 
-    audience.feeds.apply([changed(1, "@u0:test")])
+    audience.queues.apply([changed(1, "@u0:test")])
     audience.clock.advance(0)
 
     assert set(audience.woken.values()) == {1}
 
 
-def test_many_are_told_of_all_changes_of_a_moment_together() -> None:
-    """A room of thousands, where somebody comes or goes all the time, costs one update a second."""
+def test_large_audience_is_woken_once_for_several_presence_changes() -> None:
+    """A room of thousands, where presence changes all the time, costs one update a second."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
 
     for position in range(1, 6):
-        audience.feeds.apply([changed(position, f"@u{position}:test")])
-        audience.clock.advance(PRESENCE_SECONDS / 10)
+        audience.queues.apply([changed(position, f"@u{position}:test")])
+        audience.clock.advance(PRESENCE_BATCH_SECONDS / 10)
 
     assert audience.woken["@u0:test"] == 0
-    assert audience.woken["@u1:test"] == 1, "users hear of themselves at once"
-    audience.clock.pump([PRESENCE_SECONDS, 0])
+    assert audience.woken["@u1:test"] == 1, "users are woken at once by their own presence"
+    audience.clock.pump([PRESENCE_BATCH_SECONDS, 0])
     assert audience.woken["@u0:test"] == 1
     assert not audience.clock.getDelayedCalls()
 
 
-def test_other_news_does_not_wait_with_presence() -> None:
-    """Messages and typing are as quick in a large room as elsewhere."""
+def test_other_changes_do_not_wait_with_presence() -> None:
+    """Messages and typing are as quick in a large room as in a small one."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
-    audience.feeds.apply([changed(1, "@u1:test")])
+    audience.queues.apply([changed(1, "@u1:test")])
 
-    audience.feeds.apply([TypingChanged(2, ROOM, "@u2:test", True)])
+    audience.queues.apply([TypingChanged(2, ROOM, "@u2:test", True)])
     audience.clock.advance(0)
 
     assert audience.woken["@u0:test"] == 1
 
 
-def test_feed_knows_that_it_missed_what_came_while_it_was_made() -> None:
-    """It began before it followed the log: what was published in between was in no feed."""
+def test_new_queue_is_incomplete_below_its_creation() -> None:
+    """Entries published while a queue is created are not in it, and it must say so."""
     rooms, log, clock = SlowRooms(), Position(), Clock()
-    feeds = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
-    made = Deferred.fromCoroutine(feeds.queue_of("@alice:test"))
+    queues = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
+    made = Deferred.fromCoroutine(queues.queue_of("@alice:test"))
 
     log.position = 1
-    feeds.apply([TypingChanged(1, ROOM, "@bob:test", typing=True)])
-    rooms.answer.callback([ROOM])
+    queues.apply([TypingChanged(1, ROOM, "@bob:test", typing=True)])
+    rooms.response.callback([ROOM])
 
     assert cast("Any", made).result.changed_since(0) != set()
     assert cast("Any", made).result.changed_since(1) == set()
 
 
-def test_one_who_cannot_be_woken_keeps_nobody_asleep() -> None:
-    """After one error nobody was woken any more, until the server was started again."""
+def test_failing_waiter_does_not_stop_the_others() -> None:
+    """One error must not keep all users asleep until the server is restarted."""
     audience = Audience(3)
-    feed = audience.feeds.loaded("@u0:test")
-    assert feed is not None
-    feed.waiters.add(lambda: 1 // 0)
+    queue = audience.queues.loaded("@u0:test")
+    assert queue is not None
+    queue.waiters.add(lambda: 1 // 0)
 
     for position in (1, 2):
-        audience.feeds.apply([changed(position, "@u0:test")])
+        audience.queues.apply([changed(position, "@u0:test")])
         audience.clock.advance(0)
 
     assert set(audience.woken.values()) == {2}

@@ -1,4 +1,4 @@
-"""A homeserver without its sockets: the domain objects on a real database, for tests of sync."""
+"""A homeserver without its sockets: the domain objects on a real database, for sync tests."""
 
 from typing import Any
 
@@ -73,11 +73,11 @@ class World:
         use_state_after: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """What `/sync` would answer at once."""
+        """The response of `/sync`, without waiting."""
         text = None if wanted is None else msgspec.json.encode(wanted).decode()
         options["state_after"] = STATE_AFTER if use_state_after else None
-        reader = await self.engine.reader(caller, filter_text=text, **options)
+        request = await self.engine.build_request(caller, filter_text=text, **options)
         position = None if since is None else int(since[1:])
-        update = await self.engine.update(reader, position)
-        answer: dict[str, Any] = msgspec.json.decode(update.encode())
-        return answer
+        update = await self.engine.update(request, position)
+        response: dict[str, Any] = msgspec.json.decode(update.encode())
+        return response

@@ -1,11 +1,11 @@
-"""Access tokens: who is behind a token, from memory where it was seen before.
+"""Access tokens: the account and device of a token, cached in memory.
 
-Nearly every request begins here, so a hit costs one dictionary look-up and no coroutine. The cache
-is emptied for a user whenever something of theirs changes that it holds: a device goes, the account
-is locked, the password is replaced. A look-up that was under way at that moment is not cached. What
-other processes change is noticed after `GRANT_SECONDS` at the latest.
+Nearly every request begins here, so a hit costs one dictionary look-up and no coroutine. The
+entries of a user are dropped whenever something in them changes: a device is removed, the account
+is locked, the password is replaced. A look-up in progress at that time is not cached. Changes by
+other processes are noticed after at most `GRANT_SECONDS`.
 
-The first use of a token that came from a refresh revokes the refresh token that was used for it.
+The first use of a token from a refresh revokes the refresh token that was used for it.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
 """
@@ -27,20 +27,20 @@ from homeserver.storage.accounts.users import User, find_user
 from homeserver.storage.database.database import Connection, Database
 
 MAX_CACHED = 50_000  # tokens
-MAX_TOKEN = 255  # characters; ours are shorter
-MAX_UNKNOWN = 10_000  # tokens that are known to be nobody's
+MAX_TOKEN = 255  # characters; tokens of this server are shorter
+MAX_UNKNOWN = 10_000  # tokens that are known to be invalid
 UNKNOWN_SECONDS = 10.0
 GRANT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one token stands for."""
+    """The account and device that one token gives access to."""
 
     caller: Requester
     is_locked: bool
     expires_at: float  # seconds since the epoch; infinite for a token that does not expire
-    stale_at: float  # from then on it has to be looked up anew
+    stale_at: float  # from then on it has to be looked up again
 
 
 class AccessTokens:
@@ -56,9 +56,9 @@ class AccessTokens:
         self._forgotten = 0  # counts the calls of `forget_user`
 
     def authenticate(self, token: str, request: SeenRequest) -> Requester | Awaitable[Requester]:
-        """Who is behind a token: at once if it is in memory.
+        """The requester of a token, without waiting if it is in memory.
 
-        Raises `UnknownToken` for one that is not, or no longer, valid, and `UserLocked`.
+        Raises `UnknownToken` for a token that is not, or no longer, valid, and `UserLocked`.
         """
         grant = self._grants.get(token)
         if grant is None or self._clock.seconds() >= grant.stale_at:
@@ -67,7 +67,7 @@ class AccessTokens:
         return self._admit(grant, request)
 
     async def get_caller(self, token: str | None) -> Requester:
-        """Who is behind a token, even of a locked account, for what is not an ordinary request.
+        """The requester of a token, even of a locked account, for special requests.
 
         Raises `MissingToken` and `UnknownToken`.
         """
@@ -76,16 +76,16 @@ class AccessTokens:
         return (await self._grant(token)).caller
 
     def forget_user(self, user_id: str) -> None:
-        """Look up this user's tokens anew when they are used next."""
+        """Look up this user's tokens again at their next use."""
         self._forgotten += 1
         for token in self._tokens_of.pop(user_id, ()):
             self._grants.pop(token, None)
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """Reader of the log: tokens go with their devices."""
-        for fact in facts:
-            if isinstance(fact, DevicesRemoved):
-                self.forget_user(fact.user_id)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries: the tokens of removed devices end."""
+        for entry in entries:
+            if isinstance(entry, DevicesRemoved):
+                self.forget_user(entry.user_id)
 
     async def _authenticate_slowly(self, token: str, request: SeenRequest) -> Requester:
         return self._admit(await self._grant(token), request)

@@ -1,4 +1,4 @@
-"""Filters: stored once for each content, and kept compiled while they are in use.
+"""Filters: stored once for each content, and cached in parsed form.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#filtering
 """
@@ -20,14 +20,14 @@ MAX_OF_USER = 1_000  # filters; the same one counts once
 
 
 class Filters:
-    """The filters of this server's users."""
+    """The filters of local users."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._parsed: OrderedDict[tuple[str, str], Filter] = OrderedDict()
 
     async def define(self, user_id: str, content: dict[str, Any]) -> str:
-        """Store a filter and give its id. Raises `BadJson`, and `UserLimitExceeded`."""
+        """Store a filter and return its id. Raises `BadJson`, and `UserLimitExceeded`."""
         parse_filter(content)
         encoded = msgspec.json.encode(content, order="deterministic")
         if len(encoded) > MAX_CONTENT_BYTES:
@@ -40,7 +40,7 @@ class Filters:
         return str(number)
 
     async def get(self, user_id: str, filter_id: str) -> bytes:
-        """What a user stored under an id, as JSON. Raises `NotFound`."""
+        """The filter that a user stored under an id, as JSON. Raises `NotFound`."""
         number = int(filter_id) if filter_id.isascii() and filter_id.isdigit() else 0
         content = None
         if 0 < number < 2**63:
@@ -50,11 +50,11 @@ class Filters:
         return content
 
     async def find(self, user_id: str, text: str) -> Filter:
-        """The filter that a request names by its id, or spells out as JSON.
+        """The filter that a request names by its id, or contains as JSON.
 
-        Raises `InvalidParam` for JSON that is none, `BadJson`, and `NotFound`.
+        Raises `InvalidParam` for invalid JSON, `BadJson`, and `NotFound`.
         """
-        # A filter that is spelled out is the same for everybody.
+        # An inline filter is the same for all users.
         key = ("", text) if text.startswith("{") else (user_id, text)
         parsed = self._parsed.get(key)
         if parsed is not None:

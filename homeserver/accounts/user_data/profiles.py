@@ -1,8 +1,8 @@
-"""Profiles: what users show of themselves, in named fields.
+"""Profiles: the public data of users, in named fields.
 
-A change goes through the log as `ProfileChanged`. What else has to follow, such as new member
-events in the user's rooms, is done by the callables in `on_profile_changed`, before the request is
-answered. Profiles of other servers' users are asked for through `find_remote`.
+A change goes through the log as `ProfileChanged`. Its consequences, such as new member events in
+the user's rooms, are produced by the callables in `on_profile_changed`, before the response.
+Profiles of remote users are requested through `find_remote`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#profiles
 """
@@ -39,14 +39,14 @@ DISPLAYNAME = "displayname"
 AVATAR_URL = "avatar_url"
 MAX_FIELD_NAME_BYTES = 255
 MAX_PROFILE_BYTES = 65_536
-# They stand in every member event of the user, which has to fit into 65,536 bytes itself.
+# They are in every member event of the user, which has to fit into 65,536 bytes itself.
 MAX_MEMBER_FIELD_BYTES = 2_048
 MAX_CACHED = 10_000  # profiles
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileChanged:
-    """A user of this server set a field of their profile; a `value` of `None` removed it."""
+    """A local user set a field of their profile; a `value` of `None` removed it."""
 
     position: int
     user_id: str
@@ -60,7 +60,7 @@ ProfileHook = Callable[[str, str], Awaitable[None]]
 
 
 class Profiles:
-    """The profiles of this server's users, and a way to those of others.
+    """The profiles of local users, and access to those of remote users.
 
     `apply` is to be subscribed to the log.
     """
@@ -75,16 +75,16 @@ class Profiles:
             self._load, _apply, MAX_CACHED
         )
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """Reader of the log: keep the cache true."""
-        for fact in facts:
-            if isinstance(fact, ProfileChanged):
-                self._cache.publish(fact.user_id, fact)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries: keep the cache current."""
+        for entry in entries:
+            if isinstance(entry, ProfileChanged):
+                self._cache.publish(entry.user_id, entry)
 
     async def get(self, user_id: str, field: str | None = None) -> Profile:
         """A profile, or one field of it: empty where that is not set.
 
-        `find_remote` need not give more than `field`. Raises `NotFound` for unknown users.
+        `find_remote` need not return more than `field`. Raises `NotFound` for unknown users.
         """
         try:
             server = parse_user_id(user_id).server_name
@@ -92,7 +92,7 @@ class Profiles:
             raise InvalidParam("Not a user ID") from None
         if server != self._server_name:
             if self.find_remote is None:
-                raise NotFound("The profiles of that server cannot be had")
+                raise NotFound("The profiles of that server are unavailable")
             profile = await self.find_remote(user_id, field)
         else:
             profile = await self._cache.get(user_id)
@@ -101,7 +101,7 @@ class Profiles:
         return {field: profile[field]} if field in profile else {}
 
     async def member_fields(self, user_id: str) -> dict[str, str]:
-        """`displayname` and `avatar_url` of a local user, as they stand in member events."""
+        """`displayname` and `avatar_url` of a local user, as they are in member events."""
         profile = await self._cache.get(user_id)
         fields = {}
         for field in (DISPLAYNAME, AVATAR_URL):
@@ -110,7 +110,7 @@ class Profiles:
         return fields
 
     async def set_field(self, user_id: str, field: str, value: Any) -> None:
-        """Set a field of a user of this server.
+        """Set a field of a local user.
 
         Raises `BadJson`, `InvalidParam`, `ProfileTooLarge` and `NotFound`.
         """
@@ -158,7 +158,7 @@ class Profiles:
 
 
 def check_may_change(caller: Requester, user_id: str, field: str) -> None:
-    """Raise unless a caller may change this field: `Forbidden`, or what guests and suspended get.
+    """Raise `Forbidden`, `UserSuspended` or `GuestAccessForbidden` unless a caller may change this.
 
     Guests may change their display name only.
     """
@@ -171,7 +171,7 @@ def check_may_change(caller: Requester, user_id: str, field: str) -> None:
 
 
 def check_field_name(field: str) -> None:
-    """Raise `KeyTooLarge` or `InvalidParam` for what cannot name a field of a profile."""
+    """Raise `KeyTooLarge` or `InvalidParam` for an invalid name of a profile field."""
     if len(field.encode()) > MAX_FIELD_NAME_BYTES:
         raise KeyTooLarge(f"The name of a field must not exceed {MAX_FIELD_NAME_BYTES} bytes")
     if not is_valid_namespaced_id(field):
@@ -186,7 +186,7 @@ def _check_member_field(field: str, value: Any) -> None:
 
 
 def _size(name: str, value: bytes) -> int:
-    """What a field adds to the profile as JSON: quotes, colon and comma included."""
+    """The bytes that a field adds to the profile as JSON: quotes, colon and comma included."""
     return len(name) + len(value) + 4
 
 

@@ -1,8 +1,8 @@
-"""A bounded cache of what the database knows of each user, kept true by the log.
+"""A bounded cache of a user's stored data, kept current by the log.
 
-An entry is loaded once, and from then on changed by the facts that readers of the log get. A fact
-that arrives while its user's entry is being loaded is applied afterwards: the load may have come
-too early to see it. So `apply` must do no harm when the entry has seen the fact already.
+An entry is loaded once, and from then on changed by the entries of the log. A change that is
+published while its user's entry is being loaded is applied afterwards: the load may have been too
+early to see it. So `apply` must do no harm when the entry has the change already.
 """
 
 from collections import OrderedDict
@@ -10,23 +10,23 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 Entry = TypeVar("Entry")
-Fact = TypeVar("Fact")
+Change = TypeVar("Change")
 
 
-class UserCache(Generic[Entry, Fact]):
-    """Entries by user id; beyond `capacity` the one that was not used for longest goes."""
+class UserCache(Generic[Entry, Change]):
+    """Entries by user id; beyond `capacity` the least recently used one is evicted."""
 
     def __init__(
         self,
         load: Callable[[str], Awaitable[Entry]],
-        apply: Callable[[Entry, Fact], None],
+        apply: Callable[[Entry, Change], None],
         capacity: int,
     ) -> None:
         self._load = load
         self._apply = apply
         self._capacity = capacity
         self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._loading: dict[str, list[list[Fact]]] = {}  # what each load under way has missed
+        self._loading: dict[str, list[list[Change]]] = {}  # the changes during each load
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -43,31 +43,31 @@ class UserCache(Generic[Entry, Fact]):
         entry = self.find(user_id)
         if entry is not None:
             return entry
-        missed: list[Fact] = []
+        missed: list[Change] = []
         loads = self._loading.setdefault(user_id, [])
         loads.append(missed)
         try:
             entry = await self._load(user_id)
         finally:
-            # By identity: two loads may have missed the same.
+            # By identity: two loads may have missed the same changes.
             loads[:] = [other for other in loads if other is not missed]
             was_forgotten = self._loading.get(user_id) is not loads
             if not loads and not was_forgotten:
                 del self._loading[user_id]
-        for fact in missed:
-            self._apply(entry, fact)
+        for change in missed:
+            self._apply(entry, change)
         return entry if was_forgotten else self._keep(user_id, entry)
 
-    def publish(self, user_id: str, fact: Fact) -> None:
-        """Something changed for a user, and is durable."""
+    def publish(self, user_id: str, change: Change) -> None:
+        """Apply a durable change of a user."""
         entry = self._entries.get(user_id)
         if entry is not None:
-            self._apply(entry, fact)
+            self._apply(entry, change)
         for missed in self._loading.get(user_id, ()):
-            missed.append(fact)
+            missed.append(change)
 
     def forget(self, user_id: str) -> None:
-        """Load this user's entry anew when it is needed next."""
+        """Load this user's entry again when it is needed next."""
         self._entries.pop(user_id, None)
         self._loading.pop(user_id, None)
 

@@ -26,5 +26,5 @@ class ReadMarkersApi:
 
     async def set_read_marker(self, caller: Requester, room_id: str, body: SetReadMarker) -> None:
         """Move the fully read marker, and receipts with it."""
-        # The members that were sent, by the types of marker that they are named for.
+        # The members of the body, by their marker types.
         await self._markers.mark_all(caller, room_id, msgspec.to_builtins(body))

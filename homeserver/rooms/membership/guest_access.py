@@ -22,7 +22,7 @@ from homeserver.rooms.room.changes import EventAppended, StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.storage.accounts.users import guests_among
-from homeserver.storage.database.database import Database, DatabaseAway
+from homeserver.storage.database.database import Database, DatabaseUnavailable
 
 GUEST_ACCESS: StateKey = ("m.room.guest_access", "")
 RETRY_SECONDS = 5.0
@@ -84,7 +84,7 @@ class GuestAccess:
             del self._waiting[room_nid]
             try:
                 await self._remove_guests(room_nid)
-            except (Unavailable, DatabaseAway):
+            except (Unavailable, DatabaseUnavailable):
                 self._waiting[room_nid] = None
                 await self._wait_for_database()
             except Exception:

@@ -49,13 +49,13 @@ from homeserver.rooms.state.tree import child_hashes
 from homeserver.storage.database.database import Connection, Database
 from homeserver.storage.rooms.event_graph import roots_of_events, roots_of_rooms
 from homeserver.storage.rooms.state_nodes import (
-    Sweep,
+    CollectionProgress,
     begin_generation,
     delete_unmarked,
     forget_marks,
-    lock_sweep,
+    lock_collection,
     mark_nodes,
-    save_sweep,
+    save_collection,
     state_nodes,
 )
 
@@ -104,13 +104,13 @@ class StateNodeCollector:
         return await self._db.transaction(self._step)
 
     async def _begin(self, db: Connection, only_if_due: bool) -> bool:
-        run = await lock_sweep(db)
+        run = await lock_collection(db)
         if run.phase == "idle" and only_if_due and not run.is_due:
             return False
         return run.phase != "idle" or await begin_generation(db)
 
     async def _step(self, db: Connection) -> bool:
-        run = await lock_sweep(db)
+        run = await lock_collection(db)
         if run.phase == "idle":
             return False
         marked, removed = run.marked, run.removed
@@ -122,13 +122,13 @@ class StateNodeCollector:
             await self._mark_rooms(db, run)
         else:
             await self._delete(db, run)
-        await save_sweep(db, run)
+        await save_collection(db, run)
         self.steps += 1
         self.marked += run.marked - marked
         self.removed += run.removed - removed
         return True
 
-    async def _mark_events(self, db: Connection, run: Sweep) -> None:
+    async def _mark_events(self, db: Connection, run: CollectionProgress) -> None:
         rows = await roots_of_events(db, run.event, self._roots)
         if len(rows) < self._roots:
             run.phase = "current_states"
@@ -137,7 +137,7 @@ class StateNodeCollector:
         await self._mark(db, run, {root for _, *roots in rows for root in roots if root})
         await self._follow(db, run)
 
-    async def _mark_rooms(self, db: Connection, run: Sweep) -> None:
+    async def _mark_rooms(self, db: Connection, run: CollectionProgress) -> None:
         rows = await roots_of_rooms(db, (run.room, run.position), self._roots)
         if len(rows) < self._roots:
             run.phase = "nodes"
@@ -146,7 +146,7 @@ class StateNodeCollector:
         await self._mark(db, run, {root for _, _, root in rows if root})
         await self._follow(db, run)
 
-    async def _follow(self, db: Connection, run: Sweep) -> None:
+    async def _follow(self, db: Connection, run: CollectionProgress) -> None:
         """Mark the nodes below marked nodes, until all are marked or the step is long enough."""
         followed = 0
         while run.pending and followed < self._nodes:
@@ -160,13 +160,15 @@ class StateNodeCollector:
             children = {child for node in nodes.values() for child in child_hashes(node)}
             await self._mark(db, run, children)
 
-    async def _mark(self, db: Connection, run: Sweep, names: Collection[bytes]) -> None:
+    async def _mark(
+        self, db: Connection, run: CollectionProgress, names: Collection[bytes]
+    ) -> None:
         if names:
             fresh = await mark_nodes(db, names)
             run.marked += len(fresh)
             run.pending += fresh
 
-    async def _delete(self, db: Connection, run: Sweep) -> None:
+    async def _delete(self, db: Connection, run: CollectionProgress) -> None:
         last, removed = await delete_unmarked(db, run.hash, run.generation, self._nodes)
         run.removed += removed
         if last is None:

@@ -34,7 +34,7 @@ def presence(present: int, sent: Sent, clock: Clock) -> PresenceEdus:
     """So many users who are online, in a room with another server."""
     users = [
         SimpleNamespace(
-            rooms=(1,), told=PresenceChanged(1, f"@u{n}:{HERE}", (1,), "online", None, 0)
+            rooms=(1,), published=PresenceChanged(1, f"@u{n}:{HERE}", (1,), "online", None, 0)
         )
         for n in range(present)
     ]

@@ -9,7 +9,7 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.history.history import Page, PageRequest
 from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.elsewhere import Elsewhere
+from tests.sync.remote_room import RemoteRoom
 from tests.sync.world import World
 
 
@@ -18,9 +18,9 @@ class HistoryOfGapsTests(DatabaseTestCase):
         await super().setUp()
         self.world = await World.start(self.db)
         self.carol = await self.world.user("carol")
-        self.there = Elsewhere()
+        self.there = RemoteRoom()
         self.there.use(self.world)
-        await self.there.enter(self.carol)
+        await self.there.join(self.carol)
         self.before = [self.there.say(f"before {number}") for number in range(2)]
         for event in self.before:
             await self.there.deliver(event)
@@ -48,7 +48,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
 
     async def test_page_forwards_ends_where_nobody_gives_what_was_missed(self) -> None:
         """The page after it goes on behind the gap: a client is never given both in one."""
-        self.there.generosity = 0
+        self.there.max_backfilled = 0
         event_id = self.before[0].event_id
         context = await self.context(event_id, limit=0)
 
@@ -60,7 +60,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
 
     async def test_page_backwards_ends_where_nobody_gives_what_was_missed(self) -> None:
         """The same the other way round."""
-        self.there.generosity = 0
+        self.there.max_backfilled = 0
 
         first = await self.page()
         second = await self.page(since=first.end)
@@ -70,7 +70,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
 
     async def test_page_backwards_ends_in_the_midst_of_a_gap_that_is_filled_in_part(self) -> None:
         """What is still missing then is asked for by the next page, and nothing is left out."""
-        self.there.generosity = 2
+        self.there.max_backfilled = 2
 
         found: list[str] = []
         page = await self.page()
@@ -85,7 +85,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
 
     async def test_context_does_not_reach_over_a_gap(self) -> None:
         """What is around an event is what was said around it."""
-        self.there.generosity = 0
+        self.there.max_backfilled = 0
 
         behind = await self.context(self.after[0].event_id)
         ahead = await self.context(self.before[-1].event_id)
