@@ -1,4 +1,4 @@
-"""The outbox of a destination: what is sent, and when it is tried again."""
+"""The queue of a destination: its transactions, and their retries."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -60,7 +60,7 @@ class FakeCatchUpStore:
             self.records.pop(room, None)
 
 
-def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
+def test_event_recorded_while_others_are_removed_is_sent() -> None:
     """A server that is back gets the message that was sent just then."""
     clock, client, backlog = Clock(), FakeClient(), FakeCatchUpStore()
     client.is_away = False
@@ -88,7 +88,7 @@ def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
 
 
 def test_what_waits_is_sent_once_the_pause_is_over() -> None:
-    """A server that was away for a moment does not miss what follows for ever."""
+    """A server that was unavailable for a moment does not miss later events permanently."""
     clock, client = Clock(), FakeClient()
     origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
     ways: Any = SendContext(

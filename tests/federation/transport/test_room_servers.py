@@ -1,4 +1,4 @@
-"""Which servers are in rooms that nobody has looked at for long."""
+"""The servers in rooms that have not been used for long."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class RoomServersTests(FederationTestCase):
         self.servers = RoomServers(self.registry, server._database)
 
     async def test_they_are_read_once(self) -> None:
-        """Contacts elsewhere see who comes online after a restart, before anybody has written."""
+        """After a restart, remote users see who comes online before any message is sent."""
         assert self.servers.known([self.room_nid]) == (set(), [self.room_nid])
 
         await self.servers.load([self.room_nid])
@@ -32,7 +32,7 @@ class RoomServersTests(FederationTestCase):
         assert self.servers.known([self.room_nid]) == ({self.there.name}, [])
 
     async def test_they_are_read_again_when_the_room_has_changed(self) -> None:
-        """A server that came into the room is told, one that left is not."""
+        """A server that joined the room gets presence, one that left does not."""
         await self.servers.load([self.room_nid])
         self.servers.apply([StateChanged(1, self.room_nid, b"")])
 
