@@ -1,4 +1,4 @@
-"""States of rooms and what authorises them, as other servers ask for them.
+"""States of rooms with their auth chains, for requests of other servers.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-events
 """
@@ -32,18 +32,18 @@ class AuthChains:
         return await self._rooms.load_many_events(room, list(entries.values()))
 
     async def chain_of(self, room: Room, events: Iterable[StoredEvent]) -> list[StoredEvent]:
-        """All that authorises some events, these themselves not included unless they do, too.
+        """The auth chain of some events, without these events unless they are part of it.
 
-        Each comes after what authorises it, since an event is stored after what it cites.
+        Each event comes after its auth events, since it was stored after them.
         """
         chain: dict[str, StoredEvent] = {}
         level: Collection[StoredEvent] = list(events)
         while level:
             cited = (each for stored in level for each in stored.event.auth_event_ids)
-            wanted = set(
+            missing = set(
                 await build_cooperatively(self._rooms.local_server.clock, cited)
             ).difference(chain)
-            found = await self._rooms.find_events(room, wanted)
+            found = await self._rooms.find_events(room, missing)
             chain |= found
             level = list(found.values())
         return sorted(chain.values(), key=lambda stored: stored.event_nid)
@@ -51,10 +51,10 @@ class AuthChains:
     async def join_response(
         self, room: Room, join: StoredEvent, *, omit_members: bool
     ) -> dict[str, Any]:
-        """What a server that joins is told: the state before its join, and what authorises it.
+        """The response to `send_join`: the state before the join, and its auth chain.
 
-        With `omit_members` it gets the member events of the joining user and of the heroes alone,
-        and nothing twice.
+        With `omit_members` it has only the member events of the joining user and of the heroes, and
+        no event twice.
         """
         if omit_members:
             return await self._short_join_response(room, join)
@@ -70,9 +70,9 @@ class AuthChains:
         members = await self._rooms.state_at(room.version, join.state_before, keys)
         others = await self._others_before(room, join)
         state = [*others, *members.values()]
-        told = {each.event.event_id for each in state}
+        in_state = {each.event.event_id for each in state}
         chain = await self.chain_of(room, [*state, join])
-        rest = [each for each in chain if each.event.event_id not in told]
+        rest = [each for each in chain if each.event.event_id not in in_state]
         servers = Counter(room.joined_servers)
         if membership_of(members.get((MEMBER, user_id))) != "join":
             servers[join.event.sender_server] -= 1
@@ -82,14 +82,14 @@ class AuthChains:
         }
 
     async def _others_before(self, room: Room, join: StoredEvent) -> list[StoredEvent]:
-        """All of the state before a join but for its members."""
+        """The state before a join, without the member events."""
         if room.root == join.state_after:
-            # Nothing came after it yet, and of the others it changed nothing.
+            # No event followed it yet, and it changed no other entry.
             return await self._rooms.load_events_in_order(room, list(room.state.values()))
         member_nid = await self._names.nid(MEMBER)
         entries = await self._rooms.state_entries(join.state_before)
-        others = [event_nid for key, event_nid in entries.items() if key[0] != member_nid]
-        return await self._rooms.load_events_in_order(room, others)
+        event_nids = [nid for key, nid in entries.items() if key[0] != member_nid]
+        return await self._rooms.load_events_in_order(room, event_nids)
 
     def _join_response(
         self, join: StoredEvent, state: Iterable[StoredEvent], chain: Iterable[StoredEvent]
@@ -103,5 +103,5 @@ class AuthChains:
 
 
 def raw_events(events: Iterable[StoredEvent]) -> list[msgspec.Raw]:
-    """Events as they were signed, without encoding them anew."""
+    """Events as they were signed, without encoding them again."""
     return [msgspec.Raw(stored.event.json) for stored in events]

@@ -1,4 +1,4 @@
-"""Who sends a request: the server whose name and signature it bears.
+"""Authentication of requests: the server that a request names and is signed by.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
 """
@@ -52,15 +52,15 @@ class ServerAuthentication:
         self._destinations = destinations
 
     def check_head(self, request: SignedRequest) -> None:
-        """Raise as `authenticate` does for what it refuses whatever the body is."""
+        """Check what needs no body. Raises as `authenticate` does."""
         self._check_names(_parse_headers(request.authorizations))
 
     async def authenticate(self, request: SignedRequest) -> str:
         """The server that sent the request.
 
-        Raises `Unauthorized`, `Forbidden` for a server that is not to be talked with,
-        `InvalidParam` for what is no name of a server, `NotJson`, and `LimitExceeded` where too
-        many requests wait for keys.
+        Raises `Unauthorized`, `Forbidden` for a server that the configuration denies,
+        `InvalidParam` for an invalid server name, `NotJson`, and `LimitExceeded` where too many
+        requests wait for keys.
         """
         headers = _parse_headers(request.authorizations)
         origin = self._check_names(headers)
@@ -85,8 +85,8 @@ class ServerAuthentication:
             failure = error
         else:
             return
-        # Some element of it, which a user may have written, may be nothing that this server can
-        # hold, and the rest in order. Who sends canonical JSON has signed these very bytes.
+        # One element of it, perhaps written by a user, may be a value that this server cannot hold,
+        # while the rest is valid. A server that sends canonical JSON has signed these very bytes.
         with suppress(UnicodeDecodeError, BadSignature):
             if request.body.decode():
                 await verify(_signed(request, headers, None), content=request.body)
@@ -94,19 +94,19 @@ class ServerAuthentication:
         raise failure
 
     def _check_names(self, headers: list[Authorization]) -> str:
-        """The origin, which all headers must agree on, as they must on the destination."""
+        """The origin, which all headers must agree on, as on the destination."""
         if len({(header.origin, header.destination) for header in headers}) > 1:
             raise Unauthorized("The Authorization headers contradict each other")
         origin, destination = headers[0].origin, headers[0].destination
         if not is_valid_server_name(origin):
             raise InvalidParam("The origin is not a server name")
-        # Old servers do not say for whom a request is.
+        # Old servers do not name the destination.
         if destination is not None and destination != self._server_name:
             raise Unauthorized("The request is for another server")
         if origin == self._server_name:
             raise Unauthorized("The request claims to be from this server itself")
         if not self._permitted.permits(origin):
-            raise Forbidden("This server does not talk with yours")
+            raise Forbidden("This server does not federate with yours")
         return origin
 
 

@@ -1,7 +1,7 @@
 """Events and states of rooms, for the servers that are in them.
 
-What a server may see of an event is judged by the history visibility at that event; of what it may
-not see it gets no more than what the graph needs, redacted.
+The history visibility at an event decides whether a server may see it; of an invisible event it
+gets only what the event graph needs: the redacted event.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-events
 """
@@ -28,20 +28,20 @@ MAX_MISSING = 100
 
 
 class AtEvent(msgspec.Struct):
-    """The event at which the state is wanted."""
+    """The event at which the state is requested."""
 
     event_id: str
 
 
 class BackfillQuery(msgspec.Struct):
-    """The events before which, and with which, history is wanted, and how much of it."""
+    """The events up to which history is requested, and how much of it."""
 
     v: list[str]
     limit: int
 
 
 class MissingQuery(msgspec.Struct):
-    """What the asking server has, and what it wants to have what is before."""
+    """The events that the requesting server has, those that it was sent, and a limit."""
 
     earliest_events: list[str] = []
     latest_events: list[str] = []
@@ -50,7 +50,7 @@ class MissingQuery(msgspec.Struct):
 
 
 class ServerTimestampQuery(msgspec.Struct):
-    """Which time is meant, in ms since the epoch, and where to go from there."""
+    """The time, in ms since the epoch, and the direction to search in."""
 
     timestamp: int = msgspec.field(name="ts")
     direction: Literal["b", "f"] = msgspec.field(name="dir")
@@ -62,14 +62,14 @@ class EventsApi:
         rooms: RoomRegistry,
         access: RoomAccess,
         chains: AuthChains,
-        past: EventAncestors,
+        ancestors: EventAncestors,
         visibility: Visibility,
         timestamps: Timestamps,
     ) -> None:
         self._rooms = rooms
         self._access = access
         self._chains = chains
-        self._past = past
+        self._ancestors = ancestors
         self._visibility = visibility
         self._timestamps = timestamps
 
@@ -90,9 +90,9 @@ class EventsApi:
         return [*routes, Route("POST", missing, self.get_missing_previous_events, Auth.SERVER)]
 
     async def get_event(self, origin: str, event_id: str) -> dict[str, Any]:
-        """One event, of any room that the asking server is in."""
-        for number in await self._rooms.rooms_with_event(event_id):
-            known = await self._rooms.by_number(number)
+        """One event, of any room that the requesting server is in."""
+        for room_nid in await self._rooms.rooms_with_event(event_id):
+            known = await self._rooms.by_number(room_nid)
             if known is None:
                 continue
             room = await self._access.shared(origin, known.room_id)
@@ -102,7 +102,7 @@ class EventsApi:
         raise NotFound("This server does not have the event")
 
     async def get_room_state(self, origin: str, room_id: str, query: AtEvent) -> dict[str, Any]:
-        """The state before an event, and what authorises it."""
+        """The state before an event, and its auth chain."""
         room, state = await self._state(origin, room_id, query.event_id)
         chain = await self._chains.chain_of(room, state)
         return {"pdus": raw_events(state), "auth_chain": raw_events(chain)}
@@ -110,13 +110,13 @@ class EventsApi:
     async def get_room_state_ids(
         self, origin: str, room_id: str, query: AtEvent
     ) -> dict[str, list[str]]:
-        """The same, by event ids."""
+        """The event ids of the state before an event, and of its auth chain."""
         room, state = await self._state(origin, room_id, query.event_id)
         chain = await self._chains.chain_of(room, state)
         return {"pdu_ids": _ids(state), "auth_chain_ids": _ids(chain)}
 
     async def get_event_auth(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
-        """All that authorises an event."""
+        """The auth chain of an event."""
         room = await self._access.shared(origin, room_id)
         stored = await self._event(room, event_id)
         return {"auth_chain": raw_events(await self._chains.chain_of(room, [stored]))}
@@ -128,7 +128,7 @@ class EventsApi:
         room = await self._access.shared(origin, room_id)
         if query.limit < 1:
             raise InvalidParam("limit must be positive")
-        events = await self._past.up_to(
+        events = await self._ancestors.up_to(
             room, query.v[:MAX_BACKFILL], min(query.limit, MAX_BACKFILL)
         )
         shown = await self._visibility.shown_to_server(room, origin, events)
@@ -137,9 +137,9 @@ class EventsApi:
     async def get_missing_previous_events(
         self, origin: str, room_id: str, body: MissingQuery
     ) -> dict[str, Any]:
-        """Events between those that the asking server has and those that it was sent."""
+        """Events between those that the requesting server has and those that it was sent."""
         room = await self._access.shared(origin, room_id)
-        events = await self._past.between(
+        events = await self._ancestors.between(
             room,
             body.earliest_events[:MAX_MISSING],
             body.latest_events[:MAX_MISSING],
@@ -152,7 +152,7 @@ class EventsApi:
     async def get_event_by_timestamp(
         self, origin: str, room_id: str, query: ServerTimestampQuery
     ) -> dict[str, str | int]:
-        """The event that is closest to a time, of those that the asking server may see."""
+        """The event closest to a time, of those that the requesting server may see."""
         room = await self._access.shared(origin, room_id)
         moment = TimestampRequest(query.timestamp, backwards=query.direction == "b")
         event = (await self._timestamps.closest_for_server(room, origin, moment)).event
@@ -163,10 +163,10 @@ class EventsApi:
     ) -> tuple[Room, list[StoredEvent]]:
         room = await self._access.shared(origin, room_id)
         if room.partial is not None:
-            raise UnableDueToPartialState("This server does not know the whole state yet")
+            raise UnableDueToPartialState("This server does not have the full state yet")
         stored = await self._event(room, event_id)
         if stored.status.is_outlier:
-            raise NotFound("This server does not know the state at the event")
+            raise NotFound("This server does not have the state at the event")
         return room, await self._chains.state_before(room, stored)
 
     async def _event(self, room: Room, event_id: str) -> StoredEvent:

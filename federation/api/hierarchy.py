@@ -1,4 +1,4 @@
-"""Spaces and their rooms, for servers whose users look for rooms.
+"""Spaces and their rooms, for servers whose users browse them.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hierarchyroomid
 """
@@ -15,11 +15,11 @@ from homeserver.rooms.discovery.space_children import RoomDescription, SpaceChil
 from homeserver.rooms.room.room import Room
 from homeserver.web.routes import Auth, Route
 
-MAX_CHILDREN = 200  # that are described; the asking server can ask for the others themselves
+MAX_CHILDREN = 200  # described in one response; the server can request the others
 
 
 class ServerHierarchyQuery(msgspec.Struct):
-    """Whether only suggested rooms are wanted."""
+    """Whether only suggested rooms are requested."""
 
     suggested_only: bool = False
 
@@ -36,11 +36,11 @@ class HierarchyApi:
     async def get_space_hierarchy(
         self, origin: str, room_id: str, query: ServerHierarchyQuery
     ) -> dict[str, Any]:
-        """A room and its children, as far as users of the asking server could get into them."""
+        """A room and its children, those that users of the requesting server could join."""
         room = await self._space_rooms.find(room_id)
-        description = None if room is None else await self._told(origin, room)
+        description = None if room is None else await self._describe(origin, room)
         if description is None:
-            raise NotFound("There is no such room here, or your server may not know of it")
+            raise NotFound("The room does not exist here, or is not visible to your server")
         if query.suggested_only:
             description = description.suggested()
         children, inaccessible = [], []
@@ -48,18 +48,22 @@ class HierarchyApi:
             child = await self._space_rooms.find(each.child.room_id)
             if child is None:
                 continue
-            told = await self._told(origin, child)
-            if told is None:
+            child_description = await self._describe(origin, child)
+            if child_description is None:
                 inaccessible.append(child.room_id)
             else:
-                children.append((told.suggested() if query.suggested_only else told).shown())
+                children.append(
+                    (
+                        child_description.suggested() if query.suggested_only else child_description
+                    ).shown()
+                )
         return {
             "room": description.shown(),
             "children": children,
             "inaccessible_children": inaccessible,
         }
 
-    async def _told(self, origin: str, room: Room) -> RoomDescription | None:
+    async def _describe(self, origin: str, room: Room) -> RoomDescription | None:
         description = await self._space_rooms.describe(room)
         may_know = await self._space_rooms.may_server_know(origin, room, description.summary)
         if not may_know or not await self._access.is_allowed(origin, room):

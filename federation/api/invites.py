@@ -1,4 +1,4 @@
-"""Invites from other servers to users of this one, which agrees by its signature.
+"""Invites from other servers to local users; this server accepts an invite by signing it.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 """
@@ -33,7 +33,7 @@ from homeserver.web.routes import Auth, Route
 
 
 class SendInvite(msgspec.Struct):
-    """An invite, the version of its room, and what the invited user is told of that."""
+    """An invite, the version of its room, and the stripped state."""
 
     event: dict[str, Any]
     room_version: str
@@ -46,14 +46,14 @@ class InvitesApi:
         rooms: RoomRegistry,
         checks: PduChecks,
         access: RoomAccess,
-        distant: OutOfRoomMemberships,
+        out_of_room: OutOfRoomMemberships,
         permission: InvitePermission,
     ) -> None:
         self._rooms = rooms
         self._origin = rooms.local_server
         self._checks = checks
         self._access = access
-        self._out_of_room = distant
+        self._out_of_room = out_of_room
         self._permission = permission
 
     def routes(self) -> list[Route]:
@@ -66,29 +66,31 @@ class InvitesApi:
     async def send_invite_v1(
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
     ) -> list[Any]:
-        """Agree to an invite to a room of one of the first versions."""
+        """Sign and store an invite to a room of version 1 or 2."""
         unsigned = body.get("unsigned")
-        told = unsigned.get("invite_room_state") if isinstance(unsigned, Mapping) else None
+        stripped = unsigned.get("invite_room_state") if isinstance(unsigned, Mapping) else None
         version = "1" if "event_id" in body else "3"
-        told = told if isinstance(told, list) else []
-        return [200, await self._take(origin, room_id, event_id, version, body, told)]
+        stripped = stripped if isinstance(stripped, list) else []
+        return [200, await self._accept(origin, room_id, event_id, version, body, stripped)]
 
     async def send_invite_v2(
         self, origin: str, room_id: str, event_id: str, body: bytes
     ) -> dict[str, Any]:
-        """Agree to an `SendInvite`, and tell the user of it."""
+        """Sign and store a `SendInvite`, and notify the user."""
         invite = await decode_body(self._origin.clock, SendInvite, body)
-        told = list(decodable(invite.invite_room_state[:MAX_STRIPPED]))
-        return await self._take(origin, room_id, event_id, invite.room_version, invite.event, told)
+        stripped = list(decodable(invite.invite_room_state[:MAX_STRIPPED]))
+        return await self._accept(
+            origin, room_id, event_id, invite.room_version, invite.event, stripped
+        )
 
-    async def _take(
+    async def _accept(
         self,
         origin: str,
         room_id: str,
         event_id: str,
         room_version: str,
         pdu: Mapping[str, Any],
-        told: Sequence[Any],
+        stripped: Sequence[Any],
     ) -> dict[str, Any]:
         version = ROOM_VERSIONS.get(room_version)
         if version is None:
@@ -98,18 +100,18 @@ class InvitesApi:
         event = await self._check(origin, version, room_id, event_id, pdu)
         room = await self._rooms.find(room_id)
         if room is not None and not await self._access.is_allowed(origin, room):
-            raise Forbidden("The room's access list keeps your server out")
+            raise Forbidden("The room's access list denies your server")
         user_id = event.state_key or ""
-        told = told[:MAX_STRIPPED]
+        stripped = stripped[:MAX_STRIPPED]
         if version.room_id_is_create_hash:
-            await self._check_stripped(version, room_id, told)
+            await self._check_stripped(version, room_id, stripped)
         await self._permission.check(user_id)
         key = self._origin.key
         signed = event.with_signature(
             self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
         )
         if room is None or self._origin.server_name not in room.joined_servers:
-            await self._out_of_room.invited(signed, origin, stripped_events(told))
+            await self._out_of_room.invited(signed, origin, stripped_events(stripped))
         return {"event": msgspec.Raw(signed.json)}
 
     async def _check(
@@ -120,8 +122,8 @@ class InvitesApi:
         event_id: str,
         pdu: Mapping[str, Any],
     ) -> Event:
-        # Not even one that redeems a third-party invite: this server has asked for it then, at the
-        # server of whoever invited, and anybody may claim to have been asked.
+        # Not even one that redeems a third-party invite: then this server has requested it, from
+        # the server of the inviter, and any server may claim that it was requested.
         (outcome,) = await self._checks.check(version, room_id, [pdu], signers=[origin])
         if isinstance(outcome, str):
             _check_format(version, pdu)
@@ -133,18 +135,20 @@ class InvitesApi:
             or event.content.get("membership") != "invite"
             or event.state_key is None
         ):
-            raise InvalidParam("The event is no invite, or has another id")
+            raise InvalidParam("The event is not an invite, or has another id")
         if event.sender_server != origin:
-            raise Forbidden("The inviting user is not of your server")
+            raise Forbidden("The inviting user does not belong to your server")
         if not self._origin.is_local(event.state_key):
-            raise InvalidParam("The invited user is not of this server")
+            raise InvalidParam("The invited user does not belong to this server")
         return event
 
     async def _check_stripped(
-        self, version: RoomVersion, room_id: str, told: Sequence[Any]
+        self, version: RoomVersion, room_id: str, stripped: Sequence[Any]
     ) -> None:
         """See that the room is the one that its create event makes, as its version wants."""
-        creates = [pdu for pdu in told if isinstance(pdu, Mapping) and pdu.get("type") == CREATE]
+        creates = [
+            pdu for pdu in stripped if isinstance(pdu, Mapping) and pdu.get("type") == CREATE
+        ]
         if len(creates) != 1:
             raise MissingParam("invite_room_state does not hold the create event")
         try:
@@ -159,7 +163,7 @@ class InvitesApi:
 
 
 def _check_format(version: RoomVersion, pdu: Mapping[str, Any]) -> None:
-    """Raise `BadJson` for what is no event of the room version at all."""
+    """Raise `BadJson` for a PDU that is not an event of the room version."""
     try:
         Event.from_pdu(version, pdu)
     except InvalidEvent as error:

@@ -1,6 +1,6 @@
-"""Keys over the API: those of this server, and what it knows of those of others.
+"""The key API: the keys of this server, and the stored keys of others.
 
-Neither needs a signed request: to check one, the other side would have to ask for keys first.
+Its requests need no signature: to check one, the other server would have to fetch keys first.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 """
@@ -19,13 +19,13 @@ Timestamp = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
 class Criterion(msgspec.Struct):
-    """Until when the answer about a key should be valid."""
+    """The time until which the response should be valid."""
 
     minimum_valid_until_ts: Timestamp | None = None
 
 
 class KeysQuery(msgspec.Struct):
-    """Of which servers which keys are wanted."""
+    """The servers and keys that are requested."""
 
     server_keys: dict[str, dict[str, Criterion]]
 
@@ -36,7 +36,7 @@ class KeysApi:
         self._notary = notary
 
     def routes(self) -> list[Route]:
-        # Servers that are older than the present form of these paths name a key in them.
+        # Servers that use older forms of these paths name a key in them.
         server, query = self.get_server_key, self.perspectives_key_query
         one = f"{KEYS}/query/{{server_name}}"
         bulk = self.bulk_perspectives_key_query
@@ -49,7 +49,7 @@ class KeysApi:
         ]
 
     def get_server_key(self, key_id: str = "") -> msgspec.Raw:
-        """The keys of this server, as canonical JSON: the answer shows what was signed."""
+        """The keys of this server, as canonical JSON: the response has the signed bytes."""
         return msgspec.Raw(encode_canonical(self._own.published()))
 
     async def perspectives_key_query(

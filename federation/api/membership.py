@@ -1,6 +1,6 @@
-"""Handshakes of other servers whose users join, knock at, or leave rooms that this server is in.
+"""Membership requests of other servers, whose users join, knock on, or leave rooms of this server.
 
-A room whose members are not all known yet is none that others could be let into.
+Other servers cannot join a room through this one while its state is partial.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
@@ -39,13 +39,13 @@ _NOT_IN_TEMPLATES = ("hashes", "signatures", "event_id")
 
 
 class Versions(msgspec.Struct):
-    """The room versions that the asking server knows."""
+    """The room versions that the requesting server supports."""
 
     ver: list[str] = msgspec.field(default_factory=lambda: ["1"])
 
 
 class SendJoin(msgspec.Struct):
-    """Whether the asking server can do without the members for now."""
+    """Whether the requesting server can do without the members for now."""
 
     omit_members: bool = False
 
@@ -54,7 +54,7 @@ class MembershipApi:
     def __init__(
         self,
         rooms: RoomRegistry,
-        receiving: PduReceiver,
+        receiver: PduReceiver,
         checks: PduChecks,
         access: RoomAccess,
         chains: AuthChains,
@@ -62,7 +62,7 @@ class MembershipApi:
     ) -> None:
         self._rooms = rooms
         self._origin = rooms.local_server
-        self._receiving = receiving
+        self._receiver = receiver
         self._checks = checks
         self._access = access
         self._chains = chains
@@ -84,7 +84,7 @@ class MembershipApi:
     async def make_join(
         self, origin: str, room_id: str, user_id: str, query: Versions
     ) -> dict[str, Any]:
-        """A template of the event by which a user of the asking server joins."""
+        """A template of the event by which a user of the requesting server joins."""
         room = await self._access.shared_with_full_state(origin, room_id)
         _check_version(room, query.ver)
         authoriser = await self._restricted.authoriser(room, user_id)
@@ -93,13 +93,13 @@ class MembershipApi:
     async def send_join_v1(
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
     ) -> list[Any]:
-        """Take in a join; the answer in the form of the first servers."""
+        """Receive a join; the response has the form of v1."""
         return [200, await self._send_join(origin, room_id, event_id, body, omit_members=False)]
 
     async def send_join_v2(
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any], query: SendJoin
     ) -> dict[str, Any]:
-        """Take in a join, and give the state before it, with what authorises it."""
+        """Receive a join, and return the state before it with its auth chain."""
         return await self._send_join(
             origin, room_id, event_id, body, omit_members=query.omit_members
         )
@@ -107,7 +107,7 @@ class MembershipApi:
     async def make_knock(
         self, origin: str, room_id: str, user_id: str, query: Versions
     ) -> dict[str, Any]:
-        """A template of the event by which a user of the asking server knocks."""
+        """A template of the event by which a user of the requesting server knocks."""
         room = await self._access.shared_with_full_state(origin, room_id)
         _check_version(room, query.ver)
         return await self._template(origin, room, user_id, "knock")
@@ -115,30 +115,30 @@ class MembershipApi:
     async def send_knock(
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
     ) -> dict[str, Any]:
-        """Take in a knock, and tell what the knocking user may know of the room."""
+        """Receive a knock, and return the stripped state of the room."""
         room = await self._access.shared_with_full_state(origin, room_id)
-        await self._take(origin, room, event_id, body, "knock")
+        await self._receive(origin, room, event_id, body, "knock")
         keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
         state = await self._rooms.current(room, keys)
         return {"knock_room_state": [msgspec.Raw(each.shown.json) for each in state.values()]}
 
     async def make_leave(self, origin: str, room_id: str, user_id: str) -> dict[str, Any]:
-        """A template of the event by which a user turns down an invite, or takes back a knock."""
+        """A template of the event by which a user rejects an invite, or withdraws a knock."""
         room = await self._access.shared_with_full_state(origin, room_id)
         return await self._template(origin, room, user_id, "leave")
 
     async def send_leave_v1(
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
     ) -> list[Any]:
-        """Take in a leave; the answer in the form of the first servers."""
+        """Receive a leave; the response has the form of v1."""
         return [200, await self.send_leave_v2(origin, room_id, event_id, body)]
 
     async def send_leave_v2(
         self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
     ) -> dict[str, Any]:
-        """Take in a leave."""
+        """Receive a leave."""
         room = await self._access.shared_with_full_state(origin, room_id)
-        await self._take(origin, room, event_id, body, "leave")
+        await self._receive(origin, room, event_id, body, "leave")
         return {}
 
     async def _send_join(
@@ -151,7 +151,7 @@ class MembershipApi:
         omit_members: bool,
     ) -> dict[str, Any]:
         room = await self._access.shared_with_full_state(origin, room_id)
-        stored = await self._take(origin, room, event_id, body, "join")
+        stored = await self._receive(origin, room, event_id, body, "join")
         return await self._chains.join_response(room, stored, omit_members=omit_members)
 
     async def _template(
@@ -163,7 +163,7 @@ class MembershipApi:
         authoriser: str | None = None,
     ) -> dict[str, Any]:
         if server_name_of(user_id) != origin:
-            raise Forbidden("The user is not of your server")
+            raise Forbidden("The user does not belong to your server")
         content = {"membership": membership}
         draft = member_draft(user_id, user_id, content, authoriser=authoriser)
         async with self._rooms.writing(room.room_id) as writer:
@@ -171,33 +171,31 @@ class MembershipApi:
         pdu = {key: value for key, value in event.pdu.items() if key not in _NOT_IN_TEMPLATES}
         return {"event": pdu, "room_version": room.version.identifier}
 
-    async def _take(
+    async def _receive(
         self, origin: str, room: Room, event_id: str, pdu: dict[str, Any], membership: str
     ) -> StoredEvent:
-        """Check the event of a handshake, and take it into the room, for all other servers too."""
+        """Check and receive the event of a membership request; it is sent to the other servers."""
         event = _parse(room, event_id, pdu, membership)
         if event.sender_server != origin:
-            raise Forbidden("The user is not of your server")
-        event = await self._with_our_signature(room, event)
+            raise Forbidden("The user does not belong to your server")
+        event = await self._with_own_signature(room, event)
         (outcome,) = await self._checks.check(room.version, room.room_id, [event.pdu])
         if isinstance(outcome, str):
             raise Forbidden(f"The event cannot be accepted: {outcome}")
         async with self._rooms.writing(room.room_id) as writer:
             try:
-                received = await self._receiving.receive(writer, outcome, should_send=True)
+                received = await self._receiver.receive(writer, outcome, should_send=True)
             except EventsMissing as missing:
-                raise InvalidParam(f"The event cites what is not known here: {missing}") from None
+                raise InvalidParam(f"The event refers to unknown events: {missing}") from None
         if received.done is not None:
             await received.done
-        standing = received.stored.status
-        if standing.rejected is not None or standing.soft_failed is not None:
-            raise Forbidden(
-                f"The room does not allow it: {standing.rejected or standing.soft_failed}"
-            )
+        status = received.stored.status
+        if status.rejected is not None or status.soft_failed is not None:
+            raise Forbidden(f"The room does not allow it: {status.rejected or status.soft_failed}")
         return received.stored
 
-    async def _with_our_signature(self, room: Room, event: Event) -> Event:
-        """A restricted join that names a user of ours needs our word for it."""
+    async def _with_own_signature(self, room: Room, event: Event) -> Event:
+        """A restricted join, signed by this server if it names a local user as authoriser."""
         via = event.content.get(AUTHORISING_USER)
         if (
             event.content.get("membership") != "join"
@@ -207,7 +205,7 @@ class MembershipApi:
         ):
             return event
         if await self._restricted.authoriser(room, event.sender) is None:
-            raise UnableToAuthoriseJoin("The room is not joined by the right of others any more")
+            raise UnableToAuthoriseJoin("The room does not admit members of other rooms any more")
         key = self._origin.key
         return event.with_signature(
             self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
@@ -235,5 +233,5 @@ def _parse(room: Room, event_id: str, pdu: dict[str, Any], membership: str) -> E
         or not is_member_event(event, event.sender)
         or event.content.get("membership") != membership
     ):
-        raise InvalidParam(f"The event is no {membership} of this room, or has another id")
+        raise InvalidParam(f"The event is not a {membership} of this room, or has another id")
     return event

@@ -1,6 +1,6 @@
-"""Whose an OpenID token is: asked by services that a user wants to be known to.
+"""OpenID tokens: services that a user logs in to look up the user of a token.
 
-Whoever has the token may ask, without a signature: the services are no homeservers.
+A request needs the token but no signature: the services are not homeservers.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#openid
 """
@@ -13,7 +13,7 @@ from homeserver.web.routes import Auth, Route
 
 
 class TokenQuery(msgspec.Struct):
-    """The token that a user has handed over."""
+    """The token that a user has given to a service."""
 
     access_token: str | None = None
 
@@ -27,7 +27,7 @@ class OpenIdUserInfoApi:
         return [Route("GET", path, self.exchange_open_id_token, Auth.NONE)]
 
     async def exchange_open_id_token(self, query: TokenQuery) -> dict[str, str]:
-        """The user behind a token."""
+        """The user of a token."""
         if not query.access_token:
             raise MissingToken("The query parameter access_token is missing")
         return {"sub": await self._tokens.get_user(query.access_token)}

@@ -15,7 +15,7 @@ from homeserver.web.routes import Auth, Route
 
 
 class ServerPublicRoomsQuery(msgspec.Struct):
-    """Which page of the directory is wanted."""
+    """The requested page of the directory."""
 
     limit: Limit | None = None
     since: str | None = None
@@ -54,5 +54,5 @@ class PublicRoomsApi:
 
     async def _page(self, query: DirectoryQuery) -> dict[str, Any]:
         if not self._is_shown:
-            raise Forbidden("This server shows its room directory to its own users only")
+            raise Forbidden("This server shows its room directory to local users only")
         return (await self._directory.page(query)).body()

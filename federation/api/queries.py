@@ -1,4 +1,4 @@
-"""Queries of other servers: what they may know of this server's users and rooms.
+"""Queries of other servers: the public data of local users and rooms.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#querying-for-information
 """
@@ -17,14 +17,14 @@ from homeserver.web.routes import Auth, Route
 
 
 class ProfileQuery(msgspec.Struct):
-    """Whose profile is wanted, and which field of it if not all."""
+    """A user, and the requested field of the profile, if not all."""
 
     user_id: str
     field: str | None = None
 
 
 class RoomAliasQuery(msgspec.Struct):
-    """Which alias is to be resolved."""
+    """The alias to resolve."""
 
     room_alias: str
 
@@ -45,11 +45,11 @@ class QueriesApi:
         ]
 
     def get_version(self) -> dict[str, Any]:
-        """What this server is."""
+        """The name and version of this server."""
         return {"server": {"name": "homeserver", "version": VERSION}}
 
     async def query_profile(self, query: ProfileQuery) -> dict[str, msgspec.Raw]:
-        """The profile of a user of this server."""
+        """The profile of a local user."""
         try:
             server_name = parse_user_id(query.user_id).server_name
         except InvalidIdentifier:
@@ -62,11 +62,11 @@ class QueriesApi:
         return {field: msgspec.Raw(value) for field, value in profile.items()}
 
     async def query_room_directory(self, query: RoomAliasQuery) -> dict[str, str | list[str]]:
-        """Where an alias of this server leads."""
+        """The room and servers that a local alias points to."""
         self._aliases.check_local(query.room_alias)
         target = await self._aliases.resolve(query.room_alias)
         return {"room_id": target.room_id, "servers": target.servers}
 
     def query_info(self, query_type: str) -> None:
         """Any other query."""
-        raise Unrecognized(f"There are no queries of the type {query_type}")
+        raise Unrecognized(f"Unknown query type {query_type}")

@@ -1,7 +1,6 @@
 """Third-party invites that other servers, and identity servers, turn into invites of users.
 
-Who notifies of an address that was published need not sign the request: what it says is proved by
-the keys that the room has.
+The notification that an address was published need not be signed: the keys in the room prove it.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#third-party-invites
 """
@@ -32,20 +31,20 @@ log = Logger()
 
 
 class Proof(msgspec.Struct):
-    """What shows that a user has the address; `display_name` is taken from the room."""
+    """Proof that a user owns the address; `display_name` is taken from the room."""
 
     signed: dict[str, Any]
 
 
 class InviteContent(msgspec.Struct):
-    """The content of the member event that is wanted."""
+    """The content of the requested member event."""
 
     membership: Literal["invite"]
     third_party_invite: Proof
 
 
 class PartialInvite(msgspec.Struct):
-    """The member event that is wanted."""
+    """The requested member event."""
 
     type: Literal["m.room.member"]
     room_id: str
@@ -55,7 +54,7 @@ class PartialInvite(msgspec.Struct):
 
 
 class PendingInvite(msgspec.Struct):
-    """An invite that waited for somebody to publish the address."""
+    """An invite that waited for a user to publish the address."""
 
     room_id: str
     sender: str
@@ -63,7 +62,7 @@ class PendingInvite(msgspec.Struct):
 
 
 class OnBind(msgspec.Struct):
-    """An address that was published, by whom, and the invites that waited for that."""
+    """A published address, its user, and the invites that waited for it."""
 
     medium: str
     address: str
@@ -85,7 +84,7 @@ class ThirdPartyInvitesApi:
         bound = f"{V1}/3pid/onbind"
         return [
             Route("PUT", exchange, self.exchange_third_party_invite, Auth.SERVER, limit="invite"),
-            # The Identity Service API calls it a POST, and so do those that exist.
+            # The Identity Service API specifies POST, and identity servers use it.
             *(
                 Route(method, bound, self.on_bind_third_party_identifier, Auth.NONE, limit="invite")
                 for method in ("PUT", "POST")
@@ -95,13 +94,13 @@ class ThirdPartyInvitesApi:
     async def exchange_third_party_invite(
         self, origin: str, room_id: str, body: PartialInvite
     ) -> None:
-        """Turn a third-party invite into one of a user of the asking server."""
+        """Turn a third-party invite into an invite of a user of the requesting server."""
         if body.room_id != room_id:
-            raise InvalidParam("The event is of another room")
+            raise InvalidParam("The event belongs to another room")
         if not is_valid_user_id(body.state_key) or not is_valid_user_id(body.sender):
             raise InvalidParam("sender, state_key: not user ids")
         if body.state_key.partition(":")[2] != origin:
-            raise Forbidden("The invited user is not of your server")
+            raise Forbidden("The invited user does not belong to your server")
         if not self._origin.is_local(body.sender):
             raise Forbidden("The third-party invite was not made by a user of this server")
         await self._access.present(origin, room_id)
@@ -109,16 +108,16 @@ class ThirdPartyInvitesApi:
         await self._invites.redeem(room_id, body.sender, body.state_key, signed)
 
     async def on_bind_third_party_identifier(self, body: OnBind) -> None:
-        """Redeem the invites of a user of this server who has published an address.
+        """Redeem the invites of a local user who has published an address.
 
-        Each is judged alone. The identity server is told if it should come again, which does no
-        harm to what was redeemed, and if nothing was. Raises `InvalidParam`, `Forbidden` and
+        Each is checked alone. The identity server gets an error if it should try again, which does
+        no harm to redeemed invites, or if none was redeemed. Raises `InvalidParam`, `Forbidden` and
         `MatrixError` of a server that failed.
         """
         if not is_valid_user_id(body.mxid) or not self._origin.is_local(body.mxid):
-            raise InvalidParam("The user is not of this server")
+            raise InvalidParam("The user does not belong to this server")
         if await self._db.run(find_user, body.mxid) is None:
-            raise InvalidParam("There is no such user")
+            raise InvalidParam("The user does not exist")
         outcomes = [
             await self._redeem(body.mxid, invite)
             for invite in body.invites[:MAX_INVITES]
@@ -131,16 +130,16 @@ class ThirdPartyInvitesApi:
             if failure.status not in (403, 404):
                 raise failure
         if failures and len(failures) == len(outcomes):
-            # Anybody may ask: what rooms there are is not told.
+            # Any client may send this: the error does not show which rooms exist.
             raise Forbidden("None of these invites can be redeemed")
 
     async def _redeem(self, user_id: str, invite: PendingInvite) -> MatrixError | None:
-        """Redeem one invite; gives why that cannot be."""
+        """Redeem one invite; returns the error if that fails."""
         try:
             await self._invites.redeem(invite.room_id, invite.sender, user_id, invite.signed)
         except MatrixError as error:
             log.info(
-                "{user} is not invited to {room}: {error}",
+                "could not redeem an invite of {user} to {room}: {error}",
                 user=user_id,
                 room=invite.room_id,
                 error=error,
@@ -150,7 +149,7 @@ class ThirdPartyInvitesApi:
 
 
 class ThirdPartyExchange:
-    """Asks the server of whoever invited to turn a third-party invite into one of a user."""
+    """Asks the inviter's server to turn a third-party invite into an invite of a user."""
 
     def __init__(self, client: FederationClient) -> None:
         self._client = client
@@ -158,8 +157,8 @@ class ThirdPartyExchange:
     async def exchange(
         self, server: str, room_id: str, sender: str, user_id: str, signed: Mapping[str, Any]
     ) -> None:
-        """Ask for that; raises `MatrixError` where the server refuses or does not answer."""
-        # The name that the room shows is known there.
+        """Send the request. Raises `MatrixError` if the server refuses or does not respond."""
+        # The other server takes the displayed name from the room.
         proof = {"display_name": user_id, "signed": signed}
         event = {
             "type": MEMBER,

@@ -1,1 +1,1 @@
-"""Signing keys: those of this server, and those of others."""
+"""Signing keys: those of this server, and those of other servers."""

@@ -1,11 +1,11 @@
-"""Keys of other servers, fetched: from the server itself, or from notaries that are trusted.
+"""Fetches the keys of other servers: from the server itself, or from trusted notaries.
 
-What several want at once is asked once; what was asked is asked again only a few times, and then
-once a minute, however many events and requests are signed with keys that cannot be had.
+Concurrent needs share one request; a request is repeated only a few times, and then once a minute,
+however many events and requests are signed with keys that are unavailable.
 
-A stranger can have keys fetched, by a request that claims to come from any server, and can choose
-names that take long to resolve. So fetching is shared out fairly: to each address, and to the
-events of rooms, of which a flood from one address delays none.
+An unknown client can cause key requests, with a request that claims to come from any server, and
+can choose names that take long to resolve. So slots are shared fairly between addresses and the
+events of rooms: a flood from one address delays no other.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 """
@@ -33,8 +33,8 @@ from homeserver.web.rate_limits import RateLimits
 
 TIMEOUT_SECONDS = 15.0
 MAX_RESPONSE_BYTES = 32_768  # bytes, of one server's keys
-MAX_ASKED = 100  # servers in one question to a notary
-MAX_CONCURRENT_SERVERS = 50  # servers that are asked
+MAX_SERVERS_PER_QUERY = 100  # servers in one request to a notary
+MAX_CONCURRENT_SERVERS = 50  # servers with a request in progress
 MAX_FOR_EVENTS = 40  # of them, for events of rooms
 MAX_FOR_ADDRESS = 5  # of them, for requests from one address
 MAX_WAITING = 100  # requests from one address
@@ -48,14 +48,14 @@ log = Logger()
 
 
 class NotaryResponse(msgspec.Struct):
-    """What a notary knows; each is what one server says of its keys."""
+    """The response of a notary: the signed keys of several servers."""
 
     server_keys: FewElements = []
 
 
 @dataclass(frozen=True, slots=True)
 class FetchRate:
-    """How often the keys of one server are asked for."""
+    """The rate limit of key requests for one server."""
 
     per_second: float = 1 / 60
     burst: int = 10
@@ -94,18 +94,19 @@ class KeyFetcher:
     async def from_origin(
         self, server_name: str, *, despite_backoff: bool = False, address: str = FOR_EVENTS
     ) -> bool:
-        """Ask a server for its keys; whether it told them.
+        """Fetch the keys of a server from itself; returns whether that succeeded.
 
-        `despite_backoff`: although it failed lately, as when it has just sent something.
-        `address`: from where a request came that needs the keys, and that may be of anybody; raises
-        `LimitExceeded` where too many such requests wait.
+        `despite_backoff`: although it failed lately, as when it has just sent something. `address`:
+        the source of an unauthenticated request that needs the keys; raises `LimitExceeded` where
+        too many such requests wait.
         """
         party = address if address == FOR_EVENTS else network_of(address)
         slots = self._for_events if party == FOR_EVENTS else self._for_requests
 
         async def fetch() -> bool:
             async with slots.slot(party):
-                # Who waits in another queue must not wait for this one, so these are joined late.
+                # A request in one queue must not wait for another queue, so they are joined only
+                # here.
                 return await self._fetching.join(
                     server_name, lambda: self._from_origin(server_name, despite_backoff)
                 )
@@ -114,7 +115,7 @@ class KeyFetcher:
             return await self._wanting.join((party, server_name), fetch)
         except QueueFull:
             raise LimitExceeded(
-                RETRY_AFTER_MS, "Too many requests wait for the keys of their servers"
+                RETRY_AFTER_MS, "Too many requests are waiting for server keys"
             ) from None
 
     async def from_notaries(
@@ -122,17 +123,22 @@ class KeyFetcher:
         wanted: Mapping[str, Mapping[str, int]],
         check_notary: Callable[[str, Any], Awaitable[None]],
     ) -> None:
-        """Ask the notaries for keys: server, key id, and the time up to which it should be valid.
+        """Fetch keys from the notaries: server, key id, and the time up to which it should be
+        valid.
 
-        `check_notary` raises `ValueError` unless an answer has the signature of its notary.
+        `check_notary` raises `ValueError` unless a response has the signature of its notary.
         """
         names = [name for name in wanted if self._may_ask("notary", name)]
-        for start in range(0, len(names), MAX_ASKED):
-            asked = {name: wanted[name] for name in names[start : start + MAX_ASKED]}
+        for start in range(0, len(names), MAX_SERVERS_PER_QUERY):
+            requested = {
+                name: wanted[name] for name in names[start : start + MAX_SERVERS_PER_QUERY]
+            }
             for notary in self._notaries:
-                asked = {name: keys for name, keys in asked.items() if name != notary}
-                answered = await self._from_notary(notary, asked, check_notary) if asked else set()
-                asked = {name: keys for name, keys in asked.items() if name not in answered}
+                requested = {name: keys for name, keys in requested.items() if name != notary}
+                known = (
+                    await self._from_notary(notary, requested, check_notary) if requested else set()
+                )
+                requested = {name: keys for name, keys in requested.items() if name not in known}
 
     async def _from_origin(self, server_name: str, despite_backoff: bool) -> bool:
         if not self._may_ask("server", server_name):
@@ -142,7 +148,7 @@ class KeyFetcher:
                 server_name,
                 "/_matrix/key/v2/server",
                 timeout=TIMEOUT_SECONDS,
-                max_answer=MAX_RESPONSE_BYTES,
+                max_response=MAX_RESPONSE_BYTES,
                 signed=False,
                 despite_backoff=despite_backoff,
             )
@@ -157,55 +163,55 @@ class KeyFetcher:
     async def _from_notary(
         self,
         notary: str,
-        asked: Mapping[str, Mapping[str, int]],
+        requested: Mapping[str, Mapping[str, int]],
         check_notary: Callable[[str, Any], Awaitable[None]],
     ) -> set[str]:
-        """Ask one notary; the servers that it knew."""
+        """Query one notary; returns the servers of which it had keys."""
         criteria = {
             server: {key_id: {"minimum_valid_until_ts": ts} for key_id, ts in keys.items()}
-            for server, keys in asked.items()
+            for server, keys in requested.items()
         }
         try:
-            answer = await self._client.post(
+            response = await self._client.post(
                 notary,
                 "/_matrix/key/v2/query",
                 {"server_keys": criteria},
-                answer=NotaryResponse,
+                response_type=NotaryResponse,
                 timeout=TIMEOUT_SECONDS,
-                max_answer=MAX_RESPONSE_BYTES * len(asked),
+                max_response=MAX_RESPONSE_BYTES * len(requested),
             )
         except FederationError as error:
             log.info("no keys from the notary {notary}: {error}", notary=notary, error=error)
             return set()
-        answered = set()
-        for response in decodable(answer.server_keys, dict[str, Any]):
-            found = await self._checked(notary, response, asked, check_notary)
+        known = set()
+        for signed in decodable(response.server_keys, dict[str, Any]):
+            found = await self._checked(notary, signed, requested, check_notary)
             if found is not None:
                 await self._store.add(found, self._now_ms(), from_origin=False)
-                answered.add(found.server_name)
-        return answered
+                known.add(found.server_name)
+        return known
 
     async def _checked(
         self,
         notary: str,
         response: Any,
-        asked: Mapping[str, Mapping[str, int]],
+        requested: Mapping[str, Mapping[str, int]],
         check_notary: Callable[[str, Any], Awaitable[None]],
     ) -> ServerKeys | None:
-        """The keys in an answer of a notary, if it was asked for them and nobody changed them."""
+        """The keys in a notary's response, if requested, signed by the notary and well-formed."""
         server_name = response.get("server_name")
-        if not isinstance(server_name, str) or server_name not in asked:
+        if not isinstance(server_name, str) or server_name not in requested:
             return None
         try:
             await check_notary(notary, response)
             return parse_server_keys(response, server_name, self._now_ms())
         except ValueError as error:
-            log.warn("bad answer of the notary {notary}: {error}", notary=notary, error=error)
+            log.warn("bad response of the notary {notary}: {error}", notary=notary, error=error)
             return None
 
-    def _may_ask(self, whom: str, server_name: str) -> bool:
+    def _may_ask(self, limit: str, server_name: str) -> bool:
         try:
-            self._pace.check(whom, server_name)
+            self._pace.check(limit, server_name)
         except LimitExceeded:
             return False
         return True

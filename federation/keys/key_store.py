@@ -1,4 +1,4 @@
-"""The keys of other servers that are known: in memory for those in use, in the database for all.
+"""The known keys of other servers: in memory those in use, in the database all.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 """
@@ -13,23 +13,23 @@ from homeserver.storage.federation import server_keys as storage
 from homeserver.storage.federation.server_keys import StoredKey, StoredResponse
 
 MAX_SERVERS = 10_000  # in memory
-MAX_KEYS_OF_SERVER = 200  # a server that makes ever new ones cannot fill the disk
+MAX_KEYS_OF_SERVER = 200  # so that a server that keeps making keys cannot fill the disk
 
 
 class KeyStore:
-    """Keys by server; a server that nobody knows has none."""
+    """Keys by server; an unknown server has none."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._known: LruCache[str, dict[str, StoredKey]] = LruCache("server_keys", MAX_SERVERS)
 
     def in_memory(self, server_name: str, key_id: str) -> VerifyKey | None:
-        """A key, if it is at hand."""
+        """A key, if it is in memory."""
         key = (self._known.get(server_name) or {}).get(key_id)
         return None if key is None else _plain(key)
 
     async def load(self, server_names: Iterable[str]) -> None:
-        """Have the keys of these servers at hand, unless they are."""
+        """Load the keys of these servers into memory, unless they are there."""
         missing = sorted({name for name in server_names if self._known.get(name) is None})
         if not missing:
             return
@@ -37,11 +37,11 @@ class KeyStore:
         for key in await self._db.run(storage.load_keys, missing):
             found[key.server_name][key.key_id] = key
         for name, keys in found.items():
-            # What was fetched meanwhile is newer than what was read.
+            # Keys that were fetched meanwhile are newer than those that were read.
             self._known.put(name, keys | (self._known.get(name) or {}))
 
     async def add(self, found: ServerKeys, now_ms: int, *, from_origin: bool) -> None:
-        """Keep what a server publishes, `from_origin` or passed on by others."""
+        """Store the keys that a server publishes, fetched `from_origin` or from a notary."""
         await self.load([found.server_name])
         known = self._known.get(found.server_name) or {}
         is_full = len(known) + len(found.keys) > MAX_KEYS_OF_SERVER
@@ -69,12 +69,12 @@ class KeyStore:
         self._known.put(found.server_name, known | newer)
 
     async def responses(self, server_name: str) -> list[StoredResponse]:
-        """The signed answers about a server's keys, the newest first."""
+        """The signed responses with a server's keys, the newest first."""
         return await self._db.run(storage.load_responses, server_name)
 
 
 def _is_no_older(new: StoredKey, known: StoredKey | None) -> bool:
-    """The rule by which the database replaces a key, too."""
+    """Whether a key replaces the known one; the database has the same rule."""
     return known is None or new.response_valid_until_ts >= known.response_valid_until_ts
 
 

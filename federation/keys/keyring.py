@@ -1,7 +1,7 @@
-"""The keyring: whether other servers have signed what they are said to have signed.
+"""The keyring: verifies the signatures of servers.
 
-A key that is not at hand, or whose validity ends before the time in question, is fetched from its
-server, and then from notaries. Signatures with keys that nobody can get are as good as none.
+A key that is not in memory, or whose validity ends before the time in question, is fetched from its
+server, and then from notaries. Signatures with unavailable keys count as missing.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#authentication
 """
@@ -35,11 +35,11 @@ Wanted = dict[str, dict[str, int]]  # server, key id, time up to which the key m
 
 
 class KeyUnavailable(BadSignature):
-    """None of the keys of a signature could be had, or none was valid at the time."""
+    """No key of a signature was available, or none was valid at the time."""
 
 
 class Keyring:
-    """Verifies signatures of servers, those of this one included."""
+    """Verifies signatures of servers, including this one."""
 
     def __init__(
         self, clock: IReactorTime, own: OwnKeys, store: KeyStore, fetcher: KeyFetcher
@@ -61,11 +61,11 @@ class Keyring:
     ) -> None:
         """Check that a server signed an object, with a key that is valid `at_ts`, or now.
 
-        `content` is a member of that name which the object has besides, as its canonical JSON.
-        `despite_backoff`: fetch keys although the server failed lately, as when the object has
-        just come from it. `address`: from where it came, if that may be anybody. Raises
-        `BadSignature`, `KeyUnavailable` among them, and `LimitExceeded` where too many such
-        objects wait for keys.
+        `content` is an additional member of that name of the object, as its canonical JSON.
+        `despite_backoff`: fetch keys although the server failed lately, as when the object has just
+        come from it. `address`: the source of the object, if unauthenticated. Raises
+        `BadSignature`, `KeyUnavailable` among them, and `LimitExceeded` where too many such objects
+        wait for keys.
         """
         ts = self._now_ms() if at_ts is None else at_ts
         key_ids = _signing_key_ids(value, server_name)
@@ -78,17 +78,18 @@ class Keyring:
     async def verify_events(
         self, events: Sequence[Event], also: Collection[str] = ()
     ) -> list[BadSignature | None]:
-        """Check the signatures that each event must have; the outcome is `None` where all is well.
+        """Check the signatures that each event must have; the outcome is `None` where all are
+        valid.
 
-        `also` are servers that must have signed each of them, whatever the rules of rooms ask.
-        Keys must be valid at an event's `origin_server_ts`, in room versions that ask for that.
+        `also` are servers that must have signed each of them, in addition to those that the rules
+        name. Keys must be valid at an event's `origin_server_ts`, in room versions that require it.
         """
         outcomes: list[BadSignature | None] = [None] * len(events)
         wanted: Wanted = {}
-        turn = TimeSlice(self.clock)
+        time_slice = TimeSlice(self.clock)
         for place, event in enumerate(events):
-            if turn.is_over:
-                await turn.next()
+            if time_slice.is_over:
+                await time_slice.next()
             try:
                 for server_name in required_signers(event).union(also):
                     key_ids = _server_key_ids(event, server_name)
@@ -97,8 +98,8 @@ class Keyring:
                 outcomes[place] = error
         await self._fetch_missing(wanted)
         for place, event in enumerate(events):
-            if turn.is_over:
-                await turn.next()
+            if time_slice.is_over:
+                await time_slice.next()
             if outcomes[place] is None:
                 outcomes[place] = self._verify_event(event, also)
         return outcomes
@@ -116,11 +117,13 @@ class Keyring:
         return None
 
     def _usable(self, server_name: str, key_ids: Iterable[str], ts: int) -> list[VerifyKey]:
-        """The keys of these that are known and valid. Raises `KeyUnavailable` if there are none."""
+        """Those of the keys that are known and valid. Raises `KeyUnavailable` if there are none."""
         keys = [self._find(server_name, key_id) for key_id in key_ids]
         usable = [key for key in keys if key is not None and key.is_valid_at(ts)]
         if not usable:
-            raise KeyUnavailable(f"no valid key is known of those by which {server_name} signed")
+            raise KeyUnavailable(
+                f"none of the keys that {server_name} signed with is known and valid"
+            )
         return usable
 
     def _find(self, server_name: str, key_id: str) -> VerifyKey | None:
@@ -131,7 +134,7 @@ class Keyring:
     async def _fetch_missing(
         self, wanted: Wanted, *, despite_backoff: bool = False, address: str = FOR_EVENTS
     ) -> None:
-        """Have the keys at hand that can be had."""
+        """Load or fetch the keys into memory, as far as they are available."""
         missing = self._missing(wanted)
         if not missing:
             return
@@ -156,9 +159,9 @@ class Keyring:
             await self._fetcher.from_notaries(missing, self._check_notary)
 
     def _missing(self, wanted: Wanted) -> Wanted:
-        """Those keys that are worth being fetched."""
+        """Those keys that are worth fetching."""
         missing: Wanted = {}
-        # No key is valid for longer, so nobody could help.
+        # No key is valid for longer, so no server could provide one.
         latest = self._now_ms() + MAX_VALIDITY_MS
         for server_name, keys in wanted.items():
             if server_name == self._own.server_name:
@@ -171,13 +174,13 @@ class Keyring:
         return missing
 
     async def _check_notary(self, notary: str, response: Mapping[str, Any]) -> None:
-        """Raise `BadSignature` unless a notary has signed an answer."""
+        """Raise `BadSignature` unless a notary has signed a response."""
         ts = self._now_ms()
         key_ids = _signing_key_ids(response, notary)
         if any(self._find(notary, key_id) is None for key_id in key_ids):
             await self._store.load([notary])
         if self._missing({notary: dict.fromkeys(key_ids, ts)}):
-            # From itself alone: notaries that vouch for each other are worth nothing.
+            # From the notary itself only: notaries that vouch for each other prove nothing.
             await self._fetcher.from_origin(notary)
         for key in self._usable(notary, key_ids, ts):
             verify_signed_json(response, notary, key.key_id, key.verify_key)
@@ -187,7 +190,7 @@ class Keyring:
 
 
 def _signing_key_ids(value: Mapping[str, Any], server_name: str) -> list[str]:
-    """The keys with which a server says to have signed. Raises `BadSignature` if there are none."""
+    """The ids of the keys that a server claims to sign with. Raises `BadSignature` if none."""
     key_ids = signature_key_ids(value, server_name)
     if not key_ids:
         raise BadSignature(f"there is no signature of {server_name}")
@@ -197,13 +200,13 @@ def _signing_key_ids(value: Mapping[str, Any], server_name: str) -> list[str]:
 
 
 def _server_key_ids(event: Event, server_name: str) -> list[str]:
-    """The same of an event, without the key of a policy server, which no server publishes.
+    """The same for an event, without the key of a policy server, which no server publishes.
 
     Spec: https://spec.matrix.org/v1.19/server-server-api/#validating-hashes-and-signatures-on-received-events
     """
     key_ids = [each for each in _signing_key_ids(event.pdu, server_name) if each != POLICY_KEY_ID]
     if not key_ids:
-        raise BadSignature(f"there is no signature of {server_name} but that of a policy server")
+        raise BadSignature(f"there is no signature of {server_name} except that of a policy server")
     return key_ids
 
 

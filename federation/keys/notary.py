@@ -1,8 +1,8 @@
-"""The notary: tells what other servers publish about their keys, with a signature of this one.
+"""The notary: returns the published keys of other servers, with a signature of this one.
 
-It passes on what it has for as long as that is good for who asks, and refreshes it when half of its
-life is over. A server that cannot be reached is answered for by the last that it said; a key that
-it no longer names is told by the answer that named it last.
+It returns a cached response as long as that is valid for the time in the request, and refreshes it
+when half of its lifetime has passed. For an unavailable server it returns the last response of that
+server; for a key that is no longer published, the last response that has the key.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#querying-keys-through-another-server
 """
@@ -23,10 +23,10 @@ from homeserver.protocol.errors import InvalidParam, LimitExceeded
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.storage.federation.server_keys import StoredResponse
 
-MAX_SERVERS = 100  # in one question
+MAX_SERVERS = 100  # in one request
 MAX_RESPONSES = 10  # about one server
 
-Criteria = Mapping[str, int | None]  # key id, and until when the answer should be valid
+Criteria = Mapping[str, int | None]  # key id, and until when the response should be valid
 
 
 class Notary:
@@ -45,11 +45,12 @@ class Notary:
         address: str = "",
         valid_until: int | None = None,
     ) -> list[Mapping[str, Any]]:
-        """The signed answers about these keys, or about all keys of a server that none is named of.
+        """The signed responses with these keys, or with all keys of a server for which none is
+        named.
 
-        `address` is where the question came from. Times are milliseconds since the epoch;
-        `valid_until` is for those without one, and is now where nobody says. Servers of which
-        nothing is known are left out. Raises `InvalidParam`.
+        `address` is the source of the request. Times are milliseconds since the epoch;
+        `valid_until` is for keys without one, and defaults to now. Unknown servers are left out.
+        Raises `InvalidParam`.
         """
         if len(wanted) > MAX_SERVERS:
             raise InvalidParam(f"Ask for at most {MAX_SERVERS} servers at once")
@@ -71,7 +72,7 @@ class Notary:
             ],
             consumeErrors=True,
         )
-        return [answer for answers in found for answer in answers]
+        return [response for responses in found for response in responses]
 
     async def _about(
         self, server_name: str, criteria: Mapping[str, int], default: int, address: str
@@ -80,8 +81,8 @@ class Notary:
             return [self._own.published()]
         known = await self._store.responses(server_name)
         if self._is_stale(known, criteria, default):
-            # A key that is needed is worth a try, at the pace of the fetcher.
-            # Where too many wait, what is known has to do.
+            # A requested key is worth a request, at the pace of the fetcher. Where too many wait,
+            # the stored responses have to do.
             with suppress(LimitExceeded):
                 await self._fetcher.from_origin(server_name, despite_backoff=True, address=address)
             known = await self._store.responses(server_name)
@@ -91,7 +92,7 @@ class Notary:
     def _is_stale(
         self, known: Sequence[StoredResponse], criteria: Mapping[str, int], default: int
     ) -> bool:
-        """Whether something that is wanted is missing, or should be fetched anew."""
+        """Whether a requested key is missing, or should be fetched again."""
         if not criteria:
             return not known or self._is_too_old(known[0], default)
         by_key = {response.key_id: response for response in known}
@@ -104,7 +105,7 @@ class Notary:
         now, end = self._now_ms(), response.response_valid_until_ts
         if end < valid_until:
             return True
-        # What has expired and is still good enough is asked for the sake of the past.
+        # An expired response that is still valid enough is requested for old events.
         return now < end and now - response.fetched_ts > end - now
 
     def _now_ms(self) -> int:
@@ -112,6 +113,6 @@ class Notary:
 
 
 def _choose(known: Sequence[StoredResponse], criteria: Mapping[str, int]) -> list[bytes]:
-    """The answers that tell of the wanted keys, or of all, each once, the newest first."""
+    """The responses with the requested keys, or all, each once, the newest first."""
     wanted = [one for one in known if one.key_id in criteria] or list(known)
     return list(dict.fromkeys(one.response for one in wanted))[:MAX_RESPONSES]

@@ -1,6 +1,6 @@
 """The keys of this server: those that it signs with, and those that it has signed with before.
 
-What is published is signed anew every hour, so that it is always valid for at least 23 more.
+The published object is signed again every hour, so that it is always valid for at least 23 more.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#publishing-keys
 """
@@ -44,7 +44,7 @@ class OwnKeys:
         self._renew_at = 0.0
 
     def published(self) -> Mapping[str, Any]:
-        """What `/_matrix/key/v2/server` answers."""
+        """The response of `/_matrix/key/v2/server`."""
         now = self._clock.seconds()
         valid_until_ms = int(wall_seconds(self._clock) * 1000) + VALIDITY_MS
         if now >= self._renew_at:

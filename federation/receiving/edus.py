@@ -1,7 +1,7 @@
-"""Ephemeral data that other servers send: who types, who has read what, who is there.
+"""EDUs of other servers: typing notifications, receipts, presence.
 
-Each kind is taken by a function of its own; unknown kinds are ignored, and a bad one spoils no
-other.
+A function for each type receives its EDUs; unknown types are ignored, and a malformed EDU does not
+affect the others.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#edus
 """
@@ -15,34 +15,38 @@ from twisted.logger import Logger
 from homeserver.protocol.json_elements import BadElement, decode_element
 from homeserver.web.bodies import contains_nul
 
-TakeEdu = Callable[[str, Mapping[str, Any]], Awaitable[None]]
-"""Takes the content of an EDU from the server with this name."""
+EduReceiver = Callable[[str, Mapping[str, Any]], Awaitable[None]]
+"""Receives the content of an EDU, from the server of this name."""
 
 log = Logger()
 
 
 class EduDispatcher:
-    """Hands EDUs to those who know what they mean."""
+    """Passes each EDU to the function for its type."""
 
-    def __init__(self, kinds: Mapping[str, TakeEdu]) -> None:
-        self._kinds = kinds
+    def __init__(self, receivers: Mapping[str, EduReceiver]) -> None:
+        self._receivers = receivers
 
     async def receive(self, origin: str, edus: Sequence[msgspec.Raw]) -> None:
-        """Take what a server sent; nothing of it is answered."""
+        """Receive the EDUs of a transaction; the sender gets no response about them."""
         for raw in edus:
-            kind, content = _parse(raw)
-            take = self._kinds.get(kind) if isinstance(kind, str) else None
-            if take is None or not isinstance(content, Mapping):
+            edu_type, content = _parse(raw)
+            receive = self._receivers.get(edu_type) if isinstance(edu_type, str) else None
+            if receive is None or not isinstance(content, Mapping):
                 continue
             try:
-                await take(origin, content)
+                await receive(origin, content)
             except Exception:
-                log.failure("an EDU {kind} of {origin} failed", kind=kind, origin=origin)
+                log.failure(
+                    "failed to receive an EDU {edu_type} from {origin}",
+                    edu_type=edu_type,
+                    origin=origin,
+                )
 
 
 def _parse(raw: msgspec.Raw) -> tuple[Any, Any]:
-    """The type of an EDU and its content, as far as it is one."""
-    # What these kinds hold is names, which no user could have written with a NUL.
+    """The type and content of an EDU, or `None` for both if it is not one."""
+    # EDUs of these types hold names, which no user could have written with a NUL.
     if contains_nul(bytes(raw)):
         return None, None
     try:

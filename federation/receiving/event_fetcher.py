@@ -1,7 +1,7 @@
-"""Getting hold of what received events cite: previous events, auth events, and states.
+"""Fetches what received events refer to: previous events, auth events, and states.
 
-Whoever sent the event is asked. What cannot be had leaves a gap: then the state before the event is
-asked for, and taken from the other server's word.
+The server that sent the event is asked. Where previous events stay missing, the state before the
+event is fetched instead, as that server reports it.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-events
 """
@@ -30,88 +30,90 @@ from homeserver.rooms.inbound.receiver import PduReceiver, ReceivedEvent
 from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.writer import RoomWriter
 
-MAX_MISSING = 20  # previous events that are asked for at once
-MAX_GIVEN = 3 * MAX_MISSING  # elements that are looked at of what comes instead
-MAX_SINGLE = 100  # events that are asked for one by one, for one received event
+MAX_MISSING = 20  # previous events fetched in one request
+MAX_GIVEN = 3 * MAX_MISSING  # elements of the response that are considered
+MAX_SINGLE = 100  # events fetched one by one, for one received event
 MAX_AUTH_ROUNDS = 5
-MAX_PDU = 131_072  # bytes of an answer that holds one event
+MAX_PDU = 131_072  # bytes of a response that holds one event
 
 log = Logger()
 
 
 class MissingEventsResponse(msgspec.Struct):
-    """Answer to `get_missing_events`."""
+    """Response to `get_missing_events`."""
 
     events: FewElements = []
 
 
 class PdusResponse(msgspec.Struct):
-    """A transaction that holds events, as `event` and `backfill` answer."""
+    """A transaction that holds events: the response to `event` and `backfill`."""
 
     pdus: FewElements = []
 
 
 class StateIdsResponse(msgspec.Struct):
-    """Answer to `state_ids`."""
+    """Response to `state_ids`."""
 
     pdu_ids: StateElements
     auth_chain_ids: StateElements = []
 
 
 class StateResponse(msgspec.Struct):
-    """Answer to `state`."""
+    """Response to `state`."""
 
     pdus: StateElements
     auth_chain: StateElements = []
 
 
 class AuthChainResponse(msgspec.Struct):
-    """Answer to `event_auth`."""
+    """Response to `event_auth`."""
 
     auth_chain: StateElements
 
 
 class EventFetcher:
-    """Receives events together with what they need."""
+    """Receives events together with the events that they refer to."""
 
     def __init__(
-        self, client: FederationRequests, checks: PduChecks, receiving: PduReceiver
+        self, client: FederationRequests, checks: PduChecks, receiver: PduReceiver
     ) -> None:
         self._client = client
         self._checks = checks
-        self._receiver = receiving
+        self._receiver = receiver
 
     async def receive(self, server: str, writer: RoomWriter, event: Event) -> ReceivedEvent:
-        """Receive an event that `server` sent, and whatever it cites that is not here.
+        """Receive an event that `server` sent, and the events that it refers to and that are
+        missing.
 
-        The events right before it must be had themselves: a server that could choose the state of
-        what it sends could rewrite the room. Where the past of those is out of reach, the state is
-        taken from the word of the server, and resolved with what is known.
+        Its previous events themselves must be available: a server that could choose the state
+        before what it sends could rewrite the room. Where the events before those are unavailable,
+        the state there is taken as the server reports it, and resolved with the known states.
 
-        Raises `EventsMissing` for what cannot be had, and `FederationError`.
+        Raises `EventsMissing` for what is unavailable, and `FederationError`.
         """
         with suppress(EventsMissing):
             return await self._with_auth_events(server, writer, event)
-        await self.fill_in(server, writer, [event])
+        await self.fetch_missing(server, writer, [event])
         return await self._with_auth_events(server, writer, event)
 
     def within(self, clock: Clock, seconds: float) -> "EventFetcher":
-        """The same with so much time for all that is asked: `OutOfTime` is raised when it is over.
+        """A fetcher whose requests all share one deadline; it raises `OutOfTime` when that has
+        passed.
 
-        What is being received then is received.
+        An event that is being received by then is still received.
         """
         return EventFetcher(
             RequestsWithDeadline(self._client, clock, seconds), self._checks, self._receiver
         )
 
     async def receive_complete(self, writer: RoomWriter, event: Event) -> ReceivedEvent:
-        """Receive an event that cites nothing that is not here. Raises `EventsMissing`."""
+        """Receive an event of which nothing is missing. Raises `EventsMissing`."""
         return await self._receiver.receive(writer, event)
 
     async def receive_with_auth(
         self, server: str, writer: RoomWriter, event: Event
     ) -> ReceivedEvent:
-        """Receive an event that follows nothing that is not here, with what authorises it.
+        """Receive an event whose previous events are all here, with its auth events.
 
         Raises `EventsMissing` and `FederationError`.
         """
@@ -120,7 +122,7 @@ class EventFetcher:
     async def receive_backfilled(
         self, server: str, writer: RoomWriter, event: Event
     ) -> ReceivedEvent:
-        """Receive an event of the room's past; where nothing before it is here, with its state."""
+        """Receive a backfilled event; if previous events are missing, with the state before it."""
         try:
             return await self._with_auth_events(server, writer, event, is_past=True)
         except EventsMissing as missing:
@@ -131,34 +133,34 @@ class EventFetcher:
         return await self._with_auth_events(server, writer, event, state, is_past=True)
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
-        """Prepare for events that are about to be received, one after the other."""
+        """Look up what a list of events refers to, before they are received one after the other."""
         await self._receiver.look_up(writer, events)
 
     async def find_known(
         self, writer: RoomWriter, event_ids: Iterable[str]
     ) -> dict[str, StoredEvent]:
-        """Those of the events that are here."""
+        """Those of the events that are stored here."""
         return await self._receiver.find_known(writer, event_ids)
 
     async def fetch_events(
         self, server: str, writer: RoomWriter, event_ids: Collection[str]
     ) -> list[Event]:
-        """Events one by one; those that cannot be had are left out."""
+        """Fetch events one by one; those that are unavailable are left out."""
         events: list[Event] = []
         for event_id in sorted(event_ids)[:MAX_SINGLE]:
             try:
-                answer: PdusResponse = await self._client.get(
+                response: PdusResponse = await self._client.get(
                     server,
                     path_of(f"{V1}/event", event_id),
-                    answer=PdusResponse,
-                    max_answer=MAX_PDU,
+                    response_type=PdusResponse,
+                    max_response=MAX_PDU,
                 )
             except FederationError as error:
                 if not error.is_alive:
                     raise
                 continue
             found = await self._checks.valid_events(
-                writer.room.version, writer.room.room_id, answer.pdus
+                writer.room.version, writer.room.room_id, response.pdus
             )
             events += [event for event in found if event.event_id == event_id]
         return events
@@ -168,21 +170,22 @@ class EventFetcher:
     ) -> ResolvedState:
         """The state before an event, some of whose previous events are missing.
 
-        What the other server knows of each of these is resolved with what is known here.
+        The state after each of these, as the other server reports it, is resolved with the known
+        states.
         """
         fetched = {prev: await self._state_after(server, writer, prev) for prev in sorted(missing)}
         return await self._receiver.state_before(writer, event, fetched)
 
     async def _state_after(self, server: str, writer: RoomWriter, event_id: str) -> ResolvedState:
-        """The state after an event that is not here, by the word of a server."""
+        """The state after an event that is not here, as reported by a server."""
         state = await self.fetch_state(server, writer, event_id)
         return await self._receiver.state_of(writer, state, event_id)
 
     async def fetch_state(self, server: str, writer: RoomWriter, event_id: str) -> list[str]:
-        """Get hold of the state before an event, by the word of a server; the event, too.
+        """Fetch the state before an event, as reported by a server, and the event itself.
 
-        Gives the ids of the state's events, which are kept as outliers and durable; one that cannot
-        be had is not part of the state, for us. Raises `FederationError`.
+        Returns the ids of the state events, which are durably stored as outliers; those that are
+        unavailable are left out of the state. Raises `FederationError`.
         """
         room = writer.room
         query = {"event_id": event_id}
@@ -190,9 +193,9 @@ class EventFetcher:
             server,
             path_of(f"{V1}/state_ids", room.room_id),
             query=query,
-            answer=StateIdsResponse,
+            response_type=StateIdsResponse,
             timeout=STATE_TIMEOUT_SECONDS,
-            max_answer=MAX_STATE_BYTES,
+            max_response=MAX_STATE_BYTES,
         )
         clock = writer.local_server.clock
         state_ids = await build_present_cooperatively(clock, map(_event_id, ids.pdu_ids))
@@ -200,15 +203,15 @@ class EventFetcher:
         wanted = [*chain_ids, *state_ids, event_id]
         missing = set(wanted).difference(await self._receiver.known_among(writer, wanted))
         if len(missing) > MAX_SINGLE:
-            answer: StateResponse = await self._client.get(
+            response: StateResponse = await self._client.get(
                 server,
                 path_of(f"{V1}/state", room.room_id),
                 query=query,
-                answer=StateResponse,
+                response_type=StateResponse,
                 timeout=STATE_TIMEOUT_SECONDS,
-                max_answer=MAX_STATE_BYTES,
+                max_response=MAX_STATE_BYTES,
             )
-            pdus = [*answer.auth_chain, *answer.pdus]
+            pdus = [*response.auth_chain, *response.pdus]
             events = await self._checks.valid_events(room.version, room.room_id, pdus)
             events += await self.fetch_events(server, writer, [event_id])
         else:
@@ -225,43 +228,45 @@ class EventFetcher:
         *,
         is_past: bool = False,
     ) -> ReceivedEvent:
-        """Receive an event, and the auth events that it lacks before it."""
+        """Receive an event, and first those of its auth events that are missing."""
         receive = self._receiver.receive
         try:
             return await receive(writer, event, state_before=state, is_past=is_past)
         except EventsMissing as missing:
             if not missing.auth:
                 raise
-            lacking = missing.auth
-        await self._fetch_authorities(server, writer, event, lacking)
+            missing_ids = missing.auth
+        await self._fetch_auth_events(server, writer, event, missing_ids)
         return await receive(writer, event, state_before=state, is_past=is_past)
 
-    async def _fetch_authorities(
-        self, server: str, writer: RoomWriter, event: Event, lacking: Collection[str]
+    async def _fetch_auth_events(
+        self, server: str, writer: RoomWriter, event: Event, missing_ids: Collection[str]
     ) -> None:
-        """Get hold of what authorises an event, and keep it, as far as a server gives it.
+        """Fetch and store the auth events of an event, as far as the server has them.
 
-        That is all of it; or, where the server does not tell that, what is lacking one by one, or
-        all that is known of the state at the event.
+        That is the whole auth chain; or, if the server returns an error for it, the missing events
+        one by one, or else the state at the event.
         """
         room = writer.room
         try:
-            answer: AuthChainResponse = await self._client.get(
+            response: AuthChainResponse = await self._client.get(
                 server,
                 path_of(f"{V1}/event_auth", room.room_id, event.event_id),
-                answer=AuthChainResponse,
-                max_answer=MAX_STATE_BYTES,
+                response_type=AuthChainResponse,
+                max_response=MAX_STATE_BYTES,
             )
         except RemoteError:
-            await self._outliers(server, writer, await self.fetch_events(server, writer, lacking))
-            if set(lacking).difference(await self._receiver.known_among(writer, lacking)):
+            await self._outliers(
+                server, writer, await self.fetch_events(server, writer, missing_ids)
+            )
+            if set(missing_ids).difference(await self._receiver.known_among(writer, missing_ids)):
                 await self.fetch_state(server, writer, event.event_id)
             return
-        events = await self._checks.valid_events(room.version, room.room_id, answer.auth_chain)
+        events = await self._checks.valid_events(room.version, room.room_id, response.auth_chain)
         await self._outliers(server, writer, events)
 
     async def _outliers(self, server: str, writer: RoomWriter, events: Iterable[Event]) -> None:
-        """Keep events aside, with what authorises them as far as that can be had."""
+        """Store outliers, with their auth events as far as these are available."""
         waiting = await run_maybe_in_thread(self._receiver.threads, in_auth_order, list(events))
         for _ in range(MAX_AUTH_ROUNDS):
             try:
@@ -278,24 +283,26 @@ class EventFetcher:
             try:
                 await self._receiver.outliers(writer, [event])
             except EventsMissing:
-                dropped.append(f"what authorises {event.event_id} cannot be had")
+                dropped.append(f"the auth events of {event.event_id} could not be fetched")
         log_dropped(writer.room.room_id, dropped)
 
-    async def fill_in(self, server: str, writer: RoomWriter, events: Collection[Event]) -> None:
-        """Receive the events between those that are known and some that came, asked for at once.
+    async def fetch_missing(
+        self, server: str, writer: RoomWriter, events: Collection[Event]
+    ) -> None:
+        """Fetch and receive the events between the known events and `events`, with one request.
 
-        They are asked for before those events that follow what is not here, nor came with them.
+        The request names those of `events` that have missing previous events outside of `events`.
         """
-        came = {event.event_id for event in events}
-        before = {each for event in events for each in event.prev_event_ids} - came
-        had = came | await self._placed(writer, before)
-        latest = [event for event in events if not had.issuperset(event.prev_event_ids)]
+        received = {event.event_id for event in events}
+        before = {each for event in events for each in event.prev_event_ids} - received
+        available = received | await self._known_in_graph(writer, before)
+        latest = [event for event in events if not available.issuperset(event.prev_event_ids)]
         if not latest:
             return
         room = writer.room
         extremities = writer.extremities.events
         try:
-            answer: MissingEventsResponse = await self._client.post(
+            response: MissingEventsResponse = await self._client.post(
                 server,
                 path_of(f"{V1}/get_missing_events", room.room_id),
                 {
@@ -304,36 +311,37 @@ class EventFetcher:
                     "limit": MAX_MISSING,
                     "min_depth": 0,
                 },
-                answer=MissingEventsResponse,
+                response_type=MissingEventsResponse,
             )
         except FederationError as error:
-            log.info("missing events cannot be had: {error}", error=error)
+            log.info("could not fetch missing events: {error}", error=error)
             return
-        pdus = answer.events[:MAX_GIVEN]
+        pdus = response.events[:MAX_GIVEN]
         found = await self._checks.valid_events(room.version, room.room_id, pdus)
-        placed = await self._placed(writer, [each.event_id for each in found])
-        # Who asks for what leads from a fork is told of the room from its beginning. What is before
-        # an event that is here is past: taken for news, it would bring back the state of then.
-        led = {
+        in_graph = await self._known_in_graph(writer, [each.event_id for each in found])
+        # A request that starts at events of a fork gets the room from its beginning. Events before
+        # a known event are history: received as new events, they would bring back the state of that
+        # time.
+        between = {
             each.event_id: each
             for event in latest
-            for each in leading_to(event, found, placed, writer.backward_extremities)
+            for each in leading_to(event, found, in_graph, writer.backward_extremities)
         }
-        for each in in_graph_order(led.values()):
-            if each.event_id in came:
+        for each in in_graph_order(between.values()):
+            if each.event_id in received:
                 continue
             try:
                 await self._receive_before(server, writer, each)
             except (EventsMissing, FederationError) as error:
-                log.info("{event} cannot be received: {error}", event=each, error=error)
+                log.info("could not receive {event}: {error}", event=each, error=error)
 
-    async def _placed(self, writer: RoomWriter, event_ids: Iterable[str]) -> set[str]:
-        """Those of the events that are here, and in their place in the graph."""
+    async def _known_in_graph(self, writer: RoomWriter, event_ids: Iterable[str]) -> set[str]:
+        """Those of the events that are here and are not outliers."""
         known = await self._receiver.find_known(writer, event_ids)
         return {name for name, stored in known.items() if not stored.status.is_outlier}
 
     async def _receive_before(self, server: str, writer: RoomWriter, event: Event) -> None:
-        """Receive one of the events that were missing; the first of them may begin after a gap."""
+        """Receive one of the missing events; the first of them may have missing previous events."""
         try:
             await self._with_auth_events(server, writer, event)
         except EventsMissing as missing:
@@ -344,6 +352,6 @@ class EventFetcher:
 
 
 def _event_id(element: msgspec.Raw) -> str | None:
-    """The event id that an element is, if it is one."""
+    """The event id in a list element, if it is one."""
     event_id: str | None = decode_or_none(element, str)
     return event_id if event_id is not None and is_valid_event_id(event_id) else None

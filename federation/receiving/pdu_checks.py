@@ -1,7 +1,7 @@
-"""The first checks on receipt of events: format, signatures, hashes.
+"""The first checks performed on receipt of a PDU: format, signatures, hashes.
 
-They ask nothing but the event itself and the keys of servers. What fails the first two is dropped;
-an event whose content is not what its hash says is judged, and kept, redacted.
+They need only the event itself and the keys of servers. A PDU that fails the first two is dropped;
+an event whose content hash is wrong is redacted, and then checked further and stored.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -22,13 +22,13 @@ from homeserver.protocol.room_versions import RoomVersion
 from homeserver.protocol.signing.hashes import check_content_hash, event_id_of
 from homeserver.storage.rooms.names import is_storable
 
-MAX_EXAMPLES = 3  # of what is dropped, in the log
+MAX_EXAMPLES = 3  # dropped PDUs that the log shows
 
 log = Logger()
 
 
 class PduChecks:
-    """Turns what other servers send into events that are what they say they are."""
+    """Turns PDUs of other servers into checked events."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -41,11 +41,11 @@ class PduChecks:
         *,
         signers: Collection[str] = (),
     ) -> list[Event | str]:
-        """For each PDU the event, or why it is dropped. All must be of this room.
+        """For each PDU the event, or the reason why it is dropped. All must be of this room.
 
-        `signers` are servers that must have signed each, beside those that the rules name.
-        A PDU may be JSON that was not looked into yet, as the thousands of a room's state are. They
-        are checked a few at a time, between which others have their turn.
+        `signers` are servers that must have signed each PDU, in addition to those that the rules
+        name. A PDU may be JSON that is not decoded yet, as the thousands of events of a room's
+        state are. PDUs are checked in time slices.
         """
         clock = self._keyring.clock
         outcomes = await build_cooperatively(
@@ -74,9 +74,9 @@ class PduChecks:
         *,
         but: Iterable[msgspec.Raw] = (),
     ) -> list[Event]:
-        """The events among the PDUs, each once; what is dropped is logged, in one line.
+        """The events among the PDUs, each once; dropped PDUs are logged, in one line.
 
-        Those that are, word by word, also in `but` are left out.
+        PDUs that are also in `but`, byte for byte, are left out.
         """
         seen = set(await build_cooperatively(self._keyring.clock, map(_digest, but)))
         distinct = await build_present_cooperatively(self._keyring.clock, _distinct(pdus, seen))
@@ -92,10 +92,10 @@ class PduChecks:
 
 
 def log_dropped(room_id: str, reasons: Sequence[str]) -> None:
-    """Note how many events of a room were dropped, and for example why."""
+    """Log how many PDUs of a room were dropped, with examples of the reasons."""
     if reasons:
         log.info(
-            "{count} events of {room} are dropped: {examples}",
+            "dropped {count} invalid PDUs of {room}: {examples}",
             count=len(reasons),
             room=room_id,
             examples=list(dict.fromkeys(reasons[:MAX_EXAMPLES])),
@@ -104,13 +104,13 @@ def log_dropped(room_id: str, reasons: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedPdu:
-    """What one element of a transaction says; `fault` is why that is not to be used."""
+    """An element of a transaction; `fault` is the reason why it is not to be used."""
 
     value: Mapping[str, Any]
     fault: str | None = None
 
     def event_id(self, version: RoomVersion) -> str | None:
-        """The id that the event has, as far as that can be told."""
+        """The id of the event, if it can be computed."""
         try:
             return event_id_of(version, self.value)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -118,7 +118,7 @@ class ReceivedPdu:
 
 
 def read_pdu(raw: msgspec.Raw) -> ReceivedPdu | None:
-    """One element of a transaction; `None` if it cannot even be said whose it is."""
+    """Decode an element of a transaction; `None` if it does not even name its room."""
     fault = None
     try:
         value = decode_element(raw)
@@ -155,19 +155,19 @@ def _parsed(version: RoomVersion, room_id: str, pdu: Any) -> Event | str:
     except InvalidEvent as error:
         return f"malformed: {error}"
     if event.room_id != room_id:
-        return f"of another room: {event.room_id}"
+        return f"belongs to another room: {event.room_id}"
     if not all(map(is_storable, (event.type, event.sender, event.state_key or ""))):
-        return "malformed: type and state_key hold what is no text"
+        return "malformed: type and state_key are not valid Unicode"
     return event
 
 
 def _digest(raw: msgspec.Raw) -> int:
-    # Python's hash is keyed, so that nobody can make two texts have the same.
+    # Python's hash is keyed, so that no sender can choose two PDUs with the same hash.
     return hash(bytes(raw))
 
 
 def _distinct(pdus: Iterable[Any], seen: set[int]) -> Iterator[Any]:
-    """The PDUs; `None` for one whose text has been seen, and each is seen then."""
+    """The PDUs, each once: `None` in place of one whose bytes are in `seen`; `seen` is extended."""
     for pdu in pdus:
         if isinstance(pdu, msgspec.Raw):
             digest = _digest(pdu)

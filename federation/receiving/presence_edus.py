@@ -1,4 +1,4 @@
-"""Who is there: told to servers that share a room with a user, and taken from them.
+"""Presence of users, sent to servers that share a room with them, and received from those.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#presence
 """
@@ -24,14 +24,14 @@ from homeserver.rooms.room.changes import StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 
 MAX_UPDATES = 500  # of one EDU
-PRESENCE_RESEND_SECONDS = 25 * 60.0  # others take those for gone of whom they hear nothing
-RESEND_BATCH_SIZE = 100  # updates of one EDU that tells again
+PRESENCE_RESEND_SECONDS = 25 * 60.0  # other servers time out users without updates
+RESEND_BATCH_SIZE = 100  # updates of one EDU that is sent again
 log = Logger()
 _STATES: dict[str, State] = {"online": ONLINE, "unavailable": UNAVAILABLE, "offline": OFFLINE}
 
 
 class PresenceEdus:
-    """Presence over federation. `apply` is to be subscribed to the log, after the rooms."""
+    """Presence over federation. Subscribe `apply` to the log after the rooms."""
 
     def __init__(
         self,
@@ -47,21 +47,21 @@ class PresenceEdus:
         self._tracker = tracker
         self._remote = remote
         self._sender = sender
-        self._telling = PeriodicTask(
-            clock, PRESENCE_RESEND_SECONDS, self._tell_again, name="telling again who is present"
+        self._resending = PeriodicTask(
+            clock, PRESENCE_RESEND_SECONDS, self._resend, name="sending presence again"
         )
 
     def start(self) -> None:
-        """Tell again from time to time of those who are there."""
+        """Send the presence of online users again from time to time."""
         if self._tracker.enabled:
-            self._telling.start()
+            self._resending.start()
 
     def stop(self) -> None:
-        """Tell of nobody any more."""
-        self._telling.stop()
+        """Send nothing more."""
+        self._resending.stop()
 
     async def receive(self, origin: str, content: Mapping[str, Any]) -> None:
-        """Users of another server came, went, or fell asleep."""
+        """Receive the presence of users of another server."""
         updates = content.get("push")
         if not self._tracker.enabled or not isinstance(updates, list):
             return
@@ -79,49 +79,49 @@ class PresenceEdus:
                     _milliseconds(update.get("last_active_ago")),
                 )
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: tell of our users, and tell newcomers of those who are there."""
-        for fact in facts:
-            if isinstance(fact, PresenceChanged):
-                if self._rooms.local_server.is_local(fact.user_id):
-                    self._tell(fact)
-            elif isinstance(fact, StateChanged) and self._tracker.enabled:
-                self._greet(fact)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Send changes of local users, and all of them to servers that join (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, PresenceChanged):
+                if self._rooms.local_server.is_local(entry.user_id):
+                    self._publish(entry)
+            elif isinstance(entry, StateChanged) and self._tracker.enabled:
+                self._send_to_newcomers(entry)
 
-    def _tell(self, fact: PresenceChanged) -> None:
-        servers, cold = self._servers.known(fact.rooms)
-        self._send(servers, fact)
+    def _publish(self, entry: PresenceChanged) -> None:
+        servers, cold = self._servers.known(entry.rooms)
+        self._send(servers, entry)
         if cold:
-            telling = Deferred.fromCoroutine(self._tell_others(fact, cold, servers))
-            telling.addErrback(_log_failure)
+            sending = Deferred.fromCoroutine(self._send_to_cold_rooms(entry, cold, servers))
+            sending.addErrback(_log_failure)
 
-    async def _tell_others(
-        self, fact: PresenceChanged, rooms: Sequence[int], told: Collection[str]
+    async def _send_to_cold_rooms(
+        self, entry: PresenceChanged, rooms: Sequence[int], sent_to: Collection[str]
     ) -> None:
-        """Tell the servers in rooms that are not in memory."""
+        """Send to the servers in rooms that are not in memory."""
         await self._servers.load(rooms)
-        self._send(self._servers.known(rooms)[0].difference(told), fact)
+        self._send(self._servers.known(rooms)[0].difference(sent_to), entry)
 
-    def _tell_again(self) -> None:
+    def _resend(self) -> None:
         updates: dict[str, list[dict[str, Any]]] = {}
         for user in self._tracker.present():
-            # The servers in all of them were asked for when the user came.
+            # The servers in all of these rooms were loaded when the user came online.
             for server in self._servers.known(user.rooms)[0]:
                 updates.setdefault(server, []).append(self._update(user.published))
-        for server, told in updates.items():
-            for at in range(0, len(told), RESEND_BATCH_SIZE):
-                content = {"push": told[at : at + RESEND_BATCH_SIZE]}
+        for server, pending in updates.items():
+            for at in range(0, len(pending), RESEND_BATCH_SIZE):
+                content = {"push": pending[at : at + RESEND_BATCH_SIZE]}
                 self._sender.send_edu([server], PRESENCE, content, at)
 
-    def _greet(self, fact: StateChanged) -> None:
-        """Tell the servers of users who come into a room of our users there who are present."""
-        is_ours = self._rooms.local_server.is_local
+    def _send_to_newcomers(self, entry: StateChanged) -> None:
+        """Send the presence of local users to the servers of users who join a room with them."""
+        is_local = self._rooms.local_server.is_local
         servers = {
             user_id.partition(":")[2]
-            for user_id, membership, _ in fact.members()
-            if membership == "join" and not is_ours(user_id)
+            for user_id, membership, _ in entry.members()
+            if membership == "join" and not is_local(user_id)
         }
-        room = self._rooms.loaded(fact.room_nid)
+        room = self._rooms.loaded(entry.room_nid)
         if (
             not servers
             or room is None
@@ -129,22 +129,22 @@ class PresenceEdus:
         ):
             return
         for user in self._tracker.present():
-            if fact.room_nid in user.rooms:
+            if entry.room_nid in user.rooms:
                 self._send(servers, user.published)
 
-    def _send(self, servers: set[str], told: PresenceChanged) -> None:
+    def _send(self, servers: set[str], presence: PresenceChanged) -> None:
         if servers:
-            content = {"push": [self._update(told)]}
-            self._sender.send_edu(servers, PRESENCE, content, told.user_id)
+            content = {"push": [self._update(presence)]}
+            self._sender.send_edu(servers, PRESENCE, content, presence.user_id)
 
-    def _update(self, told: PresenceChanged) -> dict[str, Any]:
-        return {"user_id": told.user_id, **told.content(self._tracker.now_ms())}
+    def _update(self, presence: PresenceChanged) -> dict[str, Any]:
+        return {"user_id": presence.user_id, **presence.content(self._tracker.now_ms())}
 
 
 def _log_failure(failure: Failure) -> None:
-    # While the database is away, presence is not what is missed.
+    # Nothing needs to be logged about presence while the database is unavailable.
     if not failure.check(Unavailable):
-        log.failure("other servers are not told of somebody's presence", failure)
+        log.failure("could not send presence to other servers", failure)
 
 
 def _status(value: object) -> str | None:

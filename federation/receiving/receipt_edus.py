@@ -1,6 +1,6 @@
-"""Read receipts: told to the other servers of a room, and taken from them.
+"""Read receipts, sent to the other servers of a room, and received from them.
 
-Private receipts stay here.
+Private receipts are not sent.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#receipts
 """
@@ -31,7 +31,7 @@ class _SentReceipts:
 
 
 class ReceiptEdus:
-    """Receipts over federation. `apply` is to be subscribed to the log, after the rooms."""
+    """Receipts over federation. Subscribe `apply` to the log after the rooms."""
 
     def __init__(
         self, rooms: RoomRegistry, access: RoomAccess, receipts: Receipts, sender: Sender
@@ -42,61 +42,61 @@ class ReceiptEdus:
         self._sender = sender
 
     async def receive(self, origin: str, content: Mapping[str, Any]) -> None:
-        """Users of another server have read on."""
-        for place, told in enumerate(_parse(content)):
+        """Receive the receipts of another server's users."""
+        for place, receipt in enumerate(_parse(content)):
             if place >= MAX_RECEIPTS:
                 return
-            room = await self._rooms.find(told.room_id)
+            room = await self._rooms.find(receipt.room_id)
             if (
                 room is not None
-                and self._access.speaks_for(origin, told.user_id, room)
+                and self._access.speaks_for(origin, receipt.user_id, room)
                 and await self._access.is_allowed(origin, room)
             ):
-                await self._move(room, told)
+                await self._move(room, receipt)
 
-    async def _move(self, room: Room, told: _SentReceipts) -> None:
-        stored = await self._rooms.find_event(room, told.event_id)
+    async def _move(self, room: Room, receipt: _SentReceipts) -> None:
+        stored = await self._rooms.find_event(room, receipt.event_id)
         try:
             await self._receipts.move(
                 room,
-                told.user_id,
+                receipt.user_id,
                 READ,
-                told.event_id,
+                receipt.event_id,
                 None if stored is None else stored.position,
-                thread_id=None if told.thread_id is None else check_thread_id(told.thread_id),
-                ts=told.ts,
+                thread_id=None if receipt.thread_id is None else check_thread_id(receipt.thread_id),
+                ts=receipt.ts,
             )
         except (InvalidParam, UserLimitExceeded):
             return
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: tell of our users."""
-        for fact in facts:
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Send the receipts of local users (called by the log)."""
+        for entry in entries:
             if (
-                isinstance(fact, ReceiptChanged)
-                and fact.receipt_type == READ
-                and self._rooms.local_server.is_local(fact.user_id)
+                isinstance(entry, ReceiptChanged)
+                and entry.receipt_type == READ
+                and self._rooms.local_server.is_local(entry.user_id)
             ):
-                self._tell(fact)
+                self._publish(entry)
 
-    def _tell(self, fact: ReceiptChanged) -> None:
-        room = self._rooms.loaded(fact.room)
+    def _publish(self, entry: ReceiptChanged) -> None:
+        room = self._rooms.loaded(entry.room)
         if room is None:
             return
         own = self._rooms.local_server.server_name
         others = [server for server in room.servers if server != own]
         if not others:
             return
-        data: dict[str, Any] = {"ts": fact.ts}
-        if fact.thread_id is not None:
-            data["thread_id"] = fact.thread_id
-        receipt = {fact.user_id: {"event_ids": [fact.event_id], "data": data}}
-        key = (fact.room, fact.user_id, fact.thread_id)
+        data: dict[str, Any] = {"ts": entry.ts}
+        if entry.thread_id is not None:
+            data["thread_id"] = entry.thread_id
+        receipt = {entry.user_id: {"event_ids": [entry.event_id], "data": data}}
+        key = (entry.room, entry.user_id, entry.thread_id)
         self._sender.send_edu(others, RECEIPT, {room.room_id: {READ: receipt}}, key)
 
 
 def _parse(content: Mapping[str, Any]) -> Iterator[_SentReceipts]:
-    """The receipts of an EDU, those that are malformed left out."""
+    """The receipts of an EDU; malformed ones are left out."""
     for room_id, types in content.items():
         read = types.get(READ) if isinstance(types, Mapping) else None
         for user_id, receipt in (read if isinstance(read, Mapping) else {}).items():

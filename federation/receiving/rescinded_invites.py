@@ -1,10 +1,10 @@
-"""Invites that are taken back, and knocks that are turned down, of rooms that are elsewhere.
+"""Rescinded invites and rejected knocks, of rooms that this server is not in.
 
-Such an event cannot be judged: the room's state is not here. The server that the invite came from,
-or that was knocked at, is trusted to end it. Where another one says that it has ended, that server
-is asked whether the user could still leave the room: if so, nothing has happened. A stranger who
-knows of an invite cannot make it vanish, and can only end its own. The id of a room gives nobody a
-say in it.
+We cannot authorise these events because we do not have the room state. We trust the server that
+sent the invite, or that received the knock, to end it. For an event of any other server we ask that
+server whether the user could still `make_leave`: if so, the event is ignored. A server that only
+knows of an invite cannot rescind it, and can only rescind its own. The server name in a room id
+carries no authority.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 """
@@ -28,13 +28,13 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.storage.rooms.memberships import PendingRow
 
 TIMEOUT_SECONDS = 10.0
-PROPAGATION_WAIT_SECONDS = 5.0  # that others may take to hear of it
+PROPAGATION_WAIT_SECONDS = 5.0  # seconds until the event may have reached other servers
 
 log = Logger()
 
 
 class RescindedInvites:
-    """Takes events that end invites and knocks of users of this server, of rooms elsewhere."""
+    """Receives events that rescind invites or reject knocks of local users."""
 
     def __init__(
         self,
@@ -42,16 +42,16 @@ class RescindedInvites:
         client: FederationClient,
         checks: PduChecks,
         rooms: RoomRegistry,
-        distant: OutOfRoomMemberships,
+        out_of_room: OutOfRoomMemberships,
     ) -> None:
         self._clock = clock
         self._client = client
         self._checks = checks
         self._rooms = rooms
-        self._out_of_room = distant
+        self._out_of_room = out_of_room
 
     async def receive(self, room_id: str, pdus: Sequence[Any]) -> None:
-        """Look for such events among those of a room that this server is not in."""
+        """Find such events among the PDUs of a room that this server is not in."""
         room = await self._rooms.find(room_id)
         if room is None or self._rooms.local_server.server_name in room.joined_servers:
             return
@@ -64,20 +64,26 @@ class RescindedInvites:
             ):
                 continue
             pending = await self._out_of_room.pending(room.room_nid, user_id)
-            # Its own first, which nobody has to be asked about; a server may be slow to answer.
+            # An entry of the sender's own server needs no request; another server may be slow to
+            # respond.
             for entry in sorted(pending, key=lambda each: each.server != event.sender_server):
                 if await self._has_ended(event, entry):
                     await self._out_of_room.ended(event, [entry])
                 else:
-                    log.info("{event} is not believed: nobody bears it out", event=event)
+                    log.info(
+                        "ignored {event}: no server in the room confirmed the rescinded invite",
+                        event=event,
+                    )
 
     async def _has_ended(self, event: Event, entry: PendingRow) -> bool:
-        """Whether an event ends what is pending by way of a server, which may have to be asked."""
+        """Whether an event ends the invite or knock of an entry, by its sender or as its server
+        reports.
+        """
         if event.sender_server == entry.server:
             return True
         if not is_valid_server_name(entry.server):
             return False
-        # Whom it was sent to first is chance.
+        # The event may reach that server after us: ask twice.
         for wait in (0.0, PROPAGATION_WAIT_SECONDS):
             await self._pause(wait)
             if await self._could_leave(entry.server, event.room_id, event.state_key or "") is False:
@@ -85,13 +91,13 @@ class RescindedInvites:
         return False
 
     async def _could_leave(self, server: str, room_id: str, user_id: str) -> bool | None:
-        """Whether a user could leave a room, by the word of a server; `None` if it gives none."""
+        """Whether a user could leave a room, as reported by a server; `None` if it does not say."""
         try:
             await self._client.get(
                 server, path_of(f"{V1}/make_leave", room_id, user_id), timeout=TIMEOUT_SECONDS
             )
-        except RemoteError as refusal:
-            return False if refusal.status == 403 else None
+        except RemoteError as error:
+            return False if error.status == 403 else None
         except FederationError:
             return None
         return True

@@ -1,4 +1,4 @@
-"""What another server may ask of a room: whether it is in it, and let in at all.
+"""Access of other servers to rooms: being in the room, and being permitted by its access list.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lists-acls
 """
@@ -11,25 +11,24 @@ from homeserver.protocol.server_acl import ServerAcl
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
-MAX_TRUSTED_USERS = 1_000  # users of a room whose members are not known yet
-MAX_PARTIAL_ROOMS = 1_000  # in which such users are remembered
+MAX_TRUSTED_USERS = 1_000  # unknown users of a room with partial state
+MAX_PARTIAL_ROOMS = 1_000  # with partial state, in which such users are cached
 
-CACHED_LISTS = 50  # each takes 2 MiB at most, where an event is full of entries
+CACHED_LISTS = 50  # each takes at most 2 MiB, if an event is full of entries
 
 
 class RoomAccess:
-    """Guards rooms against servers."""
+    """Checks which rooms a server may read and write."""
 
     def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
-        self._lists: LruCache[int, ServerAcl] = LruCache(
-            "server_acls", CACHED_LISTS
-        )  # by event number
-        # Users that are not known yet, by room.
+        # By event nid.
+        self._lists: LruCache[int, ServerAcl] = LruCache("server_acls", CACHED_LISTS)
+        # Users who are not known as members yet, by room.
         self._trusted: LruCache[int, set[str]] = LruCache("partial_room_users", MAX_PARTIAL_ROOMS)
 
     async def present(self, origin: str, room_id: str) -> Room:
-        """The room, if this server is in it and its access list lets the other take part.
+        """The room, if this server is in it and its access list permits the other server.
 
         Raises `NotFound` and `Forbidden`.
         """
@@ -37,31 +36,33 @@ class RoomAccess:
         if room is None or self._rooms.local_server.server_name not in room.joined_servers:
             raise NotFound("This server is not in the room")
         if not await self.is_allowed(origin, room):
-            raise Forbidden("The room's access list keeps your server out")
+            raise Forbidden("The room's access list denies your server")
         return room
 
     async def shared_with_full_state(self, origin: str, room_id: str) -> Room:
-        """The same, for what can only be answered by one who knows all members.
+        """The room, for requests that need the full state; else as `shared`.
 
         Raises `UnableDueToPartialState`.
         """
         room = await self.present(origin, room_id)
         if room.partial is not None:
-            raise UnableDueToPartialState("This server has only just joined; ask another one")
+            raise UnableDueToPartialState(
+                "This server does not have the full state yet; ask another one"
+            )
         return room
 
     async def shared(self, origin: str, room_id: str) -> Room:
-        """The same, for what only servers may ask that are in the room themselves."""
+        """The room, for requests that only servers in the room may send; else as `present`."""
         room = await self.present(origin, room_id)
         if origin not in room.servers:
             raise Forbidden("Your server is not in the room")
         return room
 
     def speaks_for(self, origin: str, user_id: str, room: Room) -> bool:
-        """Whether a server may tell what a user does in a room: one of its own who is in it.
+        """Whether a server may send EDUs of a user in a room: a local user of it who is joined.
 
-        While the members of the room are still being fetched, those of servers that are in it are
-        believed to be there, up to some number.
+        During partial state, unknown users of servers in the room are assumed to be members, up to
+        `MAX_TRUSTED_USERS`.
         """
         if not is_valid_user_id(user_id) or user_id.partition(":")[2] != origin:
             return False
@@ -69,23 +70,23 @@ class RoomAccess:
         if room.partial is None:
             self._trusted.pop(room.room_nid)
         elif membership is None and origin in room.servers:
-            believed = self._trusted.get(room.room_nid)
-            if believed is None:
-                believed = set()
-                self._trusted.put(room.room_nid, believed)
-            if user_id in believed or len(believed) < MAX_TRUSTED_USERS:
-                believed.add(user_id)
+            trusted = self._trusted.get(room.room_nid)
+            if trusted is None:
+                trusted = set()
+                self._trusted.put(room.room_nid, trusted)
+            if user_id in trusted or len(trusted) < MAX_TRUSTED_USERS:
+                trusted.add(user_id)
                 return True
         return membership == "join"
 
     async def is_allowed(self, origin: str, room: Room) -> bool:
-        """Whether the room's access list lets a server take part."""
+        """Whether the room's access list permits a server."""
         if SERVER_ACL_KEY not in room.state:
             return True
         acl = (await self._rooms.current(room, [SERVER_ACL_KEY])).get(SERVER_ACL_KEY)
         if acl is None:
             return True
-        # A redaction changes what the list says; the number of the event stays.
+        # A redaction changes the content of the list; the nid of the event stays.
         key = acl.event_nid if acl.redaction is None else -acl.event_nid
         known = self._lists.get(key)
         if known is None:

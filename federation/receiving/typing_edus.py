@@ -1,7 +1,7 @@
-"""Who is typing: told to the other servers of a room, and taken from them.
+"""Typing notifications, sent to the other servers of a room, and received from them.
 
-A server that tells of somebody goes on telling while they type, and one that hears nothing for a
-while takes them to have stopped.
+A server sends them again while the user types; a user is taken to have stopped when no notification
+arrives for a while.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#typing-notifications
 """
@@ -21,25 +21,25 @@ REMOTE_TYPING_TTL_MS = 60_000
 
 
 class TypingEdus:
-    """Typing over federation. `apply` is to be subscribed to the log, after the rooms."""
+    """Typing over federation. Subscribe `apply` to the log after the rooms."""
 
     def __init__(
         self,
         rooms: RoomRegistry,
         access: RoomAccess,
-        notices: TypingUsers,
+        typing: TypingUsers,
         sender: Sender,
         clock: Clock,
     ) -> None:
         self._rooms = rooms
         self._access = access
-        self._typing = notices
+        self._typing = typing
         self._sender = sender
         self._clock = clock
-        self._resends: dict[tuple[int, str], DelayedCall] = {}  # users of ours: told again when
+        self._resends: dict[tuple[int, str], DelayedCall] = {}  # local users: the next resend
 
     async def receive(self, origin: str, content: Mapping[str, Any]) -> None:
-        """A user of another server types in a room, or has stopped."""
+        """Receive a typing notification of another server's user."""
         room_id, user_id = content.get("room_id"), content.get("user_id")
         if not isinstance(room_id, str) or not isinstance(user_id, str):
             return
@@ -54,34 +54,36 @@ class TypingEdus:
             room.room_nid, user_id, REMOTE_TYPING_TTL_MS if content.get("typing") else 0
         )
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: tell of our users."""
-        for fact in facts:
-            if isinstance(fact, TypingChanged) and self._rooms.local_server.is_local(fact.user_id):
-                self._publish(fact.room, fact.user_id, fact.typing)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Send the typing of local users (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, TypingChanged) and self._rooms.local_server.is_local(
+                entry.user_id
+            ):
+                self._publish(entry.room, entry.user_id, entry.typing)
 
     def stop(self) -> None:
-        """Tell nobody any more."""
+        """Send nothing more."""
         for alarm in self._resends.values():
             alarm.cancel()
         self._resends.clear()
 
-    def _publish(self, number: int, user_id: str, typing: bool) -> None:
-        alarm = self._resends.pop((number, user_id), None)
+    def _publish(self, room_nid: int, user_id: str, typing: bool) -> None:
+        alarm = self._resends.pop((room_nid, user_id), None)
         if alarm is not None and alarm.active():
             alarm.cancel()
-        room = self._rooms.loaded(number)
+        room = self._rooms.loaded(room_nid)
         if room is None:
             return
-        others = [server for server in room.servers if not self._is_here(server)]
+        others = [server for server in room.servers if not self._is_local(server)]
         if not others:
             return
         content = {"room_id": room.room_id, "user_id": user_id, "typing": typing}
-        self._sender.send_edu(others, TYPING, content, (number, user_id))
+        self._sender.send_edu(others, TYPING, content, (room_nid, user_id))
         if typing:
-            self._resends[number, user_id] = self._clock.callLater(
-                TYPING_RESEND_SECONDS, self._publish, number, user_id, True
+            self._resends[room_nid, user_id] = self._clock.callLater(
+                TYPING_RESEND_SECONDS, self._publish, room_nid, user_id, True
             )
 
-    def _is_here(self, server: str) -> bool:
+    def _is_local(self, server: str) -> bool:
         return server == self._rooms.local_server.server_name

@@ -1,1 +1,1 @@
-"""What local users do and see on other servers."""
+"""Requests to other servers on behalf of local users."""

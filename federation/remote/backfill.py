@@ -1,8 +1,8 @@
-"""Backfill: asking other servers for the past of a room that this one came into later.
+"""Backfill: fetches the history of a room from before our join from other servers.
 
-The servers with the most members in the room are asked in turn for what is before the gaps that a
-reader has reached. What comes is judged like all events, by the state before it: that of the oldest
-is asked for too, and each later one follows from it.
+The servers with the most members in the room are asked in turn for the events before the backward
+extremities that a reader has reached. These are checked like all events, by the state before
+them: that of the oldest is fetched too, and each later state follows from it.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
 """
@@ -28,8 +28,8 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 
-MAX_SERVERS = 5  # that are asked in turn
-MAX_GAPS = 20  # that are asked for at once
+MAX_SERVERS = 5  # asked in turn
+MAX_EXTREMITIES = 20  # named in one request
 MAX_EVENTS = 100
 TIMEOUT_SECONDS = 20.0  # a user waits
 
@@ -37,62 +37,68 @@ log = Logger()
 
 
 class Backfill:
-    """Fills gaps in the history of rooms."""
+    """Fetches the events before backward extremities."""
 
     def __init__(
         self,
         rooms: RoomRegistry,
         client: FederationClient,
         checks: PduChecks,
-        missing: EventFetcher,
+        fetcher: EventFetcher,
     ) -> None:
         self._rooms = rooms
         self._client = client
         self._checks = checks
-        self._missing = missing
+        self._fetcher = fetcher
         self._filling: KeyedLocks[int] = KeyedLocks()
 
     async def fill(self, room: Room, depths: Depths, limit: int) -> bool:
-        """Ask for events before the gaps that are at these depths; whether any came."""
-        is_under_way = self._filling.is_held(room.room_nid)
+        """Fetch events before the backward extremities at these depths; return whether any came."""
+        is_running = self._filling.is_held(room.room_nid)
         async with self._filling.hold(room.room_nid):
-            if is_under_way:
+            if is_running:
                 return True
             return await self._fill(room, depths, min(limit, MAX_EVENTS))
 
     async def _fill(self, room: Room, depths: Depths, limit: int) -> bool:
         least, greatest = depths
-        reached = [gap for gap, at in room.backward_extremities.items() if least <= at <= greatest]
-        reached.sort(key=room.backward_extremities.__getitem__, reverse=True)
-        gaps = reached[:MAX_GAPS]
+        extremities = [
+            event_id
+            for event_id, at in room.backward_extremities.items()
+            if least <= at <= greatest
+        ]
+        extremities.sort(key=room.backward_extremities.__getitem__, reverse=True)
+        extremities = extremities[:MAX_EXTREMITIES]
         for server in likely_servers(room, self._rooms.local_server.server_name, MAX_SERVERS):
             try:
-                pdus = await self._ask(server, room, gaps, limit)
+                pdus = await self._ask(server, room, extremities, limit)
                 events = await self._checks.valid_events(room.version, room.room_id, pdus)
-                if await self._take(server, room, events):
+                if await self._receive_all(server, room, events):
                     return True
             except FederationError as error:
-                log.info("no history of {room}: {error}", room=room.room_id, error=error)
+                log.info(
+                    "could not fetch history of {room}: {error}", room=room.room_id, error=error
+                )
         return False
 
     async def _ask(
-        self, server: str, room: Room, gaps: Sequence[str], limit: int
+        self, server: str, room: Room, extremities: Sequence[str], limit: int
     ) -> list[msgspec.Raw]:
-        answer: PdusResponse = await self._client.get(
+        response: PdusResponse = await self._client.get(
             server,
             path_of(f"{V1}/backfill", room.room_id),
-            query={"v": list(gaps), "limit": str(limit)},
-            answer=PdusResponse,
+            query={"v": list(extremities), "limit": str(limit)},
+            response_type=PdusResponse,
             timeout=TIMEOUT_SECONDS,
-            max_answer=limit * 131_072,
+            max_response=limit * 131_072,
         )
-        return answer.pdus[: 2 * limit]
+        return response.pdus[: 2 * limit]
 
-    async def _take(self, server: str, room: Room, events: Sequence[Event]) -> bool:
-        """Receive what came, the oldest first; whether any of it is new."""
-        taken = False
+    async def _receive_all(self, server: str, room: Room, events: Sequence[Event]) -> bool:
+        """Receive events, the oldest first; returns whether any of them is new."""
+        is_any_new = False
         async with self._rooms.writing(room.room_id) as writer:
-            known = await self._missing.find_known(writer, [event.event_id for event in events])
+            known = await self._fetcher.find_known(writer, [event.event_id for event in events])
             done: Deferred[None] | None = None
             for event in in_graph_order(events):
                 stored = known.get(event.event_id)
@@ -100,15 +106,15 @@ class Backfill:
                     continue
                 try:
                     done = await self._receive(server, writer, event) or done
-                    taken = True
+                    is_any_new = True
                 except EventsMissing as error:
-                    log.info("{event} is left out: {error}", event=event, error=error)
+                    log.info("could not receive {event}: {error}", event=event, error=error)
             if done is not None:
                 await done
-        return taken
+        return is_any_new
 
     async def _receive(
         self, server: str, writer: RoomWriter, event: Event
     ) -> Deferred[None] | None:
-        received = await self._missing.receive_backfilled(server, writer, event)
+        received = await self._fetcher.receive_backfilled(server, writer, event)
         return received.done

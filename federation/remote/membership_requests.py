@@ -1,8 +1,8 @@
-"""Handshakes: joining, knocking and leaving where this server is not in the room, and inviting.
+"""Membership requests to other servers: join, knock, leave and invite (`make_*` and `send_*`).
 
-A server in the room makes a template of the event; this server completes and signs it, and hands it
-over. Several servers are asked, each a little later than the one before, for as long as the answer
-may be another elsewhere.
+A server in the room makes a template of the event; this server completes and signs it, and sends it
+back. Several servers are asked, each a little later than the one before, as long as another one may
+respond differently.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
@@ -54,22 +54,22 @@ from homeserver.protocol.room_versions import ROOM_VERSIONS, EventFormat, RoomVe
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 
-MAX_SERVERS = 20  # that are asked in turn
-MAX_SERVERS_IN_ROOM = 20_000  # that are remembered of an answer
+MAX_SERVERS = 20  # asked in turn
+MAX_SERVERS_IN_ROOM = 20_000  # that are kept of a response
 AUTHORISED_VIA = "join_authorised_via_users_server"
 
-# What makes clients log out, or believe that their own request was wrong.
-_NOT_PASSED_ON = ("", "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEACTIVATED", "M_USER_LOCKED")
+# These codes make clients log out, or blame their own request.
+_NOT_FORWARDED = ("", "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEACTIVATED", "M_USER_LOCKED")
 
-Answer = TypeVar("Answer")
+ResponseT = TypeVar("ResponseT")
 log = Logger()
 
 
 class MembershipRequests:
-    """Makes the handshakes with servers that are in rooms.
+    """Sends membership requests to servers that are in rooms.
 
-    They raise `Forbidden` and other errors for users where a server refuses, and
-    `RemoteServerFailed` where none can be asked.
+    The methods raise `Forbidden` and other errors for clients if a server refuses, and
+    `RemoteServerFailed` if no server is reachable.
     """
 
     def __init__(self, client: FederationClient, origin: LocalServer, checks: PduChecks) -> None:
@@ -79,7 +79,7 @@ class MembershipRequests:
         self._running: set[Deferred[Any]] = set()
 
     def end_waits(self) -> None:
-        """End what is under way, as the server ends: what was kept of a room is of no harm."""
+        """Cancel all requests, at shutdown: what was stored of a room by then does no harm."""
         for running in [*self._running]:
             running.cancel()
 
@@ -91,67 +91,67 @@ class MembershipRequests:
         content: Mapping[str, Any],
         enter: Callable[[Joined], Awaitable[StoredEvent]],
     ) -> StoredEvent:
-        """Join a user of ours to a room by one of these servers.
+        """Join a local user to a room through one of these servers.
 
-        `enter` takes the room in as a server gives it; where it raises `InvalidResponse`, or
+        `enter` admits the room with the state of the response; where it raises `InvalidResponse` or
         `Forbidden`, the next server is asked.
         """
 
         async def make(server: str) -> Event:
             return await self._make("join", server, room_id, user_id, content)
 
-        async def hand_over(server: str, event: Event) -> StoredEvent:
-            answer = await self._put(
+        async def send(server: str, event: Event) -> StoredEvent:
+            response = await self._put(
                 server,
                 "send_join",
                 event,
-                answer=SendJoinResponse,
+                response_type=SendJoinResponse,
                 query={"omit_members": "true"},
                 timeout=STATE_TIMEOUT_SECONDS,
-                max_answer=MAX_STATE_BYTES,
+                max_response=MAX_STATE_BYTES,
             )
-            return await enter(await self._joined(server, event, answer))
+            return await enter(await self._joined(server, event, response))
 
-        return await self._by_one_of(servers, make, hand_over)
+        return await self._by_one_of("join", room_id, servers, make, send)
 
     async def knock(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> Knocked:
-        """Knock at a room by one of these servers."""
+        """Knock on a room through one of these servers."""
 
         async def make(server: str) -> Event:
             return await self._make("knock", server, room_id, user_id, content)
 
-        async def hand_over(server: str, event: Event) -> Knocked:
-            answer: SendKnockResponse = await self._client.put(
+        async def send(server: str, event: Event) -> Knocked:
+            response: SendKnockResponse = await self._client.put(
                 server,
                 path_of(f"{V1}/send_knock", room_id, event.event_id),
                 event.json,
-                answer=SendKnockResponse,
+                response_type=SendKnockResponse,
                 despite_backoff=True,
             )
-            return Knocked(event, list(decodable(answer.knock_room_state)), server)
+            return Knocked(event, list(decodable(response.knock_room_state)), server)
 
-        return await self._by_one_of(servers, make, hand_over)
+        return await self._by_one_of("knock", room_id, servers, make, send)
 
     async def leave(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> Event:
-        """Turn down an invite, or take back a knock, by one of these servers."""
+        """Reject an invite, or withdraw a knock, through one of these servers."""
 
         async def make(server: str) -> Event:
             return await self._make("leave", server, room_id, user_id, content)
 
-        async def hand_over(server: str, event: Event) -> Event:
-            await self._put(server, "send_leave", event, answer=dict[str, Any])
+        async def send(server: str, event: Event) -> Event:
+            await self._put(server, "send_leave", event, response_type=dict[str, Any])
             return event
 
-        return await self._by_one_of(servers, make, hand_over)
+        return await self._by_one_of("leave", room_id, servers, make, send)
 
     async def invite(
         self, server: str, event: Event, stripped: Sequence[Mapping[str, Any]]
     ) -> Event:
-        """Have the server of an invited user sign the invite; the event with its signature."""
+        """The invite with the signature of the invited user's server, which is asked for it."""
         content = {
             "event": event.pdu,
             "room_version": event.version.identifier,
@@ -159,64 +159,65 @@ class MembershipRequests:
         }
         path = path_of("invite", event.room_id, event.event_id)
         try:
-            answer = await self._put_invite(server, path, content)
-            return await self._countersigned(server, event, answer.event)
+            response = await self._put_invite(server, path, content)
+            return await self._countersigned(server, event, response.event)
         except InvalidEvent as error:
-            # Not that server's answer is wrong for a client, but the event that it would become.
-            raise BadJson(f"{server} gave back what is no event: {error}") from error
+            # The response is not invalid for this server alone: the event is invalid for the
+            # client.
+            raise BadJson(f"{server} returned an invalid event: {error}") from error
         except FederationError as error:
             raise for_users(error) from error
 
     async def _put_invite(
         self, server: str, path: str, content: Mapping[str, Any]
     ) -> InviteResponse:
-        send: Any = partial(self._client.put, server, despite_backoff=True)
-        answer: InviteResponse
+        put: Any = partial(self._client.put, server, despite_backoff=True)
+        response: InviteResponse
         try:
-            answer = await send(f"{V2}/{path}", content, answer=InviteResponse)
-        except RemoteError as refusal:
-            if not _lacks_endpoint(refusal):
+            response = await put(f"{V2}/{path}", content, response_type=InviteResponse)
+        except RemoteError as failure:
+            if not _lacks_endpoint(failure):
                 raise
             unsigned = {"invite_room_state": content["invite_room_state"]}
             old = {**content["event"], "unsigned": unsigned}
-            _, answer = await send(f"{V1}/{path}", old, answer=tuple[int, InviteResponse])
-        return answer
+            _, response = await put(f"{V1}/{path}", old, response_type=tuple[int, InviteResponse])
+        return response
 
     async def _put(
-        self, server: str, endpoint: str, event: Event, *, answer: Any, **options: Any
+        self, server: str, endpoint: str, event: Event, *, response_type: Any, **options: Any
     ) -> Any:
-        """Hand an event over; to the older endpoint where a server has no other."""
+        """Send an event, to the v1 endpoint if a server has no other."""
         path = path_of(endpoint, event.room_id, event.event_id)
-        send: Any = partial(self._client.put, server, despite_backoff=True, **options)
+        put: Any = partial(self._client.put, server, despite_backoff=True, **options)
         try:
-            return await send(f"{V2}/{path}", event.json, answer=answer)
-        except RemoteError as refusal:
-            if not _lacks_endpoint(refusal):
+            return await put(f"{V2}/{path}", event.json, response_type=response_type)
+        except RemoteError as failure:
+            if not _lacks_endpoint(failure):
                 raise
-        # There the answer stands beside its status.
-        _, body = await send(f"{V1}/{path}", event.json, answer=tuple[int, answer])
+        # The v1 endpoints respond with a list of the status and the body.
+        _, body = await put(f"{V1}/{path}", event.json, response_type=tuple[int, response_type])
         return body
 
     async def _make(
         self, kind: str, server: str, room_id: str, user_id: str, content: Mapping[str, Any]
     ) -> Event:
-        """The event of a handshake, completed and signed."""
+        """The event of a membership request, completed and signed."""
         template: TemplateResponse = await self._client.get(
             server,
             path_of(f"{V1}/make_{kind}", room_id, user_id),
             query=None if kind == "leave" else {"ver": list(ROOM_VERSIONS)},
-            answer=TemplateResponse,
+            response_type=TemplateResponse,
             despite_backoff=True,
         )
         version = ROOM_VERSIONS.get(template.room_version)
         if version is None:
             raise IncompatibleRoomVersion(
-                "The room has a version that this server does not know",
+                "This server does not support the version of the room",
                 room_version=template.room_version,
             )
-        made = template.event
+        draft = template.event
         own: dict[str, Any] = {**content, "membership": kind}
-        via = made.content.get(AUTHORISED_VIA)
+        via = draft.content.get(AUTHORISED_VIA)
         if kind == "join" and isinstance(via, str):
             own[AUTHORISED_VIA] = via
         try:
@@ -227,72 +228,72 @@ class MembershipRequests:
                 sender=user_id,
                 state_key=user_id,
                 content=own,
-                prev_events=_references(version, made.prev_events),
-                auth_events=_references(version, made.auth_events),
-                depth=made.depth,
+                prev_events=_references(version, draft.prev_events),
+                auth_events=_references(version, draft.auth_events),
+                depth=draft.depth,
                 origin_server_ts=self._origin.now_ms(),
                 server_name=self._origin.server_name,
                 key=self._origin.key,
             )
             check_format(version, event.pdu)
         except (InvalidEvent, msgspec.ValidationError) as error:
-            raise InvalidResponse(server, f"the template makes no event: {error}") from error
+            raise InvalidResponse(server, f"invalid template: {error}") from error
         return event
 
-    async def _joined(self, server: str, event: Event, answer: SendJoinResponse) -> Joined:
+    async def _joined(self, server: str, event: Event, response: SendJoinResponse) -> Joined:
         version, room_id = event.version, event.room_id
-        event = await self._signed_join(server, event, answer.event)
-        state = await self._checks.valid_events(version, room_id, answer.state)
+        event = await self._signed_join(server, event, response.event)
+        state = await self._checks.valid_events(version, room_id, response.state)
         known = {each.event_id for each in state}
         chain = await self._checks.valid_events(
-            version, room_id, answer.auth_chain, but=answer.state
+            version, room_id, response.auth_chain, but=response.state
         )
         _check_create(server, version, state)
         servers = None
-        if answer.members_omitted:
-            named = (answer.servers_in_room or ())[:MAX_SERVERS_IN_ROOM]
+        if response.members_omitted:
+            named = (response.servers_in_room or ())[:MAX_SERVERS_IN_ROOM]
             valid = await build_present_cooperatively(self._origin.clock, map(_server_name, named))
             servers = list(dict.fromkeys([server, *valid]))
         chain = [each for each in chain if each.event_id not in known]
         return Joined(event, state, chain, server, servers)
 
     async def _signed_join(
-        self, server: str, event: Event, came_back: Mapping[str, Any] | None
+        self, server: str, event: Event, returned: Mapping[str, Any] | None
     ) -> Event:
-        """A join with all signatures that it needs: that of whoever vouched for it comes back."""
+        """A join with all required signatures: the authorising server returns it with its own."""
         try:
-            came_back = event.pdu if came_back is None else came_back
-            return await self._countersigned(server, event, came_back)
+            returned = event.pdu if returned is None else returned
+            return await self._countersigned(server, event, returned)
         except InvalidEvent as error:
-            raise InvalidResponse(server, f"the join came back malformed: {error}") from error
+            raise InvalidResponse(server, f"the returned join is malformed: {error}") from error
 
-    async def _countersigned(
-        self, server: str, event: Event, came_back: Mapping[str, Any]
-    ) -> Event:
-        """An event of ours as a server gives it back: the same, with all signatures that it needs.
+    async def _countersigned(self, server: str, event: Event, returned: Mapping[str, Any]) -> Event:
+        """A local event as a server returned it: the same, with all required signatures.
 
-        Without them every other server would refuse it, and all that its sender says later. Raises
+        Without these every other server would reject it, and all later events of its sender. Raises
         `InvalidEvent` and `InvalidResponse`.
         """
-        signed = Event.from_pdu(event.version, came_back)
+        signed = Event.from_pdu(event.version, returned)
         if {**signed.pdu, "signatures": {}} != {**event.pdu, "signatures": {}}:
-            raise InvalidResponse(server, "another event came back than was sent")
+            raise InvalidResponse(server, "the returned event is not the one that was sent")
         (outcome,) = await self._checks.check(event.version, event.room_id, [signed.pdu])
         if isinstance(outcome, str):
-            raise InvalidResponse(server, f"the event came back without what it needs: {outcome}")
+            raise InvalidResponse(server, f"the returned event is not valid: {outcome}")
         return signed
 
     async def _by_one_of(
         self,
+        kind: str,
+        room_id: str,
         servers: Sequence[str],
         make: Callable[[str], Awaitable[Event]],
-        hand_over: Callable[[str, Event], Awaitable[Answer]],
-    ) -> Answer:
-        """Hand an event over to one of these servers: the first of those that made one for us.
+        send: Callable[[str, Event], Awaitable[ResponseT]],
+    ) -> ResponseT:
+        """Send an event to one of these servers: the first that made a template.
 
-        Several may make one at a time, as that changes nothing, but no two get one.
+        Several may make templates at a time, as that changes nothing, but only one gets an event.
         """
-        running = Deferred.fromCoroutine(self._try_each(servers, make, hand_over))
+        running = Deferred.fromCoroutine(self._try_each(kind, room_id, servers, make, send))
         self._running.add(running)
         try:
             return await running
@@ -301,39 +302,53 @@ class MembershipRequests:
 
     async def _try_each(
         self,
+        kind: str,
+        room_id: str,
         servers: Sequence[str],
         make: Callable[[str], Awaitable[Event]],
-        hand_over: Callable[[str, Event], Awaitable[Answer]],
-    ) -> Answer:
+        send: Callable[[str, Event], Awaitable[ResponseT]],
+    ) -> ResponseT:
         others = [each for each in dict.fromkeys(servers) if each != self._origin.server_name]
         making = StaggeredRequests(self._origin.clock, others[:MAX_SERVERS], make)
-        refusal: MatrixError | None = None
+        failure: MatrixError | None = None
         try:
             async for server, made in making:
                 try:
                     if isinstance(made, Exception):
                         raise made
-                    return await hand_over(server, made)
+                    return await send(server, made)
                 except FederationError as error:
-                    log.info("a handshake failed: {error}", error=error)
+                    log.info(
+                        "make_/send_{kind} of {room} via {server} failed: {error}",
+                        kind=kind,
+                        room=room_id,
+                        server=server,
+                        error=error,
+                    )
                     if isinstance(error, RemoteError) and error.errcode == "M_FORBIDDEN":
                         raise for_users(error) from error
-                    refusal = refusal or for_users(error)
+                    failure = failure or for_users(error)
                 except (Forbidden, IncompatibleRoomVersion) as error:
-                    # So it is by what this server says of the room, which may not be so.
-                    log.info("{server} gave what is refused: {error}", server=server, error=error)
-                    refusal = refusal or error
+                    # This follows from the state that this server sent, which may be wrong.
+                    log.info(
+                        "invalid {kind} of {room} via {server}: {error}",
+                        kind=kind,
+                        room=room_id,
+                        server=server,
+                        error=error,
+                    )
+                    failure = failure or error
         finally:
             making.close()
-        raise refusal or NotFound("No server is known that is in the room")
+        raise failure or NotFound("No server is known that is in the room")
 
 
 def for_users(error: FederationError) -> MatrixError:
-    """What a user is told of a failure."""
+    """The error for a client that stands for a failed federation request."""
     if isinstance(error, FederationDenied):
         return Forbidden(f"This server may not talk with {error.server}")
     if not isinstance(error, RemoteError):
-        return RemoteServerFailed(f"{error.server} cannot be asked at the moment")
+        return RemoteServerFailed(f"{error.server} is unavailable at the moment")
     known: dict[str, type[MatrixError]] = {
         "M_FORBIDDEN": Forbidden,
         "M_NOT_FOUND": NotFound,
@@ -343,14 +358,14 @@ def for_users(error: FederationError) -> MatrixError:
         return IncompatibleRoomVersion(error.error, room_version=version)
     kind = known.get(error.errcode)
     if kind is not None:
-        return kind(error.error or "The other server refuses")
-    if error.status in (400, 403, 404) and error.errcode not in _NOT_PASSED_ON:
+        return kind(error.error or "The other server refused")
+    if error.status in (400, 403, 404) and error.errcode not in _NOT_FORWARDED:
         return RefusedByRemote(error.status, error.errcode, error.error[:500])
-    return RemoteServerFailed(f"{error.server} refuses: {error.error}"[:500])
+    return RemoteServerFailed(f"{error.server} refused: {error.error}"[:500])
 
 
-def _lacks_endpoint(refusal: RemoteError) -> bool:
-    return refusal.status == 404 and refusal.errcode in ("", "M_UNRECOGNIZED")
+def _lacks_endpoint(failure: RemoteError) -> bool:
+    return failure.status == 404 and failure.errcode in ("", "M_UNRECOGNIZED")
 
 
 def _references(version: RoomVersion, references: list[Any]) -> list[Any]:

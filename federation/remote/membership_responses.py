@@ -1,4 +1,4 @@
-"""What servers respond when users of this one join, knock, leave and invite, and what comes of it.
+"""Responses of other servers to membership requests, and the values made of them.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
@@ -14,7 +14,7 @@ from homeserver.protocol.events import Event
 
 
 class TemplateEvent(msgspec.Struct):
-    """What is taken of the event of a template."""
+    """The members of a template's event that are used."""
 
     prev_events: list[Any]
     auth_events: list[Any]
@@ -23,14 +23,14 @@ class TemplateEvent(msgspec.Struct):
 
 
 class TemplateResponse(msgspec.Struct):
-    """Answer to `make_join` and its kind."""
+    """Response to `make_join`, `make_knock` and `make_leave`."""
 
     event: TemplateEvent
     room_version: str = "1"
 
 
 class SendJoinResponse(msgspec.Struct):
-    """Answer to `send_join`: the state before the join, and what authorises it."""
+    """Response to `send_join`: the state before the join, and its auth chain."""
 
     state: StateElements = []
     auth_chain: StateElements = []
@@ -40,13 +40,13 @@ class SendJoinResponse(msgspec.Struct):
 
 
 class SendKnockResponse(msgspec.Struct):
-    """Answer to `send_knock`."""
+    """Response to `send_knock`."""
 
     knock_room_state: FewElements = []
 
 
 class InviteResponse(msgspec.Struct):
-    """Answer to an invite."""
+    """Response to an invite."""
 
     event: dict[str, Any]
 
@@ -55,7 +55,7 @@ class InviteResponse(msgspec.Struct):
 class Joined:
     """A join that a server in the room has accepted, with the state before it.
 
-    Where members were left out of that, `servers` are those in the room, the one asked first.
+    If the members were omitted, `servers` are those in the room, the responding server first.
     """
 
     event: Event
@@ -67,7 +67,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Knocked:
-    """A knock that a server in the room has accepted, and what that tells of the room."""
+    """A knock that a server in the room has accepted, with the stripped state of the room."""
 
     event: Event
     room_state: Sequence[Mapping[str, Any]]

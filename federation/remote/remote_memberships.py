@@ -1,4 +1,4 @@
-"""Memberships of this server's users in rooms that it is not in, by handshakes with those that are.
+"""Memberships of local users in rooms that this server is not in, by membership requests.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
@@ -26,9 +26,8 @@ from homeserver.rooms.inbound.remote_join import RemoteJoin
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.room.registry import RoomRegistry
 
-MEMBERS_WAIT_SECONDS = (
-    0.5  # that a join waits for the members, who are quickly fetched if they are few
-)
+# Seconds that a join waits for the full state, which arrives quickly if the room is small.
+MEMBERS_WAIT_SECONDS = 0.5
 
 log = Logger()
 
@@ -38,29 +37,29 @@ class RemoteMemberships:
 
     def __init__(
         self,
-        handshakes: MembershipRequests,
-        entrance: RemoteJoin,
-        distant: OutOfRoomMemberships,
+        requests: MembershipRequests,
+        remote_join: RemoteJoin,
+        out_of_room: OutOfRoomMemberships,
         rooms: RoomRegistry,
-        missing: EventFetcher,
+        fetcher: EventFetcher,
         completion: PartialStateResync,
     ) -> None:
-        self._requests = handshakes
-        self._remote_join = entrance
-        self._out_of_room = distant
+        self._requests = requests
+        self._remote_join = remote_join
+        self._out_of_room = out_of_room
         self._rooms = rooms
         self._origin = rooms.local_server
-        self._missing = missing
+        self._fetcher = fetcher
         self._completion = completion
         self._entering: KeyedLocks[str] = KeyedLocks()
 
     async def join(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> StoredEvent:
-        """Join a room by one of these servers; one join of a room at a time.
+        """Join a room through one of these servers; one join of a room at a time.
 
-        If this server is in the room already, the other one has only vouched for the join, which
-        is then an event like any other.
+        If this server is in the room already, the other one has only authorised the join, which is
+        then received like any other event.
         """
         async with self._entering.hold(room_id):
             stored = await self._requests.join(user_id, room_id, servers, content, self._admit)
@@ -68,7 +67,7 @@ class RemoteMemberships:
             return stored
 
     async def _admit(self, joined: Joined) -> StoredEvent:
-        """Take a room in as a server gives it. Raises `InvalidResponse`, and `Forbidden`."""
+        """Admit a room with the state in a response. Raises `InvalidResponse` and `Forbidden`."""
         room = await self._rooms.find(joined.event.room_id)
         try:
             if room is not None and self._origin.server_name in room.joined_servers:
@@ -76,7 +75,7 @@ class RemoteMemberships:
             return await self._admit_join(joined)
         except (EventsMissing, ValueError) as error:
             raise InvalidResponse(
-                joined.server, f"the state of the room is not whole: {error}"
+                joined.server, f"incomplete send_join response: {error}"
             ) from error
 
     async def _admit_join(self, joined: Joined) -> StoredEvent:
@@ -85,7 +84,7 @@ class RemoteMemberships:
             joined.state,
             joined.auth_chain,
             joined.servers,
-            partial(self._missing.fetch_events, joined.server),
+            partial(self._fetcher.fetch_events, joined.server),
         )
         if joined.servers is not None:
             room = await self._rooms.get(joined.event.room_id)
@@ -99,33 +98,33 @@ class RemoteMemberships:
 
     async def _receive(self, joined: Joined) -> StoredEvent:
         async with self._rooms.writing(joined.event.room_id) as writer:
-            received = await self._missing.receive(joined.server, writer, joined.event)
+            received = await self._fetcher.receive(joined.server, writer, joined.event)
         if received.done is not None:
             await received.done
-        standing = received.stored.status
-        if refusal := standing.rejected or standing.soft_failed:
-            raise Forbidden(f"The room's own rules refuse the join: {refusal}")
+        status = received.stored.status
+        if reason := status.rejected or status.soft_failed:
+            raise Forbidden(f"The room's rules do not allow the join: {reason}")
         return received.stored
 
     async def knock(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> StoredEvent:
-        """Knock at a room by one of these servers."""
+        """Knock on a room through one of these servers."""
         knock = await self._requests.knock(user_id, room_id, servers, content)
-        told = stripped_events(knock.room_state)
-        return await self._out_of_room.knocked(knock.event, knock.server, told)
+        stripped = stripped_events(knock.room_state)
+        return await self._out_of_room.knocked(knock.event, knock.server, stripped)
 
     async def leave(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> StoredEvent:
-        """Turn down an invite, or take back a knock; nobody can be kept from that.
+        """Reject an invite, or withdraw a knock, which always succeeds.
 
-        Where no server answers, only this one knows.
+        If no server responds, the leave is stored on this server only.
         """
         try:
             event = await self._requests.leave(user_id, room_id, servers, content)
         except MatrixError as error:
-            log.info("{room} is left without telling it: {error}", room=room_id, error=error)
+            log.info("left {room} locally; remote leave failed: {error}", room=room_id, error=error)
             event = await self._own_leave(user_id, room_id, content)
         return await self._out_of_room.left(event)
 
@@ -141,7 +140,7 @@ class RemoteMemberships:
 
 
 def stripped_events(pdus: Sequence[Any]) -> list[dict[str, Any]]:
-    """What clients are told of a room that they are invited to, of events in whatever form."""
+    """The stripped state that clients get with an invite or knock, without malformed events."""
     stripped = []
     for pdu in pdus:
         if not isinstance(pdu, Mapping):

@@ -1,6 +1,6 @@
-"""Queries to other servers, for users of this one: profiles, aliases, and room directories.
+"""Queries to other servers on behalf of local users: profiles, aliases, and room directories.
 
-What comes back is shown to clients, so what does not have the shape that they expect is left out.
+Responses are shown to clients, so values without the shape that clients expect are left out.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#querying-for-information
 """
@@ -35,7 +35,7 @@ log = Logger()
 
 
 class AliasResponse(msgspec.Struct):
-    """Where another server says that an alias leads."""
+    """Response to a query for an alias."""
 
     room_id: str
     servers: NameElements = []
@@ -57,34 +57,34 @@ class RemoteQueries:
     async def find_profile(self, user_id: str, field: str | None) -> Mapping[str, bytes]:
         """The profile of another server's user, or one field of it: names, and values as JSON.
 
-        Raises `NotFound`, `Forbidden` and `RemoteServerFailed`, as all of these do.
+        Raises `NotFound`, `Forbidden` and `RemoteServerFailed`, like all queries.
         """
         query = {"user_id": user_id} if field is None else {"user_id": user_id, "field": field}
-        answer = await self._ask(
+        response = await self._ask(
             "GET",
             server_name_of(user_id),
             "query/profile",
             query=query,
-            answer=dict[str, msgspec.Raw],
-            max_answer=MAX_PROFILE_RESPONSE_BYTES,
+            response_type=dict[str, msgspec.Raw],
+            max_response=MAX_PROFILE_RESPONSE_BYTES,
         )
-        return {name: bytes(value) for name, value in answer.items() if _is_shown(name, value)}
+        return {name: bytes(value) for name, value in response.items() if _is_shown(name, value)}
 
     async def find_alias(self, alias: str) -> AliasTarget:
-        """Where an alias of another server leads."""
+        """The room and servers that an alias of another server points to."""
         server = server_name_of(alias)
-        answer = await self._ask(
+        response = await self._ask(
             "GET",
             server,
             "query/directory",
             query={"room_alias": alias},
-            answer=AliasResponse,
+            response_type=AliasResponse,
             despite_backoff=True,
         )
-        if not is_valid_room_id(answer.room_id):
-            raise RemoteServerFailed(f"{server} gave an answer that makes no sense")
-        named = decodable(answer.servers[:MAX_SERVERS], str)
-        return AliasTarget(answer.room_id, [*filter(is_valid_server_name, named)])
+        if not is_valid_room_id(response.room_id):
+            raise RemoteServerFailed(f"{server} returned an invalid response")
+        named = decodable(response.servers[:MAX_SERVERS], str)
+        return AliasTarget(response.room_id, [*filter(is_valid_server_name, named)])
 
     async def find_rooms(self, server: str, wanted: DirectoryQuery) -> DirectoryPage:
         """A page of another server's directory."""
@@ -99,19 +99,23 @@ class RemoteQueries:
         conditions = {name: value for name, value in conditions.items() if value is not None}
         if conditions:
             content["filter"] = conditions
-            how: dict[str, Any] = {"method": "POST", "content": content}
+            request: dict[str, Any] = {"method": "POST", "content": content}
         else:
             query = {
                 name: "true" if value is True else str(value) for name, value in content.items()
             }
-            how = {"method": "GET", "query": query}
-        answer: PublicRoomsResponse = await self._ask(
-            how.pop("method"), server, "publicRooms", answer=PublicRoomsResponse, **how
+            request = {"method": "GET", "query": query}
+        response: PublicRoomsResponse = await self._ask(
+            request.pop("method"),
+            server,
+            "publicRooms",
+            response_type=PublicRoomsResponse,
+            **request,
         )
-        rooms = list(_shown_rooms(answer.chunk))
-        total = answer.total_room_count_estimate
+        rooms = list(_shown_rooms(response.chunk))
+        total = response.total_room_count_estimate
         return DirectoryPage(
-            rooms, answer.next_batch, answer.prev_batch, len(rooms) if total is None else total
+            rooms, response.next_batch, response.prev_batch, len(rooms) if total is None else total
         )
 
     async def _ask(self, method: str, server: str, path: str, **options: Any) -> Any:
@@ -125,18 +129,18 @@ class RemoteQueries:
 
 
 def _for_client(error: FederationError) -> MatrixError:
-    """What a user may learn of a failure: no addresses, and no words of strangers but theirs."""
+    """The error for a client: no addresses, and no text of a server but the one that was asked."""
     if isinstance(error, RemoteError) and error.status == 404:
         return NotFound(error.error or "Not found")
     if isinstance(error, FederationDenied):
-        return NotFound(f"This server cannot ask {error.server}")
+        return NotFound(f"This server may not send requests to {error.server}")
     if isinstance(error, RemoteError) and error.status == 403:
-        return Forbidden(error.error or "The other server does not tell")
-    return RemoteServerFailed(f"{error.server} could not be asked")
+        return Forbidden(error.error or "The other server denied the query")
+    return RemoteServerFailed(f"{error.server} could not be reached")
 
 
 def _is_shown(name: str, value: msgspec.Raw) -> bool:
-    """Whether a field of a profile is there and is what clients take it for."""
+    """Whether a field of a profile is present and has the type that clients expect."""
     try:
         decoded = decode_element(value)
     except BadElement:
@@ -147,7 +151,7 @@ def _is_shown(name: str, value: msgspec.Raw) -> bool:
 
 
 def _shown_rooms(chunk: Iterable[msgspec.Raw]) -> Iterable[PublicRoom]:
-    """The rooms of a page that are described as they should be."""
+    """The well-formed rooms of a page."""
     for room in decodable(chunk, PublicRoom):
         if is_valid_room_id(room.room_id):
             yield room

@@ -1,8 +1,8 @@
-"""What other servers say of rooms that this one is not in, and of the rooms of spaces.
+"""Descriptions by other servers of rooms that this one is not in, and of the rooms of spaces.
 
-An answer is remembered for some minutes; that there was none, or that a room was out of reach, for
-seconds alone, since whoever opens a room wants it seen. All together they are bounded by their
-size. What in an answer makes no sense is left out.
+A response is cached for some minutes; a failure, or that a room was inaccessible, only for seconds,
+since a user who opens a room wants to see it. The cache is bounded by its size in bytes. Malformed
+parts of a response are left out.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hierarchyroomid
 """
@@ -36,18 +36,18 @@ from homeserver.rooms.discovery.space_children import (
 )
 
 CACHE_TTL_SECONDS = 300.0
-CLOSED_SECONDS = 5.0  # that a room was out of reach: that may change at any moment
-MAX_CACHED_BYTES = 32 * 1_048_576  # bytes of answers
+INACCESSIBLE_SECONDS = 5.0  # for inaccessible rooms: that may change at any moment
+MAX_CACHED_BYTES = 32 * 1_048_576  # bytes of responses
 MAX_RESPONSE_BYTES = 2 * 1_048_576  # bytes
-MAX_SERVERS = 3  # that are asked in turn
+MAX_SERVERS = 3  # asked in turn
 TIMEOUT_SECONDS = 8.0  # a user waits
-OVERHEAD = 1_024  # bytes that an answer takes beside its own
+OVERHEAD = 1_024  # bytes that a cached response takes in addition to its body
 
 log = Logger()
 
 
 class RemoteHierarchyResponse(msgspec.Struct):
-    """A room and its children; each is decoded by itself, as any may be malformed."""
+    """A room and its children; each is decoded alone, as any may be malformed."""
 
     room: msgspec.Raw
     children: FewElements = []
@@ -58,7 +58,7 @@ class RemoteRoom(SpaceRoom, frozen=True, kw_only=True, omit_defaults=True):
     """A room as another server describes it."""
 
     num_joined_members: Annotated[int, msgspec.Meta(ge=0)]
-    # Where it is left out, the room is public.
+    # If the field is missing, the room is public.
     join_rule: str | None = "public"
     children_state: list[msgspec.Raw] = msgspec.field(default_factory=list)
 
@@ -74,91 +74,95 @@ class ChildState(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What was learnt of a room, of those in it, and until when that is believed."""
+class _CachedResponse:
+    """A cached response: a room, its children, and the time at which it expires."""
 
     until: float
     size: int = OVERHEAD
     room: RoomDescription | None = None
     children: Mapping[str, RoomDescription] = field(default_factory=dict)
-    closed: frozenset[str] = frozenset()
+    inaccessible: frozenset[str] = frozenset()
 
 
 class RemoteSpaces:
-    """Asks other servers about rooms."""
+    """Fetches and caches descriptions of rooms."""
 
     def __init__(self, own_name: str, clock: Clock, client: FederationClient) -> None:
         self._own_name = own_name
         self._clock = clock
         self._client = client
-        self._told: LruCache[str, _Told] = LruCache(
-            "remote_spaces", MAX_CACHED_BYTES, size_of=lambda _, told: told.size
+        self._cache: LruCache[str, _CachedResponse] = LruCache(
+            "remote_spaces", MAX_CACHED_BYTES, size_of=lambda _, cached: cached.size
         )
-        self._asking: SingleFlight[str, _Told] = SingleFlight()
+        self._asking: SingleFlight[str, _CachedResponse] = SingleFlight()
 
     async def describe(self, room_id: str, via: Sequence[str]) -> RoomDescription | None:
-        """What one of the servers says of a room."""
-        told = self._remembered(room_id)
-        if told is None:
+        """A room as the first responding server describes it."""
+        cached = self._cached(room_id)
+        if cached is None:
             others = [name for name in via if name != self._own_name]
             servers = list(dict.fromkeys(others))[:MAX_SERVERS]
             if not servers and not self._asking.is_running(room_id):
                 return None
-            told = await self._asking.join(room_id, partial(self._learn, room_id, servers))
-        return told.room
+            cached = await self._asking.join(room_id, partial(self._fetch, room_id, servers))
+        return cached.room
 
     def child_of(self, parent: str, room_id: str) -> RoomDescription | None:
-        """What was said of a room together with a space that it is in, if that is remembered."""
-        told = self._remembered(parent)
-        return None if told is None else told.children.get(room_id)
+        """A room as described in the cached response of a space that it is in."""
+        cached = self._cached(parent)
+        return None if cached is None else cached.children.get(room_id)
 
-    def is_closed(self, parent: str, room_id: str) -> bool:
-        """Whether it was said that nobody here can get into a room of a space."""
-        told = self._remembered(parent)
-        return told is not None and room_id in told.closed
+    def is_inaccessible(self, parent: str, room_id: str) -> bool:
+        """Whether the cached response of a space says that a room cannot be entered from here."""
+        cached = self._cached(parent)
+        return cached is not None and room_id in cached.inaccessible
 
-    def _remembered(self, room_id: str) -> _Told | None:
-        told = self._told.get(room_id)
-        return None if told is None or told.until <= self._clock.seconds() else told
+    def _cached(self, room_id: str) -> _CachedResponse | None:
+        cached = self._cache.get(room_id)
+        return None if cached is None or cached.until <= self._clock.seconds() else cached
 
-    async def _learn(self, room_id: str, servers: Sequence[str]) -> _Told:
-        told = _Told(self._clock.seconds() + CLOSED_SECONDS)
+    async def _fetch(self, room_id: str, servers: Sequence[str]) -> _CachedResponse:
+        cached = _CachedResponse(self._clock.seconds() + INACCESSIBLE_SECONDS)
         for server in servers:
             try:
-                told = await self._ask(server, room_id)
+                cached = await self._ask(server, room_id)
                 break
             except (FederationError, ValueError) as error:
-                log.info("nothing is learnt of {room}: {error}", room=room_id, error=error)
-        return self._told.put(room_id, told)
+                log.info(
+                    "could not fetch remote hierarchy of {room}: {error}",
+                    room=room_id,
+                    error=error,
+                )
+        return self._cache.put(room_id, cached)
 
-    async def _ask(self, server: str, room_id: str) -> _Told:
-        answer: RemoteHierarchyResponse = await self._client.get(
+    async def _ask(self, server: str, room_id: str) -> _CachedResponse:
+        response: RemoteHierarchyResponse = await self._client.get(
             server,
             path_of(f"{V1}/hierarchy", room_id),
             query={"suggested_only": "false"},
-            answer=RemoteHierarchyResponse,
+            response_type=RemoteHierarchyResponse,
             timeout=TIMEOUT_SECONDS,
-            max_answer=MAX_RESPONSE_BYTES,
+            max_response=MAX_RESPONSE_BYTES,
         )
-        room = _described(answer.room)
+        room = _described(response.room)
         if room is None or room.summary.room_id != room_id:
-            raise ValueError(f"{server} described no room, or another one")
-        wanted = {each.child.room_id for each in room.children}
+            raise ValueError(f"{server} returned no room, or another one")
+        child_ids = {each.child.room_id for each in room.children}
         children = {
             child.summary.room_id: child
-            for child in map(_described, answer.children[:MAX_CHILDREN])
-            if child is not None and child.summary.room_id in wanted
+            for child in map(_described, response.children[:MAX_CHILDREN])
+            if child is not None and child.summary.room_id in child_ids
         }
-        closed = wanted.intersection(decodable(answer.inaccessible_children, str))
-        size = OVERHEAD + len(answer.room) + sum(map(len, answer.children))
-        # Whoever asks again for what was closed asks for the space that it is in, once for all.
-        seconds = CLOSED_SECONDS if closed else CACHE_TTL_SECONDS
+        inaccessible = child_ids.intersection(decodable(response.inaccessible_children, str))
+        size = OVERHEAD + len(response.room) + sum(map(len, response.children))
+        # For an inaccessible room the space is fetched again, once for all its rooms.
+        seconds = INACCESSIBLE_SECONDS if inaccessible else CACHE_TTL_SECONDS
         until = self._clock.seconds() + seconds
-        return _Told(until, size, room, children, frozenset(closed))
+        return _CachedResponse(until, size, room, children, frozenset(inaccessible))
 
 
 def _described(raw: msgspec.Raw) -> RoomDescription | None:
-    """A room as it was described; `None` where that is no description."""
+    """The description of a room; `None` if it is malformed."""
     try:
         room: RemoteRoom = decode_apart(RemoteRoom, raw)
     except BadElement:
@@ -166,7 +170,7 @@ def _described(raw: msgspec.Raw) -> RoomDescription | None:
     if not is_valid_room_id(room.room_id):
         return None
     fields = {name: getattr(room, name) for name in RoomSummary.__struct_fields__}
-    # Who the user is to that room is known here alone.
+    # Only this server knows the user's membership.
     summary = RoomSummary(**{**fields, "membership": None})
     children = _children(room.children_state[:MAX_CHILDREN]) if summary.room_type == SPACE else []
     return RoomDescription(summary, in_order([*children]))
@@ -176,5 +180,5 @@ def _children(events: Iterable[msgspec.Raw]) -> Iterable[ChildEvent]:
     for event in decodable(events, ChildState):
         child = parse_child(event.state_key, event.content, event.origin_server_ts)
         if event.type == SPACE_CHILD and child is not None:
-            # Encoded anew, it has no members but those that clients are told.
+            # Encoded again, it has only the members that clients get.
             yield ChildEvent(child, msgspec.Raw(msgspec.json.encode(event)))

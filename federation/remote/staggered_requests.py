@@ -1,7 +1,7 @@
-"""Asking several servers, each a little later than the one before: the first good answer counts.
+"""Staggered requests to several servers: each starts a little later than the one before.
 
-A server that does not answer at once holds up nobody for longer than the head start that it has.
-What is asked must be harmless, as several may do it.
+A server that does not respond delays the caller by no more than the stagger delay. The requests
+must have no effect, as several may be sent.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
@@ -15,44 +15,44 @@ from twisted.python.failure import Failure
 
 from homeserver.concurrency.clock import Clock, DelayedCall
 
-HEAD_START_SECONDS = 2.0
+STAGGER_SECONDS = 2.0
 
-Answer = TypeVar("Answer")
+ResponseT = TypeVar("ResponseT")
 
 
-class StaggeredRequests(Generic[Answer]):
-    """Iterates over (server, answer), or the exception in place of the answer, as they come.
+class StaggeredRequests(Generic[ResponseT]):
+    """Iterates over (server, response), or the exception instead of the response, as they arrive.
 
-    `ask` is called with each server, with the next one when the one before has failed or its head
-    start is over. To be left by `close`, which cancels what is still under way.
+    `ask` is called for each server, for the next one when the one before has failed or its delay is
+    over. The caller ends with `close`, which cancels the requests in progress.
     """
 
     def __init__(
-        self, clock: Clock, servers: Iterable[str], ask: Callable[[str], Awaitable[Answer]]
+        self, clock: Clock, servers: Iterable[str], ask: Callable[[str], Awaitable[ResponseT]]
     ) -> None:
         self._clock = clock
         self._ask = ask
         self._servers = deque(servers)
         self._running: dict[str, Deferred[Any]] = {}
-        self._come: deque[tuple[str, Answer | Exception]] = deque()
-        self._wanted: Deferred[None] | None = None
+        self._arrived: deque[tuple[str, ResponseT | Exception]] = deque()
+        self._waiter: Deferred[None] | None = None
         self._alarm: DelayedCall | None = None
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> tuple[str, Answer | Exception]:
-        if not self._come and self._alarm is None:
+    async def __anext__(self) -> tuple[str, ResponseT | Exception]:
+        if not self._arrived and self._alarm is None:
             self._start_next()
-        while not self._come:
+        while not self._arrived:
             if not self._running:
                 raise StopAsyncIteration
-            self._wanted = Deferred()
-            await self._wanted
-        return self._come.popleft()
+            self._waiter = Deferred()
+            await self._waiter
+        return self._arrived.popleft()
 
     def close(self) -> None:
-        """Want no answer any more."""
+        """Cancel all requests in progress."""
         self._servers.clear()
         self._stop_waiting()
         for running in [*self._running.values()]:
@@ -64,33 +64,33 @@ class StaggeredRequests(Generic[Answer]):
             return
         server = self._servers.popleft()
         if self._servers:
-            self._alarm = self._clock.callLater(HEAD_START_SECONDS, self._late)
-        asking: Deferred[Any] = Deferred.fromCoroutine(self._asked(server))
+            self._alarm = self._clock.callLater(STAGGER_SECONDS, self._next_due)
+        asking: Deferred[Any] = Deferred.fromCoroutine(self._request(server))
         self._running[server] = asking
-        asking.addBoth(self._answered, server)
+        asking.addBoth(self._done, server)
 
-    async def _asked(self, server: str) -> Answer:
+    async def _request(self, server: str) -> ResponseT:
         return await self._ask(server)
 
-    def _answered(self, answer: Any, server: str) -> None:
+    def _done(self, response: Any, server: str) -> None:
         self._running.pop(server, None)
-        if isinstance(answer, Failure):
-            if answer.check(CancelledError):
+        if isinstance(response, Failure):
+            if response.check(CancelledError):
                 return
-            if not isinstance(answer.value, Exception):
-                answer.raiseException()
-            self._come.append((server, answer.value))
-            if self._wanted is not None:
+            if not isinstance(response.value, Exception):
+                response.raiseException()
+            self._arrived.append((server, response.value))
+            if self._waiter is not None:
                 self._start_next()
         else:
-            # Nobody else is bothered while the answer is tried.
+            # No further server is asked while the caller tries the response.
             self._stop_waiting()
-            self._come.append((server, answer))
-        if self._wanted is not None:
-            wanted, self._wanted = self._wanted, None
-            wanted.callback(None)
+            self._arrived.append((server, response))
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            waiter.callback(None)
 
-    def _late(self) -> None:
+    def _next_due(self) -> None:
         self._alarm = None
         self._start_next()
 

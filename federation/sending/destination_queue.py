@@ -1,8 +1,8 @@
-"""The outbox of one destination: what it is still to be told, in order, one transaction at a time.
+"""The queue of one destination: PDUs and EDUs in order, sent one transaction at a time.
 
-While the destination answers, events wait in memory. When it does not, only the rooms are noted in
-which it lacks something, which costs next to nothing however long it is away; once it is there
-again it gets the newest event of each, and then the rest of what waits.
+While the destination responds, events wait in memory. When it does not, only the rooms in which it
+lacks events are recorded, which costs next to nothing however long it is unavailable. When it is
+back it gets the newest event of each of these rooms, and then the rest of the queue.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -28,7 +28,7 @@ MAX_PDUS, MAX_EDUS = 50, 100  # of a transaction
 MAX_WAITING = 500  # events that wait in memory for one destination
 MAX_WAITING_EDUS = 500
 MAX_EXAMPLES = 3  # of events that are not accepted, in the log
-RETRY_SECONDS = 5.0  # after an answer that says no more than that it was not taken
+RETRY_SECONDS = 5.0  # after an error that names no time
 TIMEOUT_SECONDS = 60.0
 
 log = Logger()
@@ -36,7 +36,7 @@ log = Logger()
 
 @dataclass(frozen=True, slots=True)
 class QueuedPdu:
-    """An event that waits to be sent, with its room and its position in the log."""
+    """An event in a queue, with its room and its position in the log."""
 
     position: int
     room: int
@@ -44,21 +44,21 @@ class QueuedPdu:
 
 
 class CatchUpStore(Protocol):
-    """Where it is noted in which rooms destinations lack events."""
+    """The store of the rooms in which destinations lack events."""
 
     def record_missed(self, destination: str, events: Sequence[QueuedPdu]) -> Awaitable[None]:
-        """Note the rooms of events that could not be sent."""
+        """Record the rooms of events that could not be sent."""
 
     async def newest(self, destination: str, limit: int) -> list[QueuedPdu]:
-        """The newest event that is to be sent of each of some rooms that were noted."""
+        """The newest event to send in each of up to `limit` recorded rooms."""
 
     async def mark_caught_up(self, destination: str, rooms: Sequence[int]) -> None:
-        """The destination lacks nothing of these rooms any more."""
+        """Remove these rooms from the record: the destination lacks nothing of them any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendContext:
-    """What outboxes send by."""
+    """The collaborators of a `DestinationQueue`."""
 
     client: FederationClient
     destinations: DestinationHealth
@@ -71,15 +71,19 @@ class SendContext:
 
 
 class DestinationQueue:
-    """What one destination is to be told."""
+    """The PDUs and EDUs that are to be sent to one destination."""
 
-    def __init__(self, destination: str, ways: SendContext, *, is_behind: bool = False) -> None:
+    def __init__(
+        self, destination: str, context: SendContext, *, is_catching_up: bool = False
+    ) -> None:
         self.destination = destination
-        self.is_catching_up = is_behind
-        self._ways = ways
+        self.is_catching_up = is_catching_up
+        self._context = context
         self._pdus: deque[QueuedPdu] = deque()
         self._edus: OrderedDict[object, dict[str, Any]] = OrderedDict()
-        self._noted: dict[int, QueuedPdu] = {}  # by room: what was noted since it was last asked
+        self._recorded: dict[
+            int, QueuedPdu
+        ] = {}  # by room: what was recorded since the last `newest`
         self._task: Deferred[None] | None = None
         self._is_running = False
         self._alarm: DelayedCall | None = None
@@ -87,7 +91,7 @@ class DestinationQueue:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to send, and nothing to remember."""
+        """Whether there is nothing to send and nothing to catch up with."""
         return not (self._pdus or self._edus or self.is_catching_up or self._is_running)
 
     @property
@@ -96,14 +100,14 @@ class DestinationQueue:
         return self._pdus[0].position if self._pdus else None
 
     def put(self, pdu: QueuedPdu) -> None:
-        """Have an event sent."""
+        """Add an event to the queue."""
         self._pdus.append(pdu)
         if self.is_catching_up or len(self._pdus) > MAX_WAITING:
-            self._note_all()
+            self._record_all()
         self.wake()
 
     def put_edu(self, edu: dict[str, Any], key: object) -> None:
-        """Have an EDU sent; it takes the place of one with the same key that still waits."""
+        """Add an EDU to the queue, in place of a waiting one with the same key."""
         if self.is_catching_up and self._alarm is not None:
             return  # it would be stale by the time that it arrives
         self._edus[key] = edu
@@ -113,14 +117,14 @@ class DestinationQueue:
         self.wake()
 
     def wake(self, *, despite_pause: bool = False) -> None:
-        """Send what there is, unless a pause is to be kept."""
+        """Start sending, unless the queue pauses after a failure."""
         if self._alarm is not None:
             if not despite_pause:
                 return
             self._alarm.cancel()
             self._alarm = None
         if not self._is_running and not self._stopped and not self.is_idle:
-            # It may end at once, where the destination is not to be asked yet.
+            # It may end at once, where the destination is backing off.
             self._is_running = True
             self._task = Deferred.fromCoroutine(self._run())
             self._task.addErrback(self._failed)
@@ -157,26 +161,27 @@ class DestinationQueue:
         self._is_running = False
         if pause is not None:
             if self._pdus:
-                self._note_all()
+                self._record_all()
             self._pause(pause)
 
     def _slots(self) -> DeferredSemaphore:
-        """Whose turn it waits for.
+        """The semaphore that limits how many destinations are sent to at the same time.
 
-        Anybody can claim that servers are in a room, also such that take long to be found. What
-        has never answered is tried a few at a time, and delays nothing that goes to the others.
+        Any user can claim that a server is in a room, also one that takes long to be found. Servers
+        that have never responded are tried a few at a time, and delay nothing that goes to the
+        others.
         """
-        known = self._ways.destinations.health_of(self.destination)
-        return self._ways.unproven_slots if known.succeeded_at is None else self._ways.slots
+        known = self._context.destinations.health_of(self.destination)
+        return self._context.unproven_slots if known.succeeded_at is None else self._context.slots
 
     async def _send_next(self) -> None:
-        """One transaction; what it held is gone once it was taken."""
+        """Send one transaction; its PDUs and EDUs leave the queue once it was accepted."""
         if self.is_catching_up:
-            pdus = await self._ways.backlog.newest(self.destination, MAX_PDUS)
-            if not pdus and not self._noted:
+            pdus = await self._context.backlog.newest(self.destination, MAX_PDUS)
+            if not pdus and not self._recorded:
                 self.is_catching_up = False
                 return
-            self._noted.clear()
+            self._recorded.clear()
         else:
             pdus = [self._pdus[place] for place in range(min(MAX_PDUS, len(self._pdus)))]
         edus = [self._edus[key] for key in list(self._edus)[:MAX_EDUS]]
@@ -190,54 +195,54 @@ class DestinationQueue:
                 if self._pdus and self._pdus[0] is pdu:
                     self._pdus.popleft()
             return
-        again = self._noted  # something came while this was under way
+        again = self._recorded  # recorded while the transaction was sent
         rooms = [pdu.room for pdu in pdus if pdu.room not in again]
-        await self._ways.backlog.mark_caught_up(self.destination, rooms)
-        # What was noted while these were being forgotten may have been forgotten with them.
-        missed = [self._noted[room] for room in rooms if room in self._noted]
+        await self._context.backlog.mark_caught_up(self.destination, rooms)
+        # What was recorded while these rooms were being removed may have been removed with them.
+        missed = [self._recorded[room] for room in rooms if room in self._recorded]
         if missed:
-            await self._ways.backlog.record_missed(self.destination, missed)
+            await self._context.backlog.record_missed(self.destination, missed)
 
     async def _send(self, pdus: Sequence[QueuedPdu], edus: Sequence[dict[str, Any]]) -> None:
-        ways = self._ways
+        context = self._context
         content: dict[str, Any] = {
-            "origin": ways.origin.server_name,
-            "origin_server_ts": ways.origin.now_ms(),
+            "origin": context.origin.server_name,
+            "origin_server_ts": context.origin.now_ms(),
             "pdus": [msgspec.Raw(pdu.json) for pdu in pdus],
         }
         if edus:
             content["edus"] = edus
-        answer: dict[str, Any] = await ways.client.put(
+        response: dict[str, Any] = await context.client.put(
             self.destination,
-            path_of(f"{V1}/send", ways.next_txn_id()),
+            path_of(f"{V1}/send", context.next_txn_id()),
             msgspec.json.encode(content, order="sorted"),
             timeout=TIMEOUT_SECONDS,
         )
-        outcomes = answer.get("pdus")
-        refusals = [
+        outcomes = response.get("pdus")
+        rejections = [
             f"{event_id[:255]}: {str(outcome['error'])[:300]}"
             for event_id, outcome in (outcomes if isinstance(outcomes, dict) else {}).items()
             if isinstance(outcome, dict) and "error" in outcome
         ]
-        if refusals:
+        if rejections:
             log.info(
-                "{server} does not accept {count} events: {examples}",
+                "{server} rejected {count} events: {examples}",
                 server=self.destination,
-                count=len(refusals),
-                examples=refusals[:MAX_EXAMPLES],
+                count=len(rejections),
+                examples=rejections[:MAX_EXAMPLES],
             )
 
-    def _note_all(self) -> None:
-        """Move what waits from memory to the notes."""
+    def _record_all(self) -> None:
+        """Drop the events from memory, and record their rooms."""
         self.is_catching_up = True
         events, self._pdus = list(self._pdus), deque()
         self._edus.clear()
-        self._noted.update((event.room, event) for event in events)
-        self._ways.backlog.record_missed(self.destination, events)
+        self._recorded.update((event.room, event) for event in events)
+        self._context.backlog.record_missed(self.destination, events)
 
     def _pause_after(self, error: FederationError) -> float:
-        backoff = self._ways.destinations.health_of(self.destination)
-        left = backoff.retry_at - self._ways.clock.seconds()
+        backoff = self._context.destinations.health_of(self.destination)
+        left = backoff.retry_at - self._context.clock.seconds()
         if isinstance(error, RemoteError) and error.retry_after_ms is not None:
             return max(error.retry_after_ms / 1000, 1.0)
         if isinstance(error, BackingOff) or left > 0:
@@ -246,7 +251,7 @@ class DestinationQueue:
 
     def _pause(self, seconds: float) -> None:
         if not self._stopped and self._alarm is None:
-            self._alarm = self._ways.clock.callLater(seconds, self._pause_over)
+            self._alarm = self._context.clock.callLater(seconds, self._pause_over)
 
     def _pause_over(self) -> None:
         self._alarm = None

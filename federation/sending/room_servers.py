@@ -1,4 +1,4 @@
-"""The servers in rooms: who is told of users there, and who is asked for what is not here."""
+"""The servers in rooms: those that EDUs about a local user go to, and those to fetch from."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.federation.room_servers import servers_in_rooms
 
-MAX_ROOMS = 50_000  # not in memory, whose servers are remembered
+MAX_ROOMS = 50_000  # rooms not in memory, with cached servers
 
 
 def likely_servers(room: Room, own_name: str, most: int) -> list[str]:
     """Up to `most` other servers in the room, those with the most members first.
 
-    These are likely to have been there for long, and to be up. While most members are not known,
-    the server that let us in comes first.
+    These have probably been in the room for long, and are probably up. During partial state, the
+    server that answered our `send_join` comes first.
     """
     first = () if room.partial is None else room.partial.servers[:most]
     largest = [name for name, _ in room.joined_servers.most_common(most + 1)]
@@ -36,32 +36,34 @@ class RoomServers:
         self._db = db
         self._cold: LruCache[int, frozenset[str]] = LruCache("room_servers", MAX_ROOMS)
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: what was remembered of a room that changes is out of date."""
-        for fact in facts:
-            if isinstance(fact, StateChanged):
-                self._cold.pop(fact.room_nid)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Drop the cached servers of rooms that changed (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, StateChanged):
+                self._cold.pop(entry.room_nid)
 
-    def known(self, numbers: Iterable[int]) -> tuple[set[str], list[int]]:
-        """The servers in rooms as far as that is in memory, and the rooms of which it is not."""
+    def known(self, room_nids: Iterable[int]) -> tuple[set[str], list[int]]:
+        """The servers in rooms that are in memory or cached, and the nids of the other rooms."""
         servers: set[str] = set()
         unknown: list[int] = []
-        for number in numbers:
-            room = self._rooms.loaded(number)
-            found: Collection[str] | None = self._cold.get(number) if room is None else room.servers
+        for room_nid in room_nids:
+            room = self._rooms.loaded(room_nid)
+            found: Collection[str] | None = (
+                self._cold.get(room_nid) if room is None else room.servers
+            )
             if found is None:
-                unknown.append(number)
+                unknown.append(room_nid)
             else:
                 servers.update(found)
         servers.discard(self._rooms.local_server.server_name)
         return servers, unknown
 
-    async def load(self, numbers: Sequence[int]) -> None:
-        """Read the servers in rooms that are not in memory, which are `known` then."""
-        servers: dict[int, set[str]] = {number: set() for number in numbers}
-        for number, server in await self._db.run(servers_in_rooms, numbers):
-            servers[number].add(server)
-        for number, found in servers.items():
-            # Whoever has loaded the room meanwhile knows better.
-            if self._rooms.loaded(number) is None:
-                self._cold.put(number, frozenset(found))
+    async def load(self, room_nids: Sequence[int]) -> None:
+        """Read the servers in rooms that are not in memory; `known` finds them afterwards."""
+        servers: dict[int, set[str]] = {room_nid: set() for room_nid in room_nids}
+        for room_nid, server in await self._db.run(servers_in_rooms, room_nids):
+            servers[room_nid].add(server)
+        for room_nid, found in servers.items():
+            # If the room was loaded meanwhile, it is more up to date.
+            if self._rooms.loaded(room_nid) is None:
+                self._cold.put(room_nid, frozenset(found))

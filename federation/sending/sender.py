@@ -1,9 +1,9 @@
-"""The federation sender: reads the log, and puts what others must know into their outboxes.
+"""The federation sender: reads the log, and puts PDUs into the queues of their destinations.
 
-An event goes to the servers of all members that are joined once it has happened, and to that of a
-member whom it concerns. It is a durable reader: the position up to which everything was received,
-or noted as lacking, is kept in the database, and what came after it is put into the outboxes again
-at a start. A server that gets an event twice knows it by its id.
+A PDU goes to the servers of all members that are joined after it, and to the server of a member
+whose membership it changes. The sender reads the log durably: the position up to which every PDU
+was sent, or recorded as missed, is stored in the database, and after a start all later events are
+queued again. A server that gets an event twice recognises it by its id.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -34,23 +34,23 @@ from homeserver.storage.rooms.events_at_start import events_since
 from homeserver.streams.log import Log
 
 MAX_CONCURRENT_DESTINATIONS = 100  # destinations that are sent to at the same time
-MAX_UNPROVEN = 40  # of those that have never answered
-MOVE_SECONDS = 1.0
-MAX_REPLAYED = 10_000  # events of before a start that are looked at again
+MAX_UNPROVEN = 40  # of them, those that have never responded
+STORE_SECONDS = 1.0
+MAX_REPLAYED = 10_000  # events from before a start that are queued again
 
-_Told = EventAppended | RedactionPending  # others judge for themselves what to withhold
+_Outgoing = EventAppended | RedactionPending  # other servers apply redactions by their own rules
 log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
 class SendingRecorded:
-    """What was sent was noted. No reader needs to know."""
+    """The progress of sending was stored. No log subscriber uses it."""
 
     position: int
 
 
 class Sender:
-    """Tells other servers. `apply` is to be subscribed to the log, after the rooms."""
+    """Sends PDUs and EDUs to other servers. Subscribe `apply` to the log after the rooms."""
 
     def __init__(
         self,
@@ -69,15 +69,15 @@ class Sender:
         self._clock = clock
         self._queues: dict[str, DestinationQueue] = {}
         self._seen = 0  # position up to which the log was read
-        self._moved = 0  # position that was noted last
-        self._moving = PeriodicTask(
-            clock, MOVE_SECONDS, self._move, name="noting how far events were sent"
+        self._stored = 0  # position that was stored last
+        self._storing = PeriodicTask(
+            clock, STORE_SECONDS, self._store_progress, name="storing how far events were sent"
         )
         self._replaying = True
-        self._missed: list[_Told] = []
+        self._missed: list[_Outgoing] = []
         transactions = count()
         prefix = int(wall_seconds(clock) * 1000)
-        self._ways = SendContext(
+        self._context = SendContext(
             client,
             destinations,
             self,
@@ -90,48 +90,48 @@ class Sender:
         destinations.subscribe(self._wake)
 
     async def start(self) -> None:
-        """Go on where the last process ended."""
+        """Continue where the last process ended."""
         position = await self._db.run(storage.outbox_position)
         for destination in await self._db.run(storage.destinations_behind):
-            outbox = DestinationQueue(destination, self._ways, is_behind=True)
-            self._queues[destination] = outbox
-            outbox.wake()
+            queue = DestinationQueue(destination, self._context, is_catching_up=True)
+            self._queues[destination] = queue
+            queue.wake()
         if position is not None:
             await self._replay(position)
         self._replaying = False
         self._seen = max(self._seen, self._log.position)
         missed, self._missed = self._missed, []
-        for fact in missed:
-            self._put(fact)
-        self._moving.start()
+        for entry in missed:
+            self._put(entry)
+        self._storing.start()
 
     async def stop(self) -> None:
-        """Send nothing more; what is not sent is sent after the next start."""
-        await self._moving.stop()
-        for outbox in self._queues.values():
-            await outbox.stop()
+        """Stop sending; what was not sent is sent after the next start."""
+        await self._storing.stop()
+        for queue in self._queues.values():
+            await queue.stop()
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log."""
-        for fact in facts:
-            if isinstance(fact, _Told):
-                self._seen = fact.position
-                if fact.should_send and self._replaying:
-                    self._missed.append(fact)
-                elif fact.should_send:
-                    self._put(fact)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Queue the PDUs of a batch (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, _Outgoing):
+                self._seen = entry.position
+                if entry.should_send and self._replaying:
+                    self._missed.append(entry)
+                elif entry.should_send:
+                    self._put(entry)
 
     def send_edu(
         self, destinations: Iterable[str], edu_type: str, content: Any, key: object
     ) -> None:
-        """Send an EDU to servers, in place of one with this key that still waits."""
+        """Send an EDU to servers, in place of a waiting one with the same key."""
         edu = {"edu_type": edu_type, "content": content}
         for destination in destinations:
             if self._is_destination(destination):
                 self._queue(destination).put_edu(edu, (edu_type, key))
 
     def record_missed(self, destination: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
-        """Note in which rooms a destination lacks events; see `CatchUpStore`."""
+        """Record the rooms in which a destination lacks events; see `CatchUpStore`."""
         first: dict[int, int] = {}
         for event in events:
             first.setdefault(event.room, event.position)
@@ -142,16 +142,16 @@ class Sender:
         return self._log.append(SendingRecorded(self._log.next_position()), rows)
 
     async def newest(self, destination: str, limit: int) -> list[QueuedPdu]:
-        """The newest event of ours in each of some rooms; see `CatchUpStore`."""
-        # What was noted in this turn is to be found.
+        """The newest event of a local user in each of some rooms; see `CatchUpStore`."""
+        # What was recorded just now has to be found.
         await self._log.flush()
         found: list[QueuedPdu] = []
         gone: list[int] = []
-        for number, position in await self._db.run(storage.rooms_behind, destination, limit):
-            room = await self._rooms.by_number(number)
+        for room_nid, position in await self._db.run(storage.rooms_behind, destination, limit):
+            room = await self._rooms.by_number(room_nid)
             newest = None if room is None else await self._newest_event(room, position)
             if newest is None:
-                gone.append(number)
+                gone.append(room_nid)
             else:
                 found.append(newest)
         if gone:
@@ -159,47 +159,49 @@ class Sender:
         return found
 
     async def mark_caught_up(self, destination: str, rooms: Sequence[int]) -> None:
-        """The destination lacks nothing of these rooms any more; see `CatchUpStore`."""
+        """Remove these rooms from the record; see `CatchUpStore`."""
         await self._db.run(storage.mark_caught_up, destination, rooms)
 
     async def _newest_event(self, room: Room, position: int) -> QueuedPdu | None:
-        is_ours = self._rooms.local_server.is_local
+        is_local = self._rooms.local_server.is_local
         for stored in reversed(room.timeline):
             place = stored.position or 0
             if place < position:
                 break
-            if is_ours(stored.event.sender):
+            if is_local(stored.event.sender):
                 return QueuedPdu(place, room.room_nid, stored.event.json)
         found = await self._rooms.load_events_in_order(room, [position])
         return QueuedPdu(position, room.room_nid, found[0].event.json) if found else None
 
     async def _replay(self, position: int) -> None:
-        """Put what may not have been sent into the outboxes again."""
-        for number, event_number in await self._db.run(events_since, position, MAX_REPLAYED):
-            room = await self._rooms.by_number(number)
+        """Queue again what may not have been sent."""
+        for room_nid, event_nid in await self._db.run(events_since, position, MAX_REPLAYED):
+            room = await self._rooms.by_number(room_nid)
             if room is None:
                 continue
-            found = await self._rooms.load_events_in_order(room, [event_number])
+            found = await self._rooms.load_events_in_order(room, [event_nid])
             for stored in found:
                 if self._may_have_to_send(stored.event):
-                    pdu = QueuedPdu(stored.position or stored.event_nid, number, stored.event.json)
+                    pdu = QueuedPdu(
+                        stored.position or stored.event_nid, room_nid, stored.event.json
+                    )
                     for destination in self._destinations(room, stored.event):
                         self._queue(destination).put(pdu)
 
     def _may_have_to_send(self, event: Event) -> bool:
-        """Whether this server may have been the one to tell the others of an event.
+        """Whether this server may have had to send an event to the other servers.
 
-        Users of other servers change their memberships through this one, which is not noted with
-        the event. That it is told twice does no harm.
+        Users of other servers change their memberships through this one, which is not stored with
+        the event. Sending it twice does no harm.
         """
         return self._rooms.local_server.is_local(event.sender) or is_member_event(event)
 
-    def _put(self, fact: _Told) -> None:
-        room = self._rooms.loaded(fact.room_nid)
+    def _put(self, entry: _Outgoing) -> None:
+        room = self._rooms.loaded(entry.room_nid)
         if room is None:
             return
-        event = fact.stored.event
-        pdu = QueuedPdu(fact.position, fact.room_nid, event.json)
+        event = entry.stored.event
+        pdu = QueuedPdu(entry.position, entry.room_nid, event.json)
         for destination in self._destinations(room, event):
             self._queue(destination).put(pdu)
 
@@ -208,12 +210,12 @@ class Sender:
         if (
             is_member_event(event)
             and event.state_key is not None
-            # The invited have been asked already.
+            # The server of an invited user has already received the invite.
             and event.content.get("membership") != "invite"
         ):
             servers[event.state_key.partition(":")[2]] = None
-        # The sender's server has what it has signed; that is all but an invite by an address, which
-        # any server in the room may redeem in the name of whoever made it.
+        # The sender's server has what it has signed: everything but an invite by an address, which
+        # any server in the room may redeem in the name of its sender.
         if event.sender_server in event.signatures:
             servers.pop(event.sender_server, None)
         return [server for server in servers if self._is_destination(server)]
@@ -226,28 +228,26 @@ class Sender:
         )
 
     def _queue(self, destination: str) -> DestinationQueue:
-        outbox = self._queues.get(destination)
-        if outbox is None:
-            outbox = self._queues[destination] = DestinationQueue(destination, self._ways)
-        return outbox
+        queue = self._queues.get(destination)
+        if queue is None:
+            queue = self._queues[destination] = DestinationQueue(destination, self._context)
+        return queue
 
     def _wake(self, server: str) -> None:
-        outbox = self._queues.get(server)
-        if outbox is not None:
-            outbox.wake(despite_pause=True)
+        queue = self._queues.get(server)
+        if queue is not None:
+            queue.wake(despite_pause=True)
 
-    def _move(self) -> None:
-        """Note how far everything was sent, and forget idle outboxes."""
+    def _store_progress(self) -> None:
+        """Store how far everything was sent, and drop idle queues."""
         waiting = [
-            first
-            for outbox in self._queues.values()
-            if (first := outbox.first_position) is not None
+            first for queue in self._queues.values() if (first := queue.first_position) is not None
         ]
         upto = min(waiting, default=self._seen + 1) - 1
-        if upto > self._moved:
-            self._moved = upto
+        if upto > self._stored:
+            self._stored = upto
             row = storage.MOVE_OUTBOX.row(upto)
             self._log.append(SendingRecorded(self._log.next_position()), [row])
-        for destination, outbox in list(self._queues.items()):
-            if outbox.is_idle:
+        for destination, queue in list(self._queues.items()):
+            if queue.is_idle:
                 del self._queues[destination]

@@ -1,1 +1,1 @@
-"""Requests to other servers: where they go, how they are sent, and when they are tried again."""
+"""Requests to other servers: discovery, connections, and back-off."""

@@ -1,9 +1,9 @@
-"""The client for requests to other servers: signed, bounded, with answers of a known shape.
+"""The client for requests to other servers: signed, bounded, with responses of a known shape.
 
-A request waits for its turn where many go to one server, is sent over a connection that is kept,
-and ends within its time whatever the other side does. Redirects are not followed: the API has none.
-What a server answers tells of its health, which `DestinationHealth` remembers; a server that failed
-lately is not asked again before its pause is over, unless the caller has a reason to try.
+A request waits for a slot while many go to one server, is sent over a connection that is kept open,
+and ends within its timeout whatever the other server does. Redirects are not followed: the API has
+none. `DestinationHealth` records whether a server responds; a server that failed lately gets no
+request before its pause is over, unless the caller has a reason to try.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
 """
@@ -47,30 +47,30 @@ from homeserver.protocol.signing.canonical_json import encode_canonical_loose
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.protocol.signing.x_matrix import authorize
 
-TIMEOUT_SECONDS = 30.0  # of one request, its turn and the search for the server included
+TIMEOUT_SECONDS = 30.0  # of one request, waiting for a slot and discovery included
 MAX_RESPONSE_BYTES = 4 * 1_048_576  # bytes
 MAX_ERROR = 65_536  # bytes
-MAX_BUFFERED_BYTES = 512 * 1_048_576  # bytes of all answers that are being read
-MAX_WAITING = 200  # requests to one server that wait for their turn
+MAX_BUFFERED_BYTES = 512 * 1_048_576  # bytes of all responses that are being read
+MAX_WAITING = 200  # requests to one server that wait for a slot
 
-Answer = TypeVar("Answer")
+ResponseT = TypeVar("ResponseT")
 Query = Mapping[str, str | Sequence[str]]
 log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """In whose name requests are sent."""
+    """The server name and the key that sign requests."""
 
     server_name: str
     key: SigningKey
 
 
 class HealthPort(Protocol):
-    """Who remembers how servers fare: `DestinationHealth`."""
+    """Records whether servers respond: `DestinationHealth`."""
 
     def check(self, server: str) -> None:
-        """Raise `BackingOff` while a server is left alone."""
+        """Raise `BackingOff` while the server is in its pause."""
 
     def failed(self, server: str) -> None: ...
 
@@ -118,25 +118,25 @@ class FederationClient:
 
     @property
     def memory_taken(self) -> int:
-        """Bytes of answers that are being read."""
+        """Bytes of responses that are being read."""
         return self._memory.taken
 
     def end_waits(self) -> None:
-        """Let whoever waits for an answer, or asks from now on, know that none will come."""
+        """Fail the requests in progress, and all later ones: no response will come."""
         self._ended = True
         for waiting in [*self._waiting]:
             waiting.cancel()
 
     async def get(self, server: str, path: str, query: Query | None = None, **options: Any) -> Any:
-        """The answer to a GET request; `options` are those of `request`."""
+        """The response to a GET request; `options` are those of `request`."""
         return await self.request("GET", server, path, query=query, **options)
 
     async def put(self, server: str, path: str, content: Any, **options: Any) -> Any:
-        """The answer to a PUT request, which is sent again where a kept connection was gone."""
+        """The response to a PUT request, which is repeated if a kept connection was closed."""
         return await self.request("PUT", server, path, content=content, **options)
 
     async def post(self, server: str, path: str, content: Any, **options: Any) -> Any:
-        """The answer to a POST request."""
+        """The response to a POST request."""
         return await self.request("POST", server, path, content=content, **options)
 
     async def request(
@@ -147,17 +147,17 @@ class FederationClient:
         *,
         query: Query | None = None,
         content: Any = None,
-        answer: Any = dict[str, Any],
+        response_type: Any = dict[str, Any],
         timeout: float = TIMEOUT_SECONDS,
-        max_answer: int = MAX_RESPONSE_BYTES,
+        max_response: int = MAX_RESPONSE_BYTES,
         signed: bool = True,
         despite_backoff: bool = False,
     ) -> Any:
-        """Send a request, and decode its answer as the type `answer`.
+        """Send a request, and decode its response as `response_type`.
 
-        `path` is percent-encoded (`path_of`). `content` is JSON, or `bytes` that are canonical
-        JSON already. `max_response` is in bytes, `timeout` in seconds. `despite_backoff`: try a
-        server even though it failed lately, as when a user waits for it.
+        `path` is percent-encoded (`path_of`). `content` is JSON, or `bytes` that are canonical JSON
+        already. `max_response` is in bytes, `timeout` in seconds. `despite_backoff`: try a server
+        even though it failed lately, as when a user waits for it.
         """
         self._check_permitted(server)
         if not despite_backoff:
@@ -166,10 +166,10 @@ class FederationClient:
         if content is not None and not isinstance(content, bytes):
             content = encode_canonical_loose(content)
         signer = self._signer if signed else None
-        message = _Message(method, uri, content, signer, max_answer)
+        message = _Message(method, uri, content, signer, max_response)
         if self._ended:
             raise Unreachable(server, "this server is shutting down")
-        exchange = Deferred.fromCoroutine(self._exchange(server, message, answer))
+        exchange = Deferred.fromCoroutine(self._exchange(server, message, response_type))
         waiting = _unless_cancelled(exchange.addTimeout(timeout, self._reactor, _timed_out))
         self._waiting.add(waiting)
         try:
@@ -180,7 +180,7 @@ class FederationClient:
             raise
         except Exception as error:
             failure = _as_federation_error(server, error)
-            self._note(failure)
+            self._record(failure)
             raise failure from error
         finally:
             self._waiting.discard(waiting)
@@ -192,27 +192,27 @@ class FederationClient:
             raise FederationDenied(server, "this server itself is not asked over federation")
         if not self._permitted.permits(server):
             raise FederationDenied(
-                server, "the configuration does not permit to talk to this server"
+                server, "the configuration does not permit federation with this server"
             )
 
-    async def _exchange(self, server: str, message: _Message, answer: Any) -> Any:
+    async def _exchange(self, server: str, message: _Message, response_type: Any) -> Any:
         address = await self._discovery.find(server)
         peer = self._connections.to(server, address)
         if len(peer.slots.waiting) >= MAX_WAITING:
-            raise Unreachable(server, "too many requests wait for this server")
+            raise Unreachable(server, "too many requests are waiting for this server")
         memory = self._memory.reservation()
         try:
             status, body = await self._receive(server, peer, message, memory)
             if status >= 300:
-                raise _refusal(server, status, body)
-            return await decode_response(self._reactor, server, answer, body)
+                raise _error_in(server, status, body)
+            return await decode_response(self._reactor, server, response_type, body)
         finally:
             memory.release()
 
     async def _receive(
         self, server: str, peer: Peer, message: _Message, memory: Reservation
     ) -> tuple[int, bytes]:
-        """Status and body of the answer to a message, once it is its turn."""
+        """Status and body of the response to a message, once a slot is free."""
         await peer.slots.acquire()
         try:
             response = await self._send(server, peer, message)
@@ -230,8 +230,8 @@ class FederationClient:
         try:
             return await self._send_once(server, peer, message)
         except (RequestTransmissionFailed, ResponseNeverReceived) as error:
-            # The other side may close an idle connection at the very moment at which it is used
-            # again. Twisted sees to that for requests without a body; a PUT can be repeated too.
+            # The server may close an idle connection at the very moment at which it is used again.
+            # Twisted repeats requests without a body itself; a PUT can be repeated too.
             if message.method != "PUT" or not _was_closed(error):
                 raise
             return await self._send_once(server, peer, message)
@@ -254,7 +254,7 @@ class FederationClient:
         )
         return response
 
-    def _note(self, error: FederationError) -> None:
+    def _record(self, error: FederationError) -> None:
         if isinstance(error, FederationDenied):
             return
         if error.is_alive:
@@ -264,8 +264,8 @@ class FederationClient:
             self._destinations.failed(error.server)
 
 
-def _refusal(server: str, status: int, body: bytes) -> FederationError:
-    """The error that an answer is; what no homeserver says comes from something before it."""
+def _error_in(server: str, status: int, body: bytes) -> FederationError:
+    """The error in a response; if no homeserver wrote it, a proxy in front of one did."""
     try:
         content = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -273,7 +273,7 @@ def _refusal(server: str, status: int, body: bytes) -> FederationError:
     if isinstance(content, dict) and isinstance(content.get("errcode"), str) and status >= 400:
         return RemoteError(server, status, content)
     if status == 404:
-        # So older servers say that they do not have an endpoint.
+        # Older servers respond like this where they do not have an endpoint.
         return RemoteError(server, status, {})
     return InvalidResponse(server, f"status {status} without an error code")
 
@@ -281,7 +281,7 @@ def _refusal(server: str, status: int, body: bytes) -> FederationError:
 def _unless_cancelled(exchange: Deferred[Any]) -> Deferred[Any]:
     """The outcome of an exchange, or `CancelledError` if the caller gives up.
 
-    What is cancelled may fail in other ways as well, as if the server were at fault.
+    A cancelled exchange may fail in other ways as well, as if the server were at fault.
     """
     given_up = False
 
@@ -308,7 +308,7 @@ def _was_closed(error: Any) -> bool:
 
 
 def _timed_out(_: object, timeout: float) -> Failure:
-    return Failure(TimeoutError(f"there was no answer within {timeout} seconds"))
+    return Failure(TimeoutError(f"no response within {timeout} seconds"))
 
 
 def _as_federation_error(server: str, error: Exception) -> FederationError:

@@ -1,7 +1,7 @@
 """Connections to other servers: kept open for the next request, a few for each server.
 
-A server that moved gets new connections: the old ones close when they are idle. The servers that
-were not asked for longest lose theirs where there are many.
+A server that moved gets new connections: the old ones close when they are idle. Beyond
+`MAX_SERVERS`, the least recently used server loses its connections.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names
 """
@@ -26,13 +26,13 @@ from homeserver.outbound.networks import Network
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 60
 MAX_IDLE = 4  # connections to one server
-MAX_CONCURRENT_REQUESTS = 16  # requests to one server; what is beyond waits
-MAX_SERVERS = 200  # that connections are kept open to
+MAX_CONCURRENT_REQUESTS = 16  # requests to one server; others wait
+MAX_SERVERS = 200  # with connections that are kept open
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peer:
-    """The way to one server: what sends requests there, and how many may be under way."""
+    """One server: the agent that sends requests there, and the slots for those in progress."""
 
     address: Address
     agent: Agent
@@ -41,7 +41,7 @@ class Peer:
 
 
 class Connections:
-    """The ways to all servers. `await stop()` when there will be no more requests."""
+    """The peers of all servers. `await stop()` when there will be no more requests."""
 
     def __init__(self, reactor: Any, tls: ClientTls, network: Network) -> None:
         self._reactor = reactor
@@ -53,7 +53,7 @@ class Connections:
         )
 
     def to(self, server_name: str, address: Address) -> Peer:
-        """The way to a server that is reached at this address."""
+        """The peer for a server at this address."""
         peer = self._peers.get(server_name)
         if peer is not None and _is_same(peer.address, address):
             return peer
@@ -102,8 +102,8 @@ class FirstReachable:
         """Connect (for Twisted)."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
-    async def _connect(self, wanted: IProtocolFactory) -> IProtocol:
-        connection: Any = await self._first(self._open.wrap(wanted))
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        connection: Any = await self._first(self._open.wrap(factory))
         protocol: IProtocol = connection.wrappedProtocol
         return protocol
 
@@ -114,14 +114,14 @@ class FirstReachable:
                 return await endpoint.connect(factory)
             except CancelledError:
                 raise
-            except Exception:  # noqa: S112  # whatever it was, the next one may do better
+            except Exception:  # noqa: S112  # the next one may work
                 continue
         return await last.connect(factory)
 
 
 @implementer(IAgentEndpointFactory)
 class _Fixed:
-    """Leads every request to one endpoint: its URL names the host of the header, no address."""
+    """Leads every request to one endpoint: the URL names the host of the header, not an address."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
@@ -131,7 +131,7 @@ class _Fixed:
 
 
 def _is_same(old: Address, new: Address) -> bool:
-    """Whether connections to the old address do for the new one: SRV records change their order."""
+    """Whether connections to the old address serve the new one: SRV records change their order."""
     return (
         set(old.targets) == set(new.targets)
         and old.host_header == new.host_header

@@ -1,8 +1,8 @@
-"""The servers that this one sends to: how each of them fared, in memory and in the database.
+"""The reachability of each server that this one sends to, in memory and in the database.
 
-In memory are all that failed and some that did not. What changes is written a little later, in one
-statement for all; a server that goes well is written once an hour. After a start the pauses of
-before go on, so that a restart does not send everything at once to servers that are away.
+In memory are all servers that failed and some that did not. Changes are written a little later, in
+one statement for all; a server that responds is written once an hour. After a start the earlier
+pauses continue, so that a restart does not send everything at once to servers that are unavailable.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -30,7 +30,7 @@ log = Logger()
 
 
 class DestinationHealth:
-    """How all servers fared. `load` before, and `await stop()` after everything else."""
+    """The health of all servers. `load` first, and `await stop()` after everything else."""
 
     def __init__(self, db: Database, reactor: Any) -> None:
         self._db = db
@@ -64,37 +64,37 @@ class DestinationHealth:
             await wait_for_completion(self._writing)
 
     def health_of(self, server: str) -> Backoff:
-        """What is known of a server."""
+        """The recorded failures and pause of a server."""
         return self._known.get(server) or Backoff()
 
     def check(self, server: str) -> None:
-        """Raise `BackingOff` while a server is left alone."""
+        """Raise `BackingOff` while the server is in its pause."""
         backoff = self.health_of(server)
         now = self._clock.seconds()
         if not backoff.may_try(now):
             pause = round(backoff.retry_at - now)
             raise BackingOff(
-                server, f"failed {backoff.failures} times, left alone for {pause}s more"
+                server, f"failed {backoff.failures} times, backing off for {pause}s more"
             )
 
     def failed(self, server: str) -> None:
-        """A request brought no answer of a homeserver that works."""
+        """A request brought no response of a working homeserver."""
         old = self.health_of(server)
         new = old.failed(self._clock.seconds(), random.random())  # noqa: S311  # spreads load
         if new is not old:
             self._keep(server, new)
 
     def succeeded(self, server: str) -> None:
-        """The server answered, so it is there."""
+        """The server responded, so it is reachable."""
         old, now = self.health_of(server), self._clock.seconds()
         if old.failures or now - (old.succeeded_at or 0.0) >= SAVE_SUCCESS_SECONDS:
             self._keep(server, old.succeeded(now))
         if old.failures:
-            # What waits for it waits no longer, whatever this request was for.
+            # Queues wait no longer, whatever this request was for.
             self._notify(server)
 
     def received_from(self, server: str) -> None:
-        """The server sent us something, with its signature: it is there."""
+        """The server sent a signed request: it is reachable."""
         old = self._known.get(server)
         if old is not None and old.failures:
             new = old.reached()
@@ -121,8 +121,8 @@ class DestinationHealth:
     def _written(self, outcome: Failure | None) -> None:
         self._writing = None
         if isinstance(outcome, Failure):
-            # Nothing is lost that the next request to each server would not tell anew.
-            log.warn("the state of destinations was not written: {error}", error=outcome.value)
+            # Nothing is lost that the next request to each server would not show again.
+            log.warn("could not store the health of destinations: {error}", error=outcome.value)
 
     async def _write(self) -> None:
         while self._unwritten:

@@ -1,4 +1,4 @@
-"""Finding servers: the rules of `discovery_rules.py`, with the waiting that they leave out.
+"""Server discovery: runs the rules of `discovery_rules.py` with real requests and look-ups.
 
 Host names become IP addresses only when a connection is made, by the resolver of the operating
 system, which also reads `/etc/hosts`.
@@ -21,30 +21,30 @@ from federation.transport.errors import Unreachable
 
 
 class WellKnownLookup(Protocol):
-    """Whom to ask for `.well-known` files."""
+    """Fetches `.well-known` files."""
 
     async def find(self, host: str) -> str | None: ...
 
 
 class SrvLookup(Protocol):
-    """Whom to ask for SRV records."""
+    """Looks up SRV records."""
 
     async def find(self, name: str) -> Sequence[Service] | None: ...
 
 
 class Discovery:
-    """Resolves server names; what it asks for is remembered by those whom it asks."""
+    """Resolves server names; the results are cached by the two look-ups."""
 
     def __init__(self, delegations: WellKnownLookup, services: SrvLookup) -> None:
         self._delegations = delegations
         self._services = services
 
     async def find(
-        self, server_name: str, tell: Callable[[Question, Any], object] | None = None
+        self, server_name: str, report: Callable[[Question, Any], object] | None = None
     ) -> Address:
-        """How a server is reached. Raises `Unreachable`.
+        """The address of a server. Raises `Unreachable`.
 
-        `tell` is called with each question and its answer.
+        `report` is called with each question and its answer.
         """
         steps = locate(server_name)
         answer: Any = None
@@ -55,8 +55,8 @@ class Discovery:
                     answer = await self._delegations.find(question.host)
                 else:
                     answer = await self._services.find(question.name)
-                if tell is not None:
-                    tell(question, answer)
+                if report is not None:
+                    report(question, answer)
         except StopIteration as end:
             address: Address = end.value
             return address

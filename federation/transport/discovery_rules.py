@@ -1,8 +1,8 @@
-"""Where a server is: the order in which its name is resolved, as rules without a network.
+"""The order in which a server name is resolved, as rules without a network.
 
 `locate` is a generator that asks questions, a `.well-known` file or an SRV record, and is sent the
-answers; it ends with the address. Whoever runs it does the waiting (`discovery.py`), so that the
-order can be tested by itself, and shown step by step by `homeserver doctor`.
+answers; it ends with the address. Its caller does the waiting (`discovery.py`), so that the order
+can be tested by itself, and shown step by step by `homeserver doctor`.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names
 """
@@ -20,7 +20,7 @@ SERVICES = ("_matrix-fed._tcp", "_matrix._tcp")  # the second is deprecated, and
 
 
 class NoAddress(Exception):
-    """The name leads nowhere; the message says why."""
+    """The name leads to no address; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """How a server is reached: targets to be tried in their order, and what goes with a request.
+    """The address of a server: targets in the order in which to try them, and names for a request.
 
     `certificate_name` is the host name, or the IP address, that the certificate must be valid for.
     """
@@ -45,15 +45,16 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class AskWellKnown:
-    """What does `https://HOST/.well-known/matrix/server` name? Answered by `str | None`."""
+    """A question for the server name in `https://HOST/.well-known/matrix/server`: `str | None`."""
 
     host: str
 
 
 @dataclass(frozen=True, slots=True)
 class AskService:
-    """Which SRV records has this name? Answered by a list of `Service` in the order to be tried,
-    or `None` where there is no such name.
+    """A question for the SRV records of a name.
+
+    The answer is a list of `Service` in the order to try, or `None` where there is no such name.
     """
 
     name: str
@@ -117,7 +118,7 @@ def parse_delegation(body: bytes) -> str | None:
 
 
 def in_order(records: Iterable[Service], random: Callable[[], float]) -> list[Service]:
-    """SRV records as they are to be tried: by priority, and by weighted chance among equals.
+    """SRV records in the order to try: by priority, and by weighted chance among equals.
 
     `random` gives numbers from 0 up to 1. See RFC 2782, "Weight".
     """
@@ -136,7 +137,7 @@ def in_order(records: Iterable[Service], random: Callable[[], float]) -> list[Se
 
 
 def _directly(server_name: str) -> Address | None:
-    """The address of a name that needs no look-up but that of a host: it has a port, or is one."""
+    """The address of a name that has a port or is an IP address, so that it needs no discovery."""
     name = parse_server_name(server_name)
     if name.port is None and not name.is_address:
         return None
@@ -149,5 +150,5 @@ def _directly(server_name: str) -> Address | None:
 def _by_services(host: str, records: Sequence[Service]) -> Address:
     targets = tuple(Target(record.host, record.port) for record in records if record.host != ".")
     if not targets:
-        raise NoAddress(f"{host} says by an SRV record that it offers no federation")
+        raise NoAddress(f"{host} offers no federation, by its SRV record")
     return Address(targets, host, host)

@@ -1,7 +1,7 @@
-"""What can go wrong with a request to another server.
+"""The errors of a request to another server.
 
-The text of each is for logs: it may name addresses. `is_alive` says whether the server is there and
-works, however it answered: if not, it is left alone for a while.
+The message of each is for logs: it may name addresses. `is_alive` says whether the server works,
+even if it responded with an error: if not, this server backs off for a while.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#api-standards
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class FederationError(Exception):
-    """A request to `server` brought no answer that can be used."""
+    """A request to `server` brought no response that can be used."""
 
     is_alive = False
 
@@ -20,35 +20,37 @@ class FederationError(Exception):
 
 
 class FederationDenied(FederationError):
-    """This server does not talk to that one; nothing was sent."""
+    """The configuration does not permit requests to this server; nothing was sent."""
 
     is_alive = True
 
 
 class BackingOff(FederationError):
-    """The server failed lately and is left alone; nothing was sent."""
+    """The server failed lately, and its pause is not over; nothing was sent."""
 
 
 class Unreachable(FederationError):
-    """The server was not found, did not let itself be connected to, or did not answer in time."""
+    """The server was not found, accepted no connection, or did not respond in time."""
 
 
 class OutOfTime(FederationError):
-    """The time for a piece of work is over; nothing was sent, and the server is not to blame."""
+    """The deadline of several requests has passed; nothing was sent, and the server is not to
+    blame.
+    """
 
 
 class InvalidResponse(FederationError):
-    """The answer is not one that a homeserver gives: no JSON, the wrong shape, too large."""
+    """The response is not one of a homeserver: not JSON, the wrong shape, or too large."""
 
 
 class TooBusy(FederationError):
-    """This server reads too much at the same time; the other one is not to blame."""
+    """This server reads too many responses at the same time; the other one is not to blame."""
 
     is_alive = True
 
 
 class RemoteError(FederationError):
-    """The server answered with an error: its HTTP `status`, `errcode` and whole `body`."""
+    """The server responded with an error: its HTTP `status`, `errcode` and the `body`."""
 
     def __init__(self, server: str, status: int, body: dict[str, Any]) -> None:
         self.status = status
@@ -59,11 +61,13 @@ class RemoteError(FederationError):
 
     @property
     def is_alive(self) -> bool:  # type: ignore[override]
-        """A fault of the server itself is not to be told from one that is not there."""
+        """False for an internal error of the server, which says no more than that it is
+        unavailable.
+        """
         return self.status < 500
 
     @property
     def retry_after_ms(self) -> int | None:
-        """When to try again, where the server says so."""
+        """The time after which to try again, if the server named one."""
         value = self.body.get("retry_after_ms")
         return value if isinstance(value, int) and value >= 0 else None

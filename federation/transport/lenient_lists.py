@@ -1,6 +1,7 @@
-"""Lists that other servers send: decoded so that one bad element costs no other, a part at a time.
+"""Lists that other servers send: a bad element is dropped alone, and long lists are decoded in
+slices.
 
-The rules stand in `homeserver/protocol/json_elements.py`.
+The rules are in `homeserver/protocol/json_elements.py`.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1sendtxnid
 """
@@ -16,8 +17,8 @@ from homeserver.protocol.errors import BadJson, NotJson
 from homeserver.protocol.json_elements import NotJsonText, decoding
 from homeserver.web.bodies import check_no_nul_in_names, contains_nul
 
-MAX_STATE_EVENTS = 500_000  # of a room, and of what authorises them
-MAX_SMALL_LIST = 1_000  # elements of an answer to a question about a part of a room
+MAX_STATE_EVENTS = 500_000  # of a room, and of their auth chain
+MAX_SMALL_LIST = 1_000  # elements of a response about a part of a room
 
 MAX_NAMES = 100_000  # of servers in a room
 
@@ -25,13 +26,13 @@ StateElements = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_STATE_E
 FewElements = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_SMALL_LIST)]
 NameElements = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_NAMES)]
 
-SLICE_BYTES = 262_144  # bytes of an answer that are decoded in one turn
+SLICE_BYTES = 262_144  # bytes of a response that are decoded in one time slice
 
 T = TypeVar("T")
 
 
 async def decode_body(clock: Clock, kind: type[T], body: bytes) -> T:
-    """The body of a request that holds lists of elements. Raises `NotJson` and `BadJson`."""
+    """Decode the body of a request that holds lists. Raises `NotJson` and `BadJson`."""
     if not body:
         raise NotJson("The request has no body; it needs a JSON object")
     try:
@@ -46,8 +47,8 @@ async def decode_body(clock: Clock, kind: type[T], body: bytes) -> T:
 
 
 async def decode_response(clock: Clock, server: str, kind: Any, body: bytes) -> Any:
-    """The answer of a server. Raises `InvalidResponse`."""
+    """Decode the response of a server. Raises `InvalidResponse`."""
     try:
         return await run_cooperatively(clock, decoding(kind, body, at_once=SLICE_BYTES))
     except (msgspec.ValidationError, NotJsonText) as error:
-        raise InvalidResponse(server, f"the answer is not as it should be: {error}") from None
+        raise InvalidResponse(server, f"unexpected response: {error}") from None

@@ -1,4 +1,4 @@
-"""With which servers this one talks at all, in either direction: the lists of the configuration.
+"""The servers that this one talks with, in either direction: the lists of the configuration.
 
 An entry is a server name without its port, in which `*` stands for any characters and `?` for one,
 as in the server access lists of rooms. Case makes no difference.
@@ -14,7 +14,7 @@ from homeserver.protocol.server_acl import MAX_HOST
 
 
 class PermittedServers:
-    """`deny` wins over `allow`; without any `allow`, whoever is not denied is permitted."""
+    """The configured lists: `deny` wins over `allow`; without `allow`, all others are permitted."""
 
     def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
         allowed = [entry.lower() for entry in allow]
@@ -22,7 +22,7 @@ class PermittedServers:
         self._deny = GlobSet((entry.lower() for entry in deny), MAX_HOST)
 
     def permits(self, server_name: str) -> bool:
-        """Whether this is a valid name of a server that we talk with."""
+        """Whether this is a valid server name that the lists permit."""
         try:
             host = parse_server_name(server_name).host.lower()
         except InvalidIdentifier:

@@ -1,8 +1,8 @@
-"""SRV records: which hosts and ports offer a service, asked of the name servers and remembered.
+"""SRV records: the hosts and ports that offer a service, asked of the name servers and cached.
 
-A name server that does not answer, or fails, counts as one that knows no record, though not for
-long: the certificate is checked against the same name in either case, so that the default port is
-a guess that can do no harm.
+A name server that does not answer, or fails, is treated like one without a record, though not for
+long: the certificate is checked against the same name in either case, so that the default port is a
+guess that can do no harm.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names
 """
@@ -54,7 +54,7 @@ log = Logger()
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The records of a name, `None` where there is no such name."""
+    """The records of a name; `services` is `None` where there is no such name."""
 
     services: Sequence[Service] | None
     expires_at: float
@@ -72,13 +72,13 @@ class ServiceRecords:
         self._asking: SingleFlight[str, Records] = SingleFlight()
 
     async def find(self, name: str) -> Sequence[Service] | None:
-        """The records of a name in the order in which they are to be tried."""
+        """The records of a name in the order in which to try them."""
         known = self._known.get(name)
         if known is None or known.expires_at <= self._reactor.seconds():
             known = await self._asking.join(name, lambda: self._ask(name))
         if known.services is None:
             return None
-        # Load is spread by chance, so it is drawn anew each time.
+        # Load is spread by chance, so the order is drawn again each time.
         return in_order(known.services, random.random)
 
     async def _ask(self, name: str) -> Records:
@@ -92,7 +92,7 @@ class ServiceRecords:
             found = Records(None, now + NEGATIVE_CACHE_SECONDS)
         except NO_ANSWER as error:
             log.warn(
-                "the name servers gave no answer for {name}: {error}",
+                "no name server answered for {name}: {error}",
                 name=name,
                 error=type(error).__name__,
             )
@@ -113,7 +113,7 @@ def system_name_servers() -> list[tuple[str, int]]:
 
 
 def parse_resolv_conf(text: str) -> list[tuple[str, int]]:
-    """The name servers of a file in the format of resolv.conf(5); without any, the own machine.
+    """The name servers in a file in the format of resolv.conf(5); if none, the local machine.
 
     A `Resolver` of Twisted can parse the file itself, but fails for a file that it may not read and
     for a line without an address, and looks at the file every minute until the process ends.

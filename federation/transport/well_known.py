@@ -1,8 +1,8 @@
-"""Delegations: what `/.well-known/matrix/server` of a host names, fetched and remembered.
+"""Delegations: the server names in `/.well-known/matrix/server` of hosts, fetched and cached.
 
-An answer is kept for as long as its headers say, within bounds; a failure for a minute at first,
-and twice as long with each that follows, up to an hour. Where a host that has named its server
-fails to answer, rather than answering that it names none, its last answer stays in use until it is
+A response is cached for as long as its headers say, within bounds; a failure for a minute at first,
+and twice as long with each that follows, up to an hour. If a host that has named its server fails
+to respond, rather than responding that it names none, its last response stays in use until it is
 two days old: a web site that is down for a moment does not cut off its homeserver.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#getwell-knownmatrixserver
@@ -35,7 +35,7 @@ log = Logger()
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """What a host named when it was last asked; `failures` are those since it named a server."""
+    """The server name in the last response of a host; `failures` counts those since."""
 
     server_name: str | None
     fetched_at: float
@@ -62,7 +62,7 @@ class WellKnownDelegations:
     async def _fetch(self, host: str) -> Delegation:
         last = self._known.get(host)
         try:
-            answer = await self._client.request(
+            response = await self._client.request(
                 "GET",
                 f"https://{host}/.well-known/matrix/server",
                 max_body=MAX_BODY,
@@ -73,12 +73,12 @@ class WellKnownDelegations:
             log.debug("no delegation of {host}: {error}", host=host, error=error)
             found = self._failed(last, is_temporary=True)
         else:
-            server_name = parse_delegation(answer.body) if answer.status == 200 else None
+            server_name = parse_delegation(response.body) if response.status == 200 else None
             if server_name is None:
-                found = self._failed(last, is_temporary=answer.status in TEMPORARY)
+                found = self._failed(last, is_temporary=response.status in TEMPORARY)
             else:
                 now = self._clock.seconds()
-                found = Delegation(server_name, now, now + lifetime(answer.headers, now))
+                found = Delegation(server_name, now, now + lifetime(response.headers, now))
         self._known.put(host, found)
         return found
 
@@ -96,7 +96,7 @@ class WellKnownDelegations:
 
 
 def lifetime(headers: Headers, now: float) -> float:
-    """For how many seconds an answer that came `now` may be used, within our bounds.
+    """The seconds for which a response received `now` may be cached, within our bounds.
 
     `Cache-Control` goes before `Expires` (RFC 9111, section 5.3).
     """
@@ -106,7 +106,7 @@ def lifetime(headers: Headers, now: float) -> float:
         seconds = 0.0
     elif "max-age" in directives:
         value = directives["max-age"].strip('"')
-        # What is no number says nothing; stale is the safe reading (RFC 9111, section 4.2.1).
+        # Without a valid number, stale is the safe reading (RFC 9111, section 4.2.1).
         is_number = value.isascii() and value.isdigit()
         seconds = min(float(value[:12]), MAX_SECONDS) if is_number else 0.0
         seconds -= _age(headers)
@@ -125,6 +125,6 @@ def _cache_control(headers: Headers) -> dict[str, str]:
 
 
 def _age(headers: Headers) -> float:
-    """How long the answer has lain in somebody else's cache."""
+    """The seconds that a response has spent in caches on its way."""
     value = (headers.getRawHeaders("Age") or ["0"])[0]
     return float(value[:12]) if value.isascii() and value.isdigit() else 0.0

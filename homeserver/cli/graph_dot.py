@@ -15,7 +15,7 @@ FILLS = {
     Mark.ACCEPTED: "#e8f0fe",
     Mark.SOFT_FAILED: "#fff3cd",
     Mark.REJECTED: "#f8d7da",
-    Mark.WITHHELD: "#e2d9f3",
+    Mark.REDACTION_PENDING: "#e2d9f3",
     Mark.OUTLIER: "#f1f1f1",
     Mark.MISSING: "#ffffff",
 }
@@ -72,7 +72,7 @@ def _attributes(event: GraphEvent) -> str:
         attributes["fillcolor"] = STATE_FILL
     if event.mark in (Mark.OUTLIER, Mark.MISSING) or event.is_past:
         attributes["style"] = "filled,dashed"
-    if event.is_head:
+    if event.is_extremity:
         attributes["peripheries"] = "2"
     if event.reason is not None:
         attributes["tooltip"] = plain(event.reason)

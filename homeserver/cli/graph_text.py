@@ -14,7 +14,7 @@ from homeserver.rooms.diagnostics.room_graph import GraphEvent, Mark, RoomGraph
 SIGNS = {
     Mark.SOFT_FAILED: "◐",
     Mark.REJECTED: "✕",
-    Mark.WITHHELD: "◌",
+    Mark.REDACTION_PENDING: "◌",
     Mark.OUTLIER: "○",
     Mark.MISSING: "?",
 }
@@ -78,13 +78,13 @@ def _subject(event: GraphEvent) -> Iterator[str]:
 def _remarks(event: GraphEvent) -> Iterator[str]:
     if event.mark in (Mark.SOFT_FAILED, Mark.REJECTED):
         yield f"{event.mark.value}, {plain(event.reason or '')}"
-    elif event.mark in (Mark.OUTLIER, Mark.WITHHELD):
+    elif event.mark in (Mark.OUTLIER, Mark.REDACTION_PENDING):
         yield event.mark.value
     if event.claimed_depth != event.topological_depth:
         yield f"claims depth {event.claimed_depth}"
     if event.is_past:
         yield "past"
-    if event.is_head:
+    if event.is_extremity:
         yield "← head"
 
 

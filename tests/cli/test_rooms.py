@@ -123,7 +123,7 @@ def test_drawing_is_bounded(number: str, capsys: pytest.CaptureFixture[str]) -> 
 GRAPH = RoomGraph(
     [
         GraphEvent("$b", Mark.REJECTED, ("$a", "$old"), "m.x", "", "@a:b", reason='rule "5"'),
-        GraphEvent('$"a\\\n', Mark.ACCEPTED, ("$old",), 'm."\\', None, "@a:b", is_head=True),
+        GraphEvent('$"a\\\n', Mark.ACCEPTED, ("$old",), 'm."\\', None, "@a:b", is_extremity=True),
     ],
     ["$old"],
 )

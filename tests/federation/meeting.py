@@ -1,4 +1,4 @@
-"""How users of two servers come together, at first and again."""
+"""Helpers by which users of two servers join a room, at first and again."""
 
 from tests.support.watching import Watcher
 
@@ -8,7 +8,7 @@ async def shared_room(alice: Watcher, bob: Watcher, **body: object) -> str:
     room = await alice.create_room(invite=[bob], **body)
     await bob.becomes(room, "invite")
     await bob.join(room)
-    # The peer's first sync of a room leaves out who began to type while it was made.
+    # The peer's first sync of a room leaves out users who began to type while it was made.
     await bob.becomes(room, "join")
     await alice.sees_member(room, bob, "join")
     return room

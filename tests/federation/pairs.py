@@ -1,7 +1,7 @@
-"""Which servers the scenarios are played between: the one place to change it.
+"""The servers that the scenarios are played between: the one place to change it.
 
-A pair names the kind of the first site, where rooms are made, and of the second. That a scenario is
-right, and not only passed by ours, shows between two of the peer's: `(PEER, PEER)`.
+A pair names the kind of the first site, where rooms are made, and of the second. The peer alone,
+`(PEER, PEER)`, shows that a scenario is right, and is not only passed by our server.
 """
 
 from tests.support.sites import OURS, PEER

@@ -1,4 +1,4 @@
-"""A server of which a test says every word, against real ones: it is fit to judge others by.
+"""The scripted server of the tests against real ones: it is fit to test others with.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/
 """
@@ -76,7 +76,7 @@ async def test_invites_go_both_ways(solo: Scene, fake: FakeServer) -> None:
 
 
 async def test_events_in_between_are_asked_for(solo: Scene, fake: FakeServer) -> None:
-    """A server that gets an event whose forerunners it does not know asks who sent it."""
+    """A server that gets an event with unknown previous events asks its sender."""
     bob = await solo.user(solo.second, "bob")
     room = fake.create_room()
     await bob.join(room.room_id, via=[fake.name])
@@ -126,7 +126,7 @@ async def test_a_fork_of_its_making_is_resolved_as_here(
 async def test_a_server_out_of_order_is_no_way_into_a_room(
     solo: Scene, fake: FakeServer, answer: Answer
 ) -> None:
-    """The user is told so at once, and gets in when the server is in order again."""
+    """The user gets an error immediately, and can join when the server works again."""
     bob = await solo.user(solo.second, "bob")
     room = fake.create_room()
     # Where a connection breaks when the peer first wants keys, it does without them for a while.
@@ -141,7 +141,7 @@ async def test_a_server_out_of_order_is_no_way_into_a_room(
 
 
 async def test_what_it_forges_is_not_shown(solo: Scene, fake: FakeServer) -> None:
-    """Neither an event changed after it was signed, nor one of a user of somebody else."""
+    """Neither an event changed after it was signed, nor one of another server's user."""
     bob = await solo.user(solo.second, "bob")
     room = fake.create_room()
     await bob.join(room.room_id, via=[fake.name])

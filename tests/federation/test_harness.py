@@ -1,4 +1,4 @@
-"""What the scenarios stand on: networks that fail as told, processes that never stay behind."""
+"""The harness of the scenarios: networks that fail on command, processes that always end."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ def proxy(echo: int) -> Iterator[Proxy]:
 
 
 def test_proxy_passes_bytes_on(proxy: Proxy) -> None:
-    """Whoever calls the proxy talks to the server."""
+    """A client that connects to the proxy talks to the server."""
     arrival = proxy.next_bytes()
     with call(proxy) as caller:
         caller.sendall(b"hello")

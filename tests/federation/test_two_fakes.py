@@ -24,7 +24,7 @@ class TwoFakesTests(TestCase):
             self.addCleanup(lambda fake=fake: Deferred.fromCoroutine(fake.stop()))
 
     async def test_joining_gives_the_whole_room(self) -> None:
-        """Who has joined knows the state and the auth events that the other knows."""
+        """A server that has joined has the same state and auth events as the other."""
         for version in ROOM_VERSIONS:
             room = self.one.create_room(version)
             room.crowd(3)
@@ -47,7 +47,7 @@ class TwoFakesTests(TestCase):
         self.assertEqual(self.one.edus, [typing])
 
     async def test_a_request_is_only_of_whom_has_signed_it(self) -> None:
-        """Neither a foreign key nor somebody else's name gets an answer."""
+        """Neither a foreign key nor another server's name gets a response."""
         stranger = self.other.key
         path = "/_matrix/federation/v1/query/profile?user_id=x"
 

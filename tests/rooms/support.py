@@ -71,11 +71,11 @@ class RoomsTestCase(DatabaseTestCase):
         self.build(0)
 
     def restart(self) -> None:
-        """Make all objects anew, as at a start of the server: nothing is in memory."""
+        """Make all objects again, as at a start of the server: nothing is in memory."""
         self.build(self.log.position)
 
     def build(self, position: int) -> None:
-        """Make all objects; the log goes on from a position."""
+        """Make all objects; the log continues from a position."""
         db = self.db
         self.log = log = Log(reactor, db.write_batch, position)  # type: ignore[arg-type]
         self.names = Names(db)

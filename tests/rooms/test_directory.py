@@ -35,7 +35,7 @@ class DirectoryTests(RoomsTestCase):
         assert [room.num_joined_members for room in page.rooms] == [3, 2, 1]
 
     async def test_room_that_goes_does_not_shift_the_next_page(self) -> None:
-        """Who pages through the list misses no room and sees none twice."""
+        """Paging through the list misses no room and shows none twice."""
         rooms = [await self.create_room(published=True, name=str(n)) for n in range(4)]
         first = await self._page(limit=2)
 
@@ -48,7 +48,7 @@ class DirectoryTests(RoomsTestCase):
         assert self.names_of(back) == ["0"]
 
     async def test_new_room_is_listed_at_once(self) -> None:
-        """Whoever makes a public room looks it up next."""
+        """A user who creates a public room looks it up next."""
         assert self.names_of(await self._page()) == []
 
         await self.create_room(published=True, name="Tea")
@@ -80,7 +80,7 @@ class DirectoryTests(RoomsTestCase):
         assert len(self.rooms) == 0
 
     async def test_redacted_name_is_shown_no_more(self) -> None:
-        """What was taken back goes from the directory too."""
+        """A redacted name is removed from the directory too."""
         room_id = await self.create_room(published=True, name="Rude")
         await self._page()
         room = await self.rooms.get(room_id)

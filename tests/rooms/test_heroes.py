@@ -1,4 +1,4 @@
-"""Whom a room without a name is called after."""
+"""The heroes of a room without a name."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,16 +20,16 @@ def test_those_come_first_who_came_first() -> None:
 def test_who_has_left_is_named_only_where_nobody_else_is() -> None:
     """A chat is called after who is in it; an empty one after who was."""
     came = {"alice": 1, "bob": 2, "carol": 3}
-    lively = {"alice": "join", "bob": "leave", "carol": "invite"}
+    mixed = {"alice": "join", "bob": "leave", "carol": "invite"}
     empty = {"alice": "join", "bob": "leave", "carol": "ban"}
 
-    assert first_members(lively, came.__getitem__) == ["alice", "carol"]
+    assert first_members(mixed, came.__getitem__) == ["alice", "carol"]
     assert first_members(empty, came.__getitem__) == ["alice", "bob", "carol"]
 
 
 @given(ROOMS)
 def test_there_are_enough_to_leave_the_reader_out(members: dict[str, str]) -> None:
-    """Whoever reads, five others are named, if there are five."""
+    """Every reader gets five other members, if there are five."""
     order = {user_id: place for place, user_id in enumerate(sorted(members))}
     named = first_members(members, order.__getitem__)
     present = [each for each in members if members[each] in ("join", "invite")]

@@ -1,4 +1,4 @@
-"""What those who run the server see of a room, straight from the database."""
+"""The report about a room for operators, straight from the database."""
 
 from homeserver.rooms.diagnostics.room_graph import Mark, RoomGraph
 from homeserver.rooms.diagnostics.room_inspection import RoomInspection
@@ -41,7 +41,7 @@ class InspectionTests(RoomsTestCase):
         assert heads == {colours.ban.event_id, colours.after_gap.event_id}
 
     async def test_report_tells_state_and_members(self) -> None:
-        """Who is in the room, from which servers, and what is in force there."""
+        """The members of the room, their servers, and the current state."""
         report = await self.inspection.report(await self.row())
 
         assert report.members == {"join": {"one.example": 1}, "ban": {"two.example": 1}}
@@ -64,7 +64,7 @@ class InspectionTests(RoomsTestCase):
         assert [event.event_id for event in graph.events if event.is_past] == [
             colours.past.event_id
         ]
-        assert {event.event_id for event in graph.events if event.is_head} == {
+        assert {event.event_id for event in graph.events if event.is_extremity} == {
             colours.ban.event_id,
             colours.after_gap.event_id,
         }
@@ -89,7 +89,7 @@ class InspectionTests(RoomsTestCase):
         }
 
     async def test_graph_around_an_event_has_both_sides_of_it(self) -> None:
-        """What happened when the room went wrong may be long ago."""
+        """The interesting part of a broken room's graph may be long ago."""
         colours = self.colours
 
         graph = await self.inspection.around(await self.row(), colours.merge.event_id, 5)

@@ -1,4 +1,4 @@
-"""What this server refuses to make, because other servers would refuse to take it."""
+"""Events that this server does not make, because other servers would reject them."""
 
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.web.rate_limits import RateLimits
 from tests.rooms.support import ALICE, BOB, NoProfiles, RoomsTestCase
 
-ELSEWHERE = "@moderator:elsewhere.example"
+REMOTE_MODERATOR = "@moderator:remote.example"
 VIA = "join_authorised_via_users_server"
 
 
@@ -66,8 +66,13 @@ class OwnEventTests(RoomsTestCase):
         assert dict((await self.rooms.get(room_id)).members) == {ALICE.user_id: "join"}
 
     async def test_what_only_a_server_may_say_comes_from_the_server(self) -> None:
-        """Whoever writes the content, these fields are given by who has checked them."""
-        content = {"membership": "join", VIA: ELSEWHERE, "third_party_invite": {}, "reason": "x"}
+        """These fields come from code that has checked them, not from the content."""
+        content = {
+            "membership": "join",
+            VIA: REMOTE_MODERATOR,
+            "third_party_invite": {},
+            "reason": "x",
+        }
 
         plain = member_draft(BOB.user_id, BOB.user_id, content)
         vouched = member_draft(BOB.user_id, BOB.user_id, content, authoriser=ALICE.user_id)
@@ -76,15 +81,15 @@ class OwnEventTests(RoomsTestCase):
         assert vouched.content == {**plain.content, VIA: ALICE.user_id}
 
     async def test_no_event_is_made_that_another_server_would_have_to_sign(self) -> None:
-        """Everything that cites it would be refused elsewhere: its sender would be mute."""
+        """Other servers would reject all events that refer to it: its sender would be mute."""
         for version in ("8", "11", "12"):
             room_id = await self.restricted_room(version)
             await self.memberships.invite(ALICE, room_id, BOB.user_id)
             draft = member_draft(
-                BOB.user_id, BOB.user_id, {"membership": "join"}, authoriser=ELSEWHERE
+                BOB.user_id, BOB.user_id, {"membership": "join"}, authoriser=REMOTE_MODERATOR
             )
 
-            with pytest.raises(Forbidden, match=r"signature of elsewhere\.example"):
+            with pytest.raises(Forbidden, match=r"signature of remote\.example"):
                 await self.send(room_id, draft)
 
             assert (await self.rooms.get(room_id)).membership(BOB.user_id) == "invite"
@@ -92,7 +97,7 @@ class OwnEventTests(RoomsTestCase):
     async def test_no_event_is_made_for_a_user_of_another_server(self) -> None:
         """This server cannot sign for its users, whatever makes the event."""
         room_id = await self.create_room()
-        draft = member_draft("@bob:elsewhere.example", "@bob:elsewhere.example", {})
+        draft = member_draft("@bob:remote.example", "@bob:remote.example", {})
         draft.content["membership"] = "join"
 
         with pytest.raises(Forbidden, match="signature"):
@@ -140,7 +145,7 @@ class ServerAclTests(RoomsTestCase):
         return await self.sending.set_state(ALICE, room_id, "m.room.server_acl", "", content)
 
     async def test_a_malformed_access_list_is_refused(self) -> None:
-        """What is missing, or of the wrong type, lets nobody take part; the client is told."""
+        """A malformed list would deny all servers; the client gets an error."""
         room_id = await self.create_room()
 
         for content in MALFORMED:
@@ -165,7 +170,7 @@ class ServerAclTests(RoomsTestCase):
         assert ("m.room.server_acl", "") not in (await self.rooms.get(room_id)).state
 
     async def test_an_access_list_against_others_is_set(self) -> None:
-        """Moderation goes on; a state key that means nothing is nobody's business."""
+        """Moderation works; a state key without meaning is not checked."""
         room_id = await self.create_room()
 
         await self.set_acl(room_id, {"allow": ["*"], "deny": ["evil.example"]})
@@ -219,7 +224,7 @@ KEEPING_OUT: list[dict[str, Any]] = [
 
 class CreationChecks(RoomsTestCase):
     async def test_a_create_event_that_others_would_refuse_makes_no_room(self) -> None:
-        """In a room like that its creator would be alone for ever, and would not know."""
+        """In such a room its creator would be alone permanently, without knowing."""
         for preset in ("private_chat", "trusted_private_chat"):
             for creators, error in (
                 (["nope"], InvalidParam),
@@ -241,7 +246,7 @@ class CreationChecks(RoomsTestCase):
 
         assert await self.reading.joined_rooms(ALICE.user_id) == []
 
-    async def test_the_writer_judges_the_event_that_makes_its_room(self) -> None:
+    async def test_the_writer_checks_the_event_that_makes_its_room(self) -> None:
         """Whatever makes the room, an upgrade or something yet to come."""
         for version, content in (
             ("12", {"room_version": "12", "additional_creators": ["nope"]}),

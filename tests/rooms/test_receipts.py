@@ -126,7 +126,7 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(list((await self.seen_by(self.bob, before))[self.first]), [PRIVATE])
 
     async def test_public_receipt_may_lag_behind_the_private_one(self) -> None:
-        """Both are kept, as the text has it, and both are shown to their user."""
+        """Both are kept, as the specification requires, and both are shown to their user."""
         await self.read(self.bob, self.second, PRIVATE)
 
         await self.read(self.bob, self.first)
@@ -158,7 +158,7 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertNotIn("thread_id", seen[self.first][READ][self.bob.user_id])
 
     async def test_thread_must_fit_the_event(self) -> None:
-        """A receipt in the wrong thread would leave the right one unread for ever."""
+        """A receipt in the wrong thread would leave the right one unread permanently."""
         in_thread = await self.reply("m.thread", self.first)
         reaction = await self.reply("m.annotation", in_thread)
         edit = await self.reply("m.replace", self.second)
@@ -206,8 +206,8 @@ class ReceiptsTests(DatabaseTestCase):
     async def test_receipt_names_a_known_type_and_an_event_of_a_room_one_is_in(self) -> None:
         """Nobody can write what no client will ever read."""
         stranger = await self.world.user("stranger")
-        elsewhere = await self.world.create_room(self.alice)
-        other = await self.world.say(self.alice, elsewhere, "other")
+        another = await self.world.create_room(self.alice)
+        other = await self.world.say(self.alice, another, "other")
 
         await self.refusal(InvalidParam, self.read(self.bob, self.first, "m.seen"))
         await self.refusal(NotFound, self.read(self.bob, "$unknown"))

@@ -13,20 +13,20 @@ class SendingTests(RoomsTestCase):
         self.room_id = await self.create_room()
 
     async def test_transaction_is_remembered_for_room_and_type(self) -> None:
-        """The same id elsewhere, or for something else, is another request."""
+        """The same id in another room, or for another path, is another request."""
         other = await self.create_room()
         send = self.sending.send_message
 
         first = await send(ALICE, self.room_id, "m.room.message", {"n": 1}, "t")
         again = await send(ALICE, self.room_id, "m.room.message", {"n": 2}, "t")
-        elsewhere = await send(ALICE, other, "m.room.message", {"n": 1}, "t")
+        in_other_room = await send(ALICE, other, "m.room.message", {"n": 1}, "t")
         something = await send(ALICE, self.room_id, "org.example.thing", {"n": 1}, "t")
 
         assert again == first
-        assert len({first, elsewhere, something}) == 3
+        assert len({first, in_other_room, something}) == 3
 
     async def test_path_and_transaction_id_are_not_run_together(self) -> None:
-        """Where one ends and the other begins makes a difference."""
+        """The boundary between path and id matters."""
         send = self.sending.send_message
 
         first = await send(ALICE, self.room_id, "org.example", {}, ".thing1")
@@ -51,7 +51,7 @@ class SendingTests(RoomsTestCase):
         )
 
     async def test_suspended_user_redacts_only_what_is_theirs(self) -> None:
-        """A suspended moderator cleans up after themselves, and judges nobody."""
+        """A suspended moderator can redact their own messages only."""
         suspended = Requester(ALICE.user_id, "DESK", is_suspended=True)
         await self.memberships.join(BOB, self.room_id)
         own = await self.say(self.room_id, "mine")
@@ -64,7 +64,7 @@ class SendingTests(RoomsTestCase):
             await self.say(self.room_id, "again", by=suspended)
 
     async def test_room_must_exist(self) -> None:
-        """Whoever sends into nowhere is told so."""
+        """A client gets an error for an unknown room."""
         with pytest.raises(NotFound):
             await self.say("!none:example.org", "hello?")
 

@@ -73,7 +73,7 @@ class TypingNoticesTests(DatabaseTestCase):
         self.assertEqual(self.world.log.position, position)
 
     async def test_notice_ends_when_its_time_is_up(self) -> None:
-        """A client that lost its connection does not type for ever."""
+        """A client that lost its connection does not type permanently."""
         await self.begin(self.bob, timeout_ms=5_000)
         position = self.world.log.position
 
@@ -84,7 +84,7 @@ class TypingNoticesTests(DatabaseTestCase):
         self.assertGreater(self.world.log.position, position)
 
     async def test_repeated_notice_lasts_longer(self) -> None:
-        """Whoever goes on typing is shown as typing, without a gap."""
+        """A user who continues to type is shown as typing without interruption."""
         await self.begin(self.bob, timeout_ms=5_000)
         self.clock.advance(4)
         await self.begin(self.bob, timeout_ms=5_000)
@@ -131,7 +131,7 @@ class TypingNoticesTests(DatabaseTestCase):
         boot = self.world.log.position
         self.notices.stop()
 
-        self.notices = self.make(boot_position=boot, lively=[self.room.room_nid])
+        self.notices = self.make(boot_position=boot, recently_active=[self.room.room_nid])
 
         self.assertEqual(self.typists(seen), [])
         self.assertIsNone(self.typists(boot))
@@ -141,7 +141,7 @@ class TypingNoticesTests(DatabaseTestCase):
         )
 
     async def test_readers_get_an_event(self) -> None:
-        """The list comes in the form that the text gives it."""
+        """The list comes in the form of the specification."""
         before = self.world.log.position
         await self.begin(self.bob)
 

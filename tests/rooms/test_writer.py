@@ -1,4 +1,4 @@
-"""The room writer: one way in, one order, whatever is in memory and whoever writes meanwhile."""
+"""The room writer: one order of events, whatever is in memory and is written meanwhile."""
 
 from itertools import pairwise
 from typing import Any
@@ -47,7 +47,7 @@ class WriterTests(RoomsTestCase):
         await self.say(room_id, "next")
 
     async def test_drafts_are_written_together_or_not_at_all(self) -> None:
-        """What belongs together is never there in part."""
+        """Events that belong together are stored together or not at all."""
         room_id = await self.create_room()
         await self.say(room_id, "first")
         drafts = [
@@ -107,7 +107,7 @@ class WriterTests(RoomsTestCase):
         assert room.root == root
 
     async def test_reader_sees_an_event_only_once_it_is_durable(self) -> None:
-        """What a client was shown is never taken back by a crash."""
+        """A crash never removes an event that a client has seen."""
         room_id = await self.create_room()
         await self.say(room_id, "first")
         room = await self.rooms.get(room_id)

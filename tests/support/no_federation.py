@@ -64,7 +64,7 @@ class NoSpaces:
     def child_of(self, parent: str, room_id: str) -> RoomDescription | None:
         return None
 
-    def is_closed(self, parent: str, room_id: str) -> bool:
+    def is_inaccessible(self, parent: str, room_id: str) -> bool:
         return False
 
 

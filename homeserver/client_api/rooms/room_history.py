@@ -105,7 +105,7 @@ class RoomHistoryApi:
         request = PageRequest(
             backwards=False,
             limit=query.limit,
-            wanted=_filter(query.filter),
+            event_filter=_filter(query.filter),
             ignored=await self._account_data.ignored_users(caller.user_id),
         )
         context = await self._history.context(caller.user_id, room_id, event_id, request)

@@ -1,1 +1,1 @@
-"""What the command line shows of rooms."""
+"""Reports about rooms, for the command line."""

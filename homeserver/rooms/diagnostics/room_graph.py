@@ -1,4 +1,4 @@
-"""The event graph of a room as a value that can be drawn: a bounded part of it, in drawing order.
+"""A bounded part of a room's event graph as a value that can be drawn, in drawing order.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
@@ -13,12 +13,12 @@ from homeserver.rooms.events.stored_event import StoredEvent
 
 
 class Mark(Enum):
-    """What the checks on receipt have made of an event; `MISSING` is one that is not here."""
+    """The result of the checks performed on receipt; `MISSING` is an event that is not here."""
 
     ACCEPTED = "accepted"
     SOFT_FAILED = "soft-failed"
     REJECTED = "rejected"
-    WITHHELD = "withheld"
+    REDACTION_PENDING = "withheld"
     OUTLIER = "outlier"
     MISSING = "missing"
 
@@ -27,9 +27,9 @@ class Mark(Enum):
 class GraphEvent:
     """One event of a drawing. `reason` is the rule that it broke, if any.
 
-    `is_past` tells that it was fetched for the room's past, `is_head` that it is a forward
-    extremity. `topological_depth` is how deep it stands in the graph as this server knows it,
-    `claimed_depth` what it says of that itself. Of a missing event nothing but the id is known.
+    `is_past` says that it was backfilled, `is_extremity` that it is a forward extremity.
+    `topological_depth` is its depth in the graph as this server computes it, `claimed_depth` that
+    in the event itself. Of a missing event only the id is known.
     """
 
     event_id: str
@@ -43,14 +43,14 @@ class GraphEvent:
     claimed_depth: int = 0
     reason: str | None = None
     is_past: bool = False
-    is_head: bool = False
+    is_extremity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RoomGraph:
     """Events in drawing order: each one before all that it follows, the newest first.
 
-    `beyond` are ids of events that are here, are followed by those drawn, and are not drawn.
+    `beyond` are ids of events that are here and precede the drawn ones, but are not drawn.
     """
 
     events: Sequence[GraphEvent]
@@ -58,11 +58,11 @@ class RoomGraph:
 
 
 def graph_of(
-    stored: Iterable[StoredEvent], heads: Collection[str], known: Collection[str]
+    stored: Iterable[StoredEvent], extremities: Collection[str], known: Collection[str]
 ) -> RoomGraph:
     """The drawing of some events. `known` are ids of other events of the room that are here."""
-    by_arrival = sorted(stored, key=_arrival, reverse=True)
-    events = [_graph_event(each, heads) for each in by_arrival]
+    newest_first = sorted(stored, key=_position, reverse=True)
+    events = [_graph_event(each, extremities) for each in newest_first]
     drawn = {event.event_id for event in events}
     cited = dict.fromkeys(prev for event in events for prev in event.prev_event_ids)
     others = [event_id for event_id in cited if event_id not in drawn]
@@ -71,21 +71,21 @@ def graph_of(
     return RoomGraph(_children_first([*events, *missing]), beyond)
 
 
-def _arrival(stored: StoredEvent) -> int:
+def _position(stored: StoredEvent) -> int:
     return stored.event_nid if stored.position is None else stored.position
 
 
-def _graph_event(stored: StoredEvent, heads: Collection[str]) -> GraphEvent:
-    event, standing = stored.event, stored.status
+def _graph_event(stored: StoredEvent, extremities: Collection[str]) -> GraphEvent:
+    event, status = stored.event, stored.status
     mark = Mark.ACCEPTED
-    if standing.rejected is not None:
+    if status.rejected is not None:
         mark = Mark.REJECTED
-    elif standing.is_outlier:
+    elif status.is_outlier:
         mark = Mark.OUTLIER
-    elif standing.soft_failed is not None:
+    elif status.soft_failed is not None:
         mark = Mark.SOFT_FAILED
     elif stored.is_redaction_pending:
-        mark = Mark.WITHHELD
+        mark = Mark.REDACTION_PENDING
     membership = event.content.get("membership") if is_member_event(event) else None
     return GraphEvent(
         event.event_id,
@@ -97,15 +97,15 @@ def _graph_event(stored: StoredEvent, heads: Collection[str]) -> GraphEvent:
         membership if isinstance(membership, str) else None,
         stored.topological_depth,
         event.depth,
-        standing.rejected or standing.soft_failed,
+        status.rejected or status.soft_failed,
         is_past=stored.position is not None and stored.position < 0,
-        is_head=event.event_id in heads,
+        is_extremity=event.event_id in extremities,
     )
 
 
 def _children_first(events: Sequence[GraphEvent]) -> list[GraphEvent]:
-    """The events so that each comes before those that it follows; else in the order given."""
-    place = {event.event_id: number for number, event in enumerate(events)}
+    """The events so that each comes before those that it follows; else in the given order."""
+    place = {event.event_id: index for index, event in enumerate(events)}
     children = dict.fromkeys(place, 0)
     for event in events:
         for prev in event.prev_event_ids:
@@ -118,7 +118,7 @@ def _children_first(events: Sequence[GraphEvent]) -> list[GraphEvent]:
         event = events[heappop(ready)]
         ordered.append(event)
         _release(event, children, place, ready)
-    # In room versions 1 and 2 servers choose event ids, so liars can make a circle.
+    # In room versions 1 and 2 servers choose event ids, so malicious ones can make a cycle.
     done = {event.event_id for event in ordered}
     return ordered + [event for event in events if event.event_id not in done]
 

@@ -1,4 +1,4 @@
-"""A room as those who run the server want to see it: what is in the database, whoever may read it.
+"""A room as in the database, for operators of the server, without visibility checks.
 
 Nothing here needs the room in memory, so it works beside a running server, and changes nothing.
 
@@ -28,20 +28,20 @@ from homeserver.storage.rooms.partial_rooms import PartialRoomRow, partial_room
 from homeserver.storage.rooms.room_aliases import aliases_of, find_alias
 from homeserver.storage.rooms.rooms import RoomRow, find_room
 
-CACHED = 20_000  # events and state nodes, while one room is looked at
-MAX_EVENTS_OF_TYPE = 20  # state events of one type that a report tells one by one
+CACHED = 20_000  # events and state nodes, while one room is inspected
+MAX_EVENTS_OF_TYPE = 20  # state events of one type that a report lists
 MAX_RULES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class RoomReport:
-    """What there is to say about a room.
+    """A report about a room.
 
     `state` has the current state events by type, of each type the first `MAX_EVENTS_OF_TYPE`;
     `state_counts` counts all of them. `members` counts users by membership and server.
-    `backward_extremities` are events that are not here, with the depth of what follows them.
+    `backward_extremities` are missing events, with the depth of the events that follow them.
     `refusals` are (whether rejected or else soft-failed, rule, how many). `partial` tells how the
-    room was entered, if not all its members were known then.
+    room was joined, if its state is or was partial.
     """
 
     room_id: str
@@ -59,7 +59,7 @@ class RoomReport:
 
 
 class RoomInspection:
-    """Looks at rooms in the database."""
+    """Reads rooms from the database."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -68,29 +68,29 @@ class RoomInspection:
         self._states = StateStore(db, CACHED)
 
     async def find(self, room_id_or_alias: str) -> RoomRow | None:
-        """The room with this id, or to which an alias of this server points."""
+        """The room with this id, or to which a local alias points."""
         if room_id_or_alias.startswith("#"):
             alias = await self._db.run(find_alias, room_id_or_alias)
-            number = None if alias is None else alias.room
+            room_nid = None if alias is None else alias.room
         else:
-            number = await self._names.find_nid(room_id_or_alias)
-        return None if number is None else await self._db.run(find_room, number)
+            room_nid = await self._names.find_nid(room_id_or_alias)
+        return None if room_nid is None else await self._db.run(find_room, room_nid)
 
     async def report(self, row: RoomRow) -> RoomReport:
-        """Everything about a room."""
+        """The report about a room."""
         db, version = self._db, ROOM_VERSIONS[row.version]
         room_id = await self._names.name(row.room)
-        head = await db.run(events_storage.timeline_head, row.room, 1)
-        entries = await self._states.load(head.root or EMPTY)
+        edge = await db.run(events_storage.timeline_head, row.room, 1)
+        entries = await self._states.load(edge.root or EMPTY)
         names = await self._names.names({nid for key in entries for nid in key})
-        numbers: dict[str, list[int]] = {}
+        event_nids: dict[str, list[int]] = {}
         for type_nid, key_nid in sorted(entries, key=lambda key: (names[key[0]], names[key[1]])):
-            numbers.setdefault(names[type_nid], []).append(entries[type_nid, key_nid])
+            event_nids.setdefault(names[type_nid], []).append(entries[type_nid, key_nid])
         memberships = await db.run(memberships_in, row.room)
         members: dict[str, Counter[str]] = {}
-        for (type_nid, key_nid), number in entries.items():
+        for (type_nid, key_nid), event_nid in entries.items():
             if names[type_nid] == MEMBER:
-                membership = memberships.get(number, "leave")
+                membership = memberships.get(event_nid, "leave")
                 servers = members.setdefault(membership, Counter())
                 servers[server_name_of(names[key_nid])] += 1
         return RoomReport(
@@ -100,9 +100,9 @@ class RoomInspection:
             await db.run(aliases_of, row.room),
             {
                 event_type: await self._events.load_in_order(version, some[:MAX_EVENTS_OF_TYPE])
-                for event_type, some in numbers.items()
+                for event_type, some in event_nids.items()
             },
-            {event_type: len(some) for event_type, some in numbers.items()},
+            {event_type: len(some) for event_type, some in event_nids.items()},
             members,
             await self._extremities(row.room, room_id, version),
             await db.run(graph_edges.backward_extremities, row.room),
@@ -112,20 +112,20 @@ class RoomInspection:
         )
 
     async def newest(self, row: RoomRow, count: int) -> RoomGraph:
-        """The graph of the events that came last, as many as `count`."""
+        """The graph of the newest `count` events."""
         return await self._graph(
             row, await self._db.run(event_graph.newest_in_graph, row.room, count)
         )
 
     async def around(self, row: RoomRow, event_id: str, count: int) -> RoomGraph | None:
-        """The graph of the events nearest to one by height; `None` where the room lacks it."""
+        """The graph of the events nearest to one in depth; `None` if the room does not have it."""
         version = ROOM_VERSIONS[row.version]
         room_id = await self._names.name(row.room)
         stored = await self._events.find(version, row.room, room_id, event_id)
         if stored is None:
             return None
         after = (count - 1) // 2
-        numbers = await self._db.run(
+        event_nids = await self._db.run(
             event_graph.nearest_in_graph,
             row.room,
             stored.topological_depth,
@@ -133,13 +133,13 @@ class RoomInspection:
             count - after,
             after,
         )
-        return await self._graph(row, numbers)
+        return await self._graph(row, event_nids)
 
-    async def _graph(self, row: RoomRow, numbers: Sequence[int]) -> RoomGraph:
-        """Of these events, and the outliers right before them."""
+    async def _graph(self, row: RoomRow, event_nids: Sequence[int]) -> RoomGraph:
+        """The graph of these events, and of the outliers right before them."""
         version = ROOM_VERSIONS[row.version]
         room_id = await self._names.name(row.room)
-        drawn = await self._events.load_in_order(version, numbers)
+        drawn = await self._events.load_in_order(version, event_nids)
         ids = {stored.event.event_id for stored in drawn}
         cited = {prev for stored in drawn for prev in stored.event.prev_event_ids} - ids
         known = await self._db.run(event_graph.known_events, row.room, list(cited))
@@ -148,16 +148,16 @@ class RoomInspection:
         drawn += found.values()
         more = {prev for stored in found.values() for prev in stored.event.prev_event_ids}
         known |= await self._db.run(event_graph.known_events, row.room, list(more - ids))
-        heads = await self._extremities(row.room, room_id, version)
-        return graph_of(drawn, {stored.event.event_id for stored in heads}, known)
+        extremities = await self._extremities(row.room, room_id, version)
+        return graph_of(drawn, {stored.event.event_id for stored in extremities}, known)
 
     async def _extremities(
         self, room: int, room_id: str, version: RoomVersion
     ) -> Sequence[StoredEvent]:
-        head = await self._db.run(events_storage.timeline_head, room, 1)
-        if head.extremities is None:
-            numbers = [event for _, event in head.newest]
-            return await self._events.load_in_order(version, numbers)
-        ids = parse_extremities(head.extremities)
+        edge = await self._db.run(events_storage.timeline_head, room, 1)
+        if edge.extremities is None:
+            event_nids = [event for _, event in edge.newest]
+            return await self._events.load_in_order(version, event_nids)
+        ids = parse_extremities(edge.extremities)
         found = await self._events.find_many(version, room, room_id, ids)
         return list(found.values())

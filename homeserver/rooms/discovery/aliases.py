@@ -1,6 +1,6 @@
-"""Room aliases: names that people can type, each pointing to a room.
+"""Room aliases: names for rooms that users can type.
 
-Those of this server are kept here; other servers are asked for theirs through `find_remote`.
+Local aliases are stored here; those of other servers are looked up through `find_remote`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 """
@@ -44,7 +44,7 @@ log = Logger()
 
 @dataclass(frozen=True, slots=True)
 class AliasTarget:
-    """Where an alias leads: the room, and servers by which it can be joined."""
+    """The target of an alias: the room, and servers through which it can be joined."""
 
     room_id: str
     servers: list[str]
@@ -54,7 +54,7 @@ FindRemoteAlias = Callable[[str], Awaitable[AliasTarget]]
 
 
 class AliasExists(MatrixError):
-    """The alias leads somewhere already.
+    """The alias is in use.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directoryroomroomalias
     """
@@ -63,7 +63,7 @@ class AliasExists(MatrixError):
 
 
 class Aliases:
-    """The aliases of this server, and a way to those of others."""
+    """Local aliases, and look-ups of remote ones."""
 
     def __init__(
         self,
@@ -91,10 +91,10 @@ class Aliases:
 
     @asynccontextmanager
     async def reserved(self, alias: str | None) -> AsyncIterator[None]:
-        """Keep an alias free for the room that is being made in this block.
+        """Reserve an alias for the room that is created in this block.
 
-        Raises `InvalidParam` or `RoomInUse`. The room's first rows hold the alias, so neither is
-        ever there without the other.
+        Raises `InvalidParam` or `RoomInUse`. The alias is among the room's first rows, so neither
+        ever exists without the other.
         """
         if alias is None:
             yield
@@ -130,7 +130,7 @@ class Aliases:
             self._reserved.discard(alias)
 
     async def resolve(self, alias: str) -> AliasTarget:
-        """Where an alias leads. Raises `NotFound`, and what `find_remote` raises."""
+        """The target of an alias. Raises `NotFound`, and what `find_remote` raises."""
         try:
             server_name = parse_room_alias(alias).server_name
         except InvalidIdentifier as error:
@@ -140,30 +140,30 @@ class Aliases:
         row = await self._db.run(storage.find_alias, alias)
         room = None if row is None else await self._rooms.by_number(row.room)
         if room is None:
-            raise NotFound(f"There is no room alias {alias}")
+            raise NotFound(f"The room alias {alias} does not exist")
         servers = {user_id.partition(":")[2] for user_id in room.joined_members()}
         servers.discard(self._origin.server_name)
         return AliasTarget(room.room_id, [self._origin.server_name, *sorted(servers)])
 
     async def check_points_to(self, alias: str, room: Room) -> None:
-        """Raise `BadAlias` unless the alias leads to this room, `InvalidParam` if it is none."""
+        """Raise `BadAlias` unless the alias points to this room, `InvalidParam` if invalid."""
         try:
             target = await self.resolve(alias)
         except (NotFound, RemoteServerFailed) as error:
             raise BadAlias(str(error)) from error
         if target.room_id != room.room_id:
-            raise BadAlias(f"{alias} leads to another room")
+            raise BadAlias(f"{alias} points to another room")
 
     async def of_room(self, room: Room) -> list[str]:
-        """All aliases of this server that lead to a room, sorted."""
+        """All local aliases that point to a room, sorted."""
         return await self._db.run(storage.aliases_of, room.room_nid)
 
     async def migrate(self, old: Room, new: Room) -> None:
-        """Let the aliases of a room point to the one that has replaced it."""
+        """Point the aliases of a room to the one that has replaced it."""
         await self._db.run(storage.move_aliases, old.room_nid, new.room_nid)
 
     async def for_user(self, caller: Requester, room_id: str) -> list[str]:
-        """The same for someone who is in the room, or anybody if all the world may read it.
+        """The same for a member, or for all users if the room is world-readable.
 
         Raises `Forbidden`.
         """
@@ -175,26 +175,26 @@ class Aliases:
         return await self.of_room(room)
 
     async def delete(self, caller: Requester, alias: str) -> None:
-        """Remove an alias, also from the room's canonical alias event where the caller may set it.
+        """Remove an alias, also from the room's canonical alias event if the caller may set it.
 
-        Its creator may, whoever may set the room's canonical alias, and administrators; for others
-        it raises `Forbidden`.
+        This is allowed to its creator, users who may set the room's canonical alias, and
+        administrators; for others it raises `Forbidden`.
         """
         row = await self._db.run(storage.find_alias, alias)
         if row is None:
-            raise NotFound(f"There is no room alias {alias}")
+            raise NotFound(f"The room alias {alias} does not exist")
         creator = await self._names.name(row.creator)
         if not (caller.user_id == creator or caller.is_admin):
             await self._check_power(caller, row.room)
         await self._db.run(storage.delete_alias, alias)
         room = await self._rooms.by_number(row.room)
         if room is not None:
-            await self._withdraw(caller, room, alias)
+            await self._remove_from_canonical(caller, room, alias)
 
-    async def _withdraw(self, caller: Requester, room: Room, alias: str) -> None:
-        """Take a deleted alias out of the canonical alias event, if the caller has the right to.
+    async def _remove_from_canonical(self, caller: Requester, room: Room, alias: str) -> None:
+        """Remove a deleted alias from the canonical alias event, if the caller may do that.
 
-        The alias is gone in any case: a name that the room merely claims leads nowhere.
+        The alias is deleted in any case: an alias that only the room names points nowhere.
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias
         """
@@ -209,7 +209,7 @@ class Aliases:
                 await writer.send(draft)
         except MatrixError as error:
             log.info(
-                "{alias} was deleted, but {room} goes on naming it: {error}",
+                "deleted {alias}, but {room} still names it: {error}",
                 alias=alias,
                 room=room.room_id,
                 error=error,
@@ -221,8 +221,8 @@ class Aliases:
         content = None if visibility is None else visibility.event.content
         return visibility_of(content) == "world_readable"
 
-    async def _check_power(self, caller: Requester, number: int) -> None:
-        room = await self._rooms.by_number(number)
+    async def _check_power(self, caller: Requester, room_nid: int) -> None:
+        room = await self._rooms.by_number(room_nid)
         if room is None:
             return
         levels = await self._rooms.power_levels(room)
@@ -233,7 +233,7 @@ class Aliases:
 
 
 def without_alias(content: Mapping[str, Any], alias: str) -> dict[str, Any]:
-    """The content of a canonical alias event that does not name an alias any more."""
+    """The content of a canonical alias event without an alias."""
     remaining = dict(content)
     if remaining.get("alias") == alias:
         del remaining["alias"]

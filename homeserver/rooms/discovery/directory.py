@@ -1,9 +1,9 @@
-"""The room directory: the rooms of this server that are listed for everybody, largest first.
+"""The room directory: the rooms of this server that are listed publicly, largest first.
 
-The order is worked out every few seconds at most, from one count of members; what a page shows of
-its rooms comes from their summaries. A search looks at the summaries of all listed rooms, which are
-in memory after the first one. A token names the room at the edge of a page by its place in the
-order, so that rooms which come and go meanwhile neither hide others nor show them twice.
+The order is computed every few seconds at most, from one count of members; the entries of a page
+come from the summaries of its rooms. A search reads the summaries of all listed rooms, which are in
+memory after the first one. A token names the room at the edge of a page by its place in the order,
+so that rooms that are added and removed meanwhile neither hide others nor show them twice.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
 """
@@ -31,15 +31,15 @@ MAX_LISTED = 10_000  # rooms; the smallest of more are not shown
 MAX_PAGE = 100  # rooms
 
 _TOKEN = re.compile(r"([np])(\d{1,9})_(\d{1,9})")
-_Place = tuple[int, int]  # (members, negative; number of the room): the order of the list
+_Place = tuple[int, int]  # (members, negative; room nid): the order of the list
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryQuery:
-    """Which rooms are wanted: a page of those that have the text and one of the types.
+    """A page of the listed rooms that match a text and one of the types.
 
     `room_types` may hold `None`, for rooms without a type; as `None` itself it means all. `network`
-    is one of an application service, `all_networks` are those of all.
+    is one of an application service, `all_networks` includes those of all.
     """
 
     limit: int | None = None
@@ -52,7 +52,7 @@ class DirectoryQuery:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPage:
-    """Some listed rooms, and how many there are in all that match."""
+    """Some listed rooms, and how many match in all."""
 
     rooms: Sequence[PublicRoom]
     next_batch: str | None
@@ -73,11 +73,11 @@ FindRemoteRooms = Callable[[str, DirectoryQuery], Awaitable[DirectoryPage]]
 
 
 class RoomDirectory:
-    """The listed rooms; `apply` is to be subscribed to the log.
+    """The listed rooms. Subscribe `apply` to the log.
 
-    `allow_publishing`: anybody may list a room over which they have the power, not only
-    administrators. `without_login`: the list is shown to people who are not logged in. Other
-    servers are asked for theirs through `find_remote`.
+    `allow_publishing`: members with sufficient power may list a room, not only administrators.
+    `without_login`: the list is shown to clients that are not logged in. Other servers are asked
+    for theirs through `find_remote`.
     """
 
     def __init__(
@@ -100,21 +100,21 @@ class RoomDirectory:
         self._stale_at = 0.0
         self._changes = 0
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: a listed room that was just made is to be seen at once."""
-        for fact in facts:
-            if isinstance(fact, EventAppended) and fact.version is not None:
-                room = self._rooms.loaded(fact.room_nid)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Show a new listed room immediately (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, EventAppended) and entry.version is not None:
+                room = self._rooms.loaded(entry.room_nid)
                 if room is not None and room.published:
                     self._forget_order()
 
     def check_may_look(self, caller: Requester | None) -> None:
-        """Raise `MissingToken` for somebody unknown, unless the list is shown to them too."""
+        """Raise `MissingToken` for a caller without login, unless the list is shown to them too."""
         if caller is None and not self._without_login:
             raise MissingToken("Log in to see the room directory")
 
     def check_may_publish(self, caller: Requester) -> None:
-        """Raise `Forbidden` where only administrators may list rooms."""
+        """Raise `Forbidden` if only administrators may list rooms."""
         if not (self._allow_publishing or caller.is_admin):
             raise Forbidden("Only administrators of this server may list rooms")
 
@@ -125,8 +125,8 @@ class RoomDirectory:
     async def set_listed(self, caller: Requester, room_id: str, listed: bool) -> None:
         """List a room, or stop listing it.
 
-        The text leaves it to us who may: administrators, and members with the power to name the
-        room. Raises `Forbidden` and `NotFound`.
+        The specification does not say who may: here administrators, and members with the power to
+        name the room. Raises `Forbidden` and `NotFound`.
         """
         room = await self._rooms.get(room_id)
         if not caller.is_admin:
@@ -154,8 +154,7 @@ class RoomDirectory:
     async def page_of(self, server_name: str | None, query: DirectoryQuery) -> DirectoryPage:
         """A page of the directory of this server, or of another one.
 
-        Raises `InvalidParam` for what is no token or no server name, and what `find_remote`
-        raises.
+        Raises `InvalidParam` for an invalid token or server name, and what `find_remote` raises.
         """
         if server_name is None or server_name == self._rooms.local_server.server_name:
             return await self.page(query)
@@ -164,9 +163,9 @@ class RoomDirectory:
         return await self._find_remote(server_name, query)
 
     async def page(self, query: DirectoryQuery) -> DirectoryPage:
-        """A page of the directory of this server. Raises `InvalidParam` for what is no token."""
+        """A page of the directory of this server. Raises `InvalidParam` for an invalid token."""
         if query.network is not None and not query.all_networks:
-            # No bridge of this server lists rooms of its network apart from the others.
+            # No bridge of this server lists rooms of its network separately.
             return DirectoryPage([], None, None, 0)
         places = await self._order()
         if query.text or query.room_types is not None:
@@ -185,9 +184,9 @@ class RoomDirectory:
         now = self._rooms.local_server.clock.seconds()
         if now >= self._stale_at:
             changes = self._changes
-            numbers = await self._db.run(storage.published_rooms)
-            counts = await self._db.run(joined_counts, numbers)
-            places = sorted((-counts.get(number, 0), number) for number in numbers)
+            room_nids = await self._db.run(storage.published_rooms)
+            counts = await self._db.run(joined_counts, room_nids)
+            places = sorted((-counts.get(room_nid, 0), room_nid) for room_nid in room_nids)
             self._places = places[:MAX_LISTED]
             if changes == self._changes:
                 self._stale_at = now + CACHE_TTL_SECONDS
@@ -214,12 +213,12 @@ def _matches(query: DirectoryQuery, summary: RoomSummary | None) -> bool:
 
 
 def _shown(summary: RoomSummary) -> PublicRoom:
-    """What the directory shows of a summary."""
+    """The entry of the directory that a summary gives."""
     return PublicRoom(**{name: getattr(summary, name) for name in PublicRoom.__struct_fields__})
 
 
 def _cut(places: Sequence[_Place], since: str | None, size: int) -> tuple[int, int]:
-    """From where to where a page reaches."""
+    """The first and last index of a page."""
     if since is None:
         return 0, min(size, len(places))
     match = _TOKEN.fullmatch(since)

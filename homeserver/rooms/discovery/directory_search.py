@@ -1,4 +1,4 @@
-"""A search of the room directory, as clients and other servers ask for it.
+"""Searches of the room directory, as clients and other servers send them.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
 """
@@ -13,14 +13,14 @@ Limit = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class RoomsFilter(msgspec.Struct):
-    """Which rooms are wanted."""
+    """The conditions of a search."""
 
     generic_search_term: str | None = None
     room_types: list[str | None] | None = None
 
 
 class PublicRoomsSearch(msgspec.Struct):
-    """Which rooms are wanted, and which page of them."""
+    """The conditions of a search, and the page of its result."""
 
     limit: Limit | None = None
     since: str | None = None
@@ -29,7 +29,7 @@ class PublicRoomsSearch(msgspec.Struct):
     third_party_instance_id: str | None = None
 
     def query(self) -> DirectoryQuery:
-        """What the directory is asked."""
+        """The query for the directory."""
         return DirectoryQuery(
             self.limit,
             self.since,

@@ -1,4 +1,4 @@
-"""Heroes: the members after whom a room without a name is called.
+"""Heroes: the members whose names a room without a name is shown by.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
@@ -14,7 +14,7 @@ HEROES = 5
 
 
 async def heroes(rooms: RoomRegistry, room: Room, user_id: str) -> list[str]:
-    """Whom a room without a name is called after: its first members but for the user themself."""
+    """The heroes of a room without a name: its first members, without the user."""
     if await _is_named(rooms, room):
         return []
     if room.heroes is None:
@@ -23,9 +23,9 @@ async def heroes(rooms: RoomRegistry, room: Room, user_id: str) -> list[str]:
 
 
 def first_members(members: Mapping[str, str], order: Callable[[str], int]) -> list[str]:
-    """The first of those who are in a room or invited; where that is nobody else, of all.
+    """The first joined or invited members; if there is at most one, the first of all.
 
-    One more than is shown: the reader is left out, and who that is differs.
+    One more than is shown, since the reader is left out later.
     """
     present = [user_id for user_id, membership in members.items() if membership in _PRESENT]
     if len(present) <= 1:
@@ -37,7 +37,7 @@ _PRESENT = ("join", "invite")
 
 
 async def _is_named(rooms: RoomRegistry, room: Room) -> bool:
-    """Whether the room has a name or a canonical alias, and not just an emptied one."""
+    """Whether the room has a name or a canonical alias that is not empty."""
     if NAME_KEY not in room.state and CANONICAL_ALIAS_KEY not in room.state:
         return False
     state = await rooms.current(room, [NAME_KEY, CANONICAL_ALIAS_KEY])

@@ -19,7 +19,7 @@ _TOKEN = re.compile(r"r(\d{1,10})")
 
 @dataclass(frozen=True, slots=True)
 class MutualRoomsPage:
-    """Ids of some rooms, how many there are in all, and the token to go on from."""
+    """Ids of some rooms, how many there are in all, and the token to continue from."""
 
     room_ids: Sequence[str]
     count: int
@@ -34,9 +34,9 @@ class MutualRooms:
         self._user_rooms = user_rooms
 
     async def page(self, user_id: str, other: str, since: str | None = None) -> MutualRoomsPage:
-        """The rooms that a user shares with another one, none for one who does not exist.
+        """The rooms that a user shares with another one, none if that user does not exist.
 
-        Raises `InvalidParam` for what is no user id, for the user's own, and for what is no token.
+        Raises `InvalidParam` for an invalid user id, for the user's own, and for an invalid token.
         """
         if not is_compliant_user_id(other):
             raise InvalidParam(f"{other!r} is not a user ID")
@@ -45,10 +45,10 @@ class MutualRooms:
         after = 0 if since is None else _parse(since)
         own = await self._user_rooms.joined(user_id)
         mutual = sorted(set(own).intersection(await self._user_rooms.joined(other)))
-        page = [number for number in mutual if number > after][: PAGE + 1]
+        page = [room_nid for room_nid in mutual if room_nid > after][: PAGE + 1]
         token = f"r{page[PAGE - 1]}" if len(page) > PAGE else None
         names = await self._names.names(page[:PAGE])
-        return MutualRoomsPage([names[number] for number in page[:PAGE]], len(mutual), token)
+        return MutualRoomsPage([names[room_nid] for room_nid in page[:PAGE]], len(mutual), token)
 
 
 def _parse(token: str) -> int:

@@ -1,7 +1,7 @@
-"""Previews: what a user may know of a room before joining, wherever the room is.
+"""Previews of local and remote rooms, for users before they join.
 
-Of a room that this server is not in, others are asked. If none can be, what was known when this
-server was there has to do.
+For a room that this server is not in, other servers are asked. If none responds, the last known
+state of the room is used.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias
 """
@@ -31,12 +31,12 @@ class RoomPreviews:
         `via` are names of servers that may be in the room.
         """
         if await self._space_rooms.find(room_id) is None:
-            known = await self._space_rooms.likely_servers(user_id, room_id)
-            told = await self._remote.describe(room_id, [*via, *known])
+            likely = await self._space_rooms.likely_servers(user_id, room_id)
+            description = await self._remote.describe(room_id, [*via, *likely])
             membership = await self._space_rooms.membership(user_id, room_id)
-            if told is not None and (
+            if description is not None and (
                 membership == "knock"
-                or await self._space_rooms.may_user_know(user_id, told.summary)
+                or await self._space_rooms.may_user_know(user_id, description.summary)
             ):
-                return msgspec.structs.replace(told.summary, membership=membership)
+                return msgspec.structs.replace(description.summary, membership=membership)
         return await self._summaries.for_user(user_id, room_id)

@@ -1,7 +1,7 @@
-"""Summaries: what people may learn of a room before they are in it.
+"""Summaries of rooms, for users who are not in them.
 
-What a summary takes from the room's state is kept in memory, also for rooms that are not, until an
-event changes it; the log tells. The number of members is the room's own at the moment.
+The part of a summary that comes from the room's state is kept in memory, also for rooms that are
+not, until the log has an event that changes it. The number of members is current.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias
 """
@@ -68,7 +68,7 @@ class PublicRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RoomSummary(PublicRoom, frozen=True, kw_only=True, omit_defaults=True):
-    """A room as somebody sees it who thinks of joining; `membership` is theirs."""
+    """A room as shown to a user who may join; `membership` is theirs."""
 
     room_version: str | None = None
     encryption: str | None = None
@@ -77,7 +77,7 @@ class RoomSummary(PublicRoom, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RoomSummaries:
-    """Makes summaries; `apply` is to be subscribed to the log."""
+    """Makes summaries. Subscribe `apply` to the log."""
 
     def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
@@ -85,25 +85,25 @@ class RoomSummaries:
         self._summaries: LruCache[int, RoomSummary] = LruCache("room_summaries", CAPACITY)
         self._changes = 0
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: forget what is not true any more."""
-        for fact in facts:
-            if isinstance(fact, StateChanged) and _matters(fact):
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Drop the summaries of rooms that changed (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, StateChanged) and _matters(entry):
                 self._changes += 1
-                self._summaries.pop(fact.room_nid)
+                self._summaries.pop(entry.room_nid)
 
-    async def of(self, number: int, joined: int = 0) -> RoomSummary | None:
-        """Summary of the room with this number, or `None` where there is none.
+    async def of(self, room_nid: int, joined: int = 0) -> RoomSummary | None:
+        """The summary of the room with this nid, or `None` if there is none.
 
-        `joined` is the number of its members, as far as the caller knows; if the room is in memory
-        it is the room that knows.
+        `joined` is the number of its members, as far as the caller knows; for a room in memory its
+        own number is used.
         """
-        room = self._rooms.loaded(number)
+        room = self._rooms.loaded(room_nid)
         if room is not None:
             joined = room.joined_count
-        summary = self._summaries.get(number)
+        summary = self._summaries.get(room_nid)
         if summary is None:
-            summary = await self._make(number)
+            summary = await self._make(room_nid)
             if summary is None:
                 return None
         return msgspec.structs.replace(summary, num_joined_members=joined)
@@ -116,7 +116,7 @@ class RoomSummaries:
             assert summary is not None, "a room that is loaded exists"
             if await self._may_know(user_id, room, summary):
                 return msgspec.structs.replace(summary, membership=room.membership(user_id))
-        raise NotFound("There is no such room, or you may not know of it")
+        raise NotFound("The room does not exist, or you may not see it")
 
     async def _may_know(self, user_id: str, room: Room, summary: RoomSummary) -> bool:
         if (
@@ -131,13 +131,13 @@ class RoomSummaries:
                 return True
         return False
 
-    async def _make(self, number: int) -> RoomSummary | None:
+    async def _make(self, room_nid: int) -> RoomSummary | None:
         changes = self._changes
-        row = await self._db.run(find_room, number)
+        row = await self._db.run(find_room, room_nid)
         if row is None:
             return None
-        (room_id,) = await self._rooms.room_ids([number])
-        contents = await self._contents(number, row.version)
+        (room_id,) = await self._rooms.room_ids([room_nid])
+        contents = await self._contents(room_nid, row.version)
         summary = RoomSummary(
             room_id=room_id,
             num_joined_members=0,
@@ -145,29 +145,29 @@ class RoomSummaries:
             **_fields(contents),
         )
         if changes == self._changes:
-            self._summaries.put(number, summary)
+            self._summaries.put(room_nid, summary)
         return summary
 
-    async def _contents(self, number: int, version: str) -> _Contents:
+    async def _contents(self, room_nid: int, version: str) -> _Contents:
         """Contents of the state events that a summary is made of."""
-        room = self._rooms.loaded(number)
+        room = self._rooms.loaded(room_nid)
         if room is not None:
             state = await self._rooms.current(room, _KEYS)
             return {key[0]: stored.shown.content for key, stored in state.items()}
-        root = await self._db.run(state_root_at, number, MAX_POSITION) or EMPTY
+        root = await self._db.run(state_root_at, room_nid, MAX_POSITION) or EMPTY
         state = await self._rooms.state_at(ROOM_VERSIONS[version], root, _KEYS)
         return {key[0]: stored.shown.content for key, stored in state.items()}
 
 
-def _matters(fact: StateChanged) -> bool:
-    redacted = fact.redacts if isinstance(fact, EventAppended) else None
-    return any(key in fact.changes for key in _KEYS) or (
+def _matters(entry: StateChanged) -> bool:
+    redacted = entry.redacts if isinstance(entry, EventAppended) else None
+    return any(key in entry.changes for key in _KEYS) or (
         redacted is not None and (redacted.event.type, redacted.event.state_key) in _KEYS
     )
 
 
 def _fields(contents: _Contents) -> dict[str, Any]:
-    """The members of a summary that the room's state gives."""
+    """The members of a summary that come from the room's state."""
     join_rules = contents.get(JOIN_RULES, {})
     guest_access = contents.get(GUEST_ACCESS, {}).get("guest_access")
     visibility = visibility_of(contents.get(HISTORY_VISIBILITY))

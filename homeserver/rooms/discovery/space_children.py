@@ -1,4 +1,4 @@
-"""Rooms as a space shows them: a summary and, of a space, its children; and who may be told.
+"""Rooms of a space: their summaries, the children of spaces, and which users may see which room.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#discovering-rooms-within-spaces
 """
@@ -22,18 +22,18 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import UserRooms
 
-MAX_CHILDREN = 1_000  # of one space that are looked at
+MAX_CHILDREN = 1_000  # of one space
 
 
 class SpaceRoom(RoomSummary, frozen=True, kw_only=True, omit_defaults=True):
-    """A room in the answer of `/hierarchy`; `children_state` are stripped events."""
+    """A room in the response of `/hierarchy`; `children_state` are stripped events."""
 
     children_state: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ChildEvent:
-    """A child, and the event that declares it as others are shown it."""
+    """A child, and the event that declares it in stripped form."""
 
     child: Child
     event: Any
@@ -41,7 +41,7 @@ class ChildEvent:
 
 @dataclass(frozen=True, slots=True)
 class RoomDescription:
-    """What is known of a room. The children are in the order of the specification."""
+    """A room with its children, in the order of the specification."""
 
     summary: RoomSummary
     children: Sequence[ChildEvent] = ()
@@ -51,40 +51,40 @@ class RoomDescription:
         return self.summary.room_type == SPACE
 
     def suggested(self) -> "RoomDescription":
-        """The same with those of the children alone that are suggested."""
+        """The same with only the suggested children."""
         children = [each for each in self.children if each.child.suggested]
         return RoomDescription(self.summary, children)
 
     def shown(self) -> SpaceRoom:
-        """The room as it is answered."""
+        """The room in the form of the response."""
         fields = {name: getattr(self.summary, name) for name in self.summary.__struct_fields__}
         return SpaceRoom(**fields, children_state=[each.event for each in self.children])
 
 
 class SpaceChildRooms:
-    """Describes the rooms that this server is in, and knows who may be told of which room."""
+    """Describes the rooms that this server is in, and decides which users may see which room."""
 
     def __init__(
         self,
         rooms: RoomRegistry,
         summaries: RoomSummaries,
         user_rooms: UserRooms,
-        distant: OutOfRoomMemberships,
+        out_of_room: OutOfRoomMemberships,
     ) -> None:
         self._rooms = rooms
         self._summaries = summaries
         self._user_rooms = user_rooms
-        self._out_of_room = distant
+        self._out_of_room = out_of_room
 
     async def find(self, room_id: str) -> Room | None:
-        """The room, if this server is in it; what it knows of others is out of date."""
+        """The room, if this server is in it; its state of other rooms is out of date."""
         room = await self._rooms.find(room_id)
         if room is None or self._rooms.local_server.server_name not in room.joined_servers:
             return None
         return room
 
     async def describe(self, room: Room) -> RoomDescription:
-        """What a room of this server is like."""
+        """The description of a room that this server is in."""
         summary = await self._summaries.of(room.room_nid)
         assert summary is not None, "a room that is loaded exists"
         if summary.room_type != SPACE:
@@ -107,20 +107,20 @@ class SpaceChildRooms:
         return RoomDescription(summary, in_order(children))
 
     async def membership(self, user_id: str, room_id: str) -> str | None:
-        """A user's membership, also where this server knows no more of the room than that."""
-        number = await self._rooms.find_room_nid(room_id)
-        place = (await self._user_rooms.of(user_id)).get(number or 0)
+        """A user's membership, also in a room of which this server knows nothing else."""
+        room_nid = await self._rooms.find_room_nid(room_id)
+        place = (await self._user_rooms.of(user_id)).get(room_nid or 0)
         return None if place is None else place.membership
 
     async def likely_servers(self, user_id: str, room_id: str) -> tuple[str, ...]:
-        """Servers that may know a room of which nothing but its id is given.
+        """Servers that may know a room of which only the id is given.
 
-        Those by way of which the user is invited, or has knocked, and that of whoever moved them
-        there last.
+        They are those of the user's invites or knock, and that of the user who changed the
+        membership last.
         """
-        number = await self._rooms.find_room_nid(room_id)
-        place = (await self._user_rooms.of(user_id)).get(number or 0)
-        names = await self._out_of_room.servers(number or 0, user_id)
+        room_nid = await self._rooms.find_room_nid(room_id)
+        place = (await self._user_rooms.of(user_id)).get(room_nid or 0)
+        names = await self._out_of_room.servers(room_nid or 0, user_id)
         if place is not None:
             names.append(server_name_of(place.sender))
         if (hint := creating_server_hint(room_id)) is not None:
@@ -128,7 +128,7 @@ class SpaceChildRooms:
         return tuple(filter(is_valid_server_name, dict.fromkeys(names)))
 
     async def may_user_know(self, user_id: str, summary: RoomSummary) -> bool:
-        """Whether a user may be told of a room, here or elsewhere."""
+        """Whether a user may see a room, local or remote."""
         membership = await self.membership(user_id, summary.room_id)
 
         def is_in(room: Room) -> bool:
@@ -137,7 +137,7 @@ class SpaceChildRooms:
         return await self._may_know(summary, () if membership is None else (membership,), is_in)
 
     async def may_server_know(self, server: str, room: Room, summary: RoomSummary) -> bool:
-        """Whether users of a server could read the room, join it, or knock at it."""
+        """Whether users of a server could read the room, join it, or knock on it."""
         memberships = {"join"} if server in room.servers else _of_server(room, server)
 
         def is_in(allowed: Room) -> bool:
@@ -170,7 +170,7 @@ def in_order(children: Sequence[ChildEvent]) -> list[ChildEvent]:
 
 
 def _of_server(room: Room, server: str) -> set[str]:
-    """The memberships that count which users of a server have: a ban of one is no ban of all."""
+    """The memberships of a server's users, without bans: a ban of one is no ban of all."""
     suffix = f":{server}"
     found = {membership for user_id, membership in room.members.items() if user_id.endswith(suffix)}
     return found & {"join", "invite"}

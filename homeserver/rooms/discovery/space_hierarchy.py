@@ -1,9 +1,9 @@
 """The hierarchy of a space: its tree of rooms, page by page, as one user may see it.
 
-The tree is walked depth first, in the order of the children; a room that was passed is passed over
-where it comes again, which also breaks loops. Rooms that this server is not in are asked for
-elsewhere. A walk goes on only as far as pages are asked for. What it found is remembered by its
-token, so that a page can be asked for again; who may be told is judged anew each time.
+The tree is walked depth first, in the order of the children; a room that occurs again is skipped,
+which also breaks loops. Other servers are asked for rooms that this server is not in. A walk
+continues only as far as pages are requested. Its result is cached by its token, so that a page can
+be requested again; whether the user may see a room is checked again each time.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#discovering-rooms-within-spaces
 """
@@ -22,33 +22,33 @@ from homeserver.protocol.errors import Forbidden, InvalidParam
 from homeserver.rooms.discovery.space_children import RoomDescription, SpaceChildRooms, SpaceRoom
 
 DEFAULT_LIMIT = 50
-MAX_LIMIT = 100  # rooms of an answer
+MAX_LIMIT = 100  # rooms of a response
 MAX_DEPTH = 20
 MAX_ROOMS = 2_000  # of one walk
-MAX_WALKS = 300  # that are remembered
+MAX_WALKS = 300  # in the cache
 MAX_WALKS_OF_USER = 4
-MAX_CONCURRENT_REQUESTS = 8  # rooms that are asked for elsewhere at the same time
-PAGE_TIMEOUT_SECONDS = 15.0  # after which a page ends with what was found, to be gone on from
+MAX_CONCURRENT_REQUESTS = 8  # rooms that are fetched from other servers at the same time
+PAGE_TIMEOUT_SECONDS = 15.0  # after which a page ends with the rooms found so far
 
 _TOKEN = re.compile(r"h([0-9a-f]{16})_(\d{1,6})")
 
 
 class RemoteSpacesPort(Protocol):
-    """Who asks other servers about rooms that this one is not in."""
+    """Fetches descriptions of rooms that this server is not in from other servers."""
 
     async def describe(self, room_id: str, via: Sequence[str]) -> RoomDescription | None:
-        """What one of the servers says of a room, remembered for a while."""
+        """A room as the first responding server describes it, cached for a while."""
 
     def child_of(self, parent: str, room_id: str) -> RoomDescription | None:
-        """What was said of a room together with a space that it is in, if that is remembered."""
+        """A room as described in the cached response of a space that it is in."""
 
-    def is_closed(self, parent: str, room_id: str) -> bool:
-        """Whether that server said that nobody here can get into the room."""
+    def is_inaccessible(self, parent: str, room_id: str) -> bool:
+        """Whether the cached response of a space says that a room cannot be entered from here."""
 
 
 @dataclass(frozen=True, slots=True)
 class HierarchyRequest:
-    """Which part of which tree is wanted; `since` is a token."""
+    """A requested part of a tree; `since` is a token."""
 
     room_id: str
     suggested_only: bool = False
@@ -58,18 +58,18 @@ class HierarchyRequest:
 
     @property
     def depth(self) -> int:
-        """How many steps down the walk goes."""
+        """The maximum depth of the walk."""
         return MAX_DEPTH if self.max_depth is None else min(self.max_depth, MAX_DEPTH)
 
     @property
     def size(self) -> int:
-        """Most rooms of the page."""
+        """The maximum number of rooms of the page."""
         return DEFAULT_LIMIT if self.limit is None else min(self.limit, MAX_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class HierarchyPage:
-    """Rooms of a tree, and the token to go on from."""
+    """Rooms of a tree, and the token to continue from."""
 
     rooms: Sequence[SpaceRoom]
     next_batch: str | None
@@ -77,7 +77,7 @@ class HierarchyPage:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A room of the tree, how it is reached, and the space that it was found in."""
+    """A room of the tree, the servers to ask for it, and the space that it was found in."""
 
     room_id: str
     depth: int
@@ -87,7 +87,7 @@ class _Step:
 
 @dataclass(slots=True)
 class _Walk:
-    """A walk of one user: what was found, what lies ahead (the next one last), what was passed."""
+    """A walk of one user: rooms found, steps ahead (the next one last), rooms visited."""
 
     user_id: str
     request: HierarchyRequest
@@ -106,7 +106,7 @@ class _Walk:
         )
 
     def next(self) -> _Step | None:
-        """Take the next step that leads to a room where the walk has not been."""
+        """Remove and return the next step that leads to a room not visited yet."""
         while self.ahead and len(self.found) < MAX_ROOMS:
             step = self.ahead.pop()
             if step.room_id not in self.passed:
@@ -115,7 +115,7 @@ class _Walk:
         return None
 
     def enter(self, step: _Step, description: RoomDescription) -> None:
-        """Note a room that was found, and that its children come next."""
+        """Record a room that was found, with its children as the next steps."""
         self.found.append(step)
         if step.depth >= self.request.depth:
             return
@@ -140,8 +140,8 @@ class SpaceHierarchy:
     async def page(self, user_id: str, request: HierarchyRequest) -> HierarchyPage:
         """A page of the tree of a space.
 
-        Raises `Forbidden` where the user may not be told of the room at its top, and `InvalidParam`
-        for a token that is not known (any more), or is of a walk with other parameters.
+        Raises `Forbidden` if the user may not see the room at its top, and `InvalidParam` for a
+        token that is unknown or expired, or of a walk with other parameters.
         """
         name, offset, walk = await self._walk_of(user_id, request)
         await walk.lock.acquire()
@@ -156,7 +156,7 @@ class SpaceHierarchy:
             match = _TOKEN.fullmatch(request.since)
             walk = None if match is None else self._walks.get(match[1])
             if match is None or walk is None or int(match[2]) > len(walk.found):
-                raise InvalidParam("The token `from` is not known; begin anew without it")
+                raise InvalidParam("The token `from` is unknown; begin again without it")
             if not walk.is_for(user_id, request):
                 raise InvalidParam("suggested_only and max_depth cannot change between pages")
             return match[1], int(match[2]), walk
@@ -164,7 +164,7 @@ class SpaceHierarchy:
         via = await self._space_rooms.likely_servers(user_id, request.room_id)
         walk.ahead.append(_Step(request.room_id, 0, via))
         if await self._described(walk, walk.ahead[0]) is None:
-            raise Forbidden("There is no such room, or you may not know of it")
+            raise Forbidden("The room does not exist, or you may not see it")
         name = token_hex(8)
         self._remember(name, walk)
         return name, 0, walk
@@ -178,7 +178,7 @@ class SpaceHierarchy:
     async def _collect(
         self, walk: _Walk, offset: int, size: int
     ) -> tuple[list[SpaceRoom], int, bool]:
-        """Rooms from a place of a walk, the place to go on from, and whether nothing is left."""
+        """Rooms from a place of a walk, the place to continue from, and whether nothing is left."""
         rooms: list[SpaceRoom] = []
         until = self._clock.seconds() + PAGE_TIMEOUT_SECONDS
         while len(rooms) < size and self._clock.seconds() < until:
@@ -186,7 +186,7 @@ class SpaceHierarchy:
                 description = await self._described(walk, walk.found[offset])
                 offset += 1
             else:
-                await self._look_ahead(walk)
+                await self._prefetch(walk)
                 step = walk.next()
                 if step is None:
                     return rooms, offset, True
@@ -199,7 +199,7 @@ class SpaceHierarchy:
         return rooms, offset, offset == len(walk.found) and not walk.ahead
 
     async def _described(self, walk: _Walk, step: _Step) -> RoomDescription | None:
-        """What the user may know of a room on the way."""
+        """The room of a step, as far as the user may see it."""
         description = await self._find(step, is_last=step.depth >= walk.request.depth)
         if description is None or not await self._space_rooms.may_user_know(
             walk.user_id, description.summary
@@ -211,18 +211,18 @@ class SpaceHierarchy:
         room = await self._space_rooms.find(step.room_id)
         if room is not None:
             return await self._space_rooms.describe(room)
-        told = None
+        cached = None
         if step.parent is not None:
-            if self._remote.is_closed(step.parent, step.room_id):
+            if self._remote.is_inaccessible(step.parent, step.room_id):
                 return None
-            told = self._remote.child_of(step.parent, step.room_id)
-        if told is not None and (is_last or not told.is_space):
-            return told
-        # Only the space itself comes with what is in it.
-        return await self._remote.describe(step.room_id, step.via) or told
+            cached = self._remote.child_of(step.parent, step.room_id)
+        if cached is not None and (is_last or not cached.is_space):
+            return cached
+        # Only the response for the space itself has its children.
+        return await self._remote.describe(step.room_id, step.via) or cached
 
-    async def _look_ahead(self, walk: _Walk) -> None:
-        """Ask for the next rooms side by side; one after the other they would take too long."""
+    async def _prefetch(self, walk: _Walk) -> None:
+        """Fetch the next rooms concurrently; one after the other they would take too long."""
         if not walk.ahead or await self._space_rooms.find(walk.ahead[-1].room_id) is not None:
             return
         depth = walk.request.depth

@@ -1,1 +1,1 @@
-"""Receipts, read markers and typing notices."""
+"""Receipts, read markers and typing notifications."""

@@ -1,7 +1,7 @@
-"""Read markers: what clients say about how far their user has read, checked and put in its place.
+"""Read markers: how far local users have read, as their clients report it.
 
 `m.read` and `m.read.private` are receipts; `m.fully_read` is account data of the room. None of them
-goes back, and all of them name an event of the room that this server has.
+moves back, and all of them name an event of the room that this server has.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#read-and-unread-markers
 """
@@ -23,11 +23,11 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import MAIN
 
-MAX_HOPS = 3  # from an event to the one that belongs to a thread, as the text recommends
+MAX_HOPS = 3  # from an event to the one that belongs to a thread, as the specification recommends
 
 
 class ReadMarkers:
-    """Moves the markers of this server's users."""
+    """Moves the markers of local users."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ReadMarkers:
         event_id: str,
         thread_id: object = msgspec.UNSET,
     ) -> None:
-        """Move one marker to an event; `thread_id` is what the client sent, of whatever type.
+        """Move one marker to an event; `thread_id` is what the client sent, of any type.
 
         Raises `InvalidParam` for an unknown type of receipt or a thread that does not fit,
         `Forbidden` outside of the room, `NotFound` for an event that is not in it.
@@ -60,7 +60,7 @@ class ReadMarkers:
             raise InvalidParam(f"{receipt_type!r} is not a type of receipt")
         thread = check_thread_id(thread_id)
         if thread is not None and receipt_type == FULLY_READ:
-            raise InvalidParam("m.fully_read concerns the whole room, it takes no thread_id")
+            raise InvalidParam("m.fully_read applies to the whole room, and takes no thread_id")
         room = await self._joined_room(caller, room_id)
         stored = await self._event(room, event_id)
         if thread is not None:
@@ -81,7 +81,8 @@ class ReadMarkers:
         return room
 
     async def _find_event(self, room: Room, event_id: str) -> StoredEvent | None:
-        # What is no event id cannot be looked up: it may hold what the database cannot.
+        # Anything but an event id cannot be looked up: it may have characters that the database
+        # cannot.
         if not is_valid_event_id(event_id):
             return None
         return await self._events.find(room.version, room.room_nid, room.room_id, event_id)
@@ -89,7 +90,7 @@ class ReadMarkers:
     async def _event(self, room: Room, event_id: str) -> StoredEvent:
         stored = await self._find_event(room, event_id)
         if stored is None:
-            raise NotFound("There is no such event in the room")
+            raise NotFound("The event is not in the room")
         return stored
 
     async def _move(
@@ -127,11 +128,12 @@ class ReadMarkers:
         return 0 if stored is None else stored.position or stored.event_nid
 
     async def _check_in_thread(self, room: Room, stored: StoredEvent, thread: str) -> None:
-        """Raise `InvalidParam` for an event that lies in another thread, as far as we can tell.
+        """Raise `InvalidParam` for an event that is in another thread, as far as this server can
+        know.
 
-        The root of a thread lies in the main timeline, but clients also mark it as read in its own
+        The root of a thread is in the main timeline, but clients also mark it as read in its own
         thread. A redacted event no longer shows where it belongs, and a redaction never does, so
-        clients place them as they like.
+        clients place them freely.
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
         """

@@ -1,10 +1,10 @@
-"""Receipts: how far each user has read in each room, for all to see (`m.read`) or for themselves.
+"""Receipts: how far each user has read in each room, public (`m.read`) or private.
 
-There is one receipt for each user, type and thread of a room, and it never goes back: one for an
-event before that of the stored receipt is ignored. Public and private receipts of one user do not
-concern each other.
+There is one receipt for each user, type and thread of a room, and it never moves back: one for an
+event before that of the stored receipt is ignored. Public and private receipts of a user are
+independent.
 
-The receipts of a room that people read are held in memory, in the order of their changes, so that
+The receipts of a room that is being read are held in memory, in the order of their changes, so that
 "what is new since this token" costs as much as there is new. What is the same for all readers is
 encoded once for all of them.
 
@@ -32,12 +32,12 @@ from homeserver.streams.log_cache import LogCache
 READ, READ_PRIVATE = "m.read", "m.read.private"
 
 MAX_RECEIPTS = 200_000  # of all rooms in memory together; about 300 bytes each
-MAX_CHANGED = 100_000  # rooms whose last change is remembered
+MAX_CHANGED = 100_000  # rooms with a remembered last change
 MAX_OF_USER = 2_000  # of one user in one room: one for each thread and type
 
 
 class Receipts:
-    """The receipts of all rooms. `apply` is to be subscribed to the log."""
+    """The receipts of all rooms. Subscribe `apply` to the log."""
 
     def __init__(self, db: Database, log: Log, names: Names, local_server: LocalServer) -> None:
         self._db = db
@@ -49,9 +49,9 @@ class Receipts:
             self._load,
             RoomReceipts.put,
         )
-        # What was handed to the log and is not published yet.
+        # Receipts that were appended to the log and are not published yet.
         self._queued: dict[tuple[Any, ...], ReceiptChanged] = {}
-        # The last change of each room above `_floor`; about lower positions nothing is known here.
+        # The last change of each room above `_floor`; changes at lower positions are unknown here.
         self._changed: OrderedDict[int, int] = OrderedDict()
         self._floor = self._log.position
 
@@ -66,17 +66,17 @@ class Receipts:
         thread_id: str | None = None,
         ts: int | None = None,
     ) -> None:
-        """Move a user's receipt forward to an event; does nothing where that would be a step back.
+        """Move a user's receipt forward to an event; does nothing if that would be a step back.
 
         `event_position` is the event's place in the timeline, if it has one. `thread_id` is `None`
         for a receipt of the whole room, `ts` (ms since the epoch) for one that is made now. The
-        caller has checked who may read what, and the thread (`check_thread_id`).
+        caller has checked the user's access, and the thread (`check_thread_id`).
 
-        Threads and events need not exist here: other servers tell of what has not come yet. So the
-        number of threads is bounded.
+        Threads and events need not exist here: other servers send receipts for events that have not
+        arrived yet. So the number of threads is bounded.
 
-        Raises `InvalidParam` for what is no event id, `UserLimitExceeded` for a receipt of one
-        thread too many, `Unavailable` while the database is away.
+        Raises `InvalidParam` for an invalid event id, `UserLimitExceeded` for too many threads,
+        `Unavailable` while the database is unavailable.
         """
         if not is_valid_event_id(event_id):
             raise InvalidParam(f"{event_id!r} is not the id of an event")
@@ -109,35 +109,35 @@ class Receipts:
     async def events_since(self, room: Room, user_id: str, since: int | None) -> msgspec.Raw | None:
         """The `m.receipt` event with what changed for a reader above `since`; `None` for nothing.
 
-        It holds the public receipts of everybody and the reader's own private ones. For
-        `since=None` these are all that there are.
+        It holds all public receipts and the reader's own private ones. For `since=None` these are
+        all that there are.
         """
         if since is not None and not self.may_have_changed(room.room_nid, since):
             return None
         return (await self._rooms.get(room.room_nid)).event(user_id, since)
 
     def may_have_changed(self, room: int, since: int) -> bool:
-        """False where nothing changed in a room above a position; tells at once."""
+        """False if nothing changed in a room above a position; needs no waiting."""
         return since < self._floor or self._changed.get(room, 0) > since
 
     async def ephemeral_events(
         self, room: Room, user_id: str, since: int | None
     ) -> Sequence[msgspec.Raw]:
-        """`events_since` as a list, as readers of a room take it from each source."""
+        """`events_since` as a list, like the other sources of ephemeral events."""
         event = await self.events_since(room, user_id, since)
         return () if event is None else (event,)
 
     async def changed_rooms(self, rooms: Collection[int], since: int) -> set[int]:
-        """Those of the rooms in which a receipt of anybody changed above a position."""
+        """Those of the rooms in which any receipt changed above a position."""
         if since < self._floor:
             return await self._db.run(rooms_with_receipts_after, rooms, since)
         return {room for room in rooms if self._changed.get(room, 0) > since}
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log."""
-        for fact in facts:
-            if isinstance(fact, ReceiptChanged):
-                self._publish(fact)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Publish the receipts of a batch (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, ReceiptChanged):
+                self._publish(entry)
         while len(self._changed) > MAX_CHANGED:
             self._floor = self._changed.popitem(last=False)[1]
 

@@ -1,1 +1,1 @@
-"""One event: as a draft, as it is stored, and where it is found again."""
+"""Single events: drafts, stored events, and the store that finds them."""

@@ -1,8 +1,8 @@
-"""Drafts: events that users of this server want to send, before the room's writer makes them.
+"""Drafts: events that local users want to send, before the room's writer makes them.
 
-Memberships have a kind of draft of their own, without which the writer takes no `m.room.member`: so
-no endpoint can change one as if it were any other state. What only a server may say in a member
-event is taken out of the content and given apart, by whoever has checked that it is true.
+Memberships have a kind of draft of their own, and the writer accepts an `m.room.member` only as
+such: so no endpoint can change one like other state. What only a server may state in a member event
+is removed from the content and passed separately, by code that has checked that it is true.
 """
 
 import sys
@@ -21,7 +21,7 @@ SERVER_FIELDS = frozenset({AUTHORISING_USER, THIRD_PARTY_INVITE})
 
 @dataclass(frozen=True, slots=True)
 class EventDraft:
-    """An event that somebody on this server wants to send; the writer makes the rest of it."""
+    """An event that a local user wants to send; the writer makes the rest of it."""
 
     type: str
     sender: str
@@ -30,7 +30,7 @@ class EventDraft:
     origin_server_ts: int | None = None  # ms since the epoch; None: now
     redacts: str | None = None  # event id, in room versions that have it outside of `content`
     target: StoredEvent | None = None  # the event of this room that is to be redacted
-    is_optional: bool = False  # left out where the rules or a limit refuse it
+    is_optional: bool = False  # left out if the rules or a limit do not allow it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ def member_draft(
 ) -> MemberDraft:
     """The draft of a member event of `target`, for code that decides about memberships.
 
-    `SERVER_FIELDS` in the content are dropped, whoever wrote them. `authoriser` is the user by
-    whose right a restricted room is joined; `third_party_invite` is the proof of an invited
-    address. The caller has checked both.
+    `SERVER_FIELDS` in the content are dropped, whatever their origin. `authoriser` is the user who
+    authorises a restricted join; `third_party_invite` is the proof of an invited address. The
+    caller has checked both.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#mroommember
     """
@@ -67,8 +67,8 @@ def member_draft(
 class ClientTransaction(NamedTuple):
     """The request that makes an event: the device, the transaction id that it chose, and the path.
 
-    `path` is the path without the transaction id and what comes before `rooms`: the id means
-    nothing for another path. `sending_path` makes that of a message.
+    `path` is the path without the transaction id and what comes before `rooms`: the id is scoped to
+    the path. `sending_path` makes that of a message.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
     """

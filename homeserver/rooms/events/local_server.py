@@ -18,7 +18,7 @@ from homeserver.rooms.events.event_draft import EventDraft
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
-    """Makes the events of this server's users."""
+    """Makes the events of local users."""
 
     server_name: str
     key: SigningKey
@@ -44,7 +44,7 @@ class LocalServer:
     ) -> Event:
         """The event that a draft becomes at this place of the graph.
 
-        Raises `TooLarge` or `BadJson` where the draft makes no valid event.
+        Raises `TooLarge` or `BadJson` if the draft makes no valid event.
         """
         timestamp = draft.origin_server_ts
         try:

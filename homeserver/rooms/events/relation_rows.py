@@ -1,4 +1,4 @@
-"""Rows of relations: they go with the event, and go away when it is redacted.
+"""Rows of relations: inserted with the event, and deleted when it is redacted.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events
 """
@@ -10,7 +10,7 @@ from homeserver.storage.rooms.relations import DELETE_RELATION, INSERT_RELATION
 
 
 def relation_rows(stored: StoredEvent, room: int, type_nid: int, sender_nid: int) -> list[Row]:
-    """What is stored of the relation of a new event of a timeline, if it has one."""
+    """The row of the relation of a new event of a timeline, if it has one."""
     event = stored.event
     if stored.position is None or (relation := relation_of(event)) is None:
         return []
@@ -31,7 +31,7 @@ def relation_rows(stored: StoredEvent, room: int, type_nid: int, sender_nid: int
 
 
 def rows_of_redaction(redacted: StoredEvent) -> list[Row]:
-    """How the relation of an event ends that is being redacted.
+    """The rows that end the relation of an event that is being redacted.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events
     """

@@ -2,6 +2,9 @@
 
 An event that goes to many readers is encoded once: the bytes before and after `unsigned` are kept,
 and only `unsigned`, which differs by reader and by time, is put between them.
+
+A redaction is *pending* if its sender may not redact the event, or if that event is not here yet:
+it is accepted and part of the graph, but has no position, and clients do not see it.
 """
 
 from dataclasses import dataclass
@@ -17,11 +20,11 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class EventStatus:
-    """What the checks on receipt have made of an event.
+    """The result of the checks performed on receipt of an event.
 
-    An outlier is known because others cite it; where it stands in the graph is not known, and so
-    not the state there. `rejected` and `soft_failed` say which rule the event broke: by the state
-    that it was sent in, or by the current one alone.
+    An outlier is known because other events refer to it; its place in the graph is not known, and
+    so not the state there. `rejected` and `soft_failed` say which rule the event broke: by the
+    state before it, or only by the current state.
 
     Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
     """
@@ -32,23 +35,21 @@ class EventStatus:
 
 
 ACCEPTED = EventStatus()
-MAX_TOPOLOGICAL_DEPTH = (
-    10**17
-)  # where more events in a row share a height; tokens have no room for more
+# Beyond this, more events in a row share a depth; tokens have no room for more.
+MAX_TOPOLOGICAL_DEPTH = 10**17
 
 
 class StoredEvent:
     """An event as this server has it.
 
-    `event_nid` is its number in the database, `position` its place in the timeline: below zero for
-    one that was fetched for the room's past, `None` for one that no timeline shows. `state_before`
-    and `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the
-    number of the state event whose place it took, `replaced` that event. `transaction` is the
-    request that made it: (user id, device id, transaction id, path), a `Transaction` of
-    `event_draft.py`.
+    `event_nid` is its numeric id in the database, `position` its place in the timeline: below zero
+    for a backfilled event, `None` for one that no timeline shows. `state_before` and `state_after`
+    are roots of state trees, without meaning for an outlier. `replaces` is the nid of the state
+    event that it replaced, `replaced` that event. `transaction` is the request that made it: (user
+    id, device id, transaction id, path), a `ClientTransaction` of `event_draft.py`.
 
-    `topological_depth` is how deep the event stands in the graph: one more than those before it.
-    Its own `depth` says the same, but nobody can check that, and history is ordered by it.
+    `topological_depth` is one more than the depths of the events before it. Its own `depth` should
+    be the same, but no server can check that, and history is ordered by `topological_depth`.
     """
 
     __slots__ = (
@@ -70,7 +71,7 @@ class StoredEvent:
     def __init__(
         self,
         event: Event,
-        number: int,
+        event_nid: int,
         position: int | None,
         state_before: bytes,
         state_after: bytes,
@@ -79,11 +80,11 @@ class StoredEvent:
         replaced: Event | None = None,
         redaction: Event | None = None,
         transaction: tuple[str, str, str, str] | None = None,
-        standing: EventStatus = ACCEPTED,
-        height: int | None = None,
+        status: EventStatus = ACCEPTED,
+        topological_depth: int | None = None,
     ) -> None:
         self.event = event
-        self.event_nid = number
+        self.event_nid = event_nid
         self.position = position
         self.state_before = state_before
         self.state_after = state_after
@@ -91,9 +92,11 @@ class StoredEvent:
         self.replaced = replaced
         self.redaction = redaction
         self.transaction = transaction
-        self.status = standing
+        self.status = status
         self.topological_depth = (
-            min(event.depth, MAX_TOPOLOGICAL_DEPTH) if height is None else height
+            min(event.depth, MAX_TOPOLOGICAL_DEPTH)
+            if topological_depth is None
+            else topological_depth
         )
         self._parts: tuple[bytes, bytes] | None = (
             None  # before `unsigned`, and after it with `room_id`
@@ -104,16 +107,16 @@ class StoredEvent:
 
     @property
     def is_redaction_pending(self) -> bool:
-        """Whether it is a redaction that stands in the graph, and that no client may see."""
+        """Whether it is a redaction in the graph that no client may see (see above)."""
         return self.position is None and self.status == ACCEPTED
 
     @property
     def shown(self) -> Event:
-        """The event as anybody may see it: pruned if it was redacted."""
+        """The event as clients see it: redacted if there is a redaction."""
         return self.event if self.redaction is None else self.event.redacted()
 
     def redact(self, redaction: Event) -> None:
-        """Show the event pruned from now on."""
+        """Show the event redacted from now on."""
         if self.redaction is None:
             self.redaction = redaction
             self._parts = None
@@ -128,8 +131,8 @@ class StoredEvent:
     ) -> dict[str, Any]:
         """`unsigned` for a reader: their (user id, device id), and membership at the event.
 
-        `relations` is the JSON of `m.relations`; `homeserver/rooms/history/aggregations.py` makes
-        it.
+        `relations` is the JSON of `m.relations`, made by
+        `homeserver/rooms/history/aggregations.py`.
         """
         unsigned: dict[str, Any] = {"age": max(0, now_ms - self.event.origin_server_ts)}
         if membership is not None:
@@ -142,7 +145,7 @@ class StoredEvent:
                 unsigned["prev_content"] = self.replaced.content
                 unsigned["prev_sender"] = self.replaced.sender
         if self.redaction is not None:
-            # Not in the text, but what many clients go by that have the redaction already.
+            # Not in the specification, but many clients that have the redaction already rely on it.
             unsigned["redacted_by"] = self.redaction.event_id
             unsigned["redacted_because"] = client_event(
                 self.redaction,
@@ -162,7 +165,7 @@ class StoredEvent:
         membership: str | None = None,
         relations: bytes | None = None,
     ) -> bytes:
-        """JSON of the event for a client; `/sync` leaves `room_id` out."""
+        """The event as JSON for a client; `/sync` leaves `room_id` out."""
         parts = self._parts
         if parts is None:
             parts = self._parts = client_event_parts(self.shown, room_id=True)
@@ -189,6 +192,6 @@ class StoredEvent:
         relations: bytes | None = None,
         room_id: bool = True,
     ) -> dict[str, Any]:
-        """The event for a client as an object, for the readers that change it further."""
+        """The event as an object for a client, for callers that change it further."""
         unsigned = self.unsigned(now_ms, device=device, membership=membership, relations=relations)
         return client_event(self.shown, room_id=room_id, unsigned=unsigned)

@@ -1,8 +1,8 @@
-"""Bundled aggregations: what other events say about an event, for its `unsigned.m.relations`.
+"""Bundled aggregations of the child events of an event, for its `unsigned.m.relations`.
 
 Edits, threads and references are bundled, as one reader may see them; reactions are not. State
-events have none. Few events have children: which do is remembered for those that were served
-lately, and kept up to date by the log, so that serving any other event asks nothing.
+events have none. Few events have children: for recently served events a cache holds which have, and
+the log keeps it up to date, so that serving any other event needs no query.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events
 """
@@ -29,54 +29,54 @@ from homeserver.storage.rooms import relations as storage
 from homeserver.storage.rooms.names import Names
 
 BUNDLED = (REFERENCE, REPLACE, THREAD)
-CAPACITY = 100_000  # events of which it is remembered whether they have children
-MAX_REFERENCES = 1_000  # that are told of in one answer
+CAPACITY = 100_000  # events for which the types of their children are cached
+MAX_REFERENCES = 1_000  # in one response
 
 _NONE: frozenset[str] = frozenset()
-_Aggregations = dict[str, dict[str, Any]]  # event id -> relation type -> what there is
+_Aggregations = dict[str, dict[str, Any]]  # event id -> relation type -> the aggregation
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """For whom events are aggregated; `until` is the position up to which they see the room."""
+    """A user who gets aggregations; `until` is the position up to which they see the room."""
 
     room: Room
     caller: Requester
     until: int
-    ignored: frozenset[int]  # numbers of users
-    own: int | None  # the reader's number
+    ignored: frozenset[int]  # nids of users
+    own: int | None  # the reader's nid
     now_ms: int
 
 
 class BundledAggregations:
-    """Aggregates children. `apply` is to be subscribed to the log."""
+    """Aggregates children. Subscribe `apply` to the log."""
 
     def __init__(
         self,
         db: Database,
         names: Names,
         rooms: RoomRegistry,
-        reading: RoomReader,
+        reader: RoomReader,
         visibility: Visibility,
     ) -> None:
         self._db = db
         self._names = names
         self._rooms = rooms
-        self._reading = reading
+        self._reader = reader
         self._visibility = visibility
         self._types: LruCache[str, frozenset[str]] = LruCache("relation_types", CAPACITY)
         self._changes = 0
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: note the parents of new events."""
-        for fact in facts:
-            if isinstance(fact, EventAppended):
-                self._take(fact.stored)
-            elif isinstance(fact, EventsStored):
-                for stored in fact.events:
-                    self._take(stored)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Record the children in new events (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, EventAppended):
+                self._record(entry.stored)
+            elif isinstance(entry, EventsStored):
+                for stored in entry.events:
+                    self._record(stored)
 
-    def _take(self, stored: StoredEvent) -> None:
+    def _record(self, stored: StoredEvent) -> None:
         relation = relation_of(stored.event)
         if stored.position is not None and relation is not None and relation.rel_type in BUNDLED:
             self._changes += 1
@@ -96,10 +96,10 @@ class BundledAggregations:
         if not any(types.values()):
             return list(seen)
         try:
-            access = await self._reading.access(caller.user_id, parents[0].event.room_id)
-        except Forbidden:  # they have forgotten the room meanwhile
+            access = await self._reader.access(caller.user_id, parents[0].event.room_id)
+        except Forbidden:  # the caller has forgotten the room meanwhile
             return list(seen)
-        reader = await self._reader(access.room, caller, access.until, ignored)
+        reader = await self._reader_for(access.room, caller, access.until, ignored)
         found = await self._aggregate(reader, parents, BUNDLED)
         return [
             replace(event, relations=msgspec.json.encode(found[event.stored.event.event_id]))
@@ -108,7 +108,7 @@ class BundledAggregations:
             for event in seen
         ]
 
-    async def _reader(
+    async def _reader_for(
         self, room: Room, caller: Requester, until: int, ignored: Iterable[str]
     ) -> _Reader:
         numbers = await self._names.find_nids({caller.user_id, *ignored})
@@ -117,7 +117,7 @@ class BundledAggregations:
         return _Reader(room, caller, until, frozenset(numbers.values()), own, now_ms)
 
     async def _types_of(self, event_ids: Sequence[str]) -> dict[str, frozenset[str]]:
-        """The relation types that there are children of, for each of the events."""
+        """The relation types of the children of each event."""
         types = {event_id: self._types.get(event_id) for event_id in event_ids}
         missing = [event_id for event_id, known in types.items() if known is None]
         if not missing:
@@ -127,13 +127,13 @@ class BundledAggregations:
         for parent_id, rel_type in await self._db.run(storage.relation_types, missing, BUNDLED):
             loaded[parent_id] |= {rel_type}
         if changes == self._changes:
-            # Otherwise the answer may have been overtaken by the log.
+            # Otherwise the log may have changed the children meanwhile.
             for event_id, found in loaded.items():
                 self._types.put(event_id, found)
         return {event_id: known or loaded.get(event_id, _NONE) for event_id, known in types.items()}
 
     async def _aggregate(
-        self, reader: _Reader, parents: Sequence[StoredEvent], wanted: Collection[str]
+        self, reader: _Reader, parents: Sequence[StoredEvent], rel_types: Collection[str]
     ) -> _Aggregations:
         types = await self._types_of([stored.event.event_id for stored in parents])
         found: _Aggregations = defaultdict(dict)
@@ -147,7 +147,7 @@ class BundledAggregations:
                 for stored in parents
                 if rel_type in types[stored.event.event_id]
             }
-            if concerned and rel_type in wanted:
+            if concerned and rel_type in rel_types:
                 await add(found, reader, concerned)
         return found
 
@@ -164,9 +164,7 @@ class BundledAggregations:
         rows = await self._db.run(
             storage.latest_edits, reader.room.room_nid, list(editable), reader.until
         )
-        names = await self._names.names(
-            {number for row in rows for number in (row.type, row.sender)}
-        )
+        names = await self._names.names({nid for row in rows for nid in (row.type, row.sender)})
         edits = {
             row.child: row.parent_id
             for row in rows
@@ -192,7 +190,7 @@ class BundledAggregations:
                 threads[part.parent_id].append(part)
         latest = {max(part.latest for part in parts)[-1]: root for root, parts in threads.items()}
         shown = await self._visible(reader, list(latest))
-        # A thread has no threads in it, so this ends.
+        # A thread contains no threads, so this ends.
         inner = await self._aggregate(reader, [seen.stored for seen in shown], (REFERENCE, REPLACE))
         for seen in shown:
             root = latest[seen.stored.event_nid]

@@ -1,6 +1,6 @@
-"""Erased users' events, as those see them who were not in the room when they were sent.
+"""Erased users' events, as shown to users who were not in the room when they were sent.
 
-The event that is stored, and that members of that time go on seeing, stays as it is.
+The stored event, which members of that time continue to see, stays as it is.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate
 """
@@ -11,7 +11,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 def as_erased(stored: StoredEvent) -> StoredEvent:
     """A copy of an event that shows no more of it than if it had been redacted.
 
-    It has the same numbers, so it can stand for the event wherever readers see it.
+    It has the same nid and position, so it can replace the event wherever readers see it.
     """
     return StoredEvent(
         stored.event.redacted(),
@@ -21,5 +21,5 @@ def as_erased(stored: StoredEvent) -> StoredEvent:
         stored.state_after,
         replaces=stored.replaces,
         redaction=stored.redaction,
-        height=stored.topological_depth,
+        topological_depth=stored.topological_depth,
     )

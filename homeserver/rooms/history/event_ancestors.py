@@ -1,4 +1,4 @@
-"""The past of events along the graph, for other servers.
+"""The ancestors of events in the graph, for other servers.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
 """
@@ -18,7 +18,7 @@ class EventAncestors:
         self._rooms = rooms
 
     async def up_to(self, room: Room, event_ids: Sequence[str], limit: int) -> list[StoredEvent]:
-        """These events and what comes before them, the deepest first."""
+        """These events and their ancestors, the deepest first."""
         return await self._back(room, event_ids, limit, stop_at=(), min_depth=0)
 
     async def between(
@@ -29,9 +29,11 @@ class EventAncestors:
         limit: int,
         min_depth: int,
     ) -> list[StoredEvent]:
-        """What comes before the latest events and not before the earliest, the oldest first.
+        """The ancestors of the latest events that are not ancestors of the earliest, the oldest
+        first.
 
-        Neither the ones nor the others are among them; of more than `limit` the newest are given.
+        Neither the latest nor the earliest are included; of more than `limit` the newest are
+        returned.
         """
         ends = await self._load(room, latest)
         before = [prev for stored in ends for prev in stored.event.prev_event_ids]

@@ -1,11 +1,11 @@
-"""History: the pages of a room's past, and the surroundings of one event.
+"""The history of rooms: its pages, and the context of one event.
 
-Pages are in topological order, by (height, position), so that what arrives late stands where it
-belongs. A token is a place between two events of that order; a token of `/sync` bounds the
-positions that are shown instead, as what came before it may stand before or behind what came after.
-Where this server does not have the past, a page asks for it first. A page looks at a bounded number
-of events: where a filter or the history visibility leaves few of them, it ends early, with a token
-to go on from.
+Pages are in topological order, by (topological depth, position), so that an event that arrives late
+is in its place. A token is a place between two events of that order; a token of `/sync` bounds the
+positions of the events instead, as earlier events may be deeper or less deep than later ones. Where
+this server lacks history, a page backfills it first. A page examines a bounded number of events:
+where a filter or the history visibility leaves few of them, it ends early, with a token to continue
+from.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
 """
@@ -22,13 +22,13 @@ from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.history.timeline_segments import (
     Depths,
     TimelineSegment,
-    behind,
+    extremities_reached,
     from_memory,
-    gaps_reached,
-    is_gap_between,
+    is_extremity_between,
     just_before,
+    place_beyond,
     place_of,
-    split_at_gaps,
+    split_at_extremities,
 )
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.registry import RoomRegistry
@@ -39,50 +39,51 @@ from homeserver.streams.log import MAX_POSITION
 from homeserver.streams.tokens import START, Place, parse_history_token, topological_token
 
 DEFAULT_LIMIT = 10
-MAX_LIMIT = 500  # events of an answer
-MAX_EXAMINED_EVENTS = 1_000  # events that are looked at for one answer
-BATCH_SIZE = 50  # events that are looked at together, at least
-MAX_FILLS = 5  # times that the past is asked for which a page would leap over
-FILL = 100  # events that are asked for each time; those before the far end of the gap come first
+MAX_LIMIT = 500  # events of a response
+MAX_EXAMINED_EVENTS = 1_000  # events examined for one response
+BATCH_SIZE = 50  # events read together, at least
+MAX_FILLS = 5  # backfills for one page
+FILL_EVENTS = 100  # events of each; they come from the far end of what is missing
 
 
 class BackfillPort(Protocol):
-    """Where the past of rooms comes from that this server does not have."""
+    """Fetches the history that this server lacks from other servers."""
 
     async def fill(self, room: Room, depths: Depths, limit: int) -> bool:
-        """Ask for events before the gaps that are at these depths; whether any came."""
+        """Fetch events before the backward extremities at these depths; return whether any came."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which part of a room's history is wanted.
+    """A requested part of a room's history.
 
     `since` and `to` are tokens; without `since` the page starts at the end of the history, or with
-    `backwards` false at its beginning. Events of `ignored` users are left out, their state aside.
+    `backwards` false at its beginning. Events of `ignored` users are left out, except state events.
     """
 
     backwards: bool
     since: str | None = None
     to: str | None = None
     limit: int | None = None
-    wanted: RoomEventFilter = field(default_factory=RoomEventFilter)
+    event_filter: RoomEventFilter = field(default_factory=RoomEventFilter)
     ignored: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
-        """Most events of the page."""
+        """The maximum number of events of the page."""
         if self.limit is None:
-            return self.wanted.limit_or(DEFAULT_LIMIT, MAX_LIMIT)
+            return self.event_filter.limit_or(DEFAULT_LIMIT, MAX_LIMIT)
         return min(self.limit, MAX_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: `end` is the token to go on from, `None` where nothing was found and nothing is left.
+    """A page: `end` is the token to continue from, `None` if nothing was found and nothing is left.
 
-    Nobody looks beyond a page that is full or has reached the end: the empty one after it tells.
+    A full page, or one at the end, has a token without looking further: the next page is empty
+    then.
 
-    `state` are the member events of the senders, if the filter asks for lazy loading.
+    `state` are the member events of the senders, if the filter requests lazy loading.
     """
 
     start: str
@@ -93,7 +94,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """An event with what happened before it, newest first, and after it, oldest first."""
+    """An event with the events before it, newest first, and after it, oldest first."""
 
     event: VisibleEvent
     before: Sequence[VisibleEvent]
@@ -105,7 +106,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """What was found on the way, where it ended, and whether nothing is left behind that."""
+    """The events found, the place where the walk ended, and whether nothing is left after that."""
 
     seen: list[VisibleEvent]
     place: Place
@@ -119,44 +120,44 @@ class History:
         self,
         db: Database,
         rooms: RoomRegistry,
-        reading: RoomReader,
+        reader: RoomReader,
         visibility: Visibility,
         backfill: BackfillPort,
     ) -> None:
         self._db = db
         self._rooms = rooms
-        self._reading = reading
+        self._reader = reader
         self._visibility = visibility
         self._backfill = backfill
 
     async def page(self, user_id: str, room_id: str, request: PageRequest) -> Page:
-        """A page of the history. Raises `Forbidden`, and `InvalidParam` for what is no token."""
-        access = await self._reading.access(user_id, room_id)
-        stretch = await self._stretch(access, request)
-        walk = await self._walk(access, request, stretch, request.size)
+        """A page of the history. Raises `Forbidden`, and `InvalidParam` for an invalid token."""
+        access = await self._reader.access(user_id, room_id)
+        segment = await self._segment(access, request)
+        walk = await self._walk(access, request, segment, request.size)
         ended = walk.exhausted and not walk.seen
-        upto = stretch.upto if stretch.upto < access.until else None
-        above = None if request.backwards or stretch.above < 0 else stretch.above
+        upto = segment.upto if segment.upto < access.until else None
+        above = None if request.backwards or segment.above < 0 else segment.above
         return Page(
-            request.since or topological_token(stretch.start),
+            request.since or topological_token(segment.start),
             None if ended else topological_token(walk.place, upto, above),
             walk.seen,
-            await self._senders_state(access.room, request.wanted, walk.seen),
+            await self._senders_state(access.room, request.event_filter, walk.seen),
         )
 
     async def context(
         self, user_id: str, room_id: str, event_id: str, request: PageRequest
     ) -> Context:
-        """What happened around an event: of `request` all but direction and tokens counts.
+        """The events around an event; direction and tokens of `request` are ignored.
 
-        Raises `Forbidden` where the user may not read the room, `NotFound` where they may not see
-        the event.
+        Raises `Forbidden` if the user may not read the room, `NotFound` if they may not see the
+        event.
         """
-        access = await self._reading.access(user_id, room_id)
-        event = await self._reading.event(user_id, room_id, event_id)
+        access = await self._reader.access(user_id, room_id)
+        event = await self._reader.event(user_id, room_id, event_id)
         place = place_of(event.stored)
         if place is None:
-            raise NotFound("The event stands in no timeline")
+            raise NotFound("The event is in no timeline")
         half, last = request.size // 2, await self._last_place(access)
         back, forth = replace(request, backwards=True), replace(request, backwards=False)
         upto = access.until
@@ -170,42 +171,44 @@ class History:
             after.seen,
             topological_token(before.place),
             topological_token(after.place),
-            await self._context_state(access.room, request.wanted, event, before.seen, after.seen),
+            await self._context_state(
+                access.room, request.event_filter, event, before.seen, after.seen
+            ),
         )
 
     async def _walk(
         self,
         access: ReadAccess,
         request: PageRequest,
-        stretch: TimelineSegment,
+        segment: TimelineSegment,
         limit: int,
         *,
         is_page: bool = True,
     ) -> _Walk:
-        """Up to `limit` events that the user may see and wants, along a stretch of the history.
+        """Up to `limit` events that the user may see and that pass the filter, along a segment.
 
-        It ends before a gap, since what is on both sides of one must not be taken for neighbours,
+        It ends before a backward extremity, since events on both sides of one are not neighbours,
         unless it is a page that would be empty.
         """
         seen: list[VisibleEvent] = []
-        place, looked_at = stretch.start, 0
-        if limit <= 0 or not request.wanted.matches_room(access.room.room_id):
+        place, looked_at = segment.start, 0
+        if limit <= 0 or not request.event_filter.matches_room(access.room.room_id):
             return _Walk(seen, place, exhausted=limit > 0)
-        size = limit if request.wanted.is_default else max(limit, BATCH_SIZE)
+        size = limit if request.event_filter.is_default else max(limit, BATCH_SIZE)
         while looked_at < MAX_EXAMINED_EVENTS:
-            rest = replace(stretch, start=place)
+            rest = replace(segment, start=place)
             chunk = await self._next(access.room, rest, size, request.backwards)
             looked_at += len(chunk)
-            for is_behind_gap, run in split_at_gaps(access.room, place, chunk):
-                if is_behind_gap and (seen or not is_page):
+            for is_after_gap, run in split_at_extremities(access.room, place, chunk):
+                if is_after_gap and (seen or not is_page):
                     return _Walk(seen, place, exhausted=False)
                 seen += await self._seen(access, request, run)
                 if len(seen) > limit:
                     del seen[limit:]
-                    place = behind(seen[-1].stored, request.backwards)
+                    place = place_beyond(seen[-1].stored, request.backwards)
                     return _Walk(seen, place, exhausted=False)
                 if run:
-                    place = behind(run[-1], request.backwards)
+                    place = place_beyond(run[-1], request.backwards)
             if len(chunk) < size:
                 return _Walk(seen, place, exhausted=True)
             if len(seen) == limit:
@@ -215,60 +218,60 @@ class History:
     async def _seen(
         self, access: ReadAccess, request: PageRequest, events: Sequence[StoredEvent]
     ) -> list[VisibleEvent]:
-        """Those of the events that the user may see and wants."""
+        """Those of the events that the user may see and that pass the filter."""
         reachable = [stored for stored in events if access.includes(stored)]
         visible = await self._visibility.visible(access.room, access.user_id, reachable)
         return [event for event in visible if _is_wanted(request, event.stored)]
 
     async def _next(
-        self, room: Room, stretch: TimelineSegment, size: int, backwards: bool
+        self, room: Room, segment: TimelineSegment, size: int, backwards: bool
     ) -> list[StoredEvent]:
-        """The next events along a stretch, nearest first.
+        """The next events along a segment, nearest first.
 
-        Where something is missing on the way it is asked for: backwards until something of it is
-        known, forwards, where what comes next comes last, until all of it is.
+        Missing events are backfilled: backwards until some of them are here, forwards, where the
+        next ones come last, until all are.
         """
-        at_hand = from_memory(room, stretch, size, backwards)
-        if at_hand is not None:
-            return at_hand
-        rows = await self._rows(room, stretch, size, backwards)
+        in_memory = from_memory(room, segment, size, backwards)
+        if in_memory is not None:
+            return in_memory
+        rows = await self._rows(room, segment, size, backwards)
         for _ in range(MAX_FILLS):
-            reached = gaps_reached(room, stretch, rows, size, backwards)
+            reached = extremities_reached(room, segment, rows, size, backwards)
             if reached is None:
                 break
             if not await self._backfill.fill(
-                room, reached, max(size, BATCH_SIZE if backwards else FILL)
+                room, reached, max(size, BATCH_SIZE if backwards else FILL_EVENTS)
             ):
                 break
-            rows = await self._rows(room, stretch, size, backwards)
+            rows = await self._rows(room, segment, size, backwards)
             if (
                 backwards
                 and rows
-                and not is_gap_between(
-                    sorted(room.backward_extremities.values()), stretch.start[0], rows[0][0]
+                and not is_extremity_between(
+                    sorted(room.backward_extremities.values()), segment.start[0], rows[0][0]
                 )
             ):
                 break
-        numbers = [event for _, _, event in rows]
-        return await self._rooms.load_events_in_order(room, numbers)
+        event_nids = [event for _, _, event in rows]
+        return await self._rooms.load_events_in_order(room, event_nids)
 
     async def _rows(
-        self, room: Room, stretch: TimelineSegment, size: int, backwards: bool
+        self, room: Room, segment: TimelineSegment, size: int, backwards: bool
     ) -> list[tuple[int, int, int]]:
         return await self._db.run(
             event_pages.page,
             room.room_nid,
-            stretch.start,
-            stretch.bound,
+            segment.start,
+            segment.bound,
             size,
             backwards=backwards,
-            above=stretch.above,
-            upto=stretch.upto,
-            past_above=stretch.past_above,
+            above=segment.above,
+            upto=segment.upto,
+            past_above=segment.past_above,
         )
 
-    async def _stretch(self, access: ReadAccess, request: PageRequest) -> TimelineSegment:
-        """What a request asks for, within what the user may reach."""
+    async def _segment(self, access: ReadAccess, request: PageRequest) -> TimelineSegment:
+        """The segment of a request, within what the user may reach."""
         room, backwards = access.room, request.backwards
         last = await self._last_place(access)
         start, bound = (last, START) if backwards else (START, last)
@@ -281,13 +284,13 @@ class History:
             if not isinstance(since, int):
                 start = min(since, last)
                 if token.above is not None and not backwards:
-                    above, past_above = token.above, await self._height_at(room, token.above)
+                    above, past_above = token.above, await self._depth_at(room, token.above)
             elif backwards:
                 upto = min(upto, since)
-                start = max(await self._end_of(room, upto), await self._above_gap(room, since))
+                start = max(await self._end_of(room, upto), await self._above_missing(room, since))
                 start = min(start, last)
             else:
-                above, past_above = since, await self._height_at(room, since)
+                above, past_above = since, await self._depth_at(room, since)
                 start = min(await self._beginning_after(room, since), (past_above, MAX_POSITION))
         if request.to is not None:
             to = parse_history_token(request.to).place
@@ -300,22 +303,22 @@ class History:
         return TimelineSegment(start, bound, above, upto, past_above)
 
     async def _last_place(self, access: ReadAccess) -> Place:
-        """Where the history ends for the user."""
+        """The end of the history for the user."""
         return await self._end_of(access.room, min(access.until, access.room.last_position))
 
-    async def _height_at(self, room: Room, position: int) -> int:
-        """How high the events up to a position reach; endless before the first of them."""
+    async def _depth_at(self, room: Room, position: int) -> int:
+        """The greatest depth of the events up to a position; endless before the first of them."""
         return (await self._end_of(room, position))[0] or MAX_POSITION
 
     async def _end_of(self, room: Room, position: int) -> Place:
-        """A place behind all events up to a position."""
+        """A place after all events up to a position."""
         newest = _newest(room, position)
         if newest is not None and (newest.position or 0) > room.disordered_at:
-            return behind(newest, backwards=False)
+            return place_beyond(newest, backwards=False)
         return await self._db.run(event_pages.greatest_depth, room.room_nid, position), position
 
-    async def _above_gap(self, room: Room, position: int) -> Place:
-        """A place behind what is missing between a position and the first event after it."""
+    async def _above_missing(self, room: Room, position: int) -> Place:
+        """A place after all missing events between a position and the first event after it."""
         if position >= room.last_position:
             return START
         if position >= room.timeline_from:
@@ -335,34 +338,36 @@ class History:
         return START if least is None else (least, -MAX_POSITION)
 
     async def _senders_state(
-        self, room: Room, wanted: RoomEventFilter, seen: Sequence[VisibleEvent]
+        self, room: Room, event_filter: RoomEventFilter, seen: Sequence[VisibleEvent]
     ) -> list[StoredEvent]:
-        if not wanted.lazy_load_members or not seen:
+        if not event_filter.lazy_load_members or not seen:
             return []
         senders = dict.fromkeys(event.stored.event.sender for event in seen)
-        # By the newest of them, every sender has become a member.
+        # At the newest of these events, every sender has become a member.
         newest = max((event.stored for event in seen), key=lambda stored: stored.position or 0)
-        return await self._reading.member_events(room, newest.state_after, senders)
+        return await self._reader.member_events(room, newest.state_after, senders)
 
     async def _context_state(
         self,
         room: Room,
-        wanted: RoomEventFilter,
+        event_filter: RoomEventFilter,
         event: VisibleEvent,
         before: Sequence[VisibleEvent],
         after: Sequence[VisibleEvent],
     ) -> list[StoredEvent]:
-        """The state at the last event, with only the members who sent something if so wanted."""
+        """The state at the last event; with lazy loading only the members who sent one of the
+        events.
+        """
         last = after[-1] if after else event
         senders = None
-        if wanted.lazy_load_members:
+        if event_filter.lazy_load_members:
             senders = {seen.stored.event.sender for seen in (event, *before, *after)}
-        state = await self._reading.state_at(room, last.stored.state_after, members=senders)
+        state = await self._reader.state_at(room, last.stored.state_after, members=senders)
         return [
             stored
             for stored in state
             if (senders is not None and is_member_event(stored.event))
-            or wanted.matches(stored.event.type, stored.event.sender, stored.event.content)
+            or event_filter.matches(stored.event.type, stored.event.sender, stored.event.content)
         ]
 
 
@@ -370,11 +375,11 @@ def _is_wanted(request: PageRequest, stored: StoredEvent) -> bool:
     event = stored.event
     if event.sender in request.ignored and event.state_key is None:
         return False
-    return request.wanted.matches(event.type, event.sender, event.content)
+    return request.event_filter.matches(event.type, event.sender, event.content)
 
 
 def _newest(room: Room, position: int) -> StoredEvent | None:
-    """The newest event up to a position, if it is at hand."""
+    """The newest event up to a position, if it is in memory."""
     for stored in reversed(room.timeline):
         if (stored.position or 0) <= position:
             return stored

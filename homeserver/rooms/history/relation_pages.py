@@ -1,6 +1,6 @@
 """The children of an event, page by page, and the threads of a room.
 
-Pages are in topological order, as those of the room's history, and share its tokens.
+Pages are in topological order, like those of the room's history, and use the same tokens.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#relationships-api
 """
@@ -27,13 +27,13 @@ from homeserver.streams.tokens import END, START, Place, parse_room_token, topol
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
-MAX_EXAMINED_EVENTS = 1_000  # events that are looked at for one answer
-LEVELS = 3  # of relations that are followed with `recurse`
+MAX_EXAMINED_EVENTS = 1_000  # events examined for one response
+LEVELS = 3  # of relations, with `recurse`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildrenRequest:
-    """Which children are wanted, and which page of them. `since` and `to` are tokens."""
+    """The requested children, and the page of them. `since` and `to` are tokens."""
 
     rel_type: str | None = None
     event_type: str | None = None
@@ -46,13 +46,13 @@ class ChildrenRequest:
 
     @property
     def size(self) -> int:
-        """Most events of the page."""
+        """The maximum number of events of the page."""
         return min(max(self.limit or DEFAULT_LIMIT, 1), MAX_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class RelationPage:
-    """Some events; `end` is the token to go on from, `None` where there are no more."""
+    """Some events; `end` is the token to continue from, `None` if there are no more."""
 
     chunk: Sequence[VisibleEvent]
     end: str | None
@@ -66,14 +66,14 @@ class RelationPages:
         db: Database,
         names: Names,
         rooms: RoomRegistry,
-        reading: RoomReader,
+        reader: RoomReader,
         visibility: Visibility,
         relations: BundledAggregations,
     ) -> None:
         self._db = db
         self._names = names
         self._rooms = rooms
-        self._reading = reading
+        self._reader = reader
         self._visibility = visibility
         self._relations = relations
 
@@ -82,18 +82,17 @@ class RelationPages:
     ) -> RelationPage:
         """A page of the children of an event, with their aggregations.
 
-        Raises `NotFound` where the caller may not see the event, `InvalidParam` for what is no
-        token.
+        Raises `NotFound` if the caller may not see the event, `InvalidParam` for an invalid token.
         """
-        await self._reading.event(caller.user_id, room_id, event_id)
-        access = await self._reading.access(caller.user_id, room_id)
-        wanted = await self._query(access.room, event_id, request)
+        await self._reader.event(caller.user_id, room_id, event_id)
+        access = await self._reader.access(caller.user_id, room_id)
+        query = await self._query(access.room, event_id, request)
         first, last = (END, START) if request.backwards else (START, END)
         place = first if request.since is None else await self._place(access.room, request.since)
         bound = last if request.to is None else await self._place(access.room, request.to)
-        if wanted is None:
+        if query is None:
             return RelationPage([], None)
-        seen, end = await self._walk(access, request, wanted, place, bound)
+        seen, end = await self._walk(access, request, query, place, bound)
         chunk = await self._relations.bundled(caller, request.ignored, seen)
         return RelationPage(chunk, end)
 
@@ -107,12 +106,12 @@ class RelationPages:
         limit: int | None,
         ignored: frozenset[str],
     ) -> RelationPage:
-        """The roots of a room's threads, those first that somebody wrote in last.
+        """The roots of a room's threads, the one with the latest event first.
 
-        Of an ignored user's root only a redacted form is shown. Raises `Forbidden`, and
-        `InvalidParam` for what is no token.
+        An ignored user's root is shown redacted. Raises `Forbidden`, and `InvalidParam` for an
+        invalid token.
         """
-        access = await self._reading.access(caller.user_id, room_id)
+        access = await self._reader.access(caller.user_id, room_id)
         place = END if since is None else await self._place(access.room, since)
         size = min(max(limit or DEFAULT_LIMIT, 1), MAX_LIMIT)
         found: list[VisibleEvent] = []
@@ -131,44 +130,46 @@ class RelationPages:
                         return RelationPage(found[:size], topological_token(last))
             if len(rows) <= size:
                 return RelationPage(found, None)
-            place = _behind((rows[-1][0], rows[-1][1]), backwards=True)
+            place = _place_beyond((rows[-1][0], rows[-1][1]), backwards=True)
         return RelationPage(found, topological_token(place))
 
     async def _walk(
         self,
         access: ReadAccess,
         request: ChildrenRequest,
-        wanted: storage.ChildrenQuery,
+        query: storage.ChildrenQuery,
         place: Place,
         bound: Place,
     ) -> tuple[list[VisibleEvent], str | None]:
-        """The next children that the caller may see, and where to go on."""
+        """The next children that the caller may see, and the token to continue from."""
         room, seen, looked_at, size = access.room, list[VisibleEvent](), 0, request.size
         while looked_at < MAX_EXAMINED_EVENTS:
-            rows = await self._db.run(storage.children, wanted, place, bound, size + 1)
+            rows = await self._db.run(storage.children, query, place, bound, size + 1)
             looked_at += len(rows)
-            events = await self._load(room, [number for _, _, number in rows], access)
+            events = await self._load(room, [event_nid for _, _, event_nid in rows], access)
             visible = await self._visibility.visible(room, access.user_id, events)
             seen += [each for each in visible if each.stored.event.sender not in request.ignored]
             if len(seen) > size:
                 last = seen[size - 1].stored
                 place = (last.topological_depth, last.position or 0)
-                return seen[:size], topological_token(_behind(place, request.backwards))
+                return seen[:size], topological_token(_place_beyond(place, request.backwards))
             if len(rows) <= size:
                 return seen, None
-            place = _behind((rows[-1][0], rows[-1][1]), request.backwards)
+            place = _place_beyond((rows[-1][0], rows[-1][1]), request.backwards)
         return seen, topological_token(place)
 
     async def _load(
-        self, room: Room, numbers: Sequence[int], access: ReadAccess
+        self, room: Room, event_nids: Sequence[int], access: ReadAccess
     ) -> list[StoredEvent]:
-        events = await self._rooms.load_events_in_order(room, numbers)
+        events = await self._rooms.load_events_in_order(room, event_nids)
         return [stored for stored in events if access.includes(stored)]
 
     async def _query(
         self, room: Room, event_id: str, request: ChildrenRequest
     ) -> storage.ChildrenQuery | None:
-        """What to look for; `None` where no event of this type is known, and so none is found."""
+        """The query for the database; `None` if no event of this type is known, and so none is
+        found.
+        """
         event_type = None
         if request.event_type is not None:
             event_type = await self._names.find_nid(request.event_type)
@@ -232,10 +233,10 @@ def _redacted(stored: StoredEvent) -> StoredEvent:
         stored.position,
         stored.state_before,
         stored.state_after,
-        height=stored.topological_depth,
+        topological_depth=stored.topological_depth,
     )
 
 
-def _behind(place: Place, backwards: bool) -> Place:
-    """The place at which a walk goes on that has come past an event at this one."""
+def _place_beyond(place: Place, backwards: bool) -> Place:
+    """The place from which a walk continues that has passed an event at this one."""
     return (place[0], place[1] - 1) if backwards else place

@@ -1,15 +1,16 @@
 """Reading a room: its state, its members and single events, as far as the reader may see them.
 
-Who may see what happens in a room now reads its current state: who is in it, anybody where all the
-world may read it, and who is invited where invited users may. That comes first, so that nobody
-sees less than a stranger. Who has left, and has not forgotten the room, reads it as it was when
-they left; of those who were banned the text says nothing, and they read nothing more. All others
-are refused, whether the room exists or not, so that nobody learns which rooms there are.
+The current state is visible to members, to all users where the history is world-readable, and to
+invited users where the visibility includes them. That is checked first, so that a former member
+sees no less than other users. Users who have left, and have not forgotten the room, read it as it
+was when they left; the specification says nothing of banned users, and they read nothing later. All
+others get an error, whether the room exists or not, so that the error does not show which rooms
+exist.
 
-How far back each of them sees is the business of `Visibility`, event by event.
+`Visibility` decides how far back each of them sees, event by event.
 
-What needs all members waits for them in a room whose state is partial, and is refused with
-`Unavailable` where that takes too long: half a list would be taken for the whole.
+What needs all members waits for the full state of a room with partial state, and raises
+`Unavailable` if that takes too long: clients would take a partial list for a complete one.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room
 """
@@ -35,7 +36,7 @@ from homeserver.streams.tokens import parse_room_token
 
 @dataclass(frozen=True, slots=True)
 class ReadAccess:
-    """A room that a user may read, up to and with a position of the log."""
+    """A room that a user may read, up to and including a position of the log."""
 
     room: Room
     user_id: str
@@ -43,7 +44,7 @@ class ReadAccess:
 
     @property
     def is_current(self) -> bool:
-        """Whether the user sees what happens now."""
+        """Whether the user sees new events."""
         return self.until == MAX_POSITION
 
     def includes(self, stored: StoredEvent) -> bool:
@@ -69,7 +70,7 @@ class RoomReader:
         self._visibility = visibility
 
     async def access(self, user_id: str, room_id: str) -> ReadAccess:
-        """How far the user may read the room. Raises `Forbidden`."""
+        """The access of a user to a room, and up to which position. Raises `Forbidden`."""
         room = await self._rooms.find(room_id)
         if room is not None:
             is_member = room.membership(user_id) == "join"
@@ -81,8 +82,8 @@ class RoomReader:
 
     async def joined_rooms(self, user_id: str) -> list[str]:
         """Ids of the rooms that the user is joined to."""
-        numbers = await self._user_rooms.joined(user_id)
-        return await self._rooms.room_ids(numbers)
+        room_nids = await self._user_rooms.joined(user_id)
+        return await self._rooms.room_ids(room_nids)
 
     async def state(self, user_id: str, room_id: str) -> list[StoredEvent]:
         """The whole state of a room. Raises `Forbidden`."""
@@ -96,7 +97,7 @@ class RoomReader:
     async def state_event(
         self, user_id: str, room_id: str, event_type: str, state_key: str
     ) -> StoredEvent:
-        """One event of a room's state. Raises `Forbidden`, or `NotFound` where there is none."""
+        """One event of a room's state. Raises `Forbidden`, or `NotFound` if there is none."""
         access = await self.access(user_id, room_id)
         key = (event_type, state_key)
         if event_type == MEMBER:
@@ -119,9 +120,9 @@ class RoomReader:
         membership: str | None = None,
         not_membership: str | None = None,
     ) -> list[StoredEvent]:
-        """Member events, now or at a token; of a membership, or not of one, or either.
+        """Member events, now or at a token, optionally filtered by membership.
 
-        Raises `Forbidden`, and `InvalidParam` for what is no token.
+        Raises `Forbidden`, and `InvalidParam` for an invalid token.
         """
         access = await self.access(user_id, room_id)
         room, until = access.room, access.until
@@ -139,23 +140,23 @@ class RoomReader:
         return [stored for stored in events if _is_wanted(stored, membership, not_membership)]
 
     async def joined_members(self, user_id: str, room_id: str) -> dict[str, dict[str, str | None]]:
-        """Name and picture of each joined member, for one who is joined too. Raises `Forbidden`.
+        """Name and avatar of each joined member, for a user who is joined too. Raises `Forbidden`.
 
-        What a member does not have is `None`: clients expect both keys, although the text names
-        neither as required.
+        A missing value is `None`: clients expect both keys, although the specification requires
+        neither.
         """
         room = await self._rooms.find(room_id)
         if room is None or room.membership(user_id) != "join":
             raise Forbidden("You are not in the room")
         await room.wait_for_full_state(self._rooms.local_server.clock)
-        numbers = [room.member_events[member] for member in room.joined_members()]
-        events = await self._load(room, numbers)
+        event_nids = [room.member_events[member] for member in room.joined_members()]
+        events = await self._load(room, event_nids)
         infos = ((stored.event.state_key or "", _member_info(stored)) for stored in events)
         return dict(await build_cooperatively(self._rooms.local_server.clock, infos))
 
     async def event(self, user_id: str, room_id: str, event_id: str) -> VisibleEvent:
-        """One event that the user may see. Raises `NotFound` for all others."""
-        missing = NotFound("There is no such event, or you may not see it")
+        """An event that the user may see. Raises `NotFound` for all others."""
+        missing = NotFound("The event does not exist, or you may not see it")
         try:
             access = await self.access(user_id, room_id)
         except Forbidden:
@@ -165,7 +166,7 @@ class RoomReader:
         if stored is None or not access.includes(stored):
             raise missing
         if stored.position is None:
-            # Of what stands in no timeline, a member may see what their client has as state.
+            # An event in no timeline is visible to members, whose clients have it as state.
             key = (stored.event.type, stored.event.state_key or "")
             if room.number_of(key) == stored.event_nid and room.membership(user_id) == "join":
                 return VisibleEvent(stored, "join")
@@ -185,21 +186,21 @@ class RoomReader:
     ) -> list[StoredEvent]:
         """All events of the state with this root, or its member events alone.
 
-        Where `members` is given, member events of other users are left out.
+        If `members` is given, member events of other users are left out.
         """
         if root == room.root:
-            return await self._load(room, _current_numbers(room, only_members, members))
+            return await self._load(room, _current_nids(room, only_members, members))
         entries = await self._rooms.state_entries(root)
         names = await self._names.find_nids([MEMBER, *(members or ())])
         member_type = names.get(MEMBER)
-        wanted = None if members is None else {names.get(user_id) for user_id in members}
-        numbers = [
+        key_nids = None if members is None else {names.get(user_id) for user_id in members}
+        event_nids = [
             event_nid
             for (type_nid, key_nid), event_nid in entries.items()
             if (type_nid == member_type or not only_members)
-            and (type_nid != member_type or wanted is None or key_nid in wanted)
+            and (type_nid != member_type or key_nids is None or key_nid in key_nids)
         ]
-        return await self._load(room, numbers)
+        return await self._load(room, event_nids)
 
     async def member_events(
         self, room: Room, root: bytes, user_ids: Iterable[str]
@@ -211,31 +212,33 @@ class RoomReader:
         return list((await self._visibility.state_at(room, root, keys)).values())
 
     async def _left_at(self, room: Room, user_id: str) -> int:
-        """Where the user left the room last; 0 for one who may not look back at it."""
+        """The position where the user left the room last; 0 if they may not read it."""
         place = (await self._user_rooms.of(user_id)).get(room.room_nid)
         if place is None or place.forgotten or place.membership == "ban":
             return 0
         return await self._visibility.joined_until(room, user_id)
 
-    async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
-        return await self._rooms.load_many_events(room, numbers)
+    async def _load(self, room: Room, event_nids: list[int]) -> list[StoredEvent]:
+        return await self._rooms.load_many_events(room, event_nids)
 
     async def _root(self, room: Room, position: int) -> bytes:
         return await self._db.run(state_root_at, room.room_nid, position) or EMPTY
 
     async def _root_at_token(self, room: Room, position: int) -> bytes:
-        """Root of the state before the first event above a position, which clients page back from.
+        """The root of the state before the first event above a position, from which clients page
+        back.
 
-        Where the room begins here, or goes on after a gap, the state came along with that event. A
-        room that was made here has no state before it, and its creator is there from the beginning.
+        If the room's history begins here, or continues after a gap, the state came with that event.
+        A room that was created here has no state before it, and its creator is there from the
+        beginning.
         """
         if room.timeline_gaps.newest(position + 1) != position + 1:
             root = await self._db.run(state_root_at, room.room_nid, position)
             if root is not None:
                 return root
         rows = await self._db.run(events_after, [room.room_nid], position, MAX_POSITION, 2)
-        numbers = [event for _, _, event in rows]
-        first = await self._rooms.load_events_in_order(room, numbers)
+        event_nids = [event for _, _, event in rows]
+        first = await self._rooms.load_events_in_order(room, event_nids)
         if not first:
             return EMPTY
         if first[0].state_before == EMPTY:
@@ -243,8 +246,8 @@ class RoomReader:
         return first[0].state_before
 
 
-def _current_numbers(room: Room, only_members: bool, members: Collection[str] | None) -> list[int]:
-    """Numbers of the events of the current state, as `RoomReader.state_at` wants them."""
+def _current_nids(room: Room, only_members: bool, members: Collection[str] | None) -> list[int]:
+    """The nids of the events of the current state, filtered as for `RoomReader.state_at`."""
     others = [] if only_members else list(room.state.values())
     if members is None:
         return others + list(room.member_events.values())

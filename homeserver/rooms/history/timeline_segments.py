@@ -1,7 +1,8 @@
-"""Stretches of a room's history, and what is missing along them.
+"""Segments of a room's history, and the backward extremities along them.
 
-History is in topological order, by (height, position). A gap, an event that others follow and that
-is not here, has the height of what follows it: it is between that and whatever stands lower.
+History is in topological order, by (topological depth, position). A backward extremity, a missing
+event that others follow, has the depth of the event that follows it: it is between that and all
+less deep events.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
 """
@@ -24,8 +25,8 @@ Depths = tuple[int, int]  # from the least to the greatest, both included
 class TimelineSegment:
     """Part of a history: from one place to another, of events with above < position <= upto.
 
-    What was fetched for the past has no position that says when it was seen; what stands higher
-    than `past_above` belongs to a gap that was behind all that was seen up to `above`.
+    The position of a backfilled event does not tell when it was seen; events deeper than
+    `past_above` belong to a gap that was after all that was seen up to `above`.
     """
 
     start: Place
@@ -36,46 +37,46 @@ class TimelineSegment:
 
 
 def from_memory(
-    room: Room, stretch: TimelineSegment, size: int, backwards: bool
+    room: Room, segment: TimelineSegment, size: int, backwards: bool
 ) -> list[StoredEvent] | None:
     """The next events, if the room's timeline in memory has all of them in the order of history.
 
-    It has where each event stands deeper in the graph than all that came before it.
+    That is so where each event is deeper in the graph than all that came before it.
     """
-    start, bound = stretch.start, stretch.bound
+    start, bound = segment.start, segment.bound
     within = [
         stored
         for stored in room.timeline
         if (here := place_of(stored)) is not None
-        and stretch.above < here[1] <= stretch.upto
+        and segment.above < here[1] <= segment.upto
         and (bound < here <= start if backwards else start < here <= bound)
     ]
     found = within[::-1][:size] if backwards else within[:size]
-    # A room that this server came into later has a past that no sync shows.
-    is_whole = bool(room.timeline) and is_state(room.timeline[0].event, CREATE)
+    # The history of a room from before this server's join is not in the timeline.
+    has_all = bool(room.timeline) and is_state(room.timeline[0].event, CREATE)
     if backwards:
-        complete = len(found) == size or is_whole
+        complete = len(found) == size or has_all
     else:
         first = place_of(room.timeline[0]) if room.timeline else None
-        complete = is_whole or (first is not None and start >= just_before(first))
+        complete = has_all or (first is not None and start >= just_before(first))
     in_order = all((stored.position or 0) > room.disordered_at for stored in found)
     return found if complete and in_order else None
 
 
-def gaps_reached(
+def extremities_reached(
     room: Room,
-    stretch: TimelineSegment,
+    segment: TimelineSegment,
     rows: Sequence[tuple[int, int, int]],
     size: int,
     backwards: bool,
 ) -> Depths | None:
-    """Between which depths gaps are in the way of these rows; `None` if there are none.
+    """The depths between which backward extremities affect these rows; `None` if there are none.
 
-    Forwards only those count that have something known before them.
+    Forwards only those count that have known events before them.
     """
-    furthest = rows[-1][0] if len(rows) == size else stretch.bound[0]
-    start = stretch.start[0]
-    if not backwards and stretch.start == START:
+    furthest = rows[-1][0] if len(rows) == size else segment.bound[0]
+    start = segment.start[0]
+    if not backwards and segment.start == START:
         start = rows[0][0] if rows else MAX_POSITION
     depths = (furthest, start) if backwards else (start + 1, furthest)
     is_reached = any(
@@ -84,42 +85,42 @@ def gaps_reached(
     return depths if is_reached else None
 
 
-def is_gap_between(gaps: Sequence[int], one: int, other: int) -> bool:
-    """Whether one of the gaps, given by their heights in order, is between two others."""
+def is_extremity_between(depths: Sequence[int], one: int, other: int) -> bool:
+    """Whether a backward extremity, of the depths given in order, is between two other depths."""
     low, high = sorted((one, other))
-    return bisect_right(gaps, low) < bisect_right(gaps, high)
+    return bisect_right(depths, low) < bisect_right(depths, high)
 
 
-def split_at_gaps(
+def split_at_extremities(
     room: Room, start: Place, events: Iterable[StoredEvent]
 ) -> Iterator[tuple[bool, list[StoredEvent]]]:
     """The events of a walk from a place on, in runs without a gap.
 
-    Each comes with whether a gap is before it; the first may be empty.
+    Each run comes with whether a gap is before it; the first may be empty.
     """
-    gaps = sorted(room.backward_extremities.values())
+    depths = sorted(room.backward_extremities.values())
     run: list[StoredEvent] = []
-    height, is_behind_gap = start[0], False
+    depth, is_after_gap = start[0], False
     for stored in events:
-        if is_gap_between(gaps, height, stored.topological_depth):
-            yield is_behind_gap, run
-            run, is_behind_gap = [], True
+        if is_extremity_between(depths, depth, stored.topological_depth):
+            yield is_after_gap, run
+            run, is_after_gap = [], True
         run.append(stored)
-        height = stored.topological_depth
-    yield is_behind_gap, run
+        depth = stored.topological_depth
+    yield is_after_gap, run
 
 
 def place_of(stored: StoredEvent) -> Place | None:
-    """Where an event stands in the history; `None` for one that no client sees."""
+    """The place of an event in the history; `None` for one that no client sees."""
     return None if stored.position is None else (stored.topological_depth, stored.position)
 
 
 def just_before(place: Place) -> Place:
-    """The place before an event that stands at one: no two events have the same position."""
+    """The place before an event at a place: no two events have the same position."""
     return place[0], place[1] - 1
 
 
-def behind(stored: StoredEvent, backwards: bool) -> Place:
-    """The place at which a walk goes on that has come past an event."""
+def place_beyond(stored: StoredEvent, backwards: bool) -> Place:
+    """The place from which a walk continues that has passed an event."""
     place = stored.topological_depth, stored.position or 0
     return just_before(place) if backwards else place

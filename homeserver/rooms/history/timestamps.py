@@ -1,9 +1,9 @@
-"""Jumping to a date: the event of a room whose timestamp is the closest.
+"""Events by timestamp ("jump to date"): the event of a room closest to a time.
 
-Timestamps are what senders say, so they follow the order of the room's history only roughly, and no
-index has them. The place where they pass the wanted one is found by halving; around it the closest
-event that the reader may see is chosen by the timestamps themselves. Where part of the history is
-missing at that place, other servers are asked whether they have a closer one.
+Timestamps are set by senders, so they follow the order of the room's history only roughly, and no
+index has them. A binary search finds the place where they pass the requested time; around it the
+closest event that the reader may see is chosen by the timestamps themselves. If history is missing
+at that place, other servers are asked for a closer one.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidtimestamp_to_event
 """
@@ -23,26 +23,26 @@ from homeserver.storage.rooms import event_pages
 from homeserver.streams.log import MAX_POSITION
 from homeserver.streams.tokens import END, START, Place
 
-NEIGHBOURS = 50  # events on the far side of the place that may be out of order
+NEIGHBOURS = 50  # events beyond the place, which may be out of order
 BATCH_SIZE = 100
 MAX_BATCHES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class TimestampRequest:
-    """A time in ms since the epoch, and where to go from there."""
+    """A time in ms since the epoch, and the direction to search in."""
 
     timestamp: int
     backwards: bool
 
     def is_closer(self, timestamp: int, than: int | None) -> bool:
-        """Whether a time lies on the wanted side, and closer than another that does."""
+        """Whether a time is in the requested direction, and closer than another that is."""
         if self.backwards:
             return timestamp <= self.timestamp and (than is None or timestamp > than)
         return timestamp >= self.timestamp and (than is None or timestamp < than)
 
     def choose(self, candidates: Sequence[StoredEvent]) -> StoredEvent | None:
-        """The closest on the wanted side; of several with one timestamp that nearest to it."""
+        """The closest in the requested direction; of several with one timestamp the nearest."""
 
         def order(stored: StoredEvent) -> tuple[int, int, int]:
             return stored.event.origin_server_ts, stored.topological_depth, stored.position or 0
@@ -53,17 +53,17 @@ class TimestampRequest:
 
 
 class RemoteTimestampsPort(Protocol):
-    """Who asks other servers about the parts of rooms' histories that are missing here."""
+    """Searches the parts of rooms' histories that are missing here on other servers."""
 
     async def find(
         self, room: Room, moment: TimestampRequest, closer_than: int | None
     ) -> StoredEvent | None:
-        """An event of the room that is closer to the moment than a timestamp, now kept here."""
+        """An event, now stored here, that is closer to the requested time than `closer_than`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A room up to a position of the log, and who of its events sees which."""
+    """A room up to a position of the log, and a function for the visible ones of its events."""
 
     room: Room
     until: int
@@ -72,7 +72,7 @@ class _View:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a search has found here, and whether history is missing at the place."""
+    """The event found here, and whether history is missing at the place."""
 
     event: StoredEvent | None
     at_gap: bool
@@ -85,22 +85,22 @@ class Timestamps:
         self,
         db: Database,
         rooms: RoomRegistry,
-        reading: RoomReader,
+        reader: RoomReader,
         visibility: Visibility,
         remote: RemoteTimestampsPort,
     ) -> None:
         self._db = db
         self._rooms = rooms
-        self._reading = reading
+        self._reader = reader
         self._visibility = visibility
         self._remote = remote
 
     async def closest(self, user_id: str, room_id: str, moment: TimestampRequest) -> StoredEvent:
-        """The first event at or after a moment, or the last at or before it.
+        """The first event at or after a time, or the last at or before it.
 
-        Raises `Forbidden` where the user may not read the room, `NotFound` where there is no event.
+        Raises `Forbidden` if the user may not read the room, `NotFound` if there is no event.
         """
-        access = await self._reading.access(user_id, room_id)
+        access = await self._reader.access(user_id, room_id)
         view = self._view_of_user(access)
         found = await self._search(view, moment)
         chosen = found.event
@@ -114,11 +114,11 @@ class Timestamps:
     async def closest_for_server(
         self, room: Room, server: str, moment: TimestampRequest
     ) -> StoredEvent:
-        """The same among the events that a server in the room may see; nobody else is asked."""
+        """As `closest`, of the events that a server in the room may see, without asking others."""
 
         async def seen(events: Sequence[StoredEvent]) -> list[StoredEvent]:
-            judged = await self._visibility.seen_by_server(room, server, events)
-            return [stored for stored, may_see in zip(events, judged, strict=True) if may_see]
+            visible = await self._visibility.seen_by_server(room, server, events)
+            return [stored for stored, may_see in zip(events, visible, strict=True) if may_see]
 
         return _found((await self._search(_View(room, MAX_POSITION, seen), moment)).event, moment)
 
@@ -132,7 +132,7 @@ class Timestamps:
 
     async def _search(self, view: _View, moment: TimestampRequest) -> _Found:
         backwards = moment.backwards
-        # Searching backwards, events of that very time lie before the place.
+        # Searching backwards, events of exactly that time are before the place.
         place = await self._place(view, moment.timestamp + 1 if backwards else moment.timestamp)
         beyond = await self._rows(view, place, NEIGHBOURS, not backwards)
         candidates = await self._seen(view, beyond)
@@ -150,7 +150,7 @@ class Timestamps:
 
     async def _place(self, view: _View, timestamp: int) -> Place:
         """The place before the first event with this timestamp or a later one."""
-        low, high = 0, await self._greatest_height(view) + 1
+        low, high = 0, await self._greatest_depth(view) + 1
         first: StoredEvent | None = None
         while low < high:
             middle = (low + high) // 2
@@ -162,13 +162,13 @@ class Timestamps:
                 low = middle + 1
         return END if first is None else (first.topological_depth, (first.position or 0) - 1)
 
-    async def _greatest_height(self, view: _View) -> int:
+    async def _greatest_depth(self, view: _View) -> int:
         rows = await self._rows(view, END, 1, backwards=True)
         return rows[0][0] if rows else 0
 
-    async def _last(self, view: _View, height: int) -> StoredEvent | None:
-        """The last event of the history up to a height."""
-        rows = await self._rows(view, (height, MAX_POSITION), 1, backwards=True)
+    async def _last(self, view: _View, depth: int) -> StoredEvent | None:
+        """The last event of the history up to a depth."""
+        rows = await self._rows(view, (depth, MAX_POSITION), 1, backwards=True)
         events = await self._load(view, rows)
         return events[0] if events else None
 
@@ -203,11 +203,11 @@ def _is_gap_between(
     """Whether events are missing between the nearest before a place and the nearest after it."""
     lower = before[0][0] if before else 0
     upper = after[0][0] if after else MAX_POSITION
-    return any(lower < height <= upper for height in room.backward_extremities.values())
+    return any(lower < depth <= upper for depth in room.backward_extremities.values())
 
 
 def _found(chosen: StoredEvent | None, moment: TimestampRequest) -> StoredEvent:
     if chosen is None:
         way = "before" if moment.backwards else "after"
-        raise NotFound(f"There is no event {way} {moment.timestamp}")
+        raise NotFound(f"No event {way} {moment.timestamp}")
     return chosen

@@ -1,4 +1,4 @@
-"""Who may see which events: history visibility, judged by the state at each event.
+"""History visibility: the events that users and servers may see, by the state at each event.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 """
@@ -28,15 +28,14 @@ from homeserver.streams.log import MAX_POSITION
 
 _BATCH_SIZE = 100  # member events that are read together
 _NEEDS_MEMBERS = ("invited", "joined")
-MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user joined
+MAX_PROFILE_CHANGES = 20  # examined to find the join of a user
 
 
 @dataclass(frozen=True, slots=True)
 class VisibleEvent:
     """An event that a user may see, with their membership when it was sent.
 
-    `relations` is JSON of what other events say about it, where `BundledAggregations` has added
-    that.
+    `relations` is the JSON of its bundled aggregations, if `BundledAggregations` has added it.
     """
 
     stored: StoredEvent
@@ -45,7 +44,7 @@ class VisibleEvent:
 
 
 class Visibility:
-    """Decides what each user sees of a room's history."""
+    """Decides which events of a room's history each user sees."""
 
     def __init__(self, rooms: RoomRegistry, events: EventStore, erased: ErasedUsers) -> None:
         self._rooms = rooms
@@ -53,41 +52,41 @@ class Visibility:
         self._events = events
 
     async def may_see_now(self, room: Room, user_id: str) -> bool:
-        """Whether a user may see what happens in the room now."""
+        """Whether a user may see new events in the room."""
         state = await self._rooms.current(room, [HISTORY_VISIBILITY_KEY])
         visibility = state.get(HISTORY_VISIBILITY_KEY)
         content = None if visibility is None else visibility.event.content
         return may_see(visibility_of(content), room.membership(user_id), joined_later=False)
 
     async def joined_until(self, room: Room, user_id: str) -> int:
-        """The position up to which the user was last joined; 0 for one who never was."""
+        """The position up to which the user was last joined; 0 for a user who never was."""
         end = MAX_POSITION
-        number = room.member_events.get(user_id)
-        while number is not None:
-            stored = (await self._events.load(room.version, [number]))[number]
+        event_nid = room.member_events.get(user_id)
+        while event_nid is not None:
+            stored = (await self._events.load(room.version, [event_nid]))[event_nid]
             if stored.event.content.get("membership") == "join":
                 return end
             end = stored.position or stored.event_nid
-            number = stored.replaces
+            event_nid = stored.replaces
         return 0
 
     async def _joined_since(self, room: Room, user_id: str) -> int:
-        """The position above which the user was joined to this day; endless if they are not.
+        """The position above which the user was joined until now; endless if they are not.
 
-        Who is in the room sees whatever happens there, so nothing later needs a closer look. What
-        was sent on another branch of a fork does: there they may not have been in the room.
+        A member sees all new events, so nothing later needs a closer look. Events on another branch
+        of a fork do: there the user may not have been in the room.
         """
         if room.members.get(user_id) != "join":
             return MAX_POSITION
-        number, since = room.member_events[user_id], MAX_POSITION
+        event_nid, since = room.member_events[user_id], MAX_POSITION
         for _ in range(MAX_PROFILE_CHANGES):
-            stored = (await self._events.load(room.version, [number]))[number]
+            stored = (await self._events.load(room.version, [event_nid]))[event_nid]
             if stored.event.content.get("membership") != "join":
                 break
             since = stored.position or stored.event_nid
             if stored.replaces is None:
                 break
-            number = stored.replaces
+            event_nid = stored.replaces
         return max(since, room.forked_at)
 
     async def visible(
@@ -95,7 +94,7 @@ class Visibility:
     ) -> list[VisibleEvent]:
         """Those of the events that the user may see, in the same order.
 
-        What erased users sent is shown pruned to those who were not there when it was sent.
+        Events of erased users are shown redacted to users who were not there when they were sent.
         """
         if not events:
             return []
@@ -103,7 +102,7 @@ class Visibility:
         if min(stored.position or stored.event_nid for stored in events) > joined_since:
             return [VisibleEvent(stored, "join") for stored in events]
         joined_until = await self.joined_until(room, user_id)
-        judged: dict[bytes, tuple[str, str | None]] = {}
+        evaluations: dict[bytes, tuple[str, str | None]] = {}
         seen = []
         for stored in events:
             place = stored.position or stored.event_nid
@@ -111,9 +110,9 @@ class Visibility:
                 seen.append(VisibleEvent(stored, "join"))
                 continue
             root = stored.state_before
-            if root not in judged:
-                judged[root] = await self._evaluate(room, user_id, root)
-            visibility, membership = judged[root]
+            if root not in evaluations:
+                evaluations[root] = await self._evaluate(room, user_id, root)
+            visibility, membership = evaluations[root]
             if may_see_event(
                 stored.event,
                 user_id,
@@ -129,47 +128,47 @@ class Visibility:
     async def shown_to_server(
         self, room: Room, server: str, events: Sequence[StoredEvent]
     ) -> list[Event]:
-        """The events as a server may have them, in the same order: redacted where it may not see.
+        """The events for a server, in the same order: redacted where it may not see them.
 
-        State is always whole, or it would not be the same on all servers. What is left of other
-        events is what a server must know to follow the graph. It is all that is given of the
-        messages of erased users, also to servers that were there when they were sent: whoever has
-        them keeps them, and whoever asks for them now does not get them from here.
+        State events are never redacted, or the state would not be the same on all servers. What is
+        left of other events is what a server needs to follow the graph. Messages of erased users
+        are redacted for all servers, also for those that were there when they were sent: a server
+        keeps the copy that it has, but does not get another from here.
 
         Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
         """
-        judged = await self.seen_by_server(room, server, events)
+        visible = await self.seen_by_server(room, server, events)
         return [
             stored.shown if may_see and not self._is_erased(stored) else stored.event.redacted()
-            for stored, may_see in zip(events, judged, strict=True)
+            for stored, may_see in zip(events, visible, strict=True)
         ]
 
     async def seen_by_server(
         self, room: Room, server: str, events: Sequence[StoredEvent]
     ) -> list[bool]:
-        """Whether a server may see each of the events: any of its users may, or have sent it.
+        """Whether a server may see each of the events: one of its users may, or has sent it.
 
-        Where the history is shared with members no member is looked at; elsewhere it is one look-up
-        in the state at each event for all of the server's users, and their events are read only
-        where they have changed since. Where it depends on members, and not all are known yet,
-        `UnableDueToPartialState` is raised: others would take a pruned event for all there is.
+        Where the history is shared with members, no member is read; otherwise one look-up in the
+        state at each event finds all of the server's users, and their events are read only where
+        they have changed since. Where visibility depends on members, and the state is partial,
+        raises `UnableDueToPartialState`: the server would take a redacted event for the original.
         """
         users = [user_id for user_id in room.members if is_of_server(user_id, server)]
         if room.partial is not None and server in room.servers:
             joined_until = MAX_POSITION
         else:
             joined_until = await self._any_joined_until(room, users)
-        judged: dict[bytes, tuple[str, frozenset[str]]] = {}
-        verdicts = []
+        evaluations: dict[bytes, tuple[str, frozenset[str]]] = {}
+        results = []
         for stored in events:
             event, root = stored.event, stored.state_before
             may_see = event.is_state or event.sender_server == server
             if not may_see and not stored.status.is_outlier:
-                if root not in judged:
-                    judged[root] = await self._evaluate_for_server(room, users, root)
-                visibility, memberships = judged[root]
+                if root not in evaluations:
+                    evaluations[root] = await self._evaluate_for_server(room, users, root)
+                visibility, memberships = evaluations[root]
                 if room.partial is not None and visibility in _NEEDS_MEMBERS:
-                    raise UnableDueToPartialState("Who may see this is not known yet")
+                    raise UnableDueToPartialState("This server does not have the full state yet")
                 may_see = may_server_see_event(
                     event,
                     server,
@@ -177,11 +176,11 @@ class Visibility:
                     memberships=memberships,
                     joined_later=(stored.position or stored.event_nid) < joined_until,
                 )
-            verdicts.append(may_see)
-        return verdicts
+            results.append(may_see)
+        return results
 
     def _is_erased(self, stored: StoredEvent) -> bool:
-        """Whether another server gets no more of an event than if it had been redacted."""
+        """Whether other servers get an event only redacted, since its sender is erased."""
         return stored.event.sender in self._erased and not stored.event.is_state
 
     async def _any_joined_until(self, room: Room, users: Sequence[str]) -> int:
@@ -201,14 +200,14 @@ class Visibility:
         return visibility, await self._memberships(room, users, root)
 
     async def _memberships(self, room: Room, users: Sequence[str], root: bytes) -> frozenset[str]:
-        """Memberships that some of the users have in a state; `join` alone if anybody has that."""
-        numbers = await self._rooms.state_nids_at(root, [(MEMBER, user) for user in users])
+        """Memberships that some of the users have in a state; `join` alone if one of them has."""
+        event_nids = await self._rooms.state_nids_at(root, [(MEMBER, user) for user in users])
         changed, found = [], set()
-        for key, number in numbers.items():
-            if room.member_events.get(key[1]) == number:
+        for key, event_nid in event_nids.items():
+            if room.member_events.get(key[1]) == event_nid:
                 found.add(room.members[key[1]])
             else:
-                changed.append(number)
+                changed.append(event_nid)
         for start in range(0, len(changed), _BATCH_SIZE):
             if "join" in found:
                 break

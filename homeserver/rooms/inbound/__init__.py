@@ -1,1 +1,1 @@
-"""PDUs of other servers: how they are checked, and what becomes of them."""
+"""PDUs of other servers: their checks, and their effects on rooms."""

@@ -1,8 +1,8 @@
-"""Branches of a room: the state that all of them resolve to, and those that an event of ours joins.
+"""Branches of a room: the state that all of them resolve to, and those that a local event joins.
 
-A room has as many branches as others make. The current state is the resolution of the states after
-all of them, since any may hold the ban that the others lack. What is bounded is how many of them an
-event of ours joins, and how many are kept apart: beyond `MAX_BRANCHES` those are let go that the
+A room has as many branches as other servers make. The current state is the resolution of the states
+after all of them, since any may have the ban that the others lack. What is bounded is how many of
+them a local event joins, and how many are kept: beyond `MAX_BRANCHES` those are pruned that the
 current state does not need, and only if it is the same without them. So a room has at most as many
 branches as that, or as it has entries that each come from a branch of their own.
 
@@ -48,7 +48,7 @@ class Branches:
     async def _needed(
         self, extremities: tuple[StoredEvent, ...], root: bytes
     ) -> tuple[StoredEvent, ...]:
-        """The newest extremity, the deepest, and for all that is disputed one that has it."""
+        """The newest extremity, the deepest, and for each disputed entry one that has it."""
         ordered = [extremities[-1], *by_depth(extremities[:-1])]
         kept = dict.fromkeys(ordered[:MAX_EXTREMITIES])
         roots = list(dict.fromkeys(stored.state_after for stored in ordered))
@@ -63,7 +63,7 @@ class Branches:
 
 
 class PduReceiverPort(Protocol):
-    """Who receives an event of ours on a branch; gives it when it is durable: `PduReceiver`."""
+    """Receives a local event on a branch; returns it when it is durable: `PduReceiver`."""
 
     async def receive_own(
         self, writer: RoomWriter, event: Event, transaction: ClientTransaction | None = None, /
@@ -73,8 +73,8 @@ class PduReceiverPort(Protocol):
 class BranchSender:
     """Sends events into rooms that have more branches than one event joins.
 
-    Such an event is made on some of the branches, judged as those of other servers are, and the
-    rest of the branches stays.
+    Such an event is made on some of the branches, checked like those of other servers, and the rest
+    of the branches stays.
     """
 
     def __init__(self, receiver: PduReceiverPort) -> None:
@@ -99,7 +99,7 @@ class BranchSender:
 
 
 def check_accepted(stored: StoredEvent, what_happened: str) -> StoredEvent:
-    """An event of ours that was received like those of others. Raises `Forbidden`."""
+    """A local event that was received like those of other servers. Raises `Forbidden`."""
     if stored.status.rejected or stored.status.soft_failed:
         raise Forbidden(what_happened)
     return stored

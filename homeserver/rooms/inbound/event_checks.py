@@ -1,7 +1,7 @@
-"""Judging received events, by all that does not depend on the room's head.
+"""Checks of received events, by all that does not depend on the room's forward extremities.
 
-An event is judged by its auth events and by the state before it; what it cites must be here.
-Nothing of this changes when the room goes on, and it may wait for the database.
+An event is checked by its auth events and by the state before it; these and its previous events
+must be here. Nothing of this changes when the room changes, and it may wait for the database.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -33,10 +33,10 @@ MAX_CACHED_AUTH_STATES = 500  # parts of states by which events were judged late
 
 
 class EventsMissing(LookupError):
-    """Events that an event cites are not here, or not with the state after them.
+    """Events that an event refers to are not here, or not with the state after them.
 
-    `auth` are missing auth events, `prev` missing previous ones: the caller gets hold of them, or
-    of the state before the event, and tries again.
+    `auth` are missing auth events, `prev` missing previous ones: the caller fetches them, or the
+    state before the event, and tries again.
     """
 
     def __init__(self, auth: Collection[str] = (), prev: Collection[str] = ()) -> None:
@@ -47,10 +47,10 @@ class EventsMissing(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class AuthEvents:
-    """The auth events of an event, or why it is rejected whatever they say.
+    """The auth events of an event, or the reason why it is rejected whatever their content.
 
-    `numbers` are those of the auth events, as far as they are of this room: auth chains have them,
-    whatever became of the event.
+    `numbers` are the nids of the auth events in this room: auth chains include them, whatever the
+    result for the event.
     """
 
     numbers: Sequence[int]
@@ -66,13 +66,13 @@ class AuthEvents:
 
 @dataclass(frozen=True, slots=True)
 class CheckedEvent:
-    """An event with all that does not depend on the room's head.
+    """An event with the results of all checks that do not depend on the room's forward extremities.
 
-    `replaced_extremities` are the events that are no extremities once this one is there, `missing`
-    the events before it that are not here; with `is_after_gap` they stand before no other event
-    that clients have been shown. `effect` is what it does as a redaction, `early` what redacts it.
-    `trusted_members` are member events that it cites, of users whom the state before it does not
-    know because that is partial.
+    `replaced_extremities` are the events that stop being forward extremities when this event is
+    accepted, `missing` the missing events before it; with `is_after_gap` these precede no other
+    event that clients have been shown. `effect` is its effect as a redaction, `early` the
+    redactions of it that came before it. `trusted_members` are those of its auth events that are
+    member events of users whom the state before it does not have because that is partial.
     """
 
     stored: StoredEvent
@@ -86,18 +86,18 @@ class CheckedEvent:
     trusted_members: Mapping[StateKey, Event] = field(default_factory=dict)
 
     def among(self, state: AuthState) -> AuthState:
-        """A state with the members that are believed, where it does not know them."""
+        """A state with the trusted members, where it does not have them."""
         return AuthState(_Filled(state, self.trusted_members)) if self.trusted_members else state
 
     @property
     def gaps(self) -> Mapping[str, int]:
-        """The missing events, with the height of this one."""
+        """The missing events, with the depth of this one."""
         return dict.fromkeys(self.missing, self.stored.topological_depth)
 
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """What an event comes after, as `CheckedEvent` has it."""
+    """The ancestors of an event, as `CheckedEvent` has them."""
 
     behind: frozenset[str]
     missing: Collection[str]
@@ -119,7 +119,7 @@ class _Filled:
 
 
 class EventChecker:
-    """Judges events for `PduReceiver` and `PartialStateCompletion`."""
+    """Checks events for `PduReceiver` and `PartialStateCompletion`."""
 
     def __init__(self, stores: RoomStorage, resolver: StateResolver) -> None:
         self._stores = stores
@@ -138,11 +138,11 @@ class EventChecker:
         *,
         is_provisional: bool = False,
     ) -> CheckedEvent:
-        """Find what becomes of an event. Raises `EventsMissing`.
+        """Check an event, and find its state and effects. Raises `EventsMissing`.
 
-        `is_provisional` while the room's state is partial: then the event's own word is taken for
-        members whom the state does not know, and an event that the state refuses is not rejected,
-        which would be final for all that cite it, but soft-failed.
+        `is_provisional` while the room's state is partial: then members whom the state does not
+        have are taken from the auth events, and an event that the state does not allow is not
+        rejected, which would be final for all events that refer to it, but soft-failed.
         """
         event, was_outlier = stored.event, stored.status.is_outlier
         cited = await self.cited(writer, event, {})
@@ -192,7 +192,7 @@ class EventChecker:
         )
 
     async def _unknown_members(self, root: bytes, cited: AuthEvents) -> dict[StateKey, StoredEvent]:
-        """The member events that an event cites, of users whom a state does not know."""
+        """The auth events that are member events of users whom a state does not have."""
         members = {
             (MEMBER, stored.event.state_key or ""): stored
             for stored in cited.stored
@@ -216,7 +216,7 @@ class EventChecker:
     async def cited(
         self, writer: RoomWriter, event: Event, fresh: Mapping[str, StoredEvent]
     ) -> AuthEvents:
-        """What the event is judged by first. Raises `EventsMissing`."""
+        """The auth events of the event, and the checks by them. Raises `EventsMissing`."""
         room = writer.room
         ids = list(event.auth_event_ids)
         create_id = None
@@ -254,7 +254,7 @@ class EventChecker:
         return made_by.event.event_id != create.event_id
 
     async def auth_state(self, writer: RoomWriter, event: Event, root: bytes) -> AuthState:
-        """The part of a state that an event is judged by."""
+        """The part of a state that an event is checked by."""
         version = writer.room.version
         keys = auth_types_for(version, event.type, event.sender, event.state_key, event.content)
         what = root, frozenset((CREATE_KEY, *keys))
@@ -266,7 +266,7 @@ class EventChecker:
         return state
 
     async def _apply(self, writer: RoomWriter, stored: StoredEvent) -> Sequence[Row]:
-        """Find the state after a state event, and what it replaces there."""
+        """Find the state after a state event, and the event that it replaces."""
         event, stores = stored.event, self._stores
         key = (event.type, event.state_key or "")
         names = await stores.names.nids(key)
@@ -285,10 +285,10 @@ class EventChecker:
         prevs: Mapping[str, StoredEvent],
         missing: Sequence[str],
     ) -> _Past:
-        """What an event comes after; behind those that no client sees, also what these follow.
+        """The ancestors of an event: its previous events, and past those that no client sees, also
+        theirs.
 
-        What is missing before an event that is shown already is no new gap: whoever reads back
-        comes to it there.
+        A missing event before one that is shown already is no new gap: backfill reaches it there.
         """
         behind, lost = set(event.prev_event_ids), list(missing)
         is_after_gap = any(each not in writer.backward_extremities for each in missing)
@@ -316,9 +316,9 @@ class EventChecker:
         )
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
-        """Find out at once what is here of events that come together, and of what they cite.
+        """Look up together which of some events are here, and which of those that they refer to.
 
-        Nothing but the room's writer brings what is not here, so that it need not be asked again.
+        Only the room's writer adds events, so that missing ones need not be looked up again.
         """
         wanted = {
             event_id
@@ -335,7 +335,7 @@ class EventChecker:
 
 
 def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:
-    """How deep an event stands; where what it follows is not here, its own word is taken."""
+    """The depth of an event; its own claim, if its previous events are not here."""
     height = max((prev.topological_depth for prev in prevs), default=0) + 1
     return min(max(height, event.depth) if is_below_known else height, MAX_TOPOLOGICAL_DEPTH)
 

@@ -1,7 +1,7 @@
-"""Outliers: events that others cite, whose place in the graph is not known.
+"""Outliers: events that others refer to, whose place in the graph is not known.
 
-They come with the state of a room, thousands at a time, or one by one as somebody cites them, and
-are judged by what they cite themselves.
+They come with the state of a room, thousands at a time, or one by one as other events refer to
+them, and are checked by their own auth events.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -28,7 +28,7 @@ Tell = Callable[[RoomWriter, Sequence[StoredEvent], Sequence[Row]], Deferred[Non
 
 
 class Outliers:
-    """Keeps outliers, for `PduReceiver`: `tell` hands events and their rows to the log."""
+    """Stores outliers, for `PduReceiver`: `tell` appends events and their rows to the log."""
 
     def __init__(self, stores: RoomStorage, judging: EventChecker, tell: Tell) -> None:
         self._stores = stores
@@ -66,7 +66,7 @@ class Outliers:
             cited = await self._event_checker.cited(writer, event, fresh)
             standing = EventStatus(is_outlier=True, rejected=cited.check(event))
             number = self._stores.log.next_position()
-            stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
+            stored = StoredEvent(event, number, None, EMPTY, EMPTY, status=standing)
             known[event.event_id] = fresh[event.event_id] = stored
             writer.inbound.arrived(event.event_id)
             rows += event_rows(names, writer.room.room_nid, stored)

@@ -1,12 +1,12 @@
-"""Completing a room that was entered without its members.
+"""The completion of a room's partial state.
 
-The member events have been fetched and kept as outliers. With them the state before the join is
-whole, and the room is received again from there (`recheck.py`): the state at each event
-since, and what is to be thought of it. Then the difference to what was current is shown to readers,
-each change once, a few hundred at a time, and last that the room is whole.
+The member events have been fetched and stored as outliers. With them the full state before the join
+is known, and the events since the join are checked again (`recheck.py`): their states, and whether
+they are allowed. Then the differences to the current state are published, each change once, a few
+hundred at a time, and finally that the room has full state.
 
-The room's receiving stands still meanwhile; its own users go on writing, and what they wrote is
-judged again like the rest before the room is whole.
+No PDUs are received in the room meanwhile; local users continue to write, and their events are
+checked again like the rest before the state is complete.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +53,7 @@ class JoinRefused(Exception):
 
 
 class PartialStateCompletion:
-    """Makes partial rooms whole."""
+    """Completes rooms with partial state."""
 
     def __init__(self, storage: RoomStorage, receiving: PduReceiver, db: Database) -> None:
         self._stores = storage
@@ -61,10 +61,10 @@ class PartialStateCompletion:
         self._db = db
 
     async def complete(self, writer: RoomWriter, members: Sequence[str]) -> None:
-        """Make a room whole, given the ids of the member events of the state before the join.
+        """Complete a room, given the ids of the member events of the state before the join.
 
-        They were kept before. Returns when all is durable. Raises `JoinRefused`, and `Unavailable`
-        while the database is away; then the room is as partial as before.
+        The events were stored before. Returns when all is durable. Raises `JoinRefused`, and
+        `Unavailable` while the database is unavailable; then the state is as partial as before.
         """
         partial = writer.room.partial
         assert partial is not None, "the room is partial"
@@ -106,7 +106,7 @@ class PartialStateCompletion:
         return ResolvedState(*await states.change_many(join.state_before, lacking))
 
     async def _finish(self, writer: RoomWriter, judgement: PartialStateRecheck) -> None:
-        """Show what is different, until nothing is and the room is whole."""
+        """Publish the differences, until there are none and the state is complete."""
         version, stores = writer.room.version, self._stores
         since = stores.log.position + 1
         while True:
@@ -128,7 +128,7 @@ class PartialStateCompletion:
     async def _show(
         self, writer: RoomWriter, changed: Mapping[Key, tuple[int | None, int | None]]
     ) -> None:
-        """Make members current whom the room did not know, some of them at a time."""
+        """Make unknown members current, some of them at a time."""
         for keys in parts(list(changed), PUBLISH_BATCH_SIZE):
             pairs = {new: old for old, new in (changed[key] for key in keys) if new is not None}
             events = await self._stores.events.load_in_order(writer.room.version, list(pairs))
@@ -173,9 +173,9 @@ class PartialStateCompletion:
         former: Mapping[StateKey, StoredEvent],
         since: int,
     ) -> None:
-        """The room is whole: queued in the turn in which this is called.
+        """Switch to the full state, queued before the reactor runs again.
 
-        The states in which members were shown since a position are nobody's business any more.
+        The states in which members were shown since a position are not needed any more.
         """
         log, room, head = self._stores.log, writer.room, judgement.head
         assert room.partial is not None, "nobody else ends it"
@@ -219,7 +219,7 @@ class PartialStateCompletion:
         await done
 
     async def _know_names(self, changes: Changes, more: Iterable[StoredEvent]) -> None:
-        """Have the numbers at hand that the rows of memberships need."""
+        """Load the nids that the rows of memberships need."""
         names = {name for key in changes for name in key}
         events = [*(stored for stored in changes.values() if stored is not None), *more]
         await self._stores.names.nids(names | {stored.event.sender for stored in events})

@@ -1,10 +1,10 @@
-"""Rooms with a policy server: no event goes out, or is shown, that it does not recommend.
+"""Rooms with a policy server: no event is sent, or shown, that it does not recommend.
 
-An event of ours is signed by the policy server before it enters the room; where that is refused,
-the client is told why. An event of another server should have that signature; where it has none,
-or not a valid one, the policy server is asked, and what it does not sign is soft-failed. One that
-cannot be reached recommends nothing. A room can always do away with its policy server, since that
-is not asked about.
+A local event is signed by the policy server before it enters the room; if that refuses, the client
+gets its reason. An event of another server should have that signature; if it has none, or not a
+valid one, the policy server is asked, and an event that it does not sign is soft-failed. An
+unreachable policy server recommends nothing. A room can always remove its policy server, since that
+event is exempt.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#policy-servers
 """
@@ -34,12 +34,12 @@ log = Logger()
 
 
 class PolicySignerPort(Protocol):
-    """Who asks policy servers."""
+    """Requests signatures from policy servers."""
 
     async def sign(self, server: str, event: Event, *, is_waited_for: bool) -> bytes:
-        """The signature of an event. Raises `MatrixError` where the server refuses or is away.
+        """The signature of an event. Raises `MatrixError` if the server refuses or is unavailable.
 
-        `is_waited_for`: ask also one that failed lately, since a user waits.
+        `is_waited_for`: send the request even if the server failed lately, since a user waits.
         """
 
 
@@ -51,15 +51,15 @@ class PolicyServers:
         self._signer = signer
 
     def applies_to(self, writer: RoomWriter, draft: EventDraft) -> bool:
-        """Whether the room has named a policy server, which is asked about such an event."""
+        """Whether the room has named a policy server that is asked about such an event."""
         return writer.current_number(POLICY_KEY) is not None and not is_exempt(
             draft.type, draft.state_key
         )
 
     async def signed(self, writer: RoomWriter, event: Event) -> Event:
-        """An event of ours with the signature of the room's policy server, if it has one.
+        """A local event with the signature of the room's policy server, if it has one.
 
-        Raises `Forbidden` or the policy server's own error where there is no recommendation.
+        Raises `Forbidden` or the policy server's own error if it does not recommend the event.
         """
         policy = await self.policy_server_of(writer)
         if policy is None or is_exempt(event.type, event.state_key):
@@ -67,7 +67,7 @@ class PolicyServers:
         return await self.sign(policy, event, is_waited_for=True)
 
     async def check(self, writer: RoomWriter, event: Event) -> tuple[Event, str | None]:
-        """An event of any server, signed where it lacked that, and why it is not recommended."""
+        """An event of any server, signed if it was not, and the reason if it is not recommended."""
         policy = await self.policy_server_of(writer)
         if policy is None or is_exempt(event.type, event.state_key) or policy.recommends(event):
             return event, None

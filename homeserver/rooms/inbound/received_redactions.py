@@ -1,8 +1,8 @@
-"""Redactions of other servers' users: they may come before or after their targets.
+"""Redactions of other servers' users, which may arrive before or after their targets.
 
-Whether a redaction takes effect is judged by the state that it was sent in, except in the room
-versions where the authorisation rules have judged it already. No client sees one that has no
-effect; if its target comes later, it is judged then, and shown after the target.
+Whether a redaction takes effect is checked by the state before it, except in the room versions
+where the authorisation rules have checked it already. No client sees one that has no effect; if its
+target arrives later, it is checked then, and shown after the target.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
 """
@@ -35,8 +35,7 @@ _KEYS = (CREATE_KEY, POWER_LEVELS_KEY)
 class EffectiveRedaction:
     """A redaction that takes effect now that its target is here.
 
-    `is_past` tells that it was fetched for the room's past; `names` are the numbers of its type and
-    sender.
+    `is_past` says that it was backfilled; `names` are the nids of its type and sender.
     """
 
     stored: StoredEvent
@@ -46,9 +45,9 @@ class EffectiveRedaction:
 
 @dataclass(frozen=True, slots=True)
 class EarlyRedactions:
-    """The redactions of an event that came before it, as far as they take effect, oldest first.
+    """The pending redactions of an event that take effect when it arrives, oldest first.
 
-    `rows` redact the target, and end the waiting of all.
+    `rows` redact the target, and delete all its pending redactions.
     """
 
     effective: Sequence[EffectiveRedaction]
@@ -56,13 +55,13 @@ class EarlyRedactions:
 
 
 class ReceivedRedactions:
-    """Finds what a received event redacts, and what redacts it."""
+    """Finds the target of a received redaction, and the pending redactions of a received event."""
 
     def __init__(self, stores: RoomStorage) -> None:
         self._stores = stores
 
     async def effect_of(self, writer: RoomWriter, redaction: StoredEvent) -> RedactionEffect:
-        """What an event does as a redaction."""
+        """The effect of an event as a redaction."""
         event, room = redaction.event, writer.room
         if event.redacts is None:
             return NO_EFFECT
@@ -82,7 +81,7 @@ class ReceivedRedactions:
         return RedactionEffect(None, is_withheld)
 
     async def early(self, writer: RoomWriter, target: StoredEvent) -> EarlyRedactions | None:
-        """The redactions of an event that came before it; `None` where there is none."""
+        """The pending redactions of an event that has arrived; `None` if there are none."""
         waiting = writer.pending_redactions.of(target.event.event_id)
         if not waiting:
             return None
@@ -108,9 +107,9 @@ class ReceivedRedactions:
     def release(
         self, writer: RoomWriter, target: StoredEvent, early: EarlyRedactions
     ) -> Deferred[None] | None:
-        """Redact a target that has just been handed to the log; show what was withheld for it.
+        """Redact a target that has just been appended to the log, and show its pending redactions.
 
-        Fires when the latter is durable, `None` where there was nothing to show.
+        Fires when the latter are durable, `None` if there was nothing to show.
         """
         done = None
         writer.pending_redactions.settle(target.event.event_id)

@@ -1,14 +1,15 @@
-"""Receiving events: what becomes of an event of another server.
+"""The PDU receiver: accepts, soft-fails or rejects the events of other servers.
 
-The caller has checked format, signatures and hashes, and got hold of what the event cites. Here the
-event is judged in the order of the specification: by its auth events, by the state before it, by
+The caller has checked format, signatures and hashes, and fetched what the event refers to. Here the
+event is checked in the order of the specification: by its auth events, by the state before it, by
 the current state, by the room's policy server. An accepted event becomes a forward extremity, and
-the states of all extremities are resolved to the room's new current state. One that is rejected or
-soft-failed is kept and marked: others may cite it, but no client sees it, and no event of ours
-follows it.
+the states of all extremities are resolved to the room's new current state. A rejected or
+soft-failed event is stored and marked: others may refer to it, but no client sees it, and no local
+event follows it.
 
-What does not depend on the room's head is computed first and may wait for the database; the head
-may move meanwhile. The last step, which does depend on it, is made in one turn of the reactor.
+What does not depend on the room's forward extremities is computed first and may wait for the
+database; the extremities may change meanwhile. The last step, which does depend on them, is made
+without yielding to the reactor.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -52,12 +53,12 @@ from homeserver.storage.rooms.graph_edges import DELETE_BACKWARD_EXTREMITY
 LOOKUP_BATCH_SIZE = 2_000  # event ids
 
 DUMMY_EVENT = "org.matrix.dummy_event"
-"""The type of an event that says nothing but joins branches; clients that exist hide it."""
+"""The type of an empty event that joins branches; existing clients hide it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """What became of an event, and when that is durable; `None` if it was known already."""
+    """A received event, and when that is durable; `None` if it was known already."""
 
     stored: StoredEvent
     done: Deferred[None] | None = None
@@ -65,7 +66,7 @@ class ReceivedEvent:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How an event comes, as in `PduReceiver.receive`."""
+    """The way in which an event was received, as in `PduReceiver.receive`."""
 
     is_remote_join: bool
     is_past: bool
@@ -75,7 +76,7 @@ class _Way:
 
 
 class PduReceiver:
-    """Receives events into rooms, by their writers."""
+    """Receives events into rooms, through their writers."""
 
     def __init__(
         self, stores: RoomStorage, resolver: StateResolver, policy_servers: PolicyServerPort
@@ -89,7 +90,7 @@ class PduReceiver:
 
     @property
     def threads(self) -> ThreadPool:
-        """For computations that take long."""
+        """The pool for long computations."""
         return self._stores.states.threads
 
     async def receive(
@@ -103,15 +104,15 @@ class PduReceiver:
         should_send: bool = False,
         transaction: ClientTransaction | None = None,
     ) -> ReceivedEvent:
-        """Judge an event and take it into its room.
+        """Check an event and store it in its room.
 
-        `state_before` is the state before it, for an event whose previous events cannot be had.
-        `is_remote_join` is the event by which this server comes into the room: nothing that we knew
-        of the room before counts. `is_past` is one from before what is known, which no sync shows.
-        `is_local` is one that this server has to tell the others of; `transaction` made it here.
+        `state_before` is the state before it, for an event whose previous events are unavailable.
+        `is_remote_join` is the event by which this server joins the room: nothing that we knew of
+        the room before counts. `is_past` is a backfilled event, which no sync shows. `should_send`
+        is one that this server has to send to the others; `transaction` made it here.
 
-        Raises `EventsMissing`, and `Unavailable` while the database is away. Everything else that
-        may be wrong with the event is told by the `status` of the result.
+        Raises `EventsMissing`, and `Unavailable` while the database is unavailable. Everything else
+        that may be wrong with the event is in the `status` of the result.
         """
         await writer.inbound.lock.acquire()
         try:
@@ -139,14 +140,14 @@ class PduReceiver:
     async def receive_own(
         self, writer: RoomWriter, event: Event, transaction: ClientTransaction | None = None
     ) -> StoredEvent:
-        """Receive an event that a user here made; gives it when durable. Raises `Forbidden`."""
+        """Receive an event that a local user made; returns it when durable. Raises `Forbidden`."""
         received = await self.receive(writer, event, should_send=True, transaction=transaction)
         if received.done is not None:
             await received.done
         return check_accepted(received.stored, "The room changed while this was sent")
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
-        """Prepare for events that are about to be received: what is known is asked only once."""
+        """Look up what a list of events refers to, so that it need not be looked up for each."""
         await writer.inbound.lock.acquire()
         try:
             await self.event_checker.look_up(writer, events)
@@ -156,11 +157,11 @@ class PduReceiver:
     async def outliers(
         self, writer: RoomWriter, events: Iterable[Event]
     ) -> tuple[list[StoredEvent], Deferred[None] | None]:
-        """Keep events that others cite, whose place in the graph is not known.
+        """Store events that others refer to, whose place in the graph is not known.
 
-        What they cite stands before them or is known; each is judged by that alone. Raises
-        `EventsMissing`. The Deferred fires when they are durable, if any was new. Of a large number
-        some are kept at a time, and others have their turn in between.
+        Their auth events come before them or are known; each is checked by those alone. Raises
+        `EventsMissing`. The Deferred fires when they are durable, if any was new. A large number is
+        stored in time slices.
         """
         await writer.inbound.lock.acquire()
         try:
@@ -171,15 +172,15 @@ class PduReceiver:
     async def find_known(
         self, writer: RoomWriter, event_ids: Iterable[str]
     ) -> dict[str, StoredEvent]:
-        """Those of the events that are here, in whatever standing."""
+        """Those of the events that are here, with any status."""
         return await self.event_checker.find(writer, event_ids)
 
     async def known_among(self, writer: RoomWriter, event_ids: Iterable[str]) -> list[str]:
-        """Those of the event ids whose events are here, in whatever standing."""
+        """Those of the event ids whose events are here, with any status."""
         room, events = writer.room, self._stores.events
         here: list[str] = []
         for part in parts(event_ids, LOOKUP_BATCH_SIZE):
-            here += await events.numbers(room.room_nid, room.room_id, part)
+            here += await events.event_nids(room.room_nid, room.room_id, part)
         return here
 
     async def state_of(
@@ -188,7 +189,7 @@ class PduReceiver:
         """The state that consists of these events, with the rows that make it durable.
 
         With `then` it is the state after this event in that state, if the event is known. Rejected
-        events, and those that are no state, are no part of it. Raises `EventsMissing`.
+        events, and those that are not state, are no part of it. Raises `EventsMissing`.
         """
         found = await self.event_checker.find(writer, event_ids)
         if missing := set(event_ids).difference(found):
@@ -212,7 +213,7 @@ class PduReceiver:
     async def state_before(
         self, writer: RoomWriter, event: Event, fetched: Mapping[str, ResolvedState]
     ) -> ResolvedState:
-        """The state before an event, given those after its previous events that are not here."""
+        """The state before an event, given those after its missing previous events."""
         prevs = await self.event_checker.find(writer, event.prev_event_ids)
         roots = [prev.state_after for prev in prevs.values() if not prev.status.is_outlier]
         roots += [state.root for state in fetched.values()]
@@ -221,7 +222,9 @@ class PduReceiver:
         return ResolvedState(resolved.root, [*rows, *resolved.rows])
 
     async def _not_recommended(self, writer: RoomWriter, judged: CheckedEvent) -> str | None:
-        """Why the room's policy server does not recommend an event that is new to the room."""
+        """The reason if the room's policy server does not recommend an event that is new to the
+        room.
+        """
         stored = judged.stored
         is_old = (
             stored.status.rejected is not None
@@ -233,7 +236,7 @@ class PduReceiver:
         return refusal
 
     async def _settle(self, writer: RoomWriter, judged: CheckedEvent, way: _Way) -> Deferred[None]:
-        """Do with an event what the judgement says."""
+        """Store an event according to the results of its checks."""
         stored = judged.stored
         if way.is_past or stored.event.event_id in writer.backward_extremities:
             done = self._fill(writer, judged)
@@ -246,7 +249,7 @@ class PduReceiver:
         return done
 
     def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
-        """Forget what was made of an event that could not be taken in."""
+        """Remove an event that could not be stored from memory."""
         if was_outlier:
             stored.status = EventStatus(is_outlier=True)
             stored.position = stored.replaces = stored.replaced = None
@@ -255,7 +258,7 @@ class PduReceiver:
             self._stores.events.disown(stored)
 
     async def _enter(self, writer: RoomWriter, judged: CheckedEvent, way: _Way) -> Deferred[None]:
-        """Let an event into the timeline; or keep it aside, if the current state refuses it."""
+        """Add an event to the timeline; or soft-fail it, if the current state does not allow it."""
         stored = judged.stored
         if way.not_recommended is not None:
             stored.status = EventStatus(soft_failed=way.not_recommended)
@@ -293,7 +296,7 @@ class PduReceiver:
         extremities: tuple[StoredEvent, ...],
         judged: CheckedEvent,
     ) -> AdmittedEvent:
-        """What an event makes of the room."""
+        """The effects of an event on the room."""
         room, stored, event = writer.room, judged.stored, judged.stored.event
         extremities, resolved = await self._branches.resolve(room, extremities)
         is_plain = stored.state_before == head.root and resolved.root == stored.state_after
@@ -322,7 +325,7 @@ class PduReceiver:
         )
 
     async def _merge(self, writer: RoomWriter) -> bool:
-        """Join all branches by an event of a user of ours; `False` where nobody may send one."""
+        """Join all branches by a local event; `False` if no local user may send one."""
         is_ours = writer.local_server.is_local
         while True:
             try:
@@ -346,7 +349,7 @@ class PduReceiver:
                 return False
 
     async def _join_some(self, writer: RoomWriter, event: Event) -> bool:
-        """Take in an event of ours that joins some of the branches; `False` if it is refused."""
+        """Receive a local event that joins some of the branches; `False` if it is not allowed."""
         stored = _new(event, self._stores.log.next_position(), None)
         self._stores.events.introduce(stored)
         try:
@@ -361,14 +364,14 @@ class PduReceiver:
         return False
 
     def _keep(self, writer: RoomWriter, judged: CheckedEvent) -> Deferred[None]:
-        """Store a refused event, which changes nothing."""
+        """Store a rejected or soft-failed event, which changes nothing."""
         stored = judged.stored
         to_rows = placing_rows if judged.was_outlier else event_rows
         rows = to_rows(self._stores.names, writer.room.room_nid, stored)
         return self._tell(writer, [stored], [*rows, *judged.rows])
 
     def _fill(self, writer: RoomWriter, judged: CheckedEvent) -> Deferred[None]:
-        """Store an event of the past: where it was missing, the gap is now before it."""
+        """Store a backfilled event: its missing previous events are now backward extremities."""
         self._stores.log.check_open()
         stored, room, effect = judged.stored, writer.room, judged.effect
         event_id = stored.event.event_id

@@ -1,12 +1,12 @@
-"""The second judgement of what came into a room while most of its members were not known.
+"""The re-check of the events that a room received while its state was partial.
 
-The events are gone through once more, from the join on, in the order in which they were received,
-as if the whole state before it had been there: the state at each of them, whether its auth events
-and that state allow it, and whether the room's state of that moment did (`PduReceiver`). The head
-that comes out is the room's from then on.
+The events are checked again, from the join on, in the order in which they were received, with the
+full state before the join: the state at each of them, whether its auth events and that state allow
+it, and whether the room's state of that moment did (`PduReceiver`). The resulting forward
+extremities are the room's from then on.
 
-What is found is written as it is found. That may end anywhere and be done again, for it depends on
-the events alone. What changes for readers is left to `PartialStateCompletion`.
+Results are written as they are found. The re-check may stop anywhere and be repeated, for it
+depends on the events alone. `PartialStateCompletion` publishes the changes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,10 +39,10 @@ BATCH_SIZE = 200  # events
 
 
 class PartialStateRecheck:
-    """Goes through the events of a room, while nothing is received there.
+    """Checks the events of a room again, while none are received there.
 
-    `events` is what it has come to, `head_rows` make its state durable. `withdrawn` are the numbers
-    of events that leave the timeline, `admitted` are those that enter it.
+    `head` is the result so far, `head_rows` make its state durable. `withdrawn` are the nids of
+    events that leave the timeline, `admitted` are those that enter it.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class PartialStateRecheck:
         self.admitted: list[CheckedEvent] = []
 
     async def recheck_join(self, join: StoredEvent, whole: ResolvedState) -> bool:
-        """Judge the join in the whole state before it; `False` if that does not allow it."""
+        """Check the join with the full state before it; `False` if that does not allow it."""
         assert join.position is not None, "it is in the timeline"
         self._since = join.position
         with _restored_if_refused(join) as outcome:
@@ -90,7 +90,7 @@ class PartialStateRecheck:
         return True
 
     async def recheck_rest(self) -> None:
-        """Judge all that came since, and what was refused before and may follow it."""
+        """Check all events since, and those that were not accepted before and may follow them."""
         room, place = self._writer.room, 0
         while True:
             rows = await self._db.run(
@@ -109,12 +109,12 @@ class PartialStateRecheck:
         await self._recheck_all(rest)
 
     async def catch_up(self) -> None:
-        """Judge what users of this server have sent in the meantime."""
+        """Check the events that local users have sent in the meantime."""
         while tail := await self._tail():
             await self._recheck_all(tail)
 
     async def _tail(self) -> list[StoredEvent]:
-        """The events at the head of the room that were not judged, the oldest first."""
+        """The newest events of the room that were not checked again, the oldest first."""
         waiting = list(self._writer.extremities.events)
         found: dict[int, StoredEvent] = {}
         while waiting:
@@ -139,7 +139,7 @@ class PartialStateRecheck:
         await done
 
     async def _recheck_when_due(self, stored: StoredEvent) -> None:
-        """Judge an event, and all that wait for it; or have it wait for what it follows."""
+        """Check an event, and all that wait for it; or have it wait for its previous events."""
         due = [stored]
         while due:
             stored = due.pop()
@@ -193,7 +193,7 @@ class PartialStateRecheck:
             self.withdrawn.add(stored.event_nid)
 
     async def _meet_head(self, judged: CheckedEvent) -> None:
-        """Judge an event by the state of the room when it came; it becomes part of the head."""
+        """Check an event by the room's state when it arrived, and make it a forward extremity."""
         stored, head = judged.stored, self.head
         if stored.state_before != head.root:
             state = await self._judging.auth_state(self._writer, stored.event, head.root)
@@ -236,9 +236,9 @@ class _Outcome:
 
 @contextmanager
 def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
-    """Leave an event as it was unless the outcome is good: nobody would write what it became.
+    """Restore an event unless the result is good: its new values would not be written.
 
-    How deep it stands does not change in any case.
+    Its depth does not change in any case.
     """
     standing, height, replaces, replaced = (
         stored.status,
@@ -258,12 +258,12 @@ def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
 
 
 def _is_not_recommended(standing: EventStatus) -> bool:
-    """Whether no rule refused an event but a policy server, which is not asked again."""
+    """Whether only a policy server did not recommend an event; it is not asked again."""
     refusal = standing.soft_failed
     return refusal is not None and not refusal.startswith("rule ")
 
 
 def _place(stored: StoredEvent) -> int:
-    """Where an event comes in the order of receipt."""
+    """The place of an event in the order of receipt."""
     position = stored.position or 0
     return position if position > 0 else stored.event_nid

@@ -1,9 +1,10 @@
-"""Coming into a room that other servers have: its state arrives first, then the event that joins.
+"""The join of a room through other servers: its state is stored first, then the join event.
 
-The state, and what authorises it, are kept as outliers: where they stand in the graph is not known.
-The joining event is the one forward extremity; what came before it is a gap that can be filled.
+The state and its auth chain are stored as outliers: their place in the graph is not known. The join
+event is the only forward extremity; the events before it are backward extremities, which can be
+backfilled.
 
-Where the members were left out of the state, the room stands all the same, and is noted to be
+If the members were left out of the state, the room is usable all the same, and is recorded as
 partial (`homeserver/rooms/room/partial_state.py`) in the same commit as the join.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
@@ -33,13 +34,13 @@ from homeserver.streams.log import Log
 FETCH_ROUNDS = 5
 
 Fetch = Callable[[RoomWriter, Collection[str]], Awaitable[list[Event]]]
-"""Gets hold of events of a room by their ids, as far as they are to be had."""
+"""Fetches events of a room by their ids, as far as they are available."""
 
 log = Logger()
 
 
 class RemoteJoin:
-    """Takes rooms in, by an event that lets a user of this server in."""
+    """Admits rooms with the join event of a local user."""
 
     def __init__(
         self, log: Log, threads: ThreadPool, rooms: RoomRegistry, receiving: PduReceiver
@@ -57,13 +58,13 @@ class RemoteJoin:
         servers: Sequence[str] | None = None,
         fetch: Fetch | None = None,
     ) -> StoredEvent:
-        """Enter the room by a join event, given the state before it, and what authorises that.
+        """Join the room by an event, given the state before it, and the auth chain of that.
 
-        Where members were left out of the state, `servers` are those that are in the room. All
-        events were checked. `fetch` may get hold of some that are cited and were not given; what
-        still is not authorised is left out of the state. Returns when it is durable. Raises
-        `Forbidden` where the rules refuse the join in this state, and `EventsMissing` where what is
-        left of it does not authorise the join.
+        If members were left out of the state, `servers` are those that are in the room. All events
+        were checked. `fetch` may fetch referenced events that were not given; events that are not
+        authorised even then are left out of the state. Returns when it is durable. Raises
+        `Forbidden` if the rules do not allow the join in this state, and `EventsMissing` if the
+        rest of the state does not authorise the join.
         """
         async with self._rooms.entering(join.room_id, join.version) as writer:
             events = await self._authorised(writer, [*auth_chain, *state], fetch)
@@ -84,7 +85,7 @@ class RemoteJoin:
     async def _authorised(
         self, writer: RoomWriter, given: Sequence[Event], fetch: Fetch | None
     ) -> list[Event]:
-        """The events that are authorised by others of them, each after these."""
+        """The events that are authorised by others of them, each after its auth events."""
         events, threads = list(given), self._threads
         for rounds_left in range(FETCH_ROUNDS if fetch is not None else 0, -1, -1):
             ordered = await run_maybe_in_thread(threads, in_auth_order, events)

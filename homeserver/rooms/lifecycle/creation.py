@@ -1,4 +1,4 @@
-"""Creating a room: its first events, made and written together or not at all.
+"""Creating a room: its first events, made and stored together or not at all.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom
 """
@@ -67,7 +67,7 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
     for preset, join_rule, guest_access in (
         ("private_chat", "invite", {GUEST_ACCESS: {"guest_access": "can_join"}}),
         ("trusted_private_chat", "invite", {GUEST_ACCESS: {"guest_access": "can_join"}}),
-        # A room without the event is forbidden to guests, which is what this preset wants.
+        # Without the event guests may not join, as this preset requires.
         ("public_chat", "public", {}),
     )
 }
@@ -78,7 +78,7 @@ log = Logger()
 
 
 class InviteUser(Protocol):
-    """Invites a user of any server to a room that is there: `Memberships.invite`."""
+    """Invites a user of any server to an existing room: `Memberships.invite`."""
 
     async def __call__(
         self, caller: Requester, room_id: str, user_id: str, *, is_direct: bool
@@ -96,7 +96,7 @@ class StateDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomRequest:
-    """What a user wants the new room to be like."""
+    """The properties of the new room that a user requests."""
 
     version: str
     preset: Preset
@@ -112,7 +112,7 @@ class RoomRequest:
 
 
 class RoomCreation:
-    """Makes rooms."""
+    """Creates rooms."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class RoomCreation:
         self._permission = permission
         self._log = log
         self._names = names
-        self._invite_remote = invite_remote
+        self._invite_user = invite_remote
         self._rooms = rooms
         self._origin = origin
         self._aliases = aliases
@@ -138,13 +138,15 @@ class RoomCreation:
     async def create(self, caller: Requester, request: RoomRequest) -> str:
         """Create a room and return its id.
 
-        Raises `UnsupportedRoomVersion`, `RoomInUse`, `InvalidRoomState` where the auth rules refuse
-        one of the events, `InvalidParam` and `BadJson`.
+        Raises `UnsupportedRoomVersion`, `RoomInUse`, `InvalidRoomState` if the auth rules do not
+        allow one of the events, `InvalidParam` and `BadJson`.
         """
         check_not_suspended(caller)
         version = ROOM_VERSIONS.get(request.version)
         if version is None:
-            raise UnsupportedRoomVersion(f"This server has no room version {request.version!r}")
+            raise UnsupportedRoomVersion(
+                f"This server does not support room version {request.version!r}"
+            )
         _check_sizes(request)
         self._check_invites(request.invite)
         _check_initial_state(request.initial_state)
@@ -156,23 +158,23 @@ class RoomCreation:
             self._aliases.check_local(alias)
         member = {"membership": "join", **await self._profiles.member_fields(caller.user_id)}
         drafts = first_events(caller.user_id, version, request, alias, member)
-        ours = [user_id for user_id in request.invite if self._origin.is_local(user_id)]
-        invites = [await self._invite(caller, user_id, request) for user_id in ours]
+        local = [user_id for user_id in request.invite if self._origin.is_local(user_id)]
+        invites = [await self._invite(caller, user_id, request) for user_id in local]
         room_id = await self._make(caller, version, request, alias, [*drafts, *invites])
         for user_id in request.invite:
-            if user_id not in ours:
-                await self._needs_remote_signature(caller, room_id, user_id, request)
+            if user_id not in local:
+                await self._invite_remote(caller, room_id, user_id, request)
         return room_id
 
-    async def _needs_remote_signature(
+    async def _invite_remote(
         self, caller: Requester, room_id: str, user_id: str, request: RoomRequest
     ) -> None:
-        """Invite a user of another server. The room is there, and remains if that fails."""
+        """Invite a user of another server. The room exists, and remains if that fails."""
         try:
-            await self._invite_remote(caller, room_id, user_id, is_direct=request.is_direct)
+            await self._invite_user(caller, room_id, user_id, is_direct=request.is_direct)
         except MatrixError as error:
             log.info(
-                "{user} was not invited to {room}: {error}",
+                "could not invite {user} to {room}: {error}",
                 user=user_id,
                 room=room_id,
                 error=error,
@@ -198,22 +200,22 @@ class RoomCreation:
         if not version.room_id_is_create_hash:
             room_id = f"!{secrets.token_urlsafe(18)}:{self._origin.server_name}"
         event = self._origin.sign_event(version, create, room_id=room_id)
-        wanted = {event.room_id, create.type, caller.user_id, ""}
+        required_names = {event.room_id, create.type, caller.user_id, ""}
         for draft in drafts:
-            wanted |= {draft.type, draft.state_key or ""}
-        if any("\x00" in name for name in wanted):
+            required_names |= {draft.type, draft.state_key or ""}
+        if any("\x00" in name for name in required_names):
             raise BadJson("type and state_key may not contain a NUL character")
-        numbers = await names.nids(wanted)
-        room = Room(numbers[event.room_id], event.room_id, version, EMPTY)
+        nids = await names.nids(required_names)
+        room = Room(nids[event.room_id], event.room_id, version, EMPTY)
         room.published = request.published
         async with self._aliases.reserved(alias):
-            # The room's writer must have every name at hand, whatever went on meanwhile.
-            await names.nids(wanted)
+            # The room's writer needs every name in memory, whatever was evicted meanwhile.
+            await names.nids(required_names)
             rows: list[Row] = []
             if alias is not None:
-                creator = numbers[caller.user_id]
+                creator = nids[caller.user_id]
                 rows = [INSERT_ALIAS.row(alias, room.room_nid, creator, self._origin.now_ms())]
-            await self._append(room, event, drafts, rows, wanted)
+            await self._append(room, event, drafts, rows, required_names)
         return room.room_id
 
     async def _append(
@@ -224,19 +226,21 @@ class RoomCreation:
         rows: Sequence[Row],
         names: Collection[str],
     ) -> None:
-        """Make the events a few at a time, and queue them all at once: nobody sees half a room."""
+        """Make the events in time slices, and append them all at once: no client sees a partial
+        room.
+        """
         writer = self._rooms.add_new(room)
         position = self._log.next_position()
         first = StoredEvent(create, position, position, EMPTY, EMPTY)
-        arrivals, turn = [], TimeSlice(self._origin.clock)
+        admitted, time_slice = [], TimeSlice(self._origin.clock)
         writer.pin()
         try:
-            for arrival, _ in writer.prepare(drafts, create=first, more_rows=rows):
-                arrivals.append(arrival)
-                if turn.is_over:
-                    await turn.next()
+            for event, _ in writer.prepare(drafts, create=first, more_rows=rows):
+                admitted.append(event)
+                if time_slice.is_over:
+                    await time_slice.next()
                     await self._names.nids(names)
-            done = writer.admit(*arrivals)
+            done = writer.admit(*admitted)
         except Forbidden as error:
             self._rooms.drop(room)
             raise InvalidRoomState(str(error)) from error
@@ -248,10 +252,10 @@ class RoomCreation:
         await done
 
     def _next_ms(self) -> int:
-        """The time, later than that of any room made before.
+        """The current time, later than that of any room created before.
 
-        Where the room id is a hash of the create event, two rooms that one user makes alike in the
-        same millisecond would be one.
+        Where the room id is a hash of the create event, two rooms that one user creates alike in
+        the same millisecond would be one.
         """
         self._last_created_ms = max(self._origin.now_ms(), self._last_created_ms + 1)
         return self._last_created_ms
@@ -274,10 +278,10 @@ class RoomCreation:
 
 
 def _check_initial_state(initial_state: Sequence[StateDraft]) -> None:
-    """Memberships are none of the state that a client may begin with.
+    """Raise `BadJson` for memberships in the initial state.
 
-    The text leaves that open. Nobody can be made to join, and an invite is asked of the invited
-    user's settings and server, for which there is `invite`; a ban can follow.
+    The specification leaves that open. No user can be made to join, and an invite needs the
+    settings and the server of the invited user, for which there is `invite`; a ban can follow.
     """
     if any(state.type == MEMBER for state in initial_state):
         raise BadJson("initial_state may not hold memberships; there is `invite` for invites")
@@ -293,7 +297,7 @@ def _check_sizes(request: RoomRequest) -> None:
 
 
 def create_content(caller: Requester, version: RoomVersion, request: RoomRequest) -> dict[str, Any]:
-    """Content of the create event: the request's, and what the room version wants.
+    """Content of the create event: that of the request, and what the room version requires.
 
     Raises `BadJson` and `InvalidParam`.
     """
@@ -316,7 +320,7 @@ def create_content(caller: Requester, version: RoomVersion, request: RoomRequest
 
 
 def _checked_creators(named: object) -> list[str]:
-    """The additional creators that a client wants. Raises `BadJson` and `InvalidParam`."""
+    """The requested additional creators. Raises `BadJson` and `InvalidParam`."""
     if not isinstance(named, list):
         raise BadJson("additional_creators is not a list")
     for user_id in named:
@@ -332,7 +336,7 @@ def first_events(
     alias: str | None,
     member: dict[str, Any],
 ) -> list[EventDraft]:
-    """The events between the create event and the invites, in the order that the text demands."""
+    """The events between the create event and the invites, in the order of the specification."""
     given = {(state.type, state.state_key) for state in request.initial_state}
     if request.name is not None:
         given.discard(NAME_KEY)
@@ -367,7 +371,7 @@ def topic_content(topic: str) -> dict[str, Any]:
 def power_levels_content(
     creator: str, version: RoomVersion, request: RoomRequest
 ) -> dict[str, Any]:
-    """The default power levels, with the request's laid over them, key by key."""
+    """The default power levels, overridden by those of the request, key by key."""
     users: dict[str, int] = {}
     if not version.creators_outrank_everyone:
         users[creator] = 100

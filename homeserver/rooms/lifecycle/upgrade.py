@@ -1,11 +1,11 @@
 """Room upgrades: a room is replaced by one of another version.
 
-The new room with all its first state, the tombstone of the old one, and the move of aliases and
-directory entry are written together: either a room is replaced, or nothing has happened. Only then
-the old room's power levels are restricted, where whoever upgrades it may do that.
+The new room with all its first state, the tombstone of the old one, and the migration of aliases
+and the directory entry are stored together: either a room is replaced, or nothing has happened.
+Only then the old room's power levels are restricted, if the upgrading user may do that.
 
-Power levels are set last, because whoever makes the new room may do anything in it until then, even
-if they are no more than a moderator afterwards, as they were before.
+Power levels are set last, because the user who creates the new room may do anything in it until
+then, even if they are only a moderator afterwards, as they were before.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 """
@@ -60,13 +60,13 @@ from homeserver.storage.rooms.room_aliases import MOVE_ALIASES
 from homeserver.storage.rooms.rooms import STOP_LISTING
 from homeserver.streams.log import Log
 
-MAX_CARRIED = 2_000  # bans and space children: all are made in one turn of the reactor
+MAX_CARRIED = 2_000  # bans and space children: all are made in one reactor iteration
 log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is decided before the turn in which it happens."""
+    """The inputs of an upgrade, collected before it is made."""
 
     caller: Requester
     version: RoomVersion
@@ -89,7 +89,7 @@ class _Plan:
 
 
 class RoomUpgrades:
-    """Replaces rooms."""
+    """Upgrades rooms."""
 
     def __init__(
         self, log: Log, names: Names, rooms: RoomRegistry, profiles: MemberProfiles
@@ -109,18 +109,20 @@ class RoomUpgrades:
     ) -> str:
         """Replace a room by one of this version, and return the new room's id.
 
-        Raises `UnsupportedRoomVersion`, `NotFound` where there is no such room, `Forbidden` for who
-        may not send its tombstone, `InvalidParam` where an additional creator is no user.
+        Raises `UnsupportedRoomVersion`, `NotFound` if the room does not exist, `Forbidden` for a
+        user who may not send its tombstone, `InvalidParam` if an additional creator is not a user.
         """
         check_not_suspended(caller)
         version = ROOM_VERSIONS.get(version_name)
         if version is None:
-            raise UnsupportedRoomVersion(f"This server has no room version {version_name!r}")
+            raise UnsupportedRoomVersion(
+                f"This server does not support room version {version_name!r}"
+            )
         creators: list[str] = []
         if version.creators_outrank_everyone:
             creators = _checked_creators(caller, additional_creators)
         async with self._rooms.writing(room_id) as old:
-            # Who is banned goes on being banned.
+            # Banned users stay banned.
             await old.room.wait_for_full_state(self._origin.clock)
             plan = await self._plan(caller, old.room, version, creators)
             while True:
@@ -157,9 +159,9 @@ class RoomUpgrades:
         return self._origin.sign_event(version, draft, room_id=room_id)
 
     def _replace(self, old: RoomWriter, plan: _Plan) -> Deferred[None]:
-        """Do it all in one turn of the reactor; fires when it is durable."""
+        """Make the whole upgrade without yielding to the reactor; fires when it is durable."""
         drafts = self._first_drafts(old, plan)
-        number = self._number(plan, drafts)
+        room_nid = self._room_nid(plan, drafts)
         # The create event names the tombstone, which names the room: so its id comes first.
         tombstone = old.preview(plan.tombstone)
         content, room_id = plan.create_content, None
@@ -167,7 +169,7 @@ class RoomUpgrades:
             predecessor = {**content["predecessor"], "event_id": tombstone.event_id}
             content, room_id = {**content, "predecessor": predecessor}, plan.room_id
         create = self._create_event(plan.caller, plan.version, content, room_id, plan.now_ms)
-        room = Room(number, create.room_id, plan.version, EMPTY)
+        room = Room(room_nid, create.room_id, plan.version, EMPTY)
         room.published = old.room.published
         position = self._log.next_position()
         rows = [
@@ -189,7 +191,7 @@ class RoomUpgrades:
     def _first_drafts(self, old: RoomWriter, plan: _Plan) -> list[EventDraft]:
         """The events after the create event.
 
-        Raises `NotInMemory` where old state must be loaded.
+        Raises `NotInMemory` if old state must be loaded.
         """
         user_id = plan.caller.user_id
         drafts: list[EventDraft] = [member_draft(user_id, user_id, plan.member)]
@@ -198,7 +200,7 @@ class RoomUpgrades:
             if may_carry(plan.version, event.content):
                 drafts.append(_copied(event, user_id))
         if GUEST_ACCESS_KEY not in old.room.state:
-            # What a room without the event is taken for; clients wait for it in the new one.
+            # Without the event this value is assumed; clients wait for the event in the new room.
             forbidden = {"guest_access": "forbidden"}
             drafts.append(EventDraft(GUEST_ACCESS, user_id, forbidden, state_key=""))
         create, levels = old.current(CREATE_KEY), old.current(POWER_LEVELS_KEY)
@@ -220,37 +222,39 @@ class RoomUpgrades:
         children = [key for key in room.state if key[0] == SPACE_CHILD]
         bans = [(MEMBER, user) for user, place in room.members.items() if place == "ban"]
         if len(children) + len(bans) > MAX_CARRIED:
-            log.warn("{room} has too much state to take all of it over", room=room.room_id)
+            log.warn(
+                "{room} has too many bans and space children to copy all of them", room=room.room_id
+            )
         keys += [*bans, *children][:MAX_CARRIED]
         found: list[StoredEvent] = []
         missing: list[int] = []
         for key in keys:
             try:
                 stored = old.current(key)
-            except EventsNotInMemory as lacking:
-                missing += lacking.numbers
+            except EventsNotInMemory as error:
+                missing += error.numbers
             else:
-                # What has an empty content was taken away.
+                # An event with empty content stands for removed state.
                 if stored is not None and stored.shown.content:
                     found.append(stored)
         if missing:
             raise EventsNotInMemory(old.storage.events, room.version, missing)
         return found
 
-    def _number(self, plan: _Plan, drafts: Sequence[EventDraft]) -> int:
-        """The new room's number. Raises `NotInMemory` where names must be loaded first."""
+    def _room_nid(self, plan: _Plan, drafts: Sequence[EventDraft]) -> int:
+        """The new room's nid. Raises `NotInMemory` if names must be loaded first."""
         names = {plan.room_id, CREATE, "", plan.caller.user_id, TOMBSTONE}
         for draft in drafts:
             names |= {draft.type, draft.state_key or ""}
         cached_nid = self._names.cached_nid
         missing = [name for name in names if cached_nid(name) is None]
-        number = cached_nid(plan.room_id)
-        if missing or number is None:
+        room_nid = cached_nid(plan.room_id)
+        if missing or room_nid is None:
             raise NotInMemory(partial(self._names.nids, names))
-        return number
+        return room_nid
 
     async def _close(self, caller: Requester, old: RoomWriter) -> None:
-        """Restrict the power levels of the old room, and take its alias, as far as allowed."""
+        """Restrict the power levels of the old room, and remove its alias, as far as allowed."""
         state = await self._rooms.current(
             old.room, [CREATE_KEY, POWER_LEVELS_KEY, CANONICAL_ALIAS_KEY]
         )
@@ -267,7 +271,7 @@ class RoomUpgrades:
                 await old.send(draft)
             except MatrixError as error:
                 log.info(
-                    "{room} was replaced, but {type} stays as it is: {error}",
+                    "replaced {room}, but could not change its {type}: {error}",
                     room=old.room.room_id,
                     type=draft.type,
                     error=error,
@@ -275,14 +279,14 @@ class RoomUpgrades:
 
 
 def _copied(event: Event, sender: str) -> EventDraft:
-    """A state event of the old room, as the sender makes it for the new one."""
+    """A state event of the old room, as a draft of the sender for the new one."""
     if is_member_event(event):
         return _optional(member_draft(sender, event.state_key or "", event.content))
     return _optional(EventDraft(event.type, sender, event.content, state_key=event.state_key))
 
 
 def _optional(draft: EventDraft) -> EventDraft:
-    """What the new room gets if it can be had there: an old one may have what no new one takes."""
+    """A draft that the new room gets if its rules allow it: those of the old one may differ."""
     return replace(draft, is_optional=True)
 
 

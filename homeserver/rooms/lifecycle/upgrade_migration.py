@@ -1,13 +1,13 @@
-"""Succession: what users have set for a room holds for the room that replaces it.
+"""The migration of users' settings from a room to the room that replaces it.
 
-A reader of the log. When a user of this server joins a room that names a predecessor, their tags,
-their push rules and the like are copied from the old room by the functions in `carry_over`. Anybody
-can name any predecessor, so the old room has to confirm it by its tombstone, unless it was the user
-who made the new one.
+This subscribes to the log. When a local user joins a room that names a predecessor, their tags,
+push rules and similar data are copied from the old room by the functions in `carry_over`. Any user
+can name any predecessor, so the old room has to confirm it by its tombstone, unless the joining
+user created the new one.
 
-What this server itself has of the old room, aliases and a place in the room directory, moves with
-them, by the functions in `move`, if the tombstone confirms the new room. At the server of the user
-who upgraded the room all of it has moved already.
+This server's own data of the old room, aliases and the directory entry, is moved too, by the
+functions in `move`, if the tombstone confirms the new room. At the server of the user who upgraded
+the room all of it has been moved already.
 
 If the server stops in between, the user keeps their settings for the old room only.
 
@@ -32,13 +32,13 @@ CarryOver = Callable[[str, str, str], Awaitable[None]]
 """Copies settings of a user (their id) from one room to another (the ids of both)."""
 
 Move = Callable[[Room, Room], Awaitable[None]]
-"""Moves what this server has of a room to another one."""
+"""Moves this server's data of a room to another one."""
 
 log = Logger()
 
 
 class UpgradeMigration:
-    """Carries settings over. `apply` is to be subscribed to the log, after `RoomRegistry.apply`.
+    """Migrates settings. Subscribe `apply` to the log after `RoomRegistry.apply`.
 
     `stop` it before the database closes.
     """
@@ -49,32 +49,32 @@ class UpgradeMigration:
         self._rooms = rooms
         self._carry_over = carry_over
         self._move = move
-        self._waiting: dict[tuple[int, str], None] = {}  # room numbers and users, in their order
+        self._waiting: dict[tuple[int, str], None] = {}  # room nids and users, in order
         self._running: Deferred[None] | None = None
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is somebody whose settings are still to be copied."""
+        """Whether there are users whose settings are still to be copied."""
         return self._running is not None
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """Reader of the log."""
-        for fact in facts:
-            if isinstance(fact, StateChanged):
-                for user_id, membership, stored in fact.members():
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Migrate the settings of users who join (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, StateChanged):
+                for user_id, membership, stored in entry.members():
                     if (
                         membership == "join"
                         and self._rooms.local_server.is_local(user_id)
                         and stored is not None
                         and not _was_joined(stored)
                     ):
-                        self._waiting[fact.room_nid, user_id] = None
+                        self._waiting[entry.room_nid, user_id] = None
         if self._waiting and self._running is None:
             running = self._running = ensureDeferred(self._run())
             running.addCallback(self._ended)
 
     async def stop(self) -> None:
-        """Begin nothing more; returns when nothing is under way."""
+        """Begin nothing more; returns when the work in progress has ended."""
         self._waiting.clear()
         if self._running is not None:
             await self._running
@@ -84,21 +84,21 @@ class UpgradeMigration:
 
     async def _run(self) -> None:
         while self._waiting:
-            number, user_id = next(iter(self._waiting))
-            del self._waiting[number, user_id]
+            room_nid, user_id = next(iter(self._waiting))
+            del self._waiting[room_nid, user_id]
             try:
-                await self._settle(number, user_id)
+                await self._migrate(room_nid, user_id)
             except (Unavailable, DatabaseUnavailable) as error:
                 log.warn(
-                    "settings of {user_id} were not carried over: {error}",
+                    "could not migrate settings of {user_id}: {error}",
                     user_id=user_id,
                     error=error,
                 )
             except Exception:
-                log.failure("could not carry over settings of {user_id}", user_id=user_id)
+                log.failure("could not migrate settings of {user_id}", user_id=user_id)
 
-    async def _settle(self, number: int, user_id: str) -> None:
-        room = await self._rooms.by_number(number)
+    async def _migrate(self, room_nid: int, user_id: str) -> None:
+        room = await self._rooms.by_number(room_nid)
         if room is None:
             return
         creator, old = await self._predecessor(room)
@@ -129,6 +129,6 @@ class UpgradeMigration:
 
 
 def _was_joined(stored: StoredEvent) -> bool:
-    """Whether a member was joined already: a new name comes in the same way."""
+    """Whether a member was joined already: a new name makes the same kind of event."""
     before = stored.replaced
     return before is not None and before.content.get("membership") == "join"

@@ -1,8 +1,8 @@
-"""What a room that replaces another takes over from it: pure functions over state contents.
+"""The state that a room copies from the one that it replaces: pure functions over state contents.
 
-Carried are the types that the text recommends, the canonical alias, as the aliases move too, the
-children of a space, which are what a space is, and bans. Nothing is carried whose meaning depends
-on who sent it.
+Copied are the types that the specification recommends, the canonical alias, as the aliases move
+too, the children of a space, which are what a space is, and bans. Nothing is copied whose meaning
+depends on its sender.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 """
@@ -40,12 +40,12 @@ CARRIED_TYPES: Final = (
     CANONICAL_ALIAS,
 )
 
-_LEAST: Final = 50  # what nobody below may send in a room that was replaced
-_TOMBSTONE_LEVEL: Final = 150  # in room versions whose creators stand above all
+_LEAST: Final = 50  # minimum for sending in a replaced room
+_TOMBSTONE_LEVEL: Final = 150  # in room versions whose creators outrank all others
 
 
 def may_carry(version: RoomVersion, content: Mapping[str, Any]) -> bool:
-    """Whether a content that some old room version let through is valid in another one."""
+    """Whether a content that some old room version allowed is valid in another one."""
     if version.strict_canonical_json:
         try:
             check_canonical(content)
@@ -80,9 +80,9 @@ def carried_power_levels(
 ) -> dict[str, Any]:
     """The power levels of a room as one of another version can have them.
 
-    Levels become integers where the version wants that; what is no user has none. `creators` of the
-    new room are left out where they stand above all. Those of an old room where they did are listed
-    with the level of the highest right where they do not any more.
+    Levels become integers if the version requires it; invalid user ids are dropped. `creators` of
+    the new room are left out if they outrank all others there. Those of an old room where they did
+    are listed with the level of the highest right if they do not any more.
     """
     levels = dict(content)
     if version.integer_power_levels:
@@ -107,7 +107,7 @@ def carried_power_levels(
 
 
 def restricted_power_levels(levels: PowerLevels, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The power levels of a room that was replaced: ordinary members neither send nor invite."""
+    """The power levels of a replaced room: ordinary members neither send nor invite."""
     least = max(_LEAST, levels.users_default + 1)
     return {
         **content,
@@ -117,12 +117,12 @@ def restricted_power_levels(levels: PowerLevels, content: Mapping[str, Any]) -> 
 
 
 def _object(value: object) -> dict[str, Any]:
-    """A copy of what should be an object, which old room versions do not see to."""
+    """A copy of an object; empty for other types, which old room versions allow."""
     return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _with_integers(version: RoomVersion, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The same levels as integers; what is no level is left out."""
+    """The same levels as integers; invalid levels are left out."""
     levels: dict[str, Any] = {}
     for name, value in content.items():
         if name in ("events", "users", "notifications"):

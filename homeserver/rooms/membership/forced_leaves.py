@@ -1,7 +1,7 @@
-"""Departures: users who are taken out of their rooms by the server, as at deactivation.
+"""Forced leaves: users whom the server removes from their rooms, as at deactivation.
 
-Each one leaves by a member event of their own: joined rooms are left, invites declined and knocks
-taken back, at other servers too, by way of those that they came from.
+Each one leaves by a member event of their own: joined rooms are left, invites rejected and knocks
+withdrawn, for remote rooms through the servers that the invites or knocks are of.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#account-deactivation
 """
@@ -22,12 +22,12 @@ from homeserver.rooms.room.writer import RoomWriter
 
 PRESENT = ("join", "invite", "knock")
 LEAVE = {"membership": "leave"}
-MAX_CONCURRENT_LEAVES = 10  # rooms that other servers are told of at the same time
+MAX_CONCURRENT_LEAVES = 10  # remote rooms that are left at the same time
 log = Logger()
 
 
 class ForcedLeaves:
-    """Makes users leave."""
+    """Removes users from rooms."""
 
     def __init__(
         self, rooms: RoomRegistry, user_rooms: UserRooms, memberships: Memberships
@@ -37,19 +37,19 @@ class ForcedLeaves:
         self._memberships = memberships
 
     async def deactivated(self, user_id: str, erase: bool) -> None:
-        """An account was closed: as `leave_all`."""
+        """Remove the user of a deactivated account from all rooms, as `leave_all`."""
         await self.leave_all(user_id)
 
     async def leave_all(self, user_id: str) -> None:
-        """Take a user out of all rooms: one after the other, where other servers are not needed.
+        """Remove a user from all rooms: one after the other, where no other server is needed.
 
-        A room that refuses is passed over. Raises `Unavailable` where events cannot be stored just
-        now; it does no harm to begin again.
+        A room whose rules forbid it is skipped. Raises `Unavailable` while events cannot be stored;
+        it does no harm to begin again.
         """
         places = await self._user_rooms.of(user_id)
-        numbers = [number for number, place in places.items() if place.membership in PRESENT]
+        room_nids = [room_nid for room_nid, place in places.items() if place.membership in PRESENT]
         remote = []
-        for room_id in await self._rooms.room_ids(numbers):
+        for room_id in await self._rooms.room_ids(room_nids):
             if await self._memberships.is_out_of_room(room_id, user_id):
                 remote.append(room_id)
             else:
@@ -57,7 +57,7 @@ class ForcedLeaves:
         await self._leave_remote(remote, user_id)
 
     async def leave(self, room_id: str, user_id: str) -> None:
-        """Take a user out of one room, if they are in it; otherwise as `leave_all`."""
+        """Remove a user from one room, if they are in it; otherwise as `leave_all`."""
 
         def decide(writer: RoomWriter) -> EventDraft | None:
             if writer.membership(user_id) not in PRESENT:
@@ -81,7 +81,7 @@ class ForcedLeaves:
             )
 
     async def _leave_remote(self, room_ids: Sequence[str], user_id: str) -> None:
-        """Leave rooms by way of other servers, some of which may take long to answer."""
+        """Leave rooms through other servers, some of which may take long to respond."""
         free = DeferredSemaphore(MAX_CONCURRENT_LEAVES)
 
         def leave(room_id: str) -> Deferred[None]:

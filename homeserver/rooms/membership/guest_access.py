@@ -1,8 +1,8 @@
-"""Guest access: guests leave when a room takes no guests any more.
+"""Guest access: guests leave when a room no longer allows guests.
 
-A reader of the log. When `m.room.guest_access` stops saying `can_join`, each guest of this server
-who is joined gets a member event with `leave`, sent as the guest: the server is nobody in the room,
-and everybody may leave.
+This subscribes to the log. When `m.room.guest_access` stops saying `can_join`, each joined local
+guest gets a member event with `leave`, sent as the guest: the server has no power in the room, and
+every user may leave.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#guest-access
 """
@@ -30,19 +30,19 @@ log = Logger()
 
 
 class GuestAccess:
-    """Removes guests from rooms. Its `apply` subscribes to the log after `RoomRegistry.apply`.
+    """Removes guests from rooms. Subscribe `apply` to the log after `RoomRegistry.apply`.
 
     `stop` it before the database closes.
     """
 
     def __init__(
-        self, db: Database, clock: IReactorTime, rooms: RoomRegistry, departures: ForcedLeaves
+        self, db: Database, clock: IReactorTime, rooms: RoomRegistry, forced_leaves: ForcedLeaves
     ) -> None:
         self._db = db
         self._clock = clock
         self._rooms = rooms
-        self._forced_leaves = departures
-        self._waiting: dict[int, None] = {}  # numbers of rooms to look at, in their order
+        self._forced_leaves = forced_leaves
+        self._waiting: dict[int, None] = {}  # nids of rooms to check, in order
         self._running: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
         self._stopped = False
@@ -52,25 +52,25 @@ class GuestAccess:
         """Whether there are rooms with guests to remove."""
         return self._running is not None
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """Reader of the log."""
-        for fact in facts:
-            if isinstance(fact, StateChanged) and GUEST_ACCESS_KEY in fact.changes:
-                # The first event of a room comes with a version: nobody is there yet.
-                is_new = isinstance(fact, EventAppended) and fact.version is not None
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Check rooms whose guest access changed (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, StateChanged) and GUEST_ACCESS_KEY in entry.changes:
+                # A room's first log entry has a version: no guest can be in the room yet.
+                is_new = isinstance(entry, EventAppended) and entry.version is not None
                 if not is_new:
-                    self._look_at(fact.room_nid)
+                    self._check_later(entry.room_nid)
 
     async def stop(self) -> None:
-        """Begin nothing more; returns when nothing is under way."""
+        """Begin nothing more; returns when the work in progress has ended."""
         self._stopped = True
         if self._pause is not None:
             self._pause.cancel()
         if self._running is not None:
             await self._running
 
-    def _look_at(self, number: int) -> None:
-        self._waiting[number] = None
+    def _check_later(self, room_nid: int) -> None:
+        self._waiting[room_nid] = None
         if self._running is None and not self._stopped:
             self._running = ensureDeferred(self._run())
             self._running.addCallback(self._ended)
@@ -80,35 +80,37 @@ class GuestAccess:
 
     async def _run(self) -> None:
         while self._waiting and not self._stopped:
-            number = next(iter(self._waiting))
-            del self._waiting[number]
+            room_nid = next(iter(self._waiting))
+            del self._waiting[room_nid]
             try:
-                await self._remove_guests(number)
+                await self._remove_guests(room_nid)
             except (Unavailable, DatabaseUnavailable):
-                self._waiting[number] = None
-                await self._rest()
+                self._waiting[room_nid] = None
+                await self._wait_for_database()
             except Exception:
-                log.failure("could not remove the guests of room {number}", number=number)
+                log.failure(
+                    "could not remove the guests of the room with nid {room_nid}", room_nid=room_nid
+                )
 
-    async def _remove_guests(self, number: int) -> None:
-        room = await self._rooms.by_number(number)
+    async def _remove_guests(self, room_nid: int) -> None:
+        room = await self._rooms.by_number(room_nid)
         if room is None or await self._admits_guests(room):
             return
-        ours = [
+        local = [
             user_id
             for user_id in room.joined_members()
             if self._rooms.local_server.is_local(user_id)
         ]
-        for user_id in await self._db.run(guests_among, ours):
+        for user_id in await self._db.run(guests_among, local):
             await self._forced_leaves.leave(room.room_id, user_id)
 
     async def _admits_guests(self, room: Room) -> bool:
-        """Whether the room changed its mind meanwhile."""
+        """Whether the room allows guests again."""
         stored = (await self._rooms.current(room, [GUEST_ACCESS_KEY])).get(GUEST_ACCESS_KEY)
         return stored is not None and admits_guests(stored.shown.content)
 
-    async def _rest(self) -> None:
-        """Wait for the database to come back."""
+    async def _wait_for_database(self) -> None:
+        """Wait for the database to be available again."""
         self._pause = deferLater(self._clock, RETRY_SECONDS)
         with suppress(CancelledError):
             await self._pause
@@ -116,5 +118,5 @@ class GuestAccess:
 
 
 def admits_guests(content: Mapping[str, Any]) -> bool:
-    """Whether a room with this `m.room.guest_access` takes guests."""
+    """Whether a room with this `m.room.guest_access` allows guests."""
     return content.get("guest_access") == "can_join"

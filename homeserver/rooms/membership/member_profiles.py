@@ -1,10 +1,10 @@
-"""What member events say of their users: the seam between rooms and the profiles of accounts."""
+"""The profile fields of member events: the port between rooms and accounts."""
 
 from typing import Protocol
 
 
 class MemberProfiles(Protocol):
-    """What a user's membership events say about them."""
+    """Profiles of users for their member events."""
 
     async def member_fields(self, user_id: str) -> dict[str, str]:
-        """`displayname` and `avatar_url`, where the user has them."""
+        """`displayname` and `avatar_url`, if the user has them."""

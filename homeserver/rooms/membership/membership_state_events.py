@@ -1,10 +1,9 @@
-"""Memberships that are set as state: the door for member events whose content a client writes.
+"""Member events that clients send as state, with content of their own.
 
-A client may change a membership by an endpoint for it, such as `/join`, or by sending the member
-event as any other state, by whichever transport. The second is the first under another name: what
-the content says is done by `Memberships`, with all that it asks, and the client's own content, such
-as a name for this one room, becomes that of the event. Nothing else can send a member event, since
-the room's writer wants a `MemberDraft`.
+A client may change a membership by its endpoint, such as `/join`, or by sending the member event as
+any other state, over any transport. Both do the same: `Memberships` makes the change, with all its
+checks, and the client's own content, such as a name for this one room, becomes that of the event.
+No other code can send a member event, since the room's writer requires a `MemberDraft`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
 """
@@ -24,7 +23,9 @@ MEMBERSHIPS = ("join", "invite", "leave", "ban", "knock")
 
 
 class MembershipStateEvents:
-    """Does what the content of a member event says, within the rate limits of what it does."""
+    """Makes the membership change in a member event's content, within the rate limits of the
+    change.
+    """
 
     def __init__(
         self, rooms: RoomRegistry, memberships: Memberships, rate_limits: RateLimits
@@ -36,21 +37,21 @@ class MembershipStateEvents:
     async def apply(
         self, caller: Requester, room_id: str, target: str, content: dict[str, Any]
     ) -> StoredEvent:
-        """Change the membership of `target`; gives the member event, also where it was so already.
+        """Change the membership of `target`; returns the member event, also if nothing changed.
 
-        Raises `BadJson` for a membership that is none, `InvalidParam` for a target that is no user
+        Raises `BadJson` for an unknown membership, `InvalidParam` for a target that is not a user
         id, `LimitExceeded`, and what the method of `Memberships` raises.
         """
         membership = content.get("membership")
         if membership not in MEMBERSHIPS:
-            raise BadJson(f"membership is none of {', '.join(MEMBERSHIPS)}")
+            raise BadJson(f"membership must be one of {', '.join(MEMBERSHIPS)}")
         if not is_valid_user_id(target):
             raise InvalidParam("The state key of a member event is a user id")
         is_own = target == caller.user_id
         if caller.is_guest and not (is_own and membership in ("join", "leave")):
-            raise GuestAccessForbidden("Guests change no membership but their own")
+            raise GuestAccessForbidden("Guests can change only their own membership")
         if not is_own and membership in ("join", "knock"):
-            raise Forbidden("Nobody joins or knocks for somebody else")
+            raise Forbidden("You can join or knock only for yourself")
         unchanged = await self._unchanged(caller, room_id, target, content)
         if unchanged is not None:
             return unchanged
@@ -60,7 +61,7 @@ class MembershipStateEvents:
         return await self._change_other(caller, room_id, target, content)
 
     async def _count(self, caller: Requester, room_id: str, content: dict[str, Any]) -> None:
-        """Count what has a limit of its own; a member with a new name joins nothing."""
+        """Count against the join limit; a joined member with a new name does not join."""
         if content["membership"] == "invite":
             self._rate_limits.check("invite", caller)
         elif content["membership"] in ("join", "knock"):
@@ -93,7 +94,9 @@ class MembershipStateEvents:
     async def _unchanged(
         self, caller: Requester, room_id: str, target: str, content: dict[str, Any]
     ) -> StoredEvent | None:
-        """The member event, if this request has made it already: a client that got no answer."""
+        """The member event, if this request was made before: a client that got no response repeats
+        it.
+        """
         room = await self._rooms.find(room_id)
         if room is None:
             return None

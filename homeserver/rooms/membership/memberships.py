@@ -1,11 +1,11 @@
-"""Membership: joining, inviting, leaving, kicking, banning, knocking, forgetting.
+"""Memberships: joining, inviting, leaving, kicking, banning, knocking, forgetting.
 
-Whether a change is allowed is decided by the authorisation rules when the writer makes the event;
-here stands what the Client-Server API asks beyond them. Every change that a client makes comes
-through here: what it sends as a state event too, by `membership_state_events.py`.
+The authorisation rules decide whether a change is allowed when the writer makes the event; this
+module adds the requirements of the Client-Server API. Every change by a client is made here, also
+one that is sent as a state event (`membership_state_events.py`).
 
-Where a method takes `content`, that is what the client wrote itself, and stands in place of what
-the server would say: the profile and the reason.
+Where a method takes `content`, that is the content written by the client, used instead of what the
+server would set: the profile and the reason.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
 """
@@ -45,11 +45,11 @@ from homeserver.storage.rooms.memberships import FORGET
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 
-_OF_THE_SERVER = SERVER_FIELDS | {"membership", "displayname", "avatar_url"}
+_SET_BY_SERVER = SERVER_FIELDS | {"membership", "displayname", "avatar_url"}
 
 
 class Memberships:
-    """Changes who is in a room, on behalf of this server's users."""
+    """Changes memberships on behalf of local users."""
 
     def __init__(
         self,
@@ -59,19 +59,19 @@ class Memberships:
         user_rooms: UserRooms,
         profiles: MemberProfiles,
         permission: InvitePermission,
-        receiving: PduReceiver,
+        receiver: PduReceiver,
         policy_servers: PolicyServerPort,
         notice_rooms: ServerNoticeRooms,
-        distant: OutOfRoomMemberships,
+        out_of_room: OutOfRoomMemberships,
         remote: RemoteMembershipsPort,
     ) -> None:
         self._remote = remote
-        self._receiving = receiving
+        self._receiver = receiver
         self._policy_servers = policy_servers
         self._restricted = RestrictedJoins(rooms)
         self._permission = permission
         self._notice_rooms = notice_rooms
-        self._out_of_room = distant
+        self._out_of_room = out_of_room
         self._log = log
         self._names = names
         self._rooms = rooms
@@ -89,14 +89,14 @@ class Memberships:
     ) -> StoredEvent:
         """Join a room; does nothing for a user who is joined already, unless there is `content`.
 
-        `more` goes into the content of the member event, but for what the server puts there.
+        `more` is added to the content of the member event, except for fields that the server sets.
         `servers` may be in the room, if this one is not.
         """
         room = await self._rooms.find(room_id)
         if room is not None and room.membership(caller.user_id) == "join":
             if content is None:
                 return await self._member_event(room, caller.user_id)
-            # Who is in the room needs nobody's right to be in it, whatever its join rule.
+            # A member needs no authorisation to stay in the room, whatever its join rule.
             check_not_suspended(caller)
             return await self._send(room_id, caller.user_id, caller.user_id, content)
         check_not_suspended(caller)
@@ -107,7 +107,7 @@ class Memberships:
             await self._check_guests_may_join(room)
         if content is None:
             given = (more or {}).items()
-            chosen = {key: value for key, value in given if key not in _OF_THE_SERVER}
+            chosen = {key: value for key, value in given if key not in _SET_BY_SERVER}
             content = await self._content("join", caller.user_id, None) | chosen
         if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
@@ -120,7 +120,7 @@ class Memberships:
             others = self._others(room)
             if not others or isinstance(error, Forbidden):
                 raise Forbidden(str(error)) from error
-            # What this server cannot see, or may not grant, another one may.
+            # Another server may see or grant what this one cannot.
             return await self._remote.join(
                 caller.user_id, room_id, others, _without_server_fields(content)
             )
@@ -136,7 +136,7 @@ class Memberships:
         servers: Sequence[str] = (),
         content: Mapping[str, Any] | None = None,
     ) -> StoredEvent:
-        """Ask to be let into a room; `servers` may be in it, if this one is not."""
+        """Knock on a room; `servers` may be in it, if this one is not."""
         check_not_suspended(caller)
         if content is None:
             content = await self._content("knock", caller.user_id, reason)
@@ -158,7 +158,7 @@ class Memberships:
         is_direct: bool = False,
         content: Mapping[str, Any] | None = None,
     ) -> StoredEvent:
-        """Invite a user. Their own server has to agree, and may refuse."""
+        """Invite a user. The server of a remote user has to agree, and may refuse."""
         await self._room_of_other(caller, room_id, user_id)
         if content is None and self._rooms.local_server.is_local(user_id):
             content = await self._content("invite", user_id, reason)
@@ -169,7 +169,7 @@ class Memberships:
         return await self.issue_invite(member_draft(caller.user_id, user_id, content), room_id)
 
     async def issue_invite(self, draft: MemberDraft, room_id: str) -> StoredEvent:
-        """Send an invite that the authorisation rules allow, wherever the invited user is."""
+        """Send an invite that the authorisation rules allow, to a local or remote user."""
         target = draft.state_key or ""
         await self._permission.check(target)
         if self._rooms.local_server.is_local(target):
@@ -184,9 +184,10 @@ class Memberships:
         reason: str | None = None,
         content: Mapping[str, Any] | None = None,
     ) -> StoredEvent:
-        """Leave a room, turn down an invite, or take back a knock; does nothing after that.
+        """Leave a room, reject an invite, or withdraw a knock; does nothing if the user has left
+        already.
 
-        Raises `CannotLeaveServerNoticeRoom` where an invite cannot be turned down.
+        Raises `CannotLeaveServerNoticeRoom` if an invite cannot be rejected.
         """
         room = await self._rooms.find(room_id)
         if room is not None:
@@ -200,21 +201,21 @@ class Memberships:
         return await self._send(room_id, caller.user_id, caller.user_id, content)
 
     async def _left_before(self, room: Room, user_id: str) -> StoredEvent | None:
-        """The event by which a user left, if nothing came after it."""
+        """The event by which a user left, if it is the latest."""
         place = (await self._user_rooms.of(user_id)).get(room.room_nid)
         if place is None or place.membership != "leave":
             return None
         return (await self._rooms.load_events(room, [place.event]))[place.event]
 
     async def is_out_of_room(self, room_id: str, user_id: str) -> bool:
-        """Whether what a user is in a room is for other servers to change."""
+        """Whether a user's membership in a room can be changed only through other servers."""
         room = await self._rooms.find(room_id)
         return room is not None and not self._knows(room, user_id)
 
     async def leave_out_of_room(
         self, room: Room, user_id: str, content: Mapping[str, Any]
     ) -> StoredEvent:
-        """Decline an invite, or take back a knock, by way of a server that is in the room."""
+        """Reject an invite, or withdraw a knock, through a server that is in the room."""
         place = (await self._user_rooms.of(user_id)).get(room.room_nid)
         if place is None or place.membership not in ("invite", "knock"):
             raise Forbidden("You are not in the room")
@@ -248,7 +249,7 @@ class Memberships:
         reason: str | None = None,
         content: Mapping[str, Any] | None = None,
     ) -> StoredEvent:
-        """Make a user leave, and keep them out."""
+        """Ban a user, who leaves and cannot return."""
         await self._room_of_other(caller, room_id, user_id)
         content = content or _with_reason({"membership": "ban"}, reason)
         return await self._send(room_id, caller.user_id, user_id, content)
@@ -262,7 +263,7 @@ class Memberships:
         reason: str | None = None,
         content: Mapping[str, Any] | None = None,
     ) -> StoredEvent:
-        """Let a banned user come back; raises `BadState` if they are not banned."""
+        """Allow a banned user to return; raises `BadState` if they are not banned."""
         room = await self._room_of_other(caller, room_id, user_id)
         if room.membership(user_id) != "ban":
             raise BadState(f"{user_id} is not banned")
@@ -270,7 +271,7 @@ class Memberships:
         return await self._send(room_id, caller.user_id, user_id, content)
 
     async def forget(self, caller: Requester, room_id: str) -> None:
-        """Hear no more of a room that was left. Raises `InvalidParam` while the user is in it."""
+        """Forget a room that was left. Raises `InvalidParam` while the user is in it."""
         room = await self._rooms.get(room_id)
         place = (await self._user_rooms.of(caller.user_id)).get(room.room_nid)
         if place is None:
@@ -279,23 +280,25 @@ class Memberships:
             raise InvalidParam("Leave the room before you forget it")
         member = await self._names.nid(caller.user_id)
         self._log.check_open()
-        fact = RoomForgotten(self._log.next_position(), caller.user_id, room.room_nid)
-        await self._log.append(fact, [FORGET.row(member, room.room_nid)])
+        entry = RoomForgotten(self._log.next_position(), caller.user_id, room.room_nid)
+        await self._log.append(entry, [FORGET.row(member, room.room_nid)])
 
     async def _content(self, membership: str, user_id: str, reason: str | None) -> dict[str, Any]:
         profile = await self._profiles.member_fields(user_id)
         return _with_reason({"membership": membership, **profile}, reason)
 
     def _is_here(self, room: Room) -> bool:
-        """Whether this server need not ask others: it is in the room, or the last to know of it."""
+        """Whether no other server need be asked: this one is in the room, or was the last one in
+        it.
+        """
         if not room.joined_servers:
             return bool(room.state) and not room.was_left_partial
         return self._rooms.local_server.server_name in room.joined_servers
 
     def _knows(self, room: Room, user_id: str) -> bool:
-        """Whether this server knows what a user is in the room, and need not ask others.
+        """Whether this server knows a user's membership in the room, and need not ask others.
 
-        Before all members are known, somebody of whom nothing is may be banned.
+        With partial state, a user without known membership may be banned.
         """
         return self._is_here(room) and (room.partial is None or user_id in room.members)
 
@@ -307,7 +310,7 @@ class Memberships:
         return [name for name in dict.fromkeys([*first, *most]) if name != own]
 
     async def _servers(self, user_id: str, room_id: str, named: Sequence[str]) -> list[str]:
-        """Servers that may be in a room, the likeliest first."""
+        """Servers that may be in a room, the most likely first."""
         servers = list(named)
         room = await self._rooms.find(room_id)
         if room is not None:
@@ -328,10 +331,10 @@ class Memberships:
             keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
             keys.append((MEMBER, draft.sender))
             state = await self._rooms.current(writer.room, keys)
-            told = [stored.shown.pdu for stored in state.values()]
+            stripped = [stored.shown.pdu for stored in state.values()]
             event = await self._policy_servers.signed(writer, event)
-            signed = await self._remote.sign_invite(event, told)
-            return await self._receiving.receive_own(writer, signed)
+            signed = await self._remote.sign_invite(event, stripped)
+            return await self._receiver.receive_own(writer, signed)
 
     async def _send(
         self, room_id: str, sender: str, target: str, content: Mapping[str, Any]
@@ -347,7 +350,7 @@ class Memberships:
         return (await self._rooms.current(room, [key]))[key]
 
     async def _room_of_other(self, caller: Requester, room_id: str, user_id: str) -> Room:
-        """The room in which the caller acts on another user, whose membership is known then."""
+        """The room in which the caller acts on another user, whose membership is then known."""
         check_not_suspended(caller)
         self._check_user_id(user_id)
         room = await self._rooms.get(room_id)
@@ -371,5 +374,5 @@ def _with_reason(content: dict[str, Any], reason: str | None) -> dict[str, Any]:
 
 
 def _without_server_fields(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What another server is told, which would take those fields as said by this one."""
+    """Content for another server, which would treat those fields as vouched for by this one."""
     return {key: value for key, value in content.items() if key not in SERVER_FIELDS}

@@ -1,14 +1,14 @@
 """Memberships in rooms that this server is not in: remote invites, knocks, and their end.
 
-All that is known of such a room is an event and some stripped state. The event is kept as an
-outlier, which nothing here can judge: the server that it came from answers for it, and for nothing
-else. So each server has an own pending entry for a user and a room. The oldest invite is shown, or
-the knock if there is none. An invite from another server is kept beside it, and is shown when that
-one ends; who has no entry can neither replace nor end anything. What may be pending is bounded for
-each server and each user.
+For such a room the server has only an event and stripped state. The event is stored as an outlier,
+and cannot be checked: it is accepted from the server that it came from, which can change only its
+own. So each server has its own pending entry for a user and a room. The oldest invite is shown, or
+the knock if there is none. An invite from another server is stored as well, and is shown when that
+one ends; a server without an entry can neither replace nor end anything. The number of pending
+entries is bounded for each server and each user.
 
-The servers are remembered since an invite is declined, and a knock taken back, by way of them: the
-id of a room does not tell who is in it.
+The servers are stored because an invite is rejected, and a knock withdrawn, through them: a room id
+does not tell which servers are in the room.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 """
@@ -48,17 +48,17 @@ from homeserver.streams.log import Log
 MAX_OF_SERVER = 5_000  # pending invites that one server has made, of all users
 MAX_OF_USER = 500  # pending invites of one user, from all servers
 MAX_OF_SERVER_TO_USER = 100
-MAX_IN_ROOM = 5  # servers that one user has pending invites of, to one room
+MAX_IN_ROOM = 5  # servers with a pending invite of one user to one room
 MAX_BYTES_OF_USER = 4 << 20  # of events and stripped state
 MAX_BYTES_OF_SERVER_TO_USER = 1 << 20
-MAX_STRIPPED = 100  # events that are told of a room
+MAX_STRIPPED = 100  # events of one room
 MAX_STRIPPED_EVENT = 8_192  # bytes; a larger one is left out
-MAX_STRIPPED_BYTES = 32_768  # of all of them; what does not fit any more is left out
+MAX_STRIPPED_BYTES = 32_768  # of all of them; events that do not fit are left out
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A user's place in a room, by the numbers of both."""
+    """A user and a room, by the nids of both."""
 
     room: int
     member: int
@@ -66,7 +66,7 @@ class _Place:
 
 
 class OutOfRoomMemberships:
-    """Keeps what happens to users of this server in rooms that it is not in."""
+    """Stores the memberships of local users in rooms that this server is not in."""
 
     def __init__(
         self, db: Database, log: Log, names: Names, events: EventStore, rooms: RoomRegistry
@@ -79,50 +79,52 @@ class OutOfRoomMemberships:
         self._locks: KeyedLocks[str] = KeyedLocks()
 
     async def invited(self, event: Event, server: str, stripped: Sequence[Any]) -> None:
-        """Keep an invite that `server` has made and signed, and what it tells of the room.
+        """Store an invite that `server` has made and signed, with the room's stripped state.
 
         It is shown, unless another server's invite is. Returns when it is durable and the user's
-        devices know. Raises `Forbidden` where too much is pending, and `Unavailable`.
+        devices have been notified. Raises `Forbidden` if too much is pending, and `Unavailable`.
         """
         place = await self._place(event)
         async with self._locks.hold(place.user_id):
             pending = await self._pending(place)
-            told = encode_stripped(stripped)
+            encoded = encode_stripped(stripped)
             if all(entry.server != server for entry in pending):
-                await self._check_limits(place, server, len(pending), len(told) + len(event.json))
+                await self._check_limits(
+                    place, server, len(pending), len(encoded) + len(event.json)
+                )
             is_second = any(
                 entry.is_shown and entry.shown_membership == "invite" and entry.server != server
                 for entry in pending
             )
-            await self._keep(place, event, {server: told}, is_shown=not is_second)
+            await self._keep(place, event, {server: encoded}, is_shown=not is_second)
 
     async def knocked(self, event: Event, server: str, stripped: Sequence[Any]) -> StoredEvent:
-        """Keep a knock of a user of ours by way of `server`. Otherwise as `invited`."""
+        """Store a local user's knock through `server`. Otherwise as `invited`."""
         place = await self._place(event)
         async with self._locks.hold(place.user_id):
             await self._pending(place)
             return await self._keep(place, event, {server: encode_stripped(stripped)})
 
     async def left(self, event: Event) -> StoredEvent:
-        """Keep that a user of ours has declined all invites, or taken back their knock."""
+        """Record that a local user has rejected all invites, or withdrawn their knock."""
         place = await self._place(event)
         async with self._locks.hold(place.user_id):
             pending = await self._db.run(pending_of, place.room, place.member)
             return await self._keep(place, event, ended=[entry.server for entry in pending])
 
     async def ended(self, event: Event, entries: Collection[PendingRow]) -> None:
-        """Keep that what was pending has ended, by an event of another user.
+        """Record that pending entries have ended, by an event of another user.
 
-        If that was shown, what another server has made is shown from now on; where there is
-        nothing, that the user is out. Raises `Unavailable`.
+        If one of them was shown, another server's entry is shown from now on; if there is none, the
+        leave. Raises `Unavailable`.
         """
         place = await self._place(event)
         async with self._locks.hold(place.user_id):
             pending = await self._db.run(pending_of, place.room, place.member)
             # A server may have renewed its invite while it was asked about the last one.
-            numbers = {entry.event for entry in entries}
-            ended = [entry.server for entry in pending if entry.event in numbers]
-            rest = [entry for entry in pending if entry.event not in numbers]
+            event_nids = {entry.event for entry in entries}
+            ended = [entry.server for entry in pending if entry.event in event_nids]
+            rest = [entry for entry in pending if entry.event not in event_nids]
             if not ended:
                 return
             if any(entry.is_shown for entry in rest):
@@ -135,27 +137,27 @@ class OutOfRoomMemberships:
             await self._keep(place, shown or event, ended=ended)
 
     async def pending(self, room: int, user_id: str) -> list[PendingRow]:
-        """What is pending for a user in a room, the one that is shown first."""
+        """The pending entries of a user in a room, the one that is shown first."""
         member = await self._names.find_nid(user_id)
         return [] if member is None else await self._db.run(pending_of, room, member)
 
     async def servers(self, room: int, user_id: str) -> list[str]:
-        """The servers by way of which a user is invited to a room, or has knocked at it."""
+        """The servers of a user's pending invites or knock in a room."""
         return [entry.server for entry in await self.pending(room, user_id) if entry.server]
 
     async def forget(self, room_id: str, user_id: str) -> None:
-        """A user has joined: nothing is pending any more."""
+        """Delete all pending entries: the user has joined."""
         nids = await self._names.find_nids([room_id, user_id])
         if len(nids) == 2:
             await self._db.run(forget_pending, nids[room_id], nids[user_id])
 
     async def stripped_state(self, room: int, user_id: str) -> list[Any]:
-        """What the user is shown of the room, as stripped events."""
+        """The stripped state that is shown to the user."""
         member = await self._names.find_nid(user_id)
         if member is None:
             return []
-        told = await self._db.run(stripped_state_of, room, member)
-        return [] if told is None else msgspec.json.decode(told, type=list[Any])
+        stripped = await self._db.run(stripped_state_of, room, member)
+        return [] if stripped is None else msgspec.json.decode(stripped, type=list[Any])
 
     async def _place(self, event: Event) -> _Place:
         user_id = event.state_key or ""
@@ -163,17 +165,17 @@ class OutOfRoomMemberships:
         return _Place(nids[event.room_id], nids[user_id], user_id)
 
     async def _pending(self, place: _Place) -> list[PendingRow]:
-        """What is pending. What was when the user joined is gone, though its rows may be there."""
+        """The pending entries. Those from before a join do not count, though they may be stored."""
         pending = await self._db.run(pending_of, place.room, place.member)
         if not pending:
             await self._db.run(forget_pending, place.room, place.member)
         return pending
 
     async def _next_shown(self, version: RoomVersion, rest: Sequence[PendingRow]) -> Event | None:
-        """The oldest invite that is left, or the knock."""
-        numbers = [entry.event for entry in rest]
-        loaded = await self._events.load(version, numbers)
-        events = [loaded[number].event for number in numbers]
+        """The oldest remaining invite, or the knock."""
+        event_nids = [entry.event for entry in rest]
+        loaded = await self._events.load(version, event_nids)
+        events = [loaded[event_nid].event for event_nid in event_nids]
         invites = [event for event in events if event.content.get("membership") == "invite"]
         return next(iter([*invites, *events]), None)
 
@@ -184,13 +186,13 @@ class OutOfRoomMemberships:
             or totals.of_both >= MAX_OF_SERVER_TO_USER
             or totals.size_of_both + size > MAX_BYTES_OF_SERVER_TO_USER
         ):
-            raise Forbidden("Too many invites of your server wait to be answered")
+            raise Forbidden("Too many invites of your server are pending")
         if (
             totals.of_user >= MAX_OF_USER
             or totals.size_of_user + size > MAX_BYTES_OF_USER
             or in_room >= MAX_IN_ROOM
         ):
-            raise Forbidden("The user has too many invites that wait to be answered")
+            raise Forbidden("The user has too many pending invites")
 
     async def _keep(
         self,
@@ -201,34 +203,36 @@ class OutOfRoomMemberships:
         ended: Collection[str] = (),
         is_shown: bool = True,
     ) -> StoredEvent:
-        """Store an event, what is pending by it and what is not any more; show the event or not."""
+        """Store an event, with the entries that it adds and ends; `is_shown`: notify the user of
+        it.
+        """
         log, room, version = self._log, place.room, event.version
         nids = await self._names.nids([event.room_id, *names_of(event)])
         known = await self._events.find_many(version, room, event.room_id, [event.event_id])
-        # If this server has come into the room meanwhile, the room's state is what counts.
+        # If this server has joined the room meanwhile, the room's state is what counts.
         now = await self._rooms.find(event.room_id)
         if now is not None and self._rooms.local_server.server_name in now.joined_servers:
             is_shown = False
         log.check_open()
         position = log.next_position()
-        # Another request may have brought the same event since it was looked for.
+        # Another request may have stored the same event meanwhile.
         stored = self._events.cached_id(event.room_id, event.event_id) or known.get(event.event_id)
         rows: list[Row] = []
         if stored is None:
             stored = StoredEvent(
-                event, position, None, EMPTY, EMPTY, standing=EventStatus(is_outlier=True)
+                event, position, None, EMPTY, EMPTY, status=EventStatus(is_outlier=True)
             )
             rows += event_rows(self._names, room, stored)
         sender, membership = nids[event.sender], membership_of(stored)
         rows.append(INSERT_ROOM.row(room, version.identifier, sender, False))
-        for server, told in (pending or {}).items():
+        for server, stripped in (pending or {}).items():
             entry = (
                 room,
                 place.member,
                 server,
                 stored.event_nid,
-                told,
-                len(told) + len(event.json),
+                stripped,
+                len(stripped) + len(event.json),
             )
             rows.append(UPSERT_OUT_OF_ROOM_MEMBERSHIP.row(*entry))
         rows += _ended_rows(place, ended)
@@ -254,7 +258,7 @@ def _ended_rows(place: _Place, servers: Collection[str]) -> list[Row]:
 
 
 def encode_stripped(events: Sequence[Any]) -> bytes:
-    """Stripped state as a JSON list, without what is too large."""
+    """Stripped state as a JSON list, without events that are too large."""
     kept: list[bytes] = []
     left = MAX_STRIPPED_BYTES
     for event in events[:MAX_STRIPPED]:

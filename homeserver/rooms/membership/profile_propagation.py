@@ -1,13 +1,13 @@
-"""Profile propagation: a user's new name or picture goes into their member events.
+"""Profile propagation: a user's new name or avatar is put into their member events.
 
 Every joined room gets a member event like the present one, with the new profile in it. The request
-that changed the profile is answered when the first `MAX_AWAITED_ROOMS` rooms have theirs; with more
-rooms than that, the others follow in the background, one after the other, in the order in which
-this server came to know them. For nearly everybody that means: all rooms, before the answer.
+that changed the profile gets its response when the first `MAX_AWAITED_ROOMS` rooms have theirs;
+with more rooms than that, the others follow in the background, one after the other, in the order in
+which this server first saw them. For nearly all users that means: all rooms, before the response.
 
-A room that refuses is passed over. If the server stops in between, the rest of the rooms keep the
-old member event until the profile, or the membership there, changes again. If the profile changes
-again while rooms are waiting, they get the newest one, and only once.
+A room whose rules forbid it is skipped. If the server stops in between, the rest of the rooms keep
+the old member event until the profile, or the membership there, changes again. If the profile
+changes again while rooms are waiting, they get the newest one, and only once.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#events-on-change-of-profile-information
 """
@@ -31,7 +31,7 @@ from homeserver.rooms.room.writer import RoomWriter
 
 MAX_AWAITED_ROOMS = 20  # rooms
 PROFILE_FIELDS = frozenset({DISPLAYNAME, AVATAR_URL})
-# Said of the moment at which the user joined, not of the user.
+# These describe the moment at which the user joined, not the user.
 OF_THE_JOIN = SERVER_FIELDS | {"reason"}
 log = Logger()
 
@@ -45,7 +45,7 @@ class ProfilePropagation:
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._profiles = profiles
-        self._waiting: dict[str, deque[int]] = {}  # by user: numbers of rooms, while there is work
+        self._waiting: dict[str, deque[int]] = {}  # by user: nids of rooms, while there is work
         self._running: dict[str, Deferred[None]] = {}
 
     @property
@@ -54,7 +54,7 @@ class ProfilePropagation:
         return bool(self._running)
 
     async def profile_changed(self, user_id: str, field: str) -> None:
-        """Renew the user's member events, if this field of the profile stands in them."""
+        """Renew the user's member events, if they contain this field of the profile."""
         if field not in PROFILE_FIELDS:
             return
         rooms = sorted(await self._user_rooms.joined(user_id))
@@ -63,7 +63,7 @@ class ProfilePropagation:
             self._renew_later(user_id, rooms[MAX_AWAITED_ROOMS:])
 
     async def stop(self) -> None:
-        """Renew no more; returns when nothing is under way."""
+        """Renew no more; returns when the work in progress has ended."""
         for waiting in self._waiting.values():
             waiting.clear()
         for running in list(self._running.values()):
@@ -72,7 +72,7 @@ class ProfilePropagation:
     def _renew_later(self, user_id: str, rooms: list[int]) -> None:
         waiting = self._waiting.get(user_id)
         if waiting is not None:
-            # The run that is under way begins anew, with the newest profile.
+            # The run in progress begins again, with the newest profile.
             waiting.clear()
             waiting.extend(rooms)
             return
@@ -86,11 +86,11 @@ class ProfilePropagation:
         return result
 
     async def _renew_each(self, user_id: str, rooms: deque[int]) -> None:
-        """Renew the member events in these rooms, and take each room off the list."""
+        """Renew the member events in these rooms, and remove each room from the list."""
         while rooms:
-            number = rooms.popleft()
+            room_nid = rooms.popleft()
             try:
-                (room_id,) = await self._rooms.room_ids([number])
+                (room_id,) = await self._rooms.room_ids([room_nid])
                 await self._renew(user_id, room_id)
             except Unavailable as error:
                 log.warn(
@@ -101,8 +101,8 @@ class ProfilePropagation:
                 rooms.clear()
             except MatrixError as error:
                 log.info(
-                    "room {number} did not take the new profile of {user_id}: {error}",
-                    number=number,
+                    "the room with nid {room_nid} rejected the new profile of {user_id}: {error}",
+                    room_nid=room_nid,
                     user_id=user_id,
                     error=error,
                 )
@@ -117,13 +117,13 @@ class ProfilePropagation:
                 return renewed(writer.current((MEMBER, user_id)), profile)
 
             await change_state(self._rooms, room_id, decide)
-            # What was read before the wait may have changed meanwhile, and been written first.
+            # Another run may have read newer values meanwhile, and written them first.
             if await self._profiles.member_fields(user_id) == profile:
                 return
 
 
 def renewed(member: StoredEvent | None, profile: dict[str, str]) -> EventDraft | None:
-    """The member event of a joined user with this profile in it; `None` where nothing is to do."""
+    """The member event of a joined user with this profile in it; `None` if it has it already."""
     if member is None:
         return None
     content = member.shown.content

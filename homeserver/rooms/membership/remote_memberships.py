@@ -1,4 +1,4 @@
-"""What this server's users do in rooms that it is not in, as `Memberships` sees it.
+"""The port through which `Memberships` acts on rooms that this server is not in.
 
 Federation implements it.
 """
@@ -11,25 +11,25 @@ from homeserver.rooms.events.stored_event import StoredEvent
 
 
 class RemoteMembershipsPort(Protocol):
-    """Acts on behalf of users of this server, and gives the member events that come of it.
+    """Changes memberships of local users through other servers, and returns the member events.
 
-    All raise errors for users, as `MatrixError`.
+    All methods raise errors for clients, as `MatrixError`.
     """
 
     async def join(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> StoredEvent:
-        """Join a room by one of these servers."""
+        """Join a room through one of these servers."""
 
     async def knock(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> StoredEvent:
-        """Knock at a room by one of these servers."""
+        """Knock on a room through one of these servers."""
 
     async def leave(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> StoredEvent:
-        """Turn down an invite, or take back a knock."""
+        """Reject an invite, or withdraw a knock."""
 
     async def sign_invite(self, event: Event, stripped: Sequence[Mapping[str, Any]]) -> Event:
         """The same invite, with the signature of the invited user's server."""

@@ -1,4 +1,4 @@
-"""Restricted rooms: who may join because they are in another room, and by whose right.
+"""Restricted rooms: joins by membership of another room, and the users who authorise them.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
 """
@@ -13,16 +13,16 @@ from homeserver.rooms.room.room import Room, StateKey
 
 
 class RestrictedJoins:
-    """Knows whom this server can let into a restricted room."""
+    """Decides which users this server can authorise to join a restricted room."""
 
     def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
 
     async def authoriser(self, room: Room, user_id: str) -> str | None:
-        """A user of ours by whose right the room is joined, or `None` where none is needed.
+        """A local user who authorises the join, or `None` if no authorisation is needed.
 
-        Raises `Forbidden` for a user who meets no condition, `UnableToAuthoriseJoin` where this
-        server cannot tell, and `UnableToGrantJoin` where nobody here may let them in.
+        Raises `Forbidden` for a user who meets no condition, `UnableToAuthoriseJoin` if this server
+        cannot check one, and `UnableToGrantJoin` if no local user may invite.
         """
         state = await self._rooms.current(room, [CREATE_KEY, POWER_LEVELS_KEY, JOIN_RULES_KEY])
         rules = state.get(JOIN_RULES_KEY)
@@ -43,7 +43,7 @@ class RestrictedJoins:
             if self._rooms.local_server.is_local(member) and levels.of(member) >= levels.invite
         ]
         if not candidates:
-            raise UnableToGrantJoin("Nobody on this server can let you into the room")
+            raise UnableToGrantJoin("No user of this server can let you into the room")
         return max(candidates, key=levels.of)
 
     async def _check_condition(self, user_id: str, allow: object) -> None:
@@ -62,5 +62,5 @@ class RestrictedJoins:
             elif room.partial is not None and user_id not in room.members:
                 is_unsure = True
         if is_unsure:
-            raise UnableToAuthoriseJoin("This server is not in all rooms that would let you in")
+            raise UnableToAuthoriseJoin("This server is not in all rooms whose members may join")
         raise Forbidden("You are in none of the rooms whose members may join this one")

@@ -1,4 +1,4 @@
-"""Rooms of server notices: an invite to one cannot be turned down.
+"""Rooms of server notices: an invite to one cannot be rejected.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
 """
@@ -10,17 +10,19 @@ from homeserver.rooms.room.room import Room
 
 
 class ServerNoticeRooms:
-    """Knows them by whom they come from: `sender` is `None` where there are no notices."""
+    """Recognises these rooms by the sender of the invite: `sender` is `None` without server
+    notices.
+    """
 
     def __init__(self, rooms: RoomRegistry, sender: str | None) -> None:
         self._rooms = rooms
         self._sender = sender
 
     async def check_may_leave(self, room: Room, user_id: str) -> None:
-        """Raise `CannotLeaveServerNoticeRoom` for somebody who has not joined yet."""
+        """Raise `CannotLeaveServerNoticeRoom` for a user who has not joined yet."""
         if self._sender is None or room.membership(user_id) != "invite":
             return
         key = (MEMBER, user_id)
         member = (await self._rooms.current(room, [key])).get(key)
         if member is not None and member.event.sender == self._sender:
-            raise CannotLeaveServerNoticeRoom("Join the room to read what the server has to say")
+            raise CannotLeaveServerNoticeRoom("Join the room to read the notices of the server")

@@ -1,9 +1,10 @@
-"""Third-party invites: inviting whoever has an address, of whom nobody knows a user id.
+"""Third-party invites: inviting the owner of an address, whose user id is not known.
 
-The identity server is asked who has the address. If nobody has, it keeps the invite and writes to
-the address, and the room learns a token and public keys (`m.room.third_party_invite`). Whoever
-publishes the address later gets a signed object that names them; with it, a server turns the invite
-into one of that user: one in the room by itself, any other by asking that of whoever invited.
+The identity server is asked which user has published the address. If none has, it stores the invite
+and writes to the address, and the room gets a token and public keys (`m.room.third_party_invite`).
+A user who publishes the address later gets a signed object that names them; with it, a server turns
+the invite into one of that user: a server in the room by itself, any other through the server of
+the inviter.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#third-party-invites
 """
@@ -36,14 +37,14 @@ from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 
-MAX_INVITES = 20  # that one request makes, or turns into invites of a user
+MAX_INVITES = 20  # that one request makes or redeems
 
 log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
 class InvitedAddress:
-    """Whom a client wants to invite, and the identity server that is to be asked."""
+    """An address that a client wants to invite, and the identity server to ask."""
 
     id_server: str
     id_access_token: str
@@ -52,18 +53,18 @@ class InvitedAddress:
 
 
 class ThirdPartyExchangePort(Protocol):
-    """Who asks another server to turn a third-party invite into one of a user."""
+    """Asks another server to turn a third-party invite into one of a user."""
 
     async def exchange(
         self, server: str, room_id: str, sender: str, user_id: str, signed: Mapping[str, Any]
     ) -> None:
-        """Ask for that; raises `MatrixError` where the server refuses or does not answer."""
+        """Send the request. Raises `MatrixError` if the server refuses or does not respond."""
 
 
 class ThirdPartyInvites:
     """Makes and redeems invites by address.
 
-    `check_server` raises where an identity server is none that this server talks to.
+    `check_server` raises for an identity server that this server does not talk to.
     """
 
     def __init__(
@@ -80,31 +81,31 @@ class ThirdPartyInvites:
         self._check_server = check_server
         self._exchange = exchange
 
-    def checked(self, wanted: InvitedAddress) -> InvitedAddress:
+    def checked(self, invited: InvitedAddress) -> InvitedAddress:
         """The same with the canonical address. Raises `InvalidParam` and `ServerNotTrusted`."""
-        self._check_server(wanted.id_server)
+        self._check_server(invited.id_server)
         try:
-            address = canonical_address(wanted.medium, wanted.address)
+            address = canonical_address(invited.medium, invited.address)
         except InvalidThirdPartyId as error:
             raise InvalidParam(str(error)) from None
-        return InvitedAddress(wanted.id_server, wanted.id_access_token, wanted.medium, address)
+        return InvitedAddress(invited.id_server, invited.id_access_token, invited.medium, address)
 
-    async def invite(self, caller: Requester, room_id: str, wanted: InvitedAddress) -> None:
-        """Invite whoever has an address, now or later.
+    async def invite(self, caller: Requester, room_id: str, invited: InvitedAddress) -> None:
+        """Invite the owner of an address, now or when they publish it.
 
         Raises `Forbidden`, `InvalidParam`, `ServerNotTrusted`, what `Memberships.invite` raises,
         and the identity server's own error.
         """
         check_not_suspended(caller)
-        wanted = self.checked(wanted)
-        # Nobody is written to on behalf of one who may not invite.
+        invited = self.checked(invited)
+        # The identity server sends no mail on behalf of a user who may not invite.
         await self._check_may_invite(caller.user_id, room_id)
-        server, token = wanted.id_server, wanted.id_access_token
-        user_id = await self._identity.lookup(server, token, wanted.medium, wanted.address)
+        server, token = invited.id_server, invited.id_access_token
+        user_id = await self._identity.lookup(server, token, invited.medium, invited.address)
         if user_id is not None:
             await self._memberships.invite(caller, room_id, user_id)
             return
-        details = await self._details(caller.user_id, room_id, wanted)
+        details = await self._details(caller.user_id, room_id, invited)
         stored = await self._identity.store_invite(server, token, details)
         draft = EventDraft(
             THIRD_PARTY_INVITE, caller.user_id, _content(stored), state_key=stored.token
@@ -115,29 +116,31 @@ class ThirdPartyInvites:
     async def invite_all(
         self, caller: Requester, room_id: str, addresses: Sequence[InvitedAddress]
     ) -> None:
-        """Invite people to a new room, which remains if that fails."""
-        for wanted in addresses:
+        """Invite addresses to a new room, which remains if that fails."""
+        for invited in addresses:
             try:
-                await self.invite(caller, room_id, wanted)
+                await self.invite(caller, room_id, invited)
             except MatrixError as error:
-                log.info("an address was not invited to {room}: {e}", room=room_id, e=error)
+                log.info(
+                    "could not invite an address to {room}: {error}", room=room_id, error=error
+                )
 
     async def redeem_own(
         self, caller: Requester, room_id: str, sender: str, signed: Mapping[str, Any]
     ) -> None:
-        """Redeem an invite for the caller. Raises `Forbidden`, also for the proof of another."""
+        """Redeem an invite for the caller. Raises `Forbidden`, also for another user's proof."""
         check_not_suspended(caller)
         if signed.get("mxid") != caller.user_id:
-            raise Forbidden("The proof is for somebody else")
+            raise Forbidden("The proof is for another user")
         await self.redeem(room_id, sender, caller.user_id, signed)
 
     async def redeem(
         self, room_id: str, sender: str, user_id: str, signed: Mapping[str, Any]
     ) -> None:
-        """Turn the invite that `sender` made into one of a user, of whom `signed` is the proof.
+        """Turn the invite that `sender` made into one of a user, with `signed` as the proof.
 
-        Does nothing where the user is in the room, or invited. Raises `Forbidden`, `NotFound`, and
-        another `MatrixError` where a server does not answer that has a say in it.
+        Does nothing if the user is in the room, or invited. Raises `Forbidden`, `NotFound`, and
+        another `MatrixError` if a server that is needed does not respond.
         """
         room = await self._rooms.find(room_id)
         if room is not None and self._rooms.local_server.server_name in room.joined_servers:
@@ -157,12 +160,13 @@ class ThirdPartyInvites:
         key: StateKey = (THIRD_PARTY_INVITE, token if isinstance(token, str) else "")
         invite = (await self._rooms.current(room, [key])).get(key)
         if invite is None:
-            raise Forbidden("There is no such invite, or it was withdrawn")
+            raise Forbidden("The invite does not exist, or was revoked")
         content = invite.shown.content
         signed_by = signing_key(signed, content)
         if signed_by is None:
             raise Forbidden("The proof is not signed by the identity server")
-        # Only the server that lets the user in asks: all others must come to the same result.
+        # Only the server that redeems the invite checks this: all others must come to the same
+        # result.
         url = signed_by.validity_url
         if url and not await self._identity.is_key_valid(url, signed_by.public_key):
             raise Forbidden("The key of the identity server is not valid any more")
@@ -172,22 +176,22 @@ class ThirdPartyInvites:
         await self._memberships.issue_invite(draft, room.room_id)
 
     async def _check_may_invite(self, sender: str, room_id: str) -> None:
-        """See that a user may make an invite. Raises `Forbidden` and `NotFound`."""
+        """Check that a user may make an invite. Raises `Forbidden` and `NotFound`."""
         room = await self._rooms.find(room_id)
         if room is None or room.membership(sender) != "join":
             raise Forbidden("You are not in the room")
-        draft = EventDraft(THIRD_PARTY_INVITE, sender, {"display_name": ""}, state_key="rehearsal")
+        draft = EventDraft(THIRD_PARTY_INVITE, sender, {"display_name": ""}, state_key="preview")
         async with self._rooms.writing(room_id) as writer:
             await build_preview(writer, draft)
 
-    async def _details(self, sender: str, room_id: str, wanted: InvitedAddress) -> dict[str, str]:
-        """What the identity server is told, and may tell whom it writes to."""
+    async def _details(self, sender: str, room_id: str, invited: InvitedAddress) -> dict[str, str]:
+        """The data for the identity server, some of which it may show in its mail."""
         room = await self._rooms.get(room_id)
         member = (MEMBER, sender)
         state = await self._rooms.current(room, [member, *(key for key, _, _ in _INVITE_STATE)])
         details = {
-            "medium": wanted.medium,
-            "address": wanted.address,
+            "medium": invited.medium,
+            "address": invited.address,
             "room_id": room_id,
             "sender": sender,
         }
@@ -203,7 +207,7 @@ class ThirdPartyInvites:
         return details
 
 
-# State, the field of its content, and how the identity server is told of it.
+# State, the field of its content, and its name for the identity server.
 _INVITE_STATE: Sequence[tuple[StateKey, str, str]] = (
     (CANONICAL_ALIAS_KEY, "alias", "room_alias"),
     (AVATAR_KEY, "url", "room_avatar_url"),
@@ -214,7 +218,7 @@ _INVITE_STATE: Sequence[tuple[StateKey, str, str]] = (
 
 
 def _content(stored: StoredInvite) -> dict[str, Any]:
-    """Content of `m.room.third_party_invite`; the first key stands apart for older servers."""
+    """Content of `m.room.third_party_invite`; the first key is repeated for older servers."""
     keys = [
         {
             name: value

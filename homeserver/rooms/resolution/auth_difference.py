@@ -1,18 +1,18 @@
-"""What the auth chains of some states do not have in common, found without walking whole chains.
+"""The auth difference of some states, found without walking whole auth chains.
 
-States of one room differ in few entries, and so their chains in few events: an event that is
-unconflicted, or authorises what is, is in the full chain of every state. Two ways lead to the
-difference. Both give what the definition gives, for any graph.
+States of one room differ in few entries, and so their auth chains in few events: an event that is
+unconflicted, or in the auth chain of one that is, is in the full chain of every state. Two ways
+lead to the difference. Both give what the definition gives, for any graph.
 
-*Looking up*: from the conflicted entries down, for each event met, its descendants are asked for.
-If there are few, they say everything: in which states' chains the event is. Mostly one of the first
-of them is unconflicted, and the search ends there.
+*Looking up*: from the conflicted entries down, the descendants of each visited event are read. If
+there are few, they show which states' chains have the event. Mostly one of the first of them is
+unconflicted, and the search ends there.
 
 *Walking down*: where that would be long, all events are walked over from the newest to the oldest,
-with the states whose chains have them, from all entries of the states, and no further than to where
-nothing is left that not all states have.
+with the states whose chains have them, from all entries of the states, and only until all remaining
+events are in the chains of all states.
 
-Events are numbers here, and every event has a larger one than those that it cites.
+Events are numbers (nids) here, and every event has a larger one than those that it refers to.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#definitions
 """
@@ -23,12 +23,10 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from homeserver.protocol.state_resolution.auth_graph import events_between
 
-MAX_LOOKUPS = 60  # events whose descendants are asked for before all is walked
-DESCENDANTS = 150  # that are looked at for one event
-STEP = 1_000  # events whose auth events are asked for at a time
-PREFETCH_EVENTS = (
-    2_000  # events that are asked for at a time before it is known that they are needed
-)
+MAX_LOOKUPS = 60  # events whose descendants are read before walking
+DESCENDANTS = 150  # read for one event
+STEP = 1_000  # events whose auth events are read at a time
+PREFETCH_EVENTS = 2_000  # events that are read at a time before they are known to be needed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,16 +34,16 @@ Graph = Mapping[int, Collection[int]]  # event -> its auth events
 
 
 class AuthIndex(Protocol):
-    """The auth graph of a room, as far as it is asked for, and the states' unconflicted entries."""
+    """The auth graph of a room, read on demand, and the states' unconflicted entries."""
 
     async def cited(self, events: Collection[int], more: int = 0, lowest: int = 0) -> Graph:
         """The auth events of these events; and of up to `more` others that these lead to.
 
-        Of the others none is below `lowest`.
+        None of the others is below `lowest`.
         """
 
     async def citing(self, events: Collection[int], limit: int) -> Mapping[int, set[int]]:
-        """The events whose auth chains have each of these; all, or some as many as `limit`."""
+        """The events whose auth chains have each of these; all, or at least `limit` of them."""
 
     async def unconflicted_among(self, events: Collection[int]) -> set[int]:
         """Those of the events that are unconflicted entries."""
@@ -56,10 +54,10 @@ class AuthIndex(Protocol):
     async def power_levels_cited(
         self, events: Collection[int], more: int
     ) -> Mapping[int, int | None]:
-        """The power levels event that each of these cites, and up to `more` that these lead to."""
+        """The power levels events that these refer to, and up to `more` that those lead to."""
 
     async def run_in_thread(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """What a pure function gives, which may take long, without holding up others."""
+        """The result of a pure function that may take long, without delaying other work."""
 
 
 async def auth_difference(
@@ -67,11 +65,11 @@ async def auth_difference(
 ) -> set[int]:
     """The events that are in the full auth chain of some state, but not of every one.
 
-    Full chains have the events of the states themselves. Which of the conflicted entries are in
-    every chain is not told: those entries are in the full conflicted set in any case.
+    Full chains have the events of the states themselves. Conflicted entries may be missing in the
+    result: they are in the full conflicted set in any case.
 
     `entries` are the conflicted entries of the states, each with the set of the states that have
-    it: one bit a state. `everywhere` is the set of all states.
+    it: a bit for each state. `everywhere` is the set of all states.
     """
     graph = await index.cited(entries)
     chains: dict[int, int] = {}
@@ -85,7 +83,7 @@ async def auth_difference(
 async def _looked_up(
     chains: Mapping[int, int], everywhere: int, index: AuthIndex
 ) -> set[int] | None:
-    """The difference, or None where it is too far to see; `chains` as it is next to the entries."""
+    """The difference, or None if it takes too many look-ups; `chains` as in the entries."""
     difference: set[int] = set()
     met = set(chains)
     waiting = [event for event, states in chains.items() if states != everywhere]
@@ -109,7 +107,7 @@ async def _looked_up(
                 return None
             apart.append(event)
         difference.update(apart)
-        # What a common event cites is common as well: only the others lead to more.
+        # The auth events of a common event are common as well: only the others lead to more.
         graph = await index.cited(apart)
         waiting = list({cited for event in apart for cited in graph[event]} - met)
         met.update(waiting)
@@ -126,8 +124,8 @@ async def _walked(chains: Mapping[int, int], everywhere: int, index: AuthIndex) 
 class _Walk:
     """A walk over the chains of all states, from the newest event to the oldest.
 
-    When an event has its turn all that cite it have had theirs, so that it is known which states'
-    chains have it.
+    When an event is visited, all events that refer to it have been, so that it is known which
+    states' chains have it.
     """
 
     def __init__(self, chains: Mapping[int, int], everywhere: int, index: AuthIndex) -> None:
@@ -137,7 +135,7 @@ class _Walk:
         self._apart = 0  # still to come
         self._graph: dict[int, Collection[int]] = {}
         self._coming: list[int] = []  # a heap of negative numbers
-        self._turns = 0
+        self._visited = 0
 
     async def start(self) -> None:
         """Begin at the unconflicted entries as well."""
@@ -150,7 +148,7 @@ class _Walk:
         difference: set[int] = set()
         while self._apart:
             event = -heappop(self._coming)
-            self._turns += 1
+            self._visited += 1
             states = self._chains.pop(event, 0)
             if states and states != self._everywhere:
                 self._apart -= 1
@@ -171,11 +169,11 @@ class _Walk:
     async def _cited(self, event: int) -> Collection[int]:
         found = self._graph.pop(event, None)
         if found is None:
-            # Those that come next are asked for together, and as many as so far behind them: a
-            # chain is walked in few steps, and no more than twice as far as needed.
+            # The next events are read together, and as many after them as were visited: a chain is
+            # walked in few steps, and no more than twice as far as needed.
             near = [event, *(-other for other in nsmallest(STEP - 1, self._coming))]
-            wanted = [other for other in near if other not in self._graph]
-            self._graph |= await self._index.cited(wanted, min(self._turns, PREFETCH_EVENTS))
+            missing = [other for other in near if other not in self._graph]
+            self._graph |= await self._index.cited(missing, min(self._visited, PREFETCH_EVENTS))
             found = self._graph.pop(event)
         return found
 
@@ -193,14 +191,14 @@ async def events_connecting(entries: Collection[int], index: AuthIndex) -> set[i
         entries_cited = [entry for entry in entries if citing[entry]]
     else:
         entries_cited = list(entries)
-    # What is older than all ends that can be reached leads to none of them.
+    # An event that is older than all reachable ends leads to none of them.
     lowest = min(entries_cited, default=max(entries, default=0))
     graph: dict[int, list[int]] = {}
     waiting = [entry for entry in entries if entry > lowest]
     met = set(entries)
     ahead: dict[int, Collection[int]] = {}
 
-    def go_on() -> list[int]:
+    def next_events() -> list[int]:
         """The events that come next."""
         later: list[int] = []
         for event in waiting:
@@ -217,14 +215,14 @@ async def events_connecting(entries: Collection[int], index: AuthIndex) -> set[i
         missing = [event for event in waiting if event not in ahead]
         more = 0 if within is not None else min(len(graph), PREFETCH_EVENTS)
         ahead |= await index.cited(missing, more, lowest)
-        waiting = await index.run_in_thread(go_on)
+        waiting = await index.run_in_thread(next_events)
     return await index.run_in_thread(events_between, entries, lambda event: graph.get(event, ()))
 
 
 async def power_level_chains(starts: Iterable[int], index: AuthIndex) -> dict[int, int | None]:
-    """What power levels events cite each other, from some on back to where all chains have met.
+    """The power levels events in the chains of some of them, back to where all chains have met.
 
-    The last one, where they have met, is given as if it cited none.
+    The last one, where they have met, is returned as if it referred to none.
     """
     met = set(starts)
     coming = [-event for event in met]
@@ -235,8 +233,8 @@ async def power_level_chains(starts: Iterable[int], index: AuthIndex) -> dict[in
         event = -heappop(coming)
         if event not in known:
             near = [event, *(-other for other in nsmallest(STEP - 1, coming))]
-            wanted = [each for each in near if each not in known]
-            known |= await index.power_levels_cited(wanted, min(len(chains), PREFETCH_EVENTS))
+            missing = [each for each in near if each not in known]
+            known |= await index.power_levels_cited(missing, min(len(chains), PREFETCH_EVENTS))
         cited = chains[event] = known.pop(event)
         if cited is not None and cited not in met:
             met.add(cited)

@@ -1,7 +1,7 @@
-"""The auth graph of a room as it is stored, for one resolution of states.
+"""The stored auth graph of a room, for one resolution of states.
 
-What waits to be written is known as well: an event at hand says itself what it cites, and before it
-is asked what cites an event, all that has been appended to the log is waited for.
+Events that wait to be written are included: an event in memory has its own references, and before
+the referring events are read, the log is flushed.
 """
 
 from collections import deque
@@ -32,12 +32,12 @@ CITED_BATCH_SIZE = max(1, 2_000 // DESCENDANTS)  # events whose descendants are 
 
 
 async def run_now(rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """What a function gives that does not take long."""
+    """The result of a function that does not take long."""
     return rule(*args, **options)
 
 
 class RunInThread(Protocol):
-    """Calls a pure function where it holds up nobody."""
+    """Calls a pure function without delaying other work."""
 
     def __call__(
         self, rule: Callable[P, T], *args: P.args, **options: P.kwargs
@@ -48,7 +48,7 @@ class StoredAuthIndex:
     """An `AuthIndex` over what the server has stored.
 
     `root` is one of the states, `differing` the entries in which it is not like all others.
-    `run_in_thread` gives what a pure function gives.
+    `run_in_thread` returns the result of a pure function.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class StoredAuthIndex:
         room: Room,
         root: bytes,
         differing: Difference,
-        away: RunInThread = run_now,
+        run_in_thread: RunInThread = run_now,
     ) -> None:
-        self.run_in_thread = away
+        self.run_in_thread = run_in_thread
         self._stores = stores
         self._room = room
         self._root = root
         self._differing = differing
         self._is_written = False
-        self._edges: dict[int, Collection[int]] = {}  # what is known by now
+        self._edges: dict[int, Collection[int]] = {}  # by event: what was read so far
 
     async def cited(
         self, events: Collection[int], more: int = 0, lowest: int = 0
@@ -73,24 +73,24 @@ class StoredAuthIndex:
         """The auth events of these events; and of up to `more` others that these lead to."""
         known = self._edges
         found = {event: known[event] for event in events if event in known}
-        wanted = [event for event in events if event not in found]
-        for event in wanted:
-            if (cited := self._said(event)) is not None:
+        missing = [event for event in events if event not in found]
+        for event in missing:
+            if (cited := self._cited_in_memory(event)) is not None:
                 found[event] = known[event] = cited
-        wanted = [event for event in wanted if event not in found]
+        missing = [event for event in missing if event not in found]
         async for edges in in_parts(
-            lambda part: self._stores.events.auth_edges(part, more, lowest), wanted, STEP
+            lambda part: self._stores.events.auth_edges(part, more, lowest), missing, STEP
         ):
             known |= edges
             found |= edges
-        without = [event for event in wanted if not found.get(event)]
-        stored = await self._cited_by_those_at_hand(without)
+        without = [event for event in missing if not found.get(event)]
+        stored = await self._cited_by_unwritten(without)
         for event in without:
             found[event] = known[event] = stored.get(event, ())
         return found
 
-    def know(self, edges: Mapping[int, Collection[int]]) -> None:
-        """Take for known what some events cite."""
+    def add(self, edges: Mapping[int, Collection[int]]) -> None:
+        """Add the auth events of some events, which need not be read then."""
         self._edges |= edges
 
     async def citing(self, events: Collection[int], limit: int) -> dict[int, set[int]]:
@@ -120,12 +120,12 @@ class StoredAuthIndex:
     async def power_levels_cited(
         self, events: Collection[int], more: int
     ) -> Mapping[int, int | None]:
-        """The power levels event that each of these cites, and up to `more` that these lead to."""
+        """The power levels events that these refer to, and up to `more` that those lead to."""
         graph = await self.cited(events, more)
         names = await self._stores.names.nids((POWER_LEVELS, ""))
-        wanted = [names[POWER_LEVELS], names[""]]
+        power_levels_key = [names[POWER_LEVELS], names[""]]
         entries = await self._entries(set().union(*graph.values()))
-        levels = {event for event, _, *key in entries if key == wanted}
+        levels = {event for event, _, *key in entries if key == power_levels_key}
         found: dict[int, int | None] = {}
         for event, cited in graph.items():
             among = levels.intersection(cited)
@@ -136,37 +136,37 @@ class StoredAuthIndex:
         return found
 
     async def ids(self, events: Collection[int]) -> dict[int, str]:
-        """The ids of state events by number."""
+        """The ids of state events by nid."""
         return {event: event_id for event, event_id, *_ in await self._entries(events)}
 
     async def _first(self, event: int, among: Collection[int]) -> int | None:
-        """The one of some auth events that an event names first."""
+        """The first of some auth events that an event names."""
         loaded = await self._stores.events.load(self._room.version, [event, *among])
         numbers = {loaded[each].event.event_id: each for each in among}
         cited = loaded[event].event.auth_event_ids
         return next((numbers[event_id] for event_id in cited if event_id in numbers), None)
 
     async def _entries(self, events: Collection[int]) -> list[tuple[int, str, int, int]]:
-        """(event, event id, type, state key) of the events, also of those that are not written."""
+        """(event, event id, type, state key) of the events, including unwritten ones."""
         entries: list[tuple[int, str, int, int]] = []
-        at_hand = self._at_hand(events)
+        in_memory = self._in_memory(events)
         names = await self._stores.names.nids(
-            {name for each in at_hand for name in (each.event.type, each.event.state_key or "")}
+            {name for each in in_memory for name in (each.event.type, each.event.state_key or "")}
         )
-        for each in at_hand:
+        for each in in_memory:
             event = each.event
             if event.state_key is not None:
                 key = names[event.type], names[event.state_key]
                 entries.append((each.event_nid, event.event_id, *key))
-        others = set(events).difference(each.event_nid for each in at_hand)
+        others = set(events).difference(each.event_nid for each in in_memory)
         async for stored in in_parts(self._stores.events.entries, others, STEP):
             entries += stored
         return entries
 
-    def _said(self, number: int) -> list[int] | None:
-        """What an event cites, if it and all that it cites are at hand."""
+    def _cited_in_memory(self, event_nid: int) -> list[int] | None:
+        """The auth events of an event, if it and all of them are in memory."""
         store, room_id = self._stores.events, self._room.room_id
-        if (stored := store.cached(number)) is None:
+        if (stored := store.cached(event_nid)) is None:
             return None
         cited = [
             store.cached_id(room_id, each) for each in dict.fromkeys(stored.event.auth_event_ids)
@@ -174,8 +174,8 @@ class StoredAuthIndex:
         numbers = [each.event_nid for each in cited if each is not None]
         return numbers if len(numbers) == len(cited) else None
 
-    async def _cited_by_those_at_hand(self, events: Iterable[int]) -> dict[int, list[int]]:
-        stored = self._at_hand(events)
+    async def _cited_by_unwritten(self, events: Iterable[int]) -> dict[int, list[int]]:
+        stored = self._in_memory(events)
         ids = {event_id for each in stored for event_id in each.event.auth_event_ids}
         room = self._room
         found = await self._stores.events.find_many(room.version, room.room_nid, room.room_id, ids)
@@ -188,7 +188,7 @@ class StoredAuthIndex:
             for each in stored
         }
 
-    def _at_hand(self, events: Iterable[int]) -> list[StoredEvent]:
+    def _in_memory(self, events: Iterable[int]) -> list[StoredEvent]:
         found = (self._stores.events.cached(event) for event in events)
         return [stored for stored in found if stored is not None]
 
@@ -196,7 +196,7 @@ class StoredAuthIndex:
 async def in_parts(
     read: Callable[[Sequence[int]], Coroutine[Any, Any, T]], events: Collection[int], size: int
 ) -> AsyncIterator[T]:
-    """What is read of events, in parts of at most this size; the next is read meanwhile."""
+    """The results of `read` for parts of the events; the next part is read meanwhile."""
     coming: deque[Deferred[T]] = deque()
     try:
         for part in parts(events, size):
@@ -207,7 +207,7 @@ async def in_parts(
             yield await coming.popleft()
     finally:
         for left in coming:
-            # Whoever reads ends by the failure of another part.
+            # The reader has failed already, with the error of another part.
             left.addErrback(lambda _: None)
 
 

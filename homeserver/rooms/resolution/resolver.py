@@ -1,14 +1,14 @@
-"""Resolving the states of a room's branches to one, over what the server has stored.
+"""The resolution of the states of a room's branches, over what the server has stored.
 
-Where branches meet, the states after them are compared as trees, and only what differs is looked
-at: the conflicted entries, what their auth chains do not have in common (`auth_difference.py`), and
-of all other entries those by which these events are judged. The rules in
+Where branches meet, the states after them are compared as trees, and only the differences are read:
+the conflicted entries, the difference of their auth chains (`auth_difference.py`), and those other
+entries that the auth rules need for these events. The rules in
 `homeserver/protocol/state_resolution` decide. The same branches meet many times, in every event
-that follows them: results are remembered by the set of states.
+that follows them: results are cached by the set of states.
 
-What takes long does not hold up the reactor: reading is done in parts, with pauses between them,
-and a large conflict is decided in a thread. The rules are pure, so that nobody can tell; they would
-be slower, and harder to read, if they stopped every now and then for others.
+Long work does not block the reactor: reading is done in parts, with pauses between them, and a
+large conflict is decided in a thread. The rules are pure, so that this changes no result; they
+would be slower, and harder to read, if they paused now and then.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
@@ -46,8 +46,10 @@ from homeserver.storage.database.batch import Row
 
 MAX_CACHED_ROWS = 50_000  # of the results that are in memory; each has a node of some hundred bytes
 MIN_COUNTED_ROWS = 5  # that a result counts as, for what it takes beside its rows
-MAX_COMPARED_EVENTS = 20_000  # events of all states, one for each entry in which they differ
-RUN_IN_THREAD_ABOVE = 400  # events of a conflict that are decided without a thread: about 20 ms
+MAX_COMPARED_EVENTS = (
+    20_000  # events of all states together, one for each entry in which they differ
+)
+RUN_IN_THREAD_ABOVE = 400  # events of a conflict that is decided without a thread: about 20 ms
 READ_BATCH_SIZE = 500  # events that are read by one statement
 
 
@@ -65,7 +67,7 @@ class ResolvedState:
 
 @dataclass(slots=True)
 class _Known:
-    """The events of a conflict and those that they cite, by id, and which were rejected."""
+    """The events of a conflict and their auth events, by id, and which were rejected."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     ids: dict[int, str] = field(default_factory=dict)
@@ -125,11 +127,11 @@ class _Resolution:
             self._stores, self._room, self._roots[0], differing, self._run_in_thread
         )
         if self._is_large:
-            # They are read anyway; then they need not be asked for what they cite.
+            # These events are read anyway, so their auth events need not be read from the index.
             entries = await self._load(_entries(differing))
             wanted = await self._run_in_thread(_cited_ids, entries.values())
             numbers = await self._numbers(wanted)
-            index.know(await self._run_in_thread(_edges, entries, numbers))
+            index.add(await self._run_in_thread(_edges, entries, numbers))
         if self._version.state_resolution is StateResolution.V1:
             members = _entries(differing)
         else:
@@ -159,15 +161,15 @@ class _Resolution:
         return await self._changed(conflicted, resolved)
 
     async def _run_in_thread(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """What a pure function gives, in a thread if that may take long."""
+        """The result of a pure function, in a thread if that may take long."""
         if self._is_large:
             return await self._stores.states.threads.run(rule, *args, **options)
         return rule(*args, **options)
 
     async def _pause(self) -> None:
-        """Let others have their turn, if this takes long."""
+        """Yield to the reactor, if this takes long."""
         if self._is_large:
-            # At the top of the file this would choose the reactor of the process.
+            # An import at the top of the file would choose the reactor of the process.
             from twisted.internet import reactor
 
             await deferLater(reactor, 0)
@@ -191,7 +193,7 @@ class _Resolution:
         events: Mapping[int, Event],
         unconflicted: dict[StateKey, str],
     ) -> Conflict:
-        """The conflict in the words of the rules."""
+        """The conflict as a value of the rules."""
         members = {event.event_id: event for event in events.values()}
         power_levels = await self._power_levels(index, members, unconflicted)
         graph = await self._run_in_thread(_auth_events, members)
@@ -203,7 +205,7 @@ class _Resolution:
         members: Mapping[str, Event],
         unconflicted: dict[StateKey, str],
     ) -> dict[str, str | None]:
-        """Which power levels event an event of the conflict cites, and so on."""
+        """The power levels event that an event of the conflict refers to, and so on."""
         known = self._known
         cited = await self._run_in_thread(_cited_power_levels, members, known.events)
         starts = {each for each in cited.values() if each is not None}
@@ -219,7 +221,7 @@ class _Resolution:
     async def _unconflicted(
         self, events: Mapping[int, Event], differing: Difference
     ) -> dict[StateKey, str]:
-        """What the rules ask for of the entries in which the states agree."""
+        """The unconflicted entries that the rules need."""
         stores = self._stores
         wanted = await self._run_in_thread(keys_asked_for, self._version, list(events.values()))
         names = await stores.names.find_nids({name for key in wanted for name in key})
@@ -243,7 +245,7 @@ class _Resolution:
         }
 
     async def _load(self, numbers: Iterable[int]) -> dict[int, Event]:
-        """Get to know events, by number."""
+        """Load events, by nid."""
         ids, events = self._known.ids, self._known.events
         found: dict[int, Event] = {}
         wanted: list[int] = []
@@ -270,7 +272,7 @@ class _Resolution:
         return await self._stores.events.load_bare(self._version, numbers)
 
     async def _load_cited(self, events: Iterable[Event]) -> None:
-        """Get to know the auth events of events, and the create event."""
+        """Load the auth events of events, and the create event."""
         wanted = await self._run_in_thread(_cited_ids, events)
         if self._version.room_id_is_create_hash:
             wanted.add("$" + self._room.room_id[1:])
@@ -278,12 +280,12 @@ class _Resolution:
         await self._load(numbers.values())
 
     async def _numbers(self, event_ids: AbstractSet[str]) -> dict[str, int]:
-        """The numbers of events, those of them that are here."""
+        """The nids of those of the events that are here."""
         room, known = self._room, self._known.numbers
         missing = list(event_ids - known.keys())
         for start in range(0, len(missing), READ_BATCH_SIZE):
             part = missing[start : start + READ_BATCH_SIZE]
-            known |= await self._stores.events.numbers(room.room_nid, room.room_id, part)
+            known |= await self._stores.events.event_nids(room.room_nid, room.room_id, part)
         return {event_id: known[event_id] for event_id in event_ids if event_id in known}
 
     async def _changed(self, conflicted: Conflicts, resolved: dict[StateKey, str]) -> ResolvedState:
@@ -299,7 +301,7 @@ class _Resolution:
 
 
 def _size(key: tuple[int, frozenset[bytes]], result: ResolvedState) -> int:
-    """What a result takes to remember: its rows, and the roots that it is found by."""
+    """The size of a result in the cache: its rows, and the roots that it is found by."""
     return max(len(result.rows) + len(key[1]), MIN_COUNTED_ROWS)
 
 

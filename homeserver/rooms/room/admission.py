@@ -1,4 +1,4 @@
-"""An event on its way into a room's graph, and what it makes of the room."""
+"""An accepted event on its way into a room's graph, and its effects on the room."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +21,11 @@ from homeserver.storage.database.batch import Row
 
 @dataclass(frozen=True, slots=True)
 class RedactionEffect:
-    """What an event does as a redaction; nothing, where it is none.
+    """The effect of an event as a redaction; none, if it is not one.
 
-    `target` is the event that is redacted. As long as there is none the redaction is withheld from
-    clients, but in the first room versions; `waits_for` is the id of an event that may yet come.
+    `target` is the event that is redacted. Without one the redaction is pending, and clients do not
+    see it, except in the first room versions; `waits_for` is the id of an event that may still
+    arrive.
 
     Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
     """
@@ -52,7 +53,7 @@ class ResolvedDraft:
 def resolve_draft(
     version: RoomVersion, draft: EventDraft, target: StoredEvent | None
 ) -> ResolvedDraft:
-    """A draft that redacts `target`, or an event that is not stored, or nothing."""
+    """A draft with its effect as a redaction; `target` is `None` if the event is not stored."""
     if draft.redacts is None or target is not None:
         effect = NO_EFFECT if target is None else RedactionEffect(target)
         return ResolvedDraft(draft, target, effect)
@@ -63,13 +64,12 @@ def resolve_draft(
 
 @dataclass(frozen=True, slots=True)
 class AdmittedEvent:
-    """An event that enters the graph, and what it makes of the room.
+    """An event that enters the graph, and its effects on the room.
 
-    `extremities` is the room's from now on, `changes` what has become current since the head before
-    it, `former` the member events of those whom the state does not know any more. `rows` make the
-    states durable that came with it. `backward_extremities` are the events before it that are not
-    here, with its depth; with `is_after_gap` the timeline has events that none of these are
-    between.
+    `extremities` are the room's from now on, `changes` what became current since the extremities
+    before, `former` the member events of users whom the state does not have any more. `rows` make
+    the states durable that came with it. `backward_extremities` are the missing events before it,
+    with its depth; with `is_after_gap` none of these are between events of the timeline.
     """
 
     stored: StoredEvent
@@ -86,8 +86,8 @@ class AdmittedEvent:
     is_after_gap: bool = False
     is_first: bool = False
 
-    def fact(self, room: Room, position: int) -> StateChanged:
-        """What the log tells of it at its position."""
+    def log_entry(self, room: Room, position: int) -> StateChanged:
+        """The entry of the log for the event at its position."""
         if self.effect.is_pending:
             return RedactionPending(
                 position,

@@ -1,9 +1,9 @@
-"""Facts of rooms, as the log publishes them: what happened, and what it made of the current state.
+"""Changes of rooms, as the log publishes them: what happened, and what became current state.
 
 Where the event graph has no forks a state event becomes the current one of its key, and that is
 all. Where branches meet, or state of another server arrives, one event can bring several others
-back into the state, or take them out of it, and need not be part of it itself. So readers go by
-`changes`, never by the event.
+back into the state, or remove them from it, and need not be part of it itself. So log subscribers
+use `changes`, never the event.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
@@ -18,7 +18,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 
 StateKey = tuple[str, str]
 Changes = Mapping[StateKey, StoredEvent | None]
-"""What became current, by (type, state key); `None` where the state has no such entry any more."""
+"""New current events, by (type, state key); `None` if the state has no such entry any more."""
 
 NO_CHANGES: Changes = MappingProxyType({})
 _NO_GAPS: Mapping[str, int] = MappingProxyType({})
@@ -34,12 +34,11 @@ def _no_gaps() -> Mapping[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class StateChanged:
-    """The current state of a room, whose root is `root` now, changed.
+    """The current state of a room changed; its root is now `root`.
 
-    `is_fork` tells that this is not simply the state after the newest event: what lies on the other
-    side of this position must be compared by the states there, not by the events in between.
-    `backward_extremities` are events of the graph that are not here from now on, with the height of
-    what follows them.
+    `is_fork` says that this is not simply the state after the newest event: states on both sides of
+    this position must be compared themselves, not by the events in between. `backward_extremities`
+    are missing events of the graph, from now on, with the depth of the events that follow them.
     """
 
     position: int
@@ -60,9 +59,9 @@ class StateChanged:
 class EventAppended(StateChanged):
     """An event entered the timeline of a room. `redacts` is the event that it redacted.
 
-    `should_send` tells that this server is the one to tell the others of it, `is_last` that it
-    comes after all events before it, in the graph as in the log, `is_after_gap` that the timeline
-    is broken before it. `version` comes with the first event of a room that is new here.
+    `should_send` says that this server has to send it to the others, `is_last` that it comes after
+    all events before it, in the graph as in the log, `is_after_gap` that the timeline has a gap
+    before it. `version` comes with the first event of a room that is new here.
     """
 
     stored: StoredEvent
@@ -75,9 +74,9 @@ class EventAppended(StateChanged):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedactionPending(StateChanged):
-    """A redaction entered the graph that no client may see, for now or for ever.
+    """A pending redaction entered the graph: no client may see it, temporarily or permanently.
 
-    `should_send` is as above. If its target comes, `EventAppended` tells of it.
+    `should_send` is as above. If its target arrives, an `EventAppended` follows.
     """
 
     stored: StoredEvent
@@ -86,9 +85,9 @@ class RedactionPending(StateChanged):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomUnPartialStated(StateChanged):
-    """The state of a room is whole, and what came meanwhile was judged anew.
+    """The full state of a room is known, and the events since the join were checked again.
 
-    `withdrawn` are the numbers of events that are in no timeline any more.
+    `withdrawn` are the nids of events that are in no timeline any more.
     """
 
     withdrawn: frozenset[int] = frozenset()
@@ -96,7 +95,7 @@ class RoomUnPartialStated(StateChanged):
 
 @dataclass(frozen=True, slots=True)
 class PartialRoomLeft:
-    """Nobody of ours is in a room any more that was entered without its members by a join."""
+    """The last local user left a room with partial state."""
 
     position: int
     room: int
@@ -105,7 +104,7 @@ class PartialRoomLeft:
 
 @dataclass(frozen=True, slots=True)
 class OutOfRoomMembershipChanged:
-    """A user's membership in a room that this server is not in changed."""
+    """A user's membership changed in a room that this server is not in."""
 
     position: int
     room: int
@@ -116,10 +115,10 @@ class OutOfRoomMembershipChanged:
 
 @dataclass(frozen=True, slots=True)
 class EventsStored:
-    """Events were stored that no sync shows: outliers, refused ones, and those of the past.
+    """Events were stored that no sync shows: outliers, rejected, soft-failed and backfilled ones.
 
-    `backward_extremities` are the events before those of the past that are not here, with the
-    height of the latter. `redacts` is the event that one of the past redacted.
+    `backward_extremities` are the missing events before backfilled ones, with the depth of the
+    latter. `redacts` is the event that a backfilled one redacted.
     """
 
     position: int
@@ -130,6 +129,6 @@ class EventsStored:
 
 
 def membership_of(stored: StoredEvent | None) -> str:
-    """The membership that a member event gives; `leave` where there is none."""
+    """The membership that a member event gives; `leave` if there is none."""
     membership = None if stored is None else stored.event.content.get("membership")
     return membership if isinstance(membership, str) else "leave"

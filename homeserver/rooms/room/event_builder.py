@@ -87,7 +87,7 @@ class EventBuilder:
             extremities.root,
             replaces=None if replaced is None else replaced.event_nid,
             replaced=None if replaced is None else replaced.event,
-            height=min(extremities.topological_depth + 1, MAX_TOPOLOGICAL_DEPTH),
+            topological_depth=min(extremities.topological_depth + 1, MAX_TOPOLOGICAL_DEPTH),
             transaction=transaction,
         )
         return stored, [cited.event_nid for cited in auth_events]

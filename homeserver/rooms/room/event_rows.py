@@ -1,6 +1,6 @@
-"""The rows that make an event durable, and what it made of the memberships of a room.
+"""The rows that make an event durable, and its changes of the memberships of a room.
 
-Names must be in memory: `NotInMemory` loads those that are not.
+Names must be in memory: `NotInMemory` loads the missing ones.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,9 +34,9 @@ def names_of(event: Event) -> list[str]:
 
 
 def check_names(names: Names, *texts: str | None) -> None:
-    """See that the numbers of names are in memory, before an event is built that has them.
+    """Check that the nids of names are in memory, before an event is built that has them.
 
-    Raises `NotInMemory` where they are not, and `BadJson` for what can have no number.
+    Raises `NotInMemory` if they are not, and `BadJson` for names that can have no nid.
     """
     wanted = [text for text in texts if text is not None]
     if any("\x00" in text for text in wanted):
@@ -47,7 +47,7 @@ def check_names(names: Names, *texts: str | None) -> None:
 
 
 def nid_of(names: Names, name: str) -> int:
-    """The number of a name. Raises `NotInMemory`."""
+    """The nid of a name. Raises `NotInMemory`."""
     nid = names.cached_nid(name)
     if nid is None:
         raise NotInMemory(partial(names.nids, [name]))
@@ -91,14 +91,14 @@ def event_rows(
 
 
 def auth_rows(stored: StoredEvent, cited: Iterable[int]) -> list[Row]:
-    """The rows by which auth chains are followed; `cited` are the numbers of its auth events."""
+    """The rows by which auth chains are followed; `cited` are the nids of its auth events."""
     return [] if stored.event.state_key is None else auth_edge_rows(stored.event_nid, cited)
 
 
 def placing_rows(
     names: Names, room: int, stored: StoredEvent, extremities: str | None = None
 ) -> list[Row]:
-    """The rows by which an outlier becomes an event with a place. Raises `NotInMemory`."""
+    """The rows by which an outlier gets a place in the graph. Raises `NotInMemory`."""
     nids = nid_of(names, stored.event.type), nid_of(names, stored.event.sender)
     return placed_rows(room, stored, nids, extremities)
 
@@ -106,7 +106,7 @@ def placing_rows(
 def placed_rows(
     room: int, stored: StoredEvent, names: tuple[int, int], extremities: str | None = None
 ) -> list[Row]:
-    """The same, given the numbers of its type and sender."""
+    """As `placing_rows`, given the nids of its type and sender."""
     event, standing = stored.event, stored.status
     row = PLACE_EVENT.row(
         stored.event_nid,
@@ -123,7 +123,7 @@ def placed_rows(
 
 
 def gap_rows(room: int, gaps: Mapping[str, int]) -> list[Row]:
-    """The rows of events that are not here, given the heights of those that follow them."""
+    """The rows of backward extremities, given the depths of the events that follow them."""
     return [
         INSERT_BACKWARD_EXTREMITY.row(room, event_id, height) for event_id, height in gaps.items()
     ]
@@ -157,10 +157,10 @@ def membership_rows(
     position: int,
     former: Mapping[StateKey, StoredEvent],
 ) -> Iterable[Row]:
-    """The rows that follow the members among the changes of a state. Raises `NotInMemory`.
+    """The rows for the memberships among the changes of a state. Raises `NotInMemory`.
 
-    `former` has the member events of those whom the state does not know any more: they have left,
-    and their last event stands for that.
+    `former` has the member events of users whom the state does not have any more: they have left,
+    and their last event is stored for that.
     """
     for key, stored in changes.items():
         if key[0] != MEMBER:

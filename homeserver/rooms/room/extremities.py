@@ -1,4 +1,4 @@
-"""Where the next event of a room attaches: its forward extremities, and the state after them.
+"""The forward extremities of a room, which the next event follows, and the state after them.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
@@ -11,10 +11,12 @@ import msgspec
 from homeserver.rooms.events.stored_event import StoredEvent
 
 MAX_EXTREMITIES = 10
-"""How many branches one event of ours joins. That is no bound on those that a room has."""
+"""The number of branches that one local event joins. A room may have more."""
 
 MAX_BRANCHES = 100
-"""How many branches are kept apart whether the current state needs them or not: see `Branches`."""
+"""The number of branches that are kept even if the current state does not need them: see
+`Branches`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +28,34 @@ class ForwardExtremities:
 
     @property
     def is_wide(self) -> bool:
-        """Whether there are more branches than one event of ours joins."""
+        """Whether there are more branches than one local event joins."""
         return len(self.events) > MAX_EXTREMITIES
 
     @property
     def topological_depth(self) -> int:
-        """The greatest height of an extremity, and so of all events in the timeline."""
+        """The greatest depth of an extremity, and so of all events in the timeline."""
         return max((stored.topological_depth for stored in self.events), default=0)
 
     @property
     def extremities_json(self) -> str | None:
-        """The event ids of all extremities, as stored beside the newest; `None` if it is alone."""
+        """The event ids of all extremities, as stored with the newest; `None` if it is the only
+        one.
+        """
         return None if len(self.events) == 1 else self.all_json
 
     @property
     def all_json(self) -> str:
-        """The event ids of all extremities, as stored where the newest event is none."""
+        """The event ids of all extremities, as stored if the newest event is not one."""
         ids = [stored.event.event_id for stored in self.events]
         return msgspec.json.encode(ids).decode()
 
     def followed_by(self, stored: StoredEvent, behind: Collection[str]) -> tuple[StoredEvent, ...]:
-        """The extremities once an event has come that has the events `behind` in its past."""
+        """The extremities after an event whose ancestors include the events `behind`."""
         rest = [other for other in self.events if other.event.event_id not in behind]
         return (*rest, stored)
 
     def begins_with_gap(self, gaps: Collection[str]) -> bool:
-        """Whether what clients see next follows something withheld that came after a gap."""
+        """Whether the next visible event follows a pending redaction that came after a gap."""
         return any(
             stored.is_redaction_pending
             and any(each in gaps for each in stored.event.prev_event_ids)

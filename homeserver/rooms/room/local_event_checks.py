@@ -1,8 +1,9 @@
-"""Checks of the events that this server makes, before anybody gets them.
+"""Checks of the events that this server makes, before other servers and clients get them.
 
-What other servers would refuse must not become part of a room here: everything that cites it would
-be refused there as well. The room's writer applies these to every event of ours, whatever makes it:
-a user, an upgrade, a changed profile, a closed account, or the server itself.
+An event that other servers would reject must not become part of a room here: they would reject all
+events that refer to it as well. The room's writer applies these checks to every local event,
+whatever its cause: a user, an upgrade, a changed profile, a deactivated account, or the server
+itself.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -26,8 +27,8 @@ def check_own_event(
 ) -> None:
     """Check an event that this server has signed by the rules that other servers will apply.
 
-    `signers` are servers that will sign it too. Raises `Forbidden` where the state before the event
-    does not allow it, or where it needs the signature of yet another server.
+    `signers` are servers that will sign it too. Raises `Forbidden` if the state before the event
+    does not allow it, or if it needs the signature of yet another server.
     """
     try:
         check_auth(event, state)
@@ -39,13 +40,12 @@ def check_own_event(
 
 
 def check_draft(draft: EventDraft, server_name: str) -> None:
-    """Refuse what the rules let through and no client can mean, whatever endpoint it comes by.
+    """Reject drafts that the rules allow and no client can intend, whatever their endpoint.
 
-    Raises `Forbidden` for a membership that is changed as if it were any other state, for a
-    redaction that is state (who may redact is asked of what is known to be a redaction, by
-    `Sending.redact`), and for an access list that keeps this server out; `InvalidParam` where
-    nobody's membership is to change; `BadJson` for an access list or a join rule that is none.
-    Other servers' events are judged by the rules alone: see
+    Raises `Forbidden` for a membership that is changed like other state, for a redaction that is
+    state (`Sending.redact` checks the sender of every known redaction), and for an access list that
+    denies this server; `InvalidParam` for a membership without a user; `BadJson` for an invalid
+    access list or join rule. Events of other servers are checked by the rules alone: see
     `homeserver/protocol/authorization/auth_rules.py`.
     """
     if draft.type == MEMBER:
@@ -68,9 +68,9 @@ def check_draft(draft: EventDraft, server_name: str) -> None:
 
 
 def check_target(target: StoredEvent, current_acl: int | None) -> None:
-    """Refuse to redact the room's access list, whose number is `current_acl`.
+    """Do not allow the redaction of the room's access list, whose nid is `current_acl`.
 
-    Nothing would be left of it, which lets no server take part. Raises `Forbidden`.
+    Its content would be empty, which denies all servers. Raises `Forbidden`.
     """
     if target.event_nid == current_acl:
         raise Forbidden("Redacting the access list would keep all servers out: set another one")

@@ -1,8 +1,8 @@
-"""Partial state: what a room is while its members are still being fetched.
+"""Partial state: a room whose members are still being fetched.
 
-A room can be entered with all of its state but the members. It stands at once: its users read and
-write, and who else is there is learnt from what they send (`EventChecker`). Until the state is
-whole, what depends on all members waits, and what was judged is judged again
+A room can be joined with all of its state except the members. It is usable immediately: local users
+read and write, and other members become known from what they send (`EventChecker`). Until the full
+state is known, operations that need all members wait, and all checked events are checked again
 (`PartialStateResync`).
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
@@ -19,10 +19,10 @@ FULL_STATE_TIMEOUT_SECONDS = 20.0  # that a request waits for the members of a r
 
 
 class PartialState:
-    """How a room was entered, and who waits for its members.
+    """The join of a room with partial state, and the requests that wait for its members.
 
-    `join_id` is the event by which a user of this server came in, `servers` those that were in the
-    room before it, the one that let us in first.
+    `join_id` is the event by which a local user joined, `servers` those that were in the room
+    before it, the one that answered our `send_join` first.
     """
 
     def __init__(self, join_id: str, servers: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ class PartialState:
     async def wait_for_full_state(
         self, clock: Clock, seconds: float = FULL_STATE_TIMEOUT_SECONDS
     ) -> None:
-        """Wait until the state is whole. Raises `Unavailable` where that takes too long."""
+        """Wait for the full state. Raises `Unavailable` if that takes too long."""
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
         alarm = clock.callLater(seconds, _give_up, done)
@@ -46,7 +46,7 @@ class PartialState:
                 self._waiting.remove(done)
 
     def finish(self) -> None:
-        """The state is whole, or will never be: go on."""
+        """End all waits: the full state is known, or never will be."""
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done.callback(None)

@@ -1,7 +1,7 @@
-"""Redactions that wait for their targets: a bounded number in each room.
+"""Pending redactions, which wait for their targets: a bounded number in each room.
 
-Those beyond that stand in the graph like the others, but take no effect any more. They are of
-events that nobody has given us, so it is only somebody who makes up such events that gets there.
+Redactions beyond the bound are in the graph like the others, but no longer take effect. Their
+targets are events that no server has sent, so only a server that invents such events reaches it.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
 """
@@ -17,8 +17,10 @@ MAX_OF_TARGET = 10  # redactions of one event
 
 
 class PendingRedactions:
-    """Those of one room. `targets` has the ids of the events that are waited for, and for each the
-    numbers of its redactions, with whether each is of the past.
+    """The pending redactions of one room.
+
+    `targets` has the ids of the missing events, and for each the nids of its redactions, with
+    whether each is backfilled.
     """
 
     def __init__(self, room: int, known: Mapping[str, dict[int, bool]] | None = None) -> None:
@@ -26,7 +28,7 @@ class PendingRedactions:
         self.targets = dict(known or {})
 
     def add(self, target_id: str, redaction: StoredEvent, *, is_past: bool) -> list[Row]:
-        """Remember a redaction until its target is here; the row that does so too."""
+        """Remember a redaction until its target arrives; returns the row that stores it."""
         waiting = self.targets.get(target_id, {})
         if len(waiting) >= MAX_OF_TARGET or (not waiting and len(self.targets) >= MAX_TARGETS):
             return []
@@ -34,9 +36,9 @@ class PendingRedactions:
         return [INSERT_PENDING_REDACTION.row(self._room, target_id, redaction.event_nid, is_past)]
 
     def of(self, target_id: str) -> Mapping[int, bool]:
-        """The redactions of an event; empty where there are none."""
+        """The redactions of an event; empty if there are none."""
         return self.targets.get(target_id, {})
 
     def settle(self, target_id: str) -> None:
-        """The target is here: nothing waits for it any more."""
+        """Drop the redactions of an event that has arrived."""
         self.targets.pop(target_id, None)

@@ -1,4 +1,4 @@
-"""Trying out what an event would be, where its room has to be asked for something first.
+"""Previews of events, for requests that must be sent before the event itself.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
@@ -18,9 +18,9 @@ from homeserver.rooms.room.writer import RoomWriter
 async def build_preview(
     writer: RoomWriter, draft: EventDraft, signers: Collection[str] = ()
 ) -> Event:
-    """The event that a draft would become now. As `RoomWriter.preview`, but for what it lacks.
+    """The event that a draft would become now. As `RoomWriter.preview`, but loads what is missing.
 
-    Where the room has more branches than one event joins, it follows some of them.
+    If the room has more branches than one event joins, it follows some of them.
     """
     while True:
         try:
@@ -33,9 +33,9 @@ async def build_preview(
 
 
 async def _branches_to_follow(writer: RoomWriter, draft: EventDraft) -> Sequence[StoredEvent]:
-    """Branches that have what authorises an event between them, and the deepest of the others.
+    """Branches that together have the event's auth events, and the deepest of the others.
 
-    Others judge the event by the states after what it follows, and by nothing else.
+    Other servers check the event by the states after the events that it follows, and nothing else.
     """
     stores, head, version = writer.storage, writer.extremities, writer.room.version
     keys: list[StateKey] = auth_types_for(

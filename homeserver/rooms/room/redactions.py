@@ -1,4 +1,4 @@
-"""Redactions: who may redact which event.
+"""The rule for redactions: the sender of the event, and users with sufficient power.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#redactions
 """

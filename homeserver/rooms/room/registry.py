@@ -1,7 +1,7 @@
 """All rooms: loads a room and its writer when they are needed, and drops them when they are idle.
 
-A room in memory follows the log: `apply` is the log's first reader, so whoever reads a room later
-in the same turn sees it as it is at the log's position.
+A room in memory follows the log: `apply` is the log's first subscriber, so code that reads a room
+later in the same reactor iteration sees it as it is at the log's position.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
@@ -82,7 +82,7 @@ class RoomRegistry:
         return len(self._loaded)
 
     def loaded(self, number: int) -> Room | None:
-        """The room with this number, if it is in memory."""
+        """The room with this nid, if it is in memory."""
         entry = self._loaded.get(number)
         return None if entry is None else entry[0]
 
@@ -103,7 +103,7 @@ class RoomRegistry:
         return room
 
     async def by_number(self, number: int) -> Room | None:
-        """The room with this number, loaded if need be; `None` where there is none."""
+        """The room with this nid, loaded if necessary; `None` if there is none."""
         entry = await self._entry(number)
         return None if entry is None else entry[0]
 
@@ -122,9 +122,9 @@ class RoomRegistry:
 
     @asynccontextmanager
     async def entering(self, room_id: str, version: RoomVersion) -> AsyncIterator[RoomWriter]:
-        """The writer of a room that this server comes into, be it new here or known before.
+        """The writer of a room that this server is joining, whether it is new here or known before.
 
-        Raises `ValueError` where the room is known to have another version.
+        Raises `ValueError` if the room is known to have another version.
         """
         number = await self._storage.names.nid(room_id)
         entry = await self._entry(number)
@@ -144,17 +144,17 @@ class RoomRegistry:
                 self.drop(room)
 
     def add_new(self, room: Room) -> RoomWriter:
-        """Take in a room that is being made here, and give its writer."""
+        """Add a room that is being created here, and return its writer."""
         writer = self._writer(room, ForwardExtremities((), room.root))
         self._keep(room, writer)
         return writer
 
     def drop(self, room: Room) -> None:
-        """Let go of a room that was not made after all."""
+        """Drop a room that was not created after all."""
         self._loaded.pop(room.room_nid)
 
     async def current(self, room: Room, keys: Sequence[StateKey]) -> dict[StateKey, StoredEvent]:
-        """The current state events with these types and state keys, those that there are."""
+        """The current state events with these types and state keys, those that exist."""
         numbers = {key: number for key in keys if (number := room.number_of(key)) is not None}
         events = await self._storage.events.load(room.version, list(numbers.values()))
         return {key: events[number] for key, number in numbers.items()}
@@ -224,7 +224,7 @@ class RoomRegistry:
         return await self._storage.changes_between(room.version, old, new)
 
     async def was_joined(self, room: Room, user_id: str, position: int) -> bool:
-        """Whether a user was joined by the state that was the room's at a position of the log."""
+        """Whether a user was joined in the state that was the room's at a position of the log."""
         root = await self._db.run(events_storage.state_root_at, room.room_nid, position) or EMPTY
         state = await self.state_at(room.version, root, [(MEMBER, user_id)])
         return membership_of(state.get((MEMBER, user_id))) == "join"
@@ -238,7 +238,7 @@ class RoomRegistry:
         )
 
     def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: show new events in the rooms that are in memory."""
+        """Show new events in the rooms that are in memory (called by the log)."""
         for fact in facts:
             if isinstance(fact, EventAppended):
                 self.events_appended += 1
@@ -266,7 +266,7 @@ class RoomRegistry:
         self._loaded.shrink()
 
     def _withdraw(self, fact: RoomUnPartialStated) -> None:
-        """Have events found in no timeline any more, whoever holds them."""
+        """Remove events from the timeline, also in those that other objects hold."""
         for number in fact.withdrawn:
             stored = self._storage.events.cached(number)
             if stored is not None:

@@ -1,7 +1,7 @@
 """A room as its readers see it: current state, members and newest events, up to the log's position.
 
-Only the facts of the log change it (`Rooms.apply`), so everything that it shows is durable. What
-the room's writer has queued, but the log has not yet published, is known to the writer alone.
+Only entries of the log change it (`RoomRegistry.apply`), so everything that it shows is durable.
+Only the room's writer knows what it has queued and the log has not yet published.
 """
 
 from collections import Counter, deque
@@ -33,7 +33,7 @@ MAX_UNDOABLE_CHANGES = 5_000  # entries of the state that the room can undo
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """What happened to the current state at a position, and the event numbers before it."""
+    """A change of the current state at a position, and the event nids before it."""
 
     position: int
     before: dict[StateKey, int | None]
@@ -41,21 +41,21 @@ class StateChange:
 
 
 class Room:
-    """What readers know of one room.
+    """The published state of one room.
 
-    `state` maps (type, state key) to event numbers but for member events, which `member_events` has
+    `state` maps (type, state key) to event nids except for member events, which `member_events` has
     by user id; `members` maps user ids to memberships. `timeline` holds the newest events, all
     those with `timeline_from < position`, oldest first; `state_changes` the changes of the state
     with `changes_from < position`.
 
     Above `forked_at` the state after each event is the current state of its time; above
-    `disordered_at` each event also stands deeper in the graph than all before it.
-    `backward_extremities` are events that others follow and that are not here, with the height of
-    what follows them: there the past can be asked for. `timeline_gaps` are the places where the
-    timeline leaps over such events.
+    `disordered_at` each event is also deeper in the graph than all before it.
+    `backward_extremities` are missing events that others follow, with the depth of what follows
+    them: there history can be backfilled. `timeline_gaps` are the places where such events are
+    missing in the timeline.
 
     While `partial` is set most members are not known; `full_state_at` is the position from which on
-    they are, of a room where they were not. A room that was left before is a fragment.
+    they are, in a room where they were not. A room that was left before keeps its partial state.
     """
 
     def __init__(self, number: int, room_id: str, version: RoomVersion, root: bytes) -> None:
@@ -87,7 +87,7 @@ class Room:
 
     @property
     def servers(self) -> Collection[str]:
-        """The servers that are in the room, as far as that is known."""
+        """The servers in the room, as far as they are known."""
         if self.partial is None:
             return self.joined_servers.keys()
         return dict.fromkeys([*self.joined_servers, *self.partial.servers])
@@ -95,14 +95,14 @@ class Room:
     async def wait_for_full_state(self, clock: Clock, *user_ids: str) -> None:
         """Wait until all members are known, or at least these users, if any are named.
 
-        Raises `Unavailable` where that takes too long.
+        Raises `Unavailable` if that takes too long.
         """
         if self.partial is None or (user_ids and self.members.keys() >= {*user_ids}):
             return
         await self.partial.wait_for_full_state(clock)
 
     def number_of(self, key: StateKey) -> int | None:
-        """Number of the current event of a type and state key."""
+        """The nid of the current event of a type and state key."""
         if key[0] == MEMBER:
             return self.member_events.get(key[1])
         return self.state.get(key)
@@ -139,11 +139,11 @@ class Room:
 
     @property
     def size(self) -> int:
-        """Entries of the state, which is what a room takes most memory for."""
+        """The number of state entries, which take most of a room's memory."""
         return len(self.state) + len(self.member_events)
 
     def apply(self, fact: StateChanged) -> None:
-        """Show what has just become durable: an event, and what became of the state."""
+        """Show a change that has just become durable: an event, and the changes of the state."""
         if fact.backward_extremities:
             self.backward_extremities |= fact.backward_extremities
         if isinstance(fact, EventAppended):
@@ -178,7 +178,7 @@ class Room:
             self.end_partial()
 
     def leave_partial(self, join_id: str) -> bool:
-        """The members will never be known; `False` if the room has been entered anew since."""
+        """Give up waiting for the members; `False` if the room has been joined again since."""
         if self.partial is None or self.partial.join_id != join_id:
             return False
         self.was_left_partial = True
@@ -186,7 +186,7 @@ class Room:
         return True
 
     def end_partial(self) -> None:
-        """Let those go on who wait for the members."""
+        """Resume the requests that wait for the members."""
         partial, self.partial = self.partial, None
         if partial is not None:
             partial.finish()
@@ -201,14 +201,14 @@ class Room:
         self.timeline = deque(kept)
 
     def fill(self, fact: EventsStored) -> None:
-        """Events of the past arrived: what they fill is no gap any more."""
+        """Remove the backward extremities that backfilled events have filled."""
         self.backward_extremities |= fact.backward_extremities
         for stored in fact.events:
             if not stored.status.is_outlier:
                 self.backward_extremities.pop(stored.event.event_id, None)
 
     def events_after(self, position: int) -> list[StoredEvent] | None:
-        """Timeline events above a position, oldest first; `None` where memory starts later."""
+        """Timeline events above a position, oldest first; `None` if memory starts later."""
         if position < self.timeline_from:
             return None
         events: list[StoredEvent] = []
@@ -223,9 +223,9 @@ class Room:
     def changes_after(
         self, position: int, upto: int, told: Collection[int] = ()
     ) -> dict[StateKey, StoredEvent | None] | None:
-        """What became of the state above a position; `None` where memory starts later.
+        """The changes of the state above a position; `None` if memory starts later.
 
-        Events with the numbers `told` are passed over.
+        Events with the nids `told` are left out.
         """
         if position < self.changes_from:
             return None
@@ -240,7 +240,7 @@ class Room:
         return changed
 
     def undone(self, position: int) -> dict[StateKey, int | None] | None:
-        """The entries that were others at a position, as they were; `None` as above."""
+        """The entries that were different at a position, as they were; `None` as above."""
         if position < self.changes_from:
             return None
         before: dict[StateKey, int | None] = {}
@@ -251,17 +251,17 @@ class Room:
         return before
 
     def joined_members(self) -> Iterator[str]:
-        """User ids of all that are joined."""
+        """User ids of all joined members."""
         return (user_id for user_id, membership in self.members.items() if membership == "join")
 
     def membership(self, user_id: str) -> str | None:
-        """The user's present membership; `None` for one who was never here."""
+        """The user's present membership; `None` for a user who was never here."""
         return self.members.get(user_id)
 
     def recall(self, timeline: list[StoredEvent], forked_at: int) -> None:
-        """Take in the newest events of a room that is being loaded, oldest first.
+        """Set the newest events of a room that is being loaded, oldest first.
 
-        The changes that they made follow from them where nothing was resolved.
+        Their changes of the state follow from them where nothing was resolved.
         """
         self.timeline.extend(timeline)
         self.forked_at = forked_at

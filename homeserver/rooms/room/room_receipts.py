@@ -1,9 +1,9 @@
 """The receipts of one room, as its readers see them: values in memory, without any waiting.
 
 An `m.receipt` event has one place for each event, type and user, but a user can have a receipt of
-the whole room and one of a thread at the same event. Where they meet, the one that says more is
-shown: unthreaded before that of the main timeline before that of a thread. Nothing is lost by it,
-as whoever has read the whole room up to an event has read the threads up to it too.
+the whole room and one of a thread at the same event. In that case the more general one is shown:
+unthreaded before that of the main timeline before that of a thread. Nothing is lost by it, as a
+user who has read the whole room up to an event has read the threads up to it too.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#mreceipt
 """
@@ -28,7 +28,7 @@ _encode = msgspec.json.Encoder().encode
 class ReceiptChanged:
     """A user has read up to an event: in a thread, or in the whole room for `thread_id=None`.
 
-    `event_position` is the event's place in the room's timeline, `None` where it has none or is not
+    `event_position` is the event's place in the room's timeline, `None` if it has none or is not
     known here; `ts` is milliseconds since the epoch.
     """
 
@@ -42,9 +42,9 @@ class ReceiptChanged:
     ts: int
 
     def is_before(self, event_id: str, event_position: int | None) -> bool:
-        """Whether this receipt may move to an event: one behind, or the same one, is no news.
+        """Whether this receipt may move to an event: not to an earlier one, or to the same one.
 
-        The order of events whose place is not known cannot be told; then the later word counts.
+        The order of events without a known place cannot be determined; then the later receipt wins.
         """
         if self.event_id == event_id:
             return False
@@ -67,7 +67,7 @@ class RoomReceipts:
         return self._count
 
     def put(self, receipt: ReceiptChanged) -> int:
-        """Take in a receipt in the place of the older one; gives how many more there are now."""
+        """Put a receipt in the place of the older one; returns how many more there are now."""
         kind, thread = receipt.receipt_type, receipt.thread_id
         mine = self._users.setdefault(receipt.user_id, {})
         before = mine.pop((kind, thread), None)
@@ -94,7 +94,7 @@ class RoomReceipts:
         return list(self._users.get(user_id, {}).values())
 
     def count_of(self, user_id: str) -> int:
-        """How many receipts a user has."""
+        """The number of a user's receipts."""
         return len(self._users.get(user_id, ()))
 
     def event(self, user_id: str, since: int | None) -> msgspec.Raw | None:
@@ -132,7 +132,7 @@ def _event(receipts: Iterable[ReceiptChanged]) -> msgspec.Raw | None:
 
 
 def _breadth(receipt: ReceiptChanged) -> int:
-    """How much a receipt says; the last one at a place of the event is shown."""
+    """The generality of a receipt; the last one at a place of the event is shown."""
     if receipt.thread_id is None:
         return 2
     return 1 if receipt.thread_id == MAIN else 0

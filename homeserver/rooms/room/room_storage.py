@@ -1,7 +1,8 @@
-"""Where the writers of rooms read and write: the log, names, state trees, events.
+"""The storage that writers of rooms use: the log, names, state trees, events.
 
-A writer decides and writes in one turn of the reactor. Where something is not in memory the attempt
-ends with `NotInMemory`, what is missing is loaded, and the attempt is made anew from the start.
+A writer decides and writes without yielding to the reactor. If something is not in memory the
+attempt ends with `NotInMemory`, whose `load` loads what is missing, and the attempt is repeated
+from the start.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,7 @@ from homeserver.streams.log import Log
 
 
 class EventsNotInMemory(NotInMemory):
-    """Events of a room have to be loaded first; `numbers` are theirs."""
+    """Required events of a room are not in memory; `numbers` are their nids."""
 
     def __init__(self, events: EventStore, version: RoomVersion, numbers: Sequence[int]) -> None:
         super().__init__(partial(events.load, version, numbers))
@@ -28,7 +29,7 @@ class EventsNotInMemory(NotInMemory):
 
 @dataclass(frozen=True, slots=True)
 class RoomStorage:
-    """Where a writer reads and writes."""
+    """The storage of a writer."""
 
     log: Log
     names: Names
@@ -44,7 +45,7 @@ class RoomStorage:
         return {key: events[number] for key, number in numbers.items()}
 
     async def numbers_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
-        """The numbers of these events."""
+        """The nids of these events."""
         wanted = list(keys)
         if not wanted:
             return {}
@@ -60,7 +61,7 @@ class RoomStorage:
     async def changes_between(
         self, version: RoomVersion, old: bytes, new: bytes
     ) -> dict[StateKey, StoredEvent | None]:
-        """What is current in one state that is not in another; `None` for what it lacks."""
+        """The entries of one state that differ from another; `None` for those that it lacks."""
         if old == new:
             return {}
         changed = await self.states.diff(old, new)

@@ -1,9 +1,9 @@
 """State changes that the server makes by itself, each decided by the state that it changes.
 
-When a profile changes, when an account ends, or when a room takes no guests any more, the server
-sends member events for its users, while those users, and others, go on acting. So the decision is
-made in the same turn of the reactor as the write: whoever left a moment ago is not brought back
-by an event that was meant for a member.
+When a profile changes, when an account is deactivated, or when a room no longer allows guests, the
+server sends member events for its users, while those users, and others, continue to act. So the
+decision and the write are made without yielding to the reactor: a user who left a moment ago is not
+brought back by an event that was meant for a member.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,10 @@ Decide = Callable[[RoomWriter], EventDraft | None]
 
 
 async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> StoredEvent | None:
-    """Send the state event that `decide` makes of the room as it is, or nothing if it gives `None`.
+    """Send the state event that `decide` makes of the room as it is, or nothing if it returns
+    `None`.
 
-    `decide` may not wait, and may be asked again. What it reads of the writer may raise
+    `decide` may not wait, and may be called again. What it reads of the writer may raise
     `NotInMemory`. Raises what `RoomWriter.send` raises.
     """
     async with rooms.writing(room_id) as writer:

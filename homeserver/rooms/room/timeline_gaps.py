@@ -1,11 +1,11 @@
-"""The gaps in a room's timeline: where it goes on with an event whose past is not in it.
+"""The gaps in a room's timeline: an event after a gap has missing events before it.
 
 An event of another server may follow events that are not here: after an outage, or when this server
-joins the room anew. It stands in the timeline right after what came before, and nobody must take
-the two for neighbours. So a timeline that is shown ends at the newest gap: the client gets what is
-above it, is told that this is not all, and pages back, which has the gap filled.
+joins the room again. It is in the timeline right after the previous one, and clients must not take
+the two for neighbours. So a timeline that is shown ends at the newest gap: the client gets the
+events after it, and `limited`, and pages back, which backfills the gap.
 
-What is fetched for a gap stands in the past, so that it is in no timeline, and the gap remains one.
+Backfilled events are in history only, not in a timeline, so the gap remains.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 
 MAX_IN_MEMORY = 16
-"""Gaps of one room: only who looks far back, such as one who left long ago, meets older ones."""
+"""Gaps of one room: only a user who looks far back, or left long ago, meets older ones."""
 
 
 class TimelineGaps:
@@ -26,15 +26,15 @@ class TimelineGaps:
 
     @property
     def last(self) -> int:
-        """The newest position; 0 where there is no gap."""
+        """The newest position; 0 if there is no gap."""
         return self._positions[-1] if self._positions else 0
 
     def add(self, position: int) -> None:
-        """Note a gap before the event that has just come."""
+        """Record a gap before the event that has just arrived."""
         self._positions.append(position)
 
     def newest(self, upto: int) -> int | None:
-        """The newest position up to another, 0 for none; `None` where only the database knows."""
+        """The newest position up to another, 0 for none; `None` if only the database has it."""
         for position in reversed(self._positions):
             if position <= upto:
                 return position

@@ -1,6 +1,6 @@
-"""The rooms of a user: which ones they are in, are invited to, or have left.
+"""The rooms of a user: those that they are in, are invited to, or have left.
 
-Kept in memory for users who were seen lately, and changed there by the facts of the log alone.
+They are kept in memory for recently seen users, where only entries of the log change them.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from homeserver.streams.log_cache import LogCache
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A user's place in a room: by which event, at which position of the log, and whose doing."""
+    """A user's place in a room: the event, its position in the log, and its sender."""
 
     membership: str
     event: int
@@ -29,7 +29,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class RoomForgotten:
-    """A user wants to hear no more of a room that they left."""
+    """A user has forgotten a room that they left."""
 
     position: int
     user_id: str
@@ -38,7 +38,7 @@ class RoomForgotten:
 
 @dataclass(frozen=True, slots=True)
 class _Moved:
-    """A user's member event in a room became another one, or there is none any more."""
+    """A user's member event in a room changed, or there is none any more."""
 
     position: int
     room: int
@@ -64,16 +64,16 @@ class UserRooms:
         return self._users.find(user_id)
 
     async def of(self, user_id: str) -> MemberRooms:
-        """The user's rooms, which go on following the log. Not to be changed."""
+        """The user's rooms, which continue to follow the log. Not to be changed."""
         return await self._users.get(user_id)
 
     async def joined(self, user_id: str) -> list[int]:
-        """Numbers of the rooms that the user is joined to."""
+        """The nids of the rooms that the user is joined to."""
         rooms = await self.of(user_id)
         return [number for number, place in rooms.items() if place.membership == "join"]
 
     def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log."""
+        """Follow the changes of memberships (called by the log)."""
         for fact in facts:
             if isinstance(fact, StateChanged):
                 for user_id, membership, stored in fact.members():

@@ -1,14 +1,13 @@
-"""The room writer: the one way into a room.
+"""The room writer: the only way to change a room.
 
 It holds what the next event needs: the forward extremities, the root of the current state, and what
 has been queued but not yet published. A message in an active room is therefore authorised, signed
-and queued in one turn of the reactor, without a database read, and nothing can come between the
-check and the write. Where something is not in memory the attempt ends with `NotInMemory`, what
-is missing is loaded, and the attempt is made again from the start, against whatever the state is by
-then.
+and queued without yielding to the reactor and without a database read, and nothing can come between
+the check and the write. If something is not in memory the attempt ends with `NotInMemory`, the
+missing data is loaded, and the attempt is repeated from the start, against the state as it is then.
 
-Every event that this server makes, whatever makes it, is checked here as other servers will check
-it (`local_event_checks.py`). Events of other servers are judged in
+Every event that this server makes is checked here as other servers will check it
+(`local_event_checks.py`). Events of other servers are checked in
 `homeserver/rooms/inbound/receiver.py`, and enter by `admit`.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
@@ -117,12 +116,12 @@ class RoomWriter:
     async def send(
         self, draft: EventDraft, transaction: ClientTransaction | None = None
     ) -> StoredEvent:
-        """Append one event; returns when it is durable and readers know of it.
+        """Append one event; returns when it is durable and published.
 
         A state event that would change nothing is not sent: the current one is returned.
 
-        Raises `Forbidden` where the auth rules refuse it, `TooLarge` and `BadJson` where it is no
-        valid event, `Unavailable` while the database is unavailable.
+        Raises `Forbidden` if the auth rules do not allow it, `TooLarge` and `BadJson` if it is not
+        a valid event, `Unavailable` while the database is unavailable.
         """
         while True:
             try:
@@ -154,7 +153,7 @@ class RoomWriter:
     ) -> tuple[list[StoredEvent], Deferred[None]]:
         """Queue events, all or none, without waiting; the Deferred fires when they are durable.
 
-        `create` is the room's create event where this call makes the room; `more_rows` are written
+        `create` is the room's create event if this call creates the room; `more_rows` are written
         together with it.
 
         Raises `NotInMemory`, what `send` raises, and `Unavailable` in
@@ -171,10 +170,10 @@ class RoomWriter:
             self._current.restore(snapshot)
             raise
         done: Deferred[None] | None = None
-        for arrival, rows in built:
-            done = self._queue(arrival, arrival.stored.event_nid, rows)
+        for admitted, rows in built:
+            done = self._queue(admitted, admitted.stored.event_nid, rows)
         assert done is not None
-        return [arrival.stored for arrival, _ in built], done
+        return [admitted.stored for admitted, _ in built], done
 
     def prepare(
         self,
@@ -184,7 +183,7 @@ class RoomWriter:
         create: StoredEvent | None = None,
         more_rows: Sequence[Row] = (),
     ) -> Iterator[tuple[AdmittedEvent, list[Row]]]:
-        """Make events, each the head for the next, with their rows; nothing is queued yet."""
+        """Make events, each following the one before, with their rows; nothing is queued yet."""
         if create is not None:
             check_own_event(create.event, AuthState({}), self.local_server.server_name)
             first = self._admitted(create, (), rows=more_rows, is_first=True)
@@ -199,43 +198,46 @@ class RoomWriter:
                 raise
             if resolved.effect.is_pending:
                 stored.position = None
-            arrival = self._admitted(stored, cited, resolved.effect)
-            yield arrival, self._advance(arrival, stored.event_nid)
+            admitted = self._admitted(stored, cited, resolved.effect)
+            yield admitted, self._advance(admitted, stored.event_nid)
 
-    def admit(self, *arrivals: AdmittedEvent) -> Deferred[None]:
-        """Queue events of any server that were judged with the head as it is now, all or none.
+    def admit(self, *admitted_events: AdmittedEvent) -> Deferred[None]:
+        """Queue events of any server that were checked against the present extremities, all or
+        none.
 
-        Fires when they are durable. Raises `NotInMemory`, and `Unavailable` while the database
-        is away; then nothing has changed.
+        Fires when they are durable. Raises `NotInMemory`, and `Unavailable` while the database is
+        unavailable; then nothing has changed.
         """
         self._log.check_open()
         built = []
         try:
-            for arrival in arrivals:
+            for admitted in admitted_events:
                 position = self._log.next_position()
-                is_after_gap = not arrival.is_first and (arrival.is_after_gap or self._is_gap_open)
-                arrival = replace(arrival, is_after_gap=is_after_gap)
-                arrival.stored.position = None if arrival.effect.is_pending else position
-                built.append((arrival, position, self._advance(arrival, position)))
+                is_after_gap = not admitted.is_first and (
+                    admitted.is_after_gap or self._is_gap_open
+                )
+                admitted = replace(admitted, is_after_gap=is_after_gap)
+                admitted.stored.position = None if admitted.effect.is_pending else position
+                built.append((admitted, position, self._advance(admitted, position)))
         except BaseException:
-            for arrival in arrivals:
-                arrival.stored.position = None
+            for admitted in admitted_events:
+                admitted.stored.position = None
             raise
         return [self._queue(*each) for each in built][-1]
 
-    def append_entry(self, fact: StateChanged, rows: Sequence[Row]) -> Deferred[None]:
-        """Queue what happened in the room; the head knows of it already."""
-        self._queued_at = fact.position
-        return self._log.append(fact, rows)
+    def append_entry(self, entry: StateChanged, rows: Sequence[Row]) -> Deferred[None]:
+        """Queue an entry of the log that the extremities include already."""
+        self._queued_at = entry.position
+        return self._log.append(entry, rows)
 
     def change_state(
-        self, fact: StateChanged, head: ForwardExtremities, rows: Sequence[Row]
+        self, entry: StateChanged, extremities: ForwardExtremities, rows: Sequence[Row]
     ) -> Deferred[None]:
         """Queue a change of the state that no event makes, and its rows. Raises `Unavailable`."""
         self._log.check_open()
-        self._current.change(fact.position, fact.changes)
-        self._extremities = head
-        return self.append_entry(fact, rows)
+        self._current.change(entry.position, entry.changes)
+        self._extremities = extremities
+        return self.append_entry(entry, rows)
 
     def fill_gap(self, event_id: str, missing: Mapping[str, int]) -> int | None:
         """Record that an event of the room's history is stored, and what is `missing` before it.
@@ -259,9 +261,9 @@ class RoomWriter:
     ) -> Event:
         """The event that a draft would become now; nothing is changed. Raises what `append` raises.
 
-        It does become that if it is appended in the same turn of the reactor and says itself when
-        it was sent. `signers` are servers that will sign it before anybody else gets it. One that
-        `follows` some branches alone is to be received instead.
+        It becomes that event if it is appended before the reactor runs again and has its own
+        timestamp. `signers` are servers that will sign it before it is sent. An event that
+        `follows` only some branches is to be received instead.
         """
         self._log.check_open()
         resolved = self._builder.resolve(draft)
@@ -283,16 +285,16 @@ class RoomWriter:
     def current(self, key: StateKey) -> StoredEvent | None:
         """The current event of a type and state key, queued ones included.
 
-        Raises `NotInMemory` where it must be loaded.
+        Raises `NotInMemory` if it must be loaded.
         """
         return self._current.current(key)
 
     def membership(self, user_id: str) -> str | None:
-        """The user's membership, queued changes included."""
+        """The user's membership, including queued changes."""
         return self._current.membership(user_id)
 
     def _unchanged(self, draft: EventDraft) -> StoredEvent | None:
-        """The current state event, if the draft says the same from the same sender."""
+        """The current state event, if the draft has the same content and sender."""
         assert draft.state_key is not None
         current = self.current((draft.type, draft.state_key))
         if (
@@ -313,7 +315,7 @@ class RoomWriter:
         rows: Sequence[Row] = (),
         is_first: bool = False,
     ) -> AdmittedEvent:
-        """A local event as it enters the room: it follows all extremities, and replaces them."""
+        """A local event to be admitted: it follows all extremities, and is then the only one."""
         changes, more_rows = self._builder.state_after(stored, cited, self._extremities.root)
         return AdmittedEvent(
             stored,
@@ -325,22 +327,22 @@ class RoomWriter:
             is_first=is_first,
         )
 
-    def _advance(self, arrival: AdmittedEvent, position: int) -> list[Row]:
-        """Make an event part of the room for all that follows; the rows that store it."""
-        rows = admission_rows(self._names, self.room, arrival, position)
-        self._current.change(position, arrival.changes)
-        self._extremities = arrival.extremities
-        self._backward_extremities |= arrival.backward_extremities
-        self._is_gap_open = arrival.is_after_gap and arrival.effect.is_pending
+    def _advance(self, admitted: AdmittedEvent, position: int) -> list[Row]:
+        """Make an event part of the room for all that follows; returns the rows that store it."""
+        rows = admission_rows(self._names, self.room, admitted, position)
+        self._current.change(position, admitted.changes)
+        self._extremities = admitted.extremities
+        self._backward_extremities |= admitted.backward_extremities
+        self._is_gap_open = admitted.is_after_gap and admitted.effect.is_pending
         return rows
 
-    def _queue(self, arrival: AdmittedEvent, position: int, rows: list[Row]) -> Deferred[None]:
-        stored, redacted = arrival.stored, arrival.effect.target
+    def _queue(self, admitted: AdmittedEvent, position: int, rows: list[Row]) -> Deferred[None]:
+        stored, redacted = admitted.stored, admitted.effect.target
         self._events.add(stored)
         self.inbound.arrived(stored.event.event_id)
         if redacted is not None:
             rows.append(MARK_REDACTED.row(redacted.event_nid, stored.event_nid))
             rows += rows_of_redaction(redacted)
-        if arrival.effect.waits_for is not None:
-            rows += self.pending_redactions.add(arrival.effect.waits_for, stored, is_past=False)
-        return self.append_entry(arrival.fact(self.room, position), rows)
+        if admitted.effect.waits_for is not None:
+            rows += self.pending_redactions.add(admitted.effect.waits_for, stored, is_past=False)
+        return self.append_entry(admitted.log_entry(self.room, position), rows)

@@ -1,7 +1,7 @@
-"""What users may say by relations: no reaction twice, and no thread inside of a thread.
+"""Checks of relations: no repeated reaction, and no thread inside of a thread.
 
-Only events of this server's users are held to these rules; what comes from elsewhere is taken as it
-is, and clients count a reaction once.
+Only events of local users are checked; those of other servers are accepted as they are, and clients
+count a reaction once.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#avoiding-duplicate-annotations
 """
@@ -51,7 +51,7 @@ class RelationChecks:
             return
         reaction = room.room_nid, relation.parent_id, draft.type, draft.sender, relation.key
         if reaction in self._in_progress:
-            raise DuplicateAnnotation("You are reacting with this just now")
+            raise DuplicateAnnotation("You are sending this reaction already")
         self._in_progress.add(reaction)
         try:
             await self._check_new(room, draft, relation)
@@ -68,7 +68,9 @@ class RelationChecks:
         """Replies relate to events too, but have no relation type, and may have threads."""
         root = await self._rooms.find_event(room, event_id)
         if root is not None and relation_of(root.shown) is not None:
-            raise NotAThreadRoot("An event that relates to another one has no thread of its own")
+            raise NotAThreadRoot(
+                "An event that relates to another one cannot have a thread of its own"
+            )
 
     async def _check_new(self, room: Room, draft: EventDraft, relation: Relation) -> None:
         numbers = await self._names.find_nids([draft.type, draft.sender])
@@ -83,4 +85,4 @@ class RelationChecks:
             sender_nid,
             relation.key or "",
         ):
-            raise DuplicateAnnotation("You have reacted with this already")
+            raise DuplicateAnnotation("You have sent this reaction already")

@@ -1,4 +1,4 @@
-"""Sending: messages, state and redactions, from this server's users into a room.
+"""Sending: messages, state and redactions, from local users into a room.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#sending-events-to-a-room
 """
@@ -26,7 +26,7 @@ from homeserver.rooms.sending.transaction_ids import Transactions
 
 
 class Sending:
-    """Puts events of this server's users into rooms."""
+    """Sends events of local users into rooms."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Sending:
         content: dict[str, Any],
         txn_id: str | None,
     ) -> str:
-        """Send a message event, once for each transaction id of the device; gives its event id.
+        """Send a message event, once for each transaction id of the device; returns its event id.
 
         Without transaction id each request makes an event.
         """
@@ -72,11 +72,10 @@ class Sending:
         content: dict[str, Any],
         txn_id: str | None,
     ) -> str:
-        """Redact an event, once for each transaction id of the device; gives the redaction's id.
+        """Redact an event, once for each transaction id of the device; returns the redaction's id.
 
-        Of an event that this server does not know, yet, no client of it sees the redaction.
-
-        Raises `InvalidParam` for an event that this server knows to be in another room.
+        While this server does not have the event, its clients do not see the redaction. Raises
+        `InvalidParam` for an event that this server knows to be in another room.
         """
         path = redaction_path(room_id, event_id)
         return await self._redact(caller, room_id, event_id, content, path, txn_id)
@@ -107,7 +106,9 @@ class Sending:
         state_key: str,
         content: dict[str, Any],
     ) -> str:
-        """Set a state event; gives its event id, or that of the current one if it says the same."""
+        """Set a state event; returns its event id, or that of the current one with the same
+        content.
+        """
         if event_type == MEMBER:
             changes = self._membership_changes
             changed = await changes.apply(caller, room_id, state_key, content)
@@ -117,7 +118,7 @@ class Sending:
         if (event_type, state_key) == CANONICAL_ALIAS_KEY:
             await self._check_canonical_alias(room, content)
         if event_type == CREATE:
-            raise Forbidden("A room is created only once")
+            raise Forbidden("The room exists already")
         draft = EventDraft(event_type, caller.user_id, content, state_key=state_key)
         async with self._rooms.writing(room_id) as writer:
             return (await writer.send(draft)).event.event_id
@@ -144,7 +145,7 @@ class Sending:
             return await writer.send(draft, transaction)
 
     async def _check_canonical_alias(self, room: Room, content: dict[str, Any]) -> None:
-        """New aliases of a canonical alias event must point to the room.
+        """Check that new aliases of a canonical alias event point to the room.
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
         """

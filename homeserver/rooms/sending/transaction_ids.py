@@ -1,11 +1,11 @@
-"""Transactions: a request that is repeated with the same transaction id makes one event only.
+"""Transaction ids: a request that is repeated with the same id makes only one event.
 
 A request is a repetition if device, path and transaction id are the same: an id that was used to
-send a message says nothing of a redaction, or of another room. What the path names is in
-`ClientTransaction.path`.
+send a message may be used again for a redaction, or in another room. `ClientTransaction.path`
+describes the path.
 
 The latest `MAX_CACHED_TRANSACTIONS` transactions of a device are kept in memory; they are read from
-the database once, when the device sends for the first time after a start, so that a request
+the database once, when the device sends for the first time after a start, so that a request that is
 repeated across a restart finds its event too.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
@@ -31,7 +31,7 @@ _Seen = LruCache[bytes, str]
 
 
 class Transactions:
-    """What each device has sent lately."""
+    """The recent transactions of each device."""
 
     def __init__(self, db: Database, names: Names) -> None:
         self._db = db
@@ -46,7 +46,7 @@ class Transactions:
     ) -> str:
         """The id of the event that this transaction made, or now makes by `make`.
 
-        While the first request is at work, a repeated one waits for it; if the first fails, the
+        While the first request is in progress, a repeated one waits for it; if the first fails, the
         repeated one makes its own attempt.
         """
         user_id, device_id = transaction.user_id, transaction.device_id
@@ -68,7 +68,7 @@ class Transactions:
         rows = await self._db.run(
             transactions_of_device, member, device_id, MAX_CACHED_TRANSACTIONS
         )
-        names = await self._names.names({number for row in rows for number in row[:2]})
+        names = await self._names.names({nid for row in rows for nid in row[:2]})
         loaded: _Seen = LruCache("", MAX_CACHED_TRANSACTIONS)  # one of thousands: without figures
         for room, type_nid, path, txn_id, event_id in reversed(rows):
             path = path or sending_path(names[room], names[type_nid])

@@ -1,4 +1,4 @@
-"""The nodes of a state tree as bytes: how entries and children are packed, named and placed.
+"""The nodes of a state tree as bytes: the packing, names and places of entries and children.
 
 A node is a leaf, which holds entries, or a branch, which names up to sixteen nodes below it. Its
 name is the hash of its bytes, and its bytes depend on its content alone, so two equal subtrees of
@@ -10,11 +10,11 @@ any two states are the same row in the database.
 - A branch is the byte 0xC1 (the one that MessagePack never uses), the number of entries below it
   (4 bytes), the set of its children (2 bytes, lowest bit first) and their hashes.
 
-Hashes have 12 bytes. Among 10^11 nodes an accidental collision has a chance below 10^-7. A
-collision could be sought on purpose only by someone who foresees the integers that this server
-gives to events and state keys, takes 2^48 tries, and confuses nothing but two states of a room that
-they already control; to hit a node of another room takes 2^96. Four bytes more would make every
-change in a large room 190 bytes larger.
+Hashes have 12 bytes. Among 10^11 nodes an accidental collision has a chance below 10^-7. An
+attacker who wants a collision must foresee the integers that this server gives to events and state
+keys, needs 2^48 tries, and confuses nothing but two states of a room that they already control; to
+hit a node of another room takes 2^96. Four bytes more would make every change in a large room 190
+bytes larger.
 """
 
 import struct
@@ -28,7 +28,7 @@ import msgspec
 Key = tuple[int, int]  # (type nid, state key nid), each below 2^32
 Entries = dict[Key, int]  # -> event nid
 
-EMPTY = b""  # stands for the tree that has no entries, and for a child that is not there
+EMPTY = b""  # the tree without entries, and a missing child
 HASH_BYTES = 12
 LEAF_ENTRIES = 32  # a subtree is a leaf if and only if it has at most so many entries
 FAN_BITS = 4
@@ -89,7 +89,7 @@ def pack_branch(size: int, children: Iterable[bytes]) -> bytes:
 
 
 def branch_size(node: bytes) -> int:
-    """How many entries are below a branch."""
+    """The number of entries below a branch."""
     return int.from_bytes(node[1:5])
 
 
@@ -117,7 +117,7 @@ def branch_child(node: bytes, slot: int) -> bytes:
 
 
 def spread(key: Key) -> int:
-    """A key's place as 64 bits, read from the top, that are even for any pattern of keys.
+    """A key's place as 64 bits, read from the top, evenly distributed for any pattern of keys.
 
     No two keys have the same place: both the packing and the mixing (the finaliser of MurmurHash3)
     can be reversed. So a leaf that is too full can always be split.
@@ -129,5 +129,5 @@ def spread(key: Key) -> int:
 
 
 def slot_of(place: int, depth: int) -> int:
-    """In which child of a branch at this depth (the root's is 0) a key with this place belongs."""
+    """The child of a branch at this depth (the root's is 0) for a key with this place."""
     return place >> _TOP - FAN_BITS * depth & FAN_OUT - 1

@@ -1,12 +1,12 @@
 """The states of all rooms: state trees over a cache of nodes and the database.
 
-States are named by their root hash (`EMPTY` for the state without entries). Reading fetches what
-the cache lacks a level of the tree at a time: the whole state of a room of 100,000 members takes
-four round trips, and one entry of it at most four. Changing gives the rows that make the new state
-durable; the caller hands them to the log together with the event that they belong to.
+States are named by their root hash (`EMPTY` for the state without entries). Reading fetches the
+nodes that the cache lacks, a level of the tree at a time: the whole state of a room of 100,000
+members takes four round trips, and one entry of it at most four. A change returns the rows that
+make the new state durable; the caller appends them to the log together with their event.
 
-New nodes are readable at once, and stay so: until its row is written, a node is kept in memory by
-the batch that holds the row, and is found there even after it has left the cache.
+New nodes are readable immediately, and stay so: until its row is written, a node is kept in memory
+by the batch that holds the row, and is found there even after it has left the cache.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -34,7 +34,7 @@ from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.state_nodes import INSERT_STATE_NODE, state_nodes
 
-RUN_IN_THREAD_ABOVE = 200  # that a walk looks at without going to a thread: about 5 ms
+RUN_IN_THREAD_ABOVE = 200  # nodes of one step of a walk: about 5 ms
 
 MAX_CHANGES = 500
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class StateNodesNotInMemory(NotInMemory):
-    """Nodes have to be loaded first."""
+    """Required nodes are not in memory."""
 
     def __init__(self, states: "StateStore", hashes: Collection[bytes]) -> None:
         super().__init__(
@@ -54,8 +54,8 @@ class StateNodesNotInMemory(NotInMemory):
 class StateStore:
     """Reads, compares and changes room states.
 
-    `capacity` is the number of nodes kept in memory; one takes about 400 bytes there. `threads` is
-    for what takes long, here and in the resolution of states. Event, type and state key nids are
+    `capacity` is the number of nodes kept in memory; one takes about 400 bytes there. `threads`
+    runs long computations, here and in the resolution of states. Event, type and state key nids are
     the integers of the database.
     """
 
@@ -81,7 +81,7 @@ class StateStore:
         return await self._run(all_entries(root))
 
     async def diff(self, old: bytes, new: bytes) -> dict[Key, tuple[int | None, int | None]]:
-        """What has changed from one state to another, as {key: (old event, new event)}."""
+        """The differences between two states, as {key: (old event, new event)}."""
         changed = await self._run(difference([old, new]))
         return {key: (before, after) for key, (before, after) in changed.items()}
 
@@ -96,7 +96,7 @@ class StateStore:
     async def change(self, root: bytes, changes: Changes) -> tuple[bytes, list[Row]]:
         """The root after some changes (None removes an entry), and the rows that make it durable.
 
-        Does not wait where the nodes on the way to the changed entries are at hand, as they are
+        Does not wait if the nodes on the paths to the changed entries are in memory, as they are
         after a recent change or `get` of the same entries.
         """
         return self._written(await self._run(set_entries(root, changes)))
@@ -115,22 +115,22 @@ class StateStore:
         """As `change`, for a caller that cannot wait.
 
         Raises:
-            StateNodesNotInMemory: `change` would load the nodes on the way.
+            StateNodesNotInMemory: a node on the path is not in memory; `change` would load it.
         """
         return self._written(run(set_entries(root, changes), self._in_memory))
 
     async def fetch(self, hashes: Collection[bytes]) -> None:
-        """Bring nodes into the cache, for one who could not wait for them."""
+        """Load nodes into the cache, for a caller that could not wait for them."""
         await self._loaded(hashes)
 
     def _written(self, change: tuple[bytes, dict[bytes, bytes]]) -> tuple[bytes, list[Row]]:
         root, nodes = change
-        # All nodes, even those in the cache: they may be of a change that was never handed on.
+        # All nodes, even those in the cache: their change may never have been appended to the log.
         held = self._hold_unwritten
         return root, [INSERT_STATE_NODE.row(name, held(name, node)) for name, node in nodes.items()]
 
     def _hold_unwritten(self, name: bytes, node: bytes) -> memoryview:
-        """Keep a new node at least for as long as the value given back is held."""
+        """Keep a new node at least as long as the returned value is held."""
         self._recent.put(name, node)
         view = self._unwritten.get(name)
         if view is None:
@@ -138,7 +138,7 @@ class StateStore:
         return view
 
     def _find(self, wanted: Collection[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
-        """The nodes that are in memory, and the hashes of those that are not."""
+        """The nodes that are in memory, and the hashes of the missing ones."""
         found: dict[bytes, bytes] = {}
         missing: list[bytes] = []
         recent = self._recent.get
@@ -182,7 +182,7 @@ class StateStore:
 
 @dataclass(frozen=True, slots=True)
 class _Step(Generic[T]):
-    """How far a walk has come: the nodes that it wants next, or its result."""
+    """The progress of a walk: the nodes that it needs next, or its result."""
 
     wanted: Collection[bytes] = ()
     results: Sequence[T] = ()

@@ -1,14 +1,14 @@
 """State trees: a room's state as a persistent radix tree from (type, state key) to event.
 
-A state is named by the hash of its root node, and never changes: a change makes the few nodes on
-the path to the changed entry anew, and shares all others with the state before. The shape follows
-from the content alone (a subtree with at most `LEAF_ENTRIES` entries is a leaf, any larger one a
+A state is named by the hash of its root node, and never changes: a change makes new nodes only on
+the path to the changed entry, and shares all others with the state before. The shape follows from
+the content alone (a subtree with at most `LEAF_ENTRIES` entries is a leaf, any larger one a
 branch), so equal states have equal roots, whatever their histories, and two states are compared by
 walking only the nodes in which they differ.
 
 Nothing here waits for a database. An operation is a `Walk`: a generator that yields the hashes of
 the nodes it needs, a whole level of the tree at once, is sent a mapping that has them, and returns
-its result. `run` drives one over nodes that are all at hand; `store.py` drives them over a cache
+its result. `run` drives one over nodes that are all in memory; `store.py` drives them over a cache
 and the database.
 """
 
@@ -37,15 +37,15 @@ from homeserver.rooms.state.node_codec import (
 T = TypeVar("T")
 Nodes = Mapping[bytes, bytes]  # hash -> node
 Walk = Generator[Collection[bytes], Nodes, T]
-Changes = Mapping[Key, int | None]  # -> the new event, or None to take the entry away
+Changes = Mapping[Key, int | None]  # -> the new event, or None to remove the entry
 Difference = dict[Key, tuple[int | None, ...]]  # -> the event in each of the states compared
 _Change = tuple[int, Key, int | None]  # with the key's place in front
 
 
 def run(walk: Walk[T], nodes: Callable[[Collection[bytes]], Nodes]) -> T:
-    """The result of a walk over nodes that can be had without waiting.
+    """The result of a walk over nodes that are available without waiting.
 
-    `nodes` gives a mapping with at least the nodes asked for. What it raises ends the walk.
+    `nodes` returns a mapping with at least the requested nodes. An exception of it ends the walk.
     """
     try:
         wanted = next(walk)
@@ -57,7 +57,7 @@ def run(walk: Walk[T], nodes: Callable[[Collection[bytes]], Nodes]) -> T:
 
 
 def find_entries(root: bytes, keys: Iterable[Key]) -> Walk[Entries]:
-    """The entries of some keys; those that the state does not have are left out."""
+    """The entries of some keys; missing ones are left out."""
     found: Entries = {}
     level = [(root, [(spread(key), key) for key in keys])] if root else []
     depth = 0
@@ -120,8 +120,8 @@ def difference(roots: Sequence[bytes]) -> Walk[Difference]:
 def set_entries(root: bytes, changes: Changes) -> Walk[tuple[bytes, dict[bytes, bytes]]]:
     """The state after some changes: its root, and the nodes that the state before does not have."""
     placed = [(spread(key), key, event) for key, event in changes.items()]
-    at_hand = yield from _nodes_to_change(root, placed)
-    edit = _Edit(at_hand)
+    loaded = yield from _nodes_to_change(root, placed)
+    edit = _Edit(loaded)
     new_root, _ = edit.changed(root, 0, placed)
     return new_root, edit.new
 
@@ -140,14 +140,14 @@ def _children_or_entries(node: bytes, entries: Entries) -> Sequence[bytes]:
 
 def _nodes_to_change(root: bytes, changes: list[_Change]) -> Walk[dict[bytes, bytes]]:
     """The nodes on the paths to the changes, and whole subtrees that may shrink to a leaf."""
-    at_hand: dict[bytes, bytes] = {}
+    loaded: dict[bytes, bytes] = {}
     level = [(root, changes, False)] if root else []
     depth = 0
     while level:
         nodes = yield [name for name, _, _ in level]
         below: list[tuple[bytes, list[_Change], bool]] = []
         for name, wanted, whole in level:
-            node = at_hand[name] = nodes[name]
+            node = loaded[name] = nodes[name]
             if not is_branch(node):
                 continue
             whole = whole or _may_become_leaf(node, wanted)
@@ -157,19 +157,19 @@ def _nodes_to_change(root: bytes, changes: list[_Change]) -> Walk[dict[bytes, by
                     below.append((child, parts.get(slot, []), whole))
         level = below
         depth += 1
-    return at_hand
+    return loaded
 
 
 class _Edit:
-    """One change of a tree: the nodes that it needs are at hand, those that it makes are `new`."""
+    """One change of a tree: `loaded` has the nodes that it needs, `new` those that it makes."""
 
-    def __init__(self, at_hand: Nodes) -> None:
+    def __init__(self, loaded: Nodes) -> None:
         self.new: dict[bytes, bytes] = {}
-        self._at_hand = at_hand
+        self._loaded = loaded
 
     def changed(self, name: bytes, depth: int, changes: list[_Change]) -> tuple[bytes, int]:
         """The hash of a changed subtree, and by how many entries it has grown."""
-        node = self._at_hand[name] if name else None
+        node = self._loaded[name] if name else None
         if node is None or not is_branch(node) or _may_become_leaf(node, changes):
             entries = self._entries(name)
             before = len(entries)
@@ -187,10 +187,10 @@ class _Edit:
         return self._named(pack_branch(branch_size(node) + grown, children)), grown
 
     def _entries(self, name: bytes) -> Entries:
-        return run(all_entries(name), lambda _: self._at_hand)
+        return run(all_entries(name), lambda _: self._loaded)
 
     def _built(self, entries: Entries, depth: int) -> bytes:
-        """The hash of the subtree with these entries, made from nothing."""
+        """The hash of the subtree with these entries, built from nothing."""
         if len(entries) <= LEAF_ENTRIES:
             return self._named(pack_leaf(entries)) if entries else EMPTY
         return self._split([(spread(key), key, event) for key, event in entries.items()], depth)
@@ -205,7 +205,7 @@ class _Edit:
 
     def _named(self, node: bytes) -> bytes:
         name = node_hash(node)
-        if name not in self._at_hand:
+        if name not in self._loaded:
             self.new[name] = node
         return name
 

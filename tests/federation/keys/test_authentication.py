@@ -1,4 +1,4 @@
-"""Requests of other servers: let in by their signature, and by nothing else."""
+"""Requests of other servers are authenticated by their signature, and by nothing else."""
 
 from typing import Any
 from urllib.parse import quote
@@ -44,7 +44,7 @@ class AuthenticationTests(FederationTestCase):
                 "POST", ROOMS, b'{"limit":5}', key=SigningKey.from_seed("other", b"f" * 32)
             ),
             "another destination": self.header(
-                "POST", ROOMS, b'{"limit":5}', destination="elsewhere.example"
+                "POST", ROOMS, b'{"limit":5}', destination="remote.example"
             ),
             "another server": self.header("POST", ROOMS, b'{"limit":5}', origin="127.0.0.1:1"),
             "this server": self.header("POST", ROOMS, b'{"limit":5}', origin=self.here.name),
@@ -61,7 +61,7 @@ class AuthenticationTests(FederationTestCase):
             await self.assert_refused("M_UNAUTHORIZED", somebody.request("GET", ROOMS), 401)
 
     async def test_old_servers_need_not_name_the_destination(self) -> None:
-        """What they sign does not have it either."""
+        """Old servers sign a request object without the destination."""
         signed = sign_json(
             request_object("GET", ROOMS, self.peer.name, None), self.peer.name, self.peer.key
         )
@@ -96,7 +96,7 @@ class AuthenticationTests(FederationTestCase):
             self.assertEqual(response.code, 400)
             await response.content()
 
-    async def test_whoever_is_heard_is_tried_again(self) -> None:
+    async def test_server_that_sends_is_tried_again(self) -> None:
         """A server that was away gets its messages when it is back, not an hour later."""
         self.peer.answers["/_matrix/federation/v1/query/profile"] = plain(502, b"")
         alice = await self.here.register("alice")

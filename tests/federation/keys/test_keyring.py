@@ -1,4 +1,4 @@
-"""Whose signatures are believed: keys that were fetched, for as long as they are valid."""
+"""The keyring accepts signatures by fetched keys, for as long as the keys are valid."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ class KeyringTestCase(ClientTestCase):
         return sign_json({"text": "hello"}, peer.name, key or peer.key)
 
     def fetched(self, peer: ScriptedPeer | None = None) -> int:
-        """How often a peer was asked for its keys."""
+        """The number of key requests that a peer got."""
         return len((peer or self.there).asked_for(KEYS))
 
     async def refused(self, kind: type[Exception], attempt: Any) -> None:
@@ -98,7 +98,7 @@ class FetchingTests(KeyringTestCase):
         await self.refused(BadSignature, self.keyring.verify_json(HERE, forged))
 
     async def test_forged_and_changed_objects_are_refused(self) -> None:
-        """Nobody speaks for another server."""
+        """No server can sign for another one."""
         changed = {**self.signed(), "text": "bye"}
         forged = self.signed(key=SigningKey.from_seed("peer", b"f" * 32))
         unsigned = {"text": "hello"}
@@ -106,8 +106,8 @@ class FetchingTests(KeyringTestCase):
         for value in (changed, forged, unsigned):
             await self.refused(BadSignature, self.keyring.verify_json(self.there.name, value))
 
-    async def test_answers_about_keys_that_make_no_sense_are_not_believed(self) -> None:
-        """Forged, malformed, about somebody else, or no answer at all."""
+    async def test_invalid_responses_about_keys_are_not_trusted(self) -> None:
+        """Forged, malformed, or about another server, or no response at all."""
         other = self.peer(seed=b"q" * 32)
         for answer in (
             lambda _: {**self.there.published(), "valid_until_ts": now_ms() + 5 * DAY},
@@ -123,7 +123,7 @@ class FetchingTests(KeyringTestCase):
             attempt = self.make_keyring().verify_json(self.there.name, self.signed())
             await self.refused(KeyUnavailable, attempt)
 
-    async def test_a_key_that_cannot_be_had_is_not_asked_for_without_end(self) -> None:
+    async def test_an_unavailable_key_is_not_requested_without_end(self) -> None:
         """A flood of events with made-up keys does not become a flood of requests."""
         for number in range(30):
             stranger = SigningKey.from_seed(f"k{number}", b"s" * 32)
@@ -133,7 +133,7 @@ class FetchingTests(KeyringTestCase):
         self.assertLessEqual(self.fetched(), 10)
 
     async def test_a_server_that_failed_is_asked_again_only_if_it_is_there(self) -> None:
-        """Its events from elsewhere wait; a request that came from itself does not."""
+        """Events that other servers pass on wait; a request by the server itself does not."""
         self.there.answers[KEYS] = plain(502, b"")
         await self.refused(KeyUnavailable, self.keyring.verify_json(self.there.name, self.signed()))
         self.there.answers[KEYS] = lambda _: self.there.published()
@@ -154,7 +154,7 @@ class FetchingTests(KeyringTestCase):
 
 
 class ValidityTests(KeyringTestCase):
-    async def test_a_key_is_fetched_anew_when_its_validity_has_ended(self) -> None:
+    async def test_a_key_is_fetched_again_when_its_validity_has_ended(self) -> None:
         """Servers publish the same key again and again."""
         self.there.answers[KEYS] = lambda _: self.there.published(valid_until_ts=now_ms() - DAY)
         long_ago = now_ms() - 2 * DAY
@@ -175,7 +175,7 @@ class ValidityTests(KeyringTestCase):
         await self.refused(KeyUnavailable, self.keyring.verify_json(self.there.name, old))
         self.assertEqual(self.fetched(), 1)
 
-    async def test_events_are_judged_by_their_own_time(self) -> None:
+    async def test_events_are_verified_at_their_own_time(self) -> None:
         """From room version 5 on; before, any key that the server ever had will do."""
         old_keys = {OLD.key_id: {"key": OLD.verify_key, "expired_ts": now_ms() - DAY}}
         self.there.answers[KEYS] = lambda _: self.there.published(old_verify_keys=old_keys)
@@ -250,7 +250,7 @@ class NotaryClientTests(KeyringTestCase):
             ]
         }
 
-    async def test_a_notary_helps_where_a_server_is_away(self) -> None:
+    async def test_a_notary_helps_where_a_server_is_unavailable(self) -> None:
         """Old messages of a server that is gone can still be read."""
         self.vouch(self.published)
 
@@ -259,7 +259,7 @@ class NotaryClientTests(KeyringTestCase):
         self.assertEqual(len(self.notary_peer.asked_for(QUERY)), 1)
 
     async def test_a_notary_cannot_make_keys_up(self) -> None:
-        """Neither unsigned by itself, nor changed, nor for servers that nobody asked about."""
+        """Neither unsigned by itself, nor changed, nor for servers that were not requested."""
         unsigned = {"server_keys": [self.published]}
         self.notary_peer.answers[QUERY] = unsigned
         await self.refused(KeyUnavailable, self.keyring.verify_json(self.there.name, self.signed()))
@@ -277,7 +277,9 @@ class NotaryClientTests(KeyringTestCase):
             )
 
     async def test_an_old_answer_cannot_bring_a_retired_key_back(self) -> None:
-        """Who stole a key and kept an answer of before the rotation gains nothing by it."""
+        """An attacker with a stolen key and a response from before the rotation gains nothing by
+        it.
+        """
         stolen = self.there.key
         old_keys = {stolen.key_id: {"key": stolen.verify_key, "expired_ts": now_ms() - DAY}}
         replay = self.there.published(valid_until_ts=now_ms() + DAY // 2)
@@ -305,7 +307,9 @@ class NotaryTests(KeyringTestCase):
         await self.keyring.verify_json(HERE, answer)
 
     async def test_a_good_answer_is_kept_and_an_older_one_refreshed(self) -> None:
-        """Servers are asked when half of an answer's life is over, or when somebody needs more."""
+        """Servers are asked when half of a response's lifetime is over, or when a request needs
+        more.
+        """
         wanted = {self.there.name: {self.there.key.key_id: None}}
         await self.notary.query(wanted)
         await self.notary.query(wanted)
@@ -314,7 +318,7 @@ class NotaryTests(KeyringTestCase):
         await self.notary.query({self.there.name: {self.there.key.key_id: now_ms() + 3 * DAY}})
         self.assertEqual(self.fetched(), 2)
 
-    async def test_a_server_that_is_away_is_answered_for(self) -> None:
+    async def test_keys_of_an_unavailable_server_are_returned(self) -> None:
         """By the last that it said, even if that has expired."""
         self.there.answers[KEYS] = lambda _: self.there.published(valid_until_ts=now_ms() - DAY)
         await self.notary.query({self.there.name: {}})
@@ -324,13 +328,13 @@ class NotaryTests(KeyringTestCase):
 
         self.assertEqual(answer["server_name"], self.there.name)
 
-    async def test_nothing_is_said_of_servers_that_nobody_knows(self) -> None:
+    async def test_unknown_servers_are_left_out(self) -> None:
         """The answer is empty, and not an error."""
         self.assertEqual(await self.notary.query({"127.0.0.1:1": {"ed25519:a": None}}), [])
         self.assertEqual(await self.notary.query({}), [])
 
-    async def test_the_own_keys_are_told_too(self) -> None:
-        """Without asking anybody."""
+    async def test_the_own_keys_are_returned_too(self) -> None:
+        """Without any request to another server."""
         [answer] = await self.notary.query({HERE: {}})
 
         self.assertIn(KEY.key_id, answer["verify_keys"])

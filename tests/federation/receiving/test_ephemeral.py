@@ -1,4 +1,4 @@
-"""What is told between servers and never stored in a room: typing, receipts, presence.
+"""EDUs, which are sent between servers and never stored in a room: typing, receipts, presence.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#edus
 """
@@ -35,8 +35,8 @@ async def test_receipts_are_seen_on_the_other_server(scene: Scene) -> None:
         await writer.sees_receipt(room, said, reader)
 
 
-async def test_presence_is_seen_by_those_who_share_a_room(scene: Scene) -> None:
-    """One sees who is there, on any server."""
+async def test_presence_is_seen_by_users_who_share_a_room(scene: Scene) -> None:
+    """Users see the presence of users on any server."""
     alice, bob = await scene.alice_and_bob()
     await shared_room(alice, bob)
 

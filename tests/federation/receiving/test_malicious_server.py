@@ -1,4 +1,4 @@
-"""A server that means harm, against one of ours: what it gets by that, and that others go on.
+"""A malicious server against ours: its attacks fail, and other servers are not affected.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -26,11 +26,11 @@ class MaliciousServerTestCase(FederationTestCase):
         self.alice = await self.here.register("alice")
 
     async def said(self, room_id: str) -> list[str]:
-        """What Alice sees of what was said, the newest first."""
+        """The messages that Alice sees, the newest first."""
         return bodies((await self.alice.messages(room_id, limit=100))["chunk"])
 
     def asked(self, operation: str) -> int:
-        """How often the other server was asked for something."""
+        """The number of requests that the other server got for an operation."""
         return sum(one.operation == operation for one in self.evil.received)
 
 
@@ -62,7 +62,7 @@ class TransactionTests(MaliciousServerTestCase):
         self.assertEqual(await self.said(self.room_id), [])
 
     async def test_an_oversized_event_is_dropped_and_the_others_are_not(self) -> None:
-        """An event of 65,536 bytes at most is one; nobody has to keep a larger one."""
+        """An event has at most 65,536 bytes; no server has to keep a larger one."""
         large = self.room.build(
             "m.room.message", {"msgtype": "m.text", "body": "x"}, sender=self.mallory
         )
@@ -75,7 +75,7 @@ class TransactionTests(MaliciousServerTestCase):
         self.assertEqual(await self.said(self.room_id), ["good"])
 
     async def test_deeply_nested_json_does_no_harm(self) -> None:
-        """It is refused, or kept as the nonsense that it is; the room goes on."""
+        """It is dropped, or kept as it is; the room continues."""
         for depth in (50, 150, 400):
             nested: Any = "bottom"
             for _ in range(depth):
@@ -101,7 +101,7 @@ class TransactionTests(MaliciousServerTestCase):
             {"room_id": 5},
             {"room_id": "nonsense"},
             {"room_id": self.room_id},
-            {**good.pdu, "room_id": "!other:elsewhere.example"},
+            {**good.pdu, "room_id": "!other:remote.example"},
             {**good.pdu, "prev_events": [["a"]], "auth_events": 7},
         ]
 
@@ -194,7 +194,7 @@ class TransactionTests(MaliciousServerTestCase):
 
 
 class StrangerTests(MaliciousServerTestCase):
-    async def test_who_is_not_in_a_room_puts_nothing_into_it(self) -> None:
+    async def test_server_outside_a_room_puts_nothing_into_it(self) -> None:
         """Knowing its id and the ids of its events is not enough."""
         room_id = await self.alice.create_room()
         said = await self.alice.say(room_id, "among us")
@@ -225,7 +225,7 @@ class StrangerTests(MaliciousServerTestCase):
         members = await self.alice.get(f"/rooms/{quote(room_id)}/joined_members")
         self.assertEqual([*members["joined"]], [self.alice.user_id])
 
-    async def test_what_others_do_is_not_believed_from_it(self) -> None:
+    async def test_it_cannot_speak_for_users_of_others(self) -> None:
         """It speaks neither for users of this server nor for those of a third."""
         room_id = await self.alice.create_room(public=True)
         room = await self.evil.join(self.here.name, room_id, self.mallory)
@@ -272,8 +272,8 @@ class StrangerTests(MaliciousServerTestCase):
 
 
 class JoiningTests(MaliciousServerTestCase):
-    async def test_a_state_that_is_none_lets_nobody_in(self) -> None:
-        """The user is told, nothing half-done is left, and an honest answer lets them in."""
+    async def test_an_invalid_state_joins_no_user(self) -> None:
+        """The user gets an error, nothing partial remains, and a valid response joins the room."""
         room, other = self.evil.create_room(), self.evil.create_room(creator="another")
         good = [event.pdu for event in room.events.values()]
         foreign = [event.pdu for event in other.events.values()]
@@ -300,7 +300,7 @@ class JoiningTests(MaliciousServerTestCase):
         self.assertEqual(await self.said(room.room_id), ["here"])
 
     async def test_a_state_that_does_not_come_ends(self) -> None:
-        """Neither one without end nor one that drips holds the user up for ever."""
+        """Neither an endless response nor one that drips delays the user permanently."""
         self.patch(membership_requests, "MAX_STATE_BYTES", 300_000)
         self.patch(membership_requests, "STATE_TIMEOUT_SECONDS", 0.5)
         room = self.evil.create_room()

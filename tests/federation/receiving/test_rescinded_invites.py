@@ -7,7 +7,7 @@ from tests.support.organisations import FederationTestCase
 from tests.support.room_graph import RoomGraph
 
 
-class WithdrawalTests(FederationTestCase):
+class RescindedInviteTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.patch(rescinded_invites, "PROPAGATION_WAIT_SECONDS", 0.3)
@@ -18,7 +18,7 @@ class WithdrawalTests(FederationTestCase):
         self.room = await self.alice.create_room(public=True)
 
     async def test_a_stranger_cannot_make_an_invite_vanish(self) -> None:
-        """Who knows of an invite, and is not in the room, has no say in it."""
+        """A server that knows of an invite, and is not in the room, cannot rescind it."""
         evil = await self.fake()
         await self.alice.invite(self.room, self.bob)
         graph = RoomGraph(ROOM_VERSIONS["12"], self.room, evil.name, evil.key)
@@ -37,8 +37,8 @@ class WithdrawalTests(FederationTestCase):
         self.assertTrue(await self.is_invited(self.bob))
         await self.bob.join(self.room)
 
-    async def test_a_moderator_of_a_third_server_takes_an_invite_back(self) -> None:
-        """The server of whoever invited bears it out, if it has heard of it by now."""
+    async def test_a_moderator_of_a_third_server_rescinds_an_invite(self) -> None:
+        """The inviter's server confirms it, if the kick has reached it by now."""
         third = await self.organisation()
         carol = await third.register("carol")
         levels = await self.alice.state(self.room, "m.room.power_levels")

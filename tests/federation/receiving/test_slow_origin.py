@@ -51,7 +51,7 @@ class SlowOriginTests(FederationTestCase):
         self.quick_room = await self.quick.join(self.here.name, self.room_id, self.trent)
 
     async def said(self) -> list[str]:
-        """What Alice sees of what was said, the newest first."""
+        """The messages that Alice sees, the newest first."""
         return bodies((await self.alice.messages(self.room_id, limit=100))["chunk"])
 
     def lost(self, room: RoomGraph, sender: str) -> Event:
@@ -60,7 +60,7 @@ class SlowOriginTests(FederationTestCase):
         return room.say(sender, "after what is lost")
 
     def asked(self, server: FakeServer, operation: str) -> int:
-        """How often a server was asked for something."""
+        """The number of requests that a server got for an operation."""
         return sum(one.operation == operation for one in server.received)
 
     async def begin(self, server: FakeServer, *events: Event) -> "Deferred[tuple[int, object]]":
@@ -69,8 +69,8 @@ class SlowOriginTests(FederationTestCase):
         await server.is_asked("get_missing_previous_events")
         return sending
 
-    async def test_others_go_on(self) -> None:
-        """What another server says in the same room is there in a moment."""
+    async def test_other_servers_are_not_delayed(self) -> None:
+        """Messages of another server in the same room arrive in a moment."""
         for question in QUESTIONS:
             self.slow.answers[question] = always(Stall())
         self.patch(pdu_queue, "FETCH_SECONDS", 6.0)
@@ -157,7 +157,7 @@ class SlowOriginTests(FederationTestCase):
         self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
 
     async def test_a_server_that_keeps_authorities_to_itself_is_asked_for_the_state(self) -> None:
-        """Other servers answer `event_auth` with an error after a gap, and know the state."""
+        """Other servers respond to `event_auth` with an error after a gap, and know the state."""
         for number in range(8):
             self.slow_room.add(
                 "m.room.member",

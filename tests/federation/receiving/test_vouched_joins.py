@@ -54,7 +54,7 @@ class VouchedJoinTests(FederationTestCase):
         member = await self.alice.state(self.room.room_id, "m.room.member", self.alice.user_id)
         self.assertEqual(member[VIA], self.there.user("mallory"))
 
-    async def test_a_join_that_nobody_has_signed_is_none(self) -> None:
+    async def test_a_join_without_signature_is_not_accepted(self) -> None:
         """Others would refuse it, and whatever its sender says later."""
         for gives in (True, False):
             self.there.answers["send_join_v2"] = lambda request, gives=gives: self.send_join(

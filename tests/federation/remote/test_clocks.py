@@ -1,4 +1,4 @@
-"""Servers whose clocks are wrong by an hour: nobody notices more than a strange time of day.
+"""Servers whose clocks are wrong by an hour: users see no more than a strange time of day.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#publishing-keys
 """
@@ -23,7 +23,7 @@ HALF_AN_HOUR_MS = 1_800_000
 
 @pytest.fixture(params=product((OURS, PEER), (HOUR, -HOUR)), ids="{0[0]}{0[1]:+.0f}".format)
 def wrong(request: pytest.FixtureRequest, sites: Sites) -> Iterator[Scene]:
-    """Alice's server, which is right, and bob's, one of ours that is an hour ahead or behind."""
+    """Alice's server, which is right, and Bob's, which is an hour ahead or behind."""
     kind, seconds = request.param
     if kind == PEER and not is_peer_installed():
         pytest.skip("the peer is not installed: make peer")
@@ -49,7 +49,7 @@ async def test_people_talk_across_a_wrong_clock(wrong: Scene) -> None:
     assert said == [f"{name} {number}" for number in range(3) for name in ("alice", "bob")]
 
 
-async def test_what_passes_is_told_across_a_wrong_clock(wrong: Scene) -> None:
+async def test_edus_pass_across_a_wrong_clock(wrong: Scene) -> None:
     """Typing, receipts and presence are of now, whatever the other side calls now."""
     alice, bob = await wrong.alice_and_bob()
     room = await shared_room(alice, bob)
@@ -69,7 +69,7 @@ async def test_what_passes_is_told_across_a_wrong_clock(wrong: Scene) -> None:
 
 
 async def test_a_cut_heals_across_a_wrong_clock(wrong: Scene) -> None:
-    """How long a server is left alone does not depend on what the other side calls now."""
+    """The length of a back-off does not depend on the clock of the other server."""
     alice, bob = await wrong.alice_and_bob()
     room = await shared_room(alice, bob)
 

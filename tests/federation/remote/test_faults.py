@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.web.client import ResponseNeverReceived
 
-from federation.sending.sender import MOVE_SECONDS
+from federation.sending.sender import STORE_SECONDS
 from tests.federation.agreement import agree, agree_on_state
 from tests.federation.meeting import meet_again, server_of, shared_room
 from tests.support.actors import bodies
@@ -48,7 +48,7 @@ async def test_what_was_said_while_the_network_was_cut_arrives(scene: Scene, way
 
 
 async def test_forks_resolve_to_the_same_state_on_both_sides(scene: Scene) -> None:
-    """Moderators who acted on both sides of a cut see one room afterwards."""
+    """Moderators who acted on both sides of a network cut see the same room afterwards."""
     alice, bob = await scene.alice_and_bob()
     carol = await scene.user(scene.second, "carol")
     rooms = {name: await moderated_room(alice, bob, carol, name) for name in FORKED}
@@ -66,7 +66,7 @@ async def test_forks_resolve_to_the_same_state_on_both_sides(scene: Scene) -> No
 
 
 async def test_a_ban_beats_what_the_banned_did_meanwhile(scene: Scene) -> None:
-    """Who is banned while the network is cut does not win by acting on their own side."""
+    """A user who is banned during a network cut does not win by acting on their own side."""
     # In the first version a ban is no stronger than a topic.
     versions = [name for name in FORKED if name != "1"]
     alice, bob = await scene.alice_and_bob()
@@ -81,7 +81,7 @@ async def test_a_ban_beats_what_the_banned_did_meanwhile(scene: Scene) -> None:
     for room in rooms.values():
         await meet_again(room, alice, carol)
 
-    # Not on all events: what bob did is soft-failed where the ban was known, and shown to nobody.
+    # Not on all events: Bob's are soft-failed where the ban was known, and not shown.
     for name, room in rooms.items():
         await agree_on_state(room, alice, carol)
         assert (await carol.members(room))[bob.user_id] == "ban", name
@@ -128,8 +128,8 @@ async def test_a_server_that_is_killed_while_joining_joins_afterwards(scene: Sce
     assert [text for text in said if text != "again"] == [f"{n}" for n in range(MESSAGES)]
 
 
-async def test_typing_and_receipts_go_on_after_a_cut(scene: Scene) -> None:
-    """What was ephemeral while the network was cut does not stop what comes after."""
+async def test_typing_and_receipts_continue_after_a_cut(scene: Scene) -> None:
+    """EDUs during a network cut do not stop those that come after."""
     alice, bob = await scene.alice_and_bob()
     room = await shared_room(alice, bob)
 
@@ -142,7 +142,7 @@ async def test_typing_and_receipts_go_on_after_a_cut(scene: Scene) -> None:
     await bob.read(room, said)
     await alice.sees_receipt(room, said, bob)
 
-    # That one goes on typing is told again after a while only: they begin anew.
+    # Continued typing is sent again only after a while: they begin again.
     for typist in (alice, bob):
         await typist.type(room, False)
     for typist, reader in ((alice, bob), (bob, alice)):
@@ -153,7 +153,7 @@ async def test_typing_and_receipts_go_on_after_a_cut(scene: Scene) -> None:
 
 
 async def moderated_room(alice: Watcher, bob: Watcher, carol: Watcher, version: str) -> str:
-    """A room with alice, bob who is a moderator, and carol who is not."""
+    """A room with Alice, Bob who is a moderator, and Carol who is not."""
     room = await alice.create_room(room_version=version, public=True, topic="of the room")
     await bob.join(room, via=[server_of(alice)])
     await carol.join(room, via=[server_of(alice)])
@@ -191,17 +191,17 @@ async def keep_saying(room: str, watcher: Watcher) -> None:
 
 
 @pytest.mark.parametrize("solo", [OURS], indirect=True)
-async def test_a_join_by_a_server_is_told_after_it_was_killed(
+async def test_a_join_by_a_server_is_sent_after_it_was_killed(
     solo: Scene, fake: FakeServer, sites: Sites
 ) -> None:
-    """Who let a user in tells the others in the room, though the event is another's."""
+    """The server that accepted a join sends it to the others, though the event is another's."""
     other = FakeServer(sites.authority)
     await other.start()
     try:
         bob = await solo.user(solo.second, "bob")
         room_id = await bob.create_room(public=True)
         witnessed = await fake.join(solo.second.name, room_id, fake.user("trent"))
-        await pause(1.5 * MOVE_SECONDS)
+        await pause(1.5 * STORE_SECONDS)
         fake.answers["send_transaction"] = always(Stall())
         room = await other.join(solo.second.name, room_id, other.user("mallory"))
 

@@ -1,4 +1,4 @@
-"""Reading back across a gap that events of another server have left.
+"""Paging back across a gap that events of another server have left.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
 """
@@ -37,8 +37,8 @@ class GapTests(FederationTestCase):
         assert bodies(joined["events"]) == ["29", "last"]
         assert bodies(page["chunk"]) == [f"{number}" for number in reversed(range(29))]
 
-    async def test_sync_after_an_outage_begins_with_what_is_known_again(self) -> None:
-        """What came before is no neighbour of it; name and bans are those of now."""
+    async def test_sync_after_an_outage_begins_after_the_gap(self) -> None:
+        """Earlier events are not adjacent to it; name and bans are the current ones."""
         await self.there.send(self.here.name, [self.room.say(self.mallory, "before")])
         since = (await self.bob.sync())["next_batch"]
         eve = self.room.member(self.there.user("eve"), "join")
@@ -54,7 +54,7 @@ class GapTests(FederationTestCase):
         await self.check_sync(None, ["39", "last"], 40, banned=eve.sender)
 
     async def test_sync_after_coming_back_begins_with_the_join(self) -> None:
-        """The server was not there meanwhile, and knows what it was told with the join."""
+        """The server was not there meanwhile, and has the state that came with the join."""
         await self.there.send(self.here.name, [self.room.say(self.mallory, "before")])
         since = (await self.bob.sync())["next_batch"]
         await self.bob.leave(self.room_id)

@@ -31,7 +31,7 @@ def identity(sites: Sites) -> Iterator[IdentityServer]:
 async def test_an_invited_address_leads_its_owner_into_the_room(
     scene: Scene, identity: IdentityServer
 ) -> None:
-    """Whoever publishes the address on another server is invited there, and gets in."""
+    """A user who publishes the address on another server is invited there, and can join."""
     if scene.first.kind != OURS:
         pytest.skip("the peer does not speak to identity servers of tests")
     alice, bob = await scene.alice_and_bob()

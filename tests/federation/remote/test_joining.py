@@ -13,7 +13,7 @@ from tests.support.organisations import FederationTestCase
 class JoiningTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.patch(staggered_requests, "HEAD_START_SECONDS", 0.1)
+        self.patch(staggered_requests, "STAGGER_SECONDS", 0.1)
         self.here = await self.organisation()
         self.alice = await self.here.register("alice")
         self.other = await self.fake()
@@ -25,11 +25,11 @@ class JoiningTests(FederationTestCase):
         await self.alice.join(self.room.room_id, via=[self.other.name, self.good.name])
 
     def asked(self, server: FakeServer) -> list[str]:
-        """The handshakes that a server was asked for."""
+        """The membership requests that a server got."""
         kinds = ("make_join", "send_join_v2")
         return [one.operation for one in server.received if one.operation in kinds]
 
-    async def test_a_server_that_does_not_answer_keeps_nobody_waiting(self) -> None:
+    async def test_a_server_that_does_not_respond_delays_no_user(self) -> None:
         """The user is in the room in a moment, not when a minute is over."""
         self.other.answers["make_join"] = always(Stall())
 
@@ -50,7 +50,7 @@ class JoiningTests(FederationTestCase):
             self.good.received.clear()
 
     async def test_a_refusal_is_final(self) -> None:
-        """Who is banned is told so, and the other servers are not bothered."""
+        """A banned user gets an error, and no other server is asked."""
         refusal = Answer(403, {"errcode": "M_FORBIDDEN", "error": "You are banned"})
         self.other.answers["make_join"] = always(refusal)
 
@@ -61,8 +61,8 @@ class JoiningTests(FederationTestCase):
 
 
 class AnsweredJoinTests(FederationTestCase):
-    async def test_an_auth_chain_is_told_in_the_order_of_authority(self) -> None:
-        """Whoever reads it from its start knows what authorises an event before that event."""
+    async def test_an_auth_chain_comes_in_auth_order(self) -> None:
+        """A server that reads the chain in order has each event's auth events before it."""
         fake, here = await self.fake(), await self.organisation()
         alice = await here.register("alice")
         for version in ("1", "11", "12"):

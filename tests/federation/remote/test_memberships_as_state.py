@@ -27,7 +27,7 @@ class MembershipsAsStateTests(FederationTestCase):
         self.assertEqual(member, content)
 
     async def test_what_is_no_user_is_not_invited(self) -> None:
-        """The client has made a mistake, and nobody is asked."""
+        """The client has made a mistake, and no server is asked."""
         room = await self.alice.create_room()
 
         for state_key in ("mallory", f"mallory:{self.there.name}"):
@@ -36,7 +36,7 @@ class MembershipsAsStateTests(FederationTestCase):
             await self.assert_refused("M_INVALID_PARAM", attempt, 400)
         self.assertEqual(self.there.received, [])
 
-    async def test_who_may_not_invite_does_not(self) -> None:
+    async def test_users_without_power_cannot_invite(self) -> None:
         """The room's rules come before the other server is asked."""
         room = await self.alice.create_room(public=True)
         bob = await self.here.register("bob")
@@ -49,7 +49,7 @@ class MembershipsAsStateTests(FederationTestCase):
         self.assertEqual(self.there.received, [])
 
     async def test_a_room_that_was_left_is_joined_by_another_server(self) -> None:
-        """What this server knew of the room is of the past: its state lets nobody in."""
+        """The state that this server has is out of date: it authorises no join."""
         room = self.there.create_room("11").room_id
         await self.alice.join(room, via=[self.there.name])
         await self.alice.leave(room)

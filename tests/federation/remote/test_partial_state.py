@@ -28,7 +28,7 @@ STATE = ("get_room_state_ids", "get_room_state")
 
 @pytest.fixture
 def ours(sites: Sites) -> Iterator[Scene]:
-    """A server of ours, as both sites of a scene: the scripted server plays the other one."""
+    """A server of our kind, as both sites of a scene: the scripted server plays the other one."""
     site = sites.get(OURS, 0)
     playing = Scene(site, site, sites.authority)
     try:
@@ -46,7 +46,7 @@ def secretive(fake: FakeServer) -> FakeServer:
 
 
 def hold_back(fake: FakeServer) -> None:
-    """Give the state of no room to anybody."""
+    """Return the state of no room to any server."""
     for operation in STATE:
         fake.answers[operation] = always(NOT_FOUND)
 
@@ -64,7 +64,7 @@ async def joined_rooms(watcher: Watcher, **query: Any) -> dict[str, Any]:
     return rooms
 
 
-async def is_whole(watcher: Watcher, room: RoomGraph) -> None:
+async def has_full_state(watcher: Watcher, room: RoomGraph) -> None:
     """Wait until a client without lazy loading sees the room."""
 
     async def shows() -> bool:
@@ -73,10 +73,10 @@ async def is_whole(watcher: Watcher, room: RoomGraph) -> None:
     await eventually(shows, "the whole room")
 
 
-async def test_a_room_is_of_use_before_its_members_are_known(
+async def test_a_room_is_usable_before_its_members_are_known(
     ours: Scene, secretive: FakeServer
 ) -> None:
-    """Who joins a large room reads and writes at once, and sees who else is there a bit later."""
+    """A user who joins a large room reads and writes immediately, and sees other members later."""
     bob = await ours.user(ours.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(8)]
@@ -98,7 +98,7 @@ async def test_a_room_is_of_use_before_its_members_are_known(
     assert room.room_id not in await joined_rooms(bob)
 
     give_out(secretive)
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
     everybody = {bob.user_id, secretive.user("mallory"), *crowd}
     assert await bob.members(room.room_id) == dict.fromkeys(everybody, "join")
     section = (await joined_rooms(bob))[room.room_id]
@@ -106,7 +106,9 @@ async def test_a_room_is_of_use_before_its_members_are_known(
     assert section["summary"]["m.joined_member_count"] == len(everybody)
 
 
-async def test_who_joins_gets_what_they_cannot_do_without(ours: Scene, fake: FakeServer) -> None:
+async def test_partial_join_response_has_what_the_joining_server_needs(
+    ours: Scene, fake: FakeServer
+) -> None:
     """A joining server is spared the members, but for those after whom the room is called."""
     people = [await ours.user(ours.first, f"user{number}") for number in range(8)]
     alice, others = people[0], people[1:]
@@ -125,13 +127,15 @@ async def test_who_joins_gets_what_they_cannot_do_without(ours: Scene, fake: Fak
     members = [event.state_key for event in state if event.type == "m.room.member"]
     assert members == [person.user_id for person in people[:5]]
     ids = [event.event_id for event in (*state, *chain)]
-    assert len(ids) == len(set(ids)), "nothing is told twice"
+    assert len(ids) == len(set(ids)), "no event is sent twice"
     cited = {each for event in (*state, *chain) for each in event.auth_event_ids}
     assert cited <= set(ids), "what authorises it is there"
 
 
-async def test_of_a_room_with_a_name_no_members_are_told(ours: Scene, fake: FakeServer) -> None:
-    """A name is shown as soon as the room is joined, and nobody need be known for it."""
+async def test_partial_join_response_of_a_named_room_has_no_heroes(
+    ours: Scene, fake: FakeServer
+) -> None:
+    """A room's name is shown as soon as the room is joined, without any member events."""
     alice, bob = await ours.alice_and_bob()
     room_id = await alice.create_room(public=True, name="Garden")
     await bob.join(room_id)
@@ -140,12 +144,14 @@ async def test_of_a_room_with_a_name_no_members_are_told(ours: Scene, fake: Fake
 
     told = fake.told[room_id]
     assert [pdu for pdu in told["state"] if pdu["type"] == "m.room.member"] == []
-    # Who made the room is cited by what they sent.
+    # The creator's member event is an auth event of their messages.
     cited = [pdu["state_key"] for pdu in told["auth_chain"] if pdu["type"] == "m.room.member"]
     assert cited == [alice.user_id]
 
 
-async def test_without_being_asked_for_less_all_is_told(ours: Scene, fake: FakeServer) -> None:
+async def test_join_response_is_complete_unless_partial_state_is_requested(
+    ours: Scene, fake: FakeServer
+) -> None:
     """A server that knows nothing of partial state gets the room as it always did."""
     alice, bob = await ours.alice_and_bob()
     room_id = await alice.create_room(public=True, name="Garden")
@@ -158,10 +164,8 @@ async def test_without_being_asked_for_less_all_is_told(ours: Scene, fake: FakeS
     assert (told["members_omitted"], members) == (False, {alice.user_id, bob.user_id})
 
 
-async def test_a_room_that_comes_whole_is_shown_with_its_state(
-    ours: Scene, fake: FakeServer
-) -> None:
-    """What a room is and who is in it is known from the first sync that has it."""
+async def test_a_room_with_full_state_is_shown_with_it(ours: Scene, fake: FakeServer) -> None:
+    """The state of the room and its members are in the first sync that has it."""
     bob = await ours.user(ours.second, "bob")
     room = fake.create_room()
     crowd = [event.sender for event in room.crowd(3)]
@@ -182,7 +186,7 @@ async def test_a_room_that_comes_whole_is_shown_with_its_state(
     }
 
 
-async def test_who_is_banned_meanwhile_is_out(ours: Scene, secretive: FakeServer) -> None:
+async def test_user_banned_meanwhile_is_removed(ours: Scene, secretive: FakeServer) -> None:
     """A moderator of whom nothing is known yet can still throw us out, for good."""
     bob, carol = await ours.alice_and_bob()
     room = secretive.create_room()
@@ -195,7 +199,7 @@ async def test_who_is_banned_meanwhile_is_out(ours: Scene, secretive: FakeServer
     await secretive.send(ours.second.name, [ban])
     await bob.becomes(room.room_id, "leave")
     give_out(secretive)
-    await is_whole(carol, room)
+    await has_full_state(carol, room)
 
     members = await carol.members(room.room_id)
     assert (members[bob.user_id], members[carol.user_id]) == ("ban", "join")
@@ -204,8 +208,8 @@ async def test_who_is_banned_meanwhile_is_out(ours: Scene, secretive: FakeServer
     assert (await refused(bob.join(room.room_id))).errcode == "M_FORBIDDEN"
 
 
-async def test_who_was_thrown_out_by_nobody_stays(ours: Scene, secretive: FakeServer) -> None:
-    """A ban by somebody who had left long ago is undone when that becomes known."""
+async def test_user_with_an_invalid_ban_stays(ours: Scene, secretive: FakeServer) -> None:
+    """A ban by a user who had left long ago is undone when that becomes known."""
     bob, carol = await ours.alice_and_bob()
     former = secretive.user("former")
     users = {secretive.user("mallory"): 100, former: 50}
@@ -227,14 +231,14 @@ async def test_who_was_thrown_out_by_nobody_stays(ours: Scene, secretive: FakeSe
     await bob.becomes(room.room_id, "leave")
 
     give_out(secretive)
-    await is_whole(carol, room)
+    await has_full_state(carol, room)
 
     await bob.becomes(room.room_id, "join")
     assert (await carol.members(room.room_id))[bob.user_id] == "join"
     await bob.say(room.room_id, "still here")
 
 
-async def test_it_goes_on_after_a_crash(ours: Scene, secretive: FakeServer) -> None:
+async def test_resync_continues_after_a_crash(ours: Scene, secretive: FakeServer) -> None:
     """A server that is killed while it lacks the members fetches them after the next start."""
     bob = await ours.user(ours.second, "bob")
     room = secretive.create_room()
@@ -246,16 +250,14 @@ async def test_it_goes_on_after_a_crash(ours: Scene, secretive: FakeServer) -> N
     give_out(secretive)
     await ours.second.start()
 
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
     assert {*crowd, bob.user_id} <= (await bob.members(room.room_id)).keys()
     assert bodies(await bob.history(room.room_id)) == ["before"]
     await secretive.hears(await bob.say(room.room_id, "after"))
 
 
-async def test_what_the_banned_said_meanwhile_is_taken_back(
-    ours: Scene, secretive: FakeServer
-) -> None:
-    """That somebody was banned before we came shows later; then nobody sees what they said."""
+async def test_messages_of_the_banned_are_withdrawn(ours: Scene, secretive: FakeServer) -> None:
+    """A ban from before our join becomes known later; then no client sees the user's messages."""
     bob = await ours.user(ours.second, "bob")
     room = secretive.create_room()
     mallory, troll = secretive.user("mallory"), secretive.user("troll")
@@ -273,24 +275,24 @@ async def test_what_the_banned_said_meanwhile_is_taken_back(
         auth_events=[*cited, as_member],
     )
     room.put(said)
-    answer = room.say(mallory, "who let you in", after=[join])
+    answer = room.say(mallory, "who admitted you", after=[join])
     await secretive.send(ours.second.name, [said, answer])
     section = (await joined_rooms(bob, filter=LAZY))[room.room_id]
-    assert bodies(section["timeline"]["events"]) == ["ha ha", "who let you in"]
+    assert bodies(section["timeline"]["events"]) == ["ha ha", "who admitted you"]
 
     give_out(secretive)
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
 
     assert (await bob.members(room.room_id))[troll] == "ban"
-    assert bodies(await bob.history(room.room_id)) == ["who let you in"]
+    assert bodies(await bob.history(room.room_id)) == ["who admitted you"]
     section = (await joined_rooms(bob))[room.room_id]
-    assert bodies(section["timeline"]["events"]) == ["who let you in"]
+    assert bodies(section["timeline"]["events"]) == ["who admitted you"]
     heard = await secretive.hears(await bob.say(room.room_id, "never mind"))
     assert heard.prev_event_ids == [answer.event_id]
 
 
-async def test_a_client_that_waits_is_told_once(ours: Scene, secretive: FakeServer) -> None:
-    """Without lazy loading the room appears when it is whole; with it the counts follow."""
+async def test_a_client_that_waits_gets_one_update(ours: Scene, secretive: FakeServer) -> None:
+    """Without lazy loading the room appears with its full state; with it the counts follow."""
     bob = await ours.user(ours.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
@@ -322,7 +324,7 @@ async def test_a_client_that_waits_is_told_once(ours: Scene, secretive: FakeServ
 
 
 async def test_members_are_waited_for(ours: Scene, secretive: FakeServer) -> None:
-    """Half a list of members would be taken for the whole, as by those who encrypt."""
+    """Clients, such as those that encrypt, would take a partial list of members as complete."""
     bob = await ours.user(ours.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
@@ -362,14 +364,14 @@ async def test_a_second_user_joins_meanwhile(ours: Scene, secretive: FakeServer)
     said = await carol.say(room.room_id, "me too")
     assert (await secretive.hears(said)).sender == carol.user_id
     give_out(secretive)
-    await is_whole(carol, room)
+    await has_full_state(carol, room)
     members = await bob.members(room.room_id)
     assert len(members) == 8
     assert (members[bob.user_id], members[carol.user_id]) == ("join", "join")
 
 
-async def test_a_room_may_be_left_before_it_is_whole(ours: Scene, secretive: FakeServer) -> None:
-    """The others are told; the members are asked for no more; and one may come back."""
+async def test_a_room_may_be_left_before_full_state(ours: Scene, secretive: FakeServer) -> None:
+    """The other servers are notified; the members are not fetched any more; a rejoin works."""
     bob = await ours.user(ours.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
@@ -383,14 +385,14 @@ async def test_a_room_may_be_left_before_it_is_whole(ours: Scene, secretive: Fak
     await eventually(has_left, "the leave")
     give_out(secretive)
     await bob.join(room.room_id, via=[secretive.name])
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
     assert {*crowd} < (await bob.members(room.room_id)).keys()
 
 
-async def test_other_servers_are_not_told_half_the_state(
-    ours: Scene, secretive: FakeServer
-) -> None:
-    """Who asks for the state, or to be let in, asks another server until ours knows better."""
+async def test_other_servers_do_not_get_partial_state(ours: Scene, secretive: FakeServer) -> None:
+    """A server that requests the state, or a join, has to ask another one until ours has full
+    state.
+    """
     bob = await ours.user(ours.second, "bob")
     room = secretive.create_room()
     await bob.join(room.room_id, via=[secretive.name])
@@ -411,7 +413,7 @@ async def test_other_servers_are_not_told_half_the_state(
     status, answer = await secretive.ask(ours.second.name, "GET", path)
     assert (status, answer["pdus"][0]["content"]["body"]) == (200, "hello")
     give_out(secretive)
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
     for path, query in asked:
         status, answer = await secretive.ask(ours.second.name, "GET", path, query=query)
         assert status == 200, path

@@ -57,7 +57,7 @@ class PolicyServerTestCase(FederationTestCase):
         return [one.body for one in self.guard.received if one.operation == OPERATION]
 
     async def said(self, actor: Actor | None = None) -> list[str]:
-        """What a member sees of what was said, the newest first."""
+        """The messages that a member sees, the newest first."""
         actor = actor or self.alice
         return bodies((await actor.messages(self.room_id, limit=50))["chunk"])
 
@@ -77,7 +77,7 @@ class SendingTests(PolicyServerTestCase):
         self.assertEqual(await self.said(), ["hello"])
 
     async def test_what_is_refused_is_never_there(self) -> None:
-        """The app says why; nobody, on this server or another, sees the message."""
+        """The client gets the reason; no user, on this server or another, sees the message."""
         self.refuse(lambda event: event["content"].get("body") == "buy")
 
         refusal = await self.assert_refused(
@@ -91,8 +91,8 @@ class SendingTests(PolicyServerTestCase):
         self.assertNotIn("buy", str(self.guard.pdus))
         self.assertEqual(heard.depth, (await self.guard.hears(heard.prev_event_ids[0])).depth + 1)
 
-    async def test_the_room_does_away_with_a_policy_server_that_is_out_of_order(self) -> None:
-        """Or it would be closed for ever."""
+    async def test_the_room_can_remove_a_broken_policy_server(self) -> None:
+        """Otherwise the room would be closed permanently."""
         for answer in (FAILURE, GARBAGE, Break(), SPAM):
             self.guard.answers[OPERATION] = always(answer)
             attempt = self.alice.say(self.room_id, "hello")
@@ -121,7 +121,7 @@ class SendingTests(PolicyServerTestCase):
         await self.assert_refused("M_FORBIDDEN", self.alice.say(self.room_id, "x"), 403)
 
     async def test_errors_are_those_of_the_policy_server(self) -> None:
-        """A client that is too quick is told to wait; one without rights hears why."""
+        """A client that is too quick gets a delay; one without rights gets the reason."""
         for status, body, errcode, told in (
             (429, {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 7}, "M_LIMIT_EXCEEDED", 429),
             (404, {"errcode": "M_NOT_FOUND", "error": "Unknown room"}, "M_NOT_FOUND", 404),
@@ -132,7 +132,7 @@ class SendingTests(PolicyServerTestCase):
             await self.assert_refused(errcode, self.alice.say(self.room_id, "x"), told)
 
     async def test_a_server_without_users_in_the_room_is_not_asked(self) -> None:
-        """Nobody can be made to watch over a room."""
+        """No server can be made the policy server of a room against its will."""
         leave = self.room.member(self.mallory, "leave")
         await self.guard.send(self.here.name, [leave])
         self.guard.received.clear()
@@ -196,7 +196,7 @@ class SendingTests(PolicyServerTestCase):
         event = await self.alice.event(self.room_id, said)
         self.assertEqual(event["content"], {})
 
-    async def test_nobody_is_invited_whom_the_policy_server_keeps_out(self) -> None:
+    async def test_policy_server_can_prevent_an_invite(self) -> None:
         """Their server does not even hear of it."""
         other = await self.fake()
         self.refuse(lambda event: event["content"].get("membership") == "invite")
@@ -248,7 +248,7 @@ class ReceivingTests(PolicyServerTestCase):
         self.assertEqual((self.asked, await self.said()), ([], ["hello"]))
 
     async def test_what_is_not_recommended_is_not_shown(self) -> None:
-        """Nobody here reads spam, whichever server sent it; the room goes on after it."""
+        """No local user reads spam of any server; the room continues after it."""
         self.refuse(lambda event: event["content"].get("body") == "buy")
         event = self.theirs.say(self.trent, "buy")
 
@@ -262,7 +262,7 @@ class ReceivingTests(PolicyServerTestCase):
         heard = await self.guard.hears(last)
         self.assertNotIn(event.event_id, heard.prev_event_ids)
 
-    async def test_a_policy_server_that_is_away_recommends_nothing(self) -> None:
+    async def test_an_unavailable_policy_server_recommends_nothing(self) -> None:
         """Or an attacker would only have to keep it busy."""
         self.guard.answers[OPERATION] = always(FAILURE)
 
@@ -271,7 +271,7 @@ class ReceivingTests(PolicyServerTestCase):
         self.assertEqual(await self.said(), [])
 
     async def test_a_join_that_is_not_recommended_is_refused(self) -> None:
-        """The other server is told, and its user."""
+        """The other server and its user get an error."""
         self.refuse(lambda event: event["sender"] == self.other.user("bot"))
 
         try:

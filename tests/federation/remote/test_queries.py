@@ -1,4 +1,4 @@
-"""What users see of other servers, and what other servers see: profiles, aliases, directories."""
+"""Queries between servers: profiles, aliases, directories."""
 
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ class TwoServersTests(FederationTestCase):
         self.bob = await self.there.register("bob")
 
     async def test_a_profile_is_seen_from_another_server(self) -> None:
-        """Whom one writes to has a name and a face."""
+        """Users see the name and avatar of a user on another server."""
         await self.bob.put(f"/profile/{self.bob.user_id}/displayname", {"displayname": "Bob"})
 
         profile = await self.alice.get(f"/profile/{self.bob.user_id}")
@@ -29,7 +29,7 @@ class TwoServersTests(FederationTestCase):
         self.assertEqual(profile, {"displayname": "Bob"})
         self.assertEqual((name, avatar), ({"displayname": "Bob"}, {}))
 
-    async def test_a_user_who_does_not_exist_elsewhere_is_not_found(self) -> None:
+    async def test_an_unknown_user_of_another_server_is_not_found(self) -> None:
         """A typing error is answered as one."""
         nobody = f"@nobody:{self.there.name}"
 
@@ -48,7 +48,7 @@ class TwoServersTests(FederationTestCase):
         await self.assert_refused("M_NOT_FOUND", self.alice.get(missing), 404)
 
     async def test_the_directory_of_another_server_can_be_read_and_searched(self) -> None:
-        """Where friends of mine meet, I can look for a room of my interest."""
+        """Users can search the room directory of another server."""
         for name in ("Gardening", "Chess"):
             await self.bob.create_room(name=name, visibility="public", preset="public_chat")
 
@@ -99,11 +99,11 @@ class MisbehavingPeerTests(FederationTestCase):
         self.user_id = f"@user:{self.peer.name}"
 
     async def test_senseless_answers_do_not_reach_clients(self) -> None:
-        """A malicious server cannot break the apps of people elsewhere."""
+        """A malicious server cannot break the clients of users on other servers."""
         self.peer.answers[PROFILE] = {"displayname": ["x"], "avatar_url": None, "m.tz": "Mars/Base"}
         self.peer.answers[DIRECTORY] = {"room_id": "not a room", "servers": []}
         good = {
-            "room_id": "!room:elsewhere.example",
+            "room_id": "!room:remote.example",
             "num_joined_members": 1,
             "world_readable": False,
             "guest_can_join": False,
@@ -114,14 +114,14 @@ class MisbehavingPeerTests(FederationTestCase):
         rooms = await self.alice.get("/publicRooms", server=self.peer.name)
 
         self.assertEqual(profile, {"m.tz": "Mars/Base"})
-        self.assertEqual([room["room_id"] for room in rooms["chunk"]], ["!room:elsewhere.example"])
+        self.assertEqual([room["room_id"] for room in rooms["chunk"]], ["!room:remote.example"])
         alias = f"/directory/room/{quote(f'#hall:{self.peer.name}')}"
         await self.assert_refused("M_UNKNOWN", self.alice.get(alias), 502)
 
     async def test_servers_that_an_alias_names_are_servers(self) -> None:
         """A join goes through them, so what is none is left out, and so are the ten-thousandth."""
         servers = ["a/b", "", f"[{'x' * 300}]", *(f"s{number}.example" for number in range(5_000))]
-        self.peer.answers[DIRECTORY] = {"room_id": "!room:elsewhere.example", "servers": servers}
+        self.peer.answers[DIRECTORY] = {"room_id": "!room:remote.example", "servers": servers}
 
         found = await self.alice.get(f"/directory/room/{quote(f'#hall:{self.peer.name}')}")
 
@@ -129,7 +129,7 @@ class MisbehavingPeerTests(FederationTestCase):
         self.assertLessEqual(len(found["servers"]), 100)
 
     async def test_a_failure_over_there_is_not_one_here(self) -> None:
-        """The app says that the other server is at fault, and no address is told."""
+        """The client sees that the other server is at fault, and gets no address."""
         for behaviour in (
             plain(500, b"<html>"),
             error(500, "M_UNKNOWN"),
@@ -159,9 +159,9 @@ class InboundQueryTests(FederationTestCase):
         self.peer = ScriptedPeer(self.authority)
         self.addCleanup(self.peer.stop)
 
-    async def test_only_users_of_this_server_are_told_about(self) -> None:
-        """Who asks has to ask the right server."""
-        for user_id in ("@bob:elsewhere.example", "alice", ""):
+    async def test_only_profiles_of_local_users_are_returned(self) -> None:
+        """A server has to ask the right server."""
+        for user_id in ("@bob:remote.example", "alice", ""):
             status, answer = await self.ask(f"{PROFILE}?user_id={quote(user_id)}")
             self.assertEqual((status, answer["errcode"]), (400, "M_INVALID_PARAM"))
         status, answer = await self.ask(PROFILE)
@@ -169,8 +169,8 @@ class InboundQueryTests(FederationTestCase):
         status, answer = await self.ask(f"{PROFILE}?user_id={quote(f'@nobody:{self.here.name}')}")
         self.assertEqual((status, answer["errcode"]), (404, "M_NOT_FOUND"))
 
-    async def test_one_field_is_told_alone(self) -> None:
-        """Who wants a name need not be sent the rest."""
+    async def test_one_field_is_returned_alone(self) -> None:
+        """A server that wants a name need not get the rest."""
         await self.alice.put(f"/profile/{self.alice.user_id}/displayname", {"displayname": "Alice"})
         await self.alice.put(f"/profile/{self.alice.user_id}/m.tz", {"m.tz": "Europe/London"})
         user = quote(self.alice.user_id)
@@ -185,9 +185,9 @@ class InboundQueryTests(FederationTestCase):
         self.assertEqual(avatar, (200, {}))
         self.assertEqual((status, answer["errcode"]), (404, "M_NOT_FOUND"))
 
-    async def test_aliases_of_others_are_not_told(self) -> None:
+    async def test_remote_aliases_are_not_returned(self) -> None:
         """A server speaks for its own names only."""
-        alias = quote("#hall:elsewhere.example")
+        alias = quote("#hall:remote.example")
         status, answer = await self.ask(f"{DIRECTORY}?room_alias={alias}")
 
         self.assertEqual((status, answer["errcode"]), (400, "M_INVALID_PARAM"))
@@ -198,7 +198,7 @@ class InboundQueryTests(FederationTestCase):
 
         self.assertEqual((status, answer["errcode"]), (404, "M_UNRECOGNIZED"))
 
-    async def test_anybody_may_ask_for_the_version(self) -> None:
+    async def test_version_needs_no_authentication(self) -> None:
         """Tools that check a federation start with this."""
         answer = await self.here.anybody.request("GET", "/_matrix/federation/v1/version")
 

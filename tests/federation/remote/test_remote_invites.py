@@ -1,4 +1,4 @@
-"""Invites of other servers, honest and not: who may make one, replace it and end it, and how many.
+"""Invites of honest and malicious servers: who may make, replace and end one, and how many.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 """
@@ -80,7 +80,7 @@ class RemoteInviteTests(FederationTestCase):
         return event
 
     async def shown(self, actor: Actor) -> dict[str, str]:
-        """Who invited a user to which room, as their client shows it."""
+        """The inviter for each room that a user is invited to, as their client shows it."""
         rooms = (await actor.sync()).get("rooms", {}).get("invite", {})
         return {
             room: next(
@@ -91,7 +91,7 @@ class RemoteInviteTests(FederationTestCase):
             for room, section in rooms.items()
         }
 
-    async def test_nobody_invites_in_the_name_of_a_user_of_another_server(self) -> None:
+    async def test_no_server_invites_in_the_name_of_a_user_of_another(self) -> None:
         """A third-party invite, or what looks like one, makes no difference."""
         for proof in ({}, "junk", {"signed": {"mxid": self.bob.user_id, "token": "t"}}, None):
             content = {} if proof is None else {"third_party_invite": proof}
@@ -128,7 +128,7 @@ class RemoteInviteTests(FederationTestCase):
         self.assertEqual(await self.shown(self.bob), {})
 
     async def test_a_stranger_who_came_first_keeps_no_honest_invite_out(self) -> None:
-        """Whoever takes the place of an invite gives it free with their own."""
+        """An invite whose place was taken is shown once that one is rejected."""
         self.good.answers["make_leave"] = lambda _: self.template()
         room = self.room.room_id
         await self.invite(self.evil)
@@ -143,7 +143,7 @@ class RemoteInviteTests(FederationTestCase):
         self.assertEqual(names, ["Garden"])
 
     async def test_an_honest_server_ends_an_invite_of_its_own_only(self) -> None:
-        """That of the stranger is shown on, since nobody else can know of its room."""
+        """The malicious server's invite is still shown, since no other server knows its room."""
         self.evil.answers["make_leave"] = lambda _: self.template()
         await self.invite(self.evil)
         await self.invite(self.good, sender=self.alice)
@@ -177,7 +177,7 @@ class RemoteInviteTests(FederationTestCase):
         self.assertEqual(own["content"]["reason"], "second")
 
     async def test_large_invites_in_large_numbers_are_not_stored(self) -> None:
-        """Whoever comes back from a holiday has a sync that is not all of a stranger's making."""
+        """A user's first sync after a holiday is not full of one malicious server's invites."""
         junk = [
             {
                 "type": f"org.example.{number}",
@@ -204,7 +204,7 @@ class RemoteInviteTests(FederationTestCase):
         self.assertIn("Room 1", str(answer))
 
     async def test_what_one_server_may_have_pending_is_bounded(self) -> None:
-        """And what one user may have, whoever invites; answered invites count no more."""
+        """Invites of one server and for one user are bounded; answered ones count no more."""
         self.patch(out_of_room_memberships, "MAX_OF_SERVER_TO_USER", 3)
         self.patch(out_of_room_memberships, "MAX_OF_USER", 4)
         rooms = [f"!{number}:{self.evil.name}" for number in range(4)]

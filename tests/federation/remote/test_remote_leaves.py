@@ -27,7 +27,7 @@ class DistantDepartureTests(FederationTestCase):
         )
 
     def left(self, server: FakeServer) -> list[str]:
-        """The rooms of which a server was told that Bob has left them."""
+        """The rooms for which a server was notified that Bob has left them."""
         return [
             each.path["room_id"] for each in server.received if each.operation == "send_leave_v2"
         ]
@@ -56,11 +56,11 @@ class DistantDepartureTests(FederationTestCase):
             self.assertEqual(self.left(self.there)[-1:], [room.room_id])
             self.assertEqual(await self.memberships(), {})
 
-    async def test_a_knock_is_taken_back_where_the_room_id_names_another_server(self) -> None:
-        """Whoever made the room may have left it long ago."""
-        elsewhere = await self.fake()
+    async def test_a_knock_is_withdrawn_where_the_room_id_names_another_server(self) -> None:
+        """The creator may have left the room long ago."""
+        remote = await self.fake()
         made = RoomGraph.create(
-            "11", elsewhere.user("carol"), elsewhere.name, elsewhere.key, join_rule="knock"
+            "11", remote.user("carol"), remote.name, remote.key, join_rule="knock"
         )
         self.there.rooms[made.room_id] = made
 
@@ -70,7 +70,7 @@ class DistantDepartureTests(FederationTestCase):
         self.assertEqual(self.left(self.there), [made.room_id])
 
     async def test_a_closed_account_leaves_nothing_at_other_servers(self) -> None:
-        """Nobody waits for the answer of somebody who is gone, and no moderator for a visitor."""
+        """No other user waits for a deactivated one to answer an invite or a knock."""
         other = await self.fake()
         knocked = self.there.create_room("12", join_rule="knock")
         invited = other.create_room("12", creator="carol", join_rule="invite")
@@ -82,8 +82,8 @@ class DistantDepartureTests(FederationTestCase):
         self.assertEqual(self.left(self.there), [knocked.room_id])
         self.assertEqual(self.left(other), [invited.room_id])
 
-    async def test_servers_that_do_not_answer_keep_nobody_from_closing_an_account(self) -> None:
-        """What cannot be told is at least known here."""
+    async def test_unresponsive_servers_do_not_prevent_deactivation(self) -> None:
+        """If the leave cannot be sent, it is at least stored here."""
         invited = self.there.create_room("12", join_rule="invite")
         await self.there.invite(
             self.here.name, invited, self.there.user("mallory"), self.bob.user_id

@@ -75,7 +75,7 @@ async def test_a_moderator_acts_from_the_other_server(scene: Scene, version: str
 
 @pytest.mark.parametrize("version", RESTRICTED)
 async def test_members_of_another_room_may_join(scene: Scene, version: str) -> None:
-    """Who is in the space joins its rooms; who is not, is refused by the server that is asked."""
+    """Members of the space join its rooms; other users get an error."""
     alice, bob = await scene.alice_and_bob()
     space = await alice.create_room(public=True)
     room = await alice.create_room(
@@ -95,7 +95,7 @@ async def test_members_of_another_room_may_join(scene: Scene, version: str) -> N
 
 @pytest.mark.parametrize("version", KNOCKING)
 async def test_a_knock_is_answered(scene: Scene, version: str) -> None:
-    """Who asks to be let in is seen by those inside, and is let in, from any server."""
+    """Members see a knock, and can admit the user, from any server."""
     alice, bob = await scene.alice_and_bob()
     room = await alice.create_room(room_version=version, initial_state=[join_rules("knock")])
 
@@ -116,7 +116,7 @@ async def test_a_knock_is_answered(scene: Scene, version: str) -> None:
 async def test_a_room_may_be_open_to_knocks_and_members_of_another(
     scene: Scene, version: str
 ) -> None:
-    """One rule for both: strangers knock, and those in the space walk in."""
+    """One rule for both: others knock, and members of the space join."""
     alice, bob = await scene.alice_and_bob()
     carol = await scene.user(scene.second, "carol")
     space = await alice.create_room(public=True)

@@ -1,4 +1,4 @@
-"""Spaces whose rooms are on several servers, and summaries of rooms elsewhere.
+"""Spaces whose rooms are on several servers, and summaries of remote rooms.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hierarchyroomid
 """
@@ -63,7 +63,7 @@ def declares(room_id: str, *via: str, **content: Any) -> dict[str, Any]:
     return {
         "type": "m.space.child",
         "state_key": room_id,
-        "sender": "@mallory:elsewhere.example",
+        "sender": "@mallory:remote.example",
         "content": {"via": list(via), **content},
         "origin_server_ts": 1,
     }
@@ -96,7 +96,7 @@ class TwoServersTests(FederationTestCase):
         self.assertEqual((room["name"], room["num_joined_members"]), ("Leaf", 1))
 
     async def test_a_room_for_members_of_the_space_shows_to_them(self) -> None:
-        """Whether a user is in the room that lets them in is known here, not there."""
+        """Only the user's own server knows whether they are in the room that admits them."""
         top = await self.alice.create_room(public=True, creation_content=SPACE)
         allow = [{"type": "m.room_membership", "room_id": top}]
         room = await self.bob.create_room()
@@ -111,7 +111,7 @@ class TwoServersTests(FederationTestCase):
         self.assertEqual(ids(member), [top, room])
         self.assertEqual(ids(outsider), [top])
 
-    async def test_a_space_elsewhere_is_looked_at_before_joining(self) -> None:
+    async def test_a_remote_space_is_browsed_before_joining(self) -> None:
         """By its alias one finds a club, sees what it is, and what rooms it has."""
         space = await self.bob.create_room(
             public=True, creation_content=SPACE, name="Club", room_alias_name="club"
@@ -132,8 +132,8 @@ class TwoServersTests(FederationTestCase):
         self.assertEqual(ids(inside), [invited])
         self.assertEqual(own["membership"], "invite")
 
-    async def test_a_secret_room_elsewhere_stays_one(self) -> None:
-        """Its id alone tells nobody more, whichever server they are on."""
+    async def test_a_secret_remote_room_stays_secret(self) -> None:
+        """The id of a room alone shows users nothing, whichever server they are on."""
         secret = await self.bob.create_room(name="Secret")
 
         attempt = summary(self.alice, secret, via=[self.there.name])
@@ -151,7 +151,7 @@ class RemoteAnswersTests(FederationTestCase):
 
     async def test_what_makes_no_sense_is_left_out(self) -> None:
         """A malicious server breaks no app, and shows nothing under the names of others."""
-        inner, good = "!inner:elsewhere.example", "!good:elsewhere.example"
+        inner, good = "!inner:remote.example", "!good:remote.example"
         own = await self.alice.create_room(name="Secret")
         await add(self.alice, self.top, inner, self.there.name)
         broken: list[Any] = [{}, 5, None, described(good, name=7), described("no id")]
@@ -175,21 +175,21 @@ class RemoteAnswersTests(FederationTestCase):
         """The rest of the space shows all the same, without waiting for long."""
         room = await self.alice.create_room(public=True)
         for number, answer in enumerate((NOT_FOUND, GARBAGE, FAILURE, Answer(200, {}))):
-            name = f"!lost{number}:elsewhere.example"
+            name = f"!lost{number}:remote.example"
             await add(self.alice, self.top, name, self.there.name)
             self.there.answers["get_space_hierarchy"] = always(answer)
             self.assertEqual(ids(await hierarchy(self.alice, self.top)), [self.top])
-        another = described("!another:elsewhere.example")
-        await add(self.alice, self.top, "!lost:elsewhere.example", self.there.name)
+        another = described("!another:remote.example")
+        await add(self.alice, self.top, "!lost:remote.example", self.there.name)
         self.answer(room=another, children=[], inaccessible_children=[])
         await add(self.alice, self.top, room, self.here.name)
 
         self.assertEqual(ids(await hierarchy(self.alice, self.top)), [self.top, room])
 
     async def test_a_room_that_is_opened_is_shown_in_a_moment(self) -> None:
-        """Whoever opens a room, and looks whether others see it, need not wait for minutes."""
+        """A user who opens a room and checks that others see it need not wait for minutes."""
         self.patch(remote_spaces, "CLOSED_SECONDS", 0.3)
-        inner, leaf, lost = (f"!{name}:elsewhere.example" for name in ("inner", "leaf", "lost"))
+        inner, leaf, lost = (f"!{name}:remote.example" for name in ("inner", "leaf", "lost"))
         for each in (inner, lost):
             await add(self.alice, self.top, each, self.there.name)
         space = described(inner, [declares(leaf, self.there.name)], room_type="m.space")
@@ -215,7 +215,7 @@ class RemoteAnswersTests(FederationTestCase):
 
     async def test_an_answer_is_asked_for_once(self) -> None:
         """Rooms of a big space are not asked for again with every look, nor those out of reach."""
-        inner, leaf, closed = (f"!{name}:elsewhere.example" for name in ("inner", "leaf", "closed"))
+        inner, leaf, closed = (f"!{name}:remote.example" for name in ("inner", "leaf", "closed"))
         await add(self.alice, self.top, inner, self.there.name)
         children = [declares(each, self.there.name) for each in (leaf, closed)]
         self.answer(
@@ -232,7 +232,7 @@ class RemoteAnswersTests(FederationTestCase):
         self.assertEqual([one.path["room_id"] for one in asked], [inner])
 
     def answer(self, **body: Any) -> None:
-        """What the other server says of any room."""
+        """The description of any room by the other server."""
         self.there.answers["get_space_hierarchy"] = always(Answer(200, body))
 
 
@@ -243,12 +243,12 @@ class AskingServerTests(FederationTestCase):
         self.here: Organisation = await self.organisation()
         self.alice = await self.here.register("alice")
 
-    async def test_it_is_told_what_its_users_could_get_into(self) -> None:
-        """And what they could not, so that it need not ask anybody else."""
+    async def test_it_gets_the_rooms_that_its_users_could_join(self) -> None:
+        """And the inaccessible rooms, so that it need not ask any other server."""
         space = await self.alice.create_room(public=True, creation_content=SPACE, name="Club")
         public = await self.alice.create_room(public=True)
         secret = await self.alice.create_room()
-        unknown = "!unknown:elsewhere.example"
+        unknown = "!unknown:remote.example"
         await add(self.alice, space, public, self.here.name, suggested=True)
         for room in (secret, unknown):
             await add(self.alice, space, room, self.here.name)
@@ -281,17 +281,17 @@ class AskingServerTests(FederationTestCase):
         (child,) = after["children"]
         self.assertEqual((child["room_id"], child["allowed_room_ids"]), (room, [space]))
 
-    async def test_it_is_told_nothing_of_rooms_that_are_closed_to_it(self) -> None:
+    async def test_it_gets_nothing_of_inaccessible_rooms(self) -> None:
         """Neither of secret ones, nor where the access list keeps it out."""
         secret = await self.alice.create_room()
         kept_out = await self.alice.create_room(public=True)
         rules = {"allow": ["*"], "deny": [], "allow_ip_literals": False}
         await self.alice.set_state(kept_out, "m.room.server_acl", rules)
 
-        for room in (secret, kept_out, "!unknown:elsewhere.example"):
+        for room in (secret, kept_out, "!unknown:remote.example"):
             status, answer = await self.ask(room)
             self.assertEqual((status, answer["errcode"]), (404, "M_NOT_FOUND"))
 
     async def ask(self, room: str, **query: Any) -> tuple[int, Any]:
-        """What the other server is answered."""
+        """The response that the other server gets."""
         return await self.there.ask(self.here.name, "GET", HIERARCHY + quote(room), query=query)

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from federation.remote.staggered_requests import HEAD_START_SECONDS, StaggeredRequests
+from federation.remote.staggered_requests import STAGGER_SECONDS, StaggeredRequests
 
 SERVERS = ["one.example", "two.example", "three.example"]
 
@@ -20,7 +20,7 @@ class HeadStartTests(SynchronousTestCase):
         self.asking: StaggeredRequests[str] = StaggeredRequests(self.clock, SERVERS, self.ask)
 
     def ask(self, server: str) -> Deferred[str]:
-        """Remember who was asked."""
+        """Remember which server was asked."""
         self.asked[server] = Deferred()
         return self.asked[server]
 
@@ -28,10 +28,10 @@ class HeadStartTests(SynchronousTestCase):
         """The next answer, some time."""
         return Deferred.fromCoroutine(self.asking.__anext__())
 
-    def test_nobody_else_is_asked_while_the_first_is_quick(self) -> None:
+    def test_no_other_server_is_asked_while_the_first_is_quick(self) -> None:
         """A join costs others nothing where the first server does it."""
         coming = self.next()
-        self.clock.advance(HEAD_START_SECONDS / 2)
+        self.clock.advance(STAGGER_SECONDS / 2)
         self.asked["one.example"].callback("yes")
 
         assert self.successResultOf(coming) == ("one.example", "yes")
@@ -39,10 +39,10 @@ class HeadStartTests(SynchronousTestCase):
         assert [*self.asked] == ["one.example"]
         assert self.clock.getDelayedCalls() == []
 
-    def test_a_slow_server_holds_up_nobody(self) -> None:
-        """One that takes connections but never answers costs its head start, not a minute."""
+    def test_a_slow_server_delays_no_user(self) -> None:
+        """One that takes connections but never responds costs its stagger delay, not a minute."""
         coming = self.next()
-        self.clock.advance(HEAD_START_SECONDS)
+        self.clock.advance(STAGGER_SECONDS)
         self.asked["two.example"].callback("yes")
 
         assert self.successResultOf(coming) == ("two.example", "yes")
@@ -64,18 +64,18 @@ class HeadStartTests(SynchronousTestCase):
     def test_the_next_is_asked_at_once_though_another_one_is_still_silent(self) -> None:
         """A refusal brings the next server, however long the first one takes."""
         self.next()
-        self.clock.advance(HEAD_START_SECONDS)
+        self.clock.advance(STAGGER_SECONDS)
         self.asked["two.example"].errback(ValueError("no"))
 
         assert [*self.asked] == SERVERS
         self.asking.close()
 
-    def test_nobody_else_is_asked_while_an_answer_is_tried(self) -> None:
+    def test_no_other_server_is_asked_while_a_response_is_tried(self) -> None:
         """Handing over a join to a large room takes a while, and others need not know of it."""
         coming = self.next()
         self.asked["one.example"].callback("yes")
         self.successResultOf(coming)
-        self.clock.advance(10 * HEAD_START_SECONDS)
+        self.clock.advance(10 * STAGGER_SECONDS)
         assert [*self.asked] == ["one.example"]
 
         self.next()
@@ -83,7 +83,7 @@ class HeadStartTests(SynchronousTestCase):
         self.asking.close()
 
     def test_it_ends_when_all_have_failed(self) -> None:
-        """The user is told so, and does not wait for ever."""
+        """The user gets an error, and does not wait forever."""
         for server in SERVERS:
             coming = self.next()
             self.asked[server].errback(ValueError("no"))
@@ -92,9 +92,9 @@ class HeadStartTests(SynchronousTestCase):
         self.failureResultOf(self.next(), StopAsyncIteration)  # type: ignore[no-untyped-call]
 
     def test_what_is_under_way_is_given_up(self) -> None:
-        """Nothing goes on in the background once somebody has answered well."""
+        """No request continues in the background after a good response."""
         self.next()
-        self.clock.advance(HEAD_START_SECONDS)
+        self.clock.advance(STAGGER_SECONDS)
         self.asking.close()
 
         for server in ("one.example", "two.example"):

@@ -30,7 +30,7 @@ class InvitedAddressTestCase(FederationTestCase):
         self.alice = await self.here.register("alice")
 
     def address(self, address: str = ADDRESS) -> dict[str, str]:
-        """How a client names an address that is invited."""
+        """The address to invite, as a client sends it."""
         return {
             "id_server": self.identity.name,
             "id_access_token": "swordfish",
@@ -44,13 +44,13 @@ class InvitedAddressTestCase(FederationTestCase):
         await actor.post(f"/rooms/{quote(room)}/invite", self.address())
 
     async def membership(self, actor: Actor, room: str) -> str | None:
-        """What a user's own client is told."""
+        """A user's membership, as their own client sees it."""
         rooms = (await actor.sync()).get("rooms", {})
         return next((kind for kind in ("join", "invite") if room in rooms.get(kind, {})), None)
 
 
 class InvitingTests(InvitedAddressTestCase):
-    async def test_an_address_that_nobody_has_is_invited_for_later(self) -> None:
+    async def test_an_unpublished_address_is_invited_for_later(self) -> None:
         """The identity server can write to it; the room learns no address."""
         room = await self.alice.create_room(name="Garden")
 
@@ -75,8 +75,8 @@ class InvitingTests(InvitedAddressTestCase):
             {one.header("Authorization") for one in self.identity.seen}, {"Bearer swordfish"}
         )
 
-    async def test_an_address_that_somebody_has_invites_them(self) -> None:
-        """The identity server is told a hash alone, and nobody is written to."""
+    async def test_a_published_address_invites_its_user(self) -> None:
+        """The identity server gets only a hash, and sends no mail."""
         carol = await self.here.register("carol")
         self.identity.bound["email", ADDRESS] = carol.user_id
         room = await self.alice.create_room()
@@ -88,14 +88,14 @@ class InvitingTests(InvitedAddressTestCase):
         self.assertNotIn(b"example.com", b"".join(one.body for one in self.identity.seen))
 
     async def test_a_new_room_invites_addresses(self) -> None:
-        """People start a chat with somebody who is not there yet."""
+        """A user can start a chat with a person who has no account yet."""
         room = await self.alice.create_room(invite_3pid=[self.address()])
 
         content = await self.alice.state(room, INVITE, "token0")
         self.assertEqual(content["display_name"], "c...@e...")
 
-    async def test_nobody_is_written_to_by_one_who_may_not_invite(self) -> None:
-        """A room is no way to send mails to strangers."""
+    async def test_a_user_who_may_not_invite_causes_no_mail(self) -> None:
+        """A room cannot be used to send mails to people who do not want them."""
         room = await self.alice.create_room(public=True)
         bob = await self.here.register("bob")
         await self.assert_refused("M_FORBIDDEN", self.invite(room, bob), 403)
@@ -105,7 +105,7 @@ class InvitingTests(InvitedAddressTestCase):
 
         self.assertEqual(self.identity.seen, [])
 
-    async def test_a_hash_that_went_out_of_date_is_made_anew(self) -> None:
+    async def test_an_outdated_hash_is_computed_again(self) -> None:
         """Identity servers change what they hash with, at any moment."""
         details = self.identity.answers[f"{API}/hash_details"]
         outdated = [{"algorithms": ["sha256"], "lookup_pepper": "old"}]
@@ -119,7 +119,7 @@ class InvitingTests(InvitedAddressTestCase):
         self.assertEqual(outdated, [])
         self.assertIn("token0", self.identity.invites)
 
-    async def test_an_address_that_is_named_as_nobodys_is_invited_for_later(self) -> None:
+    async def test_an_address_mapped_to_no_user_is_invited_for_later(self) -> None:
         """Some identity servers list what they did not find as well."""
         hashed = self.identity._hash("email", ADDRESS)
         self.identity.answers[f"{API}/lookup"] = {"mappings": {hashed: None}}
@@ -183,7 +183,7 @@ class RedeemingTests(InvitedAddressTestCase):
         self.room = await self.alice.create_room(name="Garden")
         await self.invite(self.room)
 
-    async def test_who_publishes_the_address_is_invited(self) -> None:
+    async def test_the_user_who_publishes_the_address_is_invited(self) -> None:
         """Carol gets an account anywhere, publishes her address, and finds the invite."""
         await self.bind()
 
@@ -204,7 +204,7 @@ class RedeemingTests(InvitedAddressTestCase):
         self.assertNotIn(ADDRESS, str(content))
 
     async def test_a_server_in_the_room_redeems_the_invite_itself(self) -> None:
-        """Even while the server of whoever invited is away."""
+        """Even while the inviter's server is unavailable."""
         bob = await self.there.register("bob")
         await self.alice.invite(self.room, bob)
         await bob.join(self.room)
@@ -215,7 +215,7 @@ class RedeemingTests(InvitedAddressTestCase):
 
         self.assertEqual(await self.membership(self.carol, self.room), "invite")
 
-    async def test_what_another_server_redeemed_reaches_whoever_invited(self) -> None:
+    async def test_what_another_server_redeemed_reaches_the_inviter(self) -> None:
         """They made the invite, but it was not their server that sent it."""
         bob = await self.there.register("bob")
         await self.alice.invite(self.room, bob)
@@ -237,8 +237,8 @@ class RedeemingTests(InvitedAddressTestCase):
 
         self.assertEqual(await self.membership(carol, self.room), "invite")
 
-    async def test_being_told_twice_changes_nothing(self) -> None:
-        """Identity servers repeat what they say, also to those who are in the room by now."""
+    async def test_a_second_notification_changes_nothing(self) -> None:
+        """Identity servers repeat notifications, also for users who have joined by now."""
         await self.bind()
         await self.carol.join(self.room)
 
@@ -268,13 +268,13 @@ class RedeemingTests(InvitedAddressTestCase):
         self.assertIsNone(await self.membership(self.carol, self.room))
 
     async def test_a_revoked_key_is_worth_nothing(self) -> None:
-        """Whoever stole it gets into no room."""
+        """A stolen key admits to no room."""
         self.identity.are_keys_valid = False
         await self.assert_refused("M_FORBIDDEN", self.bind(), 403)
         self.assertIsNone(await self.membership(self.carol, self.room))
 
-    async def test_who_says_nothing_of_a_key_is_told_to_come_again(self) -> None:
-        """An identity server that is down for a moment has lost nobody's invite."""
+    async def test_without_a_key_check_the_identity_server_has_to_try_again(self) -> None:
+        """An identity server that is down for a moment loses no invite."""
         path = f"{API}/pubkey/isvalid"
         good = self.identity.answers[path]
         for answer in (error(500, "M_UNKNOWN"), {"valid": "yes"}, []):
@@ -286,8 +286,8 @@ class RedeemingTests(InvitedAddressTestCase):
         await self.bind()
         self.assertEqual(await self.membership(self.carol, self.room), "invite")
 
-    async def test_each_invite_is_judged_alone(self) -> None:
-        """A bad one, or one of a server that is away, keeps nobody from the others."""
+    async def test_each_invite_is_checked_alone(self) -> None:
+        """An invalid one, or one of an unavailable server, does not affect the others."""
         body = self.identity.notification("email", ADDRESS, self.carol.user_id)
         (good,) = body["invites"]
         bad = {**good, "signed": {**good["signed"], "signatures": {}}}
@@ -297,8 +297,8 @@ class RedeemingTests(InvitedAddressTestCase):
         self.assertEqual(await self.membership(self.carol, self.room), "invite")
         await self.assert_refused("M_UNKNOWN", self.on_bind({**body, "invites": [good, gone]}), 502)
 
-    async def test_a_proof_that_is_none_invites_nobody(self) -> None:
-        """Neither a forged one, nor that of somebody else, nor one for another invite."""
+    async def test_an_invalid_proof_invites_no_user(self) -> None:
+        """Neither a forged proof, nor that of another user, nor one for another invite."""
         good = self.identity.signed("token0", self.carol.user_id)
         other = await self.there.register("other")
         changed = {**good, "mxid": other.user_id}
@@ -314,12 +314,12 @@ class RedeemingTests(InvitedAddressTestCase):
         ):
             invite = {"room_id": self.room, "sender": self.alice.user_id, "signed": signed}
             body = {"medium": "email", "address": ADDRESS, "mxid": user.user_id}
-            with contextlib.suppress(Refused):  # what is for somebody else is passed over
+            with contextlib.suppress(Refused):  # an invite for another user is skipped
                 await self.on_bind({**body, "invites": [invite]})
             self.assertIsNone(await self.membership(user, self.room))
 
     async def test_only_the_users_own_server_may_ask(self) -> None:
-        """Another one cannot have its users, or strangers, invited."""
+        """Another server cannot have its users, or users of a third one, invited."""
         peer = await self.fake()
         signed = self.identity.signed("token0", self.carol.user_id)
         event = {
@@ -346,7 +346,7 @@ class RedeemingTests(InvitedAddressTestCase):
             self.assertEqual(answer[0], status, answer)
 
     async def test_what_makes_no_sense_is_refused(self) -> None:
-        """Anybody may send this; nothing comes of it but for users who are here."""
+        """Any client may send this; it has no effect except for local users."""
         good = self.identity.notification("email", ADDRESS, self.carol.user_id)
         for body in (
             {**good, "mxid": self.alice.user_id},
@@ -361,7 +361,7 @@ class RedeemingTests(InvitedAddressTestCase):
         await self.on_bind({**good, "invites": junk})
 
     def proof(self, actor: Actor) -> dict[str, Any]:
-        """What a client presents when joining."""
+        """The proof that a client presents when joining."""
         return self.identity.signed("token0", actor.user_id, sender=self.alice.user_id)
 
     async def bind(self, carol: Actor | None = None) -> None:
@@ -377,4 +377,4 @@ class RedeemingTests(InvitedAddressTestCase):
 
 
 async def _nothing() -> None:
-    """What is left to do for a server that was stopped already."""
+    """The rest of the work for a server that was stopped already: none."""

@@ -1,4 +1,4 @@
-"""Requests to other servers: sent as the text says, and safe whatever the other side does."""
+"""Requests to other servers: sent as specified, and safe whatever the other server does."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class RequestTests(ClientTestCase):
     async def test_an_answer_is_decoded(self) -> None:
         """As whatever shape the caller expects."""
         plain_answer = await self.client.get(self.there.name, PATH)
-        typed = await self.client.get(self.there.name, PATH, answer=dict[str, bool])
+        typed = await self.client.get(self.there.name, PATH, response_type=dict[str, bool])
 
         self.assertEqual((plain_answer, typed), ({"fine": True}, {"fine": True}))
 
@@ -57,7 +57,7 @@ class RequestTests(ClientTestCase):
         self.assertEqual(put.header("Content-Type"), "application/json")
 
     async def test_a_request_can_go_without_a_signature(self) -> None:
-        """Keys are asked for by whoever does not know any."""
+        """A server without any keys has to request them."""
         await self.client.get(self.there.name, PATH, signed=False)
 
         self.assertIsNone(self.there.seen[0].header("Authorization"))
@@ -67,7 +67,7 @@ class RequestTests(ClientTestCase):
         self.assertEqual(path_of("/x", "a/b", "#ü:c%"), "/x/a%2Fb/%23%C3%BC%3Ac%25")
 
     async def test_a_connection_serves_many_requests(self) -> None:
-        """A handshake for each message would make chat slow."""
+        """A TLS handshake for each message would make chat slow."""
         ports = []
 
         def note(request: Request) -> Any:
@@ -120,7 +120,7 @@ class RequestTests(ClientTestCase):
             await one
 
     def check_signature(self, seen: Seen, content: Any) -> None:
-        """The request bears our signature, for this destination."""
+        """The request has our signature, for this destination."""
         header = parse_authorization(seen.header("Authorization") or "")
         self.assertEqual((header.origin, header.destination), (HERE, self.there.name))
         signed = request_object(seen.method, seen.uri, HERE, self.there.name, content)
@@ -146,7 +146,7 @@ class PlaceTests(ClientTestCase):
         header = parse_authorization(seen.header("Authorization") or "")
         self.assertEqual(header.destination, "there.example")
 
-    async def test_a_port_stands_in_the_host_header(self) -> None:
+    async def test_the_host_header_has_the_port(self) -> None:
         """As in the server's name."""
         there = self.peer()
         there.answers[PATH] = {}
@@ -182,7 +182,7 @@ class PlaceTests(ClientTestCase):
 
 
 class MisbehaviourTests(ClientTestCase):
-    async def test_errors_of_a_server_are_told_as_such(self) -> None:
+    async def test_errors_of_a_server_are_raised_as_such(self) -> None:
         """The caller decides by errcode and status."""
         there = self.peer()
         there.answers[PATH] = error(429, "M_LIMIT_EXCEEDED", retry_after_ms=1_000)
@@ -193,7 +193,7 @@ class MisbehaviourTests(ClientTestCase):
         self.assertEqual(refused.retry_after_ms, 1_000)
         self.assertTrue(refused.is_alive)
 
-    async def test_garbage_is_told_from_answers(self) -> None:
+    async def test_garbage_is_distinguished_from_responses(self) -> None:
         """Whatever stands between the servers, or pretends to be one."""
         for behaviour in (
             plain(200, b""),
@@ -211,12 +211,12 @@ class MisbehaviourTests(ClientTestCase):
         ):
             there = self.peer()
             there.answers[PATH] = behaviour
-            attempt = self.client.get(there.name, PATH, max_answer=1_000)
+            attempt = self.client.get(there.name, PATH, max_response=1_000)
             failed = await self.fails(InvalidResponse, attempt)
             self.assertFalse(failed.is_alive)
 
     async def test_any_404_says_that_there_is_nothing(self) -> None:
-        """Older servers say so in plain text where they lack an endpoint; the caller goes on."""
+        """Older servers respond so in plain text where they lack an endpoint."""
         there = self.peer()
         there.answers[PATH] = plain(404, b"404 page not found")
 
@@ -225,14 +225,14 @@ class MisbehaviourTests(ClientTestCase):
         self.assertEqual((refused.status, refused.errcode), (404, ""))
 
     async def test_redirects_are_not_followed(self) -> None:
-        """They would lead a signed request to somebody whom it was not meant for."""
-        there, elsewhere = self.peer(), self.peer()
-        elsewhere.answers[PATH] = {}
-        there.answers[PATH] = plain(307, b"", Location=f"https://{elsewhere.name}{PATH}")
+        """They would lead a signed request to a server that it was not meant for."""
+        there, remote = self.peer(), self.peer()
+        remote.answers[PATH] = {}
+        there.answers[PATH] = plain(307, b"", Location=f"https://{remote.name}{PATH}")
 
         await self.fails(InvalidResponse, self.client.get(there.name, PATH), "307")
 
-        self.assertEqual(elsewhere.seen, [])
+        self.assertEqual(remote.seen, [])
 
     async def test_what_is_not_http_is_no_answer(self) -> None:
         """Another service may listen at the port."""
@@ -254,12 +254,12 @@ class MisbehaviourTests(ClientTestCase):
             return SILENT
 
         there.answers[PATH] = never_end
-        await self.fails(InvalidResponse, self.client.get(there.name, PATH, max_answer=1_000))
+        await self.fails(InvalidResponse, self.client.get(there.name, PATH, max_response=1_000))
 
         await self.until(lambda: not open_connections_to(there.port))
 
     async def test_silence_and_slow_bytes_end(self) -> None:
-        """A server that sends a byte now and then holds nobody up for longer than its time."""
+        """A server that sends a byte now and then delays a caller by no more than its timeout."""
         for behaviour in (lambda _: SILENT, in_pieces([b'{"a":"', b"x"])):
             there = self.peer()
             there.answers[PATH] = behaviour
@@ -267,7 +267,7 @@ class MisbehaviourTests(ClientTestCase):
             await self.fails(Unreachable, attempt, "within 0.3 seconds")
 
     async def test_answers_that_are_large_together_do_not_fill_the_memory(self) -> None:
-        """Each of them may be large, but nobody can have many read at the same time."""
+        """Each of them may be large, but no client can have many read at the same time."""
         client = self.make_client(max_together=3_000)
         whole = b'{"a":"' + b"x" * 2_000 + b'"}'
         one, other = self.peer(), self.peer()
@@ -292,12 +292,12 @@ class MisbehaviourTests(ClientTestCase):
         self.assertEqual(len((await client.get(other.name, PATH))["a"]), 2_000)
         self.assertEqual(client.memory_taken, 0)
 
-    async def test_who_cannot_be_connected_to_is_unreachable(self) -> None:
-        """The reason stands in the log."""
+    async def test_a_server_without_connection_is_unreachable(self) -> None:
+        """The log has the reason."""
         await self.fails(Unreachable, self.client.get("127.0.0.1:1", PATH), "refused")
 
     async def test_the_wrong_certificate_is_not_spoken_to(self) -> None:
-        """For another name, or by an authority that nobody trusts."""
+        """For another name, or by an authority that is not trusted."""
         other_name = self.peer(certified_for="127.0.0.2")
         stranger = ScriptedPeer(CertificateAuthority(self.other_folder()))
         self.addCleanup(lambda: Deferred.fromCoroutine(stranger.stop()))
@@ -313,13 +313,13 @@ class MisbehaviourTests(ClientTestCase):
         self.assertEqual(await careless.get(stranger.name, PATH, despite_backoff=True), {})
 
     def other_folder(self) -> Path:
-        """Where another authority keeps its files."""
+        """The folder of another authority's files."""
         folder = self.folder / "stranger"
         folder.mkdir()
         return folder
 
     async def test_private_addresses_are_refused(self) -> None:
-        """A name that somebody points at this network does not let them in."""
+        """A public name that resolves to this network is not connected to."""
         there = self.peer(certified_for="there.example")
         self.services.offer("_matrix-fed._tcp.there.example", ("localhost", there.port))
         careful = self.make_client(private=False)
@@ -345,13 +345,13 @@ class MisbehaviourTests(ClientTestCase):
 
 
 class BackoffTests(ClientTestCase):
-    async def test_a_server_that_failed_is_left_alone(self) -> None:
-        """Nobody waits for the same server again and again, unless there is a reason to try."""
+    async def test_requests_to_a_failed_server_back_off(self) -> None:
+        """No user waits for the same server again and again, unless there is a reason to try."""
         there = self.peer()
         there.answers[PATH] = plain(502, b"")
         await self.fails(InvalidResponse, self.client.get(there.name, PATH))
 
-        await self.fails(BackingOff, self.client.get(there.name, PATH), "left alone")
+        await self.fails(BackingOff, self.client.get(there.name, PATH), "backing off")
         self.assertEqual(len(there.seen), 1)
 
         there.answers[PATH] = {}
@@ -375,7 +375,7 @@ class BackoffTests(ClientTestCase):
         await self.fails(RemoteError, self.client.get(there.name, PATH))
         await self.fails(BackingOff, self.client.get(there.name, PATH))
 
-    async def test_whoever_gives_up_says_nothing_about_the_server(self) -> None:
+    async def test_a_cancelled_request_does_not_affect_health(self) -> None:
         """A request that is cancelled here did not fail there."""
         there = self.peer()
         there.answers[PATH] = lambda _: SILENT

@@ -1,4 +1,4 @@
-"""How servers fare, kept across restarts."""
+"""The reachability of servers, kept across restarts."""
 
 from twisted.internet import reactor
 from twisted.internet.task import Clock
@@ -28,7 +28,7 @@ class DestinationTests(DatabaseTestCase):
         for server in ("back.example", "fine.example", "new.example"):
             after.check(server)
 
-    async def test_what_waits_for_a_server_is_told_when_it_is_back(self) -> None:
+    async def test_queues_are_notified_when_a_server_is_back(self) -> None:
         """Messages go out at once, whether it is heard or answers whatever else it was asked."""
         destinations = DestinationHealth(self.db, reactor)
         alive: list[str] = []
@@ -58,7 +58,7 @@ class DestinationTests(DatabaseTestCase):
 
         self.assertEqual(self.db.runs, runs)
 
-    async def test_writing_goes_on_after_an_error(self) -> None:
+    async def test_writing_continues_after_an_error(self) -> None:
         """The first error of the database was the end of it, where it came at once."""
         clock = Clock()
         destinations = DestinationHealth(self.db, clock)

@@ -1,4 +1,4 @@
-"""The outbox of a destination: what is sent, and when it is tried again."""
+"""The queue of a destination: its transactions, and their retries."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,36 +33,36 @@ class FakeDestinations:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def of(self, server: str) -> Backoff:
+    def health_of(self, server: str) -> Backoff:
         return Backoff(1, 0.0, self._clock.seconds() + 10.0)
 
 
-class FakeBacklog:
-    """Notes, of which somebody makes one more while others are being forgotten."""
+class FakeCatchUpStore:
+    """Records, to which another one is added while others are being removed."""
 
     def __init__(self) -> None:
-        self.notes: dict[int, QueuedPdu] = {}
+        self.records: dict[int, QueuedPdu] = {}
         self.meanwhile: Callable[[], None] | None = None
 
-    def note(self, _: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
+    def record_missed(self, _: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
         for event in events:
-            self.notes.setdefault(event.room, event)
+            self.records.setdefault(event.room, event)
         return succeed(None)
 
     async def newest(self, _: str, limit: int) -> list[QueuedPdu]:
-        return list(self.notes.values())[:limit]
+        return list(self.records.values())[:limit]
 
-    async def caught_up(self, _: str, rooms: Sequence[int]) -> None:
+    async def mark_caught_up(self, _: str, rooms: Sequence[int]) -> None:
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
         for room in rooms:
-            self.notes.pop(room, None)
+            self.records.pop(room, None)
 
 
-def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
+def test_event_recorded_while_others_are_removed_is_sent() -> None:
     """A server that is back gets the message that was sent just then."""
-    clock, client, backlog = Clock(), FakeClient(), FakeBacklog()
+    clock, client, backlog = Clock(), FakeClient(), FakeCatchUpStore()
     client.is_away = False
     origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
     ways: Any = SendContext(
@@ -75,8 +75,8 @@ def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
         DeferredSemaphore(1),
         lambda: "1",
     )
-    backlog.note(SERVER, [QueuedPdu(1, 7, b'{"body":"first"}')])
-    outbox = DestinationQueue(SERVER, ways, is_behind=True)
+    backlog.record_missed(SERVER, [QueuedPdu(1, 7, b'{"body":"first"}')])
+    outbox = DestinationQueue(SERVER, ways, is_catching_up=True)
     backlog.meanwhile = lambda: outbox.put(QueuedPdu(2, 7, b'{"body":"second"}'))
 
     outbox.wake()
@@ -88,7 +88,7 @@ def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
 
 
 def test_what_waits_is_sent_once_the_pause_is_over() -> None:
-    """A server that was away for a moment does not miss what follows for ever."""
+    """A server that was unavailable for a moment does not miss later events permanently."""
     clock, client = Clock(), FakeClient()
     origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
     ways: Any = SendContext(

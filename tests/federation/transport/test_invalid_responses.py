@@ -30,21 +30,21 @@ class GarbageTestCase(FederationTestCase):
 
     async def setUp(self) -> None:
         await super().setUp()
-        self.patch(staggered_requests, "HEAD_START_SECONDS", 0.1)
+        self.patch(staggered_requests, "STAGGER_SECONDS", 0.1)
         self.here = await self.organisation()
         self.alice = await self.here.register("alice")
         self.evil = await self.fake()
 
 
 class NextServerTests(GarbageTestCase):
-    """What one server in `via` answers is its own failure, and no other's."""
+    """An invalid response of one server in `via` is its own failure, and no other's."""
 
     async def setUp(self) -> None:
         await super().setUp()
         self.good = await self.fake()
         self.numbers = iter(range(10_000))
 
-    async def lets_in(self, step: str, answer: Answer, version: str) -> None:
+    async def admits(self, step: str, answer: Answer, version: str) -> None:
         """A user gets into a room by the good server, which is asked after the bad one."""
         user = await self.here.register(f"user{next(self.numbers)}")
         room = self.good.create_room(version)
@@ -74,7 +74,7 @@ class NextServerTests(GarbageTestCase):
             answers += [Answer(200, {"event": good, "room_version": junk}) for junk in JUNK]
             answers += [Answer(200, BAD_UTF8), Answer(200, b"[" * 5_000), Answer(200, b"")]
             for answer in answers[::7] if version == "1" else answers[::2]:
-                await self.lets_in("make_join", answer, version)
+                await self.admits("make_join", answer, version)
 
     async def test_a_malformed_state(self) -> None:
         """Or one in which the user may not be."""
@@ -84,9 +84,9 @@ class NextServerTests(GarbageTestCase):
         bad += [{"state": closed, "auth_chain": closed}, [200], [[]]]
         answers = [Answer(200, each) for each in bad] + [Answer(200, BAD_UTF8)]
         for answer in answers[::3]:
-            await self.lets_in("send_join_v2", answer, "12")
+            await self.admits("send_join_v2", answer, "12")
 
-    async def test_where_there_is_no_other_the_user_is_told(self) -> None:
+    async def test_without_another_server_the_user_gets_an_error(self) -> None:
         """With the status of a gateway: the request was in order."""
         room = self.evil.create_room()
         self.evil.answers["make_join"] = always(Answer(200, {"event": {"content": []}}))
@@ -99,7 +99,7 @@ class NextServerTests(GarbageTestCase):
 class EveryCallerTests(GarbageTestCase):
     """No answer, to whatever was asked, is a fault of this server."""
 
-    async def test_no_answer_breaks_who_asked(self) -> None:
+    async def test_no_response_breaks_the_requesting_server(self) -> None:
         """Clients get an error of the specification, and the log no traceback."""
         room = self.evil.create_room(join_rule="knock")
         room_id, evil, path = quote(room.room_id), self.evil.name, "/_matrix/client/v1/rooms"
@@ -143,7 +143,7 @@ class EveryCallerTests(GarbageTestCase):
             del self.evil.answers[operation]
 
     async def test_an_invite_that_comes_back_as_no_event_is_bad_json(self) -> None:
-        """By the word that other servers have for it."""
+        """With the specified error code for that."""
         room_id = await self.alice.create_room()
 
         def fractions(request: Received) -> Answer:
@@ -156,7 +156,7 @@ class EveryCallerTests(GarbageTestCase):
         await self.assert_refused("M_BAD_JSON", self.alice.request("POST", path, body), 400)
 
     async def test_an_invite_comes_back_as_it_was_sent_or_not_at_all(self) -> None:
-        """What its server has changed bears no valid signature of ours, and breaks the room."""
+        """A changed event has no valid signature of this server, and would break the room."""
         changes: dict[str, dict[str, Any]] = {
             "1": {"depth": 3, "prev_events": [], "origin_server_ts": 5, "signatures": {}},
             "12": {"more": "than was sent", "signatures": {}},
@@ -174,7 +174,7 @@ class EveryCallerTests(GarbageTestCase):
                     await self.assert_refused("M_UNKNOWN", attempt, 502)
 
     async def test_nor_what_is_asked_for_received_events(self) -> None:
-        """Which are refused alone, or taken with a gap before them."""
+        """The events are refused alone, or received with a gap before them."""
         room = self.evil.create_room()
         mallory = self.evil.user("mallory")
         await self.alice.join(room.room_id, via=[self.evil.name])
@@ -241,7 +241,7 @@ class FloodTests(GarbageTestCase):
         await self.alice.join(self.room.room_id, via=[self.evil.name])
 
     async def test_it_is_passed_over_in_slices_and_in_one_line(self) -> None:
-        """Others have their turn, the log stays short, and who wanted in is in."""
+        """Other requests are served in between, the log stays short, and the user joins."""
         numbers = [b"%d" % number for number in range(200_000)]
         for elements in ([b"0"] * 200_000, numbers):
             self.room = self.evil.create_room()
@@ -259,15 +259,15 @@ class FloodTests(GarbageTestCase):
         self.assertLess(self.longest, 0.3)
 
     async def test_shutdown_does_not_wait_for_it(self) -> None:
-        """A server that is told to end ends, whatever it is busy with."""
+        """A server that is asked to stop does so, whatever it is busy with."""
         asked: Deferred[None] = Deferred()
         answer = self.flood(*[b'"%d"' % number for number in range(450_000)])
 
-        def told(_: Received) -> Answer:
+        def respond(_: Received) -> Answer:
             reactor.callLater(0.2, asked.callback, None)  # type: ignore[attr-defined]
             return answer
 
-        self.evil.answers["send_join_v2"] = told
+        self.evil.answers["send_join_v2"] = respond
         joining = Deferred.fromCoroutine(self.alice.join(self.room.room_id, via=[self.evil.name]))
         joining.addErrback(lambda _: None)
         await asked
@@ -283,7 +283,7 @@ class IncompleteStateTests(GarbageTestCase):
     """A state of which something is missing, or not to be verified."""
 
     def graph(self, version: str) -> RoomGraph:
-        """A room with a member whose authority nobody has."""
+        """A room with a member whose auth events no server has."""
         room = self.evil.create_room(version)
         mallory, trent = self.evil.user("mallory"), self.evil.user("trent")
         invite = room.member(trent, "invite", sender=mallory)
@@ -316,7 +316,7 @@ class IncompleteStateTests(GarbageTestCase):
         self.assertIn(self.evil.user("trent"), members["joined"])
         self.assertIn(missing, [one.path.get("event_id") for one in self.evil.received])
 
-    async def test_an_event_that_nobody_signed_keeps_nobody_out(self) -> None:
+    async def test_an_unsigned_event_keeps_no_user_out(self) -> None:
         """It is dropped, and what stands on it."""
         room = self.graph("12")
         good: Any = self.evil._good.send_join_v2

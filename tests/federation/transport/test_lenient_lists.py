@@ -1,4 +1,4 @@
-"""One thing in a list that no decoder takes: it is dropped alone, whoever sends the list.
+"""One element of a list that cannot be decoded is dropped alone, from any sender.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1sendtxnid
 """
@@ -34,13 +34,13 @@ class BadElementTestCase(FederationTestCase):
         self.alice = await self.here.register("alice")
 
     async def said(self, room_id: str) -> list[str]:
-        """What Alice sees of what was said, the newest first."""
+        """The messages that Alice sees, the newest first."""
         return bodies((await self.alice.messages(room_id, limit=100))["chunk"])
 
 
 class TransactionTests(BadElementTestCase):
     async def test_a_bad_event_is_refused_alone(self) -> None:
-        """By its id, where that can be told; the events before it and after it arrive."""
+        """By its id, if that can be computed; the events before it and after it arrive."""
         for version in ("1", "5", "12"):
             room = self.evil.create_room(version)
             await self.alice.join(room.room_id, via=[self.evil.name])
@@ -79,7 +79,7 @@ class TransactionTests(BadElementTestCase):
         self.assertEqual(newest["content"]["body"], "2000")
 
     async def test_a_bad_edu_is_passed_over_alone(self) -> None:
-        """Who types is seen to type."""
+        """Typing users are shown."""
         room = self.evil.create_room()
         await self.alice.join(room.room_id, via=[self.evil.name])
         good = {
@@ -105,8 +105,8 @@ class TransactionTests(BadElementTestCase):
             status, answer = await self.evil.ask(self.here.name, "PUT", f"{path}{number}", text)
             self.assertEqual((status, answer["errcode"]), (400, "M_NOT_JSON"), text)
 
-    async def test_who_has_not_signed_it_is_not_listened_to(self) -> None:
-        """Not even where nobody could have read what should have been signed."""
+    async def test_an_unsigned_transaction_is_not_received(self) -> None:
+        """Not even if no server could have decoded what should have been signed."""
         room = self.evil.create_room()
         await self.alice.join(room.room_id, via=[self.evil.name])
         other = await self.fake()
@@ -125,7 +125,7 @@ class NulTests(FederationTestCase):
     """A NUL is a character like any other in events, although the database has no place for it."""
 
     async def test_what_a_client_may_send_a_server_may_receive(self) -> None:
-        """Two servers of ours stay together, whatever their users write."""
+        """Two servers of our kind stay together, whatever their users write."""
         one, other = await self.organisation(), await self.organisation()
         alice, bob = await one.register("alice"), await other.register("bob")
         room_id = await alice.create_room(public=True)
@@ -196,7 +196,7 @@ class NulTests(FederationTestCase):
             await bob.sync()
 
     async def test_so_may_an_invite(self) -> None:
-        """Its reason, and what is told of the room."""
+        """Its reason, and the stripped state of the room."""
         one, other = await self.organisation(), await self.organisation()
         alice, bob = await one.register("alice"), await other.register("bob")
         room_id = await alice.create_room()
@@ -228,7 +228,7 @@ class AnswerTests(BadElementTestCase):
         self.evil.answers[operation] = answer
 
     async def test_a_room_is_joined_whatever_else_is_in_its_state(self) -> None:
-        """A member with a name that cannot be read keeps nobody else out."""
+        """A member with a name that cannot be decoded keeps no other user out."""
         for version in ("1", "12"):
             room = self.evil.create_room(version)
             self.spoil("send_join_v2", "state", "auth_chain")
@@ -251,8 +251,8 @@ class AnswerTests(BadElementTestCase):
         members = await self.alice.get(f"/rooms/{quote(room.room_id)}/joined_members")
         self.assertEqual(len(members["joined"]), 122)
 
-    async def test_history_is_had(self) -> None:
-        """What was missed, and what was before the join."""
+    async def test_history_is_fetched(self) -> None:
+        """Missed events, and those from before the join."""
         room = self.evil.create_room()
         for number in range(3):
             room.say(self.mallory, f"old {number}")
@@ -269,7 +269,7 @@ class AnswerTests(BadElementTestCase):
             await self.said(room.room_id), ["last", "missed", "old 2", "old 1", "old 0"]
         )
 
-    async def test_what_is_told_of_a_room_is_shown(self) -> None:
+    async def test_stripped_state_is_shown(self) -> None:
         """By an invite and by a knock."""
         room: RoomGraph = self.evil.create_room(join_rule="knock")
         self.spoil("send_knock", "knock_room_state")
@@ -315,7 +315,7 @@ class AnswerTests(BadElementTestCase):
         self.assertEqual([each["room_id"] for each in page["chunk"]], ["!room:there.example"])
 
     async def test_an_answer_of_nothing_but_junk_is_none(self) -> None:
-        """And the server that gave it is not asked for ever."""
+        """And the server that sent it is not asked forever."""
         room = self.evil.create_room()
         self.evil.answers["get_event"] = always(NOT_FOUND)
         self.evil.answers["send_join_v2"] = always(Answer(200, {"state": [*RAW.values()]}))

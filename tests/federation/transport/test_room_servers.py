@@ -1,4 +1,4 @@
-"""Which servers are in rooms that nobody has looked at for long."""
+"""The servers in rooms that have not been used for long."""
 
 from federation.sending.room_servers import RoomServers
 from homeserver.rooms.room.changes import StateChanged
@@ -17,21 +17,21 @@ class RoomServersTests(FederationTestCase):
         await self.alice.join(room.room_id, via=[self.there.name])
         parts = self.here.server.parts
         self.registry = parts.room_core.registry
-        self.number = (await self.registry.get(room.room_id)).room_nid
+        self.room_nid = (await self.registry.get(room.room_id)).room_nid
         self.patch(self.registry, "loaded", lambda number: None)
         self.servers = RoomServers(self.registry, parts.db)
 
     async def test_they_are_read_once(self) -> None:
-        """Contacts elsewhere see who comes online after a restart, before anybody has written."""
-        assert self.servers.known([self.number]) == (set(), [self.number])
+        """After a restart, remote users see who comes online before any message is sent."""
+        assert self.servers.known([self.room_nid]) == (set(), [self.room_nid])
 
-        await self.servers.load([self.number])
+        await self.servers.load([self.room_nid])
 
-        assert self.servers.known([self.number]) == ({self.there.name}, [])
+        assert self.servers.known([self.room_nid]) == ({self.there.name}, [])
 
     async def test_they_are_read_again_when_the_room_has_changed(self) -> None:
-        """A server that came into the room is told, one that left is not."""
-        await self.servers.load([self.number])
-        self.servers.apply([StateChanged(1, self.number, b"")])
+        """A server that joined the room gets presence, one that left does not."""
+        await self.servers.load([self.room_nid])
+        self.servers.apply([StateChanged(1, self.room_nid, b"")])
 
-        assert self.servers.known([self.number]) == (set(), [self.number])
+        assert self.servers.known([self.room_nid]) == (set(), [self.room_nid])

@@ -89,19 +89,19 @@ class ServiceRecordTests(TestCase):
         self.assertEqual(len(await self.records.find(NAME) or []), 1)
 
     async def test_a_name_with_other_records_has_no_service(self) -> None:
-        """Wildcards of the DNS answer for every name."""
+        """DNS wildcards answer for every name."""
         self.zone.records[NAME.encode()] = [Record_A("192.0.2.1")]
 
         self.assertIsNone(await self.records.find(NAME))
 
-    async def test_a_service_that_is_not_offered_is_told(self) -> None:
+    async def test_a_service_that_is_not_offered_is_reported(self) -> None:
         """RFC 2782: the target is the root."""
         self.offer(Record_SRV(0, 0, 0, b""))
 
         self.assertEqual(await self.records.find(NAME), [Service(0, 0, ".", 0)])
 
     async def test_name_servers_that_do_not_answer_count_as_no_record(self) -> None:
-        """For a while: federation goes on by the default port where DNS is poor."""
+        """For a while: federation uses the default port where DNS does not work well."""
         self.patch(service_records, "TIMEOUTS", (0.05,))
         await self.port.stopListening()
 

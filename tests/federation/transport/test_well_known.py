@@ -1,4 +1,4 @@
-"""Delegations: how long an answer is believed, and what a failure leads to."""
+"""Delegations: the lifetime of a response, and the result of a failure."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class Web:
         self.answer = OutboundResponse(status, sent, body, "")
 
     async def request(self, method: str, url: str, **options: Any) -> OutboundResponse:
-        """What a client for the web would do."""
+        """The request of a web client."""
         assert options["only_https"]
         self.asked.append(url)
         answer = self.answer
@@ -57,7 +57,7 @@ class World:
         self.delegations = WellKnownDelegations(self.clock, self.web)  # type: ignore[arg-type]
 
     def find(self) -> str | None:
-        """What the host delegates to, which is known at once."""
+        """The delegation of the host, which is known immediately."""
         found: list[str | None] = []
         ensureDeferred(self.delegations.find(HOST)).addCallback(found.append)
         return found[0]
@@ -111,7 +111,7 @@ def test_only_an_answer_with_status_200_counts(world: World, status: int) -> Non
 
 @pytest.mark.parametrize("status", [429, 500, 503, None])
 def test_a_web_site_that_is_down_does_not_cut_off_its_homeserver(world: World, status: Any) -> None:
-    """The last answer stays in use, though not for ever."""
+    """The last response stays in use, though not permanently."""
     world.web.says("one.example")
     world.find()
     world.clock.advance(DEFAULT_SECONDS)
@@ -135,7 +135,7 @@ def test_a_delegation_that_was_taken_back_ends(world: World) -> None:
     assert world.find() is None
 
 
-def test_all_who_ask_at_once_share_an_answer(world: World) -> None:
+def test_concurrent_lookups_share_a_response(world: World) -> None:
     """A burst of messages to a new server asks its web site once."""
     world.web.answer = waiting = Deferred[None]()
     found: list[str | None] = []
@@ -171,7 +171,7 @@ def test_all_who_ask_at_once_share_an_answer(world: World) -> None:
     ],
 )
 def test_headers_say_how_long_within_bounds(headers: dict[str, str], seconds: float) -> None:
-    """Whoever moves a server can prepare for it; nobody can pin us to an answer for months."""
+    """An operator can prepare a move; no server can pin us to a response for months."""
     sent = Headers({name: [value] for name, value in headers.items()})
 
     assert lifetime(sent, NOW) == seconds

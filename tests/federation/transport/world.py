@@ -34,7 +34,7 @@ class NoDatabase:
         self.written: list[Any] = []
 
     async def run(self, function: Any, *args: Any) -> Any:
-        """What a storage function would give for an empty table."""
+        """The result of a storage function for an empty table."""
         self.written.append((function.__name__, args))
         return {}
 
@@ -110,7 +110,7 @@ class ClientTestCase(TestCase):
     async def fails(
         self, kind: type[FederationError], attempt: Coroutine[Any, Any, Any], text: str = ""
     ) -> Any:
-        """The attempt fails in this way, for a reason that names the text."""
+        """The attempt fails with this error, whose message has the text."""
         error = await self.assertFailure(ensureDeferred(attempt), kind)
         self.assertIn(text, str(error))
         return error

@@ -23,7 +23,7 @@ def ids(chunk: Sequence[VisibleEvent]) -> list[str]:
 
 class PageTests(RoomsTestCase):
     async def test_long_history_is_read_across_the_edge_of_memory(self) -> None:
-        """Where a page ends and where memory ends makes no difference to who scrolls."""
+        """Paging is the same wherever a page ends and wherever the memory ends."""
         room_id = await self.create_room()
         said = [f"message {number}" for number in range(TIMELINE_LENGTH + 30)]
         for text in said:
@@ -35,8 +35,8 @@ class PageTests(RoomsTestCase):
             assert await self._all(room_id, backwards=True, size=size) == said[::-1]
             assert await self._all(room_id, backwards=False, size=size) == said
 
-    async def test_newcomer_does_not_see_what_was_said_before_in_either_direction(self) -> None:
-        """A room whose history is for those who were there keeps it from those who come later."""
+    async def test_newcomer_does_not_see_earlier_messages_in_either_direction(self) -> None:
+        """A room with history for members only hides it from users who join later."""
         room_id = await self.create_room()
         visibility = {"history_visibility": "joined"}
         await self.sending.set_state(ALICE, room_id, "m.room.history_visibility", "", visibility)
@@ -84,18 +84,18 @@ class PageTests(RoomsTestCase):
         wanted = RoomEventFilter(types=("m.room.message",))
 
         first = await self.history.page(
-            ALICE.user_id, room_id, PageRequest(True, limit=1, wanted=wanted)
+            ALICE.user_id, room_id, PageRequest(True, limit=1, event_filter=wanted)
         )
         assert texts(first.chunk) == []
         assert first.end is not None
         second = await self.history.page(
-            ALICE.user_id, room_id, PageRequest(True, first.end, limit=1, wanted=wanted)
+            ALICE.user_id, room_id, PageRequest(True, first.end, limit=1, event_filter=wanted)
         )
 
         assert texts(second.chunk) == ["needle"]
 
-    async def test_size_of_a_page_is_the_requests_the_filters_or_ours(self) -> None:
-        """Nobody gets a million events in one answer."""
+    async def test_size_of_a_page_is_that_of_request_filter_or_server(self) -> None:
+        """No client gets a million events in one response."""
         some = RoomEventFilter(limit=3)
 
         assert PageRequest(True).size == 10
@@ -103,8 +103,8 @@ class PageTests(RoomsTestCase):
         assert PageRequest(True, wanted=some, limit=5).size == 5
         assert PageRequest(True, limit=1_000_000).size == MAX_LIMIT
 
-    async def test_who_left_a_busy_room_finds_their_past_at_once(self) -> None:
-        """What happened since the leave is passed over, not searched through."""
+    async def test_former_member_of_a_busy_room_gets_their_history_quickly(self) -> None:
+        """Events since the leave are skipped, not searched through."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.say(room_id, "with Bob")
@@ -122,7 +122,7 @@ class PageTests(RoomsTestCase):
         assert (texts(beyond.chunk), beyond.end) == ([], None)
 
     async def test_rejoining_shows_shared_history_again(self) -> None:
-        """Who comes back reads what was said meanwhile, if the room shares it."""
+        """A user who comes back reads the messages of the meantime, if the room shares them."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.memberships.leave(BOB, room_id)

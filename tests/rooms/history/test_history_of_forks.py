@@ -1,4 +1,4 @@
-"""History across branches and gaps: every visible event once, whatever came late.
+"""History across branches and gaps: every visible event once, also late ones.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
 """
@@ -45,7 +45,7 @@ class HistoryOfForksTests(RoomsTestCase):
         self.outside = Outside(self.rooms, self.storage)
 
     async def test_paging_from_any_token_gives_each_event_once(self) -> None:
-        """Who scrolls up from a token of `/sync` sees all that had come by then, and no more."""
+        """Paging back from a `/sync` token returns all events up to that sync, no later ones."""
 
         @settings(
             max_examples=40,
@@ -121,8 +121,8 @@ class HistoryOfForksTests(RoomsTestCase):
                 return found
             request = PageRequest(request.backwards, page.end, limit=request.limit)
 
-    async def test_who_pages_forwards_from_a_token_meets_nothing_again(self) -> None:
-        """What came late stands before what had come already, and does not bring that back."""
+    async def test_paging_forwards_from_a_token_repeats_nothing(self) -> None:
+        """A late event is in the history before earlier ones, and does not bring those back."""
         room_id = await self.create_room(version="11")
         joined = await self.outside.member(room_id, EVE, "join")
         for number in range(4):
@@ -136,7 +136,7 @@ class HistoryOfForksTests(RoomsTestCase):
         assert [stored.event.event_id for stored in found] == [late.event.event_id, last]
 
     async def test_low_depths_do_not_hide_the_history(self) -> None:
-        """Somebody who claims that the newest events are the oldest shortens nobody's past."""
+        """A sender who claims that the newest events are the oldest hides no history."""
         room_id = await self.create_room(version="11")
         await self.outside.member(room_id, EVE, "join")
         for number in range(30):
@@ -221,8 +221,8 @@ class HistoryOfForksTests(RoomsTestCase):
             assert found[:2] == [hole.event_id, lost.event_id]
             assert len(found) == len(set(found))
 
-    async def test_branch_is_seen_by_those_who_were_on_it(self) -> None:
-        """Whether somebody may see an event is decided by the state at it, not by that of today."""
+    async def test_branch_is_seen_by_its_members(self) -> None:
+        """The state at an event decides who may see it, not the current state."""
         room_id = await self.create_room(version="11")
         await self.outside.member(room_id, EVE, "join")
         visibility = {"history_visibility": "joined"}

@@ -35,7 +35,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
         return await self.world.rooms.history.page(self.carol.user_id, self.there.room_id, request)
 
     async def test_page_forwards_has_what_was_missed(self) -> None:
-        """It stands in the past by now, and yet comes after what the client had seen."""
+        """It is history by now, and yet comes after what the client had seen."""
         expected = [*self.missed, *self.after]
 
         for limit in (20, 3):
@@ -46,8 +46,8 @@ class HistoryOfGapsTests(DatabaseTestCase):
                 page = await self.page(backwards=False, since=page.end, limit=limit)
             assert found == [each.content["body"] for each in expected]
 
-    async def test_page_forwards_ends_where_nobody_gives_what_was_missed(self) -> None:
-        """The page after it goes on behind the gap: a client is never given both in one."""
+    async def test_page_forwards_ends_where_missed_events_are_unavailable(self) -> None:
+        """The page after it continues beyond the gap: a client never gets both in one."""
         self.there.max_backfilled = 0
         event_id = self.before[0].event_id
         context = await self.context(event_id, limit=0)
@@ -58,7 +58,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
         assert _bodies(first) == ["before 1"]
         assert _bodies(second) == ["after 0", "after 1"]
 
-    async def test_page_backwards_ends_where_nobody_gives_what_was_missed(self) -> None:
+    async def test_page_backwards_ends_where_missed_events_are_unavailable(self) -> None:
         """The same the other way round."""
         self.there.max_backfilled = 0
 
@@ -69,7 +69,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
         assert _bodies(second)[:2] == ["before 1", "before 0"]
 
     async def test_page_backwards_ends_in_the_midst_of_a_gap_that_is_filled_in_part(self) -> None:
-        """What is still missing then is asked for by the next page, and nothing is left out."""
+        """The next page fetches what is still missing then, and nothing is left out."""
         self.there.max_backfilled = 2
 
         found: list[str] = []
@@ -84,7 +84,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
         assert found[:10] == [each.content["body"] for each in reversed(expected)]
 
     async def test_context_does_not_reach_over_a_gap(self) -> None:
-        """What is around an event is what was said around it."""
+        """The context of an event has only adjacent events."""
         self.there.max_backfilled = 0
 
         behind = await self.context(self.after[0].event_id)
@@ -96,13 +96,13 @@ class HistoryOfGapsTests(DatabaseTestCase):
         assert _bodies_of(ahead.after) == []
 
     async def test_context_has_what_was_missed(self) -> None:
-        """If anybody gives it."""
+        """If any server has it."""
         context = await self.context(self.after[0].event_id, limit=6)
 
         assert _bodies_of(context.before) == ["missed 5", "missed 4", "missed 3"]
 
     async def test_chain_of_gaps_is_paged_through(self) -> None:
-        """Each gap ends a page, if need be, and none is forgotten."""
+        """Each gap ends a page, if necessary, and none is skipped."""
         more = [self.there.say(f"missed again {number}") for number in range(3)]
         last = self.there.say("last")
         await self.there.deliver(last)

@@ -1,4 +1,4 @@
-"""What another server may see of a room's history: what any of its users may."""
+"""The events of a room that another server may see: those that any of its users may."""
 
 import pytest
 
@@ -76,7 +76,7 @@ class ServerVisibilityTests(RoomsTestCase):
         return await self.outside.find(await self.rooms.get(room_id), event_ids)
 
     async def seen(self, room_id: str, server_name: str, *event_ids: str) -> list[bool]:
-        """Which of some messages a server is given whole."""
+        """For each of some messages, whether a server gets the original."""
         room = await self.rooms.get(room_id)
         events = await self.stored(room_id, *event_ids)
         given = await self.visibility.shown_to_server(room, server_name, events)
@@ -109,7 +109,7 @@ class ServerVisibilityTests(RoomsTestCase):
             assert await self.seen(room_id, "third.example", *said) == stranger
 
     async def test_any_user_of_the_server_counts(self) -> None:
-        """One who is there sees for all."""
+        """A server sees what one of its users sees."""
         room_id = await self.room("joined")
         await self.outside.member(room_id, EVE, "join")
         await self.outside.member(room_id, FRED, "join")
@@ -119,7 +119,7 @@ class ServerVisibilityTests(RoomsTestCase):
         assert await self.seen(room_id, THERE, said) == [True]
 
     async def test_redacted_events_are_given_as_what_is_left_of_them(self) -> None:
-        """Nobody hands out what was taken back."""
+        """No server sends a redacted content."""
         room_id = await self.room("shared")
         await self.outside.member(room_id, EVE, "join")
         said = await self.say(room_id, "oops")
@@ -128,7 +128,7 @@ class ServerVisibilityTests(RoomsTestCase):
         assert await self.seen(room_id, THERE, said) == [False]
 
     async def test_messages_of_erased_users_are_given_to_no_server(self) -> None:
-        """Whoever asks to be forgotten is not handed on, not even to those who knew them."""
+        """Messages of an erased user are not sent again, also not to servers that had them."""
         await self.memberships.join(BOB, room_id := await self.room("world_readable"))
         await self.outside.member(room_id, EVE, "join")
         said = [await self.say(room_id, "mine", by=BOB), await self.say(room_id, "yours")]
@@ -144,7 +144,7 @@ class ServerVisibilityTests(RoomsTestCase):
         assert await self.visibility.shown_to_server(room, THERE, [stored]) == [stored.event]
         assert await self.visibility.seen_by_server(room, THERE, [stored]) == [True]
 
-    async def test_shared_history_is_judged_without_looking_at_members(self) -> None:
+    async def test_shared_history_needs_no_look_at_members(self) -> None:
         """A server that asks for the past of a large room costs no more than of a small one."""
         room_id = await self.room("shared")
         for number in range(30):
@@ -157,7 +157,7 @@ class ServerVisibilityTests(RoomsTestCase):
         assert self.events.recent.hits + self.events.recent.misses - before < 5
 
     async def test_members_who_have_not_changed_are_not_read(self) -> None:
-        """Where membership decides, the state says it for all that are still what they were."""
+        """If membership decides, the state shows all members that did not change since."""
         room_id = await self.room("joined")
         for number in range(30):
             await self.outside.member(room_id, f"@u{number}:{THERE}", "join")
@@ -170,7 +170,7 @@ class ServerVisibilityTests(RoomsTestCase):
         assert self.events.recent.hits + self.events.recent.misses - before < 5
 
     async def test_outliers_are_given_whole_if_they_are_state(self) -> None:
-        """Auth events are for judging by; of what else somebody cites, nothing is known."""
+        """Auth events are needed for checks; nothing is known about other outliers."""
         room_id = await self.room("joined")
         topic = await self.outside.make(room_id, "m.room.topic", ALICE.user_id, {"topic": "t"}, "")
         said = await self.outside.make(room_id, "m.room.message", ALICE.user_id, SECRET)

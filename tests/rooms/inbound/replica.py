@@ -42,7 +42,7 @@ from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 from tests.rooms.state.stored_edges import StoredEdges
 
-ALICE = "@alice:one.example"  # who creates the rooms
+ALICE = "@alice:one.example"  # the creator of the rooms
 BOB = "@bob:two.example"
 CAROL = "@carol:three.example"
 DAVE = "@dave:one.example"
@@ -60,8 +60,8 @@ class MemoryDatabase:
 
     def __init__(self) -> None:
         self.nids: dict[str, int] = {}
-        self.elsewhere: dict[str, list[int]] = {}  # event id -> other rooms that have it
-        self.answers_left: int | None = None  # before it is away
+        self.in_other_rooms: dict[str, list[int]] = {}  # event id -> other rooms that have it
+        self.answers_left: int | None = None  # before it is unavailable
         self.is_read_only = False
         self.pause: Deferred[None] | None = None  # every question waits for it
         self.edges = StoredEdges()
@@ -70,7 +70,7 @@ class MemoryDatabase:
         if self.pause is not None:
             await self.pause
         if self.answers_left == 0:
-            raise Unavailable("the database is away")
+            raise Unavailable("the database is unavailable")
         if self.answers_left is not None:
             self.answers_left -= 1
         if function is names_storage.intern_names:
@@ -88,7 +88,7 @@ class MemoryDatabase:
         if function in NOTHING_STORED and function is not events_storage.rooms_with_event:
             return []
         if function is events_storage.rooms_with_event:
-            return self.elsewhere.get(args[0], [])
+            return self.in_other_rooms.get(args[0], [])
         raise AssertionError(f"{function.__name__} was not expected to be asked")
 
     async def write_batch(self, batch: Batch) -> None:
@@ -179,7 +179,7 @@ class Replica:
 
     @property
     def shown_state(self) -> dict[StateKey, str]:
-        """The current state as readers have put it together from what they were told."""
+        """The current state as log subscribers have put it together from the entries."""
         numbers = dict(self.room.state)
         numbers |= {("m.room.member", user): n for user, n in self.room.member_events.items()}
         state = {}
@@ -242,9 +242,9 @@ class Graph(Replica):
         at: int | None = None,
         redacts: str | None = None,
     ) -> Event:
-        """An event that nobody has received yet; by default it follows the newest one.
+        """An event that no server has received yet; by default it follows the newest one.
 
-        `auth` are the events that it cites, by default those that it should.
+        `auth` are its auth events, by default the right ones.
         """
         prevs = self.events[-1:] if after is None else after
         if auth is None:
@@ -295,7 +295,7 @@ class Graph(Replica):
         return self.send("m.room.redaction", sender, {}, redacts=target, **how)
 
     def public(self) -> None:
-        """Let everybody in."""
+        """Make the room public."""
         self.join(ALICE)
         self.levels(users={ALICE: 100})
         self.send("m.room.join_rules", ALICE, {"join_rule": "public"}, "")
@@ -308,7 +308,7 @@ class Graph(Replica):
         state_key: str | None,
         prevs: Sequence[Event],
     ) -> list[Event]:
-        """What an event at this place should cite."""
+        """The auth events of an event at this place."""
         keys = auth_types_for(self.room.version, event_type, sender, state_key, content)
         roots = [self.stored(prev).state_after for prev in prevs]
         resolved = self.run(self.resolver.resolve(self.room, roots or [EMPTY]))

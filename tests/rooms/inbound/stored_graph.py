@@ -35,7 +35,7 @@ class StoredGraph:
 
 
 class ColourfulRoom:
-    """Forked, with a soft-failed and a rejected event, an outlier, a gap, and one of the past.
+    """Forked, with a soft-failed and a rejected event, an outlier, a gap, and a backfilled event.
 
     The names of the events are the attributes.
     """

@@ -1,4 +1,4 @@
-"""Who enters a room without its members ends where all others are, whatever happened meanwhile."""
+"""A server that joins with partial state ends with the same state as all others."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -62,7 +62,7 @@ class Latecomer:
             self.replica.receive(event)
 
     def complete(self) -> None:
-        """Get hold of the members, and make the room whole."""
+        """Fetch the members, and complete the state."""
         self._keep(self._chain(self.members))
         self._run(self.completion.complete(self.replica.writer, self.members))
 
@@ -113,7 +113,7 @@ class Latecomer:
             db, nids = self.replica.db, self.replica.db.nids
             if function in ASKED and db.answers_left is not None:
                 if not db.answers_left:
-                    raise Unavailable("the database is away")
+                    raise Unavailable("the database is unavailable")
                 db.answers_left -= 1
             if function is event_graph.accepted_state:
                 return [
@@ -163,7 +163,7 @@ def _act(draw: st.DrawFn, graph: Graph, since: int) -> None:
     event_type, by, content, state_key = _what(draw, str(len(graph.events)))
     cited = None
     if draw(st.booleans()):
-        # What was true of somebody once is cited when it is not any more.
+        # An auth event may have become outdated meanwhile.
         then = [draw(st.sampled_from(graph.events))]
         cited = graph.auth_events(event_type, by, content, state_key, then)
     at = draw(st.integers(0, 30))
@@ -216,7 +216,7 @@ def test_it_ends_where_all_others_are(room: tuple[Graph, Event]) -> None:
 
 @WHOLE
 @given(rooms())
-def test_readers_are_told_what_becomes_of_the_state(room: tuple[Graph, Event]) -> None:
+def test_subscribers_get_all_changes_of_the_state(room: tuple[Graph, Event]) -> None:
     """Members that clients see, one change after the other, are those that the server goes by."""
     graph, join = room
     late = Latecomer(graph, join)
@@ -261,8 +261,8 @@ def test_an_attempt_may_end_anywhere(room: tuple[Graph, Event], answers: int) ->
 
 @WHOLE
 @given(rooms())
-def test_nothing_is_rejected_before_the_state_is_whole(room: tuple[Graph, Event]) -> None:
-    """What cites a rejected event is rejected too, for ever: so that must not be done too early."""
+def test_nothing_is_rejected_before_full_state(room: tuple[Graph, Event]) -> None:
+    """Events that refer to a rejected event are rejected too, so rejection must not be early."""
     graph, join = room
     late = Latecomer(graph, join)
     late.enter()

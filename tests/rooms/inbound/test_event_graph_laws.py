@@ -1,4 +1,4 @@
-"""What must hold for the event graph whatever happens in the room, and in whatever order."""
+"""Laws of the event graph, whatever the events in the room and their order."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def _refusals(replica: Replica, events: list[Event]) -> dict[str, str | None]:
 
 @WHOLE
 @given(forked_graphs(), st.data())
-def test_order_of_arrival_does_not_matter(graph: Graph, data: st.DataObject) -> None:
+def test_order_of_receipt_does_not_matter(graph: Graph, data: st.DataObject) -> None:
     """Servers hear of events in different orders, and agree on what each event does."""
     other = graph.replica()
 
@@ -89,7 +89,7 @@ def test_order_of_arrival_does_not_matter(graph: Graph, data: st.DataObject) -> 
 @WHOLE
 @given(forked_graphs(), st.data())
 def test_all_agree_once_an_event_joins_the_branches(graph: Graph, data: st.DataObject) -> None:
-    """What servers hold to be current for a while may differ; what they come to may not."""
+    """Servers may differ in the current state for a while, but not in the end."""
     other = graph.replica()
     other.receive_all(data.draw(st.permutations(graph.events)))
     followed = {prev for event in graph.events for prev in event.prev_event_ids}
@@ -114,7 +114,7 @@ def test_all_agree_once_an_event_joins_the_branches(graph: Graph, data: st.DataO
 def test_redactions_are_shown_once_and_only_with_their_effect(
     graph: Graph, data: st.DataObject
 ) -> None:
-    """Whatever comes first, clients see an event, and then who redacted it."""
+    """Whichever comes first, clients see an event, and then the user who redacted it."""
     other = graph.replica()
 
     other.receive_all(data.draw(st.permutations(graph.events)))
@@ -137,7 +137,7 @@ def test_redactions_are_shown_once_and_only_with_their_effect(
 
 @WHOLE
 @given(forked_graphs())
-def test_readers_are_told_what_becomes_of_the_state(graph: Graph) -> None:
+def test_subscribers_get_all_changes_of_the_state(graph: Graph) -> None:
     """Members and settings that clients see are those that the server goes by."""
     assert graph.shown_state == graph.state
     joined = sum(membership == "join" for membership in graph.room.members.values())

@@ -27,14 +27,14 @@ def newest(graph: Graph, number: int) -> set[str]:
 
 
 def test_ten_branches_are_kept_apart() -> None:
-    """One event of ours can join them all, when somebody has something to say."""
+    """One local event can join them all, when a local user sends one."""
     graph = forked(MAX_EXTREMITIES)
 
     assert graph.extremities == newest(graph, MAX_EXTREMITIES)
 
 
-def test_eleventh_branch_has_an_event_of_ours_join_the_others() -> None:
-    """A room does not fall apart because nobody here happens to speak."""
+def test_eleventh_branch_makes_a_local_event_join_the_others() -> None:
+    """A room does not fall apart because no local user happens to write."""
     graph = forked(MAX_EXTREMITIES + 1)
 
     merge = graph.room.timeline[-2].event
@@ -43,7 +43,7 @@ def test_eleventh_branch_has_an_event_of_ours_join_the_others() -> None:
     assert graph.extremities == {merge.event_id, graph.events[-1].event_id}
 
 
-def test_all_branches_are_kept_where_nobody_here_may_speak() -> None:
+def test_all_branches_are_kept_where_no_local_user_may_send() -> None:
     """Members without a voice join nothing; any branch may hold what the others lack."""
     graph = forked(MAX_EXTREMITIES + 3, silent=True)
 
@@ -69,8 +69,8 @@ def test_most_powerful_member_joins_the_branches() -> None:
     assert (merge.type, merge.sender) == (DUMMY_EVENT, DAVE)
 
 
-def test_event_of_ours_joins_all_branches() -> None:
-    """Who sees them all says so by citing them all."""
+def test_local_event_joins_all_branches() -> None:
+    """An event that refers to all branches shows that its sender has them."""
     graph = forked(7)
 
     said = graph.say(ALICE, after=graph.events[-7:])
@@ -94,7 +94,7 @@ def test_event_that_follows_a_refused_one_follows_what_that_followed() -> None:
 
 
 def test_old_event_that_comes_late_is_a_branch_of_its_own() -> None:
-    """What is already followed is not forgotten, and what follows it is not lost."""
+    """Extremities that have been followed are remembered, and what follows them is not lost."""
     graph = forked(1)
     base = graph.events[-2]
     head = graph.say(ALICE)

@@ -83,7 +83,7 @@ def test_power_is_not_taken_by_levels_that_were_hidden(version: str) -> None:
 
 @ALL_VERSIONS
 def test_depth_from_the_future_keeps_the_room_going(version: str) -> None:
-    """An event that claims the greatest depth stops nobody from sending after it."""
+    """An event that claims the greatest depth prevents no user from sending after it."""
     graph = room(version, BOB)
     deepest = ROOM_VERSIONS[version].max_depth
 
@@ -98,7 +98,7 @@ def test_depth_from_the_future_keeps_the_room_going(version: str) -> None:
 
 @ALL_VERSIONS
 def test_depth_that_overflows_is_no_event(version: str) -> None:
-    """What no integer of the version can hold is dropped at the door."""
+    """A depth that is no integer of the version is dropped before all other checks."""
     graph = room(version, BOB)
     event = graph.make("m.room.message", BOB, {"body": "deep"})
     row = ROOM_VERSIONS[version]
@@ -124,7 +124,7 @@ def test_auth_events_that_do_not_authorise_are_refused(version: str) -> None:
 
 @ALL_VERSIONS
 def test_two_auth_events_of_a_kind_are_refused(version: str) -> None:
-    """Rule 3.1: nobody picks whichever of two power levels suits them."""
+    """Rule 3.1: no sender can choose between two power levels events."""
     graph = room(version, BOB)
     old = graph.events[2]
     assert old.type == "m.room.power_levels"
@@ -151,10 +151,10 @@ def test_forged_power_levels_give_no_power(version: str) -> None:
 
 @ALL_VERSIONS
 def test_auth_events_of_another_room_are_refused(version: str) -> None:
-    """Rule 3.5: whoever rules over there has no say here."""
-    graph, elsewhere = room(version), room(version, MALLORY)
-    theirs = elsewhere.events[-1]
-    graph.db.elsewhere[theirs.event_id] = [2]
+    """Rule 3.5: power in another room counts for nothing here."""
+    graph, other_room = room(version), room(version, MALLORY)
+    theirs = other_room.events[-1]
+    graph.db.in_other_rooms[theirs.event_id] = [2]
     cited = [each for each in graph.events if each.type != "m.room.member"][:2]
     if not ROOM_VERSIONS[version].create_in_auth_events:
         cited = cited[1:]
@@ -167,9 +167,9 @@ def test_auth_events_of_another_room_are_refused(version: str) -> None:
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_same_event_id_in_two_rooms_is_two_events(version: str) -> None:
     """Servers chose their event ids, and one choice must not shadow another room's event."""
-    graph, elsewhere = room(version, BOB), room(version, BOB)
-    theirs = elsewhere.say(BOB)
-    graph.db.elsewhere[theirs.event_id] = [2]
+    graph, other_room = room(version, BOB), room(version, BOB)
+    theirs = other_room.say(BOB)
+    graph.db.in_other_rooms[theirs.event_id] = [2]
     ours = graph.make("m.room.message", BOB, {"body": "the same id"})
     same = Event.from_pdu(ours.version, {**ours.pdu, "event_id": theirs.event_id})
 
@@ -182,7 +182,7 @@ def test_same_event_id_in_two_rooms_is_two_events(version: str) -> None:
 @pytest.mark.parametrize("version", ["1", "2"])
 @pytest.mark.parametrize("field", ["prev_events", "auth_events"])
 def test_event_that_cites_itself_is_no_event(version: str, field: str) -> None:
-    """Where ids are chosen an event could be its own authority, and its past have no end."""
+    """Where servers choose ids, an event could be its own auth event, and its ancestors endless."""
     graph = room(version, BOB)
     event = graph.make("m.room.message", BOB, {"body": "me"})
     cited = [*event.pdu[field], [event.event_id, {"sha256": ""}]]
@@ -193,7 +193,7 @@ def test_event_that_cites_itself_is_no_event(version: str, field: str) -> None:
 
 @pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
 def test_restricted_join_needs_the_signature_of_the_authorising_server(version: str) -> None:
-    """Without it anybody could say that somebody of ours has let them in."""
+    """Without it any server could claim that a local user has authorised the join."""
     graph = room(version)
     content = {"membership": "join", "join_authorised_via_users_server": ALICE}
 
@@ -204,7 +204,7 @@ def test_restricted_join_needs_the_signature_of_the_authorising_server(version: 
 
 @pytest.mark.parametrize("version", ["1", "7"])
 def test_older_versions_ask_for_no_such_signature(version: str) -> None:
-    """There the field means nothing, and must not keep anybody out."""
+    """There the field has no meaning, and must not prevent a join."""
     graph = room(version)
     content = {"membership": "join", "join_authorised_via_users_server": ALICE}
 
@@ -275,7 +275,7 @@ def test_create_event_among_the_auth_events_of_version_12_is_refused() -> None:
 
 
 def test_creators_of_version_12_have_no_number() -> None:
-    """Rule 10.4: whoever gives a creator a level means to take theirs away later."""
+    """Rule 10.4: a level for a creator could later be lowered."""
     graph = room("12", BOB)
 
     levels = graph.send("m.room.power_levels", ALICE, {"users": {ALICE: 100}}, "")
@@ -349,7 +349,7 @@ def test_names_that_are_too_long_are_no_event(version: str) -> None:
 @ALL_VERSIONS
 @pytest.mark.parametrize("membership", [None, 5, [], {}, ["join"], {"join": 1}, "", "owner"])
 def test_membership_that_is_none_is_refused(version: str, membership: object) -> None:
-    """Rule 5: what is not understood lets nobody in or out."""
+    """Rule 5: an unknown membership changes none."""
     graph = room(version, BOB)
     state = graph.state
 
@@ -365,7 +365,7 @@ def test_membership_that_is_none_is_refused(version: str, membership: object) ->
 def test_absurd_power_levels_are_refused_or_mean_nothing(
     version: str, odd: object, field: str
 ) -> None:
-    """Whatever a level is, the room goes on, and its owner still owns it."""
+    """Whatever the levels, the room continues, and its creator keeps their power."""
     graph = room(version, BOB)
     users = {} if version == "12" else {ALICE: 100}
 

@@ -11,7 +11,7 @@ def redaction(number: int) -> Any:
 
 
 def test_those_of_made_up_events_fill_no_memory() -> None:
-    """A member who redacts what does not exist, all day long, costs a bounded amount."""
+    """A member who redacts invented events all day long costs a bounded amount."""
     waiting = PendingRedactions(1)
     rows = [
         waiting.add(f"$made-up-{n}", redaction(n), is_past=False) for n in range(2 * MAX_TARGETS)

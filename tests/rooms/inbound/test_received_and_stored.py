@@ -1,4 +1,4 @@
-"""What receipt makes of a room, as the database has it: nothing changes by a restart."""
+"""A room after receipt of events, as the database has it: a restart changes nothing."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class StoredTests(RoomsTestCase):
         self.outside = Outside(self.rooms, self.storage)
 
     async def room_with_moderator(self) -> str:
-        """A room of Alice with Bob, and Eve of another server, who may do much."""
+        """A room of Alice with Bob, and Eve of another server, who has much power."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.outside.member(room_id, EVE, "join")
@@ -35,14 +35,14 @@ class StoredTests(RoomsTestCase):
         state = await self.reading.state_event(ALICE.user_id, room_id, "m.room.power_levels", "")
         return {**state.event.content, "users": dict(state.event.content["users"])}
 
-    async def head(self, room_id: str) -> list[str]:
+    async def extremity_ids(self, room_id: str) -> list[str]:
         async with self.rooms.writing(room_id) as writer:
             return [stored.event.event_id for stored in writer.extremities.events]
 
     async def snapshot(self, room_id: str) -> dict[str, Any]:
         """All that the server knows of a room."""
         async with self.rooms.writing(room_id) as writer:
-            known = _facts_of(writer.room, writer)
+            known = _values_of(writer.room, writer)
         room = await self.rooms.get(room_id)
         state = [*room.state.values(), *room.member_events.values()]
         events = await self.events.load_in_order(room.version, sorted(state))
@@ -75,7 +75,7 @@ class StoredTests(RoomsTestCase):
     async def test_ban_on_a_branch_removes_a_member_everywhere(self) -> None:
         """Members, memberships, the user's own list and the count follow the state."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         await self.say(room_id, "meanwhile")
 
         ban = await self.outside.member(room_id, BOB.user_id, "ban", EVE, after=base)
@@ -86,13 +86,13 @@ class StoredTests(RoomsTestCase):
         place = (await self.user_rooms.of(BOB.user_id))[room.room_nid]
         assert (place.membership, place.sender) == ("ban", EVE)
         assert room.joined_count == 2
-        assert len(await self.head(room_id)) == 2
+        assert len(await self.extremity_ids(room_id)) == 2
         await self.restarted(room_id)
 
     async def test_resolution_brings_a_member_back(self) -> None:
-        """A ban by one who was being demoted does not hold, and its victim is in again."""
+        """A ban by a user who was being demoted does not hold, and the target is a member again."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         await self.outside.member(room_id, BOB.user_id, "ban", EVE, after=base)
         room = await self.rooms.get(room_id)
         assert room.membership(BOB.user_id) == "ban"
@@ -101,7 +101,7 @@ class StoredTests(RoomsTestCase):
         await self.sending.set_state(ALICE, room_id, "m.room.power_levels", "", levels)
         banned = await self.snapshot(room_id)
 
-        # Carol's server saw the demotion and not the ban; who comes first is decided by power.
+        # Carol's server saw the demotion and not the ban; power decides the order.
         await self.outside.send(
             room_id, "m.room.power_levels", ALICE.user_id, levels, "", after=base
         )
@@ -118,7 +118,7 @@ class StoredTests(RoomsTestCase):
         """A join that was possible on a branch only is undone; its user has left."""
         room_id = await self.create_room(version="11")
         await self.outside.member(room_id, EVE, "join")
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         rule = {"join_rule": "invite"}
         self.clock.advance(1)
         await self.sending.set_state(ALICE, room_id, "m.room.join_rules", "", rule)
@@ -137,24 +137,24 @@ class StoredTests(RoomsTestCase):
     async def test_branches_are_the_same_after_a_restart(self) -> None:
         """Extremities, and where branches begin, are what the next event builds on."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         for number in range(4):
             await self.outside.say(room_id, EVE, str(number), after=base)
             topic = {"topic": str(number)}
             await self.outside.send(room_id, "m.room.topic", EVE, topic, "", after=base)
         await self.restarted(room_id)
 
-        heads = await self.head(room_id)
+        heads = await self.extremity_ids(room_id)
         assert len(heads) == 8
         await self.say(room_id, "all together")
-        assert len(await self.head(room_id)) == 1
+        assert len(await self.extremity_ids(room_id)) == 1
         await self.restarted(room_id)
 
     async def test_redaction_and_target_that_are_written_together_stay_together(self) -> None:
         """They often come in one transaction; what was redacted is not shown after a restart."""
         for early in (False, True):
             room_id = await self.room_with_moderator()
-            base = await self.head(room_id)
+            base = await self.extremity_ids(room_id)
             said = await self.outside.make(
                 room_id, "m.room.message", EVE, {"body": "secret"}, after=base
             )
@@ -194,7 +194,7 @@ class StoredTests(RoomsTestCase):
     async def test_what_was_refused_is_refused_after_a_restart(self) -> None:
         """Rejected and soft-failed events are known, with the rule that they broke."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         rejected = await self.outside.say(room_id, MALLORY, "not in")
         await self.memberships.ban(ALICE, room_id, EVE)
         soft_failed = await self.outside.say(room_id, EVE, "too late", after=base)
@@ -209,11 +209,11 @@ class StoredTests(RoomsTestCase):
         assert again[1].status.soft_failed is not None
 
     async def test_gaps_and_early_redactions_are_the_same_after_a_restart(self) -> None:
-        """Where the past is missing is asked for, and what is to be redacted will be."""
+        """Missing history is still backfilled, and pending redactions still apply."""
         room_id = await self.room_with_moderator()
         unknown = await self.outside.make(room_id, "m.room.message", EVE, {"body": "lost"})
         root = (await self.rooms.get(room_id)).root
-        heads = await self.head(room_id)
+        heads = await self.extremity_ids(room_id)
         event = await self.outside.make(
             room_id, "m.room.redaction", EVE, {"redacts": unknown.event_id}, after=heads
         )
@@ -224,7 +224,7 @@ class StoredTests(RoomsTestCase):
         stored = await self.outside.receive(hole, state_before=ResolvedState(root))
 
         assert stored.is_redaction_pending
-        assert await self.head(room_id) == [*heads, stored.event.event_id][1:]
+        assert await self.extremity_ids(room_id) == [*heads, stored.event.event_id][1:]
         await self.restarted(room_id)
         assert (await self.rooms.get(room_id)).backward_extremities == {
             unknown.event_id: stored.topological_depth
@@ -237,26 +237,26 @@ class StoredTests(RoomsTestCase):
         assert room.timeline[-1] is shown
         await self.restarted(room_id)
 
-    async def test_room_goes_on_from_a_withheld_redaction_after_a_restart(self) -> None:
-        """What no client sees is followed all the same, or it would be a branch for ever."""
+    async def test_room_continues_from_a_pending_redaction_after_a_restart(self) -> None:
+        """Local events follow a pending redaction too, or it would stay a branch permanently."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         await self.say(room_id, "meanwhile")
         content = {"redacts": "$unknown"}
 
         withheld = await self.outside.send(room_id, "m.room.redaction", EVE, content, after=base)
 
         assert withheld.is_redaction_pending
-        assert len(await self.head(room_id)) == 2
+        assert len(await self.extremity_ids(room_id)) == 2
         await self.restarted(room_id)
         event_id = await self.say(room_id, "both")
-        assert await self.head(room_id) == [event_id]
+        assert await self.extremity_ids(room_id) == [event_id]
         await self.restarted(room_id)
 
-    async def test_withheld_redaction_is_not_to_be_had(self) -> None:
+    async def test_pending_redaction_is_not_returned(self) -> None:
         """Neither by its id nor with the history; with its target it comes into both."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         said = await self.outside.make(room_id, "m.room.message", EVE, {"body": "x"}, after=base)
         content = {"redacts": said.event_id}
         redaction = await self.outside.send(room_id, "m.room.redaction", EVE, content, after=base)
@@ -278,14 +278,14 @@ class StoredTests(RoomsTestCase):
         await self.outside.receive(said)
         assert await is_there()
 
-    async def test_own_redaction_of_an_unknown_event_is_withheld(self) -> None:
+    async def test_own_redaction_of_an_unknown_event_is_pending(self) -> None:
         """The rules of other servers' redactions hold for those of our users."""
         room_id = await self.room_with_moderator()
         said = await self.outside.make(room_id, "m.room.message", EVE, {"body": "x"})
 
         event_id = await self.sending.redact(ALICE, room_id, said.event_id, {}, "txn")
 
-        assert await self.head(room_id) == [event_id]
+        assert await self.extremity_ids(room_id) == [event_id]
         again = await self.sending.redact(ALICE, room_id, said.event_id, {}, "txn")
         assert again == event_id
         room = await self.rooms.get(room_id)
@@ -298,20 +298,20 @@ class StoredTests(RoomsTestCase):
         await self.restarted(room_id)
 
     async def test_all_branches_outlive_a_restart(self) -> None:
-        """Where nobody here may join them there are more than ten, and each may hold a ban."""
+        """Where no local user may join them there are more than ten, and each may have a ban."""
         room_id = await self.room_with_moderator()
         levels = {**await self.levels(room_id), "events_default": 50, "state_default": 0}
         levels["users"] = {EVE: 100}
         await self.sending.set_state(ALICE, room_id, "m.room.power_levels", "", levels)
         await self.memberships.leave(ALICE, room_id)
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         await self.outside.member(room_id, BOB.user_id, "ban", EVE, after=base)
         for number in range(12):
             await self.outside.send(room_id, "m.room.message", EVE, {"n": number}, after=base)
 
         room = await self.rooms.get(room_id)
         assert room.membership(BOB.user_id) == "ban"
-        assert len(await self.head(room_id)) == 13
+        assert len(await self.extremity_ids(room_id)) == 13
         await self.restarted(room_id)
 
     async def test_names_with_nul_are_stored(self) -> None:
@@ -342,7 +342,9 @@ class StoredTests(RoomsTestCase):
         await self.restarted(room_id)
 
     async def test_redaction_of_anything_does_not_stop_the_server(self) -> None:
-        """What cannot be a key in the database is none, or one event would end the process."""
+        """A redacted id that the database cannot store is no key, or one event would end the
+        process.
+        """
         room_id = await self.room_with_moderator()
         long = "".join(chr(0x4E00 + number * 7 % 20_000) for number in range(15_000))
 
@@ -353,7 +355,7 @@ class StoredTests(RoomsTestCase):
         await self.say(room_id, "still here")
 
 
-def _facts_of(room: Room, writer: RoomWriter) -> dict[str, Any]:
+def _values_of(room: Room, writer: RoomWriter) -> dict[str, Any]:
     return {
         "extremities": [stored.event.event_id for stored in writer.extremities.events],
         "root": (room.root, writer.extremities.root),

@@ -89,7 +89,7 @@ JUNK = settings(deadline=None, max_examples=50, suppress_health_check=[HealthChe
 
 
 def parse(graph: Graph, data: st.DataObject, after: Event) -> Event | None:
-    """What somebody who may do nearly anything makes of an event, if it is one at all."""
+    """The event that a powerful member makes of another one, if it is one at all."""
     event_type = data.draw(st.sampled_from(TYPES))
     by = data.draw(st.sampled_from([ALICE, BOB, CAROL]))
     state_key = data.draw(state_keys)
@@ -117,7 +117,7 @@ def parse(graph: Graph, data: st.DataObject, after: Event) -> Event | None:
 @JUNK
 @given(st.sampled_from(["1", "3", "6", "8", "10", "11", "12"]), st.data())
 def test_junk_is_refused_or_does_no_harm(version: str, data: st.DataObject) -> None:
-    """Whatever a server sends, the room's owner can go on, and branches come together again."""
+    """Whatever a server sends, the room's creator can continue, and branches merge again."""
     graph = Graph(version)
     graph.public()
     graph.join(BOB)

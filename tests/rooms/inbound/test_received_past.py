@@ -34,7 +34,7 @@ def arrive(graph: Graph, other: Replica, event: Event) -> None:
 
 
 def test_outlier_is_known_and_shown_nowhere() -> None:
-    """Who cites an event says nothing about where it stands."""
+    """A reference to an event does not tell its place in the graph."""
     graph = busy_room()
     other = graph.replica()
     outliers, done = other.run(other.receiving.outliers(other.writer, graph.events[:4]))
@@ -62,7 +62,7 @@ def test_outliers_are_kept_once() -> None:
 
 
 def test_outlier_that_its_auth_events_do_not_allow_is_rejected() -> None:
-    """What gives authority has to have some itself."""
+    """Auth events need valid auth events themselves."""
     graph = busy_room()
     forged = graph.make(
         "m.room.power_levels", BOB, {"users": {BOB: 100}}, "", auth=graph.events[:2]
@@ -76,7 +76,7 @@ def test_outlier_that_its_auth_events_do_not_allow_is_rejected() -> None:
 
 
 def test_outliers_that_cite_what_is_not_there_are_refused_whole() -> None:
-    """The caller has not got the whole chain; nothing is kept of half of it."""
+    """The caller does not have the whole chain; no part of it is stored."""
     graph = busy_room()
     other = graph.replica()
 
@@ -92,7 +92,7 @@ def test_outlier_finds_its_place() -> None:
     graph = busy_room()
     other = graph.replica()
     outliers, _ = other.run(other.receiving.outliers(other.writer, graph.events[:5]))
-    numbers = [each.number for each in outliers]
+    numbers = [each.event_nid for each in outliers]
 
     other.receive_all(graph.events)
 
@@ -123,8 +123,8 @@ def test_outlier_whose_receipt_failed_is_an_outlier_still() -> None:
     assert other.state == graph.state
 
 
-def test_server_arrives_with_the_state_it_was_given() -> None:
-    """Who joins over federation knows the state, and of the past only that there is one."""
+def test_server_joins_with_the_given_state() -> None:
+    """A server that joins knows the state, and of the history only that there is some."""
     graph = busy_room()
     graph.send("m.room.topic", ALICE, {"topic": "rain"}, "")
     head = graph.events[-1]
@@ -141,7 +141,7 @@ def test_server_arrives_with_the_state_it_was_given() -> None:
 
 
 def test_past_fills_the_gap_and_leaves_the_present_alone() -> None:
-    """Events fetched for somebody who scrolls up are news to nobody."""
+    """Backfilled events are not shown as new."""
     graph = busy_room()
     join = graph.join(CAROL)
     other = graph.replica("three.example")
@@ -167,8 +167,8 @@ def test_past_fills_the_gap_and_leaves_the_present_alone() -> None:
     assert [each.event for each in other.room.timeline] == [join]
 
 
-def test_whole_past_leaves_no_gap() -> None:
-    """Where the create event is reached there is nothing to ask for any more."""
+def test_complete_history_leaves_no_gap() -> None:
+    """Once the create event is reached there is nothing to backfill."""
     graph = busy_room()
     join = graph.join(CAROL)
     other = graph.replica("three.example")
@@ -204,8 +204,8 @@ def test_gap_is_before_a_rejected_event_once_that_is_there() -> None:
     )
 
 
-def test_server_comes_into_the_room_again() -> None:
-    """What happened between two stays counts; what was thought to be current meanwhile does not."""
+def test_server_joins_the_room_again() -> None:
+    """Messages between two stays remain; the state that was current meanwhile does not."""
     graph = busy_room()
     first = graph.join(CAROL)
     other = graph.replica("three.example")
@@ -228,8 +228,8 @@ def test_server_comes_into_the_room_again() -> None:
     assert other.extremities == {said.event_id}
 
 
-def test_arrival_that_the_given_state_does_not_allow_is_rejected() -> None:
-    """A resident server that lies about the state lets nobody in."""
+def test_join_that_the_given_state_does_not_allow_is_rejected() -> None:
+    """A resident server that lies about the state can authorise no join."""
     graph = busy_room()
     join = graph.join(CAROL)
     other = graph.replica("three.example")

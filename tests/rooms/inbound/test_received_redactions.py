@@ -11,7 +11,7 @@ from tests.rooms.inbound.replica import ALICE, BOB, CAROL, Graph, Replica
 EVE = "@eve:two.example"  # of the same server as Bob
 
 ALL_VERSIONS = pytest.mark.parametrize("version", ["1", "3", "6", "10", "11", "12"])
-JUDGED_BY_EFFECT = pytest.mark.parametrize("version", ["3", "6", "10", "11", "12"])
+CHECKED_BY_EFFECT = pytest.mark.parametrize("version", ["3", "6", "10", "11", "12"])
 
 
 def room(version: str) -> Graph:
@@ -33,7 +33,7 @@ def is_redacted(replica: Replica, event: Event) -> bool:
 @ALL_VERSIONS
 @pytest.mark.parametrize("by", [ALICE, BOB])
 def test_redaction_takes_effect(version: str, by: str) -> None:
-    """A moderator's redacts what anybody said, and everybody's what they said themselves."""
+    """Moderators can redact all messages, and users their own."""
     graph = room(version)
     said = graph.say(BOB)
 
@@ -59,9 +59,9 @@ def test_redaction_that_comes_before_its_target_takes_effect(version: str, by: s
     assert is_redacted(other, said)
 
 
-@JUDGED_BY_EFFECT
+@CHECKED_BY_EFFECT
 def test_redaction_without_the_right_is_an_event_without_effect(version: str) -> None:
-    """The event is accepted, since its target may be unknown to who judges it."""
+    """The event is accepted, since a server that checks it may not have its target."""
     graph = room(version)
     said = graph.say(BOB)
 
@@ -90,7 +90,7 @@ def test_redaction_as_state_asks_for_the_same_right(
     assert is_redacted(graph, said) == takes_effect
 
 
-@JUDGED_BY_EFFECT
+@CHECKED_BY_EFFECT
 def test_early_redaction_is_shown_once_its_target_is_here(version: str) -> None:
     """A client could do nothing with a redaction of what it has not got."""
     graph = room(version)
@@ -121,9 +121,9 @@ def test_first_versions_withhold_no_redaction(version: str) -> None:
     assert times_shown(graph, redaction) == 1
 
 
-@JUDGED_BY_EFFECT
-def test_withheld_redaction_is_shown_when_its_target_comes_with_the_past(version: str) -> None:
-    """Who scrolls up sees what was redacted; who reads on sees who did it."""
+@CHECKED_BY_EFFECT
+def test_pending_redaction_is_shown_when_its_target_is_backfilled(version: str) -> None:
+    """Paging back shows the redacted event; reading on shows who redacted it."""
     graph = room(version)
     base = graph.events[-1]
     said = graph.say(BOB)
@@ -139,8 +139,8 @@ def test_withheld_redaction_is_shown_when_its_target_comes_with_the_past(version
     assert other.shown[-1] == other.stored(redaction)
 
 
-@JUDGED_BY_EFFECT
-def test_withheld_redaction_of_the_past_is_shown_in_the_past(version: str) -> None:
+@CHECKED_BY_EFFECT
+def test_backfilled_pending_redaction_is_shown_in_history(version: str) -> None:
     """No sync tells of what happened long ago; the past is fetched in pieces, the newest first."""
     graph = room(version)
     base = graph.events[-1]
@@ -159,8 +159,8 @@ def test_withheld_redaction_of_the_past_is_shown_in_the_past(version: str) -> No
     assert times_shown(other, redaction) == 0
 
 
-@JUDGED_BY_EFFECT
-def test_withheld_redaction_of_a_setting_takes_effect_when_the_setting_is_known(
+@CHECKED_BY_EFFECT
+def test_pending_redaction_of_a_setting_takes_effect_when_the_setting_is_known(
     version: str,
 ) -> None:
     """State that comes from others by itself is shown redacted too."""
@@ -179,7 +179,7 @@ def test_withheld_redaction_of_a_setting_takes_effect_when_the_setting_is_known(
     assert times_shown(other, redaction) == 1
 
 
-def test_redaction_of_a_rejected_event_is_withheld() -> None:
+def test_redaction_of_a_rejected_event_is_pending() -> None:
     """It is no partner for a redaction, and no client sees it."""
     graph = room("11")
     said = graph.say("@mallory:two.example")
@@ -190,7 +190,7 @@ def test_redaction_of_a_rejected_event_is_withheld() -> None:
     assert graph.stored(redaction).is_redaction_pending
 
 
-def test_event_follows_a_withheld_redaction() -> None:
+def test_event_follows_a_pending_redaction() -> None:
     """It is part of the graph, though no client sees it, and its branch is not left behind."""
     graph = room("11")
     base = graph.events[-1]
@@ -205,9 +205,9 @@ def test_event_follows_a_withheld_redaction() -> None:
     assert graph.shown_state == graph.state
 
 
-@JUDGED_BY_EFFECT
+@CHECKED_BY_EFFECT
 def test_early_redaction_without_the_right_has_no_effect_either(version: str) -> None:
-    """Who comes first has no better right."""
+    """A redaction that comes first has no better right."""
     graph = room(version)
     base = graph.events[-1]
     said = graph.say(BOB)
@@ -223,9 +223,9 @@ def test_early_redaction_without_the_right_has_no_effect_either(version: str) ->
     assert not other.writer.pending_redactions.targets
 
 
-@JUDGED_BY_EFFECT
+@CHECKED_BY_EFFECT
 def test_right_is_that_of_the_time_of_the_redaction(version: str) -> None:
-    """A moderator who was demoted since had the right when they used it."""
+    """A moderator who was demoted later had the power when they used it."""
     graph = room(version)
     graph.levels(users={ALICE: 100, CAROL: 50})
     base = graph.events[-1]
@@ -238,9 +238,9 @@ def test_right_is_that_of_the_time_of_the_redaction(version: str) -> None:
     assert is_redacted(graph, said)
 
 
-@JUDGED_BY_EFFECT
+@CHECKED_BY_EFFECT
 def test_server_speaks_for_its_users(version: str) -> None:
-    """Where the sender of both is of one server, that server answers for it."""
+    """If both senders are of one server, that server answers for the redaction."""
     graph = room(version)
     said = graph.say(BOB)
 
@@ -251,7 +251,7 @@ def test_server_speaks_for_its_users(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_first_versions_reject_a_redaction_without_the_right(version: str) -> None:
-    """There the event id tells whose the target is, and the rules judge the redaction by it."""
+    """There the event id names the target's server, and the rules check the redaction by it."""
     graph = room(version)
     said = graph.say(BOB)
 
@@ -292,7 +292,7 @@ def test_soft_failed_early_redaction_has_no_effect() -> None:
 
 
 def test_redaction_of_the_past_takes_effect() -> None:
-    """What was redacted before we came is not shown to who scrolls up to it."""
+    """An event that was redacted before our join is not shown to users who page back."""
     graph = room("11")
     said = graph.say(BOB)
     redaction = graph.redact(BOB, said.event_id)
@@ -309,15 +309,15 @@ def test_redaction_of_the_past_takes_effect() -> None:
 @ALL_VERSIONS
 def test_redaction_does_not_reach_into_another_room(version: str) -> None:
     """The rights are those of one room."""
-    graph, elsewhere = room(version), Graph(version)
-    elsewhere.public()
-    said = elsewhere.say(ALICE)
+    graph, other_graph = room(version), Graph(version)
+    other_graph.public()
+    said = other_graph.say(ALICE)
 
     redaction = graph.redact(ALICE, said.event_id)
-    graph.db.elsewhere[said.event_id] = [2]
+    graph.db.in_other_rooms[said.event_id] = [2]
 
     assert graph.stored(redaction).status.rejected is None
-    assert not is_redacted(elsewhere, said)
+    assert not is_redacted(other_graph, said)
 
 
 @pytest.mark.parametrize("target", ["", "no id", "$\0:one.example", "$" + "x" * 3_000])

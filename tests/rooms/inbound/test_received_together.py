@@ -19,7 +19,7 @@ class ReceivedTogetherTests(RoomsTestCase):
         return room_id
 
     async def messages(self, room_id: str, count: int) -> list[Event]:
-        """Messages one after the other, which nobody has received."""
+        """Messages one after the other, which no server has received."""
         events = [await self.outside.make(room_id, "m.room.message", EVE, {"body": "first"})]
         room, first = await self.rooms.get(room_id), events[0]
         auth = [each.event for each in await self.outside.find(room, first.auth_event_ids)]
@@ -33,7 +33,7 @@ class ReceivedTogetherTests(RoomsTestCase):
         return events
 
     async def test_database_is_asked_once(self) -> None:
-        """A server that was away for an hour catches up as fast as events can be judged."""
+        """A server that was unavailable for an hour catches up as fast as events can be checked."""
         room_id = await self.room()
         events = await self.messages(room_id, 8)
         asked: list[str] = []
@@ -70,7 +70,7 @@ class ReceivedTogetherTests(RoomsTestCase):
         assert again == first
 
     async def test_outlier_that_was_not_here_is_known_once_it_was_kept(self) -> None:
-        """What authorises an event of a transaction is often fetched in the middle of it."""
+        """Auth events of a transaction's event are often fetched in the middle of it."""
         room_id = await self.room()
         topic = await self.outside.make(room_id, "m.room.topic", EVE, {"topic": "x"}, "")
         async with self.rooms.writing(room_id) as writer:

@@ -15,7 +15,7 @@ ALL_VERSIONS = pytest.mark.parametrize("version", ["1", "2", "3", "6", "9", "11"
 
 
 def public_room(version: str = "11", *members: str) -> Graph:
-    """A room that everybody may join, with some who have."""
+    """A public room, with some members."""
     graph = Graph(version)
     graph.public()
     for member in members:
@@ -25,7 +25,7 @@ def public_room(version: str = "11", *members: str) -> Graph:
 
 @ALL_VERSIONS
 def test_accepted_event_becomes_the_extremity_and_is_shown(version: str) -> None:
-    """What passes all checks is a message like any other."""
+    """An event that passes all checks is a message like any other."""
     graph = public_room(version, BOB)
 
     stored = graph.stored(graph.say(BOB))
@@ -38,7 +38,7 @@ def test_accepted_event_becomes_the_extremity_and_is_shown(version: str) -> None
 
 @ALL_VERSIONS
 def test_event_that_its_auth_events_do_not_allow_is_rejected(version: str) -> None:
-    """Check 4: whoever cites no membership of theirs has shown no right to speak."""
+    """Check 4: a sender without a membership among the auth events has shown no right to send."""
     graph = public_room(version, BOB)
     head = graph.extremities
     cited = list(graph.auth_events("m.room.message", BOB, {}, None, graph.events[-1:]))
@@ -87,7 +87,7 @@ def test_event_that_the_current_state_does_not_allow_is_soft_failed(version: str
 
 
 def test_soft_failed_state_event_does_not_change_the_current_state() -> None:
-    """The topic that somebody set after they were banned is not shown."""
+    """The topic that a user set after they were banned is not shown."""
     graph = public_room("11", BOB)
     graph.levels(users={ALICE: 100, BOB: 50})
     before = graph.events[-1]
@@ -114,14 +114,14 @@ def test_soft_failed_event_takes_part_once_another_follows_it() -> None:
     assert stored.position is not None
     assert graph.state_at(stored.state_before)["m.room.topic", ""] == topic.event_id
     assert graph.extremities == {ban.event_id, merged.event_id}
-    # The ban counts for more than the banned user's topic, which is judged after it.
+    # The ban is more important than the banned user's topic, which is checked after it.
     assert ("m.room.topic", "") not in graph.state
     assert graph.shown_state == graph.state
 
 
 @ALL_VERSIONS
 def test_rejected_event_is_passed_over_in_the_state_of_those_that_follow(version: str) -> None:
-    """One bad event of somebody does not cut off all who happened to see it."""
+    """One invalid event does not cut off all users whose servers happened to accept it."""
     graph = public_room(version, BOB, CAROL)
     head = graph.events[-1]
     topic = graph.send("m.room.topic", BOB, {"topic": "no right"}, "")
@@ -135,8 +135,8 @@ def test_rejected_event_is_passed_over_in_the_state_of_those_that_follow(version
     assert head.event_id not in graph.extremities
 
 
-def test_event_that_cites_a_rejected_one_as_its_authority_is_rejected() -> None:
-    """Rule 3.3: nobody gains a right by what was refused."""
+def test_event_with_a_rejected_auth_event_is_rejected() -> None:
+    """Rule 3.3: a rejected event authorises nothing."""
     graph = public_room("11", BOB)
     forged = graph.levels(BOB, users={ALICE: 100, BOB: 100})
     assert graph.stored(forged).status.rejected is not None
@@ -162,8 +162,8 @@ def test_known_event_is_received_once() -> None:
     assert (graph.extremities, graph.log.position) == (head, position)
 
 
-def test_missing_previous_events_are_told() -> None:
-    """The caller gets hold of them and comes again; until then nothing has happened."""
+def test_missing_previous_events_are_reported() -> None:
+    """The caller fetches them and tries again; until then nothing has happened."""
     graph = public_room("11", BOB)
     other = graph.replica()
     other.receive_all(graph.events)
@@ -178,7 +178,7 @@ def test_missing_previous_events_are_told() -> None:
     assert other.extremities == {second.event_id}
 
 
-def test_missing_auth_events_are_told() -> None:
+def test_missing_auth_events_are_reported() -> None:
     """The same for the events that give the right to send it."""
     graph = public_room("11")
     other = graph.replica()
@@ -193,7 +193,7 @@ def test_missing_auth_events_are_told() -> None:
     assert (missing.value.auth, missing.value.prev) == ({join.event_id}, frozenset())
 
 
-def test_event_without_previous_events_does_not_begin_the_room_anew() -> None:
+def test_event_without_previous_events_does_not_begin_the_room_again() -> None:
     """The state before it is that of no room, which allows nothing."""
     graph = public_room("11", BOB)
     head = graph.extremities
@@ -204,7 +204,7 @@ def test_event_without_previous_events_does_not_begin_the_room_anew() -> None:
     assert graph.extremities == head
 
 
-def test_receipt_fails_whole_while_the_database_is_away() -> None:
+def test_receipt_fails_without_effect_while_the_database_is_unavailable() -> None:
     """Whichever question was not answered, the event can be received once the database is back."""
     for answers in range(20):
         graph = public_room("11", BOB)
@@ -226,7 +226,7 @@ def test_receipt_fails_whole_while_the_database_is_away() -> None:
     assert 0 < answers < 19, "it asked, and had its answers in the end"
 
 
-def test_receipt_fails_whole_while_nothing_can_be_written() -> None:
+def test_receipt_fails_without_effect_while_nothing_can_be_written() -> None:
     """An event that waits for the database is not lost, and no more are taken on."""
     graph = public_room("11", BOB)
     graph.say(BOB)
@@ -248,7 +248,7 @@ def test_receipt_fails_whole_while_nothing_can_be_written() -> None:
 
 
 def test_local_events_are_sent_while_a_receipt_waits() -> None:
-    """A slow look-up for a stranger's event does not stop the room; both are then there."""
+    """A slow look-up for a remote event does not stop the room; both are then there."""
     graph = public_room("11", BOB)
     graph.say(BOB)
     join = graph.make("m.room.member", CAROL, {"membership": "join"}, CAROL)
@@ -269,7 +269,7 @@ def test_local_events_are_sent_while_a_receipt_waits() -> None:
 
 
 def test_soft_failure_goes_by_the_state_that_is_current_in_the_end() -> None:
-    """A ban that was sent while the banned user's event was being judged counts."""
+    """A ban that was sent while the banned user's event was being checked counts."""
     graph = public_room("11", BOB)
     event = graph.make("com.example.unheard_of", BOB, {"body": "quick"})
     graph.db.pause = Deferred()

@@ -1,4 +1,4 @@
-"""Rooms with more branches than one event of ours joins: nothing of them is lost.
+"""Rooms with more branches than one local event joins: none of them is lost.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
@@ -31,7 +31,7 @@ def silent(*, also: tuple[str, ...] = ()) -> Graph:
         graph.join(user_id)
     graph.send("m.room.power_levels", ALICE, LEVELS, "")
     graph.member(ALICE, "leave")
-    graph.clock.advance(1_000)  # events of ours say when they are sent
+    graph.clock.advance(1_000)  # local events have their own timestamps
     return graph
 
 
@@ -55,7 +55,7 @@ def resolution(graph: Graph, events: list[Event]) -> dict[Any, str]:
 
 @pytest.mark.parametrize("number", [SIBLINGS, MAX_BRANCHES + 20])
 def test_ban_is_not_lost_behind_many_siblings(number: int) -> None:
-    """Whoever wants a ban undone has only to answer old messages often enough."""
+    """Otherwise a user could undo a ban by answering old messages often enough."""
     graph = silent()
     base = graph.events[-1]
     ban = graph.member(EVE, "ban", CAROL, after=[base])
@@ -69,8 +69,8 @@ def test_ban_is_not_lost_behind_many_siblings(number: int) -> None:
     assert graph.stored(late).status.soft_failed is not None
 
 
-def test_ban_is_not_lost_when_all_is_judged_again() -> None:
-    """Who came into the room without its members has the same state as all others."""
+def test_ban_is_not_lost_in_the_recheck() -> None:
+    """A server that joined with partial state has the same state as all others."""
     graph = silent()
     join = graph.join(ZOE)
     latecomer = Latecomer(graph, join)
@@ -88,8 +88,8 @@ def test_ban_is_not_lost_when_all_is_judged_again() -> None:
     assert latecomer.replica.extremities == graph.extremities
 
 
-def test_event_of_ours_joins_ten_branches_and_the_others_stay() -> None:
-    """Nobody takes an event with too many previous events; what it does not join goes on."""
+def test_local_event_joins_ten_branches_and_the_others_stay() -> None:
+    """Servers reject events with too many previous events; the other branches continue."""
     graph = silent()
     base = graph.events[-1]
     ban = graph.member(EVE, "ban", CAROL, after=[base])
@@ -104,15 +104,15 @@ def test_event_of_ours_joins_ten_branches_and_the_others_stay() -> None:
     assert graph.extremities == (other.extremities - {*followed}) | {stored.event.event_id}
     assert graph.state[MEMBER, EVE] == ban.event_id
     assert graph.state[MEMBER, DAVE] == stored.event.event_id
-    # Others judge it by what it follows, and come to the same.
+    # Other servers check it by the events that it follows, with the same result.
     theirs = other.receive(stored.event)
     assert theirs.status.rejected is None
     assert (other.state, other.extremities) == (graph.state, graph.extremities)
     assert other.state_at(theirs.state_before) == graph.state_at(stored.state_before)
 
 
-def test_event_of_ours_follows_the_branch_that_allows_it() -> None:
-    """Who was invited on a shallow branch can turn it down, for all servers."""
+def test_local_event_follows_the_branch_that_allows_it() -> None:
+    """A user who was invited on a shallow branch can reject the invite, for all servers."""
     graph = silent()
     base = graph.events[-1]
     invited = "@new:one.example"
@@ -129,7 +129,7 @@ def test_event_of_ours_follows_the_branch_that_allows_it() -> None:
     assert other.state[MEMBER, invited] == stored.event.event_id
 
 
-def test_event_of_ours_is_refused_by_the_state_of_all_branches() -> None:
+def test_local_event_is_checked_by_the_state_of_all_branches() -> None:
     """A ban counts for our own users, on whatever branch it is."""
     graph = silent()
     base = graph.events[-1]
@@ -142,8 +142,8 @@ def test_event_of_ours_is_refused_by_the_state_of_all_branches() -> None:
         graph.writer.append([EventDraft("org.example.state", CAROL, {}, state_key="")])
 
 
-def test_branches_are_joined_once_somebody_here_may_speak() -> None:
-    """A room that has grown wide becomes narrow again without anybody's doing."""
+def test_branches_are_joined_once_a_local_user_may_send() -> None:
+    """A room with many branches is merged again without any action of a user."""
     graph = silent()
     base = graph.events[-1]
     said = siblings(graph, base, 3 * MAX_EXTREMITIES)
@@ -161,8 +161,8 @@ def test_branches_are_joined_once_somebody_here_may_speak() -> None:
     assert (other.state, other.extremities) == (graph.state, graph.extremities)
 
 
-def test_branches_that_say_nothing_are_let_go() -> None:
-    """Whoever makes branches without end does not fill our memory with them."""
+def test_branches_without_effect_are_pruned() -> None:
+    """A server that makes branches without end does not fill our memory with them."""
     graph = silent()
     base = graph.events[-1]
     topics = [

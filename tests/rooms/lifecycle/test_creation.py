@@ -25,7 +25,7 @@ def request(**values: Any) -> RoomRequest:
     return RoomRequest(**{"version": "12", "preset": "private_chat", **values})
 
 
-def test_events_come_in_the_order_of_the_text() -> None:
+def test_events_come_in_the_order_of_the_specification() -> None:
     """Each event is allowed by those before it, and later ones override earlier ones."""
     wanted = request(
         name="Tea",
@@ -49,7 +49,7 @@ def test_events_come_in_the_order_of_the_text() -> None:
 
 
 def test_closing_a_room_takes_more_power_than_other_state() -> None:
-    """From room version 12 on a room is not upgraded by just anybody who may set state."""
+    """From room version 12 on, power to set state is not enough to upgrade a room."""
     levels = power_levels_content(ALICE.user_id, V12, request())
 
     assert levels["events"]["m.room.tombstone"] > levels["state_default"]
@@ -77,7 +77,7 @@ def test_additional_creators_are_those_named_and_those_trusted() -> None:
 
 
 def test_additional_creators_must_be_a_list() -> None:
-    """A client that sends something else is told, instead of getting a room without them."""
+    """A client that sends another type gets an error, instead of a room without them."""
     wanted = request(
         preset="trusted_private_chat", creation_content={"additional_creators": "@dave:x"}
     )
@@ -88,7 +88,7 @@ def test_additional_creators_must_be_a_list() -> None:
 
 class CreationTests(RoomsTestCase):
     async def test_refused_room_leaves_nothing_behind(self) -> None:
-        """No half-made room is in anybody's list, not even after a restart."""
+        """A room that was not created is in no user's list, not even after a restart."""
         with pytest.raises(InvalidRoomState):
             await self.create_room(
                 version="11", name="Tea", power_levels={"users": {}, "users_default": 0}
@@ -105,7 +105,7 @@ class CreationTests(RoomsTestCase):
         assert sorted(await self.reading.joined_rooms(ALICE.user_id)) == sorted(rooms)
 
     async def test_alias_that_is_being_added_is_taken_for_a_new_room(self) -> None:
-        """Two who want one alias in the same moment: one of them is told that it is taken."""
+        """Of two clients that want one alias at the same moment, one gets an error."""
         other = await self.create_room()
         gate: Deferred[None] = Deferred()
         insert, append = storage.add_alias, self.creation._append
@@ -139,7 +139,7 @@ class CreationTests(RoomsTestCase):
         assert (await self.aliases.resolve("#tea:example.org")).room_id == room_id
 
     async def test_created_room_is_the_same_after_a_restart(self) -> None:
-        """What the creator set up is durable when the request is answered."""
+        """The room is durable when the request gets its response."""
         room_id = await self.create_room(name="Tea", invite=[BOB.user_id], published=True)
         before = await self.rooms.get(room_id)
 

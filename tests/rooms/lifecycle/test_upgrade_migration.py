@@ -15,7 +15,7 @@ from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
 
-class SuccessionTests(DatabaseTestCase):
+class UpgradeMigrationTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.world = await World.start(self.db)
@@ -71,7 +71,7 @@ class SuccessionTests(DatabaseTestCase):
         self.assertEqual(tags, {"m.favourite": {"order": 0.5}})
 
     async def test_settings_of_the_creator_follow_at_once(self) -> None:
-        """Whoever upgrades a room is in the new one before the old one says where it is."""
+        """A user who upgrades a room is in the new one before the old one has its tombstone."""
         await self.tags.put(self.alice.user_id, self.old, "u.work", {})
 
         new = await self.replace()
@@ -79,7 +79,7 @@ class SuccessionTests(DatabaseTestCase):
         self.assertEqual(await self.tags.of_room(self.alice.user_id, new), {"u.work": {}})
 
     async def test_aliases_and_the_place_in_the_directory_follow(self) -> None:
-        """Where another server upgraded the room, ours has aliases of the old one, and lists it."""
+        """If another server upgraded the room, ours moves its aliases and directory entry."""
         aliases, directory = self.world.rooms.aliases, self.world.rooms.directory
         alias = "#old:example.org"
         new = await self.replace(confirmed=False)
@@ -97,7 +97,7 @@ class SuccessionTests(DatabaseTestCase):
         self.assertFalse(await directory.is_listed(self.old))
 
     async def test_room_that_only_says_that_it_replaces_another_gets_no_aliases(self) -> None:
-        """Anybody can name any predecessor, and would so take over what leads to it."""
+        """Any user can name any predecessor, and would so take over its aliases."""
         alias = "#old:example.org"
         await self.world.rooms.aliases.add(self.alice, alias, self.old)
         content = {"predecessor": {"room_id": self.old}}
@@ -139,7 +139,7 @@ class SuccessionTests(DatabaseTestCase):
         self.assertEqual(rules.get("override", self.old), muted)
 
     async def test_room_that_only_claims_to_be_the_new_one_gets_nothing(self) -> None:
-        """Nobody makes their room somebody's favourite by naming a famous one."""
+        """Naming a famous room as predecessor does not make a room a user's favourite."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
 
         new = await self.replace(confirmed=False)
@@ -160,7 +160,7 @@ class SuccessionTests(DatabaseTestCase):
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 
     async def test_one_failure_does_not_stop_the_others(self) -> None:
-        """Whoever comes next is not to suffer from a short absence of the database."""
+        """The next user is not affected by a short unavailability of the database."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
         failures: list[Exception] = [DatabaseUnavailable("gone")]
 

@@ -1,4 +1,4 @@
-"""What a room that replaces another takes over from it."""
+"""The state that a room copies from the one that it replaces."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def test_new_create_event_says_what_the_old_one_said() -> None:
 
 
 def test_additional_creators_are_named_where_the_version_knows_them() -> None:
-    """Nobody becomes a creator in a version that has only one."""
+    """No user becomes a creator in a version that has only one."""
     for version, named in (("11", False), ("12", True)):
         content = carried_create_content(ROOM_VERSIONS[version], create("11"), BOB, [CAROL])
 
@@ -76,7 +76,7 @@ def test_levels_of_every_old_form_can_be_read_by_the_new_version() -> None:
 
 
 def test_nothing_changes_between_versions_alike() -> None:
-    """An upgrade is not the time to rearrange who may do what."""
+    """An upgrade does not change the power of users."""
     content = {"users": {ALICE: 100, BOB: 50}, "events": {"m.room.name": 7}, "org.example": 3}
 
     assert carried("10", "11", content) == content
@@ -95,7 +95,7 @@ def test_tombstone_is_for_creators_where_they_stand_above_all() -> None:
 
 
 def test_creators_keep_the_highest_right_where_they_become_users_like_others() -> None:
-    """Nobody loses their room by going back to an older version."""
+    """No creator loses their room by going back to an older version."""
     content = {"users": {BOB: 50}, "events": {"m.room.tombstone": 150}}
 
     assert carried("12", "11", content)["users"] == {ALICE: 150, BOB: 50}

@@ -11,11 +11,11 @@ class DepartureTests(RoomsTestCase):
         self.departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
 
     async def membership(self, room_id: str) -> str | None:
-        """What Bob is in a room."""
+        """Bob's membership in a room."""
         return (await self.rooms.get(room_id)).membership(BOB.user_id)
 
     async def test_joined_rooms_are_left_and_invites_and_knocks_end(self) -> None:
-        """Nobody waits for an answer from somebody who is gone."""
+        """No other user waits for a response of a deactivated one."""
         joined = await self.create_room()
         await self.memberships.join(BOB, joined)
         invited = await self.create_room(preset="private_chat", invite=[BOB.user_id])
@@ -37,7 +37,7 @@ class DepartureTests(RoomsTestCase):
         self.assertEqual(await self.membership(room_id), "ban")
 
     async def test_doing_it_again_changes_nothing(self) -> None:
-        """After a crash it is begun anew."""
+        """After a crash it begins again."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.departures.leave_all(BOB.user_id)

@@ -19,7 +19,7 @@ GUEST = Requester("@12:example.org", "PUBLIC", is_guest=True)
 
 class MembershipTests(RoomsTestCase):
     async def test_restricted_join_names_a_member_who_may_invite(self) -> None:
-        """Other servers can check by whose right somebody came in."""
+        """Other servers can check which user authorised the join."""
         space = await self.create_room()
         room_id = await self._restricted(space, version="11")
         await self.memberships.join(BOB, space)
@@ -29,9 +29,9 @@ class MembershipTests(RoomsTestCase):
         content = (await self._member(room_id, BOB)).event.content
         assert content["join_authorised_via_users_server"] == ALICE.user_id
 
-    async def test_invited_user_needs_nobody_elses_right(self) -> None:
+    async def test_invited_user_needs_no_authoriser(self) -> None:
         """An invite opens a restricted room to those outside of the space too."""
-        room_id = await self._restricted("!elsewhere:example.org")
+        room_id = await self._restricted("!remote:example.org")
         await self.memberships.invite(ALICE, room_id, BOB.user_id)
 
         await self.memberships.join(BOB, room_id)
@@ -39,7 +39,7 @@ class MembershipTests(RoomsTestCase):
         content = (await self._member(room_id, BOB)).event.content
         assert "join_authorised_via_users_server" not in content
 
-    async def test_restricted_room_without_anybody_who_may_invite_is_closed(self) -> None:
+    async def test_restricted_room_without_a_member_who_may_invite_is_closed(self) -> None:
         """The server does not sign for what its users may not do."""
         space = await self.create_room()
         room_id = await self._restricted(space, power_levels={"invite": 50}, version="11")
@@ -49,7 +49,7 @@ class MembershipTests(RoomsTestCase):
         with pytest.raises(Forbidden):
             await self.memberships.join(BOB, room_id)
 
-    async def test_members_of_the_other_room_are_let_in_only_while_they_are(self) -> None:
+    async def test_members_of_the_other_room_may_join_only_while_they_are(self) -> None:
         """Leaving the space ends the right to join its rooms."""
         space = await self.create_room()
         room_id = await self._restricted(space)
@@ -59,7 +59,7 @@ class MembershipTests(RoomsTestCase):
         with pytest.raises(Forbidden):
             await self.memberships.join(BOB, room_id)
 
-    async def test_guests_are_let_in_by_the_room(self) -> None:
+    async def test_guests_join_where_the_room_allows_it(self) -> None:
         """Guest access is the room's choice, and its absence means no."""
         closed = await self.create_room()
         state = [StateDraft("m.room.guest_access", {"guest_access": "can_join"})]
@@ -72,7 +72,7 @@ class MembershipTests(RoomsTestCase):
         assert (await self.rooms.get(opened)).membership(GUEST.user_id) == "join"
 
     async def test_suspended_user_enters_no_room_and_leaves_any(self) -> None:
-        """A suspension stops what is new and holds nobody back."""
+        """A suspended user can start nothing new, and can leave."""
         suspended = Requester(BOB.user_id, "PHONE", is_suspended=True)
         room_id = await self.create_room()
 
@@ -86,7 +86,7 @@ class MembershipTests(RoomsTestCase):
         await self.memberships.leave(suspended, room_id)
 
     async def test_forgotten_room_is_remembered_by_coming_back(self) -> None:
-        """Forgetting is for the past: who joins again reads again."""
+        """Forgetting applies to the past: a user who joins again reads again."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.memberships.leave(BOB, room_id)
@@ -101,7 +101,7 @@ class MembershipTests(RoomsTestCase):
         assert await self.reading.state(BOB.user_id, room_id)
 
     async def test_room_is_forgotten_only_by_those_who_left_it(self) -> None:
-        """There is nothing to forget for a stranger, and too much for a member."""
+        """A user who was never there has nothing to forget, and a member cannot."""
         room_id = await self.create_room()
 
         with pytest.raises(InvalidParam):
@@ -110,7 +110,7 @@ class MembershipTests(RoomsTestCase):
             await self.memberships.forget(BOB, room_id)
 
     async def test_kick_and_unban_need_somebody_to_act_on(self) -> None:
-        """A moderator is told of a mistyped name, and no event is made of it."""
+        """A moderator gets an error for a mistyped name, and no event is made of it."""
         room_id = await self.create_room()
 
         with pytest.raises(Forbidden):

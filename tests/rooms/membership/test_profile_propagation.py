@@ -56,7 +56,7 @@ class PropagationTests(RoomsTestCase):
             self.assertEqual(await self.member(room_id), expected)
 
     async def test_a_name_that_was_removed_goes(self) -> None:
-        """Whoever takes a name back does not keep wearing it."""
+        """A user who removes their name has none any more."""
         room_id = await self.create_room()
         await self.rename("Alice")
         self.names_of.fields = {}
@@ -66,7 +66,7 @@ class PropagationTests(RoomsTestCase):
         self.assertEqual(await self.member(room_id), {"membership": "join"})
 
     async def test_what_was_said_of_the_join_is_not_said_again(self) -> None:
-        """A new name is not another join by somebody else's right; what else stands there stays."""
+        """A new name is not another authorised join; the other fields stay."""
         room_id = await self.create_room()
         await self.send_member(
             room_id, {"membership": "join", "reason": "Tea", "org.example.colour": "red"}
@@ -80,7 +80,7 @@ class PropagationTests(RoomsTestCase):
         )
 
     async def test_rooms_that_were_left_are_left_alone(self) -> None:
-        """Nobody comes back by changing their name, not even into a public room."""
+        """No user comes back by changing their name, not even into a public room."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.memberships.leave(ALICE, room_id)
@@ -90,7 +90,7 @@ class PropagationTests(RoomsTestCase):
         self.assertEqual(await self.member(room_id), {"membership": "leave"})
 
     async def test_other_fields_change_no_room(self) -> None:
-        """Most of a profile does not stand in member events."""
+        """Most fields of a profile are not in member events."""
         await self.create_room()
         before = self.log.position
 
@@ -109,7 +109,7 @@ class PropagationTests(RoomsTestCase):
         self.assertNotIn("displayname", await self.member(first))
         self.assertEqual((await self.member(second))["displayname"], "A" * 2_000)
 
-    async def test_who_leaves_in_the_last_moment_stays_away(self) -> None:
+    async def test_user_who_leaves_in_the_last_moment_is_not_brought_back(self) -> None:
         """The event is decided by the membership at the moment it is made, not a moment before."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
@@ -125,7 +125,7 @@ class PropagationTests(RoomsTestCase):
         self.assertEqual((await self.member(room_id))["membership"], "leave")
 
     async def test_with_many_rooms_the_answer_does_not_wait_for_all(self) -> None:
-        """Who is in thousands of rooms can go on; the rooms follow."""
+        """A user in thousands of rooms can continue; the rooms follow."""
         rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 3)]
 
         await self.rename("Alice")
@@ -137,7 +137,7 @@ class PropagationTests(RoomsTestCase):
         self.assertEqual((await self.member(rooms[-1]))["displayname"], "Alice")
 
     async def test_rooms_that_wait_get_the_newest_name_once(self) -> None:
-        """Somebody who tries out names does not flood their rooms."""
+        """A user who tries out names does not flood their rooms."""
         rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 3)]
         last = (await self.rooms.get(rooms[-1])).room_nid
         self.log.subscribe(self.sent.extend)
@@ -150,7 +150,7 @@ class PropagationTests(RoomsTestCase):
         self.assertEqual(len(in_last), 1)
         self.assertEqual((await self.member(rooms[-1]))["displayname"], "Alicia")
 
-    async def test_stopping_lets_the_room_at_hand_finish_and_begins_no_other(self) -> None:
+    async def test_stopping_finishes_the_current_room_and_begins_no_other(self) -> None:
         """A server that goes down does not wait for thousands of rooms."""
         rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 5)]
         await self.rename("Alice")

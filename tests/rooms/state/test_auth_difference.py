@@ -1,4 +1,4 @@
-"""What auth chains do not have in common: by the index as by the definition, for any graph."""
+"""The auth difference by the index is that of the definition, for any graph."""
 
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -146,7 +146,7 @@ def test_chains_of_power_levels_reach_back_to_where_they_meet(
         known = [event for event in line if event in found]
         assert known == line[: len(known)]
         assert [found[event] for event in known] == [*known[1:], None]
-        # Whoever leads to what is left out does so through the same event.
+        # All paths to the events that are left out lead through the same event.
         left_out = set(line) - set(known)
         assert all(known[-1] in other for other in lines if not left_out.isdisjoint(other))
 

@@ -1,4 +1,4 @@
-"""The sweep of state nodes: what nobody needs goes, and no state ever loses a node."""
+"""The garbage collection of state nodes: unused nodes are deleted, and no state loses a node."""
 
 import random
 from collections.abc import Sequence
@@ -58,12 +58,12 @@ def event_row(number: int, before: bytes | None, root: bytes | None) -> Row:
 
 
 class World:
-    """A room whose states are known, in a database whose nodes are swept meanwhile."""
+    """A room whose states are known, in a database whose nodes are collected meanwhile."""
 
-    def __init__(self, case: "SweepTestCase", seed: int) -> None:
+    def __init__(self, case: "CollectionTestCase", seed: int) -> None:
         self.choice = random.Random(seed)
         self.db = case.db
-        self.sweep = case.sweep
+        self.collection = case.collection
         self.states = StateStore(case.db, 1_000)
         self.number = 0
         self.stored: dict[tuple[str, int], tuple[bytes, Entries]] = {}
@@ -106,9 +106,9 @@ class World:
             await self._store("event", self.stored[where][0], root, rows, state)
 
     async def step(self) -> None:
-        """Sweep on; or begin anew, sometimes after a restart."""
-        if not await self.sweep.step():
-            await self.sweep.begin()
+        """Continue the collection; or begin again, sometimes after a restart."""
+        if not await self.collection.step():
+            await self.collection.begin()
         if self.choice.random() < 0.1:
             self.states = StateStore(self.db, 1_000)
 
@@ -166,18 +166,18 @@ async def count_nodes(db: Connection) -> int:
     return int(row[0])
 
 
-class SweepTestCase(DatabaseTestCase):
+class CollectionTestCase(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.states = StateStore(self.db, 1_000)
-        self.sweep = StateNodeCollector(self.db, roots=2, nodes=5, together=3)
+        self.collection = StateNodeCollector(self.db, roots=2, nodes=5, together=3)
 
-    async def sweep_all(self) -> None:
-        """A whole sweep from its beginning."""
-        while await self.sweep.step():
+    async def collect_all(self) -> None:
+        """A complete collection from its beginning."""
+        while await self.collection.step():
             pass
-        assert await self.sweep.begin()
-        while await self.sweep.step():
+        assert await self.collection.begin()
+        while await self.collection.step():
             pass
 
     async def nodes(self) -> int:
@@ -190,10 +190,10 @@ class SweepTestCase(DatabaseTestCase):
         return root, rows
 
 
-class SweepTests(SweepTestCase):
+class CollectionTests(CollectionTestCase):
     async def test_no_state_is_lost_whatever_happens_meanwhile(self) -> None:
-        """Rooms are written to, resolved and purged, and the server restarts, while it sweeps."""
-        self.sweep = StateNodeCollector(self.db, roots=10, nodes=20, together=10)
+        """Rooms are written to, resolved and purged, and the server restarts, while it collects."""
+        self.collection = StateNodeCollector(self.db, roots=10, nodes=20, together=10)
         for seed in range(8):
             await self.db.run(execute, "TRUNCATE events, current_states, state_nodes")
             world = World(self, seed)
@@ -202,35 +202,35 @@ class SweepTests(SweepTestCase):
 
             await world.check()
 
-            await self.sweep_all()
+            await self.collect_all()
             await world.check()
             live: set[bytes] = set()
             fresh = StateStore(self.db, 1_000)
             for root, _ in world.stored.values():
                 await fresh.load(root)
-            live.update(fresh._cache._recent)
+            live.update(fresh._recent._values)
             assert await self.nodes() == len(live), f"garbage is left, seed {seed}"
 
     async def test_garbage_is_removed_and_what_is_used_is_kept(self) -> None:
-        """The database does not grow by what nobody will ever read."""
+        """The database does not grow by states that are never read."""
         state = {(1, key): key for key in range(1, 60)}
         root, rows = self.states.apply(EMPTY, state)
         await self.db.run(write, [*rows, event_row(1, EMPTY, root)])
         used = await self.nodes()
         await self.garbage()
 
-        await self.sweep_all()
+        await self.collect_all()
 
-        assert await self.nodes() == used == self.sweep.marked
-        assert self.sweep.removed > 0
+        assert await self.nodes() == used == self.collection.marked
+        assert self.collection.removed > 0
         assert await StateStore(self.db, 100).load(root) == state
 
-    async def test_steps_are_small_and_go_on_after_a_restart(self) -> None:
-        """A large room is swept over many nights, and a restart does not begin anew."""
+    async def test_steps_are_small_and_continue_after_a_restart(self) -> None:
+        """A large room is collected over many nights, and a restart does not begin again."""
         root, rows = self.states.apply(EMPTY, {(1, key): key for key in range(1, 3_000)})
         await self.db.run(write, [*rows, event_row(1, EMPTY, root)])
         await self.garbage()
-        assert await self.sweep.begin()
+        assert await self.collection.begin()
         limit, steps, marked = 5 * 16, 0, 0
 
         while True:
@@ -245,8 +245,8 @@ class SweepTests(SweepTestCase):
         assert marked == len(rows) == await self.nodes()
         assert steps > marked / limit
 
-    async def test_purge_ends_the_sweep_that_may_not_have_seen_it(self) -> None:
-        """What hung on the purged event alone may be in use elsewhere meanwhile."""
+    async def test_purge_ends_the_collection_that_may_not_have_seen_it(self) -> None:
+        """Nodes of the purged event alone may be used by another state meanwhile."""
         root, rows = self.states.apply(EMPTY, {(1, 1): 1})
         await self.db.run(write, [*rows, event_row(1, EMPTY, root), event_row(2, root, None)])
         for statement in (
@@ -254,36 +254,36 @@ class SweepTests(SweepTestCase):
             "UPDATE events SET state_before = 'x' WHERE event = 1",
             "DELETE FROM current_states",
         ):
-            assert await self.sweep.begin()
+            assert await self.collection.begin()
             await self.db.run(execute, statement)
 
-            assert not await self.sweep.step()
+            assert not await self.collection.step()
 
-    async def test_outlier_that_finds_its_place_ends_no_sweep(self) -> None:
+    async def test_outlier_that_finds_its_place_ends_no_collection(self) -> None:
         """On a busy server outliers are placed all the time, and no root is lost by it."""
         root, rows = self.states.apply(EMPTY, {(1, 1): 1})
         await self.db.run(write, [*rows, event_row(1, None, None)])
-        assert await self.sweep.begin()
+        assert await self.collection.begin()
 
         placed = PLACE_EVENT.row(1, 1, 1, root, root, None, None, None, None)
         await self.db.run(write, [placed])
 
-        assert await self.sweep.step()
+        assert await self.collection.step()
 
-    async def test_damaged_state_stops_the_sweep(self) -> None:
-        """Where something is wrong already, nothing more is deleted."""
+    async def test_damaged_state_stops_the_collection(self) -> None:
+        """If something is wrong already, nothing more is deleted."""
         root, _ = self.states.apply(EMPTY, {(1, 1): 1})
         await self.db.run(write, [event_row(1, EMPTY, root)])
         await self.garbage()
         before = await self.nodes()
 
         with pytest.raises(DamagedState, match=root.hex()):
-            await self.sweep_all()
+            await self.collect_all()
 
         assert await self.nodes() == before
 
     async def test_every_column_that_may_name_a_state_is_known(self) -> None:
-        """Who adds a table that holds roots must tell the sweep of it."""
+        """A developer who adds a table that holds roots must include it in the collection."""
         with psycopg.connect(self.dsn) as connection:
             columns = connection.execute(
                 "SELECT table_name, column_name FROM information_schema.columns"
@@ -299,37 +299,37 @@ class SweepTests(SweepTestCase):
         }
 
 
-class RaceTests(SweepTestCase):
-    """What somebody else does between two statements of a sweep."""
+class RaceTests(CollectionTestCase):
+    """Another transaction between two statements of a collection."""
 
     async def pending(self, deferred: "Deferred[Any]") -> None:
         """See that something waits."""
         await deferLater(reactor, 0.1)
         assert not deferred.called
 
-    async def test_generation_waits_for_those_who_write(self) -> None:
+    async def test_generation_waits_for_writers(self) -> None:
         """A writer that saw the old generation is done before the first mark is made."""
         root, rows = await self.garbage()
         async with self.db.connection() as writer, writer.transaction():
             await write(writer, [*rows, event_row(1, EMPTY, root)])
-            begun = Deferred.fromCoroutine(self.sweep.begin())
+            begun = Deferred.fromCoroutine(self.collection.begin())
             await self.pending(begun)
 
         assert await begun
-        while await self.sweep.step():
+        while await self.collection.step():
             pass
         assert len(await StateStore(self.db, 100).load(root)) == 50
 
     async def test_writer_that_takes_too_long_keeps_a_generation_from_beginning(self) -> None:
-        """Writers are not kept waiting behind a sweep that waits itself."""
+        """Writers do not wait for a collection that waits itself."""
         self.patch(state_nodes, "LOCK_MS", 20)
         _, rows = await self.garbage()
         async with self.db.connection() as writer, writer.transaction():
             await write(writer, rows)
 
-            assert not await self.sweep.begin()
+            assert not await self.collection.begin()
 
-        assert await self.sweep.begin()
+        assert await self.collection.begin()
 
     async def test_writer_that_waits_for_a_generation_writes_into_it(self) -> None:
         """Its statement began in the old one, but nothing that it wrote counts as old."""
@@ -351,8 +351,8 @@ class RaceTests(SweepTestCase):
     async def test_node_that_is_just_being_deleted_is_written_again(self) -> None:
         """A state comes back in the very moment in which its nodes go."""
         root, rows = await self.garbage()
-        async with self.db.connection() as sweeper, sweeper.transaction():
-            _, removed = await state_nodes.delete_unmarked(sweeper, b"", 1, 100)
+        async with self.db.connection() as collector, collector.transaction():
+            _, removed = await state_nodes.delete_unmarked(collector, b"", 1, 100)
             assert removed == len(rows)
             row = event_row(1, EMPTY, root)
             written = Deferred.fromCoroutine(self.db.write_batch(batch_of([*rows, row])))
@@ -364,7 +364,7 @@ class RaceTests(SweepTestCase):
     async def test_node_that_is_just_being_used_again_is_not_deleted(self) -> None:
         """A state came back a moment before its nodes would have gone."""
         root, rows = await self.garbage()
-        await self.sweep.begin()
+        await self.collection.begin()
         async with self.db.connection() as writer, writer.transaction():
             await write(writer, [*rows, event_row(1, EMPTY, root)])
             deleted = Deferred.fromCoroutine(
@@ -383,8 +383,8 @@ def batch_of(rows: Sequence[Row]) -> Batch:
     return batch
 
 
-class FakeSweep:
-    """A sweep of so many steps."""
+class FakeCollector:
+    """A collection of so many steps."""
 
     def __init__(self, steps: int, failure: Exception | None = None) -> None:
         self.left = steps
@@ -405,10 +405,10 @@ class FakeSweep:
 HOUR = 3600.0
 
 
-def nightly(sweep: FakeSweep, hour_of_day: float) -> tuple[Clock, NightlyCollection]:
+def nightly(collection: FakeCollector, hour_of_day: float) -> tuple[Clock, NightlyCollection]:
     clock = Clock()
     clock.advance(hour_of_day * HOUR)
-    nights = NightlyCollection(sweep, clock, 23)  # type: ignore[arg-type]
+    nights = NightlyCollection(collection, clock, 23)  # type: ignore[arg-type]
     nights.start()
     return clock, nights
 
@@ -417,47 +417,47 @@ def advance(clock: Clock, seconds: float) -> None:
     clock.pump([0.25] * int(seconds * 4))
 
 
-def test_sweep_waits_for_the_night() -> None:
-    """By day the database belongs to those who talk."""
-    sweep = FakeSweep(3)
-    clock, nights = nightly(sweep, 21.95)
+def test_collection_waits_for_the_night() -> None:
+    """By day the database is for users."""
+    collection = FakeCollector(3)
+    clock, nights = nightly(collection, 21.95)
 
     clock.advance(300)
-    assert sweep.begun == 0
+    assert collection.begun == 0
     clock.advance(HOUR)
     advance(clock, 2)
     nights.stop()
 
-    assert (sweep.begun, sweep.left) == (1, 0)
+    assert (collection.begun, collection.left) == (1, 0)
 
 
-def test_sweep_ends_with_the_night_and_goes_on_in_the_next() -> None:
+def test_collection_ends_with_the_night_and_continues_in_the_next() -> None:
     """A night has an end, also one that began before midnight."""
-    sweep = FakeSweep(1_000_000)
-    clock, nights = nightly(sweep, 24 + 1.9)
+    collection = FakeCollector(1_000_000)
+    clock, nights = nightly(collection, 24 + 1.9)
 
     advance(clock, 600)
-    at_dawn = sweep.left
+    at_dawn = collection.left
     clock.advance(12 * HOUR)
     advance(clock, 600)
-    assert sweep.left == at_dawn
+    assert collection.left == at_dawn
     clock.advance(9 * HOUR)
     advance(clock, 600)
     nights.stop()
 
     assert at_dawn < 1_000_000
-    assert sweep.left < at_dawn
+    assert collection.left < at_dawn
 
 
-def test_sweep_stops_with_the_server() -> None:
+def test_collection_stops_with_the_server() -> None:
     """Nothing is asked of a database that is being closed."""
-    sweep = FakeSweep(1_000_000)
-    clock, nights = nightly(sweep, 23.5)
+    collection = FakeCollector(1_000_000)
+    clock, nights = nightly(collection, 23.5)
     advance(clock, 600)
 
     nights.stop()
-    left = sweep.left
+    left = collection.left
     advance(clock, 600)
 
-    assert sweep.left == left
+    assert collection.left == left
     assert clock.getDelayedCalls() == []

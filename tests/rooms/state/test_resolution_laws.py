@@ -1,4 +1,4 @@
-"""Resolving stored states gives what the definition gives for whole states and whole chains."""
+"""Resolving stored states gives the result of the definition for whole states and chains."""
 
 import random
 from typing import Any
@@ -27,7 +27,7 @@ from tests.rooms.support import RoomsTestCase
 
 def resolve_whole(replica: Replica, states: list[StateMap]) -> dict[StateKey, str]:
     """The resolution by its definition, of a replica that has everything in memory."""
-    stored = list(replica.stores.events._by_number.values())
+    stored = list(replica.stores.events._by_nid.values())
     return resolve(
         replica.room.version,
         states,
@@ -99,7 +99,7 @@ class StoredResolutionTests(RoomsTestCase):
                         await self._compare(graph, room, choice)
 
     async def test_events_that_are_being_written_count(self) -> None:
-        """Two events that come right after each other are judged as if there had been a pause."""
+        """Two events that come right after each other are checked as if there had been a pause."""
         stores = self.storage
         index = StoredAuthIndex(
             stores, Room(1, "!r:one.example", ROOM_VERSIONS["11"], EMPTY), EMPTY, {}
@@ -114,7 +114,7 @@ class StoredResolutionTests(RoomsTestCase):
         await done
 
     async def _receive(self, graph: Graph) -> Room:
-        """Receive the events of a room; gives it as it is not known to anybody yet."""
+        """Receive the events of a room that is not in the registry; returns it."""
         stores = self.storage
         resolver = StateResolver(stores)
         number = await self.names.nid(graph.room.room_id)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class StoredNodes:
-    """Stands in for the database: rows are in it once they are written."""
+    """A fake database: rows are in it once they are written."""
 
     def __init__(self) -> None:
         self.nodes: dict[bytes, bytes] = {}

@@ -1,4 +1,4 @@
-"""The auth edges in the database: written with every state event, made for old ones, mended."""
+"""The auth edges in the database: written with every state event, made for old ones, fixed."""
 
 import psycopg
 

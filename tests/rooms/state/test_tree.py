@@ -241,7 +241,7 @@ def test_levels_are_asked_for_at_once() -> None:
     )
 )
 def test_leaf_keeps_its_entries(entries: Entries) -> None:
-    """What is packed into a node comes out of it, for any integers that the database can give."""
+    """Packed entries come out of a node unchanged, for any integers of the database."""
     assert leaf_entries(pack_leaf(entries)) == entries
 
 
