@@ -12,7 +12,7 @@ PYTEST_OPTIONS ?= -n auto --dist loadscope
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: run test lint types contracts unit interop format bench config-docs clean
+.PHONY: run test lint types contracts unit interop format bench config-docs conformance clean
 
 # exec, so that Ctrl-C is the server's alone and make has nothing to say of it.
 run: $(VENV)/.installed
@@ -48,6 +48,9 @@ bench: $(VENV)/.installed-for-tests
 
 config-docs: $(VENV)/.installed
 	$(BIN)/python tools/config_docs.py
+
+conformance: $(VENV)/.installed
+	$(BIN)/python tools/conformance.py
 
 clean:
 	rm -rf $(VENV) $(PEER) build dist *.egg-info $(NODE_TESTS)/node_modules

@@ -32,6 +32,7 @@ from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve
 from homeserver.streams.waiting import in_time, joined
 from homeserver.web.listeners import CannotListen, Listeners
+from homeserver.web.routes import Route
 from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import CertificateError
 from homeserver.wiring.accounts import Accounts
@@ -92,6 +93,12 @@ class Homeserver:
         """The TCP ports that are listened at, in the order of the configuration."""
         assert self._listeners is not None, "the server runs"
         return [address.port for address in self._listeners.addresses if hasattr(address, "port")]
+
+    @property
+    def routes(self) -> list[Route]:
+        """The routes of all listeners, in the order of the configuration."""
+        assert self._listeners is not None, "the server runs"
+        return self._listeners.routes
 
     async def start(self) -> None:
         """Start the database, then everything else, and last listen.
