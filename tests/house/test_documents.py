@@ -53,7 +53,7 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 def test_paths_that_documents_name_exist() -> None:
     """The map of the folders shows the folders there are."""
     named = re.compile(
-        r"`((?:homeserver|federation|appservices|docs|tests|tools|benchmarks)/[\w./]+)`"
+        r"`((?:homeserver|federation|appservices|docs|tests|tools|benchmarks|packaging)/[\w./]+)`"
     )
 
     missing = [
