@@ -12,7 +12,7 @@ PYTEST_OPTIONS ?= -n auto --dist loadscope
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: run test lint types contracts unit interop format bench config-docs conformance clean
+.PHONY: run test lint types contracts unit interop coverage format bench config-docs conformance clean
 
 # exec, so that Ctrl-C is the server's alone and make has nothing to say of it.
 run: $(VENV)/.installed
@@ -39,6 +39,13 @@ interop: $(VENV)/.installed-for-tests node-packages peer
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m interop \
 		|| $(BIN)/python -m pytest -m interop --last-failed --last-failed-no-failures none
 
+# As `make unit`; build/coverage/index.html shows the lines and branches that no test runs.
+coverage: $(VENV)/.installed-for-tests
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not interop" --cov --cov-report=html
+	@echo "Tests run $$($(BIN)/coverage report --format=total) % of the lines and branches;" \
+		"build/coverage/index.html shows the rest."
+
 format: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
@@ -54,7 +61,7 @@ conformance: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) $(PEER) build dist *.egg-info $(NODE_TESTS)/node_modules
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Tests with a JavaScript client run where Node is installed, and are skipped elsewhere.
 .PHONY: node-packages
