@@ -12,7 +12,7 @@ PYTEST_OPTIONS ?= -n auto --dist loadscope
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: run test lint types contracts unit interop coverage format bench config-docs conformance clean
+.PHONY: run test lint types contracts unit interop coverage format bench config-docs conformance docs clean
 
 # exec, so that Ctrl-C is the server's alone and make has nothing to say of it.
 run: $(VENV)/.installed
@@ -59,6 +59,11 @@ config-docs: $(VENV)/.installed
 conformance: $(VENV)/.installed
 	$(BIN)/python tools/conformance.py
 
+# The documents as a site, in build/site; a broken link is an error (with --quiet it would be none).
+docs: $(VENV)/.installed-for-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "To read it: $(BIN)/python -m http.server --directory build/site"
+
 clean:
 	rm -rf $(VENV) $(PEER) build dist *.egg-info $(NODE_TESTS)/node_modules
 	rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -101,4 +106,9 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-for-tests: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing the server, what it needs, and the tools for its tests into $(VENV); this takes minutes."
 	@$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-for-docs: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the tools that build the site into $(VENV)."
+	@$(BIN)/pip install --quiet --editable '.[docs]'
 	@touch $(VENV)/.installed $@
