@@ -9,16 +9,16 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, footprint, initial_sync, many, sending
+from benchmarks import delivery, footprint, initial_sync, large_scale, sending
 from benchmarks.figures import Figure, table
 from benchmarks.loop import Loop
 from benchmarks.population import Population
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
-MANY = "many"  # takes some minutes, and a server of its own
+LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-HELP = f"{', '.join(PARTS)}; all of these if none; {MANY} only if asked for"
+HELP = f"{', '.join(PARTS)}; all of these if none; {LARGE_SCALE} only if asked for"
 OVERRIDES = {"log": {"level": "WARN"}}
 
 
@@ -27,15 +27,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=HELP)
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
-    parser.add_argument("--scale", type=float, default=1, help=f"how large `{MANY}` is (1)")
+    parser.add_argument("--scale", type=float, default=1, help=f"how large `{LARGE_SCALE}` is (1)")
     arguments = parser.parse_args()
-    unknown = set(arguments.parts) - {*PARTS, MANY}
+    unknown = set(arguments.parts) - {*PARTS, LARGE_SCALE}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = arguments.parts or list(PARTS)
     figures = run(parts, arguments.seconds) if set(PARTS) & set(parts) else []
-    if MANY in parts:
-        figures += run_many(arguments.scale)
+    if LARGE_SCALE in parts:
+        figures += run_large_scale(arguments.scale)
     print(f"\n{table(figures)}")
     return 0
 
@@ -67,12 +67,12 @@ def run(parts: list[str], seconds: float) -> list[Figure]:
     return figures
 
 
-def run_many(scale: float) -> list[Figure]:
-    """The figures of `benchmarks.many`."""
+def run_large_scale(size: float) -> list[Figure]:
+    """The figures of `benchmarks.large_scale`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
-    with running_server(many.OVERRIDES, cpus=server_cores) as server:
-        return many.measure(Population(server, Loop()), scale, tell)
+    with running_server(large_scale.OVERRIDES, cpus=server_cores) as server:
+        return large_scale.measure(Population(server, Loop()), size, tell)
 
 
 def cores() -> tuple[set[int], set[int]]:

@@ -23,7 +23,7 @@ from benchmarks.processes import cpu_seconds
 from homeserver.protocol.events import Event
 from tests.federation.meeting import shared_room
 from tests.support.certificates import CertificateAuthority
-from tests.support.fake_server import FakeServer
+from tests.support.fake_server.server import FakeServer
 from tests.support.reactor import in_thread, pause, run, together
 from tests.support.sites import OURS, Scene, Site
 from tests.support.watching import Watcher

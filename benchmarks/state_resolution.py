@@ -18,21 +18,21 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, react
 
-from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.events import build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.protocol.signatures import SigningKey
-from homeserver.rooms.event_rows import auth_rows, event_rows, names_of
-from homeserver.rooms.event_store import EventStore
-from homeserver.rooms.resolution import StateResolver
-from homeserver.rooms.room import Room
-from homeserver.rooms.room_facts import EventsKept, StateKey
-from homeserver.rooms.state_tree_nodes import EMPTY
-from homeserver.rooms.states import States
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.stores import Stores
-from homeserver.storage.database import Database
-from homeserver.storage.names import Names
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.events.event_store import EventStore
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.changes import EventsStored, StateKey
+from homeserver.rooms.room.event_rows import auth_rows, event_rows, names_of
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.room_storage import RoomStorage
+from homeserver.rooms.state.node_codec import EMPTY
+from homeserver.rooms.state.store import StateStore
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 from tests.support.postgres import drop_database, fresh_database
 
@@ -44,16 +44,16 @@ JOINS_BETWEEN = 100  # changes of the power levels
 HEARTBEAT = 0.001  # seconds
 
 
-def new_stores(db: Database, position: int) -> Stores:
+def new_stores(db: Database, position: int) -> RoomStorage:
     """The stores of a server that has just started."""
     log = Log(reactor, db.write_batch, position)  # type: ignore[arg-type]
-    return Stores(log, Names(db), States(db, 40_000), EventStore(db, 40_000))
+    return RoomStorage(log, Names(db), StateStore(db, 40_000), EventStore(db, 40_000))
 
 
 class Branch:
     """The state after some events of a room, each sent in the state after the one before."""
 
-    def __init__(self, stores: Stores, room: Room) -> None:
+    def __init__(self, stores: RoomStorage, room: Room) -> None:
         self.state: dict[StateKey, StoredEvent] = {}
         self.root = EMPTY
         self._stores = stores
@@ -87,7 +87,7 @@ class Branch:
         if event_type == "m.room.create":
             self._room.room_id = event.room_id
         stored = self.state[event_type, key] = StoredEvent(event, number, None, EMPTY, EMPTY)
-        self._new.append((stored, [each.number for each in cited]))
+        self._new.append((stored, [each.event_nid for each in cited]))
 
     def member(self, user_id: str, membership: str, by: str = "", **content: str) -> None:
         self.send("m.room.member", by or user_id, {"membership": membership} | content, user_id)
@@ -104,17 +104,17 @@ class Branch:
         stores, fresh = self._stores, [stored for stored, _ in self._new]
         names = await stores.names.nids({name for each in fresh for name in names_of(each.event)})
         changes = {
-            (names[each.event.type], names[each.event.state_key or ""]): each.number
+            (names[each.event.type], names[each.event.state_key or ""]): each.event_nid
             for each in fresh
         }
         self.root, rows = await stores.states.change(self.root, changes)
         for stored, cited in self._new:
             stored.state_before = stored.state_after = self.root
-            rows += event_rows(stores.names, self._room.number, stored)
+            rows += event_rows(stores.names, self._room.room_nid, stored)
             rows += auth_rows(stored, cited)
         self._new = []
         await stores.log.append(
-            EventsKept(stores.log.next_position(), self._room.number, fresh, {}), rows
+            EventsStored(stores.log.next_position(), self._room.room_nid, fresh, {}), rows
         )
 
 
@@ -157,7 +157,7 @@ def users(count: int) -> list[str]:
     return [f"@user{number}:example.org" for number in range(count)]
 
 
-async def room_of(stores: Stores, version: str, members: int) -> tuple[Room, Branch]:
+async def room_of(stores: RoomStorage, version: str, members: int) -> tuple[Room, Branch]:
     """A new room with its members."""
     row = ROOM_VERSIONS[version]
     room_id = "" if row.room_id_is_create_hash else f"!room{members}:example.org"
@@ -165,7 +165,7 @@ async def room_of(stores: Stores, version: str, members: int) -> tuple[Room, Bra
     main = Branch(stores, room)
     content = {"room_version": version, "creator": ADMIN, "members": members}
     main.send("m.room.create", ADMIN, content)
-    room.number = await stores.names.nid(room.room_id)
+    room.room_nid = await stores.names.nid(room.room_id)
     main.member(ADMIN, "join")
     main.levels(0)
     main.send("m.room.join_rules", ADMIN, {"join_rule": "public"})
@@ -199,7 +199,9 @@ class Heart:
         self._last = now
 
 
-async def measure(db: Database, stores: Stores, version: str, members: int, scenario: Any) -> None:
+async def measure(
+    db: Database, stores: RoomStorage, version: str, members: int, scenario: Any
+) -> None:
     """Print one row of the table."""
     room, main = await room_of(stores, version, members)
     left, right = main.fork(), main.fork()
@@ -223,7 +225,7 @@ async def measure(db: Database, stores: Stores, version: str, members: int, scen
     )
 
 
-async def seconds(stores: Stores, room: Room, roots: list[bytes]) -> float:
+async def seconds(stores: RoomStorage, room: Room, roots: list[bytes]) -> float:
     """The time that a resolution takes."""
     resolver = StateResolver(stores)
     started = time.perf_counter()

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from homeserver.protocol.events import build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.protocol.signatures import SigningKey
-from homeserver.rooms.state_tree import Changes, all_entries, difference, run, set_entries
-from homeserver.rooms.state_tree_nodes import EMPTY, HASH_BYTES, Entries
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.state.node_codec import EMPTY, HASH_BYTES, Entries
+from homeserver.rooms.state.tree import Changes, all_entries, difference, run, set_entries
 
 MEMBER = 9
 OTHER_STATE = 8  # entries besides the members: create, name, power levels …

@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 SPEC = "https://spec.matrix.org/v1.19/"
 APIS = {"client-server": "Client-Server API", "server-server": "Server-Server API"}
 STATUSES = ("served", "empty", "not yet")
-EMPTY_ANSWERS = "EmptyAnswersApi"  # the class of endpoints that have no feature behind them
+EMPTY_RESPONSES = "EmptyResponsesApi"  # the class of endpoints that have no feature behind them
 
 SETTINGS = """
 server_name: conformance.example
@@ -141,7 +141,7 @@ class Table:
         route = self.routes.get(endpoint.key)
         if route is None:
             return "not yet"
-        return "empty" if _class_of(route) == EMPTY_ANSWERS else "served"
+        return "empty" if _class_of(route) == EMPTY_RESPONSES else "served"
 
     def misnamed(self) -> list[str]:
         """Routes whose handler has another name than the operation that it serves."""

@@ -1,8 +1,8 @@
-"""The database, for a command: as the running server has it, or started for the while.
+"""The database of a command: that of the running server, or started for the command.
 
-The embedded PostgreSQL of a running server is joined; else it is started, and stopped again after.
-Before anything else the schema is made or brought up to date, as at a start of the server, and the
-database must belong to this server.
+The embedded PostgreSQL of a running server is used if there is one; else it is started, and stopped
+afterwards. As at a start of the server, the schema is first created or migrated, and the database
+must belong to this server.
 """
 
 import sys
@@ -16,11 +16,11 @@ from homeserver.cli.errors import CommandError
 from homeserver.cli.running_postgres import find_running
 from homeserver.concurrency.thread_pools import run_in_own_thread
 from homeserver.config.settings import Settings
-from homeserver.storage.database import Database
-from homeserver.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from homeserver.storage.migrate import MigrationError, migrate_in_thread
-from homeserver.storage.server_state import WrongServer, claim_server_name
-from homeserver.storage.supervised_postgres import SupervisedPostgres
+from homeserver.storage.database.database import Database
+from homeserver.storage.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from homeserver.storage.database.migrate import MigrationError, migrate_in_thread
+from homeserver.storage.database.server_state import WrongServer, claim_server_name
+from homeserver.storage.database.supervised_postgres import SupervisedPostgres
 
 CONNECTIONS = 2
 
@@ -59,8 +59,8 @@ async def open_database(reactor: Any, settings: Settings) -> AsyncIterator[Datab
 async def _start(supervised: SupervisedPostgres, embedded: EmbeddedPostgres) -> None:
     try:
         if embedded.is_new:
-            told = f"Creating the database in {embedded.directory}, once"
-            print(told, file=sys.stderr, flush=True)
+            message = f"Creating the database in {embedded.directory}, once"
+            print(message, file=sys.stderr, flush=True)
         await supervised.start()
     except OSError as error:
         raise CommandError(

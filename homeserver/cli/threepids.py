@@ -1,34 +1,34 @@
 """`homeserver user add-threepid | remove-threepid | list-threepids`: addresses of accounts.
 
-What an administrator adds counts as validated: the user can log in with it, and, for an e-mail
-address, set a new password through it.
+Addresses that an administrator adds count as validated: the user can log in with them and, if it is
+an e-mail address, reset the password with it.
 """
 
 import argparse
 import time
 from datetime import UTC, datetime
 
-from homeserver.accounts.administration import (
+from homeserver.accounts.registration.administration import (
     add_third_party_id,
     list_third_party_ids,
     remove_third_party_id,
 )
+from homeserver.cli.cli_context import CliContext, Work
 from homeserver.cli.errors import CommandError
-from homeserver.cli.workplace import Work, Workplace
-from homeserver.protocol.phone_numbers import parse_phone_number
-from homeserver.protocol.third_party_ids import (
+from homeserver.protocol.third_party_ids.addresses import (
     EMAIL,
     MSISDN,
     InvalidThirdPartyId,
     canonical_email,
     canonical_msisdn,
 )
+from homeserver.protocol.third_party_ids.phone_numbers import parse_phone_number
 
 THREEPID_ACTIONS = ("add-threepid", "remove-threepid", "list-threepids")
 
 
 def plan_threepids(options: argparse.Namespace, user_id: str) -> Work:
-    """What is to be done to the addresses of a user. Raises `CommandError`."""
+    """The work on the addresses of a user. Raises `CommandError`."""
     if options.action == "list-threepids":
         return _listing(user_id)
     medium, address = _address(options)
@@ -38,7 +38,7 @@ def plan_threepids(options: argparse.Namespace, user_id: str) -> Work:
 
 
 def _address(options: argparse.Namespace) -> tuple[str, str]:
-    """Medium and canonical address."""
+    """The medium and the canonical address."""
     try:
         if options.email is not None:
             return EMAIL, canonical_email(options.email)
@@ -52,7 +52,7 @@ def _address(options: argparse.Namespace) -> tuple[str, str]:
 
 
 def _addition(user_id: str, medium: str, address: str) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         now_ms = int(time.time() * 1000)
         await add_third_party_id(at.db, user_id, medium, address, now_ms=now_ms)
         return [f"Added {medium} {address} to {user_id}"]
@@ -61,7 +61,7 @@ def _addition(user_id: str, medium: str, address: str) -> Work:
 
 
 def _removal(user_id: str, medium: str, address: str) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         await remove_third_party_id(at.db, user_id, medium, address)
         return [f"Removed {medium} {address} from {user_id}"]
 
@@ -69,7 +69,7 @@ def _removal(user_id: str, medium: str, address: str) -> Work:
 
 
 def _listing(user_id: str) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         found = [
             f"{one.medium:<7} {one.address:<40} "
             f"{datetime.fromtimestamp(one.added_ms / 1000, tz=UTC).date().isoformat()}"

@@ -6,25 +6,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from homeserver.accounts.administration import (
+from homeserver.accounts.credentials.passwords import Passwords
+from homeserver.accounts.registration.administration import (
     add_user,
     deactivate,
     list_users,
     local_user_id,
     set_password,
 )
-from homeserver.accounts.passwords import Passwords
+from homeserver.cli.cli_context import CliContext, Work
 from homeserver.cli.configuration import find_config, load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
 from homeserver.cli.passwords import read_password
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.cli.threepids import THREEPID_ACTIONS, plan_threepids
-from homeserver.cli.workplace import Work, Workplace
 from homeserver.config.hints import homeserver_command
 from homeserver.config.settings import Settings
 from homeserver.protocol.errors import MatrixError
-from homeserver.storage.users import User
+from homeserver.storage.accounts.users import User
 
 
 def user(options: argparse.Namespace) -> int:
@@ -40,9 +40,9 @@ def user(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace, settings: Settings) -> Work:
-    """What is to be done once there is a database; gives the lines to print.
+    """The work to do once there is a database; it returns the lines to print.
 
-    Whatever can be asked or refused before that, is.
+    All prompts and errors that need no database come first.
     """
     if options.action == "list":
         return _listing(find_config(options.config))
@@ -58,11 +58,11 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Work:
 
 
 def _listing(config: Path | None) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         if users := await list_users(at.db):
             return [_describe(user) for user in users]
         return [
-            "There are no accounts yet. To make one: "
+            "There are no accounts yet. To create one: "
             + homeserver_command("user", "add", "NAME", config=config)
         ]
 
@@ -70,7 +70,7 @@ def _listing(config: Path | None) -> Work:
 
 
 def _describe(user: User) -> str:
-    """An account on one line: its name, its first day, and what is special about it."""
+    """An account on one line: its name, its day of creation, and its flags."""
     created = datetime.fromtimestamp(user.created_ms / 1000, tz=UTC).date().isoformat()
     marks = {
         "admin": user.is_admin,
@@ -84,7 +84,7 @@ def _describe(user: User) -> str:
 
 
 def _addition(user_id: str, password: str, settings: Settings, *, is_admin: bool) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         await add_user(
             at.db,
             at.passwords,
@@ -100,7 +100,7 @@ def _addition(user_id: str, password: str, settings: Settings, *, is_admin: bool
 
 
 def _change_of_password(user_id: str, password: str) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         await set_password(at.db, at.passwords, user_id, password)
         return [f"Set the password of {user_id}"]
 
@@ -108,7 +108,7 @@ def _change_of_password(user_id: str, password: str) -> Work:
 
 
 def _deactivation(user_id: str, *, erase: bool) -> Work:
-    async def work(at: Workplace) -> list[str]:
+    async def work(at: CliContext) -> list[str]:
         await deactivate(at.db, user_id, erase=erase)
         return [f"Deactivated {user_id}"]
 
@@ -117,4 +117,4 @@ def _deactivation(user_id: str, *, erase: bool) -> Work:
 
 async def _with_database(reactor: Any, settings: Settings, work: Work) -> list[str]:
     async with open_database(reactor, settings) as db:
-        return await work(Workplace(db, Passwords(reactor, settings.passwords)))
+        return await work(CliContext(db, Passwords(reactor, settings.passwords)))

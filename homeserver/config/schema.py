@@ -1,7 +1,7 @@
-"""The shape of the configuration, read from the settings classes: fields, types in words, bounds.
+"""The schema of the configuration, from the settings classes: fields, types in words, bounds.
 
-The loader needs it to say what it expected where, the generator to document it. It is the view that
-msgspec has of the classes (`msgspec.inspect`), in words for people: "a whole number, at least 1".
+The loader uses it to say what it expected where, the generator to document it. It is msgspec's view
+of the classes (`msgspec.inspect`), in words for users: "a whole number, at least 1".
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from homeserver.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """One documented setting. `default` is `msgspec.NODEFAULT` where the setting is required.
+class SettingField:
+    """One documented setting. `default` is `msgspec.NODEFAULT` if the setting is required.
 
-    `attribute` is what it is called in Python, where its name in the file is a reserved word.
+    `attribute` is its name in Python, which differs if its name in the file is a reserved word.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Field:
     unit: str | None
     default_text: str | None
     example: str | None
+    former_name: str | None
 
     @property
     def required(self) -> bool:
@@ -48,13 +49,13 @@ def struct(section: type[Section]) -> inspect.StructType:
     return found
 
 
-def fields(section: inspect.StructType) -> Iterator[Field]:
+def fields(section: inspect.StructType) -> Iterator[SettingField]:
     """The fields of a section, in the order in which they are declared."""
     for field in section.fields:
         annotated, extra, schema = field.type, {}, {}
         if isinstance(annotated, inspect.Metadata):
             extra, schema = annotated.extra or {}, annotated.extra_json_schema or {}
-        yield Field(
+        yield SettingField(
             name=field.encode_name,
             attribute=field.name,
             type=plain(annotated),
@@ -63,6 +64,7 @@ def fields(section: inspect.StructType) -> Iterator[Field]:
             unit=extra.get("unit"),
             default_text=extra.get("default"),
             example=extra.get("example"),
+            former_name=extra.get("former_name"),
         )
 
 

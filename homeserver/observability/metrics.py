@@ -1,15 +1,16 @@
 """Metrics in the format of Prometheus, one registry for each server.
 
-Two things are reported here as they happen, requests and commits; all the rest is read when someone
-asks, from the objects that know it (`Metrics.gauge`, `.counter`, `.cache`), so that these need to
-know nothing of metrics. A finished request costs a third of a microsecond.
+Requests and commits are recorded as they happen; all other values are read at a scrape from the
+objects that have them (`Metrics.gauge`, `.counter`, `.show_caches`), so that these do not depend on
+metrics. A finished request costs a third of a microsecond.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -21,8 +22,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.version import VERSION
 
@@ -30,11 +33,35 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 LAG_INTERVAL = 0.25  # seconds
+CACHE_FIGURES: tuple[
+    tuple[str, str, type[GaugeMetricFamily | CounterMetricFamily], Callable[[Any], float]], ...
+] = (
+    ("hits", "Found in a cache.", CounterMetricFamily, lambda cache: cache.hits),
+    ("misses", "Not found in a cache.", CounterMetricFamily, lambda cache: cache.misses),
+    (
+        "evictions",
+        "Removed from a cache that was full.",
+        CounterMetricFamily,
+        lambda cache: cache.evictions,
+    ),
+    (
+        "size",
+        "What a cache holds, in the unit of its capacity.",
+        GaugeMetricFamily,
+        lambda cache: cache.size,
+    ),
+    (
+        "capacity",
+        "What a cache holds at most, mostly in entries.",
+        GaugeMetricFamily,
+        lambda cache: cache.capacity,
+    ),
+)
 
 
 @dataclass(slots=True)
 class Distribution:
-    """How many observations fell below which bound."""
+    """The numbers of observations below each bound."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(init=False)
@@ -48,21 +75,12 @@ class Distribution:
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as the exposition format wants them."""
+        """Cumulative counts by upper bound, as the exposition format requires."""
         result, below = [], 0
         for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
             below += count
             result.append((str(bound), float(below)))
         return result
-
-
-@dataclass(frozen=True, slots=True)
-class CacheFigures:
-    """What one cache has done, and how many entries it holds."""
-
-    hits: int
-    misses: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +100,7 @@ class Metrics(Collector):
         self._commit_sizes = Distribution(SIZES)
         self._lag = Distribution(SECONDS)
         self._readings: list[_Reading] = []
-        self._caches: dict[str, Callable[[], CacheFigures]] = {}
+        self._caches: list[LruCache[Any, Any]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         for process_wide in (ProcessCollector, PlatformCollector, GCCollector):
@@ -97,36 +115,36 @@ class Metrics(Collector):
         times.observe(seconds)
 
     def batch_committed(self, changes: int, seconds: float) -> None:
-        """Count a group commit of so many changes."""
+        """Count a group commit with a number of changes."""
         self._commit_sizes.observe(changes)
         self._commit_seconds.observe(seconds)
 
     def reactor_lagged(self, seconds: float) -> None:
-        """Note how much later than asked the reactor made a call."""
+        """Record by how much a call of the reactor was late."""
         self._lag.observe(seconds)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Show what `read` gives, a value that may fall, as `homeserver_<name>`."""
+        """Register a gauge `homeserver_<name>`; `read` returns its value, which may fall."""
         self._readings.append(_Reading(f"homeserver_{name}", text, read, GaugeMetricFamily))
 
     def counter(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Show what `read` gives, a value that only rises, as `homeserver_<name>_total`."""
+        """Register a counter `homeserver_<name>_total`; `read` returns its rising value."""
         self._readings.append(_Reading(f"homeserver_{name}", text, read, CounterMetricFamily))
 
-    def cache(self, name: str, read: Callable[[], CacheFigures]) -> None:
-        """Show hits, misses and size of a cache."""
-        self._caches[name] = read
+    def show_caches(self, caches: Iterable[LruCache[Any, Any]]) -> None:
+        """Register the figures of caches, each under its name."""
+        self._caches += sorted(caches, key=lambda cache: cache.name)
 
     def exposition(self) -> bytes:
-        """The answer to a scrape, of type `CONTENT_TYPE`."""
+        """The response to a scrape, of type `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Give all metrics to the registry."""
+        """Yield all metrics to the registry."""
         yield InfoMetricFamily("homeserver", "The software.", value={"version": VERSION})
         yield self._collect_requests()
         for name, text, values in (
-            ("commit_seconds", "Time that a group commit took.", self._commit_seconds),
+            ("commit_seconds", "Duration of a group commit.", self._commit_seconds),
             ("commit_changes", "Changes in a group commit.", self._commit_sizes),
             ("reactor_lag_seconds", "Delay of calls by a busy reactor.", self._lag),
         ):
@@ -140,7 +158,7 @@ class Metrics(Collector):
     def _collect_requests(self) -> Metric:
         family = HistogramMetricFamily(
             "homeserver_request_seconds",
-            "Time from a request to its answer.",
+            "Time from a request to its response.",
             labels=["method", "route", "status"],
         )
         for (method, route, status), times in self._requests.items():
@@ -148,21 +166,15 @@ class Metrics(Collector):
         return family
 
     def _collect_caches(self) -> Iterator[Metric]:
-        hits = CounterMetricFamily("homeserver_cache_hits", "Found in a cache.", labels=["cache"])
-        misses = CounterMetricFamily(
-            "homeserver_cache_misses", "Not found in a cache.", labels=["cache"]
-        )
-        sizes = GaugeMetricFamily("homeserver_cache_size", "Entries of a cache.", labels=["cache"])
-        for name, read in self._caches.items():
-            figures = read()
-            hits.add_metric([name], figures.hits)
-            misses.add_metric([name], figures.misses)
-            sizes.add_metric([name], figures.size)
-        yield from (hits, misses, sizes)
+        for name, text, family, read in CACHE_FIGURES:
+            figures = family(f"homeserver_cache_{name}", text, labels=["cache"])
+            for cache in self._caches:
+                figures.add_metric([cache.name], read(cache))
+            yield figures
 
 
 class ReactorLag:
-    """Measures how late the reactor makes a call, four times a second."""
+    """A measurement of the reactor's latency, four times a second."""
 
     def __init__(self, clock: IReactorTime, metrics: Metrics) -> None:
         self._clock = clock
@@ -176,12 +188,13 @@ class ReactorLag:
         self._due = self._clock.seconds() + LAG_INTERVAL
         self._measuring.start()
 
-    def stop(self) -> None:
-        self._measuring.stop()
+    def stop(self) -> Deferred[None]:
+        """Measure no more; fires when no measurement is under way."""
+        return self._measuring.stop()
 
     def _measure(self) -> None:
         now = self._clock.seconds()
         self._metrics.reactor_lagged(max(0.0, now - self._due))
-        # The task keeps to its grid: a call that comes late leaves out the ticks it missed.
+        # The task keeps to its grid: a late call skips the ticks that it missed.
         missed = int((now - self._due) // LAG_INTERVAL)
         self._due += (max(missed, 0) + 1) * LAG_INTERVAL

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from homeserver.protocol.event_kinds import is_member_event, is_state
+from homeserver.protocol.event_types import HISTORY_VISIBILITY
 from homeserver.protocol.events import Event
 
 VISIBILITIES: Final = ("world_readable", "shared", "invited", "joined")
@@ -19,17 +20,17 @@ DEFAULT_VISIBILITY: Final = "shared"
 def visibility_of(content: Mapping[str, Any] | None) -> str:
     """The visibility that the content of `m.room.history_visibility` sets.
 
-    `None` is a room without that event; it and a value that is not understood mean `shared`.
+    `None` is a room without that event; it and unknown values mean `shared`.
     """
     visibility = None if content is None else content.get("history_visibility")
     return visibility if visibility in VISIBILITIES else DEFAULT_VISIBILITY
 
 
 def may_see(visibility: str, membership: str | None, *, joined_later: bool) -> bool:
-    """Whether a user may see what happened while visibility and their membership were these.
+    """Whether a user may see an event while visibility and their membership were these.
 
-    `membership` is `None` for a user whom the room did not know. `joined_later` says whether the
-    user joined at any point after it.
+    `membership` is `None` for a user without one. `joined_later` says whether the user joined at
+    any later point.
     """
     return (
         visibility == "world_readable"
@@ -54,7 +55,7 @@ def may_see_event(
     """
     if may_see(visibility, membership, joined_later=joined_later):
         return True
-    if is_state(event, "m.room.history_visibility"):
+    if is_state(event, HISTORY_VISIBILITY):
         return may_see(visibility_of(event.content), membership, joined_later=joined_later)
     if is_member_event(event, user_id):
         return may_see(visibility, event.content.get("membership"), joined_later=joined_later)
@@ -71,8 +72,8 @@ def may_server_see_event(
 ) -> bool:
     """Whether a server may see an event: whether any of its users may.
 
-    `visibility` is that before the event, `memberships` are those that the server's users had
-    then, and `joined_later` says whether any of them joined at any point after it.
+    `visibility` is that before the event, `memberships` are those of the server's users at that
+    time, and `joined_later` says whether any of them joined at any later point.
     """
 
     def may_any_see(visibility: str) -> bool:
@@ -82,7 +83,7 @@ def may_server_see_event(
 
     if may_any_see(visibility):
         return True
-    if is_state(event, "m.room.history_visibility"):
+    if is_state(event, HISTORY_VISIBILITY):
         return may_any_see(visibility_of(event.content))
     if is_member_event(event) and is_of_server(event.state_key, server_name):
         return may_see(visibility, event.content.get("membership"), joined_later=joined_later)
@@ -90,5 +91,5 @@ def may_server_see_event(
 
 
 def is_of_server(user_id: str | None, server_name: str) -> bool:
-    """Whether this is the id of a user of a server."""
+    """Whether a user id belongs to a server."""
     return user_id is not None and user_id.partition(":")[2] == server_name

@@ -1,7 +1,7 @@
-"""Events in the shape of the first version of the API, for the endpoints that are left of it.
+"""Events in the format of the first version of the API, for its remaining endpoints.
 
-There everything was an event of one list, so that ephemeral events and account data name their
-room, and every event names the user whom it is about.
+They put everything into one list of events, so ephemeral events and account data name their room,
+and every event names the user it is about.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events
 """
@@ -10,17 +10,17 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.caller import Caller
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.visibility import Seen
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.visibility import VisibleEvent
 
 
-def room_event(seen: Seen, caller: Caller, now_ms: int) -> dict[str, Any]:
+def room_event(seen: VisibleEvent, caller: Requester, now_ms: int) -> dict[str, Any]:
     """An event of a room's history."""
     return _with_user(seen.stored, caller, now_ms, seen.membership)
 
 
-def state_event(stored: StoredEvent, caller: Caller, now_ms: int) -> dict[str, Any]:
+def state_event(stored: StoredEvent, caller: Requester, now_ms: int) -> dict[str, Any]:
     """An event of a room's state."""
     return _with_user(stored, caller, now_ms, None)
 
@@ -38,7 +38,7 @@ def event_in(room_id: str, event: msgspec.Raw) -> dict[str, Any]:
 
 
 def _with_user(
-    stored: StoredEvent, caller: Caller, now_ms: int, membership: str | None
+    stored: StoredEvent, caller: Requester, now_ms: int, membership: str | None
 ) -> dict[str, Any]:
     device = (caller.user_id, caller.device_id or "")
     event = stored.client_dict(now_ms, device=device, membership=membership)

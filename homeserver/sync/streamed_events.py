@@ -1,7 +1,7 @@
-"""What happened since a position of the log, as one list of events, oldest first.
+"""The events since a position of the log, as one list, oldest first.
 
-Events of rooms come in the order of the log, as many as fit, so that nothing is left out between
-one list and the next. The rest (typing, receipts, presence, account data) is told at least once.
+Events of rooms come in the order of the log, as many as fit, so that none is left out between one
+list and the next. The rest (typing, receipts, presence, account data) is sent at least once.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events
 """
@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from homeserver.accounts.caller import Caller
-from homeserver.rooms.reading import Access
-from homeserver.rooms.room import Room
-from homeserver.rooms.user_rooms import MemberRooms
-from homeserver.rooms.visibility import Seen, Visibility
-from homeserver.storage.events import events_after
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.rooms.history.room_reader import ReadAccess
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import MemberRooms
+from homeserver.storage.rooms.events import events_after
 from homeserver.sync.engine import Sources
 from homeserver.sync.legacy_events import event_in, presence_event, room_event
 from homeserver.sync.update import typed_event
@@ -28,7 +28,7 @@ _Events = list[dict[str, Any]]
 
 
 class RoomPresence(Protocol):
-    """Where the presence of a room's members comes from."""
+    """The source of the presence of a room's members."""
 
     def events_in(self, room: Room, since: int) -> Sequence[msgspec.Raw]:
         """`m.presence` events of members, changed above `since`."""
@@ -38,8 +38,8 @@ class RoomPresence(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """What happened with start < position <= end."""
+class EventSlice:
+    """The events with start < position <= end."""
 
     start: int
     end: int
@@ -47,7 +47,7 @@ class Stretch:
 
 
 class StreamedEvents:
-    """Finds what happened."""
+    """Makes event slices of one room, or of all rooms of a user."""
 
     def __init__(self, sources: Sources, visibility: Visibility, presence: RoomPresence) -> None:
         self._sources = sources
@@ -56,31 +56,33 @@ class StreamedEvents:
         self._presence = presence
 
     async def in_room(
-        self, caller: Caller, access: Access, since: int, limit: int | None = None
-    ) -> Stretch:
-        """What happened in one room, as far as the caller may see it."""
+        self, caller: Requester, access: ReadAccess, since: int, limit: int | None = None
+    ) -> EventSlice:
+        """The events of one room that the caller may see."""
         now, room = self._sources.log.position, access.room
         if now <= since:
-            return Stretch(since, since)
+            return EventSlice(since, since)
         size = _size(limit)
-        rows = await self._sources.db.run(events_after, [room.number], since, now, size)
+        rows = await self._sources.db.run(events_after, [room.room_nid], since, now, size)
         seen = await self._seen(room, caller, [event for _, _, event in rows])
-        now_ms = self._rooms.origin.now_ms()
+        now_ms = self._rooms.local_server.now_ms()
         chunk = [room_event(each, caller, now_ms) for each in seen if access.includes(each.stored)]
         if access.is_current:
             chunk += await self._ephemeral(room, caller, since)
             chunk += [presence_event(event) for event in self._presence.events_in(room, since)]
-        return Stretch(since, _end(rows, size, now), chunk)
+        return EventSlice(since, _end(rows, size, now), chunk)
 
-    async def in_all_rooms(self, caller: Caller, since: int, limit: int | None = None) -> Stretch:
-        """What happened in the rooms of the caller, and to their account."""
+    async def in_all_rooms(
+        self, caller: Requester, since: int, limit: int | None = None
+    ) -> EventSlice:
+        """The events of the caller's rooms and account."""
         now = self._sources.log.position
         if now <= since:
-            return Stretch(since, since)
+            return EventSlice(since, since)
         places = await self._sources.user_rooms.of(caller.user_id)
         numbers = [
-            number
-            for number, place in places.items()
+            room_nid
+            for room_nid, place in places.items()
             if place.membership == "join" or place.position > since
         ]
         size = _size(limit)
@@ -90,25 +92,25 @@ class StreamedEvents:
         presence = await self._sources.presence.events_since(caller.user_id, since)
         chunk += [presence_event(event) for event in presence]
         chunk += await self._account_data(caller, since)
-        return Stretch(since, _end(rows, size, now), chunk)
+        return EventSlice(since, _end(rows, size, now), chunk)
 
     async def _from_rooms(
-        self, caller: Caller, places: MemberRooms, rows: Sequence[tuple[int, int, int]]
+        self, caller: Requester, places: MemberRooms, rows: Sequence[tuple[int, int, int]]
     ) -> _Events:
         """The events of all rooms, in the order of the log."""
         ignored = await self._sources.account_data.ignored_users(caller.user_id)
-        now_ms = self._rooms.origin.now_ms()
-        found: list[Seen] = []
-        for number in {number for _, number, _ in rows}:
-            room, place = await self._rooms.by_number(number), places[number]
+        now_ms = self._rooms.local_server.now_ms()
+        found: list[VisibleEvent] = []
+        for room_nid in {room_nid for _, room_nid, _ in rows}:
+            room, place = await self._rooms.by_number(room_nid), places[room_nid]
             if room is None or (place.membership == "invite" and place.sender in ignored):
                 continue
-            events = [event for _, at, event in rows if at == number]
+            events = [event for _, at, event in rows if at == room_nid]
             if place.membership in ("invite", "knock"):
-                # Who is not in the room yet hears of themselves alone.
+                # A user who is not in the room yet gets their own member event only.
                 own = [event for event in events if event == place.event]
-                stored = await self._rooms.stores.events.load(room.version, own)
-                seen = [Seen(each, place.membership) for each in stored.values()]
+                stored = await self._rooms.load_events(room, own)
+                seen = [VisibleEvent(each, place.membership) for each in stored.values()]
             else:
                 seen = await self._seen(room, caller, events)
             found += [
@@ -120,30 +122,34 @@ class StreamedEvents:
         found.sort(key=lambda each: each.stored.position or 0)
         return [room_event(each, caller, now_ms) for each in found]
 
-    async def _seen(self, room: Room, caller: Caller, numbers: Sequence[int]) -> list[Seen]:
-        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+    async def _seen(
+        self, room: Room, caller: Requester, numbers: Sequence[int]
+    ) -> list[VisibleEvent]:
+        events = await self._rooms.load_events_in_order(room, numbers)
         return await self._visibility.visible(room, caller.user_id, events)
 
-    async def _ephemeral_of_all(self, caller: Caller, places: MemberRooms, since: int) -> _Events:
-        joined = [number for number, place in places.items() if place.membership == "join"]
+    async def _ephemeral_of_all(
+        self, caller: Requester, places: MemberRooms, since: int
+    ) -> _Events:
+        joined = [room_nid for room_nid, place in places.items() if place.membership == "join"]
         changed: set[int] = set()
         for source in self._sources.ephemeral:
             changed.update(await source.changed_rooms(joined, since))
         found: _Events = []
-        for number in sorted(changed):
-            room = await self._rooms.by_number(number)
+        for room_nid in sorted(changed):
+            room = await self._rooms.by_number(room_nid)
             if room is not None:
                 found += await self._ephemeral(room, caller, since)
         return found
 
-    async def _ephemeral(self, room: Room, caller: Caller, since: int) -> _Events:
+    async def _ephemeral(self, room: Room, caller: Requester, since: int) -> _Events:
         found: _Events = []
         for source in self._sources.ephemeral:
             for event in await source.ephemeral_events(room, caller.user_id, since):
                 found.append(event_in(room.room_id, event))
         return found
 
-    async def _account_data(self, caller: Caller, since: int) -> _Events:
+    async def _account_data(self, caller: Requester, since: int) -> _Events:
         found: _Events = []
         changes = await self._sources.account_data.changed_since(caller.user_id, since)
         for room_id, event_type, content in changes:
@@ -156,10 +162,10 @@ class StreamedEvents:
 
 
 def _size(limit: int | None) -> int:
-    """Most events of rooms in a list."""
+    """The maximum number of room events in a list."""
     return LIMIT if limit is None else min(limit, LIMIT)
 
 
 def _end(rows: Sequence[tuple[int, int, int]], size: int, now: int) -> int:
-    """Up to where the list goes: there may be more events of rooms than fit into it."""
+    """The position at which the list ends: there may be more room events than fit into it."""
     return rows[-1][0] if len(rows) == size else now

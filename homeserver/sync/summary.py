@@ -1,16 +1,16 @@
-"""Room summaries: how many are in a room, and whom to name it after.
+"""Room summaries: the member counts of a room, and the heroes to name it after.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
 
 from typing import Any
 
-from homeserver.rooms.heroes import heroes
-from homeserver.rooms.room import Room
-from homeserver.rooms.rooms import Rooms
+from homeserver.rooms.discovery.heroes import heroes
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
 
 
-async def summary(rooms: Rooms, room: Room, user_id: str) -> dict[str, Any]:
+async def summary(rooms: RoomRegistry, room: Room, user_id: str) -> dict[str, Any]:
     """The `summary` of a room section."""
     counts: dict[str, Any] = {
         "m.joined_member_count": room.joined_count,

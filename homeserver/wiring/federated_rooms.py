@@ -1,44 +1,34 @@
-"""Rooms over federation: the events that come in and go out, and what users do on other servers."""
+"""Rooms over federation: what this server sends to others, and what it answers them."""
 
 from typing import Any
 
-from federation.auth_chains import AuthChains
-from federation.backfill import Backfill
-from federation.client import FederationClient
-from federation.edus import Edus
-from federation.events_api import EventsApi
-from federation.handshakes import Handshakes
-from federation.hierarchy_api import HierarchyApi
-from federation.inbox import Inbox
-from federation.invites_api import InvitesApi
-from federation.membership_api import MembershipApi
-from federation.missing_events import MissingEvents
-from federation.pdus import PduChecks
-from federation.policy_signer import PolicySigner
-from federation.presence_edus import PRESENCE, PresenceEdus
-from federation.receipt_edus import RECEIPT, ReceiptEdus
-from federation.remote_queries import RemoteQueries
-from federation.room_access import RoomAccess
-from federation.room_servers import RoomServers
-from federation.rooms_abroad import RoomsAbroad
-from federation.sender import Sender
-from federation.spaces_abroad import SpacesAbroad
-from federation.state_completion import StateCompletion
-from federation.third_party_invites_api import ThirdPartyExchange, ThirdPartyInvitesApi
-from federation.timestamps_abroad import TimestampsAbroad
-from federation.transactions_api import TransactionsApi
-from federation.typing_edus import TYPING, TypingEdus
-from federation.withdrawals import Withdrawals
-from homeserver.rooms.completion import Completion
-from homeserver.rooms.past import Past
-from homeserver.rooms.policy_servers import PolicyServers
-from homeserver.rooms.restricted_joins import RestrictedJoins
-from homeserver.storage.database import Database
+from federation.api.auth_chains import AuthChains
+from federation.api.events import EventsApi
+from federation.api.hierarchy import HierarchyApi
+from federation.api.invites import InvitesApi
+from federation.api.membership import MembershipApi
+from federation.api.third_party_invites import ThirdPartyInvitesApi
+from federation.api.transactions import TransactionsApi
+from federation.receiving.edus import EduDispatcher
+from federation.receiving.pdu_queue import IncomingQueue
+from federation.receiving.presence_edus import PresenceEdus
+from federation.receiving.receipt_edus import ReceiptEdus
+from federation.receiving.rescinded_invites import RescindedInvites
+from federation.receiving.room_access import RoomAccess
+from federation.receiving.typing_edus import TypingEdus
+from federation.sending.room_servers import RoomServers
+from federation.sending.sender import Sender
+from homeserver.protocol.event_types import PRESENCE, RECEIPT, TYPING
+from homeserver.rooms.history.event_ancestors import EventAncestors
+from homeserver.rooms.membership.restricted_joins import RestrictedJoins
+from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.web.routes import Route
-from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.federation import Federation
-from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.remote import Remote
+from homeserver.wiring.room_core import RoomCore
+from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 
 
@@ -51,52 +41,48 @@ class FederatedRooms:
         db: Database,
         log: Log,
         federation: Federation,
-        accounts: Accounts,
-        rooms: Rooms,
+        account_core: AccountCore,
+        room_core: RoomCore,
+        remote: Remote,
+        rooms: RoomServices,
         sync: Sync,
     ) -> None:
-        registry, client = rooms.registry, federation.client
-        checks = PduChecks(federation.keyring)
-        access, chains = RoomAccess(registry), AuthChains(registry)
-        missing = MissingEvents(client, checks, rooms.receiving)
+        self._remote = remote
+        registry = room_core.registry
+        access = RoomAccess(registry)
         self._sender = Sender(
-            client, federation.destinations, federation.permitted, registry, db, reactor
+            federation.client,
+            federation.destinations,
+            federation.permitted,
+            registry,
+            log,
+            db,
+            reactor,
         )
-        self._typing = TypingEdus(registry, access, sync.notices, self._sender, reactor)
+        self._typing = TypingEdus(registry, access, sync.typing, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
-        withdrawals = Withdrawals(reactor, client, checks, registry, rooms.distant)
-        inbox = Inbox(registry, access, checks, missing, withdrawals)
         servers = RoomServers(registry, db)
         self._presence = PresenceEdus(
             registry, sync.tracker, sync.remote_presence, self._sender, servers, reactor
         )
-        edus = Edus(
-            {TYPING: self._typing.take, RECEIPT: receipts.take, PRESENCE: self._presence.take}
+        edus = EduDispatcher(
+            {
+                TYPING: self._typing.receive,
+                RECEIPT: receipts.receive,
+                PRESENCE: self._presence.receive,
+            }
         )
-        self._apis: list[Any] = [
-            MembershipApi(
-                registry, rooms.receiving, checks, access, chains, RestrictedJoins(registry)
-            ),
-            InvitesApi(registry, checks, access, rooms.distant, accounts.invite_permission),
+        withdrawals = RescindedInvites(
+            reactor, federation.client, remote.pdu_checks, registry, room_core.out_of_room
+        )
+        inbox = IncomingQueue(
+            registry, access, remote.pdu_checks, remote.event_fetcher, withdrawals
+        )
+        self._apis = [
             TransactionsApi(reactor, inbox, edus),
-            EventsApi(registry, access, chains, Past(registry), rooms.visibility, rooms.timestamps),
-            HierarchyApi(rooms.space_rooms, access),
-            ThirdPartyInvitesApi(db, rooms.origin, access, rooms.third_party_invites),
+            *_apis(db, account_core, room_core, remote, rooms, access),
         ]
-        handshakes = self._handshakes = Handshakes(client, rooms.origin, checks)
-        completion = Completion(registry, rooms.receiving, db)
-        self._completion = StateCompletion(registry, missing, completion, db, reactor)
-        rooms.memberships.abroad = RoomsAbroad(
-            handshakes, rooms.entrance, rooms.distant, registry, missing, self._completion
-        )
-        policy = PolicyServers(registry.stores, rooms.receiving, PolicySigner(client))
-        registry.guard_with(policy)
-        rooms.receiving.policy = policy
-        rooms.third_party_invites.exchange = ThirdPartyExchange(client)
-        rooms.history.backfill = Backfill(registry, client, checks, missing)
-        rooms.timestamps.elsewhere = TimestampsAbroad(registry, client, missing)
-        _ask_others(reactor, client, accounts, rooms)
-        readers = self._sender, servers, self._typing, receipts, self._presence, self._completion
+        readers = self._sender, servers, self._typing, receipts, self._presence, remote.resync
         for reader in readers:
             log.subscribe(reader.apply)
 
@@ -104,15 +90,15 @@ class FederatedRooms:
         """Tell other servers what they do not know, and go on asking them for members."""
         await self._sender.start()
         self._presence.start()
-        await self._completion.start()
+        await self._remote.resync.start()
 
     def end_waits(self) -> None:
         """End joins that are under way: the server is about to stop."""
-        self._handshakes.end_waits()
+        self._remote.end_waits()
 
     async def stop(self) -> None:
         """Tell and ask nobody any more."""
-        await self._completion.stop()
+        await self._remote.resync.stop()
         self._typing.stop()
         self._presence.stop()
         await self._sender.stop()
@@ -122,11 +108,30 @@ class FederatedRooms:
         return [route for api in self._apis for route in api.routes()]
 
 
-def _ask_others(reactor: Any, client: FederationClient, accounts: Accounts, rooms: Rooms) -> None:
-    """What users of this server see of others."""
-    queries = RemoteQueries(client)
-    accounts.profiles.find_remote = queries.find_profile
-    rooms.aliases.find_remote = queries.find_alias
-    rooms.directory.ask_remote = queries.find_rooms
-    spaces = SpacesAbroad(rooms.origin.server_name, reactor, client)
-    rooms.hierarchy.elsewhere = rooms.previews.elsewhere = spaces
+def _apis(
+    db: Database,
+    account_core: AccountCore,
+    room_core: RoomCore,
+    remote: Remote,
+    rooms: RoomServices,
+    access: RoomAccess,
+) -> list[Any]:
+    """The endpoints for what other servers do and read in rooms, one request at a time."""
+    registry, checks = room_core.registry, remote.pdu_checks
+    chains = AuthChains(room_core.names, registry)
+    return [
+        MembershipApi(
+            registry, room_core.receiver, checks, access, chains, RestrictedJoins(registry)
+        ),
+        InvitesApi(registry, checks, access, room_core.out_of_room, account_core.invite_permission),
+        EventsApi(
+            registry,
+            access,
+            chains,
+            EventAncestors(registry),
+            room_core.visibility,
+            rooms.timestamps,
+        ),
+        HierarchyApi(rooms.space_rooms, access),
+        ThirdPartyInvitesApi(db, room_core.local_server, access, rooms.third_party_invites),
+    ]

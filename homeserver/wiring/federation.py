@@ -3,31 +3,32 @@
 from collections.abc import Sequence
 from typing import Any
 
-from federation.authentication import ServerAuthentication
-from federation.client import FederationClient, Signer
-from federation.connections import Connections
-from federation.destinations import Destinations
-from federation.discovery import Discovery
-from federation.key_fetching import KeyFetcher
-from federation.key_store import KeyStore
-from federation.keyring import Keyring
-from federation.keys_api import KeysApi
-from federation.notary import Notary
-from federation.own_keys import OwnKeys
-from federation.permitted_servers import PermittedServers
-from federation.public_rooms import PublicRoomsApi
-from federation.queries import QueriesApi
-from federation.service_records import ServiceRecords
-from federation.well_known import Delegations
-from homeserver.config.settings import OutboundHttp, Settings
-from homeserver.protocol.signatures import SigningKey
-from homeserver.storage.database import Database
-from homeserver.web.client_tls import ClientTls
-from homeserver.web.networks import Network, open_network
-from homeserver.web.outbound import OutboundClient
+from federation.api.authentication import ServerAuthentication
+from federation.api.keys import KeysApi
+from federation.api.public_rooms import PublicRoomsApi
+from federation.api.queries import QueriesApi
+from federation.keys.key_fetching import KeyFetcher
+from federation.keys.key_store import KeyStore
+from federation.keys.keyring import Keyring
+from federation.keys.notary import Notary
+from federation.keys.own_keys import OwnKeys
+from federation.transport.client import FederationClient, Signer
+from federation.transport.connections import Connections
+from federation.transport.destination_health import DestinationHealth
+from federation.transport.discovery import Discovery
+from federation.transport.permitted_servers import PermittedServers
+from federation.transport.service_records import ServiceRecords
+from federation.transport.well_known import WellKnownDelegations
+from homeserver.accounts.user_data.profiles import Profiles
+from homeserver.config.settings import OutboundHttpSettings, Settings
+from homeserver.outbound.client_tls import ClientTls
+from homeserver.outbound.http_client import OutboundClient
+from homeserver.outbound.networks import Network, open_network
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.discovery.aliases import Aliases
+from homeserver.rooms.discovery.directory import RoomDirectory
+from homeserver.storage.database.database import Database
 from homeserver.web.routes import Route
-from homeserver.wiring.accounts import Accounts
-from homeserver.wiring.rooms import Rooms
 
 
 class Federation:
@@ -43,9 +44,11 @@ class Federation:
         )
         self._web = web_client(reactor, settings, tls, network)
         self._connections = Connections(reactor, tls, network)
-        self.discovery = Discovery(Delegations(reactor, self._web), ServiceRecords(reactor))
+        self.discovery = Discovery(
+            WellKnownDelegations(reactor, self._web), ServiceRecords(reactor)
+        )
         self.permitted = PermittedServers(rules.allow, rules.deny)
-        self.destinations = Destinations(db, reactor)
+        self.destinations = DestinationHealth(db, reactor)
         self.client = FederationClient(
             reactor,
             Signer(server_name, keys[0]),
@@ -78,14 +81,14 @@ class Federation:
         await self._web.stop()
         await self.destinations.stop()
 
-    def routes(self, accounts: Accounts, rooms: Rooms) -> list[Route]:
+    def routes(self, profiles: Profiles, aliases: Aliases, directory: RoomDirectory) -> list[Route]:
         """What other servers may ask without being in a room."""
         settings = self._settings
         is_shown = settings.room_directory.over_federation
         apis: list[Any] = [
             KeysApi(self._own_keys, self._notary),
-            QueriesApi(settings.server_name, accounts.profiles, rooms.aliases),
-            PublicRoomsApi(rooms.directory, is_shown=is_shown),
+            QueriesApi(settings.server_name, profiles, aliases),
+            PublicRoomsApi(directory, is_shown=is_shown),
         ]
         return [route for api in apis for route in api.routes()]
 
@@ -95,7 +98,7 @@ def web_client(
 ) -> OutboundClient:
     """The client for `.well-known` files, which obeys the settings for other servers."""
     rules = settings.federation
-    outbound = OutboundHttp(
+    outbound = OutboundHttpSettings(
         verify_certificates=rules.verify_certificates,
         allow_private_addresses=rules.allow_private_addresses,
     )

@@ -2,23 +2,23 @@
 
 from typing import Any
 
-from homeserver.client_api.stream import StreamApi, StreamFactory
-from homeserver.client_api.stream_connections import StreamConnections
-from homeserver.client_api.stream_methods import (
+from homeserver.client_api.sync.stream import StreamApi, StreamFactory
+from homeserver.client_api.sync.stream_connections import StreamConnections
+from homeserver.client_api.sync.stream_methods import (
     EphemeralMethods,
     EventMethods,
     Methods,
     SocketMethods,
     UserMethods,
 )
-from homeserver.client_api.stream_session import Services
+from homeserver.client_api.sync.stream_session import Services
 from homeserver.config.settings import Settings
 from homeserver.streams.log import Log
-from homeserver.sync.subscription import Rounds
+from homeserver.sync.subscription import BatchScheduler
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
-from homeserver.wiring.accounts import Accounts
-from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 
 
@@ -31,8 +31,8 @@ class Stream:
         settings: Settings,
         log: Log,
         rate_limits: RateLimits,
-        accounts: Accounts,
-        rooms: Rooms,
+        account_core: AccountCore,
+        rooms: RoomServices,
         sync: Sync,
     ) -> None:
         websocket = settings.websocket
@@ -42,13 +42,13 @@ class Stream:
             [
                 *SocketMethods().methods(),
                 *EventMethods(rooms.sending).methods(),
-                *EphemeralMethods(sync.notices, sync.markers).methods(),
-                *UserMethods(sync.tracker, accounts.account_data).methods(),
+                *EphemeralMethods(sync.typing, sync.markers).methods(),
+                *UserMethods(sync.tracker, account_core.account_data).methods(),
             ],
         )
         services = Services(
             sync.engine,
-            Rounds(reactor),
+            BatchScheduler(reactor),
             sync.tracker,
             methods,
             websocket.ack_window,
@@ -59,9 +59,9 @@ class Stream:
             StreamFactory(reactor, websocket),
             services,
             self.connections,
-            accounts.access_tokens,
+            account_core.access_tokens,
         )
-        log.subscribe(self.connections.read)
+        log.subscribe(self.connections.apply)
 
     def start(self) -> None:
         """Begin the work that goes on beside requests."""

@@ -3,38 +3,37 @@
 from collections.abc import Collection
 from typing import Any
 
-from homeserver.client_api.event_stream import EventStreamApi
-from homeserver.client_api.initial_sync import InitialSyncApi
-from homeserver.client_api.presence import PresenceApi
-from homeserver.client_api.read_markers import ReadMarkersApi
-from homeserver.client_api.receipts import ReceiptsApi
-from homeserver.client_api.sync import SyncApi
-from homeserver.client_api.typing import TypingApi
+from homeserver.client_api.ephemeral.presence import PresenceApi
+from homeserver.client_api.ephemeral.read_markers import ReadMarkersApi
+from homeserver.client_api.ephemeral.receipts import ReceiptsApi
+from homeserver.client_api.ephemeral.typing import TypingApi
+from homeserver.client_api.sync.event_stream import EventStreamApi
+from homeserver.client_api.sync.initial_sync import InitialSyncApi
+from homeserver.client_api.sync.sync import SyncApi
 from homeserver.config.settings import Settings
 from homeserver.presence.presence_events import PresenceEvents
 from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker
-from homeserver.rooms.read_markers import ReadMarkers
-from homeserver.rooms.receipts import Receipts
-from homeserver.rooms.typing_notices import TypingNotices
-from homeserver.storage.database import Database
+from homeserver.rooms.ephemeral.read_markers import ReadMarkers
+from homeserver.rooms.ephemeral.receipts import Receipts
+from homeserver.rooms.ephemeral.typing import TypingUsers
+from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.sync.engine import Sources, SyncEngine
 from homeserver.sync.event_stream import EventStream
-from homeserver.sync.feeds import Feeds
 from homeserver.sync.invitations import Invitations
 from homeserver.sync.lazy_members import LazyMembers
 from homeserver.sync.room_sections import EphemeralEvents, RoomSections
-from homeserver.sync.room_state import RoomState
+from homeserver.sync.room_state import RoomStateSections
 from homeserver.sync.snapshots import Snapshots
 from homeserver.sync.streamed_events import StreamedEvents
 from homeserver.sync.timelines import Timelines
+from homeserver.sync.user_change_queues import UserChangeQueues
 from homeserver.web.routes import Route
-from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.push import Push
-from homeserver.wiring.rooms import Rooms
-
-CACHED_FEEDS = 20_000
+from homeserver.wiring.room_core import RoomCore
+from homeserver.wiring.rooms import RoomServices
 
 
 class Sync:
@@ -46,32 +45,41 @@ class Sync:
         settings: Settings,
         db: Database,
         log: Log,
-        accounts: Accounts,
-        rooms: Rooms,
+        account_core: AccountCore,
+        room_core: RoomCore,
+        rooms: RoomServices,
         lively_rooms: Collection[int] = (),
     ) -> None:
         self._settings = settings
-        registry = rooms.registry
-        receipts = self.receipts = Receipts(db, registry)
-        self.push = Push(db, log, accounts, rooms, receipts)
-        self.markers = ReadMarkers(registry, receipts, accounts.account_data)
-        self.notices = TypingNotices(registry, log, reactor, log.position, lively_rooms)
+        registry = room_core.registry
+        receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
+        self.push = Push(db, log, account_core, room_core, receipts)
+        self.markers = ReadMarkers(registry, room_core.events, receipts, account_core.account_data)
+        self.typing = TypingUsers(registry, log, reactor, log.position, lively_rooms)
         self.tracker = PresenceTracker(
-            settings.presence, db, log, rooms.names, rooms.user_rooms, reactor
+            settings.presence, db, log, room_core.names, room_core.user_rooms, reactor
         )
-        self.remote_presence = RemotePresence(log, rooms.user_rooms, reactor)
+        self.remote_presence = RemotePresence(log, room_core.user_rooms, reactor)
         self._presence = PresenceEvents(
-            self.tracker, self.remote_presence, db, registry, rooms.user_rooms
+            self.tracker,
+            self.remote_presence,
+            db,
+            log,
+            room_core.names,
+            registry,
+            room_core.user_rooms,
         )
         lazy_members = LazyMembers()
-        feeds = self.feeds = Feeds(rooms.user_rooms, log, reactor, CACHED_FEEDS)
-        ephemeral: list[EphemeralEvents] = [self.notices, receipts]
+        feeds = self.change_queues = UserChangeQueues(
+            room_core.user_rooms, log, reactor, settings.limits.cached_users
+        )
+        ephemeral: list[EphemeralEvents] = [self.typing, receipts]
         sections = RoomSections(
-            Timelines(db, registry, rooms.visibility, rooms.origin),
-            RoomState(db, registry, lazy_members),
+            Timelines(db, registry, room_core.visibility, room_core.local_server),
+            RoomStateSections(db, registry, lazy_members),
             ephemeral,
             self.push.unread_counts,
-            rooms.visibility,
+            room_core.visibility,
             rooms.relations,
             registry,
         )
@@ -79,21 +87,21 @@ class Sync:
             db,
             log,
             registry,
-            rooms.user_rooms,
-            accounts.account_data,
-            accounts.filters,
+            room_core.user_rooms,
+            account_core.account_data,
+            account_core.filters,
             self._presence,
             ephemeral,
         )
-        invitations = Invitations(rooms.registry, rooms.visibility, rooms.distant)
+        invitations = Invitations(room_core.registry, room_core.visibility, room_core.out_of_room)
         self.engine = SyncEngine(sources, feeds, sections, invitations, lazy_members, reactor)
-        streamed = StreamedEvents(sources, rooms.visibility, self._presence)
-        self._stream = EventStream(sources, self.engine, rooms.reading, streamed, reactor)
-        self._snapshots = Snapshots(sources, rooms.reading, rooms.history, self._presence)
-        self._origin = rooms.origin
+        streamed = StreamedEvents(sources, room_core.visibility, self._presence)
+        self._stream = EventStream(sources, self.engine, rooms.reader, streamed, reactor)
+        self._snapshots = Snapshots(sources, rooms.reader, rooms.history, self._presence)
+        self._origin = room_core.local_server
         # Whoever is woken reads all of the others, so the feeds come last.
         present = (self.tracker, self.remote_presence, self._presence)
-        for reader in (receipts, self.notices, *present, feeds, self._stream):
+        for reader in (receipts, self.typing, *present, feeds, self._stream):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
@@ -102,9 +110,9 @@ class Sync:
         await self.tracker.start()
         await self._presence.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End it."""
-        self.notices.stop()
+        self.typing.stop()
         self.tracker.stop()
         self.remote_presence.stop()
 
@@ -120,7 +128,7 @@ class Sync:
             SyncApi(self.engine, self.tracker, max_wait),
             EventStreamApi(self._stream, self.tracker, self._origin, max_wait),
             InitialSyncApi(self._snapshots, self.tracker),
-            TypingApi(self.notices),
+            TypingApi(self.typing),
             ReceiptsApi(self.markers),
             ReadMarkersApi(self.markers),
             PresenceApi(self.tracker, self._presence),

@@ -2,29 +2,32 @@
 
 from typing import Any
 
-from homeserver.accounts.address_validation import AddressValidation, Courier
-from homeserver.accounts.identity_bindings import IdentityBindings
-from homeserver.accounts.password_change import PasswordChange
-from homeserver.accounts.password_reset import PasswordReset
-from homeserver.accounts.sign_up import SignUp
-from homeserver.accounts.third_party_ids import ThirdPartyIds
-from homeserver.accounts.third_party_stage import STAGES, ThirdPartyIdStage
-from homeserver.accounts.user_interactive_auth import Stage, UserInteractiveAuth
-from homeserver.client_api.address_validation import AddressValidationApi
-from homeserver.client_api.third_party_ids import ThirdPartyIdsApi
-from homeserver.client_api.validation_page import ValidationPageApi
+from homeserver.accounts.interactive_auth.third_party_stage import STAGES, ThirdPartyIdStage
+from homeserver.accounts.interactive_auth.user_interactive_auth import Stage, UserInteractiveAuth
+from homeserver.accounts.login.password_change import PasswordChange
+from homeserver.accounts.login.password_reset import PasswordReset
+from homeserver.accounts.registration.registration_flow import RegistrationFlow
+from homeserver.accounts.third_party_ids.address_validation import (
+    AddressValidation,
+    ValidationSender,
+)
+from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
+from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
+from homeserver.client_api.accounts.address_validation import AddressValidationApi
+from homeserver.client_api.accounts.third_party_ids import ThirdPartyIdsApi
+from homeserver.client_api.accounts.validation_page import ValidationPageApi
 from homeserver.config.settings import Settings
+from homeserver.outbound.http_client import OutboundClient
+from homeserver.outbound.identity_invitations import IdentityInvitations
+from homeserver.outbound.identity_servers import IdentityServers
+from homeserver.outbound.mail import Mailer
+from homeserver.outbound.validation_mails import ValidationMails
 from homeserver.protocol.identifiers import parse_server_name
-from homeserver.protocol.signatures import SigningKey
-from homeserver.protocol.third_party_ids import EMAIL
-from homeserver.storage.database import Database
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.protocol.third_party_ids.addresses import EMAIL
+from homeserver.storage.database.database import Database
 from homeserver.web.html import Pages
-from homeserver.web.identity_invitations import IdentityInvitations
-from homeserver.web.identity_servers import IdentityServers
-from homeserver.web.mail import Mailer
-from homeserver.web.outbound import OutboundClient
 from homeserver.web.rate_limits import RateLimits
-from homeserver.web.validation_mails import ValidationMails
 
 
 class ThirdParty:
@@ -57,7 +60,7 @@ class ThirdParty:
             db,
             reactor,
             self._validation,
-            changes_allowed=settings.third_party_ids.changes_allowed,
+            changes_allowed=settings.third_party_ids.enable_changes,
         )
         servers = IdentityServers(outbound, settings.server_name, key)
         self.bindings = IdentityBindings(db, servers, settings.third_party_ids.identity_servers)
@@ -66,7 +69,7 @@ class ThirdParty:
     @property
     def can_be_changed(self) -> bool:
         """Whether users can add addresses to their accounts."""
-        allowed = self._settings.third_party_ids.changes_allowed
+        allowed = self._settings.third_party_ids.enable_changes
         return allowed and any(map(self._validation.supports, STAGES))
 
     def stages(self) -> list[Stage]:
@@ -84,7 +87,7 @@ class ThirdParty:
         return PasswordReset(uia, password_change, self._validation, self._ids)
 
     def apis(
-        self, uia: UserInteractiveAuth, sign_up: SignUp, password_change: PasswordChange
+        self, uia: UserInteractiveAuth, sign_up: RegistrationFlow, password_change: PasswordChange
     ) -> list[Any]:
         """The resources."""
         return [
@@ -102,7 +105,7 @@ class ThirdParty:
         if self._mailer is not None:
             await self._mailer.stop()
 
-    def _couriers(self) -> dict[str, Courier]:
+    def _couriers(self) -> dict[str, ValidationSender]:
         if self._mailer is None:
             return {}
         name, public_baseurl = self._settings.server_name, self._settings.public_baseurl

@@ -6,39 +6,39 @@ import treq
 from twisted.internet import reactor
 from twisted.web.client import HTTPConnectionPool
 
-from homeserver.accounts.account_moderation import AccountModeration
-from homeserver.accounts.filters import Filters
-from homeserver.accounts.openid import OpenIdTokens
-from homeserver.accounts.password_change import PasswordChange
-from homeserver.accounts.password_reset import PasswordReset
-from homeserver.accounts.shared_secret import SharedSecret
-from homeserver.accounts.tags import Tags
-from homeserver.accounts.whois import WhoIs
-from homeserver.client_api.account import AccountApi
-from homeserver.client_api.account_data import AccountDataApi
-from homeserver.client_api.account_moderation import AccountModerationApi
-from homeserver.client_api.account_whois import WhoIsApi
-from homeserver.client_api.address_validation import AddressValidationApi
-from homeserver.client_api.capabilities import CapabilitiesApi
-from homeserver.client_api.devices import DevicesApi
-from homeserver.client_api.discovery import DiscoveryApi
-from homeserver.client_api.filters import FiltersApi
-from homeserver.client_api.login import LoginApi, LoginTokenApi, SessionApi
-from homeserver.client_api.openid import OpenIdApi
-from homeserver.client_api.profile import ProfileApi
-from homeserver.client_api.registration import RegistrationApi
-from homeserver.client_api.shared_secret_registration import SharedSecretRegistrationApi
-from homeserver.client_api.tags import TagsApi
-from homeserver.client_api.third_party_ids import ThirdPartyIdsApi
-from homeserver.client_api.user_interactive_auth import FallbackApi
-from homeserver.client_api.validation_page import ValidationPageApi
-from homeserver.client_api.versions import VersionsApi
+from homeserver.accounts.credentials.shared_secret import SharedSecret
+from homeserver.accounts.login.password_change import PasswordChange
+from homeserver.accounts.login.password_reset import PasswordReset
+from homeserver.accounts.sessions.openid_tokens import OpenIdTokens
+from homeserver.accounts.sessions.whois import WhoIs
+from homeserver.accounts.status.account_moderation import AccountModeration
+from homeserver.accounts.user_data.filters import Filters
+from homeserver.accounts.user_data.tags import Tags
+from homeserver.client_api.accounts.account import AccountApi
+from homeserver.client_api.accounts.account_data import AccountDataApi
+from homeserver.client_api.accounts.account_moderation import AccountModerationApi
+from homeserver.client_api.accounts.account_whois import WhoIsApi
+from homeserver.client_api.accounts.address_validation import AddressValidationApi
+from homeserver.client_api.accounts.devices import DevicesApi
+from homeserver.client_api.accounts.filters import FiltersApi
+from homeserver.client_api.accounts.login import LoginApi, LoginTokenApi, SessionApi
+from homeserver.client_api.accounts.openid import OpenIdApi
+from homeserver.client_api.accounts.profile import ProfileApi
+from homeserver.client_api.accounts.registration import RegistrationApi
+from homeserver.client_api.accounts.shared_secret_registration import SharedSecretRegistrationApi
+from homeserver.client_api.accounts.tags import TagsApi
+from homeserver.client_api.accounts.third_party_ids import ThirdPartyIdsApi
+from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
+from homeserver.client_api.accounts.validation_page import ValidationPageApi
+from homeserver.client_api.server.capabilities import CapabilitiesApi
+from homeserver.client_api.server.discovery import DiscoveryApi
+from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.support import Contact, Support
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.html import Pages
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
-from homeserver.web.server import Gate, HttpServer
+from homeserver.web.server import HttpServer, RequestPipeline
 from tests.accounts.support import PASSWORD, SERVER, AccountsTestCase
 
 V3 = "/_matrix/client/v3"
@@ -52,7 +52,7 @@ class ApiTestCase(AccountsTestCase):
 
     async def setUp(self) -> None:
         await super().setUp()
-        gate = Gate(self.tokens, RateLimits(self.clock, {}), TrustedProxies([]))
+        gate = RequestPipeline(self.tokens, RateLimits(self.clock, {}), TrustedProxies([]))
         routes = [route for api in self.apis() for route in api.routes()]
         server = HttpServer(reactor, Router(routes), gate)  # type: ignore[arg-type]
         port = reactor.listenTCP(0, server, interface="127.0.0.1")  # type: ignore[attr-defined]

@@ -7,43 +7,49 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 
-from homeserver.accounts.access_tokens import AccessTokens
-from homeserver.accounts.account_data import AccountData
-from homeserver.accounts.address_validation import AddressValidation, Letter
-from homeserver.accounts.address_validation import Credentials as NamedSession
-from homeserver.accounts.authentication_sessions import AuthenticationSessions
-from homeserver.accounts.authentication_stages import (
+from homeserver.accounts.credentials.passwords import Passwords
+from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
+from homeserver.accounts.credentials.user_identifier import UserIdentifiers
+from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
+from homeserver.accounts.interactive_auth.authentication_sessions import AuthenticationSessions
+from homeserver.accounts.interactive_auth.authentication_stages import (
     DummyStage,
     PasswordStage,
     RecaptchaStage,
     RegistrationTokenStage,
     TermsStage,
 )
-from homeserver.accounts.caller import Caller
-from homeserver.accounts.credentials import Credentials
-from homeserver.accounts.deactivation import Deactivation
-from homeserver.accounts.devices import Devices
-from homeserver.accounts.identity_bindings import IdentityBindings
-from homeserver.accounts.last_seen import LastSeen
-from homeserver.accounts.login import Login
-from homeserver.accounts.passwords import Passwords
-from homeserver.accounts.profiles import Profiles
-from homeserver.accounts.registration import NewUser, Registration
-from homeserver.accounts.registration_tokens import RegistrationTokens
-from homeserver.accounts.sessions import DeviceRequest, Session, Sessions
-from homeserver.accounts.sign_up import SignUp
-from homeserver.accounts.third_party_ids import ThirdPartyIds
-from homeserver.accounts.third_party_stage import ThirdPartyIdStage
-from homeserver.accounts.user_identifier import UserIdentifiers
-from homeserver.accounts.user_interactive_auth import UserInteractiveAuth
-from homeserver.config.contact import Email
-from homeserver.config.limits import Rate
-from homeserver.config.settings import Passwords as PasswordSettings
-from homeserver.config.settings import Policy
-from homeserver.config.settings import Registration as RegistrationSettings
-from homeserver.config.settings import Tokens as TokenSettings
-from homeserver.protocol.errors import MailNotSent, MatrixError
-from homeserver.storage.identity_bindings import IdentityBinding
+from homeserver.accounts.interactive_auth.third_party_stage import ThirdPartyIdStage
+from homeserver.accounts.interactive_auth.user_interactive_auth import UserInteractiveAuth
+from homeserver.accounts.login.login import Login
+from homeserver.accounts.registration.registration import NewUser, Registration
+from homeserver.accounts.registration.registration_flow import RegistrationFlow
+from homeserver.accounts.sessions.access_tokens import AccessTokens
+from homeserver.accounts.sessions.devices import Devices
+from homeserver.accounts.sessions.last_seen import LastSeen
+from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.accounts.status.deactivation import Deactivation
+from homeserver.accounts.status.erasure import ErasedUsers
+from homeserver.accounts.third_party_ids.address_validation import AddressValidation
+from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
+from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.accounts.user_data.profiles import LocalProfiles, Profile, Profiles
+from homeserver.config.contact import EmailSettings
+from homeserver.config.limits import RateSettings
+from homeserver.config.settings import (
+    PasswordSettings,
+    PolicySettings,
+    RegistrationSettings,
+    TokenSettings,
+)
+from homeserver.protocol.errors import MailNotSent, MatrixError, NotFound
+from homeserver.protocol.third_party_ids.address_validation import (
+    ThreepidCredentials as NamedSession,
+)
+from homeserver.protocol.third_party_ids.address_validation import ValidationMessage
+from homeserver.storage.accounts.identity_bindings import IdentityBinding
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
 from tests.support.postgres import DatabaseTestCase
@@ -52,7 +58,9 @@ SERVER = "example.org"
 ALICE = f"@alice:{SERVER}"
 BOB = f"@bob:{SERVER}"
 PASSWORD = "correct horse"
-TERMS = (Policy(id="privacy", version="1.2", name="Privacy", url="https://example.org/privacy"),)
+TERMS = (
+    PolicySettings(id="privacy", version="1.2", name="Privacy", url="https://example.org/privacy"),
+)
 
 
 class Somewhere:
@@ -68,10 +76,10 @@ class LetterBox:
     """A courier that keeps what it should deliver; `broken`, it fails."""
 
     def __init__(self) -> None:
-        self.letters: list[Letter] = []
+        self.letters: list[ValidationMessage] = []
         self.broken = False
 
-    async def deliver(self, letter: Letter) -> None:
+    async def deliver(self, letter: ValidationMessage) -> None:
         if self.broken:
             raise MailNotSent("the mail server is on fire")
         self.letters.append(letter)
@@ -109,7 +117,7 @@ class AccountsTestCase(DatabaseTestCase):
     """A test with everything that accounts are made of. Time stands still until it is advanced."""
 
     registration_settings = RegistrationSettings(enabled=True, guests=True)
-    email_settings = Email()
+    email_settings = EmailSettings()
     couriers: Mapping[str, LetterBox] = MappingProxyType({})  # by medium
 
     async def setUp(self) -> None:
@@ -120,7 +128,7 @@ class AccountsTestCase(DatabaseTestCase):
         self.build()
 
     async def clean_up(self) -> None:
-        await self.log.settled()
+        await self.log.flush()
         await super().clean_up()
 
     def build(self) -> None:
@@ -129,10 +137,10 @@ class AccountsTestCase(DatabaseTestCase):
         self.last_seen = LastSeen(db, clock)
         self.devices = Devices(db, log, self.last_seen)
         self.tokens = AccessTokens(db, clock, self.last_seen)
-        self.sessions = Sessions(db, clock, TokenSettings(), self.devices, self.tokens)
+        self.sessions = LoginSessions(db, clock, TokenSettings(), self.devices, self.tokens)
         self.passwords = Passwords(reactor, PasswordSettings(hash_cost="lowest"))
-        limits = RateLimits(clock, {"password": Rate(per_second=0.1, burst=5)})
-        self.credentials = Credentials(
+        limits = RateLimits(clock, {"password": RateSettings(per_second=0.1, burst=5)})
+        self.credentials = PasswordAndTokenVerifier(
             db,
             clock,
             self.passwords,
@@ -151,6 +159,7 @@ class AccountsTestCase(DatabaseTestCase):
             self.sessions,
             self.tokens,
             localpart_as_display_name=self.registration_settings.localpart_as_display_name,
+            is_reserved=lambda user_id: user_id.startswith("@irc_"),
         )
         self.registration_tokens = RegistrationTokens(db, clock)
         self.build_third_party_ids()
@@ -163,18 +172,29 @@ class AccountsTestCase(DatabaseTestCase):
             *(ThirdPartyIdStage(medium, self.validation, db) for medium in self.couriers),
         )
         self.uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)
-        self.sign_up = SignUp(
+        self.sign_up = RegistrationFlow(
             self.registration_settings, self.uia, self.registration, self.sessions, self.passwords
         )
-        self.profiles = Profiles(db, log, SERVER)
+        self.local_profiles = LocalProfiles(db, log)
+        self.profiles = Profiles(
+            self.local_profiles, SERVER, self.find_remote_profile, [self.profile_changed]
+        )
         self.account_data = AccountData(db, log)
-        self.deactivation = Deactivation(db, clock, self.sessions, self.profiles, self.account_data)
-        for reader in (self.tokens, self.profiles, self.account_data):
-            log.subscribe(reader.read)
+        self.erased = ErasedUsers(db)
+        self.deactivation = Deactivation(
+            db,
+            clock,
+            self.sessions,
+            self.local_profiles,
+            self.account_data,
+            [self.erased.deactivated, self.leave_rooms],
+        )
+        for reader in (self.tokens, self.local_profiles, self.account_data):
+            log.subscribe(reader.apply)
 
     def build_third_party_ids(self) -> None:
         """What addresses of accounts need."""
-        rates = {"mail": Rate(per_second=0.01, burst=4)}
+        rates = {"mail": RateSettings(per_second=0.01, burst=4)}
         limits = RateLimits(self.clock, rates)
         self.validation = AddressValidation(
             self.db,
@@ -191,21 +211,31 @@ class AccountsTestCase(DatabaseTestCase):
         """The service behind the captcha."""
         return response == "I see three bicycles"
 
-    async def user(self, name: str = "alice", **device: Any) -> Session:
+    async def find_remote_profile(self, user_id: str, field: str | None) -> Profile:
+        """The profile of a user of another server."""
+        raise NotFound("No other server can be asked")
+
+    async def profile_changed(self, user_id: str, field: str) -> None:
+        """What rooms do where a profile has changed."""
+
+    async def leave_rooms(self, user_id: str, erase: bool) -> None:
+        """What rooms do where an account was closed."""
+
+    async def user(self, name: str = "alice", **device: Any) -> LoginSession:
         """A user who has just registered, and is logged in."""
         new = NewUser(name, PASSWORD)
         _, session = await self.registration.register(new, DeviceRequest(**device))
         assert session is not None
         return session
 
-    async def caller(self, session: Session) -> Caller:
+    async def caller(self, session: LoginSession) -> Requester:
         """Who makes a request with the token of a session."""
         return await self.authenticate(session.tokens.access_token)
 
-    async def authenticate(self, token: str) -> Caller:
+    async def authenticate(self, token: str) -> Requester:
         """Who makes a request with a token."""
         found = self.tokens.authenticate(token, Somewhere())
-        return found if isinstance(found, Caller) else await found
+        return found if isinstance(found, Requester) else await found
 
     async def refused(self, awaitable: Any, errcode: str, status: int | None = None) -> MatrixError:
         """The error that something is refused with."""

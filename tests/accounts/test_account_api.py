@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from homeserver.storage.users import set_admin
+from homeserver.storage.accounts.users import set_admin
 from tests.accounts.api import V3, ApiTestCase
 from tests.accounts.support import ALICE, BOB, PASSWORD, SERVER
 

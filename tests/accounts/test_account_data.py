@@ -4,14 +4,14 @@ from typing import Any
 
 from twisted.internet.defer import gatherResults
 
-from homeserver.accounts import account_data
-from homeserver.accounts.account_data import (
+from homeserver.accounts.user_data import account_data
+from homeserver.accounts.user_data.account_data import (
     AccountData,
     AccountDataChanged,
     ManagedByServer,
     check_client_may_set,
 )
-from homeserver.accounts.tags import Tags
+from homeserver.accounts.user_data.tags import Tags
 from homeserver.protocol.errors import InvalidParam
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
 

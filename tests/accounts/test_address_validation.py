@@ -5,20 +5,22 @@ from typing import Any
 
 import pytest
 
-from homeserver.accounts.address_validation import (
-    ADD,
+from homeserver.accounts.sessions.expired_rows import ExpiredRowCleanup
+from homeserver.accounts.third_party_ids.address_validation import (
     LIFETIME_MS,
-    PASSWORD,
-    REGISTER,
-    Credentials,
     TokenRequest,
     safe_next_link,
 )
-from homeserver.accounts.expiry import ExpirySweep
-from homeserver.config.contact import Email
+from homeserver.config.contact import EmailSettings
 from homeserver.protocol.errors import LimitExceeded
-from homeserver.storage.third_party_ids import ThirdPartyId, insert_third_party_id
-from homeserver.storage.validation_sessions import find_validation_session
+from homeserver.protocol.third_party_ids.address_validation import (
+    ADD,
+    PASSWORD,
+    REGISTER,
+    ThreepidCredentials,
+)
+from homeserver.storage.accounts.third_party_ids import ThirdPartyId, insert_third_party_id
+from homeserver.storage.accounts.validation_sessions import find_validation_session
 from tests.accounts.support import ALICE, AccountsTestCase, LetterBox
 
 ALICES = "alice@example.com"
@@ -53,7 +55,9 @@ class ValidationTestCase(AccountsTestCase):
 
     async def find(self, sid: str, purpose: str = ADD, secret: str = SECRET) -> Any:
         """What a client can do with a session."""
-        return await self.validation.find_validated(purpose, "email", Credentials(sid, secret))
+        return await self.validation.find_validated(
+            purpose, "email", ThreepidCredentials(sid, secret)
+        )
 
 
 class TokenTests(ValidationTestCase):
@@ -134,7 +138,7 @@ class TokenTests(ValidationTestCase):
         sid = await self.ask()
         self.clock.advance(DAY)
 
-        await ExpirySweep(self.db, self.clock).sweep()
+        await ExpiredRowCleanup(self.db, self.clock).clean_up()
 
         self.assertIsNone(await self.db.run(find_validation_session, sid, 0))
 
@@ -257,7 +261,7 @@ class SecrecyTests(ValidationTestCase):
 
 
 class RefusalTests(ValidationTestCase):
-    email_settings = Email(allowed_domains=("Example.com",))
+    email_settings = EmailSettings(allowed_domains=("Example.com",))
 
     async def test_malformed_requests(self) -> None:
         """What cannot be right is told before anything is sent."""

@@ -1,6 +1,6 @@
 """Accounts from the command line."""
 
-from homeserver.accounts import administration
+from homeserver.accounts.registration import administration
 from homeserver.protocol.errors import InvalidUsername
 from tests.accounts.support import ALICE, BOB, PASSWORD, SERVER, AccountsTestCase
 

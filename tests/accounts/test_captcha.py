@@ -4,13 +4,11 @@ from typing import Any
 
 from twisted.web.http_headers import Headers
 
-from homeserver.accounts.sign_up import SignUpRequest
-from homeserver.accounts.user_interactive_auth import AuthenticationNeeded
-from homeserver.config.settings import Recaptcha as RecaptchaSettings
-from homeserver.config.settings import Registration as RegistrationSettings
-from homeserver.config.settings import Settings
-from homeserver.web.outbound import OutboundAnswer, OutboundError
-from homeserver.web.recaptcha import Recaptcha
+from homeserver.accounts.interactive_auth.user_interactive_auth import AuthenticationNeeded
+from homeserver.accounts.registration.registration_flow import RegistrationRequest
+from homeserver.config.settings import RecaptchaSettings, RegistrationSettings, Settings
+from homeserver.outbound.http_client import OutboundError, OutboundResponse
+from homeserver.outbound.recaptcha import Recaptcha
 from tests.accounts.api import ApiTestCase
 from tests.accounts.support import AccountsTestCase
 
@@ -21,7 +19,7 @@ WRONG = {"type": "m.login.recaptcha", "response": "I see no bicycle"}
 class CaptchaTestCase(AccountsTestCase):
     async def needed(self, auth: dict[str, Any]) -> dict[str, Any]:
         """What a registration answers that is not authenticated far enough."""
-        request = SignUpRequest(username="alice", auth=auth)
+        request = RegistrationRequest(username="alice", auth=auth)
         error = await self.assertFailure(
             self.started(self.sign_up.register(request)), AuthenticationNeeded
         )
@@ -41,7 +39,7 @@ class RequiredCaptchaTests(CaptchaTestCase):
 
     async def test_who_solves_it_gets_an_account(self) -> None:
         """People can do it."""
-        user_id, _ = await self.sign_up.register(SignUpRequest(username="alice", auth=SOLVED))
+        user_id, _ = await self.sign_up.register(RegistrationRequest(username="alice", auth=SOLVED))
 
         self.assertEqual(user_id, "@alice:example.org")
 
@@ -51,11 +49,11 @@ class RequiredCaptchaTests(CaptchaTestCase):
 
         self.assertEqual((body["errcode"], body["completed"]), ("M_CAPTCHA_INVALID", []))
         again = SOLVED | {"session": body["session"]}
-        await self.sign_up.register(SignUpRequest(username="alice", auth=again))
+        await self.sign_up.register(RegistrationRequest(username="alice", auth=again))
 
     async def test_a_captcha_without_a_solution_is_malformed(self) -> None:
         """The client is told what is missing."""
-        request = SignUpRequest(username="alice", auth={"type": "m.login.recaptcha"})
+        request = RegistrationRequest(username="alice", auth={"type": "m.login.recaptcha"})
 
         await self.refused(self.sign_up.register(request), "M_BAD_JSON", 400)
 
@@ -104,11 +102,11 @@ class Service:
         self.answer = answer
         self.asked: list[tuple[str, dict[str, str]]] = []
 
-    async def post_form(self, url: str, form: dict[str, str]) -> OutboundAnswer:
+    async def post_form(self, url: str, form: dict[str, str]) -> OutboundResponse:
         self.asked.append((url, form))
         if self.answer is None:
             raise OutboundError("nobody there")
-        return OutboundAnswer(200, Headers(), self.answer, url)
+        return OutboundResponse(200, Headers(), self.answer, url)
 
 
 class VerificationTests(AccountsTestCase):

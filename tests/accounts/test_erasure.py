@@ -1,14 +1,12 @@
 """Who asked to be erased."""
 
-from homeserver.accounts.erasure import ErasedUsers
+from homeserver.accounts.status.erasure import ErasedUsers
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
 
 
 class ErasureTests(AccountsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.erased = ErasedUsers(self.db)
-        self.deactivation.on_deactivated.append(self.erased.deactivated)
         await self.user()
         await self.user("bob")
 

@@ -1,7 +1,7 @@
 """Filters: stored once, found again, or spelled out."""
 
-from homeserver.accounts import filters
-from homeserver.accounts.filters import Filters
+from homeserver.accounts.user_data import filters
+from homeserver.accounts.user_data.filters import Filters
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
 
 LAZY = {"room": {"state": {"lazy_load_members": True}}}

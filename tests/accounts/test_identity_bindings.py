@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from homeserver.accounts.address_validation import Credentials
-from homeserver.accounts.identity_bindings import MAX_BINDINGS, IdentityBindings
+from homeserver.accounts.third_party_ids.identity_bindings import MAX_BINDINGS, IdentityBindings
 from homeserver.protocol.errors import Unavailable
-from homeserver.storage.identity_bindings import (
+from homeserver.protocol.third_party_ids.address_validation import ThreepidCredentials
+from homeserver.storage.accounts.identity_bindings import (
     IdentityBinding,
     identity_bindings_of,
     insert_identity_binding,
 )
-from homeserver.storage.third_party_ids import ThirdPartyId, insert_third_party_id
+from homeserver.storage.accounts.third_party_ids import ThirdPartyId, insert_third_party_id
 from tests.accounts.support import ALICE, AccountsTestCase
 
 ALICES = "alice@example.com"
@@ -24,7 +24,7 @@ class BindingTestCase(AccountsTestCase):
 
     async def bind(self, id_server: str = HERE, sid: str = "alice") -> None:
         """Alice publishes the address of a session, which is called after it."""
-        await self.bindings.bind(ALICE, id_server, "token", Credentials(sid, "secret"))
+        await self.bindings.bind(ALICE, id_server, "token", ThreepidCredentials(sid, "secret"))
 
     async def unbind(self, id_server: str | None = None, address: str = ALICES) -> bool:
         """Alice takes an address back."""

@@ -1,6 +1,6 @@
 """Users who accept no invites."""
 
-from homeserver.accounts.invite_permission import InvitePermission
+from homeserver.accounts.user_data.invite_permission import InvitePermission
 from tests.accounts.support import ALICE, BOB, SERVER, AccountsTestCase
 
 CONFIG = "m.invite_permission_config"

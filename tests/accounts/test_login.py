@@ -2,8 +2,8 @@
 
 from types import SimpleNamespace
 
-from homeserver.accounts.login import LoginRequest
-from homeserver.storage.users import set_locked
+from homeserver.accounts.login.login import LoginRequest
+from homeserver.storage.accounts.users import set_locked
 from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase
 
 

@@ -3,11 +3,11 @@
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
-from homeserver.accounts.credentials import Credentials
-from homeserver.accounts.passwords import Passwords
-from homeserver.config.settings import Passwords as PasswordSettings
+from homeserver.accounts.credentials.passwords import Passwords
+from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
+from homeserver.config.settings import PasswordSettings
 from homeserver.protocol.errors import WeakPassword
-from homeserver.storage.users import find_user
+from homeserver.storage.accounts.users import find_user
 from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase
 
 
@@ -43,7 +43,7 @@ class PasswordsTests(AccountsTestCase):
         """When the cost is raised, everybody is better protected without doing anything."""
         await self.user()
         costly = Passwords(reactor, PasswordSettings())
-        credentials = Credentials(
+        credentials = PasswordAndTokenVerifier(
             self.db, self.clock, costly, token_lifetime=120, check_limit=lambda _: None
         )
 

@@ -2,11 +2,17 @@
 
 from typing import Any
 
-from homeserver.accounts import authentication_sessions
-from homeserver.accounts.authentication_sessions import AuthenticationSessions, SessionContent
-from homeserver.accounts.authentication_stages import PASSWORD_FLOWS
-from homeserver.accounts.expiry import ExpirySweep
-from homeserver.accounts.user_interactive_auth import AuthenticationNeeded, Confirmable
+from homeserver.accounts.interactive_auth import authentication_sessions
+from homeserver.accounts.interactive_auth.authentication_sessions import (
+    AuthenticationSessions,
+    SessionContent,
+)
+from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
+from homeserver.accounts.interactive_auth.user_interactive_auth import (
+    AuthenticationNeeded,
+    Confirmable,
+)
+from homeserver.accounts.sessions.expired_rows import ExpiredRowCleanup
 from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase
 
 
@@ -145,7 +151,7 @@ class ConfirmationTests(AccountsTestCase):
         self.clock.advance(24 * 3600)
 
         self.assertIsNone(await self.uia.sessions.find(session))
-        await ExpirySweep(self.db, self.clock).sweep()
+        await ExpiredRowCleanup(self.db, self.clock).clean_up()
         self.clock.rightNow -= 24 * 3600
         self.assertIsNone(await self.uia.sessions.find(session))
 

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from homeserver.config.limits import RateLimits
+from homeserver.config.limits import RateLimitSettings
 from tests.fuzz.routes import all_routes
 from tests.support.actors import Actor, Refused
 from tests.support.server import ServerTestCase
@@ -49,7 +49,7 @@ class RateLimitTests(ServerTestCase):
 
 def test_whatever_changes_something_is_limited() -> None:
     """No way to fill the database is left open."""
-    actions = RateLimits().actions()
+    actions = RateLimitSettings().actions()
 
     for route in all_routes():
         is_free = any(part in route.path for part in FREE)

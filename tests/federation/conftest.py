@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.federation.pairs import KINDS, PAIRS
-from tests.support.fake_server import FakeServer
+from tests.support.fake_server.server import FakeServer
 from tests.support.peer import is_peer_installed
 from tests.support.reactor import run
 from tests.support.sites import PEER, Scene, Sites

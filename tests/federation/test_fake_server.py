@@ -6,8 +6,8 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/
 import pytest
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from tests.support.fake_http import FAILURE, GARBAGE, Answer, Break, Endless, always
-from tests.support.fake_server import FakeServer
+from tests.support.fake_server.fake_http import FAILURE, GARBAGE, Answer, Break, Endless, always
+from tests.support.fake_server.server import FakeServer
 from tests.support.sites import Scene
 from tests.support.watching import eventually, refused
 

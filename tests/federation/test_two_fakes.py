@@ -9,8 +9,8 @@ from twisted.trial.unittest import TestCase
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from tests.support.certificates import CertificateAuthority
-from tests.support.fake_http import GARBAGE, Answer, always
-from tests.support.fake_server import FakeServer
+from tests.support.fake_server.fake_http import GARBAGE, Answer, always
+from tests.support.fake_server.server import FakeServer
 
 
 class TwoFakesTests(TestCase):

@@ -1,8 +1,9 @@
-"""Metrics: what Prometheus is told."""
+"""Metrics: the values for Prometheus."""
 
 from twisted.internet.task import Clock
 
-from homeserver.observability.metrics import CacheFigures, Metrics, ReactorLag
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.observability.metrics import Metrics, ReactorLag
 
 
 def lines(metrics: Metrics) -> list[str]:
@@ -37,22 +38,38 @@ def test_value_on_a_bound_belongs_to_its_bucket() -> None:
     assert 'homeserver_commit_seconds_bucket{le="0.001"} 1.0' in lines(metrics)
 
 
-def test_readings_are_taken_when_somebody_asks() -> None:
-    """The objects that do the work need to know nothing of metrics."""
+def test_values_are_read_at_a_scrape() -> None:
+    """The objects that do the work do not depend on metrics."""
     metrics = Metrics()
     position = 1
     metrics.gauge("long_polls", "Requests that wait for news.", lambda: 7)
     metrics.counter("events", "Events appended.", lambda: position)
-    metrics.cache("rooms", lambda: CacheFigures(hits=3, misses=2, size=1))
     position = 5
 
     text = lines(metrics)
 
     assert "homeserver_long_polls 7.0" in text
     assert "homeserver_events_total 5.0" in text
-    assert 'homeserver_cache_hits_total{cache="rooms"} 3.0' in text
-    assert 'homeserver_cache_misses_total{cache="rooms"} 2.0' in text
-    assert 'homeserver_cache_size{cache="rooms"} 1.0' in text
+
+
+def test_each_cache_shows_its_figures() -> None:
+    """An operator sees which cache is too small."""
+    metrics = Metrics()
+    rooms: LruCache[int, str] = LruCache("rooms", 2)
+    metrics.show_caches([rooms, LruCache("events", 5)])
+    for number in (1, 2, 3):
+        rooms.put(number, "a room")
+    for number in (1, 2, 3):
+        rooms.get(number)
+
+    text = lines(metrics)
+
+    assert 'homeserver_cache_hits_total{cache="rooms"} 2.0' in text
+    assert 'homeserver_cache_misses_total{cache="rooms"} 1.0' in text
+    assert 'homeserver_cache_evictions_total{cache="rooms"} 1.0' in text
+    assert 'homeserver_cache_size{cache="rooms"} 2.0' in text
+    assert 'homeserver_cache_capacity{cache="rooms"} 2.0' in text
+    assert 'homeserver_cache_capacity{cache="events"} 5.0' in text
 
 
 def test_two_servers_in_one_process_count_apart() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from homeserver.protocol.canonical_json import MAX_INTEGER
 from homeserver.protocol.room_versions import ROOM_VERSIONS, EventFormat, RoomVersion
+from homeserver.protocol.signing.canonical_json import MAX_INTEGER
 
 # Characters whose escaping or order other encoders get wrong, beside the plain ones.
 _CHARACTERS = st.one_of(
@@ -70,7 +70,7 @@ _TYPES = st.sampled_from(
 
 @st.composite
 def pdus(draw: st.DrawFn, version: RoomVersion) -> dict[str, Any]:
-    """A well-formed event of the version, with fields that nobody knows among the others."""
+    """A well-formed event of the version, including unknown fields."""
     event_type = draw(_TYPES)
     reference: Any = "$" + "a" * 43
     if version.event_format is EventFormat.V1:

@@ -1,4 +1,4 @@
-"""The law of unread counts: they follow from what was said and read, however it came about."""
+"""The law of unread counts: they depend on events and receipts, not on when they are read."""
 
 import contextlib
 from itertools import count
@@ -10,19 +10,19 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
 from homeserver.push.compiled_rules import UserRules
-from homeserver.push.judgements import Judgements
 from homeserver.push.members import Members
 from homeserver.push.mentions import Mentions
-from homeserver.push.notices import Notices
+from homeserver.push.push_actions import PushActions
+from homeserver.push.rule_evaluation import RuleEvaluator
 from homeserver.push.rules import PushRules
-from homeserver.push.tally import UnreadCount
 from homeserver.push.threads import Threads
+from homeserver.push.unread_counter import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
-from homeserver.rooms.receipts import Receipts
+from homeserver.rooms.ephemeral.receipts import Receipts
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -34,7 +34,7 @@ RULES: tuple[dict[str, Any], ...] = (
     {"kind": "event_match", "key": "content.body", "pattern": "hello"},
 )
 
-# Dave and Erin are there from the start and say little: the same is unread for both for long.
+# Dave and Erin join at the start and send little, so they share unread events for long.
 people = st.sampled_from(PEOPLE[:3] * 3 + PEOPLE[3:])
 places = st.integers(0, 20)  # of an event in the room, from the newest backwards
 actions = st.one_of(
@@ -60,8 +60,8 @@ class CountingLawTests(DatabaseTestCase):
         await super().setUp()
         self.numbers = count()
 
-    async def test_counts_follow_from_what_was_said_and_read(self) -> None:
-        """No badge is wrong because of when it was looked at, or because the server restarted."""
+    async def test_counts_depend_on_events_and_receipts_alone(self) -> None:
+        """No badge is wrong because of when a client synced, or because the server restarted."""
 
         @settings(
             max_examples=40,
@@ -88,23 +88,24 @@ class CountingLawTests(DatabaseTestCase):
                 await world.stop()
                 world = await World.start(self.db)
             else:
-                # A random plan wants much that is refused: receipts in wrong threads, for one.
+                # Many actions of a random plan are rejected: receipts in wrong threads, for
+                # example.
                 with contextlib.suppress(MatrixError):
                     event_id = await self._act(world, users, room_id, events, action)
                     events += [event_id] if event_id else []
-        kept = await self._all(world, users, room_id)
-        assert kept == await self._all(world, users, room_id, fresh(world))
+        cached = await self._all(world, users, room_id)
+        assert cached == await self._all(world, users, room_id, fresh(world))
         await world.stop()
         world = await World.start(self.db)
-        assert await self._all(world, users, room_id) == kept
+        assert await self._all(world, users, room_id) == cached
         await self._check_ends(world, users, room_id)
         await world.stop()
 
-    async def _check_ends(self, world: World, users: dict[str, Caller], room_id: str) -> None:
-        """After a receipt at the newest event, and after an event of one's own, nothing is left."""
+    async def _check_ends(self, world: World, users: dict[str, Requester], room_id: str) -> None:
+        """Check that a receipt at the newest event, and a user's own event, clear all counts."""
         await world.rooms.memberships.join(users["alice"], room_id)
         last = await self._say(world, users["alice"], room_id)
-        room = await world.rooms.registry.get(room_id)
+        room = await world.core.registry.get(room_id)
         for user in users.values():
             if room.membership(user.user_id) == "join":
                 await world.sync.markers.mark(user, room_id, "m.read", last)
@@ -116,19 +117,19 @@ class CountingLawTests(DatabaseTestCase):
     async def _all(
         self,
         world: World,
-        users: dict[str, Caller],
+        users: dict[str, Requester],
         room_id: str,
         counts: UnreadCounts | None = None,
     ) -> dict[str, UnreadCount]:
-        room = await world.rooms.registry.get(room_id)
-        asked = counts or world.sync.push.unread_counts
+        room = await world.core.registry.get(room_id)
+        subjects = counts or world.sync.push.unread_counts
         return {
-            name: await asked.counts(room, user.user_id)
+            name: await subjects.counts(room, user.user_id)
             for name, user in users.items()
             if room.membership(user.user_id) == "join"
         }
 
-    async def _say(self, world: World, by: Caller, room_id: str, **content: Any) -> str:
+    async def _say(self, world: World, by: Requester, room_id: str, **content: Any) -> str:
         content = {"msgtype": "m.text", "body": "hello", **content}
         return await world.rooms.sending.send_message(
             by, room_id, "m.room.message", content, f"txn{next(self.numbers)}"
@@ -137,7 +138,7 @@ class CountingLawTests(DatabaseTestCase):
     async def _act(
         self,
         world: World,
-        users: dict[str, Caller],
+        users: dict[str, Requester],
         room_id: str,
         events: list[str],
         action: Action,
@@ -148,9 +149,9 @@ class CountingLawTests(DatabaseTestCase):
                 users["alice"], room_id, _from(events, rest[0]), {}, f"txn{next(self.numbers)}"
             )
         if what == "ask":
-            asked = users if rest[0] is None else {rest[0]: users[rest[0]]}
-            kept = await self._all(world, asked, room_id)
-            assert kept == await self._all(world, asked, room_id, fresh(world))
+            subjects = users if rest[0] is None else {rest[0]: users[rest[0]]}
+            cached = await self._all(world, subjects, room_id)
+            assert cached == await self._all(world, subjects, room_id, fresh(world))
             return None
         user = users[rest[0]]
         if what == "burst":
@@ -183,16 +184,16 @@ class CountingLawTests(DatabaseTestCase):
 
 
 def fresh(world: World) -> UnreadCounts:
-    """Counts of one who has never counted before and knows nothing of anybody."""
-    registry, account_data = world.rooms.registry, world.accounts.account_data
+    """New unread counts with empty caches."""
+    core, log, account_data = world.core, world.log, world.accounts.account_data
     rules = UserRules(PushRules(account_data))
     return UnreadCounts(
         world.db,
-        registry,
-        Receipts(world.db, registry),
-        Members(registry, rules, account_data),
-        Notices(Judgements(world.rooms.visibility), Threads(registry)),
-        Mentions(world.db, registry),
+        core.events,
+        Receipts(world.db, log, core.names, core.local_server),
+        Members(core.events, rules, account_data),
+        PushActions(RuleEvaluator(world.core.visibility), Threads(core.events)),
+        Mentions(world.db, log, core.registry),
     )
 
 

@@ -5,43 +5,51 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 
-from homeserver.accounts.account_data import AccountData
-from homeserver.accounts.caller import Caller
-from homeserver.accounts.erasure import ErasedUsers
-from homeserver.accounts.invite_permission import InvitePermission
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.accounts.status.erasure import ErasedUsers
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.accounts.user_data.invite_permission import InvitePermission
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION
-from homeserver.protocol.signatures import SigningKey
-from homeserver.rooms.aliases import Aliases
-from homeserver.rooms.creation import RoomCreation, RoomRequest
-from homeserver.rooms.directory import RoomDirectory
-from homeserver.rooms.distant_memberships import DistantMemberships
-from homeserver.rooms.event_store import EventStore
-from homeserver.rooms.history import History
-from homeserver.rooms.membership import Memberships
-from homeserver.rooms.membership_changes import MembershipChanges
-from homeserver.rooms.notice_rooms import NoticeRooms
-from homeserver.rooms.origin import Origin
-from homeserver.rooms.reading import Reading
-from homeserver.rooms.receiving import Receiving
-from homeserver.rooms.relation_rules import RelationRules
-from homeserver.rooms.resolution import StateResolver
-from homeserver.rooms.rooms import Rooms
-from homeserver.rooms.sending import Sending
-from homeserver.rooms.states import States
-from homeserver.rooms.stores import Stores
-from homeserver.rooms.summaries import Summaries
-from homeserver.rooms.transactions import Transactions
-from homeserver.rooms.user_rooms import UserRooms
-from homeserver.rooms.visibility import Visibility
-from homeserver.storage.names import Names
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.discovery.aliases import Aliases
+from homeserver.rooms.discovery.directory import RoomDirectory
+from homeserver.rooms.discovery.room_summaries import RoomSummaries
+from homeserver.rooms.events.event_store import EventStore
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.history.history import History
+from homeserver.rooms.history.room_reader import RoomReader
+from homeserver.rooms.history.visibility import Visibility
+from homeserver.rooms.inbound.branches import BranchSender
+from homeserver.rooms.inbound.receiver import PduReceiver
+from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
+from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
+from homeserver.rooms.membership.memberships import Memberships
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
+from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
+from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.draft_senders import NoPolicyServers
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room_storage import RoomStorage
+from homeserver.rooms.room.user_rooms import UserRooms
+from homeserver.rooms.sending.relation_checks import RelationChecks
+from homeserver.rooms.sending.sending import Sending
+from homeserver.rooms.sending.transaction_ids import Transactions
+from homeserver.rooms.state.store import StateStore
+from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
+from tests.support.no_federation import (
+    NoBackfill,
+    NoMemberships,
+    find_no_alias,
+    find_no_rooms,
+)
 from tests.support.postgres import DatabaseTestCase
 
 SERVER = "example.org"
-ALICE = Caller(f"@alice:{SERVER}", "DESK")
-BOB = Caller(f"@bob:{SERVER}", "PHONE")
-CAROL = Caller(f"@carol:{SERVER}", "TABLET")
+ALICE = Requester(f"@alice:{SERVER}", "DESK")
+BOB = Requester(f"@bob:{SERVER}", "PHONE")
+CAROL = Requester(f"@carol:{SERVER}", "TABLET")
 
 
 class NoProfiles:
@@ -72,48 +80,62 @@ class RoomsTestCase(DatabaseTestCase):
         self.log = log = Log(reactor, db.write_batch, position)  # type: ignore[arg-type]
         self.names = Names(db)
         self.events = EventStore(db, self.cached_events)
-        self.origin = Origin(SERVER, SigningKey.from_seed("1", bytes(32)), self.clock)
-        stores = Stores(log, self.names, States(db, 10_000), self.events)
-        self.rooms = rooms = Rooms(db, self.origin, stores)
+        self.origin = LocalServer(SERVER, SigningKey.from_seed("1", bytes(32)), self.clock)
+        stores = self.storage = RoomStorage(log, self.names, StateStore(db, 10_000), self.events)
+        self.receiving = PduReceiver(stores, StateResolver(stores), NoPolicyServers())
+        senders = (BranchSender(self.receiving),)
+        self.rooms = rooms = RoomRegistry(db, self.origin, stores, senders)
         self.user_rooms = UserRooms(db, self.names, 100)
         self.erased = ErasedUsers(db)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
-        self.visibility = Visibility(rooms, self.erased)
-        self.aliases = Aliases(db, self.origin, rooms)
-        self.creation = RoomCreation(rooms, self.origin, self.aliases, NoProfiles(), permission)
-        self.receiving = Receiving(stores, StateResolver(stores))
-        notices = NoticeRooms(rooms, None)
+        self.visibility = Visibility(rooms, self.events, self.erased)
+        self.aliases = Aliases(db, self.names, self.origin, rooms, find_no_alias)
+        notices = ServerNoticeRooms(rooms, None)
         self.memberships = Memberships(
+            log,
+            self.names,
             rooms,
             self.user_rooms,
             NoProfiles(),
             permission,
             self.receiving,
+            NoPolicyServers(),
             notices,
-            DistantMemberships(db, rooms),
+            OutOfRoomMemberships(db, log, self.names, self.events, rooms),
+            NoMemberships(),
+        )
+        self.creation = RoomCreation(
+            log,
+            self.names,
+            rooms,
+            self.origin,
+            self.aliases,
+            NoProfiles(),
+            permission,
+            self.memberships.invite,
         )
         self.sending = Sending(
             rooms,
             Transactions(db, self.names),
             self.aliases,
-            RelationRules(db, rooms),
-            MembershipChanges(rooms, self.memberships, RateLimits(self.clock, {})),
+            RelationChecks(db, self.names, rooms),
+            MembershipStateEvents(rooms, self.memberships, RateLimits(self.clock, {})),
         )
-        self.reading = Reading(db, rooms, self.user_rooms, self.visibility)
-        self.history = History(db, rooms, self.reading, self.visibility)
-        self.summaries = Summaries(db, rooms)
+        self.reading = RoomReader(db, self.names, rooms, self.user_rooms, self.visibility)
+        self.history = History(db, rooms, self.reading, self.visibility, NoBackfill())
+        self.summaries = RoomSummaries(db, rooms)
         self.directory = RoomDirectory(
-            db, rooms, self.summaries, allow_publishing=True, without_login=False
+            db, rooms, self.summaries, find_no_rooms, allow_publishing=True, without_login=False
         )
         for reader in (rooms, self.user_rooms, self.summaries, self.directory):
             log.subscribe(reader.apply)
 
-    async def create_room(self, creator: Caller = ALICE, **request: Any) -> str:
+    async def create_room(self, creator: Requester = ALICE, **request: Any) -> str:
         """A public room, unless the request says otherwise; gives its id."""
         wanted = {"version": DEFAULT_ROOM_VERSION, "preset": "public_chat", **request}
         return await self.creation.create(creator, RoomRequest(**wanted))
 
-    async def say(self, room_id: str, text: str, by: Caller = ALICE) -> str:
+    async def say(self, room_id: str, text: str, by: Requester = ALICE) -> str:
         """Send a text message; gives its event id."""
         content = {"msgtype": "m.text", "body": text}
         return await self.sending.send_message(by, room_id, "m.room.message", content, text)

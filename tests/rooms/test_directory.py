@@ -3,8 +3,8 @@
 import pytest
 
 from homeserver.protocol.errors import InvalidParam
-from homeserver.rooms.directory import FRESH_SECONDS, DirectoryPage, DirectoryQuery
-from homeserver.rooms.summaries import plain_topic
+from homeserver.rooms.discovery.directory import CACHE_TTL_SECONDS, DirectoryPage, DirectoryQuery
+from homeserver.rooms.discovery.room_summaries import plain_topic
 from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
 
 
@@ -27,7 +27,7 @@ class DirectoryTests(RoomsTestCase):
             room_id = await self.create_room(published=True, name=name)
             for member in members:
                 await self.memberships.join(member, room_id)
-        self.clock.advance(FRESH_SECONDS)
+        self.clock.advance(CACHE_TTL_SECONDS)
 
         page = await self._page()
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeserver.rooms.heroes import HEROES, first_members
+from homeserver.rooms.discovery.heroes import HEROES, first_members
 
 MEMBERSHIPS = st.sampled_from(["join", "invite", "leave", "ban", "knock"])
 ROOMS = st.dictionaries(st.text("abcdefghijk", min_size=1, max_size=2), MEMBERSHIPS)

@@ -1,10 +1,10 @@
 """What those who run the server see of a room, straight from the database."""
 
-from homeserver.rooms.graph import Mark, RoomGraph
-from homeserver.rooms.inspection import RoomInspection
-from homeserver.storage.rooms import RoomRow
-from tests.rooms.replica import ALICE
-from tests.rooms.stored_graph import ColourfulRoom
+from homeserver.rooms.diagnostics.room_graph import Mark, RoomGraph
+from homeserver.rooms.diagnostics.room_inspection import RoomInspection
+from homeserver.storage.rooms.rooms import RoomRow
+from tests.rooms.inbound.replica import ALICE
+from tests.rooms.inbound.stored_graph import ColourfulRoom
 from tests.rooms.support import RoomsTestCase
 
 
@@ -26,12 +26,17 @@ class InspectionTests(RoomsTestCase):
 
         report = await self.inspection.report(await self.row())
 
-        counts = report.standings
-        assert (counts.outliers, counts.soft_failed, counts.rejected, counts.past) == (1, 1, 1, 1)
+        counts = report.event_counts
+        assert (counts.outliers, counts.soft_failed, counts.rejected, counts.backfilled) == (
+            1,
+            1,
+            1,
+            1,
+        )
         assert counts.total == len(colours.graph.events)
         assert [number for _, _, number in report.refusals] == [1, 1]
         assert all(rule.startswith("rule ") for _, rule, _ in report.refusals)
-        assert report.gaps.keys() == {colours.lost.event_id}
+        assert report.backward_extremities.keys() == {colours.lost.event_id}
         heads = {stored.event.event_id for stored in report.extremities}
         assert heads == {colours.ban.event_id, colours.after_gap.event_id}
 

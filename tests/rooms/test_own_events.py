@@ -5,7 +5,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from homeserver.client_api.stream_methods import (
+from homeserver.client_api.sync.stream_methods import (
     Call,
     EphemeralMethods,
     EventMethods,
@@ -21,13 +21,13 @@ from homeserver.protocol.errors import (
     MatrixError,
 )
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.rooms import own_events, writer
-from homeserver.rooms.creation import StateDraft
-from homeserver.rooms.drafts import Draft, member_draft
-from homeserver.rooms.room import Room
-from homeserver.rooms.state_tree_nodes import EMPTY
-from homeserver.rooms.stored_event import StoredEvent
-from homeserver.rooms.upgrade import RoomUpgrades
+from homeserver.rooms.events.event_draft import EventDraft, member_draft
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.lifecycle.creation import StateDraft
+from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
+from homeserver.rooms.room import event_builder, local_event_checks
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.web.rate_limits import RateLimits
 from tests.rooms.support import ALICE, BOB, NoProfiles, RoomsTestCase
 
@@ -43,7 +43,7 @@ class OwnEventTests(RoomsTestCase):
         state = [StateDraft("m.room.join_rules", rule)]
         return await self.create_room(version=version, initial_state=state, **request)
 
-    async def send(self, room_id: str, draft: Draft) -> None:
+    async def send(self, room_id: str, draft: EventDraft) -> None:
         async with self.rooms.writing(room_id) as writer:
             await writer.send(draft)
 
@@ -59,7 +59,7 @@ class OwnEventTests(RoomsTestCase):
             (ALICE, ALICE, "leave"),
         ):
             content = {"membership": membership, "displayname": "new"}
-            draft = Draft("m.room.member", sender.user_id, content, state_key=target.user_id)
+            draft = EventDraft("m.room.member", sender.user_id, content, state_key=target.user_id)
             with pytest.raises(Forbidden):
                 await self.send(room_id, draft)
 
@@ -185,12 +185,12 @@ class ServerAclTests(RoomsTestCase):
 
     async def test_an_upgrade_leaves_behind_a_list_that_would_shut_the_new_room(self) -> None:
         """A room that is shut already can still be replaced by one that is not."""
-        upgrades = RoomUpgrades(self.rooms, NoProfiles())
+        upgrades = RoomUpgrades(self.log, self.names, self.rooms, NoProfiles())
         for content in (MALFORMED[0], KEEPING_OUT[0]):
             room_id = await self.create_room()
-            self.patch(writer, "check_draft", lambda *_: None)
+            self.patch(event_builder, "check_draft", lambda *_: None)
             await self.set_acl(room_id, content)
-            self.patch(writer, "check_draft", CHECK_DRAFT)
+            self.patch(event_builder, "check_draft", CHECK_DRAFT)
 
             new = await self.rooms.get(await upgrades.upgrade(ALICE, room_id, "12"))
 
@@ -198,7 +198,7 @@ class ServerAclTests(RoomsTestCase):
             assert new.membership(ALICE.user_id) == "join"
 
 
-CHECK_DRAFT = own_events.check_draft
+CHECK_DRAFT = local_event_checks.check_draft
 MALFORMED: list[dict[str, Any]] = [
     {},
     {"deny": ["evil.example"]},
@@ -250,7 +250,7 @@ class CreationChecks(RoomsTestCase):
         ):
             rules = ROOM_VERSIONS[version]
             room_id = None if rules.room_id_is_create_hash else "!new:example.org"
-            draft = Draft("m.room.create", ALICE.user_id, content, state_key="")
+            draft = EventDraft("m.room.create", ALICE.user_id, content, state_key="")
             create = self.origin.sign_event(rules, draft, room_id=room_id)
             names = await self.names.nids([create.room_id, ALICE.user_id, "m.room.create", ""])
             room = Room(names[create.room_id], create.room_id, rules, EMPTY)

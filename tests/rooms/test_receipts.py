@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import (
     Forbidden,
     InvalidParam,
@@ -13,10 +13,10 @@ from homeserver.protocol.errors import (
     NotFound,
     UserLimitExceeded,
 )
-from homeserver.rooms import receipts
-from homeserver.rooms.read_markers import ReadMarkers
-from homeserver.rooms.receipts import Receipts
-from homeserver.rooms.room import Room
+from homeserver.rooms.ephemeral import receipts
+from homeserver.rooms.ephemeral.read_markers import ReadMarkers
+from homeserver.rooms.ephemeral.receipts import Receipts
+from homeserver.rooms.room.room import Room
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -41,18 +41,20 @@ class ReceiptsTests(DatabaseTestCase):
     async def start(self) -> None:
         """Start a server on the database, or another one after the first."""
         self.world = await World.start(self.db)
-        registry = self.world.rooms.registry
-        self.receipts = Receipts(self.db, registry)
-        self.markers = ReadMarkers(registry, self.receipts, self.world.accounts.account_data)
+        core, log = self.world.core, self.world.log
+        self.receipts = Receipts(self.db, log, core.names, core.local_server)
+        self.markers = ReadMarkers(
+            core.registry, core.events, self.receipts, self.world.accounts.account_data
+        )
         self.world.log.subscribe(self.receipts.apply)
 
     async def room(self) -> Room:
-        return await self.world.rooms.registry.get(self.room_id)
+        return await self.world.core.registry.get(self.room_id)
 
-    async def read(self, reader: Caller, event_id: str, kind: str = READ, **thread: Any) -> None:
+    async def read(self, reader: Requester, event_id: str, kind: str = READ, **thread: Any) -> None:
         await self.markers.mark(reader, self.room_id, kind, event_id, **thread)
 
-    async def seen_by(self, caller: Caller, since: int | None = None) -> dict[str, Any]:
+    async def seen_by(self, caller: Requester, since: int | None = None) -> dict[str, Any]:
         """Content of the `m.receipt` event that a user would get."""
         event = await self.receipts.events_since(await self.room(), caller.user_id, since)
         if event is None:
@@ -65,7 +67,7 @@ class ReceiptsTests(DatabaseTestCase):
     async def refusal(self, kind: type[MatrixError], done: Any) -> None:
         await self.assertFailure(Deferred.fromCoroutine(done), kind)
 
-    async def fully_read(self, caller: Caller) -> Any:
+    async def fully_read(self, caller: Requester) -> Any:
         stored = await self.world.accounts.account_data.content(
             caller.user_id, FULLY_READ, self.room_id
         )
@@ -224,7 +226,7 @@ class ReceiptsTests(DatabaseTestCase):
 
         await self.start()
 
-        number = (await self.room()).number
+        number = (await self.room()).room_nid
         self.assertEqual(await self.seen_by(self.alice), public)
         self.assertEqual(await self.seen_by(self.bob), own)
         self.assertEqual(await self.receipts.changed_rooms([number, 99], before), {number})
@@ -238,7 +240,7 @@ class ReceiptsTests(DatabaseTestCase):
         """A reader who looks at all rooms need not load those without news."""
         before = self.world.log.position
         await self.read(self.bob, self.first)
-        number, runs = (await self.room()).number, self.db.runs
+        number, runs = (await self.room()).room_nid, self.db.runs
 
         changed = await self.receipts.changed_rooms([number, 99], before)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import BadAlias, Forbidden, NotFound, UserSuspended
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -44,7 +44,7 @@ class SendingTests(RoomsTestCase):
 
     async def test_caller_without_device_sends_as_often_as_it_asks(self) -> None:
         """Transaction ids belong to devices."""
-        nobody = Caller(ALICE.user_id, None)
+        nobody = Requester(ALICE.user_id, None)
 
         assert await self.say(self.room_id, "x", nobody) != await self.say(
             self.room_id, "x", nobody
@@ -52,7 +52,7 @@ class SendingTests(RoomsTestCase):
 
     async def test_suspended_user_redacts_only_what_is_theirs(self) -> None:
         """A suspended moderator cleans up after themselves, and judges nobody."""
-        suspended = Caller(ALICE.user_id, "DESK", is_suspended=True)
+        suspended = Requester(ALICE.user_id, "DESK", is_suspended=True)
         await self.memberships.join(BOB, self.room_id)
         own = await self.say(self.room_id, "mine")
         others = await self.say(self.room_id, "yours", by=BOB)

@@ -6,9 +6,9 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, MatrixError
-from homeserver.rooms.typing_notices import TypingNotices
+from homeserver.rooms.ephemeral.typing import TypingUsers
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -21,7 +21,7 @@ class TypingNoticesTests(DatabaseTestCase):
         self.bob = await self.world.user("bob")
         self.room_id = await self.world.create_room(self.alice)
         await self.world.rooms.memberships.join(self.bob, self.room_id)
-        self.room = await self.world.rooms.registry.get(self.room_id)
+        self.room = await self.world.core.registry.get(self.room_id)
         self.clock = Clock()
         self.notices = self.make()
 
@@ -30,21 +30,21 @@ class TypingNoticesTests(DatabaseTestCase):
         await self.world.stop()
         await super().clean_up()
 
-    def make(self, **options: Any) -> TypingNotices:
+    def make(self, **options: Any) -> TypingUsers:
         log = self.world.log
         options = {"boot_position": log.position} | options
-        notices = TypingNotices(self.world.rooms.registry, log, self.clock, **options)
+        notices = TypingUsers(self.world.core.registry, log, self.clock, **options)
         log.subscribe(notices.apply)
         return notices
 
-    async def begin(self, caller: Caller, timeout_ms: int = 30_000) -> None:
+    async def begin(self, caller: Requester, timeout_ms: int = 30_000) -> None:
         await self.notices.set(caller, self.room_id, caller.user_id, True, timeout_ms)
 
-    async def end(self, caller: Caller) -> None:
+    async def end(self, caller: Requester) -> None:
         await self.notices.set(caller, self.room_id, caller.user_id, False, 30_000)
 
     def typists(self, since: int | None = None) -> list[str] | None:
-        return self.notices.list_since(self.room.number, since)
+        return self.notices.list_since(self.room.room_nid, since)
 
     async def refusal(self, kind: type[MatrixError], done: Any) -> None:
         await self.assertFailure(Deferred.fromCoroutine(done), kind)
@@ -78,7 +78,7 @@ class TypingNoticesTests(DatabaseTestCase):
         position = self.world.log.position
 
         self.clock.advance(5)
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         self.assertEqual(self.typists(position), [])
         self.assertGreater(self.world.log.position, position)
@@ -107,7 +107,7 @@ class TypingNoticesTests(DatabaseTestCase):
         position = self.world.log.position
 
         await self.world.rooms.memberships.leave(self.bob, self.room_id)
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         self.assertEqual(self.typists(position), [])
 
@@ -131,13 +131,13 @@ class TypingNoticesTests(DatabaseTestCase):
         boot = self.world.log.position
         self.notices.stop()
 
-        self.notices = self.make(boot_position=boot, lively=[self.room.number])
+        self.notices = self.make(boot_position=boot, lively=[self.room.room_nid])
 
         self.assertEqual(self.typists(seen), [])
         self.assertIsNone(self.typists(boot))
-        self.assertIsNone(self.notices.list_since(self.room.number + 1, seen))
+        self.assertIsNone(self.notices.list_since(self.room.room_nid + 1, seen))
         self.assertEqual(
-            await self.notices.changed_rooms([self.room.number, 99], seen), {self.room.number}
+            await self.notices.changed_rooms([self.room.room_nid, 99], seen), {self.room.room_nid}
         )
 
     async def test_readers_get_an_event(self) -> None:

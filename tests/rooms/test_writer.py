@@ -7,9 +7,9 @@ import pytest
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from homeserver.protocol.errors import BadJson, Forbidden, TooLarge
-from homeserver.rooms.drafts import Draft
-from homeserver.rooms.history import PageRequest
-from homeserver.rooms.stored_event import StoredEvent
+from homeserver.rooms.events.event_draft import EventDraft
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.history import PageRequest
 from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
 
 
@@ -32,18 +32,18 @@ class WriterTests(RoomsTestCase):
         """One member's failed attempt is no trouble for the next message."""
         room_id = await self.create_room()
         async with self.rooms.writing(room_id) as writer:
-            head = writer.head
+            head = writer.extremities
 
             for draft, error in (
-                (Draft("m.room.name", BOB.user_id, {}, state_key=""), Forbidden),
-                (Draft("m.room.message", ALICE.user_id, {"body": "x" * 70_000}), TooLarge),
-                (Draft("m.room.message", ALICE.user_id, {"size": 0.5}), BadJson),
-                (Draft("a\x00b", ALICE.user_id, {}), BadJson),
+                (EventDraft("m.room.name", BOB.user_id, {}, state_key=""), Forbidden),
+                (EventDraft("m.room.message", ALICE.user_id, {"body": "x" * 70_000}), TooLarge),
+                (EventDraft("m.room.message", ALICE.user_id, {"size": 0.5}), BadJson),
+                (EventDraft("a\x00b", ALICE.user_id, {}), BadJson),
             ):
                 with pytest.raises(error):
                     await writer.send(draft)
 
-            assert writer.head is head
+            assert writer.extremities is head
         await self.say(room_id, "next")
 
     async def test_drafts_are_written_together_or_not_at_all(self) -> None:
@@ -51,17 +51,17 @@ class WriterTests(RoomsTestCase):
         room_id = await self.create_room()
         await self.say(room_id, "first")
         drafts = [
-            Draft("m.room.topic", ALICE.user_id, {"topic": "new"}, state_key=""),
-            Draft("m.room.message", CAROL.user_id, {"body": "not a member"}),
+            EventDraft("m.room.topic", ALICE.user_id, {"topic": "new"}, state_key=""),
+            EventDraft("m.room.message", CAROL.user_id, {"body": "not a member"}),
         ]
         await self.names.nids(["m.room.topic", CAROL.user_id])
         async with self.rooms.writing(room_id) as writer:
-            head = writer.head
+            head = writer.extremities
 
             with pytest.raises(Forbidden):
                 writer.append(drafts)
 
-            assert writer.head is head
+            assert writer.extremities is head
             assert writer.current(("m.room.topic", "")) is None
 
     async def test_queued_state_holds_before_it_is_published(self) -> None:
@@ -85,7 +85,7 @@ class WriterTests(RoomsTestCase):
     async def test_state_that_would_change_nothing_is_not_written(self) -> None:
         """Clients that set the same again and again do not fill the room."""
         room_id = await self.create_room()
-        draft = Draft("m.room.name", ALICE.user_id, {"name": "Tea"}, state_key="")
+        draft = EventDraft("m.room.name", ALICE.user_id, {"name": "Tea"}, state_key="")
         async with self.rooms.writing(room_id) as writer:
             first = await writer.send(draft)
 
@@ -112,7 +112,7 @@ class WriterTests(RoomsTestCase):
         await self.say(room_id, "first")
         room = await self.rooms.get(room_id)
         async with self.rooms.writing(room_id) as writer:
-            (stored,), done = writer.append([Draft("m.room.message", ALICE.user_id, {})])
+            (stored,), done = writer.append([EventDraft("m.room.message", ALICE.user_id, {})])
 
             assert stored not in room.timeline
             assert writer.is_busy

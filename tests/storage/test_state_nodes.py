@@ -2,11 +2,11 @@
 
 import pytest
 
-from homeserver.rooms.state_tree_nodes import EMPTY, Entries, node_hash
-from homeserver.rooms.states import MissingNodes, States
-from homeserver.storage.batch import Batch, Row
-from homeserver.storage.database import Connection
-from homeserver.storage.state_nodes import INSERT_STATE_NODE, state_nodes
+from homeserver.rooms.state.node_codec import EMPTY, Entries, node_hash
+from homeserver.rooms.state.store import StateNodesNotInMemory, StateStore
+from homeserver.storage.database.batch import Batch, Row
+from homeserver.storage.database.database import Connection
+from homeserver.storage.rooms.state_nodes import INSERT_STATE_NODE, state_nodes
 from tests.support.postgres import DatabaseTestCase
 
 MEMBER = 9
@@ -45,12 +45,12 @@ class StateNodesTests(DatabaseTestCase):
         assert found == {node_hash(b"node"): b"node"}
 
     async def test_state_survives_a_restart(self) -> None:
-        """What one process has written another one reads, compares and goes on with."""
-        states = States(self.db, 10_000)
+        """Another process can read, compare and continue a written state."""
+        states = StateStore(self.db, 10_000)
         before, rows = states.apply(EMPTY, members(2000))
         after, more = states.apply(before, {(MEMBER, 5): 3_100_000_000, (MEMBER, 6): None})
         await self.db.run(write, rows + more)
-        restarted = States(self.db, 10_000)
+        restarted = StateStore(self.db, 10_000)
 
         loaded = await restarted.load(before)
         changed = await restarted.diff(before, after)
@@ -63,17 +63,17 @@ class StateNodesTests(DatabaseTestCase):
 
     async def test_state_is_loaded_a_level_at_a_time(self) -> None:
         """The state of a large room costs a few round trips, not one for each node."""
-        root, rows = States(self.db, 10_000).apply(EMPTY, members(5000))
+        root, rows = StateStore(self.db, 10_000).apply(EMPTY, members(5000))
         await self.db.run(write, rows)
         runs = self.db.runs
 
-        await States(self.db, 10_000).load(root)
+        await StateStore(self.db, 10_000).load(root)
 
         assert self.db.runs - runs <= 4
 
     async def test_state_that_is_not_stored_is_an_error(self) -> None:
         """A damaged database must not look like a room without members."""
-        root, _ = States(self.db, 10_000).apply(EMPTY, members(3))
+        root, _ = StateStore(self.db, 10_000).apply(EMPTY, members(3))
 
-        with pytest.raises(MissingNodes):
-            await States(self.db, 10_000).load(root)
+        with pytest.raises(StateNodesNotInMemory):
+            await StateStore(self.db, 10_000).load(root)

@@ -1,19 +1,19 @@
-"""The migration that finds the gaps in timelines of before."""
+"""The migration that finds existing gaps in timelines."""
 
-from homeserver.storage.migrate import load_migrations
+from homeserver.storage.database.migrate import load_migrations
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.elsewhere import Elsewhere
+from tests.sync.remote_room import RemoteRoom
 from tests.sync.world import World
 
 
 class TimelineGapsMigrationTests(DatabaseTestCase):
     async def test_gaps_that_were_not_filled_are_found(self) -> None:
-        """After an upgrade a timeline begins where it would have begun with the new version."""
-        world = await World.start(self.db)
-        carol = await world.user("carol")
-        there = Elsewhere()
+        """After an upgrade a timeline begins where the new version would begin it."""
+        there = RemoteRoom()
+        world = await World.start(self.db, there)
         there.use(world)
-        await there.enter(carol)
+        carol = await world.user("carol")
+        await there.join(carol)
         await there.deliver(there.say("before"))
         for body in ("missed", "missed again"):
             there.say(body)

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from twisted.web.server import Request
 
-from homeserver.protocol.signatures import SigningKey, sign_json
-from homeserver.protocol.unpadded_base64 import encode_base64_url_safe
+from homeserver.protocol.signing.signatures import SigningKey, sign_json
+from homeserver.protocol.signing.unpadded_base64 import encode_base64_url_safe
 from tests.support.certificates import CertificateAuthority
-from tests.support.scripted_peer import ScriptedPeer
+from tests.support.fake_server.scripted_peer import ScriptedPeer
 
 API = "/_matrix/identity/v2"
 VALID = f"{API}/pubkey/isvalid"

@@ -16,7 +16,7 @@ from homeserver.app import Homeserver
 from homeserver.config.settings import Settings
 from tests.support.actors import Actor, Refused, Somebody
 from tests.support.certificates import CertificateAuthority
-from tests.support.fake_server import FakeServer
+from tests.support.fake_server.server import FakeServer
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.process import free_port
 

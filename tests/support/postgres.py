@@ -28,9 +28,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from homeserver.storage.database import Database
-from homeserver.storage.embedded import EmbeddedPostgres
-from homeserver.storage.migrate import load_migrations, migrate
+from homeserver.storage.database.database import Database
+from homeserver.storage.database.embedded import EmbeddedPostgres
+from homeserver.storage.database.migrate import load_migrations, migrate
 
 CHECKOUT = Path(__file__).parents[2]
 START_SECONDS = 60.0

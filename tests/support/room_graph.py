@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from homeserver.protocol.auth_types import auth_types_for
+from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.events import Event, build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.protocol.signatures import SigningKey
+from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.protocol.state_resolution.resolution import resolve
 
 StateKey = tuple[str, str]

@@ -1,11 +1,11 @@
-"""Presence in sync: who comes into a room, and those who are there, learn of each other.
+"""Presence in sync: a user who joins a room and its members see each other's presence.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
 
 from typing import Any
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Requester
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
@@ -26,55 +26,55 @@ class PresenceInSyncTests(DatabaseTestCase):
         await self.world.stop()
         await super().clean_up()
 
-    async def end(self, user: Caller) -> str:
+    async def end(self, user: Requester) -> str:
         return str((await self.world.update(user))["next_batch"])
 
-    async def come(self, user: Caller) -> None:
-        await self.world.sync.tracker.touch(user.user_id, user.device_id, None)
-        await self.world.log.settled()
+    async def go_online(self, user: Requester) -> None:
+        await self.world.sync.tracker.sync_began(user.user_id, user.device_id, None)
+        await self.world.log.flush()
 
-    async def seen_by(self, user: Caller) -> dict[str, Any]:
-        """Whose presence the next sync of a user tells, with the state of each."""
-        answer = await self.world.update(user, self.positions[user])
-        self.positions[user] = answer["next_batch"]
-        events = answer.get("presence", {}).get("events", [])
+    async def seen_by(self, user: Requester) -> dict[str, Any]:
+        """The presence states in the next sync of a user, by user id."""
+        response = await self.world.update(user, self.positions[user])
+        self.positions[user] = response["next_batch"]
+        events = response.get("presence", {}).get("events", [])
         return {event["sender"]: event["content"]["presence"] for event in events}
 
-    async def test_newcomer_sees_who_is_there_with_the_join(self) -> None:
-        """A client that asks right away need not wait for changes."""
-        await self.come(self.alice)
+    async def test_newcomer_sees_the_members_presence_with_the_join(self) -> None:
+        """A client that syncs right away need not wait for presence changes."""
+        await self.go_online(self.alice)
         await self.world.rooms.memberships.join(self.bob, self.room_id)
 
         assert (await self.seen_by(self.bob))[self.alice.user_id] == "online"
 
-    async def test_newcomer_who_is_there_sees_who_is_there_with_the_join(self) -> None:
-        """The same where the newcomer's own presence is told right after."""
-        await self.come(self.alice)
-        await self.come(self.bob)
+    async def test_online_newcomer_sees_the_members_presence_with_the_join(self) -> None:
+        """The same where the newcomer's own presence is published right after."""
+        await self.go_online(self.alice)
+        await self.go_online(self.bob)
         await self.seen_by(self.bob)
         await self.world.rooms.memberships.join(self.bob, self.room_id)
 
         assert (await self.seen_by(self.bob))[self.alice.user_id] == "online"
-        await self.world.log.settled()
+        await self.world.log.flush()
         assert (await self.seen_by(self.alice))[self.bob.user_id] == "online"
 
     async def test_newcomer_of_another_server_is_seen(self) -> None:
-        """They were there before, but in rooms of others."""
+        """The remote user was online before, but shared no room with the local one."""
         other_room = await self.world.create_room(self.bob)
         await self.world.outside.member(other_room, ZOE, "join")
-        await self.world.sync.remote_presence.take(ZOE, "online", None, None)
+        await self.world.sync.remote_presence.receive(ZOE, "online", None, None)
         assert ZOE not in await self.seen_by(self.alice)
 
         await self.world.outside.member(self.room_id, ZOE, "join")
-        await self.world.log.settled()
+        await self.world.log.flush()
 
         assert (await self.seen_by(self.alice))[ZOE] == "online"
 
-    async def test_change_of_name_tells_nobody_of_presence(self) -> None:
-        """A member event that is no join brings nothing that is known already."""
+    async def test_change_of_name_sends_no_presence(self) -> None:
+        """A member event that is not a join does not repeat presence that the client knows."""
         await self.world.rooms.memberships.join(self.bob, self.room_id)
-        await self.come(self.alice)
-        await self.world.log.settled()
+        await self.go_online(self.alice)
+        await self.world.log.flush()
         await self.seen_by(self.bob)
         content = {"membership": "join", "displayname": "Bob"}
         send = self.world.rooms.sending.set_state

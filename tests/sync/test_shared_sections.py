@@ -1,16 +1,16 @@
-"""What many devices are told alike is encoded once for all of them.
+"""Room sections that are equal for many devices are encoded once for all of them.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
 
-from homeserver.sync.reader import STATE_AFTER, UNSTABLE_STATE_AFTER
+from homeserver.sync.sync_request import STATE_AFTER, UNSTABLE_STATE_AFTER
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.world import World
 
 
 class SharedSectionTests(DatabaseTestCase):
-    async def test_readers_of_a_kind_get_the_same_bytes(self) -> None:
-        """Whether they want the state at the start or at the end, and by whatever name."""
+    async def test_equal_requests_get_the_same_bytes(self) -> None:
+        """They do for state at the start or at the end of a timeline, and under either name."""
         world = await World.start(self.db)
         alice = await world.user("alice")
         others = [await world.user(f"user{number}") for number in range(3)]
@@ -21,17 +21,17 @@ class SharedSectionTests(DatabaseTestCase):
         await world.say(alice, room_id, "hello")
         await world.rooms.sending.set_state(alice, room_id, "m.room.name", "", {"name": "Tea"})
 
-        answers = []
+        responses = []
         for state_after in (None, STATE_AFTER, UNSTABLE_STATE_AFTER):
             for other in others:
-                reader = await world.engine.reader(other, state_after=state_after)
-                answers.append((await world.engine.update(reader, since)).encode())
+                request = await world.engine.build_request(other, state_after=state_after)
+                responses.append((await world.engine.update(request, since)).encode())
 
-        assert len({id(answer) for answer in answers}) == 3
-        assert [UNSTABLE_STATE_AFTER.encode() in answer for answer in answers[::3]] == [
+        assert len({id(response) for response in responses}) == 3
+        assert [UNSTABLE_STATE_AFTER.encode() in response for response in responses[::3]] == [
             False,
             False,
             True,
         ]
-        assert b'"state_after":{"events":[{' in answers[3]
-        assert b"state_after" not in answers[0]
+        assert b'"state_after":{"events":[{' in responses[3]
+        assert b"state_after" not in responses[0]

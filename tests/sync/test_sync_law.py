@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
@@ -45,7 +45,7 @@ class SyncLawTests(DatabaseTestCase):
         self.numbers = count()
 
     async def test_increments_add_up_to_an_initial_sync(self) -> None:
-        """What a device shows never depends on when it happened to ask."""
+        """What a device shows never depends on when it synced."""
         await self._for_all({})
 
     async def test_increments_add_up_with_state_after(self) -> None:
@@ -83,7 +83,7 @@ class SyncLawTests(DatabaseTestCase):
             elif action[0] == "sync":
                 await self._sync(world, users, clients, options)
             else:
-                # The rules refuse much of what a random plan wants.
+                # The auth rules reject many actions of a random plan.
                 with contextlib.suppress(MatrixError):
                     await self._act(world, users, rooms, action)
         await self._sync(world, users, clients, options)
@@ -92,7 +92,7 @@ class SyncLawTests(DatabaseTestCase):
         await world.stop()
 
     async def _act(
-        self, world: World, users: dict[str, Caller], rooms: list[str], action: Action
+        self, world: World, users: dict[str, Requester], rooms: list[str], action: Action
     ) -> None:
         what, user = action[0], users[action[1]]
         members = world.rooms.memberships
@@ -121,7 +121,7 @@ class SyncLawTests(DatabaseTestCase):
     async def _sync(
         self,
         world: World,
-        users: dict[str, Caller],
+        users: dict[str, Requester],
         clients: dict[str, ClientModel],
         options: dict[str, Any],
     ) -> None:
@@ -129,7 +129,7 @@ class SyncLawTests(DatabaseTestCase):
             client.apply(await world.update(users[name], client.since, **options))
 
     async def _check_same(
-        self, world: World, user: Caller, client: ClientModel, options: dict[str, Any]
+        self, world: World, user: Requester, client: ClientModel, options: dict[str, Any]
     ) -> None:
         fresh = ClientModel()
         fresh.apply(await world.update(user, None, **options))
@@ -141,4 +141,4 @@ class SyncLawTests(DatabaseTestCase):
             common = min(len(timeline), len(known))
             assert known[-common:] == timeline[-common:]
         again = await world.update(user, client.since, **options)
-        assert "rooms" not in again, "who has seen everything is told nothing"
+        assert "rooms" not in again, "an up-to-date client gets no rooms"

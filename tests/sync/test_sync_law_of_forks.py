@@ -2,9 +2,9 @@
 
 An initial sync and any increments after it add up to a fresh initial sync. For clients that want
 the state at the end of each timeline that holds whatever happens. Other clients take every state
-event of a timeline for the state of the room from then on, and the protocol has no word for "this
-one lost": for them the law holds as long as all state that comes on branches wins, which is why
-their plans have messages on branches, and state only at the head.
+event of a timeline for the state of the room from then on, and the protocol cannot express "this
+one lost": for them the law holds as long as all state that arrives on branches wins, which is why
+their plans have messages on branches, and state only after all extremities.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -19,7 +19,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.events import Event
 from tests.support.postgres import DatabaseTestCase
@@ -47,14 +47,14 @@ local = st.one_of(
     st.tuples(st.just("restart")),
 )
 # How many events back the branch begins; 0 for one that follows all there is.
-foreign_messages = st.one_of(
+remote_messages = st.one_of(
     st.tuples(st.just("they say"), strangers, back, st.integers(1, 3)),
     st.tuples(st.just("they redact"), strangers, back),
-    # Something that comes only later, if at all.
+    # An event that is received only later, if at all.
     st.tuples(st.just("they redact early"), strangers, back),
     st.tuples(st.just("they catch up"), strangers, back),
 )
-foreign_state = st.one_of(
+remote_state = st.one_of(
     st.tuples(st.just("they rename"), strangers, back, st.integers(0, 3)),
     st.tuples(st.just("they go"), strangers, back, st.sampled_from(["join", "leave"])),
     st.tuples(
@@ -62,7 +62,7 @@ foreign_state = st.one_of(
     ),
     st.tuples(st.just("they let in"), strangers, back, st.sampled_from(["public", "invite"])),
 )
-at_the_head = foreign_state.map(lambda action: (*action[:2], 0, *action[3:]))
+without_fork = remote_state.map(lambda action: (*action[:2], 0, *action[3:]))
 
 
 class SyncLawOfForksTests(DatabaseTestCase):
@@ -73,14 +73,14 @@ class SyncLawOfForksTests(DatabaseTestCase):
         self.numbers = count()
         self.late: list[Event] = []
 
-    async def test_increments_add_up_with_state_after_whatever_the_branches_bring(self) -> None:
-        """Members and settings that win or lose a resolution are shown as they are in the end."""
-        actions = st.one_of(local, foreign_messages, foreign_state)
+    async def test_increments_add_up_with_state_after_for_all_branches(self) -> None:
+        """Members and settings that win or lose a resolution are shown as resolved."""
+        actions = st.one_of(local, remote_messages, remote_state)
         await self._for_all(actions, {"use_state_after": True})
 
-    async def test_increments_add_up_where_branches_bring_messages(self) -> None:
-        """Clients that know nothing of `state_after` miss nothing and see nothing twice."""
-        await self._for_all(st.one_of(local, foreign_messages, at_the_head), {})
+    async def test_increments_add_up_where_branches_have_messages(self) -> None:
+        """Clients without `state_after` miss no event and see none twice."""
+        await self._for_all(st.one_of(local, remote_messages, without_fork), {})
 
     async def _for_all(self, actions: st.SearchStrategy[Action], options: dict[str, Any]) -> None:
         @settings(
@@ -111,7 +111,7 @@ class SyncLawOfForksTests(DatabaseTestCase):
             elif action[0] == "sync":
                 await _sync(world, users, clients, options)
             else:
-                # The rules refuse much of what a random plan wants.
+                # The auth rules reject many actions of a random plan.
                 with contextlib.suppress(MatrixError):
                     await self._act(world, users, room_id, action)
         await _sync(world, users, clients, options)
@@ -119,7 +119,7 @@ class SyncLawOfForksTests(DatabaseTestCase):
             await _check_same(world, users[name], client, options)
         await world.stop()
 
-    async def _forked_room(self, world: World, users: dict[str, Caller]) -> str:
+    async def _forked_room(self, world: World, users: dict[str, Requester]) -> str:
         room_id = await world.create_room(users["alice"])
         await world.rooms.memberships.join(users["bob"], room_id)
         for stranger in (EVE, MALLORY):
@@ -127,12 +127,12 @@ class SyncLawOfForksTests(DatabaseTestCase):
         await self._power(world, users["alice"], room_id, 50)
         return room_id
 
-    async def _power(self, world: World, alice: Caller, room_id: str, level: int) -> None:
+    async def _power(self, world: World, alice: Requester, room_id: str, level: int) -> None:
         levels = {"users": {alice.user_id: 100, EVE: level, MALLORY: 50}}
         await world.rooms.sending.set_state(alice, room_id, "m.room.power_levels", "", levels)
 
     async def _act(
-        self, world: World, users: dict[str, Caller], room_id: str, action: Action
+        self, world: World, users: dict[str, Requester], room_id: str, action: Action
     ) -> None:
         what = action[0]
         if what.startswith("they"):
@@ -157,12 +157,12 @@ class SyncLawOfForksTests(DatabaseTestCase):
             await change(user, room_id, users[action[2]].user_id)
 
     async def _act_from_outside(
-        self, world: World, users: dict[str, Caller], room_id: str, action: Action
+        self, world: World, users: dict[str, Requester], room_id: str, action: Action
     ) -> None:
         what, sender, back, *more = action
         outside = world.outside
         after: list[str] | None = None
-        room = await world.rooms.registry.get(room_id)
+        room = await world.core.registry.get(room_id)
         recent = [stored.event.event_id for stored in room.timeline]
         if back:
             after = [recent[-back]] if back <= len(recent) else recent[:1]
@@ -196,7 +196,7 @@ class SyncLawOfForksTests(DatabaseTestCase):
 
 async def _sync(
     world: World,
-    users: dict[str, Caller],
+    users: dict[str, Requester],
     clients: dict[str, ClientModel],
     options: dict[str, Any],
 ) -> None:
@@ -205,7 +205,7 @@ async def _sync(
 
 
 async def _check_same(
-    world: World, user: Caller, client: ClientModel, options: dict[str, Any]
+    world: World, user: Requester, client: ClientModel, options: dict[str, Any]
 ) -> None:
     fresh = ClientModel()
     fresh.apply(await world.update(user, None, **options))
@@ -216,4 +216,4 @@ async def _check_same(
         common = min(len(timeline), len(known))
         assert known[-common:] == timeline[-common:]
     again = await world.update(user, client.since, **options)
-    assert "rooms" not in again, "who has seen everything is told nothing"
+    assert "rooms" not in again, "an up-to-date client gets no rooms"

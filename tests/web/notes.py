@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import NotFound
 from homeserver.web.request import Request
-from homeserver.web.routes import Answer, Auth, Route
+from homeserver.web.routes import Auth, Response, Route
 from tests.web.wire import ServerTestCase
 
 
@@ -59,13 +59,13 @@ class Notes:
             Route("GET", "/limited", self.missing, Auth.NONE, limit="flush"),
         ]
 
-    async def whoami(self, caller: Caller) -> dict[str, str]:
+    async def whoami(self, caller: Requester) -> dict[str, str]:
         return {"user_id": caller.user_id}
 
     def list_notes(self, query: Page) -> dict[str, Any]:
         return {"limit": query.limit, "via": query.via}
 
-    def put_note(self, caller: Caller, name: str, body: Note) -> None:
+    def put_note(self, caller: Requester, name: str, body: Note) -> None:
         self.calls.append((caller.user_id, name, body))
 
     def get_note(self, name: str) -> dict[str, str]:
@@ -74,7 +74,7 @@ class Notes:
     def upload(self, body: bytes) -> dict[str, int]:
         return {"size": len(body)}
 
-    def maybe(self, caller: Caller | None) -> dict[str, Any]:
+    def maybe(self, caller: Requester | None) -> dict[str, Any]:
         return {"user_id": caller and caller.user_id}
 
     def admin(self) -> None:
@@ -89,17 +89,17 @@ class Notes:
     def unencodable(self) -> object:
         return {"value": object()}
 
-    def smuggle(self) -> Answer:
-        return Answer(302, None, {"Location": "/\r\nSet-Cookie: a=b"})
+    def smuggle(self) -> Response:
+        return Response(302, None, {"Location": "/\r\nSet-Cookie: a=b"})
 
     def raw(self) -> msgspec.Raw:
         return msgspec.Raw(b'{"as":  "it is"}')
 
-    def html(self) -> Answer:
-        return Answer(201, b"<p>", {"Content-Type": "text/html"})
+    def html(self) -> Response:
+        return Response(201, b"<p>", {"Content-Type": "text/html"})
 
-    def large(self) -> Answer:
-        return Answer(200, b"x" * 40_000_000)
+    def large(self) -> Response:
+        return Response(200, b"x" * 40_000_000)
 
     def address(self, request: Request) -> dict[str, str]:
         return {"address": request.address}

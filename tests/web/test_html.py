@@ -1,4 +1,4 @@
-"""Pages for people: what all of them have in common, and what may run in them."""
+"""HTML pages: their common parts, and what may run in them."""
 
 import re
 from base64 import b64encode
@@ -7,20 +7,20 @@ from hashlib import sha256
 
 import pytest
 
-from homeserver.client_api.login_fallback import LoginFallbackApi
-from homeserver.client_api.user_interactive_auth import FIELDS
+from homeserver.client_api.accounts.login_fallback import LoginFallbackApi
+from homeserver.client_api.accounts.user_interactive_auth import FIELDS
 from homeserver.config.settings import Settings
 from homeserver.protocol.errors import LimitExceeded, MatrixError, NotFound, Unrecognized
 from homeserver.web.html import Pages, accepts_html
 from homeserver.web.pages import WelcomePage
-from homeserver.web.routes import Answer
+from homeserver.web.routes import Response
 
-NAME = "<b>example.org"  # no server is called so, but nothing may get into a page unescaped
+NAME = "<b>example.org"  # not a possible server name, but nothing may be in a page unescaped
 UNUSED = {"problem": "", "documents": (), "hidden": {}, "fields": (), "public_key": ""}
 DOCUMENT = {"name": "<i>Privacy", "url": 'https://example.org/"><script>'}
 
 
-def all_pages() -> Iterator[tuple[str, Answer]]:
+def all_pages() -> Iterator[tuple[str, Response]]:
     """Each page in each of its states."""
     pages = Pages(NAME)
     yield "welcome", WelcomePage(pages, Settings()).welcome()
@@ -40,13 +40,13 @@ def all_pages() -> Iterator[tuple[str, Answer]]:
 
 
 @pytest.fixture(params=list(all_pages()), ids=lambda page: page[0])
-def answer(request: pytest.FixtureRequest) -> Answer:
+def answer(request: pytest.FixtureRequest) -> Response:
     """Every page."""
-    found: Answer = request.param[1]
+    found: Response = request.param[1]
     return found
 
 
-def text_of(answer: Answer) -> str:
+def text_of(answer: Response) -> str:
     assert isinstance(answer.body, bytes)
     return answer.body.decode()
 
@@ -55,8 +55,8 @@ def digest(text: str) -> str:
     return b64encode(sha256(text.encode()).digest()).decode()
 
 
-def test_a_page_says_which_server_it_is_of(answer: Answer) -> None:
-    """Nobody gives a password to a page without a name; screen readers know the language."""
+def test_a_page_says_which_server_it_is_of(answer: Response) -> None:
+    """No user gives a password to a page without a name; screen readers need the language."""
     page = text_of(answer)
 
     assert '<html lang="en">' in page
@@ -67,8 +67,8 @@ def test_a_page_says_which_server_it_is_of(answer: Answer) -> None:
     assert '<link rel="icon" href="data:image/svg+xml,' in page
 
 
-def test_nothing_gets_into_a_page_that_was_not_meant(answer: Answer) -> None:
-    """Texts of others are shown as text, and only what the page has itself may run."""
+def test_nothing_can_be_injected_into_a_page(answer: Response) -> None:
+    """Untrusted text is shown as text, and only the page's own scripts may run."""
     page, policy = text_of(answer), answer.headers["Content-Security-Policy"]
 
     for text in ("<b>", "<i>", "<u>", "<s>", '"><script>'):
@@ -83,8 +83,8 @@ def test_nothing_gets_into_a_page_that_was_not_meant(answer: Answer) -> None:
     assert not re.search(r'(src|<link[^>]* href)="https?:', page)
 
 
-def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Answer) -> None:
-    """Password managers fill it in, and screen readers say what it is."""
+def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Response) -> None:
+    """Password managers fill it in, and screen readers read its label."""
     page = text_of(answer)
 
     for field in re.findall(r"<input ([^>]*)>", page):
@@ -95,8 +95,8 @@ def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Answer
         assert re.search(r'\bautocomplete="[\w-]+"', field)
 
 
-def test_the_style_is_for_day_and_night_and_for_fingers(answer: Answer) -> None:
-    """44 pixels are what a finger hits."""
+def test_the_style_is_for_day_and_night_and_for_fingers(answer: Response) -> None:
+    """44 pixels are the size of a finger."""
     page = text_of(answer)
 
     assert "prefers-color-scheme: dark" in page

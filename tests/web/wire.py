@@ -1,4 +1,4 @@
-"""A server on a real socket, and clients that speak to it in raw bytes."""
+"""A server on a real socket, and clients that send raw bytes."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from homeserver.accounts.caller import Caller
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.memory_budget import MemoryBudget
 from homeserver.protocol.errors import UnknownToken
 from homeserver.web.addresses import TrustedProxies
@@ -21,25 +21,25 @@ from homeserver.web.html import Pages
 from homeserver.web.rate_limits import Rate, RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Route
-from homeserver.web.server import Bounds, Gate, HttpServer
+from homeserver.web.server import HttpServer, RequestLimits, RequestPipeline
 
-ALICE = Caller("@alice:test", "PHONE")
-GUEST = Caller("@1:test", "BROWSER", is_guest=True)
-ADMIN = Caller("@admin:test", "DESK", is_admin=True)
+ALICE = Requester("@alice:test", "PHONE")
+GUEST = Requester("@1:test", "BROWSER", is_guest=True)
+ADMIN = Requester("@admin:test", "DESK", is_admin=True)
 TOKENS = {"alice": ALICE, "guest": GUEST, "admin": ADMIN}
 
 
 class Tokens:
-    """Authenticates by a table; `slow` tokens are known only in the next turn of the reactor."""
+    """An authenticator with a table; `slow` tokens are known only in the next reactor iteration."""
 
-    def authenticate(self, token: str, request: object) -> Caller | Awaitable[Caller]:
+    def authenticate(self, token: str, request: object) -> Requester | Awaitable[Requester]:
         if token.startswith("slow-"):
             return self._later(token.removeprefix("slow-"))
         if token not in TOKENS:
             raise UnknownToken("Unrecognised access token")
         return TOKENS[token]
 
-    async def _later(self, token: str) -> Caller:
+    async def _later(self, token: str) -> Requester:
         pause: Deferred[None] = Deferred()
         reactor.callLater(0, pause.callback, None)
         await pause
@@ -131,7 +131,7 @@ class Wire(Protocol):
 class ServerTestCase(TestCase):
     """One server with routes of the test's own. `clock` is its clock, which stands still."""
 
-    bounds = Bounds(max_body=1000, request_timeout=10.0, idle_timeout=20.0)
+    bounds = RequestLimits(max_body=1000, request_timeout=10.0, idle_timeout=20.0)
     all_bodies, share_of_bodies = 1_000_000, 1_000_000
     proxies: tuple[str, ...] = ()
     rates: ClassVar[dict[str, Rate]] = {}
@@ -141,7 +141,7 @@ class ServerTestCase(TestCase):
     def serve(self, *routes: Route) -> HttpServer:
         self.clock = Clock()
         self.finished: list[tuple[str, str, int]] = []
-        gate = Gate(
+        gate = RequestPipeline(
             Tokens(),
             RateLimits(self.clock, self.rates),
             TrustedProxies(self.proxies),

@@ -1,0 +1,166 @@
+"""Invites from other servers to users of this one, which agrees by its signature.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from federation.paths import V1, V2
+from federation.receiving.pdu_checks import PduChecks
+from federation.receiving.room_access import RoomAccess
+from federation.remote.remote_memberships import stripped_events
+from federation.transport.lenient_lists import decode_body
+from homeserver.accounts.user_data.invite_permission import InvitePermission
+from homeserver.protocol.errors import (
+    BadJson,
+    Forbidden,
+    IncompatibleRoomVersion,
+    InvalidParam,
+    MissingParam,
+)
+from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import CREATE
+from homeserver.protocol.events import Event, InvalidEvent
+from homeserver.protocol.json_elements import decodable
+from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.protocol.signing.hashes import check_content_hash
+from homeserver.rooms.membership.out_of_room_memberships import MAX_STRIPPED, OutOfRoomMemberships
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.web.routes import Auth, Route
+
+
+class SendInvite(msgspec.Struct):
+    """An invite, the version of its room, and what the invited user is told of that."""
+
+    event: dict[str, Any]
+    room_version: str
+    invite_room_state: list[msgspec.Raw] = []
+
+
+class InvitesApi:
+    def __init__(
+        self,
+        rooms: RoomRegistry,
+        checks: PduChecks,
+        access: RoomAccess,
+        distant: OutOfRoomMemberships,
+        permission: InvitePermission,
+    ) -> None:
+        self._rooms = rooms
+        self._origin = rooms.local_server
+        self._checks = checks
+        self._access = access
+        self._out_of_room = distant
+        self._permission = permission
+
+    def routes(self) -> list[Route]:
+        path, limit = "invite/{room_id}/{event_id}", "remote_invite"
+        return [
+            Route("PUT", f"{V1}/{path}", self.send_invite_v1, Auth.SERVER, limit=limit),
+            Route("PUT", f"{V2}/{path}", self.send_invite_v2, Auth.SERVER, limit=limit),
+        ]
+
+    async def send_invite_v1(
+        self, origin: str, room_id: str, event_id: str, body: dict[str, Any]
+    ) -> list[Any]:
+        """Agree to an invite to a room of one of the first versions."""
+        unsigned = body.get("unsigned")
+        told = unsigned.get("invite_room_state") if isinstance(unsigned, Mapping) else None
+        version = "1" if "event_id" in body else "3"
+        told = told if isinstance(told, list) else []
+        return [200, await self._take(origin, room_id, event_id, version, body, told)]
+
+    async def send_invite_v2(
+        self, origin: str, room_id: str, event_id: str, body: bytes
+    ) -> dict[str, Any]:
+        """Agree to an `SendInvite`, and tell the user of it."""
+        invite = await decode_body(self._origin.clock, SendInvite, body)
+        told = list(decodable(invite.invite_room_state[:MAX_STRIPPED]))
+        return await self._take(origin, room_id, event_id, invite.room_version, invite.event, told)
+
+    async def _take(
+        self,
+        origin: str,
+        room_id: str,
+        event_id: str,
+        room_version: str,
+        pdu: Mapping[str, Any],
+        told: Sequence[Any],
+    ) -> dict[str, Any]:
+        version = ROOM_VERSIONS.get(room_version)
+        if version is None:
+            raise IncompatibleRoomVersion(
+                "This server does not know the version of the room", room_version=room_version
+            )
+        event = await self._check(origin, version, room_id, event_id, pdu)
+        room = await self._rooms.find(room_id)
+        if room is not None and not await self._access.is_allowed(origin, room):
+            raise Forbidden("The room's access list keeps your server out")
+        user_id = event.state_key or ""
+        told = told[:MAX_STRIPPED]
+        if version.room_id_is_create_hash:
+            await self._check_stripped(version, room_id, told)
+        await self._permission.check(user_id)
+        key = self._origin.key
+        signed = event.with_signature(
+            self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
+        )
+        if room is None or self._origin.server_name not in room.joined_servers:
+            await self._out_of_room.invited(signed, origin, stripped_events(told))
+        return {"event": msgspec.Raw(signed.json)}
+
+    async def _check(
+        self,
+        origin: str,
+        version: RoomVersion,
+        room_id: str,
+        event_id: str,
+        pdu: Mapping[str, Any],
+    ) -> Event:
+        # Not even one that redeems a third-party invite: this server has asked for it then, at the
+        # server of whoever invited, and anybody may claim to have been asked.
+        (outcome,) = await self._checks.check(version, room_id, [pdu], signers=[origin])
+        if isinstance(outcome, str):
+            _check_format(version, pdu)
+            raise Forbidden(f"The invite cannot be accepted: {outcome}")
+        event = outcome
+        if (
+            event.event_id != event_id
+            or not is_member_event(event)
+            or event.content.get("membership") != "invite"
+            or event.state_key is None
+        ):
+            raise InvalidParam("The event is no invite, or has another id")
+        if event.sender_server != origin:
+            raise Forbidden("The inviting user is not of your server")
+        if not self._origin.is_local(event.state_key):
+            raise InvalidParam("The invited user is not of this server")
+        return event
+
+    async def _check_stripped(
+        self, version: RoomVersion, room_id: str, told: Sequence[Any]
+    ) -> None:
+        """See that the room is the one that its create event makes, as its version wants."""
+        creates = [pdu for pdu in told if isinstance(pdu, Mapping) and pdu.get("type") == CREATE]
+        if len(creates) != 1:
+            raise MissingParam("invite_room_state does not hold the create event")
+        try:
+            create = Event.from_pdu(version, creates[0])
+        except InvalidEvent as error:
+            raise MissingParam(f"The create event is malformed: {error}") from None
+        if create.room_id != room_id or not check_content_hash(version, create.pdu):
+            raise MissingParam("The create event is that of another room")
+        (outcome,) = await self._checks.check(version, room_id, [create.pdu])
+        if isinstance(outcome, str):
+            raise MissingParam(f"The create event cannot be accepted: {outcome}")
+
+
+def _check_format(version: RoomVersion, pdu: Mapping[str, Any]) -> None:
+    """Raise `BadJson` for what is no event of the room version at all."""
+    try:
+        Event.from_pdu(version, pdu)
+    except InvalidEvent as error:
+        raise BadJson(f"The invite is malformed: {error}") from None

@@ -1,0 +1,1 @@
+"""Signing keys: those of this server, and those of others."""

@@ -1,0 +1,1 @@
+"""Transactions of other servers: PDUs and EDUs."""

@@ -1,0 +1,1 @@
+"""What local users do and see on other servers."""

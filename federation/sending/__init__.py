@@ -1,0 +1,1 @@
+"""What is sent to other servers: a queue for each destination."""

@@ -1,0 +1,1 @@
+"""Requests to other servers: where they go, how they are sent, and when they are tried again."""

@@ -1,0 +1,1 @@
+"""Credentials that authenticate a user: passwords, tokens, shared secrets."""

@@ -1,0 +1,44 @@
+"""The replacement of an account's password.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#password-management
+"""
+
+from homeserver.accounts.credentials.passwords import Passwords
+from homeserver.accounts.sessions.login_sessions import LoginSessions
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.errors import Forbidden
+from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
+from homeserver.storage.accounts.users import set_password_hash
+from homeserver.storage.database.database import Database
+
+
+class PasswordChange:
+    """Replaces passwords. The callers authenticate the owner."""
+
+    def __init__(
+        self, db: Database, passwords: Passwords, sessions: LoginSessions, *, allowed: bool
+    ) -> None:
+        self._db = db
+        self._passwords = passwords
+        self._sessions = sessions
+        self._allowed = allowed
+
+    def check_allowed(self) -> None:
+        """Raise `Forbidden` where passwords cannot be changed."""
+        if not self._allowed:
+            raise Forbidden("Passwords cannot be changed on this server")
+
+    def check(self, password: str) -> None:
+        """Raise `WeakPassword`, or `Forbidden` where passwords cannot be changed."""
+        self.check_allowed()
+        self._passwords.check_strength(password)
+
+    async def apply(
+        self, user_id: str, password: str, *, logout_devices: bool, but: Requester | None = None
+    ) -> None:
+        """Set a checked password; with `logout_devices` log out all devices `but` one."""
+        password_hash = await self._passwords.hash(password)
+        await self._db.run(set_password_hash, user_id, password_hash)
+        await self._db.run(delete_login_tokens_of, user_id)
+        if logout_devices:
+            await self._sessions.close_all(user_id, but=but)

@@ -1,0 +1,1 @@
+"""The creation of accounts."""

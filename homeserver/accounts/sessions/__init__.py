@@ -1,0 +1,1 @@
+"""Log-in sessions: devices, access tokens, and the requester of a request."""

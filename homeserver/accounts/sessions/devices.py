@@ -1,0 +1,127 @@
+"""Devices: the log-ins of a user; listing, naming and removing them.
+
+Removal and renaming go through the log, for its subscribers: the tokens of a device end at once
+(`access_tokens.py`), and users in shared rooms learn that the device is removed. Rows that must be
+durable together with such a change are added through `companions`.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#device-management
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from homeserver.accounts.sessions.last_seen import LastSeen
+from homeserver.protocol.errors import InvalidParam, NotFound
+from homeserver.storage.accounts.devices import (
+    DELETE_DEVICE,
+    RENAME_DEVICE,
+    Device,
+    devices_of,
+    find_device,
+)
+from homeserver.storage.database.batch import Row
+from homeserver.storage.database.database import Database
+from homeserver.streams.log import Log
+
+MAX_DEVICE_ID_BYTES = 255
+MAX_DISPLAY_NAME_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesRemoved:
+    """A user logged out of these devices, or removed them."""
+
+    position: int
+    user_id: str
+    device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRenamed:
+    """A user gave a device another display name."""
+
+    position: int
+    user_id: str
+    device_id: str
+
+
+DeviceChange = DevicesRemoved | DeviceRenamed
+Companion = Callable[[DeviceChange], Sequence[Row]]
+
+
+class Devices:
+    """The devices of local users.
+
+    `companions` are called with each change before it is written, and return rows that are written
+    with it, all or nothing. They must not wait.
+    """
+
+    def __init__(self, db: Database, log: Log, last_seen: LastSeen) -> None:
+        self.companions: list[Companion] = []
+        self._db = db
+        self._log = log
+        self._last_seen = last_seen
+
+    async def all_of(self, user_id: str) -> list[Device]:
+        """The devices of a user, oldest first."""
+        devices = await self._db.run(devices_of, user_id)
+        return [self._as_seen(user_id, device) for device in devices]
+
+    async def get(self, user_id: str, device_id: str) -> Device:
+        """One device. Raises `NotFound`."""
+        device = await self._db.run(find_device, user_id, device_id)
+        if device is None:
+            raise NotFound("No such device")
+        return self._as_seen(user_id, device)
+
+    async def rename(self, user_id: str, device_id: str, display_name: str) -> None:
+        """Set the display name of a device. Raises `NotFound` and `InvalidParam`."""
+        check_display_name(display_name)
+        device = await self.get(user_id, device_id)
+        if device.display_name == display_name:
+            return
+        entry = DeviceRenamed(self._log.next_position(), user_id, device_id)
+        row = RENAME_DEVICE.row(user_id, device_id, display_name)
+        await self._log.append(entry, [row, *self._companion_rows(entry)])
+
+    async def remove(self, user_id: str, device_ids: Sequence[str]) -> None:
+        """Remove devices and their data; unknown ones are ignored."""
+        if not device_ids:
+            return
+        self._log.check_open()
+        entry = DevicesRemoved(self._log.next_position(), user_id, tuple(device_ids))
+        rows = [DELETE_DEVICE.row(user_id, device_id) for device_id in device_ids]
+        await self._log.append(entry, [*rows, *self._companion_rows(entry)])
+
+    async def remove_all(self, user_id: str, *, but: str | None = None) -> None:
+        """Remove all devices of a user, or all but one."""
+        devices = await self._db.run(devices_of, user_id)
+        await self.remove(
+            user_id, [device.device_id for device in devices if device.device_id != but]
+        )
+
+    def _companion_rows(self, entry: DeviceChange) -> list[Row]:
+        return [row for companion in self.companions for row in companion(entry)]
+
+    def _as_seen(self, user_id: str, device: Device) -> Device:
+        seen = self._last_seen.find(user_id, device.device_id)
+        if seen is None:
+            return device
+        return replace(
+            device,
+            last_seen_ms=seen.at_ms,
+            last_seen_ip=seen.address,
+            last_seen_agent=seen.agent,
+        )
+
+
+def check_device_id(device_id: str) -> None:
+    """Raise `InvalidParam` for an invalid device id from a client."""
+    if not device_id or len(device_id.encode()) > MAX_DEVICE_ID_BYTES:
+        raise InvalidParam(f"A device ID has 1 to {MAX_DEVICE_ID_BYTES} bytes")
+
+
+def check_display_name(display_name: str) -> None:
+    """Raise `InvalidParam` where the display name of a device is too long."""
+    if len(display_name.encode()) > MAX_DISPLAY_NAME_BYTES:
+        raise InvalidParam(f"A device name must not exceed {MAX_DISPLAY_NAME_BYTES} bytes")

@@ -1,0 +1,188 @@
+"""Sessions: logging in to a device, refreshing its tokens, logging out.
+
+Logging in to an existing device replaces its tokens. A client that requests refresh tokens gets an
+access token that expires; `refresh` returns the next pair. The old pair stays valid until the new
+one is used, so that a client which lost the response can repeat the request.
+
+Spec:
+https://spec.matrix.org/v1.19/client-server-api/#relationship-between-access-tokens-and-devices
+"""
+
+from dataclasses import dataclass
+
+from homeserver.accounts.sessions.access_tokens import AccessTokens
+from homeserver.accounts.sessions.devices import Devices, check_device_id, check_display_name
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.accounts.sessions.secret_tokens import new_device_id, new_token, token_hash
+from homeserver.concurrency.clock import Clock, now_ms
+from homeserver.config.settings import TokenSettings
+from homeserver.protocol.errors import UnknownToken, UserLimitExceeded, UserLocked
+from homeserver.storage.accounts.access_tokens import (
+    delete_access_token,
+    delete_access_tokens_of_device,
+    delete_access_tokens_of_user,
+    insert_access_token,
+)
+from homeserver.storage.accounts.devices import count_devices, insert_device
+from homeserver.storage.accounts.refresh_tokens import (
+    RefreshToken,
+    delete_predecessor,
+    delete_refresh_tokens_of_device,
+    delete_successors,
+    insert_refresh_token,
+    lock_refresh_token,
+)
+from homeserver.storage.accounts.users import find_user
+from homeserver.storage.database.database import Connection, Database
+
+MAX_DEVICES = 2_000  # of one user: programs that log in at each start have many
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRequest:
+    """The parameters of the device that a client logs in."""
+
+    device_id: str | None = None
+    display_name: str | None = None
+    wants_refresh_token: bool = False
+
+    def check(self) -> None:
+        """Raise `InvalidParam` for an invalid device id or display name."""
+        if self.device_id is not None:
+            check_device_id(self.device_id)
+        if self.display_name is not None:
+            check_display_name(self.display_name)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """The tokens with which a client authenticates from now on."""
+
+    access_token: str
+    refresh_token: str | None = None
+    expires_in_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginSession:
+    """A user who is logged in to a device."""
+
+    user_id: str
+    device_id: str
+    tokens: TokenPair
+
+
+class LoginSessions:
+    """Opens, refreshes and ends sessions. The callers decide who may do so."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        settings: TokenSettings,
+        devices: Devices,
+        access_tokens: AccessTokens,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._access_life_ms = settings.access_token_lifetime * 1000
+        refresh_life = settings.refresh_token_lifetime
+        self._refresh_life_ms = None if refresh_life is None else refresh_life * 1000
+        self._devices = devices
+        self._access_tokens = access_tokens
+
+    async def open(self, user_id: str, request: DeviceRequest) -> LoginSession:
+        """Log a user in to a new device, or again to one they have.
+
+        Raises `InvalidParam`, and `UserLimitExceeded` for too many devices.
+        """
+        request.check()
+        session = await self._db.transaction(self.open_within, user_id, request)
+        self._access_tokens.forget_user(user_id)
+        return session
+
+    async def open_within(
+        self, db: Connection, user_id: str, request: DeviceRequest
+    ) -> LoginSession:
+        """`open` as part of the caller's transaction, for users who had no session before."""
+        device_id = request.device_id or new_device_id()
+        now = now_ms(self._clock)
+        if await insert_device(db, user_id, device_id, request.display_name, now):
+            if await count_devices(db, user_id, MAX_DEVICES + 1) > MAX_DEVICES:
+                raise UserLimitExceeded(f"A user has at most {MAX_DEVICES} devices")
+        else:
+            await delete_access_tokens_of_device(db, user_id, device_id)
+            await delete_refresh_tokens_of_device(db, user_id, device_id)
+        if request.wants_refresh_token:
+            tokens = await self._issue_pair(db, user_id, device_id, predecessor=None)
+        else:
+            tokens = TokenPair(new_token())
+            hashed = token_hash(tokens.access_token)
+            await insert_access_token(db, hashed, user_id, device_id, now_ms=now)
+        return LoginSession(user_id, device_id, tokens)
+
+    async def refresh(self, refresh_token: str) -> TokenPair:
+        """The next pair of tokens. Raises `UnknownToken` and `UserLocked`."""
+        stored, tokens = await self._db.transaction(self._refresh, token_hash(refresh_token))
+        if stored.predecessor is not None:
+            self._access_tokens.forget_user(stored.user_id)
+        return tokens
+
+    async def close(self, caller: Requester) -> None:
+        """Log out of the device that the caller uses, or end a token that has no device."""
+        if caller.device_id is not None:
+            await self._devices.remove(caller.user_id, [caller.device_id])
+        else:
+            await self._db.run(delete_access_token, caller.token)
+        self._access_tokens.forget_user(caller.user_id)
+
+    async def close_all(self, user_id: str, *, but: Requester | None = None) -> None:
+        """Log out all sessions of a user, or all but that of `but`."""
+        await self._devices.remove_all(user_id, but=but.device_id if but else None)
+        await self._db.run(
+            delete_access_tokens_of_user,
+            user_id,
+            without_device=True,
+            but=but.token if but else 0,
+        )
+        self._access_tokens.forget_user(user_id)
+
+    async def _refresh(self, db: Connection, hashed: bytes) -> tuple[RefreshToken, TokenPair]:
+        stored = await lock_refresh_token(db, hashed)
+        if stored is None:
+            raise UnknownToken("Unrecognised refresh token")
+        if stored.expires_ms is not None and stored.expires_ms <= now_ms(self._clock):
+            raise UnknownToken("The refresh token has expired", soft_logout=True)
+        user = await find_user(db, stored.user_id)
+        if user is None or user.is_locked:
+            raise UserLocked("This account has been locked")
+        await delete_predecessor(db, stored.id)
+        await delete_successors(db, stored.id)
+        return stored, await self._issue_pair(
+            db, stored.user_id, stored.device_id, predecessor=stored.id
+        )
+
+    async def _issue_pair(
+        self, db: Connection, user_id: str, device_id: str, *, predecessor: int | None
+    ) -> TokenPair:
+        now = now_ms(self._clock)
+        tokens = TokenPair(new_token(), new_token(), self._access_life_ms)
+        assert tokens.refresh_token is not None
+        number = await insert_refresh_token(
+            db,
+            token_hash(tokens.refresh_token),
+            user_id,
+            device_id,
+            predecessor=predecessor,
+            expires_ms=None if self._refresh_life_ms is None else now + self._refresh_life_ms,
+        )
+        await insert_access_token(
+            db,
+            token_hash(tokens.access_token),
+            user_id,
+            device_id,
+            refresh_token=number,
+            now_ms=now,
+            expires_ms=now + self._access_life_ms,
+        )
+        return tokens

@@ -1,0 +1,1 @@
+"""Deactivation, erasure and moderation of accounts."""

@@ -1,0 +1,1 @@
+"""The data that users store with their account: profile, account data, filters."""

@@ -1,0 +1,1 @@
+"""Accounts, sessions, devices, and what users store with their account."""

@@ -1,0 +1,32 @@
+"""The fallback page of log-in, for clients that support none of the flows.
+
+A client opens the page in its own browser view, with an object `matrixLogin`, and gets the response
+of `POST /login` by `matrixLogin.onLogin(response)`. The query parameters of the page, such as the
+device id, go into the request.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#login-fallback
+"""
+
+from homeserver.web.html import Allowed, Pages
+from homeserver.web.routes import Auth, Response, Route
+
+SCRIPT = "login.js"
+
+
+class LoginFallbackApi:
+    def __init__(self, pages: Pages, *, with_password: bool) -> None:
+        self._page = pages.page(
+            "login",
+            script=SCRIPT if with_password else "",
+            # Only this script runs: any other could steal the password.
+            allowed=Allowed(connect="'self'"),
+            with_password=with_password,
+        )
+
+    def routes(self) -> list[Route]:
+        path = "/_matrix/static/client/login/"
+        return [Route("GET", path, self.show_login, Auth.NONE, page=True)]
+
+    def show_login(self) -> Response:
+        """The page."""
+        return self._page

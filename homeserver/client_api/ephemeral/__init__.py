@@ -1,0 +1,1 @@
+"""Typing, receipts, read markers and presence."""

@@ -1,0 +1,1 @@
+"""Rooms: their events, members, history, aliases and directory."""

@@ -1,0 +1,37 @@
+"""Rooms in common with another user over the API.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#mutual-rooms
+"""
+
+from typing import Any
+
+import msgspec
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.rooms.discovery.mutual_rooms import MutualRooms
+from homeserver.web.routes import Route
+
+PATH = "/_matrix/client/v1/mutual_rooms"
+
+
+class MutualRoomsQuery(msgspec.Struct):
+    """The other user, and the page."""
+
+    user_id: str
+    since: str | None = msgspec.field(name="from", default=None)
+
+
+class MutualRoomsApi:
+    def __init__(self, mutual_rooms: MutualRooms) -> None:
+        self._mutual_rooms = mutual_rooms
+
+    def routes(self) -> list[Route]:
+        return [Route("GET", PATH, self.get_mutual_rooms, limit="search", cancellable=True)]
+
+    async def get_mutual_rooms(self, caller: Requester, query: MutualRoomsQuery) -> dict[str, Any]:
+        """The rooms that the caller shares with another user."""
+        page = await self._mutual_rooms.page(caller.user_id, query.user_id, query.since)
+        response: dict[str, Any] = {"joined": page.room_ids, "count": page.count}
+        if page.next_batch is not None:
+            response["next_batch"] = page.next_batch
+        return response

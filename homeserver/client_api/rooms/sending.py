@@ -1,0 +1,62 @@
+"""Sending messages and redactions over the API.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#sending-events-to-a-room
+"""
+
+from typing import Any
+
+import msgspec
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.rooms.sending.sending import Sending
+from homeserver.web.routes import Auth, Route
+
+ROOM = "/_matrix/client/v3/rooms/{room_id}"
+
+
+class Redaction(msgspec.Struct, omit_defaults=True):
+    """The reason for a redaction."""
+
+    reason: str | None = None
+
+
+class SendingApi:
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+
+    def routes(self) -> list[Route]:
+        send, send_once = f"{ROOM}/send/{{event_type}}", f"{ROOM}/send/{{event_type}}/{{txn_id}}"
+        redact = f"{ROOM}/redact/{{event_id}}"
+        redact_once = f"{redact}/{{txn_id}}"
+        return [
+            Route("PUT", send_once, self.send_message, Auth.GUEST, limit="message"),
+            Route("PUT", redact_once, self.redact_event, limit="message"),
+            # No longer specified, but scripts send without transaction ids.
+            Route("POST", send, self.send_message, Auth.GUEST, limit="message"),
+            Route("POST", redact, self.redact_event, limit="message"),
+        ]
+
+    async def send_message(
+        self,
+        caller: Requester,
+        room_id: str,
+        event_type: str,
+        body: dict[str, Any],
+        txn_id: str | None = None,
+    ) -> dict[str, str]:
+        """Send a message event."""
+        event_id = await self._sending.send_message(caller, room_id, event_type, body, txn_id)
+        return {"event_id": event_id}
+
+    async def redact_event(
+        self,
+        caller: Requester,
+        room_id: str,
+        event_id: str,
+        body: Redaction,
+        txn_id: str | None = None,
+    ) -> dict[str, str]:
+        """Redact an event."""
+        content = msgspec.to_builtins(body)
+        redaction_id = await self._sending.redact(caller, room_id, event_id, content, txn_id)
+        return {"event_id": redaction_id}

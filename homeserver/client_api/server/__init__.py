@@ -1,0 +1,1 @@
+"""The server itself: versions, capabilities, discovery, reports and server notices."""

@@ -1,0 +1,48 @@
+"""Capabilities: the optional features of this server for a user.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#capabilities-negotiation
+"""
+
+from typing import Any
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.web.routes import Auth, Route
+
+
+class CapabilitiesApi:
+    def __init__(
+        self, default_room_version: str, *, with_password: bool, with_third_party_ids: bool
+    ) -> None:
+        self._default_room_version = default_room_version
+        self._with_password = with_password
+        self._with_third_party_ids = with_third_party_ids
+
+    def routes(self) -> list[Route]:
+        path = "/_matrix/client/v3/capabilities"
+        return [Route("GET", path, self.get_capabilities, auth=Auth.GUEST, limit="lookup")]
+
+    def get_capabilities(self, caller: Requester) -> dict[str, Any]:
+        """The capabilities of the caller."""
+        may_change = {"enabled": not caller.is_guest}
+        capabilities: dict[str, Any] = {
+            "m.change_password": {"enabled": self._with_password and not caller.is_guest},
+            "m.room_versions": {
+                "default": self._default_room_version,
+                "available": {
+                    identifier: "stable" if version.stable else "unstable"
+                    for identifier, version in ROOM_VERSIONS.items()
+                },
+            },
+            "m.profile_fields": {"enabled": True, "allowed": ["displayname"]}
+            if caller.is_guest
+            else {"enabled": True},
+            "m.set_displayname": {"enabled": True},
+            "m.set_avatar_url": may_change,
+            "m.3pid_changes": {"enabled": self._with_third_party_ids and not caller.is_guest},
+            "m.get_login_token": {"enabled": self._with_password and not caller.is_guest},
+            "m.forget_forced_upon_leave": {"enabled": False},
+        }
+        if caller.is_admin:
+            capabilities["m.account_moderation"] = {"suspend": True, "lock": True}
+        return {"capabilities": capabilities}

@@ -1,0 +1,35 @@
+"""Empty responses for endpoints of unsupported modules, which clients request by themselves.
+
+The settings pages and start-up code of clients treat "no such endpoint" as a broken server, and
+show an error or retry endlessly. A module that is added removes its endpoint from here.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers
+"""
+
+from typing import Any
+
+from homeserver.protocol.errors import NotFound
+from homeserver.web.routes import Route
+
+CLIENT = "/_matrix/client/v3"
+
+
+class EmptyResponsesApi:
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", f"{CLIENT}/pushers", self.get_pushers),
+            Route("GET", f"{CLIENT}/thirdparty/protocols", self.get_protocols),
+            Route("GET", f"{CLIENT}/room_keys/version", self.get_room_keys_version_current),
+        ]
+
+    def get_pushers(self) -> dict[str, list[Any]]:
+        """The caller's pushers."""
+        return {"pushers": []}
+
+    def get_protocols(self) -> dict[str, Any]:
+        """The networks that application services bridge to."""
+        return {}
+
+    def get_room_keys_version_current(self) -> None:
+        """The newest backup of the caller's keys. Raises `NotFound`."""
+        raise NotFound("There is no backup of room keys")

@@ -1,0 +1,1 @@
+"""Syncing: long polls, the WebSocket, and the older event stream."""

@@ -1,0 +1,79 @@
+"""Helpers for waiting: for a shared Deferred, with a timeout, and for several coroutines."""
+
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.python.failure import Failure
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+
+
+class TimedOut(Exception):
+    """Something was not done in time."""
+
+
+def wait_for_completion(running: Deferred[Any]) -> Deferred[None]:
+    """A separate Deferred for the caller that fires, without a value, when `running` does.
+
+    Cancelling it does not affect `running`, nor other callers that wait for it.
+    """
+    done: Deferred[None] = Deferred()
+
+    def pass_on(result: Any) -> Any:
+        if not done.called:
+            done.callback(None)
+        return result
+
+    running.addBoth(pass_on)
+    return done
+
+
+async def with_timeout(work: Awaitable[A], seconds: float, clock: Any) -> A:
+    """The result of an awaitable, if it is ready within `seconds`; else it is cancelled.
+
+    Raises `TimedOut` then, even if the awaitable ignores its cancellation.
+    """
+    running: Deferred[A] = ensureDeferred(work)  # type: ignore[arg-type]
+    done: Deferred[A] = Deferred()
+
+    def pass_on(outcome: A | Failure) -> None:
+        if not done.called:
+            done.callback(outcome)
+
+    def give_up() -> None:
+        if not done.called:
+            done.errback(TimedOut(f"not done within {seconds:g} s"))
+            running.cancel()
+
+    running.addBoth(pass_on)
+    alarm = clock.callLater(seconds, give_up)
+    try:
+        return await done
+    finally:
+        if alarm.active():
+            alarm.cancel()
+
+
+async def gather4(
+    first: Coroutine[Any, Any, A],
+    second: Coroutine[Any, Any, B],
+    third: Coroutine[Any, Any, C],
+    fourth: Coroutine[Any, Any, D],
+) -> tuple[A, B, C, D]:
+    """Run four coroutines concurrently and return their results.
+
+    Raises the error of the first of them that fails, once all have ended.
+    """
+    running: list[Deferred[Any]] = [
+        Deferred.fromCoroutine(each) for each in (first, second, third, fourth)
+    ]
+    results: list[Any] = []
+    for succeeded, result in await DeferredList(running, consumeErrors=True):
+        if not succeeded:
+            result.raiseException()
+        results.append(result)
+    return results[0], results[1], results[2], results[3]

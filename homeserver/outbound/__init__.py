@@ -1,0 +1,1 @@
+"""Clients for other services: HTTP, SMTP, identity servers, with their TLS and name resolution."""

@@ -1,0 +1,209 @@
+"""Mail: delivery of messages to the configured mail server, by SMTP.
+
+Each mail has a connection of its own, since mails are rare. The numbers of open connections and of
+waiting mails are bounded, and no delivery lasts longer than `email.timeout`, so a mail server that
+does not answer blocks no caller for long.
+
+https://www.rfc-editor.org/rfc/rfc5321 https://www.rfc-editor.org/rfc/rfc3207 (STARTTLS)
+"""
+
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate, make_msgid, parseaddr
+from io import BytesIO
+from typing import IO, Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.mail.imap4 import LOGINAuthenticator, PLAINAuthenticator
+from twisted.mail.smtp import ESMTPClient, SMTPClientError, SMTPDeliveryError
+from twisted.python.failure import Failure
+
+from homeserver.config.contact import EmailSettings
+from homeserver.outbound.client_tls import ClientTls, TlsTo
+from homeserver.outbound.networks import open_network
+from homeserver.protocol.errors import InvalidParam, MailNotSent
+
+MAX_CONNECTIONS = 4
+MAX_WAITING = 50
+NO_SUCH_MAILBOX = (550, 551, 553)
+log = Logger()
+
+
+class Mailer:
+    """A sender of mails. `hostname` is the name of this server in SMTP.
+
+    `tls` verifies certificates; without it, the settings decide, with the system's authorities.
+    """
+
+    def __init__(
+        self, reactor: Any, settings: EmailSettings, hostname: str, tls: ClientTls | None = None
+    ) -> None:
+        assert settings.smtp_host is not None, "there is a mail server"
+        assert settings.sender is not None, "mails have a sender"
+        self._reactor = reactor
+        self._network = open_network(reactor, "mail", allow_private_addresses=True)
+        self._settings = settings
+        self._host: str = settings.smtp_host
+        self._sender: str = settings.sender
+        self._hostname = hostname
+        self._tls = tls or ClientTls(verify=settings.tls != "opportunistic")
+        self._turns = DeferredSemaphore(MAX_CONNECTIONS)
+        self._open: set[Delivery] = set()
+
+    async def stop(self) -> None:
+        """Abort open connections; no mail is sent after this."""
+        deliveries = list(self._open)
+        for delivery in deliveries:
+            delivery.abort()
+        for delivery in deliveries:
+            await delivery.closed
+
+    async def send(self, recipient: str, subject: str, text: str, html: str) -> None:
+        """Send a mail in two forms; returns when the mail server has accepted it.
+
+        Raises `InvalidParam` for an address to which no mail can be sent, and `MailNotSent`.
+        """
+        try:
+            envelope = _ascii_address(recipient)
+        except UnicodeError:
+            raise InvalidParam("This server cannot send mail to this address") from None
+        if len(self._turns.waiting) >= MAX_WAITING:
+            raise MailNotSent("Too many mails are waiting to be sent")
+        content = self._compose(envelope, subject, text, html)
+        sending = self._turns.run(self._begin, envelope, content)
+        try:
+            await sending.addTimeout(self._settings.timeout, self._reactor)
+        except CancelledError:
+            raise
+        except Exception as error:
+            raise _explained(error) from None
+
+    def _begin(self, recipient: str, content: bytes) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._deliver(recipient, content))
+
+    async def _deliver(self, recipient: str, content: bytes) -> None:
+        endpoint: Any = HostnameEndpoint(self._network, self._host, self._settings.smtp_port)
+        if self._settings.tls == "implicit":
+            endpoint = wrapClientTLS(self._tls.to(self._host), endpoint)
+        starttls = self._settings.tls in ("opportunistic", "required")
+        delivery = Delivery(
+            self._settings,
+            self._tls.to(self._host) if starttls else None,
+            self._hostname,
+            recipient,
+            content,
+        )
+        await endpoint.connect(Factory.forProtocol(lambda: delivery))
+        self._open.add(delivery)
+        delivery.closed.addCallback(lambda _: self._open.discard(delivery))
+        await delivery.done
+
+    def _compose(self, recipient: str, subject: str, text: str, html: str) -> bytes:
+        message = EmailMessage(SMTP)
+        message["From"] = self._sender
+        message["To"] = recipient
+        message["Subject"] = subject
+        message["Date"] = formatdate()
+        message["Message-ID"] = make_msgid(domain=parseaddr(self._sender)[1].rpartition("@")[2])
+        # Asks for no automatic replies, such as out-of-office messages.
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(text)
+        message.add_alternative(html, subtype="html")
+        # The client adds the carriage returns.
+        return message.as_bytes().replace(b"\r\n", b"\n")
+
+
+class Delivery(ESMTPClient):
+    """The delivery of one mail.
+
+    `done` fires when the mail server has accepted it, `closed` when the connection has ended, a
+    moment later. `starttls` encrypts if the mail server offers it.
+    """
+
+    # The log of the dialogue would contain the password.
+    debug = False
+
+    def __init__(
+        self,
+        settings: EmailSettings,
+        starttls: TlsTo | None,
+        hostname: str,
+        recipient: str,
+        content: bytes,
+    ) -> None:
+        password = settings.smtp_password
+        super().__init__(  # type: ignore[no-untyped-call]
+            None if password is None else password.encode(),
+            starttls,
+            hostname,
+        )
+        self.done: Deferred[None] = Deferred(lambda _: self.abort())
+        self.closed: Deferred[None] = Deferred()
+        self.timeout: Any = settings.timeout
+        self.requireTransportSecurity = settings.tls == "required"
+        self.requireAuthentication = settings.smtp_user is not None
+        if settings.smtp_user is not None:
+            user = settings.smtp_user.encode()
+            self.authenticators += [PLAINAuthenticator(user), LOGINAuthenticator(user)]
+        self._sender: str | None = parseaddr(settings.sender or "")[1]
+        self._recipient = recipient
+        self._content = BytesIO(content)
+
+    def getMailFrom(self) -> str | None:
+        sender, self._sender = self._sender, None
+        return sender
+
+    def getMailTo(self) -> list[str]:
+        return [self._recipient]
+
+    def getMailData(self) -> IO[bytes]:
+        return self._content
+
+    def sentMail(self, code: int, resp: Any, numOk: int, addresses: Any, log: Any) -> None:
+        if self.done.called:
+            return
+        if numOk:
+            self.done.callback(None)
+        else:
+            self.done.errback(SMTPDeliveryError(code, resp, None, addresses))
+
+    def sendError(self, exc: Exception) -> None:
+        super().sendError(exc)  # type: ignore[no-untyped-call]
+        if not self.done.called:
+            self.done.errback(exc)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        if not self.done.called:
+            self.done.errback(reason)
+        self.closed.callback(None)
+
+    def timeoutConnection(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abortConnection()
+
+
+def _ascii_address(address: str) -> str:
+    """An address for SMTP without extensions. Raises `UnicodeError`."""
+    localpart, _, domain = address.rpartition("@")
+    return f"{localpart.encode('ascii').decode()}@{domain.encode('idna').decode()}"
+
+
+def _explained(error: Exception) -> InvalidParam | MailNotSent:
+    """The error for the client. The mail server's reason is only logged."""
+    if isinstance(error, SMTPDeliveryError):
+        addresses: Any = error.addresses or ()
+        codes = [code for _, code, _ in addresses]
+        if any(code in NO_SUCH_MAILBOX for code in codes):
+            return InvalidParam("The mail server does not know this address")
+    reason = f"{error.code} {error.resp!r}" if isinstance(error, SMTPClientError) else str(error)
+    log.warn("a mail was not sent: {kind}: {reason}", kind=type(error).__name__, reason=reason)
+    return MailNotSent("The mail could not be sent")

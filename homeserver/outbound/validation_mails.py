@@ -1,0 +1,59 @@
+"""The mails with which users validate their e-mail address, and those that explain why they cannot.
+
+The templates are in `templates/mails/`, two for each mail: `<name>.txt`, whose first line is the
+subject, and `<name>.html`.
+"""
+
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from homeserver.outbound.mail import Mailer
+from homeserver.protocol.third_party_ids.address_validation import (
+    ADD,
+    PASSWORD,
+    REGISTER,
+    ValidationMessage,
+)
+
+# Below `/_matrix/`, because reverse proxies forward that path.
+LINK_PATH = "/_matrix/client/unstable/io.homeserver/email/validate"
+
+NAMES = {REGISTER: "register", ADD: "add", PASSWORD: "password"}
+NAMES_WITHOUT_TOKEN = {REGISTER: "in_use", ADD: "in_use", PASSWORD: "no_account"}
+
+
+class ValidationMails:
+    """A sender of validation messages by e-mail. `public_baseurl` is the base of the links."""
+
+    def __init__(self, mailer: Mailer, server_name: str, public_baseurl: str) -> None:
+        self._mailer = mailer
+        self._server_name = server_name
+        self._public_baseurl = public_baseurl.rstrip("/")
+        self._templates = Environment(
+            loader=PackageLoader("homeserver.outbound", "templates/mails"),
+            autoescape=select_autoescape(["html"]),
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    async def deliver(self, letter: ValidationMessage) -> None:
+        """Send the mail. Raises `InvalidParam` and `MailNotSent`."""
+        names = NAMES if letter.token else NAMES_WITHOUT_TOKEN
+        name = names[letter.purpose]
+        values = {
+            "address": letter.address,
+            "server_name": self._server_name,
+            "public_baseurl": self._public_baseurl,
+            "link": self._link(letter),
+        }
+        text = self._templates.get_template(f"{name}.txt").render(values)
+        html = self._templates.get_template(f"{name}.html").render(values)
+        subject, _, body = text.partition("\n")
+        await self._mailer.send(letter.address, subject, body.lstrip("\n"), html)
+
+    def _link(self, letter: ValidationMessage) -> str | None:
+        if letter.token is None:
+            return None
+        query = urlencode({"sid": letter.sid, "token": letter.token})
+        return f"{self._public_baseurl}{LINK_PATH}?{query}"

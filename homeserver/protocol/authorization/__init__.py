@@ -1,0 +1,1 @@
+"""The authorisation rules of all room versions."""

@@ -1,0 +1,133 @@
+"""The event graph of a room as a value that can be drawn: a bounded part of it, in drawing order.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from heapq import heapify, heappop, heappush
+
+from homeserver.protocol.event_kinds import is_member_event
+from homeserver.rooms.events.stored_event import StoredEvent
+
+
+class Mark(Enum):
+    """What the checks on receipt have made of an event; `MISSING` is one that is not here."""
+
+    ACCEPTED = "accepted"
+    SOFT_FAILED = "soft-failed"
+    REJECTED = "rejected"
+    WITHHELD = "withheld"
+    OUTLIER = "outlier"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEvent:
+    """One event of a drawing. `reason` is the rule that it broke, if any.
+
+    `is_past` tells that it was fetched for the room's past, `is_head` that it is a forward
+    extremity. `topological_depth` is how deep it stands in the graph as this server knows it,
+    `claimed_depth` what it says of that itself. Of a missing event nothing but the id is known.
+    """
+
+    event_id: str
+    mark: Mark
+    prev_event_ids: Sequence[str] = ()
+    type: str = ""
+    state_key: str | None = None
+    sender: str = ""
+    membership: str | None = None
+    topological_depth: int = 0
+    claimed_depth: int = 0
+    reason: str | None = None
+    is_past: bool = False
+    is_head: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoomGraph:
+    """Events in drawing order: each one before all that it follows, the newest first.
+
+    `beyond` are ids of events that are here, are followed by those drawn, and are not drawn.
+    """
+
+    events: Sequence[GraphEvent]
+    beyond: Collection[str] = ()
+
+
+def graph_of(
+    stored: Iterable[StoredEvent], heads: Collection[str], known: Collection[str]
+) -> RoomGraph:
+    """The drawing of some events. `known` are ids of other events of the room that are here."""
+    by_arrival = sorted(stored, key=_arrival, reverse=True)
+    events = [_graph_event(each, heads) for each in by_arrival]
+    drawn = {event.event_id for event in events}
+    cited = dict.fromkeys(prev for event in events for prev in event.prev_event_ids)
+    others = [event_id for event_id in cited if event_id not in drawn]
+    missing = [GraphEvent(each, Mark.MISSING) for each in others if each not in known]
+    beyond = [each for each in others if each in known]
+    return RoomGraph(_children_first([*events, *missing]), beyond)
+
+
+def _arrival(stored: StoredEvent) -> int:
+    return stored.event_nid if stored.position is None else stored.position
+
+
+def _graph_event(stored: StoredEvent, heads: Collection[str]) -> GraphEvent:
+    event, standing = stored.event, stored.status
+    mark = Mark.ACCEPTED
+    if standing.rejected is not None:
+        mark = Mark.REJECTED
+    elif standing.is_outlier:
+        mark = Mark.OUTLIER
+    elif standing.soft_failed is not None:
+        mark = Mark.SOFT_FAILED
+    elif stored.is_redaction_pending:
+        mark = Mark.WITHHELD
+    membership = event.content.get("membership") if is_member_event(event) else None
+    return GraphEvent(
+        event.event_id,
+        mark,
+        tuple(dict.fromkeys(event.prev_event_ids)),
+        event.type,
+        event.state_key,
+        event.sender,
+        membership if isinstance(membership, str) else None,
+        stored.topological_depth,
+        event.depth,
+        standing.rejected or standing.soft_failed,
+        is_past=stored.position is not None and stored.position < 0,
+        is_head=event.event_id in heads,
+    )
+
+
+def _children_first(events: Sequence[GraphEvent]) -> list[GraphEvent]:
+    """The events so that each comes before those that it follows; else in the order given."""
+    place = {event.event_id: number for number, event in enumerate(events)}
+    children = dict.fromkeys(place, 0)
+    for event in events:
+        for prev in event.prev_event_ids:
+            if prev in children:
+                children[prev] += 1
+    ready = [place[event_id] for event_id, count in children.items() if count == 0]
+    heapify(ready)
+    ordered: list[GraphEvent] = []
+    while ready:
+        event = events[heappop(ready)]
+        ordered.append(event)
+        _release(event, children, place, ready)
+    # In room versions 1 and 2 servers choose event ids, so liars can make a circle.
+    done = {event.event_id for event in ordered}
+    return ordered + [event for event in events if event.event_id not in done]
+
+
+def _release(
+    event: GraphEvent, children: dict[str, int], place: Mapping[str, int], ready: list[int]
+) -> None:
+    for prev in event.prev_event_ids:
+        if prev in children:
+            children[prev] -= 1
+            if children[prev] == 0:
+                heappush(ready, place[prev])

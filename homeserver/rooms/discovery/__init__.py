@@ -1,0 +1,1 @@
+"""How users find rooms: aliases, the room directory, summaries and spaces."""

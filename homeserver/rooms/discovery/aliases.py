@@ -1,0 +1,243 @@
+"""Room aliases: names that people can type, each pointing to a room.
+
+Those of this server are kept here; other servers are asked for theirs through `find_remote`.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.logger import Logger
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.errors import (
+    BadAlias,
+    Forbidden,
+    InvalidParam,
+    MatrixError,
+    NotFound,
+    RemoteServerFailed,
+    RoomInUse,
+    TooLarge,
+)
+from homeserver.protocol.event_types import (
+    CANONICAL_ALIAS,
+    CANONICAL_ALIAS_KEY,
+    HISTORY_VISIBILITY_KEY,
+)
+from homeserver.protocol.history_visibility import visibility_of
+from homeserver.protocol.identifiers import InvalidIdentifier, parse_room_alias
+from homeserver.rooms.events.event_draft import EventDraft
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms import room_aliases as storage
+from homeserver.storage.rooms.names import Names
+
+MAX_OF_ROOM = 1_000
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class AliasTarget:
+    """Where an alias leads: the room, and servers by which it can be joined."""
+
+    room_id: str
+    servers: list[str]
+
+
+FindRemoteAlias = Callable[[str], Awaitable[AliasTarget]]
+
+
+class AliasExists(MatrixError):
+    """The alias leads somewhere already.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directoryroomroomalias
+    """
+
+    errcode, status = "M_UNKNOWN", 409
+
+
+class Aliases:
+    """The aliases of this server, and a way to those of others."""
+
+    def __init__(
+        self,
+        db: Database,
+        names: Names,
+        origin: LocalServer,
+        rooms: RoomRegistry,
+        find_remote: FindRemoteAlias,
+    ) -> None:
+        self._find_remote = find_remote
+        self._db = db
+        self._names = names
+        self._origin = origin
+        self._rooms = rooms
+        self._reserved: set[str] = set()
+
+    def check_local(self, alias: str) -> None:
+        """Raise `InvalidParam` unless this is a valid alias of this server."""
+        try:
+            parsed = parse_room_alias(alias)
+        except InvalidIdentifier as error:
+            raise InvalidParam(str(error)) from error
+        if parsed.server_name != self._origin.server_name:
+            raise InvalidParam("The alias belongs to another server")
+
+    @asynccontextmanager
+    async def reserved(self, alias: str | None) -> AsyncIterator[None]:
+        """Keep an alias free for the room that is being made in this block.
+
+        Raises `InvalidParam` or `RoomInUse`. The room's first rows hold the alias, so neither is
+        ever there without the other.
+        """
+        if alias is None:
+            yield
+            return
+        self.check_local(alias)
+        if alias in self._reserved:
+            raise RoomInUse(f"{alias} is taken")
+        self._reserved.add(alias)
+        try:
+            if await self._db.run(storage.find_alias, alias) is not None:
+                raise RoomInUse(f"{alias} is taken")
+            yield
+        finally:
+            self._reserved.discard(alias)
+
+    async def add(self, caller: Requester, alias: str, room_id: str) -> None:
+        """Point a new alias to a room that the caller is in. Raises `AliasExists`, `TooLarge`."""
+        self.check_local(alias)
+        room = await self._rooms.get(room_id)
+        if room.membership(caller.user_id) != "join":
+            raise Forbidden("You are not in the room")
+        creator = await self._names.nid(caller.user_id)
+        if len(await self.of_room(room)) >= MAX_OF_ROOM:
+            raise TooLarge(f"A room has at most {MAX_OF_ROOM} aliases of this server")
+        now = self._origin.now_ms()
+        if alias in self._reserved:
+            raise AliasExists(f"{alias} is taken")
+        self._reserved.add(alias)
+        try:
+            if not await self._db.run(storage.add_alias, alias, room.room_nid, creator, now):
+                raise AliasExists(f"{alias} is taken")
+        finally:
+            self._reserved.discard(alias)
+
+    async def resolve(self, alias: str) -> AliasTarget:
+        """Where an alias leads. Raises `NotFound`, and what `find_remote` raises."""
+        try:
+            server_name = parse_room_alias(alias).server_name
+        except InvalidIdentifier as error:
+            raise InvalidParam(str(error)) from error
+        if server_name != self._origin.server_name:
+            return await self._find_remote(alias)
+        row = await self._db.run(storage.find_alias, alias)
+        room = None if row is None else await self._rooms.by_number(row.room)
+        if room is None:
+            raise NotFound(f"There is no room alias {alias}")
+        servers = {user_id.partition(":")[2] for user_id in room.joined_members()}
+        servers.discard(self._origin.server_name)
+        return AliasTarget(room.room_id, [self._origin.server_name, *sorted(servers)])
+
+    async def check_points_to(self, alias: str, room: Room) -> None:
+        """Raise `BadAlias` unless the alias leads to this room, `InvalidParam` if it is none."""
+        try:
+            target = await self.resolve(alias)
+        except (NotFound, RemoteServerFailed) as error:
+            raise BadAlias(str(error)) from error
+        if target.room_id != room.room_id:
+            raise BadAlias(f"{alias} leads to another room")
+
+    async def of_room(self, room: Room) -> list[str]:
+        """All aliases of this server that lead to a room, sorted."""
+        return await self._db.run(storage.aliases_of, room.room_nid)
+
+    async def migrate(self, old: Room, new: Room) -> None:
+        """Let the aliases of a room point to the one that has replaced it."""
+        await self._db.run(storage.move_aliases, old.room_nid, new.room_nid)
+
+    async def for_user(self, caller: Requester, room_id: str) -> list[str]:
+        """The same for someone who is in the room, or anybody if all the world may read it.
+
+        Raises `Forbidden`.
+        """
+        room = await self._rooms.find(room_id)
+        if room is None or not (
+            room.membership(caller.user_id) == "join" or await self._is_world_readable(room)
+        ):
+            raise Forbidden("You are not in the room")
+        return await self.of_room(room)
+
+    async def delete(self, caller: Requester, alias: str) -> None:
+        """Remove an alias, also from the room's canonical alias event where the caller may set it.
+
+        Its creator may, whoever may set the room's canonical alias, and administrators; for others
+        it raises `Forbidden`.
+        """
+        row = await self._db.run(storage.find_alias, alias)
+        if row is None:
+            raise NotFound(f"There is no room alias {alias}")
+        creator = await self._names.name(row.creator)
+        if not (caller.user_id == creator or caller.is_admin):
+            await self._check_power(caller, row.room)
+        await self._db.run(storage.delete_alias, alias)
+        room = await self._rooms.by_number(row.room)
+        if room is not None:
+            await self._withdraw(caller, room, alias)
+
+    async def _withdraw(self, caller: Requester, room: Room, alias: str) -> None:
+        """Take a deleted alias out of the canonical alias event, if the caller has the right to.
+
+        The alias is gone in any case: a name that the room merely claims leads nowhere.
+
+        Spec: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias
+        """
+        event = (await self._rooms.current(room, [CANONICAL_ALIAS_KEY])).get(CANONICAL_ALIAS_KEY)
+        content = {} if event is None else event.shown.content
+        remaining = without_alias(content, alias)
+        if remaining == content or caller.is_suspended:
+            return
+        draft = EventDraft(CANONICAL_ALIAS, caller.user_id, remaining, state_key="")
+        try:
+            async with self._rooms.writing(room.room_id) as writer:
+                await writer.send(draft)
+        except MatrixError as error:
+            log.info(
+                "{alias} was deleted, but {room} goes on naming it: {error}",
+                alias=alias,
+                room=room.room_id,
+                error=error,
+            )
+
+    async def _is_world_readable(self, room: Room) -> bool:
+        state = await self._rooms.current(room, [HISTORY_VISIBILITY_KEY])
+        visibility = state.get(HISTORY_VISIBILITY_KEY)
+        content = None if visibility is None else visibility.event.content
+        return visibility_of(content) == "world_readable"
+
+    async def _check_power(self, caller: Requester, number: int) -> None:
+        room = await self._rooms.by_number(number)
+        if room is None:
+            return
+        levels = await self._rooms.power_levels(room)
+        if room.membership(caller.user_id) != "join" or levels.of(
+            caller.user_id
+        ) < levels.for_event(CANONICAL_ALIAS, is_state=True):
+            raise Forbidden("You may not delete this alias")
+
+
+def without_alias(content: Mapping[str, Any], alias: str) -> dict[str, Any]:
+    """The content of a canonical alias event that does not name an alias any more."""
+    remaining = dict(content)
+    if remaining.get("alias") == alias:
+        del remaining["alias"]
+    others = content.get("alt_aliases")
+    if isinstance(others, list) and alias in others:
+        remaining["alt_aliases"] = [other for other in others if other != alias]
+    return remaining

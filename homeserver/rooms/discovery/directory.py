@@ -1,0 +1,237 @@
+"""The room directory: the rooms of this server that are listed for everybody, largest first.
+
+The order is worked out every few seconds at most, from one count of members; what a page shows of
+its rooms comes from their summaries. A search looks at the summaries of all listed rooms, which are
+in memory after the first one. A token names the room at the edge of a page by its place in the
+order, so that rooms which come and go meanwhile neither hide others nor show them twice.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken
+from homeserver.protocol.event_types import CANONICAL_ALIAS
+from homeserver.protocol.identifiers import is_valid_server_name
+from homeserver.rooms.discovery.room_summaries import PublicRoom, RoomSummaries, RoomSummary
+from homeserver.rooms.room.changes import EventAppended
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms import rooms as storage
+from homeserver.storage.rooms.memberships import joined_counts
+
+CACHE_TTL_SECONDS = 5.0
+MAX_LISTED = 10_000  # rooms; the smallest of more are not shown
+MAX_PAGE = 100  # rooms
+
+_TOKEN = re.compile(r"([np])(\d{1,9})_(\d{1,9})")
+_Place = tuple[int, int]  # (members, negative; number of the room): the order of the list
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryQuery:
+    """Which rooms are wanted: a page of those that have the text and one of the types.
+
+    `room_types` may hold `None`, for rooms without a type; as `None` itself it means all. `network`
+    is one of an application service, `all_networks` are those of all.
+    """
+
+    limit: int | None = None
+    since: str | None = None
+    text: str | None = None
+    room_types: Collection[str | None] | None = None
+    all_networks: bool = False
+    network: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryPage:
+    """Some listed rooms, and how many there are in all that match."""
+
+    rooms: Sequence[PublicRoom]
+    next_batch: str | None
+    prev_batch: str | None
+    total: int
+
+    def body(self) -> dict[str, Any]:
+        """The page as clients and other servers get it."""
+        tokens = {"next_batch": self.next_batch, "prev_batch": self.prev_batch}
+        return {
+            "chunk": self.rooms,
+            "total_room_count_estimate": self.total,
+            **{name: token for name, token in tokens.items() if token is not None},
+        }
+
+
+FindRemoteRooms = Callable[[str, DirectoryQuery], Awaitable[DirectoryPage]]
+
+
+class RoomDirectory:
+    """The listed rooms; `apply` is to be subscribed to the log.
+
+    `allow_publishing`: anybody may list a room over which they have the power, not only
+    administrators. `without_login`: the list is shown to people who are not logged in. Other
+    servers are asked for theirs through `find_remote`.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        rooms: RoomRegistry,
+        summaries: RoomSummaries,
+        find_remote: FindRemoteRooms,
+        *,
+        allow_publishing: bool,
+        without_login: bool,
+    ) -> None:
+        self._find_remote = find_remote
+        self._db = db
+        self._rooms = rooms
+        self._summaries = summaries
+        self._allow_publishing = allow_publishing
+        self._without_login = without_login
+        self._places: list[_Place] = []
+        self._stale_at = 0.0
+        self._changes = 0
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log: a listed room that was just made is to be seen at once."""
+        for fact in facts:
+            if isinstance(fact, EventAppended) and fact.version is not None:
+                room = self._rooms.loaded(fact.room_nid)
+                if room is not None and room.published:
+                    self._forget_order()
+
+    def check_may_look(self, caller: Requester | None) -> None:
+        """Raise `MissingToken` for somebody unknown, unless the list is shown to them too."""
+        if caller is None and not self._without_login:
+            raise MissingToken("Log in to see the room directory")
+
+    def check_may_publish(self, caller: Requester) -> None:
+        """Raise `Forbidden` where only administrators may list rooms."""
+        if not (self._allow_publishing or caller.is_admin):
+            raise Forbidden("Only administrators of this server may list rooms")
+
+    async def is_listed(self, room_id: str) -> bool:
+        """Whether a room is in the directory. Raises `NotFound`."""
+        return (await self._rooms.get(room_id)).published
+
+    async def set_listed(self, caller: Requester, room_id: str, listed: bool) -> None:
+        """List a room, or stop listing it.
+
+        The text leaves it to us who may: administrators, and members with the power to name the
+        room. Raises `Forbidden` and `NotFound`.
+        """
+        room = await self._rooms.get(room_id)
+        if not caller.is_admin:
+            if room.membership(caller.user_id) != "join":
+                raise Forbidden("You are not in the room")
+            levels = await self._rooms.power_levels(room)
+            needed = levels.for_event(CANONICAL_ALIAS, is_state=True)
+            if levels.of(caller.user_id) < needed:
+                raise Forbidden("You may not list this room")
+        if listed:
+            self.check_may_publish(caller)
+        await self._db.run(storage.set_published, room.room_nid, listed)
+        room.published = listed
+        self._forget_order()
+
+    async def migrate(self, old: Room, new: Room) -> None:
+        """List a room in place of the one that it has replaced, if that was listed."""
+        if not old.published:
+            return
+        for room, listed in ((new, True), (old, False)):
+            await self._db.run(storage.set_published, room.room_nid, listed)
+            room.published = listed
+        self._forget_order()
+
+    async def page_of(self, server_name: str | None, query: DirectoryQuery) -> DirectoryPage:
+        """A page of the directory of this server, or of another one.
+
+        Raises `InvalidParam` for what is no token or no server name, and what `find_remote`
+        raises.
+        """
+        if server_name is None or server_name == self._rooms.local_server.server_name:
+            return await self.page(query)
+        if not is_valid_server_name(server_name):
+            raise InvalidParam("Not a server name")
+        return await self._find_remote(server_name, query)
+
+    async def page(self, query: DirectoryQuery) -> DirectoryPage:
+        """A page of the directory of this server. Raises `InvalidParam` for what is no token."""
+        if query.network is not None and not query.all_networks:
+            # No bridge of this server lists rooms of its network apart from the others.
+            return DirectoryPage([], None, None, 0)
+        places = await self._order()
+        if query.text or query.room_types is not None:
+            places = [place for place in places if _matches(query, await self._summary(place))]
+        start, end = _cut(places, query.since, min(query.limit or MAX_PAGE, MAX_PAGE))
+        found = [await self._summary(place) for place in places[start:end]]
+        return DirectoryPage(
+            [_shown(summary) for summary in found if summary is not None],
+            _token("n", places[end - 1]) if start < end < len(places) else None,
+            _token("p", places[start]) if 0 < start < len(places) else None,
+            len(places),
+        )
+
+    async def _order(self) -> list[_Place]:
+        """The places of all listed rooms, in order."""
+        now = self._rooms.local_server.clock.seconds()
+        if now >= self._stale_at:
+            changes = self._changes
+            numbers = await self._db.run(storage.published_rooms)
+            counts = await self._db.run(joined_counts, numbers)
+            places = sorted((-counts.get(number, 0), number) for number in numbers)
+            self._places = places[:MAX_LISTED]
+            if changes == self._changes:
+                self._stale_at = now + CACHE_TTL_SECONDS
+        return self._places
+
+    async def _summary(self, place: _Place) -> RoomSummary | None:
+        return await self._summaries.of(place[1], -place[0])
+
+    def _forget_order(self) -> None:
+        self._changes += 1
+        self._stale_at = 0.0
+
+
+def _matches(query: DirectoryQuery, summary: RoomSummary | None) -> bool:
+    if summary is None:
+        return False
+    if query.room_types is not None and summary.room_type not in query.room_types:
+        return False
+    if not query.text:
+        return True
+    text = query.text.casefold()
+    shown = (summary.name, summary.topic, summary.canonical_alias)
+    return any(text in part.casefold() for part in shown if part is not None)
+
+
+def _shown(summary: RoomSummary) -> PublicRoom:
+    """What the directory shows of a summary."""
+    return PublicRoom(**{name: getattr(summary, name) for name in PublicRoom.__struct_fields__})
+
+
+def _cut(places: Sequence[_Place], since: str | None, size: int) -> tuple[int, int]:
+    """From where to where a page reaches."""
+    if since is None:
+        return 0, min(size, len(places))
+    match = _TOKEN.fullmatch(since)
+    if match is None:
+        raise InvalidParam("Not a token of this directory")
+    place = (-int(match[2]), int(match[3]))
+    if match[1] == "n":
+        start = bisect_right(places, place)
+        return start, min(start + size, len(places))
+    end = bisect_left(places, place)
+    return max(0, end - size), end
+
+
+def _token(direction: str, place: _Place) -> str:
+    return f"{direction}{-place[0]}_{place[1]}"

@@ -1,0 +1,1 @@
+"""One event: as a draft, as it is stored, and where it is found again."""

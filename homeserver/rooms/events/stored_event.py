@@ -1,0 +1,194 @@
+"""A stored event: the immutable event, its place in this server's log, and its JSON for clients.
+
+An event that goes to many readers is encoded once: the bytes before and after `unsigned` are kept,
+and only `unsigned`, which differs by reader and by time, is put between them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from homeserver.protocol.client_events import client_event, client_event_parts
+from homeserver.protocol.events import Event
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class EventStatus:
+    """What the checks on receipt have made of an event.
+
+    An outlier is known because others cite it; where it stands in the graph is not known, and so
+    not the state there. `rejected` and `soft_failed` say which rule the event broke: by the state
+    that it was sent in, or by the current one alone.
+
+    Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+    """
+
+    is_outlier: bool = False
+    rejected: str | None = None
+    soft_failed: str | None = None
+
+
+ACCEPTED = EventStatus()
+MAX_TOPOLOGICAL_DEPTH = (
+    10**17
+)  # where more events in a row share a height; tokens have no room for more
+
+
+class StoredEvent:
+    """An event as this server has it.
+
+    `event_nid` is its number in the database, `position` its place in the timeline: below zero for
+    one that was fetched for the room's past, `None` for one that no timeline shows. `state_before`
+    and `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the
+    number of the state event whose place it took, `replaced` that event. `transaction` is the
+    request that made it: (user id, device id, transaction id, path), a `Transaction` of
+    `event_draft.py`.
+
+    `topological_depth` is how deep the event stands in the graph: one more than those before it.
+    Its own `depth` says the same, but nobody can check that, and history is ordered by it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_parts",
+        "event",
+        "event_nid",
+        "position",
+        "redaction",
+        "replaced",
+        "replaces",
+        "state_after",
+        "state_before",
+        "status",
+        "topological_depth",
+        "transaction",
+    )
+
+    def __init__(
+        self,
+        event: Event,
+        number: int,
+        position: int | None,
+        state_before: bytes,
+        state_after: bytes,
+        *,
+        replaces: int | None = None,
+        replaced: Event | None = None,
+        redaction: Event | None = None,
+        transaction: tuple[str, str, str, str] | None = None,
+        standing: EventStatus = ACCEPTED,
+        height: int | None = None,
+    ) -> None:
+        self.event = event
+        self.event_nid = number
+        self.position = position
+        self.state_before = state_before
+        self.state_after = state_after
+        self.replaces = replaces
+        self.replaced = replaced
+        self.redaction = redaction
+        self.transaction = transaction
+        self.status = standing
+        self.topological_depth = (
+            min(event.depth, MAX_TOPOLOGICAL_DEPTH) if height is None else height
+        )
+        self._parts: tuple[bytes, bytes] | None = (
+            None  # before `unsigned`, and after it with `room_id`
+        )
+
+    def __repr__(self) -> str:
+        return f"<StoredEvent {self.event.event_id} at {self.position}>"
+
+    @property
+    def is_redaction_pending(self) -> bool:
+        """Whether it is a redaction that stands in the graph, and that no client may see."""
+        return self.position is None and self.status == ACCEPTED
+
+    @property
+    def shown(self) -> Event:
+        """The event as anybody may see it: pruned if it was redacted."""
+        return self.event if self.redaction is None else self.event.redacted()
+
+    def redact(self, redaction: Event) -> None:
+        """Show the event pruned from now on."""
+        if self.redaction is None:
+            self.redaction = redaction
+            self._parts = None
+
+    def unsigned(
+        self,
+        now_ms: int,
+        *,
+        device: tuple[str, str] | None = None,
+        membership: str | None = None,
+        relations: bytes | None = None,
+    ) -> dict[str, Any]:
+        """`unsigned` for a reader: their (user id, device id), and membership at the event.
+
+        `relations` is the JSON of `m.relations`; `homeserver/rooms/history/aggregations.py` makes
+        it.
+        """
+        unsigned: dict[str, Any] = {"age": max(0, now_ms - self.event.origin_server_ts)}
+        if membership is not None:
+            unsigned["membership"] = membership
+        if self.transaction is not None and device is not None and self.transaction[:2] == device:
+            unsigned["transaction_id"] = self.transaction[2]
+        if self.replaced is not None:
+            unsigned["replaces_state"] = self.replaced.event_id
+            if self.redaction is None:
+                unsigned["prev_content"] = self.replaced.content
+                unsigned["prev_sender"] = self.replaced.sender
+        if self.redaction is not None:
+            # Not in the text, but what many clients go by that have the redaction already.
+            unsigned["redacted_by"] = self.redaction.event_id
+            unsigned["redacted_because"] = client_event(
+                self.redaction,
+                room_id=True,
+                unsigned={"age": max(0, now_ms - self.redaction.origin_server_ts)},
+            )
+        if relations is not None:
+            unsigned["m.relations"] = msgspec.Raw(relations)
+        return unsigned
+
+    def client_json(
+        self,
+        now_ms: int,
+        *,
+        room_id: bool,
+        device: tuple[str, str] | None = None,
+        membership: str | None = None,
+        relations: bytes | None = None,
+    ) -> bytes:
+        """JSON of the event for a client; `/sync` leaves `room_id` out."""
+        parts = self._parts
+        if parts is None:
+            parts = self._parts = client_event_parts(self.shown, room_id=True)
+        head, tail = parts
+        is_plain = self.replaced is None and self.redaction is None and self.transaction is None
+        if is_plain and relations is None:
+            age = max(0, now_ms - self.event.origin_server_ts)
+            if membership is None:
+                unsigned = b'{"age":%d}' % age
+            else:
+                unsigned = b'{"age":%d,"membership":"%s"}' % (age, membership.encode())
+        else:
+            unsigned = _encode(
+                self.unsigned(now_ms, device=device, membership=membership, relations=relations)
+            )
+        return b"".join((head, unsigned, tail if room_id else b"}"))
+
+    def client_dict(
+        self,
+        now_ms: int,
+        *,
+        device: tuple[str, str] | None = None,
+        membership: str | None = None,
+        relations: bytes | None = None,
+        room_id: bool = True,
+    ) -> dict[str, Any]:
+        """The event for a client as an object, for the readers that change it further."""
+        unsigned = self.unsigned(now_ms, device=device, membership=membership, relations=relations)
+        return client_event(self.shown, room_id=room_id, unsigned=unsigned)

@@ -1,0 +1,1 @@
+"""Reading a room: its timeline, its relations, and who may see what."""

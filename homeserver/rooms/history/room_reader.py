@@ -1,0 +1,268 @@
+"""Reading a room: its state, its members and single events, as far as the reader may see them.
+
+Who may see what happens in a room now reads its current state: who is in it, anybody where all the
+world may read it, and who is invited where invited users may. That comes first, so that nobody
+sees less than a stranger. Who has left, and has not forgotten the room, reads it as it was when
+they left; of those who were banned the text says nothing, and they read nothing more. All others
+are refused, whether the room exists or not, so that nobody learns which rooms there are.
+
+How far back each of them sees is the business of `Visibility`, event by event.
+
+What needs all members waits for them in a room whose state is partial, and is refused with
+`Unavailable` where that takes too long: half a list would be taken for the whole.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from homeserver.concurrency.cooperative import build_cooperatively
+from homeserver.protocol.errors import Forbidden, NotFound
+from homeserver.protocol.event_types import MEMBER
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.visibility import Visibility, VisibleEvent
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.user_rooms import UserRooms
+from homeserver.rooms.state.node_codec import EMPTY
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.events import events_after, state_root_at
+from homeserver.storage.rooms.names import Names
+from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.tokens import parse_room_token
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAccess:
+    """A room that a user may read, up to and with a position of the log."""
+
+    room: Room
+    user_id: str
+    until: int
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the user sees what happens now."""
+        return self.until == MAX_POSITION
+
+    def includes(self, stored: StoredEvent) -> bool:
+        """Whether the event was there before the user left."""
+        return (stored.position or stored.event_nid) <= self.until
+
+
+class RoomReader:
+    """Reads rooms on behalf of users."""
+
+    def __init__(
+        self,
+        db: Database,
+        names: Names,
+        rooms: RoomRegistry,
+        user_rooms: UserRooms,
+        visibility: Visibility,
+    ) -> None:
+        self._db = db
+        self._names = names
+        self._rooms = rooms
+        self._user_rooms = user_rooms
+        self._visibility = visibility
+
+    async def access(self, user_id: str, room_id: str) -> ReadAccess:
+        """How far the user may read the room. Raises `Forbidden`."""
+        room = await self._rooms.find(room_id)
+        if room is not None:
+            is_member = room.membership(user_id) == "join"
+            if is_member or await self._visibility.may_see_now(room, user_id):
+                return ReadAccess(room, user_id, MAX_POSITION)
+            if until := await self._left_at(room, user_id):
+                return ReadAccess(room, user_id, until)
+        raise Forbidden("You are not in the room, and never were")
+
+    async def joined_rooms(self, user_id: str) -> list[str]:
+        """Ids of the rooms that the user is joined to."""
+        numbers = await self._user_rooms.joined(user_id)
+        return await self._rooms.room_ids(numbers)
+
+    async def state(self, user_id: str, room_id: str) -> list[StoredEvent]:
+        """The whole state of a room. Raises `Forbidden`."""
+        access = await self.access(user_id, room_id)
+        room = access.room
+        await room.wait_for_full_state(self._rooms.local_server.clock)
+        if access.is_current:
+            return await self._load(room, [*room.state.values(), *room.member_events.values()])
+        return await self.state_at(room, await self._root(room, access.until))
+
+    async def state_event(
+        self, user_id: str, room_id: str, event_type: str, state_key: str
+    ) -> StoredEvent:
+        """One event of a room's state. Raises `Forbidden`, or `NotFound` where there is none."""
+        access = await self.access(user_id, room_id)
+        key = (event_type, state_key)
+        if event_type == MEMBER:
+            await access.room.wait_for_full_state(self._rooms.local_server.clock, state_key)
+        if access.is_current:
+            found = await self._rooms.current(access.room, [key])
+        else:
+            root = await self._root(access.room, access.until)
+            found = await self._visibility.state_at(access.room, root, [key])
+        if key not in found:
+            raise NotFound("The room has no state of this type and key")
+        return found[key]
+
+    async def members(
+        self,
+        user_id: str,
+        room_id: str,
+        *,
+        at: str | None = None,
+        membership: str | None = None,
+        not_membership: str | None = None,
+    ) -> list[StoredEvent]:
+        """Member events, now or at a token; of a membership, or not of one, or either.
+
+        Raises `Forbidden`, and `InvalidParam` for what is no token.
+        """
+        access = await self.access(user_id, room_id)
+        room, until = access.room, access.until
+        await room.wait_for_full_state(self._rooms.local_server.clock)
+        if at is not None:
+            place = parse_room_token(at)
+            until = min(until, place if isinstance(place, int) else place[1])
+        if until >= room.last_position:
+            events = await self._load(room, list(room.member_events.values()))
+        else:
+            root = await self._root_at_token(room, until)
+            events = await self.state_at(room, root, only_members=True)
+        if membership is None and not_membership is None:
+            return events
+        return [stored for stored in events if _is_wanted(stored, membership, not_membership)]
+
+    async def joined_members(self, user_id: str, room_id: str) -> dict[str, dict[str, str | None]]:
+        """Name and picture of each joined member, for one who is joined too. Raises `Forbidden`.
+
+        What a member does not have is `None`: clients expect both keys, although the text names
+        neither as required.
+        """
+        room = await self._rooms.find(room_id)
+        if room is None or room.membership(user_id) != "join":
+            raise Forbidden("You are not in the room")
+        await room.wait_for_full_state(self._rooms.local_server.clock)
+        numbers = [room.member_events[member] for member in room.joined_members()]
+        events = await self._load(room, numbers)
+        infos = ((stored.event.state_key or "", _member_info(stored)) for stored in events)
+        return dict(await build_cooperatively(self._rooms.local_server.clock, infos))
+
+    async def event(self, user_id: str, room_id: str, event_id: str) -> VisibleEvent:
+        """One event that the user may see. Raises `NotFound` for all others."""
+        missing = NotFound("There is no such event, or you may not see it")
+        try:
+            access = await self.access(user_id, room_id)
+        except Forbidden:
+            raise missing from None
+        room = access.room
+        stored = await self._rooms.find_event(room, event_id)
+        if stored is None or not access.includes(stored):
+            raise missing
+        if stored.position is None:
+            # Of what stands in no timeline, a member may see what their client has as state.
+            key = (stored.event.type, stored.event.state_key or "")
+            if room.number_of(key) == stored.event_nid and room.membership(user_id) == "join":
+                return VisibleEvent(stored, "join")
+            raise missing
+        seen = await self._visibility.visible(room, user_id, [stored])
+        if not seen:
+            raise missing
+        return seen[0]
+
+    async def state_at(
+        self,
+        room: Room,
+        root: bytes,
+        *,
+        only_members: bool = False,
+        members: Collection[str] | None = None,
+    ) -> list[StoredEvent]:
+        """All events of the state with this root, or its member events alone.
+
+        Where `members` is given, member events of other users are left out.
+        """
+        if root == room.root:
+            return await self._load(room, _current_numbers(room, only_members, members))
+        entries = await self._rooms.state_entries(root)
+        names = await self._names.find_nids([MEMBER, *(members or ())])
+        member_type = names.get(MEMBER)
+        wanted = None if members is None else {names.get(user_id) for user_id in members}
+        numbers = [
+            event_nid
+            for (type_nid, key_nid), event_nid in entries.items()
+            if (type_nid == member_type or not only_members)
+            and (type_nid != member_type or wanted is None or key_nid in wanted)
+        ]
+        return await self._load(room, numbers)
+
+    async def member_events(
+        self, room: Room, root: bytes, user_ids: Iterable[str]
+    ) -> list[StoredEvent]:
+        """The member events of these users in the state with this root."""
+        keys: list[StateKey] = [(MEMBER, user_id) for user_id in user_ids]
+        if root == room.root:
+            return list((await self._rooms.current(room, keys)).values())
+        return list((await self._visibility.state_at(room, root, keys)).values())
+
+    async def _left_at(self, room: Room, user_id: str) -> int:
+        """Where the user left the room last; 0 for one who may not look back at it."""
+        place = (await self._user_rooms.of(user_id)).get(room.room_nid)
+        if place is None or place.forgotten or place.membership == "ban":
+            return 0
+        return await self._visibility.joined_until(room, user_id)
+
+    async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
+        return await self._rooms.load_many_events(room, numbers)
+
+    async def _root(self, room: Room, position: int) -> bytes:
+        return await self._db.run(state_root_at, room.room_nid, position) or EMPTY
+
+    async def _root_at_token(self, room: Room, position: int) -> bytes:
+        """Root of the state before the first event above a position, which clients page back from.
+
+        Where the room begins here, or goes on after a gap, the state came along with that event. A
+        room that was made here has no state before it, and its creator is there from the beginning.
+        """
+        if room.timeline_gaps.newest(position + 1) != position + 1:
+            root = await self._db.run(state_root_at, room.room_nid, position)
+            if root is not None:
+                return root
+        rows = await self._db.run(events_after, [room.room_nid], position, MAX_POSITION, 2)
+        numbers = [event for _, _, event in rows]
+        first = await self._rooms.load_events_in_order(room, numbers)
+        if not first:
+            return EMPTY
+        if first[0].state_before == EMPTY:
+            return first[-1].state_after
+        return first[0].state_before
+
+
+def _current_numbers(room: Room, only_members: bool, members: Collection[str] | None) -> list[int]:
+    """Numbers of the events of the current state, as `RoomReader.state_at` wants them."""
+    others = [] if only_members else list(room.state.values())
+    if members is None:
+        return others + list(room.member_events.values())
+    return others + [room.member_events[user] for user in members if user in room.member_events]
+
+
+def _is_wanted(stored: StoredEvent, membership: str | None, not_membership: str | None) -> bool:
+    actual = stored.event.content.get("membership")
+    return actual == membership or (not_membership is not None and actual != not_membership)
+
+
+def _member_info(stored: StoredEvent) -> dict[str, str | None]:
+    content = stored.shown.content
+    return {
+        "display_name": _text(content.get("displayname")),
+        "avatar_url": _text(content.get("avatar_url")),
+    }
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,213 @@
+"""Jumping to a date: the event of a room whose timestamp is the closest.
+
+Timestamps are what senders say, so they follow the order of the room's history only roughly, and no
+index has them. The place where they pass the wanted one is found by halving; around it the closest
+event that the reader may see is chosen by the timestamps themselves. Where part of the history is
+missing at that place, other servers are asked whether they have a closer one.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidtimestamp_to_event
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from homeserver.protocol.errors import NotFound
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
+from homeserver.rooms.history.visibility import Visibility
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms import event_pages
+from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.tokens import END, START, Place
+
+NEIGHBOURS = 50  # events on the far side of the place that may be out of order
+BATCH_SIZE = 100
+MAX_BATCHES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TimestampRequest:
+    """A time in ms since the epoch, and where to go from there."""
+
+    timestamp: int
+    backwards: bool
+
+    def is_closer(self, timestamp: int, than: int | None) -> bool:
+        """Whether a time lies on the wanted side, and closer than another that does."""
+        if self.backwards:
+            return timestamp <= self.timestamp and (than is None or timestamp > than)
+        return timestamp >= self.timestamp and (than is None or timestamp < than)
+
+    def choose(self, candidates: Sequence[StoredEvent]) -> StoredEvent | None:
+        """The closest on the wanted side; of several with one timestamp that nearest to it."""
+
+        def order(stored: StoredEvent) -> tuple[int, int, int]:
+            return stored.event.origin_server_ts, stored.topological_depth, stored.position or 0
+
+        there = [each for each in candidates if self.is_closer(each.event.origin_server_ts, None)]
+        nearest = max if self.backwards else min
+        return nearest(there, key=order, default=None)
+
+
+class RemoteTimestampsPort(Protocol):
+    """Who asks other servers about the parts of rooms' histories that are missing here."""
+
+    async def find(
+        self, room: Room, moment: TimestampRequest, closer_than: int | None
+    ) -> StoredEvent | None:
+        """An event of the room that is closer to the moment than a timestamp, now kept here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A room up to a position of the log, and who of its events sees which."""
+
+    room: Room
+    until: int
+    seen: Callable[[Sequence[StoredEvent]], Awaitable[list[StoredEvent]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a search has found here, and whether history is missing at the place."""
+
+    event: StoredEvent | None
+    at_gap: bool
+
+
+class Timestamps:
+    """Finds events by their timestamps, on behalf of users and of other servers."""
+
+    def __init__(
+        self,
+        db: Database,
+        rooms: RoomRegistry,
+        reading: RoomReader,
+        visibility: Visibility,
+        remote: RemoteTimestampsPort,
+    ) -> None:
+        self._db = db
+        self._rooms = rooms
+        self._reading = reading
+        self._visibility = visibility
+        self._remote = remote
+
+    async def closest(self, user_id: str, room_id: str, moment: TimestampRequest) -> StoredEvent:
+        """The first event at or after a moment, or the last at or before it.
+
+        Raises `Forbidden` where the user may not read the room, `NotFound` where there is no event.
+        """
+        access = await self._reading.access(user_id, room_id)
+        view = self._view_of_user(access)
+        found = await self._search(view, moment)
+        chosen = found.event
+        if found.at_gap:
+            than = None if chosen is None else chosen.event.origin_server_ts
+            closer = await self._remote.find(access.room, moment, than)
+            if closer is not None and await view.seen([closer]):
+                chosen = closer
+        return _found(chosen, moment)
+
+    async def closest_for_server(
+        self, room: Room, server: str, moment: TimestampRequest
+    ) -> StoredEvent:
+        """The same among the events that a server in the room may see; nobody else is asked."""
+
+        async def seen(events: Sequence[StoredEvent]) -> list[StoredEvent]:
+            judged = await self._visibility.seen_by_server(room, server, events)
+            return [stored for stored, may_see in zip(events, judged, strict=True) if may_see]
+
+        return _found((await self._search(_View(room, MAX_POSITION, seen), moment)).event, moment)
+
+    def _view_of_user(self, access: ReadAccess) -> _View:
+        async def seen(events: Sequence[StoredEvent]) -> list[StoredEvent]:
+            reachable = [stored for stored in events if access.includes(stored)]
+            visible = await self._visibility.visible(access.room, access.user_id, reachable)
+            return [each.stored for each in visible]
+
+        return _View(access.room, access.until, seen)
+
+    async def _search(self, view: _View, moment: TimestampRequest) -> _Found:
+        backwards = moment.backwards
+        # Searching backwards, events of that very time lie before the place.
+        place = await self._place(view, moment.timestamp + 1 if backwards else moment.timestamp)
+        beyond = await self._rows(view, place, NEIGHBOURS, not backwards)
+        candidates = await self._seen(view, beyond)
+        rows = await self._rows(view, place, BATCH_SIZE, backwards)
+        at_gap = _is_gap_between(view.room, *((rows, beyond) if backwards else (beyond, rows)))
+        for _ in range(MAX_BATCHES):
+            candidates += await self._seen(view, rows)
+            chosen = moment.choose(candidates)
+            if chosen is not None or len(rows) < BATCH_SIZE:
+                return _Found(chosen, at_gap)
+            depth, position, _ = rows[-1]
+            place = (depth, position - 1) if backwards else (depth, position)
+            rows = await self._rows(view, place, BATCH_SIZE, backwards)
+        return _Found(None, at_gap)
+
+    async def _place(self, view: _View, timestamp: int) -> Place:
+        """The place before the first event with this timestamp or a later one."""
+        low, high = 0, await self._greatest_height(view) + 1
+        first: StoredEvent | None = None
+        while low < high:
+            middle = (low + high) // 2
+            stored = await self._last(view, middle)
+            if stored is not None and stored.event.origin_server_ts >= timestamp:
+                first = stored
+                high = stored.topological_depth
+            else:
+                low = middle + 1
+        return END if first is None else (first.topological_depth, (first.position or 0) - 1)
+
+    async def _greatest_height(self, view: _View) -> int:
+        rows = await self._rows(view, END, 1, backwards=True)
+        return rows[0][0] if rows else 0
+
+    async def _last(self, view: _View, height: int) -> StoredEvent | None:
+        """The last event of the history up to a height."""
+        rows = await self._rows(view, (height, MAX_POSITION), 1, backwards=True)
+        events = await self._load(view, rows)
+        return events[0] if events else None
+
+    async def _rows(
+        self, view: _View, place: Place, size: int, backwards: bool
+    ) -> list[tuple[int, int, int]]:
+        """(depth, position, event) of the next events from a place, nearest first."""
+        return await self._db.run(
+            event_pages.page,
+            view.room.room_nid,
+            place,
+            START if backwards else END,
+            size,
+            backwards=backwards,
+            above=-MAX_POSITION,
+            upto=view.until,
+            past_above=MAX_POSITION,
+        )
+
+    async def _load(self, view: _View, rows: Sequence[tuple[int, int, int]]) -> list[StoredEvent]:
+        numbers = [event for _, _, event in rows]
+        return await self._rooms.load_events_in_order(view.room, numbers)
+
+    async def _seen(self, view: _View, rows: Sequence[tuple[int, int, int]]) -> list[StoredEvent]:
+        """Those of the events that the reader may see."""
+        return await view.seen(await self._load(view, rows))
+
+
+def _is_gap_between(
+    room: Room, before: Sequence[tuple[int, int, int]], after: Sequence[tuple[int, int, int]]
+) -> bool:
+    """Whether events are missing between the nearest before a place and the nearest after it."""
+    lower = before[0][0] if before else 0
+    upper = after[0][0] if after else MAX_POSITION
+    return any(lower < height <= upper for height in room.backward_extremities.values())
+
+
+def _found(chosen: StoredEvent | None, moment: TimestampRequest) -> StoredEvent:
+    if chosen is None:
+        way = "before" if moment.backwards else "after"
+        raise NotFound(f"There is no event {way} {moment.timestamp}")
+    return chosen

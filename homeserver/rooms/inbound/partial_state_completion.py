@@ -1,0 +1,229 @@
+"""Completing a room that was entered without its members.
+
+The member events have been fetched and kept as outliers. With them the state before the join is
+whole, and the room is received again from there (`recheck.py`): the state at each event
+since, and what is to be thought of it. Then the difference to what was current is shown to readers,
+each change once, a few hundred at a time, and last that the room is whole.
+
+The room's receiving stands still meanwhile; its own users go on writing, and what they wrote is
+judged again like the rest before the room is whole.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+
+from homeserver.concurrency.not_in_memory import NotInMemory
+from homeserver.protocol.event_types import MEMBER
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.inbound.receiver import PduReceiver
+from homeserver.rooms.inbound.recheck import PartialStateRecheck
+from homeserver.rooms.resolution.auth_index import parts
+from homeserver.rooms.resolution.resolver import ResolvedState
+from homeserver.rooms.room.admission import AdmittedEvent
+from homeserver.rooms.room.changes import (
+    NO_CHANGES,
+    Changes,
+    RoomUnPartialStated,
+    StateChanged,
+    StateKey,
+)
+from homeserver.rooms.room.event_rows import membership_rows, nid_of
+from homeserver.rooms.room.room_storage import RoomStorage
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.rooms.state.node_codec import Key
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.event_graph import accepted_state
+from homeserver.storage.rooms.events import (
+    FORGET_CURRENT_STATES,
+    INSERT_CURRENT_STATE,
+    WITHDRAW_EVENT,
+)
+from homeserver.storage.rooms.partial_rooms import COMPLETE_PARTIAL_ROOM
+
+READ_BATCH_SIZE = 1_000  # entries of the state
+PUBLISH_BATCH_SIZE = 50  # members that become known in one turn
+
+Done = Deferred[None]
+
+
+class JoinRefused(Exception):
+    """With these members the join itself would not have been allowed: they are not the room's."""
+
+
+class PartialStateCompletion:
+    """Makes partial rooms whole."""
+
+    def __init__(self, storage: RoomStorage, receiving: PduReceiver, db: Database) -> None:
+        self._stores = storage
+        self._receiving = receiving
+        self._db = db
+
+    async def complete(self, writer: RoomWriter, members: Sequence[str]) -> None:
+        """Make a room whole, given the ids of the member events of the state before the join.
+
+        They were kept before. Returns when all is durable. Raises `JoinRefused`, and `Unavailable`
+        while the database is away; then the room is as partial as before.
+        """
+        partial = writer.room.partial
+        assert partial is not None, "the room is partial"
+        await writer.inbound.lock.acquire()
+        try:
+            known = await self._receiving.find_known(writer, [partial.join_id])
+            join = known[partial.join_id]
+            whole = await self._has_full_state(writer, join, members)
+            judgement = PartialStateRecheck(
+                writer,
+                self._stores,
+                self._receiving.event_checker,
+                self._receiving.resolver,
+                self._db,
+            )
+            if not await judgement.recheck_join(join, whole):
+                raise JoinRefused(f"{join} is refused in the whole state")
+            await judgement.recheck_rest()
+            await self._finish(writer, judgement)
+        finally:
+            writer.inbound.lock.release()
+
+    async def _has_full_state(
+        self, writer: RoomWriter, join: StoredEvent, event_ids: Sequence[str]
+    ) -> ResolvedState:
+        """The state before the join with all members that it did not have."""
+        room, member_nid = writer.room, await self._stores.names.nid(MEMBER)
+        await self._stores.log.written()
+        entries: dict[Key, int] = {}
+        for part in parts(list(event_ids), READ_BATCH_SIZE):
+            for type_nid, key_nid, number in await self._db.run(
+                accepted_state, room.room_nid, part
+            ):
+                if type_nid == member_nid:
+                    entries[type_nid, key_nid] = number
+        states = self._stores.states
+        known = await states.get_many(join.state_before, entries)
+        lacking = {key: number for key, number in entries.items() if key not in known}
+        return ResolvedState(*await states.change_many(join.state_before, lacking))
+
+    async def _finish(self, writer: RoomWriter, judgement: PartialStateRecheck) -> None:
+        """Show what is different, until nothing is and the room is whole."""
+        version, stores = writer.room.version, self._stores
+        since = stores.log.position + 1
+        while True:
+            await judgement.catch_up()
+            before = writer.extremities
+            changed = await stores.states.diff(before.root, judgement.head.root)
+            fresh = {key: pair for key, pair in changed.items() if pair[1] is not None}
+            if len(fresh) > PUBLISH_BATCH_SIZE:
+                await self._show(writer, fresh)
+                continue
+            changes = await stores.changes_between(version, before.root, judgement.head.root)
+            lost = [key for key, current in changes.items() if current is None]
+            former = await stores.state_at(version, before.root, lost)
+            await self._know_names(changes, former.values())
+            if writer.extremities is before:
+                break
+        await self._switch(writer, judgement, changes, former, since)
+
+    async def _show(
+        self, writer: RoomWriter, changed: Mapping[Key, tuple[int | None, int | None]]
+    ) -> None:
+        """Make members current whom the room did not know, some of them at a time."""
+        for keys in parts(list(changed), PUBLISH_BATCH_SIZE):
+            pairs = {new: old for old, new in (changed[key] for key in keys) if new is not None}
+            events = await self._stores.events.load_in_order(writer.room.version, list(pairs))
+            by_key = {_key(stored): stored for stored in events}
+            await self._know_names(by_key, ())
+            while True:
+                try:
+                    # What its own users have changed meanwhile is newer.
+                    current = {
+                        key: stored
+                        for key, stored in by_key.items()
+                        if writer.current_number(key) == pairs[stored.event_nid]
+                    }
+                    done = self._show_part(writer, current)
+                    break
+                except NotInMemory as missing:
+                    await missing.load()
+            await done
+
+    def _show_part(self, writer: RoomWriter, events: Mapping[StateKey, StoredEvent]) -> Done:
+        names, log, room = self._stores.names, self._stores.log, writer.room
+        log.check_open()
+        entries = {
+            (nid_of(names, key[0]), nid_of(names, key[1])): stored.event_nid
+            for key, stored in events.items()
+        }
+        root, nodes = self._stores.states.apply(writer.extremities.root, entries)
+        position = log.next_position()
+        rows = [
+            INSERT_CURRENT_STATE.row(room.room_nid, position, root, writer.extremities.all_json),
+            *membership_rows(names, room, events, position, {}),
+            *nodes,
+        ]
+        fact = StateChanged(position, room.room_nid, root, events, is_fork=True)
+        return writer.change_state(fact, replace(writer.extremities, root=root), rows)
+
+    async def _switch(
+        self,
+        writer: RoomWriter,
+        judgement: PartialStateRecheck,
+        changes: Changes,
+        former: Mapping[StateKey, StoredEvent],
+        since: int,
+    ) -> None:
+        """The room is whole: queued in the turn in which this is called.
+
+        The states in which members were shown since a position are nobody's business any more.
+        """
+        log, room, head = self._stores.log, writer.room, judgement.head
+        assert room.partial is not None, "nobody else ends it"
+        log.check_open()
+        position = log.next_position()
+        rows = [
+            INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, head.all_json),
+            FORGET_CURRENT_STATES.row(room.room_nid, since, position),
+            COMPLETE_PARTIAL_ROOM.row(room.room_nid, room.partial.join_id, position),
+            *(WITHDRAW_EVENT.row(number) for number in judgement.withdrawn),
+            *membership_rows(self._stores.names, room, changes, position, former),
+            *judgement.head_rows,
+        ]
+        fact = RoomUnPartialStated(
+            position,
+            room.room_nid,
+            head.root,
+            changes,
+            is_fork=True,
+            withdrawn=frozenset(judgement.withdrawn),
+        )
+        done = writer.change_state(fact, head, rows)
+        writer.inbound.set_partial(False)
+        for judged in judgement.admitted:
+            arrival = AdmittedEvent(
+                judged.stored,
+                head,
+                NO_CHANGES,
+                is_fork=True,
+                is_last=False,
+                should_send=False,
+                effect=judged.effect,
+                was_outlier=True,
+                backward_extremities=judged.gaps,
+                is_after_gap=judged.is_after_gap,
+            )
+            done = writer.admit(arrival)
+            if judged.early is not None:
+                redactions = self._receiving.event_checker.redactions
+                done = redactions.release(writer, judged.stored, judged.early) or done
+        await done
+
+    async def _know_names(self, changes: Changes, more: Iterable[StoredEvent]) -> None:
+        """Have the numbers at hand that the rows of memberships need."""
+        names = {name for key in changes for name in key}
+        events = [*(stored for stored in changes.values() if stored is not None), *more]
+        await self._stores.names.nids(names | {stored.event.sender for stored in events})
+
+
+def _key(stored: StoredEvent) -> StateKey:
+    return stored.event.type, stored.event.state_key or ""

@@ -1,0 +1,166 @@
+"""Redactions of other servers' users: they may come before or after their targets.
+
+Whether a redaction takes effect is judged by the state that it was sent in, except in the room
+versions where the authorisation rules have judged it already. No client sees one that has no
+effect; if its target comes later, it is judged then, and shown after the target.
+
+Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+
+from homeserver.protocol.authorization.auth_state import AuthState
+from homeserver.protocol.event_kinds import is_plain_redaction
+from homeserver.protocol.event_types import CREATE_KEY, POWER_LEVELS_KEY
+from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_event_id, server_name_of
+from homeserver.rooms.events.relation_rows import rows_of_redaction
+from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
+from homeserver.rooms.room.admission import NO_EFFECT, RedactionEffect
+from homeserver.rooms.room.changes import NO_CHANGES, EventAppended, EventsStored
+from homeserver.rooms.room.event_rows import names_of, placed_rows
+from homeserver.rooms.room.room_storage import RoomStorage
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.storage.database.batch import Row
+from homeserver.storage.rooms.events import INSERT_CURRENT_STATE, MARK_REDACTED
+from homeserver.storage.rooms.graph_edges import DELETE_PENDING_REDACTIONS, INSERT_TIMELINE_GAP
+
+_KEYS = (CREATE_KEY, POWER_LEVELS_KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveRedaction:
+    """A redaction that takes effect now that its target is here.
+
+    `is_past` tells that it was fetched for the room's past; `names` are the numbers of its type and
+    sender.
+    """
+
+    stored: StoredEvent
+    is_past: bool
+    names: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyRedactions:
+    """The redactions of an event that came before it, as far as they take effect, oldest first.
+
+    `rows` redact the target, and end the waiting of all.
+    """
+
+    effective: Sequence[EffectiveRedaction]
+    rows: Sequence[Row]
+
+
+class ReceivedRedactions:
+    """Finds what a received event redacts, and what redacts it."""
+
+    def __init__(self, stores: RoomStorage) -> None:
+        self._stores = stores
+
+    async def effect_of(self, writer: RoomWriter, redaction: StoredEvent) -> RedactionEffect:
+        """What an event does as a redaction."""
+        event, room = redaction.event, writer.room
+        if event.redacts is None:
+            return NO_EFFECT
+        # What is state now is shown as state.
+        is_withheld = not room.version.redactions_need_power and is_plain_redaction(event)
+        by_codepoints = room.version.limits_ids_by_codepoints
+        if not is_valid_event_id(event.redacts, in_codepoints=by_codepoints):
+            return RedactionEffect(None, is_withheld)
+        found = await self._stores.events.find_many(
+            room.version, room.room_nid, room.room_id, [event.redacts]
+        )
+        target = found.get(event.redacts)
+        if target is None or target.status.rejected is not None:
+            return RedactionEffect(None, is_withheld, event.redacts)
+        if await self._takes_effect(writer, redaction, target.event):
+            return RedactionEffect(target)
+        return RedactionEffect(None, is_withheld)
+
+    async def early(self, writer: RoomWriter, target: StoredEvent) -> EarlyRedactions | None:
+        """The redactions of an event that came before it; `None` where there is none."""
+        waiting = writer.pending_redactions.of(target.event.event_id)
+        if not waiting:
+            return None
+        found = await self._stores.events.load(writer.room.version, list(waiting))
+        effective = []
+        for number, is_past in waiting.items():
+            redaction = found.get(number)
+            if (
+                redaction is not None
+                and redaction.status == ACCEPTED
+                and await self._takes_effect(writer, redaction, target.event)
+            ):
+                event = redaction.event
+                nids = await self._stores.names.nids(names_of(event))
+                names = nids[event.type], nids[event.sender]
+                effective.append(EffectiveRedaction(redaction, is_past, names))
+        rows = [DELETE_PENDING_REDACTIONS.row(writer.room.room_nid, target.event.event_id)]
+        if effective:
+            rows.append(MARK_REDACTED.row(target.event_nid, effective[0].stored.event_nid))
+            rows += rows_of_redaction(target)
+        return EarlyRedactions(effective, rows)
+
+    def release(
+        self, writer: RoomWriter, target: StoredEvent, early: EarlyRedactions
+    ) -> Deferred[None] | None:
+        """Redact a target that has just been handed to the log; show what was withheld for it.
+
+        Fires when the latter is durable, `None` where there was nothing to show.
+        """
+        done = None
+        writer.pending_redactions.settle(target.event.event_id)
+        for each in early.effective:
+            target.redact(each.stored.event)
+            if each.stored.position is None:
+                done = self._show(writer, target, each)
+        return done
+
+    def _show(
+        self, writer: RoomWriter, target: StoredEvent, redaction: EffectiveRedaction
+    ) -> Deferred[None]:
+        room, stored, head = writer.room, redaction.stored, writer.extremities
+        if redaction.is_past:
+            stored.position = -stored.event_nid
+            rows = placed_rows(room.room_nid, stored, redaction.names)
+            position = self._stores.log.next_position()
+            fact = EventsStored(position, room.room_nid, [stored], redacts=target)
+            return self._stores.log.append(fact, rows)
+        position = stored.position = self._stores.log.next_position()
+        rows = placed_rows(room.room_nid, stored, redaction.names, head.all_json)
+        # The state after it is not the current one any more.
+        rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, None))
+        is_after_gap = writer.close_gap()
+        if is_after_gap:
+            rows.append(INSERT_TIMELINE_GAP.row(room.room_nid, position))
+        return writer.append_entry(
+            EventAppended(
+                position,
+                room.room_nid,
+                head.root,
+                NO_CHANGES,
+                is_fork=True,
+                stored=stored,
+                redacts=target,
+                should_send=False,
+                is_last=False,
+                is_after_gap=is_after_gap,
+            ),
+            rows,
+        )
+
+    async def _takes_effect(
+        self, writer: RoomWriter, redaction: StoredEvent, target: Event
+    ) -> bool:
+        version, event = writer.room.version, redaction.event
+        if version.redactions_need_power or server_name_of(event.sender) == server_name_of(
+            target.sender
+        ):
+            return True
+        state = await self._stores.state_at(version, redaction.state_before, _KEYS)
+        levels = AuthState({key: stored.event for key, stored in state.items()}).power_levels
+        return levels.of(event.sender) >= levels.redact

@@ -1,0 +1,295 @@
+"""Room upgrades: a room is replaced by one of another version.
+
+The new room with all its first state, the tombstone of the old one, and the move of aliases and
+directory entry are written together: either a room is replaced, or nothing has happened. Only then
+the old room's power levels are restricted, where whoever upgrades it may do that.
+
+Power levels are set last, because whoever makes the new room may do anything in it until then, even
+if they are no more than a moderator afterwards, as they were before.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.accounts.sessions.suspension import check_not_suspended
+from homeserver.concurrency.not_in_memory import NotInMemory
+from homeserver.protocol.errors import InvalidParam, MatrixError, UnsupportedRoomVersion
+from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import (
+    CANONICAL_ALIAS,
+    CANONICAL_ALIAS_KEY,
+    CREATE,
+    CREATE_KEY,
+    GUEST_ACCESS,
+    GUEST_ACCESS_KEY,
+    MEMBER,
+    POWER_LEVELS,
+    POWER_LEVELS_KEY,
+    SPACE_CHILD,
+    TOMBSTONE,
+)
+from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_user_id
+from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.rooms.events.event_draft import EventDraft, member_draft
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.lifecycle.upgrade_state import (
+    CARRIED_TYPES,
+    carried_create_content,
+    carried_power_levels,
+    may_carry,
+    restricted_power_levels,
+)
+from homeserver.rooms.membership.member_profiles import MemberProfiles
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.room_storage import EventsNotInMemory
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.rooms.state.node_codec import EMPTY
+from homeserver.storage.rooms.names import Names
+from homeserver.storage.rooms.room_aliases import MOVE_ALIASES
+from homeserver.storage.rooms.rooms import STOP_LISTING
+from homeserver.streams.log import Log
+
+MAX_CARRIED = 2_000  # bans and space children: all are made in one turn of the reactor
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is decided before the turn in which it happens."""
+
+    caller: Requester
+    version: RoomVersion
+    room_id: str
+    create_content: dict[str, Any]
+    member: dict[str, Any]
+    additional_creators: Sequence[str]
+    now_ms: int
+
+    @property
+    def tombstone(self) -> EventDraft:
+        content = {"body": "This room has been replaced", "replacement_room": self.room_id}
+        return EventDraft(
+            TOMBSTONE,
+            self.caller.user_id,
+            content,
+            state_key="",
+            origin_server_ts=self.now_ms,
+        )
+
+
+class RoomUpgrades:
+    """Replaces rooms."""
+
+    def __init__(
+        self, log: Log, names: Names, rooms: RoomRegistry, profiles: MemberProfiles
+    ) -> None:
+        self._log = log
+        self._names = names
+        self._rooms = rooms
+        self._origin = rooms.local_server
+        self._profiles = profiles
+
+    async def upgrade(
+        self,
+        caller: Requester,
+        room_id: str,
+        version_name: str,
+        additional_creators: Sequence[str] = (),
+    ) -> str:
+        """Replace a room by one of this version, and return the new room's id.
+
+        Raises `UnsupportedRoomVersion`, `NotFound` where there is no such room, `Forbidden` for who
+        may not send its tombstone, `InvalidParam` where an additional creator is no user.
+        """
+        check_not_suspended(caller)
+        version = ROOM_VERSIONS.get(version_name)
+        if version is None:
+            raise UnsupportedRoomVersion(f"This server has no room version {version_name!r}")
+        creators: list[str] = []
+        if version.creators_outrank_everyone:
+            creators = _checked_creators(caller, additional_creators)
+        async with self._rooms.writing(room_id) as old:
+            # Who is banned goes on being banned.
+            await old.room.wait_for_full_state(self._origin.clock)
+            plan = await self._plan(caller, old.room, version, creators)
+            while True:
+                try:
+                    done = self._replace(old, plan)
+                    break
+                except NotInMemory as missing:
+                    await missing.load()
+            await done
+            await self._close(caller, old)
+        return plan.room_id
+
+    async def _plan(
+        self, caller: Requester, old: Room, version: RoomVersion, creators: Sequence[str]
+    ) -> _Plan:
+        create = (await self._rooms.current(old, [CREATE_KEY]))[CREATE_KEY].event
+        member = {"membership": "join", **await self._profiles.member_fields(caller.user_id)}
+        content = carried_create_content(version, create, caller.user_id, creators)
+        now_ms = self._origin.now_ms()
+        room_id = f"!{secrets.token_urlsafe(18)}:{self._origin.server_name}"
+        if version.room_id_is_create_hash:
+            room_id = self._create_event(caller, version, content, None, now_ms).room_id
+        return _Plan(caller, version, room_id, content, member, creators, now_ms)
+
+    def _create_event(
+        self,
+        caller: Requester,
+        version: RoomVersion,
+        content: dict[str, Any],
+        room_id: str | None,
+        now_ms: int,
+    ) -> Event:
+        draft = EventDraft(CREATE, caller.user_id, content, state_key="", origin_server_ts=now_ms)
+        return self._origin.sign_event(version, draft, room_id=room_id)
+
+    def _replace(self, old: RoomWriter, plan: _Plan) -> Deferred[None]:
+        """Do it all in one turn of the reactor; fires when it is durable."""
+        drafts = self._first_drafts(old, plan)
+        number = self._number(plan, drafts)
+        # The create event names the tombstone, which names the room: so its id comes first.
+        tombstone = old.preview(plan.tombstone)
+        content, room_id = plan.create_content, None
+        if not plan.version.room_id_is_create_hash:
+            predecessor = {**content["predecessor"], "event_id": tombstone.event_id}
+            content, room_id = {**content, "predecessor": predecessor}, plan.room_id
+        create = self._create_event(plan.caller, plan.version, content, room_id, plan.now_ms)
+        room = Room(number, create.room_id, plan.version, EMPTY)
+        room.published = old.room.published
+        position = self._log.next_position()
+        rows = [
+            MOVE_ALIASES.row(old.room.room_nid, room.room_nid),
+            STOP_LISTING.row(old.room.room_nid),
+        ]
+        new = self._rooms.add_new(room)
+        try:
+            new.append(
+                drafts, create=StoredEvent(create, position, position, EMPTY, EMPTY), more_rows=rows
+            )
+        except BaseException:
+            self._rooms.drop(room)
+            raise
+        _, done = old.append([plan.tombstone])
+        old.room.published = False
+        return done
+
+    def _first_drafts(self, old: RoomWriter, plan: _Plan) -> list[EventDraft]:
+        """The events after the create event.
+
+        Raises `NotInMemory` where old state must be loaded.
+        """
+        user_id = plan.caller.user_id
+        drafts: list[EventDraft] = [member_draft(user_id, user_id, plan.member)]
+        for stored in self._carried(old):
+            event = stored.shown
+            if may_carry(plan.version, event.content):
+                drafts.append(_copied(event, user_id))
+        if GUEST_ACCESS_KEY not in old.room.state:
+            # What a room without the event is taken for; clients wait for it in the new one.
+            forbidden = {"guest_access": "forbidden"}
+            drafts.append(EventDraft(GUEST_ACCESS, user_id, forbidden, state_key=""))
+        create, levels = old.current(CREATE_KEY), old.current(POWER_LEVELS_KEY)
+        if create is not None and levels is not None:
+            content = carried_power_levels(
+                plan.version,
+                create.event,
+                levels.shown.content,
+                [user_id, *plan.additional_creators],
+            )
+            if may_carry(plan.version, content):
+                drafts.append(_optional(EventDraft(POWER_LEVELS, user_id, content, state_key="")))
+        return drafts
+
+    def _carried(self, old: RoomWriter) -> list[StoredEvent]:
+        """The state events of the old room that the new one gets."""
+        room = old.room
+        keys: list[StateKey] = [(event_type, "") for event_type in CARRIED_TYPES]
+        children = [key for key in room.state if key[0] == SPACE_CHILD]
+        bans = [(MEMBER, user) for user, place in room.members.items() if place == "ban"]
+        if len(children) + len(bans) > MAX_CARRIED:
+            log.warn("{room} has too much state to take all of it over", room=room.room_id)
+        keys += [*bans, *children][:MAX_CARRIED]
+        found: list[StoredEvent] = []
+        missing: list[int] = []
+        for key in keys:
+            try:
+                stored = old.current(key)
+            except EventsNotInMemory as lacking:
+                missing += lacking.numbers
+            else:
+                # What has an empty content was taken away.
+                if stored is not None and stored.shown.content:
+                    found.append(stored)
+        if missing:
+            raise EventsNotInMemory(old.storage.events, room.version, missing)
+        return found
+
+    def _number(self, plan: _Plan, drafts: Sequence[EventDraft]) -> int:
+        """The new room's number. Raises `NotInMemory` where names must be loaded first."""
+        names = {plan.room_id, CREATE, "", plan.caller.user_id, TOMBSTONE}
+        for draft in drafts:
+            names |= {draft.type, draft.state_key or ""}
+        cached_nid = self._names.cached_nid
+        missing = [name for name in names if cached_nid(name) is None]
+        number = cached_nid(plan.room_id)
+        if missing or number is None:
+            raise NotInMemory(partial(self._names.nids, names))
+        return number
+
+    async def _close(self, caller: Requester, old: RoomWriter) -> None:
+        """Restrict the power levels of the old room, and take its alias, as far as allowed."""
+        state = await self._rooms.current(
+            old.room, [CREATE_KEY, POWER_LEVELS_KEY, CANONICAL_ALIAS_KEY]
+        )
+        closing: list[EventDraft] = []
+        alias = state.get(CANONICAL_ALIAS_KEY)
+        if alias is not None and alias.shown.content:
+            closing.append(EventDraft(CANONICAL_ALIAS, caller.user_id, {}, state_key=""))
+        if POWER_LEVELS_KEY in state:
+            levels = await self._rooms.power_levels(old.room)
+            content = restricted_power_levels(levels, state[POWER_LEVELS_KEY].shown.content)
+            closing.append(EventDraft(POWER_LEVELS, caller.user_id, content, state_key=""))
+        for draft in closing:
+            try:
+                await old.send(draft)
+            except MatrixError as error:
+                log.info(
+                    "{room} was replaced, but {type} stays as it is: {error}",
+                    room=old.room.room_id,
+                    type=draft.type,
+                    error=error,
+                )
+
+
+def _copied(event: Event, sender: str) -> EventDraft:
+    """A state event of the old room, as the sender makes it for the new one."""
+    if is_member_event(event):
+        return _optional(member_draft(sender, event.state_key or "", event.content))
+    return _optional(EventDraft(event.type, sender, event.content, state_key=event.state_key))
+
+
+def _optional(draft: EventDraft) -> EventDraft:
+    """What the new room gets if it can be had there: an old one may have what no new one takes."""
+    return replace(draft, is_optional=True)
+
+
+def _checked_creators(caller: Requester, user_ids: Sequence[str]) -> list[str]:
+    for user_id in user_ids:
+        if not is_valid_user_id(user_id):
+            raise InvalidParam(f"{user_id!r} is not a user id")
+    others = dict.fromkeys(user_ids)
+    others.pop(caller.user_id, None)
+    return list(others)

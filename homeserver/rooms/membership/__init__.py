@@ -1,0 +1,1 @@
+"""Memberships: joining, inviting, leaving, banning and knocking."""

@@ -1,0 +1,375 @@
+"""Membership: joining, inviting, leaving, kicking, banning, knocking, forgetting.
+
+Whether a change is allowed is decided by the authorisation rules when the writer makes the event;
+here stands what the Client-Server API asks beyond them. Every change that a client makes comes
+through here: what it sends as a state event too, by `membership_state_events.py`.
+
+Where a method takes `content`, that is what the client wrote itself, and stands in place of what
+the server would say: the profile and the reason.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.accounts.sessions.suspension import check_not_suspended
+from homeserver.accounts.user_data.invite_permission import InvitePermission
+from homeserver.protocol.client_events import STRIPPED_STATE_TYPES
+from homeserver.protocol.errors import (
+    BadState,
+    Forbidden,
+    GuestAccessForbidden,
+    InvalidParam,
+    NotFound,
+    UnableToAuthoriseJoin,
+    UnableToGrantJoin,
+)
+from homeserver.protocol.event_types import GUEST_ACCESS_KEY, MEMBER
+from homeserver.protocol.identifiers import creating_server_hint, is_valid_user_id, server_name_of
+from homeserver.rooms.events.event_draft import SERVER_FIELDS, MemberDraft, member_draft
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.inbound.receiver import PduReceiver
+from homeserver.rooms.membership.member_profiles import MemberProfiles
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
+from homeserver.rooms.membership.remote_memberships import RemoteMembershipsPort
+from homeserver.rooms.membership.restricted_joins import RestrictedJoins
+from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
+from homeserver.rooms.room.draft_senders import PolicyServerPort
+from homeserver.rooms.room.preview import build_preview
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
+from homeserver.storage.rooms.memberships import FORGET
+from homeserver.storage.rooms.names import Names
+from homeserver.streams.log import Log
+
+_OF_THE_SERVER = SERVER_FIELDS | {"membership", "displayname", "avatar_url"}
+
+
+class Memberships:
+    """Changes who is in a room, on behalf of this server's users."""
+
+    def __init__(
+        self,
+        log: Log,
+        names: Names,
+        rooms: RoomRegistry,
+        user_rooms: UserRooms,
+        profiles: MemberProfiles,
+        permission: InvitePermission,
+        receiving: PduReceiver,
+        policy_servers: PolicyServerPort,
+        notice_rooms: ServerNoticeRooms,
+        distant: OutOfRoomMemberships,
+        remote: RemoteMembershipsPort,
+    ) -> None:
+        self._remote = remote
+        self._receiving = receiving
+        self._policy_servers = policy_servers
+        self._restricted = RestrictedJoins(rooms)
+        self._permission = permission
+        self._notice_rooms = notice_rooms
+        self._out_of_room = distant
+        self._log = log
+        self._names = names
+        self._rooms = rooms
+        self._user_rooms = user_rooms
+        self._profiles = profiles
+
+    async def join(
+        self,
+        caller: Requester,
+        room_id: str,
+        *,
+        more: Mapping[str, Any] | None = None,
+        servers: Sequence[str] = (),
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
+        """Join a room; does nothing for a user who is joined already, unless there is `content`.
+
+        `more` goes into the content of the member event, but for what the server puts there.
+        `servers` may be in the room, if this one is not.
+        """
+        room = await self._rooms.find(room_id)
+        if room is not None and room.membership(caller.user_id) == "join":
+            if content is None:
+                return await self._member_event(room, caller.user_id)
+            # Who is in the room needs nobody's right to be in it, whatever its join rule.
+            check_not_suspended(caller)
+            return await self._send(room_id, caller.user_id, caller.user_id, content)
+        check_not_suspended(caller)
+        is_here = room is not None and self._is_here(room)
+        if caller.is_guest:
+            if room is None or not is_here:
+                raise GuestAccessForbidden("Guests may not join this room")
+            await self._check_guests_may_join(room)
+        if content is None:
+            given = (more or {}).items()
+            chosen = {key: value for key, value in given if key not in _OF_THE_SERVER}
+            content = await self._content("join", caller.user_id, None) | chosen
+        if room is None or not self._knows(room, caller.user_id):
+            servers = await self._servers(caller.user_id, room_id, servers)
+            return await self._remote.join(
+                caller.user_id, room_id, servers, _without_server_fields(content)
+            )
+        try:
+            authoriser = await self._restricted.authoriser(room, caller.user_id)
+        except (Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin) as error:
+            others = self._others(room)
+            if not others or isinstance(error, Forbidden):
+                raise Forbidden(str(error)) from error
+            # What this server cannot see, or may not grant, another one may.
+            return await self._remote.join(
+                caller.user_id, room_id, others, _without_server_fields(content)
+            )
+        draft = member_draft(caller.user_id, caller.user_id, content, authoriser=authoriser)
+        return await self._send_draft(room_id, draft)
+
+    async def knock(
+        self,
+        caller: Requester,
+        room_id: str,
+        *,
+        reason: str | None = None,
+        servers: Sequence[str] = (),
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
+        """Ask to be let into a room; `servers` may be in it, if this one is not."""
+        check_not_suspended(caller)
+        if content is None:
+            content = await self._content("knock", caller.user_id, reason)
+        room = await self._rooms.find(room_id)
+        if room is None or not self._knows(room, caller.user_id):
+            servers = await self._servers(caller.user_id, room_id, servers)
+            return await self._remote.knock(
+                caller.user_id, room_id, servers, _without_server_fields(content)
+            )
+        return await self._send(room_id, caller.user_id, caller.user_id, content)
+
+    async def invite(
+        self,
+        caller: Requester,
+        room_id: str,
+        user_id: str,
+        *,
+        reason: str | None = None,
+        is_direct: bool = False,
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
+        """Invite a user. Their own server has to agree, and may refuse."""
+        await self._room_of_other(caller, room_id, user_id)
+        if content is None and self._rooms.local_server.is_local(user_id):
+            content = await self._content("invite", user_id, reason)
+        elif content is None:
+            content = _with_reason({"membership": "invite"}, reason)
+        if is_direct:
+            content = {**content, "is_direct": True}
+        return await self.issue_invite(member_draft(caller.user_id, user_id, content), room_id)
+
+    async def issue_invite(self, draft: MemberDraft, room_id: str) -> StoredEvent:
+        """Send an invite that the authorisation rules allow, wherever the invited user is."""
+        target = draft.state_key or ""
+        await self._permission.check(target)
+        if self._rooms.local_server.is_local(target):
+            return await self._send_draft(room_id, draft)
+        return await self._invite_remote(draft, room_id)
+
+    async def leave(
+        self,
+        caller: Requester,
+        room_id: str,
+        *,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
+        """Leave a room, turn down an invite, or take back a knock; does nothing after that.
+
+        Raises `CannotLeaveServerNoticeRoom` where an invite cannot be turned down.
+        """
+        room = await self._rooms.find(room_id)
+        if room is not None:
+            await self._notice_rooms.check_may_leave(room, caller.user_id)
+        if room is not None and (left := await self._left_before(room, caller.user_id)):
+            return left
+        if content is None:
+            content = _with_reason({"membership": "leave"}, reason)
+        if room is not None and not self._knows(room, caller.user_id):
+            return await self.leave_out_of_room(room, caller.user_id, content)
+        return await self._send(room_id, caller.user_id, caller.user_id, content)
+
+    async def _left_before(self, room: Room, user_id: str) -> StoredEvent | None:
+        """The event by which a user left, if nothing came after it."""
+        place = (await self._user_rooms.of(user_id)).get(room.room_nid)
+        if place is None or place.membership != "leave":
+            return None
+        return (await self._rooms.load_events(room, [place.event]))[place.event]
+
+    async def is_out_of_room(self, room_id: str, user_id: str) -> bool:
+        """Whether what a user is in a room is for other servers to change."""
+        room = await self._rooms.find(room_id)
+        return room is not None and not self._knows(room, user_id)
+
+    async def leave_out_of_room(
+        self, room: Room, user_id: str, content: Mapping[str, Any]
+    ) -> StoredEvent:
+        """Decline an invite, or take back a knock, by way of a server that is in the room."""
+        place = (await self._user_rooms.of(user_id)).get(room.room_nid)
+        if place is None or place.membership not in ("invite", "knock"):
+            raise Forbidden("You are not in the room")
+        servers = await self._servers(user_id, room.room_id, ())
+        return await self._remote.leave(
+            user_id, room.room_id, servers, _without_server_fields(content)
+        )
+
+    async def kick(
+        self,
+        caller: Requester,
+        room_id: str,
+        user_id: str,
+        *,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
+        """Make another user leave; raises `Forbidden` if they are not in the room."""
+        room = await self._room_of_other(caller, room_id, user_id)
+        if room.membership(user_id) not in ("join", "invite", "knock"):
+            raise Forbidden(f"{user_id} is not in the room")
+        content = content or _with_reason({"membership": "leave"}, reason)
+        return await self._send(room_id, caller.user_id, user_id, content)
+
+    async def ban(
+        self,
+        caller: Requester,
+        room_id: str,
+        user_id: str,
+        *,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
+        """Make a user leave, and keep them out."""
+        await self._room_of_other(caller, room_id, user_id)
+        content = content or _with_reason({"membership": "ban"}, reason)
+        return await self._send(room_id, caller.user_id, user_id, content)
+
+    async def unban(
+        self,
+        caller: Requester,
+        room_id: str,
+        user_id: str,
+        *,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+    ) -> StoredEvent:
+        """Let a banned user come back; raises `BadState` if they are not banned."""
+        room = await self._room_of_other(caller, room_id, user_id)
+        if room.membership(user_id) != "ban":
+            raise BadState(f"{user_id} is not banned")
+        content = content or _with_reason({"membership": "leave"}, reason)
+        return await self._send(room_id, caller.user_id, user_id, content)
+
+    async def forget(self, caller: Requester, room_id: str) -> None:
+        """Hear no more of a room that was left. Raises `InvalidParam` while the user is in it."""
+        room = await self._rooms.get(room_id)
+        place = (await self._user_rooms.of(caller.user_id)).get(room.room_nid)
+        if place is None:
+            raise NotFound("You were never in the room")
+        if place.membership not in ("leave", "ban"):
+            raise InvalidParam("Leave the room before you forget it")
+        member = await self._names.nid(caller.user_id)
+        self._log.check_open()
+        fact = RoomForgotten(self._log.next_position(), caller.user_id, room.room_nid)
+        await self._log.append(fact, [FORGET.row(member, room.room_nid)])
+
+    async def _content(self, membership: str, user_id: str, reason: str | None) -> dict[str, Any]:
+        profile = await self._profiles.member_fields(user_id)
+        return _with_reason({"membership": membership, **profile}, reason)
+
+    def _is_here(self, room: Room) -> bool:
+        """Whether this server need not ask others: it is in the room, or the last to know of it."""
+        if not room.joined_servers:
+            return bool(room.state) and not room.was_left_partial
+        return self._rooms.local_server.server_name in room.joined_servers
+
+    def _knows(self, room: Room, user_id: str) -> bool:
+        """Whether this server knows what a user is in the room, and need not ask others.
+
+        Before all members are known, somebody of whom nothing is may be banned.
+        """
+        return self._is_here(room) and (room.partial is None or user_id in room.members)
+
+    def _others(self, room: Room) -> list[str]:
+        """The other servers in the room, those with the most members first."""
+        own = self._rooms.local_server.server_name
+        first = () if room.partial is None else room.partial.servers
+        most = [name for name, _ in room.joined_servers.most_common()]
+        return [name for name in dict.fromkeys([*first, *most]) if name != own]
+
+    async def _servers(self, user_id: str, room_id: str, named: Sequence[str]) -> list[str]:
+        """Servers that may be in a room, the likeliest first."""
+        servers = list(named)
+        room = await self._rooms.find(room_id)
+        if room is not None:
+            place = (await self._user_rooms.of(user_id)).get(room.room_nid)
+            if place is not None and place.membership == "invite":
+                servers.insert(0, server_name_of(place.sender))
+            servers = await self._out_of_room.servers(room.room_nid, user_id) + servers
+            servers += self._others(room)
+        if (hint := creating_server_hint(room_id)) is not None:
+            servers.append(hint)
+        own = self._rooms.local_server.server_name
+        return [name for name in dict.fromkeys(servers) if name != own]
+
+    async def _invite_remote(self, draft: MemberDraft, room_id: str) -> StoredEvent:
+        """Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room"""
+        async with self._rooms.writing(room_id) as writer:
+            event = await build_preview(writer, draft)
+            keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
+            keys.append((MEMBER, draft.sender))
+            state = await self._rooms.current(writer.room, keys)
+            told = [stored.shown.pdu for stored in state.values()]
+            event = await self._policy_servers.signed(writer, event)
+            signed = await self._remote.sign_invite(event, told)
+            return await self._receiving.receive_own(writer, signed)
+
+    async def _send(
+        self, room_id: str, sender: str, target: str, content: Mapping[str, Any]
+    ) -> StoredEvent:
+        return await self._send_draft(room_id, member_draft(sender, target, content))
+
+    async def _send_draft(self, room_id: str, draft: MemberDraft) -> StoredEvent:
+        async with self._rooms.writing(room_id) as writer:
+            return await writer.send(draft)
+
+    async def _member_event(self, room: Room, user_id: str) -> StoredEvent:
+        key = (MEMBER, user_id)
+        return (await self._rooms.current(room, [key]))[key]
+
+    async def _room_of_other(self, caller: Requester, room_id: str, user_id: str) -> Room:
+        """The room in which the caller acts on another user, whose membership is known then."""
+        check_not_suspended(caller)
+        self._check_user_id(user_id)
+        room = await self._rooms.get(room_id)
+        await room.wait_for_full_state(self._rooms.local_server.clock, user_id)
+        return room
+
+    async def _check_guests_may_join(self, room: Room) -> None:
+        """Spec: https://spec.matrix.org/v1.19/client-server-api/#guest-access"""
+        state = await self._rooms.current(room, [GUEST_ACCESS_KEY])
+        access = state.get(GUEST_ACCESS_KEY)
+        if access is None or access.event.content.get("guest_access") != "can_join":
+            raise GuestAccessForbidden("Guests may not join this room")
+
+    def _check_user_id(self, user_id: str) -> None:
+        if not is_valid_user_id(user_id):
+            raise InvalidParam(f"{user_id!r} is not a user id")
+
+
+def _with_reason(content: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    return content if reason is None else {**content, "reason": reason}
+
+
+def _without_server_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What another server is told, which would take those fields as said by this one."""
+    return {key: value for key, value in content.items() if key not in SERVER_FIELDS}

@@ -1,0 +1,1 @@
+"""State resolution over stored states."""

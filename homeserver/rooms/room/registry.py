@@ -1,0 +1,359 @@
+"""All rooms: loads a room and its writer when they are needed, and drops them when they are idle.
+
+A room in memory follows the log: `apply` is the log's first reader, so whoever reads a room later
+in the same turn sees it as it is at the log's position.
+"""
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from homeserver.concurrency.deferreds import gather4
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.single_flight import SingleFlight
+from homeserver.protocol.errors import NotFound
+from homeserver.protocol.event_types import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from homeserver.protocol.power_levels import PowerLevels
+from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.changes import (
+    EventAppended,
+    EventsStored,
+    PartialRoomLeft,
+    RoomUnPartialStated,
+    StateChanged,
+    membership_of,
+)
+from homeserver.rooms.room.draft_senders import DraftSender
+from homeserver.rooms.room.extremities import ForwardExtremities, parse_extremities
+from homeserver.rooms.room.partial_state import PartialState
+from homeserver.rooms.room.pending_redactions import PendingRedactions
+from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.room_storage import RoomStorage
+from homeserver.rooms.room.timeline_gaps import MAX_IN_MEMORY, TimelineGaps
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.rooms.state.node_codec import EMPTY, Key
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms import events as events_storage
+from homeserver.storage.rooms import graph_edges
+from homeserver.storage.rooms import rooms as rooms_storage
+from homeserver.storage.rooms.events import TimelineHead
+from homeserver.storage.rooms.memberships import memberships_in
+from homeserver.storage.rooms.partial_rooms import LEFT, partial_room
+
+TIMELINE_CACHE_EVENTS = (
+    50  # newest events that are read when a room is loaded; more are kept as they come
+)
+MAX_STATE_ENTRIES = 400_000  # about 250 bytes each
+
+
+class RoomRegistry:
+    """The rooms of this server, each with its one writer.
+
+    `capacity` is the number of state entries that all rooms in memory have together.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        local_server: LocalServer,
+        storage: RoomStorage,
+        senders: Sequence[DraftSender] = (),
+        capacity: int = MAX_STATE_ENTRIES,
+    ) -> None:
+        self.local_server = local_server
+        self._storage = storage
+        self._senders = senders
+        self._db = db
+        # The one that was used last stays: its user is only just getting hold of it.
+        self._loaded: LruCache[int, tuple[Room, RoomWriter]] = LruCache(
+            "rooms",
+            capacity,
+            size_of=lambda _, entry: entry[0].size,
+            is_pinned=lambda entry: entry[1].is_busy,
+        )
+        self._loads: SingleFlight[int, bool] = SingleFlight()
+        self.loads = 0  # rooms that were read from the database
+        self.events_appended = 0
+
+    def __len__(self) -> int:
+        return len(self._loaded)
+
+    def loaded(self, number: int) -> Room | None:
+        """The room with this number, if it is in memory."""
+        entry = self._loaded.get(number)
+        return None if entry is None else entry[0]
+
+    async def find(self, room_id: str) -> Room | None:
+        """The room with this id, or `None` if this server does not have it."""
+        number = self._storage.names.cached_nid(room_id)
+        if number is None:
+            number = (await self._storage.names.find_nids([room_id])).get(room_id)
+            if number is None:
+                return None
+        return await self.by_number(number)
+
+    async def get(self, room_id: str) -> Room:
+        """The room with this id; raises `NotFound`."""
+        room = await self.find(room_id)
+        if room is None:
+            raise NotFound("This server does not know the room")
+        return room
+
+    async def by_number(self, number: int) -> Room | None:
+        """The room with this number, loaded if need be; `None` where there is none."""
+        entry = await self._entry(number)
+        return None if entry is None else entry[0]
+
+    @asynccontextmanager
+    async def writing(self, room_id: str) -> AsyncIterator[RoomWriter]:
+        """The room's writer, which stays the only one while the block runs; raises `NotFound`."""
+        room = await self.get(room_id)
+        entry = await self._entry(room.room_nid)
+        assert entry is not None
+        writer = entry[1]
+        writer.pin()
+        try:
+            yield writer
+        finally:
+            writer.unpin()
+
+    @asynccontextmanager
+    async def entering(self, room_id: str, version: RoomVersion) -> AsyncIterator[RoomWriter]:
+        """The writer of a room that this server comes into, be it new here or known before.
+
+        Raises `ValueError` where the room is known to have another version.
+        """
+        number = await self._storage.names.nid(room_id)
+        entry = await self._entry(number)
+        if entry is None:
+            # Another request may have made it in the meantime, but not since the line above.
+            room = Room(number, room_id, version, EMPTY)
+            entry = (room, self.add_new(room))
+        room, writer = entry
+        if room.version is not version:
+            raise ValueError(f"the room has version {room.version.identifier}")
+        writer.pin()
+        try:
+            yield writer
+        finally:
+            writer.unpin()
+            if not writer.is_pinned and not writer.extremities.events and number in self._loaded:
+                self.drop(room)
+
+    def add_new(self, room: Room) -> RoomWriter:
+        """Take in a room that is being made here, and give its writer."""
+        writer = self._writer(room, ForwardExtremities((), room.root))
+        self._keep(room, writer)
+        return writer
+
+    def drop(self, room: Room) -> None:
+        """Let go of a room that was not made after all."""
+        self._loaded.pop(room.room_nid)
+
+    async def current(self, room: Room, keys: Sequence[StateKey]) -> dict[StateKey, StoredEvent]:
+        """The current state events with these types and state keys, those that there are."""
+        numbers = {key: number for key in keys if (number := room.number_of(key)) is not None}
+        events = await self._storage.events.load(room.version, list(numbers.values()))
+        return {key: events[number] for key, number in numbers.items()}
+
+    async def load_events(self, room: Room, event_nids: Sequence[int]) -> dict[int, StoredEvent]:
+        """Stored events of a room by their numeric ids."""
+        return await self._storage.events.load(room.version, event_nids)
+
+    async def load_events_in_order(
+        self, room: Room, event_nids: Sequence[int]
+    ) -> list[StoredEvent]:
+        """Stored events of a room, in the order of the numeric ids."""
+        return await self._storage.events.load_in_order(room.version, event_nids)
+
+    async def load_many_events(self, room: Room, event_nids: Sequence[int]) -> list[StoredEvent]:
+        """As `load_events_in_order`, with pauses for others: for a whole state."""
+        return await self._storage.events.load_many(
+            room.version, event_nids, self.local_server.clock
+        )
+
+    async def find_event(self, room: Room, event_id: str) -> StoredEvent | None:
+        """The event of a room with this id, if it is stored."""
+        return await self._storage.events.find(room.version, room.room_nid, room.room_id, event_id)
+
+    async def find_events(self, room: Room, event_ids: Collection[str]) -> dict[str, StoredEvent]:
+        """The events of a room with these ids, as far as they are stored."""
+        return await self._storage.events.find_many(
+            room.version, room.room_nid, room.room_id, event_ids
+        )
+
+    async def rooms_with_event(self, event_id: str) -> list[int]:
+        """Numeric ids of the rooms that have an event with this id."""
+        return await self._storage.events.rooms_with(event_id)
+
+    async def room_ids(self, room_nids: Iterable[int]) -> list[str]:
+        """The ids of rooms by their numeric ids."""
+        return list((await self._storage.names.names(room_nids)).values())
+
+    async def find_room_nid(self, room_id: str) -> int | None:
+        """The numeric id of a room that this server has heard of."""
+        return await self._storage.names.find_nid(room_id)
+
+    async def state_entries(self, root: bytes) -> Mapping[Key, int]:
+        """The state with this root: numeric ids of type, state key and event."""
+        return await self._storage.states.load(root)
+
+    async def state_nids(self, root: bytes) -> dict[StateKey, int]:
+        """The numeric ids of all events of the state with this root."""
+        entries = await self._storage.states.load(root)
+        names = await self._storage.names.names({nid for key in entries for nid in key})
+        return {(names[key[0]], names[key[1]]): event for key, event in entries.items()}
+
+    async def state_at(
+        self, version: RoomVersion, root: bytes, keys: Iterable[StateKey]
+    ) -> dict[StateKey, StoredEvent]:
+        """The events with these keys of the state with this root."""
+        return await self._storage.state_at(version, root, keys)
+
+    async def state_nids_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
+        """The numeric ids of these events."""
+        return await self._storage.numbers_at(root, keys)
+
+    async def changes_between(
+        self, room: Room, old: bytes, new: bytes
+    ) -> dict[StateKey, StoredEvent | None]:
+        """The entries of one state that differ in another; `None` for those that it lacks."""
+        return await self._storage.changes_between(room.version, old, new)
+
+    async def was_joined(self, room: Room, user_id: str, position: int) -> bool:
+        """Whether a user was joined by the state that was the room's at a position of the log."""
+        root = await self._db.run(events_storage.state_root_at, room.room_nid, position) or EMPTY
+        state = await self.state_at(room.version, root, [(MEMBER, user_id)])
+        return membership_of(state.get((MEMBER, user_id))) == "join"
+
+    async def power_levels(self, room: Room) -> PowerLevels:
+        """The power levels in force in a room."""
+        events = await self.current(room, [CREATE_KEY, POWER_LEVELS_KEY])
+        levels = events.get(POWER_LEVELS_KEY)
+        return PowerLevels(
+            events[CREATE_KEY].event, None if levels is None else levels.event.content
+        )
+
+    def apply(self, facts: Sequence[Any]) -> None:
+        """A reader of the log: show new events in the rooms that are in memory."""
+        for fact in facts:
+            if isinstance(fact, EventAppended):
+                self.events_appended += 1
+                if fact.redacts is not None:
+                    fact.redacts.redact(fact.stored.event)
+            if isinstance(fact, EventsStored):
+                if fact.redacts is not None:
+                    fact.redacts.redact(fact.events[0].event)
+                entry = self._loaded.peek(fact.room)
+                if entry is not None:
+                    entry[0].fill(fact)
+            elif isinstance(fact, PartialRoomLeft):
+                entry = self._loaded.peek(fact.room)
+                if entry is not None and entry[0].leave_partial(fact.join_id):
+                    entry[1].inbound.set_partial(False)
+            elif isinstance(fact, StateChanged):
+                entry = self._loaded.peek(fact.room_nid)
+                if entry is not None:
+                    room, writer = entry
+                    room.apply(fact)
+                    if isinstance(fact, RoomUnPartialStated):
+                        self._withdraw(fact)
+                    writer.published(fact.position, fact.changes)
+                    self._loaded.measure(fact.room_nid)
+        self._loaded.shrink()
+
+    def _withdraw(self, fact: RoomUnPartialStated) -> None:
+        """Have events found in no timeline any more, whoever holds them."""
+        for number in fact.withdrawn:
+            stored = self._storage.events.cached(number)
+            if stored is not None:
+                stored.position = None
+
+    async def _entry(self, number: int) -> tuple[Room, RoomWriter] | None:
+        while (entry := self._loaded.get(number)) is None:
+            exists = await self._loads.join(number, partial(self._load, number))
+            if not exists:
+                # Another who waited for the same may have made it by now.
+                return self._loaded.peek(number)
+        return entry
+
+    async def _load(self, number: int) -> bool:
+        """Load a room; whether there is one."""
+        self.loads += 1
+        run = self._db.run
+        # Nothing is appended to a room that is not in memory, so what is read fits together.
+        row, head, edges, memberships = await gather4(
+            run(rooms_storage.find_room, number),
+            run(events_storage.timeline_head, number, TIMELINE_CACHE_EVENTS),
+            run(graph_edges.graph_edges, number, MAX_IN_MEMORY),
+            run(memberships_in, number),
+        )
+        if row is None:
+            return False
+        room_id = await self._storage.names.name(number)
+        room = Room(number, room_id, ROOM_VERSIONS[row.version], head.root or EMPTY)
+        room.published = row.published
+        room.backward_extremities, room.timeline_gaps = (
+            edges.backward_extremities,
+            TimelineGaps(edges.timeline_gaps),
+        )
+        await self._load_partial(room)
+        await self._load_state(room, memberships)
+        await self._load_timeline(room, head)
+        extremities = await self._extremities(room, head)
+        if len(extremities) > 1:
+            # Which events of memory stand on which branch is not known.
+            room.disordered_at = room.last_position
+        pending = PendingRedactions(number, edges.pending_redactions)
+        writer = self._writer(room, ForwardExtremities(extremities, room.root), pending)
+        self._keep(room, writer)
+        return True
+
+    def _writer(
+        self,
+        room: Room,
+        extremities: ForwardExtremities,
+        pending_redactions: PendingRedactions | None = None,
+    ) -> RoomWriter:
+        return RoomWriter(
+            room, extremities, self.local_server, self._storage, self._senders, pending_redactions
+        )
+
+    async def _load_partial(self, room: Room) -> None:
+        row = await self._db.run(partial_room, room.room_nid)
+        if row is not None and row.full_state_at is None:
+            room.partial = PartialState(row.event_id, row.servers)
+        elif row is not None:
+            room.full_state_at = max(row.full_state_at or 0, 0)
+            room.was_left_partial = row.full_state_at == LEFT
+
+    async def _load_timeline(self, room: Room, head: TimelineHead) -> None:
+        newest = list(head.newest)
+        room.last_position = max(newest[0][0] if newest else 0, head.forked_at)
+        if len(newest) == TIMELINE_CACHE_EVENTS:
+            # The oldest one only marks where memory begins.
+            room.timeline_from = newest.pop()[0]
+        numbers = [event for _, event in reversed(newest)]
+        timeline = await self._storage.events.load_in_order(room.version, numbers)
+        room.recall(timeline, head.forked_at)
+
+    async def _extremities(self, room: Room, head: TimelineHead) -> tuple[StoredEvent, ...]:
+        if head.extremities is None:
+            return tuple(room.timeline)[-1:]
+        found = await self._storage.events.find_many(
+            room.version, room.room_nid, room.room_id, parse_extremities(head.extremities)
+        )
+        return tuple(found.values())
+
+    async def _load_state(self, room: Room, memberships: Mapping[int, str]) -> None:
+        entries = await self._storage.states.load(room.root)
+        names = await self._storage.names.names({nid for key in entries for nid in key})
+        for (type_nid, key_nid), event in entries.items():
+            membership = memberships.get(event, "leave")
+            room.set_state((names[type_nid], names[key_nid]), event, membership)
+
+    def _keep(self, room: Room, writer: RoomWriter) -> None:
+        self._loaded.put(room.room_nid, (room, writer))

@@ -1,0 +1,287 @@
+"""A room as its readers see it: current state, members and newest events, up to the log's position.
+
+Only the facts of the log change it (`Rooms.apply`), so everything that it shows is durable. What
+the room's writer has queued, but the log has not yet published, is known to the writer alone.
+"""
+
+from collections import Counter, deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
+
+from homeserver.concurrency.clock import Clock
+from homeserver.protocol.event_types import MEMBER
+from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.changes import (
+    Changes,
+    EventAppended,
+    EventsStored,
+    RoomUnPartialStated,
+    StateChanged,
+    StateKey,
+    membership_of,
+)
+from homeserver.rooms.room.partial_state import PartialState
+from homeserver.rooms.room.timeline_gaps import TimelineGaps
+
+__all__ = ["TIMELINE_LENGTH", "EventAppended", "Room", "StateKey"]
+
+TIMELINE_LENGTH = 120  # newest events of each room that are kept at hand
+MAX_UNDOABLE_CHANGES = 5_000  # entries of the state that the room can undo
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """What happened to the current state at a position, and the event numbers before it."""
+
+    position: int
+    before: dict[StateKey, int | None]
+    after: Changes
+
+
+class Room:
+    """What readers know of one room.
+
+    `state` maps (type, state key) to event numbers but for member events, which `member_events` has
+    by user id; `members` maps user ids to memberships. `timeline` holds the newest events, all
+    those with `timeline_from < position`, oldest first; `state_changes` the changes of the state
+    with `changes_from < position`.
+
+    Above `forked_at` the state after each event is the current state of its time; above
+    `disordered_at` each event also stands deeper in the graph than all before it.
+    `backward_extremities` are events that others follow and that are not here, with the height of
+    what follows them: there the past can be asked for. `timeline_gaps` are the places where the
+    timeline leaps over such events.
+
+    While `partial` is set most members are not known; `full_state_at` is the position from which on
+    they are, of a room where they were not. A room that was left before is a fragment.
+    """
+
+    def __init__(self, number: int, room_id: str, version: RoomVersion, root: bytes) -> None:
+        self.room_nid = number
+        self.room_id = room_id
+        self.version = version
+        self.root = root
+        self.published = False
+        self.state: dict[StateKey, int] = {}
+        self.member_events: dict[str, int] = {}
+        self.members: dict[str, str] = {}
+        self.timeline: deque[StoredEvent] = deque()
+        self.timeline_from = 0
+        self.state_changes: deque[StateChange] = deque()
+        self.changes_from = 0
+        self.forked_at = 0
+        self.disordered_at = 0
+        self.backward_extremities: dict[str, int] = {}
+        self.timeline_gaps = TimelineGaps()
+        self.last_position = 0
+        self.joined_count = 0
+        self.joined_servers: Counter[str] = Counter()  # members who are joined, by their server
+        self.invited_count = 0
+        self.heroes: list[str] | None = None  # remembered by `homeserver/rooms/discovery/heroes.py`
+        self.partial: PartialState | None = None
+        self.full_state_at = 0
+        self.was_left_partial = False
+        self._remembered_changes = 0
+
+    @property
+    def servers(self) -> Collection[str]:
+        """The servers that are in the room, as far as that is known."""
+        if self.partial is None:
+            return self.joined_servers.keys()
+        return dict.fromkeys([*self.joined_servers, *self.partial.servers])
+
+    async def wait_for_full_state(self, clock: Clock, *user_ids: str) -> None:
+        """Wait until all members are known, or at least these users, if any are named.
+
+        Raises `Unavailable` where that takes too long.
+        """
+        if self.partial is None or (user_ids and self.members.keys() >= {*user_ids}):
+            return
+        await self.partial.wait_for_full_state(clock)
+
+    def number_of(self, key: StateKey) -> int | None:
+        """Number of the current event of a type and state key."""
+        if key[0] == MEMBER:
+            return self.member_events.get(key[1])
+        return self.state.get(key)
+
+    def set_state(self, key: StateKey, number: int | None, membership: str) -> None:
+        """Make an event the current one of its key, or none; `membership` is a member event's."""
+        event_type, user_id = key
+        if event_type != MEMBER:
+            if number is None:
+                self.state.pop(key, None)
+            else:
+                self.state[key] = number
+            return
+        before = self.members.get(user_id)
+        if number is None:
+            self.member_events.pop(user_id, None)
+            self.members.pop(user_id, None)
+        else:
+            self.member_events[user_id] = number
+            self.members[user_id] = membership
+        if before != membership:
+            arrived = (membership == "join") - (before == "join")
+            if arrived:
+                self._count_member(user_id, arrived)
+            self.invited_count += (membership == "invite") - (before == "invite")
+            self.heroes = None
+
+    def _count_member(self, user_id: str, change: int) -> None:
+        self.joined_count += change
+        server = user_id.partition(":")[2]
+        self.joined_servers[server] += change
+        if not self.joined_servers[server]:
+            del self.joined_servers[server]
+
+    @property
+    def size(self) -> int:
+        """Entries of the state, which is what a room takes most memory for."""
+        return len(self.state) + len(self.member_events)
+
+    def apply(self, fact: StateChanged) -> None:
+        """Show what has just become durable: an event, and what became of the state."""
+        if fact.backward_extremities:
+            self.backward_extremities |= fact.backward_extremities
+        if isinstance(fact, EventAppended):
+            if not fact.is_last:
+                self.disordered_at = fact.position
+            if fact.is_after_gap:
+                self.timeline_gaps.add(fact.position)
+            self.timeline.append(fact.stored)
+            if len(self.timeline) > TIMELINE_LENGTH:
+                self.timeline_from = self.timeline.popleft().position or 0
+        if fact.changes:
+            self._remember(
+                StateChange(
+                    fact.position,
+                    {key: self.number_of(key) for key in fact.changes},
+                    fact.changes,
+                )
+            )
+            for key, stored in fact.changes.items():
+                number = None if stored is None else stored.event_nid
+                self.set_state(key, number, membership_of(stored))
+        if fact.is_fork:
+            self.forked_at = fact.position
+        self.root = fact.root
+        self.last_position = fact.position
+        if isinstance(fact, RoomUnPartialStated):
+            self._withdraw(fact.withdrawn)
+            # The states of before have become others, and are read from their trees.
+            self.state_changes.clear()
+            self.changes_from, self._remembered_changes = fact.position, 0
+            self.full_state_at = fact.position
+            self.end_partial()
+
+    def leave_partial(self, join_id: str) -> bool:
+        """The members will never be known; `False` if the room has been entered anew since."""
+        if self.partial is None or self.partial.join_id != join_id:
+            return False
+        self.was_left_partial = True
+        self.end_partial()
+        return True
+
+    def end_partial(self) -> None:
+        """Let those go on who wait for the members."""
+        partial, self.partial = self.partial, None
+        if partial is not None:
+            partial.finish()
+
+    def _withdraw(self, numbers: Collection[int]) -> None:
+        kept: list[StoredEvent] = []
+        for stored in self.timeline:
+            if stored.event_nid in numbers:
+                stored.position = None
+            else:
+                kept.append(stored)
+        self.timeline = deque(kept)
+
+    def fill(self, fact: EventsStored) -> None:
+        """Events of the past arrived: what they fill is no gap any more."""
+        self.backward_extremities |= fact.backward_extremities
+        for stored in fact.events:
+            if not stored.status.is_outlier:
+                self.backward_extremities.pop(stored.event.event_id, None)
+
+    def events_after(self, position: int) -> list[StoredEvent] | None:
+        """Timeline events above a position, oldest first; `None` where memory starts later."""
+        if position < self.timeline_from:
+            return None
+        events: list[StoredEvent] = []
+        for stored in reversed(self.timeline):
+            assert stored.position is not None
+            if stored.position <= position:
+                break
+            events.append(stored)
+        events.reverse()
+        return events
+
+    def changes_after(
+        self, position: int, upto: int, told: Collection[int] = ()
+    ) -> dict[StateKey, StoredEvent | None] | None:
+        """What became of the state above a position; `None` where memory starts later.
+
+        Events with the numbers `told` are passed over.
+        """
+        if position < self.changes_from:
+            return None
+        since = takewhile(lambda each: each.position > position, reversed(self.state_changes))
+        changed: dict[StateKey, StoredEvent | None] = {}
+        for change in reversed([each for each in since if each.position <= upto]):
+            changed |= {
+                key: stored
+                for key, stored in change.after.items()
+                if stored is None or stored.event_nid not in told
+            }
+        return changed
+
+    def undone(self, position: int) -> dict[StateKey, int | None] | None:
+        """The entries that were others at a position, as they were; `None` as above."""
+        if position < self.changes_from:
+            return None
+        before: dict[StateKey, int | None] = {}
+        for change in reversed(self.state_changes):
+            if change.position <= position:
+                break
+            before.update(change.before)
+        return before
+
+    def joined_members(self) -> Iterator[str]:
+        """User ids of all that are joined."""
+        return (user_id for user_id, membership in self.members.items() if membership == "join")
+
+    def membership(self, user_id: str) -> str | None:
+        """The user's present membership; `None` for one who was never here."""
+        return self.members.get(user_id)
+
+    def recall(self, timeline: list[StoredEvent], forked_at: int) -> None:
+        """Take in the newest events of a room that is being loaded, oldest first.
+
+        The changes that they made follow from them where nothing was resolved.
+        """
+        self.timeline.extend(timeline)
+        self.forked_at = forked_at
+        self.changes_from = max(self.timeline_from, forked_at)
+        for earlier, later in pairwise(timeline):
+            if later.event.prev_event_ids != [earlier.event.event_id]:
+                self.disordered_at = later.position or 0
+        for stored in timeline:
+            event, position = stored.event, stored.position or 0
+            if event.state_key is not None and position > self.changes_from:
+                key = (event.type, event.state_key)
+                self._remember(StateChange(position, {key: stored.replaces}, {key: stored}))
+
+    def _remember(self, change: StateChange) -> None:
+        self.state_changes.append(change)
+        self._remembered_changes += len(change.before)
+        while self.state_changes and (
+            self.state_changes[0].position <= self.timeline_from
+            or self._remembered_changes > MAX_UNDOABLE_CHANGES
+        ):
+            oldest = self.state_changes.popleft()
+            self.changes_from = max(self.changes_from, oldest.position)
+            self._remembered_changes -= len(oldest.before)

@@ -1,0 +1,138 @@
+"""The receipts of one room, as its readers see them: values in memory, without any waiting.
+
+An `m.receipt` event has one place for each event, type and user, but a user can have a receipt of
+the whole room and one of a thread at the same event. Where they meet, the one that says more is
+shown: unthreaded before that of the main timeline before that of a thread. Nothing is lost by it,
+as whoever has read the whole room up to an event has read the threads up to it too.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#mreceipt
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import msgspec
+
+from homeserver.protocol.event_types import RECEIPT
+
+PRIVATE = "m.read.private"
+MAIN = "main"
+MAX_ENCODED = 50  # answers that are kept for other readers
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptChanged:
+    """A user has read up to an event: in a thread, or in the whole room for `thread_id=None`.
+
+    `event_position` is the event's place in the room's timeline, `None` where it has none or is not
+    known here; `ts` is milliseconds since the epoch.
+    """
+
+    position: int
+    room: int
+    user_id: str
+    receipt_type: str
+    thread_id: str | None
+    event_id: str
+    event_position: int | None
+    ts: int
+
+    def is_before(self, event_id: str, event_position: int | None) -> bool:
+        """Whether this receipt may move to an event: one behind, or the same one, is no news.
+
+        The order of events whose place is not known cannot be told; then the later word counts.
+        """
+        if self.event_id == event_id:
+            return False
+        if self.event_position is None or event_position is None:
+            return True
+        return self.event_position < event_position
+
+
+class RoomReceipts:
+    """All receipts of one room, least recently changed first."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, dict[tuple[str, str | None], ReceiptChanged]] = {}
+        self._public: dict[tuple[str, str, str | None], ReceiptChanged] = {}
+        self._count = 0
+        # Events with the public receipts above a position, which most readers get as they are.
+        self._encoded: dict[int | None, msgspec.Raw | None] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, receipt: ReceiptChanged) -> int:
+        """Take in a receipt in the place of the older one; gives how many more there are now."""
+        kind, thread = receipt.receipt_type, receipt.thread_id
+        mine = self._users.setdefault(receipt.user_id, {})
+        before = mine.pop((kind, thread), None)
+        if before is not None and before.position >= receipt.position:
+            # The receipts were read from the database after this one was written.
+            mine[(kind, thread)] = before
+            return 0
+        mine[(kind, thread)] = receipt
+        if kind != PRIVATE:
+            key = (receipt.user_id, kind, thread)
+            self._public.pop(key, None)
+            self._public[key] = receipt
+            self._encoded.clear()
+        added = int(before is None)
+        self._count += added
+        return added
+
+    def find(self, user_id: str, receipt_type: str, thread_id: str | None) -> ReceiptChanged | None:
+        """The receipt of a user, type and thread."""
+        return self._users.get(user_id, {}).get((receipt_type, thread_id))
+
+    def of_user(self, user_id: str) -> list[ReceiptChanged]:
+        """All receipts of one user, least recently changed first."""
+        return list(self._users.get(user_id, {}).values())
+
+    def count_of(self, user_id: str) -> int:
+        """How many receipts a user has."""
+        return len(self._users.get(user_id, ()))
+
+    def event(self, user_id: str, since: int | None) -> msgspec.Raw | None:
+        """The `m.receipt` event with what a reader has not seen; `None` for nothing."""
+        mine = _above(self._users.get(user_id, {}), since)
+        private = [receipt for receipt in mine if receipt.receipt_type == PRIVATE]
+        if private:
+            return _event([*_above(self._public, since), *private])
+        if since not in self._encoded:
+            if len(self._encoded) >= MAX_ENCODED:
+                self._encoded.clear()
+            self._encoded[since] = _event(_above(self._public, since))
+        return self._encoded[since]
+
+
+def _above(receipts: dict[Any, ReceiptChanged], since: int | None) -> Iterator[ReceiptChanged]:
+    """Receipts above a position, most recently changed first."""
+    newest_first = reversed(receipts.values())
+    if since is None:
+        return newest_first
+    return takewhile(lambda receipt: receipt.position > since, newest_first)
+
+
+def _event(receipts: Iterable[ReceiptChanged]) -> msgspec.Raw | None:
+    content: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for receipt in sorted(receipts, key=_breadth):
+        users = content.setdefault(receipt.event_id, {}).setdefault(receipt.receipt_type, {})
+        shown: dict[str, Any] = {"ts": receipt.ts}
+        if receipt.thread_id is not None:
+            shown["thread_id"] = receipt.thread_id
+        users[receipt.user_id] = shown
+    if not content:
+        return None
+    return msgspec.Raw(_encode({"type": RECEIPT, "content": content}))
+
+
+def _breadth(receipt: ReceiptChanged) -> int:
+    """How much a receipt says; the last one at a place of the event is shown."""
+    if receipt.thread_id is None:
+        return 2
+    return 1 if receipt.thread_id == MAIN else 0

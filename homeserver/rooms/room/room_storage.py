@@ -1,0 +1,73 @@
+"""Where the writers of rooms read and write: the log, names, state trees, events.
+
+A writer decides and writes in one turn of the reactor. Where something is not in memory the attempt
+ends with `NotInMemory`, what is missing is loaded, and the attempt is made anew from the start.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from homeserver.concurrency.not_in_memory import NotInMemory
+from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.events.event_store import EventStore
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.changes import StateKey
+from homeserver.rooms.state.store import StateStore
+from homeserver.storage.rooms.names import Names
+from homeserver.streams.log import Log
+
+
+class EventsNotInMemory(NotInMemory):
+    """Events of a room have to be loaded first; `numbers` are theirs."""
+
+    def __init__(self, events: EventStore, version: RoomVersion, numbers: Sequence[int]) -> None:
+        super().__init__(partial(events.load, version, numbers))
+        self.numbers = numbers
+
+
+@dataclass(frozen=True, slots=True)
+class RoomStorage:
+    """Where a writer reads and writes."""
+
+    log: Log
+    names: Names
+    states: StateStore
+    events: EventStore
+
+    async def state_at(
+        self, version: RoomVersion, root: bytes, keys: Iterable[StateKey]
+    ) -> dict[StateKey, StoredEvent]:
+        """The state events with these keys in the state with this root."""
+        numbers = await self.numbers_at(root, keys)
+        events = await self.events.load(version, list(numbers.values()))
+        return {key: events[number] for key, number in numbers.items()}
+
+    async def numbers_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
+        """The numbers of these events."""
+        wanted = list(keys)
+        if not wanted:
+            return {}
+        names = await self.names.find_nids({name for key in wanted for name in key})
+        numbered = {
+            key: (names[key[0]], names[key[1]])
+            for key in wanted
+            if key[0] in names and key[1] in names
+        }
+        entries = await self.states.get_many(root, numbered.values())
+        return {key: entries[entry] for key, entry in numbered.items() if entry in entries}
+
+    async def changes_between(
+        self, version: RoomVersion, old: bytes, new: bytes
+    ) -> dict[StateKey, StoredEvent | None]:
+        """What is current in one state that is not in another; `None` for what it lacks."""
+        if old == new:
+            return {}
+        changed = await self.states.diff(old, new)
+        names = await self.names.names({nid for key in changed for nid in key})
+        numbers = [after for _, after in changed.values() if after is not None]
+        events = await self.events.load(version, numbers)
+        return {
+            (names[type_nid], names[key_nid]): None if after is None else events[after]
+            for (type_nid, key_nid), (_, after) in changed.items()
+        }

@@ -1,0 +1,1 @@
+"""Sending the events of clients, each request once."""

@@ -1,0 +1,81 @@
+"""Transactions: a request that is repeated with the same transaction id makes one event only.
+
+A request is a repetition if device, path and transaction id are the same: an id that was used to
+send a message says nothing of a redaction, or of another room. What the path names is in
+`ClientTransaction.path`.
+
+The latest `MAX_CACHED_TRANSACTIONS` transactions of a device are kept in memory; they are read from
+the database once, when the device sends for the first time after a start, so that a request
+repeated across a restart finds its event too.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
+"""
+
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+
+from homeserver.concurrency.keyed_locks import KeyedLocks
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.rooms.events.event_draft import ClientTransaction, sending_path
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.events import transactions_of_device
+from homeserver.storage.rooms.names import Names
+
+MAX_CACHED_TRANSACTIONS = 200  # transactions of a device
+MAX_DEVICES = 5_000
+KEY_BYTES = 16
+
+# The event id by the digest of path and transaction id: clients choose these as long as they like.
+_Seen = LruCache[bytes, str]
+
+
+class Transactions:
+    """What each device has sent lately."""
+
+    def __init__(self, db: Database, names: Names) -> None:
+        self._db = db
+        self._names = names
+        self._devices: LruCache[tuple[str, str], _Seen] = LruCache(
+            "client_transactions", MAX_DEVICES
+        )
+        self._sending: KeyedLocks[tuple[str, str, bytes]] = KeyedLocks()
+
+    async def once(
+        self, transaction: ClientTransaction, make: Callable[[], Awaitable[StoredEvent]]
+    ) -> str:
+        """The id of the event that this transaction made, or now makes by `make`.
+
+        While the first request is at work, a repeated one waits for it; if the first fails, the
+        repeated one makes its own attempt.
+        """
+        user_id, device_id = transaction.user_id, transaction.device_id
+        seen = await self._seen(user_id, device_id)
+        key = _key(transaction.path, transaction.txn_id)
+        async with self._sending.hold((user_id, device_id, key)):
+            event_id = seen.peek(key)
+            return event_id or seen.put(key, (await make()).event.event_id)
+
+    async def _seen(self, user_id: str, device_id: str) -> _Seen:
+        device = (user_id, device_id)
+        seen = self._devices.get(device)
+        if seen is None:
+            seen = self._devices.setdefault(device, await self._load(user_id, device_id))
+        return seen
+
+    async def _load(self, user_id: str, device_id: str) -> _Seen:
+        member = await self._names.nid(user_id)
+        rows = await self._db.run(
+            transactions_of_device, member, device_id, MAX_CACHED_TRANSACTIONS
+        )
+        names = await self._names.names({number for row in rows for number in row[:2]})
+        loaded: _Seen = LruCache("", MAX_CACHED_TRANSACTIONS)  # one of thousands: without figures
+        for room, type_nid, path, txn_id, event_id in reversed(rows):
+            path = path or sending_path(names[room], names[type_nid])
+            loaded.put(_key(path, txn_id), event_id)
+        return loaded
+
+
+def _key(path: str, txn_id: str) -> bytes:
+    text = f"{len(path)} {path}{txn_id}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()

@@ -1,0 +1,91 @@
+"""Authentication sessions: the stages that a client has completed in user-interactive
+authentication.
+
+Owns the table `authentication_sessions` (migrations/0002_accounts.sql). The contents are sealed by
+the domain (`accounts/interactive_auth/authentication_sessions.py`); this module cannot read them.
+"""
+
+from dataclasses import dataclass
+
+from homeserver.storage.database.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session to be stored under a name, which begins with the tag of its party."""
+
+    name: bytes
+    sealed: bytes
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """The maximum number of sessions: of the party with a tag, and of all parties together."""
+
+    tag: bytes
+    of_party: int
+    in_all: int
+
+
+async def add_authentication_session(
+    db: Connection, session: NewSession, bounds: SessionLimits
+) -> bool:
+    """Add a session; false if a limit is reached."""
+    cursor = await db.execute(
+        """
+        INSERT INTO authentication_sessions (session_hash, sealed, expires_ms)
+        SELECT %s, %s, %s
+         WHERE %s > (SELECT count(*)
+                       FROM (SELECT FROM authentication_sessions
+                              WHERE session_hash >= %s AND session_hash < %s
+                              LIMIT %s) AS of_party)
+           AND %s > (SELECT count(*)
+                       FROM (SELECT FROM authentication_sessions LIMIT %s) AS in_all)
+        """,
+        (
+            session.name,
+            session.sealed,
+            session.expires_ms,
+            bounds.of_party,
+            bounds.tag,
+            bounds.tag + b"\xff",
+            bounds.of_party,
+            bounds.in_all,
+            bounds.in_all,
+        ),
+    )
+    return cursor.rowcount == 1
+
+
+async def update_authentication_session(db: Connection, name: bytes, sealed: bytes) -> None:
+    """Replace the contents of a session, if it exists."""
+    await db.execute(
+        "UPDATE authentication_sessions SET sealed = %s WHERE session_hash = %s", (sealed, name)
+    )
+
+
+async def find_authentication_session(
+    db: Connection, session_hash: bytes, now_ms: int
+) -> bytes | None:
+    """The sealed contents of a session, unless it has expired."""
+    cursor = await db.execute(
+        """
+        SELECT sealed
+          FROM authentication_sessions
+         WHERE session_hash = %s AND expires_ms > %s
+        """,
+        (session_hash, now_ms),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else bytes(row[0])
+
+
+async def delete_authentication_session(db: Connection, session_hash: bytes) -> None:
+    """End a session."""
+    await db.execute("DELETE FROM authentication_sessions WHERE session_hash = %s", (session_hash,))
+
+
+async def delete_expired_authentication_sessions(db: Connection, now_ms: int) -> None:
+    """Delete the sessions that have expired."""
+    await db.execute("DELETE FROM authentication_sessions WHERE expires_ms <= %s", (now_ms,))

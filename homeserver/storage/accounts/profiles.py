@@ -1,0 +1,46 @@
+"""Profiles: display names, avatars and other public fields of users.
+
+Owns the table `profiles` (migrations/0002_accounts.sql), which has one row for each user and field.
+A removed field keeps its row with a null value, so that its position distinguishes a repeated or
+late write from a newer one.
+"""
+
+from homeserver.storage.database.batch import BatchStatement
+from homeserver.storage.database.database import Connection
+
+# A null value removes the field. Sorted, so that two processes never deadlock.
+SET_PROFILE_FIELD = BatchStatement(
+    "set_profile_field",
+    """
+    INSERT INTO profiles (user_id, field, value, position)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::int8[]) ORDER BY 1, 2
+        ON CONFLICT (user_id, field) DO UPDATE
+       SET value = EXCLUDED.value, position = EXCLUDED.position
+     WHERE profiles.position < EXCLUDED.position
+    """,
+    columns=("text", "text", "bytea", "int8"),
+    key=(0, 1),
+)
+
+
+async def insert_profile_field(db: Connection, user_id: str, field: str, value: bytes) -> None:
+    """Set a field of an account that is being created, unless it is set; bypasses the log.
+
+    Its position is before all others, so that any value that the user sets replaces it.
+    """
+    await db.execute(
+        """
+        INSERT INTO profiles (user_id, field, value, position)
+        VALUES (%s, %s, %s, 0)
+            ON CONFLICT DO NOTHING
+        """,
+        (user_id, field, value),
+    )
+
+
+async def load_profile(db: Connection, user_id: str) -> dict[str, bytes]:
+    """The fields of a user's profile, each with its value as JSON."""
+    cursor = await db.execute(
+        "SELECT field, value FROM profiles WHERE user_id = %s AND value IS NOT NULL", (user_id,)
+    )
+    return {str(field): bytes(value) for field, value in await cursor.fetchall()}

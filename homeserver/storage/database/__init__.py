@@ -1,0 +1,1 @@
+"""The database itself: connections, batches, migrations, and the embedded PostgreSQL."""

@@ -1,0 +1,223 @@
+"""Batches: rows of many writers in one statement, the unit of a group commit.
+
+A module that owns a table declares how rows are added to it, as a SQL literal over arrays
+(`unnest`), one array per column. A `Batch` gathers rows for any number of such statements and
+writes them as one autocommitted statement, a `WITH` of all of them: one round trip and one commit
+however many rooms, users and tables are concerned.
+
+Every statement must be idempotent (`ON CONFLICT`), because a batch is written again if its outcome
+is unknown after the connection broke. PostgreSQL gives all parts of a `WITH` the same snapshot, so
+no part sees the rows of another. Statements that change rows of the same batch, such as those of an
+event and of its redaction, are `late`: they run after all others, one by one, in the same
+transaction.
+
+Values are encoded when a row is made, so that a value that PostgreSQL cannot store is an error of
+its writer and does not affect the rows of others. The arrays are sent in PostgreSQL's binary form,
+built here: for a batch of 64 events this takes a seventh of the time of psycopg's lists.
+"""
+
+import functools
+import re
+import struct
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+Buffer = bytes | memoryview
+Row = tuple["BatchStatement", tuple[Buffer | None, ...]]
+
+# Header of an array: one dimension, whether there are nulls, type and number of the elements, first
+# index.
+ARRAY_HEADER = struct.Struct(">iiIii")
+LENGTH = struct.Struct(">i")  # before each element
+NULL = LENGTH.pack(-1)
+
+
+def _text(value: str) -> bytes:
+    if "\0" in value:
+        raise ValueError("PostgreSQL's text cannot hold the character NUL")
+    return value.encode()
+
+
+def _bytea(value: Buffer) -> Buffer:
+    if not isinstance(value, bytes | memoryview):
+        raise TypeError(f"expected bytes, not {type(value).__name__}")
+    return value
+
+
+def _bool(value: bool) -> bytes:
+    return b"\1" if value else b"\0"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnType:
+    """A PostgreSQL type of columns: its OIDs, and how a value is encoded."""
+
+    encode: Callable[[Any], Buffer]
+    oid: int
+    array_oid: int
+    size: int | None  # of every encoded value, if all have the same size
+
+
+COLUMN_TYPES = {
+    "bool": ColumnType(_bool, oid=16, array_oid=1000, size=1),
+    "bytea": ColumnType(_bytea, oid=17, array_oid=1001, size=None),
+    "float8": ColumnType(struct.Struct(">d").pack, oid=701, array_oid=1022, size=8),
+    "int4": ColumnType(struct.Struct(">i").pack, oid=23, array_oid=1007, size=4),
+    "int8": ColumnType(struct.Struct(">q").pack, oid=20, array_oid=1016, size=8),
+    "text": ColumnType(_text, oid=25, array_oid=1009, size=None),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchStatement:
+    """An `INSERT`, `UPDATE` or `DELETE` over arrays: one `%s` per column, in the order of the
+    values.
+
+    `columns` are the PostgreSQL types of the columns, of `COLUMN_TYPES`; the SQL says
+    `unnest(%s::int8[], %s::text[])` for `("int8", "text")`. `key` has the indexes of the values
+    that identify a row. If it is given, the last row of a batch with the same key wins, because
+    PostgreSQL refuses to upsert a row twice in one statement. `name` is unique among all
+    statements. A `late` statement sees the rows of its batch.
+    """
+
+    name: str
+    sql: str
+    columns: tuple[str, ...]
+    key: tuple[int, ...] = ()
+    late: bool = False
+    types: tuple[ColumnType, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.sql.count("%s") != len(self.columns):
+            raise ValueError(f"{self.name}: the number of %s must be that of the columns")
+        object.__setattr__(self, "types", tuple(COLUMN_TYPES[name] for name in self.columns))
+
+    def row(self, *values: Any) -> Row:
+        """One row for this statement, to append to the log.
+
+        A bytes or memoryview value is not copied. Raises `ValueError`, `TypeError` or
+        `struct.error` for values that do not fit the columns.
+        """
+        encoded = [
+            None if value is None else column.encode(value)
+            for column, value in zip(self.types, values, strict=True)
+        ]
+        return (self, tuple(encoded))
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that are written atomically."""
+
+    _rows: dict[BatchStatement, dict[Hashable, tuple[Buffer | None, ...]]] = field(
+        default_factory=dict
+    )
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return sum(map(len, self._rows.values()))
+
+    def add(self, row: Row) -> None:
+        statement, values = row
+        rows = self._rows.get(statement)
+        if rows is None:
+            rows = self._rows[statement] = {}
+        if statement.key:
+            rows[tuple([values[place] for place in statement.key])] = values
+        else:
+            rows[len(rows)] = values
+
+    async def write(self, connection: AsyncConnection[Any]) -> None:
+        """Write all rows, on an autocommit connection on which the arrays are registered.
+
+        This is one statement, unless there are late ones. `register_arrays` prepares a connection;
+        those of `Database` are prepared.
+        """
+        # Always in the same order, so that PostgreSQL reuses the prepared statements.
+        in_order = sorted(self._rows, key=lambda statement: statement.name)
+        together = tuple([statement for statement in in_order if not statement.late])
+        steps = [together] if together else []
+        steps += [(statement,) for statement in in_order if statement.late]
+        if len(steps) == 1:
+            await self._execute(connection, steps[0])
+            return
+        async with connection.transaction():
+            for step in steps:
+                await self._execute(connection, step)
+
+    async def _execute(
+        self, connection: AsyncConnection[Any], statements: tuple[BatchStatement, ...]
+    ) -> None:
+        parameters = [
+            _array(kind, column)
+            for statement in statements
+            for kind, column in zip(
+                statement.types, zip(*self._rows[statement].values(), strict=True), strict=True
+            )
+        ]
+        await AsyncRawCursor(connection).execute(_combine(statements), parameters, prepare=True)
+
+
+def register_arrays(connection: AsyncConnection[Any]) -> None:
+    """Register on a connection the arrays that a batch sends."""
+    for array_type, dumper in ARRAY_DUMPERS:
+        connection.adapters.register_dumper(array_type, dumper)
+
+
+@functools.lru_cache(maxsize=512)
+def _combine(statements: tuple[BatchStatement, ...]) -> bytes:
+    """Combine several statements into one, with parameters numbered as PostgreSQL requires."""
+    parts = ", ".join(
+        f"batch_{number} AS ({statement.sql})" for number, statement in enumerate(statements)
+    )
+    place = 0
+
+    def number_parameter(_: re.Match[str]) -> str:
+        nonlocal place
+        place += 1
+        return f"${place}"
+
+    return f"WITH {re.sub('%s', number_parameter, parts)} SELECT 1".encode()
+
+
+def _array(kind: ColumnType, column: Sequence[Buffer | None]) -> bytes:
+    """Encode a column as a PostgreSQL array in binary form, in the class for its type."""
+    parts: list[Buffer] = [ARRAY_HEADER.pack(1, 1, kind.oid, len(column), 1)]
+    if kind.size is not None and None not in column:
+        length = LENGTH.pack(kind.size)
+        parts += (length, length.join(column))  # type: ignore[arg-type]
+    else:
+        for value in column:
+            if value is None:
+                parts.append(NULL)
+            else:
+                parts += (LENGTH.pack(len(value)), value)
+    return ARRAY_CLASSES[kind.array_oid](b"".join(parts))
+
+
+class _Array(bytes):
+    """A PostgreSQL array in binary form; one subclass per type, for psycopg."""
+
+
+class _ArrayDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: bytes) -> bytes:
+        return obj
+
+
+ARRAY_CLASSES: dict[int, type[_Array]] = {
+    kind.array_oid: type(f"_{name}_array", (_Array,), {}) for name, kind in COLUMN_TYPES.items()
+}
+ARRAY_DUMPERS = tuple(
+    (array_type, type(f"{array_type.__name__}_dumper", (_ArrayDumper,), {"oid": array_oid}))
+    for array_oid, array_type in ARRAY_CLASSES.items()
+)

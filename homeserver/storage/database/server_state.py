@@ -1,0 +1,102 @@
+"""Server state: values that the server keeps between two starts.
+
+Owns the table `server_state` (migrations/0001_base.sql), one row per value.
+"""
+
+from homeserver.storage.database.batch import BatchStatement
+from homeserver.storage.database.database import Connection
+
+MOVE_READER = BatchStatement(
+    "move_reader",
+    """
+    INSERT INTO server_state (key, value)
+    SELECT reader, position::text FROM unnest(%s::text[], %s::int8[]) AS moved (reader, position)
+        ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value
+     WHERE server_state.value::int8 < EXCLUDED.value::int8
+    """,
+    columns=("text", "int8"),
+    key=(0,),
+)
+"""A reader of the log has stored what follows from everything up to a position."""
+
+
+class WrongServer(Exception):
+    """The database belongs to a server of another name."""
+
+
+async def claim_server_name(db: Connection, server_name: str) -> None:
+    """Bind the database to a server name at the first start, and check it at later ones.
+
+    Every user, room and event id contains the name, so under another name none would be local.
+    Raises `WrongServer`.
+    """
+    cursor = await db.execute(
+        """
+        INSERT INTO server_state (key, value) VALUES ('server_name', %s)
+            ON CONFLICT (key) DO UPDATE SET value = server_state.value
+        RETURNING value
+        """,
+        (server_name,),
+    )
+    row = await cursor.fetchone()
+    if row is not None and row[0] != server_name:
+        raise WrongServer(
+            f"This database belongs to the server {row[0]}, and cannot serve {server_name}: "
+            "a server cannot change its name. Correct server_name, or use another database."
+        )
+
+
+async def reserve_positions(db: Connection, count: int, *, above: int = 0) -> int:
+    """Reserve the next `count` positions of the log; returns the position before the first of them.
+
+    Positions are reserved before they are used. Those that a process had reserved when it died are
+    never reserved again, so a token that names such a position stays below everything that follows.
+    All are larger than `above`.
+    """
+    return await _add(db, "reserved_positions", count, above) - count
+
+
+async def count_boot(db: Connection) -> int:
+    """Count this start of the server; returns 1 for the first one."""
+    return await _add(db, "boots", 1)
+
+
+async def reader_position(db: Connection, reader: str) -> int | None:
+    """The position up to which a subscriber has read the log, by `MOVE_READER`; `None` if never."""
+    cursor = await db.execute("SELECT value::int8 FROM server_state WHERE key = %s", (reader,))
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def probe_reading(db: Connection) -> None:
+    """Read a value, to check that the database answers."""
+    cursor = await db.execute("SELECT value FROM server_state WHERE key = 'server_name'")
+    await cursor.fetchone()
+
+
+async def probe_writing(db: Connection) -> None:
+    """Write a value, to check that the database stores it."""
+    await db.execute(
+        """
+        INSERT INTO server_state (key, value) VALUES ('probe', now()::text)
+            ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value
+        """
+    )
+
+
+async def _add(db: Connection, key: str, amount: int, least: int = 0) -> int:
+    """Add to a number, which counts as `least` if it is smaller; returns the sum."""
+    cursor = await db.execute(
+        """
+        INSERT INTO server_state (key, value)
+        VALUES (%(key)s, (%(least)s::int8 + %(amount)s::int8)::text)
+            ON CONFLICT (key) DO UPDATE
+           SET value = (GREATEST(server_state.value::int8, %(least)s::int8)
+                        + %(amount)s::int8)::text
+        RETURNING value::int8
+        """,
+        {"key": key, "amount": amount, "least": least},
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "an upsert returns its row"
+    return int(row[0])

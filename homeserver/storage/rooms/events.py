@@ -1,0 +1,373 @@
+"""Events: the exact bytes that were signed, and their place in their room.
+
+Owns the tables `events` and `current_states` (migrations/0004_rooms.sql, 0010_event_graph.sql,
+0017_withheld_redactions.sql and 0020_transaction_paths.sql). The former has one row per event, the
+latter the root of a room's current state where it differs from the state after the event at the
+same position: a room whose graph never forked has no row. If no timeline event has the position,
+the row also has the forward extremities.
+
+Rooms, senders, types and state keys are numbers of `names`; an event's number is the log position
+at which it was first stored. Positions above zero are those of the timeline that a sync returns;
+the position of a backfilled event is its negated number. `depth` is the topological depth in the
+graph as this server knows it, whatever the event itself claims.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from homeserver.storage.database.batch import BatchStatement
+from homeserver.storage.database.database import Connection
+
+INSERT_EVENT = BatchStatement(
+    "insert_event",
+    """
+    INSERT INTO events (event, room, position, depth, type, sender, state_key, event_id, json,
+                        state_before, state_after, replaces, extremities, device_id, txn_id,
+                        txn_path, rejected, soft_failed)
+    SELECT * FROM unnest(%s::int8[], %s::int4[], %s::int8[], %s::int8[], %s::int4[], %s::int4[],
+                         %s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int8[],
+                         %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+        ON CONFLICT (event) DO UPDATE
+       SET event = refuse_taken_key('events', events.event::text)
+     WHERE (events.room, events.event_id) <> (EXCLUDED.room, EXCLUDED.event_id)
+    """,
+    columns=(
+        "int8", "int4", "int8", "int8", "int4", "int4", "int4", "text", "bytea", "bytea", "bytea",
+        "int8", "text", "text", "text", "text", "text", "text",
+    ),
+)  # fmt: skip
+
+PLACE_EVENT = BatchStatement(
+    "place_event",
+    """
+    UPDATE events
+       SET position = placed.position, depth = placed.depth, state_before = placed.state_before,
+           state_after = placed.state_after, replaces = placed.replaces,
+           extremities = placed.extremities, rejected = placed.rejected,
+           soft_failed = placed.soft_failed
+      FROM unnest(%s::int8[], %s::int8[], %s::int8[], %s::bytea[], %s::bytea[], %s::int8[],
+                  %s::text[], %s::text[], %s::text[])
+        AS placed (event, position, depth, state_before, state_after, replaces, extremities,
+                   rejected, soft_failed)
+     WHERE events.event = placed.event
+    """,
+    columns=("int8", "int8", "int8", "bytea", "bytea", "int8", "text", "text", "text"),
+    key=(0,),
+    late=True,
+)
+"""An outlier found its place in the graph."""
+
+UPDATE_CHECK_RESULT = BatchStatement(
+    "issue_check_result",
+    """
+    UPDATE events
+       SET state_before = checked.state_before, state_after = checked.state_after,
+           replaces = checked.replaces, rejected = checked.rejected,
+           soft_failed = checked.soft_failed
+      FROM unnest(%s::int8[], %s::bytea[], %s::bytea[], %s::int8[], %s::text[], %s::text[])
+        AS checked (event, state_before, state_after, replaces, rejected, soft_failed)
+     WHERE events.event = checked.event
+    """,
+    columns=("int8", "bytea", "bytea", "int8", "text", "text"),
+    key=(0,),
+    late=True,
+)
+
+WITHDRAW_EVENT = BatchStatement(
+    "withdraw_event",
+    "UPDATE events SET position = NULL WHERE event = ANY (SELECT * FROM unnest(%s::int8[]))",
+    columns=("int8",),
+    late=True,
+)
+
+MARK_REDACTED = BatchStatement(
+    "mark_redacted",
+    """
+    UPDATE events SET redacted_by = redaction.event
+      FROM unnest(%s::int8[], %s::int8[]) AS redaction (target, event)
+     WHERE events.event = redaction.target AND events.redacted_by IS NULL
+    """,
+    columns=("int8", "int8"),
+    key=(0,),
+    late=True,
+)
+
+INSERT_CURRENT_STATE = BatchStatement(
+    "insert_current_state",
+    """
+    INSERT INTO current_states (room, position, root, extremities)
+    SELECT * FROM unnest(%s::int4[], %s::int8[], %s::bytea[], %s::text[])
+        ON CONFLICT (room, position) DO UPDATE
+       SET position = refuse_taken_key('current_states', current_states.position::text)
+     WHERE (current_states.root, current_states.extremities)
+           IS DISTINCT FROM (EXCLUDED.root, EXCLUDED.extremities)
+    """,
+    columns=("int4", "int8", "bytea", "text"),
+)
+
+
+CORRECT_CURRENT_STATE = BatchStatement(
+    "correct_current_state",
+    """
+    INSERT INTO current_states (room, position, root, extremities)
+    SELECT * FROM unnest(%s::int4[], %s::int8[], %s::bytea[], %s::text[])
+        ON CONFLICT (room, position) DO UPDATE
+       SET root = EXCLUDED.root, extremities = EXCLUDED.extremities
+    """,
+    columns=("int4", "int8", "bytea", "text"),
+    key=(0, 1),
+    late=True,
+)
+"""The state of a position turned out to be another one. Comes before states are forgotten."""
+
+FORGET_CURRENT_STATES = BatchStatement(
+    "forget_current_states",
+    """
+    DELETE FROM current_states
+     USING unnest(%s::int4[], %s::int8[], %s::int8[]) AS gone (room, since, before)
+     WHERE current_states.room = gone.room AND position >= since AND position < before
+    """,
+    columns=("int4", "int8", "int8"),
+    late=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One event as stored, with the event that it replaced and its redaction, for `unsigned`.
+
+    `state_before` is `None` for an outlier. `rejected` and `soft_failed` name the broken rule.
+    """
+
+    event: int
+    room: int
+    position: int | None
+    depth: int
+    event_id: str
+    json: bytes
+    state_before: bytes | None
+    state_after: bytes | None
+    replaces: int | None
+    replaced_id: str | None
+    replaced_json: bytes | None
+    redaction_id: str | None
+    redaction_json: bytes | None
+    device_id: str | None
+    txn_id: str | None
+    txn_path: str | None
+    rejected: str | None
+    soft_failed: str | None
+
+
+async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventRow]:
+    """The events with these numbers, in no particular order."""
+    async with db.cursor(row_factory=class_row(EventRow), binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT e.event, e.room, e.position, e.depth, e.event_id, e.json, e.state_before,
+                   e.state_after, e.replaces, old.event_id AS replaced_id, old.json AS
+                   replaced_json, redaction.event_id AS redaction_id, redaction.json AS
+                   redaction_json, e.device_id, e.txn_id, e.txn_path, e.rejected, e.soft_failed
+              FROM events e
+              LEFT JOIN events old ON old.event = e.replaces
+              LEFT JOIN events redaction ON redaction.event = e.redacted_by
+             WHERE e.event = ANY(%s)
+            """,
+            (list(events),),
+        )
+        return await cursor.fetchall()
+
+
+async def bare_events(db: Connection, events: Sequence[int]) -> list[tuple[int, str, bytes, bool]]:
+    """(event, event id, JSON, whether it was rejected) of these events, in no particular order."""
+    async with db.cursor(binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT event, event_id, json, rejected IS NOT NULL
+              FROM events
+             WHERE event = ANY(%s::int8[])
+            """,
+            (list(events),),
+        )
+        return await cursor.fetchall()
+
+
+async def event_numbers(
+    db: Connection, room: int, event_ids: Sequence[str]
+) -> list[tuple[str, int]]:
+    """(event id, number) of those of the events that a room has."""
+    cursor = await db.execute(
+        "SELECT event_id, event FROM events WHERE event_id = ANY(%s) AND room = %s",
+        (list(event_ids), room),
+    )
+    return await cursor.fetchall()
+
+
+async def rooms_with_event(db: Connection, event_id: str) -> list[int]:
+    """The rooms that have an event with this id."""
+    cursor = await db.execute("SELECT room FROM events WHERE event_id = %s", (event_id,))
+    return [row[0] for row in await cursor.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineHead:
+    """The end of a room's timeline, and its current state.
+
+    `newest` are (position, event) of the newest timeline events, newest first; `root` is that of
+    the current state, `None` before the first event; `forked_at` is the newest position at which
+    the current state was a resolved one, or 0. `extremities` are the forward extremities as JSON,
+    `None` if the newest event is the only one.
+    """
+
+    newest: Sequence[tuple[int, int]]
+    root: bytes | None
+    forked_at: int
+    extremities: str | None
+
+
+async def timeline_head(db: Connection, room: int, limit: int) -> TimelineHead:
+    """The end of a room's timeline, with at most `limit` of its events."""
+    async with db.cursor(binary=True) as cursor:
+        await cursor.execute(
+            """
+            (SELECT position, event, extremities, COALESCE(state_after, state_before)
+               FROM events
+              WHERE room = %(room)s AND position > 0
+              ORDER BY position DESC
+              LIMIT %(limit)s)
+             UNION ALL
+            (SELECT position, NULL, extremities, root
+               FROM current_states
+              WHERE room = %(room)s
+              ORDER BY position DESC
+              LIMIT 1)
+            """,
+            {"room": room, "limit": limit},
+        )
+        rows = await cursor.fetchall()
+    # At the position of an event, a resolved state is newer than the state after that event.
+    by_age = sorted(rows, key=lambda row: (row[0], row[1] is None), reverse=True)
+    newest = [(position, event) for position, event, *_ in by_age if event is not None]
+    forks = [position for position, event, *_ in by_age if event is None]
+    last = max(rows, key=lambda row: (row[0], row[1] is not None), default=(0, None, None, None))
+    return TimelineHead(newest, by_age[0][3] if by_age else None, max(forks, default=0), last[2])
+
+
+async def events_between(
+    db: Connection, room: int, after: int, upto: int, limit: int
+) -> list[tuple[int, int]]:
+    """(position, event) of timeline events with after < position <= upto, newest first."""
+    cursor = await db.execute(
+        """
+        SELECT position, event
+          FROM events
+         WHERE room = %s AND position > %s AND position <= %s
+         ORDER BY position DESC
+         LIMIT %s
+        """,
+        (room, after, upto, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def newest_events_in(
+    db: Connection, rooms: Sequence[int], upto: int, limit: int
+) -> list[tuple[int, int, int]]:
+    """(position, room, event) of the newest timeline events of rooms together, newest first."""
+    cursor = await db.execute(
+        """
+        SELECT newest.position, wanted.room, newest.event
+          FROM unnest(%s::int4[]) AS wanted (room)
+         CROSS JOIN LATERAL (SELECT position, event
+                               FROM events
+                              WHERE events.room = wanted.room
+                                AND position > 0 AND position <= %s
+                              ORDER BY position DESC
+                              LIMIT %s) AS newest
+         ORDER BY newest.position DESC
+         LIMIT %s
+        """,
+        (list(rooms), upto, limit, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def events_after(
+    db: Connection, rooms: Sequence[int], after: int, upto: int, limit: int
+) -> list[tuple[int, int, int]]:
+    """(position, room, event) of the oldest timeline events with after < position <= upto."""
+    cursor = await db.execute(
+        """
+        SELECT oldest.position, wanted.room, oldest.event
+          FROM unnest(%s::int4[]) AS wanted (room)
+         CROSS JOIN LATERAL (SELECT position, event
+                               FROM events
+                              WHERE events.room = wanted.room AND position > %s AND position <= %s
+                              ORDER BY position
+                              LIMIT %s) AS oldest
+         ORDER BY oldest.position
+         LIMIT %s
+        """,
+        (list(rooms), after, upto, limit, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def state_root_at(db: Connection, room: int, position: int) -> bytes | None:
+    """Root of the room's current state at a position; `None` before its first event."""
+    cursor = await db.execute(
+        """
+        SELECT root
+          FROM (SELECT position, 0 AS rank, COALESCE(state_after, state_before) AS root
+                  FROM (SELECT position, state_after, state_before
+                          FROM events
+                         WHERE room = %s AND position > 0 AND position <= %s
+                         ORDER BY position DESC
+                         LIMIT 1) AS newest
+                 UNION ALL
+                SELECT position, 1, root
+                  FROM (SELECT position, root
+                          FROM current_states
+                         WHERE room = %s AND position <= %s
+                         ORDER BY position DESC
+                         LIMIT 1) AS resolved) AS roots
+         ORDER BY position DESC, rank DESC
+         LIMIT 1
+        """,
+        (room, position, room, position),
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position: int) -> list[int]:
+    """Those of the rooms that have timeline events above a position."""
+    cursor = await db.execute(
+        """
+        SELECT room
+          FROM unnest(%s::int4[]) AS wanted (room)
+         WHERE EXISTS (SELECT FROM events
+                        WHERE events.room = wanted.room AND events.position > %s)
+        """,
+        (list(rooms), position),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def transactions_of_device(
+    db: Connection, sender: int, device_id: str, limit: int
+) -> list[tuple[int, int, str | None, str, str]]:
+    """(room, type, path, transaction id, event id) of a device's transactions, newest first."""
+    cursor = await db.execute(
+        """
+        SELECT room, type, txn_path, txn_id, event_id
+          FROM events
+         WHERE sender = %s AND device_id = %s AND txn_id IS NOT NULL
+         ORDER BY event DESC
+         LIMIT %s
+        """,
+        (sender, device_id, limit),
+    )
+    return await cursor.fetchall()

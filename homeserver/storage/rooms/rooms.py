@@ -1,0 +1,56 @@
+"""Rooms that this server knows.
+
+Owns the table `rooms` (migrations/0004_rooms.sql); a room's number is that of its id in `names`.
+"""
+
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from homeserver.storage.database.batch import BatchStatement
+from homeserver.storage.database.database import Connection
+
+# The first source is right about the version: an invite from another server may claim any, and a
+# room that is known to have another version is not joined (`Rooms.entering`).
+INSERT_ROOM = BatchStatement(
+    "insert_room",
+    """
+    INSERT INTO rooms (room, version, creator, published)
+    SELECT * FROM unnest(%s::int4[], %s::text[], %s::int4[], %s::bool[])
+        ON CONFLICT (room) DO NOTHING
+    """,
+    columns=("int4", "text", "int4", "bool"),
+)
+
+STOP_LISTING = BatchStatement(
+    "stop_listing_room",
+    "UPDATE rooms SET published = false WHERE room = ANY (SELECT * FROM unnest(%s::int4[]))",
+    columns=("int4",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRow:
+    """A room's number, its version, and whether it is in the public directory."""
+
+    room: int
+    version: str
+    published: bool
+
+
+async def find_room(db: Connection, room: int) -> RoomRow | None:
+    """The room with this number, if the server is or was in it."""
+    async with db.cursor(row_factory=class_row(RoomRow)) as cursor:
+        await cursor.execute("SELECT room, version, published FROM rooms WHERE room = %s", (room,))
+        return await cursor.fetchone()
+
+
+async def set_published(db: Connection, room: int, published: bool) -> None:
+    """List the room in the public directory, or stop listing it."""
+    await db.execute("UPDATE rooms SET published = %s WHERE room = %s", (published, room))
+
+
+async def published_rooms(db: Connection) -> list[int]:
+    """Numbers of all rooms in the public directory."""
+    cursor = await db.execute("SELECT room FROM rooms WHERE published ORDER BY room")
+    return [row[0] for row in await cursor.fetchall()]

@@ -1,0 +1,52 @@
+"""Sync points: the inputs of a response, all of them as they were at one position of the log.
+
+If a request took a position, waited, and then read data that follows the log, it would see that
+data as of later. What lies between would be in no response: not in this one, which ends at the
+position, and not in the next, which takes it for sent.
+"""
+
+from typing import NamedTuple
+
+from homeserver.rooms.room.user_rooms import MemberRooms, UserRooms
+from homeserver.streams.log import Log
+from homeserver.sync.user_change_queues import USER_DATA, UserChangeQueues
+
+
+class SyncPoint(NamedTuple):
+    """A position of the log, and what had changed for a user at that position.
+
+    `changed` is what changed above the token, `None` where everything may have; `rooms` are the
+    user's memberships of the rooms concerned.
+    """
+
+    position: int
+    changed: set[int] | None
+    rooms: MemberRooms
+
+
+class SyncPoints:
+    """Takes sync points."""
+
+    def __init__(self, change_queues: UserChangeQueues, user_rooms: UserRooms, log: Log) -> None:
+        self._change_queues = change_queues
+        self._user_rooms = user_rooms
+        self._log = log
+
+    async def take(self, user_id: str, since: int | None) -> SyncPoint:
+        """The current sync point for a token of position `since`, `None` for no token."""
+        while True:
+            queue, rooms = self._change_queues.loaded(user_id), self._user_rooms.loaded(user_id)
+            if queue is None or rooms is None:
+                await self._user_rooms.of(user_id)
+                await self._change_queues.queue_of(user_id)
+                continue
+            now = self._log.position
+            changed = None if since is None else queue.changed_since(since)
+            if changed is None or USER_DATA in changed:
+                rooms = dict(rooms)
+            else:
+                rooms = {number: rooms[number] for number in changed if number in rooms}
+            if all(membership.position <= now for membership in rooms.values()):
+                return SyncPoint(now, changed, rooms)
+            # Some memberships were read from the database before they were published.
+            await self._log.written()

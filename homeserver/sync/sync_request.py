@@ -1,0 +1,66 @@
+"""The parameters of one sync: the requesting device, its filter, and the format it wants."""
+
+from dataclasses import dataclass, field
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.filters import Filter
+
+DEFAULT_TIMELINE = 10  # events
+MAX_TIMELINE = 100
+
+STATE_AFTER = "state_after"
+UNSTABLE_STATE_AFTER = "org.matrix.msc4222.state_after"
+"""The name of the same member before it was part of the specification; some clients know no other.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """The parameters of one `/sync` request, or of one WebSocket.
+
+    `ignored` are users whose messages the user does not want. `state_after` asks for the state at
+    the end of each timeline in place of that at its start, under this name.
+    """
+
+    caller: Requester
+    filter: Filter = field(default_factory=Filter)
+    full_state: bool = False
+    state_after: str | None = None
+    ignored: frozenset[str] = frozenset()
+    # Derived from the above, and read with every delivery.
+    user_id: str = field(init=False)
+    device: tuple[str, str] = field(init=False)  # the one whose transaction ids are shown
+    timeline_limit: int = field(init=False)  # events of one room's timeline, at most
+    is_plain: bool = field(init=False)  # whether timelines are shown as they are to all others
+
+    def __post_init__(self) -> None:
+        caller, timeline = self.caller, self.filter.room.timeline
+        note = object.__setattr__
+        note(self, "user_id", caller.user_id)
+        note(self, "device", (caller.user_id, caller.device_id or ""))
+        note(self, "timeline_limit", timeline.limit_or(DEFAULT_TIMELINE, MAX_TIMELINE))
+        note(
+            self,
+            "is_plain",
+            timeline.is_default
+            and timeline.matches_all_rooms
+            and self.filter.event_fields is None
+            and self.filter.event_format == "client",
+        )
+
+    @property
+    def use_state_after(self) -> bool:
+        """Whether the client wants the state at the end of each timeline."""
+        return self.state_after is not None
+
+    @property
+    def state_name(self) -> str:
+        """The name of the member of a room section that has the state."""
+        return self.state_after or "state"
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the client lazy-loads members."""
+        return self.filter.room.state.lazy_load_members

@@ -1,0 +1,240 @@
+"""Change queues: for each active user, which rooms have changed, and which requests wait for that.
+
+Each log entry becomes a short item (position, what) in the queue of each active user concerned, and
+waiting requests are woken once a batch, however many entries it has. A queue is bounded: where it
+does not reach back to the token of a request, the engine looks at all of the user's rooms instead.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.rooms.ephemeral.typing import TypingChanged
+from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
+from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
+from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
+
+USER_DATA = 0  # in place of a room's numeric id: account data, and other data of one user only
+PRESENCE = -1
+
+MAX_QUEUED_CHANGES = 400  # of one user
+WAKE_BATCH_SIZE = 100  # users at least, before yielding to the reactor
+MAX_IMMEDIATE_AUDIENCE = 100  # users who are woken at once by a change of presence
+PRESENCE_BATCH_SECONDS = 1.0  # after which a larger audience is, for all changes together
+log = Logger()
+
+
+class Positioned(Protocol):
+    """The part of the log that is used here."""
+
+    @property
+    def position(self) -> int:
+        """The position up to which everything is published."""
+
+
+class UserChangeQueue:
+    """The changes that concern one user, complete above `since`."""
+
+    __slots__ = ("entries", "rooms", "since", "user_id", "waiters")
+
+    def __init__(self, user_id: str, since: int) -> None:
+        self.user_id = user_id
+        self.since = since
+        self.entries: deque[tuple[int, int]] = deque()
+        self.waiters: set[Callable[[], None]] = set()
+        self.rooms: set[int] = set()
+
+    def add(self, position: int, what: int) -> None:
+        """Record a change: `what` is a room's numeric id, `USER_DATA` or `PRESENCE`."""
+        entries = self.entries
+        entries.append((position, what))
+        if len(entries) > MAX_QUEUED_CHANGES:
+            self.since = entries.popleft()[0]
+
+    def changed_since(self, position: int) -> set[int] | None:
+        """The changes above a position; `None` where the queue does not reach back that far."""
+        if position < self.since:
+            return None
+        changed = set()
+        for at, what in reversed(self.entries):
+            if at <= position:
+                break
+            changed.add(what)
+        return changed
+
+
+class UserChangeQueues:
+    """The queues of recently active users: at most `capacity`, and those with waiting requests."""
+
+    def __init__(self, user_rooms: UserRooms, log: Positioned, clock: Clock, capacity: int) -> None:
+        self._log = log
+        self._user_rooms = user_rooms
+        self._clock = clock
+        self._to_wake: dict[UserChangeQueue, None] = {}  # in the order of their changes
+        self._postponed: set[UserChangeQueue] = set()
+        self._queues: LruCache[str, UserChangeQueue] = LruCache(
+            "user_changes",
+            capacity,
+            is_pinned=lambda queue: bool(queue.waiters),
+            on_evict=lambda _, queue: self._unfollow_all(queue),
+        )
+        self._by_room: dict[int, set[UserChangeQueue]] = {}
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait now."""
+        return sum(len(queue.waiters) for queue in self._queues.values())
+
+    def loaded(self, user_id: str) -> UserChangeQueue | None:
+        """The user's queue, if there is one."""
+        return self._queues.get(user_id)
+
+    async def queue_of(self, user_id: str) -> UserChangeQueue:
+        """The user's queue, made now if there is none."""
+        queue = self.loaded(user_id)
+        if queue is not None:
+            return queue
+        joined = await self._user_rooms.joined(user_id)
+        queue = self.loaded(user_id)
+        if queue is None:
+            # From here on it follows the log: what was published during the wait is not in it.
+            queue = self._queues.put(user_id, UserChangeQueue(user_id, self._log.position))
+            for number in joined:
+                self._follow(queue, number)
+        return queue
+
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries, after rooms and memberships have applied them."""
+        changed: set[UserChangeQueue] = set()
+        for entry in entries:
+            if isinstance(entry, StateChanged):
+                self._room_changed(entry, changed)
+            elif isinstance(entry, OutOfRoomMembershipChanged):
+                self._add_for_user(entry.user_id, entry.position, entry.room, changed)
+            elif isinstance(entry, TypingChanged):
+                self._add_for_room(entry.room, entry.position, changed)
+            elif isinstance(entry, ReceiptChanged):
+                if entry.receipt_type == PRIVATE:
+                    self._add_for_user(entry.user_id, entry.position, entry.room, changed)
+                else:
+                    self._add_for_room(entry.room, entry.position, changed)
+            elif isinstance(entry, PresenceChanged):
+                self._add_for_presence(entry, changed)
+            elif isinstance(entry, AccountDataChanged | RoomForgotten):
+                self._add_for_user(entry.user_id, entry.position, USER_DATA, changed)
+        self._wake_soon(changed)
+
+    def wake_all(self) -> None:
+        """Wake all waiting requests."""
+        self._wake_soon(self._queues.values())
+
+    def _wake_soon(self, changed: Iterable[UserChangeQueue]) -> None:
+        """Wake the requests that wait on the queues, in the next reactor iteration.
+
+        By then the log has acknowledged the writers and begun its next commit, so the requests are
+        served while the database works.
+        """
+        is_due = bool(self._to_wake)
+        self._to_wake.update((queue, None) for queue in changed if queue.waiters)
+        if self._to_wake and not is_due:
+            self._clock.callLater(0, self._wake)
+
+    def _wake(self) -> None:
+        """Wake the longest-waiting queues first, and enough of them to keep up with the writers."""
+        time_slice = TimeSlice(self._clock)
+        woken = 0
+        while self._to_wake:
+            queue = next(iter(self._to_wake))
+            del self._to_wake[queue]
+            for waiter in tuple(queue.waiters):
+                try:
+                    waiter()
+                except Exception:
+                    # The others are still woken, and this one by the next change.
+                    log.failure("a waiting request could not be woken")
+            woken += 1
+            if woken >= WAKE_BATCH_SIZE and time_slice.is_over and self._to_wake:
+                self._clock.callLater(0, self._wake)
+                return
+
+    def _postpone_wake(self, queues: Iterable[UserChangeQueue]) -> None:
+        """Wake the requests that wait on the queues later, together with those of later changes."""
+        is_due = bool(self._postponed)
+        self._postponed.update(queue for queue in queues if queue.waiters)
+        if self._postponed and not is_due:
+            self._clock.callLater(PRESENCE_BATCH_SECONDS, self._wake_postponed)
+
+    def _wake_postponed(self) -> None:
+        queues, self._postponed = self._postponed, set()
+        self._wake_soon(queues)
+
+    def _room_changed(self, entry: StateChanged, changed: set[UserChangeQueue]) -> None:
+        for user_id, membership, _ in entry.members():
+            # A user who joins or leaves is notified too.
+            queue = self._queues.peek(user_id)
+            if queue is not None:
+                if membership == "join":
+                    self._follow(queue, entry.room_nid)
+                    # They now see the presence of the room's members, which did not change itself.
+                    queue.add(entry.position, PRESENCE)
+                else:
+                    self._unfollow(queue, entry.room_nid)
+                    queue.add(entry.position, entry.room_nid)
+                    changed.add(queue)
+        self._add_for_room(entry.room_nid, entry.position, changed)
+
+    def _add_for_room(self, room: int, position: int, changed: set[UserChangeQueue]) -> None:
+        for queue in self._by_room.get(room, ()):
+            queue.add(position, room)
+            changed.add(queue)
+
+    def _add_for_user(
+        self, user_id: str, position: int, what: int, changed: set[UserChangeQueue]
+    ) -> None:
+        queue = self._queues.peek(user_id)
+        if queue is not None:
+            queue.add(position, what)
+            changed.add(queue)
+
+    def _add_for_presence(self, entry: PresenceChanged, changed: set[UserChangeQueue]) -> None:
+        seen: set[UserChangeQueue] = set()
+        for room in entry.rooms:
+            seen |= self._by_room.get(room, set())
+        own = self._queues.peek(entry.user_id)
+        if own is not None:
+            seen.add(own)
+        for queue in seen:
+            queue.add(entry.position, PRESENCE)
+        if len(seen) <= MAX_IMMEDIATE_AUDIENCE:
+            changed |= seen
+            return
+        # Among thousands of users presence changes all the time: batch these wake-ups.
+        if own is not None:
+            changed.add(own)
+        self._postpone_wake(seen)
+
+    def _follow(self, queue: UserChangeQueue, room: int) -> None:
+        queue.rooms.add(room)
+        self._by_room.setdefault(room, set()).add(queue)
+
+    def _unfollow(self, queue: UserChangeQueue, room: int) -> None:
+        if room in queue.rooms:
+            queue.rooms.discard(room)
+            followers = self._by_room[room]
+            followers.discard(queue)
+            if not followers:
+                del self._by_room[room]
+
+    def _unfollow_all(self, queue: UserChangeQueue) -> None:
+        for room in tuple(queue.rooms):
+            self._unfollow(queue, room)

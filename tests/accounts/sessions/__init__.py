@@ -1,0 +1,1 @@
+"""Tests of log-in sessions, devices and tokens."""

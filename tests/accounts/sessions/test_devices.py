@@ -1,0 +1,69 @@
+"""Devices: their list, their names, their removal, and who learns of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from homeserver.accounts.sessions.devices import DeviceChange, DeviceRenamed, DevicesRemoved
+from homeserver.accounts.sessions.login_sessions import DeviceRequest
+from homeserver.storage.accounts.profiles import SET_PROFILE_FIELD, load_profile
+from homeserver.storage.database.batch import Row
+from tests.accounts.support import ALICE, AccountsTestCase
+
+
+class DevicesTests(AccountsTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.facts: list[Any] = []
+        self.log.subscribe(self.facts.extend)
+        self.phone = await self.user(device_id="PHONE")
+        self.laptop = await self.sessions.open(ALICE, DeviceRequest("LAPTOP"))
+
+    async def test_a_device_can_be_renamed(self) -> None:
+        """A name that means something, for oneself and for those one writes to."""
+        await self.devices.rename(ALICE, "PHONE", "Pocket")
+
+        self.assertEqual((await self.devices.get(ALICE, "PHONE")).display_name, "Pocket")
+        self.assertEqual(self.facts, [DeviceRenamed(1, ALICE, "PHONE")])
+
+    async def test_the_same_name_again_is_no_news(self) -> None:
+        """Clients that set their name at every start wake nobody."""
+        await self.devices.rename(ALICE, "PHONE", "Pocket")
+
+        await self.devices.rename(ALICE, "PHONE", "Pocket")
+
+        self.assertEqual(len(self.facts), 1)
+
+    async def test_unknown_devices_are_not_found(self) -> None:
+        """A device that was removed elsewhere is gone here too."""
+        await self.refused(self.devices.get(ALICE, "NONE"), "M_NOT_FOUND", 404)
+        await self.refused(self.devices.rename(ALICE, "NONE", "x"), "M_NOT_FOUND", 404)
+        await self.refused(self.devices.rename(ALICE, "PHONE", "x" * 1025), "M_INVALID_PARAM", 400)
+
+    async def test_removing_a_device_logs_it_out_and_is_told(self) -> None:
+        """A lost phone is out at once, and nobody encrypts for it any more."""
+        await self.caller(self.phone)
+
+        await self.devices.remove(ALICE, ["PHONE", "NEVER-WAS"])
+
+        await self.refused(self.authenticate(self.phone.tokens.access_token), "M_UNKNOWN_TOKEN")
+        self.assertEqual((await self.caller(self.laptop)).device_id, "LAPTOP")
+        self.assertEqual(self.facts, [DevicesRemoved(1, ALICE, ("PHONE", "NEVER-WAS"))])
+
+    async def test_companions_are_written_with_the_removal(self) -> None:
+        """What must not be lost when the server dies in between goes into the same commit."""
+
+        def note(change: DeviceChange) -> Sequence[Row]:
+            position = change.position
+            return [SET_PROFILE_FIELD.row(ALICE, "org.example.note", b"1", position)]
+
+        self.devices.companions.append(note)
+
+        await self.devices.remove(ALICE, ["PHONE"])
+
+        self.assertEqual((await self.db.run(load_profile, ALICE))["org.example.note"], b"1")
+
+    async def test_removing_nothing_is_no_news(self) -> None:
+        """An empty list of devices is a legal request."""
+        await self.devices.remove(ALICE, [])
+
+        self.assertEqual(self.facts, [])

@@ -1,0 +1,1 @@
+"""Tests of rooms over the API."""

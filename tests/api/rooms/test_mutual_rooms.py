@@ -1,0 +1,67 @@
+"""Rooms in common with somebody over the API."""
+
+from typing import Any
+
+from homeserver.rooms.discovery import mutual_rooms
+from tests.support.actors import CLIENT, Actor
+from tests.support.server import ServerTestCase
+
+PATH = CLIENT.replace("v3", "v1") + "/mutual_rooms"
+
+
+class MutualRoomsTests(ServerTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.alice = await self.register("alice")
+        self.bob = await self.register("bob")
+
+    async def mutual(self, actor: Actor, **query: Any) -> Any:
+        return await actor.request("GET", PATH, query=query)
+
+    async def test_rooms_are_those_where_both_are(self) -> None:
+        """A profile shows where one knows somebody from."""
+        shared = await self.alice.create_room(public=True)
+        left = await self.alice.create_room(public=True)
+        await self.alice.create_room(invite=[self.bob])
+        for room in (shared, left):
+            await self.bob.join(room)
+        await self.bob.leave(left)
+
+        for actor, other in ((self.alice, self.bob), (self.bob, self.alice)):
+            answer = await self.mutual(actor, user_id=other.user_id)
+            self.assertEqual(answer, {"joined": [shared], "count": 1})
+
+    async def test_many_rooms_come_page_by_page(self) -> None:
+        """A long acquaintance does not end in one huge answer."""
+        self.patch(mutual_rooms, "PAGE", 2)
+        rooms = [await self.alice.create_room(public=True) for _ in range(5)]
+        for room in rooms:
+            await self.bob.join(room)
+        found: list[str] = []
+        query: dict[str, Any] = {"user_id": self.bob.user_id}
+
+        for size in (2, 2, 1):
+            page = await self.mutual(self.alice, **query)
+            self.assertEqual((len(page["joined"]), page["count"]), (size, 5))
+            found += page["joined"]
+            query["from"] = page.get("next_batch")
+
+        self.assertEqual(sorted(found), sorted(rooms))
+        self.assertIsNone(query["from"])
+
+    async def test_nobody_is_nowhere(self) -> None:
+        """Whether an account exists cannot be told from the answer."""
+        answer = await self.mutual(self.alice, user_id="@nobody:example.org")
+
+        self.assertEqual(answer, {"joined": [], "count": 0})
+
+    async def test_nonsense_is_refused(self) -> None:
+        """A mistake is told, not guessed at."""
+        for query in (
+            {"user_id": self.alice.user_id},
+            {"user_id": "bob"},
+            {"user_id": "@:example.org"},
+            {"user_id": self.bob.user_id, "from": "x"},
+        ):
+            await self.assert_refused("M_INVALID_PARAM", self.mutual(self.alice, **query), 400)
+        await self.assert_refused("M_MISSING_PARAM", self.mutual(self.alice), 400)

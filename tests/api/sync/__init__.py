@@ -1,0 +1,1 @@
+"""Tests of long polls and of the WebSocket over the API."""

@@ -1,0 +1,77 @@
+"""Code that nobody uses is removed: each line that is read should have an effect."""
+
+from vulture import Vulture
+
+from tests.architecture.source import PACKAGES, TOP
+
+# Settings are used by the sections that they stand in, which only the loader sees.
+DECLARATIONS = ("homeserver/config/",)
+# What others use: called or read by a library, or sent to clients.
+CALLED_BY_TWISTED = {
+    "addressTypes",
+    "authenticators",
+    "autocomplete",
+    "cachedConnectionTimeout",
+    "clientConnectionForTLS",
+    "doRead",
+    "doWrite",
+    "endpointForURI",
+    "getMailData",
+    "getMailFrom",
+    "getMailTo",
+    "gotLength",
+    "handleContentChunk",
+    "handshakeCompleted",
+    "installNameResolver",
+    "logPrefix",
+    "maxPersistentPerHost",
+    "noisy",
+    "parseCookies",
+    "requestFactory",
+    "requestReceived",
+    "requireAuthentication",
+    "requireTransportSecurity",
+    "sentMail",
+    "stopProducing",
+    "transportSemantics",
+    "_abortingCall",
+    "_savedTimeOut",
+}
+CALLED_BY_AUTOBAHN = {
+    "autoPingTimeout",
+    "onClose",
+    "onConnect",
+    "onMessage",
+    "onOpen",
+    "utf8validateIncoming",
+    "wasClean",
+}
+CALLED_BY_TREQ = {"to_uri"}
+CALLED_BY_PSYCOPG = {"_autocommit", "dump"}
+CALLED_BY_THE_LANGUAGE = {"__call__"}
+SENT_TO_CLIENTS = {"encryption", "guest_can_join"}
+ALLOWED = {
+    *CALLED_BY_TWISTED,
+    *CALLED_BY_AUTOBAHN,
+    *CALLED_BY_TREQ,
+    *CALLED_BY_PSYCOPG,
+    *CALLED_BY_THE_LANGUAGE,
+    *SENT_TO_CLIENTS,
+}
+
+
+def test_everything_is_used() -> None:
+    """By the server, a tool, a benchmark or a test: what has a test alone is a service to come."""
+    vulture = Vulture()
+    folders = [TOP / folder for folder in (*PACKAGES, "tests", "benchmarks", "tools")]
+    vulture.scavenge([str(folder) for folder in folders], exclude=["node_modules"])
+
+    unused = [
+        f"{path.as_posix()}:{item.first_lineno}: {item.typ} {item.name}"
+        for item in vulture.get_unused_code(min_confidence=60)
+        if (path := item.filename.relative_to(TOP)).parts[0] in PACKAGES
+        and not path.as_posix().startswith(DECLARATIONS)
+        and item.name not in ALLOWED
+    ]
+
+    assert unused == []

@@ -1,0 +1,85 @@
+"""Documents that can be wrong without anything breaking: links, lists, examples."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.architecture.source import PACKAGES, TOP
+
+SPEC = "https://spec.matrix.org/"
+VERSION = f"{SPEC}v1.19/"
+# Pages and sections of v1.19 of the specification: one `page` or `page#section` a line.
+SECTIONS = set((Path(__file__).parent / "spec_sections.txt").read_text("utf-8").split())
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
+
+
+def _files() -> list[Path]:
+    folders = [TOP / folder for folder in (*PACKAGES, "tests", "benchmarks", "docs")]
+    found = [
+        path
+        for folder in folders
+        for suffix in ("py", "sql", "md")
+        for path in folder.rglob(f"*.{suffix}")
+        if "node_modules" not in path.parts
+    ]
+    return found + sorted(TOP.glob("*.md"))
+
+
+def test_links_into_the_specification_lead_somewhere() -> None:
+    """The paragraph behind a rule can be read, in the version that we implement."""
+    wrong = []
+    for path in _files():
+        for link in re.findall(rf"{re.escape(SPEC)}[^\s)\"'`>]*", path.read_text("utf-8")):
+            page, _, section = link.rstrip(".,;:").removeprefix(VERSION).partition("#")
+            target = page.rstrip("/") + (f"#{section}" if section else "")
+            if not link.startswith(VERSION) or (target and target not in SECTIONS):
+                wrong.append(f"{path.relative_to(TOP)}: {link}")
+
+    # The pattern that this very test is made of is not a link.
+    assert [link for link in wrong if not link.endswith(f": {SPEC}")] == []
+
+
+@pytest.mark.parametrize(
+    "path", [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md")], ids=lambda p: str(p.relative_to(TOP))
+)
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    """A reader who follows a link finds a page."""
+    targets = [target for target, _ in LINK.findall(path.read_text("utf-8")) if target]
+
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_paths_that_documents_name_exist() -> None:
+    """The map of the folders shows the folders there are."""
+    named = re.compile(
+        r"`((?:homeserver|federation|appservices|docs|tests|tools|benchmarks|packaging)/[\w./]+)`"
+    )
+
+    missing = [
+        f"{path.relative_to(TOP)}: {name}"
+        for path in (*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"))
+        for name in named.findall(path.read_text("utf-8"))
+        if not (TOP / name).exists()
+    ]
+
+    assert missing == []
+
+
+def test_every_page_is_in_both_lists() -> None:
+    """A page that is in no list is found by nobody: docs/README.md and the menu of the site."""
+    pages = {path.name for path in TOP.glob("docs/*.md")} - {"README.md"}
+    listed = {target for target, _ in LINK.findall((TOP / "docs/README.md").read_text("utf-8"))}
+    menu = yaml.safe_load((TOP / "mkdocs.yml").read_text("utf-8"))["nav"]
+    in_menu = {page for group in menu if isinstance(group, dict) for page in _only(group)}
+
+    assert sorted(pages - listed) == []
+    assert sorted(pages - in_menu) == []
+    # The menu also has the documents of the top folder, by the names that the site gives them.
+    assert sorted(name for name in in_menu - pages if not (TOP / name).exists()) == []
+
+
+def _only(group: dict[str, list[str]]) -> list[str]:
+    [pages] = group.values()
+    return pages

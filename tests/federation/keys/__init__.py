@@ -1,0 +1,1 @@
+"""Tests of signing keys and of who is let in by them."""

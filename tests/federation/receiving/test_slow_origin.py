@@ -1,0 +1,178 @@
+"""A server that does not give what its events cite: it holds up its own events, and no other's.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
+"""
+
+from time import monotonic
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.web.http import Request
+
+from federation.receiving import pdu_queue
+from homeserver.protocol.events import Event
+from tests.support.actors import bodies
+from tests.support.fake_server.fake_http import NOT_FOUND, Answer, Stall, always
+from tests.support.fake_server.server import FakeServer
+from tests.support.organisations import FederationTestCase
+from tests.support.room_graph import RoomGraph
+
+QUESTIONS = (
+    "get_missing_previous_events",
+    "get_room_state_ids",
+    "get_room_state",
+    "get_event",
+    "get_event_auth",
+)
+
+
+class Late(Answer):
+    """An answer that takes its time."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status, answer.body)
+
+    def write(self, request: Request) -> None:
+        reactor.callLater(1.0, super().write, request)  # type: ignore[attr-defined]
+
+
+class SlowOriginTests(FederationTestCase):
+    timeout = 120
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.slow, self.quick = await self.fake(), await self.fake()
+        self.here = await self.organisation()
+        self.alice = await self.here.register("alice")
+        self.room_id = await self.alice.create_room(public=True)
+        self.mallory, self.trent = self.slow.user("mallory"), self.quick.user("trent")
+        self.slow_room = await self.slow.join(self.here.name, self.room_id, self.mallory)
+        self.quick_room = await self.quick.join(self.here.name, self.room_id, self.trent)
+
+    async def said(self) -> list[str]:
+        """What Alice sees of what was said, the newest first."""
+        return bodies((await self.alice.messages(self.room_id, limit=100))["chunk"])
+
+    def lost(self, room: RoomGraph, sender: str) -> Event:
+        """An event after one that this server never gets."""
+        room.withheld.add(room.say(sender, "lost").event_id)
+        return room.say(sender, "after what is lost")
+
+    def asked(self, server: FakeServer, operation: str) -> int:
+        """How often a server was asked for something."""
+        return sum(one.operation == operation for one in server.received)
+
+    async def begin(self, server: FakeServer, *events: Event) -> "Deferred[tuple[int, object]]":
+        """Send events, whose answer does not come before something is asked for."""
+        sending = Deferred.fromCoroutine(server.send(self.here.name, events))
+        await server.is_asked("get_missing_previous_events")
+        return sending
+
+    async def test_others_go_on(self) -> None:
+        """What another server says in the same room is there in a moment."""
+        for question in QUESTIONS:
+            self.slow.answers[question] = always(Stall())
+        self.patch(pdu_queue, "FETCH_SECONDS", 6.0)
+        sending = await self.begin(self.slow, self.lost(self.slow_room, self.mallory))
+
+        for number in range(3):
+            event = self.quick_room.say(self.trent, f"{number}")
+            began = monotonic()
+            status, answer = await self.quick.send(self.here.name, [event])
+            self.assertLess(monotonic() - began, 1.0)
+            self.assertEqual((status, answer), (200, {"pdus": {event.event_id: {}}}))
+
+        self.assertFalse(sending.called)
+        self.assertEqual(await self.said(), ["2", "1", "0"])
+        await sending
+
+    async def test_its_own_time_is_bounded(self) -> None:
+        """All that its events of one transaction need together, and then they are refused."""
+        for question in QUESTIONS:
+            self.slow.answers[question] = always(Stall())
+        self.patch(pdu_queue, "FETCH_SECONDS", 1.0)
+        events = [self.lost(self.slow_room, self.mallory) for _ in range(5)]
+        began = monotonic()
+
+        status, answer = await self.slow.send(self.here.name, events)
+
+        self.assertLess(monotonic() - began, 5.0)
+        self.assertEqual(status, 200)
+        for event in events:
+            self.assertIn("error", answer["pdus"][event.event_id])
+
+    async def test_what_is_missing_is_asked_for_at_once(self) -> None:
+        """One question for all events of a transaction, and they arrive in their order."""
+        self.slow_room.say(self.mallory, "missed")
+        events = [self.slow_room.say(self.mallory, f"{number}") for number in range(20)]
+
+        status, answer = await self.slow.send(self.here.name, events)
+
+        self.assertEqual((status, [*answer["pdus"].values()]), (200, [{}] * 20))
+        expected = [*(f"{number}" for number in reversed(range(20))), "missed"]
+        self.assertEqual(await self.said(), expected)
+        self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
+
+    async def test_what_came_later_is_shown_later(self) -> None:
+        """Also where nothing is missing before it."""
+        fork = self.slow_room.ends
+        missed = self.slow_room.say(self.mallory, "missed")
+        first = self.slow_room.say(self.mallory, "first", after=[missed])
+        second = self.slow_room.say(self.mallory, "second", after=fork)
+
+        await self.slow.send(self.here.name, [first, second])
+
+        timeline = (await self.alice.sync())["rooms"]["join"][self.room_id]["timeline"]
+        self.assertEqual(bodies(timeline["events"]), ["missed", "first", "second"])
+
+    async def test_branches_of_a_transaction_are_asked_for_together(self) -> None:
+        """Each begins with something that is missing."""
+        fork = self.slow_room.ends
+        branches = []
+        for number in range(4):
+            missed = self.slow_room.say(self.mallory, f"missed {number}", after=fork)
+            branches.append(self.slow_room.say(self.mallory, f"{number}", after=[missed]))
+
+        status, answer = await self.slow.send(self.here.name, branches)
+
+        self.assertEqual((status, [*answer["pdus"].values()]), (200, [{}] * 4))
+        expected = {f"{number}" for number in range(4)} | {f"missed {n}" for n in range(4)}
+        self.assertEqual({*await self.said()}, expected)
+        self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
+
+    async def test_what_follows_it_waits_for_it(self) -> None:
+        """The events of one server stay in their order, and are dealt with in the end."""
+        good: Any = self.slow._good.get_missing_previous_events
+        self.slow.answers["get_missing_previous_events"] = lambda request: Late(good(request))
+        self.slow_room.say(self.mallory, "missed")
+        sending = await self.begin(self.slow, self.slow_room.say(self.mallory, "first"))
+        second = self.slow_room.say(self.mallory, "second")
+
+        status, answer = await self.slow.send(self.here.name, [second])
+        await sending
+
+        self.assertEqual((status, answer["pdus"][second.event_id]), (200, {}))
+        self.assertEqual(await self.said(), ["second", "first", "missed"])
+        self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
+
+    async def test_a_server_that_keeps_authorities_to_itself_is_asked_for_the_state(self) -> None:
+        """Other servers answer `event_auth` with an error after a gap, and know the state."""
+        for number in range(8):
+            self.slow_room.add(
+                "m.room.member",
+                {"membership": "join", "displayname": f"{number}"},
+                sender=self.mallory,
+                state_key=self.mallory,
+            )
+        gap = self.slow_room.say(self.mallory, "gap")
+        last = self.slow_room.say(self.mallory, "last")
+        self.slow.answers["get_event_auth"] = always(NOT_FOUND)
+        self.slow.answers["get_missing_previous_events"] = always(
+            Answer(200, {"events": [gap.pdu]})
+        )
+
+        status, answer = await self.slow.send(self.here.name, [last])
+
+        self.assertEqual((status, answer["pdus"][last.event_id]), (200, {}))
+        self.assertEqual((await self.said())[:2], ["last", "gap"])

@@ -1,0 +1,1 @@
+"""Tests of what local users do and see on other servers."""

@@ -1,0 +1,257 @@
+"""Invites of other servers, honest and not: who may make one, replace it and end it, and how many.
+
+Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from federation.receiving import rescinded_invites
+from homeserver.protocol.events import Event
+from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.rooms.membership import out_of_room_memberships
+from tests.support.actors import Actor
+from tests.support.fake_server.fake_http import Answer
+from tests.support.fake_server.server import FakeServer
+from tests.support.organisations import FederationTestCase
+from tests.support.room_graph import RoomGraph
+
+
+class RemoteInviteTests(FederationTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.patch(rescinded_invites, "PROPAGATION_WAIT_SECONDS", 0.1)
+        self.good = await self.fake()
+        self.evil = await self.fake()
+        self.here = await self.organisation()
+        self.bob = await self.here.register("bob")
+        self.room = self.good.create_room("11", join_rule="invite")
+        self.alice, self.mallory = self.good.user("alice"), self.evil.user("mallory")
+
+    def member(
+        self,
+        by: FakeServer,
+        membership: str,
+        *,
+        room: str | None = None,
+        sender: str | None = None,
+        **content: Any,
+    ) -> Event:
+        """A member event of Bob's that a server makes of its own, in whatever room."""
+        graph = RoomGraph(ROOM_VERSIONS["11"], room or self.room.room_id, by.name, by.key)
+        return graph.build(
+            "m.room.member",
+            {"membership": membership, **content},
+            sender=sender or by.user("mallory"),
+            state_key=self.bob.user_id,
+            after=[],
+            auth_events=[],
+            depth=10,
+        )
+
+    async def send_invite(
+        self,
+        by: FakeServer,
+        event: Event,
+        told: list[Mapping[str, Any]] | None = None,
+        *,
+        name: str = "Room",
+    ) -> int:
+        """Send an invite; gives the status."""
+        state = {"type": "m.room.name", "state_key": "", "sender": event.sender}
+        body = {
+            "event": event.pdu,
+            "room_version": "11",
+            "invite_room_state": told or [{**state, "content": {"name": name}}],
+        }
+        path = f"/_matrix/federation/v2/invite/{quote(event.room_id)}/"
+        path += quote(event.event_id, safe="")
+        status, _ = await by.ask(self.here.name, "PUT", path, body)
+        return status
+
+    async def invite(self, by: FakeServer, *, name: str = "Room", **how: Any) -> Event:
+        """An invite that is taken."""
+        event = self.member(by, "invite", **how)
+        self.assertEqual(await self.send_invite(by, event, name=name), 200)
+        return event
+
+    async def shown(self, actor: Actor) -> dict[str, str]:
+        """Who invited a user to which room, as their client shows it."""
+        rooms = (await actor.sync()).get("rooms", {}).get("invite", {})
+        return {
+            room: next(
+                event["sender"]
+                for event in section["invite_state"]["events"]
+                if event["type"] == "m.room.member" and event["state_key"] == actor.user_id
+            )
+            for room, section in rooms.items()
+        }
+
+    async def test_nobody_invites_in_the_name_of_a_user_of_another_server(self) -> None:
+        """A third-party invite, or what looks like one, makes no difference."""
+        for proof in ({}, "junk", {"signed": {"mxid": self.bob.user_id, "token": "t"}}, None):
+            content = {} if proof is None else {"third_party_invite": proof}
+            event = self.member(self.evil, "invite", sender=self.alice, **content)
+            self.assertEqual(await self.send_invite(self.evil, event), 403)
+            # Of its own user, but without its signature.
+            event = self.member(self.good, "invite", sender=self.mallory, **content)
+            self.assertEqual(await self.send_invite(self.evil, event), 403)
+
+        self.assertEqual(await self.shown(self.bob), {})
+
+    async def test_a_third_party_invite_comes_from_the_server_of_who_invited(self) -> None:
+        """That is whom this server has asked to turn it into an invite of its user."""
+        proof = {"display_name": "b...", "signed": {"mxid": self.bob.user_id, "token": "t"}}
+        event = self.member(self.good, "invite", sender=self.alice, third_party_invite=proof)
+
+        self.assertEqual(await self.send_invite(self.good, event), 200)
+
+        self.assertEqual(await self.shown(self.bob), {self.room.room_id: self.alice})
+
+    async def test_a_strangers_invite_does_not_replace_an_honest_one(self) -> None:
+        """Nor does the end of it end the other, which its own server ends."""
+        self.good.answers["make_leave"] = lambda _: self.template()
+        await self.invite(self.good, sender=self.alice)
+        await self.invite(self.evil)
+        room = self.room.room_id
+        self.assertEqual(await self.shown(self.bob), {room: self.alice})
+
+        for membership in ("leave", "ban"):
+            await self.evil.send(self.here.name, [self.member(self.evil, membership)])
+            self.assertEqual(await self.shown(self.bob), {room: self.alice})
+
+        await self.good.send(self.here.name, [self.member(self.good, "leave", sender=self.alice)])
+        self.assertEqual(await self.shown(self.bob), {})
+
+    async def test_a_stranger_who_came_first_keeps_no_honest_invite_out(self) -> None:
+        """Whoever takes the place of an invite gives it free with their own."""
+        self.good.answers["make_leave"] = lambda _: self.template()
+        room = self.room.room_id
+        await self.invite(self.evil)
+        self.assertEqual(await self.shown(self.bob), {room: self.mallory})
+        await self.invite(self.good, sender=self.alice, name="Garden")
+
+        await self.evil.send(self.here.name, [self.member(self.evil, "leave")])
+
+        self.assertEqual(await self.shown(self.bob), {room: self.alice})
+        section = (await self.bob.sync())["rooms"]["invite"][room]["invite_state"]["events"]
+        names = [one["content"]["name"] for one in section if one["type"] == "m.room.name"]
+        self.assertEqual(names, ["Garden"])
+
+    async def test_an_honest_server_ends_an_invite_of_its_own_only(self) -> None:
+        """That of the stranger is shown on, since nobody else can know of its room."""
+        self.evil.answers["make_leave"] = lambda _: self.template()
+        await self.invite(self.evil)
+        await self.invite(self.good, sender=self.alice)
+
+        await self.good.send(self.here.name, [self.member(self.good, "leave", sender=self.alice)])
+
+        self.assertEqual(await self.shown(self.bob), {self.room.room_id: self.mallory})
+        await self.evil.send(self.here.name, [self.member(self.evil, "leave")])
+        self.assertEqual(await self.shown(self.bob), {})
+
+    async def test_a_decline_ends_all_invites_to_a_room(self) -> None:
+        """The servers are asked in turn, that of the one that is shown first."""
+        self.good.rooms[self.room.room_id] = self.room
+        await self.invite(self.good, sender=self.alice)
+        await self.invite(self.evil)
+
+        await self.bob.leave(self.room.room_id)
+
+        self.assertEqual(await self.shown(self.bob), {})
+        asked = [each.operation for each in self.good.received]
+        self.assertIn("send_leave_v2", asked)
+
+    async def test_a_server_renews_its_own_invite(self) -> None:
+        """A second one with another reason is the one that counts, and counts once."""
+        self.patch(out_of_room_memberships, "MAX_OF_SERVER_TO_USER", 1)
+        for reason in ("first", "second"):
+            await self.invite(self.good, sender=self.alice, reason=reason)
+
+        section = (await self.bob.sync())["rooms"]["invite"][self.room.room_id]
+        own = section["invite_state"]["events"][-1]
+        self.assertEqual(own["content"]["reason"], "second")
+
+    async def test_large_invites_in_large_numbers_are_not_stored(self) -> None:
+        """Whoever comes back from a holiday has a sync that is not all of a stranger's making."""
+        junk = [
+            {
+                "type": f"org.example.{number}",
+                "state_key": "",
+                "sender": self.mallory,
+                "content": {
+                    "body": hashlib.sha256(bytes([number])).hexdigest() * (100 + number % 2 * 100)
+                },
+            }
+            for number in range(90)
+        ]
+        name = {"type": "m.room.name", "state_key": "", "sender": self.mallory}
+        statuses = []
+        for number in range(60):
+            event = self.member(self.evil, "invite", room=f"!{number}:{self.evil.name}")
+            told = [{**name, "content": {"name": f"Room {number}"}}, *junk]
+            statuses.append(await self.send_invite(self.evil, event, told))
+
+        answer = await self.bob.sync()
+
+        self.assertEqual(set(statuses), {200, 403})
+        size = len(msgspec.json.encode(answer))
+        self.assertLess(size, 1_500_000)
+        self.assertIn("Room 1", str(answer))
+
+    async def test_what_one_server_may_have_pending_is_bounded(self) -> None:
+        """And what one user may have, whoever invites; answered invites count no more."""
+        self.patch(out_of_room_memberships, "MAX_OF_SERVER_TO_USER", 3)
+        self.patch(out_of_room_memberships, "MAX_OF_USER", 4)
+        rooms = [f"!{number}:{self.evil.name}" for number in range(4)]
+        for room in rooms[:3]:
+            await self.invite(self.evil, room=room)
+        more = self.member(self.evil, "invite", room=rooms[3])
+        self.assertEqual(await self.send_invite(self.evil, more), 403)
+
+        await self.invite(self.good, sender=self.alice)
+        third = await self.fake()
+        late = self.member(third, "invite", room=f"!late:{third.name}")
+        self.assertEqual(await self.send_invite(third, late), 403)
+
+        await self.bob.leave(rooms[0])
+        self.assertEqual(await self.send_invite(self.evil, more), 200)
+        self.assertEqual(await self.send_invite(third, late), 403)
+        self.patch(out_of_room_memberships, "MAX_OF_USER", 5)
+        self.assertEqual(await self.send_invite(third, late), 200)
+
+    async def test_a_knock_is_not_taken_over_by_a_strangers_invite(self) -> None:
+        """It is shown, as any invite, and when it is taken back the knock is still there."""
+        room = self.good.create_room("11", join_rule="knock")
+        self.good.answers["make_leave"] = lambda _: self.template()
+        await self.bob.knock(room.room_id, via=[self.good.name])
+        self.room = room
+
+        await self.invite(self.evil)
+        self.assertEqual(await self.shown(self.bob), {room.room_id: self.mallory})
+        await self.evil.send(self.here.name, [self.member(self.evil, "leave")])
+
+        rooms = (await self.bob.sync())["rooms"]
+        self.assertEqual(([*rooms.get("knock", {})], rooms.get("invite", {})), ([room.room_id], {}))
+
+    async def test_what_is_pending_outlives_a_restart(self) -> None:
+        """Which server an invite is of is not a matter of memory."""
+        self.good.answers["make_leave"] = lambda _: self.template()
+        await self.invite(self.evil)
+        await self.invite(self.good, sender=self.alice)
+
+        await self.here.stop()
+        await self.here.start()
+        self.bob.url = self.here.url
+        await self.evil.send(self.here.name, [self.member(self.evil, "leave")])
+
+        self.assertEqual(await self.shown(self.bob), {self.room.room_id: self.alice})
+
+    def template(self) -> Answer:
+        """An answer by which the user could still leave the room."""
+        event = {"type": "m.room.member", "content": {"membership": "leave"}}
+        return Answer(200, {"room_version": "11", "event": event})

@@ -1,0 +1,102 @@
+"""Asking several servers of which some are slow or broken."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from federation.remote.staggered_requests import HEAD_START_SECONDS, StaggeredRequests
+
+SERVERS = ["one.example", "two.example", "three.example"]
+
+
+class HeadStartTests(SynchronousTestCase):
+    """Three servers whose answers the test gives."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.asked: dict[str, Deferred[str]] = {}
+        self.asking: StaggeredRequests[str] = StaggeredRequests(self.clock, SERVERS, self.ask)
+
+    def ask(self, server: str) -> Deferred[str]:
+        """Remember who was asked."""
+        self.asked[server] = Deferred()
+        return self.asked[server]
+
+    def next(self) -> Deferred[Any]:
+        """The next answer, some time."""
+        return Deferred.fromCoroutine(self.asking.__anext__())
+
+    def test_nobody_else_is_asked_while_the_first_is_quick(self) -> None:
+        """A join costs others nothing where the first server does it."""
+        coming = self.next()
+        self.clock.advance(HEAD_START_SECONDS / 2)
+        self.asked["one.example"].callback("yes")
+
+        assert self.successResultOf(coming) == ("one.example", "yes")
+        self.asking.close()
+        assert [*self.asked] == ["one.example"]
+        assert self.clock.getDelayedCalls() == []
+
+    def test_a_slow_server_holds_up_nobody(self) -> None:
+        """One that takes connections but never answers costs its head start, not a minute."""
+        coming = self.next()
+        self.clock.advance(HEAD_START_SECONDS)
+        self.asked["two.example"].callback("yes")
+
+        assert self.successResultOf(coming) == ("two.example", "yes")
+        later = self.next()
+        self.asked["one.example"].callback("late")
+        assert self.successResultOf(later) == ("one.example", "late")
+        self.asking.close()
+
+    def test_the_next_is_asked_at_once_where_one_fails(self) -> None:
+        """There is nothing to wait for, and the error is not lost."""
+        coming = self.next()
+        self.asked["one.example"].errback(ValueError("no"))
+        server, error = self.successResultOf(coming)
+
+        assert (server, str(error)) == ("one.example", "no")
+        assert [*self.asked] == ["one.example", "two.example"]
+        self.asking.close()
+
+    def test_the_next_is_asked_at_once_though_another_one_is_still_silent(self) -> None:
+        """A refusal brings the next server, however long the first one takes."""
+        self.next()
+        self.clock.advance(HEAD_START_SECONDS)
+        self.asked["two.example"].errback(ValueError("no"))
+
+        assert [*self.asked] == SERVERS
+        self.asking.close()
+
+    def test_nobody_else_is_asked_while_an_answer_is_tried(self) -> None:
+        """Handing over a join to a large room takes a while, and others need not know of it."""
+        coming = self.next()
+        self.asked["one.example"].callback("yes")
+        self.successResultOf(coming)
+        self.clock.advance(10 * HEAD_START_SECONDS)
+        assert [*self.asked] == ["one.example"]
+
+        self.next()
+        assert [*self.asked] == ["one.example", "two.example"]
+        self.asking.close()
+
+    def test_it_ends_when_all_have_failed(self) -> None:
+        """The user is told so, and does not wait for ever."""
+        for server in SERVERS:
+            coming = self.next()
+            self.asked[server].errback(ValueError("no"))
+            self.successResultOf(coming)
+
+        self.failureResultOf(self.next(), StopAsyncIteration)  # type: ignore[no-untyped-call]
+
+    def test_what_is_under_way_is_given_up(self) -> None:
+        """Nothing goes on in the background once somebody has answered well."""
+        self.next()
+        self.clock.advance(HEAD_START_SECONDS)
+        self.asking.close()
+
+        for server in ("one.example", "two.example"):
+            assert self.asked[server].called
+        assert self.clock.getDelayedCalls() == []

@@ -1,0 +1,113 @@
+"""The outbox of a destination: what is sent, and when it is tried again."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.internet.task import Clock
+
+from federation.sending.destination_queue import DestinationQueue, QueuedPdu, SendContext
+from federation.transport.errors import BackingOff
+from homeserver.concurrency.backoff import Backoff
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.events.local_server import LocalServer
+
+SERVER = "two.example"
+
+
+class FakeClient:
+    """A destination that is not to be asked for a while."""
+
+    def __init__(self) -> None:
+        self.is_away = True
+        self.sent: list[bytes] = []
+
+    async def put(self, server: str, path: str, content: bytes, **options: Any) -> Any:
+        if self.is_away:
+            raise BackingOff(server, "failed lately")
+        self.sent.append(content)
+        return {}
+
+
+class FakeDestinations:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def of(self, server: str) -> Backoff:
+        return Backoff(1, 0.0, self._clock.seconds() + 10.0)
+
+
+class FakeBacklog:
+    """Notes, of which somebody makes one more while others are being forgotten."""
+
+    def __init__(self) -> None:
+        self.notes: dict[int, QueuedPdu] = {}
+        self.meanwhile: Callable[[], None] | None = None
+
+    def note(self, _: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
+        for event in events:
+            self.notes.setdefault(event.room, event)
+        return succeed(None)
+
+    async def newest(self, _: str, limit: int) -> list[QueuedPdu]:
+        return list(self.notes.values())[:limit]
+
+    async def caught_up(self, _: str, rooms: Sequence[int]) -> None:
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        for room in rooms:
+            self.notes.pop(room, None)
+
+
+def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
+    """A server that is back gets the message that was sent just then."""
+    clock, client, backlog = Clock(), FakeClient(), FakeBacklog()
+    client.is_away = False
+    origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
+    ways: Any = SendContext(
+        client,  # type: ignore[arg-type]
+        FakeDestinations(clock),  # type: ignore[arg-type]
+        backlog,
+        origin,
+        clock,
+        DeferredSemaphore(1),
+        DeferredSemaphore(1),
+        lambda: "1",
+    )
+    backlog.note(SERVER, [QueuedPdu(1, 7, b'{"body":"first"}')])
+    outbox = DestinationQueue(SERVER, ways, is_behind=True)
+    backlog.meanwhile = lambda: outbox.put(QueuedPdu(2, 7, b'{"body":"second"}'))
+
+    outbox.wake()
+
+    sent = b"".join(client.sent)
+    assert b"first" in sent
+    assert b"second" in sent
+    assert outbox.is_idle
+
+
+def test_what_waits_is_sent_once_the_pause_is_over() -> None:
+    """A server that was away for a moment does not miss what follows for ever."""
+    clock, client = Clock(), FakeClient()
+    origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
+    ways: Any = SendContext(
+        client,  # type: ignore[arg-type]
+        FakeDestinations(clock),  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        origin,
+        clock,
+        DeferredSemaphore(1),
+        DeferredSemaphore(1),
+        lambda: "1",
+    )
+    outbox = DestinationQueue(SERVER, ways)
+    outbox.put_edu({"edu_type": "m.typing", "content": {}}, "key")
+    assert client.sent == []
+
+    client.is_away = False
+    clock.advance(10.0)
+
+    assert len(client.sent) == 1
+    assert b"m.typing" in client.sent[0]
+    assert outbox.is_idle

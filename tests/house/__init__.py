@@ -1,1 +1,0 @@
-"""Checks of the rules of the house: what a test can check is not left to reviewers."""

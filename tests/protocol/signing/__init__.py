@@ -1,0 +1,1 @@
+"""Tests of canonical JSON, hashes and signatures."""

@@ -1,0 +1,1 @@
+"""Tests of e-mail addresses and telephone numbers as identifiers."""

@@ -1,0 +1,275 @@
+"""Who enters a room without its members ends where all others are, whatever happened meanwhile."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from homeserver.protocol.errors import Unavailable
+from homeserver.protocol.event_graph import in_auth_order
+from homeserver.protocol.events import Event
+from homeserver.rooms.inbound.event_checks import EventsMissing
+from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
+from homeserver.rooms.inbound.remote_join import RemoteJoin
+from homeserver.storage.rooms import event_graph
+from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
+
+MANY = 1_000  # batches of the log
+ASKED = (event_graph.accepted_state, event_graph.events_to_recheck)
+ZOE = "@zoe:five.example"
+PEOPLE = (ALICE, BOB, CAROL, DAVE)
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+WHOLE = settings(
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow], phases=PHASES
+)
+
+
+class Latecomer:
+    """A server that enters a room with what a graph tells it, but for the members."""
+
+    def __init__(self, graph: Graph, join: Event) -> None:
+        self.graph = graph
+        self.join = join
+        self.replica = Replica("five.example", graph.version, graph.room.room_id)
+        self.replica.db.run = self._asked(self.replica.db.run)
+        rooms: Any = SimpleNamespace(entering=self._entering)
+        stores = self.replica.stores
+        self.entrance = RemoteJoin(stores.log, stores.states.threads, rooms, self.replica.receiving)
+        self.completion = PartialStateCompletion(stores, self.replica.receiving, self.replica.db)
+        state = graph.state_at(graph.stored(join).state_before)
+        self.members = [id_ for key, id_ in state.items() if key[0] == "m.room.member"]
+        self.others = [id_ for key, id_ in state.items() if key[0] != "m.room.member"]
+
+    def enter(self) -> None:
+        """Enter the room without its members."""
+        chain = self._chain([*self.others, *self.join.auth_event_ids])
+        state = [self._event(event_id) for event_id in self.others]
+        known = {*self.others}
+        rest = [event for event in chain if event.event_id not in known]
+        self._run(self.entrance.admit(self.join, state, rest, ["one.example"]))
+
+    def receive(self, event: Event) -> None:
+        """Receive an event, and before it what authorises it."""
+        try:
+            self.replica.receive(event)
+        except EventsMissing as missing:
+            self._keep(self._chain(missing.auth))
+            self.replica.receive(event)
+
+    def complete(self) -> None:
+        """Get hold of the members, and make the room whole."""
+        self._keep(self._chain(self.members))
+        self._run(self.completion.complete(self.replica.writer, self.members))
+
+    def _keep(self, events: Iterable[Event]) -> None:
+        self._run(self.replica.receiving.outliers(self.replica.writer, in_auth_order(events)))
+
+    def _run(self, coroutine: Any) -> None:
+        """Run what waits for nothing but the log, however often."""
+        outcome: list[Any] = []
+        Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
+        for _ in range(MANY):
+            if outcome:
+                break
+            self.replica.settle()
+        assert outcome, "it waits for something"
+        if isinstance(outcome[0], Failure):
+            outcome[0].raiseException()
+        self.replica.settle()
+
+    def _event(self, event_id: str) -> Event:
+        return next(event for event in self.graph.events if event.event_id == event_id)
+
+    def _chain(self, event_ids: Iterable[str]) -> list[Event]:
+        """Events with all that authorises them."""
+        found: dict[str, Event] = {}
+        waiting = [*event_ids, self.graph.create.event_id]
+        while waiting:
+            event_id = waiting.pop()
+            if event_id not in found:
+                found[event_id] = self._event(event_id)
+                waiting += found[event_id].auth_event_ids
+        return list(found.values())
+
+    @asynccontextmanager
+    async def _entering(self, *_: Any) -> AsyncIterator[Any]:
+        yield self.replica.writer
+
+    def _asked(self, otherwise: Any) -> Any:
+        """Answer like a database what is asked of events."""
+
+        async def run(function: Any, *args: Any) -> Any:
+            cached = self.replica.stores.events.cached_id
+            stored = [
+                found
+                for event in self.graph.events
+                if (found := cached(self.graph.room.room_id, event.event_id)) is not None
+            ]
+            db, nids = self.replica.db, self.replica.db.nids
+            if function in ASKED and db.answers_left is not None:
+                if not db.answers_left:
+                    raise Unavailable("the database is away")
+                db.answers_left -= 1
+            if function is event_graph.accepted_state:
+                return [
+                    (nids[each.event.type], nids[each.event.state_key or ""], each.event_nid)
+                    for each in stored
+                    if each.event.event_id in args[1] and each.status.rejected is None
+                ]
+            if function is event_graph.events_to_recheck:
+                since, after, limit = args[1:]
+                places = sorted(
+                    (each.position or each.event_nid, each.event_nid)
+                    for each in stored
+                    if not each.status.is_outlier and (each.position or since) >= since
+                )
+                return [row for row in places if row[0] > after][:limit]
+            return await otherwise(function, *args)
+
+        return run
+
+
+@st.composite
+def rooms(draw: st.DrawFn) -> tuple[Graph, Event]:
+    """A room, its members before Zoe's join, and what happens after that on any branches."""
+    graph = Graph(draw(st.sampled_from(["1", "2", "6", "9", "11", "12"])))
+    graph.public()
+    for user_id in PEOPLE[1:]:
+        how = draw(st.sampled_from(["join", "join", "left", "ban", "invite", "none"]))
+        if how == "invite":
+            graph.member(user_id, "invite", ALICE)
+        elif how != "none":
+            graph.join(user_id)
+        if how == "left":
+            graph.member(user_id, "leave")
+        elif how == "ban":
+            graph.member(user_id, "ban", ALICE)
+    graph.levels(users={ALICE: 100, BOB: 50, CAROL: 50})
+    join = graph.join(ZOE)
+    since = len(graph.events) - 1
+    for _ in range(draw(st.integers(0, 9))):
+        _act(draw, graph, since)
+    return graph, join
+
+
+def _act(draw: st.DrawFn, graph: Graph, since: int) -> None:
+    newest = graph.events[since:][-5:]
+    after = draw(st.lists(st.sampled_from(newest), min_size=1, max_size=3, unique=True))
+    event_type, by, content, state_key = _what(draw, str(len(graph.events)))
+    cited = None
+    if draw(st.booleans()):
+        # What was true of somebody once is cited when it is not any more.
+        then = [draw(st.sampled_from(graph.events))]
+        cited = graph.auth_events(event_type, by, content, state_key, then)
+    at = draw(st.integers(0, 30))
+    graph.send(event_type, by, content, state_key, after=after, auth=cited, at=at)
+
+
+def _what(draw: st.DrawFn, text: str) -> tuple[str, str, dict[str, Any], str | None]:
+    by, target = draw(st.sampled_from((*PEOPLE, ZOE))), draw(st.sampled_from(PEOPLE))
+    match draw(st.sampled_from(["member", "own", "levels", "topic", "say", "say"])):
+        case "member":
+            membership = draw(st.sampled_from(["leave", "ban", "invite"]))
+            return "m.room.member", by, {"membership": membership}, target
+        case "own":
+            membership = draw(st.sampled_from(["join", "leave"]))
+            return "m.room.member", by, {"membership": membership}, by
+        case "levels":
+            users = {who: draw(st.integers(0, 100)) for who in (BOB, CAROL)}
+            return "m.room.power_levels", by, {"users": users}, ""
+        case "topic":
+            return "m.room.topic", by, {"topic": text}, ""
+    return "m.room.message", by, {"body": text}, None
+
+
+@WHOLE
+@given(rooms())
+def test_it_ends_where_all_others_are(room: tuple[Graph, Event]) -> None:
+    """Nothing good stays refused, nothing bad stays in, and the state is that of all servers."""
+    graph, join = room
+    late = Latecomer(graph, join)
+    late.enter()
+    since = graph.events[graph.events.index(join) + 1 :]
+    for event in since:
+        late.receive(event)
+
+    late.complete()
+
+    replica = late.replica
+    for event in (join, *since):
+        theirs, ours = graph.stored(event), replica.stored(event)
+        assert (ours.status.rejected is None) == (theirs.status.rejected is None)
+        assert (ours.status.soft_failed is None) == (theirs.status.soft_failed is None)
+        assert replica.state_at(ours.state_before) == graph.state_at(theirs.state_before)
+        assert replica.state_at(ours.state_after) == graph.state_at(theirs.state_after)
+        assert (ours.position is None) == (theirs.position is None)
+    assert replica.extremities == graph.extremities
+    assert replica.state == graph.state
+    shown = {stored.event.event_id for stored in replica.room.timeline}
+    assert shown == {e.event_id for e in (join, *since) if graph.stored(e).position is not None}
+
+
+@WHOLE
+@given(rooms())
+def test_readers_are_told_what_becomes_of_the_state(room: tuple[Graph, Event]) -> None:
+    """Members that clients see, one change after the other, are those that the server goes by."""
+    graph, join = room
+    late = Latecomer(graph, join)
+    late.enter()
+    assert late.replica.shown_state == late.replica.state
+    for event in graph.events[graph.events.index(join) + 1 :]:
+        late.receive(event)
+        assert late.replica.shown_state == late.replica.state
+
+    late.complete()
+
+    assert late.replica.shown_state == late.replica.state
+    joined = sum(membership == "join" for membership in late.replica.room.members.values())
+    assert late.replica.room.joined_count == joined
+    assert late.replica.room.partial is None
+
+
+@WHOLE
+@given(rooms(), st.integers(0, 25))
+def test_an_attempt_may_end_anywhere(room: tuple[Graph, Event], answers: int) -> None:
+    """The database goes away in the middle of it; then it is done again, and comes out the same."""
+    graph, join = room
+    late = Latecomer(graph, join)
+    late.enter()
+    for event in graph.events[graph.events.index(join) + 1 :]:
+        late.receive(event)
+
+    late.replica.db.answers_left = answers
+    with suppress(Unavailable):
+        late.complete()
+    late.replica.db.answers_left = None
+    if late.replica.room.partial is not None:
+        late.complete()
+
+    replica = late.replica
+    for event in graph.events[graph.events.index(join) :]:
+        theirs, ours = graph.stored(event), replica.stored(event)
+        assert replica.state_at(ours.state_after) == graph.state_at(theirs.state_after)
+        assert (ours.position is None) == (theirs.position is None)
+    assert replica.shown_state == replica.state == graph.state
+
+
+@WHOLE
+@given(rooms())
+def test_nothing_is_rejected_before_the_state_is_whole(room: tuple[Graph, Event]) -> None:
+    """What cites a rejected event is rejected too, for ever: so that must not be done too early."""
+    graph, join = room
+    late = Latecomer(graph, join)
+    late.enter()
+    for event in graph.events[graph.events.index(join) + 1 :]:
+        late.receive(event)
+
+    for event in graph.events:
+        ours = late.replica.stores.events.cached_id(graph.room.room_id, event.event_id)
+        if ours is not None and ours.status.rejected is not None:
+            assert graph.stored(event).status.rejected is not None

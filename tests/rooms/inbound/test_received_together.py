@@ -1,0 +1,88 @@
+"""Events that come together, as in a transaction: the database is asked once about all of them."""
+
+from typing import Any
+
+from homeserver.protocol.events import Event
+from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.replica import build
+from tests.rooms.support import RoomsTestCase
+
+EVE = "@eve:other.example"
+
+
+class ReceivedTogetherTests(RoomsTestCase):
+    async def room(self) -> str:
+        self.outside = Outside(self.rooms, self.storage)
+        room_id = await self.create_room()
+        await self.outside.member(room_id, EVE, "join")
+        await self.say(room_id, "hello")
+        return room_id
+
+    async def messages(self, room_id: str, count: int) -> list[Event]:
+        """Messages one after the other, which nobody has received."""
+        events = [await self.outside.make(room_id, "m.room.message", EVE, {"body": "first"})]
+        room, first = await self.rooms.get(room_id), events[0]
+        auth = [each.event for each in await self.outside.find(room, first.auth_event_ids)]
+        version, at = room.version.identifier, first.origin_server_ts
+        while len(events) < count:
+            (content, after), at = ({"body": "more"}, events[-1:]), at + 1
+            depth = events[-1].depth + 1
+            events.append(
+                build(version, room_id, first.type, EVE, content, None, after, auth, depth, at)
+            )
+        return events
+
+    async def test_database_is_asked_once(self) -> None:
+        """A server that was away for an hour catches up as fast as events can be judged."""
+        room_id = await self.room()
+        events = await self.messages(room_id, 8)
+        asked: list[str] = []
+        run = self.db.run
+
+        async def counted(function: Any, *args: Any, **options: Any) -> Any:
+            asked.append(function.__name__)
+            return await run(function, *args, **options)
+
+        self.db.run = counted  # type: ignore[method-assign]
+        async with self.rooms.writing(room_id) as writer:
+            await self.outside.receiving.look_up(writer, events)
+            for event in events:
+                await self.outside.receiving.receive(writer, event)
+        await self.log.flush()
+
+        assert asked == ["event_numbers"]
+
+    async def test_event_that_was_not_here_is_known_once_it_was_received(self) -> None:
+        """Also when it has left memory, or it would be stored a second time."""
+        room_id = await self.room()
+        events = await self.messages(room_id, 8)
+        async with self.rooms.writing(room_id) as writer:
+            await self.outside.receiving.look_up(writer, events)
+            assert writer.inbound.absent == {each.event_id for each in events}
+            first = [await self._number(writer, each) for each in events]
+            await self.log.flush()
+            for each in events:
+                (stored,) = await self.outside.find(writer.room, [each.event_id])
+                self.events.disown(stored)
+
+            again = [await self._number(writer, each) for each in events]
+
+        assert again == first
+
+    async def test_outlier_that_was_not_here_is_known_once_it_was_kept(self) -> None:
+        """What authorises an event of a transaction is often fetched in the middle of it."""
+        room_id = await self.room()
+        topic = await self.outside.make(room_id, "m.room.topic", EVE, {"topic": "x"}, "")
+        async with self.rooms.writing(room_id) as writer:
+            await self.outside.receiving.look_up(writer, [topic])
+            before = await self.outside.receiving.find_known(writer, [topic.event_id])
+            await self.outside.receiving.outliers(writer, [topic])
+            await self.log.flush()
+
+            after = await self.outside.receiving.find_known(writer, [topic.event_id])
+
+        assert before == {}
+        assert list(after) == [topic.event_id]
+
+    async def _number(self, writer: Any, event: Event) -> int:
+        return (await self.outside.receiving.receive(writer, event)).stored.event_nid

@@ -1,0 +1,182 @@
+"""Settings of users in rooms that are replaced."""
+
+from typing import Any
+
+import msgspec
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.accounts.user_data.tags import Tags
+from homeserver.protocol.push_rules.rule_set import PushRule
+from homeserver.push.rules import PushRules
+from homeserver.storage.database.database import DatabaseUnavailable
+from tests.support.postgres import DatabaseTestCase
+from tests.sync.world import World
+
+
+class SuccessionTests(DatabaseTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.world = await World.start(self.db)
+        self.account_data = self.world.accounts.account_data
+        self.tags, self.rules = Tags(self.account_data), PushRules(self.account_data)
+        self.alice = await self.world.user("alice")
+        self.bob = await self.world.user("bob")
+        self.old = await self.world.create_room(self.alice)
+        await self.join(self.bob, self.old)
+
+    async def clean_up(self) -> None:
+        await self.world.stop()
+        await super().clean_up()
+
+    async def join(self, user: Requester, room_id: str) -> None:
+        """Join, and wait for what follows from it."""
+        await self.world.rooms.memberships.join(user, room_id)
+        await self.settled()
+
+    async def settled(self) -> None:
+        while self.world.rooms.upgrade_migration.is_busy:
+            await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+
+    async def replace(self, *, confirmed: bool = True) -> str:
+        """A room that Alice makes instead of the old one; gives its id."""
+        content = {"predecessor": {"room_id": self.old}}
+        new = await self.world.create_room(self.alice, creation_content=content)
+        if confirmed:
+            tombstone = {"body": "We have moved", "replacement_room": new}
+            await self.world.rooms.sending.set_state(
+                self.alice, self.old, "m.room.tombstone", "", tombstone
+            )
+        await self.settled()
+        return new
+
+    def rule(self, **members: Any) -> PushRule:
+        """A rule of Bob's for the old room."""
+        return PushRule(rule_id=self.old, default=False, enabled=True, actions=[], **members)
+
+    async def direct_chats(self, user: Requester) -> Any:
+        return msgspec.json.decode(
+            await self.account_data.content(user.user_id, "m.direct") or b"null"
+        )
+
+    async def test_tags_follow_into_the_new_room(self) -> None:
+        """A favourite stays a favourite when the room is upgraded."""
+        await self.tags.put(self.bob.user_id, self.old, "m.favourite", {"order": 0.5})
+
+        new = await self.replace()
+        await self.join(self.bob, new)
+
+        tags = await self.tags.of_room(self.bob.user_id, new)
+        self.assertEqual(tags, {"m.favourite": {"order": 0.5}})
+
+    async def test_settings_of_the_creator_follow_at_once(self) -> None:
+        """Whoever upgrades a room is in the new one before the old one says where it is."""
+        await self.tags.put(self.alice.user_id, self.old, "u.work", {})
+
+        new = await self.replace()
+
+        self.assertEqual(await self.tags.of_room(self.alice.user_id, new), {"u.work": {}})
+
+    async def test_aliases_and_the_place_in_the_directory_follow(self) -> None:
+        """Where another server upgraded the room, ours has aliases of the old one, and lists it."""
+        aliases, directory = self.world.rooms.aliases, self.world.rooms.directory
+        alias = "#old:example.org"
+        new = await self.replace(confirmed=False)
+        await aliases.add(self.alice, alias, self.old)
+        await directory.set_listed(self.alice, self.old, True)
+        tombstone = {"body": "We have moved", "replacement_room": new}
+        await self.world.rooms.sending.set_state(
+            self.alice, self.old, "m.room.tombstone", "", tombstone
+        )
+
+        await self.join(self.bob, new)
+
+        self.assertEqual((await aliases.resolve(alias)).room_id, new)
+        self.assertTrue(await directory.is_listed(new))
+        self.assertFalse(await directory.is_listed(self.old))
+
+    async def test_room_that_only_says_that_it_replaces_another_gets_no_aliases(self) -> None:
+        """Anybody can name any predecessor, and would so take over what leads to it."""
+        alias = "#old:example.org"
+        await self.world.rooms.aliases.add(self.alice, alias, self.old)
+        content = {"predecessor": {"room_id": self.old}}
+
+        await self.world.create_room(self.bob, creation_content=content)
+        await self.settled()
+
+        self.assertEqual((await self.world.rooms.aliases.resolve(alias)).room_id, self.old)
+
+    async def test_direct_chat_stays_one(self) -> None:
+        """The other person's only room does not turn into a group."""
+        chats = {self.alice.user_id: [self.old], "@eve:example.org": ["!x:example.org"], "?": 1}
+        await self.account_data.set(self.bob.user_id, None, "m.direct", chats)
+
+        new = await self.replace()
+        await self.join(self.bob, new)
+
+        self.assertEqual(
+            await self.direct_chats(self.bob), chats | {self.alice.user_id: [self.old, new]}
+        )
+        self.assertIsNone(await self.direct_chats(self.alice))
+
+    async def test_muted_room_stays_muted(self) -> None:
+        """Clients mute a room by a rule that has its id, of one of two kinds."""
+        condition = {"kind": "event_match", "key": "room_id", "pattern": self.old}
+        muted = self.rule(conditions=[condition])
+        await self.rules.put(self.bob.user_id, "override", muted)
+        quiet = self.rule()
+        await self.rules.put(self.bob.user_id, "room", quiet)
+        await self.rules.set_enabled(self.bob.user_id, "room", self.old, False)
+
+        new = await self.replace()
+        await self.join(self.bob, new)
+
+        rules = await self.rules.of(self.bob.user_id)
+        follower = rules.get("override", new)
+        self.assertEqual(follower.conditions, [condition | {"pattern": new}])
+        self.assertFalse(rules.get("room", new).enabled)
+        self.assertEqual(rules.get("override", self.old), muted)
+
+    async def test_room_that_only_claims_to_be_the_new_one_gets_nothing(self) -> None:
+        """Nobody makes their room somebody's favourite by naming a famous one."""
+        await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
+
+        new = await self.replace(confirmed=False)
+        await self.join(self.bob, new)
+
+        self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
+
+    async def test_what_was_set_in_the_new_room_stays(self) -> None:
+        """A tag that was taken off does not come back."""
+        await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
+        new = await self.replace()
+        await self.join(self.bob, new)
+        await self.tags.remove(self.bob.user_id, new, "m.favourite")
+
+        await self.world.rooms.memberships.leave(self.bob, new)
+        await self.join(self.bob, new)
+
+        self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
+
+    async def test_one_failure_does_not_stop_the_others(self) -> None:
+        """Whoever comes next is not to suffer from a short absence of the database."""
+        await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
+        failures: list[Exception] = [DatabaseUnavailable("gone")]
+
+        read = self.account_data.content
+
+        async def fail_once(*key: str) -> bytes | None:
+            if failures:
+                raise failures.pop()
+            return await read(*key)
+
+        new = await self.replace()
+        self.patch(self.account_data, "content", fail_once)
+        await self.join(self.bob, new)
+        self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
+
+        await self.world.rooms.memberships.leave(self.bob, new)
+        await self.join(self.bob, new)
+
+        self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {"m.favourite": {}})

@@ -1,0 +1,135 @@
+"""Membership: what the Client-Server API asks beyond the authorisation rules."""
+
+import pytest
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.errors import (
+    BadState,
+    Forbidden,
+    GuestAccessForbidden,
+    InvalidParam,
+    NotFound,
+    UserSuspended,
+)
+from homeserver.rooms.lifecycle.creation import StateDraft
+from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
+
+GUEST = Requester("@12:example.org", "PUBLIC", is_guest=True)
+
+
+class MembershipTests(RoomsTestCase):
+    async def test_restricted_join_names_a_member_who_may_invite(self) -> None:
+        """Other servers can check by whose right somebody came in."""
+        space = await self.create_room()
+        room_id = await self._restricted(space, version="11")
+        await self.memberships.join(BOB, space)
+
+        await self.memberships.join(BOB, room_id)
+
+        content = (await self._member(room_id, BOB)).event.content
+        assert content["join_authorised_via_users_server"] == ALICE.user_id
+
+    async def test_invited_user_needs_nobody_elses_right(self) -> None:
+        """An invite opens a restricted room to those outside of the space too."""
+        room_id = await self._restricted("!elsewhere:example.org")
+        await self.memberships.invite(ALICE, room_id, BOB.user_id)
+
+        await self.memberships.join(BOB, room_id)
+
+        content = (await self._member(room_id, BOB)).event.content
+        assert "join_authorised_via_users_server" not in content
+
+    async def test_restricted_room_without_anybody_who_may_invite_is_closed(self) -> None:
+        """The server does not sign for what its users may not do."""
+        space = await self.create_room()
+        room_id = await self._restricted(space, power_levels={"invite": 50}, version="11")
+        await self.memberships.join(BOB, space)
+        await self.memberships.leave(ALICE, room_id)
+
+        with pytest.raises(Forbidden):
+            await self.memberships.join(BOB, room_id)
+
+    async def test_members_of_the_other_room_are_let_in_only_while_they_are(self) -> None:
+        """Leaving the space ends the right to join its rooms."""
+        space = await self.create_room()
+        room_id = await self._restricted(space)
+        await self.memberships.join(BOB, space)
+        await self.memberships.leave(BOB, space)
+
+        with pytest.raises(Forbidden):
+            await self.memberships.join(BOB, room_id)
+
+    async def test_guests_are_let_in_by_the_room(self) -> None:
+        """Guest access is the room's choice, and its absence means no."""
+        closed = await self.create_room()
+        state = [StateDraft("m.room.guest_access", {"guest_access": "can_join"})]
+        opened = await self.create_room(initial_state=state)
+
+        with pytest.raises(GuestAccessForbidden):
+            await self.memberships.join(GUEST, closed)
+        await self.memberships.join(GUEST, opened)
+
+        assert (await self.rooms.get(opened)).membership(GUEST.user_id) == "join"
+
+    async def test_suspended_user_enters_no_room_and_leaves_any(self) -> None:
+        """A suspension stops what is new and holds nobody back."""
+        suspended = Requester(BOB.user_id, "PHONE", is_suspended=True)
+        room_id = await self.create_room()
+
+        with pytest.raises(UserSuspended):
+            await self.memberships.join(suspended, room_id)
+        with pytest.raises(UserSuspended):
+            await self.memberships.knock(suspended, room_id)
+        with pytest.raises(UserSuspended):
+            await self.memberships.invite(suspended, room_id, CAROL.user_id)
+        await self.memberships.join(BOB, room_id)
+        await self.memberships.leave(suspended, room_id)
+
+    async def test_forgotten_room_is_remembered_by_coming_back(self) -> None:
+        """Forgetting is for the past: who joins again reads again."""
+        room_id = await self.create_room()
+        await self.memberships.join(BOB, room_id)
+        await self.memberships.leave(BOB, room_id)
+        await self.memberships.forget(BOB, room_id)
+        self.restart()
+        with pytest.raises(Forbidden):
+            await self.reading.state(BOB.user_id, room_id)
+
+        await self.memberships.join(BOB, room_id)
+        await self.memberships.leave(BOB, room_id)
+
+        assert await self.reading.state(BOB.user_id, room_id)
+
+    async def test_room_is_forgotten_only_by_those_who_left_it(self) -> None:
+        """There is nothing to forget for a stranger, and too much for a member."""
+        room_id = await self.create_room()
+
+        with pytest.raises(InvalidParam):
+            await self.memberships.forget(ALICE, room_id)
+        with pytest.raises(NotFound):
+            await self.memberships.forget(BOB, room_id)
+
+    async def test_kick_and_unban_need_somebody_to_act_on(self) -> None:
+        """A moderator is told of a mistyped name, and no event is made of it."""
+        room_id = await self.create_room()
+
+        with pytest.raises(Forbidden):
+            await self.memberships.kick(ALICE, room_id, BOB.user_id)
+        with pytest.raises(BadState):
+            await self.memberships.unban(ALICE, room_id, BOB.user_id)
+        with pytest.raises(InvalidParam):
+            await self.memberships.ban(ALICE, room_id, "bob")
+
+        assert list((await self.rooms.get(room_id)).members) == [ALICE.user_id]
+
+    async def _restricted(self, space: str, **request: object) -> str:
+        rule = {
+            "join_rule": "restricted",
+            "allow": [{"type": "m.room_membership", "room_id": space}],
+        }
+        state = [StateDraft("m.room.join_rules", rule)]
+        return await self.create_room(initial_state=state, **request)
+
+    async def _member(self, room_id: str, caller: Requester):  # type: ignore[no-untyped-def]
+        key = ("m.room.member", caller.user_id)
+        return (await self.rooms.current(await self.rooms.get(room_id), [key]))[key]

@@ -1,0 +1,164 @@
+"""New names and pictures in member events: where, when, and what may come in between."""
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import deferLater
+
+from homeserver.rooms.events.event_draft import member_draft
+from homeserver.rooms.membership.profile_propagation import MAX_AWAITED_ROOMS, ProfilePropagation
+from homeserver.rooms.room.changes import EventAppended
+from tests.rooms.support import ALICE, BOB, RoomsTestCase
+
+
+class Names:
+    """Profiles that the test changes as it likes."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, str] = {}
+
+    async def member_fields(self, user_id: str) -> dict[str, str]:
+        return dict(self.fields)
+
+
+class PropagationTests(RoomsTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.names_of = Names()
+        self.propagation = ProfilePropagation(self.rooms, self.user_rooms, self.names_of)
+        self.sent: list[EventAppended] = []
+
+    async def rename(self, name: str) -> None:
+        """Alice takes another name."""
+        self.names_of.fields = {"displayname": name}
+        await self.propagation.profile_changed(ALICE.user_id, "displayname")
+
+    async def member(self, room_id: str, user_id: str = ALICE.user_id) -> dict[str, Any]:
+        """The content of a member event."""
+        key = ("m.room.member", user_id)
+        room = await self.rooms.get(room_id)
+        return (await self.rooms.current(room, [key]))[key].event.content
+
+    async def send_member(self, room_id: str, content: dict[str, Any]) -> None:
+        """Alice sends a member event of her own making."""
+        async with self.rooms.writing(room_id) as writer:
+            await writer.send(member_draft(ALICE.user_id, ALICE.user_id, content))
+
+    async def test_a_new_name_is_in_every_room_before_the_answer(self) -> None:
+        """Others see the name at once, wherever the user is."""
+        rooms = [await self.create_room() for _ in range(3)]
+
+        await self.rename("Alice")
+
+        for room_id in rooms:
+            expected = {"membership": "join", "displayname": "Alice"}
+            self.assertEqual(await self.member(room_id), expected)
+
+    async def test_a_name_that_was_removed_goes(self) -> None:
+        """Whoever takes a name back does not keep wearing it."""
+        room_id = await self.create_room()
+        await self.rename("Alice")
+        self.names_of.fields = {}
+
+        await self.propagation.profile_changed(ALICE.user_id, "displayname")
+
+        self.assertEqual(await self.member(room_id), {"membership": "join"})
+
+    async def test_what_was_said_of_the_join_is_not_said_again(self) -> None:
+        """A new name is not another join by somebody else's right; what else stands there stays."""
+        room_id = await self.create_room()
+        await self.send_member(
+            room_id, {"membership": "join", "reason": "Tea", "org.example.colour": "red"}
+        )
+
+        await self.rename("Alice")
+
+        self.assertEqual(
+            await self.member(room_id),
+            {"membership": "join", "displayname": "Alice", "org.example.colour": "red"},
+        )
+
+    async def test_rooms_that_were_left_are_left_alone(self) -> None:
+        """Nobody comes back by changing their name, not even into a public room."""
+        room_id = await self.create_room()
+        await self.memberships.join(BOB, room_id)
+        await self.memberships.leave(ALICE, room_id)
+
+        await self.rename("Alice")
+
+        self.assertEqual(await self.member(room_id), {"membership": "leave"})
+
+    async def test_other_fields_change_no_room(self) -> None:
+        """Most of a profile does not stand in member events."""
+        await self.create_room()
+        before = self.log.position
+
+        await self.propagation.profile_changed(ALICE.user_id, "m.tz")
+
+        self.assertEqual(self.log.position, before)
+
+    async def test_a_room_that_refuses_does_not_stop_the_others(self) -> None:
+        """A name too long for one room, with its long state, still changes in the next."""
+        first = await self.create_room()
+        second = await self.create_room()
+        await self.send_member(first, {"membership": "join", "org.example.long": "x" * 64_000})
+
+        await self.rename("A" * 2_000)
+
+        self.assertNotIn("displayname", await self.member(first))
+        self.assertEqual((await self.member(second))["displayname"], "A" * 2_000)
+
+    async def test_who_leaves_in_the_last_moment_stays_away(self) -> None:
+        """The event is decided by the membership at the moment it is made, not a moment before."""
+        room_id = await self.create_room()
+        await self.memberships.join(BOB, room_id)
+        self.restart()
+        self.propagation = ProfilePropagation(self.rooms, self.user_rooms, self.names_of)
+        await self.user_rooms.of(ALICE.user_id)
+
+        renaming = ensureDeferred(self.rename("Alice"))
+        leaving = ensureDeferred(self.memberships.leave(ALICE, room_id))
+        await renaming
+        await leaving
+
+        self.assertEqual((await self.member(room_id))["membership"], "leave")
+
+    async def test_with_many_rooms_the_answer_does_not_wait_for_all(self) -> None:
+        """Who is in thousands of rooms can go on; the rooms follow."""
+        rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 3)]
+
+        await self.rename("Alice")
+
+        names = [(await self.member(room_id)).get("displayname") for room_id in rooms]
+        self.assertEqual(names[:MAX_AWAITED_ROOMS], ["Alice"] * MAX_AWAITED_ROOMS)
+        self.assertIsNone(names[-1])
+        await self._until_done()
+        self.assertEqual((await self.member(rooms[-1]))["displayname"], "Alice")
+
+    async def test_rooms_that_wait_get_the_newest_name_once(self) -> None:
+        """Somebody who tries out names does not flood their rooms."""
+        rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 3)]
+        last = (await self.rooms.get(rooms[-1])).room_nid
+        self.log.subscribe(self.sent.extend)
+
+        await self.rename("Alice")
+        await self.rename("Alicia")
+        await self._until_done()
+
+        in_last = [fact for fact in self.sent if fact.room_nid == last]
+        self.assertEqual(len(in_last), 1)
+        self.assertEqual((await self.member(rooms[-1]))["displayname"], "Alicia")
+
+    async def test_stopping_lets_the_room_at_hand_finish_and_begins_no_other(self) -> None:
+        """A server that goes down does not wait for thousands of rooms."""
+        rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 5)]
+        await self.rename("Alice")
+
+        await self.propagation.stop()
+
+        self.assertNotIn("displayname", await self.member(rooms[-1]))
+
+    async def _until_done(self) -> None:
+        while self.propagation.is_busy:
+            await deferLater(reactor, 0.01)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Tests of stored states and of state resolution."""

@@ -1,0 +1,1 @@
+"""A homeserver of which a test says every word."""

@@ -1,0 +1,126 @@
+"""Change queues: the changes that wake each user, and when, on a clock that the test moves."""
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.presence.user_presence import ONLINE
+from homeserver.rooms.ephemeral.typing import TypingChanged
+from homeserver.rooms.room.user_rooms import UserRooms
+from homeserver.sync.user_change_queues import (
+    MAX_IMMEDIATE_AUDIENCE,
+    PRESENCE_BATCH_SECONDS,
+    UserChangeQueues,
+)
+
+ROOM = 1
+
+
+class OneRoom:
+    """Memberships in which every user is in the same room."""
+
+    async def joined(self, _: str) -> list[int]:
+        return [ROOM]
+
+
+class Position:
+    """A log of which only the position is used."""
+
+    position = 0
+
+
+class SlowRooms:
+    """A database that responds when the test wants."""
+
+    def __init__(self) -> None:
+        self.response: Deferred[list[int]] = Deferred()
+
+    def joined(self, _: str) -> Deferred[list[int]]:
+        return self.response
+
+
+class Audience:
+    """Users with waiting requests. `woken` counts wake-ups by user."""
+
+    def __init__(self, size: int) -> None:
+        self.clock = Clock()
+        self.queues = UserChangeQueues(cast("UserRooms", OneRoom()), Position(), self.clock, 10_000)
+        self.woken = dict.fromkeys((f"@u{number}:test" for number in range(size)), 0)
+        for user_id in self.woken:
+            Deferred.fromCoroutine(self.queues.queue_of(user_id)).addCallback(self._wait, user_id)
+
+    def _wait(self, queue: Any, user_id: str) -> None:
+        queue.waiters.add(lambda: self._count(user_id))
+
+    def _count(self, user_id: str) -> None:
+        self.woken[user_id] += 1
+
+
+def changed(position: int, user_id: str) -> PresenceChanged:
+    return PresenceChanged(position, user_id, (ROOM,), ONLINE, None, 0)
+
+
+def test_small_audience_is_woken_by_presence_at_once() -> None:
+    """Users in small rooms see at once that a friend is online."""
+    audience = Audience(MAX_IMMEDIATE_AUDIENCE)
+
+    audience.queues.apply([changed(1, "@u0:test")])
+    audience.clock.advance(0)
+
+    assert set(audience.woken.values()) == {1}
+
+
+def test_large_audience_is_woken_once_for_several_presence_changes() -> None:
+    """A room of thousands, where presence changes all the time, costs one update a second."""
+    audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
+
+    for position in range(1, 6):
+        audience.queues.apply([changed(position, f"@u{position}:test")])
+        audience.clock.advance(PRESENCE_BATCH_SECONDS / 10)
+
+    assert audience.woken["@u0:test"] == 0
+    assert audience.woken["@u1:test"] == 1, "users are woken at once by their own presence"
+    audience.clock.pump([PRESENCE_BATCH_SECONDS, 0])
+    assert audience.woken["@u0:test"] == 1
+    assert not audience.clock.getDelayedCalls()
+
+
+def test_other_changes_do_not_wait_with_presence() -> None:
+    """Messages and typing are as quick in a large room as in a small one."""
+    audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
+    audience.queues.apply([changed(1, "@u1:test")])
+
+    audience.queues.apply([TypingChanged(2, ROOM, "@u2:test", True)])
+    audience.clock.advance(0)
+
+    assert audience.woken["@u0:test"] == 1
+
+
+def test_new_queue_is_incomplete_below_its_creation() -> None:
+    """Entries published while a queue is created are not in it, and it must say so."""
+    rooms, log, clock = SlowRooms(), Position(), Clock()
+    queues = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
+    made = Deferred.fromCoroutine(queues.queue_of("@alice:test"))
+
+    log.position = 1
+    queues.apply([TypingChanged(1, ROOM, "@bob:test", typing=True)])
+    rooms.response.callback([ROOM])
+
+    assert cast("Any", made).result.changed_since(0) != set()
+    assert cast("Any", made).result.changed_since(1) == set()
+
+
+def test_failing_waiter_does_not_stop_the_others() -> None:
+    """One error must not keep all users asleep until the server is restarted."""
+    audience = Audience(3)
+    queue = audience.queues.loaded("@u0:test")
+    assert queue is not None
+    queue.waiters.add(lambda: 1 // 0)
+
+    for position in (1, 2):
+        audience.queues.apply([changed(position, "@u0:test")])
+        audience.clock.advance(0)
+
+    assert set(audience.woken.values()) == {2}
