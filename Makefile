@@ -12,7 +12,7 @@ PYTEST_OPTIONS ?= -n auto --dist loadscope
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: run test lint types contracts unit interop format bench config-docs clean
+.PHONY: run test lint types contracts unit interop coverage format bench config-docs conformance docs clean
 
 # exec, so that Ctrl-C is the server's alone and make has nothing to say of it.
 run: $(VENV)/.installed
@@ -39,6 +39,13 @@ interop: $(VENV)/.installed-for-tests node-packages peer
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m interop \
 		|| $(BIN)/python -m pytest -m interop --last-failed --last-failed-no-failures none
 
+# As `make unit`; build/coverage/index.html shows the lines and branches that no test runs.
+coverage: $(VENV)/.installed-for-tests
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not interop" --cov --cov-report=html
+	@echo "Tests run $$($(BIN)/coverage report --format=total) % of the lines and branches;" \
+		"build/coverage/index.html shows the rest."
+
 format: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
@@ -49,9 +56,17 @@ bench: $(VENV)/.installed-for-tests
 config-docs: $(VENV)/.installed
 	$(BIN)/python tools/config_docs.py
 
+conformance: $(VENV)/.installed
+	$(BIN)/python tools/conformance.py
+
+# The documents as a site, in build/site; a broken link is an error (with --quiet it would be none).
+docs: $(VENV)/.installed-for-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "To read it: $(BIN)/python -m http.server --directory build/site"
+
 clean:
 	rm -rf $(VENV) $(PEER) build dist *.egg-info $(NODE_TESTS)/node_modules
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Tests with a JavaScript client run where Node is installed, and are skipped elsewhere.
 .PHONY: node-packages
@@ -91,4 +106,9 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-for-tests: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing the server, what it needs, and the tools for its tests into $(VENV); this takes minutes."
 	@$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-for-docs: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the tools that build the site into $(VENV)."
+	@$(BIN)/pip install --quiet --editable '.[docs]'
 	@touch $(VENV)/.installed $@

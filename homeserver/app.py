@@ -32,6 +32,7 @@ from homeserver.storage.rooms.events_at_start import rooms_of_newest_events
 from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve, reserve_first_positions
 from homeserver.web.listeners import CannotListen
+from homeserver.web.routes import Route
 from homeserver.wiring.server import ServerParts
 
 PART_SECONDS = 5.0  # for each part of the server to end, beside the requests
@@ -78,6 +79,11 @@ class Homeserver:
         """The TCP ports that are listened at, in the order of the configuration."""
         addresses = self.parts.listeners.addresses
         return [address.port for address in addresses if hasattr(address, "port")]
+
+    @property
+    def routes(self) -> list[Route]:
+        """The routes of all listeners, in the order of the configuration."""
+        return self.parts.listeners.routes
 
     async def start(self) -> None:
         """Start the database, then everything else, and last listen.

@@ -87,11 +87,13 @@ class Listeners:
         self._ports: list[IListeningPort] = []
         self._certificates: list[Certificate] = []
         self._listeners: list[tuple[ListenerSettings, HttpServer]] = []
+        self.routes: list[Route] = []  # of all listeners, in the order of the configuration
         for listener in settings:
             for resource in listener.resources:
                 if resource not in groups:
                     raise ValueError(f"a listener names the unknown resource {resource}")
             routes = [route for resource in listener.resources for route in groups[resource]]
+            self.routes.extend(routes)
             self._listeners.append((listener, make_server(Router(routes))))
 
     @property

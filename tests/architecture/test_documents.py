@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.architecture.source import PACKAGES, TOP
 
@@ -53,7 +54,7 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 def test_paths_that_documents_name_exist() -> None:
     """The map of the folders shows the folders there are."""
     named = re.compile(
-        r"`((?:homeserver|federation|appservices|docs|tests|tools|benchmarks)/[\w./]+)`"
+        r"`((?:homeserver|federation|appservices|docs|tests|tools|benchmarks|packaging)/[\w./]+)`"
     )
 
     missing = [
@@ -64,3 +65,21 @@ def test_paths_that_documents_name_exist() -> None:
     ]
 
     assert missing == []
+
+
+def test_every_page_is_in_both_lists() -> None:
+    """A page that is in no list is found by nobody: docs/README.md and the menu of the site."""
+    pages = {path.name for path in TOP.glob("docs/*.md")} - {"README.md"}
+    listed = {target for target, _ in LINK.findall((TOP / "docs/README.md").read_text("utf-8"))}
+    menu = yaml.safe_load((TOP / "mkdocs.yml").read_text("utf-8"))["nav"]
+    in_menu = {page for group in menu if isinstance(group, dict) for page in _only(group)}
+
+    assert sorted(pages - listed) == []
+    assert sorted(pages - in_menu) == []
+    # The menu also has the documents of the top folder, by the names that the site gives them.
+    assert sorted(name for name in in_menu - pages if not (TOP / name).exists()) == []
+
+
+def _only(group: dict[str, list[str]]) -> list[str]:
+    [pages] = group.values()
+    return pages

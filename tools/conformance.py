@@ -1,0 +1,275 @@
+"""Writes docs/conformance.md: which endpoints of the specification the server serves.
+
+Run by `make conformance`, from the top folder of the checkout. `tools/spec_endpoints.tsv` holds the
+endpoints of the specification; it was made from the API definitions of version 1.19. The endpoints
+of the server are the routes of a running server, so the page lists what the wiring serves.
+
+Spec: https://spec.matrix.org/v1.19/
+"""
+
+import csv
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from homeserver.app import Homeserver
+from homeserver.cli.reactor import run_in_reactor
+from homeserver.config.loading import parse_settings
+from homeserver.web.routes import Route
+
+HERE = Path(__file__).resolve().parent
+SPEC = "https://spec.matrix.org/v1.19/"
+APIS = {"client-server": "Client-Server API", "server-server": "Server-Server API"}
+STATUSES = ("served", "empty", "not yet")
+EMPTY_RESPONSES = "EmptyResponsesApi"  # the class of endpoints that have no feature behind them
+
+SETTINGS = """
+server_name: conformance.example
+data_dir: {folder}
+listeners: [{{port: 0, bind: 127.0.0.1, resources: [client, federation, health, metrics]}}]
+registration: {{shared_secret: a secret of this run}}
+federation: {{deny: ['*']}}
+"""
+
+INTRODUCTION = f"""# Conformance
+
+<!-- Written by `make conformance`. What is written here by hand is lost. -->
+
+This page lists the endpoints of the [Matrix specification]({SPEC}), version
+1.19, that a homeserver serves, and says of each whether this server serves it. A served endpoint
+has a route, whose handler has the name of the operation. An endpoint marked "empty" is answered for
+the sake of clients, but has no feature behind it yet. [deviations.md](deviations.md) says where the
+server differs from the text of the specification on purpose.
+
+Bridges, push gateways and policy servers serve endpoints too. A homeserver only calls those, so
+this page does not list them.
+"""
+
+BEYOND = """## Endpoints beyond the specification
+
+| endpoints | reason |
+|---|---|
+"""
+
+# Endpoints in the definitions of the two APIs that policy servers serve.
+OF_POLICY_SERVERS = {"askPolicyServerToSign", "getWellknownPolicy"}
+
+# Routes that are no endpoint of the specification's API definitions, and why they are there. A
+# pattern is matched with "METHOD PATH", in which each parameter of the path is `{}`.
+REASONS = {
+    r"GET /": "the landing page, for people",
+    r"GET /health": "tells a supervisor whether the server can do its work",
+    r"GET /metrics": "figures for Prometheus",
+    r"(GET|POST) /_matrix/client/v3/auth/\{\}/fallback/web": (
+        f"[pages of user-interactive authentication]({SPEC}client-server-api/#fallback), which the "
+        "text describes outside of the API definitions"
+    ),
+    r"GET /_matrix/static/client/login/": (
+        f"the [log-in page]({SPEC}client-server-api/#login-fallback) for clients that know no "
+        "flow, which the text describes outside of the API definitions"
+    ),
+    r"(GET|POST) /_matrix/client/unstable/io\.homeserver/email/validate": (
+        "the page behind the link of a mail that validates an address"
+    ),
+    r"POST /_matrix/client/unstable/account/3pid/(un)?bind": (
+        "the paths of these endpoints before they were released, which some clients use"
+    ),
+    r"GET /_matrix/client/(v3|unstable)/stream": "the [WebSocket transport](websocket.md)",
+    r"POST /_matrix/client/v3/rooms/\{\}/(send|redact)/\{\}": (
+        "sending and redacting without a transaction id, as an old version of the text had it and "
+        "scripts still do"
+    ),
+    r"(GET|PUT) /_matrix/client/v3/rooms/\{\}/state/\{\}": "the empty state key, left out",
+    r"GET /_matrix/client/v3/pushrules/global/\{\}/": (
+        "all rules of a kind, as an old version of the text had it"
+    ),
+    r"(GET|PUT) /_matrix/client/v3/pushrules/.*": (
+        "answers `M_INVALID_PARAM` to paths that name no push rule"
+    ),
+    r"(GET|POST) /_synapse/admin/v1/register": (
+        "registration by shared secret, at the path that existing tools use"
+    ),
+    r"(POST|PUT) /_synapse/admin/v1/send_server_notice(/\{\})?": (
+        "server notices, at the path that existing tools use"
+    ),
+    r"GET /_matrix/key/v2/server/\{\}": "the path with a key id, which older servers use",
+    r"GET /_matrix/key/v2/query/\{\}/\{\}": "the path with a key id, which older servers use",
+    r"PUT /_matrix/federation/v1/send_(join|leave)/\{\}/\{\}": "version 1, which older servers use",
+    r"POST /_matrix/federation/v1/3pid/onbind": (
+        "the method by which identity servers call it, as the Identity Service API names it"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint of the specification; `section` is the file of its definition."""
+
+    api: str
+    section: str
+    method: str
+    path: str
+    operation: str
+    is_deprecated: bool
+
+    @property
+    def key(self) -> str:
+        """What it has in common with the route that serves it."""
+        return key_of(self.method, self.path)
+
+    @property
+    def link(self) -> str:
+        """Its place in the text of the specification."""
+        anchor = re.sub(r"[^\w-]", "", f"{self.method}{self.path}".lower())
+        return f"{SPEC}{self.api}-api/#{anchor}"
+
+
+class Table:
+    """The endpoints of the specification beside the routes of the server."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], routes: Iterable[Route]) -> None:
+        self.endpoints = endpoints
+        self.routes = {key_of(route.method, route.path): route for route in routes}
+
+    def status(self, endpoint: Endpoint) -> str:
+        """One of `STATUSES`."""
+        route = self.routes.get(endpoint.key)
+        if route is None:
+            return "not yet"
+        return "empty" if _class_of(route) == EMPTY_RESPONSES else "served"
+
+    def misnamed(self) -> list[str]:
+        """Routes whose handler has another name than the operation that it serves."""
+        operations: dict[str, set[str]] = {}
+        for endpoint in self.endpoints:
+            operations.setdefault(endpoint.key, set()).add(endpoint.operation)
+        return [
+            f"{key}: {route.handler.__name__} serves {', '.join(sorted(operations[key]))}"
+            for key, route in self.routes.items()
+            if key in operations
+            and _letters(route.handler.__name__) not in map(_letters, operations[key])
+        ]
+
+    def beyond(self) -> list[str]:
+        """The keys of routes that are no endpoint of the specification."""
+        known = {endpoint.key for endpoint in self.endpoints}
+        return sorted((key for key in self.routes if key not in known), key=_by_path)
+
+
+def key_of(method: str, path: str) -> str:
+    """A method and a path, without the names of the path's parameters."""
+    return f"{method} {re.sub(r'{[^}]*}', '{}', path)}"
+
+
+def reason_for(key: str) -> str | None:
+    """Why there is a route that is no endpoint of the specification; `None` if nobody said."""
+    found = (reason for pattern, reason in REASONS.items() if re.fullmatch(pattern, key))
+    return next(found, None)
+
+
+def spec_endpoints() -> list[Endpoint]:
+    """The endpoints of the specification that a homeserver serves, in its order."""
+    with (HERE / "spec_endpoints.tsv").open(encoding="utf-8", newline="") as file:
+        return [
+            Endpoint(
+                row["api"],
+                row["section"],
+                row["method"],
+                row["path"],
+                row["operation"],
+                row["deprecated"] == "yes",
+            )
+            for row in csv.DictReader(file, delimiter="\t")
+            if row["operation"] not in OF_POLICY_SERVERS
+        ]
+
+
+def render(table: Table) -> str:
+    """The text of docs/conformance.md."""
+    parts = [INTRODUCTION, _summary(table)]
+    for api, title in APIS.items():
+        endpoints = [endpoint for endpoint in table.endpoints if endpoint.api == api]
+        parts += [f"## {title}\n", _sections(table, endpoints), _endpoints(table, endpoints)]
+    return "\n".join([*parts, BEYOND + _beyond(table)])
+
+
+def _summary(table: Table) -> str:
+    lines = ["| API | endpoints | served | empty | not yet |", "|---|---|---|---|---|"]
+    for api, title in APIS.items():
+        states = [table.status(each) for each in table.endpoints if each.api == api]
+        counts = [states.count(state) for state in STATUSES]
+        lines.append(f"| {title} | {len(states)} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _sections(table: Table, endpoints: Sequence[Endpoint]) -> str:
+    """A row for each section: how many of its endpoints there are, and which are missing."""
+    lines = ["| section | served | empty | not yet |", "|---|---|---|---|"]
+    for section in dict.fromkeys(endpoint.section for endpoint in endpoints):
+        here = [endpoint for endpoint in endpoints if endpoint.section == section]
+        served, empty, missing = (
+            [f"`{each.operation}`" for each in here if table.status(each) == status]
+            for status in STATUSES
+        )
+        cells = [section, f"{len(served)} of {len(here)}", ", ".join(empty), ", ".join(missing)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _endpoints(table: Table, endpoints: Sequence[Endpoint]) -> str:
+    lines = ["| section | operation | endpoint | |", "|---|---|---|---|"]
+    for each in endpoints:
+        name = f"[`{each.operation}`]({each.link})"
+        mark = " (deprecated)" if each.is_deprecated else ""
+        place = f"`{each.method} {each.path}`{mark}"
+        lines.append(f"| {each.section} | {name} | {place} | {table.status(each)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _beyond(table: Table) -> str:
+    """A row for each reason, with all endpoints that it holds for."""
+    by_reason: dict[str, list[str]] = {}
+    for key in table.beyond():
+        by_reason.setdefault(reason_for(key) or "", []).append(f"`{key}`")
+    return "".join(f"| {', '.join(keys)} | {reason} |\n" for reason, keys in by_reason.items())
+
+
+def _by_path(key: str) -> list[str]:
+    return key.split(" ")[::-1]
+
+
+def _letters(name: str) -> str:
+    """`setTyping` and `set_typing` are one name; so are `post3PIDs` and `post_3pids`."""
+    return name.replace("_", "").lower()
+
+
+def _class_of(route: Route) -> str:
+    return type(getattr(route.handler, "__self__", None)).__name__
+
+
+def served_routes() -> list[Route]:
+    """The routes of a server that runs for the moment, with all of its resources."""
+
+    async def run(reactor: Any) -> list[Route]:
+        server = Homeserver(settings, reactor)
+        await server.start()
+        try:
+            return server.routes
+        finally:
+            await server.stop()
+
+    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+        # PostgreSQL does not run as root; where this does, its user has to reach the folder.
+        Path(folder).chmod(0o711)
+        settings, _ = parse_settings(SETTINGS.format(folder=msgspec.json.encode(folder).decode()))
+        return run_in_reactor(run)
+
+
+if __name__ == "__main__":
+    text = render(Table(spec_endpoints(), served_routes()))
+    Path("docs/conformance.md").write_text(text, encoding="utf-8")
