@@ -38,7 +38,7 @@ class ProfilesTests(AccountsTestCase):
 
         self.assertEqual(await self.profiles.get(ALICE), {"displayname": b'"Alice"'})
 
-    async def test_a_change_is_told_to_the_log_and_to_the_rooms(self) -> None:
+    async def test_a_change_is_published_and_calls_the_hooks(self) -> None:
         """Member events and syncs follow from here."""
         facts: list[Any] = []
         told: list[tuple[str, str]] = []
@@ -85,12 +85,12 @@ class ProfilesTests(AccountsTestCase):
         )
 
     async def test_unknown_users_have_no_profile(self) -> None:
-        """A mistyped name leads to nobody."""
+        """A mistyped name has no profile."""
         await self.refused(self.profiles.get(BOB), "M_NOT_FOUND", 404)
         await self.refused(self.profiles.get("bob"), "M_INVALID_PARAM", 400)
 
-    async def test_profiles_of_other_servers_are_asked_for_there(self) -> None:
-        """A name from elsewhere is as good as one from here."""
+    async def test_remote_profiles_are_requested_from_their_server(self) -> None:
+        """A user sees the profiles of remote users like those of local ones."""
         remote = "@carol:elsewhere.example"
         await self.refused(self.profiles.get(remote), "M_NOT_FOUND", 404)
 

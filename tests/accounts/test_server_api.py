@@ -1,11 +1,11 @@
-"""What the server says of itself over HTTP, and ways to accounts for tools and old clients."""
+"""Discovery and capabilities over HTTP, and registration and log-in for tools and old clients."""
 
 import hmac
 from hashlib import sha1
 
 import treq
 
-from homeserver.client_api.server.versions import ARRIVED
+from homeserver.client_api.server.versions import SPECIFIED_FEATURES
 from tests.accounts.api import BASEURL, DELEGATED_TO, V3, ApiTestCase
 from tests.accounts.support import ALICE, PASSWORD, SERVER
 
@@ -18,7 +18,7 @@ class ServerOverHttpTests(ApiTestCase):
         self.assertIn("v1.19", answer["versions"])
         self.assertIn("r0.6.1", answer["versions"])
         features = answer["unstable_features"]
-        self.assertEqual(features, {"org.example": True, **ARRIVED})
+        self.assertEqual(features, {"org.example": True, **SPECIFIED_FEATURES})
 
     async def test_discovery(self) -> None:
         """A user id is enough to find the server, for clients and servers, and somebody to ask."""
@@ -69,8 +69,8 @@ class ServerOverHttpTests(ApiTestCase):
         answer = await self.ok("POST", f"{V3}/register", {"auth": {"session": session}})
         self.assertEqual(answer["user_id"], ALICE)
 
-    async def test_pages_of_nothing_are_not_found(self) -> None:
-        """A stale link is told to be one."""
+    async def test_pages_of_unknown_sessions_are_not_found(self) -> None:
+        """A stale link gets an error page."""
         _, needed = await self.request("POST", f"{V3}/register", {})
         for path in (
             f"{V3}/auth/org.magic/fallback/web?session={needed['session']}",

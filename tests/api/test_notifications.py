@@ -48,7 +48,7 @@ class NotificationsTests(ServerTestCase):
         )
 
     async def test_what_was_read_is_listed_as_read(self) -> None:
-        """What was seen on the phone is not new on the desk."""
+        """Messages read on the phone are not new on the desktop."""
         await self.bob.join(self.room)
         first = await self.alice.say(self.room, "one")
         await self.alice.say(self.room, "two")

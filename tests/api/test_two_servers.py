@@ -10,7 +10,7 @@ from tests.support.server import ServerTestCase
 
 class TwoServersTests(ServerTestCase):
     async def test_they_share_nothing(self) -> None:
-        """Tests of federation, and whoever embeds a server, can run as many as they like."""
+        """Federation tests, and programs that embed servers, can run several in one process."""
         alice = await self.register("alice")
         room_id = await alice.create_room(preset="public_chat")
         dsn = fresh_database()

@@ -16,7 +16,7 @@ class CreateRoomTests(ServerTestCase):
         self.bob = await self.register("bob")
 
     async def test_creator_is_in_the_room_and_can_talk(self) -> None:
-        """Whoever makes a room can use it at once."""
+        """A creator can use the room at once."""
         room = await self.alice.create_room()
 
         await self.alice.say(room, "first")
@@ -24,7 +24,7 @@ class CreateRoomTests(ServerTestCase):
         self.assertEqual(await self.alice.get("/joined_rooms"), {"joined_rooms": [room]})
 
     async def test_name_and_topic_override_the_initial_state(self) -> None:
-        """What stands in a form field is what the user typed last."""
+        """The fields of a client's form take precedence."""
         room = await self.alice.create_room(
             name="Tea",
             topic="Which one?",
@@ -60,8 +60,8 @@ class CreateRoomTests(ServerTestCase):
         invites = {"invite": [f"@user{number}:example.org" for number in range(101)]}
         await self.assert_refused("M_INVALID_PARAM", self.alice.post("/createRoom", invites), 400)
 
-    async def test_a_large_room_is_made_a_few_events_at_a_time_and_seen_whole(self) -> None:
-        """Others are served meanwhile; nobody sees a part of it, not even its creator."""
+    async def test_a_large_room_is_created_in_time_slices_and_seen_complete(self) -> None:
+        """Other requests are served meanwhile; no user sees a part of it, not even its creator."""
         entry = {"type": "org.example.entry", "content": {}}
         wish = {"initial_state": [{**entry, "state_key": str(n)} for n in range(250)]}
         since = (await self.alice.sync())["next_batch"]
@@ -74,7 +74,7 @@ class CreateRoomTests(ServerTestCase):
             await give_way(turn)
 
         self.patch(TimeSlice, "next", count)
-        self.patch(TimeSlice, "is_over", True)  # whatever the machine's speed
+        self.patch(TimeSlice, "is_over", True)  # independent of the machine's speed
         creating = ensureDeferred(self.alice.post("/createRoom", wish))
         seen: list[int] = []
         while not seen:
@@ -126,7 +126,7 @@ class CreateRoomTests(ServerTestCase):
             self.assertEqual(create["room_version"], version)
 
     async def test_creation_content_is_kept_but_for_what_the_server_decides(self) -> None:
-        """Spaces are made by a type in the create event; nobody can pretend to be the creator."""
+        """The create event has the type of a space; a client cannot forge the creator."""
         room = await self.alice.create_room(
             creation_content={"type": "m.space", "creator": "@eve:x", "room_version": "99"}
         )

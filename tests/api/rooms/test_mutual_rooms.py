@@ -49,14 +49,14 @@ class MutualRoomsTests(ServerTestCase):
         self.assertEqual(sorted(found), sorted(rooms))
         self.assertIsNone(query["from"])
 
-    async def test_nobody_is_nowhere(self) -> None:
-        """Whether an account exists cannot be told from the answer."""
+    async def test_unknown_user_shares_no_rooms(self) -> None:
+        """The response does not reveal whether an account exists."""
         answer = await self.mutual(self.alice, user_id="@nobody:example.org")
 
         self.assertEqual(answer, {"joined": [], "count": 0})
 
     async def test_nonsense_is_refused(self) -> None:
-        """A mistake is told, not guessed at."""
+        """A wrong parameter gets an error, and is not guessed."""
         for query in (
             {"user_id": self.alice.user_id},
             {"user_id": "bob"},

@@ -123,7 +123,7 @@ class HierarchyTests(ServerTestCase):
         self.assertEqual(owner, ["top", *rules])
 
     async def test_who_may_not_know_the_space_is_refused(self) -> None:
-        """Nobody learns by its id whether a space exists."""
+        """A user cannot find out by its id whether a space exists."""
         secret = await self.alice.create_room(creation_content={"type": "m.space"})
 
         for room in (secret, "!unknown:example.org", "nonsense"):
@@ -131,7 +131,7 @@ class HierarchyTests(ServerTestCase):
             await self.assert_refused("M_FORBIDDEN", attempt, 403)
 
     async def test_wrong_parameters_are_refused(self) -> None:
-        """An app learns what it did wrong, and begins anew where a token is not known."""
+        """A client gets an error, and starts again where a token is unknown."""
         top = await self.space("top")
         for name in ("a", "b"):
             await self.add(top, await self.room(name))
@@ -151,8 +151,8 @@ class HierarchyTests(ServerTestCase):
         attempt = self.hierarchy(self.alice, top, since=since)
         await self.assert_refused("M_INVALID_PARAM", attempt, 400)
 
-    async def test_who_lost_access_between_pages_is_told_no_more(self) -> None:
-        """A token is no key to what became secret."""
+    async def test_user_who_lost_access_between_pages_gets_no_more(self) -> None:
+        """A token gives no access to rooms that became private."""
         top, room = await self.space("top"), await self.room("room")
         await self.add(top, room)
         since = (await self.hierarchy(self.bob, top, limit=1))["next_batch"]
@@ -164,7 +164,7 @@ class HierarchyTests(ServerTestCase):
         self.assertEqual(answer, {"rooms": []})
 
     async def test_a_user_keeps_a_few_walks_and_no_more(self) -> None:
-        """Somebody who asks again and again takes memory from nobody else."""
+        """A user who repeats requests does not evict the walks of other users."""
         top = await self.space("top")
         await self.add(top, await self.room("room"))
         tokens = [(await self.hierarchy(self.bob, top, limit=1))["next_batch"] for _ in range(6)]
@@ -175,11 +175,11 @@ class HierarchyTests(ServerTestCase):
         await self.assert_refused("M_INVALID_PARAM", attempt, 400)
 
     async def space(self, name: str) -> str:
-        """A space that anybody may join."""
+        """A public space."""
         return await self.room(name, creation_content={"type": "m.space"})
 
     async def room(self, name: str, **how: Any) -> str:
-        """A room that anybody may join."""
+        """A public room."""
         room = await self.alice.create_room(public=True, name=name, **how)
         self.names[room] = name
         return room

@@ -43,7 +43,7 @@ ALICE = Requester("@alice:test", "PHONE")
 
 
 class Engine:
-    """Tells everybody what is appended to one list; entry n has position n + 1."""
+    """An engine whose updates are the entries of one list; entry n has position n + 1."""
 
     def __init__(self) -> None:
         self.entries: list[str] = []
@@ -83,7 +83,7 @@ class Presence:
     def __init__(self) -> None:
         self.open = 0
 
-    async def touch(self, user_id: str, device_id: str | None, asked: str | None) -> None:
+    async def sync_began(self, user_id: str, device_id: str | None, asked: str | None) -> None:
         self.open += 1
 
     def sync_ended(self, user_id: str, device_id: str | None, asked: str | None) -> None:

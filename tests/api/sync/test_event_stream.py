@@ -128,8 +128,8 @@ class EventStreamTests(EventStreamTestCase):
         self.assertEqual(invite["content"]["membership"], "invite")
         self.assertEqual(invite["state_key"], self.bob.user_id)
 
-    async def test_who_leaves_hears_of_that_and_nothing_after(self) -> None:
-        """What is said behind somebody's back stays there."""
+    async def test_user_who_leaves_gets_the_leave_and_nothing_after(self) -> None:
+        """A user does not get events after they left."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         since = (await events(self.bob))["end"]
@@ -141,8 +141,8 @@ class EventStreamTests(EventStreamTestCase):
 
         self.assertEqual(types(answer["chunk"]), ["m.room.message", "m.room.member"])
 
-    async def test_ignored_users_are_not_heard(self) -> None:
-        """Who is ignored is ignored everywhere."""
+    async def test_ignored_users_are_hidden(self) -> None:
+        """Ignored users are ignored at this endpoint too."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         content = {"ignored_users": {self.bob.user_id: {}}}
@@ -193,8 +193,8 @@ class EventStreamTests(EventStreamTestCase):
 
 
 class PeekingTests(EventStreamTestCase):
-    async def test_anybody_follows_a_room_that_all_the_world_may_read(self) -> None:
-        """A guest watches a conversation before joining it."""
+    async def test_guest_follows_a_world_readable_room(self) -> None:
+        """A guest reads a conversation before joining it."""
         room = await self.alice.create_room(public=True, initial_state=WORLD)
         guest = await self.register_guest()
         since = (await events(guest, room_id=room))["end"]

@@ -21,8 +21,8 @@ class InitialSyncTestCase(ServerTestCase):
 
 
 class AllRoomsTests(InitialSyncTestCase):
-    async def test_rooms_are_told_as_they_are_now(self) -> None:
-        """A client from the early days starts with everything that it shows."""
+    async def test_rooms_are_returned_as_they_are_now(self) -> None:
+        """An old client starts with all that it shows."""
         room = await self.alice.create_room(visibility="public", name="Tea")
         for number in range(20):
             said = await self.alice.say(room, str(number))
@@ -46,8 +46,8 @@ class AllRoomsTests(InitialSyncTestCase):
         present = [event["content"]["user_id"] for event in answer["presence"]]
         self.assertEqual(present, [self.alice.user_id])
 
-    async def test_tokens_lead_on_in_both_directions(self) -> None:
-        """What came before and what comes next joins without a gap."""
+    async def test_tokens_continue_in_both_directions(self) -> None:
+        """The earlier and the later events adjoin without a gap."""
         room = await self.alice.create_room()
         for number in range(5):
             await self.alice.say(room, str(number))
@@ -64,8 +64,8 @@ class AllRoomsTests(InitialSyncTestCase):
         none = await self.snapshot(self.alice, limit=0)
         self.assertEqual(none["rooms"][room]["messages"]["chunk"], [])
 
-    async def test_invites_are_told_and_rooms_that_were_left_if_wanted(self) -> None:
-        """The client shows where its user is wanted, and an archive if it has one."""
+    async def test_invites_are_returned_and_left_rooms_on_request(self) -> None:
+        """The client shows invites, and an archive if it has one."""
         invited = await self.alice.create_room(invite=[self.bob])
         left = await self.alice.create_room(public=True)
         refused = await self.alice.create_room(invite=[self.bob])
@@ -90,8 +90,8 @@ class AllRoomsTests(InitialSyncTestCase):
 
 
 class OneRoomTests(InitialSyncTestCase):
-    async def test_room_that_all_the_world_may_read_is_shown_to_anybody(self) -> None:
-        """A preview shows what was said since the room was opened, and no more."""
+    async def test_world_readable_room_is_shown_to_strangers(self) -> None:
+        """A preview shows the events since the room became world-readable, and no more."""
         room = await self.alice.create_room(public=True)
         await self.alice.say(room, "private")
         await self.alice.set_state(

@@ -29,7 +29,7 @@ class OpeningTests(StreamTestCase):
         self.assertEqual(await client.news(), [])
 
     async def test_since_resumes(self) -> None:
-        """What a client has is not sent again."""
+        """Events that a client has are not sent again."""
         self.engine.append("one", "two")
 
         client = await self.open(query="since=s1")
@@ -53,7 +53,7 @@ class OpeningTests(StreamTestCase):
         self.assertEqual(self.engine.requests, [("7", True, None), (None, False, unstable)])
 
     async def test_mistakes_in_the_query_are_ordinary_errors(self) -> None:
-        """A client learns what is wrong, which a failed handshake alone would not tell."""
+        """A client gets an error, which a failed handshake alone would not give."""
         for query in ("since=nonsense", "filter=broken", "set_presence=asleep"):
             status, error = await self.get(query, token="alice")
 
@@ -66,7 +66,7 @@ class OpeningTests(StreamTestCase):
         self.assertEqual((status, error["errcode"]), (401, "M_MISSING_TOKEN"))
 
     async def test_guests_may_listen(self) -> None:
-        """Guests may sync, by whatever transport."""
+        """Guests may sync, by any transport."""
         self.engine.append("one")
 
         client = await self.open("guest")
@@ -124,7 +124,7 @@ class UpdateTests(StreamTestCase):
         self.assertEqual(self.engine.wakers, set())
 
     async def test_ignored_users_are_applied_to_open_sockets(self) -> None:
-        """Whoever is ignored falls silent at once, not at the next reconnection."""
+        """An ignored user is hidden at once, not after the next reconnection."""
         client = await self.open(query="filter=7")
         await client.news()
 
@@ -136,7 +136,7 @@ class UpdateTests(StreamTestCase):
         self.assertEqual(self.engine.requests, [("7", False, None)] * 2)
 
     async def test_failure_closes_with_a_code(self) -> None:
-        """A client must not wait for ever for updates that nobody makes."""
+        """A client must not wait endlessly for updates that cannot be made."""
         for error, expected in ((ZeroDivisionError(), 1011), (Unavailable("no database"), 1013)):
             client = await self.open()
             await client.news()
@@ -223,7 +223,7 @@ class CallTests(StreamTestCase):
         self.assertEqual(await client.call("ping"), {"result": {}})
 
     async def test_frame_far_over_the_limit_closes_the_socket(self) -> None:
-        """Nobody fills the server's memory."""
+        """A client cannot fill the server's memory."""
         client = await self.open()
         await client.news()
 
@@ -241,7 +241,7 @@ class CallTests(StreamTestCase):
         self.assertEqual(await client.closed, 1003)
 
     async def test_defect_of_the_server_is_answered_without_details(self) -> None:
-        """What went wrong inside is for the log, not for the client."""
+        """Internal errors are logged, not sent to the client."""
         client = await self.open()
         await client.news()
 
@@ -251,7 +251,7 @@ class CallTests(StreamTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_rate_limits_are_those_of_http(self) -> None:
-        """Whoever may not flood by one transport may not by the other."""
+        """A client cannot bypass the limits of one transport with the other."""
         client = await self.open()
         await client.news()
 
@@ -300,7 +300,7 @@ class CallTests(StreamTestCase):
         self.assertEqual(len(answered), count)
 
     async def test_filter_is_used_from_the_next_update_on(self) -> None:
-        """A client changes what it is told without a new connection."""
+        """A client changes its filter without a new connection."""
         client = await self.open()
         await client.news()
 
@@ -322,7 +322,7 @@ class SlowReaderTests(StreamTestCase):
         for socket in cast("Any", self.server.sockets):
             socket.transport.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, 65_536)
 
-    async def test_slow_reader_is_sent_one_update_for_all_that_it_missed(self) -> None:
+    async def test_slow_client_is_sent_one_update_for_all_that_it_missed(self) -> None:
         """A phone in a tunnel costs the server no memory, and is up to date soon after."""
         client = await self.open()
         await client.news()
@@ -444,7 +444,7 @@ class EndTests(StreamTestCase):
         self.assertEqual(await bob.call("ping"), {"result": {}})
 
     async def test_call_with_a_token_that_has_ended_is_the_last(self) -> None:
-        """An expired token ends the session, and the client is told why."""
+        """An expired token ends the session, and the client gets the reason."""
         client = await self.open()
         await client.news()
         del self.tokens.callers["alice"]
@@ -455,7 +455,7 @@ class EndTests(StreamTestCase):
         self.assertEqual(await client.closed, 4003)
 
     async def test_tokens_of_silent_sockets_are_checked_too(self) -> None:
-        """Who only listens must not listen for ever on an expired token."""
+        """A silent client must not keep receiving updates with an expired token."""
         client = await self.open()
         bob = await self.open("bob")
         await bob.news()

@@ -49,8 +49,8 @@ class FilterTests(SyncTestCase):
                 if part in ("timeline", "account_data"):
                     self.assertNotEqual(rooms[shown][part]["events"], [])
 
-    async def test_room_whose_timeline_is_not_wanted_tells_its_state(self) -> None:
-        """What the timeline does not show of the state has to come apart from it."""
+    async def test_room_without_timeline_has_its_state(self) -> None:
+        """State that the timeline does not have is sent separately."""
         room = await self.alice.create_room()
         wanted = {"room": {"timeline": {"not_rooms": [room]}}}
         first = await self.filtered(self.alice, wanted)
@@ -97,8 +97,8 @@ class StateAfterTests(SyncTestCase):
         self.assertEqual(section["state_after"], {"events": []})
         self.assertNotIn("state", section)
 
-    async def test_it_is_told_under_the_name_by_which_it_was_asked_for(self) -> None:
-        """Some clients know it by the name alone that it had in its proposal."""
+    async def test_it_has_the_requested_name(self) -> None:
+        """Some clients know only its unstable name."""
         room = await self.alice.create_room(public=True)
         unstable = "org.matrix.msc4222"
         options = {f"{unstable}.use_state_after": "true"}
@@ -114,8 +114,8 @@ class StateAfterTests(SyncTestCase):
         for section in sections:
             self.assertFalse({"state", "state_after"} & section.keys())
 
-    async def test_state_at_the_end_is_told_though_the_timeline_tells_it(self) -> None:
-        """The client need not work out the state from what was said."""
+    async def test_state_at_the_end_includes_state_in_the_timeline(self) -> None:
+        """The client need not compute the state from the timeline."""
         room = await self.alice.create_room()
         since = (await self.alice.sync())["next_batch"]
         await self.alice.set_state(room, "m.room.name", {"name": "Tea"})
@@ -151,8 +151,8 @@ class LeftRoomTests(SyncTestCase):
         self.assertEqual(types(more["rooms"]["leave"][room]["state"]), [])
         self.assertNotIn("rooms", unasked)
 
-    async def test_left_room_ends_with_the_departure(self) -> None:
-        """Nobody hears what is said behind their back."""
+    async def test_left_room_ends_with_the_leave(self) -> None:
+        """A user does not get events after they left."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         await self.alice.say(room, "with Bob")
@@ -170,8 +170,8 @@ class LeftRoomTests(SyncTestCase):
             self.assertNotIn("without Bob", bodies(section["timeline"]["events"]))
             self.assertEqual(section["timeline"]["events"][-1]["content"]["membership"], "leave")
 
-    async def test_refused_invite_ends_with_the_departure(self) -> None:
-        """A client that sees the room go must be told by what."""
+    async def test_declined_invite_ends_with_the_leave(self) -> None:
+        """A client gets the event that removes the room."""
         room = await self.alice.create_room(invite=[self.bob])
         since = (await self.bob.sync())["next_batch"]
         await self.bob.leave(room)
@@ -189,8 +189,8 @@ class LeftRoomTests(SyncTestCase):
 
         self.assert_only_own(await self.bob.sync(since), room, self.bob, "leave")
 
-    async def test_invite_that_is_refused_after_a_stay_ends_with_the_departure(self) -> None:
-        """Who was there before sees that time, and the end of the invite, nothing in between."""
+    async def test_invite_declined_after_a_membership_ends_with_the_leave(self) -> None:
+        """A former member sees that time, and the end of the invite, nothing in between."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         await self.bob.leave(room)
