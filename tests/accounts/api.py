@@ -118,5 +118,5 @@ class ApiTestCase(AccountsTestCase):
     async def register(self, name: str = "alice", **more: Any) -> dict[str, Any]:
         """A user who registers over HTTP."""
         body = {"auth": DUMMY, "username": name, "password": PASSWORD, **more}
-        answer: dict[str, Any] = await self.ok("POST", f"{V3}/register", body)
-        return answer
+        response: dict[str, Any] = await self.ok("POST", f"{V3}/register", body)
+        return response

@@ -69,11 +69,11 @@ class AccountOverHttpTests(ApiTestCase):
 
     async def test_deactivation(self) -> None:
         """The account ends with the answer."""
-        answer = await self.ok(
+        response = await self.ok(
             "POST", f"{V3}/account/deactivate", {"auth": self.auth, "erase": True}, self.token
         )
 
-        self.assertEqual(answer, {"id_server_unbind_result": "success"})
+        self.assertEqual(response, {"id_server_unbind_result": "success"})
         self.assertEqual((await self.refusal("GET", f"{V3}/devices", None, self.token))[0], 401)
 
     async def test_profiles(self) -> None:

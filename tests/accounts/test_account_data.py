@@ -72,13 +72,13 @@ class AccountDataTests(AccountsTestCase):
         await self.account_data.set(ALICE, None, "org.first", {"a": 2})
 
         everything = await self.account_data.changed_since(ALICE, 0)
-        news = await self.account_data.changed_since(ALICE, 2)
+        changes = await self.account_data.changed_since(ALICE, 2)
 
         self.assertEqual(everything, [(ROOM, "org.room", b"{}"), (None, "org.first", b'{"a":2}')])
-        self.assertEqual(news, [(None, "org.first", b'{"a":2}')])
+        self.assertEqual(changes, [(None, "org.first", b'{"a":2}')])
         self.assertEqual(await self.account_data.changed_since(ALICE, 3), [])
 
-    async def test_no_news_costs_no_query(self) -> None:
+    async def test_no_change_costs_no_query(self) -> None:
         """Most syncs of most users are about something else."""
         await self.account_data.set(BOB, None, "org.example", {})
         queries = self.db.runs
@@ -87,14 +87,14 @@ class AccountDataTests(AccountsTestCase):
 
         self.assertEqual(self.db.runs, queries)
 
-    async def test_readers_get_the_content_with_the_fact(self) -> None:
+    async def test_subscribers_get_the_content_with_the_entry(self) -> None:
         """A sync that waits is answered without reading anything again."""
-        facts: list[Any] = []
-        self.log.subscribe(facts.extend)
+        entries: list[Any] = []
+        self.log.subscribe(entries.extend)
 
         await self.account_data.set(ALICE, ROOM, "org.example", {"a": 1})
 
-        self.assertEqual(facts, [AccountDataChanged(1, ALICE, ROOM, "org.example", b'{"a":1}')])
+        self.assertEqual(entries, [AccountDataChanged(1, ALICE, ROOM, "org.example", b'{"a":1}')])
 
     async def test_a_change_while_the_data_is_loaded_is_not_lost(self) -> None:
         """Two devices at once: the last change is what both get."""

@@ -38,8 +38,8 @@ class ValidationTestCase(AccountsTestCase):
         self, purpose: str = ADD, address: str = ALICES, attempt: int = 1, **more: Any
     ) -> str:
         """A client asks for a token; gives the session id."""
-        asked = TokenRequest(more.pop("secret", SECRET), attempt, **more)
-        return await self.validation.request_token(purpose, "email", address, asked)
+        request = TokenRequest(more.pop("secret", SECRET), attempt, **more)
+        return await self.validation.request_token(purpose, "email", address, request)
 
     async def show_token(self, sid: str, number: int = -1) -> None:
         """The user follows the link of a letter."""
@@ -281,13 +281,13 @@ class RefusalTests(ValidationTestCase):
 
     async def test_media_that_cannot_be_reached(self) -> None:
         """Without a sender the client gets an error instead of waiting."""
-        asked = TokenRequest(SECRET, 1)
+        request = TokenRequest(SECRET, 1)
         for purpose, errcode, status in (
             (ADD, "M_THREEPID_MEDIUM_NOT_SUPPORTED", 400),
             (REGISTER, "M_THREEPID_DENIED", 403),
             (PASSWORD, "M_THREEPID_DENIED", 403),
         ):
-            refused = self.validation.request_token(purpose, "msisdn", "447700900001", asked)
+            refused = self.validation.request_token(purpose, "msisdn", "447700900001", request)
             await self.refused(refused, errcode, status)
 
 

@@ -91,21 +91,21 @@ class CaptchaPageTests(ApiTestCase):
         self.assertIn("frame-src https://www.recaptcha.net/recaptcha/;", policy)
         self.assertEqual(done.code, 200)
         await done.content()
-        answer = await self.ok(
+        response = await self.ok(
             "POST", "/_matrix/client/v3/register", {"auth": {"session": body["session"]}}
         )
-        self.assertIn("user_id", answer)
+        self.assertIn("user_id", response)
 
 
 class Service:
     """The service that makes puzzles, at the other end of the client."""
 
-    def __init__(self, answer: bytes | None) -> None:
-        self.answer = answer
-        self.asked: list[tuple[str, dict[str, str]]] = []
+    def __init__(self, response: bytes | None) -> None:
+        self.answer = response
+        self.requests: list[tuple[str, dict[str, str]]] = []
 
     async def post_form(self, url: str, form: dict[str, str]) -> OutboundResponse:
-        self.asked.append((url, form))
+        self.requests.append((url, form))
         if self.answer is None:
             raise OutboundError("nobody there")
         return OutboundResponse(200, Headers(), self.answer, url)
@@ -120,14 +120,14 @@ class VerificationTests(AccountsTestCase):
         self.recaptcha = Recaptcha(self.service, self.settings)  # type: ignore[arg-type]
         return await self.recaptcha.is_solved(response)
 
-    async def test_the_service_is_asked_with_the_secret_key(self) -> None:
+    async def test_the_request_to_the_service_has_the_secret_key(self) -> None:
         """It knows by the key whose puzzle it was."""
         self.service = Service(b'{"success": true, "hostname": "example.org"}')
 
         self.assertTrue(await self.is_solved("three"))
 
         form = {"secret": "hush", "response": "three"}
-        self.assertEqual(self.service.asked, [("https://captcha.example/verify", form)])
+        self.assertEqual(self.service.requests, [("https://captcha.example/verify", form)])
 
     async def test_its_no_is_a_no(self) -> None:
         """Programs stay out."""
@@ -137,8 +137,8 @@ class VerificationTests(AccountsTestCase):
 
     async def test_without_a_clear_response_the_stage_fails(self) -> None:
         """An unavailable service completes no stage; the client may try again later."""
-        for answer in (None, b"", b"<html>", b"{}", b'{"success": "yes"}', b"\xff"):
-            self.service = Service(answer)
+        for response in (None, b"", b"<html>", b"{}", b'{"success": "yes"}', b"\xff"):
+            self.service = Service(response)
             await self.refused(self.is_solved("three"), "M_UNKNOWN", 503)
 
 

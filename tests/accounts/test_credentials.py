@@ -30,7 +30,7 @@ class GuessingTests(AccountsTestCase):
         await self.credentials.check_password(BOB, PASSWORD)
 
     async def test_an_account_that_does_not_exist_has_the_same_limit(self) -> None:
-        """The limit does not tell who has an account."""
+        """The limit does not reveal which accounts exist."""
         await self.guess("@nobody:example.org", 5)
 
         refused = self.credentials.check_password("@nobody:example.org", PASSWORD)

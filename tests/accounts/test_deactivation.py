@@ -34,7 +34,7 @@ class DeactivationTests(AccountsTestCase):
         self.assertEqual(self.left, [(ALICE, False)])
 
     async def test_the_profile_goes(self) -> None:
-        """Name and picture are not shown of somebody who left."""
+        """The name and avatar of a deactivated user are not shown."""
         await self.profiles.set_field(ALICE, "displayname", "Alice")
 
         await self.deactivation.deactivate(ALICE, erase=False)

@@ -132,7 +132,7 @@ class LeavingTests(BindingTestCase):
 
         self.assertEqual(await self.bound(), [])
 
-    async def test_one_identity_server_is_asked_for_all_addresses(self) -> None:
+    async def test_one_identity_server_unbinds_all_addresses(self) -> None:
         """Those that were published there by others, too."""
         new = ThirdPartyId("email", "own@example.com", ALICE, validated_ms=1, added_ms=2)
         await self.db.run(insert_third_party_id, new)

@@ -50,8 +50,8 @@ class PasswordLoginTests(AccountsTestCase):
             {"type": "m.id.phone", "country": "GB", "phone": "123"},
             {"medium": "email", "address": "a@example.org"},
         ):
-            asked = LoginRequest("m.login.password", identifier=identifier, password=PASSWORD)
-            await self.refused(self.login.log_in(asked), "M_FORBIDDEN", 403)
+            request = LoginRequest("m.login.password", identifier=identifier, password=PASSWORD)
+            await self.refused(self.login.log_in(request), "M_FORBIDDEN", 403)
 
     async def test_users_of_other_servers_are_refused(self) -> None:
         """@alice of another server is another user."""
@@ -63,12 +63,12 @@ class PasswordLoginTests(AccountsTestCase):
 
     async def test_a_request_without_identifier_or_password_is_malformed(self) -> None:
         """A client author sees what is missing."""
-        for asked in (
+        for request in (
             LoginRequest("m.login.password", password=PASSWORD),
             LoginRequest("m.login.password", user="alice"),
             LoginRequest("m.login.password", identifier={"type": "org.what"}, password=PASSWORD),
         ):
-            await self.refused(self.login.log_in(asked), "M_BAD_JSON", 400)
+            await self.refused(self.login.log_in(request), "M_BAD_JSON", 400)
 
     async def test_an_unknown_kind_of_log_in_is_refused(self) -> None:
         """The client learns that this way leads nowhere."""
@@ -113,9 +113,9 @@ class AppserviceLoginTests(AccountsTestCase):
     async def test_an_appservice_logs_in_its_users(self) -> None:
         """Bridges need sessions of their users for encryption."""
         await self.user("irc_bob")
-        asked = LoginRequest("m.login.application_service", user="irc_bob")
+        request = LoginRequest("m.login.application_service", user="irc_bob")
 
-        session = await self.login.log_in_for_appservice(self.bridge, asked)
+        session = await self.login.log_in_for_appservice(self.bridge, request)
 
         self.assertEqual(session.user_id, "@irc_bob:example.org")
 
@@ -123,5 +123,5 @@ class AppserviceLoginTests(AccountsTestCase):
         """A token of a bridge is not a key to every account."""
         await self.user()
         for name, errcode in (("alice", "M_EXCLUSIVE"), ("irc_nobody", "M_FORBIDDEN")):
-            asked = LoginRequest("m.login.application_service", user=name)
-            await self.refused(self.login.log_in_for_appservice(self.bridge, asked), errcode)
+            request = LoginRequest("m.login.application_service", user=name)
+            await self.refused(self.login.log_in_for_appservice(self.bridge, request), errcode)

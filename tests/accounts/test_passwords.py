@@ -21,7 +21,7 @@ class PasswordsTests(AccountsTestCase):
         self.assertFalse(await self.passwords.matches(stored, password[:-1]))
 
     async def test_a_stored_password_cannot_be_read(self) -> None:
-        """A stolen table tells nothing, not even who shares a password."""
+        """A stolen table reveals nothing, not even which users share a password."""
         first, second = await self.passwords.hash(PASSWORD), await self.passwords.hash(PASSWORD)
 
         self.assertNotIn(PASSWORD, first)

@@ -21,7 +21,7 @@ class ProfilesTests(AccountsTestCase):
         await self.user()
 
     async def test_a_field_that_was_set_is_shown(self) -> None:
-        """Everybody sees the name that somebody chose."""
+        """All users see the name that a user chose."""
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.set_field(ALICE, "org.example.pets", {"cats": 2})
 
@@ -40,21 +40,21 @@ class ProfilesTests(AccountsTestCase):
 
     async def test_a_change_is_published_and_calls_the_hooks(self) -> None:
         """Member events and syncs follow from here."""
-        facts: list[Any] = []
-        told: list[tuple[str, str]] = []
+        entries: list[Any] = []
+        hook_calls: list[tuple[str, str]] = []
 
         async def update_rooms(user_id: str, field: str) -> None:
-            told.append((user_id, field))
+            hook_calls.append((user_id, field))
 
-        self.log.subscribe(facts.extend)
+        self.log.subscribe(entries.extend)
         self.profiles.on_profile_changed.append(update_rooms)
 
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.remove_field(ALICE, "avatar_url")
 
-        self.assertEqual(facts, [ProfileChanged(1, ALICE, "displayname", b'"Alice"')])
-        self.assertEqual(told, [(ALICE, "displayname")])
+        self.assertEqual(entries, [ProfileChanged(1, ALICE, "displayname", b'"Alice"')])
+        self.assertEqual(hook_calls, [(ALICE, "displayname")])
 
     async def test_member_events_get_name_and_picture_if_there_are_any(self) -> None:
         """An empty name is no name."""
@@ -102,7 +102,7 @@ class ProfilesTests(AccountsTestCase):
         self.assertEqual(await self.profiles.get(remote, "m.tz"), {"m.tz": b'"UTC"'})
 
     async def test_a_change_while_the_profile_is_read_is_not_lost(self) -> None:
-        """Two devices at once: the second to be written is what everybody sees."""
+        """Two devices at once: all users see the second value."""
         reading = self.started(self.profiles.get(ALICE))
         writing = self.started(self.profiles.set_field(ALICE, "displayname", "Alice"))
         await reading

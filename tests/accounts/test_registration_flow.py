@@ -59,8 +59,8 @@ class OpenRegistrationTests(SignUpTestCase):
 
     async def test_a_request_of_the_session_alone_means_what_it_began_with(self) -> None:
         """Some clients repeat nothing but the session."""
-        asked = RegistrationRequest(username="alice", password=PASSWORD, device_id="PHONE")
-        session = (await self.needed(asked))["session"]
+        request = RegistrationRequest(username="alice", password=PASSWORD, device_id="PHONE")
+        session = (await self.needed(request))["session"]
 
         user_id, made = await self.registration_flow.register(
             RegistrationRequest(auth=DUMMY | {"session": session})
@@ -72,8 +72,8 @@ class OpenRegistrationTests(SignUpTestCase):
 
     async def test_a_client_that_lost_the_response_may_repeat_the_request(self) -> None:
         """A user does not get the error that their own name is taken after a network failure."""
-        asked = RegistrationRequest(username="alice", password=PASSWORD)
-        session = (await self.needed(asked))["session"]
+        request = RegistrationRequest(username="alice", password=PASSWORD)
+        session = (await self.needed(request))["session"]
         again = RegistrationRequest(
             auth=DUMMY | {"session": session}, username="alice", password=PASSWORD
         )
@@ -93,7 +93,7 @@ class OpenRegistrationTests(SignUpTestCase):
         self.assertRegex(first, r"^@\d+:example\.org$")
         self.assertNotEqual(first, second)
 
-    async def test_a_number_that_somebody_chose_is_passed_over(self) -> None:
+    async def test_a_number_that_a_user_chose_is_skipped(self) -> None:
         """Names that look like numbers cannot block registration."""
         await self.registration_flow.register(RegistrationRequest(auth=DUMMY, username="1"))
 
@@ -216,7 +216,7 @@ class RegistrationByTokenTests(SignUpTestCase):
         """The stage with a registration token."""
         return {"type": "m.login.registration_token", "token": token, "session": session}
 
-    async def test_both_stages_are_asked_for_with_what_there_is_to_read(self) -> None:
+    async def test_both_stages_are_required_with_their_policies(self) -> None:
         """The client shows the policies beside the field for the token."""
         body = await self.needed(RegistrationRequest())
 

@@ -42,8 +42,8 @@ class ConfirmationTests(AccountsTestCase):
     async def needed(self, body: Delete) -> dict[str, Any]:
         """The error that Alice gets until she has confirmed."""
         error = await self.assertFailure(self.started(self.confirm(body)), AuthenticationNeeded)
-        answer: dict[str, Any] = error.body()
-        return answer
+        response: dict[str, Any] = error.body()
+        return response
 
     async def test_a_request_without_proof_gets_the_flows(self) -> None:
         """An access token alone, which may be stolen, is not enough."""
@@ -53,7 +53,7 @@ class ConfirmationTests(AccountsTestCase):
         self.assertNotIn("errcode", body)
 
     async def test_the_password_confirms(self) -> None:
-        """The owner gets what was asked for."""
+        """The owner gets the result of the request."""
         session = (await self.needed(Delete(devices=("A",))))["session"]
 
         done = await self.confirm(Delete(devices=("A",), auth=proof(session=session)))
@@ -61,7 +61,7 @@ class ConfirmationTests(AccountsTestCase):
         self.assertEqual(done.devices, ("A",))
 
     async def test_the_caller_need_not_be_named(self) -> None:
-        """The server knows who asks."""
+        """The server knows the caller."""
         await self.confirm(Delete(auth=proof(user=None)))
 
     async def test_a_wrong_password_can_be_tried_again(self) -> None:
@@ -172,17 +172,17 @@ class ConfirmationTests(AccountsTestCase):
         self.patch(authentication_sessions, "MAX_OF_PARTY", 3)
         self.patch(authentication_sessions, "MAX_IN_ALL", 5)
         sessions = AuthenticationSessions(self.db, self.clock)
-        asked = SessionContent("register", None, "{}")
-        first = [await sessions.save(None, asked, "192.0.2.1") for _ in range(3)]
+        content = SessionContent("register", None, "{}")
+        first = [await sessions.save(None, content, "192.0.2.1") for _ in range(3)]
 
-        await self.refused(sessions.save(None, asked, "192.0.2.1"), "M_LIMIT_EXCEEDED", 429)
-        other = await sessions.save(None, asked, "192.0.2.2")
-        await sessions.save(first[0], asked, "192.0.2.1")
+        await self.refused(sessions.save(None, content, "192.0.2.1"), "M_LIMIT_EXCEEDED", 429)
+        other = await sessions.save(None, content, "192.0.2.2")
+        await sessions.save(first[0], content, "192.0.2.1")
         self.assertIsNotNone(await sessions.find(other))
         await sessions.end(first[0])
-        await sessions.save(None, asked, "192.0.2.1")
-        await sessions.save(None, asked, "192.0.2.3")
-        await self.refused(sessions.save(None, asked, "192.0.2.4"), "M_LIMIT_EXCEEDED", 429)
+        await sessions.save(None, content, "192.0.2.1")
+        await sessions.save(None, content, "192.0.2.3")
+        await self.refused(sessions.save(None, content, "192.0.2.4"), "M_LIMIT_EXCEEDED", 429)
 
     async def test_a_session_is_bounded_in_bytes(self) -> None:
         """A request that waits for authentication has an ordinary size."""

@@ -88,7 +88,7 @@ class PushRulesTests(ServerTestCase):
         self.assertEqual(await self.ids("override"), [])
 
     async def test_any_rule_is_disabled_and_enabled(self) -> None:
-        """Somebody turns everything off for the night."""
+        """A user turns all notifications off for the night."""
         await self.put("room/!quiet:example.org")
 
         for rule in ("override/.m.rule.master", "room/!quiet:example.org"):
@@ -99,7 +99,7 @@ class PushRulesTests(ServerTestCase):
                 )
 
     async def test_actions_of_any_rule_are_set(self) -> None:
-        """Somebody wants a sound of their own, or none; historical actions are left alone."""
+        """A user sets a sound of their own, or none; historical actions are kept."""
         await self.put("room/!loud:example.org")
 
         for rule in ("underride/.m.rule.message", "room/!loud:example.org"):

@@ -68,9 +68,9 @@ class ReportTests(ServerTestCase):
 
     async def test_an_unknown_room_gets_the_same_response(self) -> None:
         """A user cannot find out by reporting which rooms exist."""
-        answer = await self.bob.post("/rooms/!missing:example.org/report", {"reason": "spam"})
+        response = await self.bob.post("/rooms/!missing:example.org/report", {"reason": "spam"})
 
-        self.assertEqual(answer, {})
+        self.assertEqual(response, {})
         self.assertEqual(self.stored(), [])
 
     async def test_user_reports_any_user(self) -> None:

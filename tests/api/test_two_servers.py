@@ -26,7 +26,9 @@ class TwoServersTests(ServerTestCase):
             rooms = [await actor.get("/joined_rooms") for actor in (alice, namesake)]
             namesake.token, alice.token = alice.token, namesake.token
 
-            self.assertEqual([answer["joined_rooms"] for answer in rooms], [[room_id], [own_room]])
+            self.assertEqual(
+                [response["joined_rooms"] for response in rooms], [[room_id], [own_room]]
+            )
             await self.assert_refused("M_UNKNOWN_TOKEN", namesake.get("/account/whoami"))
             await self.assert_refused("M_UNKNOWN_TOKEN", alice.get("/account/whoami"))
         finally:

@@ -62,7 +62,7 @@ class DevicesTests(AccountsTestCase):
 
         self.assertEqual((await self.db.run(load_profile, ALICE))["org.example.note"], b"1")
 
-    async def test_removing_nothing_is_no_news(self) -> None:
+    async def test_removing_nothing_changes_nothing(self) -> None:
         """An empty list of devices is a legal request."""
         await self.devices.remove(ALICE, [])
 

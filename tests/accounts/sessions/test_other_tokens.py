@@ -16,7 +16,7 @@ from tests.accounts.support import ALICE, AccountsTestCase
 
 
 class OpenIdTests(AccountsTestCase):
-    async def test_an_openid_token_tells_who_somebody_is_and_nothing_else(self) -> None:
+    async def test_an_openid_token_identifies_the_user_and_nothing_else(self) -> None:
         """A widget learns the user's name and cannot read messages."""
         await self.user()
         openid = OpenIdTokens(self.db, self.clock)
@@ -63,7 +63,7 @@ class SharedSecretTests(AccountsTestCase):
         with self.assertRaises(Forbidden):
             self.secret.check(self.request(secret="guess"))
 
-    def test_a_nonce_is_ours_and_fresh(self) -> None:
+    def test_a_nonce_is_from_this_server_and_fresh(self) -> None:
         """A recorded request is worth nothing later."""
         request = self.request()
         self.clock.advance(61)

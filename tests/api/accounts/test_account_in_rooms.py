@@ -28,7 +28,7 @@ class AccountInRoomsTests(ServerTestCase):
         await actor.post("/account/deactivate", {"auth": auth, **body})
 
     async def test_a_new_profile_is_in_the_rooms(self) -> None:
-        """Name and picture are seen at once, by those who sync too."""
+        """Name and avatar change at once, also in syncs."""
         since = (await self.alice.sync())["next_batch"]
 
         await self.set_profile(self.bob, "displayname", "Bob")
@@ -44,7 +44,7 @@ class AccountInRoomsTests(ServerTestCase):
         self.assertEqual(events[1]["unsigned"]["prev_content"]["displayname"], "Bob")
 
     async def test_a_profile_changes_where_a_room_forbids_the_member(self) -> None:
-        """A room that banned somebody has no say in how they are called."""
+        """A ban from a room does not prevent a change of name."""
         await self.alice.ban(self.room, self.bob)
 
         await self.set_profile(self.bob, "displayname", "Bob")

@@ -87,8 +87,8 @@ class RegistrationTests(MailTestCase):
         await self.follow(self.mails.mails[0].link)
         self.assertIn("Done", await submit(hidden))
 
-        answer = await self.anybody.post("/register", body | {"auth": {"session": session}})
-        self.assertEqual(answer["user_id"], "@bob:example.org")
+        response = await self.anybody.post("/register", body | {"auth": {"session": session}})
+        self.assertEqual(response["user_id"], "@bob:example.org")
 
 
 class RequiredEmailTests(MailTestCase):
@@ -154,7 +154,7 @@ class PasswordTests(MailTestCase):
         await self.check(NEW)
         await self.assert_refused("M_UNKNOWN_TOKEN", self.bob.get("/devices"), 401)
 
-    async def test_devices_stay_logged_in_if_that_is_asked_for(self) -> None:
+    async def test_devices_stay_logged_in_on_request(self) -> None:
         """A user who only forgot the password keeps their sessions."""
         await self.reset(await self.validate("/account/password"), logout_devices=False)
 

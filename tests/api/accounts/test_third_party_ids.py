@@ -71,8 +71,8 @@ class MailTestCase(ServerTestCase):
     async def log_in_as(self, identifier: dict[str, Any], password: str) -> str:
         """The user id after a log-in."""
         body = {"type": "m.login.password", "identifier": identifier, "password": password}
-        answer = await self.anybody.post("/login", body)
-        return str(answer["user_id"])
+        response = await self.anybody.post("/login", body)
+        return str(response["user_id"])
 
     async def needed(self, attempt: Any) -> dict[str, Any]:
         """The error of a request that needs authentication."""
@@ -105,8 +105,8 @@ class AccountAddressTests(MailTestCase):
         """Any user could claim the address."""
         bob = await self.register("bob")
         body = {"client_secret": SECRET, "email": BOB, "send_attempt": 1}
-        answer = await self.anybody.post("/account/3pid/email/requestToken", body)
-        named = {"sid": answer["sid"], "client_secret": SECRET}
+        response = await self.anybody.post("/account/3pid/email/requestToken", body)
+        named = {"sid": response["sid"], "client_secret": SECRET}
 
         confirmed = named | {"auth": self.password_of(bob)}
         await self.assert_refused(
@@ -137,9 +137,9 @@ class AccountAddressTests(MailTestCase):
         body = {"client_secret": "eves", "email": "BOB@example.com", "send_attempt": 1}
 
         for path in ("/register", "/account/3pid"):
-            answer = await self.anybody.post(f"{path}/email/requestToken", body)
+            response = await self.anybody.post(f"{path}/email/requestToken", body)
 
-            self.assertEqual(list(answer), ["sid"])
+            self.assertEqual(list(response), ["sid"])
             mail = self.mails.mails[-1]
             self.assertEqual(mail.recipient, BOB)
             self.assertIn("has an account", mail.subject)
@@ -151,9 +151,9 @@ class AccountAddressTests(MailTestCase):
         await self.add(bob)
 
         gone = {"medium": "email", "address": "Bob@Example.com"}
-        answer = await bob.post("/account/3pid/delete", gone)
+        response = await bob.post("/account/3pid/delete", gone)
 
-        self.assertEqual(answer, {"id_server_unbind_result": "no-support"})
+        self.assertEqual(response, {"id_server_unbind_result": "no-support"})
         self.assertEqual(await self.addresses(bob), [])
         email = {"type": "m.id.thirdparty", "medium": "email", "address": BOB}
         await self.assert_refused("M_FORBIDDEN", self.log_in_as(email, "the password of bob"), 403)
@@ -187,9 +187,9 @@ class AccountAddressTests(MailTestCase):
         bob = await self.register("bob")
         await self.add(bob)
 
-        answer = await bob.post("/account/deactivate", {"auth": self.password_of(bob)})
+        response = await bob.post("/account/deactivate", {"auth": self.password_of(bob)})
 
-        self.assertEqual(answer, {"id_server_unbind_result": "success"})
+        self.assertEqual(response, {"id_server_unbind_result": "success"})
         await self.add(await self.register("robert"))
 
     async def test_malformed_requests(self) -> None:
@@ -240,7 +240,7 @@ class AccountAddressTests(MailTestCase):
 
 class LinkTests(MailTestCase):
     async def link_of(self, path: str, **more: Any) -> str:
-        """The link of a mail that somebody has just asked for."""
+        """The link of a mail that a client has just requested."""
         body = {"client_secret": SECRET, "email": BOB, "send_attempt": 1, **more}
         await self.anybody.post(f"{path}/email/requestToken", body)
         return self.mails.mails[-1].link
@@ -264,8 +264,8 @@ class LinkTests(MailTestCase):
         await self.add(bob)
         named = {"sid": "", "client_secret": SECRET}
         body = {"client_secret": SECRET, "email": BOB, "send_attempt": 1}
-        answer = await self.anybody.post("/account/password/email/requestToken", body)
-        named["sid"] = answer["sid"]
+        response = await self.anybody.post("/account/password/email/requestToken", body)
+        named["sid"] = response["sid"]
         link = self.mails.mails[-1].link
         auth = {"type": "m.login.email.identity", "threepid_creds": named}
         request = {"new_password": "battery staple", "auth": auth}
@@ -312,8 +312,8 @@ class LogInTests(MailTestCase):
             email = {"type": "m.id.thirdparty", "medium": "email", "address": address}
             self.assertEqual(await self.log_in_as(email, password), bob.user_id)
         old_form = {"type": "m.login.password", "medium": "email", "address": BOB}
-        answer = await self.anybody.post("/login", old_form | {"password": password})
-        self.assertEqual(answer["user_id"], bob.user_id)
+        response = await self.anybody.post("/login", old_form | {"password": password})
+        self.assertEqual(response["user_id"], bob.user_id)
 
     async def test_an_unknown_address_and_a_wrong_password_are_answered_alike(self) -> None:
         """A client cannot find out which accounts exist."""

@@ -78,9 +78,9 @@ class CreateRoomTests(ServerTestCase):
         creating = ensureDeferred(self.alice.post("/createRoom", wish))
         seen: list[int] = []
         while not seen:
-            answer = await self.alice.get("/sync", since=since, timeout=200)
-            since = answer["next_batch"]
-            for joined in answer.get("rooms", {}).get("join", {}).values():
+            response = await self.alice.get("/sync", since=since, timeout=200)
+            since = response["next_batch"]
+            for joined in response.get("rooms", {}).get("join", {}).values():
                 events = joined["state"]["events"] + joined["timeline"]["events"]
                 seen.append(sum(event["type"] == entry["type"] for event in events))
         await creating
@@ -95,8 +95,8 @@ class CreateRoomTests(ServerTestCase):
 
         self.assertEqual(await self._join_rule(listed), "public")
         self.assertEqual(await self._join_rule(hidden), "invite")
-        answer = await self.anybody.get(f"/directory/list/room/{listed}")
-        self.assertEqual(answer, {"visibility": "public"})
+        response = await self.anybody.get(f"/directory/list/room/{listed}")
+        self.assertEqual(response, {"visibility": "public"})
 
     async def test_preset_beats_visibility(self) -> None:
         """A listed room can be one that takes an invite."""
@@ -105,7 +105,7 @@ class CreateRoomTests(ServerTestCase):
         self.assertEqual(await self._join_rule(room), "invite")
 
     async def test_trusted_chat_gives_invited_users_the_creators_power(self) -> None:
-        """In a trusted chat everybody may change everything, in old room versions and new ones."""
+        """In a trusted chat all members may change everything, in old and new room versions."""
         for version in ("10", "11", "12"):
             room = await self.alice.create_room(
                 preset="trusted_private_chat", invite=[self.bob], room_version=version
@@ -172,7 +172,7 @@ class CreateRoomTests(ServerTestCase):
         self.assertEqual(await self.alice.get("/joined_rooms"), {"joined_rooms": [room]})
 
     async def test_impossible_rooms_are_refused_with_the_reason(self) -> None:
-        """The client can tell its user what was wrong."""
+        """The client can show its user what is wrong."""
         levels = {"users": {self.bob.user_id: 100}, "users_default": 0}
         state = {"type": "m.room.name", "content": {}, "state_key": "x" * 300}
         refused: dict[str, list[dict[str, Any]]] = {

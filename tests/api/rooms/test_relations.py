@@ -45,17 +45,17 @@ class RelationsTestCase(ServerTestCase):
     ) -> dict[str, Any]:
         """The answer of `/relations`."""
         path = "/".join(quote(part, safe="") for part in (event_id, *kinds))
-        answer: dict[str, Any] = await actor.request(
+        response: dict[str, Any] = await actor.request(
             "GET", f"{V1}/rooms/{self.room}/relations/{path}", query=query
         )
-        return answer
+        return response
 
     async def threads(self, actor: Actor, **query: Any) -> dict[str, Any]:
         """The answer of `/threads`."""
-        answer: dict[str, Any] = await actor.request(
+        response: dict[str, Any] = await actor.request(
             "GET", f"{V1}/rooms/{self.room}/threads", query=query
         )
-        return answer
+        return response
 
     async def bundle(self, actor: Actor, event_id: str) -> dict[str, Any]:
         """The aggregations bundled with an event, equal at all endpoints."""
@@ -107,7 +107,7 @@ class BundleTests(RelationsTestCase):
         self.assertEqual(await self.bundle(self.bob, good), {})
 
     async def test_reaction_as_state_does_not_count(self) -> None:
-        """One who may set state reacts no more than once, like everybody."""
+        """A user who may set state reacts no more than once, like all others."""
         event_id = await self.alice.say(self.room, "one")
 
         for place in ("a", "b"):
@@ -168,14 +168,14 @@ class BundleTests(RelationsTestCase):
     async def test_references_are_listed(self) -> None:
         """A client finds the answers to a poll without reading the whole room."""
         event_id = await self.alice.say(self.room, "question")
-        answers = [
+        responses = [
             await actor.send(self.room, MESSAGE, child(event_id, "m.reference"))
             for actor in (self.alice, self.bob)
         ]
 
         bundle = await self.bundle(self.bob, event_id)
 
-        self.assertEqual(bundle["m.reference"]["chunk"], [{"event_id": each} for each in answers])
+        self.assertEqual(bundle["m.reference"]["chunk"], [{"event_id": each} for each in responses])
 
     async def test_reactions_and_unknown_types_are_not_bundled(self) -> None:
         """Clients count those themselves."""
@@ -200,7 +200,7 @@ class BundleTests(RelationsTestCase):
         self.assertNotIn("m.reference", bundle)
 
     async def test_who_left_does_not_hear_what_is_said_behind_them(self) -> None:
-        """An old message does not carry new ones to those who are gone."""
+        """An old message does not carry new ones to users who left."""
         root = await self.alice.say(self.room, "root")
         seen = await self.alice.send(self.room, MESSAGE, child(root, "m.thread", "with Bob"))
         await self.bob.leave(self.room)
@@ -466,7 +466,7 @@ class ThreadsTests(RelationsTestCase):
         self.assertEqual(found["unsigned"]["m.relations"]["m.thread"]["count"], 1)
 
     async def test_strangers_see_no_threads(self) -> None:
-        """A room's conversations are for those who are in it."""
+        """A room's conversations are for its members."""
         stranger = await self.register("stranger")
 
         await self.assert_refused("M_FORBIDDEN", self.threads(stranger), 403)

@@ -51,7 +51,7 @@ class AliasTests(ServerTestCase):
         await self.assert_refused("M_FORBIDDEN", self._make(self.bob), 403)
 
     async def test_unknown_alias_is_not_found(self) -> None:
-        """A client tells a mistyped name from one that cannot be."""
+        """A client can distinguish a mistyped name from an invalid one."""
         await self.assert_refused("M_NOT_FOUND", self.anybody.get(ALIAS), 404)
         await self.assert_refused("M_NOT_FOUND", self.alice.delete(ALIAS), 404)
         await self.assert_refused(

@@ -36,7 +36,7 @@ class HistoryTestCase(ServerTestCase):
 
 
 class MessagesTests(HistoryTestCase):
-    async def test_pages_tell_the_whole_history_once(self) -> None:
+    async def test_pages_have_the_whole_history_once(self) -> None:
         """Scrolling back shows every message, and none twice, whichever way one goes."""
         room = await self.alice.create_room()
         texts = [f"message {number}" for number in range(30)]
@@ -214,8 +214,8 @@ class MessagesTests(HistoryTestCase):
             "GET", f"{V1}/rooms/{room}/relations/{quote(root, safe='')}"
         )
 
-        for answer in (update, whole):
-            events = answer["rooms"]["join"][room]["timeline"]["events"]
+        for response in (update, whole):
+            events = response["rooms"]["join"][room]["timeline"]["events"]
             self.assertEqual(bodies(events), ["root", "reply"])
         self.assertEqual(await self.said(self.alice, room), ["reply", "root"])
         self.assertEqual(bodies(around["events_after"]), ["reply"])

@@ -171,7 +171,7 @@ class MembershipTests(ServerTestCase):
         await self.assert_refused("M_FORBIDDEN", self.bob.messages(room), 403)
 
     async def test_knock_is_answered_by_an_invite(self) -> None:
-        """Somebody who asks to be let in can be."""
+        """A user who knocks can be invited."""
         room = await self.alice.create_room()
         await self.assert_refused("M_FORBIDDEN", self.bob.knock(room), 403)
         await self.alice.set_state(room, "m.room.join_rules", {"join_rule": "knock"})

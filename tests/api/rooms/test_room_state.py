@@ -47,7 +47,7 @@ class StateTests(ServerTestCase):
 
         await self.bob.join(self.room)
 
-    async def test_whole_event_is_given_if_asked_for(self) -> None:
+    async def test_whole_event_is_returned_on_request(self) -> None:
         """A client wants to know who named the room, and when."""
         event_id = await self.alice.set_state(self.room, "m.room.name", {"name": "Tea"})
 

@@ -14,8 +14,8 @@ class UpgradeTests(ServerTestCase):
 
     async def upgrade(self, actor: Actor, room: str, version: str, **body: Any) -> str:
         """Upgrade a room; gives the new one's id."""
-        answer = await actor.post(f"/rooms/{room}/upgrade", {"new_version": version, **body})
-        room_id: str = answer["replacement_room"]
+        response = await actor.post(f"/rooms/{room}/upgrade", {"new_version": version, **body})
+        room_id: str = response["replacement_room"]
         return room_id
 
     async def test_rooms_point_to_each_other(self) -> None:

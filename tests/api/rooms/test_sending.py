@@ -164,10 +164,10 @@ class SendingTests(ServerTestCase):
         event_id = await self.alice.say(self.room, "regret")
         path = f"/rooms/{quote(self.room)}/redact/{quote(event_id, safe='')}"
 
-        answer = await self.alice.post(path, {})
+        response = await self.alice.post(path, {})
 
         event = await self.alice.event(self.room, event_id)
-        self.assertEqual(event["unsigned"]["redacted_by"], answer["event_id"])
+        self.assertEqual(event["unsigned"]["redacted_by"], response["event_id"])
 
     async def test_redaction_can_be_sent_as_an_event(self) -> None:
         """Clients may use one path for everything that they send."""

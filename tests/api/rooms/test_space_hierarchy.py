@@ -25,16 +25,16 @@ class HierarchyTests(ServerTestCase):
         for name in ("one", "two"):
             await self.add(inner, await self.room(name))
 
-        answer = await self.hierarchy(self.bob, top)
+        response = await self.hierarchy(self.bob, top)
 
-        self.assertEqual(self.named(answer), ["top", "inner", "one", "two", "room"])
-        self.assertNotIn("next_batch", answer)
-        first = answer["rooms"][0]
+        self.assertEqual(self.named(response), ["top", "inner", "one", "two", "room"])
+        self.assertNotIn("next_batch", response)
+        first = response["rooms"][0]
         self.assertEqual((first["room_type"], first["join_rule"]), ("m.space", "public"))
         self.assertEqual([event["state_key"] for event in first["children_state"]], [inner, room])
         child = first["children_state"][0]
         self.assertEqual({*child}, {"type", "state_key", "sender", "content", "origin_server_ts"})
-        self.assertEqual(answer["rooms"][-1]["children_state"], [])
+        self.assertEqual(response["rooms"][-1]["children_state"], [])
 
     async def test_pages_add_up_to_the_whole(self) -> None:
         """An app that scrolls shows each room once, and may ask for a page again."""
@@ -60,9 +60,9 @@ class HierarchyTests(ServerTestCase):
         await self.add(other, one)
         await self.add(other, other)
 
-        answer = await self.hierarchy(self.bob, one)
+        response = await self.hierarchy(self.bob, one)
 
-        self.assertEqual(self.named(answer), ["one", "other"])
+        self.assertEqual(self.named(response), ["one", "other"])
 
     async def test_depth_and_suggestions_narrow_the_tree(self) -> None:
         """A first look shows a few rooms only."""
@@ -84,10 +84,10 @@ class HierarchyTests(ServerTestCase):
         await self.add(top, room)
         await self.alice.set_state(top, "m.space.child", {}, room)
 
-        answer = await self.hierarchy(self.bob, top)
+        response = await self.hierarchy(self.bob, top)
 
-        self.assertEqual(self.named(answer), ["top"])
-        self.assertEqual(answer["rooms"][0]["children_state"], [])
+        self.assertEqual(self.named(response), ["top"])
+        self.assertEqual(response["rooms"][0]["children_state"], [])
 
     async def test_only_rooms_with_a_way_in_are_shown(self) -> None:
         """A secret room does not show to strangers, even if it is listed in the space."""
@@ -159,9 +159,9 @@ class HierarchyTests(ServerTestCase):
         self.assertEqual(self.named(await self.hierarchy(self.bob, top, since=since)), ["room"])
         await self.alice.set_state(room, "m.room.join_rules", {"join_rule": "invite"})
 
-        answer = await self.hierarchy(self.bob, top, since=since)
+        response = await self.hierarchy(self.bob, top, since=since)
 
-        self.assertEqual(answer, {"rooms": []})
+        self.assertEqual(response, {"rooms": []})
 
     async def test_a_user_keeps_a_few_walks_and_no_more(self) -> None:
         """A user who repeats requests does not evict the walks of other users."""
@@ -196,6 +196,6 @@ class HierarchyTests(ServerTestCase):
         path = f"{V1}/rooms/{quote(room)}/hierarchy"
         return await actor.request("GET", path, query=query)
 
-    def named(self, answer: Any) -> list[str]:
+    def named(self, response: Any) -> list[str]:
         """The names of the rooms on a page."""
-        return [self.names[room["room_id"]] for room in answer["rooms"]]
+        return [self.names[room["room_id"]] for room in response["rooms"]]

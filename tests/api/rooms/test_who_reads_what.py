@@ -73,7 +73,7 @@ class ReadingTests(ServerTestCase):
         await self.alice.set_state(room, "m.room.topic", {"topic": "now"})
         return room, ids
 
-    async def test_everybody_sees_in_history_what_they_may(self) -> None:
+    async def test_users_see_the_history_that_they_may(self) -> None:
         """Pages in both directions, single events, and events with their surroundings."""
         for visibility in VISIBILITIES:
             room, ids = await self.room_with_a_past(visibility)
@@ -89,7 +89,7 @@ class ReadingTests(ServerTestCase):
                 timed = await self._sees(actor.request("GET", *self._timestamp(room)))
                 self.assertEqual(timed, bool(seen), about)
 
-    async def test_everybody_reads_the_state_that_they_may(self) -> None:
+    async def test_users_read_the_state_that_they_may(self) -> None:
         """Of now, who may see what happens now; of then, who has left."""
         now = {
             "world_readable": set(PATHS["world_readable"]),

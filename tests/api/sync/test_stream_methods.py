@@ -160,7 +160,7 @@ def test_new_events_are_answered_with_their_ids(method: str) -> None:
         ("account_data", {"type": "x", "content": {}, "user_id": "@bob:example.org"}, Forbidden),
     ],
 )
-def test_mistakes_are_refused_before_the_domain_is_asked(
+def test_invalid_calls_are_refused_before_the_domain_is_called(
     method: str, params: dict[str, Any], error: type[MatrixError]
 ) -> None:
     """A client learns what is wrong by the errcode that HTTP would give."""

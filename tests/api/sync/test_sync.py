@@ -42,9 +42,9 @@ class FilterTests(SyncTestCase):
             await self.set_data(self.alice, room, a=1)
         for part in ("timeline", "state", "account_data", "ephemeral"):
             for wanted in ({"rooms": [shown]}, {"not_rooms": [other]}):
-                answer = await self.filtered(self.alice, {"room": {part: wanted}})
+                response = await self.filtered(self.alice, {"room": {part: wanted}})
 
-                rooms = answer["rooms"]["join"]
+                rooms = response["rooms"]["join"]
                 self.assertEqual(rooms[other].get(part, {}).get("events", []), [])
                 if part in ("timeline", "account_data"):
                     self.assertNotEqual(rooms[shown][part]["events"], [])
@@ -84,7 +84,7 @@ class FilterTests(SyncTestCase):
 
 class StateAfterTests(SyncTestCase):
     async def test_every_joined_room_has_it(self) -> None:
-        """A client that asked for it must be able to rely on it, also where nothing changed."""
+        """A client that requested it must be able to rely on it, also where nothing changed."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         first = await self.alice.sync(use_state_after="true")
@@ -120,9 +120,9 @@ class StateAfterTests(SyncTestCase):
         since = (await self.alice.sync())["next_batch"]
         await self.alice.set_state(room, "m.room.name", {"name": "Tea"})
 
-        answer = await self.alice.sync(since, use_state_after="true")
+        response = await self.alice.sync(since, use_state_after="true")
 
-        section = answer["rooms"]["join"][room]
+        section = response["rooms"]["join"][room]
         self.assertEqual(types(section["state_after"]), ["m.room.name"])
         self.assertEqual(types(section["timeline"]), ["m.room.name"])
 
@@ -138,14 +138,14 @@ class LeftRoomTests(SyncTestCase):
         await self.set_data(self.bob, room, a=2)
         archive = {"room": {"include_leave": True}}
 
-        news = await self.bob.sync(since)
+        incremental = await self.bob.sync(since)
         whole = await self.filtered(self.bob, archive)
         await self.set_data(self.bob, room, a=3)
         more = await self.filtered(self.bob, archive, whole["next_batch"])
         unasked = await self.bob.sync(whole["next_batch"])
 
-        for answer, expected in ((news, 2), (whole, 2), (more, 3)):
-            (event,) = answer["rooms"]["leave"][room]["account_data"]["events"]
+        for response, expected in ((incremental, 2), (whole, 2), (more, 3)):
+            (event,) = response["rooms"]["leave"][room]["account_data"]["events"]
             self.assertEqual(event, {"type": "org.example.x", "content": {"a": expected}})
         self.assertEqual(types(more["rooms"]["leave"][room]["timeline"]), [])
         self.assertEqual(types(more["rooms"]["leave"][room]["state"]), [])
@@ -161,11 +161,11 @@ class LeftRoomTests(SyncTestCase):
         await self.alice.say(room, "without Bob")
         await self.alice.set_state(room, "m.room.name", {"name": "Secret"})
 
-        for answer in (
+        for response in (
             await self.bob.sync(since),
             await self.filtered(self.bob, {"room": {"include_leave": True}}),
         ):
-            section = answer["rooms"]["leave"][room]
+            section = response["rooms"]["leave"][room]
             self.assertNotIn("m.room.name", types(section["state"]) + types(section["timeline"]))
             self.assertNotIn("without Bob", bodies(section["timeline"]["events"]))
             self.assertEqual(section["timeline"]["events"][-1]["content"]["membership"], "leave")
@@ -176,8 +176,8 @@ class LeftRoomTests(SyncTestCase):
         since = (await self.bob.sync())["next_batch"]
         await self.bob.leave(room)
 
-        for answer in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
-            self.assert_only_own(answer, room, self.bob, "leave")
+        for response in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
+            self.assert_only_own(response, room, self.bob, "leave")
 
     async def test_knock_that_is_taken_back_ends_with_the_departure(self) -> None:
         """The same, where the user was the one to ask."""
@@ -199,8 +199,8 @@ class LeftRoomTests(SyncTestCase):
         since = (await self.bob.sync())["next_batch"]
         await self.bob.leave(room)
 
-        for answer in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
-            timeline = answer["rooms"]["leave"][room]["timeline"]["events"]
+        for response in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
+            timeline = response["rooms"]["leave"][room]["timeline"]["events"]
             self.assertEqual(timeline[-1]["content"]["membership"], "leave")
             self.assertEqual(timeline[-1]["unsigned"]["prev_content"]["membership"], "invite")
             self.assertNotIn("without Bob", bodies(timeline))
@@ -213,11 +213,11 @@ class LeftRoomTests(SyncTestCase):
         for each in (room, other):
             await self.alice.ban(each, self.bob)
 
-        answer = await self.filtered(self.bob, ARCHIVE)
+        response = await self.filtered(self.bob, ARCHIVE)
 
-        self.assertEqual(answer["rooms"]["leave"].keys(), {room, other})
-        self.assert_only_own(answer, other, self.bob, "ban")
-        timeline = answer["rooms"]["leave"][room]["timeline"]["events"]
+        self.assertEqual(response["rooms"]["leave"].keys(), {room, other})
+        self.assert_only_own(response, other, self.bob, "ban")
+        timeline = response["rooms"]["leave"][room]["timeline"]["events"]
         self.assertEqual(timeline[-1]["content"]["membership"], "ban")
 
     async def test_own_departure_keeps_to_the_limit_and_the_filter(self) -> None:
@@ -227,12 +227,12 @@ class LeftRoomTests(SyncTestCase):
         await self.bob.leave(room)
 
         for wanted in ({"limit": 0}, {"types": ["m.room.message"]}):
-            answer = await self.filtered(self.bob, {"room": {"timeline": wanted}}, since)
-            section = answer["rooms"]["leave"][room]
+            response = await self.filtered(self.bob, {"room": {"timeline": wanted}}, since)
+            section = response["rooms"]["leave"][room]
             self.assertEqual(section["timeline"]["events"], [])
 
-    def assert_only_own(self, answer: Any, room: str, user: Actor, membership: str) -> None:
-        section = answer["rooms"]["leave"][room]
+    def assert_only_own(self, response: Any, room: str, user: Actor, membership: str) -> None:
+        section = response["rooms"]["leave"][room]
         (event,) = section["timeline"]["events"]
         self.assertEqual((event["type"], event["state_key"]), ("m.room.member", user.user_id))
         self.assertEqual(event["content"]["membership"], membership)

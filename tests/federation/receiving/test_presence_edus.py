@@ -39,7 +39,7 @@ def presence(present: int, sent: Sent, clock: Clock) -> PresenceEdus:
         for n in range(present)
     ]
     rooms: Any = SimpleNamespace(
-        origin=SimpleNamespace(server_name=HERE),
+        local_server=SimpleNamespace(server_name=HERE),
         loaded=lambda number: SimpleNamespace(servers=[HERE, THERE]),
     )
     tracker: Any = SimpleNamespace(enabled=True, present=lambda: iter(users), now_ms=lambda: 1_000)
@@ -81,7 +81,7 @@ class ColdRoom:
 def test_who_comes_is_told_of_in_rooms_that_are_not_in_memory_too() -> None:
     """After a restart nobody has to write first to be seen."""
     sent, unused = Sent(), None
-    rooms: Any = SimpleNamespace(origin=SimpleNamespace(is_ours=lambda user_id: True))
+    rooms: Any = SimpleNamespace(local_server=SimpleNamespace(is_local=lambda user_id: True))
     tracker: Any = SimpleNamespace(enabled=True, now_ms=lambda: 1_000)
     servers: Any = ColdRoom()
     edus = PresenceEdus(rooms, tracker, unused, sent, servers, Clock())  # type: ignore[arg-type]
