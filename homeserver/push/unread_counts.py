@@ -223,9 +223,9 @@ class UnreadCounts:
         if events is None:
             return None
         events.reverse()
-        news = self._push_actions.among(room, cached.member, events, room.joined_count, counter)
-        news.reverse()
-        counter.advance(room.last_position, len(events), news)
+        items = self._push_actions.among(room, cached.member, events, room.joined_count, counter)
+        items.reverse()
+        counter.advance(room.last_position, len(events), items)
         return counter
 
     async def _build(
@@ -245,12 +245,12 @@ class UnreadCounts:
                     self._push_actions.action(room, member, stored, None, counter)
                     for stored in window.mentioned
                 ]
-                news = self._push_actions.among(room, member, unread, window.joined_count, counter)
+                items = self._push_actions.among(room, member, unread, window.joined_count, counter)
             except NotInMemory as missing:
                 await missing.load()
                 continue
             counter.add_older(action for action in mentions if action is not None)
-            counter.advance(window.upto, len(unread), reversed(news))
+            counter.advance(window.upto, len(unread), reversed(items))
             return counter
 
     async def _event_window(self, room: Room, member: Member) -> _EventWindow:

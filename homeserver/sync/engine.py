@@ -128,8 +128,8 @@ class SyncEngine:
         deadline = self._clock.seconds() + timeout
         queue = await self._change_queues.queue_of(request.user_id)
         while True:
-            news: Deferred[None] = Deferred()
-            wake = _fire_once(news)
+            changed: Deferred[None] = Deferred()
+            wake = _fire_once(changed)
             queue.waiters.add(wake)
             try:
                 update = await self.update(request, since)
@@ -138,7 +138,7 @@ class SyncEngine:
                     return update
                 alarm = self._clock.callLater(left, wake)
                 try:
-                    await news
+                    await changed
                 finally:
                     if alarm.active():
                         alarm.cancel()
@@ -302,18 +302,18 @@ class SyncEngine:
         An initial sync has rooms that the user left only if the filter includes them.
         """
         whole = since is None or request.full_state
-        is_news = since is not None and place.position > since
-        if not is_news and not request.filter.room.include_leave:
+        left_since = since is not None and place.position > since
+        if not left_since and not request.filter.room.include_leave:
             return
         room = await self._rooms.by_number(number)
         if room is None or not request.filter.room.matches_room(room.room_id):
             return
         account_data = by_room.get(room.room_id, [])
-        if not (is_news or whole or account_data):
+        if not (left_since or whole or account_data):
             return
         known_since = since
         if (
-            is_news
+            left_since
             and since is not None
             and not await self._was_joined(room, request.user_id, place.event, since)
         ):
@@ -380,9 +380,9 @@ class SyncEngine:
         update.presence = await self._presence.events_since(request.user_id, since, changed)
 
 
-def _fire_once(news: Deferred[None]) -> Callable[[], None]:
+def _fire_once(changed: Deferred[None]) -> Callable[[], None]:
     def wake() -> None:
-        if not news.called:
-            news.callback(None)
+        if not changed.called:
+            changed.callback(None)
 
     return wake

@@ -137,20 +137,20 @@ class _Wakeup:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._news: Deferred[None] = Deferred()
+        self._fired: Deferred[None] = Deferred()
 
     def fire(self) -> None:
-        if not self._news.called:
-            self._news.callback(None)
+        if not self._fired.called:
+            self._fired.callback(None)
 
     def cancel(self) -> None:
-        if self._news.called:
-            self._news = Deferred()
+        if self._fired.called:
+            self._fired = Deferred()
 
     async def wait(self, seconds: float) -> None:
         alarm = self._clock.callLater(seconds, self.fire)
         try:
-            await self._news
+            await self._fired
         finally:
             if alarm.active():
                 alarm.cancel()

@@ -159,10 +159,10 @@ class RoomStateSections:
         roots = [await self._db.run(state_root_at, room.room_nid, end) for end in ends]
         changed: dict[StateKey, StoredEvent | None] = {}
         for old, new in pairwise(roots):
-            news = await self._rooms.changes_between(room, old or EMPTY, new or EMPTY)
+            difference = await self._rooms.changes_between(room, old or EMPTY, new or EMPTY)
             changed |= {
                 key: stored
-                for key, stored in news.items()
+                for key, stored in difference.items()
                 if stored is None or stored.event_nid not in applied
             }
         return changed

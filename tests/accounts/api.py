@@ -79,12 +79,14 @@ class ApiTestCase(AccountsTestCase):
             LoginTokenApi(self.uia, self.credentials, with_password=True),
             OpenIdApi(OpenIdTokens(self.db, self.clock), SERVER),
             ProfileApi(self.profiles),
-            RegistrationApi(self.sign_up, self.registration_tokens),
+            RegistrationApi(self.registration_flow, self.registration_tokens),
             SessionApi(self.sessions, self.tokens),
             SharedSecretRegistrationApi(secret, self.registration, self.profiles, SERVER),
             TagsApi(Tags(self.account_data)),
             ThirdPartyIdsApi(self.ids, self.bindings, self.uia),
-            AddressValidationApi(self.validation, self.sign_up, self.ids, password_change),
+            AddressValidationApi(
+                self.validation, self.registration_flow, self.ids, password_change
+            ),
             ValidationPageApi(self.validation, Pages(SERVER)),
             VersionsApi({"org.example": True}),
             WhoIsApi(WhoIs(self.db, self.devices)),
@@ -116,5 +118,5 @@ class ApiTestCase(AccountsTestCase):
     async def register(self, name: str = "alice", **more: Any) -> dict[str, Any]:
         """A user who registers over HTTP."""
         body = {"auth": DUMMY, "username": name, "password": PASSWORD, **more}
-        answer: dict[str, Any] = await self.ok("POST", f"{V3}/register", body)
-        return answer
+        response: dict[str, Any] = await self.ok("POST", f"{V3}/register", body)
+        return response

@@ -73,7 +73,7 @@ class Somewhere:
 
 
 class LetterBox:
-    """A courier that keeps what it should deliver; `broken`, it fails."""
+    """A sender that keeps the messages; `broken`, it fails."""
 
     def __init__(self) -> None:
         self.letters: list[ValidationMessage] = []
@@ -86,7 +86,7 @@ class LetterBox:
 
 
 class PretendedIdentityServers:
-    """Identity servers that do as they are told, or raise `error`.
+    """Identity servers that the test controls, or that raise `error`.
 
     The address of a session is its id, at example.com.
     """
@@ -172,7 +172,7 @@ class AccountsTestCase(DatabaseTestCase):
             *(ThirdPartyIdStage(medium, self.validation, db) for medium in self.couriers),
         )
         self.uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)
-        self.sign_up = RegistrationFlow(
+        self.registration_flow = RegistrationFlow(
             self.registration_settings, self.uia, self.registration, self.sessions, self.passwords
         )
         self.local_profiles = LocalProfiles(db, log)
@@ -193,7 +193,7 @@ class AccountsTestCase(DatabaseTestCase):
             log.subscribe(reader.apply)
 
     def build_third_party_ids(self) -> None:
-        """What addresses of accounts need."""
+        """Build the objects for the addresses of accounts."""
         rates = {"mail": RateSettings(per_second=0.01, burst=4)}
         limits = RateLimits(self.clock, rates)
         self.validation = AddressValidation(
@@ -229,11 +229,11 @@ class AccountsTestCase(DatabaseTestCase):
         return session
 
     async def caller(self, session: LoginSession) -> Requester:
-        """Who makes a request with the token of a session."""
+        """The requester of a session's token."""
         return await self.authenticate(session.tokens.access_token)
 
     async def authenticate(self, token: str) -> Requester:
-        """Who makes a request with a token."""
+        """The requester of a token."""
         found = self.tokens.authenticate(token, Somewhere())
         return found if isinstance(found, Requester) else await found
 

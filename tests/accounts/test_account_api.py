@@ -51,7 +51,7 @@ class AccountOverHttpTests(ApiTestCase):
         )
 
     async def test_a_new_password(self) -> None:
-        """The old one is confirmed, the own session goes on, the others end."""
+        """The old one is confirmed, the current session continues, the others end."""
         identifier = self.auth["identifier"]
         login = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}
         other = (await self.ok("POST", f"{V3}/login", login))["access_token"]
@@ -69,15 +69,15 @@ class AccountOverHttpTests(ApiTestCase):
 
     async def test_deactivation(self) -> None:
         """The account ends with the answer."""
-        answer = await self.ok(
+        response = await self.ok(
             "POST", f"{V3}/account/deactivate", {"auth": self.auth, "erase": True}, self.token
         )
 
-        self.assertEqual(answer, {"id_server_unbind_result": "success"})
+        self.assertEqual(response, {"id_server_unbind_result": "success"})
         self.assertEqual((await self.refusal("GET", f"{V3}/devices", None, self.token))[0], 401)
 
     async def test_profiles(self) -> None:
-        """Anybody may look; the owner may change."""
+        """All users may read a profile; its owner may change it."""
         profile = f"{V3}/profile/{ALICE}"
         self.assertEqual(await self.ok("GET", f"{profile}/avatar_url"), {})
         name = {"displayname": "Alice"}

@@ -30,7 +30,7 @@ class AccountDataTests(AccountsTestCase):
         self.assertEqual(await self.account_data.of_room(ALICE, ROOM), {"org.example": b'{"a":2}'})
 
     async def test_it_outlives_a_restart(self) -> None:
-        """What is new since a token from before is still new after."""
+        """Changes since a token from before the restart are still sent after it."""
         await self.account_data.set(ALICE, None, "org.first", {"a": 1})
         await self.account_data.set(ALICE, None, "org.second", {"a": 1})
         await self.account_data.set(ALICE, None, "org.first", {"a": 2})
@@ -42,7 +42,7 @@ class AccountDataTests(AccountsTestCase):
         )
 
     async def test_it_is_bounded_in_bytes_and_number(self) -> None:
-        """Nobody fills the memory and the disk of the server; what there is can be changed."""
+        """A user cannot fill the memory and the disk; existing data can be changed."""
         self.patch(account_data, "MAX_CONTENT_BYTES", 100)
         self.patch(account_data, "MAX_BYTES", 200)
         self.patch(account_data, "MAX_TYPES", 3)
@@ -65,20 +65,20 @@ class AccountDataTests(AccountsTestCase):
         # What the server writes has bounds of its own.
         await self.account_data.set(ALICE, ROOM, "m.fully_read", {"event_id": "$event"})
 
-    async def test_changes_are_told_once_in_their_order(self) -> None:
-        """A sync gets what it has not seen, and each thing in its newest form."""
+    async def test_changes_are_sent_once_in_their_order(self) -> None:
+        """A sync gets the changes since its token, each type with its newest content."""
         await self.account_data.set(ALICE, None, "org.first", {"a": 1})
         await self.account_data.set(ALICE, ROOM, "org.room", {})
         await self.account_data.set(ALICE, None, "org.first", {"a": 2})
 
         everything = await self.account_data.changed_since(ALICE, 0)
-        news = await self.account_data.changed_since(ALICE, 2)
+        changes = await self.account_data.changed_since(ALICE, 2)
 
         self.assertEqual(everything, [(ROOM, "org.room", b"{}"), (None, "org.first", b'{"a":2}')])
-        self.assertEqual(news, [(None, "org.first", b'{"a":2}')])
+        self.assertEqual(changes, [(None, "org.first", b'{"a":2}')])
         self.assertEqual(await self.account_data.changed_since(ALICE, 3), [])
 
-    async def test_no_news_costs_no_query(self) -> None:
+    async def test_no_change_costs_no_query(self) -> None:
         """Most syncs of most users are about something else."""
         await self.account_data.set(BOB, None, "org.example", {})
         queries = self.db.runs
@@ -87,14 +87,14 @@ class AccountDataTests(AccountsTestCase):
 
         self.assertEqual(self.db.runs, queries)
 
-    async def test_readers_get_the_content_with_the_fact(self) -> None:
+    async def test_subscribers_get_the_content_with_the_entry(self) -> None:
         """A sync that waits is answered without reading anything again."""
-        facts: list[Any] = []
-        self.log.subscribe(facts.extend)
+        entries: list[Any] = []
+        self.log.subscribe(entries.extend)
 
         await self.account_data.set(ALICE, ROOM, "org.example", {"a": 1})
 
-        self.assertEqual(facts, [AccountDataChanged(1, ALICE, ROOM, "org.example", b'{"a":1}')])
+        self.assertEqual(entries, [AccountDataChanged(1, ALICE, ROOM, "org.example", b'{"a":1}')])
 
     async def test_a_change_while_the_data_is_loaded_is_not_lost(self) -> None:
         """Two devices at once: the last change is what both get."""
@@ -107,7 +107,7 @@ class AccountDataTests(AccountsTestCase):
         self.assertEqual(await self.account_data.content(ALICE, "org.example"), b'{"a":2}')
 
     async def test_some_types_have_a_default(self) -> None:
-        """Push rules exist before anybody changes them, and come with the first sync."""
+        """Push rules exist before a user changes them, and are in the first sync."""
         data = AccountData(self.db, self.log, {"m.push_rules": lambda user: b'{"global":{}}'})
 
         self.assertEqual(await data.content(ALICE, "m.push_rules"), b'{"global":{}}')
@@ -128,7 +128,7 @@ class AccountDataTests(AccountsTestCase):
 
 class IgnoredUsersTests(AccountsTestCase):
     async def test_ignored_users_are_known_at_once(self) -> None:
-        """Whoever is ignored is silent from the next message on."""
+        """Messages of an ignored user are hidden from the next one on."""
         self.assertEqual(await self.account_data.ignored_users(ALICE), frozenset())
 
         content = {"ignored_users": {BOB: {}}}
@@ -137,8 +137,8 @@ class IgnoredUsersTests(AccountsTestCase):
         self.assertEqual(await self.account_data.ignored_users(ALICE), {BOB})
         self.assertEqual(self.account_data.find_ignored_users(ALICE), {BOB})
 
-    async def test_a_list_of_another_shape_ignores_nobody(self) -> None:
-        """What a client stored wrongly must not break its sync."""
+    async def test_an_invalid_list_ignores_no_user(self) -> None:
+        """Invalid data that a client stored must not break its sync."""
         for content in ({}, {"ignored_users": [BOB]}, {"ignored_users": None}):
             await self.account_data.set(ALICE, None, "m.ignored_user_list", content)
             self.assertEqual(await self.account_data.ignored_users(ALICE), frozenset())

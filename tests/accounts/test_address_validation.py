@@ -38,8 +38,8 @@ class ValidationTestCase(AccountsTestCase):
         self, purpose: str = ADD, address: str = ALICES, attempt: int = 1, **more: Any
     ) -> str:
         """A client asks for a token; gives the session id."""
-        asked = TokenRequest(more.pop("secret", SECRET), attempt, **more)
-        return await self.validation.request_token(purpose, "email", address, asked)
+        request = TokenRequest(more.pop("secret", SECRET), attempt, **more)
+        return await self.validation.request_token(purpose, "email", address, request)
 
     async def show_token(self, sid: str, number: int = -1) -> None:
         """The user follows the link of a letter."""
@@ -54,7 +54,7 @@ class ValidationTestCase(AccountsTestCase):
         await self.db.run(insert_third_party_id, new)
 
     async def find(self, sid: str, purpose: str = ADD, secret: str = SECRET) -> Any:
-        """What a client can do with a session."""
+        """Find a validated session, as a client does."""
         return await self.validation.find_validated(
             purpose, "email", ThreepidCredentials(sid, secret)
         )
@@ -81,7 +81,7 @@ class TokenTests(ValidationTestCase):
         self.assertEqual(self.box.letters[0].address, "strauss@example.com")
 
     async def test_a_session_is_for_one_purpose(self) -> None:
-        """Who confirms an address for a new account does not give away an old one."""
+        """A user who confirms an address for a new account does not confirm another operation."""
         sid = await self.ask(REGISTER)
         await self.show_token(sid)
 
@@ -111,7 +111,7 @@ class TokenTests(ValidationTestCase):
             self.assertIsNone(await self.validation.find_by_token(unknown, other))
 
     async def test_secrets_are_not_in_the_database(self) -> None:
-        """Who steals a copy of it can take over nothing."""
+        """A thief of a database copy can take over no account."""
         sid = await self.ask()
 
         session = await self.db.run(find_validation_session, sid, 0)
@@ -121,7 +121,7 @@ class TokenTests(ValidationTestCase):
         self.assertNotIn(str(self.box.letters[0].token), kept)
 
     async def test_a_session_ends_a_day_after_its_last_change(self) -> None:
-        """An old mail is of no use to anybody."""
+        """An old mail is useless to an attacker."""
         sid = await self.ask()
         self.clock.advance(DAY - 1)
         await self.show_token(sid)
@@ -133,8 +133,8 @@ class TokenTests(ValidationTestCase):
         await self.refused(self.find(sid), "M_THREEPID_AUTH_FAILED", 403)
         self.assertIsNone(await self.validation.find_by_token(sid, self.box.letters[0].token or ""))
 
-    async def test_what_has_expired_is_swept_out(self) -> None:
-        """The table does not grow for ever."""
+    async def test_expired_sessions_are_deleted(self) -> None:
+        """The table does not grow without bound."""
         sid = await self.ask()
         self.clock.advance(DAY)
 
@@ -193,8 +193,8 @@ class AttemptTests(ValidationTestCase):
 
         self.assertEqual(len(self.box.letters), 1)
 
-    async def test_an_expired_session_is_not_taken_up_again(self) -> None:
-        """What was confirmed long ago is confirmed anew."""
+    async def test_an_expired_session_is_not_continued(self) -> None:
+        """A user has to confirm again what they confirmed long ago."""
         old = await self.ask()
         await self.show_token(old)
         self.clock.advance(DAY)
@@ -205,8 +205,8 @@ class AttemptTests(ValidationTestCase):
         self.assertEqual(len(self.box.letters), 2)
         await self.refused(self.find(new), "M_THREEPID_AUTH_FAILED", 403)
 
-    async def test_nobody_is_flooded_with_mails(self) -> None:
-        """However many clients ask, one mailbox gets a few."""
+    async def test_an_address_is_not_flooded_with_mails(self) -> None:
+        """One mailbox gets few mails, independent of the number of clients."""
         for number in range(4):
             await self.ask(secret=f"client{number}")
 
@@ -231,8 +231,8 @@ class SecrecyTests(ValidationTestCase):
         self.assertEqual(await cursor.fetchone(), (len(self.box.letters),))
         self.assertLess(len(self.box.letters), 10)
 
-    async def test_the_answer_does_not_tell_that_an_address_has_an_account(self) -> None:
-        """Nobody learns by asking who is here; the owner learns it from the mail."""
+    async def test_the_response_does_not_reveal_that_an_address_has_an_account(self) -> None:
+        """A client cannot find out which addresses have accounts; the owner gets a mail."""
         await self.owned()
 
         for purpose in (REGISTER, ADD):
@@ -242,8 +242,8 @@ class SecrecyTests(ValidationTestCase):
             self.assertEqual((letter.purpose, letter.sid, letter.token), (purpose, sid, None))
             self.assertIsNone(await self.validation.find_by_token(sid, ""))
 
-    async def test_the_answer_does_not_tell_that_an_address_has_no_account(self) -> None:
-        """A new password for nobody is asked for like any other."""
+    async def test_the_response_does_not_reveal_that_an_address_has_no_account(self) -> None:
+        """A request for an address without an account gets the same response."""
         sid = await self.ask(PASSWORD)
 
         letter = self.box.letters[-1]
@@ -264,7 +264,7 @@ class RefusalTests(ValidationTestCase):
     email_settings = EmailSettings(allowed_domains=("Example.com",))
 
     async def test_malformed_requests(self) -> None:
-        """What cannot be right is told before anything is sent."""
+        """A malformed request gets an error before a mail is sent."""
         for secret in ("", "a b", "x" * 256, "a\n"):
             await self.refused(self.ask(secret=secret), "M_INVALID_PARAM", 400)
         for address in ("", "alice", "alice@example.com, bob@example.com"):
@@ -273,21 +273,21 @@ class RefusalTests(ValidationTestCase):
         self.assertEqual(self.box.letters, [])
 
     async def test_domains_that_are_not_allowed(self) -> None:
-        """A company lets its own people in; whoever is in already gets a new password."""
+        """A company registers its own addresses only; existing users can reset their password."""
         for purpose in (REGISTER, ADD):
             await self.refused(self.ask(purpose, "a@elsewhere.com"), "M_THREEPID_DENIED", 403)
         await self.ask(PASSWORD, "a@elsewhere.com")
         await self.ask(REGISTER)
 
     async def test_media_that_cannot_be_reached(self) -> None:
-        """Without a way to send anything, nobody waits for it."""
-        asked = TokenRequest(SECRET, 1)
+        """Without a sender the client gets an error instead of waiting."""
+        request = TokenRequest(SECRET, 1)
         for purpose, errcode, status in (
             (ADD, "M_THREEPID_MEDIUM_NOT_SUPPORTED", 400),
             (REGISTER, "M_THREEPID_DENIED", 403),
             (PASSWORD, "M_THREEPID_DENIED", 403),
         ):
-            refused = self.validation.request_token(purpose, "msisdn", "447700900001", asked)
+            refused = self.validation.request_token(purpose, "msisdn", "447700900001", request)
             await self.refused(refused, errcode, status)
 
 
@@ -316,11 +316,11 @@ APP = "https://app.example.com/"
     ],
 )
 def test_people_are_sent_on_to_known_places_only(link: str, *, is_safe: bool) -> None:
-    """A link from our own page is believed, so it must not lead to a stranger's."""
+    """Users trust a link on the server's page, so it must not lead to a foreign site."""
     assert safe_next_link(link, (APP, "app://welcome/")) == (link if is_safe else None)
 
 
-def test_without_a_list_nobody_is_sent_on() -> None:
+def test_without_a_list_no_link_is_followed() -> None:
     """The default is safe."""
     assert safe_next_link(APP, ()) is None
     assert safe_next_link(None, (APP,)) is None

@@ -44,7 +44,7 @@ class AdministrationTests(AccountsTestCase):
         await self.refused(self.add(ALICE), "M_USER_IN_USE")
 
     async def test_a_new_password_replaces_the_old_one_and_its_sessions(self) -> None:
-        """The mend for an account that was broken into."""
+        """The fix for a compromised account."""
         session = await self.user()
 
         await administration.set_password(self.db, self.passwords, ALICE, "battery staple")
@@ -53,7 +53,7 @@ class AdministrationTests(AccountsTestCase):
         await self.refused(self.credentials.check_password(ALICE, PASSWORD), "M_FORBIDDEN")
         await self.refused(self.authenticate(session.tokens.access_token), "M_UNKNOWN_TOKEN")
 
-    async def test_unknown_and_deactivated_users_are_told_apart(self) -> None:
+    async def test_unknown_and_deactivated_users_get_different_errors(self) -> None:
         """The command says what is wrong."""
         await self.refused(administration.deactivate(self.db, ALICE), "M_NOT_FOUND")
         await self.add(ALICE)

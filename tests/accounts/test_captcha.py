@@ -18,10 +18,10 @@ WRONG = {"type": "m.login.recaptcha", "response": "I see no bicycle"}
 
 class CaptchaTestCase(AccountsTestCase):
     async def needed(self, auth: dict[str, Any]) -> dict[str, Any]:
-        """What a registration answers that is not authenticated far enough."""
+        """The error of a registration that needs more stages."""
         request = RegistrationRequest(username="alice", auth=auth)
         error = await self.assertFailure(
-            self.started(self.sign_up.register(request)), AuthenticationNeeded
+            self.started(self.registration_flow.register(request)), AuthenticationNeeded
         )
         body: dict[str, Any] = error.body()
         return body
@@ -39,7 +39,9 @@ class RequiredCaptchaTests(CaptchaTestCase):
 
     async def test_who_solves_it_gets_an_account(self) -> None:
         """People can do it."""
-        user_id, _ = await self.sign_up.register(RegistrationRequest(username="alice", auth=SOLVED))
+        user_id, _ = await self.registration_flow.register(
+            RegistrationRequest(username="alice", auth=SOLVED)
+        )
 
         self.assertEqual(user_id, "@alice:example.org")
 
@@ -49,18 +51,18 @@ class RequiredCaptchaTests(CaptchaTestCase):
 
         self.assertEqual((body["errcode"], body["completed"]), ("M_CAPTCHA_INVALID", []))
         again = SOLVED | {"session": body["session"]}
-        await self.sign_up.register(RegistrationRequest(username="alice", auth=again))
+        await self.registration_flow.register(RegistrationRequest(username="alice", auth=again))
 
     async def test_a_captcha_without_a_solution_is_malformed(self) -> None:
-        """The client is told what is missing."""
+        """The client gets an error that names the missing member."""
         request = RegistrationRequest(username="alice", auth={"type": "m.login.recaptcha"})
 
-        await self.refused(self.sign_up.register(request), "M_BAD_JSON", 400)
+        await self.refused(self.registration_flow.register(request), "M_BAD_JSON", 400)
 
 
 class UnwantedCaptchaTests(CaptchaTestCase):
-    async def test_a_captcha_that_nobody_asked_for_can_be_solved_and_leads_nowhere(self) -> None:
-        """A client may be ahead of the flows; it sees what it completed, and what remains."""
+    async def test_a_captcha_outside_the_flows_can_be_solved_without_effect(self) -> None:
+        """A client may complete a stage outside the flows; it sees what remains."""
         body = await self.needed(SOLVED)
 
         self.assertEqual(body["completed"], ["m.login.recaptcha"])
@@ -89,21 +91,21 @@ class CaptchaPageTests(ApiTestCase):
         self.assertIn("frame-src https://www.recaptcha.net/recaptcha/;", policy)
         self.assertEqual(done.code, 200)
         await done.content()
-        answer = await self.ok(
+        response = await self.ok(
             "POST", "/_matrix/client/v3/register", {"auth": {"session": body["session"]}}
         )
-        self.assertIn("user_id", answer)
+        self.assertIn("user_id", response)
 
 
 class Service:
     """The service that makes puzzles, at the other end of the client."""
 
-    def __init__(self, answer: bytes | None) -> None:
-        self.answer = answer
-        self.asked: list[tuple[str, dict[str, str]]] = []
+    def __init__(self, response: bytes | None) -> None:
+        self.answer = response
+        self.requests: list[tuple[str, dict[str, str]]] = []
 
     async def post_form(self, url: str, form: dict[str, str]) -> OutboundResponse:
-        self.asked.append((url, form))
+        self.requests.append((url, form))
         if self.answer is None:
             raise OutboundError("nobody there")
         return OutboundResponse(200, Headers(), self.answer, url)
@@ -118,14 +120,14 @@ class VerificationTests(AccountsTestCase):
         self.recaptcha = Recaptcha(self.service, self.settings)  # type: ignore[arg-type]
         return await self.recaptcha.is_solved(response)
 
-    async def test_the_service_is_asked_with_the_secret_key(self) -> None:
+    async def test_the_request_to_the_service_has_the_secret_key(self) -> None:
         """It knows by the key whose puzzle it was."""
         self.service = Service(b'{"success": true, "hostname": "example.org"}')
 
         self.assertTrue(await self.is_solved("three"))
 
         form = {"secret": "hush", "response": "three"}
-        self.assertEqual(self.service.asked, [("https://captcha.example/verify", form)])
+        self.assertEqual(self.service.requests, [("https://captcha.example/verify", form)])
 
     async def test_its_no_is_a_no(self) -> None:
         """Programs stay out."""
@@ -133,10 +135,10 @@ class VerificationTests(AccountsTestCase):
 
         self.assertFalse(await self.is_solved("three"))
 
-    async def test_without_a_clear_answer_nobody_gets_in(self) -> None:
-        """A service that is down opens no door; the client may try again later."""
-        for answer in (None, b"", b"<html>", b"{}", b'{"success": "yes"}', b"\xff"):
-            self.service = Service(answer)
+    async def test_without_a_clear_response_the_stage_fails(self) -> None:
+        """An unavailable service completes no stage; the client may try again later."""
+        for response in (None, b"", b"<html>", b"{}", b'{"success": "yes"}', b"\xff"):
+            self.service = Service(response)
             await self.refused(self.is_solved("three"), "M_UNKNOWN", 503)
 
 

@@ -15,8 +15,8 @@ class GuessingTests(AccountsTestCase):
         for _ in range(times):
             await self.refused(self.credentials.check_password(user_id, "wrong"), "M_FORBIDDEN")
 
-    async def test_one_account_is_guessed_at_only_so_often(self) -> None:
-        """Whoever has thousands of addresses has no more guesses than others."""
+    async def test_guesses_for_one_account_are_limited(self) -> None:
+        """An attacker with thousands of addresses has no more guesses than others."""
         await self.guess(ALICE, 5)
 
         refused = self.credentials.check_password(ALICE, PASSWORD)
@@ -30,7 +30,7 @@ class GuessingTests(AccountsTestCase):
         await self.credentials.check_password(BOB, PASSWORD)
 
     async def test_an_account_that_does_not_exist_has_the_same_limit(self) -> None:
-        """The limit does not tell who has an account."""
+        """The limit does not reveal which accounts exist."""
         await self.guess("@nobody:example.org", 5)
 
         refused = self.credentials.check_password("@nobody:example.org", PASSWORD)
@@ -38,7 +38,7 @@ class GuessingTests(AccountsTestCase):
         await self.refused(refused, "M_LIMIT_EXCEEDED", 429)
 
     async def test_after_a_while_the_owner_gets_in(self) -> None:
-        """The limit slows an attack down; it locks nobody out for long."""
+        """The limit slows an attack down; it does not lock the owner out for long."""
         await self.guess(ALICE, 5)
         self.clock.advance(10)
 

@@ -17,8 +17,8 @@ class DeactivationTests(AccountsTestCase):
             raise ValueError("rooms cannot be left just now")
         self.left.append((user_id, erase))
 
-    async def test_a_deactivated_account_is_out_and_stays_out(self) -> None:
-        """Whoever wanted to be gone is gone."""
+    async def test_a_deactivated_account_cannot_log_in_again(self) -> None:
+        """A user who deactivates the account has no sessions left."""
         await self.caller(self.session)
         token = await self.credentials.issue_token(ALICE)
 
@@ -32,7 +32,7 @@ class DeactivationTests(AccountsTestCase):
         self.assertEqual(self.left, [(ALICE, False)])
 
     async def test_the_profile_goes(self) -> None:
-        """Name and picture are not shown of somebody who left."""
+        """The name and avatar of a deactivated user are not shown."""
         await self.profiles.set_field(ALICE, "displayname", "Alice")
 
         await self.deactivation.deactivate(ALICE, erase=False)
@@ -40,7 +40,7 @@ class DeactivationTests(AccountsTestCase):
         await self.refused(self.profiles.get(ALICE), "M_NOT_FOUND", 404)
 
     async def test_erasure_takes_account_data_too(self) -> None:
-        """What only the user could see is of no use to anybody."""
+        """Private data of an erased user is of no use to others."""
         await self.account_data.set(ALICE, None, "org.example", {"a": 1})
 
         await self.deactivation.deactivate(ALICE, erase=True)
@@ -49,7 +49,7 @@ class DeactivationTests(AccountsTestCase):
         self.assertEqual(self.left, [(ALICE, True)])
 
     async def test_what_could_not_be_finished_is_tried_again(self) -> None:
-        """A failure on the way leaves nobody half in a room."""
+        """A failure does not leave a user in some rooms."""
         self.broken = True
         await self.deactivation.deactivate(ALICE, erase=True)
         self.flushLoggedErrors(ValueError)
@@ -69,8 +69,8 @@ class DeactivationTests(AccountsTestCase):
         self.assertEqual(self.left, [(ALICE, False)])
         self.assertEqual(await self.devices.all_of(ALICE), [])
 
-    async def test_nobody_cannot_be_deactivated(self) -> None:
-        """A mistyped name is told."""
+    async def test_an_unknown_user_cannot_be_deactivated(self) -> None:
+        """A mistyped name gets an error."""
         await self.refused(
             self.deactivation.deactivate(f"@nobody:{SERVER}", erase=False), "M_NOT_FOUND", 404
         )

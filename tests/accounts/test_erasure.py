@@ -1,4 +1,4 @@
-"""Who asked to be erased."""
+"""Users who requested erasure."""
 
 from homeserver.accounts.status.erasure import ErasedUsers
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
@@ -10,8 +10,8 @@ class ErasureTests(AccountsTestCase):
         await self.user()
         await self.user("bob")
 
-    async def test_who_asks_to_be_erased_is_noted_at_once(self) -> None:
-        """Whoever joins a moment later sees nothing any more."""
+    async def test_erasure_applies_at_once(self) -> None:
+        """A user who joins just after the erasure does not see the events."""
         self.assertFalse(self.erased)
 
         await self.deactivation.deactivate(ALICE, erase=True)
@@ -21,8 +21,8 @@ class ErasureTests(AccountsTestCase):
         self.assertIn(ALICE, self.erased)
         self.assertNotIn(BOB, self.erased)
 
-    async def test_it_is_known_after_a_restart(self) -> None:
-        """Nobody comes back by a restart of the server."""
+    async def test_erasure_outlives_a_restart(self) -> None:
+        """A restart does not show the events of erased users again."""
         await self.deactivation.deactivate(ALICE, erase=True)
 
         erased = ErasedUsers(self.db)

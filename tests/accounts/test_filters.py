@@ -33,7 +33,7 @@ class FiltersTests(AccountsTestCase):
         self.assertEqual(await self.filters.define(ALICE, LAZY), first)
 
     async def test_filters_are_bounded_in_number(self) -> None:
-        """Nobody fills the disk with filters; what there is stays."""
+        """A user cannot fill the disk with filters; existing ones stay."""
         self.patch(filters, "MAX_OF_USER", 2)
         first = await self.filters.define(ALICE, LAZY)
         await self.filters.define(ALICE, {})
@@ -46,8 +46,8 @@ class FiltersTests(AccountsTestCase):
         await self.user("bob")
         await self.filters.define(BOB, {"presence": {}})
 
-    async def test_a_filter_can_be_spelled_out(self) -> None:
-        """Short filters stand in the request itself."""
+    async def test_a_filter_can_be_inline(self) -> None:
+        """Short filters are in the request itself."""
         found = await self.filters.find(ALICE, '{"room":{"timeline":{"limit":5}}}')
 
         self.assertEqual(found.room.timeline.limit, 5)
@@ -58,8 +58,8 @@ class FiltersTests(AccountsTestCase):
 
         await self.refused(self.filters.find(BOB, filter_id), "M_NOT_FOUND", 404)
 
-    async def test_what_is_no_filter_is_refused(self) -> None:
-        """Whatever stands there, the answer tells what is wrong."""
+    async def test_an_invalid_filter_is_refused(self) -> None:
+        """The error says what is wrong with any invalid filter."""
         for text in ("", "x", "-1", "1" * 30, "²"):
             await self.refused(self.filters.find(ALICE, text), "M_NOT_FOUND", 404)
         await self.refused(self.filters.find(ALICE, "{"), "M_INVALID_PARAM", 400)

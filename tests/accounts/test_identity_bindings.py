@@ -31,7 +31,7 @@ class BindingTestCase(AccountsTestCase):
         return await self.bindings.unbind(ALICE, "email", address, id_server)
 
     async def bound(self) -> list[str]:
-        """Where we know Alice to be published."""
+        """The stored bindings of Alice."""
         return [one.id_server for one in await self.db.run(identity_bindings_of, ALICE)]
 
 
@@ -54,8 +54,8 @@ class BindingTests(BindingTestCase):
 
         self.assertEqual(await self.bound(), [HERE])
 
-    async def test_what_was_published_elsewhere_cannot_be_taken_back(self) -> None:
-        """The client is told that nobody knows where it is."""
+    async def test_an_unknown_binding_cannot_be_unbound(self) -> None:
+        """The client learns that no identity server is known."""
         self.assertFalse(await self.unbind())
 
     async def test_an_identity_server_may_not_support_it(self) -> None:
@@ -90,14 +90,14 @@ class BindingTests(BindingTestCase):
         await self.refused(self.unbind(THERE), "M_SERVER_NOT_TRUSTED", 400)
         await self.bind(HERE)
 
-    async def test_what_is_no_session_is_sent_nowhere(self) -> None:
-        """The request is malformed, whoever it is for."""
+    async def test_invalid_credentials_are_not_sent(self) -> None:
+        """The request is malformed for any identity server."""
         await self.refused(self.bind(sid="a b"), "M_INVALID_PARAM", 400)
 
         self.assertEqual(self.identity_servers.bound, [])
 
-    async def test_nobody_publishes_without_bound(self) -> None:
-        """Each has to be taken back at the end."""
+    async def test_bindings_of_a_user_are_bounded(self) -> None:
+        """Each has to be unbound when the account is deactivated."""
         for number in range(MAX_BINDINGS):
             binding = IdentityBinding(ALICE, "email", f"{number}@example.com", HERE)
             await self.db.run(insert_identity_binding, binding)
@@ -110,8 +110,8 @@ class LeavingTests(BindingTestCase):
         """Alice closes her account."""
         return await self.bindings.unbind_all(ALICE, **how)
 
-    async def test_everything_is_taken_back_at_the_end_of_an_account(self) -> None:
-        """Nobody finds somebody who has gone."""
+    async def test_all_bindings_are_unbound_at_deactivation(self) -> None:
+        """A look-up does not find a deactivated account."""
         await self.bind(HERE)
         await self.bind(THERE, "other")
 
@@ -119,12 +119,12 @@ class LeavingTests(BindingTestCase):
 
         self.assertEqual((self.identity_servers.bound, await self.bound()), ([], []))
 
-    async def test_nothing_to_take_back_is_a_success(self) -> None:
-        """As the text has it."""
+    async def test_nothing_to_unbind_is_a_success(self) -> None:
+        """The specification requires it."""
         self.assertTrue(await self.leave())
 
     async def test_a_failure_does_not_keep_an_account_open(self) -> None:
-        """The client is told that something may be left."""
+        """The client learns that a binding may remain."""
         await self.bind()
         self.identity_servers.error = Unavailable("on fire")
 
@@ -132,7 +132,7 @@ class LeavingTests(BindingTestCase):
 
         self.assertEqual(await self.bound(), [])
 
-    async def test_one_identity_server_is_asked_for_all_addresses(self) -> None:
+    async def test_one_identity_server_unbinds_all_addresses(self) -> None:
         """Those that were published there by others, too."""
         new = ThirdPartyId("email", "own@example.com", ALICE, validated_ms=1, added_ms=2)
         await self.db.run(insert_third_party_id, new)

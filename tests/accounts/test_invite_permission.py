@@ -37,6 +37,6 @@ class InvitePermissionTests(AccountsTestCase):
 
         await self.permission.check(ALICE)
 
-    async def test_users_of_other_servers_are_not_ours_to_judge(self) -> None:
-        """Their own server refuses."""
+    async def test_remote_users_are_not_checked(self) -> None:
+        """Their own server refuses the invite."""
         await self.permission.check("@alice:elsewhere.example")

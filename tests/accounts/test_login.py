@@ -1,4 +1,4 @@
-"""Who may log in, with what."""
+"""Log-in: the credentials that open a session."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase
 
 
 def by_password(user: str, password: str = PASSWORD) -> LoginRequest:
-    """What clients send."""
+    """The body of a log-in with a password."""
     identifier = {"type": "m.id.user", "user": user}
     return LoginRequest("m.login.password", identifier=identifier, password=password)
 
@@ -33,7 +33,7 @@ class PasswordLoginTests(AccountsTestCase):
         self.assertEqual(session.user_id, ALICE)
 
     async def test_a_wrong_password_and_an_unknown_user_look_alike(self) -> None:
-        """Nobody finds out by guessing who has an account."""
+        """An attacker cannot find out which users exist."""
         await self.user()
 
         wrong = await self.refused(
@@ -43,18 +43,18 @@ class PasswordLoginTests(AccountsTestCase):
 
         self.assertEqual(str(wrong), str(unknown))
 
-    async def test_addresses_belong_to_nobody(self) -> None:
+    async def test_addresses_without_an_account_are_refused(self) -> None:
         """An e-mail address that no account has is a wrong log-in, not a wrong request."""
         for identifier in (
             {"type": "m.id.thirdparty", "medium": "email", "address": "a@example.org"},
             {"type": "m.id.phone", "country": "GB", "phone": "123"},
             {"medium": "email", "address": "a@example.org"},
         ):
-            asked = LoginRequest("m.login.password", identifier=identifier, password=PASSWORD)
-            await self.refused(self.login.log_in(asked), "M_FORBIDDEN", 403)
+            request = LoginRequest("m.login.password", identifier=identifier, password=PASSWORD)
+            await self.refused(self.login.log_in(request), "M_FORBIDDEN", 403)
 
     async def test_users_of_other_servers_are_refused(self) -> None:
-        """@alice elsewhere is somebody else."""
+        """@alice of another server is another user."""
         await self.user()
 
         await self.refused(
@@ -63,12 +63,12 @@ class PasswordLoginTests(AccountsTestCase):
 
     async def test_a_request_without_identifier_or_password_is_malformed(self) -> None:
         """A client author sees what is missing."""
-        for asked in (
+        for request in (
             LoginRequest("m.login.password", password=PASSWORD),
             LoginRequest("m.login.password", user="alice"),
             LoginRequest("m.login.password", identifier={"type": "org.what"}, password=PASSWORD),
         ):
-            await self.refused(self.login.log_in(asked), "M_BAD_JSON", 400)
+            await self.refused(self.login.log_in(request), "M_BAD_JSON", 400)
 
     async def test_an_unknown_kind_of_log_in_is_refused(self) -> None:
         """The client learns that this way leads nowhere."""
@@ -84,12 +84,12 @@ class PasswordLoginTests(AccountsTestCase):
 
 class LoginTokenTests(AccountsTestCase):
     async def log_in(self, token: str) -> str:
-        """Who is logged in by a token."""
+        """The user that a login token logs in."""
         session = await self.login.log_in(LoginRequest("m.login.token", token=token))
         return session.user_id
 
     async def test_a_login_token_works_once(self) -> None:
-        """Whoever reads a QR code over one's shoulder comes too late."""
+        """An attacker who photographs a used QR code cannot log in."""
         await self.user()
         token = await self.credentials.issue_token(ALICE)
 
@@ -113,15 +113,15 @@ class AppserviceLoginTests(AccountsTestCase):
     async def test_an_appservice_logs_in_its_users(self) -> None:
         """Bridges need sessions of their users for encryption."""
         await self.user("irc_bob")
-        asked = LoginRequest("m.login.application_service", user="irc_bob")
+        request = LoginRequest("m.login.application_service", user="irc_bob")
 
-        session = await self.login.log_in_for_appservice(self.bridge, asked)
+        session = await self.login.log_in_for_appservice(self.bridge, request)
 
         self.assertEqual(session.user_id, "@irc_bob:example.org")
 
-    async def test_an_appservice_cannot_log_in_others_nor_nobody(self) -> None:
+    async def test_an_appservice_cannot_log_in_other_or_unknown_users(self) -> None:
         """A token of a bridge is not a key to every account."""
         await self.user()
         for name, errcode in (("alice", "M_EXCLUSIVE"), ("irc_nobody", "M_FORBIDDEN")):
-            asked = LoginRequest("m.login.application_service", user=name)
-            await self.refused(self.login.log_in_for_appservice(self.bridge, asked), errcode)
+            request = LoginRequest("m.login.application_service", user=name)
+            await self.refused(self.login.log_in_for_appservice(self.bridge, request), errcode)

@@ -21,7 +21,7 @@ class PasswordsTests(AccountsTestCase):
         self.assertFalse(await self.passwords.matches(stored, password[:-1]))
 
     async def test_a_stored_password_cannot_be_read(self) -> None:
-        """A stolen table tells nothing, not even who shares a password."""
+        """A stolen table reveals nothing, not even which users share a password."""
         first, second = await self.passwords.hash(PASSWORD), await self.passwords.hash(PASSWORD)
 
         self.assertNotIn(PASSWORD, first)
@@ -33,14 +33,14 @@ class PasswordsTests(AccountsTestCase):
         self.assertFalse(await self.passwords.matches("not a hash", ""))
 
     async def test_short_and_endless_passwords_are_refused(self) -> None:
-        """The first protect nobody, the second cost the server."""
+        """Short ones protect no account, endless ones cost the server."""
         for password in ("1234567", "x" * 1025):
             self.assertRaises(WeakPassword, self.passwords.check_strength, password)
         self.passwords.check_strength("12345678")
         self.assertFalse(await self.passwords.matches(await self.passwords.hash("x"), "x" * 1025))
 
-    async def test_log_in_at_a_new_cost_hashes_the_password_anew(self) -> None:
-        """When the cost is raised, everybody is better protected without doing anything."""
+    async def test_log_in_at_a_new_cost_hashes_the_password_again(self) -> None:
+        """A higher cost protects all accounts without their users' doing anything."""
         await self.user()
         costly = Passwords(reactor, PasswordSettings())
         credentials = PasswordAndTokenVerifier(

@@ -32,7 +32,7 @@ class ProfilesTests(AccountsTestCase):
         return {"displayname": b'"Carol"', "m.tz": b'"UTC"'}
 
     async def test_a_field_that_was_set_is_shown(self) -> None:
-        """Everybody sees the name that somebody chose."""
+        """All users see the name that a user chose."""
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.set_field(ALICE, "org.example.pets", {"cats": 2})
 
@@ -49,16 +49,16 @@ class ProfilesTests(AccountsTestCase):
 
         self.assertEqual(await self.profiles.get(ALICE), {"displayname": b'"Alice"'})
 
-    async def test_a_change_is_told_to_the_log_and_to_the_rooms(self) -> None:
+    async def test_a_change_is_published_and_calls_the_hooks(self) -> None:
         """Member events and syncs follow from here."""
-        facts: list[Any] = []
-        self.log.subscribe(facts.extend)
+        entries: list[Any] = []
+        self.log.subscribe(entries.extend)
 
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.remove_field(ALICE, "avatar_url")
 
-        self.assertEqual(facts, [ProfileChanged(1, ALICE, "displayname", b'"Alice"')])
+        self.assertEqual(entries, [ProfileChanged(1, ALICE, "displayname", b'"Alice"')])
         self.assertEqual(self.told, [(ALICE, "displayname")])
 
     async def test_member_events_get_name_and_picture_if_there_are_any(self) -> None:
@@ -90,18 +90,18 @@ class ProfilesTests(AccountsTestCase):
         )
 
     async def test_unknown_users_have_no_profile(self) -> None:
-        """A mistyped name leads to nobody."""
+        """A mistyped name has no profile."""
         await self.refused(self.profiles.get(BOB), "M_NOT_FOUND", 404)
         await self.refused(self.profiles.get("bob"), "M_INVALID_PARAM", 400)
 
-    async def test_profiles_of_other_servers_are_asked_for_there(self) -> None:
-        """A name from elsewhere is as good as one from here."""
+    async def test_remote_profiles_are_requested_from_their_server(self) -> None:
+        """A user sees the profiles of remote users like those of local ones."""
         await self.refused(self.profiles.get("@dave:elsewhere.example"), "M_NOT_FOUND", 404)
 
         self.assertEqual(await self.profiles.get(CAROL, "m.tz"), {"m.tz": b'"UTC"'})
 
     async def test_a_change_while_the_profile_is_read_is_not_lost(self) -> None:
-        """Two devices at once: the second to be written is what everybody sees."""
+        """Two devices at once: all users see the second value."""
         reading = self.started(self.profiles.get(ALICE))
         writing = self.started(self.profiles.set_field(ALICE, "displayname", "Alice"))
         await reading

@@ -15,9 +15,9 @@ DUMMY = {"type": "m.login.dummy"}
 
 class SignUpTestCase(AccountsTestCase):
     async def needed(self, request: RegistrationRequest) -> dict[str, Any]:
-        """What a registration answers that is not authenticated far enough."""
+        """The error of a registration that needs more stages."""
         error = await self.assertFailure(
-            self.started(self.sign_up.register(request)), AuthenticationNeeded
+            self.started(self.registration_flow.register(request)), AuthenticationNeeded
         )
         self.assertEqual(error.status, 401)
         body: dict[str, Any] = error.body()
@@ -25,8 +25,8 @@ class SignUpTestCase(AccountsTestCase):
 
 
 class OpenRegistrationTests(SignUpTestCase):
-    async def test_the_flows_are_told_first(self) -> None:
-        """Clients ask with an empty request what they have to do."""
+    async def test_the_flows_are_sent_first(self) -> None:
+        """Clients get the flows with an empty request."""
         body = await self.needed(RegistrationRequest())
 
         self.assertEqual(body["flows"], [{"stages": ["m.login.dummy"]}])
@@ -43,7 +43,7 @@ class OpenRegistrationTests(SignUpTestCase):
             device_id="PHONE",
         )
 
-        user_id, made = await self.sign_up.register(request)
+        user_id, made = await self.registration_flow.register(request)
 
         assert made is not None
         self.assertEqual((user_id, made.device_id), (ALICE, "PHONE"))
@@ -51,16 +51,18 @@ class OpenRegistrationTests(SignUpTestCase):
 
     async def test_a_stage_may_come_with_the_first_request(self) -> None:
         """Scripts register in one request."""
-        user_id, _ = await self.sign_up.register(RegistrationRequest(auth=DUMMY, username="alice"))
+        user_id, _ = await self.registration_flow.register(
+            RegistrationRequest(auth=DUMMY, username="alice")
+        )
 
         self.assertEqual(user_id, ALICE)
 
     async def test_a_request_of_the_session_alone_means_what_it_began_with(self) -> None:
         """Some clients repeat nothing but the session."""
-        asked = RegistrationRequest(username="alice", password=PASSWORD, device_id="PHONE")
-        session = (await self.needed(asked))["session"]
+        request = RegistrationRequest(username="alice", password=PASSWORD, device_id="PHONE")
+        session = (await self.needed(request))["session"]
 
-        user_id, made = await self.sign_up.register(
+        user_id, made = await self.registration_flow.register(
             RegistrationRequest(auth=DUMMY | {"session": session})
         )
 
@@ -68,16 +70,16 @@ class OpenRegistrationTests(SignUpTestCase):
         self.assertEqual((user_id, made.device_id), (ALICE, "PHONE"))
         await self.credentials.check_password(ALICE, PASSWORD)
 
-    async def test_who_lost_the_answer_may_ask_again(self) -> None:
-        """Nobody is told that their own name is taken because a train went into a tunnel."""
-        asked = RegistrationRequest(username="alice", password=PASSWORD)
-        session = (await self.needed(asked))["session"]
+    async def test_a_client_that_lost_the_response_may_repeat_the_request(self) -> None:
+        """A user does not get the error that their own name is taken after a network failure."""
+        request = RegistrationRequest(username="alice", password=PASSWORD)
+        session = (await self.needed(request))["session"]
         again = RegistrationRequest(
             auth=DUMMY | {"session": session}, username="alice", password=PASSWORD
         )
-        await self.sign_up.register(again)
+        await self.registration_flow.register(again)
 
-        user_id, made = await self.sign_up.register(again)
+        user_id, made = await self.registration_flow.register(again)
 
         assert made is not None
         self.assertEqual(user_id, ALICE)
@@ -85,31 +87,31 @@ class OpenRegistrationTests(SignUpTestCase):
 
     async def test_without_a_name_the_account_gets_a_number(self) -> None:
         """A name is not needed to begin."""
-        first, _ = await self.sign_up.register(RegistrationRequest(auth=DUMMY))
-        second, _ = await self.sign_up.register(RegistrationRequest(auth=DUMMY))
+        first, _ = await self.registration_flow.register(RegistrationRequest(auth=DUMMY))
+        second, _ = await self.registration_flow.register(RegistrationRequest(auth=DUMMY))
 
         self.assertRegex(first, r"^@\d+:example\.org$")
         self.assertNotEqual(first, second)
 
-    async def test_a_number_that_somebody_chose_is_passed_over(self) -> None:
+    async def test_a_number_that_a_user_chose_is_skipped(self) -> None:
         """Names that look like numbers cannot block registration."""
-        await self.sign_up.register(RegistrationRequest(auth=DUMMY, username="1"))
+        await self.registration_flow.register(RegistrationRequest(auth=DUMMY, username="1"))
 
-        user_id, _ = await self.sign_up.register(RegistrationRequest(auth=DUMMY))
+        user_id, _ = await self.registration_flow.register(RegistrationRequest(auth=DUMMY))
 
         self.assertEqual(user_id, "@2:example.org")
 
     async def test_inhibited_log_in_makes_an_account_only(self) -> None:
         """Tools that make accounts for others leave no session behind."""
-        user_id, session = await self.sign_up.register(
+        user_id, session = await self.registration_flow.register(
             RegistrationRequest(auth=DUMMY, username="alice", inhibit_login=True)
         )
 
         self.assertEqual((user_id, session), (ALICE, None))
         self.assertEqual(await self.devices.all_of(ALICE), [])
 
-    async def test_what_is_wrong_is_told_before_authentication(self) -> None:
-        """Nobody solves a captcha for a name that is taken."""
+    async def test_errors_come_before_authentication(self) -> None:
+        """A user does not solve a captcha for a name that is taken."""
         await self.user()
 
         for request, errcode in (
@@ -120,27 +122,29 @@ class OpenRegistrationTests(SignUpTestCase):
             (RegistrationRequest(username="bob", password="short"), "M_WEAK_PASSWORD"),
             (RegistrationRequest(username="bob", device_id=""), "M_INVALID_PARAM"),
         ):
-            await self.refused(self.sign_up.register(request), errcode, 400)
+            await self.refused(self.registration_flow.register(request), errcode, 400)
 
     async def test_names_of_appservices_are_reserved(self) -> None:
-        """Nobody passes for a bridged user."""
+        """A user cannot impersonate a bridged user."""
         await self.refused(
-            self.sign_up.register(RegistrationRequest(username="irc_bob")), "M_EXCLUSIVE", 400
+            self.registration_flow.register(RegistrationRequest(username="irc_bob")),
+            "M_EXCLUSIVE",
+            400,
         )
-        await self.refused(self.sign_up.check_available("irc_bob"), "M_EXCLUSIVE", 400)
+        await self.refused(self.registration_flow.check_available("irc_bob"), "M_EXCLUSIVE", 400)
 
     async def test_a_deactivated_name_stays_taken(self) -> None:
-        """Nobody can become a person whom others knew."""
+        """A new user cannot take over the identity of a deactivated one."""
         await self.user()
         await self.deactivation.deactivate(ALICE, erase=False)
 
-        await self.refused(self.sign_up.check_available("alice"), "M_USER_IN_USE", 400)
+        await self.refused(self.registration_flow.check_available("alice"), "M_USER_IN_USE", 400)
 
 
 class GuestTests(SignUpTestCase):
     async def test_a_guest_is_known_as_one(self) -> None:
-        """What guests may not do can only be refused to those known as guests."""
-        session = await self.sign_up.register_guest("A browser")
+        """The restrictions of guests need the account to be marked as one."""
+        session = await self.registration_flow.register_guest("A browser")
 
         caller = await self.caller(session)
 
@@ -149,7 +153,7 @@ class GuestTests(SignUpTestCase):
 
     async def test_a_guest_can_become_a_user(self) -> None:
         """Rooms that were joined as a guest are kept."""
-        guest = await self.caller(session := await self.sign_up.register_guest(None))
+        guest = await self.caller(session := await self.registration_flow.register_guest(None))
         name = guest.user_id[1:].partition(":")[0]
         request = RegistrationRequest(
             auth=DUMMY,
@@ -158,47 +162,49 @@ class GuestTests(SignUpTestCase):
             guest_access_token=session.tokens.access_token,
         )
 
-        user_id, made = await self.sign_up.register(request)
+        user_id, made = await self.registration_flow.register(request)
 
         assert made is not None
         self.assertEqual(user_id, guest.user_id)
         self.assertFalse((await self.caller(made)).is_guest)
         await self.credentials.check_password(user_id, PASSWORD)
 
-    async def test_nobody_else_can_be_taken_over_as_a_guest(self) -> None:
+    async def test_only_the_guest_of_the_token_can_be_upgraded(self) -> None:
         """The token of a guest opens that guest's account, nothing else."""
         await self.user()
-        guest = await self.sign_up.register_guest(None)
+        guest = await self.registration_flow.register_guest(None)
         request = RegistrationRequest(
             auth=DUMMY, username="alice", guest_access_token=guest.tokens.access_token
         )
 
-        await self.refused(self.sign_up.register(request), "M_FORBIDDEN", 403)
+        await self.refused(self.registration_flow.register(request), "M_FORBIDDEN", 403)
 
 
 class ClosedRegistrationTests(SignUpTestCase):
     registration_settings = RegistrationSettings(enabled=False)
 
-    async def test_nobody_registers_where_it_is_switched_off(self) -> None:
+    async def test_disabled_registration_is_refused(self) -> None:
         """A private server stays private."""
         await self.refused(
-            self.sign_up.register(RegistrationRequest(auth=DUMMY, username="alice")),
+            self.registration_flow.register(RegistrationRequest(auth=DUMMY, username="alice")),
             "M_FORBIDDEN",
             403,
         )
-        await self.refused(self.sign_up.register_guest(None), "M_FORBIDDEN", 403)
-        await self.refused(self.sign_up.check_available("alice"), "M_FORBIDDEN", 403)
+        await self.refused(self.registration_flow.register_guest(None), "M_FORBIDDEN", 403)
+        await self.refused(self.registration_flow.check_available("alice"), "M_FORBIDDEN", 403)
 
     async def test_appservices_make_their_users_all_the_same(self) -> None:
         """A bridge needs accounts on a private server too."""
         bridge = SimpleNamespace(id="irc", covers_user=lambda user: user.startswith("@irc_"))
         request = RegistrationRequest(username="irc_bob", inhibit_login=True)
 
-        user_id, _ = await self.sign_up.register_for_appservice(bridge, request)
+        user_id, _ = await self.registration_flow.register_for_appservice(bridge, request)
 
         self.assertEqual(user_id, "@irc_bob:example.org")
         other = RegistrationRequest(username="alice")
-        await self.refused(self.sign_up.register_for_appservice(bridge, other), "M_EXCLUSIVE", 400)
+        await self.refused(
+            self.registration_flow.register_for_appservice(bridge, other), "M_EXCLUSIVE", 400
+        )
 
 
 class RegistrationByTokenTests(SignUpTestCase):
@@ -208,7 +214,7 @@ class RegistrationByTokenTests(SignUpTestCase):
         """The stage with a registration token."""
         return {"type": "m.login.registration_token", "token": token, "session": session}
 
-    async def test_both_stages_are_asked_for_with_what_there_is_to_read(self) -> None:
+    async def test_both_stages_are_required_with_their_policies(self) -> None:
         """The client shows the policies beside the field for the token."""
         body = await self.needed(RegistrationRequest())
 
@@ -234,11 +240,11 @@ class RegistrationByTokenTests(SignUpTestCase):
             for name in ("alice", "bob")
         ]
 
-        await self.sign_up.register(alice)
+        await self.registration_flow.register(alice)
 
         self.assertEqual(await self.db.run(accepted_policies, ALICE), [("privacy", "1.2")])
         self.assertFalse(await self.registration_tokens.is_valid("friend"))
-        await self.refused(self.sign_up.register(bob), "M_FORBIDDEN", 403)
+        await self.refused(self.registration_flow.register(bob), "M_FORBIDDEN", 403)
 
     async def test_an_unknown_or_expired_token_does_not_do(self) -> None:
         """Guessing does not help, and old invitations end."""
@@ -249,7 +255,7 @@ class RegistrationByTokenTests(SignUpTestCase):
             self.assertEqual((body["errcode"], body["completed"]), ("M_FORBIDDEN", []))
 
     async def test_stages_out_of_order_do_not_count(self) -> None:
-        """A flow is a sequence, by the text."""
+        """A flow is a sequence, by the specification."""
         body = await self.needed(RegistrationRequest(auth={"type": "m.login.terms"}))
 
         self.assertEqual(body["completed"], [])

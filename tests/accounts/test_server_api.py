@@ -1,4 +1,4 @@
-"""What the server says of itself over HTTP, and ways to accounts for tools and old clients."""
+"""Discovery and capabilities over HTTP, and registration and log-in for tools and old clients."""
 
 import hmac
 from hashlib import sha1
@@ -13,15 +13,15 @@ from tests.accounts.support import ALICE, PASSWORD, SERVER
 class ServerOverHttpTests(ApiTestCase):
     async def test_versions(self) -> None:
         """The first thing that every client asks."""
-        answer = await self.ok("GET", "/_matrix/client/versions")
+        response = await self.ok("GET", "/_matrix/client/versions")
 
-        self.assertIn("v1.19", answer["versions"])
-        self.assertIn("r0.6.1", answer["versions"])
-        features = answer["unstable_features"]
+        self.assertIn("v1.19", response["versions"])
+        self.assertIn("r0.6.1", response["versions"])
+        features = response["unstable_features"]
         self.assertEqual(features, {"org.example": True, **SPECIFIED_FEATURES})
 
     async def test_discovery(self) -> None:
-        """A user id is enough to find the server, for clients and servers, and somebody to ask."""
+        """Clients and servers find the server, and its support contacts, by a user id."""
         client = await self.ok("GET", "/.well-known/matrix/client")
         server = await self.ok("GET", "/.well-known/matrix/server")
         support = await self.ok("GET", "/.well-known/matrix/support")
@@ -47,11 +47,11 @@ class ServerOverHttpTests(ApiTestCase):
             "mac": hmac.new(b"hush, hush", text.encode(), sha1).hexdigest(),
         }
 
-        answer = await self.ok("POST", path, body)
+        response = await self.ok("POST", path, body)
 
-        self.assertEqual(answer["user_id"], "@admin:example.org")
-        self.assertEqual(answer["home_server"], SERVER)
-        self.assertTrue((await self.authenticate(answer["access_token"])).is_admin)
+        self.assertEqual(response["user_id"], "@admin:example.org")
+        self.assertEqual(response["home_server"], SERVER)
+        self.assertTrue((await self.authenticate(response["access_token"])).is_admin)
         name = await self.ok("GET", f"{V3}/profile/@admin:example.org/displayname")
         self.assertEqual(name, {"displayname": "The admin"})
 
@@ -66,11 +66,11 @@ class ServerOverHttpTests(ApiTestCase):
         done = await treq.post(page, data={}, pool=self.pool)
         self.assertIn("onAuthDone", await done.text())
 
-        answer = await self.ok("POST", f"{V3}/register", {"auth": {"session": session}})
-        self.assertEqual(answer["user_id"], ALICE)
+        response = await self.ok("POST", f"{V3}/register", {"auth": {"session": session}})
+        self.assertEqual(response["user_id"], ALICE)
 
-    async def test_pages_of_nothing_are_not_found(self) -> None:
-        """A stale link is told to be one."""
+    async def test_pages_of_unknown_sessions_are_not_found(self) -> None:
+        """A stale link gets an error page."""
         _, needed = await self.request("POST", f"{V3}/register", {})
         for path in (
             f"{V3}/auth/org.magic/fallback/web?session={needed['session']}",

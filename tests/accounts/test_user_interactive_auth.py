@@ -40,12 +40,12 @@ class ConfirmationTests(AccountsTestCase):
         return await self.uia.confirm(operation, ALICE, body, PASSWORD_FLOWS, **how)
 
     async def needed(self, body: Delete) -> dict[str, Any]:
-        """What Alice is answered while she has not confirmed."""
+        """The error that Alice gets until she has confirmed."""
         error = await self.assertFailure(self.started(self.confirm(body)), AuthenticationNeeded)
-        answer: dict[str, Any] = error.body()
-        return answer
+        response: dict[str, Any] = error.body()
+        return response
 
-    async def test_a_request_without_proof_is_told_what_to_prove(self) -> None:
+    async def test_a_request_without_proof_gets_the_flows(self) -> None:
         """An access token alone, which may be stolen, is not enough."""
         body = await self.needed(Delete())
 
@@ -53,7 +53,7 @@ class ConfirmationTests(AccountsTestCase):
         self.assertNotIn("errcode", body)
 
     async def test_the_password_confirms(self) -> None:
-        """The owner gets what was asked for."""
+        """The owner gets the result of the request."""
         session = (await self.needed(Delete(devices=("A",))))["session"]
 
         done = await self.confirm(Delete(devices=("A",), auth=proof(session=session)))
@@ -61,19 +61,19 @@ class ConfirmationTests(AccountsTestCase):
         self.assertEqual(done.devices, ("A",))
 
     async def test_the_caller_need_not_be_named(self) -> None:
-        """The server knows who asks."""
+        """The server knows the caller."""
         await self.confirm(Delete(auth=proof(user=None)))
 
     async def test_a_wrong_password_can_be_tried_again(self) -> None:
-        """A slip of the finger is not the end; the session goes on."""
+        """After a typing error the session continues."""
         body = await self.needed(Delete(auth=proof(password="wrong horse")))
 
         self.assertEqual((body["errcode"], body["completed"]), ("M_FORBIDDEN", []))
         self.assertTrue(body["error"])
         await self.confirm(Delete(auth=proof(session=body["session"])))
 
-    async def test_the_password_of_somebody_else_does_not_confirm(self) -> None:
-        """Who stole a token must not confirm with an account of their own."""
+    async def test_the_password_of_another_user_does_not_confirm(self) -> None:
+        """A thief of a token must not confirm with an account of their own."""
         await self.refused(self.confirm(Delete(auth=proof("bob"))), "M_FORBIDDEN", 403)
 
     async def test_a_session_is_for_one_operation(self) -> None:
@@ -126,7 +126,7 @@ class ConfirmationTests(AccountsTestCase):
         self.assertEqual(body["flows"], [{"stages": ["m.login.password"]}])
 
     async def test_malformed_proofs_are_refused(self) -> None:
-        """Whatever a client sends, it is not our fault."""
+        """Malformed proofs are errors of the client, not of the server."""
         for auth in (
             {"type": "m.login.password"},
             {"type": "m.login.password", "password": 7},
@@ -145,8 +145,8 @@ class ConfirmationTests(AccountsTestCase):
         done = await self.confirm(Delete(auth={"session": session}))
         self.assertEqual(done.devices, ("A",))
 
-    async def test_sessions_expire_and_are_cleared_away(self) -> None:
-        """What was proved yesterday is proved no more."""
+    async def test_sessions_expire_and_are_deleted(self) -> None:
+        """A proof is not valid on the next day."""
         session = (await self.needed(Delete()))["session"]
         self.clock.advance(24 * 3600)
 
@@ -167,25 +167,25 @@ class ConfirmationTests(AccountsTestCase):
         self.assertNotIn(b"secret", sealed)
         self.assertNotIn(session.encode(), name)
 
-    async def test_sessions_of_strangers_are_bounded(self) -> None:
-        """Anybody can begin them: nobody fills the disk, or keeps others from registering."""
+    async def test_unauthenticated_sessions_are_bounded(self) -> None:
+        """A client cannot fill the disk, or keep others from registering."""
         self.patch(authentication_sessions, "MAX_OF_PARTY", 3)
         self.patch(authentication_sessions, "MAX_IN_ALL", 5)
         sessions = AuthenticationSessions(self.db, self.clock)
-        asked = SessionContent("register", None, "{}")
-        first = [await sessions.save(None, asked, "192.0.2.1") for _ in range(3)]
+        content = SessionContent("register", None, "{}")
+        first = [await sessions.save(None, content, "192.0.2.1") for _ in range(3)]
 
-        await self.refused(sessions.save(None, asked, "192.0.2.1"), "M_LIMIT_EXCEEDED", 429)
-        other = await sessions.save(None, asked, "192.0.2.2")
-        await sessions.save(first[0], asked, "192.0.2.1")
+        await self.refused(sessions.save(None, content, "192.0.2.1"), "M_LIMIT_EXCEEDED", 429)
+        other = await sessions.save(None, content, "192.0.2.2")
+        await sessions.save(first[0], content, "192.0.2.1")
         self.assertIsNotNone(await sessions.find(other))
         await sessions.end(first[0])
-        await sessions.save(None, asked, "192.0.2.1")
-        await sessions.save(None, asked, "192.0.2.3")
-        await self.refused(sessions.save(None, asked, "192.0.2.4"), "M_LIMIT_EXCEEDED", 429)
+        await sessions.save(None, content, "192.0.2.1")
+        await sessions.save(None, content, "192.0.2.3")
+        await self.refused(sessions.save(None, content, "192.0.2.4"), "M_LIMIT_EXCEEDED", 429)
 
     async def test_a_session_is_bounded_in_bytes(self) -> None:
-        """What waits for authentication is a request of ordinary size."""
+        """A request that waits for authentication has an ordinary size."""
         sessions = AuthenticationSessions(self.db, self.clock)
         for user_id, size in ((None, 16_384), (ALICE, 65_536)):
             large = SessionContent("register", user_id, "x" * size)

@@ -1,4 +1,4 @@
-"""What clients ask for on their own, and there is nothing of."""
+"""Empty responses for endpoints that clients request by themselves."""
 
 from tests.support.server import ServerTestCase
 

@@ -25,8 +25,8 @@ class NotificationsTests(ServerTestCase):
         """Ids of the events, newest first, of one page."""
         if "since" in query:
             query["from"] = query.pop("since")
-        answer = await self.bob.get("/notifications", **query)
-        return [shown["event"]["event_id"] for shown in answer["notifications"]]
+        response = await self.bob.get("/notifications", **query)
+        return [shown["event"]["event_id"] for shown in response["notifications"]]
 
     async def read(self, event_id: str) -> None:
         await self.bob.post(f"/rooms/{quote(self.room)}/receipt/m.read/{quote(event_id)}")
@@ -48,7 +48,7 @@ class NotificationsTests(ServerTestCase):
         )
 
     async def test_what_was_read_is_listed_as_read(self) -> None:
-        """What was seen on the phone is not new on the desk."""
+        """Messages read on the phone are not new on the desktop."""
         await self.bob.join(self.room)
         first = await self.alice.say(self.room, "one")
         await self.alice.say(self.room, "two")
@@ -85,11 +85,11 @@ class NotificationsTests(ServerTestCase):
         found: list[str] = []
         query: dict[str, Any] = {"limit": 2}
         while True:
-            answer = await self.bob.get("/notifications", **query)
-            found += [shown["event"]["event_id"] for shown in answer["notifications"]]
-            if "next_token" not in answer:
+            response = await self.bob.get("/notifications", **query)
+            found += [shown["event"]["event_id"] for shown in response["notifications"]]
+            if "next_token" not in response:
                 break
-            query["from"] = answer["next_token"]
+            query["from"] = response["next_token"]
 
         self.assertEqual(found[:5], sent[::-1])
         self.assertEqual(len(found), 6)

@@ -88,7 +88,7 @@ class PushRulesTests(ServerTestCase):
         self.assertEqual(await self.ids("override"), [])
 
     async def test_any_rule_is_disabled_and_enabled(self) -> None:
-        """Somebody turns everything off for the night."""
+        """A user turns all notifications off for the night."""
         await self.put("room/!quiet:example.org")
 
         for rule in ("override/.m.rule.master", "room/!quiet:example.org"):
@@ -99,7 +99,7 @@ class PushRulesTests(ServerTestCase):
                 )
 
     async def test_actions_of_any_rule_are_set(self) -> None:
-        """Somebody wants a sound of their own, or none; historical actions are left alone."""
+        """A user sets a sound of their own, or none; historical actions are kept."""
         await self.put("room/!loud:example.org")
 
         for rule in ("underride/.m.rule.message", "room/!loud:example.org"):
@@ -109,8 +109,8 @@ class PushRulesTests(ServerTestCase):
                     await self.alice.get(f"{GLOBAL}/{rule}/actions"), {"actions": actions}
                 )
 
-    async def test_deleted_rule_is_gone(self) -> None:
-        """What was muted is heard again."""
+    async def test_deleted_rule_does_not_apply(self) -> None:
+        """A muted room notifies again."""
         await self.put("sender/@bob:example.org")
 
         await self.alice.delete(f"{GLOBAL}/sender/@bob:example.org")
@@ -133,7 +133,7 @@ class PushRulesTests(ServerTestCase):
                 await self.assert_refused("M_NOT_FOUND", attempt, 404)
 
     async def test_names_of_predefined_rules_are_reserved(self) -> None:
-        """Nobody hides a rule of the server, or makes one that no path can name."""
+        """A user cannot hide a predefined rule, or create one that no path can address."""
         for rule in (".m.rule.master", ".mine", "a%2Fb", "a%5Cb"):
             await self.assert_refused("M_INVALID_PARAM", self.put(f"override/{rule}"), 400)
         await self.assert_refused(
@@ -158,8 +158,8 @@ class PushRulesTests(ServerTestCase):
             "M_INVALID_PARAM", self.put("content/big", {**NOTIFY, "pattern": "x" * 20_000}), 400
         )
 
-    async def test_rules_that_are_dear_to_evaluate_are_refused(self) -> None:
-        """Every message of every room is judged by them: nobody makes that slow for the others."""
+    async def test_rules_that_are_costly_to_evaluate_are_refused(self) -> None:
+        """They are evaluated for all messages: a user must not slow that down for others."""
         condition = {"kind": "event_match", "key": "content.body"}
         wild = {**NOTIFY, "conditions": [{**condition, "pattern": f"?{n}"} for n in range(50)]}
         for bad in (
@@ -193,7 +193,7 @@ class PushRulesTests(ServerTestCase):
         await self.assert_refused("M_INVALID_PARAM", colour, 400)
 
     async def test_clients_may_have_actions_of_their_own(self) -> None:
-        """What this server does not know may still mean something to the next client."""
+        """An action that the server does not know may have a meaning for clients."""
         own = {"actions": ["org.example.blink", "dont_notify"]}
 
         await self.put("sender/@bob:example.org", own)
@@ -202,7 +202,7 @@ class PushRulesTests(ServerTestCase):
         self.assertEqual(rule["actions"], own["actions"])
 
     async def test_rules_survive_a_restart(self) -> None:
-        """What is muted stays muted."""
+        """Muted rooms stay muted."""
         await self.put("sender/@bob:example.org")
         await self.put("override/.m.rule.suppress_notices/enabled", {"enabled": False})
         before = await self.alice.get("/pushrules/")

@@ -24,7 +24,7 @@ class RateLimitTests(ServerTestCase):
     }
 
     async def allowed(self, actor: Actor) -> int:
-        """How many of ten changes of account data are let through."""
+        """The number of ten changes of account data that are allowed."""
         for number in range(10):
             try:
                 await actor.put(f"/user/{quote(actor.user_id)}/account_data/org.example.x", {})
@@ -47,8 +47,8 @@ class RateLimitTests(ServerTestCase):
         self.assertEqual([await self.allowed(bot), await self.allowed(bridge)], [4, 10])
 
 
-def test_whatever_changes_something_is_limited() -> None:
-    """No way to fill the database is left open."""
+def test_all_changes_are_limited() -> None:
+    """No endpoint lets a client fill the database."""
     actions = RateLimitSettings().actions()
 
     for route in all_routes():

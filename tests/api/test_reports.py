@@ -17,7 +17,7 @@ class ReportTests(ServerTestCase):
         self.event = await self.alice.say(self.room, "something awful")
 
     def stored(self) -> list[tuple[Any, ...]]:
-        """What the administrators find: reporter, room, event, user and reason."""
+        """The stored reports: reporter, room, event, user and reason."""
         with psycopg.connect(self.dsn) as connection:
             return connection.execute(
                 "SELECT reporter, room_id, event_id, user_id, reason FROM reports ORDER BY id"
@@ -36,8 +36,8 @@ class ReportTests(ServerTestCase):
         ids = (self.bob.user_id, self.room, self.event, self.alice.user_id)
         self.assertEqual(self.stored(), [(*ids, "this makes me sad"), (*ids, "")])
 
-    async def test_events_that_one_may_not_see_are_as_good_as_none(self) -> None:
-        """Nobody finds out by reporting which events there are."""
+    async def test_hidden_events_get_the_error_of_unknown_ones(self) -> None:
+        """A user cannot find out by reporting which events exist."""
         stranger = self.report_event(self.bob, self.event, reason="")
         await self.assert_refused("M_NOT_FOUND", stranger, 404)
         content = {"history_visibility": "joined"}
@@ -51,8 +51,8 @@ class ReportTests(ServerTestCase):
 
         self.assertEqual(self.stored(), [])
 
-    async def test_who_has_left_reports_events_no_more(self) -> None:
-        """The text asks for members; a room can still be reported."""
+    async def test_user_who_left_cannot_report_events(self) -> None:
+        """The specification requires membership; a room can still be reported."""
         await self.bob.join(self.room)
         await self.bob.leave(self.room)
 
@@ -60,21 +60,21 @@ class ReportTests(ServerTestCase):
 
         await self.assert_refused("M_NOT_FOUND", attempt, 404)
 
-    async def test_anybody_reports_a_room(self) -> None:
-        """One sees a room in the directory, or is invited, without being in it."""
+    async def test_non_member_reports_a_room(self) -> None:
+        """A user sees a room in the directory, or is invited, without being in it."""
         await self.bob.post(f"/rooms/{self.room}/report", {"reason": "spam"})
 
         self.assertEqual(self.stored(), [(self.bob.user_id, self.room, None, None, "spam")])
 
-    async def test_a_room_that_is_not_there_gets_the_same_answer(self) -> None:
-        """Nobody finds out by reporting which rooms there are."""
-        answer = await self.bob.post("/rooms/!missing:example.org/report", {"reason": "spam"})
+    async def test_an_unknown_room_gets_the_same_response(self) -> None:
+        """A user cannot find out by reporting which rooms exist."""
+        response = await self.bob.post("/rooms/!missing:example.org/report", {"reason": "spam"})
 
-        self.assertEqual(answer, {})
+        self.assertEqual(response, {})
         self.assertEqual(self.stored(), [])
 
-    async def test_anybody_reports_a_user(self) -> None:
-        """Of this server or another, in a common room or not."""
+    async def test_user_reports_any_user(self) -> None:
+        """The reported user may be local or remote, in a shared room or not."""
         await self.bob.post(f"/users/{self.alice.user_id}/report", {"reason": "rude"})
         await self.bob.post("/users/@eve:elsewhere.example/report", {"reason": ""})
 
@@ -91,8 +91,8 @@ class ReportTests(ServerTestCase):
         user, room = f"/users/{self.alice.user_id}/report", f"/rooms/{self.room}/report"
         missing = self.bob.post("/users/@nobody:example.org/report", {"reason": ""})
         await self.assert_refused("M_NOT_FOUND", missing, 404)
-        nobody = self.bob.post("/users/nobody/report", {"reason": ""})
-        await self.assert_refused("M_INVALID_PARAM", nobody, 400)
+        invalid = self.bob.post("/users/nobody/report", {"reason": ""})
+        await self.assert_refused("M_INVALID_PARAM", invalid, 400)
         for path in (user, room):
             for body in ({}, {"reason": 7}):
                 await self.assert_refused("M_BAD_JSON", self.bob.post(path, body), 400)

@@ -32,7 +32,7 @@ class ServerNoticesTests(ServerTestCase):
         return str(room)
 
     async def test_user_is_invited_and_reads(self) -> None:
-        """What everybody has to know arrives where it cannot be overlooked."""
+        """A notice reaches the user in a room that they are invited to."""
         event_id = (await self.notify(self.alice.user_id))["event_id"]
         room = await self.invited()
         tags = await self.alice.get(f"/user/{self.alice.user_id}/rooms/{room}/tags")
@@ -49,7 +49,7 @@ class ServerNoticesTests(ServerTestCase):
         await self.assert_refused("M_FORBIDDEN", self.alice.invite(room, self.admin), 403)
 
     async def test_there_is_one_room_for_each_user(self) -> None:
-        """Notices are read one after the other, and by nobody else."""
+        """All notices to a user are in one room, which no other user can read."""
         bob = await self.register("bob")
         await self.notify(self.alice.user_id)
         room = await self.invited()
@@ -93,8 +93,8 @@ class ServerNoticesTests(ServerTestCase):
         self.assertNotIn("transaction_id", notices[0]["unsigned"])
         self.assertNotIn("rooms", await bob.sync())
 
-    async def test_invite_cannot_be_turned_down_but_the_room_can_be_left(self) -> None:
-        """Nobody misses a notice by a slip, and nobody is held in a room."""
+    async def test_invite_cannot_be_declined_but_the_room_can_be_left(self) -> None:
+        """A user does not miss a notice by accident, and can leave the room."""
         await self.notify(self.alice.user_id)
         room = await self.invited()
         member = f"/rooms/{room}/state/m.room.member/{self.alice.user_id}"
@@ -127,7 +127,7 @@ class ServerNoticesTests(ServerTestCase):
         await self.assert_refused("M_BAD_JSON", self.notify(self.alice.user_id, {}), 400)
 
     async def test_account_of_a_person_does_not_speak_for_the_server(self) -> None:
-        """Whoever took the name before it was set is not put in charge."""
+        """A user who registered the name before it was configured sends no notices."""
         await self.register("notices")
 
         await self.assert_refused("M_USER_IN_USE", self.notify(self.alice.user_id), 400)

@@ -10,7 +10,7 @@ from tests.support.server import ServerTestCase
 
 class TwoServersTests(ServerTestCase):
     async def test_they_share_nothing(self) -> None:
-        """Tests of federation, and whoever embeds a server, can run as many as they like."""
+        """Federation tests, and programs that embed servers, can run several in one process."""
         alice = await self.register("alice")
         room_id = await alice.create_room(preset="public_chat")
         dsn = fresh_database()
@@ -26,7 +26,9 @@ class TwoServersTests(ServerTestCase):
             rooms = [await actor.get("/joined_rooms") for actor in (alice, namesake)]
             namesake.token, alice.token = alice.token, namesake.token
 
-            self.assertEqual([answer["joined_rooms"] for answer in rooms], [[room_id], [own_room]])
+            self.assertEqual(
+                [response["joined_rooms"] for response in rooms], [[room_id], [own_room]]
+            )
             await self.assert_refused("M_UNKNOWN_TOKEN", namesake.get("/account/whoami"))
             await self.assert_refused("M_UNKNOWN_TOKEN", alice.get("/account/whoami"))
         finally:

@@ -30,10 +30,10 @@ class MentionsTests(DatabaseTestCase):
         await world.sync.push.start()
         return world
 
-    async def mention(self, *users: Requester, everybody: bool = False) -> None:
+    async def mention(self, *users: Requester, whole_room: bool = False) -> None:
         self.sent += 1
         mentions: dict[str, Any] = {"user_ids": [user.user_id for user in users]}
-        if everybody:
+        if whole_room:
             mentions = {"room": True}
         content = {"msgtype": "m.text", "body": "you", "m.mentions": mentions}
         await self.world.rooms.sending.send_message(
@@ -77,7 +77,7 @@ class MentionsTests(DatabaseTestCase):
         self.world.log._subscribers.remove(self.world.sync.push._mentions.apply)
         for _ in range(4):
             await self.mention(self.bob)
-        await self.mention(everybody=True)
+        await self.mention(whole_room=True)
 
         self.world = await self.start_world()
 

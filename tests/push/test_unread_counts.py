@@ -185,16 +185,16 @@ class UnreadCountsTests(DatabaseTestCase):
         """The power levels are those at the event, not those when a client syncs."""
         carol = await self.world.user("carol")
         await self.join(carol)
-        everybody = {"m.mentions": {"room": True}}
+        whole_room = {"m.mentions": {"room": True}}
         levels = {"users": {self.bob.user_id: 50, self.alice.user_id: 100}}
 
-        await self.say(**everybody)
-        await self.say(self.bob, **everybody)
+        await self.say(**whole_room)
+        await self.say(self.bob, **whole_room)
         await self.world.rooms.sending.set_state(
             self.alice, self.room_id, "m.room.power_levels", "", levels
         )
         self.assertEqual(await self.unread(carol), (2, 1))
-        await self.say(self.bob, **everybody)
+        await self.say(self.bob, **whole_room)
 
         self.assertEqual(await self.unread(carol), (3, 2))
         await self.restart()

@@ -36,9 +36,9 @@ class FakeEngine:
     async def update(self, request: SyncRequest, since: int | None) -> Update:
         self.requests.append((request, since))
         update = Update(self.positions[-1] if self.positions else 0)
-        news = [position for position in self.positions if position > (since or 0)]
-        if news:
-            update.joined = {"!room": msgspec.json.encode(news)}
+        positions_sent = [position for position in self.positions if position > (since or 0)]
+        if positions_sent:
+            update.joined = {"!room": msgspec.json.encode(positions_sent)}
         if self.waiting is not None:
             await self.waiting
         if self.error is not None:
@@ -70,7 +70,7 @@ class Sink:
         self.failures.append(failure)
 
     @property
-    def news(self) -> list[list[int]]:
+    def positions_sent(self) -> list[list[int]]:
         """The positions in each update."""
         return [update.get("rooms", {}).get("join", {}).get("!room", []) for update in self.updates]
 
@@ -120,7 +120,7 @@ def test_update_begins_where_the_last_one_ended() -> None:
     scene.happens(1)
     scene.happens(2)
 
-    assert scene.sink.news == [[], [1], [2]]
+    assert scene.sink.positions_sent == [[], [1], [2]]
 
 
 def test_changes_of_one_reactor_iteration_go_in_one_update() -> None:
@@ -131,7 +131,7 @@ def test_changes_of_one_reactor_iteration_go_in_one_update() -> None:
     scene.engine.append(2)
     scene.iterate()
 
-    assert scene.sink.news == [[], [1, 2]]
+    assert scene.sink.positions_sent == [[], [1, 2]]
 
 
 def test_wake_up_without_changes_sends_nothing() -> None:
@@ -152,13 +152,13 @@ def test_changes_during_a_computation_go_in_one_more_update() -> None:
 
     scene.happens(2)
     scene.happens(3)
-    before = list(scene.sink.news)
+    before = list(scene.sink.positions_sent)
     scene.engine.waiting = None
     paused.callback(None)
     scene.iterate()
 
     assert before == [[]]
-    assert scene.sink.news == [[], [1], [2, 3]]
+    assert scene.sink.positions_sent == [[], [1], [2, 3]]
 
 
 def test_full_sink_keeps_only_the_position_and_gets_one_update() -> None:
@@ -173,7 +173,7 @@ def test_full_sink_keeps_only_the_position_and_gets_one_update() -> None:
     scene.iterate()
 
     assert requests == 1
-    assert scene.sink.news == [[], list(range(1, 100))]
+    assert scene.sink.positions_sent == [[], list(range(1, 100))]
 
 
 def test_sink_that_fills_up_in_the_same_iteration_gets_no_more() -> None:
@@ -184,7 +184,7 @@ def test_sink_that_fills_up_in_the_same_iteration_gets_no_more() -> None:
 
     scene.iterate()
 
-    assert scene.sink.news == [[]]
+    assert scene.sink.positions_sent == [[]]
 
 
 def test_client_that_acknowledges_has_a_window() -> None:
@@ -193,13 +193,13 @@ def test_client_that_acknowledges_has_a_window() -> None:
     scene.subscription.acknowledge(0)
     for position in range(1, 7):
         scene.happens(position)
-    before = list(scene.sink.news)
+    before = list(scene.sink.positions_sent)
 
     scene.subscription.acknowledge(1)
     scene.iterate()
 
     assert before == [[], [1], [2], [3]]
-    assert scene.sink.news == [[], [1], [2], [3], [4, 5, 6]]
+    assert scene.sink.positions_sent == [[], [1], [2], [3], [4, 5, 6]]
 
 
 def test_client_that_never_acknowledges_has_no_window() -> None:
@@ -241,7 +241,7 @@ def test_stopped_subscription_is_not_woken_any_more() -> None:
     scene.iterate()
 
     assert scene.engine.wakers == []
-    assert scene.sink.news == [[]]
+    assert scene.sink.positions_sent == [[]]
 
 
 def test_computation_that_runs_is_cancelled_when_stopped() -> None:
@@ -252,7 +252,7 @@ def test_computation_that_runs_is_cancelled_when_stopped() -> None:
 
     scene.subscription.stop()
 
-    assert scene.sink.news == [[]]
+    assert scene.sink.positions_sent == [[]]
     assert scene.sink.failures == []
 
 

@@ -1,4 +1,4 @@
-"""Who is behind a token, and when it stops to be anybody's."""
+"""The user and device of an access token, and the end of its validity."""
 
 from homeserver.accounts.sessions.access_tokens import GRANT_SECONDS
 from homeserver.accounts.sessions.requester import Requester
@@ -9,7 +9,7 @@ from tests.accounts.support import ALICE, AccountsTestCase, Somewhere
 
 class AccessTokensTests(AccountsTestCase):
     async def test_a_token_stands_for_its_user_and_device(self) -> None:
-        """Whatever a client does is done by the account that logged in there."""
+        """Requests of a client act for the account that logged in."""
         session = await self.user(device_id="PHONE")
 
         caller = await self.caller(session)
@@ -26,7 +26,7 @@ class AccessTokensTests(AccountsTestCase):
         self.assertIsInstance(found, Requester)
 
     async def test_an_unknown_token_is_refused_and_remembered(self) -> None:
-        """A client that goes on with a dead token does not cost a query each time."""
+        """A client that keeps using an invalid token does not cost a query each time."""
         await self.refused(self.authenticate("nobody"), "M_UNKNOWN_TOKEN", 401)
         queries = self.db.runs
 
@@ -36,7 +36,7 @@ class AccessTokensTests(AccountsTestCase):
         self.assertFalse(error.body()["soft_logout"])
 
     async def test_a_token_ends_with_its_device(self) -> None:
-        """Whoever logs out is logged out at once, not when a cache expires."""
+        """A user who logs out is logged out at once, not when a cache expires."""
         session = await self.user()
         await self.sessions.close(await self.caller(session))
 
@@ -54,7 +54,7 @@ class AccessTokensTests(AccountsTestCase):
 
         await self.refused(self.authenticate(session.tokens.access_token), "M_UNKNOWN_TOKEN")
 
-    async def test_a_locked_user_is_told_to_keep_the_session(self) -> None:
+    async def test_a_locked_user_gets_a_soft_logout(self) -> None:
         """Locking is reversible: clients must not throw their keys away."""
         session = await self.user()
         await self.db.run(set_locked, ALICE, True)
@@ -75,7 +75,7 @@ class AccessTokensTests(AccountsTestCase):
         await self.refused(self.authenticate(session.tokens.access_token), "M_UNKNOWN_TOKEN")
 
     async def test_what_another_process_revoked_ends_within_minutes(self) -> None:
-        """A password set on the command line logs out whoever stole the old one."""
+        """A password set on the command line logs out a thief of the old one."""
         session = await self.user()
         await self.caller(session)
         await self.db.run(delete_access_tokens_of_user, ALICE)

@@ -13,8 +13,8 @@ from tests.accounts.support import ALICE, AccountsTestCase
 class DevicesTests(AccountsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.facts: list[Any] = []
-        self.log.subscribe(self.facts.extend)
+        self.entries: list[Any] = []
+        self.log.subscribe(self.entries.extend)
         self.phone = await self.user(device_id="PHONE")
         self.laptop = await self.sessions.open(ALICE, DeviceRequest("LAPTOP"))
 
@@ -23,34 +23,34 @@ class DevicesTests(AccountsTestCase):
         await self.devices.rename(ALICE, "PHONE", "Pocket")
 
         self.assertEqual((await self.devices.get(ALICE, "PHONE")).display_name, "Pocket")
-        self.assertEqual(self.facts, [DeviceRenamed(1, ALICE, "PHONE")])
+        self.assertEqual(self.entries, [DeviceRenamed(1, ALICE, "PHONE")])
 
-    async def test_the_same_name_again_is_no_news(self) -> None:
-        """Clients that set their name at every start wake nobody."""
+    async def test_the_same_name_again_changes_nothing(self) -> None:
+        """Clients that set their name at every start wake no other device."""
         await self.devices.rename(ALICE, "PHONE", "Pocket")
 
         await self.devices.rename(ALICE, "PHONE", "Pocket")
 
-        self.assertEqual(len(self.facts), 1)
+        self.assertEqual(len(self.entries), 1)
 
     async def test_unknown_devices_are_not_found(self) -> None:
-        """A device that was removed elsewhere is gone here too."""
+        """A device that another client removed is not found."""
         await self.refused(self.devices.get(ALICE, "NONE"), "M_NOT_FOUND", 404)
         await self.refused(self.devices.rename(ALICE, "NONE", "x"), "M_NOT_FOUND", 404)
         await self.refused(self.devices.rename(ALICE, "PHONE", "x" * 1025), "M_INVALID_PARAM", 400)
 
-    async def test_removing_a_device_logs_it_out_and_is_told(self) -> None:
-        """A lost phone is out at once, and nobody encrypts for it any more."""
+    async def test_removing_a_device_logs_it_out_and_is_published(self) -> None:
+        """A lost phone is logged out at once, and other users stop encrypting for it."""
         await self.caller(self.phone)
 
         await self.devices.remove(ALICE, ["PHONE", "NEVER-WAS"])
 
         await self.refused(self.authenticate(self.phone.tokens.access_token), "M_UNKNOWN_TOKEN")
         self.assertEqual((await self.caller(self.laptop)).device_id, "LAPTOP")
-        self.assertEqual(self.facts, [DevicesRemoved(1, ALICE, ("PHONE", "NEVER-WAS"))])
+        self.assertEqual(self.entries, [DevicesRemoved(1, ALICE, ("PHONE", "NEVER-WAS"))])
 
     async def test_companions_are_written_with_the_removal(self) -> None:
-        """What must not be lost when the server dies in between goes into the same commit."""
+        """Rows that a crash must not separate from the removal are in the same commit."""
 
         def note(change: DeviceChange) -> Sequence[Row]:
             position = change.position
@@ -62,8 +62,8 @@ class DevicesTests(AccountsTestCase):
 
         self.assertEqual((await self.db.run(load_profile, ALICE))["org.example.note"], b"1")
 
-    async def test_removing_nothing_is_no_news(self) -> None:
+    async def test_removing_nothing_changes_nothing(self) -> None:
         """An empty list of devices is a legal request."""
         await self.devices.remove(ALICE, [])
 
-        self.assertEqual(self.facts, [])
+        self.assertEqual(self.entries, [])

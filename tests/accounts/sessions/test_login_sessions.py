@@ -15,7 +15,7 @@ class LoginToDevicesTests(AccountsTestCase):
         self.assertEqual([(d.device_id, d.display_name) for d in devices], [("PHONE", "My phone")])
 
     async def test_logging_in_to_a_device_again_ends_its_old_token(self) -> None:
-        """A device has one session: whoever has the old token is out."""
+        """A device has one session: the old token is invalid."""
         first = await self.user(device_id="PHONE")
         await self.caller(first)
 
@@ -25,7 +25,7 @@ class LoginToDevicesTests(AccountsTestCase):
         self.assertEqual((await self.caller(second)).device_id, "PHONE")
 
     async def test_devices_are_bounded_in_number(self) -> None:
-        """A program that logs in for ever fills neither the disk nor the lists of others."""
+        """A program that logs in endlessly fills neither the disk nor the lists of other users."""
         self.patch(login_sessions, "MAX_DEVICES", 2)
         await self.user(device_id="PHONE")
         await self.sessions.open(ALICE, DeviceRequest("LAPTOP"))
@@ -54,13 +54,13 @@ class LoginToDevicesTests(AccountsTestCase):
         self.assertEqual((await self.caller(bob)).user_id, BOB)
 
     async def test_a_device_id_may_not_be_endless(self) -> None:
-        """It stands in many tables, and in what others are sent."""
+        """It is in many tables, and in events for other users."""
         request = DeviceRequest("X" * 256)
 
         await self.refused(self.sessions.open(ALICE, request), "M_INVALID_PARAM", 400)
 
     async def test_logging_out_everywhere_ends_every_session(self) -> None:
-        """The way out for whoever lost a device."""
+        """A user who lost a device can end its session."""
         first = await self.user()
         second = await self.sessions.open(ALICE, DeviceRequest())
 
@@ -71,7 +71,7 @@ class LoginToDevicesTests(AccountsTestCase):
         self.assertEqual(await self.devices.all_of(ALICE), [])
 
     async def test_logging_out_the_others_leaves_the_own_session(self) -> None:
-        """Whoever changes the password keeps working where they are."""
+        """A user who changes the password keeps the current session."""
         own = await self.user()
         other = await self.sessions.open(ALICE, DeviceRequest())
 
@@ -100,7 +100,7 @@ class RefreshTests(AccountsTestCase):
         self.assertIsNone(session.tokens.expires_in_ms)
 
     async def test_an_expired_token_asks_for_a_refresh_not_for_a_log_in(self) -> None:
-        """The client keeps its keys and goes on with a new token."""
+        """The client keeps its keys and continues with a new token."""
         session = await self.refreshable()
         self.clock.advance(3600)
 
@@ -111,7 +111,7 @@ class RefreshTests(AccountsTestCase):
         self.assertTrue(error.body()["soft_logout"])
 
     async def test_a_refresh_gives_tokens_of_the_same_device(self) -> None:
-        """A device goes on being itself, for whom messages are encrypted."""
+        """The device, for which messages are encrypted, stays the same."""
         session = await self.refresh(await self.refreshable())
 
         self.assertEqual((await self.caller(session)).device_id, "PHONE")
@@ -150,7 +150,7 @@ class RefreshTests(AccountsTestCase):
         self.assertEqual((await self.caller(third)).device_id, "PHONE")
 
     async def test_logging_out_ends_the_refresh_token_too(self) -> None:
-        """Who logged out must not come back by a token that lies around."""
+        """A refresh token must not log in again after a log-out."""
         session = await self.refreshable()
         await self.sessions.close(await self.caller(session))
 

@@ -16,7 +16,7 @@ from tests.accounts.support import ALICE, AccountsTestCase
 
 
 class OpenIdTests(AccountsTestCase):
-    async def test_an_openid_token_tells_who_somebody_is_and_nothing_else(self) -> None:
+    async def test_an_openid_token_identifies_the_user_and_nothing_else(self) -> None:
         """A widget learns the user's name and cannot read messages."""
         await self.user()
         openid = OpenIdTokens(self.db, self.clock)
@@ -27,7 +27,7 @@ class OpenIdTests(AccountsTestCase):
         await self.refused(self.authenticate(token), "M_UNKNOWN_TOKEN")
 
     async def test_an_openid_token_expires(self) -> None:
-        """Whom a widget once knew is not known to it for ever."""
+        """A widget cannot use a user's token permanently."""
         await self.user()
         openid = OpenIdTokens(self.db, self.clock)
         token = await openid.issue(ALICE)
@@ -44,15 +44,15 @@ class SharedSecretTests(AccountsTestCase):
         self.secret = SharedSecret("hush, hush", self.clock)
 
     def request(self, secret: str = "hush, hush", **changed: Any) -> SharedSecretRequest:
-        """What tools send, signed before it is `changed`."""
+        """The request of a tool, signed before it is `changed`."""
         nonce = self.secret.new_nonce()
         text = f"{nonce}\0alice\0secret horse\0notadmin"
         mac = hmac.new(secret.encode(), text.encode(), sha1).hexdigest()
         members = {"nonce": nonce, "username": "alice", "password": "secret horse", "mac": mac}
         return SharedSecretRequest(**(members | changed))
 
-    def test_who_knows_the_secret_may_register_anybody(self) -> None:
-        """Tools make accounts on servers that are closed to the public."""
+    def test_a_proof_of_the_secret_registers_a_user(self) -> None:
+        """Tools create accounts on servers with closed registration."""
         self.secret.check(self.request())
 
     def test_what_is_signed_cannot_be_changed(self) -> None:
@@ -63,7 +63,7 @@ class SharedSecretTests(AccountsTestCase):
         with self.assertRaises(Forbidden):
             self.secret.check(self.request(secret="guess"))
 
-    def test_a_nonce_is_ours_and_fresh(self) -> None:
+    def test_a_nonce_is_from_this_server_and_fresh(self) -> None:
         """A recorded request is worth nothing later."""
         request = self.request()
         self.clock.advance(61)

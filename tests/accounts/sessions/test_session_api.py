@@ -24,7 +24,7 @@ class SessionsOverHttpTests(ApiTestCase):
         )
 
     async def test_log_in_and_log_out_everywhere(self) -> None:
-        """A second device, told where to find the server."""
+        """A second device gets the base URL of the server."""
         await self.register()
         flows = await self.ok("GET", f"{V3}/login")
         self.assertIn({"type": "m.login.password"}, flows["flows"])
@@ -87,7 +87,7 @@ class SessionsOverHttpTests(ApiTestCase):
         )
 
     async def test_availability_of_names_and_tokens(self) -> None:
-        """Forms tell at once what would be refused later."""
+        """Forms show at once what would be refused later."""
         await self.register()
         path = f"{V3}/register/available?username="
 

@@ -15,26 +15,26 @@ class WhoIsTests(ApiTestCase):
         """A device that one does not know, or an address, gives an intruder away."""
         token = self.alice["access_token"]
 
-        answer = await self.ok("GET", f"{V3}/admin/whois/{ALICE}", None, token)
+        response = await self.ok("GET", f"{V3}/admin/whois/{ALICE}", None, token)
 
-        self.assertEqual(answer["user_id"], ALICE)
-        [connection] = answer["devices"]["PHONE"]["sessions"][0]["connections"]
+        self.assertEqual(response["user_id"], ALICE)
+        [connection] = response["devices"]["PHONE"]["sessions"][0]["connections"]
         self.assertEqual(connection["ip"], "127.0.0.1")
         self.assertEqual(connection["last_seen"], 1_700_000_000_000)
         self.assertIsInstance(connection["user_agent"], str)
 
-    async def test_administrators_see_everybodys(self) -> None:
-        """Whoever helps a user has to see what the user sees."""
+    async def test_administrators_see_all_users_sessions(self) -> None:
+        """An administrator who helps a user has to see what the user sees."""
         await self.db.run(set_admin, BOB, True)
         await self.ok("GET", f"{V3}/account/whoami", None, self.alice["access_token"])
         await self.last_seen.flush()
 
-        answer = await self.ok("GET", f"{V3}/admin/whois/{ALICE}", None, self.bob["access_token"])
+        response = await self.ok("GET", f"{V3}/admin/whois/{ALICE}", None, self.bob["access_token"])
 
-        self.assertEqual(len(answer["devices"]["PHONE"]["sessions"][0]["connections"]), 1)
+        self.assertEqual(len(response["devices"]["PHONE"]["sessions"][0]["connections"]), 1)
 
     async def test_others_see_nothing_not_even_whether_there_is_such_a_user(self) -> None:
-        """Where somebody was is nobody's business."""
+        """The addresses of a user are private."""
         for user_id in (ALICE, "@nobody:example.org"):
             path = f"{V3}/admin/whois/{user_id}"
             refusal = await self.refusal("GET", path, None, self.bob["access_token"])
@@ -44,12 +44,12 @@ class WhoIsTests(ApiTestCase):
         """It was logged in, and did nothing since."""
         await self.db.run(set_admin, BOB, True)
 
-        answer = await self.ok("GET", f"{V3}/admin/whois/{ALICE}", None, self.bob["access_token"])
+        response = await self.ok("GET", f"{V3}/admin/whois/{ALICE}", None, self.bob["access_token"])
 
-        self.assertEqual(answer["devices"], {"PHONE": {"sessions": [{"connections": []}]}})
+        self.assertEqual(response["devices"], {"PHONE": {"sessions": [{"connections": []}]}})
 
-    async def test_nobody_cannot_be_looked_up(self) -> None:
-        """A mistyped name is told to those who may know."""
+    async def test_an_unknown_user_is_not_found(self) -> None:
+        """An administrator who mistypes a name gets an error."""
         await self.db.run(set_admin, BOB, True)
 
         refusal = await self.refusal(

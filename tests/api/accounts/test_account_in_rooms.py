@@ -1,4 +1,4 @@
-"""What happens to an account, and what its rooms see of it."""
+"""Changes of an account, and their effects in its rooms."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class AccountInRoomsTests(ServerTestCase):
         await actor.post("/account/deactivate", {"auth": auth, **body})
 
     async def test_a_new_profile_is_in_the_rooms(self) -> None:
-        """Name and picture are seen at once, by those who sync too."""
+        """Name and avatar change at once, also in syncs."""
         since = (await self.alice.sync())["next_batch"]
 
         await self.set_profile(self.bob, "displayname", "Bob")
@@ -44,7 +44,7 @@ class AccountInRoomsTests(ServerTestCase):
         self.assertEqual(events[1]["unsigned"]["prev_content"]["displayname"], "Bob")
 
     async def test_a_profile_changes_where_a_room_forbids_the_member(self) -> None:
-        """A room that banned somebody has no say in how they are called."""
+        """A ban from a room does not prevent a change of name."""
         await self.alice.ban(self.room, self.bob)
 
         await self.set_profile(self.bob, "displayname", "Bob")
@@ -52,7 +52,7 @@ class AccountInRoomsTests(ServerTestCase):
         self.assertEqual((await self.member(self.bob))["membership"], "ban")
 
     async def test_a_closed_account_has_left_everywhere(self) -> None:
-        """Nobody writes to somebody who does not read any more."""
+        """Other users do not write to a deactivated account."""
         invited = await self.alice.create_room(invite=[self.bob])
 
         await self.deactivate(self.bob)
@@ -61,7 +61,7 @@ class AccountInRoomsTests(ServerTestCase):
         self.assertEqual((await self.member(self.bob, invited))["membership"], "leave")
 
     async def test_a_profile_that_goes_with_its_account_changes_no_room(self) -> None:
-        """Whoever left does not come back to take their name off."""
+        """A user who left does not join again to remove their name."""
         await self.set_profile(self.bob, "displayname", "Bob")
 
         await self.deactivate(self.bob)
@@ -71,7 +71,7 @@ class AccountInRoomsTests(ServerTestCase):
 
 class GuestTests(ServerTestCase):
     async def test_guests_leave_when_a_room_takes_no_more(self) -> None:
-        """The room is among itself, whatever the guest's client does."""
+        """The guests leave, independent of their clients."""
         alice, guest = await self.register("alice"), await self.register_guest()
         room = await alice.create_room(public=True)
         await alice.set_state(room, "m.room.guest_access", {"guest_access": "can_join"})

@@ -87,8 +87,8 @@ class RegistrationTests(MailTestCase):
         await self.follow(self.mails.mails[0].link)
         self.assertIn("Done", await submit(hidden))
 
-        answer = await self.anybody.post("/register", body | {"auth": {"session": session}})
-        self.assertEqual(answer["user_id"], "@bob:example.org")
+        response = await self.anybody.post("/register", body | {"auth": {"session": session}})
+        self.assertEqual(response["user_id"], "@bob:example.org")
 
 
 class RequiredEmailTests(MailTestCase):
@@ -96,8 +96,8 @@ class RequiredEmailTests(MailTestCase):
         "registration": {"enabled": True, "email_required": True, "token_required": True}
     }
 
-    async def test_nobody_registers_without_an_address(self) -> None:
-        """The address comes first, so that no other stage is a whole flow by itself."""
+    async def test_registration_needs_an_address(self) -> None:
+        """The address comes first, so that the other stages alone are no complete flow."""
         needed = await self.needed(self.anybody.post("/register", {"username": "bob"}))
 
         self.assertEqual(needed["flows"], [{"stages": [EMAIL, "m.login.registration_token"]}])
@@ -107,7 +107,7 @@ class WithoutMailTests(MailTestCase):
     email = {"smtp_host": None}  # noqa: RUF012
 
     async def test_nothing_is_offered_that_needs_mails(self) -> None:
-        """Nobody waits for a mail that cannot come."""
+        """A user does not wait for a mail that cannot be sent."""
         needed = await self.needed(self.anybody.post("/register", {"username": "bob"}))
         self.assertEqual(needed["flows"], [{"stages": ["m.login.dummy"]}])
         needed = await self.needed(self.anybody.post("/account/password", {"new_password": NEW}))
@@ -117,7 +117,7 @@ class WithoutMailTests(MailTestCase):
         self.assertEqual(capabilities["m.3pid_changes"], {"enabled": False})
 
     async def test_requests_for_mails_are_refused(self) -> None:
-        """With the errors of the text."""
+        """The errors are those of the specification."""
         body = {"client_secret": SECRET, "email": BOB, "send_attempt": 1}
         for path, errcode, status in (
             ("/register", "M_THREEPID_DENIED", 403),
@@ -154,14 +154,14 @@ class PasswordTests(MailTestCase):
         await self.check(NEW)
         await self.assert_refused("M_UNKNOWN_TOKEN", self.bob.get("/devices"), 401)
 
-    async def test_devices_stay_logged_in_if_that_is_asked_for(self) -> None:
-        """Who only forgot the password keeps what they have."""
+    async def test_devices_stay_logged_in_on_request(self) -> None:
+        """A user who only forgot the password keeps their sessions."""
         await self.reset(await self.validate("/account/password"), logout_devices=False)
 
         await self.bob.get("/devices")
 
-    async def test_a_mail_is_good_for_one_new_password(self) -> None:
-        """Who finds it later can do nothing with it."""
+    async def test_a_mail_is_valid_for_one_new_password(self) -> None:
+        """A later reader of the mail cannot use it."""
         named = await self.validate("/account/password")
         await self.reset(named)
 
@@ -179,7 +179,7 @@ class PasswordTests(MailTestCase):
         await self.check(NEW)
 
     async def test_who_is_logged_in_may_use_their_own_address_only(self) -> None:
-        """Another one's mail does not confirm, and nobody's password changes."""
+        """Another user's address does not confirm, and no password changes."""
         eve = await self.register("eve")
         named = await self.validate("/account/password")
 
@@ -199,7 +199,7 @@ class PasswordTests(MailTestCase):
         await self.check(NEW)
 
     async def test_a_mail_for_another_purpose_gives_no_password(self) -> None:
-        """Who confirms an address for their account gives it to nobody."""
+        """A user who confirms an address does not confirm a password reset."""
         named = await self.validate("/account/3pid", "other@example.com")
 
         needed = await self.needed(self.reset(named))
@@ -207,7 +207,7 @@ class PasswordTests(MailTestCase):
         self.assertEqual(needed["errcode"], "M_THREEPID_AUTH_FAILED")
 
     async def test_an_address_without_an_account_gets_a_mail_that_says_so(self) -> None:
-        """And whoever asked does not learn it."""
+        """The client that requested it does not learn that."""
         body = {"client_secret": SECRET, "email": "no@example.com", "send_attempt": 1}
 
         await self.anybody.post("/account/password/email/requestToken", body)

@@ -24,11 +24,11 @@ class FirstProfileTests(ServerTestCase):
         return self._actor(await self.anybody.request("POST", PATH, body | more))
 
     async def profile_of(self, actor: Actor) -> Any:
-        """What anybody is told of a user."""
+        """The public profile of a user."""
         return await self.anybody.get(f"/profile/{actor.user_id}")
 
-    async def test_a_registered_user_is_called_by_the_localpart(self) -> None:
-        """Nobody is a whole user ID in the clients of others."""
+    async def test_a_registered_user_has_the_localpart_as_name(self) -> None:
+        """Clients do not show the full user ID as a name."""
         alice = await self.register("alice")
 
         self.assertEqual(await self.profile_of(alice), {"displayname": "alice"})
@@ -77,7 +77,7 @@ class WithoutNamesTests(ServerTestCase):
     }
 
     async def test_a_server_may_leave_the_name_to_the_user(self) -> None:
-        """Whoever wants an empty profile gets one."""
+        """An operator can configure empty profiles."""
         alice = await self.register("alice")
 
         self.assertEqual(await self.anybody.get(f"/profile/{alice.user_id}"), {})

@@ -35,7 +35,7 @@ class LoginPageTests(ServerTestCase):
 class WithoutPasswordsTests(ServerTestCase):
     settings: ClassVar[dict[str, Any]] = {"passwords": {"enabled": False, "hash_cost": "lowest"}}
 
-    async def test_page_does_not_ask_for_what_nobody_has(self) -> None:
+    async def test_page_has_no_password_form_without_passwords(self) -> None:
         """A form that cannot work is not shown."""
         page = await (await self._http.get(f"{self.url}{PAGE}")).text()
 

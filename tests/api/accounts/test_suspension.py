@@ -46,8 +46,8 @@ class SuspensionTests(ServerTestCase):
         for attempt in attempts:
             await self.assert_refused("M_USER_SUSPENDED", attempt, 403)
 
-    async def test_a_suspended_user_reads_leaves_and_takes_back(self) -> None:
-        """Nobody loses their history, nor is anybody held in a room."""
+    async def test_a_suspended_user_reads_leaves_and_redacts(self) -> None:
+        """A suspended user keeps the history, and can leave rooms."""
         bob, room = self.bob, self.room
         await bob.sync()
         await bob.messages(room)
@@ -59,8 +59,8 @@ class SuspensionTests(ServerTestCase):
         members = await self.alice.members(self.invited)
         self.assertEqual(members[bob.user_id], "leave")
 
-    async def test_a_suspended_user_keeps_their_own_affairs_in_order(self) -> None:
-        """Devices, settings and reports concern nobody else; and the account can be closed."""
+    async def test_a_suspended_user_manages_their_own_account(self) -> None:
+        """Devices, settings and reports are allowed; and the account can be deactivated."""
         bob = self.bob
         phone = await self.log_in(bob)
         await phone.put(f"/user/{bob.user_id}/account_data/org.example", {"a": 1})
@@ -71,8 +71,8 @@ class SuspensionTests(ServerTestCase):
 
         self.assertEqual((await self.alice.members(self.room))[bob.user_id], "leave")
 
-    async def test_the_end_of_a_suspension_is_felt_at_once(self) -> None:
-        """Whoever is pardoned need not log in again."""
+    async def test_the_end_of_a_suspension_applies_at_once(self) -> None:
+        """The user need not log in again."""
         await self.suspend(False)
 
         await self.bob.say(self.room, "thank you")

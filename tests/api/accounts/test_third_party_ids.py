@@ -44,7 +44,7 @@ class MailTestCase(ServerTestCase):
         return {"sid": sid, "client_secret": SECRET}
 
     async def follow(self, link: str, method: str = "GET") -> tuple[int, str, str | None]:
-        """What the page behind a link answers: status, text and redirect."""
+        """The response of a link's page: status, text and redirect."""
         parts = urlsplit(link)
         self.assertEqual(f"{parts.scheme}://{parts.netloc}", "https://matrix.example.org")
         response = await self._http.request(
@@ -69,13 +69,13 @@ class MailTestCase(ServerTestCase):
         }
 
     async def log_in_as(self, identifier: dict[str, Any], password: str) -> str:
-        """Who somebody is after a log-in."""
+        """The user id after a log-in."""
         body = {"type": "m.login.password", "identifier": identifier, "password": password}
-        answer = await self.anybody.post("/login", body)
-        return str(answer["user_id"])
+        response = await self.anybody.post("/login", body)
+        return str(response["user_id"])
 
     async def needed(self, attempt: Any) -> dict[str, Any]:
-        """What has to be proved before something."""
+        """The error of a request that needs authentication."""
         refused = await self.assertFailure(Deferred.fromCoroutine(attempt), Refused)
         self.assertEqual(refused.status, 401, refused)
         body: dict[str, Any] = refused.body
@@ -102,11 +102,11 @@ class AccountAddressTests(MailTestCase):
         self.assertLessEqual(added["validated_at"], added["added_at"])
 
     async def test_an_address_is_not_added_before_the_link_was_followed(self) -> None:
-        """Anybody could say that it is theirs."""
+        """Any user could claim the address."""
         bob = await self.register("bob")
         body = {"client_secret": SECRET, "email": BOB, "send_attempt": 1}
-        answer = await self.anybody.post("/account/3pid/email/requestToken", body)
-        named = {"sid": answer["sid"], "client_secret": SECRET}
+        response = await self.anybody.post("/account/3pid/email/requestToken", body)
+        named = {"sid": response["sid"], "client_secret": SECRET}
 
         confirmed = named | {"auth": self.password_of(bob)}
         await self.assert_refused(
@@ -119,7 +119,7 @@ class AccountAddressTests(MailTestCase):
         self.assertEqual(await self.addresses(bob), [])
 
     async def test_an_address_belongs_to_one_account(self) -> None:
-        """The second one who confirms it is told, and the first one keeps it."""
+        """The second user who confirms it gets an error, and the first one keeps it."""
         bob, eve = await self.register("bob"), await self.register("eve")
         named = await self.validate("/account/3pid", client_secret="eves")
         eves = {"sid": named["sid"], "client_secret": "eves"}
@@ -131,29 +131,29 @@ class AccountAddressTests(MailTestCase):
         await self.assert_refused("M_THREEPID_IN_USE", old_form, 400)
         self.assertEqual((await self.addresses(bob), await self.addresses(eve)), ([BOB], []))
 
-    async def test_the_owner_is_told_of_an_attempt_to_use_an_address_again(self) -> None:
-        """And the asker learns nothing."""
+    async def test_the_owner_gets_a_mail_about_an_attempt_to_use_an_address_again(self) -> None:
+        """The client that requested it learns nothing."""
         await self.add(await self.register("bob"))
         body = {"client_secret": "eves", "email": "BOB@example.com", "send_attempt": 1}
 
         for path in ("/register", "/account/3pid"):
-            answer = await self.anybody.post(f"{path}/email/requestToken", body)
+            response = await self.anybody.post(f"{path}/email/requestToken", body)
 
-            self.assertEqual(list(answer), ["sid"])
+            self.assertEqual(list(response), ["sid"])
             mail = self.mails.mails[-1]
             self.assertEqual(mail.recipient, BOB)
             self.assertIn("has an account", mail.subject)
             self.assertNotIn("token=", mail.body())
 
     async def test_an_address_is_removed(self) -> None:
-        """It identifies nobody any more, and is free for somebody else."""
+        """It identifies no account any more, and another user may add it."""
         bob, eve = await self.register("bob"), await self.register("eve")
         await self.add(bob)
 
         gone = {"medium": "email", "address": "Bob@Example.com"}
-        answer = await bob.post("/account/3pid/delete", gone)
+        response = await bob.post("/account/3pid/delete", gone)
 
-        self.assertEqual(answer, {"id_server_unbind_result": "no-support"})
+        self.assertEqual(response, {"id_server_unbind_result": "no-support"})
         self.assertEqual(await self.addresses(bob), [])
         email = {"type": "m.id.thirdparty", "medium": "email", "address": BOB}
         await self.assert_refused("M_FORBIDDEN", self.log_in_as(email, "the password of bob"), 403)
@@ -171,7 +171,7 @@ class AccountAddressTests(MailTestCase):
             self.assertEqual(capabilities["m.3pid_changes"], {"enabled": enabled})
 
     async def test_a_suspended_user_removes_no_address(self) -> None:
-        """What administrators know of somebody stays known."""
+        """A suspended user cannot hide an address from administrators."""
         bob, admin = await self.register("bob"), await self.register_admin("admin")
         await self.add(bob)
         path = f"/_matrix/client/v1/admin/suspend/{bob.user_id}"
@@ -187,13 +187,13 @@ class AccountAddressTests(MailTestCase):
         bob = await self.register("bob")
         await self.add(bob)
 
-        answer = await bob.post("/account/deactivate", {"auth": self.password_of(bob)})
+        response = await bob.post("/account/deactivate", {"auth": self.password_of(bob)})
 
-        self.assertEqual(answer, {"id_server_unbind_result": "success"})
+        self.assertEqual(response, {"id_server_unbind_result": "success"})
         await self.add(await self.register("robert"))
 
     async def test_malformed_requests(self) -> None:
-        """What cannot be right is told, and nothing is sent."""
+        """A malformed request gets an error, and no mail is sent."""
         bob = await self.register("bob")
         good = {"client_secret": SECRET, "email": BOB, "send_attempt": 1}
         for change, errcode in (
@@ -228,7 +228,7 @@ class AccountAddressTests(MailTestCase):
             attempt = self.anybody.post(f"{path}/msisdn/requestToken", nonsense)
             await self.assert_refused("M_INVALID_PARAM", attempt, 400)
 
-    async def test_a_mail_that_cannot_be_sent_is_told(self) -> None:
+    async def test_a_mail_that_cannot_be_sent_is_an_error(self) -> None:
         """The client does not wait for a mail that never comes, and may repeat its request."""
         await self.mails.stop()
         body = {"client_secret": SECRET, "email": BOB, "send_attempt": 1}
@@ -240,7 +240,7 @@ class AccountAddressTests(MailTestCase):
 
 class LinkTests(MailTestCase):
     async def link_of(self, path: str, **more: Any) -> str:
-        """The link of a mail that somebody has just asked for."""
+        """The link of a mail that a client has just requested."""
         body = {"client_secret": SECRET, "email": BOB, "send_attempt": 1, **more}
         await self.anybody.post(f"{path}/email/requestToken", body)
         return self.mails.mails[-1].link
@@ -264,8 +264,8 @@ class LinkTests(MailTestCase):
         await self.add(bob)
         named = {"sid": "", "client_secret": SECRET}
         body = {"client_secret": SECRET, "email": BOB, "send_attempt": 1}
-        answer = await self.anybody.post("/account/password/email/requestToken", body)
-        named["sid"] = answer["sid"]
+        response = await self.anybody.post("/account/password/email/requestToken", body)
+        named["sid"] = response["sid"]
         link = self.mails.mails[-1].link
         auth = {"type": "m.login.email.identity", "threepid_creds": named}
         request = {"new_password": "battery staple", "auth": auth}
@@ -279,14 +279,14 @@ class LinkTests(MailTestCase):
         await self.follow(link, "POST")
         await self.anybody.post("/account/password", request)
 
-    async def test_people_are_sent_on_to_their_client(self) -> None:
-        """Where the administrator knows it."""
+    async def test_a_confirmed_user_is_redirected_to_the_client(self) -> None:
+        """The operator has to allow the client's URL."""
         link = await self.link_of("/register", next_link=f"{APP}#/welcome")
 
         self.assertEqual((await self.follow(link))[::2], (303, f"{APP}#/welcome"))
 
-    async def test_people_are_not_sent_on_to_a_stranger(self) -> None:
-        """Who asks for the mail does not choose where its link ends."""
+    async def test_a_confirmed_user_is_not_redirected_to_an_unknown_page(self) -> None:
+        """The client that requests the mail cannot choose an arbitrary redirect."""
         link = await self.link_of("/register", next_link="https://evil.example.com/")
 
         self.assertEqual((await self.follow(link))[::2], (200, None))
@@ -312,11 +312,11 @@ class LogInTests(MailTestCase):
             email = {"type": "m.id.thirdparty", "medium": "email", "address": address}
             self.assertEqual(await self.log_in_as(email, password), bob.user_id)
         old_form = {"type": "m.login.password", "medium": "email", "address": BOB}
-        answer = await self.anybody.post("/login", old_form | {"password": password})
-        self.assertEqual(answer["user_id"], bob.user_id)
+        response = await self.anybody.post("/login", old_form | {"password": password})
+        self.assertEqual(response["user_id"], bob.user_id)
 
     async def test_an_unknown_address_and_a_wrong_password_are_answered_alike(self) -> None:
-        """Nobody learns by trying who is here."""
+        """A client cannot find out which accounts exist."""
         await self.add(await self.register("bob"))
         texts = set()
         for address in (BOB, "nobody@example.com", "no address"):
@@ -340,7 +340,7 @@ class LogInTests(MailTestCase):
         await bob.post("/delete_devices", {"devices": [], "auth": auth})
 
     async def test_half_an_identifier_is_malformed(self) -> None:
-        """The client is told what is missing."""
+        """The client gets an error that names the missing member."""
         for identifier in (
             {"type": "m.id.thirdparty", "medium": "email"},
             {"type": "m.id.phone", "phone": "07700900001"},

@@ -16,7 +16,7 @@ class CreateRoomTests(ServerTestCase):
         self.bob = await self.register("bob")
 
     async def test_creator_is_in_the_room_and_can_talk(self) -> None:
-        """Whoever makes a room can use it at once."""
+        """A creator can use the room at once."""
         room = await self.alice.create_room()
 
         await self.alice.say(room, "first")
@@ -24,7 +24,7 @@ class CreateRoomTests(ServerTestCase):
         self.assertEqual(await self.alice.get("/joined_rooms"), {"joined_rooms": [room]})
 
     async def test_name_and_topic_override_the_initial_state(self) -> None:
-        """What stands in a form field is what the user typed last."""
+        """The fields of a client's form take precedence."""
         room = await self.alice.create_room(
             name="Tea",
             topic="Which one?",
@@ -60,8 +60,8 @@ class CreateRoomTests(ServerTestCase):
         invites = {"invite": [f"@user{number}:example.org" for number in range(101)]}
         await self.assert_refused("M_INVALID_PARAM", self.alice.post("/createRoom", invites), 400)
 
-    async def test_a_large_room_is_made_a_few_events_at_a_time_and_seen_whole(self) -> None:
-        """Others are served meanwhile; nobody sees a part of it, not even its creator."""
+    async def test_a_large_room_is_created_in_time_slices_and_seen_complete(self) -> None:
+        """Other requests are served meanwhile; no user sees a part of it, not even its creator."""
         entry = {"type": "org.example.entry", "content": {}}
         wish = {"initial_state": [{**entry, "state_key": str(n)} for n in range(250)]}
         since = (await self.alice.sync())["next_batch"]
@@ -74,13 +74,13 @@ class CreateRoomTests(ServerTestCase):
             await give_way(turn)
 
         self.patch(TimeSlice, "next", count)
-        self.patch(TimeSlice, "is_over", True)  # whatever the machine's speed
+        self.patch(TimeSlice, "is_over", True)  # independent of the machine's speed
         creating = ensureDeferred(self.alice.post("/createRoom", wish))
         seen: list[int] = []
         while not seen:
-            answer = await self.alice.get("/sync", since=since, timeout=200)
-            since = answer["next_batch"]
-            for joined in answer.get("rooms", {}).get("join", {}).values():
+            response = await self.alice.get("/sync", since=since, timeout=200)
+            since = response["next_batch"]
+            for joined in response.get("rooms", {}).get("join", {}).values():
                 events = joined["state"]["events"] + joined["timeline"]["events"]
                 seen.append(sum(event["type"] == entry["type"] for event in events))
         await creating
@@ -95,8 +95,8 @@ class CreateRoomTests(ServerTestCase):
 
         self.assertEqual(await self._join_rule(listed), "public")
         self.assertEqual(await self._join_rule(hidden), "invite")
-        answer = await self.anybody.get(f"/directory/list/room/{listed}")
-        self.assertEqual(answer, {"visibility": "public"})
+        response = await self.anybody.get(f"/directory/list/room/{listed}")
+        self.assertEqual(response, {"visibility": "public"})
 
     async def test_preset_beats_visibility(self) -> None:
         """A listed room can be one that takes an invite."""
@@ -105,7 +105,7 @@ class CreateRoomTests(ServerTestCase):
         self.assertEqual(await self._join_rule(room), "invite")
 
     async def test_trusted_chat_gives_invited_users_the_creators_power(self) -> None:
-        """In a trusted chat everybody may change everything, in old room versions and new ones."""
+        """In a trusted chat all members may change everything, in old and new room versions."""
         for version in ("10", "11", "12"):
             room = await self.alice.create_room(
                 preset="trusted_private_chat", invite=[self.bob], room_version=version
@@ -126,7 +126,7 @@ class CreateRoomTests(ServerTestCase):
             self.assertEqual(create["room_version"], version)
 
     async def test_creation_content_is_kept_but_for_what_the_server_decides(self) -> None:
-        """Spaces are made by a type in the create event; nobody can pretend to be the creator."""
+        """The create event has the type of a space; a client cannot forge the creator."""
         room = await self.alice.create_room(
             creation_content={"type": "m.space", "creator": "@eve:x", "room_version": "99"}
         )
@@ -172,7 +172,7 @@ class CreateRoomTests(ServerTestCase):
         self.assertEqual(await self.alice.get("/joined_rooms"), {"joined_rooms": [room]})
 
     async def test_impossible_rooms_are_refused_with_the_reason(self) -> None:
-        """The client can tell its user what was wrong."""
+        """The client can show its user what is wrong."""
         levels = {"users": {self.bob.user_id: 100}, "users_default": 0}
         state = {"type": "m.room.name", "content": {}, "state_key": "x" * 300}
         refused: dict[str, list[dict[str, Any]]] = {

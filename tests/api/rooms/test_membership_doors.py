@@ -1,4 +1,4 @@
-"""One door for memberships: the same is asked whatever a client sends, by whichever endpoint."""
+"""One path for memberships: the checks are the same for all requests and endpoints."""
 
 import contextlib
 import re
@@ -39,8 +39,8 @@ class MembershipDoorTests(ServerTestCase):
     async def member(self, room: str, actor: Actor) -> Any:
         return await actor.state(room, "m.room.member", actor.user_id)
 
-    async def test_nobody_vouches_for_themselves(self) -> None:
-        """A stranger who names a moderator in their own member event stays outside."""
+    async def test_a_user_cannot_authorise_their_own_join(self) -> None:
+        """A user who names a moderator in their own member event cannot join."""
         for rule, version in (
             ("restricted", "8"),
             ("restricted", "11"),
@@ -117,7 +117,7 @@ class MembershipDoorTests(ServerTestCase):
         await self.bob.say(room, "I can still speak")
 
     async def test_a_name_for_one_room_survives(self) -> None:
-        """What a client says of its user there is not overwritten with the profile."""
+        """A display name that a client set for one room is not overwritten with the profile."""
         await self.bob.put(f"/profile/{self.bob.user_id}/displayname", {"displayname": "Bob"})
         room = await self.alice.create_room(public=True)
         content = {"membership": "join", "displayname": "Bobby", "avatar_url": "mxc://x/y"}
@@ -146,7 +146,7 @@ class MembershipDoorTests(ServerTestCase):
         self.assertEqual(await self.member(room, self.bob), expected)
 
     async def test_rooms_begin_with_no_memberships_that_a_client_wrote(self) -> None:
-        """Nobody is made to join, and who accepts no invites gets none that way either."""
+        """A client cannot join other users, or invite users who block invites."""
         for membership in ("join", "invite", "ban"):
             for user_id in (self.bob.user_id, "@bob:elsewhere.example"):
                 state = {
@@ -159,7 +159,7 @@ class MembershipDoorTests(ServerTestCase):
         self.assertEqual(await self.alice.get("/joined_rooms"), {"joined_rooms": []})
 
     async def test_invites_as_state_ask_the_invited_user(self) -> None:
-        """Whoever accepts no invites gets none, and made-up proof is left out."""
+        """A user who blocks invites gets none, and a forged proof is removed."""
         room = await self.alice.create_room()
         content = {"membership": "invite", "third_party_invite": {"signed": {}}, "is_direct": True}
         path = f"/user/{self.bob.user_id}/account_data/m.invite_permission_config"
@@ -173,8 +173,8 @@ class MembershipDoorTests(ServerTestCase):
         invited = await self.alice.state(room, "m.room.member", self.bob.user_id)
         self.assertEqual(invited, {"membership": "invite", "is_direct": True})
 
-    async def test_what_is_no_membership_is_refused(self) -> None:
-        """A client with a fault is told what it is."""
+    async def test_an_invalid_membership_is_refused(self) -> None:
+        """A faulty client gets an error that says what is wrong."""
         room = await self.alice.create_room()
         for content in ({}, {"membership": None}, {"membership": ["join"]}, {"membership": "JOIN"}):
             attempt = self.alice.set_state(room, "m.room.member", content, self.bob.user_id)
@@ -224,7 +224,7 @@ class RateOfMembershipTests(ServerTestCase):
     }
 
     async def test_invites_and_joins_as_state_have_the_limits_of_invites_and_joins(self) -> None:
-        """Whoever invites the whole world is slow at it by either endpoint; names cost nothing."""
+        """Mass invites are slowed down at either endpoint; display names are not counted."""
         alice, bob = await self.register("alice"), await self.register("bob")
         room = await alice.create_room()
         content = {"membership": "invite"}

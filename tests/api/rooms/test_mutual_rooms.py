@@ -1,4 +1,4 @@
-"""Rooms in common with somebody over the API."""
+"""Rooms in common with another user over the API."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class MutualRoomsTests(ServerTestCase):
         return await actor.request("GET", PATH, query=query)
 
     async def test_rooms_are_those_where_both_are(self) -> None:
-        """A profile shows where one knows somebody from."""
+        """A client shows the shared rooms in a user's profile."""
         shared = await self.alice.create_room(public=True)
         left = await self.alice.create_room(public=True)
         await self.alice.create_room(invite=[self.bob])
@@ -28,8 +28,8 @@ class MutualRoomsTests(ServerTestCase):
         await self.bob.leave(left)
 
         for actor, other in ((self.alice, self.bob), (self.bob, self.alice)):
-            answer = await self.mutual(actor, user_id=other.user_id)
-            self.assertEqual(answer, {"joined": [shared], "count": 1})
+            response = await self.mutual(actor, user_id=other.user_id)
+            self.assertEqual(response, {"joined": [shared], "count": 1})
 
     async def test_many_rooms_come_page_by_page(self) -> None:
         """A long acquaintance does not end in one huge answer."""
@@ -49,14 +49,14 @@ class MutualRoomsTests(ServerTestCase):
         self.assertEqual(sorted(found), sorted(rooms))
         self.assertIsNone(query["from"])
 
-    async def test_nobody_is_nowhere(self) -> None:
-        """Whether an account exists cannot be told from the answer."""
-        answer = await self.mutual(self.alice, user_id="@nobody:example.org")
+    async def test_unknown_user_shares_no_rooms(self) -> None:
+        """The response does not reveal whether an account exists."""
+        response = await self.mutual(self.alice, user_id="@nobody:example.org")
 
-        self.assertEqual(answer, {"joined": [], "count": 0})
+        self.assertEqual(response, {"joined": [], "count": 0})
 
     async def test_nonsense_is_refused(self) -> None:
-        """A mistake is told, not guessed at."""
+        """A wrong parameter gets an error, and is not guessed."""
         for query in (
             {"user_id": self.alice.user_id},
             {"user_id": "bob"},

@@ -45,20 +45,20 @@ class RelationsTestCase(ServerTestCase):
     ) -> dict[str, Any]:
         """The answer of `/relations`."""
         path = "/".join(quote(part, safe="") for part in (event_id, *kinds))
-        answer: dict[str, Any] = await actor.request(
+        response: dict[str, Any] = await actor.request(
             "GET", f"{V1}/rooms/{self.room}/relations/{path}", query=query
         )
-        return answer
+        return response
 
     async def threads(self, actor: Actor, **query: Any) -> dict[str, Any]:
         """The answer of `/threads`."""
-        answer: dict[str, Any] = await actor.request(
+        response: dict[str, Any] = await actor.request(
             "GET", f"{V1}/rooms/{self.room}/threads", query=query
         )
-        return answer
+        return response
 
     async def bundle(self, actor: Actor, event_id: str) -> dict[str, Any]:
-        """What is bundled with an event, the same wherever it is served."""
+        """The aggregations bundled with an event, equal at all endpoints."""
         event = await actor.event(self.room, event_id)
         around = await actor.get(f"/rooms/{self.room}/context/{quote(event_id, safe='')}")
         page = await actor.messages(self.room, limit=100)
@@ -95,7 +95,7 @@ class BundleTests(RelationsTestCase):
         self.assertEqual(event["content"]["body"], "one")
 
     async def test_edit_that_is_not_valid_does_not_count(self) -> None:
-        """Nobody puts words into the mouth of somebody else."""
+        """A user cannot edit the messages of another user."""
         event_id = await self.alice.say(self.room, "mine")
         good = await self.alice.send(self.room, MESSAGE, edit(event_id, "still mine"))
         await self.bob.send(self.room, MESSAGE, edit(event_id, "hijacked"))
@@ -107,7 +107,7 @@ class BundleTests(RelationsTestCase):
         self.assertEqual(await self.bundle(self.bob, good), {})
 
     async def test_reaction_as_state_does_not_count(self) -> None:
-        """One who may set state reacts no more than once, like everybody."""
+        """A user who may set state reacts no more than once, like all others."""
         event_id = await self.alice.say(self.room, "one")
 
         for place in ("a", "b"):
@@ -115,8 +115,8 @@ class BundleTests(RelationsTestCase):
 
         self.assertEqual((await self.children(self.bob, event_id))["chunk"], [])
 
-    async def test_redacted_edit_brings_the_one_before_back(self) -> None:
-        """Who takes a correction back has said what they said before."""
+    async def test_redacted_edit_restores_the_one_before(self) -> None:
+        """A user who redacts an edit shows the version before it."""
         event_id = await self.alice.say(self.room, "one")
         first = await self.alice.send(self.room, MESSAGE, edit(event_id, "two"))
         second = await self.alice.send(self.room, MESSAGE, edit(event_id, "three"))
@@ -128,7 +128,7 @@ class BundleTests(RelationsTestCase):
         self.assertEqual(await self.bundle(self.bob, event_id), {})
 
     async def test_redacted_message_is_not_shown_by_its_edits(self) -> None:
-        """What was deleted does not come back by another door."""
+        """Redacted content is not visible through another event."""
         event_id = await self.alice.say(self.room, "one")
         await self.alice.send(self.room, MESSAGE, edit(event_id, "two"))
 
@@ -168,14 +168,14 @@ class BundleTests(RelationsTestCase):
     async def test_references_are_listed(self) -> None:
         """A client finds the answers to a poll without reading the whole room."""
         event_id = await self.alice.say(self.room, "question")
-        answers = [
+        responses = [
             await actor.send(self.room, MESSAGE, child(event_id, "m.reference"))
             for actor in (self.alice, self.bob)
         ]
 
         bundle = await self.bundle(self.bob, event_id)
 
-        self.assertEqual(bundle["m.reference"]["chunk"], [{"event_id": each} for each in answers])
+        self.assertEqual(bundle["m.reference"]["chunk"], [{"event_id": each} for each in responses])
 
     async def test_reactions_and_unknown_types_are_not_bundled(self) -> None:
         """Clients count those themselves."""
@@ -186,7 +186,7 @@ class BundleTests(RelationsTestCase):
         self.assertEqual(await self.bundle(self.bob, event_id), {})
 
     async def test_ignored_users_do_not_count(self) -> None:
-        """Who is ignored is not heard through a thread either."""
+        """Ignored users are hidden in threads too."""
         root = await self.alice.say(self.room, "root")
         first = await self.alice.send(self.room, MESSAGE, child(root, "m.thread", "mine"))
         await self.bob.send(self.room, MESSAGE, child(root, "m.thread", "spam"))
@@ -200,7 +200,7 @@ class BundleTests(RelationsTestCase):
         self.assertNotIn("m.reference", bundle)
 
     async def test_who_left_does_not_hear_what_is_said_behind_them(self) -> None:
-        """An old message does not carry new ones to those who are gone."""
+        """An old message does not carry new ones to users who left."""
         root = await self.alice.say(self.room, "root")
         seen = await self.alice.send(self.room, MESSAGE, child(root, "m.thread", "with Bob"))
         await self.bob.leave(self.room)
@@ -215,7 +215,7 @@ class BundleTests(RelationsTestCase):
         self.assertEqual(bundle["m.thread"]["latest_event"]["event_id"], seen)
 
     async def test_relation_to_an_event_of_another_room_is_none(self) -> None:
-        """Nobody writes into a room from outside."""
+        """An event of another room has no effect."""
         event_id = await self.alice.say(self.room, "here")
         elsewhere = await self.bob.create_room()
         await self.bob.send(elsewhere, MESSAGE, child(event_id, "m.thread", "from outside"))
@@ -224,7 +224,7 @@ class BundleTests(RelationsTestCase):
         self.assertEqual((await self.children(self.alice, event_id))["chunk"], [])
 
     async def test_aggregations_outlive_a_restart(self) -> None:
-        """What is bundled does not depend on what is in memory."""
+        """Aggregations do not depend on the events in memory."""
         root = await self.alice.say(self.room, "root")
         await self.bob.send(self.room, MESSAGE, child(root, "m.thread"))
         await self.bob.send(self.room, MESSAGE, child(root, "m.reference"))
@@ -238,8 +238,8 @@ class BundleTests(RelationsTestCase):
 
 
 class SendingTests(RelationsTestCase):
-    async def test_nobody_reacts_twice_with_the_same_key(self) -> None:
-        """A nervous finger counts once."""
+    async def test_user_reacts_once_with_the_same_key(self) -> None:
+        """A double tap counts once."""
         event_id = await self.alice.say(self.room, "nice")
         first = await self.bob.send(self.room, "m.reaction", reaction(event_id, "👍"), txn_id="a")
 
@@ -272,7 +272,7 @@ class SendingTests(RelationsTestCase):
         await self.bob.send(self.room, MESSAGE, child("$unknown", "m.thread"))
 
     async def test_relations_of_any_shape_do_no_harm(self) -> None:
-        """What makes no sense is a message like any other."""
+        """An event with an invalid relation is an ordinary message."""
         event_id = await self.alice.say(self.room, "parent")
         for relates_to in (
             None,
@@ -364,7 +364,7 @@ class ChildrenTests(RelationsTestCase):
         self.assertEqual(of_type["chunk"], [])
 
     async def test_circle_of_relations_ends(self) -> None:
-        """Events that name each other do not keep the server busy for ever."""
+        """Events that refer to each other do not cause an endless loop."""
         root = await self.alice.say(self.room, "root")
         own = await self.alice.send(self.room, MESSAGE, child(root, "org.example.x"))
         for _ in range(3):
@@ -396,7 +396,7 @@ class ChildrenTests(RelationsTestCase):
         self.assertEqual(ids((await self.children(self.alice, root))["chunk"]), [own])
 
     async def test_nonsense_is_refused(self) -> None:
-        """A mistake is told, not guessed at."""
+        """A wrong parameter gets an error, and is not guessed."""
         root = await self.alice.say(self.room, "root")
 
         for query in ({"from": "nonsense"}, {"to": "x"}, {"dir": "up"}, {"limit": "0"}):
@@ -466,7 +466,7 @@ class ThreadsTests(RelationsTestCase):
         self.assertEqual(found["unsigned"]["m.relations"]["m.thread"]["count"], 1)
 
     async def test_strangers_see_no_threads(self) -> None:
-        """A room's conversations are for those who are in it."""
+        """A room's conversations are for its members."""
         stranger = await self.register("stranger")
 
         await self.assert_refused("M_FORBIDDEN", self.threads(stranger), 403)

@@ -17,8 +17,8 @@ class AliasTests(ServerTestCase):
         self.bob = await self.register("bob")
         self.room = await self.alice.create_room(public=True)
 
-    async def test_alias_is_found_by_anybody(self) -> None:
-        """A name can be typed by somebody who is not logged in yet."""
+    async def test_alias_is_found_without_login(self) -> None:
+        """A user can look up an alias before logging in."""
         await self._make()
 
         found = await self.anybody.get(ALIAS)
@@ -39,7 +39,7 @@ class AliasTests(ServerTestCase):
         await self.assert_refused("M_BAD_JSON", self.alice.put(ALIAS, {"room_id": "x"}), 400)
 
     async def test_aliases_of_a_room_are_bounded(self) -> None:
-        """Nobody takes all names for one room."""
+        """A user cannot take all names for one room."""
         self.patch(aliases, "MAX_OF_ROOM", 1)
         await self._make()
 
@@ -51,7 +51,7 @@ class AliasTests(ServerTestCase):
         await self.assert_refused("M_FORBIDDEN", self._make(self.bob), 403)
 
     async def test_unknown_alias_is_not_found(self) -> None:
-        """A client tells a mistyped name from one that cannot be."""
+        """A client can distinguish a mistyped name from an invalid one."""
         await self.assert_refused("M_NOT_FOUND", self.anybody.get(ALIAS), 404)
         await self.assert_refused("M_NOT_FOUND", self.alice.delete(ALIAS), 404)
         await self.assert_refused(
@@ -73,8 +73,8 @@ class AliasTests(ServerTestCase):
         await self._make(self.bob)
         await (await self.register_admin("admin")).delete(ALIAS)
 
-    async def test_deleted_alias_is_named_by_the_room_no_more(self) -> None:
-        """Nobody is sent to a name that leads nowhere."""
+    async def test_deleted_alias_is_removed_from_the_room(self) -> None:
+        """The room does not announce an alias that does not exist."""
         await self._make()
         await self.alice.put("/directory/room/%23chai:example.org", {"room_id": self.room})
         both = {"alias": "#tea:example.org", "alt_aliases": ["#chai:example.org"]}
@@ -88,8 +88,8 @@ class AliasTests(ServerTestCase):
         self.assertEqual(one, {"alt_aliases": ["#chai:example.org"]})
         self.assertEqual(none, {"alt_aliases": []})
 
-    async def test_alias_goes_though_the_room_must_go_on_naming_it(self) -> None:
-        """Whoever made a name may take it back, with or without power over the room."""
+    async def test_alias_is_deleted_though_the_room_still_announces_it(self) -> None:
+        """The creator of an alias may delete it, without power in the room."""
         await self.bob.join(self.room)
         await self._make(self.bob)
         canonical = {"alias": "#tea:example.org"}

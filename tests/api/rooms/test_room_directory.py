@@ -17,10 +17,10 @@ class DirectoryTests(ServerTestCase):
         room = await self._listed("tea", topic="Which one?")
         await self.bob.join(room)
 
-        answer = await self.alice.get("/publicRooms")
+        response = await self.alice.get("/publicRooms")
 
         self.assertEqual(
-            answer["chunk"],
+            response["chunk"],
             [
                 {
                     "room_id": room,
@@ -34,7 +34,7 @@ class DirectoryTests(ServerTestCase):
                 }
             ],
         )
-        self.assertEqual(answer["total_room_count_estimate"], 1)
+        self.assertEqual(response["total_room_count_estimate"], 1)
 
     async def test_changes_are_seen_at_once(self) -> None:
         """A new name, and a room that is taken out, show with the next look."""
@@ -103,7 +103,7 @@ class DirectoryTests(ServerTestCase):
         await self.assert_refused("M_NOT_FOUND", self.alice.put(path, {}), 404)
 
     async def test_senseless_questions_are_refused(self) -> None:
-        """Tokens of somebody else, and other servers' directories, lead nowhere."""
+        """Invalid tokens, and directories of unknown servers, get an error."""
         await self.assert_refused("M_INVALID_PARAM", self.alice.get("/publicRooms", since="x"))
         await self.assert_refused("M_INVALID_PARAM", self.alice.get("/publicRooms", limit=-1))
         await self.assert_refused("M_BAD_JSON", self.alice.post("/publicRooms", {"limit": "1"}))
@@ -125,19 +125,19 @@ class DirectoryTests(ServerTestCase):
         )
 
     async def _names(self, **query: Any) -> list[str]:
-        answer = await self.alice.get("/publicRooms", **query)
-        return [room["name"] for room in answer["chunk"]]
+        response = await self.alice.get("/publicRooms", **query)
+        return [room["name"] for room in response["chunk"]]
 
     async def _search(self, **wanted: Any) -> list[str]:
-        answer = await self.bob.post("/publicRooms", {"filter": wanted})
-        return [room["name"] for room in answer["chunk"]]
+        response = await self.bob.post("/publicRooms", {"filter": wanted})
+        return [room["name"] for room in response["chunk"]]
 
 
 class OpenDirectoryTests(ServerTestCase):
     settings = {"room_directory": {"allow_publishing": False, "public_without_login": True}}  # noqa: RUF012
 
     async def test_configuration_opens_the_list_and_limits_who_lists(self) -> None:
-        """A community shows its rooms to everybody, but decides itself which."""
+        """A community shows selected rooms without log-in."""
         alice, admin = await self.register("alice"), await self.register_admin("admin")
         room = await alice.create_room(public=True)
         path = f"/directory/list/room/{room}"
@@ -146,8 +146,8 @@ class OpenDirectoryTests(ServerTestCase):
         await self.assert_refused("M_FORBIDDEN", alice.put(path, {}), 403)
         await admin.put(path, {})
 
-        answer = await self.anybody.get("/publicRooms")
-        self.assertEqual([entry["room_id"] for entry in answer["chunk"]], [room])
+        response = await self.anybody.get("/publicRooms")
+        self.assertEqual([entry["room_id"] for entry in response["chunk"]], [room])
 
 
 class SummaryTests(ServerTestCase):
@@ -156,7 +156,7 @@ class SummaryTests(ServerTestCase):
         self.alice = await self.register("alice")
         self.bob = await self.register("bob")
 
-    async def test_summary_tells_what_a_newcomer_wants_to_know(self) -> None:
+    async def test_summary_describes_the_room(self) -> None:
         """A link to a room shows its name before one joins."""
         room = await self.alice.create_room(
             public=True,

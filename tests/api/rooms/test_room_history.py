@@ -36,7 +36,7 @@ class HistoryTestCase(ServerTestCase):
 
 
 class MessagesTests(HistoryTestCase):
-    async def test_pages_tell_the_whole_history_once(self) -> None:
+    async def test_pages_have_the_whole_history_once(self) -> None:
         """Scrolling back shows every message, and none twice, whichever way one goes."""
         room = await self.alice.create_room()
         texts = [f"message {number}" for number in range(30)]
@@ -47,7 +47,7 @@ class MessagesTests(HistoryTestCase):
         self.assertEqual(await self.said(self.alice, room, "f"), texts)
 
     async def test_history_is_the_same_after_a_restart(self) -> None:
-        """What was in memory and what comes from the database do not differ."""
+        """Events from memory and from the database are equal."""
         room = await self.alice.create_room()
         for number in range(5):
             await self.alice.say(room, f"message {number}")
@@ -78,7 +78,7 @@ class MessagesTests(HistoryTestCase):
             self.assertNotIn("end", beyond)
 
     async def test_what_is_said_later_follows_the_newest_page(self) -> None:
-        """A client that has read to the end goes on from there when it comes back."""
+        """A client that has read to the end continues from there later."""
         room = await self.alice.create_room()
         await self.alice.say(room, "before")
         newest = await self.alice.messages(room, "f", limit=100)
@@ -121,7 +121,7 @@ class MessagesTests(HistoryTestCase):
         self.assertEqual((back["start"], forth["start"]), (token, token))
 
     async def test_prev_batch_of_a_first_sync_with_the_whole_room_shows_it_once_more(self) -> None:
-        """Some clients page from there whatever they have, and show nothing where nothing comes."""
+        """Some clients always page from there, and show an empty room if they get nothing."""
         room = await self.alice.create_room()
         await self.alice.say(room, "hello")
         timeline = (await self.alice.sync())["rooms"]["join"][room]["timeline"]
@@ -137,7 +137,7 @@ class MessagesTests(HistoryTestCase):
         self.assertEqual([event["state_key"] for event in page["state"]], [self.alice.user_id])
         self.assertEqual((rest["chunk"], "end" in rest), ([], False))
 
-    async def test_prev_batch_of_sync_goes_on_where_its_timeline_began(self) -> None:
+    async def test_prev_batch_of_sync_continues_where_its_timeline_began(self) -> None:
         """Scrolling up from the newest messages leaves no gap and repeats nothing."""
         room = await self.alice.create_room()
         for number in range(20):
@@ -194,8 +194,8 @@ class MessagesTests(HistoryTestCase):
 
         self.assertEqual(await self.said(self.alice, room), [])
 
-    async def test_own_messages_are_heard_whomever_a_list_names(self) -> None:
-        """Whoever ignores themselves, by a slip of a client, still sees what they said."""
+    async def test_own_messages_are_shown_even_if_the_list_has_the_user(self) -> None:
+        """A user who ignores themselves, by a client's error, still sees their own messages."""
         room = await self.alice.create_room()
         ignored = {"ignored_users": {self.alice.user_id: {}}}
         user = quote(self.alice.user_id)
@@ -214,8 +214,8 @@ class MessagesTests(HistoryTestCase):
             "GET", f"{V1}/rooms/{room}/relations/{quote(root, safe='')}"
         )
 
-        for answer in (update, whole):
-            events = answer["rooms"]["join"][room]["timeline"]["events"]
+        for response in (update, whole):
+            events = response["rooms"]["join"][room]["timeline"]["events"]
             self.assertEqual(bodies(events), ["root", "reply"])
         self.assertEqual(await self.said(self.alice, room), ["reply", "root"])
         self.assertEqual(bodies(around["events_after"]), ["reply"])
@@ -223,8 +223,8 @@ class MessagesTests(HistoryTestCase):
         thread = around["event"]["unsigned"]["m.relations"]["m.thread"]
         self.assertEqual(thread["count"], 1)
 
-    async def test_senseless_questions_are_refused(self) -> None:
-        """A client that asks wrongly is told what was wrong."""
+    async def test_invalid_parameters_are_refused(self) -> None:
+        """The client gets an error that says what is wrong."""
         room = await self.alice.create_room()
         path = f"/rooms/{room}/messages"
         queries: list[tuple[str, dict[str, Any]]] = [
@@ -262,7 +262,7 @@ class VisibilityTests(HistoryTestCase):
             self.assertEqual(await self.said(self.bob, room, "f"), seen, visibility)
 
     async def test_who_left_sees_up_to_their_leave(self) -> None:
-        """What is said behind somebody's back stays there, unless all the world may read it."""
+        """A user does not see events after they left, unless the room is world-readable."""
         for visibility in ("shared", "invited", "joined"):
             room = await self.room_of(visibility)
             await self.bob.join(room)
@@ -300,8 +300,8 @@ class VisibilityTests(HistoryTestCase):
 
         await self.assert_refused("M_FORBIDDEN", self.bob.messages(room), 403)
 
-    async def test_nobody_learns_which_rooms_exist(self) -> None:
-        """A room that is not there is refused like one that is private."""
+    async def test_existence_of_rooms_is_not_revealed(self) -> None:
+        """An unknown room gets the same error as a private one."""
         await self.assert_refused("M_FORBIDDEN", self.bob.messages("!none:example.org"), 403)
 
 
@@ -342,7 +342,7 @@ class ContextTests(HistoryTestCase):
         self.assertEqual(bodies(forth["chunk"]), ["here"])
 
     async def test_filter_does_not_hide_the_event_itself(self) -> None:
-        """What was asked for is there, whatever else is left out."""
+        """The requested event is returned even if the filter excludes it."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         await self.bob.say(room, "first")

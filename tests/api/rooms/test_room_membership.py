@@ -21,10 +21,10 @@ class MembershipTests(ServerTestCase):
         member = await self.alice.state(room, "m.room.member", self.bob.user_id)
         self.assertEqual((member["membership"], member["reason"]), ("join", "Thanks"))
 
-    async def test_what_is_told_when_joining_is_in_the_member_event(self) -> None:
-        """A client marks how its user came in, and nobody gives themselves rights or names."""
+    async def test_body_of_a_join_is_in_the_member_event(self) -> None:
+        """A client adds fields of its own, but cannot forge authorisation or names."""
         room = await self.alice.create_room(public=True)
-        chosen = {"reason": "I was told to", "org.example.source": "poster"}
+        chosen = {"reason": "They asked me to", "org.example.source": "poster"}
         not_for_choice = {
             "membership": "ban",
             "displayname": "Alice",
@@ -46,7 +46,7 @@ class MembershipTests(ServerTestCase):
             await self.assert_refused("M_BAD_JSON", self.bob.post(f"/rooms/{room}/join", body))
             await self.assert_refused("M_BAD_JSON", self.bob.post(f"/join/{room}", body))
 
-    async def test_private_room_lets_nobody_in_without_invite(self) -> None:
+    async def test_private_room_needs_an_invite(self) -> None:
         """Knowing the id of a room is not enough."""
         room = await self.alice.create_room()
 
@@ -61,8 +61,8 @@ class MembershipTests(ServerTestCase):
 
         self.assertEqual(await self.bob.get("/joined_rooms"), {"joined_rooms": [room]})
 
-    async def test_room_that_is_not_known_cannot_be_joined(self) -> None:
-        """Without federation there is nobody who could let the user in."""
+    async def test_unknown_room_cannot_be_joined(self) -> None:
+        """Without federation no other server can admit the user."""
         await self.assert_refused("M_NOT_FOUND", self.bob.join("!missing:example.org"), 404)
         await self.assert_refused("M_NOT_FOUND", self.bob.join("#missing:example.org"), 404)
         await self.assert_refused("M_NOT_FOUND", self.bob.knock("!missing:example.org"), 404)
@@ -103,7 +103,7 @@ class MembershipTests(ServerTestCase):
         await self.assert_refused("M_FORBIDDEN", self.carol.leave(room), 403)
 
     async def test_who_was_never_there_cannot_leave(self) -> None:
-        """Nobody writes into the member list of a stranger's room."""
+        """A user cannot add member events to a foreign room."""
         room = await self.alice.create_room()
 
         await self.assert_refused("M_FORBIDDEN", self.bob.leave(room), 403)
@@ -136,7 +136,7 @@ class MembershipTests(ServerTestCase):
         self.assertEqual((await self.alice.members(room))[self.carol.user_id], "join")
 
     async def test_kicking_who_is_not_there_is_refused(self) -> None:
-        """A moderator who mistypes a name is told."""
+        """A moderator who mistypes a name gets an error."""
         room = await self.alice.create_room()
 
         await self.assert_refused("M_FORBIDDEN", self.alice.kick(room, self.bob), 403)
@@ -171,7 +171,7 @@ class MembershipTests(ServerTestCase):
         await self.assert_refused("M_FORBIDDEN", self.bob.messages(room), 403)
 
     async def test_knock_is_answered_by_an_invite(self) -> None:
-        """Somebody who asks to be let in can be."""
+        """A user who knocks can be invited."""
         room = await self.alice.create_room()
         await self.assert_refused("M_FORBIDDEN", self.bob.knock(room), 403)
         await self.alice.set_state(room, "m.room.join_rules", {"join_rule": "knock"})
@@ -181,8 +181,8 @@ class MembershipTests(ServerTestCase):
         await self.alice.invite(room, self.bob)
         await self.bob.join(room)
 
-    async def test_restricted_room_lets_in_members_of_the_other_room(self) -> None:
-        """Whoever is in the space gets into its rooms, and nobody else."""
+    async def test_restricted_room_admits_members_of_the_other_room(self) -> None:
+        """Members of the space can join its rooms, other users cannot."""
         space = await self.alice.create_room(public=True)
         rule = {
             "join_rule": "restricted",

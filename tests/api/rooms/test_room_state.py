@@ -40,14 +40,14 @@ class StateTests(ServerTestCase):
                     await self.assert_refused("M_INVALID_PARAM", attempt, 400)
 
     async def test_join_rule_is_a_string(self) -> None:
-        """With any other one nobody gets in any more, whatever its author meant."""
+        """With another type no user could join any more."""
         for rule in (5, None, {}, ["public"]):
             attempt = self.alice.set_state(self.room, "m.room.join_rules", {"join_rule": rule})
             await self.assert_refused("M_BAD_JSON", attempt, 400)
 
         await self.bob.join(self.room)
 
-    async def test_whole_event_is_given_if_asked_for(self) -> None:
+    async def test_whole_event_is_returned_on_request(self) -> None:
         """A client wants to know who named the room, and when."""
         event_id = await self.alice.set_state(self.room, "m.room.name", {"name": "Tea"})
 
@@ -151,7 +151,7 @@ class StateTests(ServerTestCase):
         await self.assert_refused("M_FORBIDDEN", self._joined(self.bob, self.room), 403)
 
     async def test_who_was_banned_reads_no_state(self) -> None:
-        """Who had to be shut out does not look back in, until they are let in again."""
+        """A banned user does not read the state until they can join again."""
         await self.bob.join(self.room)
         await self.alice.ban(self.room, self.bob)
 

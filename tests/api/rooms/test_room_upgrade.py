@@ -14,8 +14,8 @@ class UpgradeTests(ServerTestCase):
 
     async def upgrade(self, actor: Actor, room: str, version: str, **body: Any) -> str:
         """Upgrade a room; gives the new one's id."""
-        answer = await actor.post(f"/rooms/{room}/upgrade", {"new_version": version, **body})
-        room_id: str = answer["replacement_room"]
+        response = await actor.post(f"/rooms/{room}/upgrade", {"new_version": version, **body})
+        room_id: str = response["replacement_room"]
         return room_id
 
     async def test_rooms_point_to_each_other(self) -> None:
@@ -69,7 +69,7 @@ class UpgradeTests(ServerTestCase):
         self.assertNotIn(("org.example.secret", ""), state)
 
     async def test_banned_stay_out_and_others_are_not_brought_along(self) -> None:
-        """An upgrade is no amnesty, and nobody is moved who did not ask for it."""
+        """An upgrade lifts no bans, and moves no user who did not join the new room."""
         old = await self.alice.create_room(public=True)
         carol = await self.register("carol")
         await self.bob.join(old)
@@ -86,7 +86,7 @@ class UpgradeTests(ServerTestCase):
         await carol.join(new)
 
     async def test_power_levels_are_the_same(self) -> None:
-        """Who had a say in the old room has it in the new one."""
+        """Users keep their power levels in the new room."""
         old = await self.alice.create_room(
             public=True,
             room_version="10",
@@ -117,7 +117,7 @@ class UpgradeTests(ServerTestCase):
         self.assertEqual(await self.bob.state(new, "m.room.name"), {"name": "Tea"})
 
     async def test_creators_stand_above_power_levels_where_the_version_knows_that(self) -> None:
-        """From version 12 on creators have all power, and do not stand in the list."""
+        """From version 12 on creators have all power, and are not in the list."""
         old = await self.alice.create_room(public=True, room_version="11")
         await self.bob.join(old)
         levels = await self.alice.state(old, "m.room.power_levels")
@@ -135,7 +135,7 @@ class UpgradeTests(ServerTestCase):
         self.assertNotIn("additional_creators", await self.alice.state(again, "m.room.create"))
 
     async def test_creators_are_listed_again_in_an_older_version(self) -> None:
-        """Nobody is locked out of the room by going back."""
+        """Creators keep their power in a room of an older version."""
         old = await self.alice.create_room(room_version="12")
 
         new = await self.upgrade(self.alice, old, "11")
@@ -160,7 +160,7 @@ class UpgradeTests(ServerTestCase):
         await self.assert_refused("M_NOT_FOUND", self.alice.state(new, "m.room.avatar"))
 
     async def test_aliases_and_directory_entry_move(self) -> None:
-        """Whoever follows the old address arrives in the new room."""
+        """A user who follows the old alias gets to the new room."""
         old = await self.alice.create_room(visibility="public", room_alias_name="tea")
         alias = "%23tea:example.org"
 
@@ -177,7 +177,7 @@ class UpgradeTests(ServerTestCase):
         self.assertEqual(listed, [new])
 
     async def test_old_room_falls_silent(self) -> None:
-        """Nobody goes on talking where nobody listens any more."""
+        """Users do not continue a conversation in the old room."""
         for default, expected in ((0, 50), (80, 81)):
             old = await self.alice.create_room(public=True)
             await self.bob.join(old)
@@ -217,7 +217,7 @@ class UpgradeTests(ServerTestCase):
         self.assertEqual(joined["joined_rooms"], [old])
 
     async def test_room_can_be_upgraded_after_a_restart(self) -> None:
-        """What is needed comes from the database as well."""
+        """The required data is loaded from the database."""
         old = await self.alice.create_room(public=True, name="Tea")
         await self.alice.ban(old, self.bob)
         await self.restart_server(self.alice, self.bob)

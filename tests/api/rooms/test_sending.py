@@ -18,7 +18,7 @@ class SendingTests(ServerTestCase):
         await self.bob.join(self.room)
 
     async def test_message_is_there_for_the_others(self) -> None:
-        """What it is all about."""
+        """Other members receive the messages of a user."""
         event_id = await self.alice.say(self.room, "Hello")
 
         event = await self.bob.event(self.room, event_id)
@@ -102,7 +102,7 @@ class SendingTests(ServerTestCase):
             self.assertEqual((await self.alice.event(self.room, target))["content"], {})
 
     async def test_path_is_the_same_however_it_is_written(self) -> None:
-        """Whether a client escapes more than it must does not make another request of it."""
+        """Unnecessary escapes in a path do not make it another request."""
         message = {"msgtype": "m.text", "body": "x"}
         plain = f"/rooms/{self.room}/send/m.room.message/1"
         escaped = f"/rooms/{quote(self.room, safe='')}/send/m%2Eroom%2Emessage/%31"
@@ -142,7 +142,7 @@ class SendingTests(ServerTestCase):
         self.assertEqual(event["type"], "org.example/odd type é")
 
     async def test_redacted_event_has_lost_its_content(self) -> None:
-        """What was taken back is not shown to anybody again, in any room version."""
+        """Redacted content is shown to no user again, in any room version."""
         for version in ("1", "10", "11", "12"):
             room = await self.alice.create_room(room_version=version)
             event_id = await self.alice.say(room, "regret")
@@ -164,10 +164,10 @@ class SendingTests(ServerTestCase):
         event_id = await self.alice.say(self.room, "regret")
         path = f"/rooms/{quote(self.room)}/redact/{quote(event_id, safe='')}"
 
-        answer = await self.alice.post(path, {})
+        response = await self.alice.post(path, {})
 
         event = await self.alice.event(self.room, event_id)
-        self.assertEqual(event["unsigned"]["redacted_by"], answer["event_id"])
+        self.assertEqual(event["unsigned"]["redacted_by"], response["event_id"])
 
     async def test_redaction_can_be_sent_as_an_event(self) -> None:
         """Clients may use one path for everything that they send."""
@@ -178,7 +178,7 @@ class SendingTests(ServerTestCase):
         self.assertEqual((await self.bob.event(self.room, event_id))["content"], {})
 
     async def test_event_of_another_room_cannot_be_redacted(self) -> None:
-        """A redaction that could do nothing is refused instead of being sent for ever."""
+        """A redaction without effect is refused instead of being sent."""
         elsewhere = await self.alice.create_room()
         event_id = await self.alice.say(elsewhere, "here")
 
@@ -188,7 +188,7 @@ class SendingTests(ServerTestCase):
         self.assertEqual((await self.alice.event(elsewhere, event_id))["content"]["body"], "here")
 
     async def test_redaction_outlives_a_restart(self) -> None:
-        """What was taken back does not return when the server does."""
+        """Redacted content is not shown again after a restart."""
         event_id = await self.alice.say(self.room, "regret")
         await self.alice.redact(self.room, event_id)
 
@@ -208,7 +208,7 @@ class SendingTests(ServerTestCase):
         self.assertNotEqual((await self.bob.event(self.room, by_alice))["content"], {})
 
     async def test_redaction_as_state_redacts_nothing(self) -> None:
-        """Nobody gets around the question who may redact, by whatever endpoint they ask."""
+        """A user cannot bypass the check of redactions at another endpoint."""
         for version in ("10", "11", "12"):
             room = await self.alice.create_room(public=True, room_version=version)
             await self.alice.set_state(room, "m.room.power_levels", {"state_default": 0, "ban": 50})
@@ -222,14 +222,14 @@ class SendingTests(ServerTestCase):
             self.assertNotIn(("m.room.redaction", "k"), await self.alice.full_state(room))
 
     async def test_room_is_not_created_with_a_redaction_in_it(self) -> None:
-        """What no state event can be is none of the first ones either."""
+        """A type that no state event can have is refused in the initial state too."""
         redaction = {"type": "m.room.redaction", "content": {"redacts": "$event"}}
 
         attempt = self.bob.create_room(initial_state=[redaction])
 
         await self.assert_refused("M_INVALID_ROOM_STATE", attempt, 400)
 
-    async def test_restarted_server_goes_on_where_it_stopped(self) -> None:
+    async def test_restarted_server_has_the_same_rooms(self) -> None:
         """Members, power and history are as they were."""
         before = await self.alice.say(self.room, "before")
         await self.restart_server(self.alice, self.bob)

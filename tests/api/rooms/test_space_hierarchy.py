@@ -25,16 +25,16 @@ class HierarchyTests(ServerTestCase):
         for name in ("one", "two"):
             await self.add(inner, await self.room(name))
 
-        answer = await self.hierarchy(self.bob, top)
+        response = await self.hierarchy(self.bob, top)
 
-        self.assertEqual(self.named(answer), ["top", "inner", "one", "two", "room"])
-        self.assertNotIn("next_batch", answer)
-        first = answer["rooms"][0]
+        self.assertEqual(self.named(response), ["top", "inner", "one", "two", "room"])
+        self.assertNotIn("next_batch", response)
+        first = response["rooms"][0]
         self.assertEqual((first["room_type"], first["join_rule"]), ("m.space", "public"))
         self.assertEqual([event["state_key"] for event in first["children_state"]], [inner, room])
         child = first["children_state"][0]
         self.assertEqual({*child}, {"type", "state_key", "sender", "content", "origin_server_ts"})
-        self.assertEqual(answer["rooms"][-1]["children_state"], [])
+        self.assertEqual(response["rooms"][-1]["children_state"], [])
 
     async def test_pages_add_up_to_the_whole(self) -> None:
         """An app that scrolls shows each room once, and may ask for a page again."""
@@ -60,9 +60,9 @@ class HierarchyTests(ServerTestCase):
         await self.add(other, one)
         await self.add(other, other)
 
-        answer = await self.hierarchy(self.bob, one)
+        response = await self.hierarchy(self.bob, one)
 
-        self.assertEqual(self.named(answer), ["one", "other"])
+        self.assertEqual(self.named(response), ["one", "other"])
 
     async def test_depth_and_suggestions_narrow_the_tree(self) -> None:
         """A first look shows a few rooms only."""
@@ -84,10 +84,10 @@ class HierarchyTests(ServerTestCase):
         await self.add(top, room)
         await self.alice.set_state(top, "m.space.child", {}, room)
 
-        answer = await self.hierarchy(self.bob, top)
+        response = await self.hierarchy(self.bob, top)
 
-        self.assertEqual(self.named(answer), ["top"])
-        self.assertEqual(answer["rooms"][0]["children_state"], [])
+        self.assertEqual(self.named(response), ["top"])
+        self.assertEqual(response["rooms"][0]["children_state"], [])
 
     async def test_only_rooms_with_a_way_in_are_shown(self) -> None:
         """A secret room does not show to strangers, even if it is listed in the space."""
@@ -123,7 +123,7 @@ class HierarchyTests(ServerTestCase):
         self.assertEqual(owner, ["top", *rules])
 
     async def test_who_may_not_know_the_space_is_refused(self) -> None:
-        """Nobody learns by its id whether a space exists."""
+        """A user cannot find out by its id whether a space exists."""
         secret = await self.alice.create_room(creation_content={"type": "m.space"})
 
         for room in (secret, "!unknown:example.org", "nonsense"):
@@ -131,7 +131,7 @@ class HierarchyTests(ServerTestCase):
             await self.assert_refused("M_FORBIDDEN", attempt, 403)
 
     async def test_wrong_parameters_are_refused(self) -> None:
-        """An app learns what it did wrong, and begins anew where a token is not known."""
+        """A client gets an error, and starts again where a token is unknown."""
         top = await self.space("top")
         for name in ("a", "b"):
             await self.add(top, await self.room(name))
@@ -151,20 +151,20 @@ class HierarchyTests(ServerTestCase):
         attempt = self.hierarchy(self.alice, top, since=since)
         await self.assert_refused("M_INVALID_PARAM", attempt, 400)
 
-    async def test_who_lost_access_between_pages_is_told_no_more(self) -> None:
-        """A token is no key to what became secret."""
+    async def test_user_who_lost_access_between_pages_gets_no_more(self) -> None:
+        """A token gives no access to rooms that became private."""
         top, room = await self.space("top"), await self.room("room")
         await self.add(top, room)
         since = (await self.hierarchy(self.bob, top, limit=1))["next_batch"]
         self.assertEqual(self.named(await self.hierarchy(self.bob, top, since=since)), ["room"])
         await self.alice.set_state(room, "m.room.join_rules", {"join_rule": "invite"})
 
-        answer = await self.hierarchy(self.bob, top, since=since)
+        response = await self.hierarchy(self.bob, top, since=since)
 
-        self.assertEqual(answer, {"rooms": []})
+        self.assertEqual(response, {"rooms": []})
 
     async def test_a_user_keeps_a_few_walks_and_no_more(self) -> None:
-        """Somebody who asks again and again takes memory from nobody else."""
+        """A user who repeats requests does not evict the walks of other users."""
         top = await self.space("top")
         await self.add(top, await self.room("room"))
         tokens = [(await self.hierarchy(self.bob, top, limit=1))["next_batch"] for _ in range(6)]
@@ -175,11 +175,11 @@ class HierarchyTests(ServerTestCase):
         await self.assert_refused("M_INVALID_PARAM", attempt, 400)
 
     async def space(self, name: str) -> str:
-        """A space that anybody may join."""
+        """A public space."""
         return await self.room(name, creation_content={"type": "m.space"})
 
     async def room(self, name: str, **how: Any) -> str:
-        """A room that anybody may join."""
+        """A public room."""
         room = await self.alice.create_room(public=True, name=name, **how)
         self.names[room] = name
         return room
@@ -196,6 +196,6 @@ class HierarchyTests(ServerTestCase):
         path = f"{V1}/rooms/{quote(room)}/hierarchy"
         return await actor.request("GET", path, query=query)
 
-    def named(self, answer: Any) -> list[str]:
+    def named(self, response: Any) -> list[str]:
         """The names of the rooms on a page."""
-        return [self.names[room["room_id"]] for room in answer["rooms"]]
+        return [self.names[room["room_id"]] for room in response["rooms"]]

@@ -61,8 +61,8 @@ class TimestampTests(ServerTestCase):
         after = [await self.closest(self.alice, timestamp, way) for way in ("b", "f")]
         self.assertEqual(after, before)
 
-    async def test_only_what_the_reader_may_see_is_found(self) -> None:
-        """A date leads nobody to what was said before they came, or after they left."""
+    async def test_only_visible_events_are_found(self) -> None:
+        """A date does not lead a user to events before they joined, or after they left."""
         bob = await self.register("bob")
         await self.alice.set_state(
             self.room, "m.room.history_visibility", {"history_visibility": "joined"}
@@ -83,7 +83,7 @@ class TimestampTests(ServerTestCase):
         self.assertEqual(own["content"]["membership"], "leave")
 
     async def test_nonsense_and_strangers_are_refused(self) -> None:
-        """Who may not read the room learns nothing of it."""
+        """A user who may not read the room learns nothing of it."""
         stranger = await self.register("stranger")
 
         await self.assert_refused("M_FORBIDDEN", self.closest(stranger, 0, "f"), 403)

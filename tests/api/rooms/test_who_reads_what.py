@@ -1,4 +1,4 @@
-"""Who may read what of a room: every membership, under every visibility, at every endpoint.
+"""The visibility of events for each membership and history visibility, at each endpoint.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 """
@@ -73,7 +73,7 @@ class ReadingTests(ServerTestCase):
         await self.alice.set_state(room, "m.room.topic", {"topic": "now"})
         return room, ids
 
-    async def test_everybody_sees_in_history_what_they_may(self) -> None:
+    async def test_users_see_the_history_that_they_may(self) -> None:
         """Pages in both directions, single events, and events with their surroundings."""
         for visibility in VISIBILITIES:
             room, ids = await self.room_with_a_past(visibility)
@@ -89,7 +89,7 @@ class ReadingTests(ServerTestCase):
                 timed = await self._sees(actor.request("GET", *self._timestamp(room)))
                 self.assertEqual(timed, bool(seen), about)
 
-    async def test_everybody_reads_the_state_that_they_may(self) -> None:
+    async def test_users_read_the_state_that_they_may(self) -> None:
         """Of now, who may see what happens now; of then, who has left."""
         now = {
             "world_readable": set(PATHS["world_readable"]),
@@ -108,8 +108,8 @@ class ReadingTests(ServerTestCase):
                     expected = "now" if is_now else "then" if is_then else "nothing"
                     self.assertEqual(found, expected, f"{about}: {read.__name__}")
 
-    async def test_nobody_sees_less_than_a_stranger_when_a_room_opens(self) -> None:
-        """What was hidden stays so; from then on all see the same."""
+    async def test_members_see_no_less_than_strangers_when_a_room_opens(self) -> None:
+        """Hidden events stay hidden; later ones are visible to all users."""
         for before in ("shared", "invited", "joined"):
             room, _ = await self.room_with_a_past(before)
             opened = {"history_visibility": "world_readable"}
@@ -126,7 +126,7 @@ class ReadingTests(ServerTestCase):
                 self.assertEqual(await self._read(self._state, actor, room), "now")
 
     async def test_what_is_closed_again_is_closed_for_strangers(self) -> None:
-        """Who was there reads on up to where they left; all others read nothing."""
+        """Former members read up to their leave; other users read nothing."""
         room, _ = await self.room_with_a_past("world_readable")
         await self.alice.set_state(room, VISIBILITY, {"history_visibility": "joined"})
         await self.alice.say(room, "among us")

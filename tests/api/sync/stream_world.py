@@ -43,7 +43,7 @@ ALICE = Requester("@alice:test", "PHONE")
 
 
 class Engine:
-    """Tells everybody what is appended to one list; entry n has position n + 1."""
+    """An engine whose updates are the entries of one list; entry n has position n + 1."""
 
     def __init__(self) -> None:
         self.entries: list[str] = []
@@ -67,8 +67,8 @@ class Engine:
         if self.error is not None:
             raise self.error
         update = Update(len(self.entries))
-        if news := self.entries[since or 0 :]:
-            update.joined = {ROOM: msgspec.json.encode(news)}
+        if next_entries := self.entries[since or 0 :]:
+            update.joined = {ROOM: msgspec.json.encode(next_entries)}
         return update
 
     def append(self, *entries: str) -> None:
@@ -83,10 +83,12 @@ class Presence:
     def __init__(self) -> None:
         self.open = 0
 
-    async def touch(self, user_id: str, device_id: str | None, asked: str | None) -> None:
+    async def sync_began(
+        self, user_id: str, device_id: str | None, set_presence: str | None
+    ) -> None:
         self.open += 1
 
-    def sync_ended(self, user_id: str, device_id: str | None, asked: str | None) -> None:
+    def sync_ended(self, user_id: str, device_id: str | None, set_presence: str | None) -> None:
         self.open -= 1
 
 
@@ -133,7 +135,7 @@ class ExtraMethods:
 
 
 class Client(WebSocketClientProtocol):
-    """A client's socket; frames are kept until they are asked for."""
+    """A client's socket; it keeps frames until the test reads them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,17 +167,17 @@ class Client(WebSocketClientProtocol):
             await self._waiting
         return self.frames.pop(0)
 
-    async def news(self) -> Any:
-        """The entries that the next update tells of."""
+    async def next_entries(self) -> Any:
+        """The entries of the next update."""
         update = await self.frame()
         return update.get("rooms", {}).get("join", {}).get(ROOM, [])
 
     async def call(self, method: str, frame_id: str = "1", **params: Any) -> Any:
         """The answer to a call, without its id."""
         self.say({"id": frame_id, "method": method, "params": params})
-        answer = await self.frame()
-        assert answer.pop("id") == frame_id
-        return answer
+        response = await self.frame()
+        assert response.pop("id") == frame_id
+        return response
 
     def say(self, frame: object) -> None:
         self.sendMessage(frame if isinstance(frame, bytes) else msgspec.json.encode(frame))

@@ -32,11 +32,11 @@ class EventStreamTestCase(ServerTestCase):
     async def hear(self, actor: Actor, wanted: str, since: str, **query: Any) -> Any:
         """The first event of a type."""
         for _ in range(20):
-            answer = await events(actor, since, timeout=5_000, **query)
-            for event in answer["chunk"]:
+            response = await events(actor, since, timeout=5_000, **query)
+            for event in response["chunk"]:
                 if event["type"] == wanted:
                     return event
-            since = answer["end"]
+            since = response["end"]
         return self.fail(f"there was no {wanted}")
 
 
@@ -45,17 +45,17 @@ class EventStreamTests(EventStreamTestCase):
         """Without a token a client learns where to begin, at once."""
         await self.alice.create_room()
 
-        answer = await events(self.alice, timeout=0)
+        response = await events(self.alice, timeout=0)
 
-        self.assertEqual(answer["chunk"], [])
-        self.assertEqual(answer["start"], answer["end"])
+        self.assertEqual(response["chunk"], [])
+        self.assertEqual(response["start"], response["end"])
 
     async def test_empty_token_is_none(self) -> None:
         """Some clients always send one."""
-        answer = await events(self.alice, "")
+        response = await events(self.alice, "")
 
-        self.assertEqual(answer["chunk"], [])
-        self.assertTrue(answer["end"])
+        self.assertEqual(response["chunk"], [])
+        self.assertTrue(response["end"])
 
     async def test_everything_comes_once_and_in_order(self) -> None:
         """A bot from the early days misses nothing, however much was said."""
@@ -69,16 +69,16 @@ class EventStreamTests(EventStreamTestCase):
             await self.bob.say(rooms[number % 2], text)
         found: list[Any] = []
 
-        while len(answer := await events(self.alice, since)) and since != answer["end"]:
-            self.assertEqual(answer["start"], since)
-            found += [event for event in answer["chunk"] if event["type"] == "m.room.message"]
-            since = answer["end"]
+        while len(response := await events(self.alice, since)) and since != response["end"]:
+            self.assertEqual(response["start"], since)
+            found += [event for event in response["chunk"] if event["type"] == "m.room.message"]
+            since = response["end"]
 
         self.assertEqual(bodies(found), said)
         self.assertEqual({event["room_id"] for event in found}, set(rooms))
         self.assertEqual({event["user_id"] for event in found}, {self.bob.user_id})
 
-    async def test_stream_waits_for_news(self) -> None:
+    async def test_stream_waits_for_a_change(self) -> None:
         """A message arrives when it is said, not when the client asks again."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
@@ -122,14 +122,14 @@ class EventStreamTests(EventStreamTestCase):
         room = await self.alice.create_room(invite=[self.bob])
         await self.alice.say(room, "secret")
 
-        answer = await events(self.bob, since)
+        response = await events(self.bob, since)
 
-        (invite,) = [event for event in answer["chunk"] if event["type"].startswith("m.room")]
+        (invite,) = [event for event in response["chunk"] if event["type"].startswith("m.room")]
         self.assertEqual(invite["content"]["membership"], "invite")
         self.assertEqual(invite["state_key"], self.bob.user_id)
 
-    async def test_who_leaves_hears_of_that_and_nothing_after(self) -> None:
-        """What is said behind somebody's back stays there."""
+    async def test_user_who_leaves_gets_the_leave_and_nothing_after(self) -> None:
+        """A user does not get events after they left."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         since = (await events(self.bob))["end"]
@@ -137,12 +137,12 @@ class EventStreamTests(EventStreamTestCase):
         await self.bob.leave(room)
         await self.alice.say(room, "without Bob")
 
-        answer = await events(self.bob, since)
+        response = await events(self.bob, since)
 
-        self.assertEqual(types(answer["chunk"]), ["m.room.message", "m.room.member"])
+        self.assertEqual(types(response["chunk"]), ["m.room.message", "m.room.member"])
 
-    async def test_ignored_users_are_not_heard(self) -> None:
-        """Who is ignored is ignored everywhere."""
+    async def test_ignored_users_are_hidden(self) -> None:
+        """Ignored users are ignored at this endpoint too."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         content = {"ignored_users": {self.bob.user_id: {}}}
@@ -155,9 +155,9 @@ class EventStreamTests(EventStreamTestCase):
         await self.bob.create_room(invite=[self.alice])
         await self.alice.say(room, "mine")
 
-        answer = await events(self.alice, since)
-        self.assertEqual(bodies(answer["chunk"]), ["mine"])
-        self.assertEqual(types(answer["chunk"]), ["m.room.message"])
+        response = await events(self.alice, since)
+        self.assertEqual(bodies(response["chunk"]), ["mine"])
+        self.assertEqual(types(response["chunk"]), ["m.room.message"])
 
     async def test_nonsense_is_refused(self) -> None:
         """A token of something else does not lead to a random place."""
@@ -193,8 +193,8 @@ class EventStreamTests(EventStreamTestCase):
 
 
 class PeekingTests(EventStreamTestCase):
-    async def test_anybody_follows_a_room_that_all_the_world_may_read(self) -> None:
-        """A guest watches a conversation before joining it."""
+    async def test_guest_follows_a_world_readable_room(self) -> None:
+        """A guest reads a conversation before joining it."""
         room = await self.alice.create_room(public=True, initial_state=WORLD)
         guest = await self.register_guest()
         since = (await events(guest, room_id=room))["end"]
@@ -219,7 +219,7 @@ class PeekingTests(EventStreamTestCase):
             await self.assert_refused("M_FORBIDDEN", events(self.bob, room_id=room), 403)
         await self.assert_refused("M_FORBIDDEN", events(self.bob, room_id="!none:x"), 403)
 
-    async def test_curtain_falls_while_somebody_watches(self) -> None:
+    async def test_room_becomes_unreadable_while_a_user_peeks(self) -> None:
         """A room that closes is closed at once."""
         room = await self.alice.create_room(public=True, initial_state=WORLD)
         since = (await events(self.bob, room_id=room))["end"]
@@ -239,9 +239,9 @@ class PeekingTests(EventStreamTestCase):
         await self.alice.say(other, "elsewhere")
         await self.alice.say(room, "here")
 
-        answer = await events(self.alice, since, room_id=room)
+        response = await events(self.alice, since, room_id=room)
 
-        self.assertEqual(bodies(answer["chunk"]), ["here"])
+        self.assertEqual(bodies(response["chunk"]), ["here"])
 
     async def test_server_that_stops_answers_those_who_wait(self) -> None:
         """A restart is not held up by spectators."""

@@ -15,14 +15,14 @@ class InitialSyncTestCase(ServerTestCase):
 
     async def snapshot(self, actor: Actor, **query: Any) -> dict[str, Any]:
         """The answer of `/initialSync`; its rooms by their ids."""
-        answer: dict[str, Any] = await actor.get("/initialSync", **query)
-        answer["rooms"] = {room["room_id"]: room for room in answer["rooms"]}
-        return answer
+        response: dict[str, Any] = await actor.get("/initialSync", **query)
+        response["rooms"] = {room["room_id"]: room for room in response["rooms"]}
+        return response
 
 
 class AllRoomsTests(InitialSyncTestCase):
-    async def test_rooms_are_told_as_they_are_now(self) -> None:
-        """A client from the early days starts with everything that it shows."""
+    async def test_rooms_are_returned_as_they_are_now(self) -> None:
+        """An old client starts with all that it shows."""
         room = await self.alice.create_room(visibility="public", name="Tea")
         for number in range(20):
             said = await self.alice.say(room, str(number))
@@ -31,41 +31,41 @@ class AllRoomsTests(InitialSyncTestCase):
         await self.alice.put(f"{own}/rooms/{room}/tags/work", {})
         await self.alice.put(f"{own}/account_data/org.example.x", {"a": 1})
 
-        answer = await self.snapshot(self.alice)
+        response = await self.snapshot(self.alice)
 
-        told = answer["rooms"][room]
-        self.assertEqual((told["membership"], told["visibility"]), ("join", "public"))
+        snapshot = response["rooms"][room]
+        self.assertEqual((snapshot["membership"], snapshot["visibility"]), ("join", "public"))
         self.assertEqual(
-            bodies(told["messages"]["chunk"]), [str(number) for number in range(10, 20)]
+            bodies(snapshot["messages"]["chunk"]), [str(number) for number in range(10, 20)]
         )
-        names = [each["content"] for each in told["state"] if each["type"] == "m.room.name"]
+        names = [each["content"] for each in snapshot["state"] if each["type"] == "m.room.name"]
         self.assertEqual(names, [{"name": "Tea"}])
-        self.assertEqual([each["type"] for each in told["account_data"]], ["m.tag"])
-        self.assertIn(said, answer["receipts"][0]["content"])
-        self.assertEqual(answer["account_data"], [{"type": "org.example.x", "content": {"a": 1}}])
-        present = [event["content"]["user_id"] for event in answer["presence"]]
+        self.assertEqual([each["type"] for each in snapshot["account_data"]], ["m.tag"])
+        self.assertIn(said, response["receipts"][0]["content"])
+        self.assertEqual(response["account_data"], [{"type": "org.example.x", "content": {"a": 1}}])
+        present = [event["content"]["user_id"] for event in response["presence"]]
         self.assertEqual(present, [self.alice.user_id])
 
-    async def test_tokens_lead_on_in_both_directions(self) -> None:
-        """What came before and what comes next joins without a gap."""
+    async def test_tokens_continue_in_both_directions(self) -> None:
+        """The earlier and the later events adjoin without a gap."""
         room = await self.alice.create_room()
         for number in range(5):
             await self.alice.say(room, str(number))
 
-        answer = await self.snapshot(self.alice, limit=2)
+        response = await self.snapshot(self.alice, limit=2)
 
-        messages = answer["rooms"][room]["messages"]
+        messages = response["rooms"][room]["messages"]
         self.assertEqual(bodies(messages["chunk"]), ["3", "4"])
         before = await self.alice.messages(room, since=messages["start"], limit=1)
         self.assertEqual(bodies(before["chunk"]), ["2"])
         await self.alice.say(room, "5")
-        news = await self.alice.get("/events", **{"from": answer["end"]})
-        self.assertEqual(bodies(news["chunk"]), ["5"])
+        events = await self.alice.get("/events", **{"from": response["end"]})
+        self.assertEqual(bodies(events["chunk"]), ["5"])
         none = await self.snapshot(self.alice, limit=0)
         self.assertEqual(none["rooms"][room]["messages"]["chunk"], [])
 
-    async def test_invites_are_told_and_rooms_that_were_left_if_wanted(self) -> None:
-        """The client shows where its user is wanted, and an archive if it has one."""
+    async def test_invites_are_returned_and_left_rooms_on_request(self) -> None:
+        """The client shows invites, and an archive if it has one."""
         invited = await self.alice.create_room(invite=[self.bob])
         left = await self.alice.create_room(public=True)
         refused = await self.alice.create_room(invite=[self.bob])
@@ -90,8 +90,8 @@ class AllRoomsTests(InitialSyncTestCase):
 
 
 class OneRoomTests(InitialSyncTestCase):
-    async def test_room_that_all_the_world_may_read_is_shown_to_anybody(self) -> None:
-        """A preview shows what was said since the room was opened, and no more."""
+    async def test_world_readable_room_is_shown_to_strangers(self) -> None:
+        """A preview shows the events since the room became world-readable, and no more."""
         room = await self.alice.create_room(public=True)
         await self.alice.say(room, "private")
         await self.alice.set_state(
@@ -100,15 +100,15 @@ class OneRoomTests(InitialSyncTestCase):
         await self.alice.say(room, "public")
         guest = await self.register_guest()
 
-        told = await guest.get(f"/rooms/{room}/initialSync")
+        snapshot = await guest.get(f"/rooms/{room}/initialSync")
 
-        chunk = told["messages"]["chunk"]
+        chunk = snapshot["messages"]["chunk"]
         self.assertEqual(
             [event["type"] for event in chunk], ["m.room.history_visibility", "m.room.message"]
         )
-        self.assertNotIn("membership", told)
-        self.assertIn("m.room.create", [event["type"] for event in told["state"]])
-        (presence,) = told["presence"]
+        self.assertNotIn("membership", snapshot)
+        self.assertIn("m.room.create", [event["type"] for event in snapshot["state"]])
+        (presence,) = snapshot["presence"]
         self.assertEqual(presence["content"]["user_id"], self.alice.user_id)
         self.assertEqual(presence["content"]["presence"], "offline")
 
@@ -143,7 +143,7 @@ class OneRoomTests(InitialSyncTestCase):
         bad = self.alice.get(f"/rooms/{room}/initialSync", limit=-1)
         await self.assert_refused("M_INVALID_PARAM", bad, 400)
 
-    def _name(self, told: dict[str, Any]) -> str:
-        (name,) = [each for each in told["state"] if each["type"] == "m.room.name"]
+    def _name(self, snapshot: dict[str, Any]) -> str:
+        (name,) = [each for each in snapshot["state"] if each["type"] == "m.room.name"]
         text: str = name["content"]["name"]
         return text

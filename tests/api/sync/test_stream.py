@@ -19,22 +19,22 @@ class OpeningTests(StreamTestCase):
         client = await self.open()
 
         self.assertEqual(client.protocol, "m.json")
-        self.assertEqual(await client.news(), ["one", "two"])
+        self.assertEqual(await client.next_entries(), ["one", "two"])
 
     async def test_token_in_the_subprotocol_opens_and_is_not_echoed(self) -> None:
         """Browsers cannot set headers; what is echoed may end in logs."""
         client = await self.open(by_subprotocol=True)
 
         self.assertEqual(client.protocol, "m.json")
-        self.assertEqual(await client.news(), [])
+        self.assertEqual(await client.next_entries(), [])
 
     async def test_since_resumes(self) -> None:
-        """What a client has is not sent again."""
+        """Events that a client has are not sent again."""
         self.engine.append("one", "two")
 
         client = await self.open(query="since=s1")
 
-        self.assertEqual(await client.news(), ["two"])
+        self.assertEqual(await client.next_entries(), ["two"])
 
     async def test_alias_of_the_path_works(self) -> None:
         """Clients of other authors use the unstable path until there is a stable one."""
@@ -53,7 +53,7 @@ class OpeningTests(StreamTestCase):
         self.assertEqual(self.engine.requests, [("7", True, None), (None, False, unstable)])
 
     async def test_mistakes_in_the_query_are_ordinary_errors(self) -> None:
-        """A client learns what is wrong, which a failed handshake alone would not tell."""
+        """A client gets an error, which a failed handshake alone would not give."""
         for query in ("since=nonsense", "filter=broken", "set_presence=asleep"):
             status, error = await self.get(query, token="alice")
 
@@ -66,36 +66,36 @@ class OpeningTests(StreamTestCase):
         self.assertEqual((status, error["errcode"]), (401, "M_MISSING_TOKEN"))
 
     async def test_guests_may_listen(self) -> None:
-        """Guests may sync, by whatever transport."""
+        """Guests may sync, by any transport."""
         self.engine.append("one")
 
         client = await self.open("guest")
 
-        self.assertEqual(await client.news(), ["one"])
+        self.assertEqual(await client.next_entries(), ["one"])
 
 
 class UpdateTests(StreamTestCase):
-    async def test_news_is_pushed_to_all(self) -> None:
-        """A message reaches everybody who listens."""
+    async def test_updates_are_pushed_to_all(self) -> None:
+        """A message reaches all connected clients."""
         clients = [await self.open("alice"), await self.open("tablet"), await self.open("bob")]
         for client in clients:
-            await client.news()
+            await client.next_entries()
 
         self.engine.append("hello")
 
-        self.assertEqual([await client.news() for client in clients], [["hello"]] * 3)
+        self.assertEqual([await client.next_entries() for client in clients], [["hello"]] * 3)
 
-    async def test_long_update_is_compressed_for_those_who_want_that(self) -> None:
+    async def test_long_update_is_compressed_for_clients_that_negotiated_it(self) -> None:
         """A first sync is mostly repetition, and phones pay for each byte."""
         entry = "again and again " * 20_000
 
         plain, compressed = await self.open(), await self.open("bob", compressed=True)
-        await plain.news()
-        await compressed.news()
+        await plain.next_entries()
+        await compressed.next_entries()
         self.engine.append(entry)
 
-        self.assertEqual(await compressed.news(), [entry])
-        self.assertEqual(await plain.news(), [entry])
+        self.assertEqual(await compressed.next_entries(), [entry])
+        self.assertEqual(await plain.next_entries(), [entry])
         received = compressed.trafficStats.incomingOctetsWireLevel
         self.assertLess(received, len(entry) / 20)
 
@@ -103,16 +103,16 @@ class UpdateTests(StreamTestCase):
         """The limit on frames is on what comes in: a first sync has megabytes."""
         entry = "x" * 3 * self.settings.max_frame
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
         self.engine.append(entry)
 
-        self.assertEqual(await client.news(), [entry])
+        self.assertEqual(await client.next_entries(), [entry])
 
     async def test_open_socket_keeps_its_user_present(self) -> None:
         """As a long poll that is held does."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
         before = self.presence.open
 
         client.sendClose(1000)
@@ -124,9 +124,9 @@ class UpdateTests(StreamTestCase):
         self.assertEqual(self.engine.wakers, set())
 
     async def test_ignored_users_are_applied_to_open_sockets(self) -> None:
-        """Whoever is ignored falls silent at once, not at the next reconnection."""
+        """An ignored user is hidden at once, not after the next reconnection."""
         client = await self.open(query="filter=7")
-        await client.news()
+        await client.next_entries()
 
         self.connections.apply(
             [AccountDataChanged(1, "@alice:test", None, "m.ignored_user_list", b"{}")]
@@ -136,10 +136,10 @@ class UpdateTests(StreamTestCase):
         self.assertEqual(self.engine.requests, [("7", False, None)] * 2)
 
     async def test_failure_closes_with_a_code(self) -> None:
-        """A client must not wait for ever for updates that nobody makes."""
+        """A client must not wait endlessly for updates that cannot be made."""
         for error, expected in ((ZeroDivisionError(), 1011), (Unavailable("no database"), 1013)):
             client = await self.open()
-            await client.news()
+            await client.next_entries()
 
             self.engine.error = error
             self.engine.append("never seen")
@@ -154,9 +154,9 @@ class CallTests(StreamTestCase):
     rates: ClassVar[dict[str, RateSettings]] = {"message": RateSettings(per_second=0.1, burst=1)}
 
     async def test_call_is_answered_under_its_id(self) -> None:
-        """Answers find their way back to who asked."""
+        """A response goes to the socket that made the call."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
         self.assertEqual(await client.call("ping", "a"), {"result": {}})
         self.assertEqual(await client.call("ping", "b"), {"result": {}})
@@ -164,16 +164,16 @@ class CallTests(StreamTestCase):
     async def test_unknown_method_is_unrecognized(self) -> None:
         """A newer client learns what an older server lacks."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
-        answer = await client.call("levitate")
+        response = await client.call("levitate")
 
-        self.assertEqual(answer["error"]["errcode"], "M_UNRECOGNIZED")
+        self.assertEqual(response["error"]["errcode"], "M_UNRECOGNIZED")
 
     async def test_frames_that_are_no_calls_are_answered_and_the_socket_lives_on(self) -> None:
         """One bad frame must not cost the client its place."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
         frames = {
             b"{": (None, "M_NOT_JSON"),
             b"": (None, "M_NOT_JSON"),
@@ -197,15 +197,17 @@ class CallTests(StreamTestCase):
         for frame, (frame_id, errcode) in frames.items():
             client.say(frame)
 
-            answer = await client.frame()
+            response = await client.frame()
 
-            self.assertEqual((answer["id"], answer["error"]["errcode"]), (frame_id, errcode), frame)
+            self.assertEqual(
+                (response["id"], response["error"]["errcode"]), (frame_id, errcode), frame
+            )
         self.assertEqual(await client.call("ping"), {"result": {}})
 
     async def test_params_may_be_left_out(self) -> None:
         """A method that needs nothing is called with nothing."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
         client.say({"id": "1", "method": "ping"})
 
@@ -214,18 +216,18 @@ class CallTests(StreamTestCase):
     async def test_frame_over_the_limit_is_refused_and_the_socket_lives_on(self) -> None:
         """A message that is too long is the user's mistake, not the connection's."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
         client.say({"id": "1", "method": "ping", "params": {"x": "x" * self.settings.max_frame}})
-        answer = await client.frame()
+        response = await client.frame()
 
-        self.assertEqual((answer["id"], answer["error"]["errcode"]), ("1", "M_TOO_LARGE"))
+        self.assertEqual((response["id"], response["error"]["errcode"]), ("1", "M_TOO_LARGE"))
         self.assertEqual(await client.call("ping"), {"result": {}})
 
     async def test_frame_far_over_the_limit_closes_the_socket(self) -> None:
-        """Nobody fills the server's memory."""
+        """A client cannot fill the server's memory."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
         client.say(b"x" * 3 * self.settings.max_frame)
 
@@ -234,26 +236,26 @@ class CallTests(StreamTestCase):
     async def test_binary_frames_close_the_socket(self) -> None:
         """The subprotocol has none, so the client speaks something else."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
         client.sendMessage(b"{}", isBinary=True)
 
         self.assertEqual(await client.closed, 1003)
 
     async def test_defect_of_the_server_is_answered_without_details(self) -> None:
-        """What went wrong inside is for the log, not for the client."""
+        """Internal errors are logged, not sent to the client."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
-        answer = await client.call("fail")
+        response = await client.call("fail")
 
-        self.assertEqual(answer, {"error": {"errcode": "M_UNKNOWN", "error": "Internal error"}})
+        self.assertEqual(response, {"error": {"errcode": "M_UNKNOWN", "error": "Internal error"}})
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_rate_limits_are_those_of_http(self) -> None:
-        """Whoever may not flood by one transport may not by the other."""
+        """A client cannot bypass the limits of one transport with the other."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
         first, second = await client.call("limited"), await client.call("limited")
 
@@ -264,16 +266,16 @@ class CallTests(StreamTestCase):
     async def test_guests_may_not_call_everything(self) -> None:
         """The same endpoints are closed to guests as over HTTP."""
         client = await self.open("guest")
-        await client.news()
+        await client.next_entries()
 
-        answer = await client.call("limited")
+        response = await client.call("limited")
 
-        self.assertEqual(answer["error"]["errcode"], "M_GUEST_ACCESS_FORBIDDEN")
+        self.assertEqual(response["error"]["errcode"], "M_GUEST_ACCESS_FORBIDDEN")
 
     async def test_slow_call_does_not_hold_up_the_next(self) -> None:
         """Answers come when they are ready."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
         client.say({"id": "slow", "method": "hold"})
         quick = await client.call("ping", "quick")
@@ -285,7 +287,7 @@ class CallTests(StreamTestCase):
     async def test_too_many_calls_at_once_wait_their_turn(self) -> None:
         """One client cannot make the server hold thousands of calls for it; none is lost."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
         count = 20 * MAX_CALLS
         padding = "x" * 2_000
         for number in range(count):
@@ -300,9 +302,9 @@ class CallTests(StreamTestCase):
         self.assertEqual(len(answered), count)
 
     async def test_filter_is_used_from_the_next_update_on(self) -> None:
-        """A client changes what it is told without a new connection."""
+        """A client changes its filter without a new connection."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
 
         by_id = await client.call("filter", filter="7")
         spelled_out = await client.call("filter", filter={"room": {"rooms": []}})
@@ -322,10 +324,10 @@ class SlowReaderTests(StreamTestCase):
         for socket in cast("Any", self.server.sockets):
             socket.transport.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, 65_536)
 
-    async def test_slow_reader_is_sent_one_update_for_all_that_it_missed(self) -> None:
+    async def test_slow_client_is_sent_one_update_for_all_that_it_missed(self) -> None:
         """A phone in a tunnel costs the server no memory, and is up to date soon after."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
         self.shrink_buffers(client)
         client.transport.pauseProducing()
         count, entry = 300, "x" * 50_000
@@ -337,7 +339,7 @@ class SlowReaderTests(StreamTestCase):
         received = 0
         updates = 0
         while received < count:
-            received += len(await client.news())
+            received += len(await client.next_entries())
             updates += 1
 
         self.assertEqual(received, count)
@@ -347,7 +349,7 @@ class SlowReaderTests(StreamTestCase):
     async def test_who_does_not_read_answers_is_not_read_either(self) -> None:
         """A client cannot make the server's memory grow by calling and never reading."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
         self.shrink_buffers(client)
         client.transport.pauseProducing()
         frame = b'{"id": "%s", "method": "ping"}' % (b"x" * 250)
@@ -363,10 +365,10 @@ class SlowReaderTests(StreamTestCase):
         )
 
         client.transport.resumeProducing()
-        answers = [await client.frame() for _ in range(count)]
+        responses = [await client.frame() for _ in range(count)]
 
         self.assertLess(buffered, 300_000)
-        self.assertEqual({len(answer["id"]) for answer in answers}, {250})
+        self.assertEqual({len(response["id"]) for response in responses}, {250})
 
     async def test_client_that_acknowledges_has_a_window(self) -> None:
         """A client that works slowly says so, and is not flooded."""
@@ -381,7 +383,7 @@ class SlowReaderTests(StreamTestCase):
         client.frames.clear()
 
         await client.call("ack", next_batch=updates[-1]["next_batch"])
-        rest = await client.news()
+        rest = await client.next_entries()
 
         self.assertEqual(len(updates), 2)
         self.assertEqual(rest, ["2", "3", "4", "5"])
@@ -396,14 +398,14 @@ class BoundTests(StreamTestCase):
         second = await self.open()
 
         self.assertEqual(await first.closed, 4001)
-        self.assertEqual(await second.news(), [])
+        self.assertEqual(await second.next_entries(), [])
         self.assertEqual(len(self.connections), 1)
 
     async def test_named_connections_of_a_device_live_side_by_side(self) -> None:
         """Two tabs of a browser share a device."""
         clients = [await self.open(query="conn=a"), await self.open(query="conn=b")]
 
-        self.assertEqual([await client.news() for client in clients], [[], []])
+        self.assertEqual([await client.next_entries() for client in clients], [[], []])
         self.assertEqual(len(self.connections), 2)
 
     async def test_device_and_user_have_only_so_many(self) -> None:
@@ -417,7 +419,7 @@ class BoundTests(StreamTestCase):
 
         self.assertEqual((of_device, of_user), (429, 429))
         self.assertEqual(error["errcode"], "M_LIMIT_EXCEEDED")
-        self.assertEqual(await again.news(), [])
+        self.assertEqual(await again.next_entries(), [])
 
 
 class EndTests(StreamTestCase):
@@ -430,7 +432,7 @@ class EndTests(StreamTestCase):
         self.connections.apply([DevicesRemoved(1, "@alice:test", ("PHONE",))])
 
         self.assertEqual(await phone.closed, 4003)
-        await tablet.news()
+        await tablet.next_entries()
         self.assertEqual(await tablet.call("ping"), {"result": {}})
 
     async def test_closing_a_user_closes_all_their_devices(self) -> None:
@@ -440,25 +442,25 @@ class EndTests(StreamTestCase):
         self.connections.close_user("@alice:test")
 
         self.assertEqual([await phone.closed, await tablet.closed], [4003, 4003])
-        await bob.news()
+        await bob.next_entries()
         self.assertEqual(await bob.call("ping"), {"result": {}})
 
     async def test_call_with_a_token_that_has_ended_is_the_last(self) -> None:
-        """An expired token ends the session, and the client is told why."""
+        """An expired token ends the session, and the client gets the reason."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
         del self.tokens.callers["alice"]
 
-        answer = await client.call("ping")
+        response = await client.call("ping")
 
-        self.assertEqual(answer["error"]["errcode"], "M_UNKNOWN_TOKEN")
+        self.assertEqual(response["error"]["errcode"], "M_UNKNOWN_TOKEN")
         self.assertEqual(await client.closed, 4003)
 
     async def test_tokens_of_silent_sockets_are_checked_too(self) -> None:
-        """Who only listens must not listen for ever on an expired token."""
+        """A silent client must not keep receiving updates with an expired token."""
         client = await self.open()
         bob = await self.open("bob")
-        await bob.news()
+        await bob.next_entries()
         del self.tokens.callers["alice"]
 
         await self.connections.check_tokens()
@@ -466,7 +468,7 @@ class EndTests(StreamTestCase):
         self.assertEqual(await client.closed, 4003)
         self.assertEqual(await bob.call("ping"), {"result": {}})
 
-    async def test_shutdown_tells_clients_to_come_again(self) -> None:
+    async def test_shutdown_closes_sockets_with_a_code_to_reconnect(self) -> None:
         """A restart is not an error, and clients reconnect by themselves."""
         client = await self.open()
 
@@ -477,7 +479,7 @@ class EndTests(StreamTestCase):
     async def test_dead_client_is_noticed(self) -> None:
         """A phone whose battery died does not count as present."""
         client = await self.open()
-        await client.news()
+        await client.next_entries()
         cast("Any", client).sendPong = lambda payload: None
 
         await client.closed

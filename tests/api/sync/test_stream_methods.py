@@ -1,4 +1,4 @@
-"""What the methods of the WebSocket do: the same as their calls over HTTP."""
+"""The methods of the WebSocket have the same effects as their calls over HTTP."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -132,7 +132,7 @@ EVENT = {"room_id": ROOM, "event_type": "m.room.message", "content": {"body": "x
 def test_method_reaches_the_domain(
     method: str, params: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
-    """What HTTP can do, the socket does in the same way."""
+    """A call over the socket has the effect of the HTTP call."""
     scene = Scene()
 
     scene.call(method, **params)
@@ -160,7 +160,7 @@ def test_new_events_are_answered_with_their_ids(method: str) -> None:
         ("account_data", {"type": "x", "content": {}, "user_id": "@bob:example.org"}, Forbidden),
     ],
 )
-def test_mistakes_are_refused_before_the_domain_is_asked(
+def test_invalid_calls_are_refused_before_the_domain_is_called(
     method: str, params: dict[str, Any], error: type[MatrixError]
 ) -> None:
     """A client learns what is wrong by the errcode that HTTP would give."""

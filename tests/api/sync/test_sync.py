@@ -42,15 +42,15 @@ class FilterTests(SyncTestCase):
             await self.set_data(self.alice, room, a=1)
         for part in ("timeline", "state", "account_data", "ephemeral"):
             for wanted in ({"rooms": [shown]}, {"not_rooms": [other]}):
-                answer = await self.filtered(self.alice, {"room": {part: wanted}})
+                response = await self.filtered(self.alice, {"room": {part: wanted}})
 
-                rooms = answer["rooms"]["join"]
+                rooms = response["rooms"]["join"]
                 self.assertEqual(rooms[other].get(part, {}).get("events", []), [])
                 if part in ("timeline", "account_data"):
                     self.assertNotEqual(rooms[shown][part]["events"], [])
 
-    async def test_room_whose_timeline_is_not_wanted_tells_its_state(self) -> None:
-        """What the timeline does not show of the state has to come apart from it."""
+    async def test_room_without_timeline_has_its_state(self) -> None:
+        """State that the timeline does not have is sent separately."""
         room = await self.alice.create_room()
         wanted = {"room": {"timeline": {"not_rooms": [room]}}}
         first = await self.filtered(self.alice, wanted)
@@ -84,7 +84,7 @@ class FilterTests(SyncTestCase):
 
 class StateAfterTests(SyncTestCase):
     async def test_every_joined_room_has_it(self) -> None:
-        """A client that asked for it must be able to rely on it, also where nothing changed."""
+        """A client that requested it must be able to rely on it, also where nothing changed."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         first = await self.alice.sync(use_state_after="true")
@@ -97,8 +97,8 @@ class StateAfterTests(SyncTestCase):
         self.assertEqual(section["state_after"], {"events": []})
         self.assertNotIn("state", section)
 
-    async def test_it_is_told_under_the_name_by_which_it_was_asked_for(self) -> None:
-        """Some clients know it by the name alone that it had in its proposal."""
+    async def test_it_has_the_requested_name(self) -> None:
+        """Some clients know only its unstable name."""
         room = await self.alice.create_room(public=True)
         unstable = "org.matrix.msc4222"
         options = {f"{unstable}.use_state_after": "true"}
@@ -114,15 +114,15 @@ class StateAfterTests(SyncTestCase):
         for section in sections:
             self.assertFalse({"state", "state_after"} & section.keys())
 
-    async def test_state_at_the_end_is_told_though_the_timeline_tells_it(self) -> None:
-        """The client need not work out the state from what was said."""
+    async def test_state_at_the_end_includes_state_in_the_timeline(self) -> None:
+        """The client need not compute the state from the timeline."""
         room = await self.alice.create_room()
         since = (await self.alice.sync())["next_batch"]
         await self.alice.set_state(room, "m.room.name", {"name": "Tea"})
 
-        answer = await self.alice.sync(since, use_state_after="true")
+        response = await self.alice.sync(since, use_state_after="true")
 
-        section = answer["rooms"]["join"][room]
+        section = response["rooms"]["join"][room]
         self.assertEqual(types(section["state_after"]), ["m.room.name"])
         self.assertEqual(types(section["timeline"]), ["m.room.name"])
 
@@ -138,21 +138,21 @@ class LeftRoomTests(SyncTestCase):
         await self.set_data(self.bob, room, a=2)
         archive = {"room": {"include_leave": True}}
 
-        news = await self.bob.sync(since)
+        incremental = await self.bob.sync(since)
         whole = await self.filtered(self.bob, archive)
         await self.set_data(self.bob, room, a=3)
         more = await self.filtered(self.bob, archive, whole["next_batch"])
         unasked = await self.bob.sync(whole["next_batch"])
 
-        for answer, expected in ((news, 2), (whole, 2), (more, 3)):
-            (event,) = answer["rooms"]["leave"][room]["account_data"]["events"]
+        for response, expected in ((incremental, 2), (whole, 2), (more, 3)):
+            (event,) = response["rooms"]["leave"][room]["account_data"]["events"]
             self.assertEqual(event, {"type": "org.example.x", "content": {"a": expected}})
         self.assertEqual(types(more["rooms"]["leave"][room]["timeline"]), [])
         self.assertEqual(types(more["rooms"]["leave"][room]["state"]), [])
         self.assertNotIn("rooms", unasked)
 
-    async def test_left_room_ends_with_the_departure(self) -> None:
-        """Nobody hears what is said behind their back."""
+    async def test_left_room_ends_with_the_leave(self) -> None:
+        """A user does not get events after they left."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         await self.alice.say(room, "with Bob")
@@ -161,23 +161,23 @@ class LeftRoomTests(SyncTestCase):
         await self.alice.say(room, "without Bob")
         await self.alice.set_state(room, "m.room.name", {"name": "Secret"})
 
-        for answer in (
+        for response in (
             await self.bob.sync(since),
             await self.filtered(self.bob, {"room": {"include_leave": True}}),
         ):
-            section = answer["rooms"]["leave"][room]
+            section = response["rooms"]["leave"][room]
             self.assertNotIn("m.room.name", types(section["state"]) + types(section["timeline"]))
             self.assertNotIn("without Bob", bodies(section["timeline"]["events"]))
             self.assertEqual(section["timeline"]["events"][-1]["content"]["membership"], "leave")
 
-    async def test_refused_invite_ends_with_the_departure(self) -> None:
-        """A client that sees the room go must be told by what."""
+    async def test_declined_invite_ends_with_the_leave(self) -> None:
+        """A client gets the event that removes the room."""
         room = await self.alice.create_room(invite=[self.bob])
         since = (await self.bob.sync())["next_batch"]
         await self.bob.leave(room)
 
-        for answer in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
-            self.assert_only_own(answer, room, self.bob, "leave")
+        for response in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
+            self.assert_only_own(response, room, self.bob, "leave")
 
     async def test_knock_that_is_taken_back_ends_with_the_departure(self) -> None:
         """The same, where the user was the one to ask."""
@@ -189,8 +189,8 @@ class LeftRoomTests(SyncTestCase):
 
         self.assert_only_own(await self.bob.sync(since), room, self.bob, "leave")
 
-    async def test_invite_that_is_refused_after_a_stay_ends_with_the_departure(self) -> None:
-        """Who was there before sees that time, and the end of the invite, nothing in between."""
+    async def test_invite_declined_after_a_membership_ends_with_the_leave(self) -> None:
+        """A former member sees that time, and the end of the invite, nothing in between."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         await self.bob.leave(room)
@@ -199,8 +199,8 @@ class LeftRoomTests(SyncTestCase):
         since = (await self.bob.sync())["next_batch"]
         await self.bob.leave(room)
 
-        for answer in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
-            timeline = answer["rooms"]["leave"][room]["timeline"]["events"]
+        for response in (await self.bob.sync(since), await self.filtered(self.bob, ARCHIVE)):
+            timeline = response["rooms"]["leave"][room]["timeline"]["events"]
             self.assertEqual(timeline[-1]["content"]["membership"], "leave")
             self.assertEqual(timeline[-1]["unsigned"]["prev_content"]["membership"], "invite")
             self.assertNotIn("without Bob", bodies(timeline))
@@ -213,11 +213,11 @@ class LeftRoomTests(SyncTestCase):
         for each in (room, other):
             await self.alice.ban(each, self.bob)
 
-        answer = await self.filtered(self.bob, ARCHIVE)
+        response = await self.filtered(self.bob, ARCHIVE)
 
-        self.assertEqual(answer["rooms"]["leave"].keys(), {room, other})
-        self.assert_only_own(answer, other, self.bob, "ban")
-        timeline = answer["rooms"]["leave"][room]["timeline"]["events"]
+        self.assertEqual(response["rooms"]["leave"].keys(), {room, other})
+        self.assert_only_own(response, other, self.bob, "ban")
+        timeline = response["rooms"]["leave"][room]["timeline"]["events"]
         self.assertEqual(timeline[-1]["content"]["membership"], "ban")
 
     async def test_own_departure_keeps_to_the_limit_and_the_filter(self) -> None:
@@ -227,12 +227,12 @@ class LeftRoomTests(SyncTestCase):
         await self.bob.leave(room)
 
         for wanted in ({"limit": 0}, {"types": ["m.room.message"]}):
-            answer = await self.filtered(self.bob, {"room": {"timeline": wanted}}, since)
-            section = answer["rooms"]["leave"][room]
+            response = await self.filtered(self.bob, {"room": {"timeline": wanted}}, since)
+            section = response["rooms"]["leave"][room]
             self.assertEqual(section["timeline"]["events"], [])
 
-    def assert_only_own(self, answer: Any, room: str, user: Actor, membership: str) -> None:
-        section = answer["rooms"]["leave"][room]
+    def assert_only_own(self, response: Any, room: str, user: Actor, membership: str) -> None:
+        section = response["rooms"]["leave"][room]
         (event,) = section["timeline"]["events"]
         self.assertEqual((event["type"], event["state_key"]), ("m.room.member", user.user_id))
         self.assertEqual(event["content"]["membership"], membership)

@@ -99,8 +99,8 @@ class PageTests(RoomsTestCase):
         some = RoomEventFilter(limit=3)
 
         assert PageRequest(True).size == 10
-        assert PageRequest(True, wanted=some).size == 3
-        assert PageRequest(True, wanted=some, limit=5).size == 5
+        assert PageRequest(True, event_filter=some).size == 3
+        assert PageRequest(True, event_filter=some, limit=5).size == 5
         assert PageRequest(True, limit=1_000_000).size == MAX_LIMIT
 
     async def test_former_member_of_a_busy_room_gets_their_history_quickly(self) -> None:
