@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from psycopg.conninfo import conninfo_to_dict
 
-from homeserver.app import HANDS_OFF_SECONDS
+from homeserver.app import KILL_AFTER_SECONDS
 from homeserver.config.loading import parse_settings
 from homeserver.config.settings import Settings
 from tests.architecture.commands import unknown_word
@@ -168,7 +168,7 @@ def test_unit_starts_and_stops_the_server() -> None:
     """The command of the unit exists, and the server is not killed while it still stops well."""
     program, *words = unit()["ExecStart"].split()
     state = f"/var/lib/{unit()['StateDirectory']}"
-    longest = HANDS_OFF_SECONDS + Settings().limits.shutdown_timeout
+    longest = KILL_AFTER_SECONDS + Settings().limits.shutdown_timeout
 
     assert Path(program).name == "homeserver"
     assert unknown_word(words) is None
