@@ -25,9 +25,9 @@ IMPORTED_AS = {
 }
 # Packages that a declared one installs and exposes in its API.
 COME_ALONG = {"zope", "OpenSSL", "cryptography", "service_identity", "markupsafe"}
-# Modules that only read tables of others: the command line inspects a database that may belong to no
-# server of this project; the others have queries over whole rooms, apart from the owner's file,
-# which is large, or over all tables at once.
+# Modules that only read tables of others: the command line inspects a database that may belong to
+# another program; the others have queries over whole rooms, apart from the owner's large file, or
+# over all tables at once.
 READS_FOREIGN_TABLES = {
     "homeserver/cli/doctor/auth_chain_checks.py",
     "homeserver/cli/doctor/database_checks.py",

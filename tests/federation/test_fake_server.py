@@ -9,7 +9,7 @@ from homeserver.protocol.room_versions import ROOM_VERSIONS
 from tests.support.fake_server.fake_http import FAILURE, GARBAGE, Answer, Break, Endless, always
 from tests.support.fake_server.server import FakeServer
 from tests.support.sites import Scene
-from tests.support.watching import eventually, refused
+from tests.support.watcher import eventually, refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 

@@ -17,7 +17,7 @@ from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Una
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.changes import StateChanged
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 REMOTE = "@zoe:elsewhere.example"
 

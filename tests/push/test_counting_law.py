@@ -24,7 +24,7 @@ from homeserver.push.unread_counter import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.ephemeral.receipts import Receipts
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 PEOPLE = ("alice", "bob", "carol", "dave", "erin")
 Action = tuple[Any, ...]

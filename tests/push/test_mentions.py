@@ -9,7 +9,7 @@ from homeserver.push import mentions as subject
 from homeserver.storage.database.database import Connection
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 
 class MentionsTests(DatabaseTestCase):

@@ -9,7 +9,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
 from homeserver.push.unread_counter import WINDOW, UnreadCount, UnreadCounter
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 READ, PRIVATE = "m.read", "m.read.private"
 

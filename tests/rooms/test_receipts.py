@@ -18,7 +18,7 @@ from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.room import Room
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 READ, PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
 

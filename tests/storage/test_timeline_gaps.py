@@ -2,8 +2,8 @@
 
 from homeserver.storage.database.migrate import load_migrations
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.elsewhere import Elsewhere
-from tests.sync.world import World
+from tests.sync.remote_room import Elsewhere
+from tests.sync.sync_server import World
 
 
 class TimelineGapsMigrationTests(DatabaseTestCase):

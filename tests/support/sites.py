@@ -24,7 +24,7 @@ from tests.support.process import ServerProcess
 from tests.support.program import SHARED_SECRET, Program, free_port
 from tests.support.proxy import Mode, Proxy
 from tests.support.reactor import in_thread, together
-from tests.support.watching import Watcher, eventually
+from tests.support.watcher import Watcher, eventually
 
 OURS, PEER = "ours", "peer"
 LINES_SHOWN = 60

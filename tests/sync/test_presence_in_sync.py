@@ -7,7 +7,7 @@ from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 ZOE = "@zoe:other.example"
 

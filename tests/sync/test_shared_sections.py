@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 
 from homeserver.sync.sync_request import STATE_AFTER, UNSTABLE_STATE_AFTER
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 
 class SharedSectionTests(DatabaseTestCase):

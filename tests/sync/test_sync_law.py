@@ -14,7 +14,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 PEOPLE = ("alice", "bob", "carol")
 Action = tuple[Any, ...]

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from homeserver.accounts.sessions.requester import Requester
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 
 class MomentTests(DatabaseTestCase):

@@ -10,8 +10,8 @@ from homeserver.rooms.history.history import PageRequest
 from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
-from tests.sync.elsewhere import Elsewhere
-from tests.sync.world import World
+from tests.sync.remote_room import Elsewhere
+from tests.sync.sync_server import World
 
 LAZY = {"room": {"state": {"lazy_load_members": True}}}
 NAME = ("m.room.name", "")

@@ -14,7 +14,7 @@ from homeserver.protocol.events import Event, build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.signatures import BadSignature, SigningKey, sign_json
 from homeserver.storage.database.database import Database
-from tests.federation.transport.world import HERE, KEY, ClientTestCase
+from tests.federation.transport.client_test_case import HERE, KEY, ClientTestCase
 from tests.support.fake_server.scripted_peer import KEYS, SILENT, ScriptedPeer, error, plain
 from tests.support.postgres import drop_database, fresh_database
 

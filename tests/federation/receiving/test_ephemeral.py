@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#edus
 
 import pytest
 
-from tests.federation.meeting import shared_room
+from tests.federation.shared_rooms import shared_room
 from tests.support.sites import Scene
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]

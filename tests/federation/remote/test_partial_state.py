@@ -18,7 +18,7 @@ from tests.support.fake_server.server import FakeServer
 from tests.support.reactor import run
 from tests.support.room_graph import RoomGraph
 from tests.support.sites import OURS, Scene, Sites
-from tests.support.watching import Watcher, eventually, refused
+from tests.support.watcher import Watcher, eventually, refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 

@@ -6,11 +6,11 @@ Spec: https://spec.matrix.org/v1.19/rooms/
 import pytest
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from tests.federation.agreement import agree
-from tests.federation.meeting import shared_room
+from tests.federation.convergence import agree
+from tests.federation.shared_rooms import shared_room
 from tests.support.actors import bodies
 from tests.support.sites import Scene
-from tests.support.watching import Watcher, eventually, refused
+from tests.support.watcher import Watcher, eventually, refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.federation.agreement import agree, agree_on_state
-from tests.federation.meeting import shared_room
+from tests.federation.convergence import agree, agree_on_state
+from tests.federation.shared_rooms import shared_room
 from tests.support.reactor import together
 from tests.support.sites import Scene
-from tests.support.watching import eventually, refused
+from tests.support.watcher import eventually, refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 

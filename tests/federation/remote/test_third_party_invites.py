@@ -13,7 +13,7 @@ from tests.support.actors import Actor, Refused
 from tests.support.fake_server.scripted_peer import error
 from tests.support.identity_server import API, IdentityServer
 from tests.support.organisations import FederationTestCase
-from tests.support.watching import eventually
+from tests.support.watcher import eventually
 
 ADDRESS = "carol@example.com"
 INVITE = "m.room.third_party_invite"

@@ -23,7 +23,7 @@ from homeserver.outbound import graceful_close
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.protocol.signing.signatures import verify_signed_json
 from homeserver.protocol.signing.x_matrix import parse_authorization, request_object
-from tests.federation.transport.world import HERE, KEY, ClientTestCase
+from tests.federation.transport.client_test_case import HERE, KEY, ClientTestCase
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_server.scripted_peer import SILENT, ScriptedPeer, Seen, error, plain
 

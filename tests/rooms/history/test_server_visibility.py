@@ -5,7 +5,7 @@ import pytest
 from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import VISIBILITIES, may_server_see_event
 from homeserver.rooms.events.stored_event import StoredEvent
-from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.remote_events import Outside
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 

@@ -12,7 +12,7 @@ from homeserver.protocol.push_rules.rule_set import PushRule
 from homeserver.push.rules import PushRules
 from homeserver.storage.database.database import DatabaseAway
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 
 class SuccessionTests(DatabaseTestCase):

@@ -7,7 +7,7 @@ from homeserver.cli.doctor.findings import Severity
 from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.writer import CREATE
 from homeserver.storage.database.migrate import load_migrations
-from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.remote_events import Outside
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 

@@ -29,9 +29,9 @@ from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.protocol.signing.x_matrix import authorize
 from tests.support.certificates import CertificateAuthority
-from tests.support.fake_server.fake_answers import GoodAnswers, Holdings
 from tests.support.fake_server.fake_http import Answer, Handler, Received
 from tests.support.fake_server.fake_resource import FakeResource
+from tests.support.fake_server.fake_responses import GoodAnswers, Holdings
 from tests.support.room_graph import RoomGraph, now_ms
 
 PATIENCE_SECONDS = 20.0

@@ -9,7 +9,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import NotFound
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Response, Route
-from tests.web.wire import ServerTestCase
+from tests.web.raw_http import ServerTestCase
 
 
 class Note(msgspec.Struct):

@@ -28,7 +28,7 @@ from homeserver.web.addresses import TrustedProxies
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
 from homeserver.web.server import HttpServer, RequestPipeline
-from tests.web.wire import Wire
+from tests.web.raw_http import Wire
 
 ROOM = "!room:test"
 PATH = "/_matrix/client/v3/stream"

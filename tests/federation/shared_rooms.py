@@ -1,6 +1,6 @@
 """How users of two servers come together, at first and again."""
 
-from tests.support.watching import Watcher
+from tests.support.watcher import Watcher
 
 
 async def shared_room(alice: Watcher, bob: Watcher, **body: object) -> str:

@@ -11,15 +11,15 @@ from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.web.client import ResponseNeverReceived
 
 from federation.sending.sender import MOVE_SECONDS
-from tests.federation.agreement import agree, agree_on_state
-from tests.federation.meeting import meet_again, server_of, shared_room
+from tests.federation.convergence import agree, agree_on_state
+from tests.federation.shared_rooms import meet_again, server_of, shared_room
 from tests.support.actors import bodies
 from tests.support.fake_server.fake_http import Stall, always
 from tests.support.fake_server.server import FakeServer
 from tests.support.proxy import Mode
 from tests.support.reactor import in_thread, pause, together
 from tests.support.sites import OURS, Scene, Sites
-from tests.support.watching import Watcher
+from tests.support.watcher import Watcher
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 

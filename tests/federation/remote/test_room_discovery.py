@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.actors import CLIENT
 from tests.support.sites import Scene
-from tests.support.watching import Watcher, eventually
+from tests.support.watcher import Watcher, eventually
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 

@@ -1,7 +1,7 @@
 """Rooms are upgraded whatever other servers have put into them."""
 
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
-from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.remote_events import Outside
 from tests.rooms.support import ALICE, NoProfiles, RoomsTestCase
 
 EVE = "@eve:other.example"

@@ -6,8 +6,8 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#restricted-rooms
 import msgspec
 
 from homeserver.protocol.events import Event
-from tests.support.fake_server.fake_answers import GoodAnswers
 from tests.support.fake_server.fake_http import Answer, Received
+from tests.support.fake_server.fake_responses import GoodAnswers
 from tests.support.organisations import FederationTestCase
 
 VIA = "join_authorised_via_users_server"

@@ -12,7 +12,7 @@ import pytest
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS, StateResolution
 from homeserver.protocol.state_resolution.resolution import resolve
-from tests.protocol.authorization.vocabulary import ALICE, BOB, CAROL, DAVE, versions
+from tests.protocol.authorization.auth_builders import ALICE, BOB, CAROL, DAVE, versions
 from tests.protocol.state_resolution.branches import POWER_LEVELS, TOPIC, ForkedRoom, public_room
 
 V2 = versions(state_resolution=StateResolution.V2)

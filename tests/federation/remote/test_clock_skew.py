@@ -8,8 +8,8 @@ from itertools import product
 
 import pytest
 
-from tests.federation.agreement import agree
-from tests.federation.meeting import meet_again, shared_room
+from tests.federation.convergence import agree
+from tests.federation.shared_rooms import meet_again, shared_room
 from tests.support.actors import bodies
 from tests.support.peer import is_peer_installed
 from tests.support.reactor import run

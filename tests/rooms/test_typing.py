@@ -10,7 +10,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, MatrixError
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 
 class TypingNoticesTests(DatabaseTestCase):

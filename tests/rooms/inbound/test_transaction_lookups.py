@@ -3,7 +3,7 @@
 from typing import Any
 
 from homeserver.protocol.events import Event
-from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.remote_events import Outside
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import RoomsTestCase
 

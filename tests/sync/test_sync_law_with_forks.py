@@ -24,7 +24,7 @@ from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.events import Event
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 PEOPLE = ("alice", "bob", "carol")
 EVE, MALLORY = "@eve:other.example", "@mallory:third.example"

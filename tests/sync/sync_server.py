@@ -18,7 +18,7 @@ from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.sync import Sync
-from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.remote_events import Outside
 
 SERVER = "example.org"
 

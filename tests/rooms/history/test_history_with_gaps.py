@@ -9,8 +9,8 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.history.history import Page, PageRequest
 from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.elsewhere import Elsewhere
-from tests.sync.world import World
+from tests.sync.remote_room import Elsewhere
+from tests.sync.sync_server import World
 
 
 class HistoryOfGapsTests(DatabaseTestCase):

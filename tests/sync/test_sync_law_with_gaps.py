@@ -28,8 +28,8 @@ from homeserver.rooms.room.room import Room
 from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
-from tests.sync.elsewhere import Elsewhere
-from tests.sync.world import World
+from tests.sync.remote_room import Elsewhere
+from tests.sync.sync_server import World
 
 PEOPLE = ("carol", "dave")
 MAX_PAGES = 400

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any
 
 from tests.support.reactor import pause, together
-from tests.support.watching import PATIENCE_SECONDS, NeverSeen, Watcher
+from tests.support.watcher import PATIENCE_SECONDS, NeverSeen, Watcher
 
 PAUSE_SECONDS = 0.2
 

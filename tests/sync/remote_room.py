@@ -16,7 +16,7 @@ from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from tests.rooms.inbound.replica import ALICE, BOB, Graph
-from tests.sync.world import World
+from tests.sync.sync_server import World
 
 
 class Elsewhere:

@@ -17,7 +17,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.history import PageRequest
 from homeserver.rooms.inbound.receiver import DUMMY_EVENT
 from homeserver.rooms.resolution.resolver import ResolvedState
-from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.remote_events import Outside
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 EVE = "@eve:other.example"

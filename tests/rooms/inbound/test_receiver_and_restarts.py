@@ -9,7 +9,7 @@ from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.database import Connection
-from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.remote_events import Outside
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 EVE = "@eve:other.example"
