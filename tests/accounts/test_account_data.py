@@ -89,12 +89,12 @@ class AccountDataTests(AccountsTestCase):
 
     async def test_readers_get_the_content_with_the_fact(self) -> None:
         """A sync that waits is answered without reading anything again."""
-        facts: list[Any] = []
-        self.log.subscribe(facts.extend)
+        entries: list[Any] = []
+        self.log.subscribe(entries.extend)
 
         await self.account_data.set(ALICE, ROOM, "org.example", {"a": 1})
 
-        self.assertEqual(facts, [AccountDataChanged(1, ALICE, ROOM, "org.example", b'{"a":1}')])
+        self.assertEqual(entries, [AccountDataChanged(1, ALICE, ROOM, "org.example", b'{"a":1}')])
 
     async def test_a_change_while_the_data_is_loaded_is_not_lost(self) -> None:
         """Two devices at once: the last change is what both get."""

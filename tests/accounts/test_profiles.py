@@ -40,20 +40,20 @@ class ProfilesTests(AccountsTestCase):
 
     async def test_a_change_is_told_to_the_log_and_to_the_rooms(self) -> None:
         """Member events and syncs follow from here."""
-        facts: list[Any] = []
+        entries: list[Any] = []
         told: list[tuple[str, str]] = []
 
         async def update_rooms(user_id: str, field: str) -> None:
             told.append((user_id, field))
 
-        self.log.subscribe(facts.extend)
+        self.log.subscribe(entries.extend)
         self.profiles.on_profile_changed.append(update_rooms)
 
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.remove_field(ALICE, "avatar_url")
 
-        self.assertEqual(facts, [ProfileChanged(1, ALICE, "displayname", b'"Alice"')])
+        self.assertEqual(entries, [ProfileChanged(1, ALICE, "displayname", b'"Alice"')])
         self.assertEqual(told, [(ALICE, "displayname")])
 
     async def test_member_events_get_name_and_picture_if_there_are_any(self) -> None:

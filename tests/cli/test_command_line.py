@@ -11,7 +11,7 @@ from homeserver.version import VERSION
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command runs in an empty folder of its own."""
     monkeypatch.chdir(tmp_path)
 

@@ -27,7 +27,7 @@ from tests.support.postgres import drop_database, fresh_database
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each examination is of a folder of its own, where no server runs."""
     monkeypatch.chdir(tmp_path)
 
@@ -37,9 +37,9 @@ def findings(**settings: object) -> dict[str, list[str]]:
     config = Path("homeserver.yaml")
     defaults = {"server_name": "example.org", "listeners": [{"port": 0}]}
     config.write_text(json.dumps(defaults | settings))
-    result: dict[str, list[str]] = {verdict.value: [] for verdict in Severity}
+    result: dict[str, list[str]] = {severity.value: [] for severity in Severity}
     for finding in examine(config):
-        result[finding.verdict.value].append(str(finding))
+        result[finding.severity.value].append(str(finding))
     return result
 
 
@@ -265,10 +265,10 @@ class TestDatabase:
 
         found = findings(database={"dsn": dsn})
         main(["doctor", "--repair"])
-        mended = capsys.readouterr().out
+        repaired = capsys.readouterr().out
 
         assert any(" doctor --repair`" in line for line in found["problem"])
-        assert "1 were wrong and were put right" in mended
+        assert "1 were wrong and were put right" in repaired
         assert not findings(database={"dsn": dsn})["problem"]
 
     def test_rooms_without_their_members_are_told(self, dsn: str) -> None:

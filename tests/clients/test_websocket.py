@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.clients.plain_client import CLIENT, Refused, User, register
+from tests.clients.plain_client import CLIENT, User, register
 from tests.clients.stream import PATH, Stream, bodies_in, open_socket
 from tests.support.process import SHARED_SECRET, ServerProcess, running_server
+from tests.support.refused import Refused
 
 NewUser = Callable[[str], User]
 

@@ -16,9 +16,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.clients.plain_client import ConnectionLost, Http, Refused, User, register
+from tests.clients.plain_client import ConnectionLost, Http, User, register
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.process import SHARED_SECRET, ServerProcess
+from tests.support.refused import Refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 PATIENCE_SECONDS = 15.0

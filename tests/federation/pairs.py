@@ -4,9 +4,9 @@ A pair names the kind of the first site, where rooms are made, and of the second
 right, and not only passed by ours, shows between two of the peer's: `(PEER, PEER)`.
 """
 
-from tests.support.sites import OURS, PEER
+from tests.support.sites import LOCAL, PEER
 
-PAIRS = [(OURS, OURS), (OURS, PEER), (PEER, OURS)]
+PAIRS = [(LOCAL, LOCAL), (LOCAL, PEER), (PEER, LOCAL)]
 
 # The kinds that the scripted server is played against.
-KINDS = [OURS, PEER]
+KINDS = [LOCAL, PEER]

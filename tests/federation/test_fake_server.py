@@ -88,8 +88,8 @@ async def test_events_in_between_are_asked_for(solo: Scene, fake: FakeServer) ->
     await bob.hears(room.room_id, last.event_id)
     for event in lost:
         await bob.hears(room.room_id, event.event_id)
-    asked = await fake.is_asked("get_missing_previous_events")
-    assert asked.body["latest_events"] == [last.event_id]
+    received_request = await fake.is_asked("get_missing_previous_events")
+    assert received_request.body["latest_events"] == [last.event_id]
 
 
 @pytest.mark.parametrize("version", ["1", "2", "11", "12"])

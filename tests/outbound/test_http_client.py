@@ -18,7 +18,7 @@ from homeserver.outbound.http_client import MAX_REDIRECTS, OutboundClient, Outbo
 from tests.storage.test_tls import make_certificate
 
 
-class Elsewhere(Resource):
+class RemoteSite(Resource):
     """Somebody else's server: the path says how it answers."""
 
     isLeaf = True
@@ -55,8 +55,8 @@ class OutboundTestCase(TestCase):
     settings = OutboundHttpSettings(allow_private_addresses=True)
 
     def setUp(self) -> None:
-        self.elsewhere = Elsewhere()
-        self.url = f"http://127.0.0.1:{self.listen(Site(self.elsewhere))}"
+        self.remote_site = RemoteSite()
+        self.url = f"http://127.0.0.1:{self.listen(Site(self.remote_site))}"
         self.client = self.make_client(self.settings)
 
     def make_client(self, settings: OutboundHttpSettings) -> OutboundClient:
@@ -89,7 +89,7 @@ class ExchangeTests(OutboundTestCase):
         """Services that check captchas know nothing else."""
         await self.client.post_form(f"{self.url}/form", {"a": "b c", "d": "&"})
 
-        self.assertEqual(self.elsewhere.seen, [(b"POST", b"/form", b"a=b+c&d=%26")])
+        self.assertEqual(self.remote_site.seen, [(b"POST", b"/form", b"a=b+c&d=%26")])
 
     async def test_cookies_are_not_kept(self) -> None:
         """Requests for different users have nothing to do with each other."""
@@ -110,7 +110,7 @@ class ExchangeTests(OutboundTestCase):
         answer = await self.client.request("POST", f"{self.url}/redirect", body=b"secret")
 
         self.assertEqual(answer.status, 302)
-        self.assertEqual(len(self.elsewhere.seen), 1)
+        self.assertEqual(len(self.remote_site.seen), 1)
 
     async def test_a_token_is_told_to_one_server_only(self) -> None:
         """Whoever was given it cannot have it sent to somebody else."""
@@ -118,15 +118,15 @@ class ExchangeTests(OutboundTestCase):
 
         await self.client.request("GET", f"{self.url}/redirect", headers=headers)
 
-        self.assertEqual(self.elsewhere.tokens, ["Bearer swordfish", None])
+        self.assertEqual(self.remote_site.tokens, ["Bearer swordfish", None])
 
     async def test_a_circle_of_redirects_ends(self) -> None:
         """Nobody keeps this server walking."""
-        self.elsewhere.redirect_to = b"/redirect"
+        self.remote_site.redirect_to = b"/redirect"
 
         await self.fails(self.client.request("GET", f"{self.url}/redirect"), "redirects")
 
-        self.assertEqual(len(self.elsewhere.seen), MAX_REDIRECTS + 1)
+        self.assertEqual(len(self.remote_site.seen), MAX_REDIRECTS + 1)
 
     async def test_an_answer_that_is_too_large_is_cut_off(self) -> None:
         """Neither one that says so nor one that does not fills the memory."""
@@ -157,7 +157,7 @@ class PrivateAddressTests(OutboundTestCase):
             attempt = self.client.request("GET", f"http://{host}:{port}/")
             await self.assertFailure(ensureDeferred(attempt), OutboundError)
 
-        self.assertEqual(self.elsewhere.seen, [])
+        self.assertEqual(self.remote_site.seen, [])
 
     async def test_the_reason_names_the_address(self) -> None:
         """The operator finds in the log which setting would allow it."""
@@ -166,12 +166,12 @@ class PrivateAddressTests(OutboundTestCase):
     async def test_redirects_are_judged_like_the_first_request(self) -> None:
         """A public page cannot send the server to a private one."""
         self.patch(networks, "is_public_address", lambda host: host == "127.0.0.1")
-        self.elsewhere.redirect_to = self.url.replace("127.0.0.1", "127.0.0.2").encode()
+        self.remote_site.redirect_to = self.url.replace("127.0.0.1", "127.0.0.2").encode()
 
         attempt = self.client.request("GET", f"{self.url}/redirect")
         await self.fails(attempt, "127.0.0.2 is not a public address")
 
-        self.assertEqual(len(self.elsewhere.seen), 1)
+        self.assertEqual(len(self.remote_site.seen), 1)
 
 
 class CertificateTests(OutboundTestCase):
@@ -181,7 +181,7 @@ class CertificateTests(OutboundTestCase):
             certificate, key = make_certificate(Path(folder))
             context = DefaultOpenSSLContextFactory(str(key), str(certificate))
         port = reactor.listenSSL(  # type: ignore[attr-defined]
-            0, Site(self.elsewhere), context, interface="127.0.0.1"
+            0, Site(self.remote_site), context, interface="127.0.0.1"
         )
         self.addCleanup(port.stopListening)
         url = f"https://localhost:{port.getHost().port}/"

@@ -17,7 +17,7 @@ from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Una
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.changes import StateChanged
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.sync_server import World
+from tests.sync.sync_server import SyncServer
 
 REMOTE = "@zoe:elsewhere.example"
 
@@ -32,13 +32,13 @@ class PresenceTestCase(DatabaseTestCase):
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
         await self.start()
-        self.alice = await self.world.user("alice")
-        self.bob = await self.world.user("bob")
-        self.stranger = await self.world.user("stranger")
-        self.room_id = await self.world.create_room(self.alice)
-        await self.world.rooms.memberships.join(self.bob, self.room_id)
-        await self.world.log.flush()
-        self.facts.clear()  # newcomers are shown, whether they are there or not
+        self.alice = await self.server.user("alice")
+        self.bob = await self.server.user("bob")
+        self.stranger = await self.server.user("stranger")
+        self.room_id = await self.server.create_room(self.alice)
+        await self.server.rooms.memberships.join(self.bob, self.room_id)
+        await self.server.log.flush()
+        self.entries.clear()  # newcomers are shown, whether they are there or not
 
     async def clean_up(self) -> None:
         await self.stop()
@@ -46,28 +46,28 @@ class PresenceTestCase(DatabaseTestCase):
 
     async def start(self) -> None:
         """Start a server on the database, or another one after the first."""
-        self.world = await World.start(self.db)
-        rooms = self.world.rooms
+        self.server = await SyncServer.start(self.db)
+        rooms = self.server.rooms
         self.tracker = PresenceTracker(
-            self.settings, self.db, self.world.log, rooms.names, rooms.user_rooms, self.clock
+            self.settings, self.db, self.server.log, rooms.names, rooms.user_rooms, self.clock
         )
-        self.remote = RemotePresence(self.world.log, rooms.user_rooms, self.clock)
+        self.remote = RemotePresence(self.server.log, rooms.user_rooms, self.clock)
         self.presence = PresenceEvents(
             self.tracker, self.remote, self.db, rooms.registry, rooms.user_rooms
         )
-        self.facts: list[PresenceChanged] = []
-        self.world.log.subscribe(self.tracker.apply)
-        self.world.log.subscribe(self.presence.apply)
-        self.world.log.subscribe(
-            lambda facts: self.facts.extend(
-                fact for fact in facts if isinstance(fact, PresenceChanged)
+        self.entries: list[PresenceChanged] = []
+        self.server.log.subscribe(self.tracker.apply)
+        self.server.log.subscribe(self.presence.apply)
+        self.server.log.subscribe(
+            lambda entries: self.entries.extend(
+                entry for entry in entries if isinstance(entry, PresenceChanged)
             )
         )
         await self.tracker.start()
 
     async def stop(self) -> None:
         self.tracker.stop()
-        await self.world.stop()
+        await self.server.stop()
 
     async def come(self, caller: Requester, asked: Any = None) -> None:
         await self.tracker.touch(caller.user_id, caller.device_id, asked)
@@ -80,7 +80,7 @@ class PresenceTestCase(DatabaseTestCase):
 
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        await self.world.log.flush()
+        await self.server.log.flush()
 
     async def seen_by(self, caller: Requester, since: int | None = None) -> dict[str, Any]:
         """Who is how, as far as a user is told."""
@@ -100,15 +100,15 @@ class PresenceTestCase(DatabaseTestCase):
 class PresenceTests(PresenceTestCase):
     async def test_who_shares_a_room_sees_who_comes_online(self) -> None:
         """A friend's dot turns green, and the own one too; strangers see nothing."""
-        before = self.world.log.position
+        before = self.server.log.position
 
         await self.come(self.bob)
 
         self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "online"})
         self.assertEqual(await self.states_seen_by(self.bob, before), {"bob": "online"})
         self.assertEqual(await self.states_seen_by(self.stranger, before), {})
-        self.assertEqual(self.facts[-1].user_id, self.bob.user_id)
-        self.assertEqual(len(self.facts[-1].rooms), 1)
+        self.assertEqual(self.entries[-1].user_id, self.bob.user_id)
+        self.assertEqual(len(self.entries[-1].rooms), 1)
 
     async def test_event_says_how_somebody_is(self) -> None:
         """Clients show the status message, and how long somebody is away."""
@@ -128,32 +128,32 @@ class PresenceTests(PresenceTestCase):
     async def test_polls_of_somebody_who_is_there_are_no_news(self) -> None:
         """Presence costs by its changes, not by the requests of those who are online."""
         await self.come(self.bob)
-        count = len(self.facts)
+        count = len(self.entries)
 
         for _ in range(3):
             self.go(self.bob)
             await self.pass_time(1)
             await self.come(self.bob)
-        await self.world.say(self.bob, self.room_id, "hello")
-        await self.world.log.flush()
+        await self.server.say(self.bob, self.room_id, "hello")
+        await self.server.log.flush()
 
-        self.assertEqual(len(self.facts), count)
+        self.assertEqual(len(self.entries), count)
 
     async def test_sync_that_asks_for_offline_leaves_no_trace(self) -> None:
         """A bot that reads along need not be shown."""
         await self.come(self.bob, "offline")
         self.go(self.bob, "offline")
 
-        self.assertEqual((len(self.tracker), self.facts), (0, []))
+        self.assertEqual((len(self.tracker), self.entries), (0, []))
 
     async def test_newcomer_sees_members_and_is_seen_although_nobody_is_there(self) -> None:
         """A client that shows presence knows of everybody in a room that was just joined."""
-        room_id = await self.world.create_room(self.alice)
-        await self.world.log.flush()
-        before = self.world.log.position
+        room_id = await self.server.create_room(self.alice)
+        await self.server.log.flush()
+        before = self.server.log.position
 
-        await self.world.rooms.memberships.join(self.stranger, room_id)
-        await self.world.log.flush()
+        await self.server.rooms.memberships.join(self.stranger, room_id)
+        await self.server.log.flush()
 
         self.assertEqual(
             await self.states_seen_by(self.stranger, before),
@@ -164,7 +164,7 @@ class PresenceTests(PresenceTestCase):
     async def test_who_goes_is_offline_after_a_while(self) -> None:
         """A closed laptop does not stay online, and costs no memory."""
         await self.come(self.bob)
-        before = self.world.log.position
+        before = self.server.log.position
 
         self.go(self.bob)
         await self.pass_time(29)
@@ -180,35 +180,35 @@ class PresenceTests(PresenceTestCase):
         await self.come(self.bob)
         await self.pass_time(301)
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "unavailable"})
-        before = self.world.log.position
+        before = self.server.log.position
 
-        await self.world.say(self.bob, self.room_id, "back again")
-        await self.world.log.flush()
+        await self.server.say(self.bob, self.room_id, "back again")
+        await self.server.log.flush()
 
         self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "online"})
 
     async def test_reading_is_something_that_a_user_does(self) -> None:
         """Who looks at messages is there, even without answering."""
-        receipts = Receipts(self.db, self.world.rooms.registry)
-        event_id = await self.world.say(self.alice, self.room_id, "hello?")
+        receipts = Receipts(self.db, self.server.rooms.registry)
+        event_id = await self.server.say(self.alice, self.room_id, "hello?")
         await self.come(self.bob)
         await self.pass_time(301)
 
-        room = await self.world.rooms.registry.get(self.room_id)
+        room = await self.server.rooms.registry.get(self.room_id)
         await receipts.move(room, self.bob.user_id, "m.read", event_id, None)
-        await self.world.log.flush()
+        await self.server.log.flush()
 
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
 
     async def test_newcomer_and_members_see_each_other(self) -> None:
         """Presence does not begin with the next change after a join."""
-        other_room = await self.world.create_room(self.stranger)
+        other_room = await self.server.create_room(self.stranger)
         await self.come(self.stranger)
         await self.come(self.bob)
-        before = self.world.log.position
+        before = self.server.log.position
 
-        await self.world.rooms.memberships.join(self.bob, other_room)
-        await self.world.log.flush()
+        await self.server.rooms.memberships.join(self.bob, other_room)
+        await self.server.log.flush()
 
         self.assertIn("bob", await self.states_seen_by(self.stranger, before))
         self.assertIn("stranger", await self.states_seen_by(self.bob, before))
@@ -217,8 +217,8 @@ class PresenceTests(PresenceTestCase):
     async def test_who_left_is_seen_no_more(self) -> None:
         """To leave a room is to be left alone by its members."""
         await self.come(self.bob)
-        await self.world.rooms.memberships.leave(self.bob, self.room_id)
-        before = self.world.log.position
+        await self.server.rooms.memberships.leave(self.bob, self.room_id)
+        before = self.server.log.position
 
         await self.put(self.bob, "unavailable", "somewhere else")
 
@@ -262,17 +262,17 @@ class PresenceTests(PresenceTestCase):
         await self.stop()
 
         await self.start()
-        before = self.world.log.position
+        before = self.server.log.position
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
         await self.come(self.bob)
         await self.pass_time(100)
 
-        self.assertEqual((await self.states_seen_by(self.alice, before), self.facts), ({}, []))
+        self.assertEqual((await self.states_seen_by(self.alice, before), self.entries), ({}, []))
 
     async def test_who_does_not_come_back_after_a_restart_goes_offline(self) -> None:
         """Nobody stays online for ever because the server forgot to watch them."""
         await self.come(self.bob)
-        before = self.world.log.position
+        before = self.server.log.position
         await self.stop()
 
         await self.start()
@@ -283,7 +283,7 @@ class PresenceTests(PresenceTestCase):
     async def test_reader_who_was_away_for_long_learns_who_went(self) -> None:
         """A token from before a restart is as good as any other."""
         await self.come(self.bob)
-        before = self.world.log.position
+        before = self.server.log.position
         self.go(self.bob)
         await self.pass_time(31)
         await self.stop()
@@ -299,11 +299,11 @@ class PresenceTests(PresenceTestCase):
         def refuse() -> None:
             raise Unavailable("away")
 
-        self.patch(self.world.log, "check_open", refuse)
+        self.patch(self.server.log, "check_open", refuse)
         await self.come(self.bob)
-        self.assertEqual(self.facts, [])
+        self.assertEqual(self.entries, [])
 
-        self.patch(self.world.log, "check_open", lambda: None)
+        self.patch(self.server.log, "check_open", lambda: None)
         await self.pass_time(6)
 
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
@@ -318,7 +318,7 @@ class DisabledPresenceTests(PresenceTestCase):
         await self.put(self.bob, "online", "here")
         self.go(self.bob)
 
-        self.assertEqual((await self.seen_by(self.alice), self.facts), ({}, []))
+        self.assertEqual((await self.seen_by(self.alice), self.entries), ({}, []))
         self.assertEqual(
             await self.presence.get(self.alice, self.bob.user_id), {"presence": "offline"}
         )
@@ -329,19 +329,19 @@ class RemotePresenceTests(DatabaseTestCase):
         await super().setUp()
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
-        self.world = await World.start(self.db)
+        self.server = await SyncServer.start(self.db)
         self.rooms = OneRoom()
-        self.remote = RemotePresence(self.world.log, self.rooms, self.clock)  # type: ignore[arg-type]
-        self.facts: list[PresenceChanged] = []
-        self.world.log.subscribe(
-            lambda facts: self.facts.extend(
-                fact for fact in facts if isinstance(fact, PresenceChanged)
+        self.remote = RemotePresence(self.server.log, self.rooms, self.clock)  # type: ignore[arg-type]
+        self.entries: list[PresenceChanged] = []
+        self.server.log.subscribe(
+            lambda entries: self.entries.extend(
+                entry for entry in entries if isinstance(entry, PresenceChanged)
             )
         )
 
     async def clean_up(self) -> None:
         self.remote.stop()
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     async def test_same_news_is_told_once(self) -> None:
@@ -349,8 +349,8 @@ class RemotePresenceTests(DatabaseTestCase):
         for _ in range(3):
             await self.remote.receive(REMOTE, "online", "at sea", 1_000)
 
-        assert [(fact.state, fact.status_msg) for fact in self.facts] == [("online", "at sea")]
-        assert self.facts[0].last_active_ms == 1_700_000_000_000 - 1_000
+        assert [(entry.state, entry.status_msg) for entry in self.entries] == [("online", "at sea")]
+        assert self.entries[0].last_active_ms == 1_700_000_000_000 - 1_000
 
     async def test_who_is_not_heard_of_goes_offline(self) -> None:
         """A server that has gone away leaves nobody online for ever."""
@@ -359,12 +359,12 @@ class RemotePresenceTests(DatabaseTestCase):
         await self.remote.receive(REMOTE, "online", None, None)
 
         self.clock.advance(20 * 60)
-        await self.world.log.flush()
-        assert [fact.state for fact in self.facts] == ["online"]
+        await self.server.log.flush()
+        assert [entry.state for entry in self.entries] == ["online"]
 
         self.clock.advance(11 * 60)
-        await self.world.log.flush()
-        assert [fact.state for fact in self.facts] == ["online", "offline"]
+        await self.server.log.flush()
+        assert [entry.state for entry in self.entries] == ["online", "offline"]
         assert self.remote.find(REMOTE) is None
 
     async def test_strangers_are_none_of_our_business(self) -> None:
@@ -373,7 +373,7 @@ class RemotePresenceTests(DatabaseTestCase):
 
         await self.remote.receive(REMOTE, "online", None, None)
 
-        assert not self.facts
+        assert not self.entries
         assert list(self.remote.present()) == []
 
     async def test_who_is_told_of_before_they_are_met_is_not_missed(self) -> None:
@@ -385,9 +385,9 @@ class RemotePresenceTests(DatabaseTestCase):
 
         self.rooms.numbers = [1]
         self.remote.apply([joined(REMOTE)])
-        await self.world.log.flush()
+        await self.server.log.flush()
 
-        assert [(fact.state, fact.status_msg) for fact in self.facts] == [("online", "at sea")]
+        assert [(entry.state, entry.status_msg) for entry in self.entries] == [("online", "at sea")]
 
     async def test_what_was_told_long_before_is_forgotten(self) -> None:
         """Nobody is shown as online who was when we met a stranger's server once."""
@@ -397,9 +397,9 @@ class RemotePresenceTests(DatabaseTestCase):
 
         self.rooms.numbers = [1]
         self.remote.apply([joined(REMOTE)])
-        await self.world.log.flush()
+        await self.server.log.flush()
 
-        assert not self.facts
+        assert not self.entries
 
 
 def joined(user_id: str) -> StateChanged:

@@ -123,12 +123,12 @@ def test_redacting_keeps_id_and_signatures(case):
 
 def test_a_second_signature_joins_the_first():
     """The server of an invited user signs the invite and sends it back."""
-    ours = event()
+    local_event = event()
 
-    both = ours.with_signature("other", KEY.key_id, KEY.sign(ours.signing_bytes()))
+    both = local_event.with_signature("other", KEY.key_id, KEY.sign(local_event.signing_bytes()))
 
-    assert list(ours.signatures) == ["domain"]
-    assert both.event_id == ours.event_id
+    assert list(local_event.signatures) == ["domain"]
+    assert both.event_id == local_event.event_id
     for server_name in ("domain", "other"):
         verify_event_signature(V12, both.pdu, server_name, KEY.key_id, KEY.verify_key)
 

@@ -57,7 +57,7 @@ def outcome(
     )
 
 
-def told(event: Event, rules: RuleSet = DEFAULT, **options: Any) -> str:
+def notification_of(event: Event, rules: RuleSet = DEFAULT, **options: Any) -> str:
     """What a user is told by an event: nothing, something, or something loud."""
     found = outcome(event, rules, **options)
     if not found.notify:
@@ -67,9 +67,9 @@ def told(event: Event, rules: RuleSet = DEFAULT, **options: Any) -> str:
 
 def test_messages_notify() -> None:
     """The reason for it all."""
-    assert told(say()) == "something"
-    assert told(event("m.room.encrypted", by=ALICE)) == "something"
-    assert told(event("m.call.invite", by=ALICE)) == "something"
+    assert notification_of(say()) == "something"
+    assert notification_of(event("m.room.encrypted", by=ALICE)) == "something"
+    assert notification_of(event("m.call.invite", by=ALICE)) == "something"
 
 
 def test_conversations_of_two_make_a_sound() -> None:
@@ -93,43 +93,43 @@ def test_what_is_no_message_to_anybody_does_not_notify() -> None:
         event("m.room.topic", by=ALICE, state_key=""),
         event("m.room.redaction", by=ALICE),
     ):
-        assert told(quiet) == "nothing", quiet.type
+        assert notification_of(quiet) == "nothing", quiet.type
 
 
 def test_invite_notifies_who_is_invited() -> None:
     """An invite that nobody hears of is lost."""
-    assert told(invite(by=ALICE, of=BOB)) == "something"
+    assert notification_of(invite(by=ALICE, of=BOB)) == "something"
 
 
 def test_mention_highlights_for_who_is_mentioned() -> None:
     """A name in a message is louder for one, and not for the others."""
     mention = say(**{"m.mentions": {"user_ids": [BOB, 5, {}]}})
 
-    assert told(mention) == "loud"
-    assert told(mention, user=CAROL) == "something"
-    assert told(say("hello bob", **{"m.mentions": {}}), name="bob") == "something"
+    assert notification_of(mention) == "loud"
+    assert notification_of(mention, user=CAROL) == "something"
+    assert notification_of(say("hello bob", **{"m.mentions": {}}), name="bob") == "something"
 
 
 def test_mention_of_the_room_takes_power() -> None:
     """`@room` is loud only from those who may."""
     mention = {"m.mentions": {"room": True}}
 
-    assert told(say(**mention)) == "loud"
-    assert told(say(by=BOB, **mention), user=ALICE) == "something"
-    assert told(say(**{"m.mentions": {"room": "true"}})) == "something"
+    assert notification_of(say(**mention)) == "loud"
+    assert notification_of(say(by=BOB, **mention), user=ALICE) == "something"
+    assert notification_of(say(**{"m.mentions": {"room": "true"}})) == "something"
 
 
 def test_mention_in_an_edit_still_counts() -> None:
     """Mentions are checked before edits are silenced."""
     edit = {"m.relates_to": {"rel_type": "m.replace", "event_id": "$x"}}
 
-    assert told(say(**edit, **{"m.mentions": {"user_ids": [BOB]}})) == "loud"
+    assert notification_of(say(**edit, **{"m.mentions": {"user_ids": [BOB]}})) == "loud"
 
 
 def test_room_upgrade_is_loud() -> None:
     """Everybody learns that the room has moved; a message of that type is no upgrade."""
-    assert told(event("m.room.tombstone", by=ALICE, state_key="")) == "loud"
-    assert told(event("m.room.tombstone", by=ALICE)) == "nothing"
+    assert notification_of(event("m.room.tombstone", by=ALICE, state_key="")) == "loud"
+    assert notification_of(event("m.room.tombstone", by=ALICE)) == "nothing"
 
 
 def test_kinds_are_checked_in_their_order() -> None:
@@ -152,9 +152,9 @@ def test_rules_of_ones_own_come_before_the_predefined_ones() -> None:
     notices = rule("notices", "notify", conditions=[])
     rules = DEFAULT.put("override", notices)
 
-    assert told(say(msgtype="m.notice"), rules) == "something"
+    assert notification_of(say(msgtype="m.notice"), rules) == "something"
     rules = rules.change("override", ".m.rule.master", enabled=True)
-    assert told(say(**{"m.mentions": {"user_ids": [BOB]}}), rules) == "nothing"
+    assert notification_of(say(**{"m.mentions": {"user_ids": [BOB]}}), rules) == "nothing"
 
 
 def test_the_first_of_two_rules_counts() -> None:
@@ -162,16 +162,18 @@ def test_the_first_of_two_rules_counts() -> None:
     tea, time_ = rule("tea", "notify", pattern="tea"), rule("time", pattern="time")
     message = say("It's time for tea")
 
-    assert told(message, DEFAULT.put("content", tea).put("content", time_)) == "nothing"
-    assert told(message, DEFAULT.put("content", time_).put("content", tea)) == "something"
+    assert notification_of(message, DEFAULT.put("content", tea).put("content", time_)) == "nothing"
+    assert (
+        notification_of(message, DEFAULT.put("content", time_).put("content", tea)) == "something"
+    )
 
 
 def test_disabled_rules_never_match() -> None:
     """A rule can be kept for later."""
     rules = DEFAULT.put("sender", rule(ALICE)).change("sender", ALICE, enabled=False)
 
-    assert told(say(), rules) == "something"
-    assert told(say(), rules.change("sender", ALICE, enabled=True)) == "nothing"
+    assert notification_of(say(), rules) == "something"
+    assert notification_of(say(), rules.change("sender", ALICE, enabled=True)) == "nothing"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_actions_say_how_loud_it_is(actions: list[Any], expected: str) -> None:
     """Historical actions do nothing."""
     rules = DEFAULT.change("underride", ".m.rule.message", actions=actions)
 
-    assert told(say(), rules) == expected
+    assert notification_of(say(), rules) == expected
 
 
 def test_display_names_are_looked_for_where_a_rule_asks() -> None:
@@ -199,8 +201,8 @@ def test_display_names_are_looked_for_where_a_rule_asks() -> None:
         rule("name", "notify", HIGHLIGHT, conditions=[{"kind": "contains_display_name"}]),
     )
 
-    assert told(say("ask Bob"), rules, name="bob") == "loud"
-    assert told(say("ask Bob"), rules, name="rob") == "something"
+    assert notification_of(say("ask Bob"), rules, name="bob") == "loud"
+    assert notification_of(say("ask Bob"), rules, name="rob") == "something"
 
 
 def test_rule_that_asks_for_the_user_and_more_wants_both() -> None:
@@ -211,8 +213,8 @@ def test_rule_that_asks_for_the_user_and_more_wants_both() -> None:
         "override", rule("both", "notify", HIGHLIGHT, conditions=[named, condition])
     )
 
-    assert told(say("bob", msgtype="m.emote"), rules, name="bob") == "loud"
-    assert told(say("bob"), rules, name="bob") == "something"
+    assert notification_of(say("bob", msgtype="m.emote"), rules, name="bob") == "loud"
+    assert notification_of(say("bob"), rules, name="bob") == "something"
 
 
 def test_rules_are_judged_in_a_glance() -> None:
@@ -223,9 +225,9 @@ def test_rules_are_judged_in_a_glance() -> None:
 
     for _ in range(20):
         started = time.perf_counter()
-        verdict = rules.evaluate(EvaluationContext(message, 100, None))
+        result = rules.evaluate(EvaluationContext(message, 100, None))
         for user in members:
-            verdict.for_user(user)
+            result.for_user(user)
         best = min(best, time.perf_counter() - started)
 
     assert best < 0.001

@@ -29,92 +29,92 @@ happenings = st.lists(
 )
 
 
-def notice(position: int, thread: str | None = None, **fields: Any) -> PushAction:
+def action(position: int, thread: str | None = None, **fields: Any) -> PushAction:
     given = {"highlight": False, "named": False, "age": 0} | fields
     return PushAction(position, thread, **given)
 
 
 def test_what_notifies_is_counted() -> None:
     """The number on the badge."""
-    tally = UnreadCounter(0)
+    counter = UnreadCounter(0)
 
-    tally.advance(3, 3, [notice(1), notice(2, ROOT, highlight=True), notice(3)])
+    counter.advance(3, 3, [action(1), action(2, ROOT, highlight=True), action(3)])
 
-    assert tally.count() == UnreadCount(3, 1, {ROOT: (1, 1)})
-    assert tally.count().main == (2, 0)
+    assert counter.count() == UnreadCount(3, 1, {ROOT: (1, 1)})
+    assert counter.count().main == (2, 0)
 
 
 def test_receipt_of_the_room_reads_everything() -> None:
     """Clients that know no threads clear them too."""
-    tally = UnreadCounter(0)
-    tally.advance(3, 3, [notice(1), notice(2, ROOT), notice(3)])
+    counter = UnreadCounter(0)
+    counter.advance(3, 3, [action(1), action(2, ROOT), action(3)])
 
-    tally.read(2, None)
+    counter.read(2, None)
 
-    assert tally.count() == UnreadCount(1, 0, {})
+    assert counter.count() == UnreadCount(1, 0, {})
 
 
 def test_receipt_of_a_thread_reads_that_thread() -> None:
     """Whoever opened a thread has not seen the room, and the other way round."""
-    tally = UnreadCounter(0)
-    tally.advance(4, 4, [notice(1), notice(2, ROOT), notice(3, "$other"), notice(4, ROOT)])
+    counter = UnreadCounter(0)
+    counter.advance(4, 4, [action(1), action(2, ROOT), action(3, "$other"), action(4, ROOT)])
 
-    tally.read(2, ROOT)
-    tally.read(4, "main")
+    counter.read(2, ROOT)
+    counter.read(4, "main")
 
-    assert tally.count() == UnreadCount(2, 0, {"$other": (1, 0), ROOT: (1, 0)})
-    assert tally.is_read(2, ROOT)
-    assert not tally.is_read(3, "$other")
+    assert counter.count() == UnreadCount(2, 0, {"$other": (1, 0), ROOT: (1, 0)})
+    assert counter.is_read(2, ROOT)
+    assert not counter.is_read(3, "$other")
 
 
 def test_own_event_reads_where_it_was_sent() -> None:
     """Whoever answers has read what they answer."""
-    tally = UnreadCounter(0)
+    counter = UnreadCounter(0)
 
-    tally.advance(3, 3, [notice(1), notice(2, ROOT), OwnEvent(3, None)])
+    counter.advance(3, 3, [action(1), action(2, ROOT), OwnEvent(3, None)])
 
-    assert tally.count() == UnreadCount(1, 0, {ROOT: (1, 0)})
+    assert counter.count() == UnreadCount(1, 0, {ROOT: (1, 0)})
 
 
 def test_receipt_ahead_of_what_was_counted_holds() -> None:
     """An event that was read before it was counted is not unread."""
-    tally = UnreadCounter(0)
+    counter = UnreadCounter(0)
 
-    tally.read(5, None)
-    tally.advance(6, 2, [notice(5), notice(6)])
+    counter.read(5, None)
+    counter.advance(6, 2, [action(5), action(6)])
 
-    assert tally.count().notification == 1
+    assert counter.count().notification == 1
 
 
 def test_redacted_event_is_not_counted() -> None:
     """There is nothing left to read."""
-    tally = UnreadCounter(0)
-    tally.advance(2, 2, [notice(1, highlight=True), notice(2)])
+    counter = UnreadCounter(0)
+    counter.advance(2, 2, [action(1, highlight=True), action(2)])
 
-    tally.forget(1)
+    counter.forget(1)
 
-    assert tally.count() == UnreadCount(1, 0, {})
+    assert counter.count() == UnreadCount(1, 0, {})
 
 
 def test_what_names_the_user_is_counted_however_old_it_is() -> None:
     """Who comes back from a holiday sees that they were asked for."""
-    tally = UnreadCounter(0)
-    tally.advance(2, 2, [notice(1, highlight=True, named=True), notice(2)])
+    counter = UnreadCounter(0)
+    counter.advance(2, 2, [action(1, highlight=True, named=True), action(2)])
 
     for position in range(3, WINDOW + 10):
-        tally.advance(position, 1, [notice(position)])
+        counter.advance(position, 1, [action(position)])
 
-    assert tally.count() == UnreadCount(WINDOW + 1, 1, {})
+    assert counter.count() == UnreadCount(WINDOW + 1, 1, {})
 
 
 def test_counts_are_bounded() -> None:
     """A user who never reads costs no more than another."""
-    tally = UnreadCounter(0)
+    counter = UnreadCounter(0)
 
     for position in range(1, 2 * WINDOW):
-        tally.advance(position, 1, [notice(position, highlight=True, named=True)])
+        counter.advance(position, 1, [action(position, highlight=True, named=True)])
 
-    assert tally.count().notification == WINDOW + MAX_NAMED
+    assert counter.count().notification == WINDOW + MAX_NAMED
 
 
 @given(happenings)
@@ -132,8 +132,8 @@ def test_counts_do_not_depend_on_when_they_are_asked_for(plan: list[tuple[Any, .
             assert lazy.count() == steady.count() == _counted(events, reads)
         elif what == "read":
             reads.append((rest[0], rest[1]))
-            for tally in (steady, lazy):
-                tally.read(rest[0], rest[1])
+            for counter in (steady, lazy):
+                counter.read(rest[0], rest[1])
         else:
             for _ in range(90 if what == "burst" else 1):
                 position += 1
@@ -148,13 +148,13 @@ def test_counts_do_not_depend_on_when_they_are_asked_for(plan: list[tuple[Any, .
 
 def _event(position: int, what: str, rest: list[Any]) -> PushAction | OwnEvent | None:
     if what == "notice":
-        return notice(position, rest[0], highlight=rest[1], named=rest[2])
+        return action(position, rest[0], highlight=rest[1], named=rest[2])
     return OwnEvent(position, rest[0]) if what == "own" else None
 
 
 def _aged(news: list[PushAction | OwnEvent], position: int) -> list[PushAction | OwnEvent]:
     return [
-        notice(
+        action(
             item.position,
             item.thread,
             highlight=item.highlight,

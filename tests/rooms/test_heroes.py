@@ -20,10 +20,10 @@ def test_those_come_first_who_came_first() -> None:
 def test_who_has_left_is_named_only_where_nobody_else_is() -> None:
     """A chat is called after who is in it; an empty one after who was."""
     came = {"alice": 1, "bob": 2, "carol": 3}
-    lively = {"alice": "join", "bob": "leave", "carol": "invite"}
+    active = {"alice": "join", "bob": "leave", "carol": "invite"}
     empty = {"alice": "join", "bob": "leave", "carol": "ban"}
 
-    assert first_members(lively, came.__getitem__) == ["alice", "carol"]
+    assert first_members(active, came.__getitem__) == ["alice", "carol"]
     assert first_members(empty, came.__getitem__) == ["alice", "bob", "carol"]
 
 

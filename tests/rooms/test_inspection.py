@@ -32,8 +32,8 @@ class InspectionTests(RoomsTestCase):
         assert [number for _, _, number in report.refusals] == [1, 1]
         assert all(rule.startswith("rule ") for _, rule, _ in report.refusals)
         assert report.backward_extremities.keys() == {colours.lost.event_id}
-        heads = {stored.event.event_id for stored in report.extremities}
-        assert heads == {colours.ban.event_id, colours.after_gap.event_id}
+        extremity_ids = {stored.event.event_id for stored in report.extremities}
+        assert extremity_ids == {colours.ban.event_id, colours.after_gap.event_id}
 
     async def test_report_tells_state_and_members(self) -> None:
         """Who is in the room, from which servers, and what is in force there."""

@@ -31,7 +31,7 @@ from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.web.rate_limits import RateLimits
 from tests.rooms.support import ALICE, BOB, NoProfiles, RoomsTestCase
 
-ELSEWHERE = "@moderator:elsewhere.example"
+REMOTE_SERVER = "@moderator:elsewhere.example"
 VIA = "join_authorised_via_users_server"
 
 
@@ -67,7 +67,12 @@ class OwnEventTests(RoomsTestCase):
 
     async def test_what_only_a_server_may_say_comes_from_the_server(self) -> None:
         """Whoever writes the content, these fields are given by who has checked them."""
-        content = {"membership": "join", VIA: ELSEWHERE, "third_party_invite": {}, "reason": "x"}
+        content = {
+            "membership": "join",
+            VIA: REMOTE_SERVER,
+            "third_party_invite": {},
+            "reason": "x",
+        }
 
         plain = member_draft(BOB.user_id, BOB.user_id, content)
         vouched = member_draft(BOB.user_id, BOB.user_id, content, authoriser=ALICE.user_id)
@@ -81,7 +86,7 @@ class OwnEventTests(RoomsTestCase):
             room_id = await self.restricted_room(version)
             await self.memberships.invite(ALICE, room_id, BOB.user_id)
             draft = member_draft(
-                BOB.user_id, BOB.user_id, {"membership": "join"}, authoriser=ELSEWHERE
+                BOB.user_id, BOB.user_id, {"membership": "join"}, authoriser=REMOTE_SERVER
             )
 
             with pytest.raises(Forbidden, match=r"signature of elsewhere\.example"):

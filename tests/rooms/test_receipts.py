@@ -18,7 +18,7 @@ from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.room import Room
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.sync_server import World
+from tests.sync.sync_server import SyncServer
 
 READ, PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
 
@@ -27,27 +27,27 @@ class ReceiptsTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         await self.start()
-        self.alice = await self.world.user("alice")
-        self.bob = await self.world.user("bob")
-        self.room_id = await self.world.create_room(self.alice)
-        await self.world.rooms.memberships.join(self.bob, self.room_id)
-        self.first = await self.world.say(self.alice, self.room_id, "first")
-        self.second = await self.world.say(self.alice, self.room_id, "second")
+        self.alice = await self.server.user("alice")
+        self.bob = await self.server.user("bob")
+        self.room_id = await self.server.create_room(self.alice)
+        await self.server.rooms.memberships.join(self.bob, self.room_id)
+        self.first = await self.server.say(self.alice, self.room_id, "first")
+        self.second = await self.server.say(self.alice, self.room_id, "second")
 
     async def clean_up(self) -> None:
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     async def start(self) -> None:
         """Start a server on the database, or another one after the first."""
-        self.world = await World.start(self.db)
-        registry = self.world.rooms.registry
+        self.server = await SyncServer.start(self.db)
+        registry = self.server.rooms.registry
         self.receipts = Receipts(self.db, registry)
-        self.markers = ReadMarkers(registry, self.receipts, self.world.accounts.account_data)
-        self.world.log.subscribe(self.receipts.apply)
+        self.markers = ReadMarkers(registry, self.receipts, self.server.accounts.account_data)
+        self.server.log.subscribe(self.receipts.apply)
 
     async def room(self) -> Room:
-        return await self.world.rooms.registry.get(self.room_id)
+        return await self.server.rooms.registry.get(self.room_id)
 
     async def read(self, reader: Requester, event_id: str, kind: str = READ, **thread: Any) -> None:
         await self.markers.mark(reader, self.room_id, kind, event_id, **thread)
@@ -66,20 +66,20 @@ class ReceiptsTests(DatabaseTestCase):
         await self.assertFailure(Deferred.fromCoroutine(done), kind)
 
     async def fully_read(self, caller: Requester) -> Any:
-        stored = await self.world.accounts.account_data.content(
+        stored = await self.server.accounts.account_data.content(
             caller.user_id, FULLY_READ, self.room_id
         )
         return None if stored is None else msgspec.json.decode(stored)["event_id"]
 
     async def reply(self, relation: str, parent: str) -> str:
         content = {"body": "…", "m.relates_to": {"rel_type": relation, "event_id": parent}}
-        return await self.world.rooms.sending.send_message(
+        return await self.server.rooms.sending.send_message(
             self.alice, self.room_id, "m.room.message", content, f"{relation}{parent}"
         )
 
     async def test_others_see_how_far_somebody_has_read(self) -> None:
         """A message that was read gets the reader's face beside it."""
-        before = self.world.log.position
+        before = self.server.log.position
 
         await self.read(self.bob, self.first)
 
@@ -92,18 +92,18 @@ class ReceiptsTests(DatabaseTestCase):
         """A long poll returns for news only."""
         await self.read(self.bob, self.first)
 
-        self.assertEqual(await self.seen_by(self.alice, self.world.log.position), {})
+        self.assertEqual(await self.seen_by(self.alice, self.server.log.position), {})
 
     async def test_receipt_moves_forward_only(self) -> None:
         """A slow second device does not make read messages unread."""
         await self.read(self.bob, self.second)
-        before = self.world.log.position
+        before = self.server.log.position
 
         await self.read(self.bob, self.first)
         await self.read(self.bob, self.second)
 
         self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
-        self.assertEqual(self.world.log.position, before)
+        self.assertEqual(self.server.log.position, before)
 
     async def test_receipts_sent_at_once_end_at_the_later_event(self) -> None:
         """Two devices that read at the same moment do not undo each other's work."""
@@ -115,7 +115,7 @@ class ReceiptsTests(DatabaseTestCase):
 
     async def test_private_receipt_is_seen_by_its_user_alone(self) -> None:
         """Somebody can clear their notifications without telling anybody."""
-        before = self.world.log.position
+        before = self.server.log.position
 
         await self.read(self.bob, self.first, PRIVATE)
 
@@ -203,9 +203,9 @@ class ReceiptsTests(DatabaseTestCase):
 
     async def test_receipt_names_a_known_type_and_an_event_of_a_room_one_is_in(self) -> None:
         """Nobody can write what no client will ever read."""
-        stranger = await self.world.user("stranger")
-        elsewhere = await self.world.create_room(self.alice)
-        other = await self.world.say(self.alice, elsewhere, "other")
+        stranger = await self.server.user("stranger")
+        other_room = await self.server.create_room(self.alice)
+        other = await self.server.say(self.alice, other_room, "other")
 
         await self.refusal(InvalidParam, self.read(self.bob, self.first, "m.seen"))
         await self.refusal(NotFound, self.read(self.bob, "$unknown"))
@@ -216,11 +216,11 @@ class ReceiptsTests(DatabaseTestCase):
 
     async def test_receipts_survive_a_restart(self) -> None:
         """After an update of the server nobody's rooms are unread again."""
-        before = self.world.log.position
+        before = self.server.log.position
         await self.read(self.bob, self.first)
         await self.read(self.bob, self.second, PRIVATE)
         public, own = await self.seen_by(self.alice), await self.seen_by(self.bob)
-        await self.world.stop()
+        await self.server.stop()
 
         await self.start()
 
@@ -229,14 +229,14 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(await self.seen_by(self.bob), own)
         self.assertEqual(await self.receipts.changed_rooms([number, 99], before), {number})
         self.assertEqual(
-            await self.receipts.changed_rooms([number], self.world.log.position), set()
+            await self.receipts.changed_rooms([number], self.server.log.position), set()
         )
         await self.read(self.bob, self.first, PRIVATE)
         self.assertEqual(await self.seen_by(self.bob), own)
 
     async def test_rooms_with_new_receipts_are_known_at_once(self) -> None:
         """A reader who looks at all rooms need not load those without news."""
-        before = self.world.log.position
+        before = self.server.log.position
         await self.read(self.bob, self.first)
         number, runs = (await self.room()).room_nid, self.db.runs
 

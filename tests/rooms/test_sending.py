@@ -19,11 +19,11 @@ class SendingTests(RoomsTestCase):
 
         first = await send(ALICE, self.room_id, "m.room.message", {"n": 1}, "t")
         again = await send(ALICE, self.room_id, "m.room.message", {"n": 2}, "t")
-        elsewhere = await send(ALICE, other, "m.room.message", {"n": 1}, "t")
+        in_other_room = await send(ALICE, other, "m.room.message", {"n": 1}, "t")
         something = await send(ALICE, self.room_id, "org.example.thing", {"n": 1}, "t")
 
         assert again == first
-        assert len({first, elsewhere, something}) == 3
+        assert len({first, in_other_room, something}) == 3
 
     async def test_path_and_transaction_id_are_not_run_together(self) -> None:
         """Where one ends and the other begins makes a difference."""

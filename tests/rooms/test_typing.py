@@ -10,30 +10,30 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, MatrixError
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.sync_server import World
+from tests.sync.sync_server import SyncServer
 
 
-class TypingNoticesTests(DatabaseTestCase):
+class TypingTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.world = await World.start(self.db)
-        self.alice = await self.world.user("alice")
-        self.bob = await self.world.user("bob")
-        self.room_id = await self.world.create_room(self.alice)
-        await self.world.rooms.memberships.join(self.bob, self.room_id)
-        self.room = await self.world.rooms.registry.get(self.room_id)
+        self.server = await SyncServer.start(self.db)
+        self.alice = await self.server.user("alice")
+        self.bob = await self.server.user("bob")
+        self.room_id = await self.server.create_room(self.alice)
+        await self.server.rooms.memberships.join(self.bob, self.room_id)
+        self.room = await self.server.rooms.registry.get(self.room_id)
         self.clock = Clock()
         self.notices = self.make()
 
     async def clean_up(self) -> None:
         self.notices.stop()
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     def make(self, **options: Any) -> TypingUsers:
-        log = self.world.log
+        log = self.server.log
         options = {"boot_position": log.position} | options
-        notices = TypingUsers(self.world.rooms.registry, log, self.clock, **options)
+        notices = TypingUsers(self.server.rooms.registry, log, self.clock, **options)
         log.subscribe(notices.apply)
         return notices
 
@@ -51,12 +51,12 @@ class TypingNoticesTests(DatabaseTestCase):
 
     async def test_who_types_is_listed_until_they_stop(self) -> None:
         """Three dots appear, and go."""
-        before = self.world.log.position
+        before = self.server.log.position
 
         await self.begin(self.bob)
         await self.begin(self.alice)
         self.assertEqual(self.typists(before), [self.bob.user_id, self.alice.user_id])
-        between = self.world.log.position
+        between = self.server.log.position
 
         await self.end(self.bob)
         self.assertEqual(self.typists(between), [self.alice.user_id])
@@ -64,24 +64,24 @@ class TypingNoticesTests(DatabaseTestCase):
     async def test_unchanged_list_is_no_news(self) -> None:
         """Clients repeat themselves while somebody types; readers are not woken by it."""
         await self.begin(self.bob)
-        position = self.world.log.position
+        position = self.server.log.position
 
         await self.begin(self.bob)
         await self.end(self.alice)
 
         self.assertIsNone(self.typists(position))
-        self.assertEqual(self.world.log.position, position)
+        self.assertEqual(self.server.log.position, position)
 
     async def test_notice_ends_when_its_time_is_up(self) -> None:
         """A client that lost its connection does not type for ever."""
         await self.begin(self.bob, timeout_ms=5_000)
-        position = self.world.log.position
+        position = self.server.log.position
 
         self.clock.advance(5)
-        await self.world.log.flush()
+        await self.server.log.flush()
 
         self.assertEqual(self.typists(position), [])
-        self.assertGreater(self.world.log.position, position)
+        self.assertGreater(self.server.log.position, position)
 
     async def test_repeated_notice_lasts_longer(self) -> None:
         """Whoever goes on typing is shown as typing, without a gap."""
@@ -104,16 +104,16 @@ class TypingNoticesTests(DatabaseTestCase):
     async def test_who_leaves_types_no_more(self) -> None:
         """Nobody waits for the words of one who is gone."""
         await self.begin(self.bob)
-        position = self.world.log.position
+        position = self.server.log.position
 
-        await self.world.rooms.memberships.leave(self.bob, self.room_id)
-        await self.world.log.flush()
+        await self.server.rooms.memberships.leave(self.bob, self.room_id)
+        await self.server.log.flush()
 
         self.assertEqual(self.typists(position), [])
 
     async def test_only_members_type_and_only_for_themselves(self) -> None:
         """Nobody puts dots beside somebody else's name."""
-        stranger = await self.world.user("stranger")
+        stranger = await self.server.user("stranger")
         for room_id in (self.room_id, "!unknown:example.org"):
             await self.refusal(
                 Forbidden, self.notices.set(stranger, room_id, stranger.user_id, True, 30_000)
@@ -126,9 +126,9 @@ class TypingNoticesTests(DatabaseTestCase):
 
     async def test_restart_ends_what_clients_may_still_show(self) -> None:
         """Somebody who typed when the server went down does not type until the end of days."""
-        seen = self.world.log.position
+        seen = self.server.log.position
         await self.begin(self.bob)
-        boot = self.world.log.position
+        boot = self.server.log.position
         self.notices.stop()
 
         self.notices = self.make(boot_position=boot, lively=[self.room.room_nid])
@@ -142,7 +142,7 @@ class TypingNoticesTests(DatabaseTestCase):
 
     async def test_readers_get_an_event(self) -> None:
         """The list comes in the form that the text gives it."""
-        before = self.world.log.position
+        before = self.server.log.position
         await self.begin(self.bob)
 
         (event,) = await self.notices.ephemeral_events(self.room, self.alice.user_id, before)
@@ -151,7 +151,7 @@ class TypingNoticesTests(DatabaseTestCase):
             msgspec.json.decode(event),
             {"type": "m.typing", "content": {"user_ids": [self.bob.user_id]}},
         )
-        now = self.world.log.position
+        now = self.server.log.position
         self.assertEqual(
             await self.notices.ephemeral_events(self.room, self.alice.user_id, now), ()
         )

@@ -32,7 +32,7 @@ class WriterTests(RoomsTestCase):
         """One member's failed attempt is no trouble for the next message."""
         room_id = await self.create_room()
         async with self.rooms.writing(room_id) as writer:
-            head = writer.extremities
+            extremities = writer.extremities
 
             for draft, error in (
                 (EventDraft("m.room.name", BOB.user_id, {}, state_key=""), Forbidden),
@@ -43,7 +43,7 @@ class WriterTests(RoomsTestCase):
                 with pytest.raises(error):
                     await writer.send(draft)
 
-            assert writer.extremities is head
+            assert writer.extremities is extremities
         await self.say(room_id, "next")
 
     async def test_drafts_are_written_together_or_not_at_all(self) -> None:
@@ -56,12 +56,12 @@ class WriterTests(RoomsTestCase):
         ]
         await self.names.nids(["m.room.topic", CAROL.user_id])
         async with self.rooms.writing(room_id) as writer:
-            head = writer.extremities
+            extremities = writer.extremities
 
             with pytest.raises(Forbidden):
                 writer.append(drafts)
 
-            assert writer.extremities is head
+            assert writer.extremities is extremities
             assert writer.current(("m.room.topic", "")) is None
 
     async def test_queued_state_holds_before_it_is_published(self) -> None:

@@ -2,7 +2,7 @@
 
 from homeserver.storage.database.migrate import load_migrations
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.remote_room import Elsewhere
+from tests.sync.remote_room import RemoteRoom
 from tests.sync.sync_server import World
 
 
@@ -11,7 +11,7 @@ class TimelineGapsMigrationTests(DatabaseTestCase):
         """After an upgrade a timeline begins where it would have begun with the new version."""
         world = await World.start(self.db)
         carol = await world.user("carol")
-        there = Elsewhere()
+        there = RemoteRoom()
         there.use(world)
         await there.enter(carol)
         await there.deliver(there.say("before"))

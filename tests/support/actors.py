@@ -11,20 +11,12 @@ from urllib.parse import quote
 import msgspec
 from treq.client import HTTPClient
 
+from tests.support.refused import Refused
+
 CLIENT = "/_matrix/client/v3"
 
 
-class Refused(Exception):
-    """The server answered with an error: its HTTP `status`, `errcode` and `body`."""
-
-    def __init__(self, status: int, body: Any) -> None:
-        super().__init__(f"{status} {body}")
-        self.status = status
-        self.body = body
-        self.errcode: str = body.get("errcode", "") if isinstance(body, dict) else ""
-
-
-class Somebody:
+class Client:
     """Who has no account, or does not say which."""
 
     token: str | None = None
@@ -64,7 +56,7 @@ class Somebody:
         return await self.request("DELETE", CLIENT + path)
 
 
-class Actor(Somebody):
+class Actor(Client):
     """A user with one device."""
 
     def __init__(

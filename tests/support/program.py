@@ -18,11 +18,12 @@ import ssl
 import subprocess
 import sys
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
+
+from tests.support.closing import ClosedOnExit
 
 SHARED_SECRET = "outside-tests"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ class ServerDied(Exception):
     """The process ended, or did not answer in time; the message holds what it printed last."""
 
 
-class Program(ABC):
+class Program(ClosedOnExit):
     """One homeserver that listens on a port of the loopback address.
 
     `port` is any free one unless it is given. `trusting` is how to check its certificate, None for
@@ -192,17 +193,6 @@ class Program(ABC):
             with contextlib.suppress(ServerDied):
                 self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _ended(self) -> subprocess.Popen[bytes]:
         if self._process is None:

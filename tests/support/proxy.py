@@ -13,8 +13,9 @@ import threading
 from collections.abc import Awaitable
 from concurrent.futures import Future
 from enum import Enum
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.support.closing import ClosedOnExit
 
 CHUNK = 65_536
 ANSWER_SECONDS = 10.0
@@ -31,7 +32,7 @@ class Mode(Enum):
     """All stay open, and no byte arrives."""
 
 
-class Proxy:
+class Proxy(ClosedOnExit):
     """Listens on a free port and passes on to `target_port`, both of the loopback address."""
 
     def __init__(self, target_port: int) -> None:
@@ -64,17 +65,6 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(ANSWER_SECONDS)
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _do(self, work: Awaitable[Any]) -> Any:
         async def done() -> Any:

@@ -16,8 +16,9 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from homeserver.app import Homeserver
 from homeserver.config.settings import Settings
-from tests.support.actors import Actor, Refused, Somebody
+from tests.support.actors import Actor, Client
 from tests.support.postgres import drop_database, fresh_database
+from tests.support.refused import Refused
 
 
 class ServerTestCase(TestCase):
@@ -47,7 +48,7 @@ class ServerTestCase(TestCase):
         self.server = Homeserver(self._settings(), reactor)
         await self.server.start()
         self.url = f"http://127.0.0.1:{self.server.ports[0]}"
-        self.anybody = Somebody(self._http, self.url)
+        self.anybody = Client(self._http, self.url)
 
     async def stop_server(self) -> None:
         """Stop the server. Actors are of the server that ran when they were made."""

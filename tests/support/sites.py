@@ -17,16 +17,17 @@ from twisted.internet import reactor
 from twisted.web.client import HTTPConnectionPool
 
 from tests.clients.plain_client import registration
-from tests.support.actors import Refused, Somebody
+from tests.support.actors import Client
 from tests.support.certificates import CertificateAuthority, CertificateFiles
 from tests.support.peer import PeerProcess
 from tests.support.process import ServerProcess
 from tests.support.program import SHARED_SECRET, Program, free_port
 from tests.support.proxy import Mode, Proxy
 from tests.support.reactor import in_thread, together
+from tests.support.refused import Refused
 from tests.support.watcher import Watcher, eventually
 
-OURS, PEER = "ours", "peer"
+LOCAL, PEER = "local", "peer"
 LINES_SHOWN = 60
 START_SECONDS = 180.0  # several at once, on a machine that is busy
 MEMORY_DISK = Path("/dev/shm")
@@ -176,7 +177,7 @@ class Scene:
 
     async def user(self, site: Site, name: str) -> Watcher:
         """A new account whose name starts with the one given."""
-        somebody = Somebody(self._http, site.program.url)
+        somebody = Client(self._http, site.program.url)
         path = "/_synapse/admin/v1/register"
         nonce = (await somebody.request("GET", path))["nonce"]
         body = registration(SHARED_SECRET, nonce, f"{name}{next(self.numbers)}")

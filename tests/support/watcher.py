@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import DeferredLock
 
-from tests.support.actors import Actor, Refused
+from tests.support.actors import Actor
 from tests.support.reactor import pause
+from tests.support.refused import Refused
 
 PATIENCE_SECONDS = 60.0  # a busy machine is slow; only failures wait that long
 POLL_MS = 2_000

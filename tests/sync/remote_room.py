@@ -16,10 +16,10 @@ from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from tests.rooms.inbound.replica import ALICE, BOB, Graph
-from tests.sync.sync_server import World
+from tests.sync.sync_server import SyncServer
 
 
-class Elsewhere:
+class RemoteRoom:
     """A room that was made elsewhere, in which `ALICE` has all power and `BOB` is a member.
 
     Asked for the past it gives up to `generosity` events, or as many as are wanted.
@@ -32,12 +32,12 @@ class Elsewhere:
         self.room_id = self.graph.room.room_id
         self.generosity: int | None = None
         self.by_id = {event.event_id: event for event in self.graph.events}
-        self._world: World
+        self._server: SyncServer
 
-    def use(self, world: World) -> None:
+    def use(self, server: SyncServer) -> None:
         """Be the rest of the room for this server."""
-        self._world = world
-        world.rooms.history.backfill = self
+        self._server = server
+        server.rooms.history.backfill = self
 
     def make(
         self, event_type: str, sender: str, content: Any, state_key: str | None = None, **how: Any
@@ -66,7 +66,7 @@ class Elsewhere:
         """Let a user of the server under test join, who brings it into the room."""
         join = self.member(user.user_id, "join")
         state = self._state_before(join)
-        entrance = self._world.rooms.remote_join
+        entrance = self._server.rooms.remote_join
         return await entrance.admit(join, state, self._chain(state))
 
     async def enter_without_members(self, user: Requester) -> StoredEvent:
@@ -74,34 +74,34 @@ class Elsewhere:
         join = self.member(user.user_id, "join")
         state = [each for each in self._state_before(join) if each.type != MEMBER]
         servers = ["one.example", "two.example"]
-        return await self._world.rooms.remote_join.admit(join, state, self._chain(state), servers)
+        return await self._server.rooms.remote_join.admit(join, state, self._chain(state), servers)
 
     async def complete(self, join: StoredEvent) -> None:
         """Tell the members of the state before a join."""
-        registry, receiving = self._world.rooms.registry, self._world.outside.receiving
+        registry, receiving = self._server.rooms.registry, self._server.remote.receiving
         members = [each for each in self._state_before(join.event) if each.type == MEMBER]
         async with registry.writing(self.room_id) as writer:
             await receiving.outliers(writer, self._chain(members))
-            completion = PartialStateCompletion(registry, receiving, self._world.db)
+            completion = PartialStateCompletion(registry, receiving, self._server.db)
             await completion.complete(writer, [each.event_id for each in members])
 
     async def hear(self, event_id: str) -> Event:
         """Be told of an event of the server under test."""
-        room = await self._world.rooms.registry.get(self.room_id)
-        (stored,) = await self._world.outside.find(room, [event_id])
+        room = await self._server.rooms.registry.get(self.room_id)
+        (stored,) = await self._server.remote.find(room, [event_id])
         return self._put(stored.event)
 
     async def hear_all(self) -> None:
         """Be told of all that the server under test has sent."""
-        room = await self._world.rooms.registry.get(self.room_id)
+        room = await self._server.rooms.registry.get(self.room_id)
         for stored in list(room.timeline):
             if stored.event.event_id not in self.by_id:
                 self._put(stored.event)
 
     async def deliver(self, event: Event, **how: Any) -> StoredEvent:
         """Have an event received, with the state before it where what it follows was missed."""
-        receiving = self._world.outside.receiving
-        async with self._world.rooms.registry.writing(self.room_id) as writer:
+        receiving = self._server.remote.receiving
+        async with self._server.rooms.registry.writing(self.room_id) as writer:
             state = await self._given_state(writer, event)
             received = await receiving.receive(writer, event, state_before=state, **how)
         if received.done is not None:
@@ -128,13 +128,13 @@ class Elsewhere:
         return bool(found)
 
     async def _is_placed(self, event: Event) -> bool:
-        registry = self._world.rooms.registry
+        registry = self._server.rooms.registry
         async with registry.writing(self.room_id) as writer:
-            known = await self._world.outside.receiving.find_known(writer, [event.event_id])
+            known = await self._server.remote.receiving.find_known(writer, [event.event_id])
         return any(not stored.status.is_outlier for stored in known.values())
 
     async def _given_state(self, writer: RoomWriter, event: Event) -> ResolvedState | None:
-        receiving = self._world.outside.receiving
+        receiving = self._server.remote.receiving
         known = await receiving.find_known(writer, event.prev_event_ids)
         placed = [stored for stored in known.values() if not stored.status.is_outlier]
         state = self._state_before(event)

@@ -18,12 +18,12 @@ from homeserver.wiring.accounts import Accounts
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.rooms import Rooms
 from homeserver.wiring.sync import Sync
-from tests.rooms.inbound.remote_events import Outside
+from tests.rooms.inbound.remote_events import RemoteEvents
 
 SERVER = "example.org"
 
 
-class World:
+class SyncServer:
     """One server, and shortcuts for what users do on it."""
 
     def __init__(self, db: Database, position: int) -> None:
@@ -36,11 +36,11 @@ class World:
         self.rooms = Rooms(reactor, settings, key, db, self.log, self.accounts, limits)
         self.sync = Sync(reactor, settings, db, self.log, self.accounts, self.rooms)
         self.engine = self.sync.engine
-        self.outside = Outside(self.rooms.registry)
+        self.remote = RemoteEvents(self.rooms.registry)
         self._txn = 0
 
     @classmethod
-    async def start(cls, db: Database) -> "World":
+    async def start(cls, db: Database) -> "SyncServer":
         """A server on this database; a second one sees what the first one left behind."""
         return cls(db, (await PositionReserve(db, reactor).first())[0])
 

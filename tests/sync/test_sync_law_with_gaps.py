@@ -28,8 +28,8 @@ from homeserver.rooms.room.room import Room
 from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
-from tests.sync.remote_room import Elsewhere
-from tests.sync.sync_server import World
+from tests.sync.remote_room import RemoteRoom
+from tests.sync.sync_server import SyncServer
 
 PEOPLE = ("carol", "dave")
 MAX_PAGES = 400
@@ -57,7 +57,7 @@ actions = st.one_of(
 )
 
 
-class SyncLawOfGapsTests(DatabaseTestCase):
+class SyncLawWithGapsTests(DatabaseTestCase):
     timeout = 240
 
     async def setUp(self) -> None:
@@ -98,39 +98,39 @@ class SyncLawOfGapsTests(DatabaseTestCase):
                     await history.act(action)
             await history.check()
         finally:
-            await history.world.stop()
+            await history.server.stop()
 
 
 class _History:
     """A room on its way through a plan, with a client of each user of the server under test."""
 
-    world: World
+    server: SyncServer
 
     def __init__(self, db: Any, number: int, options: dict[str, Any]) -> None:
         self._db = db
         self._number = number
         self._options = options
         self._names = count()
-        self.there = Elsewhere(room_id=f"!room{number}:one.example")
+        self.there = RemoteRoom(room_id=f"!room{number}:one.example")
         self.users: dict[str, Requester] = {}
         self.clients = {name: ClientModel() for name in PEOPLE}
         self.begins: dict[str, str] = {}  # where to page back from, by user
 
     async def begin(self) -> None:
-        self.world = await World.start(self._db)
-        self.there.use(self.world)
+        self.server = await SyncServer.start(self._db)
+        self.there.use(self.server)
         for name in PEOPLE:
-            self.users[name] = await self.world.user(f"{name}{self._number}")
+            self.users[name] = await self.server.user(f"{name}{self._number}")
         for _ in range(3):
             self.there.say("in the beginning")
         await self.there.enter(self.users["carol"])
 
     async def act(self, action: Action) -> None:
         what, argument, *more = action
-        room_id, memberships = self.there.room_id, self.world.rooms.memberships
+        room_id, memberships = self.there.room_id, self.server.rooms.memberships
         if what in ("say", "burst"):
             for body in range(more[0] if more else 1):
-                await self.world.say(self.users[argument], room_id, f"{next(self._names)} {body}")
+                await self.server.say(self.users[argument], room_id, f"{next(self._names)} {body}")
         elif what == "join":
             await self._join(self.users[argument])
         elif what == "leave":
@@ -143,9 +143,9 @@ class _History:
         elif what == "sync":
             await self.sync()
         elif what == "restart":
-            await self.world.stop()
-            self.world = await World.start(self._db)
-            self.there.use(self.world)
+            await self.server.stop()
+            self.server = await SyncServer.start(self._db)
+            self.there.use(self.server)
         elif what == "it comes late":
             room = await self._room()
             for event_id in list(room.backward_extremities)[:1]:
@@ -184,7 +184,7 @@ class _History:
 
     async def _join(self, user: Requester) -> None:
         if await self._is_there():
-            await self.world.rooms.memberships.join(user, self.there.room_id)
+            await self.server.rooms.memberships.join(user, self.there.room_id)
         else:
             await self.there.hear_all()
             await self.there.enter(user)
@@ -193,12 +193,12 @@ class _History:
         return bool((await self._room()).joined_servers["example.org"])
 
     async def _room(self) -> Room:
-        return await self.world.rooms.registry.get(self.there.room_id)
+        return await self.server.rooms.registry.get(self.there.room_id)
 
     async def sync(self) -> None:
         room = await self._room()
         for name, client in self.clients.items():
-            answer = await self.world.update(self.users[name], client.since, **self._options)
+            answer = await self.server.update(self.users[name], client.since, **self._options)
             client.apply(answer)
             section = answer.get("rooms", {}).get("join", {}).get(room.room_id)
             if section is not None:
@@ -214,7 +214,7 @@ class _History:
     async def _state(self, room: Room) -> dict[tuple[str, str], str]:
         numbers = dict(room.state)
         numbers |= {("m.room.member", user): each for user, each in room.member_events.items()}
-        events = await self.world.rooms.events.load(room.version, list(numbers.values()))
+        events = await self.server.rooms.events.load(room.version, list(numbers.values()))
         return {key: events[number].event.event_id for key, number in numbers.items()}
 
     async def _check_run(self, room: Room, run: list[str]) -> None:
@@ -231,13 +231,13 @@ class _History:
 
     async def _shown(self, room: Room) -> dict[str, StoredEvent]:
         """What is in the timeline, of all that there is."""
-        found = await self.world.rooms.events.find_many(
+        found = await self.server.rooms.events.find_many(
             room.version, room.room_nid, room.room_id, list(self.there.by_id)
         )
         return {key: each for key, each in found.items() if (each.position or 0) > 0}
 
     async def _find(self, room: Room, event_id: str) -> StoredEvent | None:
-        events = self.world.rooms.events
+        events = self.server.rooms.events
         return await events.find(room.version, room.room_nid, room.room_id, event_id)
 
     def _ancestors(self, event_ids: Iterable[str]) -> set[str]:
@@ -256,7 +256,7 @@ class _History:
         found: list[Event] = []
         for _ in range(pages):
             request = PageRequest(backwards=True, since=since, limit=5)
-            page = await self.world.rooms.history.page(user.user_id, self.there.room_id, request)
+            page = await self.server.rooms.history.page(user.user_id, self.there.room_id, request)
             found += [seen.stored.event for seen in page.chunk]
             since = page.end
             if since is None:

@@ -8,24 +8,24 @@ from twisted.internet.defer import Deferred
 from homeserver.accounts.sessions.requester import Requester
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
-from tests.sync.sync_server import World
+from tests.sync.sync_server import SyncServer
 
 
-class MomentTests(DatabaseTestCase):
+class SyncPointTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        world = await World.start(self.db)
-        self.alice, self.bob = await world.user("alice"), await world.user("bob")
-        self.room_id = await world.create_room(self.alice, invite=[self.bob.user_id])
-        await world.rooms.memberships.join(self.bob, self.room_id)
+        server = await SyncServer.start(self.db)
+        self.alice, self.bob = await server.user("alice"), await server.user("bob")
+        self.room_id = await server.create_room(self.alice, invite=[self.bob.user_id])
+        await server.rooms.memberships.join(self.bob, self.room_id)
         self.client = ClientModel()
-        self.before: dict[str, Any] = await world.update(self.bob)
-        await world.say(self.alice, self.room_id, "hello")
-        await world.stop()
-        self.world = await World.start(self.db)  # nothing is in memory
+        self.before: dict[str, Any] = await server.update(self.bob)
+        await server.say(self.alice, self.room_id, "hello")
+        await server.stop()
+        self.server = await SyncServer.start(self.db)  # nothing is in memory
 
     async def clean_up(self) -> None:
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     async def test_initial_sync_has_a_room_in_which_the_user_gets_a_new_name_meanwhile(
@@ -34,8 +34,8 @@ class MomentTests(DatabaseTestCase):
         """It was left out of this answer as too new, and of the next one as known."""
         self.meanwhile(self.rename)
 
-        self.client.apply(await self.world.update(self.bob))
-        self.client.apply(await self.world.update(self.bob, self.client.since))
+        self.client.apply(await self.server.update(self.bob))
+        self.client.apply(await self.server.update(self.bob, self.client.since))
 
         await self.check_complete()
 
@@ -58,24 +58,24 @@ class MomentTests(DatabaseTestCase):
     async def test_place_that_is_stored_but_not_published_is_waited_for(self) -> None:
         """The database knows of a change a moment before readers do."""
         published: Deferred[None] = Deferred()
-        write = self.world.log._write
+        write = self.server.log._write
 
         async def write_and_wait(batch: Any) -> None:
             await write(batch)
             await published
 
-        self.patch(self.world.log, "_write", write_and_wait)
+        self.patch(self.server.log, "_write", write_and_wait)
         renaming = Deferred.fromCoroutine(self.rename())
         while not await self.is_stored():
             pass
-        asked = Deferred.fromCoroutine(self.world.update(self.bob))
+        asked = Deferred.fromCoroutine(self.server.update(self.bob))
         for _ in range(20):
             await self.is_stored()
         published.callback(None)
         await renaming
 
         self.client.apply(await asked)
-        self.client.apply(await self.world.update(self.bob, self.client.since))
+        self.client.apply(await self.server.update(self.bob, self.client.since))
 
         await self.check_complete()
 
@@ -83,7 +83,7 @@ class MomentTests(DatabaseTestCase):
         """What was said by the timelines of the next two answers."""
         said: list[str] = []
         for _ in range(2):
-            answer = await self.world.update(self.bob, self.client.since)
+            answer = await self.server.update(self.bob, self.client.since)
             self.client.apply(answer)
             for rooms in answer.get("rooms", {}).values():
                 for room in rooms.values():
@@ -93,12 +93,12 @@ class MomentTests(DatabaseTestCase):
 
     async def rename(self) -> None:
         content = {"membership": "join", "displayname": "Robert"}
-        await self.world.rooms.sending.set_state(
+        await self.server.rooms.sending.set_state(
             self.bob, self.room_id, "m.room.member", self.bob.user_id, content
         )
 
     async def leave(self) -> None:
-        await self.world.rooms.memberships.leave(self.bob, self.room_id)
+        await self.server.rooms.memberships.leave(self.bob, self.room_id)
 
     async def is_stored(self) -> bool:
         async def ask(db: Any) -> bool:
@@ -109,7 +109,7 @@ class MomentTests(DatabaseTestCase):
 
     def meanwhile(self, happen: Callable[[], Awaitable[None]]) -> None:
         """Have something happen, once, while the next answer waits for the database."""
-        account_data = self.world.accounts.account_data
+        account_data = self.server.accounts.account_data
         ask, happened = account_data.changed_since, []
 
         async def changed_since(user_id: str, position: int) -> Any:
@@ -124,5 +124,5 @@ class MomentTests(DatabaseTestCase):
     async def check_complete(self, caller: Requester | None = None) -> None:
         """The client knows what a new one is told."""
         fresh = ClientModel()
-        fresh.apply(await self.world.update(caller or self.bob))
+        fresh.apply(await self.server.update(caller or self.bob))
         assert self.client.state == fresh.state

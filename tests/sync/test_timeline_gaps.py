@@ -10,8 +10,8 @@ from homeserver.rooms.history.history import PageRequest
 from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
-from tests.sync.remote_room import Elsewhere
-from tests.sync.sync_server import World
+from tests.sync.remote_room import RemoteRoom
+from tests.sync.sync_server import SyncServer
 
 LAZY = {"room": {"state": {"lazy_load_members": True}}}
 NAME = ("m.room.name", "")
@@ -20,25 +20,25 @@ NAME = ("m.room.name", "")
 class TimelineGapTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.world = await World.start(self.db)
-        self.carol = await self.world.user("carol")
-        self.there = Elsewhere()
-        self.there.use(self.world)
+        self.server = await SyncServer.start(self.db)
+        self.carol = await self.server.user("carol")
+        self.there = RemoteRoom()
+        self.there.use(self.server)
         self.there.rename("old")
         await self.there.enter(self.carol)
 
     async def restart(self) -> None:
-        await self.world.stop()
-        self.world = await World.start(self.db)
-        self.there.use(self.world)
+        await self.server.stop()
+        self.server = await SyncServer.start(self.db)
+        self.there.use(self.server)
 
     async def section(self, since: str | None = None, **options: Any) -> dict[str, Any]:
-        answer = await self.world.update(self.carol, since, **options)
+        answer = await self.server.update(self.carol, since, **options)
         found: dict[str, Any] = answer["rooms"]["join"][self.there.room_id]
         return found
 
     async def end(self) -> str:
-        return str((await self.world.update(self.carol))["next_batch"])
+        return str((await self.server.update(self.carol))["next_batch"])
 
     async def outage(self) -> list[Event]:
         """Something is received; much is missed, a new name and a ban among it; something comes."""
@@ -75,13 +75,13 @@ class TimelineGapTests(DatabaseTestCase):
         """A name and a ban that were missed are in force, but no event of the timeline says so."""
         since = await self.end()
         client = ClientModel()
-        client.apply(await self.world.update(self.carol))
+        client.apply(await self.server.update(self.carol))
         await self.outage()
         member = ("m.room.member", BOB)
         expected = {NAME: self.missed[-2].event_id, member: self.missed[-1].event_id}
 
         for known_since, model in ((since, client), (None, ClientModel())):
-            model.apply(await self.world.update(self.carol, known_since))
+            model.apply(await self.server.update(self.carol, known_since))
             state = model.state[self.there.room_id]
             assert {key: state[key] for key in expected} == expected
 
@@ -123,19 +123,19 @@ class TimelineGapTests(DatabaseTestCase):
 
     async def test_server_that_comes_back_shows_what_it_missed_as_missed(self) -> None:
         """Who left and joins again was not there in between, and nor was this server."""
-        dave = await self.world.user("dave")
-        await self.world.rooms.memberships.join(dave, self.there.room_id)
-        said = await self.world.say(self.carol, self.there.room_id, "mine")
+        dave = await self.server.user("dave")
+        await self.server.rooms.memberships.join(dave, self.there.room_id)
+        said = await self.server.say(self.carol, self.there.room_id, "mine")
         since = await self.end()
         for user in (dave, self.carol):
-            await self.world.rooms.memberships.leave(user, self.there.room_id)
+            await self.server.rooms.memberships.leave(user, self.there.room_id)
         await self.there.hear_all()
         missed = [self.there.rename("new"), self.there.say("missed")]
         join = await self.there.enter(self.carol)
 
         for known_since in (since, None):
             client = ClientModel()
-            client.apply(await self.world.update(self.carol, known_since))
+            client.apply(await self.server.update(self.carol, known_since))
             assert client.timelines[self.there.room_id] == [join.event.event_id]
             assert client.state[self.there.room_id][NAME] == missed[0].event_id
         page = await self.page((await self.section(since))["timeline"]["prev_batch"], 100)
@@ -145,21 +145,21 @@ class TimelineGapTests(DatabaseTestCase):
     async def test_server_that_comes_back_without_the_members_shows_the_same(self) -> None:
         """They are told later, and so are the bans that it missed."""
         since = await self.end()
-        await self.world.rooms.memberships.leave(self.carol, self.there.room_id)
+        await self.server.rooms.memberships.leave(self.carol, self.there.room_id)
         await self.there.hear_all()
         missed = [self.there.rename("new"), self.there.member(BOB, "ban", ALICE)]
         join = await self.there.enter_without_members(self.carol)
         said = self.there.say("after", ALICE)
         await self.there.deliver(said)
         early = ClientModel()
-        early.apply(await self.world.update(self.carol, since, LAZY))
+        early.apply(await self.server.update(self.carol, since, LAZY))
         assert early.timelines[self.there.room_id] == [join.event.event_id, said.event_id]
 
         await self.there.complete(join)
 
-        early.apply(await self.world.update(self.carol, early.since, LAZY))
+        early.apply(await self.server.update(self.carol, early.since, LAZY))
         late = ClientModel()
-        late.apply(await self.world.update(self.carol, since))
+        late.apply(await self.server.update(self.carol, since))
         assert late.timelines[self.there.room_id] == [join.event.event_id, said.event_id]
         for client in (early, late):
             assert client.state[self.there.room_id][NAME] == missed[0].event_id
@@ -208,7 +208,7 @@ class TimelineGapTests(DatabaseTestCase):
         assert (await self.there.deliver(redaction)).is_redaction_pending
         if is_restarted:
             await self.restart()
-        said = await self.world.say(self.carol, self.there.room_id, "after")
+        said = await self.server.say(self.carol, self.there.room_id, "after")
 
         section = await self.section(since)
 
@@ -225,7 +225,7 @@ class TimelineGapTests(DatabaseTestCase):
             await self.there.deliver(event)
         clients = {lazy: ClientModel() for lazy in (False, True)}
         for lazy, client in clients.items():
-            client.apply(await self.world.update(self.carol, None, LAZY if lazy else None))
+            client.apply(await self.server.update(self.carol, None, LAZY if lazy else None))
         # Bob had lost his power before, as somebody else saw it.
         content = {"users": {ALICE: 100}}
         await self.there.deliver(
@@ -233,7 +233,7 @@ class TimelineGapTests(DatabaseTestCase):
         )
 
         for lazy, client in clients.items():
-            answer = await self.world.update(self.carol, client.since, LAZY if lazy else None)
+            answer = await self.server.update(self.carol, client.since, LAZY if lazy else None)
             client.apply(answer)
             state = client.state[self.there.room_id]
             assert state["m.room.topic", ""] == topic.event_id
@@ -241,10 +241,10 @@ class TimelineGapTests(DatabaseTestCase):
 
     async def test_members_of_the_gap_are_told_with_lazy_loading(self) -> None:
         """A client that knows few members still hears of the one who was banned."""
-        since = str((await self.world.update(self.carol, wanted=LAZY))["next_batch"])
+        since = str((await self.server.update(self.carol, wanted=LAZY))["next_batch"])
         await self.outage()
 
-        answer = await self.world.update(self.carol, since, LAZY)
+        answer = await self.server.update(self.carol, since, LAZY)
 
         section = answer["rooms"]["join"][self.there.room_id]
         told = {each["state_key"] for each in section["state"]["events"]}
@@ -258,7 +258,7 @@ class TimelineGapTests(DatabaseTestCase):
 
         found = []
         for at in (first, second):
-            reading = self.world.rooms.reader
+            reading = self.server.rooms.reader
             members = await reading.members(self.carol.user_id, self.there.room_id, at=at)
             found.append({each.event.state_key: each.event.content for each in members})
 
@@ -268,11 +268,11 @@ class TimelineGapTests(DatabaseTestCase):
 
     async def page(self, since: str, limit: int = 8) -> list[str]:
         request = PageRequest(backwards=True, since=since, limit=limit)
-        page = await self.world.rooms.history.page(self.carol.user_id, self.there.room_id, request)
+        page = await self.server.rooms.history.page(self.carol.user_id, self.there.room_id, request)
         return [seen.stored.event.event_id for seen in page.chunk]
 
 
-def _before(there: Elsewhere, ban: Event) -> list[Event]:
+def _before(there: RemoteRoom, ban: Event) -> list[Event]:
     return [there.by_id[each] for each in ban.prev_event_ids]
 
 

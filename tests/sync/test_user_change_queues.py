@@ -46,13 +46,13 @@ class Audience:
 
     def __init__(self, size: int) -> None:
         self.clock = Clock()
-        self.feeds = UserChangeQueues(cast("UserRooms", OneRoom()), Position(), self.clock, 10_000)
+        self.queues = UserChangeQueues(cast("UserRooms", OneRoom()), Position(), self.clock, 10_000)
         self.woken = dict.fromkeys((f"@u{number}:test" for number in range(size)), 0)
         for user_id in self.woken:
-            Deferred.fromCoroutine(self.feeds.queue_of(user_id)).addCallback(self._wait, user_id)
+            Deferred.fromCoroutine(self.queues.queue_of(user_id)).addCallback(self._wait, user_id)
 
-    def _wait(self, feed: Any, user_id: str) -> None:
-        feed.waiters.add(lambda: self._count(user_id))
+    def _wait(self, queue: Any, user_id: str) -> None:
+        queue.waiters.add(lambda: self._count(user_id))
 
     def _count(self, user_id: str) -> None:
         self.woken[user_id] += 1
@@ -66,7 +66,7 @@ def test_few_are_told_of_presence_at_once() -> None:
     """Among friends the green dot comes with the friend."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE)
 
-    audience.feeds.apply([changed(1, "@u0:test")])
+    audience.queues.apply([changed(1, "@u0:test")])
     audience.clock.advance(0)
 
     assert set(audience.woken.values()) == {1}
@@ -77,7 +77,7 @@ def test_many_are_told_of_all_changes_of_a_moment_together() -> None:
     audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
 
     for position in range(1, 6):
-        audience.feeds.apply([changed(position, f"@u{position}:test")])
+        audience.queues.apply([changed(position, f"@u{position}:test")])
         audience.clock.advance(PRESENCE_SECONDS / 10)
 
     assert audience.woken["@u0:test"] == 0
@@ -90,9 +90,9 @@ def test_many_are_told_of_all_changes_of_a_moment_together() -> None:
 def test_other_news_does_not_wait_with_presence() -> None:
     """Messages and typing are as quick in a large room as elsewhere."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
-    audience.feeds.apply([changed(1, "@u1:test")])
+    audience.queues.apply([changed(1, "@u1:test")])
 
-    audience.feeds.apply([TypingChanged(2, ROOM, "@u2:test", True)])
+    audience.queues.apply([TypingChanged(2, ROOM, "@u2:test", True)])
     audience.clock.advance(0)
 
     assert audience.woken["@u0:test"] == 1
@@ -101,11 +101,11 @@ def test_other_news_does_not_wait_with_presence() -> None:
 def test_feed_knows_that_it_missed_what_came_while_it_was_made() -> None:
     """It began before it followed the log: what was published in between was in no feed."""
     rooms, log, clock = SlowRooms(), Position(), Clock()
-    feeds = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
-    made = Deferred.fromCoroutine(feeds.queue_of("@alice:test"))
+    queues = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
+    made = Deferred.fromCoroutine(queues.queue_of("@alice:test"))
 
     log.position = 1
-    feeds.apply([TypingChanged(1, ROOM, "@bob:test", typing=True)])
+    queues.apply([TypingChanged(1, ROOM, "@bob:test", typing=True)])
     rooms.answer.callback([ROOM])
 
     assert cast("Any", made).result.changed_since(0) != set()
@@ -115,12 +115,12 @@ def test_feed_knows_that_it_missed_what_came_while_it_was_made() -> None:
 def test_one_who_cannot_be_woken_keeps_nobody_asleep() -> None:
     """After one error nobody was woken any more, until the server was started again."""
     audience = Audience(3)
-    feed = audience.feeds.loaded("@u0:test")
-    assert feed is not None
-    feed.waiters.add(lambda: 1 // 0)
+    queue = audience.queues.loaded("@u0:test")
+    assert queue is not None
+    queue.waiters.add(lambda: 1 // 0)
 
     for position in (1, 2):
-        audience.feeds.apply([changed(position, "@u0:test")])
+        audience.queues.apply([changed(position, "@u0:test")])
         audience.clock.advance(0)
 
     assert set(audience.woken.values()) == {2}

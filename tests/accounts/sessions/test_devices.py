@@ -13,8 +13,8 @@ from tests.accounts.support import ALICE, AccountsTestCase
 class DevicesTests(AccountsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.facts: list[Any] = []
-        self.log.subscribe(self.facts.extend)
+        self.entries: list[Any] = []
+        self.log.subscribe(self.entries.extend)
         self.phone = await self.user(device_id="PHONE")
         self.laptop = await self.sessions.open(ALICE, DeviceRequest("LAPTOP"))
 
@@ -23,7 +23,7 @@ class DevicesTests(AccountsTestCase):
         await self.devices.rename(ALICE, "PHONE", "Pocket")
 
         self.assertEqual((await self.devices.get(ALICE, "PHONE")).display_name, "Pocket")
-        self.assertEqual(self.facts, [DeviceRenamed(1, ALICE, "PHONE")])
+        self.assertEqual(self.entries, [DeviceRenamed(1, ALICE, "PHONE")])
 
     async def test_the_same_name_again_is_no_news(self) -> None:
         """Clients that set their name at every start wake nobody."""
@@ -31,7 +31,7 @@ class DevicesTests(AccountsTestCase):
 
         await self.devices.rename(ALICE, "PHONE", "Pocket")
 
-        self.assertEqual(len(self.facts), 1)
+        self.assertEqual(len(self.entries), 1)
 
     async def test_unknown_devices_are_not_found(self) -> None:
         """A device that was removed elsewhere is gone here too."""
@@ -47,7 +47,7 @@ class DevicesTests(AccountsTestCase):
 
         await self.refused(self.authenticate(self.phone.tokens.access_token), "M_UNKNOWN_TOKEN")
         self.assertEqual((await self.caller(self.laptop)).device_id, "LAPTOP")
-        self.assertEqual(self.facts, [DevicesRemoved(1, ALICE, ("PHONE", "NEVER-WAS"))])
+        self.assertEqual(self.entries, [DevicesRemoved(1, ALICE, ("PHONE", "NEVER-WAS"))])
 
     async def test_companions_are_written_with_the_removal(self) -> None:
         """What must not be lost when the server dies in between goes into the same commit."""
@@ -66,4 +66,4 @@ class DevicesTests(AccountsTestCase):
         """An empty list of devices is a legal request."""
         await self.devices.remove(ALICE, [])
 
-        self.assertEqual(self.facts, [])
+        self.assertEqual(self.entries, [])

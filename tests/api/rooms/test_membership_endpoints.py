@@ -8,14 +8,15 @@ from urllib.parse import quote
 import msgspec
 
 from tests.fuzz.routes import all_routes
-from tests.support.actors import Actor, Refused
+from tests.support.actors import Actor
+from tests.support.refused import Refused
 from tests.support.server import ServerTestCase
 
 # They end the session with which the other routes are tried.
 ENDING = ("logout", "logout_all", "deactivate_account", "delete_devices", "delete_device")
 
 
-class MembershipDoorTests(ServerTestCase):
+class MembershipEndpointTests(ServerTestCase):
     settings = {"rate_limits": {"enabled": False}}  # noqa: RUF012  # replaced, never changed
 
     async def setUp(self) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
-from tests.support.actors import CLIENT, Actor, Refused, bodies
+from tests.support.actors import CLIENT, Actor, bodies
+from tests.support.refused import Refused
 from tests.support.server import ServerTestCase
 
 V1 = CLIENT.replace("v3", "v1")

@@ -29,7 +29,7 @@ class MaliciousServerTestCase(FederationTestCase):
         """What Alice sees of what was said, the newest first."""
         return bodies((await self.alice.messages(room_id, limit=100))["chunk"])
 
-    def asked(self, operation: str) -> int:
+    def requests_for(self, operation: str) -> int:
         """How often the other server was asked for something."""
         return sum(one.operation == operation for one in self.evil.received)
 
@@ -139,7 +139,7 @@ class TransactionTests(MaliciousServerTestCase):
 
         await self.evil.send(self.here.name, [event])
 
-        self.assertLess(self.asked("get_event"), 2 * event_fetcher.MAX_SINGLE)
+        self.assertLess(self.requests_for("get_event"), 2 * event_fetcher.MAX_SINGLE)
         self.assertEqual(await self.said(self.room_id), [])
         await self.evil.send(self.here.name, [self.room.say(self.mallory, "good")])
         self.assertEqual(await self.said(self.room_id), ["good"])
@@ -187,7 +187,7 @@ class TransactionTests(MaliciousServerTestCase):
         page = await self.alice.messages(self.room_id, limit=100)
 
         self.assertEqual(bodies(page["chunk"]), [])
-        self.assertGreater(self.asked("get_room_state_ids"), 0)
+        self.assertGreater(self.requests_for("get_room_state_ids"), 0)
         self.assertLess(endless.sent, 20_000_000)
         await self.alice.say(self.room_id, "still here")
         self.assertEqual((await self.said(self.room_id))[0], "still here")

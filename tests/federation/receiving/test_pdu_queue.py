@@ -20,7 +20,7 @@ class NoDatabase:
         raise Unavailable("The database is away")
 
 
-class InboxTests(SynchronousTestCase):
+class IncomingQueueTests(SynchronousTestCase):
     """An inbox whose collaborators fail."""
 
     def test_what_cannot_be_stored_is_sent_again(self) -> None:

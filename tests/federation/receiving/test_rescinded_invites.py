@@ -7,7 +7,7 @@ from tests.support.organisations import FederationTestCase
 from tests.support.room_graph import RoomGraph
 
 
-class WithdrawalTests(FederationTestCase):
+class RescindedInviteTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.patch(rescinded_invites, "PROPAGATION_WAIT_SECONDS", 0.3)

@@ -7,20 +7,20 @@ import msgspec
 
 from homeserver.protocol.events import Event
 from tests.support.fake_server.fake_http import Answer, Received
-from tests.support.fake_server.fake_responses import GoodAnswers
+from tests.support.fake_server.fake_responses import DefaultResponses
 from tests.support.organisations import FederationTestCase
 
 VIA = "join_authorised_via_users_server"
 
 
-class VouchedJoinTests(FederationTestCase):
+class RestrictedJoinTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.there = await self.fake()
         self.here = await self.organisation()
         self.alice = await self.here.register("alice")
         self.room = self.there.create_room("11", join_rule="restricted")
-        self.good = GoodAnswers(self.there)
+        self.good = DefaultResponses(self.there)
         self.there.answers["make_join"] = self.make_join
 
     def make_join(self, request: Received) -> Answer:

@@ -59,7 +59,7 @@ class SlowOriginTests(FederationTestCase):
         room.withheld.add(room.say(sender, "lost").event_id)
         return room.say(sender, "after what is lost")
 
-    def asked(self, server: FakeServer, operation: str) -> int:
+    def requests_for(self, server: FakeServer, operation: str) -> int:
         """How often a server was asked for something."""
         return sum(one.operation == operation for one in server.received)
 
@@ -112,7 +112,7 @@ class SlowOriginTests(FederationTestCase):
         self.assertEqual((status, [*answer["pdus"].values()]), (200, [{}] * 20))
         expected = [*(f"{number}" for number in reversed(range(20))), "missed"]
         self.assertEqual(await self.said(), expected)
-        self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
+        self.assertEqual(self.requests_for(self.slow, "get_missing_previous_events"), 1)
 
     async def test_what_came_later_is_shown_later(self) -> None:
         """Also where nothing is missing before it."""
@@ -139,7 +139,7 @@ class SlowOriginTests(FederationTestCase):
         self.assertEqual((status, [*answer["pdus"].values()]), (200, [{}] * 4))
         expected = {f"{number}" for number in range(4)} | {f"missed {n}" for n in range(4)}
         self.assertEqual({*await self.said()}, expected)
-        self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
+        self.assertEqual(self.requests_for(self.slow, "get_missing_previous_events"), 1)
 
     async def test_what_follows_it_waits_for_it(self) -> None:
         """The events of one server stay in their order, and are dealt with in the end."""
@@ -154,7 +154,7 @@ class SlowOriginTests(FederationTestCase):
 
         self.assertEqual((status, answer["pdus"][second.event_id]), (200, {}))
         self.assertEqual(await self.said(), ["second", "first", "missed"])
-        self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
+        self.assertEqual(self.requests_for(self.slow, "get_missing_previous_events"), 1)
 
     async def test_a_server_that_keeps_authorities_to_itself_is_asked_for_the_state(self) -> None:
         """Other servers answer `event_auth` with an error after a gap, and know the state."""

@@ -11,7 +11,7 @@ WITH_MANY = '{"room":{"timeline":{"limit":100}}}'
 WITH_TWO = '{"room":{"timeline":{"limit":2}}}'
 
 
-class GapTests(FederationTestCase):
+class BackfillTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.there = await self.fake()

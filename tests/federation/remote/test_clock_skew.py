@@ -13,7 +13,7 @@ from tests.federation.shared_rooms import meet_again, shared_room
 from tests.support.actors import bodies
 from tests.support.peer import is_peer_installed
 from tests.support.reactor import run
-from tests.support.sites import OURS, PEER, Scene, Sites
+from tests.support.sites import LOCAL, PEER, Scene, Sites
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
@@ -21,13 +21,13 @@ HOUR = 3600.0
 HALF_AN_HOUR_MS = 1_800_000
 
 
-@pytest.fixture(params=product((OURS, PEER), (HOUR, -HOUR)), ids="{0[0]}{0[1]:+.0f}".format)
+@pytest.fixture(params=product((LOCAL, PEER), (HOUR, -HOUR)), ids="{0[0]}{0[1]:+.0f}".format)
 def wrong(request: pytest.FixtureRequest, sites: Sites) -> Iterator[Scene]:
     """Alice's server, which is right, and bob's, one of ours that is an hour ahead or behind."""
     kind, seconds = request.param
     if kind == PEER and not is_peer_installed():
         pytest.skip("the peer is not installed: make peer")
-    scene = Scene(sites.get(kind, 0), sites.skewed(OURS, seconds), sites.authority)
+    scene = Scene(sites.get(kind, 0), sites.skewed(LOCAL, seconds), sites.authority)
     try:
         yield scene
     finally:

@@ -15,7 +15,7 @@ from tests.support.room_graph import RoomGraph
 PASSWORD = "the password of bob"
 
 
-class DistantDepartureTests(FederationTestCase):
+class DeclinedInviteTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.there = await self.fake()
@@ -58,9 +58,9 @@ class DistantDepartureTests(FederationTestCase):
 
     async def test_a_knock_is_taken_back_where_the_room_id_names_another_server(self) -> None:
         """Whoever made the room may have left it long ago."""
-        elsewhere = await self.fake()
+        third_server = await self.fake()
         made = RoomGraph.create(
-            "11", elsewhere.user("carol"), elsewhere.name, elsewhere.key, join_rule="knock"
+            "11", third_server.user("carol"), third_server.name, third_server.key, join_rule="knock"
         )
         self.there.rooms[made.room_id] = made
 

@@ -24,7 +24,7 @@ class JoiningTests(FederationTestCase):
         """Join by the two servers."""
         await self.alice.join(self.room.room_id, via=[self.other.name, self.good.name])
 
-    def asked(self, server: FakeServer) -> list[str]:
+    def operations_at(self, server: FakeServer) -> list[str]:
         """The handshakes that a server was asked for."""
         kinds = ("make_join", "send_join_v2")
         return [one.operation for one in server.received if one.operation in kinds]
@@ -35,8 +35,8 @@ class JoiningTests(FederationTestCase):
 
         await self.join()
 
-        assert self.asked(self.other) == ["make_join"]
-        assert self.asked(self.good) == ["make_join", "send_join_v2"]
+        assert self.operations_at(self.other) == ["make_join"]
+        assert self.operations_at(self.good) == ["make_join", "send_join_v2"]
 
     async def test_a_server_out_of_order_is_passed_over(self) -> None:
         """Whichever of the two steps it fails in."""
@@ -46,7 +46,7 @@ class JoiningTests(FederationTestCase):
             await self.join()
             await self.alice.leave(self.room.room_id)
 
-            assert self.asked(self.good) == ["make_join", "send_join_v2"]
+            assert self.operations_at(self.good) == ["make_join", "send_join_v2"]
             self.good.received.clear()
 
     async def test_a_refusal_is_final(self) -> None:
@@ -57,7 +57,7 @@ class JoiningTests(FederationTestCase):
         error = await self.assert_refused("M_FORBIDDEN", self.join(), 403)
 
         assert error.body["error"] == "You are banned"
-        assert self.asked(self.good) == []
+        assert self.operations_at(self.good) == []
 
 
 class AnsweredJoinTests(FederationTestCase):

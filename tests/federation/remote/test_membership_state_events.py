@@ -58,8 +58,8 @@ class MembershipsAsStateTests(FederationTestCase):
 
         event_id = await self.alice.set_state(room, "m.room.member", content, self.alice.user_id)
 
-        asked = [one.operation for one in self.there.received if "join" in one.operation]
-        self.assertEqual(asked, ["make_join", "send_join_v2"])
+        operations = [one.operation for one in self.there.received if "join" in one.operation]
+        self.assertEqual(operations, ["make_join", "send_join_v2"])
         self.assertIn(event_id, self.there.rooms[room].events)
         member = await self.alice.state(room, "m.room.member", self.alice.user_id)
         self.assertEqual(member, content)
@@ -74,6 +74,6 @@ class MembershipsAsStateTests(FederationTestCase):
         await self.alice.put(path, {"membership": "leave"})
 
         self.assertEqual(knock, room)
-        asked = [one.operation for one in self.there.received]
-        self.assertEqual(asked[-2:], ["make_leave", "send_leave_v2"])
+        operations = [one.operation for one in self.there.received]
+        self.assertEqual(operations[-2:], ["make_leave", "send_leave_v2"])
         self.assertEqual((await self.alice.sync()).get("rooms", {}).get("knock", {}), {})

@@ -18,7 +18,7 @@ from tests.support.fake_server.fake_http import Stall, always
 from tests.support.fake_server.server import FakeServer
 from tests.support.proxy import Mode
 from tests.support.reactor import in_thread, pause, together
-from tests.support.sites import OURS, Scene, Sites
+from tests.support.sites import LOCAL, Scene, Sites
 from tests.support.watcher import Watcher
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
@@ -114,10 +114,10 @@ async def test_a_server_that_is_killed_while_joining_joins_afterwards(scene: Sce
     for number in range(MESSAGES):
         await alice.say(room, f"{number}")
 
-    asked = scene.first.proxy.next_bytes()
+    request_sent = scene.first.proxy.next_bytes()
     joining = Deferred.fromCoroutine(bob.join(room, via=[scene.first.name]))
     joining.addErrback(lambda _: None)
-    await in_thread(asked.result, 20)
+    await in_thread(request_sent.result, 20)
     await scene.kill(scene.second)
     await joining
     await scene.heal()
@@ -190,7 +190,7 @@ async def keep_saying(room: str, watcher: Watcher) -> None:
                 await pause(0.1)
 
 
-@pytest.mark.parametrize("solo", [OURS], indirect=True)
+@pytest.mark.parametrize("solo", [LOCAL], indirect=True)
 async def test_a_join_by_a_server_is_told_after_it_was_killed(
     solo: Scene, fake: FakeServer, sites: Sites
 ) -> None:

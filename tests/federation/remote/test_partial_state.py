@@ -17,7 +17,7 @@ from tests.support.fake_server.fake_http import NOT_FOUND, always
 from tests.support.fake_server.server import FakeServer
 from tests.support.reactor import run
 from tests.support.room_graph import RoomGraph
-from tests.support.sites import OURS, Scene, Sites
+from tests.support.sites import LOCAL, Scene, Sites
 from tests.support.watcher import Watcher, eventually, refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
@@ -27,9 +27,9 @@ STATE = ("get_room_state_ids", "get_room_state")
 
 
 @pytest.fixture
-def ours(sites: Sites) -> Iterator[Scene]:
+def pair(sites: Sites) -> Iterator[Scene]:
     """A server of ours, as both sites of a scene: the scripted server plays the other one."""
-    site = sites.get(OURS, 0)
+    site = sites.get(LOCAL, 0)
     playing = Scene(site, site, sites.authority)
     try:
         yield playing
@@ -64,7 +64,7 @@ async def joined_rooms(watcher: Watcher, **query: Any) -> dict[str, Any]:
     return rooms
 
 
-async def is_whole(watcher: Watcher, room: RoomGraph) -> None:
+async def has_full_state(watcher: Watcher, room: RoomGraph) -> None:
     """Wait until a client without lazy loading sees the room."""
 
     async def shows() -> bool:
@@ -74,17 +74,17 @@ async def is_whole(watcher: Watcher, room: RoomGraph) -> None:
 
 
 async def test_a_room_is_of_use_before_its_members_are_known(
-    ours: Scene, secretive: FakeServer
+    pair: Scene, secretive: FakeServer
 ) -> None:
     """Who joins a large room reads and writes at once, and sees who else is there a bit later."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(8)]
 
     await bob.join(room.room_id, via=[secretive.name])
     heard = await secretive.hears(await bob.say(room.room_id, "hello"))
     told = room.say(crowd[3], "welcome")
-    await secretive.send(ours.second.name, [told])
+    await secretive.send(pair.second.name, [told])
 
     assert heard.content["body"] == "hello"
     section = (await joined_rooms(bob, filter=LAZY))[room.room_id]
@@ -98,7 +98,7 @@ async def test_a_room_is_of_use_before_its_members_are_known(
     assert room.room_id not in await joined_rooms(bob)
 
     give_out(secretive)
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
     everybody = {bob.user_id, secretive.user("mallory"), *crowd}
     assert await bob.members(room.room_id) == dict.fromkeys(everybody, "join")
     section = (await joined_rooms(bob))[room.room_id]
@@ -106,22 +106,22 @@ async def test_a_room_is_of_use_before_its_members_are_known(
     assert section["summary"]["m.joined_member_count"] == len(everybody)
 
 
-async def test_who_joins_gets_what_they_cannot_do_without(ours: Scene, fake: FakeServer) -> None:
+async def test_who_joins_gets_what_they_cannot_do_without(pair: Scene, fake: FakeServer) -> None:
     """A joining server is spared the members, but for those after whom the room is called."""
-    people = [await ours.user(ours.first, f"user{number}") for number in range(8)]
+    people = [await pair.user(pair.first, f"user{number}") for number in range(8)]
     alice, others = people[0], people[1:]
     room_id = await alice.create_room(public=True)
     for other in others:
         await other.join(room_id)
 
-    await fake.join(ours.first.name, room_id, fake.user("mallory"), omit_members=True)
+    await fake.join(pair.first.name, room_id, fake.user("mallory"), omit_members=True)
 
     told = fake.told[room_id]
     graph = fake.rooms[room_id]
     state = [Event.from_pdu(graph.version, pdu) for pdu in told["state"]]
     chain = [Event.from_pdu(graph.version, pdu) for pdu in told["auth_chain"]]
     assert told["members_omitted"] is True
-    assert told["servers_in_room"] == [ours.first.name]
+    assert told["servers_in_room"] == [pair.first.name]
     members = [event.state_key for event in state if event.type == "m.room.member"]
     assert members == [person.user_id for person in people[:5]]
     ids = [event.event_id for event in (*state, *chain)]
@@ -130,13 +130,13 @@ async def test_who_joins_gets_what_they_cannot_do_without(ours: Scene, fake: Fak
     assert cited <= set(ids), "what authorises it is there"
 
 
-async def test_of_a_room_with_a_name_no_members_are_told(ours: Scene, fake: FakeServer) -> None:
+async def test_of_a_room_with_a_name_no_members_are_told(pair: Scene, fake: FakeServer) -> None:
     """A name is shown as soon as the room is joined, and nobody need be known for it."""
-    alice, bob = await ours.alice_and_bob()
+    alice, bob = await pair.alice_and_bob()
     room_id = await alice.create_room(public=True, name="Garden")
     await bob.join(room_id)
 
-    await fake.join(ours.first.name, room_id, fake.user("mallory"), omit_members=True)
+    await fake.join(pair.first.name, room_id, fake.user("mallory"), omit_members=True)
 
     told = fake.told[room_id]
     assert [pdu for pdu in told["state"] if pdu["type"] == "m.room.member"] == []
@@ -145,13 +145,13 @@ async def test_of_a_room_with_a_name_no_members_are_told(ours: Scene, fake: Fake
     assert cited == [alice.user_id]
 
 
-async def test_without_being_asked_for_less_all_is_told(ours: Scene, fake: FakeServer) -> None:
+async def test_without_being_asked_for_less_all_is_told(pair: Scene, fake: FakeServer) -> None:
     """A server that knows nothing of partial state gets the room as it always did."""
-    alice, bob = await ours.alice_and_bob()
+    alice, bob = await pair.alice_and_bob()
     room_id = await alice.create_room(public=True, name="Garden")
     await bob.join(room_id)
 
-    await fake.join(ours.first.name, room_id, fake.user("mallory"))
+    await fake.join(pair.first.name, room_id, fake.user("mallory"))
 
     told = fake.told[room_id]
     members = {pdu["state_key"] for pdu in told["state"] if pdu["type"] == "m.room.member"}
@@ -159,10 +159,10 @@ async def test_without_being_asked_for_less_all_is_told(ours: Scene, fake: FakeS
 
 
 async def test_a_room_that_comes_whole_is_shown_with_its_state(
-    ours: Scene, fake: FakeServer
+    pair: Scene, fake: FakeServer
 ) -> None:
     """What a room is and who is in it is known from the first sync that has it."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await pair.user(pair.second, "bob")
     room = fake.create_room()
     crowd = [event.sender for event in room.crowd(3)]
     since = (await bob.sync())["next_batch"]
@@ -182,9 +182,9 @@ async def test_a_room_that_comes_whole_is_shown_with_its_state(
     }
 
 
-async def test_who_is_banned_meanwhile_is_out(ours: Scene, secretive: FakeServer) -> None:
+async def test_who_is_banned_meanwhile_is_out(pair: Scene, secretive: FakeServer) -> None:
     """A moderator of whom nothing is known yet can still throw us out, for good."""
-    bob, carol = await ours.alice_and_bob()
+    bob, carol = await pair.alice_and_bob()
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(3)]
     await bob.join(room.room_id, via=[secretive.name])
@@ -192,10 +192,10 @@ async def test_who_is_banned_meanwhile_is_out(ours: Scene, secretive: FakeServer
 
     await bob.look()
     ban = room.member(bob.user_id, "ban", sender=secretive.user("mallory"))
-    await secretive.send(ours.second.name, [ban])
+    await secretive.send(pair.second.name, [ban])
     await bob.becomes(room.room_id, "leave")
     give_out(secretive)
-    await is_whole(carol, room)
+    await has_full_state(carol, room)
 
     members = await carol.members(room.room_id)
     assert (members[bob.user_id], members[carol.user_id]) == ("ban", "join")
@@ -204,9 +204,9 @@ async def test_who_is_banned_meanwhile_is_out(ours: Scene, secretive: FakeServer
     assert (await refused(bob.join(room.room_id))).errcode == "M_FORBIDDEN"
 
 
-async def test_who_was_thrown_out_by_nobody_stays(ours: Scene, secretive: FakeServer) -> None:
+async def test_who_was_thrown_out_by_nobody_stays(pair: Scene, secretive: FakeServer) -> None:
     """A ban by somebody who had left long ago is undone when that becomes known."""
-    bob, carol = await ours.alice_and_bob()
+    bob, carol = await pair.alice_and_bob()
     former = secretive.user("former")
     users = {secretive.user("mallory"): 100, former: 50}
     room = secretive.create_room("11", levels={"users": users})
@@ -223,40 +223,40 @@ async def test_who_was_thrown_out_by_nobody_stays(ours: Scene, secretive: FakeSe
         "m.room.member", content, sender=former, state_key=bob.user_id, auth_events=cited
     )
     room.put(ban)
-    await secretive.send(ours.second.name, [ban])
+    await secretive.send(pair.second.name, [ban])
     await bob.becomes(room.room_id, "leave")
 
     give_out(secretive)
-    await is_whole(carol, room)
+    await has_full_state(carol, room)
 
     await bob.becomes(room.room_id, "join")
     assert (await carol.members(room.room_id))[bob.user_id] == "join"
     await bob.say(room.room_id, "still here")
 
 
-async def test_it_goes_on_after_a_crash(ours: Scene, secretive: FakeServer) -> None:
+async def test_it_goes_on_after_a_crash(pair: Scene, secretive: FakeServer) -> None:
     """A server that is killed while it lacks the members fetches them after the next start."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
     await bob.join(room.room_id, via=[secretive.name])
     await secretive.hears(await bob.say(room.room_id, "before"))
 
-    await ours.kill(ours.second)
+    await pair.kill(pair.second)
     give_out(secretive)
-    await ours.second.start()
+    await pair.second.start()
 
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
     assert {*crowd, bob.user_id} <= (await bob.members(room.room_id)).keys()
     assert bodies(await bob.history(room.room_id)) == ["before"]
     await secretive.hears(await bob.say(room.room_id, "after"))
 
 
 async def test_what_the_banned_said_meanwhile_is_taken_back(
-    ours: Scene, secretive: FakeServer
+    pair: Scene, secretive: FakeServer
 ) -> None:
     """That somebody was banned before we came shows later; then nobody sees what they said."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     mallory, troll = secretive.user("mallory"), secretive.user("troll")
     as_member = room.member(troll, "join")
@@ -274,12 +274,12 @@ async def test_what_the_banned_said_meanwhile_is_taken_back(
     )
     room.put(said)
     answer = room.say(mallory, "who let you in", after=[join])
-    await secretive.send(ours.second.name, [said, answer])
+    await secretive.send(pair.second.name, [said, answer])
     section = (await joined_rooms(bob, filter=LAZY))[room.room_id]
     assert bodies(section["timeline"]["events"]) == ["ha ha", "who let you in"]
 
     give_out(secretive)
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
 
     assert (await bob.members(room.room_id))[troll] == "ban"
     assert bodies(await bob.history(room.room_id)) == ["who let you in"]
@@ -289,9 +289,9 @@ async def test_what_the_banned_said_meanwhile_is_taken_back(
     assert heard.prev_event_ids == [answer.event_id]
 
 
-async def test_a_client_that_waits_is_told_once(ours: Scene, secretive: FakeServer) -> None:
+async def test_a_client_that_waits_is_told_once(pair: Scene, secretive: FakeServer) -> None:
     """Without lazy loading the room appears when it is whole; with it the counts follow."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
     since = (await bob.sync())["next_batch"]
@@ -321,9 +321,9 @@ async def test_a_client_that_waits_is_told_once(ours: Scene, secretive: FakeServ
     assert set(section["summary"]["m.heroes"]) < {*crowd, secretive.user("mallory")}
 
 
-async def test_members_are_waited_for(ours: Scene, secretive: FakeServer) -> None:
+async def test_members_are_waited_for(pair: Scene, secretive: FakeServer) -> None:
     """Half a list of members would be taken for the whole, as by those who encrypt."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
     await bob.join(room.room_id, via=[secretive.name])
@@ -348,9 +348,9 @@ async def test_members_are_waited_for(ours: Scene, secretive: FakeServer) -> Non
     assert member["membership"] == "join"
 
 
-async def test_a_second_user_joins_meanwhile(ours: Scene, secretive: FakeServer) -> None:
+async def test_a_second_user_joins_meanwhile(pair: Scene, secretive: FakeServer) -> None:
     """Whether they may is asked of the server that knows all members; then both talk."""
-    bob, carol = await ours.alice_and_bob()
+    bob, carol = await pair.alice_and_bob()
     room = secretive.create_room()
     room.crowd(5)
     await bob.join(room.room_id, via=[secretive.name])
@@ -362,15 +362,15 @@ async def test_a_second_user_joins_meanwhile(ours: Scene, secretive: FakeServer)
     said = await carol.say(room.room_id, "me too")
     assert (await secretive.hears(said)).sender == carol.user_id
     give_out(secretive)
-    await is_whole(carol, room)
+    await has_full_state(carol, room)
     members = await bob.members(room.room_id)
     assert len(members) == 8
     assert (members[bob.user_id], members[carol.user_id]) == ("join", "join")
 
 
-async def test_a_room_may_be_left_before_it_is_whole(ours: Scene, secretive: FakeServer) -> None:
+async def test_a_room_may_be_left_before_it_is_whole(pair: Scene, secretive: FakeServer) -> None:
     """The others are told; the members are asked for no more; and one may come back."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
     await bob.join(room.room_id, via=[secretive.name])
@@ -383,15 +383,15 @@ async def test_a_room_may_be_left_before_it_is_whole(ours: Scene, secretive: Fak
     await eventually(has_left, "the leave")
     give_out(secretive)
     await bob.join(room.room_id, via=[secretive.name])
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
     assert {*crowd} < (await bob.members(room.room_id)).keys()
 
 
 async def test_other_servers_are_not_told_half_the_state(
-    ours: Scene, secretive: FakeServer
+    pair: Scene, secretive: FakeServer
 ) -> None:
     """Who asks for the state, or to be let in, asks another server until ours knows better."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     await bob.join(room.room_id, via=[secretive.name])
     said = await bob.say(room.room_id, "hello")
@@ -404,14 +404,14 @@ async def test_other_servers_are_not_told_half_the_state(
     ]
 
     for path, query in asked:
-        status, answer = await secretive.ask(ours.second.name, "GET", path, query=query)
+        status, answer = await secretive.ask(pair.second.name, "GET", path, query=query)
         assert (status, answer["errcode"]) == (404, "M_UNABLE_DUE_TO_PARTIAL_STATE"), path
 
     path = f"/_matrix/federation/v1/event/{quote(said, safe='')}"
-    status, answer = await secretive.ask(ours.second.name, "GET", path)
+    status, answer = await secretive.ask(pair.second.name, "GET", path)
     assert (status, answer["pdus"][0]["content"]["body"]) == (200, "hello")
     give_out(secretive)
-    await is_whole(bob, room)
+    await has_full_state(bob, room)
     for path, query in asked:
-        status, answer = await secretive.ask(ours.second.name, "GET", path, query=query)
+        status, answer = await secretive.ask(pair.second.name, "GET", path, query=query)
         assert status == 200, path

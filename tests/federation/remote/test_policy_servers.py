@@ -52,7 +52,7 @@ class PolicyServerTestCase(FederationTestCase):
         )
 
     @property
-    def asked(self) -> list[dict[str, Any]]:
+    def signing_requests(self) -> list[dict[str, Any]]:
         """The events that the policy server was asked about."""
         return [one.body for one in self.guard.received if one.operation == OPERATION]
 
@@ -73,7 +73,9 @@ class SendingTests(PolicyServerTestCase):
 
         heard = await self.guard.hears(said)
         self.assertTrue(self.is_signed(heard))
-        self.assertEqual([event["content"].get("body") for event in self.asked], ["hello"])
+        self.assertEqual(
+            [event["content"].get("body") for event in self.signing_requests], ["hello"]
+        )
         self.assertEqual(await self.said(), ["hello"])
 
     async def test_what_is_refused_is_never_there(self) -> None:
@@ -139,7 +141,7 @@ class SendingTests(PolicyServerTestCase):
 
         await self.alice.say(self.room_id, "hello")
 
-        self.assertEqual((self.asked, await self.said()), ([], ["hello"]))
+        self.assertEqual((self.signing_requests, await self.said()), ([], ["hello"]))
 
     async def test_many_at_once_all_arrive(self) -> None:
         """While the policy server thinks about one message, others are sent."""
@@ -189,7 +191,7 @@ class SendingTests(PolicyServerTestCase):
         await bob.put(f"/profile/{bob.user_id}/displayname", {"displayname": "Bob"})
         await self.until_named(bob, "Bob")
 
-        kinds = [event["type"] for event in self.asked]
+        kinds = [event["type"] for event in self.signing_requests]
         self.assertEqual(
             kinds, ["m.room.topic", "m.room.member", "m.room.redaction", "m.room.member"]
         )
@@ -245,7 +247,7 @@ class ReceivingTests(PolicyServerTestCase):
 
         await self.other.send(self.here.name, [signed])
 
-        self.assertEqual((self.asked, await self.said()), ([], ["hello"]))
+        self.assertEqual((self.signing_requests, await self.said()), ([], ["hello"]))
 
     async def test_what_is_not_recommended_is_not_shown(self) -> None:
         """Nobody here reads spam, whichever server sent it; the room goes on after it."""

@@ -163,8 +163,8 @@ class RemoteInviteTests(FederationTestCase):
         await self.bob.leave(self.room.room_id)
 
         self.assertEqual(await self.shown(self.bob), {})
-        asked = [each.operation for each in self.good.received]
-        self.assertIn("send_leave_v2", asked)
+        operations = [each.operation for each in self.good.received]
+        self.assertIn("send_leave_v2", operations)
 
     async def test_a_server_renews_its_own_invite(self) -> None:
         """A second one with another reason is the one that counts, and counts once."""

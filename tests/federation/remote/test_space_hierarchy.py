@@ -228,8 +228,8 @@ class RemoteAnswersTests(FederationTestCase):
             answer = await hierarchy(self.alice, self.top)
             self.assertEqual(ids(answer), [self.top, inner, leaf])
 
-        asked = [one for one in self.there.received if one.operation == "get_space_hierarchy"]
-        self.assertEqual([one.path["room_id"] for one in asked], [inner])
+        requests = [one for one in self.there.received if one.operation == "get_space_hierarchy"]
+        self.assertEqual([one.path["room_id"] for one in requests], [inner])
 
     def answer(self, **body: Any) -> None:
         """What the other server says of any room."""

@@ -11,18 +11,18 @@ from federation.remote.staggered_requests import HEAD_START_SECONDS, StaggeredRe
 SERVERS = ["one.example", "two.example", "three.example"]
 
 
-class HeadStartTests(SynchronousTestCase):
+class StaggeredRequestsTests(SynchronousTestCase):
     """Three servers whose answers the test gives."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.asked: dict[str, Deferred[str]] = {}
+        self.requests: dict[str, Deferred[str]] = {}
         self.asking: StaggeredRequests[str] = StaggeredRequests(self.clock, SERVERS, self.ask)
 
     def ask(self, server: str) -> Deferred[str]:
         """Remember who was asked."""
-        self.asked[server] = Deferred()
-        return self.asked[server]
+        self.requests[server] = Deferred()
+        return self.requests[server]
 
     def next(self) -> Deferred[Any]:
         """The next answer, some time."""
@@ -32,61 +32,61 @@ class HeadStartTests(SynchronousTestCase):
         """A join costs others nothing where the first server does it."""
         coming = self.next()
         self.clock.advance(HEAD_START_SECONDS / 2)
-        self.asked["one.example"].callback("yes")
+        self.requests["one.example"].callback("yes")
 
         assert self.successResultOf(coming) == ("one.example", "yes")
         self.asking.close()
-        assert [*self.asked] == ["one.example"]
+        assert [*self.requests] == ["one.example"]
         assert self.clock.getDelayedCalls() == []
 
     def test_a_slow_server_holds_up_nobody(self) -> None:
         """One that takes connections but never answers costs its head start, not a minute."""
         coming = self.next()
         self.clock.advance(HEAD_START_SECONDS)
-        self.asked["two.example"].callback("yes")
+        self.requests["two.example"].callback("yes")
 
         assert self.successResultOf(coming) == ("two.example", "yes")
         later = self.next()
-        self.asked["one.example"].callback("late")
+        self.requests["one.example"].callback("late")
         assert self.successResultOf(later) == ("one.example", "late")
         self.asking.close()
 
     def test_the_next_is_asked_at_once_where_one_fails(self) -> None:
         """There is nothing to wait for, and the error is not lost."""
         coming = self.next()
-        self.asked["one.example"].errback(ValueError("no"))
+        self.requests["one.example"].errback(ValueError("no"))
         server, error = self.successResultOf(coming)
 
         assert (server, str(error)) == ("one.example", "no")
-        assert [*self.asked] == ["one.example", "two.example"]
+        assert [*self.requests] == ["one.example", "two.example"]
         self.asking.close()
 
     def test_the_next_is_asked_at_once_though_another_one_is_still_silent(self) -> None:
         """A refusal brings the next server, however long the first one takes."""
         self.next()
         self.clock.advance(HEAD_START_SECONDS)
-        self.asked["two.example"].errback(ValueError("no"))
+        self.requests["two.example"].errback(ValueError("no"))
 
-        assert [*self.asked] == SERVERS
+        assert [*self.requests] == SERVERS
         self.asking.close()
 
     def test_nobody_else_is_asked_while_an_answer_is_tried(self) -> None:
         """Handing over a join to a large room takes a while, and others need not know of it."""
         coming = self.next()
-        self.asked["one.example"].callback("yes")
+        self.requests["one.example"].callback("yes")
         self.successResultOf(coming)
         self.clock.advance(10 * HEAD_START_SECONDS)
-        assert [*self.asked] == ["one.example"]
+        assert [*self.requests] == ["one.example"]
 
         self.next()
-        assert [*self.asked] == ["one.example", "two.example"]
+        assert [*self.requests] == ["one.example", "two.example"]
         self.asking.close()
 
     def test_it_ends_when_all_have_failed(self) -> None:
         """The user is told so, and does not wait for ever."""
         for server in SERVERS:
             coming = self.next()
-            self.asked[server].errback(ValueError("no"))
+            self.requests[server].errback(ValueError("no"))
             self.successResultOf(coming)
 
         self.failureResultOf(self.next(), StopAsyncIteration)  # type: ignore[no-untyped-call]
@@ -98,5 +98,5 @@ class HeadStartTests(SynchronousTestCase):
         self.asking.close()
 
         for server in ("one.example", "two.example"):
-            assert self.asked[server].called
+            assert self.requests[server].called
         assert self.clock.getDelayedCalls() == []

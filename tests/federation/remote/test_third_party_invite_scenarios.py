@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.support.actors import Somebody
+from tests.support.actors import Client
 from tests.support.identity_server import IdentityServer
 from tests.support.reactor import run
-from tests.support.sites import OURS, Scene, Sites
+from tests.support.sites import LOCAL, Scene, Sites
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
@@ -32,7 +32,7 @@ async def test_an_invited_address_leads_its_owner_into_the_room(
     scene: Scene, identity: IdentityServer
 ) -> None:
     """Whoever publishes the address on another server is invited there, and gets in."""
-    if scene.first.kind != OURS:
+    if scene.first.kind != LOCAL:
         pytest.skip("the peer does not speak to identity servers of tests")
     alice, bob = await scene.alice_and_bob()
     room = await alice.create_room(name="Garden")
@@ -43,7 +43,7 @@ async def test_an_invited_address_leads_its_owner_into_the_room(
         "address": "bob@example.com",
     }
     await alice.post(f"/rooms/{quote(room)}/invite", address)
-    there = Somebody(bob._http, bob.url)
+    there = Client(bob._http, bob.url)
 
     body = identity.notification("email", "bob@example.com", bob.user_id)
     await there.request("POST", ON_BIND, body)

@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 from twisted.internet.defer import ensureDeferred
 
-from tests.support.actors import Actor, Refused
+from tests.support.actors import Actor
 from tests.support.fake_server.scripted_peer import error
 from tests.support.identity_server import API, IdentityServer
 from tests.support.organisations import FederationTestCase
+from tests.support.refused import Refused
 from tests.support.watcher import eventually
 
 ADDRESS = "carol@example.com"

@@ -70,7 +70,7 @@ class MissingHistoryTests(FederationTestCase):
         found = await closest(self.bob, self.room_id, event["origin_server_ts"], "f")
 
         self.assertEqual(found["event_id"], own)
-        self.assertEqual(self.asked(), 0)
+        self.assertEqual(self.request_count(), 0)
 
     async def test_what_was_fetched_is_not_fetched_again(self) -> None:
         """The next user who jumps to that day has it at once."""
@@ -114,9 +114,9 @@ class MissingHistoryTests(FederationTestCase):
         attempt = closest(stranger, self.room_id, timestamp, "f")
 
         await self.assert_refused("M_FORBIDDEN", attempt, 403)
-        self.assertEqual(self.asked(), 0)
+        self.assertEqual(self.request_count(), 0)
 
-    def asked(self) -> int:
+    def request_count(self) -> int:
         """How often the other server was asked for a time."""
         return sum(one.operation == "get_event_by_timestamp" for one in self.there.received)
 

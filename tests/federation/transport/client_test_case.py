@@ -44,11 +44,11 @@ class Names:
 
     def __init__(self, known: dict[str, Any] | None = None) -> None:
         self.known = known or {}
-        self.asked: list[str] = []
+        self.looked_up: list[str] = []
 
     async def find(self, name: str) -> Any:
         """The answer for a name."""
-        self.asked.append(name)
+        self.looked_up.append(name)
         return self.known.get(name)
 
 

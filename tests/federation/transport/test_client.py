@@ -226,13 +226,13 @@ class MisbehaviourTests(ClientTestCase):
 
     async def test_redirects_are_not_followed(self) -> None:
         """They would lead a signed request to somebody whom it was not meant for."""
-        there, elsewhere = self.peer(), self.peer()
-        elsewhere.answers[PATH] = {}
-        there.answers[PATH] = plain(307, b"", Location=f"https://{elsewhere.name}{PATH}")
+        there, other_peer = self.peer(), self.peer()
+        other_peer.answers[PATH] = {}
+        there.answers[PATH] = plain(307, b"", Location=f"https://{other_peer.name}{PATH}")
 
         await self.fails(InvalidResponse, self.client.get(there.name, PATH), "307")
 
-        self.assertEqual(elsewhere.seen, [])
+        self.assertEqual(other_peer.seen, [])
 
     async def test_what_is_not_http_is_no_answer(self) -> None:
         """Another service may listen at the port."""
@@ -334,7 +334,7 @@ class MisbehaviourTests(ClientTestCase):
         for name in ("", "a b", "there.example:99999999"):
             await self.fails(FederationDenied, self.client.get(name, PATH))
         await self.fails(Unreachable, self.client.get("there.example:70000", PATH), "port")
-        self.assertEqual(self.delegations.asked + self.services.asked, [])
+        self.assertEqual(self.delegations.looked_up + self.services.looked_up, [])
 
     async def test_some_servers_are_never_asked(self) -> None:
         """Those that the operator denies, and this one itself."""

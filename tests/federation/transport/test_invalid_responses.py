@@ -14,9 +14,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import globalLogPublisher
 
 from federation.remote import staggered_requests
-from tests.support.actors import Refused
 from tests.support.fake_server.fake_http import Answer, Received, always
 from tests.support.organisations import FederationTestCase
+from tests.support.refused import Refused
 from tests.support.room_graph import RoomGraph
 
 BAD_UTF8 = (

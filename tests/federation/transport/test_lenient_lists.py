@@ -10,9 +10,10 @@ import msgspec
 
 from homeserver.protocol.events import Event
 from tests.protocol.test_json_elements import UNDECODABLE
-from tests.support.actors import Refused, bodies
+from tests.support.actors import bodies
 from tests.support.fake_server.fake_http import NOT_FOUND, Answer, Received, always
 from tests.support.organisations import FederationTestCase
+from tests.support.refused import Refused
 from tests.support.room_graph import RoomGraph
 
 HELLO = {"msgtype": "m.text", "body": "hello"}

@@ -27,14 +27,14 @@ class Zone(FileAuthority):
     def __init__(self, records: dict[bytes, list[Any]]) -> None:
         self.soa = (b"example.org", Record_SOA(b"ns.example.org", minimum=300, ttl=300))
         self.records = {b"example.org": [self.soa[1]], **records}
-        self.asked = 0
+        self.looked_up = 0
         super().__init__(None)
 
     def loadFile(self, filename: Any) -> None:
         """There is none."""
 
     def _lookup(self, *args: Any, **kwargs: Any) -> Any:
-        self.asked += 1
+        self.looked_up += 1
         return super()._lookup(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
@@ -80,9 +80,9 @@ class ServiceRecordTests(TestCase):
     async def test_a_name_without_records_is_remembered_too(self) -> None:
         """Most servers have none, of either service."""
         self.assertIsNone(await self.records.find(NAME))
-        asked = self.zone.asked
+        query_count = self.zone.looked_up
         self.assertIsNone(await self.records.find(NAME))
-        self.assertEqual(self.zone.asked, asked)
+        self.assertEqual(self.zone.looked_up, query_count)
 
         self.offer(Record_SRV(1, 1, 1, b"a.example.org"))
         self.world.clock.advance(NEGATIVE_CACHE_SECONDS)

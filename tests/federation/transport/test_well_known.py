@@ -26,7 +26,7 @@ class Web:
     """Answers what the test says; a `Deferred` is waited for."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.answer: Any = None
 
     def says(self, server_name: str, status: int = 200, **headers: str) -> None:
@@ -38,7 +38,7 @@ class Web:
     async def request(self, method: str, url: str, **options: Any) -> OutboundResponse:
         """What a client for the web would do."""
         assert options["only_https"]
-        self.asked.append(url)
+        self.requested.append(url)
         answer = self.answer
         if isinstance(answer, Deferred):
             await answer
@@ -49,7 +49,7 @@ class Web:
         return found
 
 
-class World:
+class Lookups:
     """Delegations with a clock that the test advances."""
 
     def __init__(self) -> None:
@@ -65,37 +65,37 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def lookups() -> Lookups:
+    return Lookups()
 
 
-def test_an_answer_is_remembered_for_a_day(world: World) -> None:
+def test_an_answer_is_remembered_for_a_day(lookups: Lookups) -> None:
     """A web site is not asked for each message."""
-    world.web.says("one.example")
-    assert world.find() == "one.example"
-    assert world.web.asked == ["https://example.org/.well-known/matrix/server"]
-    world.web.says("two.example")
-    world.clock.advance(DEFAULT_SECONDS - 1)
+    lookups.web.says("one.example")
+    assert lookups.find() == "one.example"
+    assert lookups.web.requested == ["https://example.org/.well-known/matrix/server"]
+    lookups.web.says("two.example")
+    lookups.clock.advance(DEFAULT_SECONDS - 1)
 
-    assert world.find() == "one.example"
-    world.clock.advance(1)
-    assert world.find() == "two.example"
+    assert lookups.find() == "one.example"
+    lookups.clock.advance(1)
+    assert lookups.find() == "two.example"
 
 
-def test_failures_are_remembered_for_longer_and_longer(world: World) -> None:
+def test_failures_are_remembered_for_longer_and_longer(lookups: Lookups) -> None:
     """A host without the file is not asked all the time, and found soon if it gets one."""
-    world.web.answer = OutboundError("no")
+    lookups.web.answer = OutboundError("no")
     pauses = []
     for _ in range(9):
-        assert world.find() is None
-        asked, waited = len(world.web.asked), 0.0
-        while len(world.web.asked) == asked:
-            world.clock.advance(10)
+        assert lookups.find() is None
+        requested, waited = len(lookups.web.requested), 0.0
+        while len(lookups.web.requested) == requested:
+            lookups.clock.advance(10)
             waited += 10
-            world.find()
+            lookups.find()
         pauses.append(waited)
-        world.web.asked.pop()
-        world.clock.advance(pauses[-1] * 2)
+        lookups.web.requested.pop()
+        lookups.clock.advance(pauses[-1] * 2)
 
     assert pauses[0] == FIRST_FAILURE_SECONDS
     assert pauses == sorted(pauses)
@@ -103,50 +103,52 @@ def test_failures_are_remembered_for_longer_and_longer(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", [201, 301, 403, 404])
-def test_only_an_answer_with_status_200_counts(world: World, status: int) -> None:
+def test_only_an_answer_with_status_200_counts(lookups: Lookups, status: int) -> None:
     """An error page in JSON is an error page."""
-    world.web.says("one.example", status=status)
+    lookups.web.says("one.example", status=status)
 
-    assert world.find() is None
+    assert lookups.find() is None
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, None])
-def test_a_web_site_that_is_down_does_not_cut_off_its_homeserver(world: World, status: Any) -> None:
+def test_a_web_site_that_is_down_does_not_cut_off_its_homeserver(
+    lookups: Lookups, status: Any
+) -> None:
     """The last answer stays in use, though not for ever."""
-    world.web.says("one.example")
-    world.find()
-    world.clock.advance(DEFAULT_SECONDS)
+    lookups.web.says("one.example")
+    lookups.find()
+    lookups.clock.advance(DEFAULT_SECONDS)
     if status is None:
-        world.web.answer = OutboundError("no")
+        lookups.web.answer = OutboundError("no")
     else:
-        world.web.says("", status=status)
+        lookups.web.says("", status=status)
 
-    assert world.find() == "one.example"
-    world.clock.advance(MAX_SECONDS - DEFAULT_SECONDS)
-    assert world.find() is None
+    assert lookups.find() == "one.example"
+    lookups.clock.advance(MAX_SECONDS - DEFAULT_SECONDS)
+    assert lookups.find() is None
 
 
-def test_a_delegation_that_was_taken_back_ends(world: World) -> None:
+def test_a_delegation_that_was_taken_back_ends(lookups: Lookups) -> None:
     """The file was removed on purpose."""
-    world.web.says("one.example")
-    world.find()
-    world.clock.advance(DEFAULT_SECONDS)
-    world.web.says("one.example", status=404)
+    lookups.web.says("one.example")
+    lookups.find()
+    lookups.clock.advance(DEFAULT_SECONDS)
+    lookups.web.says("one.example", status=404)
 
-    assert world.find() is None
+    assert lookups.find() is None
 
 
-def test_all_who_ask_at_once_share_an_answer(world: World) -> None:
+def test_all_who_ask_at_once_share_an_answer(lookups: Lookups) -> None:
     """A burst of messages to a new server asks its web site once."""
-    world.web.answer = waiting = Deferred[None]()
+    lookups.web.answer = waiting = Deferred[None]()
     found: list[str | None] = []
     for _ in range(3):
-        ensureDeferred(world.delegations.find(HOST)).addCallback(found.append)
-    world.web.says("one.example")
+        ensureDeferred(lookups.delegations.find(HOST)).addCallback(found.append)
+    lookups.web.says("one.example")
     waiting.callback(None)
 
     assert found == ["one.example"] * 3
-    assert len(world.web.asked) == 1
+    assert len(lookups.web.requested) == 1
 
 
 @pytest.mark.parametrize(

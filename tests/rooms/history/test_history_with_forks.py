@@ -17,7 +17,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.history import PageRequest
 from homeserver.rooms.inbound.receiver import DUMMY_EVENT
 from homeserver.rooms.resolution.resolver import ResolvedState
-from tests.rooms.inbound.remote_events import Outside
+from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 EVE = "@eve:other.example"
@@ -42,7 +42,7 @@ class HistoryOfForksTests(RoomsTestCase):
 
     def build(self, position: int) -> None:
         super().build(position)
-        self.outside = Outside(self.rooms)
+        self.remote = RemoteEvents(self.rooms)
 
     async def test_paging_from_any_token_gives_each_event_once(self) -> None:
         """Who scrolls up from a token of `/sync` sees all that had come by then, and no more."""
@@ -62,7 +62,7 @@ class HistoryOfForksTests(RoomsTestCase):
     async def _play(self, plan: Plan, limit: int) -> None:
         self.clock.advance(1)
         room_id = await self.create_room(version="11")
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         tokens = [self.log.position]
         for step in plan:
             if step[0] == "say":
@@ -86,7 +86,7 @@ class HistoryOfForksTests(RoomsTestCase):
         after = [recent[max(0, len(recent) - 1 - back)]]
         for _ in range(length):
             body = str(self.log.position)
-            stored = await self.outside.say(room_id, EVE, body, after=after, depth=depth)
+            stored = await self.remote.say(room_id, EVE, body, after=after, depth=depth)
             after = [stored.event.event_id]
 
     async def _all_events(self, room_id: str) -> list[StoredEvent]:
@@ -124,11 +124,11 @@ class HistoryOfForksTests(RoomsTestCase):
     async def test_who_pages_forwards_from_a_token_meets_nothing_again(self) -> None:
         """What came late stands before what had come already, and does not bring that back."""
         room_id = await self.create_room(version="11")
-        joined = await self.outside.member(room_id, EVE, "join")
+        joined = await self.remote.member(room_id, EVE, "join")
         for number in range(4):
             await self.say(room_id, str(number))
         token = f"s{self.log.position}"
-        late = await self.outside.say(room_id, EVE, "late", after=[joined.event.event_id])
+        late = await self.remote.say(room_id, EVE, "late", after=[joined.event.event_id])
         last = await self.say(room_id, "last")
 
         found = await self._pages(room_id, PageRequest(False, token, limit=1))
@@ -138,12 +138,12 @@ class HistoryOfForksTests(RoomsTestCase):
     async def test_low_depths_do_not_hide_the_history(self) -> None:
         """Somebody who claims that the newest events are the oldest shortens nobody's past."""
         room_id = await self.create_room(version="11")
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         for number in range(30):
             await self.say(room_id, str(number))
         everything = len(await self._all_events(room_id))
         for number in range(120):
-            await self.outside.say(room_id, EVE, f"low {number}", depth=1)
+            await self.remote.say(room_id, EVE, f"low {number}", depth=1)
 
         for again in (False, True):
             if again:
@@ -155,13 +155,13 @@ class HistoryOfForksTests(RoomsTestCase):
     async def test_branch_of_many_events_does_not_hide_the_history(self) -> None:
         """A hundred answers to the first message leave the newest where they are."""
         room_id = await self.create_room(version="11")
-        joined = await self.outside.member(room_id, EVE, "join")
+        joined = await self.remote.member(room_id, EVE, "join")
         for number in range(30):
             await self.say(room_id, str(number))
         everything = len(await self._all_events(room_id))
         after = [joined.event.event_id]
         for number in range(120):
-            stored = await self.outside.say(room_id, EVE, f"old {number}", after=after)
+            stored = await self.remote.say(room_id, EVE, f"old {number}", after=after)
             if number % 10 == 0:
                 after = [stored.event.event_id]
 
@@ -178,16 +178,16 @@ class HistoryOfForksTests(RoomsTestCase):
     async def test_room_with_an_endless_depth_is_still_read(self) -> None:
         """Old room versions allow depths that no token has room for."""
         room_id = await self.create_room(version="1")
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         root = (await self.rooms.get(room_id)).root
-        event = await self.outside.make(
+        event = await self.remote.make(
             room_id, "m.room.message", EVE, {"body": "deep"}, depth=2**63 - 1
         )
         lost = ["$lost:other.example", {"sha256": ""}]
         hole = type(event).from_pdu(
             event.version, {**event.pdu, "prev_events": [*event.pdu["prev_events"], lost]}
         )
-        await self.outside.receive(hole, state_before=ResolvedState(root))
+        await self.remote.receive(hole, state_before=ResolvedState(root))
         await self.say(room_id, "after it")
         total = len(await self._all_events(room_id))
 
@@ -199,16 +199,16 @@ class HistoryOfForksTests(RoomsTestCase):
     async def test_past_that_was_fetched_is_shown(self) -> None:
         """A room that fits into memory has a past beside that."""
         room_id = await self.create_room(version="11")
-        await self.outside.member(room_id, EVE, "join")
-        lost = await self.outside.make(room_id, "m.room.message", EVE, {"body": "lost"})
+        await self.remote.member(room_id, EVE, "join")
+        lost = await self.remote.make(room_id, "m.room.message", EVE, {"body": "lost"})
         root = (await self.rooms.get(room_id)).root
-        event = await self.outside.make(room_id, "m.room.message", EVE, {"body": "found"})
+        event = await self.remote.make(room_id, "m.room.message", EVE, {"body": "found"})
         hole = type(event).from_pdu(
             event.version,
             {**event.pdu, "prev_events": [lost.event_id], "depth": event.depth + 1},
         )
-        await self.outside.receive(hole, state_before=ResolvedState(root))
-        filled = await self.outside.receive(lost)
+        await self.remote.receive(hole, state_before=ResolvedState(root))
+        filled = await self.remote.receive(lost)
 
         assert filled.position is not None
         assert filled.position < 0
@@ -224,7 +224,7 @@ class HistoryOfForksTests(RoomsTestCase):
     async def test_branch_is_seen_by_those_who_were_on_it(self) -> None:
         """Whether somebody may see an event is decided by the state at it, not by that of today."""
         room_id = await self.create_room(version="11")
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         visibility = {"history_visibility": "joined"}
         key = ("m.room.history_visibility", "")
         await self.sending.set_state(ALICE, room_id, *key, visibility)
@@ -233,8 +233,8 @@ class HistoryOfForksTests(RoomsTestCase):
         await self.memberships.join(BOB, room_id)
         after_join = await self.say(room_id, "after Bob came")
 
-        hidden = await self.outside.say(room_id, EVE, "Bob is not here", after=base)
-        seen = await self.outside.say(room_id, EVE, "Bob is here", after=[after_join])
+        hidden = await self.remote.say(room_id, EVE, "Bob is not here", after=base)
+        seen = await self.remote.say(room_id, EVE, "Bob is here", after=[after_join])
 
         request = PageRequest(True, limit=50)
         for caller, all_of_it in ((ALICE, True), (BOB, False)):

@@ -9,22 +9,22 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.history.history import Page, PageRequest
 from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.remote_room import Elsewhere
-from tests.sync.sync_server import World
+from tests.sync.remote_room import RemoteRoom
+from tests.sync.sync_server import SyncServer
 
 
-class HistoryOfGapsTests(DatabaseTestCase):
+class HistoryWithGapsTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.world = await World.start(self.db)
-        self.carol = await self.world.user("carol")
-        self.there = Elsewhere()
-        self.there.use(self.world)
+        self.server = await SyncServer.start(self.db)
+        self.carol = await self.server.user("carol")
+        self.there = RemoteRoom()
+        self.there.use(self.server)
         await self.there.enter(self.carol)
         self.before = [self.there.say(f"before {number}") for number in range(2)]
         for event in self.before:
             await self.there.deliver(event)
-        self.since = (await self.world.update(self.carol))["next_batch"]
+        self.since = (await self.server.update(self.carol))["next_batch"]
         self.missed = [self.there.say(f"missed {number}") for number in range(6)]
         self.after = [self.there.say(f"after {number}") for number in range(2)]
         for event in self.after:
@@ -32,7 +32,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
 
     async def page(self, *, backwards: bool = True, limit: int = 20, **options: Any) -> Page:
         request = PageRequest(backwards=backwards, limit=limit, **options)
-        return await self.world.rooms.history.page(self.carol.user_id, self.there.room_id, request)
+        return await self.server.rooms.history.page(self.carol.user_id, self.there.room_id, request)
 
     async def test_page_forwards_has_what_was_missed(self) -> None:
         """It stands in the past by now, and yet comes after what the client had seen."""
@@ -106,7 +106,7 @@ class HistoryOfGapsTests(DatabaseTestCase):
         more = [self.there.say(f"missed again {number}") for number in range(3)]
         last = self.there.say("last")
         await self.there.deliver(last)
-        section = await self.world.update(self.carol, self.since)
+        section = await self.server.update(self.carol, self.since)
         timeline = section["rooms"]["join"][self.there.room_id]["timeline"]
 
         page = await self.page(since=timeline["prev_batch"], limit=12)
@@ -126,14 +126,14 @@ class HistoryOfGapsTests(DatabaseTestCase):
 
         await self.page(limit=40)
 
-        room = await self.world.rooms.registry.get(self.there.room_id)
-        stored = await self.world.outside.find(room, [target.event_id for target in targets])
+        room = await self.server.rooms.registry.get(self.there.room_id)
+        stored = await self.server.remote.find(room, [target.event_id for target in targets])
         redacted_by = [each.redaction and each.redaction.event_id for each in stored]
         assert redacted_by == [each.event_id for each in redactions]
 
     async def context(self, event_id: str, limit: int = 10) -> Any:
         request = PageRequest(backwards=True, limit=limit)
-        return await self.world.rooms.history.context(
+        return await self.server.rooms.history.context(
             self.carol.user_id, self.there.room_id, event_id, request
         )
 

@@ -5,7 +5,7 @@ import pytest
 from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import VISIBILITIES, may_server_see_event
 from homeserver.rooms.events.stored_event import StoredEvent
-from tests.rooms.inbound.remote_events import Outside
+from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -50,11 +50,11 @@ def test_event_that_opens_the_history_or_lets_a_user_in_is_seen() -> None:
     """Both are seen if the state before or after them allows it."""
     opens = message("m.room.history_visibility", "", history_visibility="world_readable")
     joins = message("m.room.member", EVE, membership="join")
-    lets_another_in = message("m.room.member", "@x:third.example", membership="join")
+    admits_another_server = message("m.room.member", "@x:third.example", membership="join")
 
     seen = [
         may_server_see_event(event, THERE, visibility="joined", memberships=[], joined_later=False)
-        for event in (opens, joins, lets_another_in)
+        for event in (opens, joins, admits_another_server)
     ]
 
     assert seen == [True, True, False]
@@ -63,7 +63,7 @@ def test_event_that_opens_the_history_or_lets_a_user_in_is_seen() -> None:
 class ServerVisibilityTests(RoomsTestCase):
     def build(self, position: int) -> None:
         super().build(position)
-        self.outside = Outside(self.rooms)
+        self.remote = RemoteEvents(self.rooms)
 
     async def room(self, visibility: str) -> str:
         room_id = await self.create_room(version="11")
@@ -73,7 +73,7 @@ class ServerVisibilityTests(RoomsTestCase):
         return room_id
 
     async def stored(self, room_id: str, *event_ids: str) -> list[StoredEvent]:
-        return await self.outside.find(await self.rooms.get(room_id), event_ids)
+        return await self.remote.find(await self.rooms.get(room_id), event_ids)
 
     async def seen(self, room_id: str, server_name: str, *event_ids: str) -> list[bool]:
         """Which of some messages a server is given whole."""
@@ -97,11 +97,11 @@ class ServerVisibilityTests(RoomsTestCase):
             self.clock.advance(1)
             room_id = await self.room(visibility)
             said = [await self.say(room_id, "before")]
-            await self.outside.member(room_id, EVE, "invite", ALICE.user_id)
+            await self.remote.member(room_id, EVE, "invite", ALICE.user_id)
             said.append(await self.say(room_id, "invited"))
-            await self.outside.member(room_id, EVE, "join")
+            await self.remote.member(room_id, EVE, "join")
             said.append(await self.say(room_id, "joined"))
-            await self.outside.member(room_id, EVE, "leave")
+            await self.remote.member(room_id, EVE, "leave")
             said.append(await self.say(room_id, "left"))
 
             assert await self.seen(room_id, THERE, *said) == seen, visibility
@@ -111,9 +111,9 @@ class ServerVisibilityTests(RoomsTestCase):
     async def test_any_user_of_the_server_counts(self) -> None:
         """One who is there sees for all."""
         room_id = await self.room("joined")
-        await self.outside.member(room_id, EVE, "join")
-        await self.outside.member(room_id, FRED, "join")
-        await self.outside.member(room_id, EVE, "leave")
+        await self.remote.member(room_id, EVE, "join")
+        await self.remote.member(room_id, FRED, "join")
+        await self.remote.member(room_id, EVE, "leave")
         said = await self.say(room_id, "Fred is here")
 
         assert await self.seen(room_id, THERE, said) == [True]
@@ -121,7 +121,7 @@ class ServerVisibilityTests(RoomsTestCase):
     async def test_redacted_events_are_given_as_what_is_left_of_them(self) -> None:
         """Nobody hands out what was taken back."""
         room_id = await self.room("shared")
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         said = await self.say(room_id, "oops")
         await self.sending.redact(ALICE, room_id, said, {}, "r1")
 
@@ -130,7 +130,7 @@ class ServerVisibilityTests(RoomsTestCase):
     async def test_messages_of_erased_users_are_given_to_no_server(self) -> None:
         """Whoever asks to be forgotten is not handed on, not even to those who knew them."""
         await self.memberships.join(BOB, room_id := await self.room("world_readable"))
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         said = [await self.say(room_id, "mine", by=BOB), await self.say(room_id, "yours")]
         topic = await self.sending.set_state(ALICE, room_id, "m.room.topic", "", {"topic": "t"})
         assert await self.seen(room_id, THERE, *said) == [True, True]
@@ -148,7 +148,7 @@ class ServerVisibilityTests(RoomsTestCase):
         """A server that asks for the past of a large room costs no more than of a small one."""
         room_id = await self.room("shared")
         for number in range(30):
-            await self.outside.member(room_id, f"@u{number}:{THERE}", "join")
+            await self.remote.member(room_id, f"@u{number}:{THERE}", "join")
         said = await self.say(room_id, "hello")
         before = self.events.hits + self.events.misses
 
@@ -160,7 +160,7 @@ class ServerVisibilityTests(RoomsTestCase):
         """Where membership decides, the state says it for all that are still what they were."""
         room_id = await self.room("joined")
         for number in range(30):
-            await self.outside.member(room_id, f"@u{number}:{THERE}", "join")
+            await self.remote.member(room_id, f"@u{number}:{THERE}", "join")
         said = await self.say(room_id, "hello")
         await self.memberships.join(BOB, room_id)
         before = self.events.hits + self.events.misses
@@ -172,10 +172,10 @@ class ServerVisibilityTests(RoomsTestCase):
     async def test_outliers_are_given_whole_if_they_are_state(self) -> None:
         """Auth events are for judging by; of what else somebody cites, nothing is known."""
         room_id = await self.room("joined")
-        topic = await self.outside.make(room_id, "m.room.topic", ALICE.user_id, {"topic": "t"}, "")
-        said = await self.outside.make(room_id, "m.room.message", ALICE.user_id, SECRET)
+        topic = await self.remote.make(room_id, "m.room.topic", ALICE.user_id, {"topic": "t"}, "")
+        said = await self.remote.make(room_id, "m.room.message", ALICE.user_id, SECRET)
         async with self.rooms.writing(room_id) as writer:
-            outliers, done = await self.outside.receiving.outliers(writer, [topic, said])
+            outliers, done = await self.remote.receiving.outliers(writer, [topic, said])
         assert done is not None
         await done
         room = await self.rooms.get(room_id)

@@ -14,7 +14,7 @@ from homeserver.rooms.state.node_codec import EMPTY
 from tests.rooms.inbound.replica import build
 
 
-class Outside:
+class RemoteEvents:
     """Makes events of users of other servers, and has this one receive them."""
 
     def __init__(self, rooms: RoomRegistry) -> None:

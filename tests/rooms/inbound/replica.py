@@ -58,7 +58,7 @@ class MemoryDatabase:
 
     def __init__(self) -> None:
         self.nids: dict[str, int] = {}
-        self.elsewhere: dict[str, list[int]] = {}  # event id -> other rooms that have it
+        self.other_rooms: dict[str, list[int]] = {}  # event id -> other rooms that have it
         self.answers_left: int | None = None  # before it is away
         self.is_read_only = False
         self.pause: Deferred[None] | None = None  # every question waits for it
@@ -86,7 +86,7 @@ class MemoryDatabase:
         if function in NOTHING_STORED and function is not events_storage.rooms_with_event:
             return []
         if function is events_storage.rooms_with_event:
-            return self.elsewhere.get(args[0], [])
+            return self.other_rooms.get(args[0], [])
         raise AssertionError(f"{function.__name__} was not expected to be asked")
 
     async def write_batch(self, batch: Batch) -> None:

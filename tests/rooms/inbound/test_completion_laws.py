@@ -40,7 +40,7 @@ class Latecomer:
         rooms: Any = SimpleNamespace(
             stores=self.replica.stores, origin=self.replica.writer.origin, entering=self._entering
         )
-        self.entrance = RemoteJoin(rooms, self.replica.receiving)
+        self.remote_join = RemoteJoin(rooms, self.replica.receiving)
         self.completion = PartialStateCompletion(rooms, self.replica.receiving, self.replica.db)
         state = graph.state_at(graph.stored(join).state_before)
         self.members = [id_ for key, id_ in state.items() if key[0] == "m.room.member"]
@@ -52,7 +52,7 @@ class Latecomer:
         state = [self._event(event_id) for event_id in self.others]
         known = {*self.others}
         rest = [event for event in chain if event.event_id not in known]
-        self._run(self.entrance.admit(self.join, state, rest, ["one.example"]))
+        self._run(self.remote_join.admit(self.join, state, rest, ["one.example"]))
 
     def receive(self, event: Event) -> None:
         """Receive an event, and before it what authorises it."""
@@ -203,12 +203,12 @@ def test_it_ends_where_all_others_are(room: tuple[Graph, Event]) -> None:
 
     replica = late.replica
     for event in (join, *since):
-        theirs, ours = graph.stored(event), replica.stored(event)
-        assert (ours.status.rejected is None) == (theirs.status.rejected is None)
-        assert (ours.status.soft_failed is None) == (theirs.status.soft_failed is None)
-        assert replica.state_at(ours.state_before) == graph.state_at(theirs.state_before)
-        assert replica.state_at(ours.state_after) == graph.state_at(theirs.state_after)
-        assert (ours.position is None) == (theirs.position is None)
+        remote, local = graph.stored(event), replica.stored(event)
+        assert (local.status.rejected is None) == (remote.status.rejected is None)
+        assert (local.status.soft_failed is None) == (remote.status.soft_failed is None)
+        assert replica.state_at(local.state_before) == graph.state_at(remote.state_before)
+        assert replica.state_at(local.state_after) == graph.state_at(remote.state_after)
+        assert (local.position is None) == (remote.position is None)
     assert replica.extremities == graph.extremities
     assert replica.state == graph.state
     shown = {stored.event.event_id for stored in replica.room.timeline}
@@ -254,9 +254,9 @@ def test_an_attempt_may_end_anywhere(room: tuple[Graph, Event], answers: int) ->
 
     replica = late.replica
     for event in graph.events[graph.events.index(join) :]:
-        theirs, ours = graph.stored(event), replica.stored(event)
-        assert replica.state_at(ours.state_after) == graph.state_at(theirs.state_after)
-        assert (ours.position is None) == (theirs.position is None)
+        remote, local = graph.stored(event), replica.stored(event)
+        assert replica.state_at(local.state_after) == graph.state_at(remote.state_after)
+        assert (local.position is None) == (remote.position is None)
     assert replica.shown_state == replica.state == graph.state
 
 
@@ -271,6 +271,6 @@ def test_nothing_is_rejected_before_the_state_is_whole(room: tuple[Graph, Event]
         late.receive(event)
 
     for event in graph.events:
-        ours = late.replica.stores.events.cached_id(graph.room.room_id, event.event_id)
-        if ours is not None and ours.status.rejected is not None:
+        local = late.replica.stores.events.cached_id(graph.room.room_id, event.event_id)
+        if local is not None and local.status.rejected is not None:
             assert graph.stored(event).status.rejected is not None

@@ -148,14 +148,14 @@ def test_readers_are_told_what_becomes_of_the_state(graph: Graph) -> None:
 @given(forked_graphs())
 def test_current_state_is_the_resolution_of_the_extremities(graph: Graph) -> None:
     """Nothing that happened on the way leaves a trace in the state."""
-    head = graph.writer.extremities
+    extremities = graph.writer.extremities
 
     resolved = graph.run(
-        graph.resolver.resolve(graph.room, [each.state_after for each in head.events])
+        graph.resolver.resolve(graph.room, [each.state_after for each in extremities.events])
     )
 
-    assert resolved.root == head.root == graph.room.root
-    assert 1 <= len(head.events) <= 10
-    for stored in head.events:
+    assert resolved.root == extremities.root == graph.room.root
+    assert 1 <= len(extremities.events) <= 10
+    for stored in extremities.events:
         assert stored.status.rejected is stored.status.soft_failed is None
         assert stored.position is not None or stored.is_redaction_pending

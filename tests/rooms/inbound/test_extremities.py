@@ -97,9 +97,9 @@ def test_old_event_that_comes_late_is_a_branch_of_its_own() -> None:
     """What is already followed is not forgotten, and what follows it is not lost."""
     graph = forked(1)
     base = graph.events[-2]
-    head = graph.say(ALICE)
+    newest_event = graph.say(ALICE)
 
     late = graph.say(BOB, "late", after=[base])
 
-    assert graph.extremities == {head.event_id, late.event_id}
+    assert graph.extremities == {newest_event.event_id, late.event_id}
     assert late.event_id in {stored.event.event_id for stored in graph.room.timeline}

@@ -88,12 +88,12 @@ def test_depth_from_the_future_keeps_the_room_going(version: str) -> None:
     deepest = ROOM_VERSIONS[version].max_depth
 
     far = graph.say(BOB, depth=deepest)
-    (ours,), _ = graph.writer.append(_drafts(ALICE))
+    (local_event,), _ = graph.writer.append(_drafts(ALICE))
     graph.settle()
 
     assert graph.stored(far).position is not None
-    assert ours.event.depth == deepest
-    assert graph.extremities == {ours.event.event_id}
+    assert local_event.event.depth == deepest
+    assert graph.extremities == {local_event.event.event_id}
 
 
 @ALL_VERSIONS
@@ -138,7 +138,7 @@ def test_two_auth_events_of_a_kind_are_refused(version: str) -> None:
 def test_forged_power_levels_give_no_power(version: str) -> None:
     """Levels that their sender could not set are rejected, and so is what cites them."""
     graph = room(version, BOB)
-    head, state = graph.extremities, graph.state
+    newest, state = graph.extremities, graph.state
 
     forged = graph.levels(BOB, users={ALICE: 0, BOB: 100})
     refusal(graph, forged)
@@ -146,15 +146,15 @@ def test_forged_power_levels_give_no_power(version: str) -> None:
     cited = [each for each in cited if each.type != "m.room.power_levels"]
     refusal(graph, graph.send("m.room.topic", BOB, {"topic": "b"}, "", auth=[*cited, forged]))
 
-    assert (graph.extremities, graph.state) == (head, state)
+    assert (graph.extremities, graph.state) == (newest, state)
 
 
 @ALL_VERSIONS
 def test_auth_events_of_another_room_are_refused(version: str) -> None:
     """Rule 3.5: whoever rules over there has no say here."""
-    graph, elsewhere = room(version), room(version, MALLORY)
-    theirs = elsewhere.events[-1]
-    graph.db.elsewhere[theirs.event_id] = [2]
+    graph, other_graph = room(version), room(version, MALLORY)
+    theirs = other_graph.events[-1]
+    graph.db.other_graph[theirs.event_id] = [2]
     cited = [each for each in graph.events if each.type != "m.room.member"][:2]
     if not ROOM_VERSIONS[version].create_in_auth_events:
         cited = cited[1:]
@@ -167,11 +167,11 @@ def test_auth_events_of_another_room_are_refused(version: str) -> None:
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_same_event_id_in_two_rooms_is_two_events(version: str) -> None:
     """Servers chose their event ids, and one choice must not shadow another room's event."""
-    graph, elsewhere = room(version, BOB), room(version, BOB)
-    theirs = elsewhere.say(BOB)
-    graph.db.elsewhere[theirs.event_id] = [2]
-    ours = graph.make("m.room.message", BOB, {"body": "the same id"})
-    same = Event.from_pdu(ours.version, {**ours.pdu, "event_id": theirs.event_id})
+    graph, other_graph = room(version, BOB), room(version, BOB)
+    theirs = other_graph.say(BOB)
+    graph.db.other_graph[theirs.event_id] = [2]
+    local_event = graph.make("m.room.message", BOB, {"body": "the same id"})
+    same = Event.from_pdu(local_event.version, {**local_event.pdu, "event_id": theirs.event_id})
 
     receive(graph, same)
 
@@ -219,13 +219,13 @@ def test_restricted_join_by_one_who_could_not_invite_is_refused(version: str) ->
     graph.send("m.room.join_rules", ALICE, rule, "")
     users = {} if version == "12" else {ALICE: 100}
     graph.send("m.room.power_levels", ALICE, {"users": users, "invite": 50}, "")
-    head = graph.events[-1]
+    newest = graph.events[-1]
 
     for authorising in (DAVE, CAROL, None, 5, "nobody", ["@"]):
         content = {"membership": "join", "join_authorised_via_users_server": authorising}
-        refusal(graph, graph.send("m.room.member", BOB, content, BOB, after=[head]))
+        refusal(graph, graph.send("m.room.member", BOB, content, BOB, after=[newest]))
     content = {"membership": "join", "join_authorised_via_users_server": ALICE}
-    join = graph.send("m.room.member", BOB, content, BOB, after=[head])
+    join = graph.send("m.room.member", BOB, content, BOB, after=[newest])
 
     assert graph.stored(join).position is not None
 
@@ -304,7 +304,7 @@ def test_second_create_event_does_not_take_the_room_over(
 ) -> None:
     """The server that the room id names could otherwise give it a new owner at any time."""
     graph = room(version, BOB)
-    state, head = graph.state, graph.extremities
+    state, newest = graph.state, graph.extremities
     content = {"room_version": version, "creator": DAVE}
     again = build(
         version, graph.room.room_id, "m.room.create", DAVE, content, state_key, [], [], 1, 9
@@ -313,7 +313,7 @@ def test_second_create_event_does_not_take_the_room_over(
     receive(graph, again)
 
     refusal(graph, again)
-    assert (graph.state, graph.extremities) == (state, head)
+    assert (graph.state, graph.extremities) == (state, newest)
 
 
 @ALL_VERSIONS
@@ -371,8 +371,8 @@ def test_absurd_power_levels_are_refused_or_mean_nothing(
 
     levels = graph.send("m.room.power_levels", ALICE, {"users": users, field: odd}, "")
 
-    standing = graph.stored(levels).status
-    assert standing.rejected is None or standing.rejected.startswith("rule ")
+    status = graph.stored(levels).status
+    assert status.rejected is None or status.rejected.startswith("rule ")
     if field != "users":
         assert graph.stored(graph.say(ALICE)).position is not None
 

@@ -131,8 +131,8 @@ def test_junk_is_refused_or_does_no_harm(version: str, data: st.DataObject) -> N
         except EventsMissing:
             continue
         graph.events.append(event)
-        standing = graph.stored(event).status
-        for reason in (standing.rejected, standing.soft_failed):
+        status = graph.stored(event).status
+        for reason in (status.rejected, status.soft_failed):
             assert reason is None or reason.startswith("rule ")
         # What clients are shown, and what is stored, can be made of it.
         assert graph.stored(event).client_json(0, room_id=True)
@@ -141,7 +141,7 @@ def test_junk_is_refused_or_does_no_harm(version: str, data: st.DataObject) -> N
 
     merged = graph.say(ALICE, after=accepted)
 
-    standing = graph.stored(merged).status
-    assert standing.rejected is None or "rule" in standing.rejected
+    status = graph.stored(merged).status
+    assert status.rejected is None or "rule" in status.rejected
     assert graph.state == graph.shown_state
     assert graph.state["m.room.create", ""] == graph.create.event_id

@@ -127,7 +127,7 @@ def test_server_arrives_with_the_state_it_was_given() -> None:
     """Who joins over federation knows the state, and of the past only that there is one."""
     graph = busy_room()
     graph.send("m.room.topic", ALICE, {"topic": "rain"}, "")
-    head = graph.events[-1]
+    newest = graph.events[-1]
     join = graph.join(CAROL)
     other = graph.replica("three.example")
 
@@ -135,7 +135,7 @@ def test_server_arrives_with_the_state_it_was_given() -> None:
 
     assert other.extremities == {join.event_id}
     assert other.state == other.shown_state == graph.state
-    assert other.room.backward_extremities == {head.event_id: join.depth}
+    assert other.room.backward_extremities == {newest.event_id: join.depth}
     assert [stored.event for stored in other.room.timeline] == [join]
     assert other.room.joined_count == 3
 
@@ -146,7 +146,7 @@ def test_past_fills_the_gap_and_leaves_the_present_alone() -> None:
     join = graph.join(CAROL)
     other = graph.replica("three.example")
     arrive(graph, other, join)
-    state, head = other.state, other.extremities
+    state, newest = other.state, other.extremities
 
     for event in graph.events[-2:3:-1]:
         before = other.run(
@@ -158,7 +158,7 @@ def test_past_fills_the_gap_and_leaves_the_present_alone() -> None:
         assert stored.position is not None
         assert stored.position < 0
 
-    assert (other.state, other.extremities) == (state, head)
+    assert (other.state, other.extremities) == (state, newest)
     assert (
         other.room.backward_extremities
         == other.writer.backward_extremities
@@ -214,7 +214,7 @@ def test_server_comes_into_the_room_again() -> None:
     other.receive(gone)
     graph.member(BOB, "ban", ALICE)
     graph.send("m.room.name", ALICE, {"name": "later"}, "")
-    head = graph.events[-1]
+    newest = graph.events[-1]
     again = graph.join(CAROL)
 
     arrive(graph, other, again)
@@ -222,7 +222,7 @@ def test_server_comes_into_the_room_again() -> None:
     assert other.extremities == {again.event_id}
     assert other.state == other.shown_state == graph.state
     assert other.room.membership(BOB) == "ban"
-    assert other.room.backward_extremities.keys() >= {head.event_id}
+    assert other.room.backward_extremities.keys() >= {newest.event_id}
     said = graph.say(ALICE)
     assert other.receive(said).position is not None
     assert other.extremities == {said.event_id}

@@ -11,7 +11,7 @@ from tests.rooms.inbound.replica import ALICE, BOB, CAROL, Graph, Replica
 EVE = "@eve:two.example"  # of the same server as Bob
 
 ALL_VERSIONS = pytest.mark.parametrize("version", ["1", "3", "6", "10", "11", "12"])
-JUDGED_BY_EFFECT = pytest.mark.parametrize("version", ["3", "6", "10", "11", "12"])
+REDACTION_BY_EFFECT = pytest.mark.parametrize("version", ["3", "6", "10", "11", "12"])
 
 
 def room(version: str) -> Graph:
@@ -59,7 +59,7 @@ def test_redaction_that_comes_before_its_target_takes_effect(version: str, by: s
     assert is_redacted(other, said)
 
 
-@JUDGED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_redaction_without_the_right_is_an_event_without_effect(version: str) -> None:
     """The event is accepted, since its target may be unknown to who judges it."""
     graph = room(version)
@@ -90,7 +90,7 @@ def test_redaction_as_state_asks_for_the_same_right(
     assert is_redacted(graph, said) == takes_effect
 
 
-@JUDGED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_early_redaction_is_shown_once_its_target_is_here(version: str) -> None:
     """A client could do nothing with a redaction of what it has not got."""
     graph = room(version)
@@ -121,7 +121,7 @@ def test_first_versions_withhold_no_redaction(version: str) -> None:
     assert times_shown(graph, redaction) == 1
 
 
-@JUDGED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_withheld_redaction_is_shown_when_its_target_comes_with_the_past(version: str) -> None:
     """Who scrolls up sees what was redacted; who reads on sees who did it."""
     graph = room(version)
@@ -139,7 +139,7 @@ def test_withheld_redaction_is_shown_when_its_target_comes_with_the_past(version
     assert other.shown[-1] == other.stored(redaction)
 
 
-@JUDGED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_withheld_redaction_of_the_past_is_shown_in_the_past(version: str) -> None:
     """No sync tells of what happened long ago; the past is fetched in pieces, the newest first."""
     graph = room(version)
@@ -159,7 +159,7 @@ def test_withheld_redaction_of_the_past_is_shown_in_the_past(version: str) -> No
     assert times_shown(other, redaction) == 0
 
 
-@JUDGED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_withheld_redaction_of_a_setting_takes_effect_when_the_setting_is_known(
     version: str,
 ) -> None:
@@ -205,7 +205,7 @@ def test_event_follows_a_withheld_redaction() -> None:
     assert graph.shown_state == graph.state
 
 
-@JUDGED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_early_redaction_without_the_right_has_no_effect_either(version: str) -> None:
     """Who comes first has no better right."""
     graph = room(version)
@@ -223,7 +223,7 @@ def test_early_redaction_without_the_right_has_no_effect_either(version: str) ->
     assert not other.writer.early_redactions.targets
 
 
-@JUDGED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_right_is_that_of_the_time_of_the_redaction(version: str) -> None:
     """A moderator who was demoted since had the right when they used it."""
     graph = room(version)
@@ -238,7 +238,7 @@ def test_right_is_that_of_the_time_of_the_redaction(version: str) -> None:
     assert is_redacted(graph, said)
 
 
-@JUDGED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_server_speaks_for_its_users(version: str) -> None:
     """Where the sender of both is of one server, that server answers for it."""
     graph = room(version)
@@ -309,15 +309,15 @@ def test_redaction_of_the_past_takes_effect() -> None:
 @ALL_VERSIONS
 def test_redaction_does_not_reach_into_another_room(version: str) -> None:
     """The rights are those of one room."""
-    graph, elsewhere = room(version), Graph(version)
-    elsewhere.public()
-    said = elsewhere.say(ALICE)
+    graph, other_graph = room(version), Graph(version)
+    other_graph.public()
+    said = other_graph.say(ALICE)
 
     redaction = graph.redact(ALICE, said.event_id)
-    graph.db.elsewhere[said.event_id] = [2]
+    graph.db.other_graph[said.event_id] = [2]
 
     assert graph.stored(redaction).status.rejected is None
-    assert not is_redacted(elsewhere, said)
+    assert not is_redacted(other_graph, said)
 
 
 @pytest.mark.parametrize("target", ["", "no id", "$\0:one.example", "$" + "x" * 3_000])

@@ -9,7 +9,7 @@ from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.database import Connection
-from tests.rooms.inbound.remote_events import Outside
+from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 EVE = "@eve:other.example"
@@ -19,13 +19,13 @@ MALLORY = "@mallory:other.example"
 class StoredTests(RoomsTestCase):
     def build(self, position: int) -> None:
         super().build(position)
-        self.outside = Outside(self.rooms)
+        self.remote = RemoteEvents(self.rooms)
 
     async def room_with_moderator(self) -> str:
         """A room of Alice with Bob, and Eve of another server, who may do much."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         levels = await self.levels(room_id)
         levels["users"][EVE] = 50
         await self.sending.set_state(ALICE, room_id, "m.room.power_levels", "", levels)
@@ -35,7 +35,7 @@ class StoredTests(RoomsTestCase):
         state = await self.reading.state_event(ALICE.user_id, room_id, "m.room.power_levels", "")
         return {**state.event.content, "users": dict(state.event.content["users"])}
 
-    async def head(self, room_id: str) -> list[str]:
+    async def extremity_ids(self, room_id: str) -> list[str]:
         async with self.rooms.writing(room_id) as writer:
             return [stored.event.event_id for stored in writer.extremities.events]
 
@@ -75,10 +75,10 @@ class StoredTests(RoomsTestCase):
     async def test_ban_on_a_branch_removes_a_member_everywhere(self) -> None:
         """Members, memberships, the user's own list and the count follow the state."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         await self.say(room_id, "meanwhile")
 
-        ban = await self.outside.member(room_id, BOB.user_id, "ban", EVE, after=base)
+        ban = await self.remote.member(room_id, BOB.user_id, "ban", EVE, after=base)
 
         room = await self.rooms.get(room_id)
         assert ban.position is not None
@@ -86,14 +86,14 @@ class StoredTests(RoomsTestCase):
         place = (await self.user_rooms.of(BOB.user_id))[room.room_nid]
         assert (place.membership, place.sender) == ("ban", EVE)
         assert room.joined_count == 2
-        assert len(await self.head(room_id)) == 2
+        assert len(await self.extremity_ids(room_id)) == 2
         await self.restarted(room_id)
 
     async def test_resolution_brings_a_member_back(self) -> None:
         """A ban by one who was being demoted does not hold, and its victim is in again."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
-        await self.outside.member(room_id, BOB.user_id, "ban", EVE, after=base)
+        base = await self.extremity_ids(room_id)
+        await self.remote.member(room_id, BOB.user_id, "ban", EVE, after=base)
         room = await self.rooms.get(room_id)
         assert room.membership(BOB.user_id) == "ban"
         levels = await self.levels(room_id)
@@ -102,7 +102,7 @@ class StoredTests(RoomsTestCase):
         banned = await self.snapshot(room_id)
 
         # Carol's server saw the demotion and not the ban; who comes first is decided by power.
-        await self.outside.send(
+        await self.remote.send(
             room_id, "m.room.power_levels", ALICE.user_id, levels, "", after=base
         )
 
@@ -117,15 +117,15 @@ class StoredTests(RoomsTestCase):
     async def test_resolution_forgets_a_member(self) -> None:
         """A join that was possible on a branch only is undone; its user has left."""
         room_id = await self.create_room(version="11")
-        await self.outside.member(room_id, EVE, "join")
-        base = await self.head(room_id)
+        await self.remote.member(room_id, EVE, "join")
+        base = await self.extremity_ids(room_id)
         rule = {"join_rule": "invite"}
         self.clock.advance(1)
         await self.sending.set_state(ALICE, room_id, "m.room.join_rules", "", rule)
         before = await self.snapshot(room_id)
 
-        late = await self.outside.member(room_id, MALLORY, "join", after=base)
-        said = await self.outside.say(room_id, EVE, "hm", after=[late.event.event_id])
+        late = await self.remote.member(room_id, MALLORY, "join", after=base)
+        said = await self.remote.say(room_id, EVE, "hm", after=[late.event.event_id])
 
         assert late.status.soft_failed is not None
         assert said.position is not None
@@ -137,56 +137,56 @@ class StoredTests(RoomsTestCase):
     async def test_branches_are_the_same_after_a_restart(self) -> None:
         """Extremities, and where branches begin, are what the next event builds on."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         for number in range(4):
-            await self.outside.say(room_id, EVE, str(number), after=base)
+            await self.remote.say(room_id, EVE, str(number), after=base)
             topic = {"topic": str(number)}
-            await self.outside.send(room_id, "m.room.topic", EVE, topic, "", after=base)
+            await self.remote.send(room_id, "m.room.topic", EVE, topic, "", after=base)
         await self.restarted(room_id)
 
-        heads = await self.head(room_id)
-        assert len(heads) == 8
+        extremities = await self.extremity_ids(room_id)
+        assert len(extremities) == 8
         await self.say(room_id, "all together")
-        assert len(await self.head(room_id)) == 1
+        assert len(await self.extremity_ids(room_id)) == 1
         await self.restarted(room_id)
 
     async def test_redaction_and_target_that_are_written_together_stay_together(self) -> None:
         """They often come in one transaction; what was redacted is not shown after a restart."""
         for early in (False, True):
             room_id = await self.room_with_moderator()
-            base = await self.head(room_id)
-            said = await self.outside.make(
+            base = await self.extremity_ids(room_id)
+            said = await self.remote.make(
                 room_id, "m.room.message", EVE, {"body": "secret"}, after=base
             )
             content = {"redacts": said.event_id}
-            redaction = await self.outside.make(
+            redaction = await self.remote.make(
                 room_id, "m.room.redaction", EVE, content, after=base
             )
             async with self.rooms.writing(room_id) as writer:
                 for event in (redaction, said) if early else (said, redaction):
-                    await self.outside.receiving.receive(writer, event)
+                    await self.remote.receiving.receive(writer, event)
             await self.log.flush()
             room = await self.rooms.get(room_id)
 
-            (stored,) = await self.outside.find(room, [said.event_id])
+            (stored,) = await self.remote.find(room, [said.event_id])
             assert stored.redaction is not None, early
             await self.restarted(room_id)
-            (stored,) = await self.outside.find(await self.rooms.get(room_id), [said.event_id])
+            (stored,) = await self.remote.find(await self.rooms.get(room_id), [said.event_id])
             assert stored.redaction is not None, early
 
     async def test_outlier_and_its_place_that_are_written_together_stay_together(self) -> None:
         """The auth events of a transaction are often the events that come next."""
         room_id = await self.room_with_moderator()
-        topic = await self.outside.make(room_id, "m.room.topic", EVE, {"topic": "rain"}, "")
+        topic = await self.remote.make(room_id, "m.room.topic", EVE, {"topic": "rain"}, "")
         async with self.rooms.writing(room_id) as writer:
-            await self.outside.receiving.outliers(writer, [topic])
-            await self.outside.receiving.receive(writer, topic)
+            await self.remote.receiving.outliers(writer, [topic])
+            await self.remote.receiving.receive(writer, topic)
         await self.log.flush()
 
         await self.restarted(room_id)
 
         room = await self.rooms.get(room_id)
-        (stored,) = await self.outside.find(room, [topic.event_id])
+        (stored,) = await self.remote.find(room, [topic.event_id])
         assert not stored.status.is_outlier
         assert stored.position is not None
         assert room.state["m.room.topic", ""] == stored.event_nid
@@ -194,15 +194,15 @@ class StoredTests(RoomsTestCase):
     async def test_what_was_refused_is_refused_after_a_restart(self) -> None:
         """Rejected and soft-failed events are known, with the rule that they broke."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
-        rejected = await self.outside.say(room_id, MALLORY, "not in")
+        base = await self.extremity_ids(room_id)
+        rejected = await self.remote.say(room_id, MALLORY, "not in")
         await self.memberships.ban(ALICE, room_id, EVE)
-        soft_failed = await self.outside.say(room_id, EVE, "too late", after=base)
+        soft_failed = await self.remote.say(room_id, EVE, "too late", after=base)
         await self.restarted(room_id)
 
         room = await self.rooms.get(room_id)
         ids = [rejected.event.event_id, soft_failed.event.event_id]
-        again = await self.outside.find(room, ids)
+        again = await self.remote.find(room, ids)
 
         assert [each.status for each in again] == [rejected.status, soft_failed.status]
         assert again[0].status.rejected is not None
@@ -211,55 +211,55 @@ class StoredTests(RoomsTestCase):
     async def test_gaps_and_early_redactions_are_the_same_after_a_restart(self) -> None:
         """Where the past is missing is asked for, and what is to be redacted will be."""
         room_id = await self.room_with_moderator()
-        unknown = await self.outside.make(room_id, "m.room.message", EVE, {"body": "lost"})
+        unknown = await self.remote.make(room_id, "m.room.message", EVE, {"body": "lost"})
         root = (await self.rooms.get(room_id)).root
-        heads = await self.head(room_id)
-        event = await self.outside.make(
-            room_id, "m.room.redaction", EVE, {"redacts": unknown.event_id}, after=heads
+        extremities = await self.extremity_ids(room_id)
+        event = await self.remote.make(
+            room_id, "m.room.redaction", EVE, {"redacts": unknown.event_id}, after=extremities
         )
         hole = type(event).from_pdu(
-            event.version, {**event.pdu, "prev_events": [*heads, unknown.event_id]}
+            event.version, {**event.pdu, "prev_events": [*extremities, unknown.event_id]}
         )
 
-        stored = await self.outside.receive(hole, state_before=ResolvedState(root))
+        stored = await self.remote.receive(hole, state_before=ResolvedState(root))
 
         assert stored.is_redaction_pending
-        assert await self.head(room_id) == [*heads, stored.event.event_id][1:]
+        assert await self.extremity_ids(room_id) == [*extremities, stored.event.event_id][1:]
         await self.restarted(room_id)
         assert (await self.rooms.get(room_id)).backward_extremities == {
             unknown.event_id: stored.topological_depth
         }
-        filled = await self.outside.receive(unknown)
+        filled = await self.remote.receive(unknown)
         assert filled.redaction is not None
         room = await self.rooms.get(room_id)
         assert room.backward_extremities == {}
-        (shown,) = await self.outside.find(room, [hole.event_id])
+        (shown,) = await self.remote.find(room, [hole.event_id])
         assert room.timeline[-1] is shown
         await self.restarted(room_id)
 
     async def test_room_goes_on_from_a_withheld_redaction_after_a_restart(self) -> None:
         """What no client sees is followed all the same, or it would be a branch for ever."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
+        base = await self.extremity_ids(room_id)
         await self.say(room_id, "meanwhile")
         content = {"redacts": "$unknown"}
 
-        withheld = await self.outside.send(room_id, "m.room.redaction", EVE, content, after=base)
+        withheld = await self.remote.send(room_id, "m.room.redaction", EVE, content, after=base)
 
         assert withheld.is_redaction_pending
-        assert len(await self.head(room_id)) == 2
+        assert len(await self.extremity_ids(room_id)) == 2
         await self.restarted(room_id)
         event_id = await self.say(room_id, "both")
-        assert await self.head(room_id) == [event_id]
+        assert await self.extremity_ids(room_id) == [event_id]
         await self.restarted(room_id)
 
     async def test_withheld_redaction_is_not_to_be_had(self) -> None:
         """Neither by its id nor with the history; with its target it comes into both."""
         room_id = await self.room_with_moderator()
-        base = await self.head(room_id)
-        said = await self.outside.make(room_id, "m.room.message", EVE, {"body": "x"}, after=base)
+        base = await self.extremity_ids(room_id)
+        said = await self.remote.make(room_id, "m.room.message", EVE, {"body": "x"}, after=base)
         content = {"redacts": said.event_id}
-        redaction = await self.outside.send(room_id, "m.room.redaction", EVE, content, after=base)
+        redaction = await self.remote.send(room_id, "m.room.redaction", EVE, content, after=base)
         event_id = redaction.event.event_id
         back = PageRequest(backwards=True, limit=50)
 
@@ -275,24 +275,24 @@ class StoredTests(RoomsTestCase):
             return True
 
         assert not await is_there()
-        await self.outside.receive(said)
+        await self.remote.receive(said)
         assert await is_there()
 
     async def test_own_redaction_of_an_unknown_event_is_withheld(self) -> None:
         """The rules of other servers' redactions hold for those of our users."""
         room_id = await self.room_with_moderator()
-        said = await self.outside.make(room_id, "m.room.message", EVE, {"body": "x"})
+        said = await self.remote.make(room_id, "m.room.message", EVE, {"body": "x"})
 
         event_id = await self.sending.redact(ALICE, room_id, said.event_id, {}, "txn")
 
-        assert await self.head(room_id) == [event_id]
+        assert await self.extremity_ids(room_id) == [event_id]
         again = await self.sending.redact(ALICE, room_id, said.event_id, {}, "txn")
         assert again == event_id
         room = await self.rooms.get(room_id)
-        (stored,) = await self.outside.find(room, [event_id])
+        (stored,) = await self.remote.find(room, [event_id])
         assert stored.is_redaction_pending
         await self.restarted(room_id)
-        target = await self.outside.receive(said)
+        target = await self.remote.receive(said)
         assert target.redaction is not None
         assert (await self.rooms.get(room_id)).timeline[-1].event.event_id == event_id
         await self.restarted(room_id)
@@ -304,22 +304,22 @@ class StoredTests(RoomsTestCase):
         levels["users"] = {EVE: 100}
         await self.sending.set_state(ALICE, room_id, "m.room.power_levels", "", levels)
         await self.memberships.leave(ALICE, room_id)
-        base = await self.head(room_id)
-        await self.outside.member(room_id, BOB.user_id, "ban", EVE, after=base)
+        base = await self.extremity_ids(room_id)
+        await self.remote.member(room_id, BOB.user_id, "ban", EVE, after=base)
         for number in range(12):
-            await self.outside.send(room_id, "m.room.message", EVE, {"n": number}, after=base)
+            await self.remote.send(room_id, "m.room.message", EVE, {"n": number}, after=base)
 
         room = await self.rooms.get(room_id)
         assert room.membership(BOB.user_id) == "ban"
-        assert len(await self.head(room_id)) == 13
+        assert len(await self.extremity_ids(room_id)) == 13
         await self.restarted(room_id)
 
     async def test_names_with_nul_are_stored(self) -> None:
         """The state of a room is the same on all servers, whatever they keep it in."""
         room_id = await self.room_with_moderator()
 
-        odd = await self.outside.send(room_id, "odd\0type", EVE, {"\0": "\0"}, "\0")
-        await self.outside.send(room_id, "odd\0type", MALLORY, {}, "\0")
+        odd = await self.remote.send(room_id, "odd\0type", EVE, {"\0": "\0"}, "\0")
+        await self.remote.send(room_id, "odd\0type", MALLORY, {}, "\0")
         await self.restarted(room_id)
 
         found = await self.reading.state_event(ALICE.user_id, room_id, "odd\0type", "\0")
@@ -329,12 +329,12 @@ class StoredTests(RoomsTestCase):
         """Other servers count codepoints there, and everybody's events follow such ones."""
         room_id = await self.create_room(version="6")
         long = "@" + 240 * "\N{GRINNING FACE}" + ":other.example"
-        invite = await self.outside.make(
+        invite = await self.remote.make(
             room_id, "m.room.member", ALICE.user_id, {"membership": "ban"}, EVE
         )
         event = Event.from_pdu(invite.version, {**invite.pdu, "state_key": long})
 
-        stored = await self.outside.receive(event)
+        stored = await self.remote.receive(event)
 
         assert stored.status.rejected is None
         assert (await self.rooms.get(room_id)).membership(long) == "ban"
@@ -348,7 +348,7 @@ class StoredTests(RoomsTestCase):
 
         for target in (f"${long}", "\0", "$\0"):
             content = {"redacts": target}
-            stored = await self.outside.send(room_id, "m.room.redaction", EVE, content)
+            stored = await self.remote.send(room_id, "m.room.redaction", EVE, content)
             assert stored.is_redaction_pending
         await self.say(room_id, "still here")
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from homeserver.protocol.events import Event
-from tests.rooms.inbound.remote_events import Outside
+from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import RoomsTestCase
 
@@ -12,17 +12,17 @@ EVE = "@eve:other.example"
 
 class ReceivedTogetherTests(RoomsTestCase):
     async def room(self) -> str:
-        self.outside = Outside(self.rooms)
+        self.remote = RemoteEvents(self.rooms)
         room_id = await self.create_room()
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         await self.say(room_id, "hello")
         return room_id
 
     async def messages(self, room_id: str, count: int) -> list[Event]:
         """Messages one after the other, which nobody has received."""
-        events = [await self.outside.make(room_id, "m.room.message", EVE, {"body": "first"})]
+        events = [await self.remote.make(room_id, "m.room.message", EVE, {"body": "first"})]
         room, first = await self.rooms.get(room_id), events[0]
-        auth = [each.event for each in await self.outside.find(room, first.auth_event_ids)]
+        auth = [each.event for each in await self.remote.find(room, first.auth_event_ids)]
         version, at = room.version.identifier, first.origin_server_ts
         while len(events) < count:
             (content, after), at = ({"body": "more"}, events[-1:]), at + 1
@@ -45,9 +45,9 @@ class ReceivedTogetherTests(RoomsTestCase):
 
         self.db.run = counted  # type: ignore[method-assign]
         async with self.rooms.writing(room_id) as writer:
-            await self.outside.receiving.look_up(writer, events)
+            await self.remote.receiving.look_up(writer, events)
             for event in events:
-                await self.outside.receiving.receive(writer, event)
+                await self.remote.receiving.receive(writer, event)
         await self.log.flush()
 
         assert asked == ["event_numbers"]
@@ -57,12 +57,12 @@ class ReceivedTogetherTests(RoomsTestCase):
         room_id = await self.room()
         events = await self.messages(room_id, 8)
         async with self.rooms.writing(room_id) as writer:
-            await self.outside.receiving.look_up(writer, events)
+            await self.remote.receiving.look_up(writer, events)
             assert writer.absent == {each.event_id for each in events}
             first = [await self._number(writer, each) for each in events]
             await self.log.flush()
             for each in events:
-                (stored,) = await self.outside.find(writer.room, [each.event_id])
+                (stored,) = await self.remote.find(writer.room, [each.event_id])
                 self.events.disown(stored)
 
             again = [await self._number(writer, each) for each in events]
@@ -72,17 +72,17 @@ class ReceivedTogetherTests(RoomsTestCase):
     async def test_outlier_that_was_not_here_is_known_once_it_was_kept(self) -> None:
         """What authorises an event of a transaction is often fetched in the middle of it."""
         room_id = await self.room()
-        topic = await self.outside.make(room_id, "m.room.topic", EVE, {"topic": "x"}, "")
+        topic = await self.remote.make(room_id, "m.room.topic", EVE, {"topic": "x"}, "")
         async with self.rooms.writing(room_id) as writer:
-            await self.outside.receiving.look_up(writer, [topic])
-            before = await self.outside.receiving.find_known(writer, [topic.event_id])
-            await self.outside.receiving.outliers(writer, [topic])
+            await self.remote.receiving.look_up(writer, [topic])
+            before = await self.remote.receiving.find_known(writer, [topic.event_id])
+            await self.remote.receiving.outliers(writer, [topic])
             await self.log.flush()
 
-            after = await self.outside.receiving.find_known(writer, [topic.event_id])
+            after = await self.remote.receiving.find_known(writer, [topic.event_id])
 
         assert before == {}
         assert list(after) == [topic.event_id]
 
     async def _number(self, writer: Any, event: Event) -> int:
-        return (await self.outside.receiving.receive(writer, event)).stored.event_nid
+        return (await self.remote.receiving.receive(writer, event)).stored.event_nid

@@ -12,40 +12,40 @@ from homeserver.protocol.push_rules.rule_set import PushRule
 from homeserver.push.rules import PushRules
 from homeserver.storage.database.database import DatabaseAway
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.sync_server import World
+from tests.sync.sync_server import SyncServer
 
 
-class SuccessionTests(DatabaseTestCase):
+class UpgradeMigrationTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.world = await World.start(self.db)
-        self.account_data = self.world.accounts.account_data
+        self.server = await SyncServer.start(self.db)
+        self.account_data = self.server.accounts.account_data
         self.tags, self.rules = Tags(self.account_data), PushRules(self.account_data)
-        self.alice = await self.world.user("alice")
-        self.bob = await self.world.user("bob")
-        self.old = await self.world.create_room(self.alice)
+        self.alice = await self.server.user("alice")
+        self.bob = await self.server.user("bob")
+        self.old = await self.server.create_room(self.alice)
         await self.join(self.bob, self.old)
 
     async def clean_up(self) -> None:
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     async def join(self, user: Requester, room_id: str) -> None:
         """Join, and wait for what follows from it."""
-        await self.world.rooms.memberships.join(user, room_id)
+        await self.server.rooms.memberships.join(user, room_id)
         await self.settled()
 
     async def settled(self) -> None:
-        while self.world.rooms.upgrade_migration.is_busy:
+        while self.server.rooms.upgrade_migration.is_busy:
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
 
     async def replace(self, *, confirmed: bool = True) -> str:
         """A room that Alice makes instead of the old one; gives its id."""
         content = {"predecessor": {"room_id": self.old}}
-        new = await self.world.create_room(self.alice, creation_content=content)
+        new = await self.server.create_room(self.alice, creation_content=content)
         if confirmed:
             tombstone = {"body": "We have moved", "replacement_room": new}
-            await self.world.rooms.sending.set_state(
+            await self.server.rooms.sending.set_state(
                 self.alice, self.old, "m.room.tombstone", "", tombstone
             )
         await self.settled()
@@ -80,13 +80,13 @@ class SuccessionTests(DatabaseTestCase):
 
     async def test_aliases_and_the_place_in_the_directory_follow(self) -> None:
         """Where another server upgraded the room, ours has aliases of the old one, and lists it."""
-        aliases, directory = self.world.rooms.aliases, self.world.rooms.directory
+        aliases, directory = self.server.rooms.aliases, self.server.rooms.directory
         alias = "#old:example.org"
         new = await self.replace(confirmed=False)
         await aliases.add(self.alice, alias, self.old)
         await directory.set_listed(self.alice, self.old, True)
         tombstone = {"body": "We have moved", "replacement_room": new}
-        await self.world.rooms.sending.set_state(
+        await self.server.rooms.sending.set_state(
             self.alice, self.old, "m.room.tombstone", "", tombstone
         )
 
@@ -99,13 +99,13 @@ class SuccessionTests(DatabaseTestCase):
     async def test_room_that_only_says_that_it_replaces_another_gets_no_aliases(self) -> None:
         """Anybody can name any predecessor, and would so take over what leads to it."""
         alias = "#old:example.org"
-        await self.world.rooms.aliases.add(self.alice, alias, self.old)
+        await self.server.rooms.aliases.add(self.alice, alias, self.old)
         content = {"predecessor": {"room_id": self.old}}
 
-        await self.world.create_room(self.bob, creation_content=content)
+        await self.server.create_room(self.bob, creation_content=content)
         await self.settled()
 
-        self.assertEqual((await self.world.rooms.aliases.resolve(alias)).room_id, self.old)
+        self.assertEqual((await self.server.rooms.aliases.resolve(alias)).room_id, self.old)
 
     async def test_direct_chat_stays_one(self) -> None:
         """The other person's only room does not turn into a group."""
@@ -154,7 +154,7 @@ class SuccessionTests(DatabaseTestCase):
         await self.join(self.bob, new)
         await self.tags.remove(self.bob.user_id, new, "m.favourite")
 
-        await self.world.rooms.memberships.leave(self.bob, new)
+        await self.server.rooms.memberships.leave(self.bob, new)
         await self.join(self.bob, new)
 
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
@@ -169,11 +169,11 @@ class SuccessionTests(DatabaseTestCase):
                 raise failures.pop()
 
         new = await self.replace()
-        self.world.rooms.upgrade_migration.carry_over.insert(0, fail_once)
+        self.server.rooms.upgrade_migration.carry_over.insert(0, fail_once)
         await self.join(self.bob, new)
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 
-        await self.world.rooms.memberships.leave(self.bob, new)
+        await self.server.rooms.memberships.leave(self.bob, new)
         await self.join(self.bob, new)
 
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {"m.favourite": {}})

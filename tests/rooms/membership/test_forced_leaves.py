@@ -5,10 +5,10 @@ from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 
-class DepartureTests(RoomsTestCase):
+class ForcedLeaveTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
+        self.forced_leaves = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
 
     async def membership(self, room_id: str) -> str | None:
         """What Bob is in a room."""
@@ -22,7 +22,7 @@ class DepartureTests(RoomsTestCase):
         knocked = await self.create_room(initial_state=[knocking()])
         await self.memberships.knock(BOB, knocked)
 
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
 
         for room_id in (joined, invited, knocked):
             self.assertEqual(await self.membership(room_id), "leave")
@@ -32,7 +32,7 @@ class DepartureTests(RoomsTestCase):
         room_id = await self.create_room()
         await self.memberships.ban(ALICE, room_id, BOB.user_id)
 
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
 
         self.assertEqual(await self.membership(room_id), "ban")
 
@@ -40,10 +40,10 @@ class DepartureTests(RoomsTestCase):
         """After a crash it is begun anew."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
         before = self.log.position
 
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
 
         self.assertEqual(self.log.position, before)
 
@@ -52,9 +52,9 @@ class DepartureTests(RoomsTestCase):
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         self.restart()
-        self.departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
+        self.forced_leaves = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
 
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
 
         self.assertEqual(await self.membership(room_id), "leave")
 

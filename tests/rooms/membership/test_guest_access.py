@@ -17,8 +17,8 @@ GUEST = Requester(f"@7:{SERVER}", "GUEST", is_guest=True)
 class GuestAccessTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
-        self.guest_access = GuestAccess(self.db, self.clock, self.rooms, departures)
+        forced_leaves = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
+        self.guest_access = GuestAccess(self.db, self.clock, self.rooms, forced_leaves)
         self.log.subscribe(self.guest_access.apply)
         for caller in (ALICE, BOB, GUEST):
             await self.db.run(insert_user, User(caller.user_id, 0, is_guest=caller.is_guest))

@@ -57,10 +57,10 @@ def event_row(number: int, before: bytes | None, root: bytes | None) -> Row:
     return INSERT_EVENT.row(*[values.get(place) for place in range(len(INSERT_EVENT.columns))])
 
 
-class World:
+class SyncServer:
     """A room whose states are known, in a database whose nodes are swept meanwhile."""
 
-    def __init__(self, case: "SweepTestCase", seed: int) -> None:
+    def __init__(self, case: "GarbageCollectionTestCase", seed: int) -> None:
         self.choice = random.Random(seed)
         self.db = case.db
         self.sweep = case.sweep
@@ -166,13 +166,13 @@ async def count_nodes(db: Connection) -> int:
     return int(row[0])
 
 
-class SweepTestCase(DatabaseTestCase):
+class GarbageCollectionTestCase(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.states = StateStore(self.db, 1_000)
         self.sweep = StateNodeCollector(self.db, roots=2, nodes=5, together=3)
 
-    async def sweep_all(self) -> None:
+    async def collect_all(self) -> None:
         """A whole sweep from its beginning."""
         while await self.sweep.step():
             pass
@@ -190,23 +190,23 @@ class SweepTestCase(DatabaseTestCase):
         return root, rows
 
 
-class SweepTests(SweepTestCase):
+class GarbageCollectionTests(GarbageCollectionTestCase):
     async def test_no_state_is_lost_whatever_happens_meanwhile(self) -> None:
         """Rooms are written to, resolved and purged, and the server restarts, while it sweeps."""
         self.sweep = StateNodeCollector(self.db, roots=10, nodes=20, together=10)
         for seed in range(8):
             await self.db.run(execute, "TRUNCATE events, current_states, state_nodes")
-            world = World(self, seed)
+            server = SyncServer(self, seed)
             for _ in range(80):
-                await world.act()
+                await server.act()
 
-            await world.check()
+            await server.check()
 
-            await self.sweep_all()
-            await world.check()
+            await self.collect_all()
+            await server.check()
             live: set[bytes] = set()
             fresh = StateStore(self.db, 1_000)
-            for root, _ in world.stored.values():
+            for root, _ in server.stored.values():
                 await fresh.load(root)
             live.update(fresh._cache._recent)
             assert await self.nodes() == len(live), f"garbage is left, seed {seed}"
@@ -219,7 +219,7 @@ class SweepTests(SweepTestCase):
         used = await self.nodes()
         await self.garbage()
 
-        await self.sweep_all()
+        await self.collect_all()
 
         assert await self.nodes() == used == self.sweep.marked
         assert self.sweep.removed > 0
@@ -278,7 +278,7 @@ class SweepTests(SweepTestCase):
         before = await self.nodes()
 
         with pytest.raises(DamagedState, match=root.hex()):
-            await self.sweep_all()
+            await self.collect_all()
 
         assert await self.nodes() == before
 
@@ -299,7 +299,7 @@ class SweepTests(SweepTestCase):
         }
 
 
-class RaceTests(SweepTestCase):
+class RaceTests(GarbageCollectionTestCase):
     """What somebody else does between two statements of a sweep."""
 
     async def pending(self, deferred: "Deferred[Any]") -> None:
@@ -383,7 +383,7 @@ def batch_of(rows: Sequence[Row]) -> Batch:
     return batch
 
 
-class FakeSweep:
+class FakeCollection:
     """A sweep of so many steps."""
 
     def __init__(self, steps: int, failure: Exception | None = None) -> None:
@@ -405,7 +405,7 @@ class FakeSweep:
 HOUR = 3600.0
 
 
-def nightly(sweep: FakeSweep, hour_of_day: float) -> tuple[Clock, NightlyCollection]:
+def nightly(sweep: FakeCollection, hour_of_day: float) -> tuple[Clock, NightlyCollection]:
     clock = Clock()
     clock.advance(hour_of_day * HOUR)
     nights = NightlyCollection(sweep, clock, 23)  # type: ignore[arg-type]
@@ -419,7 +419,7 @@ def advance(clock: Clock, seconds: float) -> None:
 
 def test_sweep_waits_for_the_night() -> None:
     """By day the database belongs to those who talk."""
-    sweep = FakeSweep(3)
+    sweep = FakeCollection(3)
     clock, nights = nightly(sweep, 21.95)
 
     clock.advance(300)
@@ -433,7 +433,7 @@ def test_sweep_waits_for_the_night() -> None:
 
 def test_sweep_ends_with_the_night_and_goes_on_in_the_next() -> None:
     """A night has an end, also one that began before midnight."""
-    sweep = FakeSweep(1_000_000)
+    sweep = FakeCollection(1_000_000)
     clock, nights = nightly(sweep, 24 + 1.9)
 
     advance(clock, 600)
@@ -451,7 +451,7 @@ def test_sweep_ends_with_the_night_and_goes_on_in_the_next() -> None:
 
 def test_sweep_stops_with_the_server() -> None:
     """Nothing is asked of a database that is being closed."""
-    sweep = FakeSweep(1_000_000)
+    sweep = FakeCollection(1_000_000)
     clock, nights = nightly(sweep, 23.5)
     advance(clock, 600)
 

@@ -104,9 +104,9 @@ class StoredResolutionTests(RoomsTestCase):
             stores, Room(1, "!r:one.example", ROOM_VERSIONS["11"], EMPTY), EMPTY, {}
         )
         auth_event, event = self.log.next_position(), self.log.next_position()
-        fact = EventsStored(self.log.next_position(), 1, [], {})
+        entry = EventsStored(self.log.next_position(), 1, [], {})
 
-        done = self.log.append(fact, auth_edge_rows(event, [auth_event]))
+        done = self.log.append(entry, auth_edge_rows(event, [auth_event]))
         citing = await index.citing([auth_event], 10)
 
         self.assertEqual(citing, {auth_event: {event}})

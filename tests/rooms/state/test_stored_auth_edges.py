@@ -7,7 +7,7 @@ from homeserver.cli.doctor.findings import Severity
 from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.writer import CREATE
 from homeserver.storage.database.migrate import load_migrations
-from tests.rooms.inbound.remote_events import Outside
+from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -46,14 +46,14 @@ class StoredAuthEdgesTests(RoomsTestCase):
     async def test_refused_events_are_written_with_their_auth_edges(self) -> None:
         """The doctor does not cry because another server sent something odd."""
         room_id = await self.create_room(ALICE, version="11")
-        outside = Outside(self.rooms)
+        remote_events = RemoteEvents(self.rooms)
         room = await self.rooms.get(room_id)
         cited = list((await self.rooms.current(room, [CREATE, (MEMBER, ALICE.user_id)])).values())
         content = {"room_version": "11"}
         events = [each.event for each in cited]
         create = build("11", room_id, "m.room.create", EVE, content, "", events, events, 9, 9)
 
-        stored = await outside.receive(create)
+        stored = await remote_events.receive(create)
 
         assert "another event" in (stored.status.rejected or "")
         assert {(stored.event_nid, each.event_nid) for each in cited} <= self.edges()

@@ -36,7 +36,7 @@ class Store:
 
     def __init__(self) -> None:
         self.nodes: dict[bytes, bytes] = {}
-        self.asked: set[bytes] = set()
+        self.loaded_nodes: set[bytes] = set()
 
     def change(self, root: bytes, changes: Changes) -> bytes:
         root, new = self.run(set_entries(root, changes))
@@ -48,10 +48,10 @@ class Store:
 
     def run(self, walk: Walk[T]) -> T:
         def asked_for(names: Collection[bytes]) -> Nodes:
-            self.asked.update(names)
+            self.loaded_nodes.update(names)
             return {name: self.nodes[name] for name in names}
 
-        self.asked.clear()
+        self.loaded_nodes.clear()
         return run(walk, asked_for)
 
     def reachable(self, root: bytes) -> set[bytes]:
@@ -147,8 +147,8 @@ def test_difference_visits_only_nodes_that_differ() -> None:
     found = store.run(difference([before, after]))
 
     assert found == {(MEMBER, 77): (1077, 900_000), (MEMBER, 20_001): (None, 900_001)}
-    assert store.asked == store.reachable(before) ^ store.reachable(after)
-    assert len(store.asked) <= 14
+    assert store.loaded_nodes == store.reachable(before) ^ store.reachable(after)
+    assert len(store.loaded_nodes) <= 14
 
 
 def test_change_makes_only_the_nodes_on_its_path() -> None:

@@ -38,7 +38,7 @@ class Holdings:
         self.invites: dict[str, Event] = {}
 
 
-class GoodAnswers:
+class DefaultResponses:
     """The answers of a server that means well, from the rooms that it holds."""
 
     def __init__(self, holdings: Holdings) -> None:

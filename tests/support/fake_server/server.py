@@ -31,7 +31,7 @@ from homeserver.protocol.signing.x_matrix import authorize
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_server.fake_http import Answer, Handler, Received
 from tests.support.fake_server.fake_resource import FakeResource
-from tests.support.fake_server.fake_responses import GoodAnswers, Holdings
+from tests.support.fake_server.fake_responses import DefaultResponses, Holdings
 from tests.support.room_graph import RoomGraph, now_ms
 
 PATIENCE_SECONDS = 20.0
@@ -56,7 +56,7 @@ class FakeServer(Holdings):
         self._waiting: list[tuple[Callable[[Received], bool], Deferred[Received]]] = []
         self._fetching: list[Deferred[Any]] = []
         self._transactions = count(1)
-        self._good = GoodAnswers(self)
+        self._good = DefaultResponses(self)
         self._factory = _Connections(Site(FakeResource(self)))
 
     async def start(self) -> None:
