@@ -1,4 +1,4 @@
-"""What this server refuses to make, because other servers would refuse to take it."""
+"""Local event checks: events that this server refuses to make, as others would refuse them."""
 
 from typing import Any, cast
 
@@ -37,7 +37,7 @@ VIA = "join_authorised_via_users_server"
 
 class OwnEventTests(RoomsTestCase):
     async def restricted_room(self, version: str = "11", **request: Any) -> str:
-        """A room for the members of another one, in which nobody is."""
+        """A room for the members of another one, which has no members."""
         allow = [{"type": "m.room_membership", "room_id": "!other:example.org"}]
         rule = {"join_rule": "restricted", "allow": allow}
         state = [StateDraft("m.room.join_rules", rule)]
@@ -65,8 +65,8 @@ class OwnEventTests(RoomsTestCase):
 
         assert dict((await self.rooms.get(room_id)).members) == {ALICE.user_id: "join"}
 
-    async def test_what_only_a_server_may_say_comes_from_the_server(self) -> None:
-        """Whoever writes the content, these fields are given by who has checked them."""
+    async def test_fields_that_only_a_server_may_set_come_from_the_server(self) -> None:
+        """A client cannot set fields that vouch for a check; the checking server sets them."""
         content = {
             "membership": "join",
             VIA: REMOTE_SERVER,
@@ -81,7 +81,7 @@ class OwnEventTests(RoomsTestCase):
         assert vouched.content == {**plain.content, VIA: ALICE.user_id}
 
     async def test_no_event_is_made_that_another_server_would_have_to_sign(self) -> None:
-        """Everything that cites it would be refused elsewhere: its sender would be mute."""
+        """Other servers would refuse all events that cite it: its sender could send no more."""
         for version in ("8", "11", "12"):
             room_id = await self.restricted_room(version)
             await self.memberships.invite(ALICE, room_id, BOB.user_id)
@@ -95,7 +95,7 @@ class OwnEventTests(RoomsTestCase):
             assert (await self.rooms.get(room_id)).membership(BOB.user_id) == "invite"
 
     async def test_no_event_is_made_for_a_user_of_another_server(self) -> None:
-        """This server cannot sign for its users, whatever makes the event."""
+        """This server cannot sign for users of another server."""
         room_id = await self.create_room()
         draft = member_draft("@bob:elsewhere.example", "@bob:elsewhere.example", {})
         draft.content["membership"] = "join"
@@ -139,13 +139,13 @@ class OwnEventTests(RoomsTestCase):
 
 
 class ServerAclTests(RoomsTestCase):
-    """Access lists that would shut a room, of which nobody would hear anything again."""
+    """Server ACLs that would exclude every server from a room."""
 
     async def set_acl(self, room_id: str, content: dict[str, Any]) -> str:
         return await self.sending.set_state(ALICE, room_id, "m.room.server_acl", "", content)
 
     async def test_a_malformed_access_list_is_refused(self) -> None:
-        """What is missing, or of the wrong type, lets nobody take part; the client is told."""
+        """A missing or mistyped list excludes all servers; the client gets an error."""
         room_id = await self.create_room()
 
         for content in MALFORMED:
@@ -157,8 +157,8 @@ class ServerAclTests(RoomsTestCase):
         assert ("m.room.server_acl", "") not in (await self.rooms.get(room_id)).state
         assert await self.reading.joined_rooms(ALICE.user_id) == [room_id]
 
-    async def test_nobody_keeps_their_own_server_out(self) -> None:
-        """Neither by name, nor by a pattern, nor by letting only others in."""
+    async def test_no_server_excludes_itself(self) -> None:
+        """Neither by name, nor by a pattern, nor by allowing only others."""
         room_id = await self.create_room()
 
         for content in KEEPING_OUT:
@@ -169,8 +169,8 @@ class ServerAclTests(RoomsTestCase):
 
         assert ("m.room.server_acl", "") not in (await self.rooms.get(room_id)).state
 
-    async def test_an_access_list_against_others_is_set(self) -> None:
-        """Moderation goes on; a state key that means nothing is nobody's business."""
+    async def test_an_access_list_against_other_servers_is_set(self) -> None:
+        """Moderation works; an event with a meaningless state key is not checked."""
         room_id = await self.create_room()
 
         await self.set_acl(room_id, {"allow": ["*"], "deny": ["evil.example"]})
@@ -178,7 +178,7 @@ class ServerAclTests(RoomsTestCase):
         await self.sending.set_state(ALICE, room_id, "m.room.server_acl", "x", {"allow": 1})
 
     async def test_the_access_list_in_force_is_not_redacted(self) -> None:
-        """Nothing would remain of it, which is the list that lets nobody take part."""
+        """A redacted list excludes every server."""
         room_id = await self.create_room()
         first = await self.set_acl(room_id, {"allow": ["*"]})
 
@@ -224,7 +224,7 @@ KEEPING_OUT: list[dict[str, Any]] = [
 
 class CreationChecks(RoomsTestCase):
     async def test_a_create_event_that_others_would_refuse_makes_no_room(self) -> None:
-        """In a room like that its creator would be alone for ever, and would not know."""
+        """The creator would be alone in such a room permanently, without an error."""
         for preset in ("private_chat", "trusted_private_chat"):
             for creators, error in (
                 (["nope"], InvalidParam),
@@ -246,8 +246,8 @@ class CreationChecks(RoomsTestCase):
 
         assert await self.reading.joined_rooms(ALICE.user_id) == []
 
-    async def test_the_writer_judges_the_event_that_makes_its_room(self) -> None:
-        """Whatever makes the room, an upgrade or something yet to come."""
+    async def test_the_writer_checks_the_event_that_makes_its_room(self) -> None:
+        """This holds for every caller that creates a room, such as an upgrade."""
         for version, content in (
             ("12", {"room_version": "12", "additional_creators": ["nope"]}),
             ("10", {"room_version": "10"}),

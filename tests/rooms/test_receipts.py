@@ -77,8 +77,8 @@ class ReceiptsTests(DatabaseTestCase):
             self.alice, self.room_id, "m.room.message", content, f"{relation}{parent}"
         )
 
-    async def test_others_see_how_far_somebody_has_read(self) -> None:
-        """A message that was read gets the reader's face beside it."""
+    async def test_other_members_see_how_far_a_user_has_read(self) -> None:
+        """Clients show the reader's avatar next to a message."""
         before = self.server.log.position
 
         await self.read(self.bob, self.first)
@@ -88,8 +88,8 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(list(seen[self.first][READ]), [self.bob.user_id])
         self.assertGreater(seen[self.first][READ][self.bob.user_id]["ts"], 1_600_000_000_000)
 
-    async def test_what_was_seen_is_not_told_again(self) -> None:
-        """A long poll returns for news only."""
+    async def test_receipts_are_not_sent_again(self) -> None:
+        """A long poll returns for new receipts only."""
         await self.read(self.bob, self.first)
 
         self.assertEqual(await self.seen_by(self.alice, self.server.log.position), {})
@@ -105,7 +105,7 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
         self.assertEqual(self.server.log.position, before)
 
-    async def test_receipts_sent_at_once_end_at_the_later_event(self) -> None:
+    async def test_concurrent_receipts_end_at_the_later_event(self) -> None:
         """Two devices that read at the same moment do not undo each other's work."""
         sent = [self.read(self.bob, event) for event in (self.second, self.first)]
 
@@ -114,7 +114,7 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
 
     async def test_private_receipt_is_seen_by_its_user_alone(self) -> None:
-        """Somebody can clear their notifications without telling anybody."""
+        """A user can clear their notifications without notifying other members."""
         before = self.server.log.position
 
         await self.read(self.bob, self.first, PRIVATE)
@@ -124,7 +124,7 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(list((await self.seen_by(self.bob, before))[self.first]), [PRIVATE])
 
     async def test_public_receipt_may_lag_behind_the_private_one(self) -> None:
-        """Both are kept, as the text has it, and both are shown to their user."""
+        """Both are stored, as the specification says, and both are shown to their user."""
         await self.read(self.bob, self.second, PRIVATE)
 
         await self.read(self.bob, self.first)
@@ -146,8 +146,8 @@ class ReceiptsTests(DatabaseTestCase):
         }
         self.assertEqual(threads, {self.first: None, in_thread: self.first, self.second: "main"})
 
-    async def test_receipt_of_the_room_outshines_that_of_a_thread_at_one_event(self) -> None:
-        """An event has one place for each user, where the receipt that says more must stand."""
+    async def test_receipt_of_the_room_replaces_that_of_a_thread_at_one_event(self) -> None:
+        """An event has one receipt for each user; the wider one wins."""
         await self.read(self.bob, self.first)
         await self.read(self.bob, self.first, thread_id="main")
 
@@ -156,7 +156,7 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertNotIn("thread_id", seen[self.first][READ][self.bob.user_id])
 
     async def test_thread_must_fit_the_event(self) -> None:
-        """A receipt in the wrong thread would leave the right one unread for ever."""
+        """A receipt in the wrong thread would leave the right one unread permanently."""
         in_thread = await self.reply("m.thread", self.first)
         reaction = await self.reply("m.annotation", in_thread)
         edit = await self.reply("m.replace", self.second)
@@ -201,8 +201,8 @@ class ReceiptsTests(DatabaseTestCase):
             InvalidParam, self.read(self.bob, self.first, FULLY_READ, thread_id="main")
         )
 
-    async def test_receipt_names_a_known_type_and_an_event_of_a_room_one_is_in(self) -> None:
-        """Nobody can write what no client will ever read."""
+    async def test_receipt_names_a_known_type_and_an_event_of_a_joined_room(self) -> None:
+        """A user cannot store receipts that no client will read."""
         stranger = await self.server.user("stranger")
         other_room = await self.server.create_room(self.alice)
         other = await self.server.say(self.alice, other_room, "other")
@@ -215,7 +215,7 @@ class ReceiptsTests(DatabaseTestCase):
         await self.refusal(Forbidden, self.markers.mark(self.bob, "!unknown:x", READ, self.first))
 
     async def test_receipts_survive_a_restart(self) -> None:
-        """After an update of the server nobody's rooms are unread again."""
+        """After an update of the server no user's rooms are unread again."""
         before = self.server.log.position
         await self.read(self.bob, self.first)
         await self.read(self.bob, self.second, PRIVATE)
@@ -234,8 +234,8 @@ class ReceiptsTests(DatabaseTestCase):
         await self.read(self.bob, self.first, PRIVATE)
         self.assertEqual(await self.seen_by(self.bob), own)
 
-    async def test_rooms_with_new_receipts_are_known_at_once(self) -> None:
-        """A reader who looks at all rooms need not load those without news."""
+    async def test_rooms_with_new_receipts_are_known_without_loading(self) -> None:
+        """A sync of all rooms does not load rooms without changes."""
         before = self.server.log.position
         await self.read(self.bob, self.first)
         number, runs = (await self.room()).room_nid, self.db.runs
@@ -244,7 +244,7 @@ class ReceiptsTests(DatabaseTestCase):
 
         self.assertEqual((changed, self.db.runs), ({number}, runs))
 
-    async def test_readers_share_what_is_the_same_for_all(self) -> None:
+    async def test_readers_share_encoded_receipts(self) -> None:
         """A receipt in a large room is encoded once, not for each of its members."""
         await self.read(self.bob, self.first)
         room = await self.room()
@@ -275,7 +275,7 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(await self.fully_read(self.bob), self.second)
         self.assertEqual(await self.seen_by(self.bob), {})
 
-    async def test_markers_set_at_once_end_at_the_later_event(self) -> None:
+    async def test_concurrent_markers_end_at_the_later_event(self) -> None:
         """The same for two devices at the same moment."""
         sent = [self.read(self.bob, event, FULLY_READ) for event in (self.second, self.first)]
 

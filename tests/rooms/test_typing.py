@@ -1,4 +1,4 @@
-"""Typing notices: lists that end by themselves, in memory alone."""
+"""Typing: lists that expire by themselves, in memory only."""
 
 from typing import Any
 
@@ -49,8 +49,8 @@ class TypingTests(DatabaseTestCase):
     async def refusal(self, kind: type[MatrixError], done: Any) -> None:
         await self.assertFailure(Deferred.fromCoroutine(done), kind)
 
-    async def test_who_types_is_listed_until_they_stop(self) -> None:
-        """Three dots appear, and go."""
+    async def test_typing_user_is_listed_until_they_stop(self) -> None:
+        """Other members see the user type and stop."""
         before = self.server.log.position
 
         await self.begin(self.bob)
@@ -61,8 +61,8 @@ class TypingTests(DatabaseTestCase):
         await self.end(self.bob)
         self.assertEqual(self.typists(between), [self.alice.user_id])
 
-    async def test_unchanged_list_is_no_news(self) -> None:
-        """Clients repeat themselves while somebody types; readers are not woken by it."""
+    async def test_unchanged_list_wakes_no_client(self) -> None:
+        """Clients repeat the request while their user types; syncs do not return for it."""
         await self.begin(self.bob)
         position = self.server.log.position
 
@@ -72,8 +72,8 @@ class TypingTests(DatabaseTestCase):
         self.assertIsNone(self.typists(position))
         self.assertEqual(self.server.log.position, position)
 
-    async def test_notice_ends_when_its_time_is_up(self) -> None:
-        """A client that lost its connection does not type for ever."""
+    async def test_typing_ends_at_its_timeout(self) -> None:
+        """A client that lost its connection does not type permanently."""
         await self.begin(self.bob, timeout_ms=5_000)
         position = self.server.log.position
 
@@ -83,8 +83,8 @@ class TypingTests(DatabaseTestCase):
         self.assertEqual(self.typists(position), [])
         self.assertGreater(self.server.log.position, position)
 
-    async def test_repeated_notice_lasts_longer(self) -> None:
-        """Whoever goes on typing is shown as typing, without a gap."""
+    async def test_repeated_request_extends_the_timeout(self) -> None:
+        """A user who continues to type is shown without interruption."""
         await self.begin(self.bob, timeout_ms=5_000)
         self.clock.advance(4)
         await self.begin(self.bob, timeout_ms=5_000)
@@ -101,8 +101,8 @@ class TypingTests(DatabaseTestCase):
 
         self.assertEqual(self.typists(), [])
 
-    async def test_who_leaves_types_no_more(self) -> None:
-        """Nobody waits for the words of one who is gone."""
+    async def test_user_who_leaves_types_no_more(self) -> None:
+        """Members do not wait for a message of a user who has left."""
         await self.begin(self.bob)
         position = self.server.log.position
 
@@ -112,7 +112,7 @@ class TypingTests(DatabaseTestCase):
         self.assertEqual(self.typists(position), [])
 
     async def test_only_members_type_and_only_for_themselves(self) -> None:
-        """Nobody puts dots beside somebody else's name."""
+        """A user cannot set the typing status of another user."""
         stranger = await self.server.user("stranger")
         for room_id in (self.room_id, "!unknown:example.org"):
             await self.refusal(
@@ -124,8 +124,8 @@ class TypingTests(DatabaseTestCase):
 
         self.assertIsNone(self.typists())
 
-    async def test_restart_ends_what_clients_may_still_show(self) -> None:
-        """Somebody who typed when the server went down does not type until the end of days."""
+    async def test_restart_clears_typing_that_clients_still_show(self) -> None:
+        """A user who typed at the stop of the server is not shown as typing permanently."""
         seen = self.server.log.position
         await self.begin(self.bob)
         boot = self.server.log.position
@@ -141,7 +141,7 @@ class TypingTests(DatabaseTestCase):
         )
 
     async def test_readers_get_an_event(self) -> None:
-        """The list comes in the form that the text gives it."""
+        """The list has the form of the specification."""
         before = self.server.log.position
         await self.begin(self.bob)
 

@@ -1,4 +1,4 @@
-"""The room writer: one way in, one order, whatever is in memory and whoever writes meanwhile."""
+"""The room writer: one order of events, with concurrent writers and missing data."""
 
 from itertools import pairwise
 from typing import Any
@@ -47,7 +47,7 @@ class WriterTests(RoomsTestCase):
         await self.say(room_id, "next")
 
     async def test_drafts_are_written_together_or_not_at_all(self) -> None:
-        """What belongs together is never there in part."""
+        """Events that belong together are never stored in part."""
         room_id = await self.create_room()
         await self.say(room_id, "first")
         drafts = [
@@ -91,7 +91,7 @@ class WriterTests(RoomsTestCase):
 
             assert await writer.send(draft) is first
 
-    async def test_writer_goes_on_after_a_restart(self) -> None:
+    async def test_writer_continues_after_a_restart(self) -> None:
         """The chain of events, and the state, continue where they ended."""
         room_id = await self.create_room()
         last = await self.say(room_id, "before")
@@ -107,7 +107,7 @@ class WriterTests(RoomsTestCase):
         assert room.root == root
 
     async def test_reader_sees_an_event_only_once_it_is_durable(self) -> None:
-        """What a client was shown is never taken back by a crash."""
+        """A crash never removes an event that a client has received."""
         room_id = await self.create_room()
         await self.say(room_id, "first")
         room = await self.rooms.get(room_id)
@@ -124,7 +124,7 @@ class WriterTests(RoomsTestCase):
 class SmallMemoryTests(RoomsTestCase):
     cached_events = 5
 
-    async def test_what_is_not_in_memory_is_loaded(self) -> None:
+    async def test_missing_data_is_loaded(self) -> None:
         """A server with many more rooms than memory serves each of them as well."""
         rooms = [await self.create_room() for _ in range(3)]
 

@@ -1,4 +1,4 @@
-"""History across branches and gaps: every visible event once, whatever came late.
+"""History across branches and gaps: each visible event once, in any order of arrival.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
 """
@@ -25,7 +25,7 @@ Plan = list[tuple[Any, ...]]
 
 steps = st.one_of(
     st.tuples(st.just("say"), st.integers(1, 3)),
-    # From how many events back, how many, and how deep they say that they are.
+    # The number of events back where each branch begins, its length, and the depth that it claims.
     st.tuples(
         st.just("branch"),
         st.integers(0, 9),
@@ -45,7 +45,9 @@ class HistoryOfForksTests(RoomsTestCase):
         self.remote = RemoteEvents(self.rooms)
 
     async def test_paging_from_any_token_gives_each_event_once(self) -> None:
-        """Who scrolls up from a token of `/sync` sees all that had come by then, and no more."""
+        """A client that pages back from a `/sync` token gets all events received by then, and no
+        later ones.
+        """
 
         @settings(
             max_examples=40,
@@ -121,8 +123,8 @@ class HistoryOfForksTests(RoomsTestCase):
                 return found
             request = PageRequest(request.backwards, page.end, limit=request.limit)
 
-    async def test_who_pages_forwards_from_a_token_meets_nothing_again(self) -> None:
-        """What came late stands before what had come already, and does not bring that back."""
+    async def test_paging_forwards_from_a_token_repeats_no_event(self) -> None:
+        """A late event has a lower depth than events already received, and does not repeat them."""
         room_id = await self.create_room(version="11")
         joined = await self.remote.member(room_id, EVE, "join")
         for number in range(4):
@@ -136,7 +138,7 @@ class HistoryOfForksTests(RoomsTestCase):
         assert [stored.event.event_id for stored in found] == [late.event.event_id, last]
 
     async def test_low_depths_do_not_hide_the_history(self) -> None:
-        """Somebody who claims that the newest events are the oldest shortens nobody's past."""
+        """A server that claims low depths for the newest events hides no history from users."""
         room_id = await self.create_room(version="11")
         await self.remote.member(room_id, EVE, "join")
         for number in range(30):
@@ -196,8 +198,8 @@ class HistoryOfForksTests(RoomsTestCase):
 
         assert len(found) == total
 
-    async def test_past_that_was_fetched_is_shown(self) -> None:
-        """A room that fits into memory has a past beside that."""
+    async def test_backfilled_history_is_shown(self) -> None:
+        """A room whose timeline is in memory shows its backfilled events too."""
         room_id = await self.create_room(version="11")
         await self.remote.member(room_id, EVE, "join")
         lost = await self.remote.make(room_id, "m.room.message", EVE, {"body": "lost"})
@@ -221,8 +223,8 @@ class HistoryOfForksTests(RoomsTestCase):
             assert found[:2] == [hole.event_id, lost.event_id]
             assert len(found) == len(set(found))
 
-    async def test_branch_is_seen_by_those_who_were_on_it(self) -> None:
-        """Whether somebody may see an event is decided by the state at it, not by that of today."""
+    async def test_branch_is_seen_by_its_members(self) -> None:
+        """Visibility depends on the state at an event, not on the current state."""
         room_id = await self.create_room(version="11")
         await self.remote.member(room_id, EVE, "join")
         visibility = {"history_visibility": "joined"}

@@ -34,8 +34,8 @@ class HistoryWithGapsTests(DatabaseTestCase):
         request = PageRequest(backwards=backwards, limit=limit, **options)
         return await self.server.rooms.history.page(self.carol.user_id, self.there.room_id, request)
 
-    async def test_page_forwards_has_what_was_missed(self) -> None:
-        """It stands in the past by now, and yet comes after what the client had seen."""
+    async def test_page_forwards_includes_missed_events(self) -> None:
+        """Backfilled events of the gap follow the last event that the client has seen."""
         expected = [*self.missed, *self.after]
 
         for limit in (20, 3):
@@ -46,8 +46,8 @@ class HistoryWithGapsTests(DatabaseTestCase):
                 page = await self.page(backwards=False, since=page.end, limit=limit)
             assert found == [each.content["body"] for each in expected]
 
-    async def test_page_forwards_ends_where_nobody_gives_what_was_missed(self) -> None:
-        """The page after it goes on behind the gap: a client is never given both in one."""
+    async def test_page_forwards_ends_at_a_gap_that_no_server_fills(self) -> None:
+        """The next page continues after the gap: one page never crosses it."""
         self.there.generosity = 0
         event_id = self.before[0].event_id
         context = await self.context(event_id, limit=0)
@@ -58,8 +58,8 @@ class HistoryWithGapsTests(DatabaseTestCase):
         assert _bodies(first) == ["before 1"]
         assert _bodies(second) == ["after 0", "after 1"]
 
-    async def test_page_backwards_ends_where_nobody_gives_what_was_missed(self) -> None:
-        """The same the other way round."""
+    async def test_page_backwards_ends_at_a_gap_that_no_server_fills(self) -> None:
+        """The same holds in the other direction."""
         self.there.generosity = 0
 
         first = await self.page()
@@ -68,8 +68,8 @@ class HistoryWithGapsTests(DatabaseTestCase):
         assert _bodies(first) == ["after 1", "after 0"]
         assert _bodies(second)[:2] == ["before 1", "before 0"]
 
-    async def test_page_backwards_ends_in_the_midst_of_a_gap_that_is_filled_in_part(self) -> None:
-        """What is still missing then is asked for by the next page, and nothing is left out."""
+    async def test_page_backwards_ends_in_a_gap_that_is_partly_filled(self) -> None:
+        """The next page requests the rest, and no event is left out."""
         self.there.generosity = 2
 
         found: list[str] = []
@@ -84,7 +84,7 @@ class HistoryWithGapsTests(DatabaseTestCase):
         assert found[:10] == [each.content["body"] for each in reversed(expected)]
 
     async def test_context_does_not_reach_over_a_gap(self) -> None:
-        """What is around an event is what was said around it."""
+        """`/context` shows only events that were neighbours of the event."""
         self.there.generosity = 0
 
         behind = await self.context(self.after[0].event_id)
@@ -95,14 +95,14 @@ class HistoryWithGapsTests(DatabaseTestCase):
         assert _bodies_of(ahead.before)[:1] == ["before 0"]
         assert _bodies_of(ahead.after) == []
 
-    async def test_context_has_what_was_missed(self) -> None:
-        """If anybody gives it."""
+    async def test_context_includes_missed_events(self) -> None:
+        """`/context` fills a gap if another server has the events."""
         context = await self.context(self.after[0].event_id, limit=6)
 
         assert _bodies_of(context.before) == ["missed 5", "missed 4", "missed 3"]
 
     async def test_chain_of_gaps_is_paged_through(self) -> None:
-        """Each gap ends a page, if need be, and none is forgotten."""
+        """A gap ends a page if no server fills it, and a client pages through all gaps."""
         more = [self.there.say(f"missed again {number}") for number in range(3)]
         last = self.there.say("last")
         await self.there.deliver(last)
@@ -115,8 +115,8 @@ class HistoryWithGapsTests(DatabaseTestCase):
         expected = [*self.before[1:], *self.missed, *self.after, *more]
         assert _bodies(page) == [each.content["body"] for each in reversed(expected)]
 
-    async def test_redaction_that_was_missed_has_its_effect_when_it_comes(self) -> None:
-        """On what was there before, and on what was missed like itself."""
+    async def test_missed_redaction_takes_effect_when_it_is_backfilled(self) -> None:
+        """It redacts known events and events that were missed with it."""
         targets: list[Event] = [self.before[1], self.missed[2]]
         redactions = [
             self.there.make("m.room.redaction", BOB, {"redacts": target.event_id})

@@ -1,4 +1,4 @@
-"""What another server may see of a room's history: what any of its users may."""
+"""The history that another server may see: all that any of its users may see."""
 
 import pytest
 
@@ -26,10 +26,10 @@ def message(
 @pytest.mark.parametrize("visibility", VISIBILITIES)
 @pytest.mark.parametrize("membership", ["join", "invite", "leave", None])
 @pytest.mark.parametrize("joined_later", [True, False])
-def test_server_sees_what_one_of_its_users_sees(
+def test_server_sees_the_events_that_one_of_its_users_sees(
     visibility: str, membership: str | None, joined_later: bool
 ) -> None:
-    """The server tells its users; more it need not know."""
+    """A server gets an event if one of its users may see it."""
     may_see = may_server_see_event(
         message(),
         THERE,
@@ -46,8 +46,8 @@ def test_server_sees_what_one_of_its_users_sees(
     )
 
 
-def test_event_that_opens_the_history_or_lets_a_user_in_is_seen() -> None:
-    """Both are seen if the state before or after them allows it."""
+def test_events_that_open_the_history_or_admit_a_user_are_seen() -> None:
+    """The state before or after such an event may allow it."""
     opens = message("m.room.history_visibility", "", history_visibility="world_readable")
     joins = message("m.room.member", EVE, membership="join")
     admits_another_server = message("m.room.member", "@x:third.example", membership="join")
@@ -118,8 +118,8 @@ class ServerVisibilityTests(RoomsTestCase):
 
         assert await self.seen(room_id, THERE, said) == [True]
 
-    async def test_redacted_events_are_given_as_what_is_left_of_them(self) -> None:
-        """Nobody hands out what was taken back."""
+    async def test_redacted_events_are_sent_in_redacted_form(self) -> None:
+        """Other servers do not get redacted content."""
         room_id = await self.room("shared")
         await self.remote.member(room_id, EVE, "join")
         said = await self.say(room_id, "oops")
@@ -127,8 +127,8 @@ class ServerVisibilityTests(RoomsTestCase):
 
         assert await self.seen(room_id, THERE, said) == [False]
 
-    async def test_messages_of_erased_users_are_given_to_no_server(self) -> None:
-        """Whoever asks to be forgotten is not handed on, not even to those who knew them."""
+    async def test_messages_of_erased_users_are_sent_to_no_server(self) -> None:
+        """The content of erased users is not sent even to servers that were in the room."""
         await self.memberships.join(BOB, room_id := await self.room("world_readable"))
         await self.remote.member(room_id, EVE, "join")
         said = [await self.say(room_id, "mine", by=BOB), await self.say(room_id, "yours")]
@@ -144,8 +144,8 @@ class ServerVisibilityTests(RoomsTestCase):
         assert await self.visibility.shown_to_server(room, THERE, [stored]) == [stored.event]
         assert await self.visibility.seen_by_server(room, THERE, [stored]) == [True]
 
-    async def test_shared_history_is_judged_without_looking_at_members(self) -> None:
-        """A server that asks for the past of a large room costs no more than of a small one."""
+    async def test_shared_history_is_checked_without_reading_members(self) -> None:
+        """Backfill of a large room costs no more than of a small one."""
         room_id = await self.room("shared")
         for number in range(30):
             await self.remote.member(room_id, f"@u{number}:{THERE}", "join")
@@ -157,7 +157,7 @@ class ServerVisibilityTests(RoomsTestCase):
         assert self.events.hits + self.events.misses - before < 5
 
     async def test_members_who_have_not_changed_are_not_read(self) -> None:
-        """Where membership decides, the state says it for all that are still what they were."""
+        """Where membership decides, only members whose membership changed are read."""
         room_id = await self.room("joined")
         for number in range(30):
             await self.remote.member(room_id, f"@u{number}:{THERE}", "join")
@@ -169,8 +169,8 @@ class ServerVisibilityTests(RoomsTestCase):
 
         assert self.events.hits + self.events.misses - before < 5
 
-    async def test_outliers_are_given_whole_if_they_are_state(self) -> None:
-        """Auth events are for judging by; of what else somebody cites, nothing is known."""
+    async def test_outliers_are_sent_unredacted_if_they_are_state(self) -> None:
+        """Servers need auth events for their checks; the visibility of other outliers is open."""
         room_id = await self.room("joined")
         topic = await self.remote.make(room_id, "m.room.topic", ALICE.user_id, {"topic": "t"}, "")
         said = await self.remote.make(room_id, "m.room.message", ALICE.user_id, SECRET)

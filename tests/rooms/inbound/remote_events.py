@@ -1,4 +1,4 @@
-"""Other servers, as a server with a database meets them: makers of events on any branch."""
+"""Events of other servers for tests with a database: made on any branch, and received."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -69,7 +69,7 @@ class RemoteEvents:
         return received.stored
 
     async def send(self, *what: Any, **how: Any) -> StoredEvent:
-        """Make an event and receive it, whatever becomes of it."""
+        """Make an event and receive it, whether it is accepted or not."""
         return await self.receive(await self.make(*what, **how))
 
     async def member(

@@ -1,4 +1,4 @@
-"""Who enters a room without its members ends where all others are, whatever happened meanwhile."""
+"""Laws of partial state: a server that joined without members ends like all others."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -29,14 +29,14 @@ WHOLE = settings(
 )
 
 
-class Latecomer:
-    """A server that enters a room with what a graph tells it, but for the members."""
+class LateServer:
+    """A server that joins a room with the state that a graph gives it, without the members."""
 
     def __init__(self, graph: Graph, join: Event) -> None:
         self.graph = graph
         self.join = join
         self.replica = Replica("five.example", graph.version, graph.room.room_id)
-        self.replica.db.run = self._asked(self.replica.db.run)
+        self.replica.db.run = self._query(self.replica.db.run)
         rooms: Any = SimpleNamespace(
             stores=self.replica.stores, origin=self.replica.writer.origin, entering=self._entering
         )
@@ -63,7 +63,7 @@ class Latecomer:
             self.replica.receive(event)
 
     def complete(self) -> None:
-        """Get hold of the members, and make the room whole."""
+        """Fetch the members, and complete the state of the room."""
         self._keep(self._chain(self.members))
         self._run(self.completion.complete(self.replica.writer, self.members))
 
@@ -77,11 +77,11 @@ class Latecomer:
         for _ in range(MANY):
             if outcome:
                 break
-            self.replica.settle()
+            self.replica.publish()
         assert outcome, "it waits for something"
         if isinstance(outcome[0], Failure):
             outcome[0].raiseException()
-        self.replica.settle()
+        self.replica.publish()
 
     def _event(self, event_id: str) -> Event:
         return next(event for event in self.graph.events if event.event_id == event_id)
@@ -101,8 +101,8 @@ class Latecomer:
     async def _entering(self, *_: Any) -> AsyncIterator[Any]:
         yield self.replica.writer
 
-    def _asked(self, otherwise: Any) -> Any:
-        """Answer like a database what is asked of events."""
+    def _query(self, otherwise: Any) -> Any:
+        """Answer queries about events like a database."""
 
         async def run(function: Any, *args: Any) -> Any:
             cached = self.replica.stores.events.cached_id
@@ -137,7 +137,7 @@ class Latecomer:
 
 @st.composite
 def rooms(draw: st.DrawFn) -> tuple[Graph, Event]:
-    """A room, its members before Zoe's join, and what happens after that on any branches."""
+    """A room, its members before Zoe's join, and the events after it on any branches."""
     graph = Graph(draw(st.sampled_from(["1", "2", "6", "9", "11", "12"])))
     graph.public()
     for user_id in PEOPLE[1:]:
@@ -161,17 +161,17 @@ def rooms(draw: st.DrawFn) -> tuple[Graph, Event]:
 def _act(draw: st.DrawFn, graph: Graph, since: int) -> None:
     newest = graph.events[since:][-5:]
     after = draw(st.lists(st.sampled_from(newest), min_size=1, max_size=3, unique=True))
-    event_type, by, content, state_key = _what(draw, str(len(graph.events)))
+    event_type, by, content, state_key = _label(draw, str(len(graph.events)))
     cited = None
     if draw(st.booleans()):
-        # What was true of somebody once is cited when it is not any more.
+        # Some events cite a membership that has ended.
         then = [draw(st.sampled_from(graph.events))]
         cited = graph.auth_events(event_type, by, content, state_key, then)
     at = draw(st.integers(0, 30))
     graph.send(event_type, by, content, state_key, after=after, auth=cited, at=at)
 
 
-def _what(draw: st.DrawFn, text: str) -> tuple[str, str, dict[str, Any], str | None]:
+def _label(draw: st.DrawFn, text: str) -> tuple[str, str, dict[str, Any], str | None]:
     by, target = draw(st.sampled_from((*PEOPLE, ZOE))), draw(st.sampled_from(PEOPLE))
     match draw(st.sampled_from(["member", "own", "levels", "topic", "say", "say"])):
         case "member":
@@ -190,10 +190,12 @@ def _what(draw: st.DrawFn, text: str) -> tuple[str, str, dict[str, Any], str | N
 
 @WHOLE
 @given(rooms())
-def test_it_ends_where_all_others_are(room: tuple[Graph, Event]) -> None:
-    """Nothing good stays refused, nothing bad stays in, and the state is that of all servers."""
+def test_it_ends_with_the_result_of_all_others(room: tuple[Graph, Event]) -> None:
+    """No valid event stays refused, no invalid one accepted, and the state equals that of all
+    servers.
+    """
     graph, join = room
-    late = Latecomer(graph, join)
+    late = LateServer(graph, join)
     late.enter()
     since = graph.events[graph.events.index(join) + 1 :]
     for event in since:
@@ -217,10 +219,10 @@ def test_it_ends_where_all_others_are(room: tuple[Graph, Event]) -> None:
 
 @WHOLE
 @given(rooms())
-def test_readers_are_told_what_becomes_of_the_state(room: tuple[Graph, Event]) -> None:
-    """Members that clients see, one change after the other, are those that the server goes by."""
+def test_subscribers_get_each_change_of_the_state(room: tuple[Graph, Event]) -> None:
+    """The members that clients see are those of the server's current state."""
     graph, join = room
-    late = Latecomer(graph, join)
+    late = LateServer(graph, join)
     late.enter()
     assert late.replica.shown_state == late.replica.state
     for event in graph.events[graph.events.index(join) + 1 :]:
@@ -238,9 +240,9 @@ def test_readers_are_told_what_becomes_of_the_state(room: tuple[Graph, Event]) -
 @WHOLE
 @given(rooms(), st.integers(0, 25))
 def test_an_attempt_may_end_anywhere(room: tuple[Graph, Event], answers: int) -> None:
-    """The database goes away in the middle of it; then it is done again, and comes out the same."""
+    """The database becomes unavailable in the middle; the repeated attempt has the same result."""
     graph, join = room
-    late = Latecomer(graph, join)
+    late = LateServer(graph, join)
     late.enter()
     for event in graph.events[graph.events.index(join) + 1 :]:
         late.receive(event)
@@ -262,10 +264,10 @@ def test_an_attempt_may_end_anywhere(room: tuple[Graph, Event], answers: int) ->
 
 @WHOLE
 @given(rooms())
-def test_nothing_is_rejected_before_the_state_is_whole(room: tuple[Graph, Event]) -> None:
-    """What cites a rejected event is rejected too, for ever: so that must not be done too early."""
+def test_nothing_is_rejected_before_the_room_has_full_state(room: tuple[Graph, Event]) -> None:
+    """Rejection is permanent for all citing events, so it must not happen too early."""
     graph, join = room
-    late = Latecomer(graph, join)
+    late = LateServer(graph, join)
     late.enter()
     for event in graph.events[graph.events.index(join) + 1 :]:
         late.receive(event)

@@ -1,4 +1,4 @@
-"""What must hold for the event graph whatever happens in the room, and in whatever order."""
+"""Laws of the event graph, for any events in any order."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ WHOLE = settings(
 
 @st.composite
 def forked_graphs(draw: st.DrawFn) -> Graph:
-    """People do whatever they like on any branch, and now and then cite what they should not."""
+    """Users do anything on any branch, and sometimes cite wrong auth events."""
     graph = Graph(draw(st.sampled_from(["1", "2", "6", "9", "11", "12"])))
     graph.public()
     for user_id in draw(st.sets(st.sampled_from(PEOPLE[1:]))):
@@ -66,7 +66,7 @@ def _refusals(replica: Replica, events: list[Event]) -> dict[str, str | None]:
 @WHOLE
 @given(forked_graphs(), st.data())
 def test_order_of_arrival_does_not_matter(graph: Graph, data: st.DataObject) -> None:
-    """Servers hear of events in different orders, and agree on what each event does."""
+    """Servers receive events in different orders, and agree on the status of each."""
     other = graph.replica()
 
     other.receive_all(data.draw(st.permutations(graph.events)))
@@ -89,7 +89,7 @@ def test_order_of_arrival_does_not_matter(graph: Graph, data: st.DataObject) -> 
 @WHOLE
 @given(forked_graphs(), st.data())
 def test_all_agree_once_an_event_joins_the_branches(graph: Graph, data: st.DataObject) -> None:
-    """What servers hold to be current for a while may differ; what they come to may not."""
+    """Servers may differ in the current state for a while, but not after a merge."""
     other = graph.replica()
     other.receive_all(data.draw(st.permutations(graph.events)))
     followed = {prev for event in graph.events for prev in event.prev_event_ids}
@@ -114,7 +114,7 @@ def test_all_agree_once_an_event_joins_the_branches(graph: Graph, data: st.DataO
 def test_redactions_are_shown_once_and_only_with_their_effect(
     graph: Graph, data: st.DataObject
 ) -> None:
-    """Whatever comes first, clients see an event, and then who redacted it."""
+    """In any order of arrival, clients get an event and then its redaction."""
     other = graph.replica()
 
     other.receive_all(data.draw(st.permutations(graph.events)))
@@ -137,8 +137,8 @@ def test_redactions_are_shown_once_and_only_with_their_effect(
 
 @WHOLE
 @given(forked_graphs())
-def test_readers_are_told_what_becomes_of_the_state(graph: Graph) -> None:
-    """Members and settings that clients see are those that the server goes by."""
+def test_subscribers_get_each_change_of_the_state(graph: Graph) -> None:
+    """Members and settings that clients see are those of the server's current state."""
     assert graph.shown_state == graph.state
     joined = sum(membership == "join" for membership in graph.room.members.values())
     assert graph.room.joined_count == joined

@@ -82,14 +82,14 @@ def test_power_is_not_taken_by_levels_that_were_hidden(version: str) -> None:
 
 
 @ALL_VERSIONS
-def test_depth_from_the_future_keeps_the_room_going(version: str) -> None:
-    """An event that claims the greatest depth stops nobody from sending after it."""
+def test_greatest_depth_does_not_stop_the_room(version: str) -> None:
+    """After an event that claims the greatest depth, users can still send."""
     graph = room(version, BOB)
     deepest = ROOM_VERSIONS[version].max_depth
 
     far = graph.say(BOB, depth=deepest)
     (local_event,), _ = graph.writer.append(_drafts(ALICE))
-    graph.settle()
+    graph.publish()
 
     assert graph.stored(far).position is not None
     assert local_event.event.depth == deepest
@@ -97,8 +97,8 @@ def test_depth_from_the_future_keeps_the_room_going(version: str) -> None:
 
 
 @ALL_VERSIONS
-def test_depth_that_overflows_is_no_event(version: str) -> None:
-    """What no integer of the version can hold is dropped at the door."""
+def test_depth_that_overflows_is_invalid(version: str) -> None:
+    """An integer that the room version does not allow is dropped at once."""
     graph = room(version, BOB)
     event = graph.make("m.room.message", BOB, {"body": "deep"})
     row = ROOM_VERSIONS[version]
@@ -124,7 +124,7 @@ def test_auth_events_that_do_not_authorise_are_refused(version: str) -> None:
 
 @ALL_VERSIONS
 def test_two_auth_events_of_a_kind_are_refused(version: str) -> None:
-    """Rule 3.1: nobody picks whichever of two power levels suits them."""
+    """Rule 3.1: a sender cannot choose between two power levels."""
     graph = room(version, BOB)
     old = graph.events[2]
     assert old.type == "m.room.power_levels"
@@ -136,7 +136,7 @@ def test_two_auth_events_of_a_kind_are_refused(version: str) -> None:
 
 @ALL_VERSIONS
 def test_forged_power_levels_give_no_power(version: str) -> None:
-    """Levels that their sender could not set are rejected, and so is what cites them."""
+    """Power levels that their sender could not set are rejected, with the events that cite them."""
     graph = room(version, BOB)
     newest, state = graph.extremities, graph.state
 
@@ -151,10 +151,10 @@ def test_forged_power_levels_give_no_power(version: str) -> None:
 
 @ALL_VERSIONS
 def test_auth_events_of_another_room_are_refused(version: str) -> None:
-    """Rule 3.5: whoever rules over there has no say here."""
+    """Rule 3.5: power in another room gives no power here."""
     graph, other_graph = room(version), room(version, MALLORY)
     theirs = other_graph.events[-1]
-    graph.db.other_graph[theirs.event_id] = [2]
+    graph.db.other_rooms[theirs.event_id] = [2]
     cited = [each for each in graph.events if each.type != "m.room.member"][:2]
     if not ROOM_VERSIONS[version].create_in_auth_events:
         cited = cited[1:]
@@ -169,7 +169,7 @@ def test_same_event_id_in_two_rooms_is_two_events(version: str) -> None:
     """Servers chose their event ids, and one choice must not shadow another room's event."""
     graph, other_graph = room(version, BOB), room(version, BOB)
     theirs = other_graph.say(BOB)
-    graph.db.other_graph[theirs.event_id] = [2]
+    graph.db.other_rooms[theirs.event_id] = [2]
     local_event = graph.make("m.room.message", BOB, {"body": "the same id"})
     same = Event.from_pdu(local_event.version, {**local_event.pdu, "event_id": theirs.event_id})
 
@@ -181,8 +181,8 @@ def test_same_event_id_in_two_rooms_is_two_events(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["1", "2"])
 @pytest.mark.parametrize("field", ["prev_events", "auth_events"])
-def test_event_that_cites_itself_is_no_event(version: str, field: str) -> None:
-    """Where ids are chosen an event could be its own authority, and its past have no end."""
+def test_event_that_cites_itself_is_invalid(version: str, field: str) -> None:
+    """A sender who chooses event ids could otherwise authorise an event by itself."""
     graph = room(version, BOB)
     event = graph.make("m.room.message", BOB, {"body": "me"})
     cited = [*event.pdu[field], [event.event_id, {"sha256": ""}]]
@@ -193,7 +193,7 @@ def test_event_that_cites_itself_is_no_event(version: str, field: str) -> None:
 
 @pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
 def test_restricted_join_needs_the_signature_of_the_authorising_server(version: str) -> None:
-    """Without it anybody could say that somebody of ours has let them in."""
+    """Without it, any user could claim that a local user authorised their join."""
     graph = room(version)
     content = {"membership": "join", "join_authorised_via_users_server": ALICE}
 
@@ -203,8 +203,8 @@ def test_restricted_join_needs_the_signature_of_the_authorising_server(version: 
 
 
 @pytest.mark.parametrize("version", ["1", "7"])
-def test_older_versions_ask_for_no_such_signature(version: str) -> None:
-    """There the field means nothing, and must not keep anybody out."""
+def test_older_versions_require_no_such_signature(version: str) -> None:
+    """There the field means nothing, and must not prevent a join."""
     graph = room(version)
     content = {"membership": "join", "join_authorised_via_users_server": ALICE}
 
@@ -212,8 +212,8 @@ def test_older_versions_ask_for_no_such_signature(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
-def test_restricted_join_by_one_who_could_not_invite_is_refused(version: str) -> None:
-    """The member whose right is claimed has to have it, and to be there."""
+def test_restricted_join_by_a_user_who_could_not_invite_is_refused(version: str) -> None:
+    """The named member must be joined and have the power to invite."""
     graph = room(version, DAVE)
     rule = {"join_rule": "restricted", "allow": []}
     graph.send("m.room.join_rules", ALICE, rule, "")
@@ -275,7 +275,7 @@ def test_create_event_among_the_auth_events_of_version_12_is_refused() -> None:
 
 
 def test_creators_of_version_12_have_no_number() -> None:
-    """Rule 10.4: whoever gives a creator a level means to take theirs away later."""
+    """Rule 10.4: a level for a creator would be a way to take power from them later."""
     graph = room("12", BOB)
 
     levels = graph.send("m.room.power_levels", ALICE, {"users": {ALICE: 100}}, "")
@@ -285,7 +285,7 @@ def test_creators_of_version_12_have_no_number() -> None:
 
 @pytest.mark.parametrize("creators", ["@a:b", [5], ["nobody"], {}, None])
 def test_additional_creators_of_version_12_are_user_ids(creators: object) -> None:
-    """Rule 1.4: what is no list of users makes no room."""
+    """Rule 1.4: a create event whose creators are not a list of user ids makes no room."""
     content = {"room_version": "12", "additional_creators": creators}
     create = build("12", None, "m.room.create", ALICE, content, "", [], [], 1, 1)
     graph = Graph("12").replica()
@@ -348,8 +348,8 @@ def test_names_that_are_too_long_are_no_event(version: str) -> None:
 
 @ALL_VERSIONS
 @pytest.mark.parametrize("membership", [None, 5, [], {}, ["join"], {"join": 1}, "", "owner"])
-def test_membership_that_is_none_is_refused(version: str, membership: object) -> None:
-    """Rule 5: what is not understood lets nobody in or out."""
+def test_unknown_membership_is_refused(version: str, membership: object) -> None:
+    """Rule 5: a membership that is not understood changes nothing."""
     graph = room(version, BOB)
     state = graph.state
 
@@ -365,7 +365,7 @@ def test_membership_that_is_none_is_refused(version: str, membership: object) ->
 def test_absurd_power_levels_are_refused_or_mean_nothing(
     version: str, odd: object, field: str
 ) -> None:
-    """Whatever a level is, the room goes on, and its owner still owns it."""
+    """With any levels the room remains usable, and its creator keeps control of it."""
     graph = room(version, BOB)
     users = {} if version == "12" else {ALICE: 100}
 

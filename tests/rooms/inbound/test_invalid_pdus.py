@@ -1,4 +1,4 @@
-"""Junk from other servers: no event is known that ends as an exception, or stops a room."""
+"""Invalid PDUs of other servers: none raises an unexpected exception or blocks a room."""
 
 from typing import Any
 
@@ -89,7 +89,7 @@ JUNK = settings(deadline=None, max_examples=50, suppress_health_check=[HealthChe
 
 
 def parse(graph: Graph, data: st.DataObject, after: Event) -> Event | None:
-    """What somebody who may do nearly anything makes of an event, if it is one at all."""
+    """The event of a sender with nearly all power, if the PDU is one at all."""
     event_type = data.draw(st.sampled_from(TYPES))
     by = data.draw(st.sampled_from([ALICE, BOB, CAROL]))
     state_key = data.draw(state_keys)
@@ -116,8 +116,8 @@ def parse(graph: Graph, data: st.DataObject, after: Event) -> Event | None:
 
 @JUNK
 @given(st.sampled_from(["1", "3", "6", "8", "10", "11", "12"]), st.data())
-def test_junk_is_refused_or_does_no_harm(version: str, data: st.DataObject) -> None:
-    """Whatever a server sends, the room's owner can go on, and branches come together again."""
+def test_invalid_pdu_is_refused_or_harmless(version: str, data: st.DataObject) -> None:
+    """With any PDUs the room's creator can continue, and branches merge."""
     graph = Graph(version)
     graph.public()
     graph.join(BOB)
@@ -134,7 +134,7 @@ def test_junk_is_refused_or_does_no_harm(version: str, data: st.DataObject) -> N
         status = graph.stored(event).status
         for reason in (status.rejected, status.soft_failed):
             assert reason is None or reason.startswith("rule ")
-        # What clients are shown, and what is stored, can be made of it.
+        # Clients and the database get only encodable values.
         assert graph.stored(event).client_json(0, room_id=True)
         assert Event.from_json(event.version, event.json, event.event_id) == event
     accepted = [each for each in graph.events[-4:] if graph.stored(each).status.rejected is None]

@@ -1,4 +1,4 @@
-"""Rooms with more branches than one event of ours joins: nothing of them is lost.
+"""Rooms with more branches than one local event merges: none of their state is lost.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
@@ -15,7 +15,7 @@ from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.receiver import DUMMY_EVENT
 from homeserver.rooms.room.extremities import MAX_BRANCHES, MAX_EXTREMITIES
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
-from tests.rooms.inbound.test_completion_laws import Latecomer
+from tests.rooms.inbound.test_completion_laws import LateServer
 
 EVE = "@eve:two.example"
 ZOE = "@zoe:five.example"
@@ -32,20 +32,20 @@ def silent(*, also: tuple[str, ...] = ()) -> Graph:
         graph.join(user_id)
     graph.send("m.room.power_levels", ALICE, LEVELS, "")
     graph.member(ALICE, "leave")
-    graph.clock.advance(1_000)  # events of ours say when they are sent
+    graph.clock.advance(1_000)  # local events claim this time
     graph.writer.branch_sender = BranchSender(graph.receiving)
     return graph
 
 
 def siblings(graph: Graph, base: Event, number: int = SIBLINGS) -> list[Event]:
-    """Messages that follow the same one, and stand deeper than what else follows it."""
+    """Messages that follow the same event, and have a greater depth than others that follow it."""
     deep = graph.say(BOB, "deep", after=[graph.say(BOB, "deeper", after=[base])])
     return [graph.say(BOB, f"{number}", after=[deep]) for number in range(number)]
 
 
 def send(graph: Graph, draft: EventDraft) -> Any:
     stored = graph.run(graph.writer.send(draft))
-    graph.settle()
+    graph.publish()
     return stored
 
 
@@ -57,7 +57,7 @@ def resolution(graph: Graph, events: list[Event]) -> dict[Any, str]:
 
 @pytest.mark.parametrize("number", [SIBLINGS, MAX_BRANCHES + 20])
 def test_ban_is_not_lost_behind_many_siblings(number: int) -> None:
-    """Whoever wants a ban undone has only to answer old messages often enough."""
+    """A user cannot undo a ban by replying to many old messages."""
     graph = silent()
     base = graph.events[-1]
     ban = graph.member(EVE, "ban", CAROL, after=[base])
@@ -71,27 +71,27 @@ def test_ban_is_not_lost_behind_many_siblings(number: int) -> None:
     assert graph.stored(late).status.soft_failed is not None
 
 
-def test_ban_is_not_lost_when_all_is_judged_again() -> None:
-    """Who came into the room without its members has the same state as all others."""
+def test_ban_is_not_lost_by_the_recheck() -> None:
+    """A server that joined with partial state ends with the same state as all others."""
     graph = silent()
     join = graph.join(ZOE)
-    latecomer = Latecomer(graph, join)
-    latecomer.enter()
+    late_server = LateServer(graph, join)
+    late_server.enter()
     start = len(graph.events)
     ban = graph.member(EVE, "ban", CAROL, after=[join])
     siblings(graph, join)
     for event in graph.events[start:]:
-        latecomer.receive(event)
+        late_server.receive(event)
 
-    latecomer.complete()
+    late_server.complete()
 
-    assert latecomer.replica.state[MEMBER, EVE] == ban.event_id
-    assert latecomer.replica.state == graph.state
-    assert latecomer.replica.extremities == graph.extremities
+    assert late_server.replica.state[MEMBER, EVE] == ban.event_id
+    assert late_server.replica.state == graph.state
+    assert late_server.replica.extremities == graph.extremities
 
 
-def test_event_of_ours_joins_ten_branches_and_the_others_stay() -> None:
-    """Nobody takes an event with too many previous events; what it does not join goes on."""
+def test_local_event_merges_ten_branches_and_the_others_stay() -> None:
+    """Servers refuse an event with too many previous events; unmerged branches remain."""
     graph = silent()
     base = graph.events[-1]
     ban = graph.member(EVE, "ban", CAROL, after=[base])
@@ -106,15 +106,15 @@ def test_event_of_ours_joins_ten_branches_and_the_others_stay() -> None:
     assert graph.extremities == (other.extremities - {*followed}) | {stored.event.event_id}
     assert graph.state[MEMBER, EVE] == ban.event_id
     assert graph.state[MEMBER, DAVE] == stored.event.event_id
-    # Others judge it by what it follows, and come to the same.
+    # Other servers check it by the events that it follows, with the same result.
     theirs = other.receive(stored.event)
     assert theirs.status.rejected is None
     assert (other.state, other.extremities) == (graph.state, graph.extremities)
     assert other.state_at(theirs.state_before) == graph.state_at(stored.state_before)
 
 
-def test_event_of_ours_follows_the_branch_that_allows_it() -> None:
-    """Who was invited on a shallow branch can turn it down, for all servers."""
+def test_local_event_follows_the_branch_that_allows_it() -> None:
+    """A user invited on a shallow branch can decline the invite, for all servers."""
     graph = silent()
     base = graph.events[-1]
     invited = "@new:one.example"
@@ -131,8 +131,8 @@ def test_event_of_ours_follows_the_branch_that_allows_it() -> None:
     assert other.state[MEMBER, invited] == stored.event.event_id
 
 
-def test_event_of_ours_is_refused_by_the_state_of_all_branches() -> None:
-    """A ban counts for our own users, on whatever branch it is."""
+def test_local_event_is_refused_by_the_state_of_all_branches() -> None:
+    """A ban on any branch applies to local users."""
     graph = silent()
     base = graph.events[-1]
     graph.member(DAVE, "ban", CAROL, after=[base])
@@ -144,8 +144,8 @@ def test_event_of_ours_is_refused_by_the_state_of_all_branches() -> None:
         graph.writer.append([EventDraft("org.example.state", CAROL, {}, state_key="")])
 
 
-def test_branches_are_joined_once_somebody_here_may_speak() -> None:
-    """A room that has grown wide becomes narrow again without anybody's doing."""
+def test_branches_are_merged_once_a_local_user_may_send() -> None:
+    """A room with many branches gets few again without action of a user."""
     graph = silent()
     base = graph.events[-1]
     said = siblings(graph, base, 3 * MAX_EXTREMITIES)
@@ -163,8 +163,8 @@ def test_branches_are_joined_once_somebody_here_may_speak() -> None:
     assert (other.state, other.extremities) == (graph.state, graph.extremities)
 
 
-def test_branches_that_say_nothing_are_let_go() -> None:
-    """Whoever makes branches without end does not fill our memory with them."""
+def test_branches_without_state_are_pruned() -> None:
+    """A sender who makes endless branches does not fill this server's memory."""
     graph = silent()
     base = graph.events[-1]
     topics = [
@@ -193,7 +193,7 @@ def test_branch_that_holds_something_of_its_own_is_kept() -> None:
 
 
 def test_many_branches_cost_no_more_than_their_number() -> None:
-    """A thousand of them keep the others waiting for moments, not for minutes."""
+    """A thousand branches delay other requests by moments, not by minutes."""
     graph = silent()
     base = graph.events[-1]
     events = [
@@ -210,8 +210,8 @@ def test_many_branches_cost_no_more_than_their_number() -> None:
     assert len(graph.extremities) <= MAX_BRANCHES
 
 
-def test_receiving_order_does_not_matter_in_a_wide_room() -> None:
-    """Two servers that hear of the branches in different orders agree."""
+def test_receiving_order_does_not_matter_with_many_branches() -> None:
+    """Two servers that receive the branches in different orders agree."""
     graph = silent()
     base = graph.events[-1]
     start = len(graph.events)

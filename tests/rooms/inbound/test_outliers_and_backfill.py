@@ -1,4 +1,4 @@
-"""Events whose place is not known, events of the past, and states given from outside."""
+"""Outliers, backfilled events, and states that another server gave."""
 
 import pytest
 
@@ -28,17 +28,17 @@ def arrive(graph: Graph, other: Replica, event: Event) -> None:
     received = other.run(
         other.receiving.receive(other.writer, event, state_before=state, is_remote_join=True)
     )
-    other.settle()
+    other.publish()
     assert received.stored.status.rejected is None
     assert state.rows
 
 
-def test_outlier_is_known_and_shown_nowhere() -> None:
-    """Who cites an event says nothing about where it stands."""
+def test_outlier_is_stored_and_shown_nowhere() -> None:
+    """An event that is only cited has no place in the graph."""
     graph = busy_room()
     other = graph.replica()
     outliers, done = other.run(other.receiving.outliers(other.writer, graph.events[:4]))
-    other.settle()
+    other.publish()
 
     assert done is not None
     assert [each.position for each in outliers] == [None] * 4
@@ -62,7 +62,7 @@ def test_outliers_are_kept_once() -> None:
 
 
 def test_outlier_that_its_auth_events_do_not_allow_is_rejected() -> None:
-    """What gives authority has to have some itself."""
+    """An event that authorises others must be authorised itself."""
     graph = busy_room()
     forged = graph.make(
         "m.room.power_levels", BOB, {"users": {BOB: 100}}, "", auth=graph.events[:2]
@@ -75,8 +75,8 @@ def test_outlier_that_its_auth_events_do_not_allow_is_rejected() -> None:
     assert refused == [False, False, True]
 
 
-def test_outliers_that_cite_what_is_not_there_are_refused_whole() -> None:
-    """The caller has not got the whole chain; nothing is kept of half of it."""
+def test_outliers_with_missing_auth_events_are_refused_together() -> None:
+    """If the caller lacks part of the chain, none of it is stored."""
     graph = busy_room()
     other = graph.replica()
 
@@ -102,8 +102,8 @@ def test_outlier_finds_its_place() -> None:
     assert [stored.event for stored in other.room.timeline] == graph.events
 
 
-def test_outlier_whose_receipt_failed_is_an_outlier_still() -> None:
-    """Half a place in the graph is none."""
+def test_outlier_whose_receipt_failed_remains_an_outlier() -> None:
+    """An event does not get a partial place in the graph."""
     graph = busy_room()
     other = graph.replica()
     other.run(other.receiving.outliers(other.writer, graph.events[:5]))
@@ -123,8 +123,8 @@ def test_outlier_whose_receipt_failed_is_an_outlier_still() -> None:
     assert other.state == graph.state
 
 
-def test_server_arrives_with_the_state_it_was_given() -> None:
-    """Who joins over federation knows the state, and of the past only that there is one."""
+def test_server_joins_with_the_state_it_was_given() -> None:
+    """A server that joins knows the state, and of the history only that it exists."""
     graph = busy_room()
     graph.send("m.room.topic", ALICE, {"topic": "rain"}, "")
     newest = graph.events[-1]
@@ -140,8 +140,8 @@ def test_server_arrives_with_the_state_it_was_given() -> None:
     assert other.room.joined_count == 3
 
 
-def test_past_fills_the_gap_and_leaves_the_present_alone() -> None:
-    """Events fetched for somebody who scrolls up are news to nobody."""
+def test_backfill_fills_the_gap_and_leaves_the_present_alone() -> None:
+    """No sync shows events that were fetched for a user who pages back."""
     graph = busy_room()
     join = graph.join(CAROL)
     other = graph.replica("three.example")
@@ -167,8 +167,8 @@ def test_past_fills_the_gap_and_leaves_the_present_alone() -> None:
     assert [each.event for each in other.room.timeline] == [join]
 
 
-def test_whole_past_leaves_no_gap() -> None:
-    """Where the create event is reached there is nothing to ask for any more."""
+def test_complete_history_leaves_no_gap() -> None:
+    """At the create event the server stops requesting earlier events."""
     graph = busy_room()
     join = graph.join(CAROL)
     other = graph.replica("three.example")
@@ -183,7 +183,7 @@ def test_whole_past_leaves_no_gap() -> None:
 
 
 def test_gap_is_before_a_rejected_event_once_that_is_there() -> None:
-    """It will not become any better by being asked for again and again."""
+    """The server does not request a rejected event again and again."""
     graph = busy_room()
     before = graph.events[-1]
     refused = graph.send("m.room.topic", BOB, {"topic": "no right"}, "")
@@ -204,8 +204,8 @@ def test_gap_is_before_a_rejected_event_once_that_is_there() -> None:
     )
 
 
-def test_server_comes_into_the_room_again() -> None:
-    """What happened between two stays counts; what was thought to be current meanwhile does not."""
+def test_server_rejoins_the_room() -> None:
+    """Events between two stays count; the state assumed meanwhile does not."""
     graph = busy_room()
     first = graph.join(CAROL)
     other = graph.replica("three.example")
@@ -228,8 +228,8 @@ def test_server_comes_into_the_room_again() -> None:
     assert other.extremities == {said.event_id}
 
 
-def test_arrival_that_the_given_state_does_not_allow_is_rejected() -> None:
-    """A resident server that lies about the state lets nobody in."""
+def test_join_that_the_given_state_does_not_allow_is_rejected() -> None:
+    """A resident server that lies about the state admits no user."""
     graph = busy_room()
     join = graph.join(CAROL)
     other = graph.replica("three.example")
@@ -241,15 +241,15 @@ def test_arrival_that_the_given_state_does_not_allow_is_rejected() -> None:
     received = other.run(
         other.receiving.receive(other.writer, join, state_before=given, is_remote_join=True)
     )
-    other.settle()
+    other.publish()
 
     assert received.stored.status.rejected is not None
     assert other.extremities == set()
     assert other.room.backward_extremities == {}
 
 
-def test_given_state_leaves_out_what_was_rejected() -> None:
-    """Another server may call anything the state."""
+def test_given_state_excludes_rejected_events() -> None:
+    """A state from another server cannot bring rejected events back."""
     graph = busy_room()
     forged = graph.make("m.room.topic", BOB, {"topic": "forged"}, "", auth=graph.events[:2])
     other = graph.replica()

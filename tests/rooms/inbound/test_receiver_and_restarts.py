@@ -1,4 +1,4 @@
-"""What receipt makes of a room, as the database has it: nothing changes by a restart."""
+"""Rooms with received events in the database: a restart changes nothing."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class StoredTests(RoomsTestCase):
         self.remote = RemoteEvents(self.rooms)
 
     async def room_with_moderator(self) -> str:
-        """A room of Alice with Bob, and Eve of another server, who may do much."""
+        """A room of Alice with Bob, and Eve of another server as a moderator."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.remote.member(room_id, EVE, "join")
@@ -42,7 +42,7 @@ class StoredTests(RoomsTestCase):
     async def snapshot(self, room_id: str) -> dict[str, Any]:
         """All that the server knows of a room."""
         async with self.rooms.writing(room_id) as writer:
-            known = _facts_of(writer.room, writer)
+            known = _entries_of(writer.room, writer)
         room = await self.rooms.get(room_id)
         state = [*room.state.values(), *room.member_events.values()]
         events = await self.events.load_in_order(room.version, sorted(state))
@@ -101,7 +101,7 @@ class StoredTests(RoomsTestCase):
         await self.sending.set_state(ALICE, room_id, "m.room.power_levels", "", levels)
         banned = await self.snapshot(room_id)
 
-        # Carol's server saw the demotion and not the ban; who comes first is decided by power.
+        # Carol's server received the demotion but not the ban; power decides their order.
         await self.remote.send(
             room_id, "m.room.power_levels", ALICE.user_id, levels, "", after=base
         )
@@ -135,7 +135,7 @@ class StoredTests(RoomsTestCase):
         await self.restarted(room_id)
 
     async def test_branches_are_the_same_after_a_restart(self) -> None:
-        """Extremities, and where branches begin, are what the next event builds on."""
+        """The next event follows the stored extremities and branches."""
         room_id = await self.room_with_moderator()
         base = await self.extremity_ids(room_id)
         for number in range(4):
@@ -151,7 +151,7 @@ class StoredTests(RoomsTestCase):
         await self.restarted(room_id)
 
     async def test_redaction_and_target_that_are_written_together_stay_together(self) -> None:
-        """They often come in one transaction; what was redacted is not shown after a restart."""
+        """Both often come in one transaction; the content stays redacted after a restart."""
         for early in (False, True):
             room_id = await self.room_with_moderator()
             base = await self.extremity_ids(room_id)
@@ -191,8 +191,8 @@ class StoredTests(RoomsTestCase):
         assert stored.position is not None
         assert room.state["m.room.topic", ""] == stored.event_nid
 
-    async def test_what_was_refused_is_refused_after_a_restart(self) -> None:
-        """Rejected and soft-failed events are known, with the rule that they broke."""
+    async def test_refused_events_stay_refused_after_a_restart(self) -> None:
+        """Rejected and soft-failed events are stored with the rule that they broke."""
         room_id = await self.room_with_moderator()
         base = await self.extremity_ids(room_id)
         rejected = await self.remote.say(room_id, MALLORY, "not in")
@@ -209,7 +209,7 @@ class StoredTests(RoomsTestCase):
         assert again[1].status.soft_failed is not None
 
     async def test_gaps_and_early_redactions_are_the_same_after_a_restart(self) -> None:
-        """Where the past is missing is asked for, and what is to be redacted will be."""
+        """Missing history can still be backfilled, and pending redactions still take effect."""
         room_id = await self.room_with_moderator()
         unknown = await self.remote.make(room_id, "m.room.message", EVE, {"body": "lost"})
         root = (await self.rooms.get(room_id)).root
@@ -237,8 +237,8 @@ class StoredTests(RoomsTestCase):
         assert room.timeline[-1] is shown
         await self.restarted(room_id)
 
-    async def test_room_goes_on_from_a_withheld_redaction_after_a_restart(self) -> None:
-        """What no client sees is followed all the same, or it would be a branch for ever."""
+    async def test_room_continues_from_a_withheld_redaction_after_a_restart(self) -> None:
+        """Events follow a withheld redaction, or it would be a separate branch permanently."""
         room_id = await self.room_with_moderator()
         base = await self.extremity_ids(room_id)
         await self.say(room_id, "meanwhile")
@@ -253,8 +253,8 @@ class StoredTests(RoomsTestCase):
         assert await self.extremity_ids(room_id) == [event_id]
         await self.restarted(room_id)
 
-    async def test_withheld_redaction_is_not_to_be_had(self) -> None:
-        """Neither by its id nor with the history; with its target it comes into both."""
+    async def test_withheld_redaction_is_not_visible(self) -> None:
+        """Clients get it neither by id nor in history before its target arrives."""
         room_id = await self.room_with_moderator()
         base = await self.extremity_ids(room_id)
         said = await self.remote.make(room_id, "m.room.message", EVE, {"body": "x"}, after=base)
@@ -298,7 +298,7 @@ class StoredTests(RoomsTestCase):
         await self.restarted(room_id)
 
     async def test_all_branches_outlive_a_restart(self) -> None:
-        """Where nobody here may join them there are more than ten, and each may hold a ban."""
+        """Without a local user to merge them there are more than ten, and each may hold a ban."""
         room_id = await self.room_with_moderator()
         levels = {**await self.levels(room_id), "events_default": 50, "state_default": 0}
         levels["users"] = {EVE: 100}
@@ -315,7 +315,7 @@ class StoredTests(RoomsTestCase):
         await self.restarted(room_id)
 
     async def test_names_with_nul_are_stored(self) -> None:
-        """The state of a room is the same on all servers, whatever they keep it in."""
+        """The state of a room is the same on all servers, whatever their database can store."""
         room_id = await self.room_with_moderator()
 
         odd = await self.remote.send(room_id, "odd\0type", EVE, {"\0": "\0"}, "\0")
@@ -326,7 +326,7 @@ class StoredTests(RoomsTestCase):
         assert found.event == odd.event
 
     async def test_long_names_of_old_rooms_are_stored(self) -> None:
-        """Other servers count codepoints there, and everybody's events follow such ones."""
+        """Other servers count codepoints in these versions, and later events follow such events."""
         room_id = await self.create_room(version="6")
         long = "@" + 240 * "\N{GRINNING FACE}" + ":other.example"
         invite = await self.remote.make(
@@ -342,7 +342,9 @@ class StoredTests(RoomsTestCase):
         await self.restarted(room_id)
 
     async def test_redaction_of_anything_does_not_stop_the_server(self) -> None:
-        """What cannot be a key in the database is none, or one event would end the process."""
+        """A target that cannot be a key in the database is ignored, or one event would end the
+        process.
+        """
         room_id = await self.room_with_moderator()
         long = "".join(chr(0x4E00 + number * 7 % 20_000) for number in range(15_000))
 
@@ -353,7 +355,7 @@ class StoredTests(RoomsTestCase):
         await self.say(room_id, "still here")
 
 
-def _facts_of(room: Room, writer: RoomWriter) -> dict[str, Any]:
+def _entries_of(room: Room, writer: RoomWriter) -> dict[str, Any]:
     return {
         "extremities": [stored.event.event_id for stored in writer.extremities.events],
         "root": (room.root, writer.extremities.root),

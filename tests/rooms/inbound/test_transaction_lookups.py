@@ -1,4 +1,4 @@
-"""Events that come together, as in a transaction: the database is asked once about all of them."""
+"""Events of one transaction: one query looks all of them up."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class ReceivedTogetherTests(RoomsTestCase):
         return room_id
 
     async def messages(self, room_id: str, count: int) -> list[Event]:
-        """Messages one after the other, which nobody has received."""
+        """A linear history of messages that were not received yet."""
         events = [await self.remote.make(room_id, "m.room.message", EVE, {"body": "first"})]
         room, first = await self.rooms.get(room_id), events[0]
         auth = [each.event for each in await self.remote.find(room, first.auth_event_ids)]
@@ -32,8 +32,8 @@ class ReceivedTogetherTests(RoomsTestCase):
             )
         return events
 
-    async def test_database_is_asked_once(self) -> None:
-        """A server that was away for an hour catches up as fast as events can be judged."""
+    async def test_one_query_looks_up_all_events(self) -> None:
+        """After an hour of downtime a server catches up at the speed of the checks."""
         room_id = await self.room()
         events = await self.messages(room_id, 8)
         asked: list[str] = []
@@ -52,8 +52,8 @@ class ReceivedTogetherTests(RoomsTestCase):
 
         assert asked == ["event_numbers"]
 
-    async def test_event_that_was_not_here_is_known_once_it_was_received(self) -> None:
-        """Also when it has left memory, or it would be stored a second time."""
+    async def test_missing_event_is_known_once_it_was_received(self) -> None:
+        """An event that was evicted from memory is not stored a second time."""
         room_id = await self.room()
         events = await self.messages(room_id, 8)
         async with self.rooms.writing(room_id) as writer:
@@ -69,8 +69,8 @@ class ReceivedTogetherTests(RoomsTestCase):
 
         assert again == first
 
-    async def test_outlier_that_was_not_here_is_known_once_it_was_kept(self) -> None:
-        """What authorises an event of a transaction is often fetched in the middle of it."""
+    async def test_missing_outlier_is_known_once_it_was_stored(self) -> None:
+        """Auth events of a transaction are often fetched in the middle of it."""
         room_id = await self.room()
         topic = await self.remote.make(room_id, "m.room.topic", EVE, {"topic": "x"}, "")
         async with self.rooms.writing(room_id) as writer:

@@ -31,7 +31,7 @@ class UpgradeMigrationTests(DatabaseTestCase):
         await super().clean_up()
 
     async def join(self, user: Requester, room_id: str) -> None:
-        """Join, and wait for what follows from it."""
+        """Join, and wait for the migration that follows."""
         await self.server.rooms.memberships.join(user, room_id)
         await self.settled()
 
@@ -71,15 +71,17 @@ class UpgradeMigrationTests(DatabaseTestCase):
         self.assertEqual(tags, {"m.favourite": {"order": 0.5}})
 
     async def test_settings_of_the_creator_follow_at_once(self) -> None:
-        """Whoever upgrades a room is in the new one before the old one says where it is."""
+        """The user who upgrades a room is in the new one before the tombstone is sent."""
         await self.tags.put(self.alice.user_id, self.old, "u.work", {})
 
         new = await self.replace()
 
         self.assertEqual(await self.tags.of_room(self.alice.user_id, new), {"u.work": {}})
 
-    async def test_aliases_and_the_place_in_the_directory_follow(self) -> None:
-        """Where another server upgraded the room, ours has aliases of the old one, and lists it."""
+    async def test_aliases_and_the_directory_entry_follow(self) -> None:
+        """After an upgrade on another server, local aliases and the local directory name the new
+        room.
+        """
         aliases, directory = self.server.rooms.aliases, self.server.rooms.directory
         alias = "#old:example.org"
         new = await self.replace(confirmed=False)
@@ -96,8 +98,8 @@ class UpgradeMigrationTests(DatabaseTestCase):
         self.assertTrue(await directory.is_listed(new))
         self.assertFalse(await directory.is_listed(self.old))
 
-    async def test_room_that_only_says_that_it_replaces_another_gets_no_aliases(self) -> None:
-        """Anybody can name any predecessor, and would so take over what leads to it."""
+    async def test_room_that_only_claims_a_predecessor_gets_no_aliases(self) -> None:
+        """Any user can name any predecessor, and would so take over its aliases."""
         alias = "#old:example.org"
         await self.server.rooms.aliases.add(self.alice, alias, self.old)
         content = {"predecessor": {"room_id": self.old}}
@@ -138,8 +140,8 @@ class UpgradeMigrationTests(DatabaseTestCase):
         self.assertFalse(rules.get("room", new).enabled)
         self.assertEqual(rules.get("override", self.old), muted)
 
-    async def test_room_that_only_claims_to_be_the_new_one_gets_nothing(self) -> None:
-        """Nobody makes their room somebody's favourite by naming a famous one."""
+    async def test_room_that_only_claims_a_predecessor_gets_no_settings(self) -> None:
+        """A user cannot make their room another user's favourite by naming a famous one."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
 
         new = await self.replace(confirmed=False)
@@ -147,8 +149,8 @@ class UpgradeMigrationTests(DatabaseTestCase):
 
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 
-    async def test_what_was_set_in_the_new_room_stays(self) -> None:
-        """A tag that was taken off does not come back."""
+    async def test_settings_of_the_new_room_stay(self) -> None:
+        """A tag that the user removed does not come back."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
         new = await self.replace()
         await self.join(self.bob, new)
@@ -160,7 +162,7 @@ class UpgradeMigrationTests(DatabaseTestCase):
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 
     async def test_one_failure_does_not_stop_the_others(self) -> None:
-        """Whoever comes next is not to suffer from a short absence of the database."""
+        """The next user's migration does not suffer from a short outage of the database."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
         failures: list[Exception] = [DatabaseAway("gone")]
 

@@ -1,4 +1,4 @@
-"""Rooms are upgraded whatever other servers have put into them."""
+"""Upgrades of rooms with unusual state from other servers."""
 
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
 from tests.rooms.inbound.remote_events import RemoteEvents
@@ -8,8 +8,8 @@ EVE = "@eve:other.example"
 
 
 class UpgradeTests(RoomsTestCase):
-    async def test_new_room_gets_what_is_valid_there(self) -> None:
-        """One ban of nobody must not keep a room in its old version for ever."""
+    async def test_new_room_gets_only_valid_state(self) -> None:
+        """One ban of an invalid user id does not keep a room in its old version permanently."""
         remote_events = RemoteEvents(self.rooms)
         old = await self.create_room(version="6", name="Tea")
         await remote_events.member(old, EVE, "join")

@@ -11,11 +11,11 @@ class ForcedLeaveTests(RoomsTestCase):
         self.forced_leaves = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
 
     async def membership(self, room_id: str) -> str | None:
-        """What Bob is in a room."""
+        """Bob's membership of a room."""
         return (await self.rooms.get(room_id)).membership(BOB.user_id)
 
     async def test_joined_rooms_are_left_and_invites_and_knocks_end(self) -> None:
-        """Nobody waits for an answer from somebody who is gone."""
+        """No user waits for a reply from a deactivated account."""
         joined = await self.create_room()
         await self.memberships.join(BOB, joined)
         invited = await self.create_room(preset="private_chat", invite=[BOB.user_id])
@@ -36,8 +36,8 @@ class ForcedLeaveTests(RoomsTestCase):
 
         self.assertEqual(await self.membership(room_id), "ban")
 
-    async def test_doing_it_again_changes_nothing(self) -> None:
-        """After a crash it is begun anew."""
+    async def test_repeating_it_changes_nothing(self) -> None:
+        """After a crash it runs again."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.forced_leaves.leave_all(BOB.user_id)
@@ -60,5 +60,5 @@ class ForcedLeaveTests(RoomsTestCase):
 
 
 def knocking() -> StateDraft:
-    """A room at whose door one may knock."""
+    """A room that accepts knocks."""
     return StateDraft("m.room.join_rules", {"join_rule": "knock"})

@@ -33,7 +33,7 @@ class GuestAccessTests(RoomsTestCase):
         await self.sending.set_state(ALICE, self.room_id, "m.room.guest_access", "", content)
 
     async def memberships_now(self) -> tuple[str | None, str | None]:
-        """What Bob and the guest are once nothing is under way."""
+        """The memberships of Bob and the guest once nothing is in progress."""
         while self.guest_access.is_busy:
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
         room = await self.rooms.get(self.room_id)
@@ -46,7 +46,7 @@ class GuestAccessTests(RoomsTestCase):
         self.assertEqual(await self.memberships_now(), ("join", "leave"))
 
     async def test_guests_stay_while_they_may(self) -> None:
-        """Saying the same again sends nobody away."""
+        """Setting the same guest access again removes no guest."""
         await self.set_access("can_join")
 
         self.assertEqual(await self.memberships_now(), ("join", "join"))
@@ -81,7 +81,7 @@ class GuestAccessTests(RoomsTestCase):
         self.assertEqual(await self.memberships_now(), ("join", "leave"))
 
     async def test_a_server_that_stops_does_not_wait_for_the_database(self) -> None:
-        """Whoever stops a server wants it to stop."""
+        """An operator's stop does not wait for forced leaves."""
 
         async def fail(*_: object) -> object:
             raise DatabaseAway("gone")

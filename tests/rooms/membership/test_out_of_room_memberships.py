@@ -1,4 +1,4 @@
-"""Memberships in rooms that this server is not in: what comes twice is kept once."""
+"""Memberships in rooms that this server is not in: a repeated event is stored once."""
 
 from twisted.internet.defer import Deferred, gatherResults
 

@@ -1,4 +1,4 @@
-"""Stands in for the table of auth edges, by the definitions of what is asked of it."""
+"""A fake of the table of auth edges, by the definitions of its queries."""
 
 from collections.abc import Collection
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""The sweep of state nodes: what nobody needs goes, and no state ever loses a node."""
+"""Garbage collection of state nodes: unused nodes are removed, and no state ever loses a node."""
 
 import random
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ class SyncServer:
         await self._store("room", base, root, rows, after(state, changes))
 
     async def compute(self) -> None:
-        """Compute a state, and remember it with its rows."""
+        """Compute a state, and record it with its rows."""
         base, state, where = self._any()
         if where is None:
             return
@@ -106,14 +106,14 @@ class SyncServer:
             await self._store("event", self.stored[where][0], root, rows, state)
 
     async def step(self) -> None:
-        """Sweep on; or begin anew, sometimes after a restart."""
+        """Do one step of the collection; or start over, sometimes after a restart."""
         if not await self.sweep.step():
             await self.sweep.begin()
         if self.choice.random() < 0.1:
             self.states = StateStore(self.db, 1_000)
 
     async def purge(self) -> None:
-        """Remove what is known of a moment."""
+        """Delete the events of one moment."""
         bases = {where for where, *_ in self.computed}
         others = [
             (kind, number)
@@ -173,7 +173,7 @@ class GarbageCollectionTestCase(DatabaseTestCase):
         self.sweep = StateNodeCollector(self.db, roots=2, nodes=5, together=3)
 
     async def collect_all(self) -> None:
-        """A whole sweep from its beginning."""
+        """A complete collection from its beginning."""
         while await self.sweep.step():
             pass
         assert await self.sweep.begin()
@@ -192,7 +192,7 @@ class GarbageCollectionTestCase(DatabaseTestCase):
 
 class GarbageCollectionTests(GarbageCollectionTestCase):
     async def test_no_state_is_lost_whatever_happens_meanwhile(self) -> None:
-        """Rooms are written to, resolved and purged, and the server restarts, while it sweeps."""
+        """Rooms are written, resolved and purged, and the server restarts, during a collection."""
         self.sweep = StateNodeCollector(self.db, roots=10, nodes=20, together=10)
         for seed in range(8):
             await self.db.run(execute, "TRUNCATE events, current_states, state_nodes")
@@ -212,7 +212,7 @@ class GarbageCollectionTests(GarbageCollectionTestCase):
             assert await self.nodes() == len(live), f"garbage is left, seed {seed}"
 
     async def test_garbage_is_removed_and_what_is_used_is_kept(self) -> None:
-        """The database does not grow by what nobody will ever read."""
+        """The database does not grow by nodes that no state needs."""
         state = {(1, key): key for key in range(1, 60)}
         root, rows = self.states.apply(EMPTY, state)
         await self.db.run(write, [*rows, event_row(1, EMPTY, root)])
@@ -225,8 +225,8 @@ class GarbageCollectionTests(GarbageCollectionTestCase):
         assert self.sweep.removed > 0
         assert await StateStore(self.db, 100).load(root) == state
 
-    async def test_steps_are_small_and_go_on_after_a_restart(self) -> None:
-        """A large room is swept over many nights, and a restart does not begin anew."""
+    async def test_steps_are_small_and_continue_after_a_restart(self) -> None:
+        """A large room is collected over many nights, and a restart does not start over."""
         root, rows = self.states.apply(EMPTY, {(1, key): key for key in range(1, 3_000)})
         await self.db.run(write, [*rows, event_row(1, EMPTY, root)])
         await self.garbage()
@@ -245,8 +245,8 @@ class GarbageCollectionTests(GarbageCollectionTestCase):
         assert marked == len(rows) == await self.nodes()
         assert steps > marked / limit
 
-    async def test_purge_ends_the_sweep_that_may_not_have_seen_it(self) -> None:
-        """What hung on the purged event alone may be in use elsewhere meanwhile."""
+    async def test_purge_ends_the_collection_that_may_not_have_seen_it(self) -> None:
+        """Nodes of the purged event alone may be used by another event meanwhile."""
         root, rows = self.states.apply(EMPTY, {(1, 1): 1})
         await self.db.run(write, [*rows, event_row(1, EMPTY, root), event_row(2, root, None)])
         for statement in (
@@ -259,8 +259,8 @@ class GarbageCollectionTests(GarbageCollectionTestCase):
 
             assert not await self.sweep.step()
 
-    async def test_outlier_that_finds_its_place_ends_no_sweep(self) -> None:
-        """On a busy server outliers are placed all the time, and no root is lost by it."""
+    async def test_outlier_that_gets_a_place_ends_no_collection(self) -> None:
+        """On a busy server outliers get places all the time, and no root is lost by it."""
         root, rows = self.states.apply(EMPTY, {(1, 1): 1})
         await self.db.run(write, [*rows, event_row(1, None, None)])
         assert await self.sweep.begin()
@@ -270,8 +270,8 @@ class GarbageCollectionTests(GarbageCollectionTestCase):
 
         assert await self.sweep.step()
 
-    async def test_damaged_state_stops_the_sweep(self) -> None:
-        """Where something is wrong already, nothing more is deleted."""
+    async def test_damaged_state_stops_the_collection(self) -> None:
+        """If a state is damaged already, nothing more is deleted."""
         root, _ = self.states.apply(EMPTY, {(1, 1): 1})
         await self.db.run(write, [event_row(1, EMPTY, root)])
         await self.garbage()
@@ -283,7 +283,7 @@ class GarbageCollectionTests(GarbageCollectionTestCase):
         assert await self.nodes() == before
 
     async def test_every_column_that_may_name_a_state_is_known(self) -> None:
-        """Who adds a table that holds roots must tell the sweep of it."""
+        """A developer who adds a table with roots must register it with the collection."""
         with psycopg.connect(self.dsn) as connection:
             columns = connection.execute(
                 "SELECT table_name, column_name FROM information_schema.columns"
@@ -300,14 +300,14 @@ class GarbageCollectionTests(GarbageCollectionTestCase):
 
 
 class RaceTests(GarbageCollectionTestCase):
-    """What somebody else does between two statements of a sweep."""
+    """Actions of other connections between two statements of a collection."""
 
     async def pending(self, deferred: "Deferred[Any]") -> None:
         """See that something waits."""
         await deferLater(reactor, 0.1)
         assert not deferred.called
 
-    async def test_generation_waits_for_those_who_write(self) -> None:
+    async def test_generation_waits_for_writers(self) -> None:
         """A writer that saw the old generation is done before the first mark is made."""
         root, rows = await self.garbage()
         async with self.db.connection() as writer, writer.transaction():
@@ -321,7 +321,7 @@ class RaceTests(GarbageCollectionTestCase):
         assert len(await StateStore(self.db, 100).load(root)) == 50
 
     async def test_writer_that_takes_too_long_keeps_a_generation_from_beginning(self) -> None:
-        """Writers are not kept waiting behind a sweep that waits itself."""
+        """Writers do not wait behind a collection that waits itself."""
         self.patch(state_nodes, "LOCK_MS", 20)
         _, rows = await self.garbage()
         async with self.db.connection() as writer, writer.transaction():
@@ -349,7 +349,7 @@ class RaceTests(GarbageCollectionTestCase):
         assert found == [(1,)]
 
     async def test_node_that_is_just_being_deleted_is_written_again(self) -> None:
-        """A state comes back in the very moment in which its nodes go."""
+        """A state returns in the moment in which its nodes are being deleted."""
         root, rows = await self.garbage()
         async with self.db.connection() as sweeper, sweeper.transaction():
             _, removed = await state_nodes.delete_unmarked(sweeper, b"", 1, 100)
@@ -362,7 +362,7 @@ class RaceTests(GarbageCollectionTestCase):
         assert len(await StateStore(self.db, 100).load(root)) == 50
 
     async def test_node_that_is_just_being_used_again_is_not_deleted(self) -> None:
-        """A state came back a moment before its nodes would have gone."""
+        """A state returns a moment before its nodes would have been deleted."""
         root, rows = await self.garbage()
         await self.sweep.begin()
         async with self.db.connection() as writer, writer.transaction():
@@ -384,7 +384,7 @@ def batch_of(rows: Sequence[Row]) -> Batch:
 
 
 class FakeCollection:
-    """A sweep of so many steps."""
+    """A collection of a given number of steps."""
 
     def __init__(self, steps: int, failure: Exception | None = None) -> None:
         self.left = steps
@@ -417,8 +417,8 @@ def advance(clock: Clock, seconds: float) -> None:
     clock.pump([0.25] * int(seconds * 4))
 
 
-def test_sweep_waits_for_the_night() -> None:
-    """By day the database belongs to those who talk."""
+def test_collection_waits_for_the_night() -> None:
+    """By day the database belongs to users."""
     sweep = FakeCollection(3)
     clock, nights = nightly(sweep, 21.95)
 
@@ -431,7 +431,7 @@ def test_sweep_waits_for_the_night() -> None:
     assert (sweep.begun, sweep.left) == (1, 0)
 
 
-def test_sweep_ends_with_the_night_and_goes_on_in_the_next() -> None:
+def test_collection_ends_with_the_night_and_continues_in_the_next() -> None:
     """A night has an end, also one that began before midnight."""
     sweep = FakeCollection(1_000_000)
     clock, nights = nightly(sweep, 24 + 1.9)
@@ -449,8 +449,8 @@ def test_sweep_ends_with_the_night_and_goes_on_in_the_next() -> None:
     assert sweep.left < at_dawn
 
 
-def test_sweep_stops_with_the_server() -> None:
-    """Nothing is asked of a database that is being closed."""
+def test_collection_stops_with_the_server() -> None:
+    """No query reaches a database that is being closed."""
     sweep = FakeCollection(1_000_000)
     clock, nights = nightly(sweep, 23.5)
     advance(clock, 600)

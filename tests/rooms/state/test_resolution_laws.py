@@ -83,8 +83,8 @@ def some_room(version: str, choice: random.Random) -> Graph:
 class StoredResolutionTests(RoomsTestCase):
     """The same over the tables of a real database."""
 
-    async def test_resolution_of_what_was_stored_is_that_of_what_is_in_memory(self) -> None:
-        """A server that was restarted decides as if it had never been away."""
+    async def test_resolution_of_stored_states_equals_that_of_states_in_memory(self) -> None:
+        """A server that was restarted resolves the same state."""
         for version in ROOM_VERSIONS:
             choice = random.Random(version)
             graph = some_room(version, choice)
@@ -93,12 +93,12 @@ class StoredResolutionTests(RoomsTestCase):
             for at_once in (RUN_IN_THREAD_ABOVE, -1):
                 self.restart()
                 # As if every conflict were a large one, decided in a thread.
-                with patch("homeserver.rooms.resolution.resolver.DECIDED_AT_ONCE", at_once):
+                with patch("homeserver.rooms.resolution.resolver.RUN_IN_THREAD_ABOVE", at_once):
                     for _ in range(10):
                         await self._compare(graph, room, choice)
 
     async def test_events_that_are_being_written_count(self) -> None:
-        """Two events that come right after each other are judged as if there had been a pause."""
+        """Two events in quick succession are checked as if there had been a pause."""
         stores = self.rooms.stores
         index = StoredAuthIndex(
             stores, Room(1, "!r:one.example", ROOM_VERSIONS["11"], EMPTY), EMPTY, {}
@@ -113,7 +113,7 @@ class StoredResolutionTests(RoomsTestCase):
         await done
 
     async def _receive(self, graph: Graph) -> Room:
-        """Receive the events of a room; gives it as it is not known to anybody yet."""
+        """Receive the events of a room; returns it with empty caches."""
         stores = self.rooms.stores
         resolver = StateResolver(stores)
         number = await self.names.nid(graph.room.room_id)

@@ -1,4 +1,4 @@
-"""The auth edges in the database: written with every state event, made for old ones, mended."""
+"""Auth edges in the database: written with every state event, added for old ones, repaired."""
 
 import psycopg
 
@@ -36,7 +36,7 @@ class StoredAuthEdgesTests(RoomsTestCase):
         return finding.verdict, finding.text
 
     async def test_local_events_are_written_with_their_auth_edges(self) -> None:
-        """A fork years later is resolved by what is stored now."""
+        """A fork years later is resolved by the edges stored now."""
         verdict, text = self.check()
 
         assert verdict is Severity.OK
@@ -70,8 +70,8 @@ class StoredAuthEdgesTests(RoomsTestCase):
 
         assert self.edges() == before
 
-    async def test_doctor_finds_and_mends_what_is_wrong(self) -> None:
-        """Wrong chains would have this server come to another state than all others."""
+    async def test_doctor_finds_and_repairs_wrong_chains(self) -> None:
+        """With wrong chains this server would resolve another state than all others."""
         before = self.edges()
         oldest, *_, other, newest = sorted({event for event, _ in before})
         with psycopg.connect(self.dsn) as connection:
