@@ -23,7 +23,7 @@ from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key, load_signing_keys
 from homeserver.observability.garbage import GarbageCollection
 from homeserver.observability.metrics import Metrics, ReactorLag
-from homeserver.storage.database.database import Database, DatabaseAway
+from homeserver.storage.database.database import Database, DatabaseUnavailable
 from homeserver.storage.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from homeserver.storage.database.migrate import MigrationError, migrate_in_thread
 from homeserver.storage.database.server_state import WrongServer, claim_server_name
@@ -55,7 +55,7 @@ START_ERRORS = (
     WrongServer,
     CertificateError,
     CannotListen,
-    DatabaseAway,
+    DatabaseUnavailable,
     OSError,
 )
 """What keeps a server from starting and a person can mend: their texts are for people."""
@@ -310,7 +310,7 @@ class _Run:
         if not self._is_stopping:
             self.status = 1
             reason = " ".join(failure.getErrorMessage().split())
-            if failure.check(DatabaseAway):
+            if failure.check(DatabaseUnavailable):
                 reason = f"cannot use the database: {reason}"
             if failure.check(*START_ERRORS):
                 log.critical("the server did not start: {reason}", reason=reason)

@@ -1,1 +1,1 @@
-"""The command `homeserver`: run the server, and look after it."""
+"""The command `homeserver`: running and administering the server."""

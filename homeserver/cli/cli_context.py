@@ -1,4 +1,4 @@
-"""What commands about accounts work with, and what their work is."""
+"""The context of commands that change accounts, and the type of their work."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from homeserver.storage.database.database import Database
 
 @dataclass(frozen=True, slots=True)
 class CliContext:
-    """What changes to accounts are made with."""
+    """The objects that changes of accounts need."""
 
     db: Database
     passwords: Passwords
 
 
 Work = Callable[[CliContext], Awaitable[list[str]]]
-"""Does what was asked for; gives the lines to print."""
+"""A coroutine function that does the work of a command and returns the lines to print."""

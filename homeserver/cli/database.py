@@ -1,8 +1,8 @@
-"""The database, for a command: as the running server has it, or started for the while.
+"""The database of a command: that of the running server, or started for the command.
 
-The embedded PostgreSQL of a running server is joined; else it is started, and stopped again after.
-Before anything else the schema is made or brought up to date, as at a start of the server, and the
-database must belong to this server.
+The embedded PostgreSQL of a running server is used if there is one; else it is started, and stopped
+afterwards. As at a start of the server, the schema is first created or migrated, and the database
+must belong to this server.
 """
 
 import sys
@@ -59,8 +59,8 @@ async def open_database(reactor: Any, settings: Settings) -> AsyncIterator[Datab
 async def _start(supervised: SupervisedPostgres, embedded: EmbeddedPostgres) -> None:
     try:
         if embedded.is_new:
-            told = f"Creating the database in {embedded.directory}, once"
-            print(told, file=sys.stderr, flush=True)
+            message = f"Creating the database in {embedded.directory}, once"
+            print(message, file=sys.stderr, flush=True)
         await supervised.start()
     except OSError as error:
         raise CommandError(

@@ -1,5 +1,5 @@
-"""How a command fails: with a sentence."""
+"""The error of commands."""
 
 
 class CommandError(Exception):
-    """The command cannot do what was asked; the message says why, and what to do."""
+    """The command failed; the message says why, and what to do."""

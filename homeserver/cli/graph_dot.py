@@ -1,4 +1,4 @@
-"""The event graph in the language of Graphviz, and as the picture that Graphviz makes of it.
+"""The event graph in the DOT language of Graphviz, and as a picture drawn by Graphviz.
 
 Format: https://graphviz.org/doc/info/lang.html
 """
@@ -10,7 +10,7 @@ from homeserver.cli.errors import CommandError
 from homeserver.cli.plain_text import plain
 from homeserver.rooms.diagnostics.room_graph import GraphEvent, Mark, RoomGraph
 
-SECONDS = 120  # that Graphviz may take
+SECONDS = 120  # for Graphviz to draw
 FILLS = {
     Mark.ACCEPTED: "#e8f0fe",
     Mark.SOFT_FAILED: "#fff3cd",
@@ -24,7 +24,7 @@ _LONGEST = 40  # characters on a line of a label
 
 
 def dot(graph: RoomGraph) -> str:
-    """The graph as DOT text; edges lead from an event to those that it follows."""
+    """The graph as DOT text; edges lead from an event to its prev events."""
     lines = [
         "digraph room {",
         '  node [fontname="sans-serif", fontsize=10, style=filled, color="#555555"];',
@@ -43,15 +43,15 @@ def dot(graph: RoomGraph) -> str:
 
 
 def svg(dot_text: str) -> bytes:
-    """The picture that Graphviz makes. Raises `CommandError` where it is not there, or fails."""
+    """The picture that Graphviz draws. Raises `CommandError` if Graphviz is missing, or fails."""
     program = shutil.which("dot")
     if program is None:
         raise CommandError(
             "Graphviz is not installed: install it (the program `dot`), or write the graph with "
-            "--dot FILE and draw it elsewhere"
+            "--dot FILE and draw it on another machine"
         )
     try:
-        done = subprocess.run(  # noqa: S603  # the program is Graphviz, its input is ours
+        done = subprocess.run(  # noqa: S603  # the program is Graphviz, its input is trusted
             [program, "-Tsvg"], input=dot_text.encode(), capture_output=True, timeout=SECONDS,
             check=False,
         )  # fmt: skip
@@ -81,7 +81,7 @@ def _attributes(event: GraphEvent) -> str:
 
 def _label(event: GraphEvent) -> str:
     if event.mark is Mark.MISSING:
-        lines = [event.event_id, "not here"]
+        lines = [event.event_id, "missing"]
     else:
         lines = [event.type]
         if event.membership is not None:
@@ -90,7 +90,7 @@ def _label(event: GraphEvent) -> str:
             lines.append(f"({event.state_key})")
         lines += [event.sender, f"{event.event_id[:12]}  depth {event.topological_depth}"]
         if event.claimed_depth != event.topological_depth:
-            lines.append(f"says depth {event.claimed_depth}")
+            lines.append(f"claims depth {event.claimed_depth}")
         if event.mark is not Mark.ACCEPTED:
             lines.append(event.mark.value)
         if event.is_past:
@@ -103,6 +103,8 @@ def _shortened(line: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    r"""A quoted string of the language. A backslash is itself but before what it escapes."""
+    r"""A quoted string in DOT. A backslash is literal unless it comes before a character that it
+    escapes.
+    """
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

@@ -1,9 +1,9 @@
 """The event graph drawn with characters, the newest event on top, like a log of commits.
 
-Each event stands on a line of its own, in the column of the branch that it is on. A column leads
-from an event down to the one that it follows; lines between events show where branches part
-(downwards: where an event follows several) and meet (where several events follow one). Everything
-here computes; nothing prints.
+Each event has a line of its own, in the column of its branch. A column leads from an event down to
+one of its prev events; lines between events show where branches split (downwards: an event with
+several prev events) and meet (an event that several events follow). All functions are pure; none
+prints.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ SIGNS = {
     Mark.MISSING: "?",
 }
 STATE_SIGN, MESSAGE_SIGN = "■", "●"
-LEGEND = "● event  ■ state event  ◐ soft-failed  ✕ rejected  ◌ withheld  ○ outlier  ? not here"
+LEGEND = "● event  ■ state event  ◐ soft-failed  ✕ rejected  ◌ withheld  ○ outlier  ? missing"
 ASCII = str.maketrans("●■◐✕◌○│─├┤┼╮╭┬╯╰┴┊←…", "*#%x@0|-+++.,+'`+:<~")
 _SHORT_ID = 16  # characters of an event id
 
@@ -43,17 +43,17 @@ def draw(graph: RoomGraph) -> list[str]:
 
 
 def sign_of(event: GraphEvent) -> str:
-    """The character that stands for an event."""
+    """The character that represents an event."""
     return SIGNS.get(event.mark) or (MESSAGE_SIGN if event.state_key is None else STATE_SIGN)
 
 
 def label_of(event: GraphEvent) -> str:
-    """What stands beside an event. Nothing of it can move the cursor or begin a new line."""
+    """The label beside an event. It cannot move the cursor or begin a new line."""
     event_id = plain(event.event_id)
     if len(event_id) > _SHORT_ID:
         event_id = event_id[:_SHORT_ID] + "…"
     if event.mark is Mark.MISSING:
-        return f"{event_id} is not here"
+        return f"{event_id} is missing"
     words = [
         event_id,
         f"{event.topological_depth}",
@@ -81,7 +81,7 @@ def _remarks(event: GraphEvent) -> Iterator[str]:
     elif event.mark in (Mark.OUTLIER, Mark.WITHHELD):
         yield event.mark.value
     if event.claimed_depth != event.topological_depth:
-        yield f"says depth {event.claimed_depth}"
+        yield f"claims depth {event.claimed_depth}"
     if event.is_past:
         yield "past"
     if event.is_head:
@@ -102,7 +102,7 @@ class _Columns:
         return [column for column, lead in enumerate(self._leads) if lead == event_id]
 
     def free(self, after: int = -1) -> int:
-        """A column that leads nowhere, right of another one where there is a choice."""
+        """A free column, to the right of another one if possible."""
         for column, lead in enumerate(self._leads):
             if lead is None and column > after:
                 return column
@@ -113,14 +113,14 @@ class _Columns:
         self._leads[column] = event_id
 
     def end(self, columns: Sequence[int]) -> None:
-        """Let columns lead nowhere."""
+        """Free some columns."""
         for column in columns:
             self._leads[column] = None
         while self._leads and self._leads[-1] is None:
             self._leads.pop()
 
     def part(self, own: int, prev_event_ids: Sequence[str]) -> list[str]:
-        """Lead on from an event to those that it follows; the lines that show it."""
+        """Connect an event with its prev events; returns the lines that show it."""
         if not prev_event_ids:
             self.end([own])
             return []
@@ -140,7 +140,7 @@ class _Columns:
         return [self.junction(own, [*begun, *joined], "╭╮┬", joined)]
 
     def line(self, own: int | None, sign: str, bar: str = "│") -> str:
-        """A line on which every column goes on, and one shows a sign."""
+        """A line with every column continued, and one showing a sign."""
         return " ".join(
             sign if column == own else " " if lead is None else bar
             for column, lead in enumerate(self._leads)
@@ -152,7 +152,7 @@ class _Columns:
         """A line that connects a column with others.
 
         `corners` are drawn where a column ends or begins: leftmost, rightmost, and between; the
-        columns `through` go on above and below.
+        columns `through` continue above and below.
         """
         left, right = min([own, *ends]), max([own, *ends])
         cells: list[str] = []

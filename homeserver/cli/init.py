@@ -11,10 +11,10 @@ from homeserver.config.signing_key import load_or_create_signing_key
 
 
 def init(server_name: str, config: Path | None, *, replace: bool) -> int:
-    """Write the configuration of the server `server_name`, and make its signing key.
+    """Write the configuration of the server `server_name`, and create its signing key.
 
-    Raises `CommandError` where the file exists, unless it may be replaced. An existing signing key
-    is never replaced.
+    Raises `CommandError` if the file exists, unless it may be replaced. An existing signing key is
+    never replaced.
     """
     path = config or DEFAULT_CONFIG
     try:
@@ -23,7 +23,7 @@ def init(server_name: str, config: Path | None, *, replace: bool) -> int:
         raise CommandError(str(error)) from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # It will hold passwords, so it is for its owner alone from the beginning.
+        # It will hold passwords, so only its owner can read it, from the beginning.
         how = os.O_TRUNC if replace else os.O_EXCL
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode=0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -1,8 +1,8 @@
 """The command line: `homeserver run | init | user | room | state | report | rotate-key | doctor`.
 
-Each command is a function from the parsed options to an exit status: 0 for success, 1 for a problem
-that was told in words, 2 for a command line that makes no sense. What a person can mend is never
-shown as a traceback: it is raised as `ConfigError` or `CommandError` and printed as it is.
+Each command is a function from the parsed options to an exit status: 0 for success, 1 for an error
+with a printed message, 2 for an invalid command line. Errors that the operator can fix never show a
+traceback: they are raised as `ConfigError` or `CommandError`, and the message is printed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, that of the process unless one is given; returns the exit status."""
     options = build_parser().parse_args(arguments)
     if options.command is not _run and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        # These may have something to put in order: a terminal that does not echo, for instance.
+        # The handlers may have to restore something, such as the echo of the terminal.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status: int = options.command(options)
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The grammar of the command line; each command's function is the option `command`."""
+    """The parser of the command line; each command's function is the option `command`."""
     parser = argparse.ArgumentParser(prog="homeserver", description="A Matrix homeserver.")
     parser.add_argument("--version", action="version", version=f"homeserver {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -67,19 +67,24 @@ def _add_init(commands: Any) -> None:
 
 
 def _add_doctor(commands: Any) -> None:
-    parser = commands.add_parser("doctor", help="look for what is wrong, and say how to mend it")
+    parser = commands.add_parser("doctor", help="check the installation and suggest fixes")
     parser.add_argument(
-        "server", nargs="?", metavar="SERVER", help="another server, to see if it can be reached"
+        "server",
+        nargs="?",
+        metavar="SERVER",
+        help="another server, to check whether it can be reached",
     )
     _add_config(parser)
     parser.add_argument(
-        "--repair", action="store_true", help="mend what can be made anew from the rest"
+        "--repair", action="store_true", help="repair data that can be derived from other data"
     )
     parser.set_defaults(command=_doctor)
 
 
 def _add_rotate_key(commands: Any) -> None:
-    parser = commands.add_parser("rotate-key", help="make a new signing key; stop the server first")
+    parser = commands.add_parser(
+        "rotate-key", help="create a new signing key; stop the server first"
+    )
     _add_config(parser)
     parser.set_defaults(command=_rotate_key)
 
@@ -88,13 +93,13 @@ def _add_user(commands: Any) -> None:
     parser = commands.add_parser("user", help="add, list, change and deactivate accounts")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
-    add = actions.add_parser("add", help="make an account")
+    add = actions.add_parser("add", help="create an account")
     add.add_argument("--admin", action="store_true", help="an administrator of the server")
     actions.add_parser("list", help="list the accounts")
     set_password = actions.add_parser("set-password", help="set a password, log out all devices")
-    deactivate = actions.add_parser("deactivate", help="close an account for ever")
+    deactivate = actions.add_parser("deactivate", help="deactivate an account permanently")
     deactivate.add_argument(
-        "--erase", action="store_true", help="hide the user's messages from those who join later"
+        "--erase", action="store_true", help="hide the user's messages from members who join later"
     )
     _add_threepids(actions)
     for name, action in actions.choices.items():
@@ -114,26 +119,32 @@ def _add_user(commands: Any) -> None:
 
 def _add_threepids(actions: Any) -> None:
     add = actions.add_parser("add-threepid", help="add an e-mail address or a telephone number")
-    remove = actions.add_parser("remove-threepid", help="remove one")
-    actions.add_parser("list-threepids", help="list those of an account")
+    remove = actions.add_parser(
+        "remove-threepid", help="remove an e-mail address or a telephone number"
+    )
+    actions.add_parser(
+        "list-threepids", help="list the e-mail addresses and telephone numbers of an account"
+    )
     for action in (add, remove):
         address = action.add_mutually_exclusive_group(required=True)
         address.add_argument("--email", metavar="ADDRESS")
         address.add_argument("--phone", metavar="NUMBER", help="with + and country code")
         action.add_argument(
-            "--country", metavar="CC", help="where NUMBER is dialled like this, such as GB"
+            "--country", metavar="CC", help="the country of NUMBER in national form, such as GB"
         )
 
 
 def _add_room(commands: Any) -> None:
-    parser = commands.add_parser("room", help="look at a room and its event graph")
+    parser = commands.add_parser("room", help="inspect a room and its event graph")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    actions.add_parser("show", help="state, members, extremities, and what became of events")
+    actions.add_parser("show", help="show state, members, extremities, and events by check result")
     graph = actions.add_parser("graph", help="draw the event graph, the newest event on top")
     graph.add_argument(
-        "--last", type=_number_of_events, default=30, metavar="N", help="how many events (30)"
+        "--last", type=_number_of_events, default=30, metavar="N", help="number of events (30)"
     )
-    graph.add_argument("--around", metavar="EVENT", help="those near an event, not the newest")
+    graph.add_argument(
+        "--around", metavar="EVENT", help="draw the events near an event, not the newest"
+    )
     graph.add_argument("--svg", type=Path, metavar="FILE", help="a picture, drawn by Graphviz")
     graph.add_argument("--dot", type=Path, metavar="FILE", help="in the language of Graphviz")
     for name, action in actions.choices.items():
@@ -143,15 +154,17 @@ def _add_room(commands: Any) -> None:
 
 
 def _add_state(commands: Any) -> None:
-    parser = commands.add_parser("state", help="look after the states of rooms")
+    parser = commands.add_parser("state", help="maintain the states of rooms")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    sweep = actions.add_parser("sweep", help="remove now what belongs to no room's state any more")
-    _add_config(sweep)
-    sweep.set_defaults(command=_sweep_states)
+    collect = actions.add_parser(
+        "sweep", help="remove now the state nodes that no room's state uses"
+    )
+    _add_config(collect)
+    collect.set_defaults(command=_collect_state_nodes)
 
 
 def _add_report(commands: Any) -> None:
-    parser = commands.add_parser("report", help="what users reported to the administrators")
+    parser = commands.add_parser("report", help="show the reports of users")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="list the reports, oldest first")
     _add_config(listing)
@@ -174,7 +187,7 @@ def _number_of_events(text: str) -> int:
     return number
 
 
-# What a command needs is imported with it: `homeserver --help` should not load the whole server.
+# Commands import what they need: `homeserver --help` should not load the whole server.
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -213,10 +226,10 @@ def _room(options: argparse.Namespace) -> int:
     return room(options)
 
 
-def _sweep_states(options: argparse.Namespace) -> int:
-    from homeserver.cli.states import sweep_states
+def _collect_state_nodes(options: argparse.Namespace) -> int:
+    from homeserver.cli.states import collect_state_nodes
 
-    return sweep_states(options.config)
+    return collect_state_nodes(options.config)
 
 
 def _user(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Where a command gets a new password from: the command line, the input, or a person."""
+"""The source of a new password for a command: the command line, the input, or a prompt."""
 
 import getpass
 import sys
@@ -7,7 +7,7 @@ from homeserver.cli.errors import CommandError
 
 
 def read_password(given: str | None, *, from_stdin: bool) -> str:
-    """The password to set. Raises `CommandError` for none, or for two that differ."""
+    """The password to set. Raises `CommandError` for an empty one, or for two that differ."""
     if given is not None:
         password = given
     elif from_stdin:
@@ -21,7 +21,7 @@ def read_password(given: str | None, *, from_stdin: bool) -> str:
 
 def _ask() -> str:
     if not sys.stdin.isatty():
-        raise CommandError("There is nobody to ask for a password: use --password-stdin")
+        raise CommandError("There is no terminal to ask for a password: use --password-stdin")
     password = getpass.getpass("Password: ")
     if getpass.getpass("Once more: ") != password:
         raise CommandError("The two passwords differ")

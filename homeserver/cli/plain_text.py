@@ -1,11 +1,11 @@
-"""What others wrote, made fit to be shown in a terminal."""
+"""Untrusted text, escaped for a terminal."""
 
 
 def plain(text: str) -> str:
-    """The text with everything escaped that does not print as itself.
+    """Escape all characters that are not printable.
 
-    Names of events, rooms and users are whatever a stranger liked: colours, titles of windows, line
-    ends, marks that turn the direction of reading.
+    Names of events, rooms and users may contain anything: colours, window titles, line ends, marks
+    that change the writing direction.
     """
     if text.isprintable():
         return text

@@ -14,10 +14,9 @@ T = TypeVar("T")
 
 
 def run_in_reactor(function: Callable[[Any], Awaitable[T]]) -> T:
-    """Run a coroutine, which is given the reactor, to its end; gives or raises what it does.
+    """Run a coroutine function with the reactor as argument; returns or raises its result.
 
-    A signal to stop cancels it, so that it puts away what it has taken out. Raises `CommandError`
-    then.
+    A signal to stop cancels it, so that it releases its resources, and raises `CommandError`.
     """
     from twisted.internet import reactor as installed
 

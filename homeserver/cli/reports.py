@@ -1,4 +1,4 @@
-"""`homeserver report list`: what users reported, on a running or a stopped server."""
+"""`homeserver report list`: the reports of users, on a running or a stopped server."""
 
 import argparse
 from datetime import UTC, datetime
@@ -27,11 +27,11 @@ async def _lines(reactor: Any, settings: Settings) -> list[str]:
         while page := await db.run(reports_after, after):
             lines += [_describe(report) for report in page]
             after = page[-1].id
-    return lines or ["Nobody has reported anything."]
+    return lines or ["There are no reports."]
 
 
 def _describe(report: Report) -> str:
-    """A report on one line. The reason is quoted, so that it cannot pretend to be another line."""
+    """A report on one line. The reason is quoted, so that it cannot look like another line."""
     at = datetime.fromtimestamp(report.reported_ms / 1000, tz=UTC)
     reason = f": {report.reason!r}" if report.reason else ""
     return f"{at:%Y-%m-%d %H:%M} {report.reporter} reported {describe_target(report)}{reason}"

@@ -20,7 +20,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.storage.rooms.partial_rooms import LEFT
 from homeserver.storage.rooms.rooms import RoomRow
 
-MAX_SERVERS = 10  # of the members with one membership
+MAX_SERVERS = 10  # per membership
 MAX_GAPS = 20
 MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 
@@ -68,17 +68,17 @@ async def _find(inspection: RoomInspection, name: str) -> RoomRow:
 
 
 def lines_of(report: RoomReport) -> Iterator[str]:
-    """What `room show` prints."""
+    """The lines that `room show` prints."""
     yield plain(report.room_id)
     yield f"version      {report.version}"
     yield f"directory    {'published' if report.is_published else 'not published'}"
     for alias in report.aliases:
         yield f"alias        {plain(alias)}"
     if report.partial is not None and report.partial.full_state_at is None:
-        yield f"state        partial: {len(report.partial.servers)} servers can tell the members"
+        yield f"state        partial: {len(report.partial.servers)} servers have the full state"
         yield f"             joined by {plain(report.partial.event_id)}"
     elif report.partial is not None and report.partial.full_state_at == LEFT:
-        yield "state        partial: the room was left before its members were known"
+        yield "state        partial: the room was left before the full state arrived"
     yield ""
     yield from _members(report.members)
     yield ""
@@ -92,7 +92,7 @@ def lines_of(report: RoomReport) -> Iterator[str]:
     for stored in report.extremities:
         event = stored.event
         yield f"  {plain(event.event_id)}  depth {stored.topological_depth}  {plain(event.type)}"
-    yield f"gaps (backward extremities): {len(report.backward_extremities)}"
+    yield f"backward extremities: {len(report.backward_extremities)}"
     for event_id, depth in list(report.backward_extremities.items())[:MAX_GAPS]:
         yield f"  {plain(event_id)}  before depth {depth}"
     if len(report.backward_extremities) > MAX_GAPS:
@@ -103,11 +103,11 @@ def _members(members: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
     yield f"members: {sum(members.get('join', {}).values()):,} joined"
     for membership in sorted(members, key=MEMBERSHIPS.index):
         servers = sorted(members[membership].items(), key=lambda item: (-item[1], item[0]))
-        told = [f"{plain(server)} {count:,}" for server, count in servers[:MAX_SERVERS]]
+        shown = [f"{plain(server)} {count:,}" for server, count in servers[:MAX_SERVERS]]
         if len(servers) > MAX_SERVERS:
-            told.append(f"and {len(servers) - MAX_SERVERS:,} more servers")
+            shown.append(f"and {len(servers) - MAX_SERVERS:,} more servers")
         total = sum(members[membership].values())
-        yield f"  {membership:<7} {total:>7,}  {', '.join(told)}"
+        yield f"  {membership:<7} {total:>7,}  {', '.join(shown)}"
 
 
 def _state(event_type: str, events: Sequence[StoredEvent], count: int) -> Iterator[str]:
@@ -123,11 +123,11 @@ def _state(event_type: str, events: Sequence[StoredEvent], count: int) -> Iterat
 
 
 def _events(report: RoomReport) -> Iterator[str]:
-    counts = report.standings
+    counts = report.event_counts
     yield f"events: {counts.total:,}"
     for count, what in (
         (counts.timeline, "in the timeline"),
-        (counts.past, "of the past, fetched from other servers"),
+        (counts.backfilled, "backfilled from other servers"),
         (counts.outliers, "outliers"),
         (counts.redaction_pending, "redactions that are withheld from clients"),
         (counts.soft_failed, "soft-failed"),
@@ -152,7 +152,7 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _print(lines: Iterator[str] | Sequence[str]) -> None:
-    """Print lines, with plainer signs where the terminal has no others."""
+    """Print lines, with ASCII signs if the terminal supports no others."""
     encoding = sys.stdout.encoding or "ascii"
     for line in lines:
         try:

@@ -1,6 +1,6 @@
-"""`homeserver rotate-key`: a new signing key, as after a theft of the old one.
+"""`homeserver rotate-key`: a new signing key, such as after a theft of the old one.
 
-The old key stays published as one that was used before, so that old events can still be checked.
+The old key stays published as a former key, so that old events can still be verified.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#publishing-keys
 """
@@ -13,13 +13,13 @@ from homeserver.config.signing_key import rotate_signing_key
 
 
 def rotate_key(config: Path | None) -> int:
-    """Replace the key, and say what to write into the configuration. Raises `ConfigError`."""
+    """Replace the key, and print what to add to the configuration. Raises `ConfigError`."""
     settings = load_installed(config)
     old, key, kept = rotate_signing_key(settings.signing_key_path)
     expired_ts = int(time.time() * 1000)
     print(f"New signing key: {key.key_id} in {settings.signing_key_path}; keep a copy of it")
     print(f"Old signing key: {kept}")
-    print("Add to the configuration, so that older events can still be checked, then start:")
+    print("Add to the configuration, so that older events can still be verified, then start:")
     print()
     print("federation:")
     print("  old_verify_keys:")

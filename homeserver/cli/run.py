@@ -1,7 +1,7 @@
 """`homeserver run`: the server in the foreground, until SIGINT or SIGTERM.
 
-SIGHUP has everything read again that can be replaced while the server runs: the log file is opened
-again, so that it can be rotated, and the certificates of the listeners are read again.
+SIGHUP reloads all that can be replaced while the server runs: the log file is reopened, so that it
+can be rotated, and the certificates of the listeners are read again.
 """
 
 import signal
@@ -35,7 +35,7 @@ def run(config: Path | None) -> int:
     reloads = [output.reopen]
     _call_on_hangup(reloads)
 
-    # The reactor is chosen when it is first imported, so not before everything above is right.
+    # The first import chooses the reactor, so it must not happen before everything above is right.
     from homeserver.app import Homeserver, run_server
 
     def say_what_to_do_next(server: Homeserver) -> None:
@@ -45,7 +45,7 @@ def run(config: Path | None) -> int:
         print(NEXT_STEPS.format(name=name, address=address, add_user=add_user), flush=True)
 
     def say_why_not(reason: str) -> None:
-        if settings.log.file is not None:  # else it stands in the log, before people's eyes
+        if settings.log.file is not None:  # else the reason is in the log on the screen
             print(f"The server did not start: {reason}", file=sys.stderr, flush=True)
 
     return run_server(settings, say_what_to_do_next, say_why_not, reloads.append)
@@ -59,7 +59,7 @@ def _local_address(settings: Settings, ports: list[int]) -> str:
 
 
 def _call_on_hangup(reloads: list[Callable[[], None]]) -> None:
-    """Call at each SIGHUP what is in the list by then; it must be safe in a signal handler."""
+    """Call all entries of the list at each SIGHUP; they must be safe in a signal handler."""
 
     def hang_up(*_: object) -> None:
         for reload in reloads:

@@ -1,4 +1,4 @@
-"""Finds the embedded PostgreSQL of a server that is running, or that was left running.
+"""A search for the embedded PostgreSQL of a running server, or one that was left running.
 
 Spec of `postmaster.pid`: https://www.postgresql.org/docs/18/storage-file-layout.html
 """

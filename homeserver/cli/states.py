@@ -1,4 +1,4 @@
-"""`homeserver state sweep`: removes state nodes that nobody needs, on a running server or not."""
+"""`homeserver state sweep`: removes unused state nodes, on a running or a stopped server."""
 
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,22 @@ from homeserver.config.settings import Settings
 from homeserver.rooms.state.garbage_collection import DamagedState, StateNodeCollector
 
 
-def sweep_states(config: Path | None) -> int:
-    """Sweep from the start, or go on with the sweep that is under way; returns the exit status."""
+def collect_state_nodes(config: Path | None) -> int:
+    """Collect garbage from the start, or continue a collection; returns the exit status."""
     settings = load_installed(config)
     try:
-        sweep = run_in_reactor(lambda reactor: _sweep(reactor, settings))
+        collector = run_in_reactor(lambda reactor: _collect(reactor, settings))
     except DamagedState as damage:
         raise CommandError(f"{damage}: restore a backup. Nothing was removed.") from None
-    print(f"Removed {sweep.removed:,} state nodes, kept {sweep.marked:,}")
+    print(f"Removed {collector.removed:,} state nodes, kept {collector.marked:,}")
     return 0
 
 
-async def _sweep(reactor: Any, settings: Settings) -> StateNodeCollector:
+async def _collect(reactor: Any, settings: Settings) -> StateNodeCollector:
     async with open_database(reactor, settings) as db:
-        sweep = StateNodeCollector(db)
-        if not await sweep.begin():
+        collector = StateNodeCollector(db)
+        if not await collector.begin():
             raise CommandError("The database is too busy; try again in a moment")
-        while await sweep.step():
+        while await collector.step():
             pass
-    return sweep
+    return collector

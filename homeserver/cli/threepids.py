@@ -1,7 +1,7 @@
 """`homeserver user add-threepid | remove-threepid | list-threepids`: addresses of accounts.
 
-What an administrator adds counts as validated: the user can log in with it, and, for an e-mail
-address, set a new password through it.
+Addresses that an administrator adds count as validated: the user can log in with them and, if it is
+an e-mail address, reset the password with it.
 """
 
 import argparse
@@ -28,7 +28,7 @@ THREEPID_ACTIONS = ("add-threepid", "remove-threepid", "list-threepids")
 
 
 def plan_threepids(options: argparse.Namespace, user_id: str) -> Work:
-    """What is to be done to the addresses of a user. Raises `CommandError`."""
+    """The work on the addresses of a user. Raises `CommandError`."""
     if options.action == "list-threepids":
         return _listing(user_id)
     medium, address = _address(options)
@@ -38,7 +38,7 @@ def plan_threepids(options: argparse.Namespace, user_id: str) -> Work:
 
 
 def _address(options: argparse.Namespace) -> tuple[str, str]:
-    """Medium and canonical address."""
+    """The medium and the canonical address."""
     try:
         if options.email is not None:
             return EMAIL, canonical_email(options.email)

@@ -40,9 +40,9 @@ def user(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace, settings: Settings) -> Work:
-    """What is to be done once there is a database; gives the lines to print.
+    """The work to do once there is a database; it returns the lines to print.
 
-    Whatever can be asked or refused before that, is.
+    All prompts and errors that need no database come first.
     """
     if options.action == "list":
         return _listing(find_config(options.config))
@@ -62,7 +62,7 @@ def _listing(config: Path | None) -> Work:
         if users := await list_users(at.db):
             return [_describe(user) for user in users]
         return [
-            "There are no accounts yet. To make one: "
+            "There are no accounts yet. To create one: "
             + homeserver_command("user", "add", "NAME", config=config)
         ]
 
@@ -70,7 +70,7 @@ def _listing(config: Path | None) -> Work:
 
 
 def _describe(user: User) -> str:
-    """An account on one line: its name, its first day, and what is special about it."""
+    """An account on one line: its name, its day of creation, and its flags."""
     created = datetime.fromtimestamp(user.created_ms / 1000, tz=UTC).date().isoformat()
     marks = {
         "admin": user.is_admin,

@@ -1,1 +1,1 @@
-"""Concurrency primitives that know nothing of Matrix: periodic tasks, pools, time slices."""
+"""Concurrency primitives that do not depend on Matrix: periodic tasks, pools, time slices."""

@@ -1,8 +1,8 @@
-"""The clock that everything waits by, and what time it is.
+"""The clock: monotonic time for timers, and wall-clock time.
 
-Timers and the lengths of waits go by `seconds()`, which never jumps: a wall clock that is set must
-neither end a wait nor make it last for hours. What other servers and clients are told, and what is
-compared with what they say or with what an earlier process stored, goes by `wall_seconds`.
+Timers and durations use `seconds()`, which never jumps: setting the wall clock must neither end a
+wait nor make it last for hours. Times that are sent to or compared with those of other servers,
+clients or earlier processes use `wall_seconds`.
 """
 
 import time
@@ -19,10 +19,10 @@ class DelayedCall(Protocol):
 
 
 class Clock(Protocol):
-    """What is used of `twisted.internet.interfaces.IReactorTime`."""
+    """The used part of `twisted.internet.interfaces.IReactorTime`."""
 
     def seconds(self) -> float:
-        """Seconds that pass evenly, since a moment that is not to be relied on."""
+        """Monotonic seconds since an unspecified moment."""
 
     def callLater(  # the name is Twisted's
         self,
@@ -35,25 +35,25 @@ class Clock(Protocol):
 
 
 def wall_seconds(clock: Clock) -> float:
-    """The wall clock's time by a clock, in seconds since the epoch.
+    """The wall-clock time of a clock, in seconds since the epoch.
 
-    A clock that has no `wall_seconds` of its own, such as one that a test advances, is both.
+    For a clock that has no `wall_seconds` of its own, such as a test clock, that is its `seconds`.
     """
     read: Callable[[], float] = getattr(clock, "wall_seconds", clock.seconds)
     return read()
 
 
 def now_ms(clock: Clock) -> int:
-    """What the wall clock shows, in milliseconds since the epoch, as the protocol counts."""
+    """The wall-clock time in milliseconds since the epoch, as in the protocol."""
     return int(wall_seconds(clock) * 1000)
 
 
 def steady(reactor: Any) -> Any:
-    """Have a reactor's timers go by the monotonic clock; gives the reactor.
+    """Make a reactor's timers use the monotonic clock; returns the reactor.
 
-    Twisted's go by the wall clock, so that one that is set back by an hour stops them all for an
-    hour. What `seconds()` gives begins as the time since the epoch, but no later change of the wall
-    clock moves it. To be called before anything waits.
+    Twisted's timers use the wall clock, so setting that back by an hour stops them all for an hour.
+    `seconds()` begins with the time since the epoch, but later changes of the wall clock do not
+    affect it. Call it before any timer starts.
     """
     offset = time.time() - time.monotonic()
     reactor.seconds = lambda: offset + time.monotonic()

@@ -1,8 +1,8 @@
-"""Turns: work that takes long lets others have theirs every few milliseconds.
+"""Time slices: long work yields to the reactor every few milliseconds.
 
-The reactor does one thing after the other. What is large, such as the members of a room of ten
-thousand, is therefore made in parts, between which it serves whoever else has something to say: a
-message takes three or four turns from the request to the answer.
+The reactor does one thing at a time. Large results, such as the members of a room of ten thousand,
+are therefore built in parts, between which the reactor serves other requests: a message takes three
+or four reactor iterations from the request to the response.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable
@@ -14,15 +14,15 @@ from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.thread_pools import ThreadPool
 
 SLICE_SECONDS = 0.004
-CHECK_EVERY_ITEMS = 32  # items, after which it is looked whether the turn is over
-RUN_IN_THREAD_ABOVE = 500  # items that are not dealt with in one turn
+CHECK_EVERY_ITEMS = 32  # items between two checks whether the slice is over
+RUN_IN_THREAD_ABOVE = 500  # items that are too many for the reactor thread
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class TimeSlice:
-    """Begins when it is made. To be asked between small parts: `if turn.is_over: await …`."""
+    """A time slice that begins when made. Check between parts: `if turn.is_over: await …`."""
 
     __slots__ = ("_clock", "_end")
 
@@ -32,11 +32,11 @@ class TimeSlice:
 
     @property
     def is_over(self) -> bool:
-        """Whether others should be let have their turn."""
+        """Whether it is time to yield to the reactor."""
         return self._clock.seconds() >= self._end
 
     async def next(self) -> None:
-        """Let everybody else have their turn, and begin another one."""
+        """Yield to the reactor, and begin another slice."""
         done: Deferred[None] = Deferred()
         call = self._clock.callLater(0, done.callback, None)
         try:
@@ -50,14 +50,14 @@ class TimeSlice:
 async def run_maybe_in_thread(
     threads: ThreadPool, rule: Callable[[Collection[T]], R], items: Collection[T]
 ) -> R:
-    """What a pure function makes of some items: in a thread, if there are many."""
+    """Apply a pure function to some items: in a thread, if there are many."""
     if len(items) > RUN_IN_THREAD_ABOVE:
         return await threads.run(rule, items)
     return rule(items)
 
 
 async def build_cooperatively(clock: Clock, items: Iterable[T]) -> list[T]:
-    """The items of a lazy iterable, made a few at a time."""
+    """Build the items of a lazy iterable, a few at a time."""
     turn = TimeSlice(clock)
     found: list[T] = []
     for number, item in enumerate(items, 1):
@@ -68,12 +68,12 @@ async def build_cooperatively(clock: Clock, items: Iterable[T]) -> list[T]:
 
 
 async def build_present_cooperatively(clock: Clock, items: Iterable[T | None]) -> list[T]:
-    """The same without those that are `None`, however many of them there are in a row."""
+    """The same without the items that are `None`, however many of them there are in a row."""
     return [item for item in await build_cooperatively(clock, items) if item is not None]
 
 
 async def run_cooperatively(clock: Clock, parts: Generator[None, None, R]) -> R:
-    """What a generator returns, which does a small part of its work at a time."""
+    """Run a generator that yields after each small part of its work, and return its result."""
     turn = TimeSlice(clock)
     while True:
         try:

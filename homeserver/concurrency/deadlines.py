@@ -1,8 +1,8 @@
 """Deadlines of many keys on one timer.
 
-A key has at most one deadline. One that moves further away is not moved in the heap: it comes up at
-its first time, and whoever is called then sets the next. So a client that polls, and thereby puts
-off its user's deadline all the time, costs next to nothing.
+A key has at most one deadline. One that is postponed is not moved in the heap: it is due at its
+first time, and the callback then sets the next. So a client that polls, and thereby postpones its
+user's deadline all the time, costs next to nothing.
 """
 
 import heapq
@@ -12,12 +12,12 @@ from twisted.logger import Logger
 
 from homeserver.concurrency.clock import Clock, DelayedCall
 
-TICK_SECONDS = 1.0  # what comes up within this time comes up together
+TICK_SECONDS = 1.0  # deadlines within this time are due together
 log = Logger()
 
 
 class Deadlines:
-    """Calls `due(key)` once for each deadline, at its time or up to a tick later."""
+    """A scheduler that calls `due(key)` once for each deadline, at its time or a tick later."""
 
     def __init__(self, clock: Clock, due: Callable[[str], None]) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class Deadlines:
         return len(self._times)
 
     def set(self, key: str, at: float) -> None:
-        """Have the key come up at a time (seconds since the epoch), or earlier if that was set."""
+        """Make the key due at a time (seconds since the epoch), or earlier if that was set."""
         known = self._times.get(key)
         if known is None or at < known:
             self._times[key] = at
@@ -39,7 +39,7 @@ class Deadlines:
             self._wind(at)
 
     def comes_before(self, key: str, at: float) -> bool:
-        """Whether the key comes up before a time anyway."""
+        """Whether the key is due before a time anyway."""
         known = self._times.get(key)
         return known is not None and known <= at
 
@@ -65,7 +65,7 @@ class Deadlines:
         due = []
         while self._heap and self._heap[0][0] <= now:
             at, key = heapq.heappop(self._heap)
-            # An entry that was overtaken by an earlier one of its key stands for nothing.
+            # An entry that an earlier one of its key replaced is ignored.
             if self._times.get(key) == at:
                 del self._times[key]
                 due.append(key)
@@ -73,6 +73,6 @@ class Deadlines:
             try:
                 self._call(key)
             except Exception:
-                log.failure("a deadline of {key} failed", key=key)
+                log.failure("the callback for the deadline of {key} failed", key=key)
         if self._heap:
             self._wind(max(self._heap[0][0], now + TICK_SECONDS))

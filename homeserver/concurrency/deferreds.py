@@ -1,4 +1,4 @@
-"""Waiting for the same thing as somebody else, and for several things."""
+"""Helpers for waiting: for a shared Deferred, with a timeout, and for several coroutines."""
 
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
@@ -13,13 +13,13 @@ D = TypeVar("D")
 
 
 class TimedOut(Exception):
-    """Something was not done in the time that it had."""
+    """Something was not done in time."""
 
 
 def wait_for_completion(running: Deferred[Any]) -> Deferred[None]:
-    """A Deferred of the caller's own that fires, without a value, when `running` does.
+    """A separate Deferred for the caller that fires, without a value, when `running` does.
 
-    Cancelling it leaves `running`, and all others who wait for it, alone.
+    Cancelling it does not affect `running`, nor other callers that wait for it.
     """
     done: Deferred[None] = Deferred()
 
@@ -33,9 +33,9 @@ def wait_for_completion(running: Deferred[Any]) -> Deferred[None]:
 
 
 async def with_timeout(work: Awaitable[A], seconds: float, clock: Any) -> A:
-    """What an awaitable gives, if it does within `seconds`; else it is cancelled.
+    """The result of an awaitable, if it is ready within `seconds`; else it is cancelled.
 
-    Raises `TimedOut` then, even where the work takes no notice of being cancelled.
+    Raises `TimedOut` then, even if the awaitable ignores its cancellation.
     """
     running: Deferred[A] = ensureDeferred(work)  # type: ignore[arg-type]
     done: Deferred[A] = Deferred()
@@ -64,9 +64,9 @@ async def gather4(
     third: Coroutine[Any, Any, C],
     fourth: Coroutine[Any, Any, D],
 ) -> tuple[A, B, C, D]:
-    """What four coroutines give that wait at the same time.
+    """Run four coroutines concurrently and return their results.
 
-    Raises what the first of those raises that fail, once all have ended.
+    Raises the error of the first of them that fails, once all have ended.
     """
     running: list[Deferred[Any]] = [
         Deferred.fromCoroutine(each) for each in (first, second, third, fourth)

@@ -1,8 +1,8 @@
-"""A bounded number of slots, given out in turn to all who want one.
+"""A bounded number of slots, granted in turn to all keys that wait for one.
 
-A semaphore serves whoever came first, so one who comes a hundred times makes all others wait. Here
-everybody has a queue of their own and the queues are served in turn; nobody has more than a share
-of the slots, and nobody's queue grows without bound.
+A semaphore serves in the order of arrival, so a client with a hundred requests makes all others
+wait. Here each key has a queue of its own and the queues are served in turn; no key has more than a
+share of the slots, and no queue grows without bound.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred
 
 
 class QueueFull(Exception):
-    """Too many wait for a slot already."""
+    """Too many requests are waiting for a slot already."""
 
 
 class FairSlots:
     """`size` slots, of which no key has more than `share` at a time.
 
-    A key is whoever should be treated fairly: an address, a server, a purpose. At most
+    A key is a party that should be treated fairly: an address, a server, a purpose. At most
     `max_waiting` wait under one key, and `max_waiting_in_all` under all together.
     """
 
@@ -34,7 +34,7 @@ class FairSlots:
 
     @asynccontextmanager
     async def slot(self, key: str) -> AsyncIterator[None]:
-        """Hold a slot. Raises `QueueFull` where there is none and none may be waited for."""
+        """Hold a slot. Raises `QueueFull` if none is free and the queue is full."""
         if self._free and self._held[key] < self._share:
             self._take(key)
         else:
@@ -53,7 +53,7 @@ class FairSlots:
         if (queue is not None and len(queue) >= self._max_waiting) or (
             self.waiting >= self._max_waiting_in_all
         ):
-            raise QueueFull(f"too many wait for a slot: {self.waiting} in all")
+            raise QueueFull(f"too many requests wait for a slot: {self.waiting} in all")
         if queue is None:
             queue = self._queues[key] = deque()
         turn: Deferred[None] = Deferred(lambda turn: self._leave(key, turn))

@@ -1,4 +1,4 @@
-"""Locks by key: what is read and then written for one key happens one after the other."""
+"""Locks by key, which serialise reading and then writing for one key."""
 
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
@@ -10,14 +10,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class KeyedLocks(Generic[Key]):
-    """A lock for each key that somebody holds, or waits for; no others are kept."""
+    """A lock for each key that a caller holds or waits for; no others are stored."""
 
     def __init__(self) -> None:
         self._locks: dict[Key, DeferredLock] = {}
 
     @asynccontextmanager
     async def hold(self, key: Key) -> AsyncIterator[None]:
-        """Hold the lock of a key; who waits for it may be cancelled."""
+        """Hold the lock of a key; a waiting caller may be cancelled."""
         lock = self._locks.setdefault(key, DeferredLock())
         await lock.acquire()
         try:
@@ -28,5 +28,5 @@ class KeyedLocks(Generic[Key]):
                 self._locks.pop(key, None)
 
     def __len__(self) -> int:
-        """How many keys are locked."""
+        """The number of locked keys."""
         return len(self._locks)

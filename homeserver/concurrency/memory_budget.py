@@ -1,14 +1,14 @@
-"""A bound on the memory that many buffers take together, while they are filled from outside.
+"""A bound on the total memory of many buffers that are filled from outside.
 
 Each of them has a bound of its own, but a few malicious senders could fill many at the same time.
-What does not fit into the budget is not read to its end.
+Input that exceeds the budget is not read to its end.
 """
 
 from collections import Counter
 
 
 class MemoryBudget:
-    """`limit` bytes for all together, of which one party gets at most `share`.
+    """`limit` bytes for all buffers together, of which one party gets at most `share`.
 
     `taken` bytes are in use.
     """
@@ -20,17 +20,17 @@ class MemoryBudget:
         self.taken = 0
 
     def reservation(self, party: str = "") -> "Reservation":
-        """What one buffer is going to take, on behalf of somebody; "" is anybody, with no share."""
+        """A reservation for one buffer of a party; "" is no party, and has no share limit."""
         return Reservation(self, party)
 
     def has_room(self, size: int, party: str = "") -> bool:
-        """Whether so many bytes are left for somebody."""
+        """Whether so many bytes are left for a party."""
         return self.taken + size <= self._limit and (
             not party or self._taken_by[party] + size <= self._share
         )
 
     def take(self, size: int, party: str) -> bool:
-        """Take some bytes; false where they are not left."""
+        """Take some bytes; false if they are not left."""
         if not self.has_room(size, party):
             return False
         self.taken += size
@@ -39,7 +39,7 @@ class MemoryBudget:
         return True
 
     def give_back(self, size: int, party: str) -> None:
-        """Give bytes back that were taken."""
+        """Return bytes that were taken."""
         self.taken -= size
         if party:
             self._taken_by[party] -= size
@@ -48,7 +48,7 @@ class MemoryBudget:
 
 
 class Reservation:
-    """The bytes of one buffer; `release` when it is not needed any more."""
+    """The bytes of one buffer; call `release` when it is no longer needed."""
 
     __slots__ = ("_budget", "_party", "_size")
 
@@ -58,14 +58,14 @@ class Reservation:
         self._size = 0
 
     def reserve(self, size: int) -> bool:
-        """Whether the next bytes may be kept."""
+        """Reserve more bytes; false if the budget does not allow it."""
         if not self._budget.take(size, self._party):
             return False
         self._size += size
         return True
 
     def release(self) -> None:
-        """Give all back."""
+        """Return all bytes."""
         if self._size:
             self._budget.give_back(self._size, self._party)
             self._size = 0

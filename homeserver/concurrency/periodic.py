@@ -1,7 +1,7 @@
 """Periodic tasks: work that is done every few seconds, however often it fails.
 
-A job that ended with its first error would be found missing much later, by what it no longer did.
-So each failure is noted and the next run comes all the same.
+A job that stopped at its first error would be noticed much later, by its missing effects. So a
+failure is logged and the next run follows all the same.
 """
 
 from collections.abc import Awaitable, Callable
@@ -21,12 +21,13 @@ log = Logger()
 
 
 class PeriodicTask:
-    """Calls `work`, a function or one that returns an awaitable, every `seconds` seconds.
+    """A task that calls `work`, a function or one that returns an awaitable, every `seconds`
+    seconds.
 
-    Runs are due on a fixed grid, whose origin is the moment of `start`. A run that takes longer
-    than the interval makes the task leave out the runs that it missed: two never overlap. A run
-    that fails is logged under `name`: the first failure with its traceback, then one every
-    `LOG_AGAIN_SECONDS`, and the first success after failures.
+    Runs are due on a fixed grid, whose origin is the moment of `start`. If a run takes longer than
+    the interval, the task skips the runs that it missed: two never overlap. A run that fails is
+    logged under `name`: the first failure with its traceback, then one every `LOG_AGAIN_SECONDS`,
+    and the first success after failures.
     """
 
     def __init__(self, clock: Clock, seconds: float, work: Work, *, name: str) -> None:
@@ -38,21 +39,21 @@ class PeriodicTask:
         self._work = work
         self._name = name
         self._origin = 0.0
-        self._tick = 0  # the latest point of the grid that a run was due at
+        self._tick = 0  # the latest point of the grid at which a run was due
         self._timer: DelayedCall | None = None
         self._is_running = False
-        self._ended: list[Deferred[None]] = []  # of those who wait for the present run
+        self._ended: list[Deferred[None]] = []  # for callers that wait for the present run
         self._failures = 0  # in a row
         self._logged_at = 0.0
 
     def start(self, *, now: bool = False) -> None:
-        """Begin, with a run at once or else after one interval; does nothing the second time."""
+        """Begin, with a run at once or else after one interval; a second call does nothing."""
         if self.is_started:
             return
         self.is_started = True
         self._origin, self._tick = self._clock.seconds(), 0
         if self._is_running:
-            return  # the run of before a stop; it goes on with the new grid
+            return  # a run from before a stop continues with the new grid
         if now:
             self._run()
         else:
@@ -61,7 +62,7 @@ class PeriodicTask:
     def stop(self) -> Deferred[None]:
         """Begin no further run; fires when the present one, if there is one, has ended.
 
-        A run is not cancelled. One that may take long asks `is_started` whether to go on.
+        A run is not cancelled. A long one should check `is_started` to see whether to continue.
         """
         self.is_started = False
         if self._timer is not None:
@@ -76,7 +77,8 @@ class PeriodicTask:
 
     def _schedule(self) -> None:
         passed = self._clock.seconds() - self._origin
-        # A timer may come a rounding error too early: the same point of the grid is not due twice.
+        # A timer may fire a rounding error too early: the same point of the grid must not be due
+        # twice.
         self._tick = max(self._tick, int(passed // self._seconds)) + 1
         delay = max(0.0, self._tick * self._seconds - passed)
         self._timer = self._clock.callLater(delay, self._run)
@@ -116,7 +118,7 @@ class PeriodicTask:
         self._failures += 1
         now = self._clock.seconds()
         if self._failures == 1:
-            log.failure("{job} failed; it is tried again", outcome, job=self._name)
+            log.failure("{job} failed; retrying", outcome, job=self._name)
         elif now - self._logged_at >= LOG_AGAIN_SECONDS:
             log.error(
                 "{job} has failed {count} times in a row, last because of: {reason}",

@@ -1,4 +1,4 @@
-"""A check that many ask for and that is made once: bounded in time, and remembered for a moment."""
+"""A check that many callers share: run once, bounded in time, cached for a moment."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,11 +12,11 @@ log = Logger()
 
 
 class SharedCheck:
-    """Asks whether something is well, one question at a time.
+    """A check that runs once at a time.
 
-    `ask` gives the answer; one that raises means no. An answer counts for `fresh_seconds`. Whoever
-    asks waits until the question that is under way is `timeout` seconds old, at most, and is told
-    no after that; no other question is put until it ends.
+    `ask` returns the result; an exception means false. A result counts for `fresh_seconds`. Callers
+    wait until the running check is `timeout` seconds old, at most, and get false after that; no
+    other check begins until it ends.
     """
 
     def __init__(
@@ -33,22 +33,22 @@ class SharedCheck:
         self._name = name
         self._timeout = timeout
         self._fresh_seconds = fresh_seconds
-        self._answer: bool | None = None
-        self._answered_at = 0.0
-        self._asked_at: float | None = None  # of the question that is under way
+        self._result: bool | None = None
+        self._checked_at = 0.0
+        self._asked_at: float | None = None  # of the running check
         self._waiters: set[Deferred[bool]] = set()
 
     async def passes(self) -> bool:
-        """Whether it is well."""
+        """Whether the check passes."""
         now = self._clock.seconds()
         if self._asked_at is None:
-            if self._answer is not None and now - self._answered_at < self._fresh_seconds:
-                return self._answer
+            if self._result is not None and now - self._checked_at < self._fresh_seconds:
+                return self._result
             self._asked_at = now
             question = Deferred.fromCoroutine(self._question())
             question.addBoth(self._ended)
             if question.called:
-                return bool(self._answer)
+                return bool(self._result)
         left = self._asked_at + self._timeout - now
         if left <= 0:
             return False
@@ -71,14 +71,14 @@ class SharedCheck:
     def _ended(self, outcome: bool | Failure) -> None:
         self._asked_at = None
         if isinstance(outcome, Failure):
-            if self._answer is not False:
+            if self._result is not False:
                 log.warn(
-                    "{check} is not well: {reason}",
+                    "{check} failed: {reason}",
                     check=self._name,
                     reason=outcome.getErrorMessage(),
                 )
             outcome = False
-        self._answer, self._answered_at = outcome, self._clock.seconds()
+        self._result, self._checked_at = outcome, self._clock.seconds()
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             if not waiter.called:

@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM: the first asks for an orderly end, the second ends the process at once.
+"""SIGINT and SIGTERM: the first requests an orderly stop, the second ends the process at once.
 
-The handlers stand from before the reactor runs until the process ends, so that no signal comes at a
-moment at which nobody expects it.
+The handlers are installed from before the reactor runs until the process ends, so that no signal is
+unhandled.
 """
 
 import os
@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SAME_SIGNAL_SECONDS = 0.3  # make, timeout and supervisors may pass one on that came anyway
-ENDED_BY_SIGNAL = 128  # what a shell adds to the signal's number, for an exit status
+# make, timeout and supervisors may forward a signal that the process also gets itself.
+SAME_SIGNAL_SECONDS = 0.3
+ENDED_BY_SIGNAL = 128  # added to the signal's number for the exit status, as shells do
 
 
 def call_on_stop_signal(reactor: Any, stop: Callable[[], None]) -> None:
@@ -26,7 +27,7 @@ def call_on_stop_signal(reactor: Any, stop: Callable[[], None]) -> None:
         if asked and now - asked[0] < SAME_SIGNAL_SECONDS:
             return
         if asked:
-            # Whatever is not stored by now is as safe as after a loss of power.
+            # All that is not stored by now is as safe as after a power failure.
             os._exit(ENDED_BY_SIGNAL + number)
         asked.append(now)
         reactor.callFromThread(stop)

@@ -1,12 +1,12 @@
 """Named pools of threads, for functions that block or that take long.
 
-The reactor has a pool of its own, of ten threads that everything would share: name servers that do
-not answer would keep log-ins waiting, and a thread that hangs would keep the process from ending.
-Nothing here uses it. A `ThreadPool` is for one purpose: how many calls run at once and how many may
-wait is bounded, and what is waited for in one pool delays nobody in another.
+The reactor's own pool has ten threads for everything: name servers that do not answer would delay
+log-ins, and a thread that hangs would keep the process from ending. It is not used. A `ThreadPool`
+is for one purpose: the number of running and of waiting calls is bounded, and calls in one pool
+never delay those in another.
 
 Each call gets a daemon thread of its own, which costs less than a tenth of a millisecond: a pool
-has no idle threads and need not be stopped, and the process ends whatever its threads are doing.
+has no idle threads and need not be stopped, and the process ends even while threads are running.
 """
 
 from collections import deque
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 
 class PoolFull(Exception):
-    """As many calls wait for a thread as may."""
+    """Too many calls are waiting for a thread."""
 
 
 class ThreadPool:
-    """Runs at most `size` calls at a time; at most `max_waiting` more wait for their turn.
+    """A pool that runs at most `size` calls at a time; at most `max_waiting` more wait.
 
-    `running` and `waiting` say how many there are of each.
+    `running` and `waiting` are the numbers of each.
     """
 
     def __init__(self, reactor: Any, name: str, *, size: int, max_waiting: int) -> None:
@@ -42,14 +42,14 @@ class ThreadPool:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for a thread."""
+        """The number of calls that wait for a thread."""
         return len(self._waiting)
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """What a function returns or raises, called in a thread. Raises `PoolFull`.
+        """Call a function in a thread and return its result. Raises `PoolFull`.
 
-        Who cancels the Deferred waits no longer. A call that has begun goes on, and keeps its
-        place in the pool until it ends.
+        Cancelling the Deferred ends the wait. A call that has begun continues, and keeps its place
+        in the pool until it ends.
         """
         done: Deferred[T] = Deferred(self._forget)
         call = partial(function, *args, **kwargs)
@@ -71,12 +71,12 @@ class ThreadPool:
         self.running += 1
         try:
             Thread(target=self._work, args=(done, call), name=self.name, daemon=True).start()
-        except RuntimeError:  # the system gives no more threads
+        except RuntimeError:  # the system has no more threads
             self.running -= 1
             done.errback()
 
     def _work(self, done: Deferred[Any], call: Callable[[], Any]) -> None:
-        """In the thread."""
+        """Run a call in its thread."""
         try:
             result = call()
         except BaseException:
@@ -89,7 +89,7 @@ class ThreadPool:
         while self._waiting and self.running < self._size:
             self._start(*self._waiting.popleft())
         if done.called:
-            return  # whoever waited for it was cancelled
+            return  # the waiting caller was cancelled
         if isinstance(result, Failure):
             done.errback(result)
         else:
@@ -99,16 +99,16 @@ class ThreadPool:
 def run_in_own_thread(
     reactor: Any, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> Deferred[T]:
-    """What a function returns or raises that is called once, such as when the server starts."""
+    """Call a function in a thread of its own, for rare calls such as at the server's start."""
     return ThreadPool(reactor, name, size=1, max_waiting=0).run(function, *args, **kwargs)
 
 
 def computation_pool(reactor: Any = None) -> ThreadPool:
-    """A pool for pure computations that take long; by default with the reactor of the process.
+    """A pool for long pure computations; by default with the reactor of the process.
 
-    Two at a time: more would only take the interpreter from each other and from the reactor.
+    Two at a time: more would only compete for the interpreter with each other and the reactor.
     """
     if reactor is None:
-        # At the top of the file this would choose the reactor of the process.
+        # An import at the top of the file would choose the reactor of the process.
         from twisted.internet import reactor
     return ThreadPool(reactor, "computation", size=2, max_waiting=10_000)

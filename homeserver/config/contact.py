@@ -1,4 +1,4 @@
-"""Settings of e-mail, and of the addresses that people have beside their user ID.
+"""Settings of e-mail, and of users' third-party identifiers (e-mail addresses and phone numbers).
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information
 """
@@ -14,23 +14,31 @@ from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, c
 
 
 class EmailSettings(Section, frozen=True, kw_only=True):
-    """E-mail that the server sends. Without an `smtp_host` it sends none, and offers nothing that
-    needs it: addresses of accounts, registration with an address, a new password by mail.
+    """The mail that the server sends. Without an `smtp_host` it sends none, and all that needs mail
+    is off: e-mail addresses of accounts, registration with an address, password resets by mail.
     """
 
     smtp_host: Annotated[
         str | None,
-        doc("The mail server that takes our mails.", default="none", example="smtp.example.org"),
+        doc(
+            "The mail server that sends the mails of this server.",
+            default="none",
+            example="smtp.example.org",
+        ),
     ] = None
-    smtp_port: Annotated[int, doc("Its port; usually 25, 587 or 465.", ge=1, le=65_535)] = 25
-    smtp_user: Annotated[str | None, doc("User name to log in there with.", default="none")] = None
+    smtp_port: Annotated[
+        int, doc("The port of the mail server; usually 25, 587 or 465.", ge=1, le=65_535)
+    ] = 25
+    smtp_user: Annotated[str | None, doc("The user name at the mail server.", default="none")] = (
+        None
+    )
     smtp_password: Annotated[
-        str | None, doc("The password that belongs to it.", default="none")
+        str | None, doc("The password at the mail server.", default="none")
     ] = None
     tls: Annotated[
         Literal["opportunistic", "required", "implicit", "off"],
         doc(
-            "Encryption: `opportunistic` uses STARTTLS where it is offered and looks at no"
+            "Encryption: `opportunistic` uses STARTTLS if the mail server offers it, and checks no"
             " certificate; `required` uses STARTTLS and `implicit` (port 465) begins with TLS, and"
             " both check the certificate."
         ),
@@ -38,7 +46,7 @@ class EmailSettings(Section, frozen=True, kw_only=True):
     sender: Annotated[
         str | None,
         doc(
-            "The sender of our mails.",
+            "The sender of mails.",
             default="none; required with `smtp_host`",
             example='"Example <noreply@example.org>"',
         ),
@@ -46,22 +54,25 @@ class EmailSettings(Section, frozen=True, kw_only=True):
     timeout: Annotated[
         float,
         doc(
-            "A mail that the mail server has not taken by then was not sent.", unit="seconds", gt=0
+            "The longest time that sending a mail may take; after that it has failed.",
+            unit="seconds",
+            gt=0,
         ),
     ] = 20.0
     allowed_domains: Annotated[
         tuple[str, ...],
         doc(
-            "Domains of e-mail addresses that accounts may have; any, while this is empty.",
+            "Allowed domains of the e-mail addresses of accounts. Empty means any.",
             example="[example.org]",
         ),
     ] = ()
-    next_links: Annotated[
+    allowed_redirect_prefixes: Annotated[
         tuple[str, ...],
         doc(
-            "Beginnings of web addresses to which a client may have people sent on after they have"
-            " followed the link in a mail; they stay on our page where this lists none.",
+            "Prefixes of the web addresses to which a client may have a user redirected after the"
+            " user has followed the link in a mail. Empty means no redirects.",
             example="['https://app.element.io/']",
+            former_name="next_links",
         ),
     ] = ()
 
@@ -84,7 +95,7 @@ class EmailSettings(Section, frozen=True, kw_only=True):
             )
         if self.smtp_user is not None and self.tls not in ("required", "implicit"):
             yield Mistake(
-                "email.smtp_password would be sent for anybody to read: set email.tls to required"
+                "email.smtp_password would be sent unencrypted: set email.tls to required"
                 " or implicit",
                 (*credentials, "tls"),
             )
@@ -93,14 +104,18 @@ class EmailSettings(Section, frozen=True, kw_only=True):
 class ThirdPartyIdSettings(Section, frozen=True, kw_only=True):
     """E-mail addresses and telephone numbers of accounts."""
 
-    changes_allowed: Annotated[
-        bool, doc("Let users add and remove their own; else only administrators do.")
+    enable_changes: Annotated[
+        bool,
+        doc(
+            "Allow users to add and remove their own; otherwise only administrators can.",
+            former_name="changes_allowed",
+        ),
     ] = True
     identity_servers: Annotated[
         tuple[str, ...],
         doc(
-            "Identity servers at which users may publish theirs, and invite those of others,"
-            " through us; any, while this is empty.",
+            "Identity servers through which users may publish their identifiers and invite others"
+            " by theirs. Empty means any.",
             example="[vector.im]",
         ),
     ] = ()

@@ -1,4 +1,4 @@
-"""How a configuration fails: a module of its own, which the command line loads before others."""
+"""Errors of the configuration, in a separate module that the command line loads before others."""
 
 
 class ConfigError(Exception):

@@ -1,4 +1,4 @@
-"""Settings of federation: which servers this one talks with, and how it knows them.
+"""Settings of federation: the servers that this one communicates with, and how it verifies them.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
 """
@@ -12,18 +12,20 @@ from homeserver.protocol.identifiers import is_valid_server_name
 
 
 class OldVerifyKey(Section, frozen=True, kw_only=True):
-    """A key that this server signed with before, and does no longer."""
+    """A former signing key of this server."""
 
     key_id: Annotated[str, doc("Its id.", pattern="^ed25519:[A-Za-z0-9_]+$")]
     key: Annotated[str, doc("The public key in unpadded Base64.", pattern="^[A-Za-z0-9+/]{43}$")]
-    expired_ts: Annotated[int, doc("When it was last used.", unit="milliseconds since 1970", ge=0)]
+    expired_ts: Annotated[
+        int, doc("The time of its last use.", unit="milliseconds since 1970", ge=0)
+    ]
 
 
 class FederationSettings(Section, frozen=True, kw_only=True):
     """Requests to and from other homeservers."""
 
     verify_certificates: Annotated[
-        bool, doc("Check the certificates of other servers; say false in tests only.")
+        bool, doc("Check the certificates of other servers; set it to false in tests only.")
     ] = True
     ca_file: Annotated[
         Path | None,
@@ -36,41 +38,41 @@ class FederationSettings(Section, frozen=True, kw_only=True):
     allow_private_addresses: Annotated[
         bool,
         doc(
-            "Connect to servers at private, loopback and link-local addresses too: for a federation"
-            " within one network."
+            "Also connect to servers at private, loopback and link-local addresses: for a"
+            " federation within one network."
         ),
     ] = False
     allow: Annotated[
         tuple[str, ...],
         doc(
-            "Servers to talk with, as names without ports; `*` stands for any characters. Empty"
+            "Servers to federate with, as names without ports; `*` matches any characters. Empty"
             " means all.",
             example="[example.org, '*.example.com']",
         ),
     ] = ()
     deny: Annotated[
         tuple[str, ...],
-        doc("Servers not to talk with, even if they are allowed.", example="['*.example.net']"),
+        doc("Servers not to federate with, even if they are allowed.", example="['*.example.net']"),
     ] = ()
     delegated_to: Annotated[
         str | None,
         doc(
-            "Where other servers reach this one, as `/.well-known/matrix/server` of the server's"
-            " name tells them; it is not served without this.",
+            "The host and port for other servers, as published in `/.well-known/matrix/server`"
+            " of the server's name; without it that is not served.",
             example="matrix.example.org:443",
         ),
     ] = None
     trusted_key_servers: Annotated[
         tuple[str, ...],
         doc(
-            "Servers that are asked, and believed, about keys of those that cannot be reached.",
+            "Notary servers that are trusted for the keys of servers that cannot be reached.",
             example="[matrix.org]",
         ),
     ] = ()
     old_verify_keys: Annotated[
         tuple[OldVerifyKey, ...],
         doc(
-            "Keys that this server signed with before; `homeserver rotate-key` says what to write.",
+            "Former signing keys of this server; `homeserver rotate-key` prints what to write.",
             example=(
                 "[{key_id: 'ed25519:a_1234', key: 6cWn8c4YXcLCjPVmzKxDd9hWcVbAB1RZQ9t1qhGUFQk, "
                 "expired_ts: 1700000000000}]"

@@ -1,8 +1,8 @@
-"""Command lines that people are told to run: each works when it is copied.
+"""Command lines for the operator to copy and run.
 
 Every command line that the server prints is built here. It names the program as it was called, such
-as `.venv/bin/homeserver`, names the configuration unless the program finds it by itself, and quotes
-what the shell would take apart. Words in capitals, such as `NAME`, are for the reader to replace.
+as `.venv/bin/homeserver`, and the configuration unless the program finds it by itself, and it is
+quoted for the shell. The reader replaces words in capitals, such as `NAME`.
 """
 
 import os
@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 
 DEFAULT_CONFIG = Path("homeserver.yaml")
-"""The configuration that is read where none is given: the one of the working directory."""
+"""The default configuration file, in the working directory."""
 
 
 def homeserver_command(*words: str, config: Path | None = None) -> str:
-    """A command line of this program, which works with the same configuration as this process.
+    """A command line of this program, with the same configuration as this process.
 
-    `config` is the file of the configuration, `None` where there is none.
+    `config` is the file of the configuration, `None` if there is none.
     """
     line = [*_this_program(), *words]
     if config is not None and config.absolute() != DEFAULT_CONFIG.absolute():

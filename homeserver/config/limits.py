@@ -1,7 +1,7 @@
-"""Settings that bound what one client can ask of the server: rates, sizes, times and sockets.
+"""Limits on the requests of clients and servers: rates, sizes, times and sockets.
 
-A rate is a token bucket: `burst` actions at once, then `per_second`. The name of a field of
-`RateLimitSettings` is the name of the action that a route is limited as.
+A rate is a token bucket: `burst` actions at once, then `per_second`. Routes refer to a rate by the
+name of its field in `RateLimitSettings`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#rate-limiting
 """
@@ -14,55 +14,61 @@ from homeserver.config.fields import Section, doc
 
 
 class RateSettings(Section, frozen=True, kw_only=True):
-    """How often something may be done."""
+    """A rate: the number of actions over time."""
 
-    per_second: Annotated[float, doc("Actions in the long run.", unit="per second", gt=0)]
-    burst: Annotated[int, doc("Actions at once.", unit="actions", ge=1)]
+    per_second: Annotated[float, doc("The long-term average.", unit="per second", gt=0)]
+    burst: Annotated[int, doc("The number of actions at once.", unit="actions", ge=1)]
 
 
 class UserRateSettings(Section, frozen=True, kw_only=True):
-    """What one user may do, of whatever kind, such as a bot that writes much."""
+    """The rates of one user for all actions, such as of a bot that writes much."""
 
     user_id: Annotated[str, doc("The user.", pattern="^@")]
     unlimited: Annotated[bool, doc("No limits at all.")] = False
     per_second: Annotated[
-        float, doc("Actions of each kind in the long run.", unit="per second", gt=0)
+        float, doc("The long-term average for each kind of action.", unit="per second", gt=0)
     ] = 100.0
-    burst: Annotated[int, doc("Actions of each kind at once.", unit="actions", ge=1)] = 1_000
+    burst: Annotated[
+        int, doc("The number of actions of each kind at once.", unit="actions", ge=1)
+    ] = 1_000
 
 
 class RateLimitSettings(Section, frozen=True, kw_only=True):
-    """How often one user, or one address where there is no user yet, may do what."""
+    """The rates of one user, or of one address for requests without a user."""
 
-    enabled: Annotated[bool, doc("Apply these limits at all.")] = True
+    enabled: Annotated[bool, doc("Apply these limits.")] = True
     users: Annotated[
         tuple[UserRateSettings, ...],
         doc(
-            "Users with rates of their own, in place of all that follow.",
+            "Users with separate rates, in place of all that follow.",
             example='[{user_id: "@bot:example.org", per_second: 100.0, burst: 1000}]',
         ),
     ] = ()
     message: Annotated[
         RateSettings, doc("Sending, changing state and redacting, for each user.")
     ] = RateSettings(per_second=10.0, burst=50)
-    registration: Annotated[RateSettings, doc("Making an account, for each address.")] = (
+    registration: Annotated[RateSettings, doc("Registering an account, for each address.")] = (
         RateSettings(per_second=0.2, burst=10)
     )
     availability: Annotated[
-        RateSettings, doc("Asking if a name or a registration token is good, for each address.")
+        RateSettings,
+        doc(
+            "Checking if a user name is available or a registration token valid, for each address."
+        ),
     ] = RateSettings(per_second=1.0, burst=20)
-    login: Annotated[RateSettings, doc("Logging in and proving a password, for each address.")] = (
+    login: Annotated[RateSettings, doc("Logging in and entering a password, for each address.")] = (
         RateSettings(per_second=0.2, burst=10)
     )
     password: Annotated[
-        RateSettings, doc("Trying the password of one account, from all addresses together.")
+        RateSettings, doc("Entering the password of one account, from all addresses together.")
     ] = RateSettings(per_second=0.1, burst=20)
     validation: Annotated[
-        RateSettings, doc("Asking for a mail that validates an e-mail address, for each address.")
+        RateSettings,
+        doc("Requesting a mail that validates an e-mail address, for each IP address."),
     ] = RateSettings(per_second=0.05, burst=5)
-    mail: Annotated[RateSettings, doc("Mails to one e-mail address, whoever asks for them.")] = (
-        RateSettings(per_second=0.002, burst=4)
-    )
+    mail: Annotated[
+        RateSettings, doc("Mails to one e-mail address, for all requests together.")
+    ] = RateSettings(per_second=0.002, burst=4)
     report: Annotated[RateSettings, doc("Reporting users, rooms and events, for each user.")] = (
         RateSettings(per_second=0.1, burst=10)
     )
@@ -72,13 +78,13 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     invite: Annotated[RateSettings, doc("Inviting, for each user.")] = RateSettings(
         per_second=1.0, burst=50
     )
-    remote_invite: Annotated[
-        RateSettings, doc("Inviting users of this server, for each other server.")
-    ] = RateSettings(per_second=5.0, burst=200)
+    remote_invite: Annotated[RateSettings, doc("Inviting local users, for each remote server.")] = (
+        RateSettings(per_second=5.0, burst=200)
+    )
     room_creation: Annotated[RateSettings, doc("Creating and upgrading rooms, for each user.")] = (
         RateSettings(per_second=0.2, burst=10)
     )
-    profile: Annotated[RateSettings, doc("Changing the own profile, for each user.")] = (
+    profile: Annotated[RateSettings, doc("Changing one's own profile, for each user.")] = (
         RateSettings(per_second=0.5, burst=10)
     )
     presence: Annotated[RateSettings, doc("Setting presence, for each user.")] = RateSettings(
@@ -91,14 +97,14 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
         RateSettings,
         doc(
             "Changing account data, tags, filters, push rules, devices, aliases and the room"
-            " directory, and asking for OpenID tokens, for each user."
+            " directory, and requesting OpenID tokens, for each user."
         ),
     ] = RateSettings(per_second=5.0, burst=100)
     lookup: Annotated[
         RateSettings,
         doc(
             "Looking up profiles, aliases, capabilities and the like, for each user, or each"
-            " address where the answer is for anybody."
+            " address if no log-in is needed."
         ),
     ] = RateSettings(per_second=50.0, burst=500)
     search: Annotated[RateSettings, doc("Searching rooms, users and messages, for each user.")] = (
@@ -106,7 +112,7 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     )
 
     key_query: Annotated[
-        RateSettings, doc("Asking for the keys of other servers, for each address.")
+        RateSettings, doc("Requesting the keys of other servers, for each address.")
     ] = RateSettings(per_second=10.0, burst=100)
 
     def actions(self) -> dict[str, RateSettings]:
@@ -119,29 +125,30 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     """Sizes and times of requests."""
 
     max_body: Annotated[
-        int, doc("Largest body of a request, uploads aside.", unit="bytes", ge=65_536)
+        int, doc("The largest body of a request, except for uploads.", unit="bytes", ge=65_536)
     ] = 1_048_576
     max_bodies: Annotated[
         int,
         doc(
-            "Memory for the bodies of all requests that are being received or answered. One address"
+            "Memory for the bodies of all requests that are received or handled. One address"
             " gets a quarter of it.",
             unit="bytes",
             ge=67_108_864,
         ),
     ] = 268_435_456
     max_sync_wait: Annotated[
-        float, doc("Longest time that `/sync` may be asked to wait.", unit="seconds", gt=0)
+        float,
+        doc("The longest time for which a client may let `/sync` wait.", unit="seconds", gt=0),
     ] = 300.0
     request_timeout: Annotated[
-        float, doc("A client must have sent its whole request by then.", unit="seconds", gt=0)
+        float, doc("The time for a client to send its whole request.", unit="seconds", gt=0)
     ] = 60.0
     idle_timeout: Annotated[
         float,
-        doc("A kept connection without a request is closed after this.", unit="seconds", gt=0),
+        doc("An idle connection is closed after this time.", unit="seconds", gt=0),
     ] = 120.0
     shutdown_timeout: Annotated[
-        float, doc("Requests that run at shutdown have this time to end.", unit="seconds", ge=0)
+        float, doc("The time for running requests to end at shutdown.", unit="seconds", ge=0)
     ] = 10.0
 
 
@@ -149,22 +156,31 @@ class WebSocketSettings(Section, frozen=True, kw_only=True):
     """Sync and requests over a WebSocket, at `/_matrix/client/v3/stream`."""
 
     enabled: Annotated[bool, doc("Offer the transport.")] = True
-    max_per_user: Annotated[int, doc("Sockets of one user at once.", unit="sockets", ge=1)] = 50
-    max_per_device: Annotated[int, doc("Sockets of one device at once.", unit="sockets", ge=1)] = 4
+    max_per_user: Annotated[
+        int, doc("The number of simultaneous sockets of one user.", unit="sockets", ge=1)
+    ] = 50
+    max_per_device: Annotated[
+        int, doc("The number of simultaneous sockets of one device.", unit="sockets", ge=1)
+    ] = 4
     max_frame: Annotated[
-        int, doc("Largest frame that a client may send.", unit="bytes", ge=65_536)
+        int, doc("The largest frame that a client may send.", unit="bytes", ge=65_536)
     ] = 131_072
     ping_interval: Annotated[
-        float, doc("Time between pings; two unanswered ones end the socket.", unit="seconds", gt=0)
+        float,
+        doc("Time between pings; two unanswered ones close the socket.", unit="seconds", gt=0),
     ] = 40.0
     ack_window: Annotated[
         int,
-        doc("Updates that a client which acknowledges them may have unread.", unit="updates", ge=1),
+        doc(
+            "Unacknowledged updates at once, for clients that acknowledge updates.",
+            unit="updates",
+            ge=1,
+        ),
     ] = 4
     send_buffer: Annotated[
         int,
         doc("Unsent data after which updates wait and are compacted.", unit="bytes", ge=16_384),
     ] = 262_144
     query_token: Annotated[
-        bool, doc("Take the access token from the URL too, where it may end in logs.")
+        bool, doc("Accept the access token in the URL too, although it may appear in logs there.")
     ] = False

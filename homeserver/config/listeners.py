@@ -30,8 +30,8 @@ class Listener(Section, frozen=True, kw_only=True):
     bind: Annotated[
         str | tuple[str, ...],
         doc(
-            "Address of the machine to listen at, or a list of them. In a list, an IPv6 address is"
-            " passed over on a machine without IPv6. `0.0.0.0` and `::` mean all addresses."
+            "Local address to listen on, or a list of them. In a list, an IPv6 address is"
+            " ignored on a machine without IPv6. `0.0.0.0` and `::` mean all addresses."
         ),
     ] = ("127.0.0.1", "::1")
     path: Annotated[
@@ -52,22 +52,22 @@ class Listener(Section, frozen=True, kw_only=True):
     resources: Annotated[
         tuple[Resource, ...],
         doc(
-            "What is served here: `client` (Client-Server API), `federation` (Server-Server API),"
-            " `health` (`/health`), `metrics` (`/metrics`, for Prometheus).",
+            "The APIs on this listener: `client` (Client-Server API), `federation` (Server-Server"
+            " API), `health` (`/health`), `metrics` (`/metrics`, for Prometheus).",
             min_length=1,
         ),
     ] = ("client", "health")
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses of `bind`, however it was written."""
+        """The addresses of `bind`, as a tuple."""
         return (self.bind,) if isinstance(self.bind, str) else self.bind
 
     def mistakes(self) -> Iterator[Mistake]:
         if (self.port is None) == (self.path is None):
             yield Mistake("a listener has either a port or a path", ("port", "path"))
         if self.path is not None and self.tls is not None:
-            yield Mistake("a Unix socket takes no tls", ("path", "tls"))
+            yield Mistake("a Unix socket does not support tls", ("path", "tls"))
         if not self.addresses:
             yield Mistake("bind names no address", ("bind",))
         for address in self.addresses:

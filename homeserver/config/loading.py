@@ -1,10 +1,10 @@
-"""Reads `homeserver.yaml` into `Settings`, and tells a person what is wrong with it.
+"""A loader of `homeserver.yaml`, which makes `Settings` and reports every error in the file.
 
-A key that no setting has is refused with the nearest right one, since a misspelt setting that is
-silently ignored is found too late; `unknown_keys: warn` only logs it. A key without a value keeps
-its default, so that a section may be commented out line by line. Texts of the file never appear in
-messages, as they may be secrets. All that is wrong is told at once, so that nobody corrects a file
-one start at a time. Relative paths are those of the file's folder.
+An unknown key is refused with a suggestion, since a misspelt setting that is silently ignored would
+be found too late; `unknown_keys: warn` only logs it. A key without a value keeps its default, so
+that a section may be commented out line by line. Values in the file never appear in messages, as
+they may be secrets. All errors are reported together, so that the operator can fix them in one go.
+Relative paths are those of the file's folder.
 """
 
 import difflib
@@ -31,7 +31,7 @@ _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong in one place of the file, in the order of the file."""
+    """An error at one place of the file; they sort in the order of the file."""
 
     line: int
     text: str
@@ -43,13 +43,13 @@ class Problem:
 def load_settings(path: Path | None) -> Settings:
     """The settings in the file at `path`, or the defaults (in the working directory) for `None`.
 
-    Raises `ConfigError`, which names the file and each place in it that is wrong, with its line and
-    what was expected there.
+    Raises `ConfigError`, which names the file and each wrong place in it, with its line and what
+    was expected there.
     """
     if path is None:
         return _resolve_paths(Settings(), Path.cwd())
     try:
-        settings, unknown = parse_settings(path.read_text(encoding="utf-8"))
+        settings, warnings = parse_settings(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -57,15 +57,15 @@ def load_settings(path: Path | None) -> Settings:
     except ConfigError as error:
         problems = str(error).splitlines()
         raise ConfigError("\n".join(f"{path}, {problem}" for problem in problems)) from None
-    for problem in unknown:
+    for problem in warnings:
         log.warn("{path}, {problem}", path=str(path), problem=problem)
     return _resolve_paths(settings, path.resolve().parent)
 
 
 def parse_settings(text: str) -> tuple[Settings, list[str]]:
-    """The settings in a YAML text, and what is to be said of unknown keys that it allows.
+    """The settings in a YAML text, and warnings about allowed unknown keys and former names.
 
-    Raises `ConfigError` with everything that is wrong.
+    Raises `ConfigError` with all errors.
     """
     file = read_yaml(text)
     problems = [Problem(*mistake) for mistake in file.mistakes]
@@ -82,21 +82,23 @@ def parse_settings(text: str) -> tuple[Settings, list[str]]:
     problems += conversion.problems
     if problems or settings is None:
         raise ConfigError("\n".join(map(str, sorted(problems))))
-    return settings, [str(problem) for problem in sorted(unknown)]
+    return settings, [str(problem) for problem in sorted([*unknown, *conversion.renamed])]
 
 
 class Conversion:
-    """Makes settings of what was read, and finds all that is wrong with it.
+    """A conversion of the parsed file into settings, which collects all errors.
 
-    msgspec tells of the first wrong value only; so that is noted and taken out, and msgspec asked
-    again with the rest, until nothing is wrong any more.
+    msgspec reports only the first wrong value; so this is recorded and removed, and msgspec called
+    again with the rest, until no error is left.
     """
 
     def __init__(self, file: YamlFile) -> None:
         self.problems: list[Problem] = []
+        self.renamed: list[Problem] = []  # settings that the file gives by their former names
         self._file = file
-        self._left_out: dict[int, set[str]] = {}  # id of a section: settings that are wrong
-        self._removed: dict[int, int] = {}  # id of a list: items that were taken out, from its top
+        self._left_out: dict[int, set[str]] = {}  # id of a section: its wrong settings
+        self._former: dict[tuple[int, str], str] = {}  # (id of a section, name): name in the file
+        self._removed: dict[int, int] = {}  # id of a list: items removed so far, from its top
 
     def known(self, kind: inspect.Type, value: Any, place: Steps, unknown: list[Problem]) -> Any:
         """`value` without keys that are unknown (they are added to `unknown`) or have no value."""
@@ -109,14 +111,20 @@ class Conversion:
         if not isinstance(kind, inspect.StructType) or not isinstance(value, dict):
             return value
         fields = {field.name: field for field in schema.fields(kind)}
+        former = {field.former_name: name for name, field in fields.items() if field.former_name}
         result: dict[str, Any] = {}
         for key, item in value.items():
             inner = (*place, str(key))
+            if key in former and former[key] not in value:
+                text = f"{_name(inner)} was renamed to {former[key]}; the old name will be removed"
+                self.renamed.append(Problem(self._file.line_of(inner), text))
+                self._former[id(result), former[key]] = key
+                key = former[key]
             if key not in fields:
                 remedy = _suggestion(str(key), _name(place), list(fields)) or "; remove it"
                 text = f"{_name(inner)}: unknown key{remedy}"
                 unknown.append(Problem(self._file.line_of(inner), text))
-                # What is misspelt is not missing as well.
+                # A misspelt setting is not reported as missing, too.
                 near = set(difflib.get_close_matches(str(key), fields, n=1)) - value.keys()
                 self._left_out.setdefault(id(result), set()).update(near)
             elif item is not None:
@@ -124,7 +132,7 @@ class Conversion:
         return result
 
     def convert(self, known: Any) -> Settings | None:
-        """The settings, or `None` where something is wrong."""
+        """The settings, or `None` if there are errors."""
         while True:
             try:
                 settings = msgspec.convert(known, Settings, dec_hook=_read_path)
@@ -140,15 +148,15 @@ class Conversion:
     def _note(self, error: Exception, what: str, steps: list[str | int], known: Any) -> None:
         if isinstance(error.__cause__, WrongSettings):
             broken = self._left_out.get(id(_at(known, steps)), set())
-            told = [
+            mistakes = [
                 mistake
                 for mistake in error.__cause__.mistakes
                 if broken.isdisjoint(mistake.settings)
             ]
         else:
-            told = [Mistake(what)]
+            mistakes = [Mistake(what)]
         steps_in_file = self._steps_in_file(steps, known)
-        for mistake in told:
+        for mistake in mistakes:
             text, place = _explain(mistake.text, steps, steps_in_file, known)
             line = self._file.line_of(place)
             for setting in mistake.settings:
@@ -156,10 +164,13 @@ class Conversion:
             self.problems.append(Problem(line, text))
 
     def _steps_in_file(self, steps: list[str | int], known: Any) -> Steps:
-        """A place as the file has it, where the lists are still whole."""
+        """A place in the original file, in which the lists are complete."""
         result: list[str | int] = []
         for step in steps:
-            result.append(step + self._removed.get(id(known), 0) if isinstance(step, int) else step)
+            if isinstance(step, int):
+                result.append(step + self._removed.get(id(known), 0))
+            else:
+                result.append(self._former.get((id(known), step), step))
             known = known[step]
         return tuple(result)
 
@@ -170,10 +181,10 @@ class Conversion:
         around, last = _at(known, steps[:-1]), steps[-1]
         del around[last]
         if isinstance(last, int):
-            # What is before it in the list was taken out already, or is right.
+            # The items before it in the list were removed already, or are right.
             self._removed[id(around)] = self._removed.get(id(around), 0) + 1
             if not around:
-                # That the list is empty now is no mistake in the file.
+                # That the list is empty now is not an error in the file.
                 self._take_out(steps[:-1], known)
 
 
@@ -184,7 +195,7 @@ def _at(content: Any, steps: list[str | int]) -> Any:
 
 
 def _where(error: msgspec.ValidationError) -> tuple[str, list[str | int]]:
-    """What msgspec found wrong, and in which place."""
+    """The place of an error that msgspec found, and its description."""
     match = _WHERE.match(str(error))
     what, path = (match["what"], match["path"] or "$") if match else (str(error), "$")
     return what, [
@@ -193,14 +204,14 @@ def _where(error: msgspec.ValidationError) -> tuple[str, list[str | int]]:
 
 
 def _name(place: Steps) -> str:
-    """A place as people write it, such as `listeners[0].port`."""
+    """A place in the form that users write, such as `listeners[0].port`."""
     return "".join(
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in place
     ).removeprefix(".")
 
 
 def _suggestion(key: str, path: str, siblings: list[str]) -> str:
-    """The nearest right key: one of the same section, or one of another that is called alike."""
+    """The nearest known key: of the same section, or of another section with the same name."""
     if near := difflib.get_close_matches(key, siblings, n=1):
         return f"; did you mean {path}.{near[0]}?" if path else f"; did you mean {near[0]}?"
     everywhere = {place.rpartition(".")[2]: place for place in _places(schema.root(), "")}
@@ -225,7 +236,7 @@ def _read_path(kind: type, value: Any) -> Any:
 
 
 def _explain(what: str, steps: list[str | int], in_file: Steps, content: Any) -> tuple[str, Steps]:
-    """A sentence with the place and what was expected, of what msgspec says; and the place.
+    """A sentence with the place and what was expected, from msgspec's message; and the place.
 
     `steps` lead to the value in `content`, `in_file` in the file.
     """
@@ -239,7 +250,7 @@ def _explain(what: str, steps: list[str | int], in_file: Steps, content: Any) ->
 
 
 def _got(kind: inspect.Type, value: Any) -> str:
-    """What stands there instead, where that helps."""
+    """The value found in its place, if that helps."""
     match value:
         case bool():
             return f", got {str(value).lower()}"

@@ -1,8 +1,8 @@
-"""Writes the reference page (docs/configuration.md) and the sample file (homeserver.yaml).
+"""A generator of the reference page (docs/configuration.md) and the sample file (homeserver.yaml).
 
-Both come from the settings classes alone, so that they cannot tell another story than the code; a
-test compares them with what is checked in. In the sample, "# " opens an explanation, and "#key:" is
-a setting with its default, to be uncommented and changed.
+Both come from the settings classes alone, so that they cannot contradict the code; a test compares
+them with the files in the repository. In the sample, "# " opens an explanation, and "#key:" is a
+setting with its default, to be uncommented and changed.
 """
 
 import textwrap
@@ -38,7 +38,7 @@ This page is generated from `homeserver/config/settings.py` by `make config-docs
 
 
 def sample(**chosen: Any) -> str:
-    """The text of `homeserver.yaml`; `chosen` are top-level settings to write as set."""
+    """The content of `homeserver.yaml`; `chosen` are top-level settings to write as set."""
     lines = _sample_fields(schema.root(), Settings(**chosen), {"server_name", *chosen})
     return SAMPLE_HEAD + "\n" + "\n".join(lines).rstrip() + "\n"
 
@@ -70,7 +70,7 @@ def _sample_fields(
 
 
 def _explanation(field: schema.SettingField) -> str:
-    """Prose above a setting: what it is, the values it takes, its unit, a special default."""
+    """The comment above a setting: its description, values, unit and special default."""
     words = [field.text]
     if isinstance(field.type, inspect.LiteralType):
         words.append(f"This is {schema.describe(field.type)}.")
@@ -82,7 +82,7 @@ def _explanation(field: schema.SettingField) -> str:
 
 
 def _has_defaults(section: inspect.StructType) -> bool:
-    """Whether a section is worth its own lines; one that is given whole stands on one line."""
+    """Whether a section gets several lines; one without defaults stands on one line."""
     return any(not field.required for field in schema.fields(section))
 
 
@@ -105,7 +105,7 @@ def _yaml(value: Any) -> str:
 
 
 def reference() -> str:
-    """The text of docs/configuration.md."""
+    """The content of docs/configuration.md."""
     parts = [REFERENCE_HEAD]
     seen: set[type] = set()
     for path, section in _sections(schema.root(), ""):

@@ -1,7 +1,7 @@
-"""The shape of the configuration, read from the settings classes: fields, types in words, bounds.
+"""The schema of the configuration, from the settings classes: fields, types in words, bounds.
 
-The loader needs it to say what it expected where, the generator to document it. It is the view that
-msgspec has of the classes (`msgspec.inspect`), in words for people: "a whole number, at least 1".
+The loader uses it to say what it expected where, the generator to document it. It is msgspec's view
+of the classes (`msgspec.inspect`), in words for users: "a whole number, at least 1".
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from homeserver.config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class SettingField:
-    """One documented setting. `default` is `msgspec.NODEFAULT` where the setting is required.
+    """One documented setting. `default` is `msgspec.NODEFAULT` if the setting is required.
 
-    `attribute` is what it is called in Python, where its name in the file is a reserved word.
+    `attribute` is its name in Python, which differs if its name in the file is a reserved word.
     """
 
     name: str
@@ -30,6 +30,7 @@ class SettingField:
     unit: str | None
     default_text: str | None
     example: str | None
+    former_name: str | None
 
     @property
     def required(self) -> bool:
@@ -63,6 +64,7 @@ def fields(section: inspect.StructType) -> Iterator[SettingField]:
             unit=extra.get("unit"),
             default_text=extra.get("default"),
             example=extra.get("example"),
+            former_name=extra.get("former_name"),
         )
 
 

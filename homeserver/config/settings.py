@@ -4,8 +4,8 @@
 page (docs/configuration.md) and the sample file (homeserver.yaml) are generated from this module.
 To add a setting, add a field here and run `make config-docs`.
 
-A check that types and bounds cannot express stands in `mistakes` of its section, which gives a
-sentence for the person who wrote the file. Paths in the file are relative to its folder.
+A check that types and bounds cannot express is in `mistakes` of its section, which yields a
+sentence for the operator. Paths in the file are relative to its folder.
 """
 
 import ipaddress
@@ -26,7 +26,7 @@ from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_ve
 
 
 class DatabaseSettings(Section, frozen=True, kw_only=True):
-    """Where data is kept. Without a `dsn` the server runs a PostgreSQL of its own in `data_dir`."""
+    """The database. Without a `dsn` the server runs its own PostgreSQL in `data_dir`."""
 
     dsn: Annotated[
         str | None,
@@ -36,18 +36,21 @@ class DatabaseSettings(Section, frozen=True, kw_only=True):
             example="postgresql://homeserver:password@/homeserver",
         ),
     ] = None
-    pool_size: Annotated[int, doc("Connections to open at most.", unit="connections", ge=1)] = 8
+    pool_size: Annotated[
+        int, doc("The largest number of connections.", unit="connections", ge=1)
+    ] = 8
     prepared_statements: Annotated[
-        bool, doc("Use prepared statements; say false behind PgBouncer in transaction mode.")
+        bool, doc("Use prepared statements; set it to false behind PgBouncer in transaction mode.")
     ] = True
     statement_timeout: Annotated[
         float, doc("A statement that takes longer is cancelled.", unit="seconds", gt=0)
     ] = 60.0
-    night: Annotated[
+    maintenance_hour: Annotated[
         int,
         doc(
-            "Hour in which the three hours begin when the server tidies up its database.",
+            "Start of the three hours in which the server cleans up its database.",
             unit="hours after midnight UTC",
+            former_name="night",
             ge=0,
             le=23,
         ),
@@ -60,40 +63,41 @@ class PolicySettings(Section, frozen=True, kw_only=True):
     id: Annotated[str, doc("Name of the policy, such as `privacy_policy`.")]
     version: Annotated[str, doc("Version of the document.")]
     name: Annotated[str, doc("Title that the user reads.")]
-    url: Annotated[str, doc("Where the document can be read.")]
+    url: Annotated[str, doc("Web address of the document.")]
     language: Annotated[str, doc("Language of the document.")] = "en"
 
 
 class RegistrationSettings(Section, frozen=True, kw_only=True):
-    """Who may make an account."""
+    """Registration of accounts by users."""
 
     enabled: Annotated[
         bool,
         doc(
-            "Let people register. When false, `homeserver user add` and the shared secret still do."
+            "Allow users to register. If false, only `homeserver user add` and the shared secret"
+            " can."
         ),
     ] = False
-    guests: Annotated[bool, doc("Let guests in, who have no name and no password.")] = False
+    guests: Annotated[bool, doc("Allow guests, who have no name and no password.")] = False
     token_required: Annotated[
-        bool, doc("Ask for a registration token, which an administrator gives out.")
+        bool, doc("Require a registration token, which an administrator issues.")
     ] = False
     recaptcha_required: Annotated[
-        bool, doc("Ask for a solved reCAPTCHA, as `recaptcha` configures it.")
+        bool, doc("Require a solved reCAPTCHA, as `recaptcha` configures it.")
     ] = False
     email_required: Annotated[
-        bool, doc("Ask for an e-mail address, which is validated by a mail to it.")
+        bool, doc("Require an e-mail address, which is validated by a mail to it.")
     ] = False
     localpart_as_display_name: Annotated[
         bool,
         doc(
-            "Give each new account, guests aside, its localpart as display name. When false, it has"
+            "Give each new account, except guests, its localpart as display name. If false, it has"
             " none until its user chooses one."
         ),
     ] = True
     shared_secret: Annotated[
         Annotated[str, msgspec.Meta(min_length=8)] | None,
         doc(
-            "Whoever knows this may register anyone, administrators too, at"
+            "Clients that know this secret may register any user, even administrators, at"
             " `/_synapse/admin/v1/register`. Long and random, or absent.",
             default="none",
             example='"a long random string"',
@@ -109,16 +113,16 @@ class RegistrationSettings(Section, frozen=True, kw_only=True):
 
 
 class RecaptchaSettings(Section, frozen=True, kw_only=True):
-    """Google reCAPTCHA, by which people prove that they are no programs."""
+    """Google reCAPTCHA, with which users prove that they are not programs."""
 
-    verify_url: Annotated[str, doc("Where a solution is checked.", pattern="^https?://")] = (
-        "https://www.google.com/recaptcha/api/siteverify"
-    )
+    verify_url: Annotated[
+        str, doc("The web address for checking a solution.", pattern="^https?://")
+    ] = "https://www.google.com/recaptcha/api/siteverify"
     public_key: Annotated[
-        str | None, doc("The site key, which clients show the puzzle with.", default="none")
+        str | None, doc("The site key, with which clients show the puzzle.", default="none")
     ] = None
     private_key: Annotated[
-        str | None, doc("The secret key, which solutions are checked with.", default="none")
+        str | None, doc("The secret key, with which solutions are checked.", default="none")
     ] = None
 
     def mistakes(self) -> Iterator[Mistake]:
@@ -130,16 +134,16 @@ class RecaptchaSettings(Section, frozen=True, kw_only=True):
 
 
 class OutboundHttpSettings(Section, frozen=True, kw_only=True):
-    """Requests that the server makes to others, those to other homeservers aside."""
+    """Requests to other services, except homeservers."""
 
     verify_certificates: Annotated[
-        bool, doc("Check the certificates of others; say false in tests only.")
+        bool, doc("Check the certificates of other services; set it to false in tests only.")
     ] = True
     allow_private_addresses: Annotated[
         bool,
         doc(
-            "Connect to private, loopback and link-local addresses too. Clients can then make this"
-            " server ask services that only it can reach."
+            "Also connect to private, loopback and link-local addresses. Clients can then make this"
+            " server send requests to services that only it can reach."
         ),
     ] = False
 
@@ -149,42 +153,40 @@ class PasswordSettings(Section, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, doc("Offer log-in by password.")] = True
     minimum_length: Annotated[
-        int, doc("Shortest new password that is accepted.", unit="characters", ge=1)
+        int, doc("The minimum length of a new password.", unit="characters", ge=1)
     ] = 8
     hash_cost: Annotated[
         Literal["normal", "lowest"],
-        doc(
-            "Work that guessing from a stolen hash costs; `lowest` is for tests, it protects none."
-        ),
+        doc("The cost of guessing from a stolen hash; `lowest` is for tests, without protection."),
     ] = "normal"
 
 
 class TokenSettings(Section, frozen=True, kw_only=True):
-    """How long tokens are valid."""
+    """The lifetimes of tokens."""
 
     access_token_lifetime: Annotated[
         int,
-        doc("Life of an access token of a client that can refresh it.", unit="seconds", ge=1),
+        doc("Lifetime of an access token of a client that can refresh it.", unit="seconds", ge=1),
     ] = 3600
     refresh_token_lifetime: Annotated[
         Annotated[int, msgspec.Meta(ge=1)] | None,
         doc(
-            "Life of an unused refresh token; the device is logged out after it.",
+            "Lifetime of an unused refresh token; the device is logged out after it.",
             unit="seconds",
-            default="for ever",
+            default="unlimited",
             example="7776000",
         ),
     ] = None
     login_token_lifetime: Annotated[
-        int, doc("Life of a token for logging in another device.", unit="seconds", ge=1)
+        int, doc("Lifetime of a token for logging in another device.", unit="seconds", ge=1)
     ] = 120
 
 
 class RoomSettings(Section, frozen=True, kw_only=True):
-    """What rooms are made like."""
+    """The defaults of new rooms."""
 
     default_version: Annotated[
-        str, doc("Version of a room that is created without naming one.")
+        str, doc("Version of a room if its creator does not choose one.")
     ] = DEFAULT_ROOM_VERSION
 
     def mistakes(self) -> Iterator[Mistake]:
@@ -196,23 +198,26 @@ class RoomDirectorySettings(Section, frozen=True, kw_only=True):
     """The list of public rooms."""
 
     allow_publishing: Annotated[
-        bool, doc("Let any user list a room; else only administrators.")
+        bool, doc("Allow any user to list a room; otherwise only administrators can.")
     ] = True
-    without_login: Annotated[bool, doc("Show the list to people who are not logged in.")] = False
+    public_without_login: Annotated[
+        bool,
+        doc("Show the list to users who are not logged in.", former_name="without_login"),
+    ] = False
     over_federation: Annotated[bool, doc("Show the list to other servers.")] = False
 
 
 class PresenceSettings(Section, frozen=True, kw_only=True):
-    """Who is online."""
+    """The online status of users."""
 
-    enabled: Annotated[bool, doc("Keep and show presence.")] = True
+    enabled: Annotated[bool, doc("Track and show presence.")] = True
     idle_after: Annotated[
-        float, doc("A user who does nothing is shown as away after this.", unit="seconds", gt=0)
+        float, doc("An inactive user is shown as away after this time.", unit="seconds", gt=0)
     ] = 300.0
     offline_after: Annotated[
         float,
         doc(
-            "A user without an open connection is shown as offline after this.",
+            "A user without an open connection is shown as offline after this time.",
             unit="seconds",
             gt=0,
         ),
@@ -220,36 +225,35 @@ class PresenceSettings(Section, frozen=True, kw_only=True):
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
-    """What the server writes about its work. SIGHUP opens the file again."""
+    """The log of the server. SIGHUP reopens the file."""
 
     file: Annotated[
         Path | None,
         doc("File to append to.", default="standard error", example="/var/log/homeserver.log"),
     ] = None
     level: Annotated[
-        Literal["DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"], doc("Least level that is written.")
+        Literal["DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"],
+        doc("The lowest level that is written."),
     ] = "INFO"
     format: Annotated[
-        Literal["text", "json"], doc("Lines for people, or one JSON object a line.")
+        Literal["text", "json"], doc("Readable lines, or one JSON object per line.")
     ] = "text"
 
 
 class ServerNoticeSettings(Section, frozen=True, kw_only=True):
-    """Messages of the server itself to its users, each in a room of their own."""
+    """Messages of the server to its users, each user in a separate room."""
 
     user: Annotated[
         Annotated[str, msgspec.Meta(pattern="^[a-z0-9._=/+-]+$")] | None,
         doc(
-            "Localpart of the account that sends them, which must not be anybody's. Without one"
+            "Localpart of the account that sends them, which no user may have. Without one"
             " there are no notices.",
             default="none",
             example="notices",
         ),
     ] = None
-    display_name: Annotated[str, doc("What the account is called when it is made.")] = (
-        "Server notices"
-    )
-    room_name: Annotated[str, doc("What the rooms are called.")] = "Server notices"
+    display_name: Annotated[str, doc("Display name of the new account.")] = "Server notices"
+    room_name: Annotated[str, doc("Name of the rooms.")] = "Server notices"
 
 
 class Settings(Section, frozen=True, kw_only=True):
@@ -257,7 +261,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     unknown_keys: Annotated[
         Literal["refuse", "warn"],
-        doc("What a key that the server does not know leads to: no start, or a warning."),
+        doc("The reaction to unknown keys: `refuse` to start, or `warn` in the log."),
     ] = "refuse"
     server_name: Annotated[
         str,
@@ -269,31 +273,32 @@ class Settings(Section, frozen=True, kw_only=True):
     public_baseurl: Annotated[
         Annotated[str, msgspec.Meta(pattern="^https?://")] | None,
         doc(
-            "Where clients reach this server, as `/.well-known/matrix/client` tells them; it is not"
-            " served without this.",
+            "Web address of this server for clients, as published in `/.well-known/matrix/client`;"
+            " without it that is not served.",
             default="none",
             example="https://matrix.example.org",
         ),
     ] = None
     data_dir: Annotated[
-        Path, doc("Folder of what the server keeps by itself, such as its embedded database.")
+        Path, doc("Directory for the server's own files, such as its embedded database.")
     ] = Path("data")
     signing_key_path: Annotated[
         Path,
         doc(
-            "The key that proves events to be from this server, made at the first start.",
+            "File with the key that signs this server's events, created at the first start.",
             default="`signing.key` in `data_dir`",
             example="data/signing.key",
         ),
     ] = Path()
     listeners: Annotated[
-        tuple[Listener, ...], doc("Where the server accepts connections.", min_length=1)
+        tuple[Listener, ...],
+        doc("The addresses and ports on which the server accepts connections.", min_length=1),
     ] = (Listener(port=8008),)
     trusted_proxies: Annotated[
         tuple[str, ...],
         doc(
-            "Addresses and networks of reverse proxies, which are believed when they say for whom"
-            " they ask (`X-Forwarded-For`). A Unix socket is always believed."
+            "Addresses and networks of reverse proxies, which are trusted to name the client's"
+            " address (`X-Forwarded-For`). A Unix socket is always trusted."
         ),
     ] = ("127.0.0.1", "::1")
     database: DatabaseSettings = DatabaseSettings()
@@ -317,7 +322,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     @property
     def postgres_dir(self) -> Path:
-        """Where the embedded PostgreSQL lives, if there is no `database.dsn`."""
+        """The directory of the embedded PostgreSQL, if there is no `database.dsn`."""
         return self.data_dir / "postgres"
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
-"""The file with the server's signing key: made once, readable by its owner alone.
+"""The file with the server's signing key: created once, readable by its owner alone.
 
-The key proves to other servers that events come from this one. Whoever has it can speak in the name
-of every user here, and without it rooms that other servers take part in are lost; so the file is
-never overwritten, and belongs into every backup. A rotation puts the old file aside.
+The key proves to other servers that events come from this one. An attacker who has it can send
+events as any local user, and without it federated rooms are lost; so the file is never overwritten,
+and belongs in every backup. A rotation renames the old file.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 """
@@ -26,7 +26,7 @@ def load_signing_key(path: Path) -> SigningKey:
 
 
 def load_signing_keys(path: Path) -> list[SigningKey]:
-    """All keys of the file. Raises `ConfigError` with what to do about it."""
+    """All keys of the file. Raises `ConfigError`, which says what to do."""
     try:
         keys = parse_signing_keys(path.read_text(encoding="ascii"))
     except OSError as error:
@@ -41,7 +41,7 @@ def load_signing_keys(path: Path) -> list[SigningKey]:
 
 
 def load_or_create_signing_key(path: Path) -> SigningKey:
-    """The key in the file at `path`, which is made if there is none. Raises `ConfigError`."""
+    """The key in the file at `path`, which is created if missing. Raises `ConfigError`."""
     try:
         is_there = path.exists()
     except OSError as error:
@@ -52,7 +52,7 @@ def load_or_create_signing_key(path: Path) -> SigningKey:
 
 
 def rotate_signing_key(path: Path) -> tuple[list[SigningKey], SigningKey, Path]:
-    """Put a new key in place of those in the file: the old ones, the new one, the old file's path.
+    """Replace the keys in the file: returns the old ones, the new one, and the old file's new path.
 
     Raises `ConfigError`.
     """
@@ -88,7 +88,7 @@ def _create(path: Path) -> None:
 
 
 def _new_key(taken: set[str]) -> SigningKey:
-    """A key whose version is not one of those that are taken."""
+    """A key with a version that is not one of `taken`."""
     while (version := f"a_{secrets.token_hex(2)}") in taken:
         pass
     return SigningKey.from_seed(version, secrets.token_bytes(32))

@@ -1,4 +1,4 @@
-"""Whom to turn to about this server, as `/.well-known/matrix/support` tells it.
+"""Contacts for this server, as published in `/.well-known/matrix/support`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport
 """
@@ -10,11 +10,11 @@ from homeserver.config.fields import Mistake, Section, doc
 
 
 class Contact(Section, frozen=True, kw_only=True):
-    """Someone to turn to about this server."""
+    """A contact for this server."""
 
     role: Annotated[
         Literal["m.role.admin", "m.role.moderator", "m.role.dpo", "m.role.security"],
-        doc("What this person is for."),
+        doc("The role of this contact."),
     ]
     matrix_id: Annotated[str | None, doc("Matrix user ID.", default="none")] = None
     email_address: Annotated[str | None, doc("E-mail address.", default="none")] = None
@@ -27,13 +27,11 @@ class Contact(Section, frozen=True, kw_only=True):
 
 
 class Support(Section, frozen=True, kw_only=True):
-    """What `/.well-known/matrix/support` says; it is not served while both are empty."""
+    """The content of `/.well-known/matrix/support`, which is not served while both are empty."""
 
     contacts: Annotated[
         tuple[Contact, ...],
-        doc(
-            "People to turn to.", example="[{role: m.role.admin, matrix_id: '@admin:example.org'}]"
-        ),
+        doc("The contacts.", example="[{role: m.role.admin, matrix_id: '@admin:example.org'}]"),
     ] = ()
     support_page: Annotated[
         str | None,

@@ -1,6 +1,6 @@
-"""Reads YAML with the line of each value, and finds all that is wrong with its keys.
+"""A reader of YAML that keeps the line of each value, and finds all errors in its keys.
 
-A key that stands twice is a mistake, not a silent replacement, and every key is text.
+A duplicate key is an error, not a silent replacement, and every key must be text.
 """
 
 from collections.abc import Iterator
@@ -17,21 +17,21 @@ _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 @dataclass(slots=True)
 class YamlFile:
-    """A file that was read: its content, and what is wrong with it, as (line, text)."""
+    """A parsed file: its content, and its errors, as (line, text)."""
 
     content: Any = None
     mistakes: list[tuple[int, str]] = field(default_factory=list)
     _lines: dict[Steps, int] = field(default_factory=dict)
 
     def line_of(self, place: Steps) -> int:
-        """The line, from 1 on, of the place or else of the nearest one around it that is there."""
+        """The line, from 1 on, of a place, or of the nearest place around it that exists."""
         while place and place not in self._lines:
             place = place[:-1]
         return self._lines.get(place, 1)
 
 
 def read_yaml(text: str) -> YamlFile:
-    """Read a text. Where it is no YAML at all, only the first mistake is known."""
+    """Parse a text. If it is not YAML at all, only the first error is reported."""
     file = YamlFile()
     loader = yaml.SafeLoader(text)
     try:
@@ -43,9 +43,9 @@ def read_yaml(text: str) -> YamlFile:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         file.mistakes.append((line, f"not valid YAML: {error.problem}"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # A date such as 2026-99-99 raises what the constructor of dates does.
-        told = str(error).splitlines() or [type(error).__name__]
-        file.mistakes.append((1, f"not valid YAML: {told[0]}"))
+        # A date such as 2026-99-99 raises an error of the constructor of dates.
+        message = str(error).splitlines() or [type(error).__name__]
+        file.mistakes.append((1, f"not valid YAML: {message[0]}"))
     finally:
         loader.dispose()
     return file
@@ -54,7 +54,7 @@ def read_yaml(text: str) -> YamlFile:
 def _examine(
     node: yaml.Node, place: Steps, mistakes: list[tuple[int, str]], around: set[int]
 ) -> Iterator[tuple[Steps, int]]:
-    """Where everything below a node stands; keys that cannot be used are noted and taken out."""
+    """The line of everything below a node; keys that cannot be used are recorded and removed."""
     yield place, node.start_mark.line + 1
     if id(node) in around:
         return  # an anchor that contains itself
@@ -80,7 +80,7 @@ def _usable(
         if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
             mistakes.append((line, "not valid YAML: a key must be text"))
         elif key.value in seen:
-            mistakes.append((line, f"not valid YAML: the key {key.value!r} stands twice"))
+            mistakes.append((line, f"not valid YAML: the key {key.value!r} occurs twice"))
         else:
             seen.add(key.value)
             yield key, value

@@ -1,1 +1,1 @@
-"""What the server tells about its work: log lines and metrics."""
+"""Observability: log lines and metrics."""

@@ -1,10 +1,9 @@
-"""Python's garbage collection, at moments that suit a server.
+"""Python's garbage collection, scheduled for a server.
 
-A full collection looks at every object of the process, which takes a tenth of a second or more
-where the caches are full, and stops everything else. Nearly all that becomes garbage here is freed
-without it, by reference counts; what remains are a few cycles. So full collections are not left to
-Python, which starts them in the middle of the busiest moments: they run when the process is quiet,
-and only once in a long while when it never is.
+A full collection visits every object of the process, which takes a tenth of a second or more if the
+caches are full, and stops everything else. Nearly all garbage here is freed without it, by
+reference counts; a few cycles remain. So full collections are not left to Python, which starts them
+at the busiest moments: they run when the process is idle, and only rarely when it never is.
 
 These are settings of the whole process, so a program has one of these, however many servers it
 runs.
@@ -18,16 +17,16 @@ from twisted.internet.interfaces import IReactorTime
 from homeserver.concurrency.periodic import PeriodicTask
 
 GC_THRESHOLD0 = 20_000  # new objects between two of the short collections
-GC_THRESHOLD1 = 50  # short collections between two that look a little further
+GC_THRESHOLD1 = 50  # short collections between two that examine older objects
 GC_THRESHOLD2 = 1_000_000
 TICK_SECONDS = 5.0
 IDLE_CPU_FRACTION = 0.1  # of a processor, over one tick
 AFTER_SECONDS = 60.0  # between two full collections, in a quiet process
-MAX_INTERVAL_SECONDS = 1_800.0  # in one that never is
+MAX_INTERVAL_SECONDS = 1_800.0  # in a process that is never idle
 
 
 class GarbageCollection:
-    """Decides when to collect everything."""
+    """A scheduler of full garbage collections."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -36,7 +35,7 @@ class GarbageCollection:
         self._ticking = PeriodicTask(clock, TICK_SECONDS, self._tick, name="garbage collection")
 
     def start(self) -> None:
-        """Take over from Python. What exists by now, mostly code, will never be garbage."""
+        """Take over from Python. Existing objects, mostly code, are excluded permanently."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD0, GC_THRESHOLD1, GC_THRESHOLD2)

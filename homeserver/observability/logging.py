@@ -1,9 +1,9 @@
-"""Log lines: everything that Twisted's and Python's loggers emit, as text or as JSON, one a line.
+"""Log lines: everything that Twisted's and Python's loggers emit, as text or as JSON, one per line.
 
 Every event has a time (UTC), a level and a namespace (the module). Fields that were named in the
-message, such as `request_id`, `user_id` and `seconds`, stand beside it as members of the JSON form.
-Tokens and passwords never get out: fields with such names are left out, and what looks like one in
-a text is replaced. A message is one line whatever is in it, so that no one can forge another.
+message, such as `request_id`, `user_id` and `seconds`, are members of the JSON form. Tokens and
+passwords are never logged: fields with such names are left out, and text that looks like one is
+replaced. A message is always one line, so that its content cannot forge another.
 
 Logging never fails its caller: a line that cannot be written is lost.
 """
@@ -39,7 +39,7 @@ _SECRETS = re.compile(
         access_token= | password= | Bearer\s+ | m\.token\. | ://[^/\s:@]*:(?=[^/\s@]*@)
     ) [^&\s"'@]+"""
 )
-# One of these is in every text that has a secret: to look for them is cheap.
+# Every text with a secret has one of these, and searching for them is cheap.
 _SECRET_MARKS = ("access_token=", "password=", "bearer", "m.token.", "://")
 _SECRET_FIELDS = {"access_token", "refresh_token", "login_token", "token", "password", "secret"}
 _PLAIN = (str, int, float, bool)
@@ -52,10 +52,10 @@ _FROM_STANDARD = (
 
 
 class Output:
-    """Where lines go: standard error, or a file that can be opened again after it was moved."""
+    """An output for lines: standard error, or a file that can be reopened after it was moved."""
 
     def __init__(self, path: Path | None) -> None:
-        """Raises `OSError` if the file cannot be opened."""
+        """Open the output. Raises `OSError` if the file cannot be opened."""
         self._path = path
         self._stream: TextIO = sys.stderr
         self._moved = False
@@ -64,11 +64,11 @@ class Output:
             self._stream = self._open(path)
 
     def reopen(self) -> None:
-        """Have the next line open the file anew. Safe to call in a signal handler."""
+        """Make the next line reopen the file. Safe to call in a signal handler."""
         self._moved = True
 
     def write(self, line: str) -> None:
-        # A full disk, or a closed standard error, is no reason to stop serving.
+        # A full disk, or a closed standard error, must not stop the server.
         with contextlib.suppress(OSError, ValueError):
             if self._moved and self._path is not None:
                 self._moved = False
@@ -85,7 +85,7 @@ class Output:
 
 @implementer(ILogObserver)
 class LineObserver:
-    """Writes each event as one line of the given format."""
+    """An observer that writes each event as one line of the given format."""
 
     def __init__(self, output: Output, render: Callable[[LogEvent], str]) -> None:
         self._output = output
@@ -96,7 +96,7 @@ class LineObserver:
 
 
 def render_text(event: LogEvent) -> str:
-    """A line for people; a traceback follows it, indented."""
+    """A readable line; a traceback follows it, indented."""
     level = event.get("log_level", LogLevel.info).name.upper()
     line = f"{_time(event)} {level:<8} {event.get('log_namespace', '-')}: {_message(event)}\n"
     if "log_failure" in event:
@@ -123,10 +123,9 @@ def render_json(event: LogEvent) -> str:
 
 
 def wanted(level: str) -> LogLevelFilterPredicate:
-    """Which events are written: those of this level (`INFO` and so on) and above.
+    """A filter for events of this level (`INFO` and so on) and above.
 
-    Of what the older parts of Twisted say only warnings are: `homeserver.web.listeners` tells of
-    ports already.
+    Twisted's older parts are limited to warnings: `homeserver.web.listeners` already logs ports.
     """
     least = LogLevel.lookupByName(level.lower())
     predicate = LogLevelFilterPredicate(defaultLogLevel=least)
@@ -135,7 +134,7 @@ def wanted(level: str) -> LogLevelFilterPredicate:
 
 
 def configure_logging(settings: LogSettings) -> Output:
-    """Start logging for the whole process, once; gives the output, for `reopen`.
+    """Start logging for the whole process, once; returns the output, for `reopen`.
 
     Events that were emitted before are written too. Raises `OSError` if the file cannot be opened.
     """
@@ -151,10 +150,10 @@ def configure_logging(settings: LogSettings) -> Output:
 
 
 class StandardLogBridge(logging.Handler):
-    """Hands records of Python's own `logging`, which libraries use, to Twisted's."""
+    """A handler that passes records of Python's `logging`, used by libraries, to Twisted's."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = next((ours for least, ours in _FROM_STANDARD if record.levelno >= least), None)
+        level = next((level for least, level in _FROM_STANDARD if record.levelno >= least), None)
         try:
             text = record.getMessage()
         except (TypeError, ValueError):
@@ -177,10 +176,10 @@ def _message(event: LogEvent) -> str:
 
 
 def _format(event: LogEvent) -> str:
-    """What `formatEvent` gives; it is twenty times slower, and there is a line for each request."""
+    """The message, as from `formatEvent`, but twenty times faster: each request logs a line."""
     pattern = event.get("log_format")
     if isinstance(pattern, str) and "()" not in pattern:
-        # An object that cannot be formatted is formatEvent's business, which never raises.
+        # Objects that cannot be formatted are left to formatEvent, which never raises.
         with contextlib.suppress(Exception):
             return pattern.format_map(event)
     return formatEvent(event)

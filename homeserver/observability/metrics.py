@@ -1,8 +1,8 @@
 """Metrics in the format of Prometheus, one registry for each server.
 
-Two things are reported here as they happen, requests and commits; all the rest is read when someone
-asks, from the objects that know it (`Metrics.gauge`, `.counter`, `.cache`), so that these need to
-know nothing of metrics. A finished request costs a third of a microsecond.
+Requests and commits are recorded as they happen; all other values are read at a scrape from the
+objects that have them (`Metrics.gauge`, `.counter`, `.cache`), so that these do not depend on
+metrics. A finished request costs a third of a microsecond.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -34,7 +34,7 @@ LAG_INTERVAL = 0.25  # seconds
 
 @dataclass(slots=True)
 class Distribution:
-    """How many observations fell below which bound."""
+    """The numbers of observations below each bound."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(init=False)
@@ -48,7 +48,7 @@ class Distribution:
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as the exposition format wants them."""
+        """Cumulative counts by upper bound, as the exposition format requires."""
         result, below = [], 0
         for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
             below += count
@@ -58,7 +58,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class CacheFigures:
-    """What one cache has done, and how many entries it holds."""
+    """The hits and misses of one cache, and its number of entries."""
 
     hits: int
     misses: int
@@ -97,36 +97,36 @@ class Metrics(Collector):
         times.observe(seconds)
 
     def batch_committed(self, changes: int, seconds: float) -> None:
-        """Count a group commit of so many changes."""
+        """Count a group commit with a number of changes."""
         self._commit_sizes.observe(changes)
         self._commit_seconds.observe(seconds)
 
     def reactor_lagged(self, seconds: float) -> None:
-        """Note how much later than asked the reactor made a call."""
+        """Record by how much a call of the reactor was late."""
         self._lag.observe(seconds)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Show what `read` gives, a value that may fall, as `homeserver_<name>`."""
+        """Register a gauge `homeserver_<name>`; `read` returns its value, which may fall."""
         self._readings.append(_Reading(f"homeserver_{name}", text, read, GaugeMetricFamily))
 
     def counter(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Show what `read` gives, a value that only rises, as `homeserver_<name>_total`."""
+        """Register a counter `homeserver_<name>_total`; `read` returns its rising value."""
         self._readings.append(_Reading(f"homeserver_{name}", text, read, CounterMetricFamily))
 
     def cache(self, name: str, read: Callable[[], CacheFigures]) -> None:
-        """Show hits, misses and size of a cache."""
+        """Register the hits, misses and size of a cache."""
         self._caches[name] = read
 
     def exposition(self) -> bytes:
-        """The answer to a scrape, of type `CONTENT_TYPE`."""
+        """The response to a scrape, of type `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Give all metrics to the registry."""
+        """Yield all metrics to the registry."""
         yield InfoMetricFamily("homeserver", "The software.", value={"version": VERSION})
         yield self._collect_requests()
         for name, text, values in (
-            ("commit_seconds", "Time that a group commit took.", self._commit_seconds),
+            ("commit_seconds", "Duration of a group commit.", self._commit_seconds),
             ("commit_changes", "Changes in a group commit.", self._commit_sizes),
             ("reactor_lag_seconds", "Delay of calls by a busy reactor.", self._lag),
         ):
@@ -140,7 +140,7 @@ class Metrics(Collector):
     def _collect_requests(self) -> Metric:
         family = HistogramMetricFamily(
             "homeserver_request_seconds",
-            "Time from a request to its answer.",
+            "Time from a request to its response.",
             labels=["method", "route", "status"],
         )
         for (method, route, status), times in self._requests.items():
@@ -148,11 +148,9 @@ class Metrics(Collector):
         return family
 
     def _collect_caches(self) -> Iterator[Metric]:
-        hits = CounterMetricFamily("homeserver_cache_hits", "Found in a cache.", labels=["cache"])
-        misses = CounterMetricFamily(
-            "homeserver_cache_misses", "Not found in a cache.", labels=["cache"]
-        )
-        sizes = GaugeMetricFamily("homeserver_cache_size", "Entries of a cache.", labels=["cache"])
+        hits = CounterMetricFamily("homeserver_cache_hits", "Cache hits.", labels=["cache"])
+        misses = CounterMetricFamily("homeserver_cache_misses", "Cache misses.", labels=["cache"])
+        sizes = GaugeMetricFamily("homeserver_cache_size", "Entries in a cache.", labels=["cache"])
         for name, read in self._caches.items():
             figures = read()
             hits.add_metric([name], figures.hits)
@@ -162,7 +160,7 @@ class Metrics(Collector):
 
 
 class ReactorLag:
-    """Measures how late the reactor makes a call, four times a second."""
+    """A measurement of the reactor's latency, four times a second."""
 
     def __init__(self, clock: IReactorTime, metrics: Metrics) -> None:
         self._clock = clock
@@ -182,6 +180,6 @@ class ReactorLag:
     def _measure(self) -> None:
         now = self._clock.seconds()
         self._metrics.reactor_lagged(max(0.0, now - self._due))
-        # The task keeps to its grid: a call that comes late leaves out the ticks it missed.
+        # The task keeps to its grid: a late call skips the ticks that it missed.
         missed = int((now - self._due) // LAG_INTERVAL)
         self._due += (max(missed, 0) + 1) * LAG_INTERVAL

@@ -1,8 +1,8 @@
-"""TLS to others: by whose authority they are believed, and for which name.
+"""TLS for outgoing connections: the trusted authorities, and the name that a certificate must have.
 
-One context serves all connections, since reading the authorities takes longer than a handshake.
+One context serves all connections, since reading the authorities takes longer than a TLS handshake.
 The name belongs to the connection: it is sent as SNI, unless it is an IP address, and compared with
-the certificate in the handshake, before a byte of a request leaves.
+the certificate in the TLS handshake, before a byte of a request is sent.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
 """
@@ -26,15 +26,15 @@ from homeserver.config.errors import CertificateError
 
 
 class WrongCertificate(Exception):
-    """The certificate is valid, but not for the name that was connected to."""
+    """The certificate is valid, but not for the requested name."""
 
 
 @implementer(IPolicyForHTTPS)
 class ClientTls:
-    """Makes TLS connections to others.
+    """A factory of outgoing TLS connections.
 
     Certificates are checked by the authorities in `ca_file` (PEM), or those of the system, unless
-    `verify` is false, which is for tests. Raises `CertificateError` where the file cannot be read.
+    `verify` is false, which is for tests. Raises `CertificateError` if the file cannot be read.
     """
 
     def __init__(self, *, verify: bool = True, ca_file: Path | None = None) -> None:
@@ -48,20 +48,22 @@ class ClientTls:
             try:
                 self._context.load_verify_locations(str(ca_file))
             except SSL.Error as error:
-                raise CertificateError(f"{ca_file} holds no certificates of authorities") from error
+                raise CertificateError(
+                    f"{ca_file} contains no certificates of authorities"
+                ) from error
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> "TlsTo":
         """For connections to a URL (for Twisted)."""
         return self.to(hostname.decode("ascii").strip("[]"))
 
     def to(self, name: str) -> "TlsTo":
-        """For connections to whoever has a certificate for this host name or IP address."""
+        """For connections to a server that has a certificate for this host name or IP address."""
         return TlsTo(self._context, name, verify=self._verify)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class TlsTo:
-    """Makes connections to one name."""
+    """A factory of connections to one name."""
 
     def __init__(self, context: SSL.Context, name: str, *, verify: bool) -> None:
         self._context = context
@@ -76,12 +78,14 @@ class TlsTo:
             connection.set_tlsext_host_name(self._name.encode("ascii"))
         if self._verify:
             wanted = IPAddress_ID(self._name) if is_address else DNS_ID(self._name)
-            connection.set_verify(SSL.VERIFY_PEER, _Judge(tlsProtocol, self._name, wanted))
+            connection.set_verify(
+                SSL.VERIFY_PEER, _CertificateCheck(tlsProtocol, self._name, wanted)
+            )
         return connection
 
 
-class _Judge:
-    """Asked by OpenSSL about each certificate of a chain, that of the other side itself last."""
+class _CertificateCheck:
+    """A callback of OpenSSL for each certificate of a chain, that of the peer last."""
 
     def __init__(self, protocol: Any, name: str, wanted: DNS_ID | IPAddress_ID) -> None:
         self._protocol = protocol
@@ -93,13 +97,13 @@ class _Judge:
     ) -> bool:
         if not ok or depth > 0:
             return bool(ok)
-        protocol, self._protocol = self._protocol, None  # no circle of references is left behind
+        protocol, self._protocol = self._protocol, None  # leave no reference cycle behind
         try:
             verify_service_identity(extract_patterns(certificate), [self._wanted], [])
         except VerificationError:
             reason = WrongCertificate(f"the certificate is not one for {self._name}")
         except Exception as failure:
-            # What is raised here would be lost in OpenSSL.
+            # An exception from here would be lost in OpenSSL.
             reason = WrongCertificate(f"the certificate cannot be read: {failure}")
         else:
             return True

@@ -1,8 +1,8 @@
-"""Connections that end when they are to end, whatever the other side does.
+"""Connections that end in bounded time, whatever the peer does.
 
-When a TLS connection is closed here, it waits for the other side to say good-bye as well. A server
-that never does would have connections pile up, so they are cut after a while. One that sends on, as
-fast as it can, would keep this one busy until then, so it is cut at once.
+When a TLS connection is closed here, it waits for the peer's close notification. A peer that never
+sends one would let connections pile up, so they are aborted after a while. One that keeps sending
+as fast as it can would keep this server busy until then, so it is aborted at once.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
 """
@@ -14,11 +14,11 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 LINGER_SECONDS = 5.0
-MAX_LATE_BYTES = 65_536  # bytes that may be on their way when a connection is closed
+MAX_LATE_BYTES = 65_536  # bytes that may be in transit when a connection is closed
 
 
 class ConnectionTracker:
-    """All connections that were made through the factories of `wrap`."""
+    """The set of all connections that were made through the factories of `wrap`."""
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
@@ -31,22 +31,22 @@ class ConnectionTracker:
     def wrap(self, factory: IProtocolFactory) -> "ClosingFactory":
         """A factory of connections for the protocols that `factory` makes."""
         quiet: Any = factory
-        quiet.noisy = False  # or the log would tell of each connection twice
+        quiet.noisy = False  # or each connection would be logged twice
         return ClosingFactory(self, factory)
 
     def made(self, connection: "Connection") -> None:
-        """A connection was made."""
+        """Record a new connection."""
         self._connections.add(connection)
 
     def lost(self, connection: "Connection") -> None:
-        """A connection has ended."""
+        """Remove a connection that has ended."""
         self._connections.discard(connection)
         if self._ended is not None and not self._connections:
             ended, self._ended = self._ended, None
             ended.callback(None)
 
     async def end(self) -> None:
-        """Cut all connections."""
+        """Abort all connections."""
         if self._connections:
             self._ended = ended = Deferred[None]()
             for connection in list(self._connections):
@@ -68,7 +68,7 @@ class Connection(ProtocolWrapper):
 
     def loseConnection(self) -> None:
         super().loseConnection()  # type: ignore[no-untyped-call]
-        # Who is told that the connection is lost may close it once more.
+        # A protocol that is notified of the lost connection may close it once more.
         if self._timer is None and not self._is_lost:
             reactor = self.open_connections.reactor
             self._timer = reactor.callLater(LINGER_SECONDS, self.abort)
@@ -95,7 +95,7 @@ class Connection(ProtocolWrapper):
 
 
 class ClosingFactory(WrappingFactory[Connection]):
-    """Makes connections that are noted in `open_connections`."""
+    """A factory of connections that are recorded in `open_connections`."""
 
     noisy = False
 

@@ -1,12 +1,12 @@
-"""The client for requests to others by URL; `federation/transport/client.py` builds on its parts.
+"""A client for requests to URLs; `federation/transport/client.py` builds on its parts.
 
-Clients can make the server send requests: to the gateway of a pusher, to a page that is previewed.
-So addresses that are not public are refused, or whoever has an account could ask services that only
-this machine can reach. The address is judged where the connection is made, after the name was
-resolved, and for each redirect anew: no second resolution can give another one.
+Clients can make the server send requests: to the gateway of a pusher, to a page for a preview. So
+addresses that are not public are refused, or any user could send requests to services that only
+this machine can reach. The address is checked when the connection is made, after the name was
+resolved, and again for each redirect: no second resolution can return another one.
 
-Nothing is without bound: neither the time of the whole exchange, nor the size of the answer, nor
-the number of redirects. Cookies are never kept.
+All is bounded: the time of the whole exchange, the size of the response, and the number of
+redirects. Cookies are never stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,16 +48,16 @@ URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
 
 
 class OutboundError(Exception):
-    """There is no answer: the text says why, for logs. It may name addresses: not for clients."""
+    """There is no response: the message says why. It may have addresses: for logs only."""
 
 
 class OutboundTooBusy(OutboundError):
-    """The answer may be as it should, but this server has no room for it now."""
+    """The response may be right, but this server has no memory for it now."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboundResponse:
-    """What was answered, by `url`, which differs from the URL that was asked after redirects."""
+    """The response from `url`, which differs from the requested URL after redirects."""
 
     status: int
     headers: Headers
@@ -66,10 +66,10 @@ class OutboundResponse:
 
 
 class OutboundClient:
-    """Sends requests. `await stop()` when there will be no more.
+    """An HTTP client. `await stop()` when it is no longer needed.
 
-    `tls` judges certificates; without it, the authorities of the system do, if the settings say so.
-    `network` is what it connects by; without it, one of its own, as open as the settings say.
+    `tls` verifies certificates; without it, the settings decide, with the system's authorities.
+    `network` makes connections; without it, a new one that allows what the settings allow.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class OutboundClient:
         self._agent = Agent.usingEndpointFactory(reactor, factory, self._pool)
 
     async def stop(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         await self._pool.closeCachedConnections()
         await self._open.end()
 
@@ -107,10 +107,10 @@ class OutboundClient:
         timeout: float = TIMEOUT_SECONDS,
         only_https: bool = False,
     ) -> OutboundResponse:
-        """Send a request and read its answer: at most `max_body` bytes, within `timeout` seconds.
+        """Send a request and read its response: at most `max_body` bytes, within `timeout` seconds.
 
-        Redirects are followed for GET alone: what is sent was meant for one server; and with
-        `only_https` only to where certificates prove who answers. Raises `OutboundError`.
+        Redirects are followed for GET alone, since a body is meant for one server only, and with
+        `only_https` only to servers that prove their name by a certificate. Raises `OutboundError`.
         """
         names = {"User-Agent": USER_AGENT, **(headers or {})}
         sent = Headers({name: [value] for name, value in names.items()})
@@ -125,7 +125,7 @@ class OutboundClient:
             raise OutboundError(f"{type(error).__name__}: {reason_of(error)}") from error
 
     async def post_form(self, url: str, form: Mapping[str, str]) -> OutboundResponse:
-        """Send what a web page would send. Raises `OutboundError`."""
+        """Send a request like an HTML form. Raises `OutboundError`."""
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         return await self.request("POST", url, headers=headers, body=urlencode(form).encode())
 
@@ -152,7 +152,7 @@ class OutboundClient:
                 return OutboundResponse(response.code, response.headers, content, url)
             await read_body(response, max_body)
             url = urljoin(url, target[0])
-            # It was meant for whoever was asked, not for whoever that sends us to.
+            # It was meant for the requested server, not for the target of a redirect.
             headers.removeHeader("Authorization")
         raise OutboundError(f"there are more than {MAX_REDIRECTS} redirects")
 
@@ -163,7 +163,7 @@ def normal_url(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
         if parts.scheme not in ("http", "https") or not host or parts.username is not None:
-            raise OutboundError("the URL is not one of a public web page")
+            raise OutboundError("the URL is not that of a public web page")
         netloc = f"[{host}]" if ":" in host else host.encode("idna").decode()
     except ValueError as error:
         raise OutboundError(f"the URL is not valid: {error}") from error
@@ -175,7 +175,7 @@ def normal_url(url: str) -> str:
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """Where a URL leads; the connections are noted in `open_connections`."""
+    """Endpoints of URLs; their connections are recorded in `open_connections`."""
 
     def __init__(
         self, network: Network, tls: ClientTls, open_connections: ConnectionTracker
@@ -195,7 +195,7 @@ class _Endpoints:
 
 @implementer(IStreamClientEndpoint)
 class _TrackedEndpoint:
-    """An endpoint whose connections end when they are to end."""
+    """An endpoint whose connections end in bounded time."""
 
     def __init__(
         self, endpoint: IStreamClientEndpoint, open_connections: ConnectionTracker
@@ -209,7 +209,7 @@ class _TrackedEndpoint:
 
 
 class _Body(Protocol):
-    """Gathers a body up to its bound."""
+    """A protocol that collects a body up to its bound."""
 
     def __init__(self, max_body: int, may_keep: Callable[[int], bool]) -> None:
         self.done: Deferred[bytes] = Deferred(lambda _: self._close())
@@ -222,9 +222,9 @@ class _Body(Protocol):
             return
         self._left -= len(data)
         if self._left < 0:
-            self._refuse(OutboundError("the answer is too large"))
+            self._refuse(OutboundError("the response is too large"))
         elif not self._may_keep(len(data)):
-            self._refuse(OutboundTooBusy("there is too much to be read at the moment"))
+            self._refuse(OutboundTooBusy("there is too much to read at the moment"))
         else:
             self._chunks.append(data)
 
@@ -249,9 +249,9 @@ class _Body(Protocol):
 def read_body(
     response: IResponse, max_body: int, may_keep: Callable[[int], bool] = lambda _: True
 ) -> Deferred[bytes]:
-    """The body of an answer. Fails with `OutboundError` where it has more than `max_body` bytes.
+    """The body of a response. Fails with `OutboundError` if it has more than `max_body` bytes.
 
-    `may_keep` is asked for each piece of it, by its number of bytes, and ends it by `False`.
+    `may_keep` is called with the size of each piece of the body; returning false ends the reading.
     """
     body = _Body(max_body, may_keep)
     response.deliverBody(body)
@@ -259,12 +259,12 @@ def read_body(
 
 
 def _timed_out(_: object, timeout: float) -> Failure:
-    """What comes in place of whatever the cancellation of an exchange led to."""
-    return Failure(OutboundError(f"there was no answer within {timeout} seconds"))
+    """The failure of an exchange that was cancelled for its timeout."""
+    return Failure(OutboundError(f"there was no response within {timeout} seconds"))
 
 
 def reason_of(error: Exception) -> str:
-    """Why a request failed; Twisted keeps the reasons for some of its errors in a list."""
+    """The reason of a failed request; Twisted keeps some reasons in a list."""
     reasons = getattr(error, "reasons", None) or [error]
     return "; ".join(
         reason.getErrorMessage() if isinstance(reason, Failure) else str(reason)

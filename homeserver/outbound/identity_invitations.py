@@ -1,7 +1,7 @@
-"""Invitations by address, at identity servers: who has it, and invites for who will have it.
+"""Invitations by address through identity servers: look-up of a user, and invites for later users.
 
-An address that is looked up goes there as a hash only; one that is invited has to be told, as the
-identity server writes to it.
+A look-up sends only a hash of the address; an invite must send the address itself, as the identity
+server writes to it.
 
 Spec: https://spec.matrix.org/v1.19/identity-service-api/#association-lookup
 """
@@ -20,27 +20,27 @@ SHA256 = "sha256"
 
 
 class HashDetails(msgspec.Struct):
-    """How addresses are hashed."""
+    """The parameters for hashing addresses."""
 
     lookup_pepper: str
     algorithms: Sequence[str]
 
 
 class Mappings(msgspec.Struct):
-    """Users by the hashes of their addresses; some servers name those whom nobody has as well."""
+    """Users by the hashes of their addresses; some servers also return hashes without a user."""
 
     mappings: Mapping[str, str | None]
 
 
 class PublicKey(msgspec.Struct, omit_defaults=True):
-    """A key that proofs of an address are signed with, and where to ask whether it is valid."""
+    """A key that signs proofs of an address, and the URL to check its validity."""
 
     public_key: str
     key_validity_url: str | None = None
 
 
 class StoredInvite(msgspec.Struct):
-    """An invite that an identity server keeps: what the room is to know of it."""
+    """An invite that an identity server stores: the values for the room."""
 
     token: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-zA-Z.=_-]{1,255}$")]
     public_keys: Annotated[list[PublicKey], msgspec.Meta(min_length=1, max_length=10)]
@@ -48,7 +48,7 @@ class StoredInvite(msgspec.Struct):
 
 
 class IdentityInvitations:
-    """Asks identity servers about addresses, in the name of users."""
+    """A client of identity servers, for invitations by users."""
 
     def __init__(self, servers: IdentityServers) -> None:
         self._servers = servers
@@ -56,43 +56,47 @@ class IdentityInvitations:
     async def lookup(
         self, id_server: str, access_token: str, medium: str, address: str
     ) -> str | None:
-        """The user who has published an address there; `None` where nobody has.
+        """The user who has published an address there; `None` if there is none.
 
-        Raises `MatrixError`, that of the identity server where it has one.
+        Raises `MatrixError`, the identity server's own if there is one.
         """
         try:
             return await self._lookup(id_server, access_token, medium, address)
         except MatrixError as error:
             if error.errcode != "M_INVALID_PEPPER":
                 raise
-        # It was changed between the two requests.
+        # The parameters changed between the two requests.
         return await self._lookup(id_server, access_token, medium, address)
 
     async def store_invite(
         self, id_server: str, access_token: str, details: Mapping[str, str]
     ) -> StoredInvite:
-        """Leave an invite there for whoever publishes the address, who is written to.
+        """Store an invite there for the future owner of the address, who gets a message.
 
-        Raises `MatrixError`, that of the identity server where it has one.
+        Raises `MatrixError`, the identity server's own if there is one.
         """
         return await self._servers.ask(
-            id_server, access_token, "store-invite", details, answer=StoredInvite
+            id_server, access_token, "store-invite", details, response_type=StoredInvite
         )
 
     async def is_key_valid(self, url: str, public_key: str) -> bool:
-        """Whether a key of an identity server has not been revoked; see `IdentityServers`."""
+        """Whether the identity server has not revoked a key; see `IdentityServers`."""
         return await self._servers.is_key_valid(url, public_key)
 
     async def _lookup(
         self, id_server: str, access_token: str, medium: str, address: str
     ) -> str | None:
         hashing = await self._servers.ask(
-            id_server, access_token, "hash_details", None, answer=HashDetails
+            id_server, access_token, "hash_details", None, response_type=HashDetails
         )
         if SHA256 not in hashing.algorithms:
-            raise IdentityServerFailed("The identity server hashes addresses in no way known here")
+            raise IdentityServerFailed(
+                "The identity server supports no known hash algorithm for addresses"
+            )
         text = f"{address} {medium} {hashing.lookup_pepper}".encode(errors="replace")
         hashed = encode_base64_url_safe(sha256(text).digest())
         body = {"algorithm": SHA256, "pepper": hashing.lookup_pepper, "addresses": [hashed]}
-        found = await self._servers.ask(id_server, access_token, "lookup", body, answer=Mappings)
+        found = await self._servers.ask(
+            id_server, access_token, "lookup", body, response_type=Mappings
+        )
         return found.mappings.get(hashed)

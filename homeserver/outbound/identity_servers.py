@@ -1,7 +1,7 @@
-"""Identity servers: publishing addresses of users there, and taking them back.
+"""Identity servers: publishing addresses of users there, and unpublishing them.
 
-Users choose the identity server, so it is spoken to like any stranger: through the client that
-refuses private addresses, with little patience, and its answers are data from outside.
+Users choose the identity server, so it is not trusted: the client refuses private addresses,
+timeouts are short, and responses are untrusted data.
 
 Spec: https://spec.matrix.org/v1.19/identity-service-api/#establishing-associations
 """
@@ -23,23 +23,23 @@ from homeserver.storage.accounts.identity_bindings import IdentityBinding
 
 TIMEOUT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 65_536  # bytes
-MAX_TEXT = 500  # characters of an error that is passed on
+MAX_TEXT = 500  # characters of an error that is passed on to the client
 API = "/_matrix/identity/v2"
-# An answer from there must not look as if our own session had ended: clients would log out.
-OF_OUR_SESSION = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_LOCKED")
-Answer = TypeVar("Answer", bound=msgspec.Struct)
+# With one of these errcodes the client would believe that its own session had ended, and log out.
+LOCAL_SESSION_ERRCODES = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_LOCKED")
+ResponseType = TypeVar("ResponseType", bound=msgspec.Struct)
 log = Logger()
 
 
 class Bound(msgspec.Struct):
-    """What an identity server says of an address that it has published."""
+    """An identity server's response for an address that it has published."""
 
     medium: str
     address: str
 
 
 class Validity(msgspec.Struct):
-    """What is said of a key."""
+    """The validity of a key."""
 
     valid: bool
 
@@ -56,19 +56,19 @@ class IdentityServerRefused(MatrixError):
 
     def __init__(self, status: int, remote: IdentityServerError) -> None:
         super().__init__(remote.error[:MAX_TEXT] or "The identity server refused")
-        ours = remote.errcode in OF_OUR_SESSION or not remote.errcode.startswith("M_")
-        self.errcode = "M_UNAUTHORIZED" if ours else remote.errcode[:MAX_TEXT]
+        is_local = remote.errcode in LOCAL_SESSION_ERRCODES or not remote.errcode.startswith("M_")
+        self.errcode = "M_UNAUTHORIZED" if is_local else remote.errcode[:MAX_TEXT]
         self.status = status if status in range(400, 500) and status != 401 else 403
 
 
 class IdentityServerFailed(MatrixError):
-    """There was no answer that makes sense. It was the client that chose the server."""
+    """There was no valid response. The client chose the server."""
 
     errcode, status = "M_UNKNOWN", 400
 
 
 class IdentityServers:
-    """Asks identity servers, in the name of users, and in that of this server."""
+    """A client of identity servers, for requests of users and of this server."""
 
     def __init__(self, outbound: OutboundClient, server_name: str, key: SigningKey) -> None:
         self._outbound = outbound
@@ -78,12 +78,12 @@ class IdentityServers:
     async def bind(
         self, id_server: str, access_token: str, named: ThreepidCredentials, user_id: str
     ) -> tuple[str, str]:
-        """Publish the address of a session there; gives medium and address.
+        """Publish the address of a session there; returns medium and address.
 
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
         """
         body = {"sid": named.sid, "client_secret": named.client_secret, "mxid": user_id}
-        bound = await self.ask(id_server, access_token, "3pid/bind", body, answer=Bound)
+        bound = await self.ask(id_server, access_token, "3pid/bind", body, response_type=Bound)
         return bound.medium, bound.address
 
     async def ask(
@@ -93,9 +93,9 @@ class IdentityServers:
         endpoint: str,
         body: Mapping[str, object] | None,
         *,
-        answer: type[Answer],
-    ) -> Answer:
-        """The answer of an endpoint to a user; it is asked by GET where there is no body.
+        response_type: type[ResponseType],
+    ) -> ResponseType:
+        """Send a user's request to an endpoint, by GET if there is no body; returns the response.
 
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
         """
@@ -104,16 +104,18 @@ class IdentityServers:
                 403, IdentityServerError("M_UNAUTHORIZED", "Not an access token")
             )
         content = None if body is None else encode_canonical(body)
-        given = await self._send(id_server, f"{API}/{endpoint}", content, f"Bearer {access_token}")
-        if given.status != 200:
-            raise _error_in(given)
+        response = await self._send(
+            id_server, f"{API}/{endpoint}", content, f"Bearer {access_token}"
+        )
+        if response.status != 200:
+            raise _error_in(response)
         try:
-            return msgspec.json.decode(given.body, type=answer)
+            return msgspec.json.decode(response.body, type=response_type)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise IdentityServerFailed("The identity server's answer makes no sense") from None
+            raise IdentityServerFailed("The identity server sent an invalid response") from None
 
     async def unbind(self, binding: IdentityBinding) -> bool:
-        """Take an address back; false where the identity server does not support that.
+        """Unpublish an address; false if the identity server does not support that.
 
         Raises `IdentityServerRefused` and `IdentityServerFailed`.
         """
@@ -126,33 +128,33 @@ class IdentityServers:
         authorization = authorize(
             "POST", path, self._server_name, binding.id_server, content, self._key
         )
-        answer = await self._send(binding.id_server, path, content, str(authorization))
-        if answer.status == 200:
+        response = await self._send(binding.id_server, path, content, str(authorization))
+        if response.status == 200:
             return True
-        if answer.status in (400, 404, 501) and _matrix_error(answer) is None:
+        if response.status in (400, 404, 501) and _matrix_error(response) is None:
             return False
-        raise _error_in(answer)
+        raise _error_in(response)
 
     async def is_key_valid(self, url: str, public_key: str) -> bool:
-        """Whether a key of an identity server has not been revoked, as a page says.
+        """Whether a key has not been revoked, according to a URL of an identity server.
 
-        Raises `IdentityServerFailed` where that does not say so.
+        Raises `IdentityServerFailed` if the response does not say so.
 
         Spec: https://spec.matrix.org/v1.19/identity-service-api/#key-management
         """
         joint = "&" if "?" in url else "?"
         try:
-            answer = await self._outbound.request(
+            response = await self._outbound.request(
                 "GET",
                 f"{url}{joint}{urlencode({'public_key': public_key})}",
                 max_body=MAX_RESPONSE_BYTES,
                 timeout=TIMEOUT_SECONDS,
             )
-            validity = msgspec.json.decode(answer.body, type=Validity)
+            validity = msgspec.json.decode(response.body, type=Validity)
         except (OutboundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warn("{url} does not say whether a key is valid: {error}", url=url, error=error)
-            raise IdentityServerFailed("The identity server does not tell of its key") from error
-        return answer.status == 200 and validity.valid
+            raise IdentityServerFailed("The identity server did not check its key") from error
+        return response.status == 200 and validity.valid
 
     async def _send(
         self, id_server: str, path: str, content: bytes | None, authorization: str
@@ -168,20 +170,20 @@ class IdentityServers:
                 timeout=TIMEOUT_SECONDS,
             )
         except OutboundError as error:
-            log.warn("{server} does not answer: {error}", server=id_server, error=error)
-            raise IdentityServerFailed("The identity server does not answer") from None
+            log.warn("{server} does not respond: {error}", server=id_server, error=error)
+            raise IdentityServerFailed("The identity server does not respond") from None
 
 
-def _error_in(answer: OutboundResponse) -> MatrixError:
-    """What is said to a client of an answer that is no success."""
-    remote = _matrix_error(answer)
+def _error_in(response: OutboundResponse) -> MatrixError:
+    """The client's error for a response that is not a success."""
+    remote = _matrix_error(response)
     if remote is None:
-        return IdentityServerFailed(f"The identity server answered with {answer.status}")
-    return IdentityServerRefused(answer.status, remote)
+        return IdentityServerFailed(f"The identity server responded with status {response.status}")
+    return IdentityServerRefused(response.status, remote)
 
 
-def _matrix_error(answer: OutboundResponse) -> IdentityServerError | None:
+def _matrix_error(response: OutboundResponse) -> IdentityServerError | None:
     try:
-        return msgspec.json.decode(answer.body, type=IdentityServerError)
+        return msgspec.json.decode(response.body, type=IdentityServerError)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

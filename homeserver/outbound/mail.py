@@ -1,8 +1,8 @@
-"""Mail: hands a message to the mail server of the configuration, by SMTP.
+"""Mail: delivery of messages to the configured mail server, by SMTP.
 
-Each mail has a connection of its own, which is rare enough. There are only so many at once, only so
-many wait for their turn, and none lasts longer than `email.timeout`, so a mail server that does not
-answer holds nobody up for long.
+Each mail has a connection of its own, since mails are rare. The numbers of open connections and of
+waiting mails are bounded, and no delivery lasts longer than `email.timeout`, so a mail server that
+does not answer blocks no caller for long.
 
 https://www.rfc-editor.org/rfc/rfc5321 https://www.rfc-editor.org/rfc/rfc3207 (STARTTLS)
 """
@@ -33,9 +33,9 @@ log = Logger()
 
 
 class Mailer:
-    """Sends mails. `hostname` is what the server calls itself before the mail server.
+    """A sender of mails. `hostname` is the name of this server in SMTP.
 
-    `tls` judges certificates; without it, the authorities of the system do, if the settings say so.
+    `tls` verifies certificates; without it, the settings decide, with the system's authorities.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Mailer:
         self._open: set[Delivery] = set()
 
     async def stop(self) -> None:
-        """Cut what is still open; nothing is sent after this."""
+        """Abort open connections; no mail is sent after this."""
         deliveries = list(self._open)
         for delivery in deliveries:
             delivery.abort()
@@ -62,14 +62,14 @@ class Mailer:
             await delivery.closed
 
     async def send(self, recipient: str, subject: str, text: str, html: str) -> None:
-        """Send a mail in two forms; returns when the mail server has taken it.
+        """Send a mail in two forms; returns when the mail server has accepted it.
 
-        Raises `InvalidParam` for an address to which nothing can be sent, and `MailNotSent`.
+        Raises `InvalidParam` for an address to which no mail can be sent, and `MailNotSent`.
         """
         try:
             envelope = _ascii_address(recipient)
         except UnicodeError:
-            raise InvalidParam("This server can send no mail to this address") from None
+            raise InvalidParam("This server cannot send mail to this address") from None
         if len(self._turns.waiting) >= MAX_WAITING:
             raise MailNotSent("Too many mails are waiting to be sent")
         content = self._compose(envelope, subject, text, html)
@@ -108,22 +108,22 @@ class Mailer:
         message["Subject"] = subject
         message["Date"] = formatdate()
         message["Message-ID"] = make_msgid(domain=parseaddr(self._sender)[1].rpartition("@")[2])
-        # No answer is expected, least of all one that says that somebody is on holiday.
+        # Asks for no automatic replies, such as out-of-office messages.
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(text)
         message.add_alternative(html, subtype="html")
-        # The client puts the line ends in.
+        # The client adds the carriage returns.
         return message.as_bytes().replace(b"\r\n", b"\n")
 
 
 class Delivery(ESMTPClient):
-    """One mail on its way.
+    """The delivery of one mail.
 
-    `done` fires when the mail server has taken it, `closed` when the connection has ended, a moment
-    later. `starttls` encrypts where the mail server offers it.
+    `done` fires when the mail server has accepted it, `closed` when the connection has ended, a
+    moment later. `starttls` encrypts if the mail server offers it.
     """
 
-    # The log of the dialogue would hold the password.
+    # The log of the dialogue would contain the password.
     debug = False
 
     def __init__(
@@ -192,18 +192,18 @@ class Delivery(ESMTPClient):
 
 
 def _ascii_address(address: str) -> str:
-    """An address as SMTP without extensions takes it. Raises `UnicodeError`."""
+    """An address for SMTP without extensions. Raises `UnicodeError`."""
     localpart, _, domain = address.rpartition("@")
     return f"{localpart.encode('ascii').decode()}@{domain.encode('idna').decode()}"
 
 
 def _explained(error: Exception) -> InvalidParam | MailNotSent:
-    """The error for the client. Why the mail server refused is for the log alone."""
+    """The error for the client. The mail server's reason is only logged."""
     if isinstance(error, SMTPDeliveryError):
         addresses: Any = error.addresses or ()
         codes = [code for _, code, _ in addresses]
         if any(code in NO_SUCH_MAILBOX for code in codes):
-            return InvalidParam("The mail server knows no such address")
-    told = f"{error.code} {error.resp!r}" if isinstance(error, SMTPClientError) else str(error)
-    log.warn("a mail was not sent: {kind}: {told}", kind=type(error).__name__, told=told)
+            return InvalidParam("The mail server does not know this address")
+    reason = f"{error.code} {error.resp!r}" if isinstance(error, SMTPClientError) else str(error)
+    log.warn("a mail was not sent: {kind}: {reason}", kind=type(error).__name__, reason=reason)
     return MailNotSent("The mail could not be sent")

@@ -1,8 +1,8 @@
-"""The network as seen by what connects to others: which names are resolved, which addresses used.
+"""The network for outgoing connections: name resolution, and the allowed addresses.
 
-A `Network` is a reactor, as far as Twisted's endpoints use it. Names are resolved by the operating
-system, which also reads `/etc/hosts`, in a pool of threads that serves nothing else; an address is
-never looked up. `PublicOnlyNetwork` connects to public addresses only.
+A `Network` is a reactor, as far as Twisted's endpoints use it. The operating system resolves names,
+which includes `/etc/hosts`, in a separate pool of threads; an address is never looked up.
+`PublicOnlyNetwork` connects to public addresses only.
 """
 
 import socket
@@ -27,11 +27,12 @@ from zope.interface import implementer
 from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
 from homeserver.outbound.public_addresses import is_public_address
 
-# A name server that hangs keeps a thread for half a minute or more, and each thread costs little.
+# A name server that does not answer blocks a thread for half a minute or more, and threads are
+# cheap.
 MAX_LOOKUPS = 300
 MAX_WAITING = 2_000
-MAX_ADDRESSES = 10  # of one name that are tried
-LOOKUP_TIMEOUT_SECONDS = 15.0  # after which a name has no addresses, until its name servers answer
+MAX_ADDRESSES = 10  # addresses of one name that are tried
+LOOKUP_TIMEOUT_SECONDS = 15.0  # after which a name counts as having no addresses
 
 Addresses = tuple[tuple[type[IPv4Address] | type[IPv6Address], str], ...]
 
@@ -49,15 +50,15 @@ class _HostResolution:
         self.name = name
 
     def cancel(self) -> None:
-        """Nothing ends a look-up; who cancels a connection only stops waiting."""
+        """Do nothing: a look-up cannot be ended, and cancelling a connection only ends the wait."""
 
 
 @implementer(IHostnameResolver)
 class HostResolver:
-    """Looks up the addresses of hosts, in threads of `pool`.
+    """A resolver that looks up hosts in threads of `pool`.
 
-    What several ask for at once is looked up once, so no name takes more than one thread. Nobody
-    waits for longer than `LOOKUP_TIMEOUT_SECONDS`, though nothing ends the look-up itself.
+    Simultaneous requests for a name share one look-up, so no name takes more than one thread. A
+    caller waits for `LOOKUP_TIMEOUT_SECONDS` at most, though the look-up itself cannot be ended.
     """
 
     def __init__(self, clock: IReactorTime, pool: ThreadPool) -> None:
@@ -116,7 +117,7 @@ class HostResolver:
 
 
 def _addresses_of(name: str) -> Addresses:
-    """The addresses of a name, in the order in which the system wants them tried; blocks."""
+    """The addresses of a name, in the order in which the system prefers them; blocks."""
     kinds: dict[int, type[IPv4Address | IPv6Address]] = {
         socket.AF_INET: IPv4Address,
         socket.AF_INET6: IPv6Address,
@@ -125,7 +126,7 @@ def _addresses_of(name: str) -> Addresses:
         found = socket.getaddrinfo(name, None, socket.AF_UNSPEC, socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return ()
-    # An IPv6 address may come with a scope, which is part of it.
+    # An IPv6 address may include a scope.
     hosts = [(kinds[family], str(address[0])) for family, *_, address in found if family in kinds]
     return tuple(dict.fromkeys(hosts))[:MAX_ADDRESSES]
 
@@ -138,7 +139,7 @@ def _tell(receiver: IResolutionReceiver, port: int, addresses: Addresses) -> Non
 
 @implementer(IReactorPluggableNameResolver)
 class Network:
-    """A reactor, as far as endpoints use it, that resolves names in threads of their own."""
+    """A reactor, as far as endpoints use it, that resolves names in separate threads."""
 
     def __init__(self, reactor: Any, names: HostResolver) -> None:
         self._reactor = reactor
@@ -147,7 +148,7 @@ class Network:
         self.callLater = reactor.callLater
 
     def installNameResolver(self, resolver: Any) -> Any:
-        """Use another resolver (for Twisted); gives the one of before."""
+        """Use another resolver (for Twisted); returns the previous one."""
         self.nameResolver, before = resolver, self.nameResolver
         return before
 
@@ -158,7 +159,7 @@ class Network:
 
 
 class PublicOnlyNetwork(Network):
-    """A network that has public addresses only."""
+    """A network that connects to public addresses only."""
 
     def connectTCP(self, host: str, port: int, *args: Any, **named: Any) -> IConnector:
         """Connect to an address. Raises `AddressRefused`."""
@@ -168,7 +169,7 @@ class PublicOnlyNetwork(Network):
 
 
 def open_network(reactor: Any, purpose: str, *, allow_private_addresses: bool) -> Network:
-    """A network for one purpose, whose look-ups delay those of no other."""
+    """A network for one purpose, whose look-ups do not delay those of others."""
     pool = ThreadPool(reactor, f"names for {purpose}", size=MAX_LOOKUPS, max_waiting=MAX_WAITING)
     kind = Network if allow_private_addresses else PublicOnlyNetwork
     return kind(reactor, HostResolver(reactor, pool))

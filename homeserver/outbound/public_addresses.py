@@ -1,7 +1,7 @@
-"""Public addresses: which IP addresses belong to the internet, and which only to this network.
+"""Public addresses: the IP addresses of the internet, as opposed to those of private networks.
 
-Where an IPv6 address stands for an IPv4 one (mapped, 6to4, Teredo, NAT64), both have to be public:
-the packet ends at the one inside.
+If an IPv6 address contains an IPv4 one (mapped, 6to4, Teredo, NAT64), both must be public: the
+packet goes to the inner one.
 
 https://www.iana.org/assignments/iana-ipv4-special-registry/
 https://www.iana.org/assignments/iana-ipv6-special-registry/
@@ -9,8 +9,8 @@ https://www.iana.org/assignments/iana-ipv6-special-registry/
 
 import ipaddress
 
-# Beyond what Python's `is_global` knows: benchmarks, the old site-local range, and networks that
-# only translate.
+# In addition to Python's `is_global`: benchmarks, the old site-local range, and networks that only
+# translate.
 NOT_PUBLIC = tuple(
     ipaddress.ip_network(network) for network in ("198.18.0.0/15", "fec0::/10", "64:ff9b:1::/48")
 )
@@ -18,7 +18,7 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_public_address(text: str) -> bool:
-    """Whether anybody on the internet could be meant by this address; false for what is none."""
+    """Whether an address is on the public internet; false for a text that is not an address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -37,7 +37,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address stands for."""
+    """The IPv4 address that an IPv6 address contains."""
     if address in NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     teredo = address.teredo

@@ -1,4 +1,4 @@
-"""reCAPTCHA: asks the service that makes the puzzles whether one was solved.
+"""reCAPTCHA: verification of solutions by the service that makes the puzzles.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#google-recaptcha
 https://developers.google.com/recaptcha/docs/verify
@@ -15,24 +15,24 @@ log = Logger()
 
 
 class Verification(msgspec.Struct):
-    """What the service says of a solution."""
+    """The service's response for a solution."""
 
     success: bool
 
 
 class Recaptcha:
-    """Checks solutions."""
+    """A verifier of solutions."""
 
     def __init__(self, outbound: OutboundClient, settings: RecaptchaSettings) -> None:
         self._outbound = outbound
         self._settings = settings
 
     async def is_solved(self, response: str) -> bool:
-        """Whether this is the solution of a puzzle. Raises `Unavailable` where nobody can tell."""
+        """Whether this is the solution of a puzzle. Raises `Unavailable` if that fails."""
         form = {"secret": self._settings.private_key or "", "response": response}
         try:
-            answer = await self._outbound.post_form(self._settings.verify_url, form)
-            return msgspec.json.decode(answer.body, type=Verification).success
+            verified = await self._outbound.post_form(self._settings.verify_url, form)
+            return msgspec.json.decode(verified.body, type=Verification).success
         except (OutboundError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warn("a captcha could not be checked: {error}", error=error)
             raise Unavailable("The captcha cannot be checked just now") from None

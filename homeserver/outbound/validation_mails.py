@@ -1,7 +1,7 @@
-"""The mails by which people validate their e-mail address, and those that say why they cannot.
+"""The mails with which users validate their e-mail address, and those that explain why they cannot.
 
-The texts stand in `templates/mails/`, two for each: `<name>.txt`, whose first line is the subject,
-and `<name>.html`.
+The templates are in `templates/mails/`, two for each mail: `<name>.txt`, whose first line is the
+subject, and `<name>.html`.
 """
 
 from urllib.parse import urlencode
@@ -16,7 +16,7 @@ from homeserver.protocol.third_party_ids.address_validation import (
     ValidationMessage,
 )
 
-# Below `/_matrix/`, as that is what reverse proxies pass on.
+# Below `/_matrix/`, because reverse proxies forward that path.
 LINK_PATH = "/_matrix/client/unstable/io.homeserver/email/validate"
 
 NAMES = {REGISTER: "register", ADD: "add", PASSWORD: "password"}
@@ -24,7 +24,7 @@ NAMES_WITHOUT_TOKEN = {REGISTER: "in_use", ADD: "in_use", PASSWORD: "no_account"
 
 
 class ValidationMails:
-    """The courier of e-mail. `public_baseurl` is where the links lead."""
+    """A sender of validation messages by e-mail. `public_baseurl` is the base of the links."""
 
     def __init__(self, mailer: Mailer, server_name: str, public_baseurl: str) -> None:
         self._mailer = mailer

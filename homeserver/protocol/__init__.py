@@ -1,4 +1,4 @@
-"""The rules of Matrix as pure code: no I/O, no clock, no randomness, nothing that waits.
+"""The rules of Matrix as pure code: no I/O, no clock, no randomness, no waiting.
 
-Whatever the rules need of the world (the time, random bytes, a key) is an argument.
+External inputs of the rules (the time, random bytes, a key) are arguments.
 """

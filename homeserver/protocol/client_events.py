@@ -1,11 +1,11 @@
-"""Events as clients see them.
+"""Events in the format of the Client-Server API.
 
-The client format of an event is the same for every reader but for `room_id`, which sync leaves
-out, and `unsigned`, which is each reader's own. `client_event_parts` therefore encodes an event
-once, into bytes around the place of `unsigned`; `client_event` gives a dict where one is wanted.
+The client format of an event is the same for every reader except for `room_id`, which sync leaves
+out, and `unsigned`, which differs by reader. `client_event_parts` therefore encodes an event once,
+into bytes around the place of `unsigned`; `client_event` returns a dict.
 
 Older clients look for `redacts` at the top level of a redaction and newer ones in its content; both
-find it, whatever the room version. A redaction that is state names nothing.
+find it, in every room version. A redaction with a state key is rendered without `redacts`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
 """
@@ -53,12 +53,12 @@ def client_event(event: Event, *, room_id: bool, unsigned: Mapping[str, Any]) ->
 
 
 def federation_event(event: Event, *, unsigned: Mapping[str, Any]) -> dict[str, Any]:
-    """An event as it came over federation, for clients whose filter asks for that format."""
+    """An event as received over federation, for clients with a filter that requests that format."""
     return {**event.pdu, "unsigned": unsigned} if unsigned else dict(event.pdu)
 
 
 def redacted_because(redaction: Event, *, room_id: bool) -> dict[str, Any]:
-    """What `unsigned` of a redacted event says of the event that redacted it.
+    """The member `redacted_because` in the `unsigned` data of a redacted event.
 
     The redacted event itself is rendered from `Event.redacted()`.
 
@@ -68,7 +68,7 @@ def redacted_because(redaction: Event, *, room_id: bool) -> dict[str, Any]:
 
 
 def stripped_event(event: Event) -> dict[str, Any]:
-    """A state event with no more than a user needs who is not in the room yet."""
+    """A stripped state event: only the fields that a user needs who is not in the room yet."""
     return {
         "content": event.content,
         "sender": event.sender,
@@ -78,7 +78,7 @@ def stripped_event(event: Event) -> dict[str, Any]:
 
 
 def stripped_state(state: StateEvents) -> list[dict[str, Any]]:
-    """Stripped state for an invite or a knock: what the room is, as far as its state tells.
+    """Stripped state for an invite or a knock: what the state says about the room.
 
     The create event comes first; clients require it.
 
@@ -103,6 +103,6 @@ def _common_fields(event: Event) -> dict[str, Any]:
             fields["redacts"] = redacts
             fields["content"] = {**event.content, "redacts": redacts}
     elif is_redaction(event):
-        # It is shown as state whether it takes effect or not; clients would take it at its word.
+        # As state it is shown even if it has no effect, and clients would apply it.
         fields["content"] = {key: event.content[key] for key in event.content if key != "redacts"}
     return fields

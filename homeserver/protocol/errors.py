@@ -1,8 +1,8 @@
-"""Errors of the Client-Server API: one class for each errcode that the server answers.
+"""Errors of the Client-Server API: one class for each errcode of this server.
 
-Code below `web/` raises one of these where the fact is known; `web/` turns it into the answer, in
-one place. A class carries its `errcode` and HTTP `status`; extra members of the answer are keyword
-arguments. Anything else that escapes is a defect of ours and is answered as `M_UNKNOWN`.
+Code below `web/` raises one of these where the error is detected; `web/` turns it into a response,
+in one place. A class has its `errcode` and HTTP `status`; extra members of the response are keyword
+arguments. Any other exception that escapes is a defect, and the response is `M_UNKNOWN`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class MatrixError(Exception):
-    """Answered as `{"errcode": …, "error": str(self), **extra}` with `status`."""
+    """The response is `{"errcode": …, "error": str(self), **extra}` with `status`."""
 
     errcode: str = "M_UNKNOWN"
     status: int = 500
@@ -24,7 +24,7 @@ class MatrixError(Exception):
         return {"errcode": self.errcode, "error": str(self), **self.extra}
 
     def headers(self) -> dict[str, str]:
-        """HTTP headers that go with the answer."""
+        """HTTP headers of the response."""
         return {}
 
 
@@ -41,13 +41,13 @@ class GuestAccessForbidden(MatrixError):
 
 
 class MissingToken(MatrixError):
-    """The endpoint wants an access token and got none."""
+    """The endpoint requires an access token, and the request has none."""
 
     errcode, status = "M_MISSING_TOKEN", 401
 
 
 class UnknownToken(MatrixError):
-    """The access token is not valid, or no longer; `soft_logout`: the device lives on."""
+    """The access token is invalid or no longer valid; `soft_logout`: the device still exists."""
 
     errcode, status = "M_UNKNOWN_TOKEN", 401
 
@@ -56,7 +56,7 @@ class UnknownToken(MatrixError):
 
 
 class Unauthorized(MatrixError):
-    """Another server's request is not signed as it should be."""
+    """The request of another server is not signed correctly."""
 
     errcode, status = "M_UNAUTHORIZED", 401
 
@@ -71,13 +71,13 @@ class UserLocked(MatrixError):
 
 
 class UserSuspended(MatrixError):
-    """An administrator suspended the account: it may read and leave, not write."""
+    """An administrator suspended the account: the user may read and leave, not write."""
 
     errcode, status = "M_USER_SUSPENDED", 403
 
 
 class UserLimitExceeded(MatrixError):
-    """The user has as much of something as an account may have.
+    """The account has reached a limit.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#common-error-codes
     """
@@ -96,13 +96,13 @@ class NotJson(MatrixError):
 
 
 class BadJson(MatrixError):
-    """The body was JSON, but lacked keys or had values of the wrong type."""
+    """The body was JSON, but keys were missing or values had the wrong type."""
 
     errcode, status = "M_BAD_JSON", 400
 
 
 class NotFound(MatrixError):
-    """What was asked for does not exist, or is not for this user to know of."""
+    """The requested thing does not exist, or this user may not know of it."""
 
     errcode, status = "M_NOT_FOUND", 404
 
@@ -133,13 +133,13 @@ class LimitExceeded(MatrixError):
 
 
 class Unavailable(MatrixError):
-    """The server cannot take the request just now: stopping, overloaded, or without database."""
+    """The server cannot handle the request now: it is stopping, overloaded, or without database."""
 
     errcode, status = "M_UNKNOWN", 503
 
 
 class UnableDueToPartialState(MatrixError):
-    """Another server asks what this one cannot tell before it knows the whole state of a room.
+    """Another server requested something that needs the full state of a partial-state room.
 
     Spec: MSC3895
     """
@@ -148,17 +148,17 @@ class UnableDueToPartialState(MatrixError):
 
 
 class RemoteServerFailed(MatrixError):
-    """Another server had to be asked, and gave no answer that helps; who asked can do nothing."""
+    """Another server had to be asked, and gave no usable response; the client cannot fix that."""
 
     errcode, status = "M_UNKNOWN", 502
 
 
 class RefusedByRemote(MatrixError):
-    """Another server refused, and said why; clients are told the same."""
+    """Another server refused the request; the client gets the same error."""
 
     def __init__(self, status: int, errcode: str, message: str) -> None:
         super().__init__(message)
-        self.status = status  # this error alone has those of another
+        self.status = status  # that of the remote error
         self.errcode = errcode
 
 
@@ -193,7 +193,7 @@ class InvalidUsername(MatrixError):
 
 
 class Exclusive(MatrixError):
-    """The name lies in the exclusive namespace of an application service."""
+    """The name is in the exclusive namespace of an application service."""
 
     errcode, status = "M_EXCLUSIVE", 400
 
@@ -211,7 +211,7 @@ class RoomInUse(MatrixError):
 
 
 class InvalidRoomState(MatrixError):
-    """The state that a new room should start with is not valid."""
+    """The initial state of a new room is not valid."""
 
     errcode, status = "M_INVALID_ROOM_STATE", 400
 
@@ -223,7 +223,7 @@ class UnsupportedRoomVersion(MatrixError):
 
 
 class IncompatibleRoomVersion(MatrixError):
-    """The room has a version that the asking server does not speak."""
+    """The requesting server does not support the version of the room."""
 
     errcode, status = "M_INCOMPATIBLE_ROOM_VERSION", 400
 
@@ -232,19 +232,19 @@ class IncompatibleRoomVersion(MatrixError):
 
 
 class UnableToAuthoriseJoin(MatrixError):
-    """This server cannot tell whether the user meets a condition of a restricted room."""
+    """This server cannot check whether the user meets a condition of a restricted room."""
 
     errcode, status = "M_UNABLE_TO_AUTHORISE_JOIN", 400
 
 
 class UnableToGrantJoin(MatrixError):
-    """The user may join a restricted room, but nobody on this server may let them in."""
+    """The user may join a restricted room, but no user of this server can authorise the join."""
 
     errcode, status = "M_UNABLE_TO_GRANT_JOIN", 400
 
 
 class BadState(MatrixError):
-    """The change makes no sense in the present state: a user is unbanned who is not banned."""
+    """The change does not fit the present state, such as an unban of a user who is not banned."""
 
     errcode, status = "M_BAD_STATE", 400
 
@@ -310,7 +310,7 @@ class ThreepidDenied(MatrixError):
 
 
 class ThreepidAuthFailed(MatrixError):
-    """It was not shown that the third-party identifier is the user's."""
+    """The client has not proved that the third-party identifier is the user's."""
 
     errcode, status = "M_THREEPID_AUTH_FAILED", 403
 
@@ -322,12 +322,12 @@ class ThreepidMediumNotSupported(MatrixError):
 
 
 class ServerNotTrusted(MatrixError):
-    """The identity server is not one that this server talks to."""
+    """This server does not trust the identity server."""
 
     errcode, status = "M_SERVER_NOT_TRUSTED", 400
 
 
 class MailNotSent(Unavailable):
-    """The mail server did not take a mail; trying again later makes sense."""
+    """The mail server did not accept a mail; trying again later makes sense."""
 
     errcode = "M_EMAIL_SEND_ERROR"

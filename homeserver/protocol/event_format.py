@@ -1,7 +1,7 @@
-"""The event format: which fields an event of another server must have, of which types and sizes.
+"""The event format: the required fields of a PDU, their types and sizes.
 
-This is the first check on receipt of an event, and decides no more than whether the rest of our
-code can read it without surprises. An event that fails is dropped.
+This is the first check on receipt of a PDU. It ensures that the rest of the code finds fields of
+the expected types. An event that fails is dropped.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -27,7 +27,7 @@ _MAX_TIMESTAMP = 2**63 - 1
 
 
 class _Check(Protocol):
-    """One of the checks of `identifiers.py`."""
+    """A check of `identifiers.py`."""
 
     def __call__(self, text: str, /, *, in_codepoints: bool) -> bool: ...
 
@@ -72,7 +72,7 @@ def check_format(version: RoomVersion, pdu: Mapping[str, Any]) -> None:
 def check_field_sizes(pdu: Mapping[str, Any], *, in_codepoints: bool = False) -> None:
     """Check the fields that are limited to 255 bytes, or codepoints. Raises `EventTooLarge`.
 
-    Events of our own are measured in bytes, which suits everybody.
+    Local events are measured in bytes, which all servers accept.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#size-limits
     """
@@ -95,7 +95,7 @@ def _require(fact: bool, field: str) -> None:
 
 
 def _check_room_id(version: RoomVersion, pdu: Mapping[str, Any]) -> None:
-    # A create event that has a room id although it makes one is refused by an authorisation rule.
+    # An authorisation rule rejects a create event that has a room id although it determines one.
     if version.room_id_is_create_hash and pdu["type"] == "m.room.create" and "room_id" not in pdu:
         return
     by_codepoints = version.limits_ids_by_codepoints
@@ -110,9 +110,9 @@ def _check_references(version: RoomVersion, pdu: Mapping[str, Any], field: str, 
         if version.event_format is EventFormat.V1:
             _require(isinstance(reference, list) and len(reference) == 2, field)
             reference, hashes = reference
-            # Which hashes is not asked: rooms of version 1 are to be read with a relaxed eye.
+            # Which hashes it has is not checked, because rooms of version 1 need relaxed checks.
             _require(isinstance(hashes, dict), field)
-            # Only an id that was chosen can be cited by the event that bears it.
+            # Only an event with a chosen id can refer to itself.
             _require(reference != pdu.get("event_id"), field)
         _require(_is_id(is_valid_event_id, reference, version.limits_ids_by_codepoints), field)
 

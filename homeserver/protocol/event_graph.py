@@ -1,4 +1,4 @@
-"""Orders of events that come from elsewhere in any order.
+"""Topological orders of received events.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
@@ -9,22 +9,22 @@ from homeserver.protocol.events import Event
 
 
 def in_auth_order(events: Iterable[Event]) -> list[Event]:
-    """The events so that each comes after those of them that it cites as its authority."""
+    """Sort events so that each comes after those of them that are its auth events."""
     return _in_order(events, _authorities)
 
 
 def in_graph_order(events: Iterable[Event]) -> list[Event]:
-    """The events so that each comes after those of them that it follows."""
+    """Sort events so that each comes after those of them that are its prev events."""
     return _in_order(events, lambda event: event.prev_event_ids)
 
 
 def authorised_among(
     events: Iterable[Event], known: Collection[str]
 ) -> tuple[list[Event], set[str]]:
-    """Those of the events, in their order, of whose authorities none is missing.
+    """The events with complete auth chains, in the given order, and the ids of the missing auth
+    events.
 
-    Each authority stands before the event, or is known. Also the ids of those that are missing
-    themselves, by which the others fall.
+    An event has one if each of its auth events is known, or comes before it and has one too.
     """
     kept: dict[str, Event] = {}
     fallen: set[str] = set()
@@ -40,7 +40,7 @@ def authorised_among(
 
 
 def authorities_beyond(events: Iterable[Event]) -> set[str]:
-    """The ids of all authorities that events cite and that are none of them."""
+    """The ids of all auth events of the events that are not among the events."""
     cited: set[str] = set()
     given: set[str] = set()
     for event in events:
@@ -52,10 +52,10 @@ def authorities_beyond(events: Iterable[Event]) -> set[str]:
 def leading_to(
     event: Event, found: Iterable[Event], known: Collection[str], last: Collection[str] = ()
 ) -> list[Event]:
-    """Those of the found events that stand between the known ones and an event, in graph order.
+    """The found events between the known events and an event, in topological order.
 
-    What is before one of the known events is left out, and so is what is before one of the `last`,
-    unless another way leads there.
+    Ancestors of known events are left out, and so are ancestors of the events `last`, unless
+    another path leads to them.
     """
     by_id = {each.event_id: each for each in found}
     led: dict[str, Event] = {}
@@ -78,7 +78,7 @@ def _authorities(event: Event) -> list[str]:
 
 
 def _in_order(events: Iterable[Event], before: Callable[[Event], list[str]]) -> list[Event]:
-    """Kahn's algorithm. Event ids are hashes, or chosen: those that form a circle are left out."""
+    """Kahn's algorithm. Ids may be chosen by servers: events that form a cycle are left out."""
     by_id = {event.event_id: event for event in events}
     waiting_for: dict[str, int] = {}
     followers: dict[str, list[str]] = {}

@@ -1,8 +1,8 @@
-"""What an event is, by its type and its state key together.
+"""The kinds of events, by type and state key together.
 
-A type alone says little: any type can be sent with any state key, or with none. Whoever asks what
-an event is asks here, and so says what a state key means for the answer. The authorisation rules
-and the redaction algorithm go by the type alone where their text does, and stand beside it.
+A type alone says little: any type can be sent with any state key, or with none. All code that needs
+the kind of an event uses these functions, and so decides what a state key means for it. The
+authorisation rules and the redaction algorithm use the type alone where the specification does.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#types-of-room-events
 """
@@ -16,17 +16,19 @@ REDACTION: Final = "m.room.redaction"
 
 
 def is_state(event: Event, event_type: str, state_key: str = "") -> bool:
-    """Whether an event is the room's state of a type; what has another state key is something else.
+    """Whether an event has this type and state key.
 
-    A room has one name, one create event, one set of power levels: those with the empty key.
+    A room has one name, one create event, one set of power levels: those with the empty key. An
+    event of the type with another state key is a different thing.
     """
     return event.state_key == state_key and event.type == event_type
 
 
 def is_member_event(event: Event, user_id: str | None = None) -> bool:
-    """Whether an event sets the membership of a user, or of this user. Without a key it is of none.
+    """Whether an event sets the membership of a user, or of the given user; false without a state
+    key.
 
-    That the key is a user id is asked of our own users only: room versions before 8 take any.
+    Only for local users must the key be a user id: room versions before 8 allow any.
     """
     if event.type != MEMBER or event.state_key is None:
         return False
@@ -36,16 +38,16 @@ def is_member_event(event: Event, user_id: str | None = None) -> bool:
 def is_redaction(event: Event) -> bool:
     """Whether an event may redact another one, which `Event.redacts` names.
 
-    With a state key it does so too: no text of any room version says otherwise, and other servers
-    go by the type. See `is_plain_redaction`.
+    An event with a state key may, too: no room version says otherwise, and other servers use the
+    type alone. See `is_plain_redaction`.
     """
     return event.type == REDACTION
 
 
 def is_plain_redaction(event: Event) -> bool:
-    """Whether a redaction is no state: only then can it be withheld until it takes effect.
+    """Whether a redaction has no state key: only then can it be withheld until it takes effect.
 
-    State is shown whatever became of it, so clients are not told what such a redaction names, and
-    users of this server cannot send one.
+    State events are shown whether or not they have an effect, so clients do not see the target of
+    such a redaction, and local users cannot send one.
     """
     return event.type == REDACTION and event.state_key is None

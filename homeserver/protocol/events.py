@@ -1,13 +1,13 @@
 """Events: immutable values around the exact bytes that were signed.
 
-An `Event` is made in one of three ways, and each leaves the same thing behind:
+An `Event` is made in one of three ways, with the same result:
 
-- `build_event`: ours, from its parts; hashed and signed here;
+- `build_event`: a local one, from its parts; hashed and signed here;
 - `Event.from_pdu`: another server's, checked against the event format of the room version;
 - `Event.from_json`: a stored one, taken as it is.
 
-`json` is the stored form: canonical JSON with hashes and signatures and without `unsigned`. What is
-wrapped in an event (`pdu`, `content`) must never be changed: a change needs a new event.
+`json` is the stored form: canonical JSON with hashes and signatures and without `unsigned`. The
+values in an event (`pdu`, `content`) must never be changed: a change needs a new event.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
@@ -48,7 +48,7 @@ from homeserver.protocol.signing.unpadded_base64 import encode_base64, encode_ba
 __all__ = ["Event", "EventReference", "EventTooLarge", "InvalidEvent", "build_event"]
 
 EventReference = str | Sequence[str | Mapping[str, str]]
-"""How an event names another one: its id; in room versions 1 and 2 `[id, {"sha256": hash}]`."""
+"""A reference to another event: its id; in room versions 1 and 2 `[id, {"sha256": hash}]`."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -93,10 +93,10 @@ class Event:
 
     @classmethod
     def from_pdu(cls, version: RoomVersion, pdu: Mapping[str, Any]) -> "Event":
-        """An event as another server sent it, without its `unsigned`.
+        """An event as received from another server, without its `unsigned`.
 
         Raises `InvalidEvent` unless it complies with the event format of the room version and its
-        size limits. Hashes, signatures and authorisation are the caller's to check.
+        size limits. The caller must check hashes, signatures and authorisation.
         """
         signed = {name: value for name, value in pdu.items() if name != "unsigned"}
         check_format(version, signed)
@@ -111,12 +111,12 @@ class Event:
 
     @property
     def prev_event_ids(self) -> list[str]:
-        """The events that this one follows in the event graph."""
+        """The ids of the events that this one follows in the event graph."""
         return self._ids("prev_events")
 
     @property
     def auth_event_ids(self) -> list[str]:
-        """The events that this one claims as its authority."""
+        """The ids of the auth events that this event refers to."""
         return self._ids("auth_events")
 
     @property
@@ -147,7 +147,7 @@ class Event:
 
     @property
     def reference(self) -> EventReference:
-        """How `prev_events` and `auth_events` of other events in the room name this event."""
+        """The reference to this event in `prev_events` and `auth_events` of other events."""
         if self.version.event_format is not EventFormat.V1:
             return self.event_id
         return [
@@ -156,7 +156,7 @@ class Event:
         ]
 
     def redacted(self) -> "Event":
-        """The event without what a redaction takes away. Its id and signatures stay valid."""
+        """The redacted event. Its id and signatures stay valid."""
         pdu = redact(self.version, self.pdu)
         return Event(self.version, pdu, encode_event(self.version, pdu), self.event_id)
 
@@ -169,7 +169,7 @@ class Event:
         return Event(self.version, pdu, encode_event(self.version, pdu), self.event_id)
 
     def signing_bytes(self) -> bytes:
-        """What signatures of this event cover."""
+        """The bytes that signatures of this event cover."""
         return signing_bytes(self.version, self.pdu)
 
     def __eq__(self, other: object) -> bool:
@@ -209,9 +209,9 @@ def build_event(
 ) -> Event:
     """A new event of this server: hashed, signed, and named.
 
-    `room_id` is None for the create event of a room whose id is made of it. `depth` beyond the
-    version's limit is set to the limit. `redacts` is put where the version wants it. In versions 1
-    and 2 a remote event is named by `Event.reference`, not by its id alone.
+    `room_id` is None for a create event that determines the room id. `depth` beyond the version's
+    limit is set to the limit. `redacts` is put where the version requires it. In versions 1 and 2 a
+    remote event is named by `Event.reference`, not by its id alone.
 
     Raises `InvalidEvent` if the content is not canonical JSON, and `EventTooLarge`.
 
@@ -249,7 +249,7 @@ def _references(events: Sequence[Event | EventReference]) -> list[EventReference
 def _hash_and_sign(
     version: RoomVersion, pdu: dict[str, Any], server_name: str, key: SigningKey
 ) -> Event:
-    """Complete the event. Encodes three times: to hash, to sign (which names it too), to store."""
+    """Complete the event, encoded three times: to hash, to sign (which names it too), to store."""
     try:
         check = check_canonical if version.strict_canonical_json else check_customary
         check(pdu)
@@ -271,9 +271,9 @@ def _hash_and_sign(
 
 
 def _choose_event_id(version: RoomVersion, pdu: dict[str, Any], server_name: str) -> str:
-    # The text leaves the choice to us. No two events of ours follow the same events and are equal
-    # in all else, so that a hash is as unique as a random string, and needs no randomness. 16 bytes
-    # of it fit into the limit beside the longest server name.
+    # The specification leaves the choice to the server. No two local events follow the same events
+    # and are equal in all else, so a hash is as unique as a random string, and needs no randomness.
+    # 16 bytes of it fit into the limit beside the longest server name.
     digest = sha256(encode_event(version, pdu)).digest()
     return f"${encode_base64_url_safe(digest[:16])}:{server_name}"
 

@@ -1,9 +1,9 @@
-"""Filters: what a client wants to be told.
+"""Filters: the clients' choices of the events that they receive.
 
 A filter is parsed once into immutable structs that carry the names of the specification, and then
-asked about each event. What a list excludes (`not_…`) stays excluded even if another includes it.
+applied to each event. What a list excludes (`not_…`) stays excluded even if another includes it.
 
-Two parts of a filter are the caller's to apply: `limit`, and lazy loading of members.
+The caller must apply two parts of a filter: `limit`, and lazy loading of members.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#filtering
 """
@@ -23,11 +23,11 @@ RoomIdText = Annotated[str, msgspec.Meta(pattern="^!")]
 MAX_EVENT_TYPE = 255  # characters; patterns of longer types match nothing
 MAX_TYPE_PATTERNS = 100  # with `*`, in one list
 
-Limit = Annotated[int, msgspec.Meta(ge=0)]  # 0 is beyond the text, but clients do send it
+Limit = Annotated[int, msgspec.Meta(ge=0)]  # not in the specification, but clients do send 0
 
 
 class _TypesAndSenders(msgspec.Struct, frozen=True, dict=True):
-    """What all event filters have in common. A list that is `None` lets everything pass."""
+    """The common fields of all event filters. A list that is `None` matches everything."""
 
     limit: Limit | None = None
     types: tuple[str, ...] | None = None
@@ -41,7 +41,7 @@ class _TypesAndSenders(msgspec.Struct, frozen=True, dict=True):
                 raise ValueError(f"a list has at most {MAX_TYPE_PATTERNS} patterns with `*`")
 
     def limit_or(self, default: int, maximum: int) -> int:
-        """How many events to answer: what the client asked for, or the default, within bounds."""
+        """The number of events to return: the requested one, or the default, within bounds."""
         return min(default if self.limit is None else self.limit, maximum)
 
     def _passes(self, event_type: str, sender: str | None) -> bool:
@@ -78,7 +78,7 @@ class EventFilter(_TypesAndSenders, frozen=True, dict=True):
 
     @property
     def is_default(self) -> bool:
-        """Whether every event passes, so that there is no need to ask for each."""
+        """Whether every event passes, so that `matches` need not be called."""
         return self._names_nothing
 
     def matches(self, event_type: str, sender: str | None) -> bool:
@@ -122,7 +122,7 @@ class RoomEventFilter(_TypesAndSenders, frozen=True, dict=True):
 
 
 class RoomFilter(msgspec.Struct, frozen=True, dict=True):
-    """What is wanted of rooms. `rooms` and `not_rooms` are applied before the filters inside."""
+    """A filter of rooms. `rooms` and `not_rooms` are applied before the filters inside."""
 
     rooms: tuple[RoomIdText, ...] | None = None
     not_rooms: tuple[RoomIdText, ...] = ()
@@ -170,8 +170,8 @@ def parse_room_event_filter(value: object) -> RoomEventFilter:
 def only_fields(event: Mapping[str, Any], event_fields: Iterable[str]) -> dict[str, Any]:
     """The part of an event that `event_fields` names by dot-separated paths.
 
-    Paths that lead nowhere are passed over. The event itself is left as it is; the result shares
-    its values.
+    Paths that do not exist are ignored. The event itself is not changed; the result shares its
+    values.
     """
     kept: dict[str, Any] = {}
     for field in event_fields:
@@ -180,7 +180,7 @@ def only_fields(event: Mapping[str, Any], event_fields: Iterable[str]) -> dict[s
 
 
 class _Listed:
-    """Names that are wanted, where they are listed, but for those that are not."""
+    """Names that are allowed, if there is a list of these, except for those that are excluded."""
 
     __slots__ = ("_unwanted", "_wanted")
 
@@ -193,7 +193,7 @@ class _Listed:
 
 
 def _type_patterns(patterns: tuple[str, ...]) -> GlobSet:
-    """A set of event types in which `*` stands for any text, and nothing else for anything."""
+    """A set of event types in which `*` matches any text, and all else matches itself."""
     return GlobSet(patterns, MAX_EVENT_TYPE, single=False)
 
 

@@ -1,16 +1,16 @@
-"""Glob-style patterns: `*` stands for any text, the empty one included, and `?` for one character.
+"""Glob-style patterns: `*` matches any text, even the empty one, and `?` one character.
 
 All patterns that users, other servers and operators write are matched here: server access lists,
-push rules, event filters. A regular expression backtracks: `*a*a*a*a*b` takes it the fourth power
-of the text's length. Nothing here does:
+push rules, event filters. A regular expression backtracks: for `*a*a*a*a*b` it takes the fourth
+power of a text's length. This code does not:
 
-- Without `?` the pieces between the stars are searched one after the other. The first place of a
-  piece is the best one, as any text may follow it, so no place is looked at twice.
-- With `?` an automaton reads the text once. Its state is an integer with one bit for each place in
+- Without `?` the pieces between the stars are searched one after the other. The first match
+  of a piece is the best one, as any text may follow it, so no position is examined twice.
+- With `?` an automaton reads a text once. Its state is an integer with one bit per position in
   the pattern (the "shift-and" algorithm), so a character costs a few operations on that integer,
   however many patterns it holds.
 
-Case counts. Where it should not, the caller gives patterns and texts in lower case.
+Matching is case-sensitive; otherwise the caller passes patterns and texts in lower case.
 
 Spec: https://spec.matrix.org/v1.19/appendices/#glob-style-matching
 """
@@ -21,21 +21,21 @@ from string import ascii_letters, digits
 from typing import Final
 
 _WORD: Final = frozenset(ascii_letters + digits + "_")
-# Marks of the edges of words. No text that was decoded from JSON has lone surrogates.
+# Marks for word boundaries. No text decoded from JSON has lone surrogates.
 _START, _END = "\ud800", "\ud801"
 _STARS: Final = re.compile(r"\*+")
-_QUICK_TRIES: Final = 4  # places at which words are looked at before the text is marked
-_MANY_MASKS: Final = 256  # bit masks that an automaton keeps; the others are made when needed
+_QUICK_TRIES: Final = 4  # positions that are examined before a text is marked
+_MANY_MASKS: Final = 256  # bit masks that an automaton stores; the others are computed when needed
 
 
 class Glob:
-    """One pattern."""
+    """One compiled pattern."""
 
     __slots__ = ("_automaton", "_pieces", "_size", "_word_pieces")
 
     def __init__(self, pattern: str) -> None:
         first, *others = pattern.split("*")
-        # Stars side by side are one: between them is no piece.
+        # Consecutive stars are one: there is no piece between them.
         self._pieces = [first, *filter(None, others[:-1]), *others[-1:]]
         self._size = sum(map(len, self._pieces))
         self._automaton = _Automaton([pattern]) if "?" in pattern else None
@@ -59,7 +59,7 @@ class Glob:
         return _find_all(middle, text, at, end)
 
     def matches_words(self, text: str) -> bool:
-        """Whether the pattern matches a part of the text that begins and ends between words.
+        """Whether the pattern matches a part of a text that begins and ends at word boundaries.
 
         Words consist of the letters A to Z, digits and underscores.
 
@@ -74,12 +74,12 @@ class Glob:
             if quick is not None:
                 return quick
         elif not all(piece in text for piece in self._pieces):
-            return False  # so it is with most messages, and this is quick
+            return False  # true of most messages, and fast
         return _find_all(self._word_pieces, _marked(text))
 
 
 class WordText:
-    """A text in which words are looked for that are no patterns, such as names of many users."""
+    """A text that is searched for plain words, such as the names of many users."""
 
     __slots__ = ("_marked", "_text")
 
@@ -88,7 +88,7 @@ class WordText:
         self._marked: str | None = None
 
     def contains(self, words: str) -> bool:
-        """Whether some words are a part of the text that begins and ends between words."""
+        """Whether some words are a part of a text that begins and ends at word boundaries."""
         if not words:
             return False
         quick = _find_words(words, self._text)
@@ -100,10 +100,10 @@ class WordText:
 
 
 class GlobSet:
-    """Any number of patterns, asked together: the time depends little on how many there are.
+    """Any number of patterns, matched together: the time depends little on their number.
 
-    `max_size` is the length of the longest text that will be asked about: patterns that can only
-    match longer ones are left out. Where `single` is false, `?` stands for itself.
+    `max_size` is the length of the longest text that will be matched: patterns that can only match
+    longer ones are left out. If `single` is false, `?` matches only itself.
     """
 
     __slots__ = ("_automaton", "_exact", "_prefixes", "_suffixes")
@@ -139,10 +139,10 @@ class GlobSet:
 
 
 class _Automaton:
-    """Reads a text once, with some patterns at the same time.
+    """An automaton that matches several patterns in one pass over a text.
 
-    Each pattern has one bit more than characters that are no stars: its bit `i` is set where its
-    first `i` characters match what was read. A star keeps the bit before it set.
+    Each pattern has one bit more than characters that are no stars: its bit `i` is set if its first
+    `i` characters match what was read. A star keeps the bit before it set.
     """
 
     __slots__ = ("_any", "_ends", "_masks", "_places", "_stars", "_starts")
@@ -178,7 +178,7 @@ class _Automaton:
         return state & self._ends != 0
 
     def matches_words(self, text: str) -> bool:
-        """Whether one of the patterns matches a part of the text between the edges of words."""
+        """Whether one of the patterns matches a part of a text between word boundaries."""
         state, stars, starts, ends = 0, self._stars, self._starts, self._ends
         was_word = False
         for character, mask in zip(text, self._masks_of(text), strict=True):
@@ -194,7 +194,7 @@ class _Automaton:
         return state & ends != 0
 
     def _masks_of(self, text: str) -> Iterator[int]:
-        """For each character the bits that it may lead to."""
+        """For each character, the bits that it may lead to."""
         masks = self._masks
         for character in text:
             mask = masks.get(character)
@@ -217,7 +217,7 @@ def _bits(places: Iterable[int]) -> int:
 
 
 def _find_all(pieces: Iterable[str], text: str, at: int = 0, end: int | None = None) -> bool:
-    """Whether the pieces are in the text between `at` and `end`, one after the other."""
+    """Whether the pieces are in `text` between `at` and `end`, in this order."""
     if end is not None and at > end:
         return False
     for piece in pieces:
@@ -229,7 +229,7 @@ def _find_all(pieces: Iterable[str], text: str, at: int = 0, end: int | None = N
 
 
 def _find_words(words: str, text: str) -> bool | None:
-    """Whether some words are in a text, by its first places; `None` where these do not tell."""
+    """Whether some words are in a text, by their first occurrences; `None` if undecided."""
     at = text.find(words)
     for _ in range(_QUICK_TRIES):
         if at < 0:
@@ -242,15 +242,15 @@ def _find_words(words: str, text: str) -> bool | None:
 
 
 def _with_marks(text: str) -> str:
-    """A text in which each character that is in no word is put between marks.
+    """A text in which each character outside of words is surrounded by marks.
 
-    Before it a word could end, and after it one could start. Each character becomes the same
-    wherever it stands, so what is part of a text is so with marks too: the edges of words can be
-    searched like any other character.
+    A word may end before it, and another start after it. Each character is replaced in the same way
+    everywhere, so a part of a text is still one with marks: word boundaries can be searched like
+    any other character.
     """
     return "".join([each if each in _WORD else f"{_END}{each}{_START}" for each in text])
 
 
 def _marked(text: str) -> str:
-    """A whole text with marks: a word could start and end at its ends too."""
+    """A whole text with marks, also at its start and end, where a word may start and end."""
     return f"{_START}{_with_marks(text)}{_END}"

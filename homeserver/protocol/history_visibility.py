@@ -19,17 +19,17 @@ DEFAULT_VISIBILITY: Final = "shared"
 def visibility_of(content: Mapping[str, Any] | None) -> str:
     """The visibility that the content of `m.room.history_visibility` sets.
 
-    `None` is a room without that event; it and a value that is not understood mean `shared`.
+    `None` is a room without that event; it and unknown values mean `shared`.
     """
     visibility = None if content is None else content.get("history_visibility")
     return visibility if visibility in VISIBILITIES else DEFAULT_VISIBILITY
 
 
 def may_see(visibility: str, membership: str | None, *, joined_later: bool) -> bool:
-    """Whether a user may see what happened while visibility and their membership were these.
+    """Whether a user may see an event while visibility and their membership were these.
 
-    `membership` is `None` for a user whom the room did not know. `joined_later` says whether the
-    user joined at any point after it.
+    `membership` is `None` for a user without one. `joined_later` says whether the user joined at
+    any later point.
     """
     return (
         visibility == "world_readable"
@@ -71,8 +71,8 @@ def may_server_see_event(
 ) -> bool:
     """Whether a server may see an event: whether any of its users may.
 
-    `visibility` is that before the event, `memberships` are those that the server's users had
-    then, and `joined_later` says whether any of them joined at any point after it.
+    `visibility` is that before the event, `memberships` are those of the server's users at that
+    time, and `joined_later` says whether any of them joined at any later point.
     """
 
     def may_any_see(visibility: str) -> bool:
@@ -90,5 +90,5 @@ def may_server_see_event(
 
 
 def is_of_server(user_id: str | None, server_name: str) -> bool:
-    """Whether this is the id of a user of a server."""
+    """Whether a user id belongs to a server."""
     return user_id is not None and user_id.partition(":")[2] == server_name

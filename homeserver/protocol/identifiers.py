@@ -1,11 +1,11 @@
 """Identifiers: user ids, room ids, aliases, event ids, server names, and the ids of keys.
 
-`parse_…` turns untrusted text into its parts or raises `InvalidIdentifier`; `is_valid_…` answers a
-bool for the same rules. What arrives from elsewhere is judged by the wide, historical grammar,
-since such ids are in use; only new accounts must meet the narrow one (`check_localpart`).
+`parse_…` turns untrusted text into its parts or raises `InvalidIdentifier`; `is_valid_…` returns a
+bool for the same rules. Identifiers from other servers are checked by the wide, historical grammar,
+because such ids are in use; only new accounts must match the narrow one (`check_localpart`).
 
-No identifier of a room, event, user or alias exceeds 255 bytes; in events of old room versions some
-do, where other servers count codepoints: `RoomVersion.limits_ids_by_codepoints`.
+No identifier of a room, event, user or alias exceeds 255 bytes; In events of old room versions some
+do, because other servers count codepoints: `RoomVersion.limits_ids_by_codepoints`.
 
 Spec: https://spec.matrix.org/v1.19/appendices/#identifier-grammar
 """
@@ -36,7 +36,7 @@ _ROOM_VERSION = re.compile(r"[a-z0-9.-]{1,32}")
 
 
 class InvalidIdentifier(ValueError):
-    """The text is not an identifier of the kind that was expected."""
+    """The value is not an identifier of the expected kind."""
 
 
 class UserId(NamedTuple):
@@ -54,7 +54,7 @@ class RoomAlias(NamedTuple):
 
 
 class ServerName(NamedTuple):
-    """The parts of a server name. An IPv6 address has lost its brackets."""
+    """The parts of a server name. An IPv6 address is without its brackets."""
 
     host: str
     port: int | None
@@ -74,7 +74,7 @@ def parse_user_id(text: str) -> UserId:
 
 
 def is_valid_user_id(text: str, *, in_codepoints: bool = False) -> bool:
-    """Whether `parse_user_id` accepts the text. Its limit may be one of codepoints."""
+    """Whether `parse_user_id` accepts `text`. The limit may be one of codepoints."""
     match = _USER_ID.fullmatch(text)
     if match is None or not fits_id_limit(text, in_codepoints=in_codepoints):
         return False
@@ -82,7 +82,7 @@ def is_valid_user_id(text: str, *, in_codepoints: bool = False) -> bool:
 
 
 def is_compliant_user_id(text: str) -> bool:
-    """A valid user id that may also be shown to clients outside of events.
+    """Whether `text` is a valid user id that may also be shown to clients outside of events.
 
     Its localpart is not empty and has only printable ASCII characters.
     """
@@ -96,7 +96,8 @@ def is_compliant_user_id(text: str) -> bool:
 
 
 def check_localpart(localpart: str, server_name: str) -> None:
-    """Check the name for a new account. Raises `InvalidIdentifier` with a message for its owner.
+    """Check the localpart of a new account. Raises `InvalidIdentifier` with a message for its
+    owner.
 
     Spec: https://spec.matrix.org/v1.19/appendices/#user-identifiers
     """
@@ -120,13 +121,13 @@ def parse_room_alias(text: str) -> RoomAlias:
 
 
 def is_valid_room_alias(text: str) -> bool:
-    """Whether `parse_room_alias` accepts the text."""
+    """Whether `parse_room_alias` accepts `text`."""
     match = _ROOM_ALIAS.fullmatch(text)
     return match is not None and fits_id_limit(text) and _is_host_possible(match[2])
 
 
 def is_valid_room_id(text: str, *, in_codepoints: bool = False) -> bool:
-    """A room id of any room version: with a domain, or without.
+    """Whether `text` is a room id of any room version: with a domain, or without.
 
     Spec: https://spec.matrix.org/v1.19/appendices/#room-ids
     """
@@ -134,7 +135,7 @@ def is_valid_room_id(text: str, *, in_codepoints: bool = False) -> bool:
 
 
 def is_valid_event_id(text: str, *, in_codepoints: bool = False) -> bool:
-    """An event id of any room version: with a domain, or without.
+    """Whether `text` is an event id of any room version: with a domain, or without.
 
     Spec: https://spec.matrix.org/v1.19/appendices/#event-ids
     """
@@ -142,14 +143,14 @@ def is_valid_event_id(text: str, *, in_codepoints: bool = False) -> bool:
 
 
 def is_create_hash_room_id(text: str) -> bool:
-    """A room id that is made of the hash of a create event, as from room version 12 on."""
+    """Whether a room id is the hash of a create event, as in room versions from 12 on."""
     return text.startswith("!") and _HASH.fullmatch(text, 1) is not None
 
 
 def server_name_of(identifier: str) -> str:
     """The domain of an identifier that has one. Raises `InvalidIdentifier`.
 
-    What stands there is not judged: use it on identifiers that are known to be valid.
+    The domain is not checked: use it on identifiers that are known to be valid.
     """
     domain = identifier.partition(":")[2]
     if not domain:
@@ -158,10 +159,10 @@ def server_name_of(identifier: str) -> str:
 
 
 def creating_server_hint(room_id: str) -> str | None:
-    """The server that a room id names, where its version has that: the one that made the room.
+    """The server that created a room, if the room id names it.
 
-    That tells nothing of who is in the room, and gives nobody a say in it: it is a last guess of
-    whom to ask, for when nobody else is known.
+    That server need not be in the room and has no special rights there: it is the last one to try
+    when no server in the room is known.
 
     Spec: https://spec.matrix.org/v1.19/appendices/#room-ids
     """
@@ -185,12 +186,12 @@ def parse_server_name(text: str) -> ServerName:
 
 
 def is_valid_server_name(text: str) -> bool:
-    """Whether `parse_server_name` accepts the text."""
+    """Whether `parse_server_name` accepts `text`."""
     return _SERVER_NAME.fullmatch(text) is not None and _is_host_possible(text)
 
 
 def fits_id_limit(text: str, *, in_codepoints: bool = False) -> bool:
-    """Whether the text has at most 255 bytes of UTF-8, or so many codepoints."""
+    """Whether `text` has at most 255 bytes of UTF-8, or 255 codepoints."""
     if in_codepoints:
         return len(text) <= MAX_ID_BYTES
     length = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
@@ -198,17 +199,17 @@ def fits_id_limit(text: str, *, in_codepoints: bool = False) -> bool:
 
 
 def is_valid_key_version(text: str) -> bool:
-    """The part of a server's signing key id after the colon."""
+    """Whether `text` can be the part of a server's signing key id after the colon."""
     return _KEY_VERSION.fullmatch(text) is not None
 
 
 def is_valid_key_id(text: str) -> bool:
-    """`algorithm:name`. The name may be Base64, as cross-signing keys are named for themselves."""
+    """Whether `text` is `algorithm:name`. Cross-signing keys are their own names, in Base64."""
     return _KEY_ID.fullmatch(text) is not None
 
 
 def is_valid_opaque_id(text: str) -> bool:
-    """1 to 255 of the characters that a URL need not escape.
+    """Whether `text` has 1 to 255 of the characters that a URL need not escape.
 
     Spec: https://spec.matrix.org/v1.19/appendices/#opaque-identifiers
     """
@@ -216,7 +217,7 @@ def is_valid_opaque_id(text: str) -> bool:
 
 
 def is_valid_namespaced_id(text: str) -> bool:
-    """1 to 255 characters such as `m.direct` or `com.example.thing`.
+    """Whether `text` has 1 to 255 characters such as `m.direct` or `com.example.thing`.
 
     Spec: https://spec.matrix.org/v1.19/appendices/#common-namespaced-identifier-grammar
     """
@@ -224,7 +225,7 @@ def is_valid_namespaced_id(text: str) -> bool:
 
 
 def is_valid_room_version(text: str) -> bool:
-    """Whether a room version could have this name; no word on whether there is such a version.
+    """Whether a room version could have this name, whether or not it exists.
 
     Spec: https://spec.matrix.org/v1.19/rooms/#room-version-grammar
     """
@@ -240,7 +241,7 @@ def _is_opaque_with_domain(pattern: re.Pattern[str], text: str, in_codepoints: b
 
 
 def _is_host_possible(server_name: str) -> bool:
-    """The grammar lets through numbers that are no addresses; names pass."""
+    """Whether a host that looks like an address is one; the grammar allows impossible addresses."""
     first = server_name[0]
     if first == "[":
         return _is_ipv6(server_name[1 : server_name.index("]")])

@@ -1,11 +1,11 @@
-"""JSON with lists whose elements come from many hands: each is decoded alone.
+"""JSON with lists of elements by different authors, in which each element is decoded alone.
 
 A server passes on what its users and other servers have written. One string with a lone surrogate,
-a number out of every range, or lists nested a thousand deep make a decoder refuse all of a
-transaction, or all of a room's state. So a list of such things is declared as `list[msgspec.Raw]`,
-and where the whole does not decode, it is cut into its elements here, by brackets and quotation
-marks alone. What an element holds is for `decode_element` to say. Of a request it is still asked
-that all of it is UTF-8 and JSON by its grammar: no server sends by accident what is not.
+a number out of every range, or lists nested a thousand deep make a decoder reject a whole
+transaction, or the whole state of a room. So such lists are declared as `list[msgspec.Raw]`, and if
+the whole does not decode, it is split into its elements here, by brackets and quotation marks
+alone. `decode_element` decodes the elements. The whole of a request must still be UTF-8 and JSON by
+its grammar: no server sends anything else by accident.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1sendtxnid
 """
@@ -20,13 +20,13 @@ import msgspec
 
 T = TypeVar("T")
 Parts = Generator[None, None, T]
-"""Work in small parts: it yields between them, and returns its result in the end."""
+"""A computation in small parts: it yields between them, and returns its result in the end."""
 Raw = bytes | msgspec.Raw
 
 ELEMENTS_A_PART = 64
 BYTES_A_PART = 65_536
 MAX_TOKENS = 65_536  # brackets and strings of one value: an event has no more bytes
-MAX_VALUE = 2 * 1_048_576  # bytes of one value that is not cut any further
+MAX_VALUE = 2 * 1_048_576  # bytes of one value that is not split any further
 
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
@@ -35,7 +35,7 @@ _TOKEN = re.compile(_STRING + rb'|[\[\]{}"]', re.DOTALL)
 
 
 def _nested(levels: int) -> bytes:
-    """A pattern for a list or an object with so many levels in it; it never goes back."""
+    """A pattern for a list or an object with so many levels in it; it does not backtrack."""
     inner = rb'[^\[\]{}"]++|' + _STRING
     pattern = rb"[\[{](?:" + inner + rb")*+[\]}]"
     for _ in range(levels):
@@ -50,15 +50,15 @@ _ELEMENT = re.compile(
 
 
 class NotJsonText(ValueError):
-    """The text is not UTF-8, or no JSON by its grammar."""
+    """A text that is not UTF-8, or not JSON by its grammar."""
 
 
 class BadElement(ValueError):
-    """An element is JSON, perhaps, but no value that this server can hold."""
+    """An element is not a value that this server can represent, even if it is JSON."""
 
 
 def decode_element(raw: Raw, kind: Any = Any) -> Any:
-    """The value of one element, which is of some type. Raises `BadElement`."""
+    """The value of one element as a type. Raises `BadElement`."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -66,7 +66,7 @@ def decode_element(raw: Raw, kind: Any = Any) -> Any:
 
 
 def decode_or_none(raw: Raw, kind: Any = Any) -> Any:
-    """The value of one element; `None` if it is none of the type."""
+    """The value of one element as a type; `None` if it is not of this type."""
     try:
         return decode_element(raw, kind)
     except BadElement:
@@ -74,7 +74,7 @@ def decode_or_none(raw: Raw, kind: Any = Any) -> Any:
 
 
 def decodable(elements: Iterable[Raw], kind: Any = Any) -> Iterator[Any]:
-    """The values of those elements that have one of some type."""
+    """The values of those elements that are of a type."""
     for raw in elements:
         try:
             yield decode_element(raw, kind)
@@ -83,7 +83,7 @@ def decodable(elements: Iterable[Raw], kind: Any = Any) -> Iterator[Any]:
 
 
 def decode_anyhow(raw: Raw) -> Any:
-    """What can be made out of an element that does not decode, to say of whom it was; else `None`.
+    """The lenient value of an element that does not decode, to find its author; else `None`.
 
     Strings may have lone surrogates in it, and numbers may be infinite.
     """
@@ -98,12 +98,12 @@ def decoding(
 ) -> Parts[T]:
     """Decode a text as a `Struct` whose members of type `list[msgspec.Raw]` hold such elements.
 
-    A `tuple` that such a struct is in will do, too, and `dict[str, msgspec.Raw]`. What is longer
-    than `at_once` bytes is always taken in parts, if its type has any. `msgspec.Meta(max_length=…)`
-    of a list bounds what is made of it. `is_strict`: all of the text has to be UTF-8 and JSON by
-    its grammar, and not only what is used of it.
+    `kind` may also be a `tuple` with such a struct, or `dict[str, msgspec.Raw]`. A text longer than
+    `at_once` bytes is always decoded in parts, if its type has any. `msgspec.Meta(max_length=…)` of
+    a list bounds its number of elements. With `is_strict` the whole text must be UTF-8 and JSON by
+    its grammar, not only the parts that are used.
 
-    Raises `msgspec.ValidationError` where the shape is another, and `NotJsonText`.
+    Raises `msgspec.ValidationError` for another shape, and `NotJsonText`.
     """
     if is_strict:
         check_utf8(text)
@@ -113,7 +113,7 @@ def decoding(
             decoded: T = msgspec.json.decode(text, type=kind)
         except msgspec.ValidationError:
             if is_strict:
-                # The decoder stops at the first wrong type: what follows may not be JSON at all.
+                # The decoder stops at the first wrong type: the rest may not be JSON at all.
                 check_grammar(text)
             raise
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -128,7 +128,7 @@ def decoding(
 
 
 def decode_apart(kind: type[T] | Any, raw: Raw) -> T:
-    """Decode one small text with such lists in it at once. Raises `BadElement`."""
+    """Decode one small text with such lists synchronously. Raises `BadElement`."""
     parts: Parts[T] = decoding(kind, bytes(raw))
     try:
         while True:
@@ -141,7 +141,7 @@ def decode_apart(kind: type[T] | Any, raw: Raw) -> T:
 
 
 def check_utf8(text: bytes) -> None:
-    """Raise `NotJsonText` for a text that is not UTF-8, wherever in it."""
+    """Raise `NotJsonText` for a text that is not UTF-8 throughout."""
     try:
         text.decode()
     except UnicodeDecodeError as error:
@@ -149,7 +149,7 @@ def check_utf8(text: bytes) -> None:
 
 
 def check_grammar(text: Raw) -> None:
-    """Raise `NotJsonText` for what no grammar of JSON makes, as far as it is not nested deeply."""
+    """Raise `NotJsonText` for a text that breaks JSON's grammar, unless it is nested too deeply."""
     try:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -162,7 +162,7 @@ def _check_slowly(text: bytes) -> None:
     except RecursionError:
         return
     except ValueError as error:
-        # Python has a bound for the length of integers, which the grammar has not.
+        # Python limits the length of integers; the grammar does not.
         if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | NotJsonText):
             raise NotJsonText(str(error)) from None
 
@@ -194,7 +194,7 @@ def _has_elements(kind: Any) -> bool:
 
 
 def _most_elements(kind: Any) -> int | None:
-    """How many elements a list of `Raw` may have; `None` for all other types."""
+    """The maximum number of elements of a list of `Raw`; `None` for all other types."""
     most = 1 << 62
     if type(None) in get_args(kind):
         kind = next(each for each in get_args(kind) if each is not type(None))
@@ -208,11 +208,11 @@ def _most_elements(kind: Any) -> int | None:
 
 
 def _refuse(word: str) -> None:
-    raise NotJsonText(f"{word} is no JSON")
+    raise NotJsonText(f"{word} is not JSON")
 
 
 class _Cutter:
-    """Goes through a text once, from value to value."""
+    """A cursor that moves over a text once, from value to value."""
 
     def __init__(self, text: bytes, *, is_strict: bool) -> None:
         self._text = text
@@ -221,7 +221,7 @@ class _Cutter:
         self._skip_space()
 
     def value(self, kind: Any) -> Parts[Any]:
-        """The value that is next, of a type as in `decoding`."""
+        """The next value, of a type as in `decoding`."""
         if get_origin(kind) is tuple:
             return (yield from self._tuple(get_args(kind)))
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
@@ -231,7 +231,7 @@ class _Cutter:
         return _decode_value(kind, self._next())
 
     def end(self) -> None:
-        """See that nothing follows."""
+        """Check that nothing follows."""
         if self._place != len(self._text):
             raise NotJsonText("something follows the JSON")
 
@@ -288,7 +288,7 @@ class _Cutter:
         return found
 
     def _raws(self) -> Iterator[bytes]:
-        """The texts of the elements of a list; most of them need a single look."""
+        """The texts of the elements of a list; most of them match a single pattern."""
         for _ in self._each(b"[", b"]", "array"):
             while match := _ELEMENT.match(self._text, self._place, self._place + MAX_VALUE):
                 if match[2] == b"]":
@@ -302,7 +302,7 @@ class _Cutter:
             _check_element(raw)
 
     def _each(self, opening: bytes, closing: bytes, shape: str) -> Iterator[None]:
-        """Stop before each member of a list or an object; it is to be passed until the next."""
+        """Stop before each member of a list or an object; the caller must move past it."""
         if not self._is_at(opening):
             self._next()
             raise msgspec.ValidationError(f"Expected `{shape}`")
@@ -326,7 +326,7 @@ class _Cutter:
         return name
 
     def _next(self) -> bytes:
-        """The text of the value that is next."""
+        """Return the next value as text."""
         start = self._place
         self._place = _end_of_value(self._text, start)
         raw = self._text[start : self._place]
@@ -337,7 +337,7 @@ class _Cutter:
         return self._text[self._place : self._place + 1] == sign
 
     def _pass(self) -> None:
-        """Go beyond one sign."""
+        """Move past one character."""
         self._place += 1
         self._skip_space()
 
@@ -348,7 +348,7 @@ class _Cutter:
 
 
 def _end_of_value(text: bytes, start: int) -> int:
-    """Where the value ends that begins at a place."""
+    """The end of the value that begins at `start`."""
     most = start + MAX_VALUE
     whole = _SHALLOW.match(text, start, most)
     if whole is not None:

@@ -1,7 +1,7 @@
-"""Policy servers: whether a room has one, and whether it recommends an event.
+"""Policy servers: which one a room has, and its signatures on recommended events.
 
-It signs what it recommends, with a key of its own that the room's state holds, so that everybody
-can check that without asking it.
+A policy server signs the events that it recommends, with its own key in the room's state, so that
+every server can verify a recommendation without asking it.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#policy-servers
 """
@@ -15,7 +15,7 @@ from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.signing.signatures import BadSignature, verify_event_signature
 
 POLICY = ("m.room.policy", "")
-"""The state by which a room names its policy server."""
+"""The state that names a room's policy server."""
 
 KEY_ID = "ed25519:policy_server"
 """The key id of all signatures of policy servers."""
@@ -25,13 +25,13 @@ _TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
 
 @dataclass(frozen=True, slots=True)
 class PolicyServer:
-    """A server that is asked about events, and the public key of its recommendations."""
+    """A policy server, and the public key of its signatures."""
 
     name: str
     public_key: str
 
     def recommends(self, event: Event) -> bool:
-        """Whether the event has the server's signature."""
+        """Whether the event has the policy server's signature."""
         try:
             verify_event_signature(event.version, event.pdu, self.name, KEY_ID, self.public_key)
         except BadSignature:
@@ -40,7 +40,7 @@ class PolicyServer:
 
 
 def parse_policy(content: Mapping[str, Any]) -> PolicyServer | None:
-    """The policy server that the content of `m.room.policy` names; `None` where it is not valid.
+    """The policy server that the content of `m.room.policy` names; `None` if it is not valid.
 
     Spec: https://spec.matrix.org/v1.19/server-server-api/#determining-if-a-policy-server-is-enabled-in-a-room
     """
@@ -48,12 +48,12 @@ def parse_policy(content: Mapping[str, Any]) -> PolicyServer | None:
     key = keys.get("ed25519") if isinstance(keys, Mapping) else None
     if not isinstance(via, str) or not isinstance(key, str) or not is_valid_server_name(via):
         return None
-    # Keys may be written in either alphabet of Base64.
+    # Keys may be in either alphabet of Base64.
     return PolicyServer(via, key.translate(_TO_STANDARD_BASE64))
 
 
 def is_exempt(event_type: str, state_key: str | None) -> bool:
-    """Whether no policy server is asked: or a room could not do away with one that is out of order.
+    """Whether events of this kind need no policy server; else a room could not remove a broken one.
 
     Spec: https://spec.matrix.org/v1.19/server-server-api/#validating-policy-server-signatures
     """

@@ -1,12 +1,12 @@
 """Power levels: who may do what in a room.
 
-`PowerLevels` is the reading of one `m.room.power_levels` event, or of its absence, together with
-the create event: every default is filled in and every value is an integer, so that asking is one
-dictionary look-up. Room versions differ in three ways: how a level may be written (as an integer
-only, or also as a string or a float), who the creator is, and whether creators stand above all.
+`PowerLevels` is one `m.room.power_levels` event, or its absence, together with the create event:
+every default is filled in and every value is an integer, so that a query is one dictionary look-up.
+Room versions differ in three ways: how a level may be written (as an integer only, or also as a
+string or a float), who the creator is, and whether creators rank above all.
 
-A level that an old room version lets through although it cannot be read as a number counts as not
-given: the text does not say what else to do, and the default is what a room without it would have.
+A level that an old room version allows although it is not a number counts as not given: the
+specification does not say what to do, and the default is that of a room without it.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#mroompower_levels
 """
@@ -40,7 +40,7 @@ class PowerLevels:
     """The power levels in force in a room.
 
     `content` is that of the room's `m.room.power_levels` event, or `None` if it has none. The
-    attributes are the levels required to ban, kick and so on; the methods answer the rest.
+    attributes are the levels required to ban, kick and so on; methods return the other levels.
     """
 
     __slots__ = (
@@ -85,12 +85,12 @@ class PowerLevels:
         return self._events.get(event_type, default)
 
     def notifications(self, key: str = "room") -> int:
-        """The level that is required to notify everyone, such as by an `@room` mention."""
+        """The level that is required to notify the whole room, such as by an `@room` mention."""
         return self._notifications.get(key, _DEFAULT_NOTIFICATION_LEVEL)
 
 
 def creator_of(create: Event) -> str:
-    """The user who made the room: `content.creator` in old room versions, else the sender."""
+    """The user who created the room: `content.creator` in old room versions, else the sender."""
     if create.version.creator_in_content:
         creator = create.content.get("creator")
         return creator if isinstance(creator, str) else create.sender
@@ -98,7 +98,7 @@ def creator_of(create: Event) -> str:
 
 
 def room_creators(create: Event) -> frozenset[str]:
-    """All creators of the room: more than one only where the room version knows more.
+    """All creators of the room: more than one only in room versions that allow it.
 
     Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
     """
@@ -132,12 +132,12 @@ def _parse_text(text: str) -> int | None:
         return None
     try:
         return int(text)
-    except ValueError:  # more digits than Python converts, which is no sensible level
+    except ValueError:  # more digits than Python converts, which is not a sensible level
         return None
 
 
 def _levels_in(version: RoomVersion, values: object) -> dict[str, int]:
-    """Those members of an object that are levels."""
+    """The members of an object that are levels."""
     if not isinstance(values, Mapping):
         return {}
     parsed = {key: parse_level(version, value) for key, value in values.items()}

@@ -1,8 +1,8 @@
-"""Redaction: what is left of an event when everything that is not essential is taken away.
+"""Redaction: an event without all that is not essential.
 
 Signatures and reference hashes cover the redacted form, so that an event keeps its id and its
 signatures when it is redacted. The algorithm differs between room versions in the columns
-`redaction_keeps_…`. `unsigned` is no part of the signed event and never survives here.
+`redaction_keeps_…`. `unsigned` is not part of the signed event and is always removed.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#redactions
 """
@@ -45,7 +45,7 @@ _POWER_LEVEL_KEYS = (
 def redact(version: RoomVersion, pdu: Mapping[str, Any]) -> dict[str, Any]:
     """The redacted copy of an event in the federation format.
 
-    The argument is left as it is; the copy shares the values that are kept.
+    The argument is not changed; the copy shares the values that are kept.
     """
     kept = _TOP_LEVEL_KEYS_WITH_LEGACY if version.redaction_keeps_legacy_keys else _TOP_LEVEL_KEYS
     redacted = {key: value for key, value in pdu.items() if key in kept}
@@ -82,8 +82,8 @@ def _redact_member(version: RoomVersion, content: Mapping[str, Any]) -> dict[str
     if version.redaction_keeps_authorising_user:
         redacted |= _only(content, "join_authorised_via_users_server")
     invite = content.get("third_party_invite")
-    # The key itself survives even if there is no `signed` in it: version 11 says that it "is no
-    # longer redacted, but will only contain the `signed` key".
+    # The key itself stays even if it has no `signed` in it: version 11 says that it "is no longer
+    # redacted, but will only contain the `signed` key".
     if version.redaction_keeps_third_party_signed and isinstance(invite, Mapping):
         redacted["third_party_invite"] = _only(invite, "signed")
     return redacted

@@ -1,8 +1,8 @@
-"""Relations: that an event belongs to another one of its room, as `m.relates_to` says.
+"""Relations of an event to another one in its room, as `m.relates_to` describes.
 
-The event that says so is the child, the one it names the parent; a parent knows nothing of its
-children. What does not match the schema, or breaks a rule that can be seen from the child alone, is
-no relation and is ignored. Rich replies are none: they have no `rel_type`.
+The event with `m.relates_to` is the child, the one that it names the parent; a parent does not
+refer to its children. A relation that does not match the schema, or breaks a rule that can be
+checked on the child alone, is ignored. Rich replies are not relations: they have no `rel_type`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events
 """
@@ -23,7 +23,7 @@ MAX_BYTES: Final = 255  # of an event id, and of a namespaced identifier
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """What a child says: its parent's event id, the relation's type, and an annotation's key."""
+    """A child's relation: its parent's event id, the relation type, and an annotation's key."""
 
     parent_id: str
     rel_type: str
@@ -38,7 +38,7 @@ def relation_of(event: Event) -> Relation | None:
 def relation_in(
     event_type: str, state_key: str | None, content: Mapping[str, Any]
 ) -> Relation | None:
-    """The same for an event that is yet to be made."""
+    """The relation of an event that is yet to be created."""
     relates_to = content.get("m.relates_to")
     if not isinstance(relates_to, dict):
         return None
@@ -48,7 +48,7 @@ def relation_in(
     if rel_type == REPLACE and not _may_replace(event_type, state_key, content):
         return None
     if rel_type == ANNOTATION and state_key is not None:
-        # One that replaces another is no second reaction, so that none is counted.
+        # A replacement of a reaction is not a second reaction, so it must not be counted.
         return None
     key = relates_to.get("key") if rel_type == ANNOTATION else None
     if not isinstance(key, str) or "\0" in key:
@@ -57,7 +57,7 @@ def relation_in(
 
 
 def _is_text(value: object) -> TypeGuard[str]:
-    """Whether it is a text that an identifier can be."""
+    """Whether a value is a string that can be an identifier."""
     return (
         isinstance(value, str)
         and 0 < len(value) <= MAX_BYTES
@@ -67,7 +67,7 @@ def _is_text(value: object) -> TypeGuard[str]:
 
 
 def _may_replace(event_type: str, state_key: str | None, content: Mapping[str, Any]) -> bool:
-    """What is asked of every edit; an encrypted one has its new content where nobody sees it.
+    """Whether an edit is valid by itself; an encrypted one hides its new content from servers.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#validity-of-replacement-events
     """

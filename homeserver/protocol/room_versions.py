@@ -1,7 +1,7 @@
-"""The room versions: one row a version, one named column for each rule that differs.
+"""The room versions: one row per version, one named column for each rule that differs.
 
-Other code asks a column (`version.knocking`) and never compares identifiers: versions have no
-order. A new version is a row here, and a column where it brings a rule that no other version has.
+Other code reads a column (`version.knocking`) and never compares identifiers: versions have no
+order. A new version is a row here, and a column if it brings a rule that no other version has.
 
 Spec: https://spec.matrix.org/v1.19/rooms/
 """
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 
 class EventFormat(Enum):
-    """How an event names itself and other events. Finer differences have columns of their own."""
+    """The references of an event to itself and to others. Finer differences are columns."""
 
     V1 = "v1"
     """`event_id` is a field; `prev_events` and `auth_events` hold pairs of an id and its hashes."""
@@ -23,7 +23,7 @@ class EventFormat(Enum):
 
 
 class EventIdFormat(Enum):
-    """Where an event id comes from."""
+    """The origin of an event id."""
 
     CHOSEN = "v1"
     """`$opaque_id:domain`, chosen by the server that makes the event."""
@@ -45,7 +45,7 @@ class StateResolution(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoomVersion:
-    """What sets the rooms of one version apart. Compared by identity: there is one of each."""
+    """The rules that differ between room versions. Compared by identity: one object each."""
 
     identifier: str
     stable: bool
@@ -54,14 +54,15 @@ class RoomVersion:
     event_format: EventFormat
     event_id_format: EventIdFormat
     max_depth: int
-    """The largest `depth` of an event; it stays there in a room that has reached it."""
+    """The largest `depth` of an event; a room that has reached it stays there."""
     strict_canonical_json: bool
     """Events must be canonical JSON: no floats, no integers beyond 2^53 - 1."""
     redacts_in_content: bool
     """A redaction names its target in `content.redacts`, not in `redacts` at the top level."""
     limits_ids_by_codepoints: bool
-    """Identifiers, types and state keys of events may have 255 codepoints. The text has 255 bytes
-    for all versions, but other servers count like this in rooms of the versions before 11."""
+    """Identifiers, types and state keys of events may have 255 codepoints. The specification says
+    255 bytes for all versions, but other servers count codepoints in room versions before 11.
+    """
     room_id_is_create_hash: bool
     """The room id is the event id of `m.room.create` with the sigil `!`; that event has none."""
 
@@ -71,7 +72,7 @@ class RoomVersion:
     validates_signing_key_validity: bool
     """A signing key must have been valid at the event's `origin_server_ts`."""
 
-    # Redaction: what survives beside the keys that survive in all versions
+    # Redaction: kept besides the keys that all versions keep
     redaction_keeps_legacy_keys: bool
     """`origin`, `membership` and `prev_state` at the top level."""
     redaction_keeps_aliases: bool
@@ -93,7 +94,7 @@ class RoomVersion:
     creator_in_content: bool
     """`content.creator` of `m.room.create` is required, and names the room's creator."""
     special_case_aliases_auth: bool
-    """`m.room.aliases` is allowed to any server for its own domain, and nothing else is asked."""
+    """Any server may send `m.room.aliases` for its own domain, without further checks."""
     redactions_need_power: bool
     """The redact level is an authorisation rule, not a condition for applying the redaction."""
     limit_notifications_power_levels: bool
@@ -101,7 +102,7 @@ class RoomVersion:
     integer_power_levels: bool
     """Power levels must be integers; before, strings and floats were read as integers."""
     float_power_levels: bool
-    """Power levels may be floats, which are truncated. Strict canonical JSON has none."""
+    """Power levels may be floats, which are truncated. Strict canonical JSON has no floats."""
     knocking: bool
     """Membership `knock` and the join rule `knock` exist."""
     restricted_joins: bool
@@ -111,7 +112,7 @@ class RoomVersion:
     create_in_auth_events: bool
     """`auth_events` hold the `m.room.create` event; otherwise the room id implies it."""
     creators_outrank_everyone: bool
-    """The creators, `additional_creators` among them, have infinite power that nobody can take."""
+    """The creators, including `additional_creators`, have infinite power that no one can revoke."""
 
     # State
     state_resolution: StateResolution
@@ -219,5 +220,5 @@ DEFAULT_ROOM_VERSION = "12"
 
 
 def find_room_version(identifier: str) -> RoomVersion | None:
-    """The room version of that name, or None for one that we do not speak."""
+    """The room version of that name, or `None` if it is not supported."""
     return ROOM_VERSIONS.get(identifier)

@@ -1,4 +1,4 @@
-"""Server access lists: which servers a room lets take part.
+"""Server ACLs: the servers that may take part in a room.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#mroomserver_acl
 """
@@ -11,16 +11,16 @@ from typing import Any, Final
 from homeserver.protocol.glob import GlobSet
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_server_name
 
-_IP_LITERAL = re.compile(r".*:.*|\d{1,3}(\.\d{1,3}){3}")  # of the first, the brackets are gone
+_IP_LITERAL = re.compile(r".*:.*|\d{1,3}(\.\d{1,3}){3}")  # an IPv6 address is without its brackets
 MAX_HOST: Final = 255
 """The length of the longest host name, in characters; entries for longer ones match none."""
 
 
 class ServerAcl:
-    """The content of an `m.room.server_acl` event, made once into what answers for each server.
+    """The content of an `m.room.server_acl` event, compiled once to check many servers.
 
-    An event has room for ten thousand entries. To ask about a server takes microseconds all the
-    same, so nothing that a moderator writes slows the room down.
+    An event has space for ten thousand entries. A check takes microseconds all the same, so no
+    content that a moderator writes slows the room down.
     """
 
     __slots__ = ("_allow", "_allow_ip_literals", "_deny")
@@ -31,7 +31,7 @@ class ServerAcl:
         self._allow = _hosts(content.get("allow"))
 
     def is_allowed(self, server_name: str) -> bool:
-        """Whether a server may take part. Ports are not compared, and case makes no difference."""
+        """Whether a server may take part. Ports are not compared, and case is ignored."""
         try:
             host = parse_server_name(server_name).host
         except InvalidIdentifier:
@@ -43,11 +43,11 @@ class ServerAcl:
 
 
 def fault_of_acl(content: Mapping[str, Any]) -> str | None:
-    """What is wrong with the form of an access list that a client wants to set; `None` if nothing.
+    """The error in an ACL that a client wants to set; `None` if there is none.
 
-    Read as the text says, a list without `allow` lets no server at all take part, and an entry of
-    the wrong type is none. Nobody means that: those who write such a list are told. That
-    `allow_ip_literals` is true unless it is a boolean is said by the text, and shuts nobody out.
+    By the specification, an ACL without `allow` denies all servers, and an entry of the wrong type
+    is ignored. No moderator means that, so the client gets an error. An `allow_ip_literals` that is
+    not a boolean counts as true by the specification, and denies no server.
     """
     if "allow" not in content:
         return "allow is missing, which would let no server take part"
@@ -59,16 +59,16 @@ def fault_of_acl(content: Mapping[str, Any]) -> str | None:
 
 
 def keeps_itself_out(server_name: str, acl: Mapping[str, Any]) -> bool:
-    """Whether an access list that a user of a server wants to set would keep that server out.
+    """Whether an ACL that a local user wants to set would deny their own server.
 
-    Of a server at a loopback address that is never said. It shares the address with all others that
-    it can reach, which are told apart by their ports, and a list knows none.
+    Always false for a server at a loopback address: it shares the address with all others that it
+    can reach, only their ports differ, and ACLs ignore ports.
     """
     return not is_server_allowed(server_name, acl) and not _is_at_loopback(server_name)
 
 
 def is_server_allowed(server_name: str, acl: Mapping[str, Any] | None) -> bool:
-    """Whether the content of `m.room.server_acl`, or its absence, lets a server take part."""
+    """Whether the content of `m.room.server_acl`, or its absence, allows a server to take part."""
     return acl is None or ServerAcl(acl).is_allowed(server_name)
 
 
@@ -81,6 +81,6 @@ def _is_at_loopback(server_name: str) -> bool:
 
 def _hosts(entries: object) -> GlobSet:
     given = entries if isinstance(entries, list) else ()
-    # A host name is ASCII, so an entry that is not matches none.
+    # Host names are ASCII, so other entries match no server.
     lower = (entry.lower() for entry in given if isinstance(entry, str))
     return GlobSet((entry for entry in lower if entry.isascii()), MAX_HOST)

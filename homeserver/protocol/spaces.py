@@ -1,4 +1,4 @@
-"""Spaces: which rooms are the children of a space, in which order, and who may be told of a room.
+"""Spaces: the child rooms of a space, their order, and who may see a room.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#spaces
 """
@@ -16,13 +16,13 @@ SPACE = "m.space"
 
 CHILD = "m.space.child"
 
-MAX_VIA = 10  # servers that are remembered of each child
+MAX_VIA = 10  # servers that are stored for each child
 _ORDER = re.compile(r"[\x20-\x7e]{1,50}")
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A room that a space says is part of it, and the servers to reach it by."""
+    """A child room of a space, and the servers through which to reach it."""
 
     room_id: str
     via: tuple[str, ...]
@@ -32,7 +32,7 @@ class Child:
 
     @property
     def rank(self) -> tuple[bool, str, int, str]:
-        """What children are sorted by.
+        """The sort key of children.
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#ordering-of-children-within-a-space
         """
@@ -40,9 +40,9 @@ class Child:
 
 
 def parse_child(state_key: str, content: Mapping[str, Any], timestamp: int) -> Child | None:
-    """The child that an `m.space.child` event declares; `None` where it declares none.
+    """The child that an `m.space.child` event declares; `None` if it declares none.
 
-    Without `via`, a room is not part of the space, or not any more.
+    Without `via`, a room is not part of the space, or no longer.
     """
     via = content.get("via")
     if not isinstance(via, list) or not via or not is_valid_room_id(state_key):
@@ -65,11 +65,11 @@ def may_be_shown(
     is_allowed: bool,
     version: RoomVersion | None = None,
 ) -> bool:
-    """Whether somebody may be told of a room: who may read it, join it, or knock at it.
+    """Whether a user or server may see a room in a hierarchy: those who may read, join or knock.
 
     `memberships` are a user's own, or those of all users of a server. `is_allowed`: they are in one
-    of the rooms that a restricted room names. Where the version is not known, all join rules are
-    taken to exist in it.
+    of the rooms that a restricted room names. If the version is unknown, all join rules are assumed
+    to exist in it.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidhierarchy
     """

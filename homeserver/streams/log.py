@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, Row
-from homeserver.storage.database.database import DatabaseAway
+from homeserver.storage.database.database import DatabaseUnavailable
 
 MAX_POSITION = 1 << 62
 MAX_WAITING = 20_000  # changes that may wait for the database
@@ -54,7 +54,7 @@ class LogEntry(Protocol):
 
 
 Reader = Callable[[Sequence[Any]], None]
-WriteBatch = Callable[[Batch], Any]  # awaitable; raises DatabaseAway where a retry helps
+WriteBatch = Callable[[Batch], Any]  # awaitable; raises DatabaseUnavailable if a retry helps
 
 
 class Log:
@@ -222,7 +222,7 @@ class Log:
         while True:
             try:
                 await self._write(batch)
-            except DatabaseAway as error:
+            except DatabaseUnavailable as error:
                 self._stuck = True
                 if not attempt or self._clock.seconds() - logged_at >= LOG_AGAIN_SECONDS:
                     logged_at = self._clock.seconds()

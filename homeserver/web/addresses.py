@@ -1,8 +1,8 @@
-"""Whose request it is: the client's address behind the reverse proxies that we trust.
+"""Client addresses: the sender of a request behind trusted reverse proxies.
 
-`X-Forwarded-For` is a claim of the sender. It is believed only as far as it was written by proxies
-of the configured networks: read from the right, the first address that is not one of them is the
-client's. A peer on a Unix socket is a proxy of this machine and is always trusted.
+Any sender can set `X-Forwarded-For`. It is trusted only as far as proxies in the configured
+networks wrote it: read from the right, the first address that is not one of them is the client's. A
+peer on a Unix socket is a proxy of this machine and is always trusted.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def display_address(address: IAddress) -> str:
-    """An address as people write it: `127.0.0.1:8008`, `[::1]:8008`, or the path of a socket."""
+    """An address in readable form: `127.0.0.1:8008`, `[::1]:8008`, or the path of a socket."""
     if isinstance(address, IPv4Address | IPv6Address):
         return display_host_and_port(address.host, address.port)
     name = getattr(address, "name", None)
@@ -35,7 +35,7 @@ class TrustedProxies:
         self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]
 
     def trusts(self, peer: str) -> bool:
-        """Whether this address, or "" for a Unix socket, may say for whom it asks."""
+        """Whether this address, or "" for a Unix socket, may set the client's address."""
         if not peer:
             return True
         address = _parse(peer)
@@ -56,7 +56,7 @@ class TrustedProxies:
 
 
 def peer_text(peer: IAddress) -> str:
-    """The IP address of a connection's other end as text, or "" for a Unix socket."""
+    """The IP address of a connection's peer as text, or "" for a Unix socket."""
     if isinstance(peer, IPv4Address | IPv6Address):
         address = _parse(peer.host)
         return peer.host if address is None else str(address)
@@ -64,7 +64,7 @@ def peer_text(peer: IAddress) -> str:
 
 
 def network_of(address: str) -> str:
-    """Whom an address stands for: itself, or its network of 64 bits, of which one host has all."""
+    """The party of an address: itself, or its 64-bit network, all of which one host may have."""
     parsed = _parse(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((parsed, 64), strict=False))
@@ -79,7 +79,7 @@ def _parse(text: str) -> Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    # A socket that listens at `::` sees IPv4 clients as mapped addresses.
+    # A socket that listens on `::` sees IPv4 clients as mapped addresses.
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address

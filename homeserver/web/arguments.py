@@ -1,7 +1,7 @@
-"""Arguments: what a handler's signature asks for, worked out once and filled for each request.
+"""Arguments: a handler's parameters, analysed once and filled for each request.
 
-The rules stand in `routes.py`. A signature that cannot be filled is a fault of ours, so it is found
-when the route is registered, not when the first request arrives.
+The rules are in `routes.py`. A signature that cannot be filled is a programming error, so it is
+found when the route is registered, not when the first request arrives.
 """
 
 import inspect
@@ -19,7 +19,7 @@ _SPECIAL = ("caller", "origin", "body", "query", "request")
 
 
 class RequestContent(Protocol):
-    """What arguments are made of."""
+    """The parts of a request from which arguments are made."""
 
     @property
     def body(self) -> bytes:
@@ -31,14 +31,14 @@ class RequestContent(Protocol):
 
     @property
     def origin(self) -> str | None:
-        """The server that signed the request, where its route asks for that."""
+        """The server that signed the request, if its route requires a signature."""
 
 
 class Arguments:
     """The arguments of one handler.
 
-    `path_names` are the names in braces of the route's path. Raises `TypeError` where the handler
-    wants what there is not, or does not take what the path names.
+    `path_names` are the names in braces of the route's path. Raises `TypeError` if the handler has
+    a parameter that cannot be filled, or lacks one of the path.
     """
 
     def __init__(self, route: Route, path_names: list[str]) -> None:
@@ -50,11 +50,11 @@ class Arguments:
                 raise TypeError(f"{_named(route)}: nothing to fill `{name}` with")
         for name in path_names:
             if name not in signature.parameters:
-                raise TypeError(f"{_named(route)}: the handler does not take `{name}`")
+                raise TypeError(f"{_named(route)}: the handler has no parameter `{name}`")
         if "caller" in signature.parameters and route.auth in (Auth.NONE, Auth.SERVER):
-            raise TypeError(f"{_named(route)}: a route for anybody, or for servers, has no caller")
+            raise TypeError(f"{_named(route)}: a route without access tokens has no caller")
         if "origin" in signature.parameters and route.auth is not Auth.SERVER:
-            raise TypeError(f"{_named(route)}: only requests of servers have an origin")
+            raise TypeError(f"{_named(route)}: only requests from servers have an origin")
         self._path_names = path_names
         self._caller = "caller" in signature.parameters
         self._origin = "origin" in signature.parameters
@@ -91,10 +91,11 @@ def _body_reader(
     if annotation is bytes:
         return lambda body: body
     decoder = msgspec.json.Decoder(annotation)
-    # Clients leave out the body where every member is optional, although the text wants `{}`.
+    # Clients leave out the body if every member is optional, although the specification requires
+    # `{}`.
     has_default = parameter.default is not parameter.empty
     may_be_empty = isinstance(annotation, type) and _accepts_empty_object(annotation)
-    # Free-form content becomes event content, which is stored as bytes and may hold any string.
+    # Free-form content becomes event content, which is stored as bytes and may contain any string.
     typed = _is_struct(annotation)
 
     def read(body: bytes) -> Any:
@@ -108,7 +109,7 @@ def _body_reader(
         if typed and contains_nul(body):
             if route.auth is not Auth.SERVER:
                 raise BadJson("Strings may not hold NUL characters here")
-            # What a server passes on was written by others.
+            # Other users or servers wrote what a server passes on.
             check_no_nul_in_names(value)
         return value
 
@@ -117,7 +118,7 @@ def _body_reader(
 
 def _query_reader(annotation: Any) -> Callable[[dict[str, list[str]]], Any]:
     if not _is_struct(annotation):
-        return lambda parameters: parameters  # as they came: `dict[str, list[str]]`
+        return lambda parameters: parameters  # unconverted: `dict[str, list[str]]`
     fields = msgspec.structs.fields(annotation)
     lists = {field.encode_name for field in fields if get_origin(field.type) in (list, tuple)}
     names = {field.encode_name for field in fields}

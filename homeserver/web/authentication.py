@@ -1,8 +1,8 @@
-"""Access tokens: where a request carries one, and who is behind it.
+"""Access tokens: finding the token in a request, and checking its user.
 
-The token stands in `Authorization: Bearer`, in the deprecated query parameter `access_token`, or,
-for browsers that open a WebSocket and cannot set headers, in a subprotocol entry
-`m.token.<base64url of the token>`. Tokens are never logged and never echoed.
+The token is in `Authorization: Bearer`, in the deprecated query parameter `access_token`, or, for
+browsers that open a WebSocket and cannot set headers, in a subprotocol entry `m.token.<base64url of
+the token>`. Tokens are never logged and never echoed.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
 """
@@ -21,20 +21,20 @@ TOKEN_SUBPROTOCOL = "m.token."
 
 
 class RequestInfo(Protocol):
-    """What an authenticator may want to know of a request beside its token."""
+    """The parts of a request that an authenticator may need besides the token."""
 
     @property
     def address(self) -> str:
-        """The client's IP address as text, or "" where it has none (a unix socket)."""
+        """The client's IP address as text, or "" if it has none (a unix socket)."""
 
     def header(self, name: bytes) -> str | None:
-        """The value of a header, or `None` where it is missing or sent more than once."""
+        """The value of a header, or `None` if it is missing or sent more than once."""
 
 
 class Authenticator(Protocol):
-    """Knows the accounts behind access tokens.
+    """A mapping from access tokens to accounts.
 
-    The answer may be the caller itself where it is in memory: then no coroutine is made. Raises
+    It may return the caller directly if that is cached: then no coroutine is made. Raises
     `UnknownToken`, `UserLocked` and the like.
     """
 
@@ -44,21 +44,21 @@ class Authenticator(Protocol):
 
 
 class SignedRequest(Protocol):
-    """What the signature of a request of another server covers."""
+    """The parts of a server's request that its signature covers."""
 
     @property
     def method(self) -> bytes: ...
 
     @property
     def uri(self) -> bytes:
-        """Path and query, as they were sent."""
+        """Path and query, not decoded."""
 
     @property
     def body(self) -> bytes: ...
 
     @property
     def address(self) -> str:
-        """The IP address that it came from."""
+        """The IP address of the sender."""
 
     @property
     def authorizations(self) -> list[str]:
@@ -66,13 +66,13 @@ class SignedRequest(Protocol):
 
 
 class ServerAuthenticator(Protocol):
-    """Knows the servers behind signed requests.
+    """A verifier of the signed requests of servers.
 
     Raises `Unauthorized` and `Forbidden`, and `NotJson` for a body that cannot have been signed.
     """
 
     def check_head(self, request: SignedRequest) -> None:
-        """Raise what can be known before the body is there."""
+        """Check the head of a request, before the body has arrived."""
 
     async def authenticate(self, request: SignedRequest) -> str:
         """The name of the server that sent the request."""
@@ -81,10 +81,10 @@ class ServerAuthenticator(Protocol):
 def find_token(
     authorization: Sequence[bytes] | None, query: bytes, subprotocols: Sequence[bytes] | None
 ) -> str | None:
-    """The access token of a request, or `None` where it has none.
+    """The access token of a request, or `None` if it has none.
 
-    Raises `MissingToken` for a header that is not of the Bearer scheme, and where tokens contradict
-    each other: answering `M_UNKNOWN_TOKEN` would make the client drop a session that may be fine.
+    Raises `MissingToken` for a header that is not of the Bearer scheme, and for tokens that
+    contradict each other: `M_UNKNOWN_TOKEN` would make the client drop a session that may be valid.
     """
     tokens = {_bearer_token(value) for value in authorization or ()}
     if b"access_token" in query:
@@ -102,7 +102,7 @@ def find_token(
 
 
 def check_caller(auth: Auth, caller: Requester) -> Requester:
-    """Raise unless a caller may use a route with this `auth`."""
+    """Raise an error unless a caller may use a route with this `auth`."""
     if caller.is_guest and auth is Auth.USER:
         raise GuestAccessForbidden("Guests may not do this")
     if auth is Auth.ADMIN and not caller.is_admin:
@@ -113,11 +113,11 @@ def check_caller(auth: Auth, caller: Requester) -> Requester:
 def _bearer_token(value: bytes) -> str:
     scheme, _, token = value.strip().partition(b" ")
     if scheme.lower() != b"bearer":
-        raise MissingToken("The Authorization header has to be of the form `Bearer TOKEN`")
+        raise MissingToken("The Authorization header must have the form `Bearer TOKEN`")
     try:
         return token.strip().decode("ascii")
     except UnicodeDecodeError:
-        raise MissingToken("The access token has characters that tokens never have") from None
+        raise MissingToken("The access token contains invalid characters") from None
 
 
 def _subprotocol_tokens(values: Sequence[bytes]) -> list[str]:
@@ -130,5 +130,7 @@ def _subprotocol_tokens(values: Sequence[bytes]) -> list[str]:
                 raw = urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
                 tokens.append(raw.decode("ascii"))
             except (binascii.Error, ValueError):
-                raise MissingToken("The subprotocol entry holds no base64url token") from None
+                raise MissingToken(
+                    "The subprotocol entry does not contain a base64url token"
+                ) from None
     return tokens

@@ -1,8 +1,8 @@
-"""JSON bodies of requests: bytes in, typed values out, or the error that the text asks for.
+"""JSON bodies of requests: decoding of bytes into typed values, or the specified error.
 
-What is not JSON, or not UTF-8 wherever in it, is `M_NOT_JSON`; JSON of the wrong shape is
-`M_BAD_JSON`, and the message says where. The `Content-Type` is not looked at, since clients need
-not send one.
+A body that is not JSON, or not UTF-8 throughout, is `M_NOT_JSON`; JSON of the wrong shape is
+`M_BAD_JSON`, and the message says where. The `Content-Type` is ignored, since clients need not send
+one.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
@@ -22,15 +22,15 @@ _ANY_DECODER = msgspec.json.Decoder()
 
 
 def contains_nul(body: bytes) -> bool:
-    """Whether some string of this JSON text holds a NUL, which Postgres cannot store as text."""
+    """Whether any string of this JSON text contains a NUL, which PostgreSQL cannot store."""
     return b"\\u0000" in body and _NUL_ESCAPE.search(body) is not None
 
 
 def check_no_nul(value: object) -> None:
-    """Raise `BadJson` if a string anywhere in a decoded JSON value holds a NUL."""
+    """Raise `BadJson` if a string anywhere in a decoded JSON value contains a NUL."""
     if isinstance(value, str):
         if "\0" in value:
-            raise BadJson("Strings may not hold NUL characters here")
+            raise BadJson("Strings may not contain NUL characters here")
     elif isinstance(value, dict):
         for key, member in value.items():
             check_no_nul(key)
@@ -43,24 +43,24 @@ def check_no_nul(value: object) -> None:
 def check_no_nul_in_names(params: msgspec.Struct) -> None:
     """Raise `BadJson` for a NUL in a member that is text, or a list of texts.
 
-    These are names, which are stored as text. Free-form content is stored as bytes, and may hold
-    whatever JSON can say.
+    These are names, which are stored as text. Free-form content is stored as bytes, and may contain
+    any JSON.
     """
     for name in params.__struct_fields__:
         value = getattr(params, name)
         texts = value if isinstance(value, list) else (value,)
         if any(isinstance(text, str) and "\0" in text for text in texts):
-            raise BadJson(f"`{name}` may not hold NUL characters")
+            raise BadJson(f"`{name}` may not contain NUL characters")
 
 
 def decode_body(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
-    """Decode a body. Raises `NotJson` or `BadJson`, with the place of the fault in the message."""
+    """Decode a body. Raises `NotJson` or `BadJson`, with the place of the error in the message."""
     try:
-        # The decoder passes over what it does not need.
+        # The decoder does not check the parts that it skips.
         check_utf8(body)
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        # The decoder stops at the first wrong type: what follows may not be JSON at all.
+        # The decoder stops at the first wrong type: the rest may not be JSON at all.
         _check_json(body)
         raise BadJson(str(error)) from None
     except RecursionError:
@@ -73,7 +73,7 @@ def _check_json(body: bytes) -> None:
     try:
         _ANY_DECODER.decode(body)
     except msgspec.ValidationError:
-        return  # a number out of range: JSON, but not what JSON is allowed to hold here
+        return  # a number out of range: valid JSON, but not allowed here
     except RecursionError:
         return
     except msgspec.DecodeError as error:

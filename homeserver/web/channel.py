@@ -1,13 +1,13 @@
-"""A client's connection: twisted's HTTP/1.1 parser, with deadlines for slow senders.
+"""A client's connection: Twisted's HTTP/1.1 parser, with deadlines for slow senders.
 
 A connection may idle for `idle_timeout` seconds between requests. From its first byte on, a request
-must arrive within `request_timeout`; a large body gets as much again for each 64 KiB that came, so
-that an upload over a thin line gets through and one byte a minute does not. While a request is
-being answered there is no deadline: its handler decides. A client that is slow to read its answer
-is not idle either, as long as it takes 64 KiB in each `idle_timeout`.
+must arrive within `request_timeout`; a large body gets as much again for each received 64 KiB, so
+that an upload over a slow line succeeds and one byte a minute does not. There is no deadline while
+a handler runs. A client that reads its response slowly is not idle either, as long as it reads 64
+KiB in each `idle_timeout`.
 
-One timer serves a connection: it sleeps until the earliest deadline, and then looks at the deadline
-of the moment. So moving a deadline on, as each request does, costs an assignment and no timer.
+One timer serves a connection: it sleeps until the earliest deadline, and then checks the present
+deadline. So postponing a deadline, as each request does, costs an assignment and no timer.
 """
 
 import math
@@ -23,14 +23,14 @@ from twisted.web.http import Request as TwistedRequest
 
 from homeserver.web.addresses import TrustedProxies, peer_text
 
-PROGRESS = 65_536  # bytes that earn a slow client more time
+PROGRESS = 65_536  # bytes that give a slow client more time
 
 
 class Channel(HTTPChannel):
     """One connection. Times are in seconds.
 
-    `peer` is the address of its other end ("" for a Unix socket), `trusted` whether that is a proxy
-    which is believed when it says for whom it asks. An open channel is in `connections`.
+    `peer` is the address of the peer ("" for a Unix socket), `trusted` whether that is a proxy
+    which may set the client's address. An open channel is in `connections`.
     """
 
     peer = ""
@@ -87,7 +87,7 @@ class Channel(HTTPChannel):
         HTTPChannel.requestDone(self, request)
 
     def setTimeout(self, period: float | None) -> float | None:
-        """Close the connection after `period` from now; `None` takes the deadline away."""
+        """Close the connection after `period` from now; `None` removes the deadline."""
         previous: float | None = self.timeOut
         self.timeOut = period  # type: ignore[assignment]
         if period is None:
@@ -97,7 +97,7 @@ class Channel(HTTPChannel):
         if self._timer is None or deadline < self._timer_at:
             self.release()
             self._timer_at = deadline
-            self._timer = self._clock.callLater(period, self._look)
+            self._timer = self._clock.callLater(period, self._check_deadline)
         return previous
 
     def timeoutConnection(self) -> None:
@@ -110,33 +110,33 @@ class Channel(HTTPChannel):
         HTTPChannel.connectionLost(self, reason)
 
     def release(self) -> None:
-        """Let go of the timer: the connection is gone, or somebody else's."""
+        """Cancel the timer: the connection has ended, or was handed over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def close_when_idle(self) -> None:
-        """Close now, or after the answer that is under way."""
+        """Close now, or after the response in progress."""
         if self.requests:
             self.persistent = 0
         else:
             HTTPChannel.loseConnection(self)
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Abort the connection."""
         transport: Any = self.transport
         if transport is not None:
             transport.abortConnection()
 
     def _is_reading(self) -> bool:
-        """Whether answers are still on their way out, and got ahead since this was last asked."""
-        # Below TLS, if there is any, is the socket.
+        """Whether responses are still being sent, and have progressed since the last call."""
+        # The socket is below TLS, if there is any.
         socket: Any = getattr(self.transport, "transport", self.transport)
         before, self._unsent = self._unsent, len(socket.dataBuffer) - socket.offset
         self._unsent += socket._tempDataLen
         return 0 < self._unsent <= before - PROGRESS
 
-    def _look(self) -> None:
+    def _check_deadline(self) -> None:
         self._timer = None
         if self._deadline is None:
             return
@@ -147,4 +147,4 @@ class Channel(HTTPChannel):
             self.timeoutConnection()
         else:
             self._timer_at = self._deadline
-            self._timer = self._clock.callLater(left, self._look)
+            self._timer = self._clock.callLater(left, self._check_deadline)

@@ -1,9 +1,9 @@
-"""Pages for people: one look for all of them, and one policy for what may run in them.
+"""HTML pages for users: one layout for all of them, and one content security policy.
 
-Each page extends `templates/layout.html`. It needs nothing from elsewhere; its style and its script
-stand in the page and are allowed by their hashes, so that whatever else gets into it does nothing.
+Each page extends `templates/layout.html`. It loads nothing from other places; its style and its
+script are inline and allowed by their hashes, so that injected content has no effect.
 
-https://www.w3.org/TR/CSP3/ tells of the policy.
+The policy is described in https://www.w3.org/TR/CSP3/.
 """
 
 from base64 import b64encode
@@ -29,9 +29,9 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What a page may do beyond being shown: sources, as a content security policy names them.
+    """Permissions of a page: sources, in the syntax of a content security policy.
 
-    `style` replaces the page's own style as what is allowed.
+    `style` replaces the page's own style as the allowed one.
     """
 
     connect: str = ""
@@ -45,7 +45,7 @@ NOTHING = Allowed()
 
 
 class Pages:
-    """The pages of one server."""
+    """The HTML pages of one server."""
 
     def __init__(self, server_name: str) -> None:
         environment = Environment(
@@ -57,7 +57,7 @@ class Pages:
         )
         self._style = _text("style.css")
         self._scripts = {name: _text(name) for name in SCRIPTS}
-        # What is a text of ours, and not of a user, is not escaped.
+        # The server's own text, unlike a user's, is not escaped.
         environment.globals["style"] = Markup(self._style)  # noqa: S704
         environment.globals["icon"] = Markup(_text("icon.svg").strip())  # noqa: S704
         environment.globals["server_name"] = server_name
@@ -74,16 +74,16 @@ class Pages:
         headers: Mapping[str, str] | None = None,
         **values: Any,
     ) -> Response:
-        """The page of the template `name`, with the script of the file `script`, if it is given."""
+        """Render the template `name`, with the script of the file `script`, if it is given."""
         code = self._scripts[script] if script else ""
-        marked = Markup(code)  # noqa: S704 - a file of ours
+        marked = Markup(code)  # noqa: S704 - a file of this package
         template = self._environment.get_template(f"{name}.html")
         body = template.render(script=marked, status=status, **values).encode()
         policy = {"Content-Security-Policy": _policy(allowed, self._style, code)}
         return Response(status, body, {**_HEADERS, **policy, **(headers or {})})
 
     def error_page(self, error: MatrixError) -> Response:
-        """An error, for a person who reads it in a browser."""
+        """An error page for a user's browser."""
         return self.page(
             "error",
             status=error.status,
@@ -94,7 +94,7 @@ class Pages:
 
 
 def accepts_html(accept: str | None) -> bool:
-    """Whether an `Accept` header is that of a browser which shows the answer to a person."""
+    """Whether an `Accept` header is that of a browser which shows the response to a user."""
     return accept is not None and "text/html" in accept.lower()
 
 

@@ -1,9 +1,9 @@
 """Listeners: the ports and sockets of the configuration, opened at start and closed gracefully.
 
-Each listener serves the route groups that its `resources` name, through a server of its own. The
-end has steps, so that nobody loses an answer: no new connections; long polls and WebSockets are
-told to end by themselves; idle connections close at once, the others after their answer; what only
-waits is cancelled; and what is left after the time allowed is cut.
+Each listener serves the route groups that its `resources` name, through a server of its own. A stop
+has steps, so that no client loses a response: no new connections; long polls and WebSockets are
+notified to end; idle connections close at once, the others after their response; handlers that only
+wait are cancelled; and connections that are left after the timeout are aborted.
 """
 
 import errno
@@ -26,17 +26,17 @@ from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import Certificate
 
 POLL_SECONDS = 0.02
-LINGER_SECONDS = 1.0  # for long polls to end by themselves, before they are cancelled
+LINGER_SECONDS = 1.0  # for long polls to end, before they are cancelled
 BACKLOG = 1024
 log = Logger()
 
 
 class CannotListen(Exception):
-    """A port or socket cannot be opened; the message names the address, and says why."""
+    """A port or socket cannot be opened; the message has the address and the reason."""
 
 
 class TlsSettings(Protocol):
-    """Where the files of a certificate are."""
+    """The files of a certificate."""
 
     @property
     def certificate(self) -> Path: ...
@@ -90,19 +90,19 @@ class Listeners:
         for listener in settings:
             for resource in listener.resources:
                 if resource not in groups:
-                    raise ValueError(f"a listener is to serve {resource}, which there is not")
+                    raise ValueError(f"a listener names the unknown resource {resource}")
             routes = [route for resource in listener.resources for route in groups[resource]]
             self._listeners.append((listener, make_server(Router(routes))))
 
     @property
     def addresses(self) -> list[Any]:
-        """Where the server listens: Twisted's addresses, in the order of the configuration."""
+        """The server's own addresses, as Twisted's, in the order of the configuration."""
         return [port.getHost() for port in self._ports]
 
     def start(self) -> None:
         """Open all ports and sockets.
 
-        Raises `CannotListen`, having closed again what was open by then.
+        Raises `CannotListen`, after closing those that were opened.
         """
         try:
             for settings, server in self._listeners:
@@ -111,15 +111,15 @@ class Listeners:
             self._stop_listening()
             raise
         for address in self.addresses:
-            log.info("listening at {address}", address=display_address(address))
+            log.info("listening on {address}", address=display_address(address))
 
     def reload_certificates(self) -> None:
-        """Read all certificates again, for the connections to come."""
+        """Read all certificates again, for new connections."""
         for certificate in self._certificates:
             certificate.reload()
 
     async def stop(self, timeout: float) -> None:
-        """Close everything; requests under way have `timeout` seconds to end."""
+        """Close everything; running requests have `timeout` seconds to end."""
         closed = self._stop_listening()
         self._shutdown.begin()
         servers = [server for _, server in self._listeners]
@@ -129,7 +129,7 @@ class Listeners:
             for server in servers:
                 server.cancel_waits()
         if not await self._ended(servers, timeout):
-            log.warn("cutting connections that did not end within {timeout}s", timeout=timeout)
+            log.warn("aborting connections that did not end within {timeout}s", timeout=timeout)
             for server in servers:
                 server.abort()
             await self._ended(servers, LINGER_SECONDS)
@@ -158,7 +158,7 @@ class Listeners:
             try:
                 return [self._reactor.listenUNIX(path, server, BACKLOG, mode)]
             except CannotListenError as error:
-                raise CannotListen(f"cannot listen at {path}: {_reason(error)}") from error
+                raise CannotListen(f"cannot listen on {path}: {_reason(error)}") from error
         listen = self._listen_function(settings.tls)
         number, ports = settings.port, []
         for address in settings.addresses:
@@ -168,14 +168,14 @@ class Listeners:
                 port = listen(number, server, BACKLOG, address)
             except CannotListenError as error:
                 place = display_host_and_port(address, number)
-                raise CannotListen(f"cannot listen at {place}: {_reason(error)}") from error
+                raise CannotListen(f"cannot listen on {place}: {_reason(error)}") from error
             ports.append(port)
-            # Port 0 means any free one, but the same for all addresses.
+            # Port 0 means any free port, but the same one for all addresses.
             host: Any = port.getHost()
             number = host.port
         if not ports:
             names = ", ".join(settings.addresses)
-            raise CannotListen(f"cannot listen at {names}: this machine has no such address")
+            raise CannotListen(f"cannot listen on {names}: this machine has no such address")
         return ports
 
     def _listen_function(self, tls: TlsSettings | None) -> Callable[..., IListeningPort]:
@@ -195,17 +195,17 @@ class Listeners:
 
 
 def _reason(error: CannotListenError) -> str:
-    """Why a listener cannot be opened, and what to do about it."""
+    """The reason why a listener cannot be opened, and what to do about it."""
     number = getattr(error.socketError, "errno", None)
     if number == errno.EADDRINUSE:
-        return "another program listens there. Stop it, or change `listeners`"
+        return "another program uses it. Stop that, or change `listeners`"
     if number == errno.EACCES:
-        return "this user may not. Use a port above 1023, or another path"
+        return "permission denied. Use a port above 1023, or another path"
     return os.strerror(number) if number else str(error.socketError)
 
 
 def _remove_dead_socket(path: Path) -> None:
-    """Remove a Unix socket that a crash left behind, which nobody listens at."""
+    """Remove a Unix socket that a crash left behind, and on which no process listens."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -216,7 +216,7 @@ def _remove_dead_socket(path: Path) -> None:
 
 
 def _has_address(address: str) -> bool:
-    """Whether this machine can listen at an IPv6 address: many containers have no IPv6."""
+    """Whether this machine can listen on an IPv6 address: many containers have no IPv6."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
             probe.bind((address, 0))

@@ -1,4 +1,4 @@
-"""Pages for people and machines that are not Matrix clients: `/`, `/health` and `/metrics`."""
+"""Resources for users and machines other than Matrix clients: `/`, `/health` and `/metrics`."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ log = Logger()
 
 
 class WelcomeSettings(Protocol):
-    """What the page tells of the configuration."""
+    """The settings that the page shows."""
 
     @property
     def public_baseurl(self) -> str | None: ...
@@ -28,9 +28,9 @@ class WelcomeSettings(Protocol):
 
 
 class WelcomePage:
-    """`GET /`: what this server is, for somebody who opened its address in a browser.
+    """`GET /`: a description of this server, for a user who opens its address in a browser.
 
-    It says where clients reach the server, how to get an account, and whom to ask for help.
+    It says at which address clients reach the server, how to get an account, and how to get help.
     """
 
     def __init__(self, pages: Pages, settings: WelcomeSettings) -> None:
@@ -47,14 +47,14 @@ class WelcomePage:
         return [Route("GET", "/", self.welcome, Auth.NONE, page=True)]
 
     def welcome(self) -> Response:
-        """A page in HTML."""
+        """The HTML page."""
         return self._page
 
 
 class Health:
-    """`GET /health`: whether the server can do its work, for load balancers and monitoring.
+    """`GET /health`: whether the server is working, for load balancers and monitoring.
 
-    Each check answers, perhaps later, whether its part is well; one that raises is not well.
+    Each check returns, perhaps later, whether its part works; an exception means that it does not.
     """
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
@@ -64,8 +64,8 @@ class Health:
         return [Route("GET", "/health", self.health, Auth.NONE, cancellable=True)]
 
     async def health(self) -> Response:
-        """200 when all is well, else 503; the body names each check."""
-        # All are asked at once, so that the answer takes no longer than the slowest.
+        """200 if all checks pass, else 503; the body has the result of each check."""
+        # All checks run at the same time, so that the response takes no longer than the slowest.
         asked = [Deferred.fromCoroutine(_passes(*check)) for check in self._checks.items()]
         results = dict(zip(self._checks, await gatherResults(asked), strict=True))
         well = all(results.values())
@@ -78,7 +78,7 @@ class Health:
 
 
 class MetricsPage:
-    """`GET /metrics`: figures for Prometheus, as `expose` gives them."""
+    """`GET /metrics`: metrics for Prometheus, from `expose`."""
 
     def __init__(self, expose: Callable[[], bytes], content_type: str) -> None:
         self._expose = expose
@@ -88,7 +88,7 @@ class MetricsPage:
         return [Route("GET", "/metrics", self.metrics, Auth.NONE)]
 
     def metrics(self) -> Response:
-        """The figures of this moment."""
+        """The present metrics."""
         return Response(200, self._expose(), self._headers)
 
 

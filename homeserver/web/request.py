@@ -1,13 +1,13 @@
-"""One HTTP request: its head and body as values, and its answer, written once and in one piece.
+"""One HTTP request: its head and body as values, and its response, written once and in one piece.
 
-Built on twisted's request, without what a JSON API never needs: forms, cookies, temporary files.
-The site learns of a request as soon as its head is there, so that a body which is too large is
-refused before it is read, as is one of a request that will be refused in any case. Such a refusal
-closes the connection, but only after the rest of the body was read and thrown away: a client that
-is still sending would never see the answer otherwise.
+Built on Twisted's request, without what a JSON API never needs: forms, cookies, temporary files.
+The sink gets a request as soon as its head has arrived, so that a body which is too large is
+refused before it is read, and so is the body of a request that will be refused in any case. Such a
+refusal closes the connection, but only after the rest of the body was read and discarded: otherwise
+a client that is still sending would never see the response.
 
-What is read is counted against a budget for all bodies, in which each address has a share, until
-the answer is sent.
+The bytes read are counted against a budget for all bodies, in which each address has a share, until
+the response is sent.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
@@ -28,45 +28,45 @@ from homeserver.web.channel import Channel
 from homeserver.web.query import parse_query
 from homeserver.web.writing import write_now
 
-CLIENT_GONE = 499  # never sent: the status under which an answer without a reader is logged
-MAX_DRAINED = 16 * 1_048_576  # bytes of a refused body that are read before the line is cut
+CLIENT_GONE = 499  # logged, never sent: the client has disconnected
+MAX_DRAINED = 16 * 1_048_576  # bytes of a refused body that are read before the abort
 DRAIN_SECONDS = 10.0
 RETRY_AFTER_MS = 2_000
 
 
 class RequestSink(Protocol):
-    """Who decides on requests."""
+    """A receiver of requests."""
 
     def head_received(self, request: "Request") -> "BodyLimit":
-        """The head is there: how large may the body be?"""
+        """The head has arrived: return the limit of the body."""
 
     def reservation(self, request: "Request") -> Reservation:
-        """The memory that the body takes."""
+        """The reservation of memory for the body."""
 
     def body_received(self, request: "Request") -> None:
-        """The request is whole: answer it."""
+        """The request is complete: handle it."""
 
     def refuse(self, request: "Request", error: Exception) -> None:
-        """Answer with an error."""
+        """Respond with an error."""
 
     def client_gone(self, request: "Request") -> None:
-        """The connection was lost before the answer."""
+        """The connection was lost before the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
-    """How many bytes a body may have, and what is answered where it has more."""
+    """The maximum number of bytes of a body, and the error for larger ones."""
 
     size: int
     error: Exception
 
 
 class Request(http.Request):
-    """A request and its answer.
+    """A request and its response.
 
     `id` is this server's name for it, in logs and in the message of an internal error. `caller` is
-    known once the token was checked, `origin` once the signature of a server was. `label` is the
-    path pattern of its route, for metrics, and `context` what the site keeps with it.
+    set once the token was checked, `origin` once the signature of a server was. `label` is the path
+    pattern of its route, for metrics, and `context` belongs to the sink.
     """
 
     caller: Requester | None = None
@@ -76,11 +76,11 @@ class Request(http.Request):
     content: Any = None
     body = b""
     query = b""
-    announced: int | None = None  # bytes of the body, as far as the head says
+    announced: int | None = None  # bytes of the body, according to the head
     running: Deferred[Any] | None = None
     _parameters: dict[str, list[str]] | None = None
     _address: str | None = None
-    _limit = BodyLimit(0, TooLarge("The body may have no bytes"))
+    _limit = BodyLimit(0, TooLarge("The body must be empty"))
     _memory: Reservation | None = None
     _received = 0
     _refused = False
@@ -93,19 +93,19 @@ class Request(http.Request):
         self.site = site
         self.id = request_id
         self.started = started
-        # One piece of memory, which the system gets back: many small ones would leave holes.
+        # One block of memory, which the system gets back: many small ones would leave holes.
         self._buffer = bytearray()
 
     @property
     def parameters(self) -> dict[str, list[str]]:
-        """The query parameters. Raises `InvalidParam` where they are not text."""
+        """The query parameters. Raises `InvalidParam` if they are not text."""
         if self._parameters is None:
             self._parameters = parse_query(self.query) if self.query else {}
         return self._parameters
 
     @property
     def address(self) -> str:
-        """The client's IP address, or "" where nobody knows it (a Unix socket without a proxy)."""
+        """The client's IP address, or "" if it is unknown (a Unix socket without a proxy)."""
         if self._address is None:
             connection = self.connection
             self._address = connection.peer
@@ -118,11 +118,11 @@ class Request(http.Request):
 
     @property
     def disconnected(self) -> bool:
-        """Whether the client went away."""
+        """Whether the client has disconnected."""
         return self._disconnected
 
     def header(self, name: bytes) -> str | None:
-        """The value of a header, or `None` where it is missing or sent more than once."""
+        """The value of a header, or `None` if it is missing or sent more than once."""
         values = self.requestHeaders.getRawHeaders(name)
         return values[0].decode("latin-1") if values is not None and len(values) == 1 else None
 
@@ -133,7 +133,7 @@ class Request(http.Request):
         return [value.decode("latin-1") for value in values]
 
     def token(self) -> str | None:
-        """The access token. Raises `MissingToken` where it is not as it should be."""
+        """The access token. Raises `MissingToken` if it is malformed."""
         headers = self.requestHeaders
         return find_token(
             headers.getRawHeaders(b"Authorization"),
@@ -142,7 +142,7 @@ class Request(http.Request):
         )
 
     def send(self, status: int, head: bytes, body: bytes) -> None:
-        """Write the answer: `head` is the status line and all headers, with the empty line."""
+        """Write the response: `head` is the status line and all headers, with the empty line."""
         if self._disconnected:
             return
         self.code = status
@@ -153,16 +153,16 @@ class Request(http.Request):
             http.Request.finish(self)
 
     def release_body(self) -> None:
-        """Let go of the body, and of the memory that was reserved for it."""
+        """Discard the body, and release the memory that was reserved for it."""
         self.body = b""
         self._buffer = bytearray()
         if self._memory is not None:
             self._memory.release()
 
-    # What follows is called by the channel, in this order.
+    # The channel calls the following methods, in this order.
 
     def parseCookies(self) -> None:
-        """Matrix has none."""
+        """Do nothing: Matrix has no cookies."""
 
     def gotLength(self, length: int | None) -> None:
         connection = self.connection
@@ -210,7 +210,7 @@ class Request(http.Request):
     def _refuse_body(self, error: Exception) -> None:
         self._refused = True
         self.release_body()
-        # A client that waits for permission to send gets the answer in its place.
+        # A client that waits for "100 Continue" gets the response instead.
         self.requestHeaders.removeHeader(b"Expect")
         self.connection.persistent = 0
         self.connection.setTimeout(DRAIN_SECONDS)
@@ -218,7 +218,7 @@ class Request(http.Request):
 
 
 def no_room() -> LimitExceeded:
-    """What is answered where there is no memory for a body."""
+    """The error for a body for which there is no memory."""
     return LimitExceeded(RETRY_AFTER_MS, "Too much is being sent to this server at the moment")
 
 

@@ -1,7 +1,7 @@
-"""Answers: what a handler returned, or raised, as the head and body of an HTTP response.
+"""Responses: a handler's result, or error, as the head and body of an HTTP response.
 
 Every response has the CORS headers, a length and a date. JSON is never cached: it depends on the
-token, and most of it on the moment.
+token, and most of it on the time.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients
 """
@@ -28,7 +28,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def preflight() -> Response:
-    """The answer to OPTIONS, for all paths: browsers may remember it for a day."""
+    """The response to OPTIONS, for all paths: browsers may cache it for a day."""
     return _PREFLIGHT
 
 
@@ -38,7 +38,7 @@ def error_response(error: MatrixError) -> Response:
 
 
 def encode_body(body: object) -> bytes:
-    """The bytes of a body. Raises `TypeError` for what JSON cannot hold: a fault of ours."""
+    """The bytes of a body. Raises `TypeError` for values that are not JSON, a defect."""
     if isinstance(body, bytes):
         return body
     if isinstance(body, msgspec.Raw):
@@ -47,7 +47,7 @@ def encode_body(body: object) -> bytes:
 
 
 class ResponseHeads:
-    """Builds the heads of responses; the parts that are the same for a second are kept."""
+    """A builder of response heads; the parts that stay the same for a second are cached."""
 
     def __init__(self) -> None:
         self._second = -1
@@ -64,8 +64,9 @@ class ResponseHeads:
     ) -> bytes:
         """Status line and headers, up to and with the empty line.
 
-        `now` is wall time in seconds; `close` announces that the connection ends with this answer.
-        Raises `ValueError` for a header with a line break, which would smuggle in another one.
+        `now` is wall time in seconds; `close` announces that the connection ends with this
+        response. Raises `ValueError` for a header with a line break, which would smuggle in another
+        one.
         """
         second = int(now)
         if second != self._second:

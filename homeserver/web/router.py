@@ -1,10 +1,10 @@
 """The router: from method and raw path to the route and the values in its path.
 
-A trie over decoded path segments. A literal segment beats a parameter where it has the method; a
-parameter never matches an empty segment, and one slash at the end of a path makes no difference, so
-that `/state/{event_type}/` is the state event with the empty state key; but a route that ends in a
-slash itself is not answered without it. Version `r0` of an API is answered by the routes of `v3`,
-which only renamed it.
+A trie over decoded path segments. A literal segment is preferred to a parameter if it has the
+method; a parameter never matches an empty segment. A slash at the end of a path is ignored, so that
+`/state/{event_type}/` is the state event with the empty state key, but a route that ends in a slash
+itself does not match without it. The routes of `v3` also serve version `r0`, the old name of the
+same API.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
@@ -18,7 +18,7 @@ from homeserver.web.routes import Route
 
 
 class Endpoint:
-    """A registered route, with the arguments of its handler worked out."""
+    """A registered route, with the analysed arguments of its handler."""
 
     __slots__ = ("arguments", "needs_slash", "route")
 
@@ -29,7 +29,7 @@ class Endpoint:
 
 
 class NoSuchMethod(MethodNotAllowed):
-    """The path exists, but not with this method. `allowed` are the methods that it does have."""
+    """The path exists, but not with this method. `allowed` are the methods that it has."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
         super().__init__("This endpoint does not have that method")
@@ -51,13 +51,13 @@ class _Node:
 class Router:
     """The routes of one listener.
 
-    Raises `ValueError` where two routes answer the same requests.
+    Raises `ValueError` if two routes match the same requests.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = list(routes)
         self._root = _Node()
-        # Paths without parameters, such as that of `/sync`, need no walk down the tree.
+        # Paths without parameters, such as that of `/sync`, need no walk through the trie.
         self._fixed: dict[tuple[str, bytes], Endpoint] = {}
         for route in self.routes:
             self._add(route)
@@ -140,7 +140,7 @@ class _Wanted:
 def _find(
     node: _Node, segments: list[str], index: int, values: list[str], wanted: _Wanted
 ) -> tuple[Endpoint, list[str]] | None:
-    """Walk down from `node`, literals first; where they lead nowhere, take the parameter."""
+    """Walk down from `node`, literals first; if they do not match, try the parameter."""
     while index < len(segments):
         segment = segments[index]
         index += 1

@@ -1,12 +1,12 @@
-"""The HTTP server of one listener: each request to its route, each result or error to its answer.
+"""The HTTP server of one listener: it passes requests to routes, and sends results or errors.
 
-The order is: find the route, refuse a body that is too large, or that nobody is going to look at,
-before it is sent; once the body is there, know the caller, count the request against its rate
-limit, decode the arguments, call the handler. Nothing waits that need not: with a token known in
-memory and a plain handler, the answer is written before this module returns to the reactor.
+The order is: find the route; refuse a body that is too large, or that will not be used, before it
+is sent; once the body has arrived, authenticate the caller, count the request against its rate
+limit, decode the arguments, call the handler. Nothing waits that need not: with a cached token and
+a plain handler, the response is written without yielding to the reactor.
 
-An error of `protocol/errors.py` is answered as the text asks for. Anything else that escapes is a
-fault of ours: it is logged whole, and the client learns only the id of its request.
+An error of `protocol/errors.py` becomes the specified response. Any other exception is a defect: it
+is logged with its traceback, and the client gets only the id of its request.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#standard-error-response
 """
@@ -40,22 +40,22 @@ from homeserver.web.router import Endpoint, Router
 from homeserver.web.routes import Auth, Response
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
 
-MAX_UNAUTHENTICATED_BODY = 65_536  # bytes, where anybody may send a request, or nobody may
+MAX_UNAUTHENTICATED_BODY = 65_536  # bytes, for requests that need no authentication or fail it
 PROGRAMS = (b"/_matrix/", b"/_synapse/", b"/.well-known/")
-"""Paths below which programs ask, also where there is no such path."""
+"""Paths for programs, not for browsers, even if no route matches."""
 
 log = Logger()
 
 
 class RequestObserver(Protocol):
-    """Counts requests, for metrics; `route` is the pattern of the path, "" where none matched."""
+    """An observer of requests, for metrics; `route` is the path's pattern, "" if none matched."""
 
     def request_finished(self, method: str, route: str, status: int, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What one client can ask of the server: bytes of a body, and seconds."""
+    """The limits of a client's requests: bytes of a body, and seconds."""
 
     max_body: int = 1_048_576
     request_timeout: float = 60.0
@@ -69,21 +69,21 @@ def body_budget(size: int) -> MemoryBudget:
 
 @dataclass(frozen=True, slots=True)
 class RequestPipeline:
-    """What stands between a request and its handler."""
+    """The collaborators that handle a request before its handler."""
 
     authenticator: Authenticator
     rate_limits: RateLimits
     proxies: TrustedProxies
     bounds: RequestLimits = RequestLimits()
     observer: RequestObserver | None = None
-    servers: ServerAuthenticator | None = None  # where routes are served to other servers
+    servers: ServerAuthenticator | None = None  # if routes are served to other servers
     bodies: MemoryBudget = field(default_factory=lambda: body_budget(268_435_456))
-    pages: Pages | None = None  # where people read errors
+    pages: Pages | None = None  # if users may see errors in a browser
 
 
 @implementer(INonQueuedRequestFactory)
 class HttpServer(ServerFactory):
-    """Serves the routes of one router on any number of ports.
+    """A server of one router's routes, on any number of ports.
 
     `connections` are the open ones, and `sockets` those of them that became WebSockets.
     """
@@ -102,7 +102,7 @@ class HttpServer(ServerFactory):
         self._id_prefix = secrets.token_hex(3)
 
     def __call__(self, channel: Channel) -> Request:
-        """A request begins (twisted's `requestFactory`)."""
+        """Begin a request (Twisted's `requestFactory`)."""
         number = f"{self._id_prefix}-{next(self._numbers):x}"
         return Request(channel, self, number, self._clock.seconds())
 
@@ -120,10 +120,10 @@ class HttpServer(ServerFactory):
         return channel
 
     def head_received(self, request: Request) -> BodyLimit:
-        """Find the route, so that the bound of its body is known.
+        """Find the route, and so the limit of the body.
 
-        Where the answer is an error whatever the body is, a small body is read all the same, so
-        that the connection can be used again.
+        If the response is an error in any case, a small body is read all the same, so that the
+        connection can be reused.
         """
         try:
             endpoint, _ = request.context = self._router.match(
@@ -145,18 +145,19 @@ class HttpServer(ServerFactory):
         elif route.auth is Auth.NONE:
             size = min(size, MAX_UNAUTHENTICATED_BODY)
         if announced and announced <= size:
-            # Nothing is reserved for what is only announced: it is refused sooner, that is all.
+            # No memory is reserved for an announced body: without room for it, it is only refused
+            # sooner.
             network = network_of(request.address)
             if not self._gate.bodies.has_room(announced, network):
                 return BodyLimit(0, no_room())
         return BodyLimit(size, TooLarge(f"The body may have at most {size} bytes"))
 
     def reservation(self, request: Request) -> Reservation:
-        """The memory that the body of a request takes."""
+        """The reservation of memory for the body of a request."""
         return self._gate.bodies.reservation(network_of(request.address))
 
     def body_received(self, request: Request) -> None:
-        """Answer a whole request, at once where nothing has to be waited for."""
+        """Handle a complete request, synchronously if nothing has to be awaited."""
         if request.method == b"OPTIONS":
             self._send(request, preflight())
             return
@@ -171,7 +172,7 @@ class HttpServer(ServerFactory):
             self._respond(request, result)
 
     def refuse(self, request: Request, error: Exception) -> None:
-        """Answer with an error, whatever it is."""
+        """Respond with any error."""
         if isinstance(error, CancelledError):
             error = Unavailable("The server is shutting down")
         elif not isinstance(error, MatrixError):
@@ -184,13 +185,13 @@ class HttpServer(ServerFactory):
             self._send(request, error_response(error))
 
     def client_gone(self, request: Request) -> None:
-        """Nobody reads the answer: end what only waits and reads."""
+        """The client will not read the response: cancel a handler that only waits and reads."""
         self._cancel(request)
         if request.context is not None:
             self.log(request)
 
     def log(self, request: Request) -> None:
-        """Note a finished request, in the log and for metrics. The query may hold secrets."""
+        """Record a finished request, in the log and for metrics. The query may contain secrets."""
         method = request.method.decode("latin-1")
         seconds = self._clock.seconds() - request.started
         log.info(
@@ -207,7 +208,7 @@ class HttpServer(ServerFactory):
             self._gate.observer.request_finished(method, request.label, request.code, seconds)
 
     def drain(self) -> None:
-        """Close idle connections now, and the others after their answer."""
+        """Close idle connections now, and the others after their response."""
         self._draining = True
         for connection in list(self.connections):
             connection.close_when_idle()
@@ -219,14 +220,14 @@ class HttpServer(ServerFactory):
                 self._cancel(request)
 
     def abort(self) -> None:
-        """Cut all connections."""
+        """Abort all connections."""
         for connection in list(self.connections):
             connection.abort()
         for socket in list(self.sockets):
             socket.dropConnection(abort=True)
 
     def _check_head(self, request: Request, auth: Auth) -> None:
-        """Raise what can be known without the body: that nobody says who sends the request."""
+        """Check, without the body, that a request has the required authentication."""
         if auth is Auth.SERVER:
             if self._gate.servers is not None:
                 self._gate.servers.check_head(request)
@@ -262,7 +263,7 @@ class HttpServer(ServerFactory):
         return await result if isinstance(result, Awaitable) else result
 
     async def _call_for_server(self, request: Request) -> Any:
-        assert self._gate.servers is not None, "a listener for servers can tell them apart"
+        assert self._gate.servers is not None, "a listener for servers can authenticate them"
         request.origin = await self._gate.servers.authenticate(request)
         result = self._call(request)
         return await result if isinstance(result, Awaitable) else result
@@ -289,7 +290,7 @@ class HttpServer(ServerFactory):
             request.running.cancel()
 
     def _respond(self, request: Request, result: Any) -> None:
-        """Answer with what a handler returned."""
+        """Send the result of a handler."""
         try:
             if isinstance(result, Upgrade):
                 self._upgrade(request, result)
@@ -300,21 +301,21 @@ class HttpServer(ServerFactory):
         except Exception as error:
             self.refuse(request, error)
 
-    def _send(self, request: Request, answer: Response) -> None:
+    def _send(self, request: Request, response: Response) -> None:
         request.release_body()
         if request.disconnected:
             return
-        body = encode_body(answer.body)
+        body = encode_body(response.body)
         if self._draining:
             request.connection.persistent = 0
         head = self._heads.head(
-            answer.status,
+            response.status,
             len(body),
-            answer.headers,
+            response.headers,
             now=wall_seconds(self._clock),
             close=not request.connection.persistent,
         )
-        request.send(answer.status, head, body)
+        request.send(response.status, head, body)
 
     def _upgrade(self, request: Request, wanted: Upgrade) -> None:
         request.release_body()
@@ -329,7 +330,7 @@ class HttpServer(ServerFactory):
 
 
 def _is_read_by_a_person(request: Request) -> bool:
-    """Whether the answer is shown in a browser: of a page, or of a path that nothing has."""
+    """Whether a browser shows the response: for a page, or for a path without a route."""
     if not accepts_html(request.header(b"Accept")):
         return False
     if isinstance(request.context, MatrixError):

@@ -1,4 +1,4 @@
-"""The end of the server, told to whoever holds requests or sockets open."""
+"""The shutdown of the server, with callbacks for open requests and sockets."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ log = Logger()
 
 
 class Shutdown:
-    """Tells long polls and sockets, once, that they should end by themselves.
+    """A notification, sent once, that long polls and sockets should end.
 
     `started` says whether that has happened; new waits then do not begin.
     """
@@ -18,21 +18,21 @@ class Shutdown:
         self._callbacks: dict[object, Callable[[], None]] = {}
 
     def notify(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `callback` called when the server stops. Returns the function that forgets it."""
+        """Register `callback` for the server's stop. Returns the function that removes it."""
         key = object()
         self._callbacks[key] = callback
         return lambda: void(self._callbacks.pop(key, None))
 
     def begin(self) -> None:
-        """Call everybody. A second call does nothing."""
+        """Call all callbacks. A second call does nothing."""
         self.started = True
         callbacks, self._callbacks = list(self._callbacks.values()), {}
         for callback in callbacks:
             try:
                 callback()
             except Exception:
-                log.failure("something could not be ended at shutdown")
+                log.failure("a callback failed at shutdown")
 
 
 def void(_value: object) -> None:
-    """Nothing: for functions that are called for what they do."""
+    """Do nothing: for functions that are called only for their effect."""

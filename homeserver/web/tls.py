@@ -1,11 +1,11 @@
 """The certificate of a listener, which can be replaced while the server runs.
 
-Connections that are open keep the certificate they began with; new ones get the one that was read
-last. Files that cannot be used leave the old certificate in place.
+Open connections keep their certificate; new ones get the one that was read last. If the files
+cannot be used, the old certificate stays in use.
 
-A client may name the protocols that it speaks (ALPN, RFC 7301). HTTP/1.1 is chosen where it is
-among them. Where it is not, nothing is chosen and the connection is made all the same: the client
-knows better than this server whether it can do without.
+A client may list the protocols that it supports (ALPN, RFC 7301). HTTP/1.1 is chosen if it is among
+them. Otherwise none is chosen and the connection is made all the same: the client knows better than
+this server whether it needs one.
 """
 
 from collections.abc import Sequence
@@ -52,20 +52,21 @@ class Certificate:
             log.info("read the certificate {path} again", path=str(self._certificate))
 
     def _load(self) -> SSL.Context:
-        # Twisted's choice of protocol versions and ciphers, with our files.
+        # Twisted's choice of protocol versions and ciphers, with the configured files.
         context = CertificateOptions().getContext()
-        # Twisted's own callback looks for the protocol of the connection, which only connections
-        # have that `CertificateOptions` made; for ours it raises, and the handshake fails.
+        # Twisted's own callback reads the protocol of the connection, which exists only on
+        # connections that `CertificateOptions` made; here it would raise, and the TLS handshake
+        # would fail.
         context.set_alpn_select_callback(_choose_protocol)
         try:
             context.use_certificate_chain_file(str(self._certificate))
-            # OpenSSL would ask for a passphrase at the terminal, and the server stand still.
+            # OpenSSL would ask for a passphrase at the terminal, and block the server.
             key: Any = load_pem_private_key(self._private_key.read_bytes(), None)
             context.use_privatekey(key)
             context.check_privatekey()
         except (SSL.Error, OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise CertificateError(
-                f"{self._certificate} and {self._private_key} are no certificate and its key: "
+                f"{self._certificate} and {self._private_key} are not a certificate and its key: "
                 f"{error}"
             ) from error
         return context

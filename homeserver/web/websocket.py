@@ -1,9 +1,9 @@
 """WebSockets on the port of the HTTP API: from an ordinary route to an autobahn protocol.
 
-A route with `websocket=True` is found, authenticated and limited like any other, so that all that
-can be wrong is answered as an ordinary error before the connection changes its language. Its
-handler returns an `Upgrade`, which names the protocol object that takes over. Autobahn then gets a
-cleaned copy of the request: what was checked here need not fail there, and it sees no token.
+A route with `websocket=True` is found, authenticated and limited like any other, so that all errors
+are ordinary responses before the connection switches protocols. Its handler returns an `Upgrade`
+with the protocol object that takes over. Autobahn then gets a cleaned copy of the request, which
+has passed all checks and has no token.
 
 Spec: https://www.rfc-editor.org/rfc/rfc6455#section-4.2
 """
@@ -33,7 +33,7 @@ MAX_REASON = 123  # bytes, RFC 6455, 5.5
 
 
 class UpgradeRequired(MatrixError):
-    """The endpoint speaks WebSocket only."""
+    """The endpoint supports WebSocket only."""
 
     errcode, status = "M_UNRECOGNIZED", 426
 
@@ -49,7 +49,7 @@ class Socket(WebSocketServerProtocol):
         return protocols[0] if protocols else None
 
     def end(self, code: int, reason: str = "") -> None:
-        """Close with any code of RFC 6455, 7.4, or above 3000; `reason` is cut to what fits.
+        """Close with any code of RFC 6455, 7.4, or above 3000; `reason` is truncated if needed.
 
         Autobahn's `sendClose` refuses the codes for servers, such as 1001 and 1012.
         """
@@ -58,7 +58,7 @@ class Socket(WebSocketServerProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         WebSocketServerProtocol.connectionLost(self, reason)
-        # Autobahn lets it run, and it keeps the protocol in memory.
+        # Autobahn does not cancel it, and it keeps the protocol in memory.
         waiting: Any = self.closeHandshakeTimeoutCall
         if waiting is not None:
             self.closeHandshakeTimeoutCall = None
@@ -66,7 +66,7 @@ class Socket(WebSocketServerProtocol):
 
 
 class SocketFactory(WebSocketServerFactory):
-    """What the WebSockets of one endpoint have in common.
+    """The configuration of one endpoint's WebSockets.
 
     `max_message` (bytes) bounds what a client may send in one message, compressed or not; a peer
     that leaves a ping unanswered for `ping_interval` seconds is dropped.
@@ -82,7 +82,7 @@ class SocketFactory(WebSocketServerFactory):
             maxFramePayloadSize=max_message,
             autoPingInterval=ping_interval,
             autoPingTimeout=ping_interval,
-            failByDrop=False,  # a client learns why it is closed
+            failByDrop=False,  # the client gets the reason for closing
             closeHandshakeTimeout=5,
             allowNullOrigin=True,
             perMessageCompressionAccept=partial(_accept_compression, max_message),
@@ -91,10 +91,10 @@ class SocketFactory(WebSocketServerFactory):
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """What a handler returns: `socket` takes the connection over.
+    """The result of a handler that hands the connection over to `socket`.
 
-    `subprotocols` are those that the endpoint speaks, best first; one of them must be offered by
-    the client. None at all means that the endpoint has none.
+    `subprotocols` are those that the endpoint supports, best first; the client must offer one of
+    them. An empty tuple means that the endpoint has none.
     """
 
     factory: SocketFactory
@@ -103,24 +103,24 @@ class Upgrade:
 
 
 def check_upgrade(request: Request) -> None:
-    """Raise `UpgradeRequired` or `InvalidParam` unless this is a sound opening handshake."""
+    """Raise `UpgradeRequired` or `InvalidParam` unless this is a valid opening handshake."""
     if "websocket" not in _entries(request, b"Upgrade", lower=True):
         raise UpgradeRequired("This endpoint is a WebSocket: send an opening handshake")
     if "upgrade" not in _entries(request, b"Connection", lower=True):
         raise InvalidParam("A WebSocket handshake needs `Connection: Upgrade`")
     if request.header(b"Sec-WebSocket-Version") != "13":
-        raise UpgradeRequired("The version of the WebSocket protocol has to be 13")
+        raise UpgradeRequired("The version of the WebSocket protocol must be 13")
     key = request.header(b"Sec-WebSocket-Key") or ""
     try:
         length = len(b64decode(key, validate=True))
     except binascii.Error:
         length = 0
     if length != KEY_BYTES:
-        raise InvalidParam("Sec-WebSocket-Key has to be the base64 of 16 bytes")
+        raise InvalidParam("Sec-WebSocket-Key must be the base64 of 16 bytes")
 
 
 def upgrade(request: Request, wanted: Upgrade) -> None:
-    """Hand the connection over. Raises `InvalidParam` where no subprotocol fits."""
+    """Hand the connection over. Raises `InvalidParam` if no subprotocol matches."""
     subprotocol = _choose(wanted.subprotocols, _entries(request, b"Sec-WebSocket-Protocol"))
     headers = request.requestHeaders
     for name in (b"Authorization", b"Origin", b"Sec-WebSocket-Protocol"):
@@ -132,7 +132,7 @@ def upgrade(request: Request, wanted: Upgrade) -> None:
     request.content = BytesIO()
     connection = request.connection
     connection.release()
-    # The channel pauses and resumes the transport; from now on that is the socket's business.
+    # The channel pauses and resumes the transport; from now on the socket does.
     transport: Any = connection.transport
     transport.unregisterProducer()
     wanted.socket.factory = wanted.factory
@@ -140,7 +140,7 @@ def upgrade(request: Request, wanted: Upgrade) -> None:
 
 
 class _Prepared:
-    """A factory that has made its protocol already."""
+    """A factory that returns an existing protocol."""
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
@@ -157,7 +157,7 @@ def _choose(spoken: Sequence[str], offered: list[str]) -> str | None:
             return subprotocol
     names = ", ".join(spoken)
     known = [entry for entry in offered if not entry.startswith(TOKEN_SUBPROTOCOL)]
-    raise InvalidParam(f"The subprotocol has to be one of: {names}; offered: {', '.join(known)}")
+    raise InvalidParam(f"The subprotocol must be one of: {names}; offered: {', '.join(known)}")
 
 
 def _entries(request: Request, name: bytes, *, lower: bool = False) -> list[str]:
@@ -167,8 +167,8 @@ def _entries(request: Request, name: bytes, *, lower: bool = False) -> list[str]
 
 
 def _accept_compression(max_message: int, offers: list[Any]) -> PerMessageDeflateOfferAccept | None:
-    # Without context take-over nothing has to be remembered from one message to the next, so an
-    # idle connection stays small.
+    # Without context take-over no state is kept between messages, so an idle connection stays
+    # small.
     for offer in offers:
         if isinstance(offer, PerMessageDeflateOffer) and offer.accept_no_context_takeover:
             return PerMessageDeflateOfferAccept(

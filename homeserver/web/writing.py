@@ -1,9 +1,9 @@
-"""Writing to a connection at once, in place of in the next turn of the reactor.
+"""Immediate writes to a connection, without another reactor iteration.
 
-Twisted's transports take what is written into a buffer, have the reactor watch for the socket to be
-writable, and write when it says so. A socket whose buffer is empty nearly always is. To write first
-and to ask only where something is left over saves two system calls and a turn of the reactor for
-each answer, and the first of many readers does not wait until all are served.
+Twisted's transports put data into a buffer, have the reactor watch for the socket to be writable,
+and then write. A socket with an empty buffer nearly always is. To write first and to buffer only
+the rest saves two system calls and a reactor iteration for each response, and the first of many
+readers does not wait until all are served.
 """
 
 from typing import Any
@@ -12,13 +12,14 @@ from twisted.internet.tcp import Connection
 
 
 def write_now(transport: Any, data: bytes) -> None:
-    """As `transport.write(data)`, but what a TCP socket takes is written before this returns.
+    """Like `transport.write(data)`, but a TCP socket accepts what it can before this returns.
 
-    What is in its buffer already goes first. Other transports, such as those of TLS, write as ever.
+    Data in its buffer are sent first. For other transports, such as those of TLS, this is an
+    ordinary write.
     """
     if isinstance(transport, Connection) and _is_empty(transport):
         written = transport.writeSomeData(data)
-        # Where the connection is lost, the reactor finds out by itself, and tells everybody.
+        # If the connection is lost, the reactor notices it and notifies the protocol.
         if isinstance(written, int):
             if written < len(data):
                 transport.write(data[written:])
@@ -27,7 +28,7 @@ def write_now(transport: Any, data: bytes) -> None:
 
 
 def _is_empty(transport: Any) -> bool:
-    """Whether the transport is open for writing, and nothing waits to be written."""
+    """Whether the transport is open for writing, and its buffer is empty."""
     return (
         transport.connected
         and not transport.disconnecting

@@ -17,18 +17,42 @@ def watch(
     metrics.counter(
         "events", "Events that entered rooms since the start.", lambda: registry.events_appended
     )
-    metrics.gauge("sync_waiting", "Readers that wait for news.", lambda: sync.change_queues.waiting)
+    metrics.gauge(
+        "sync_requests_waiting",
+        "Long polls and WebSockets waiting for changes.",
+        lambda: sync.change_queues.waiting,
+    )
     metrics.gauge("websockets", "Open WebSockets.", lambda: len(stream.connections))
     metrics.gauge("rooms_loaded", "Rooms in memory.", lambda: len(registry))
-    metrics.counter("room_loads", "Rooms that were read from the database.", lambda: registry.loads)
-    metrics.gauge("feeds", "Users with a feed in memory.", lambda: len(sync.change_queues))
-    metrics.gauge("database_connections_in_use", "Connections at work.", lambda: db.in_use)
-    metrics.gauge("database_waiting", "Who waits for a connection.", lambda: db.waiting)
-    metrics.counter("database_losses", "Connections that broke.", lambda: db.losses)
-    sweep = rooms.state_sweep
-    metrics.counter("state_sweep_steps", "Steps of the sweep of state nodes.", lambda: sweep.steps)
     metrics.counter(
-        "state_nodes_marked", "State nodes that the sweep found in use.", lambda: sweep.marked
+        "room_cache_misses", "Rooms that were read from the database.", lambda: registry.loads
     )
-    metrics.counter("state_nodes_removed", "State nodes that it removed.", lambda: sweep.removed)
+    metrics.gauge(
+        "users_with_change_queue",
+        "Users whose changes are queued in memory.",
+        lambda: len(sync.change_queues),
+    )
+    metrics.gauge("database_connections_in_use", "Database connections in use.", lambda: db.in_use)
+    metrics.gauge(
+        "database_queries_waiting", "Queries waiting for a database connection.", lambda: db.waiting
+    )
+    metrics.counter(
+        "database_connections_lost", "Database connections that broke.", lambda: db.losses
+    )
+    sweep = rooms.state_sweep
+    metrics.counter(
+        "state_node_collection_steps",
+        "Steps of the garbage collection of state nodes.",
+        lambda: sweep.steps,
+    )
+    metrics.counter(
+        "state_nodes_marked",
+        "State nodes that the garbage collection found in use.",
+        lambda: sweep.marked,
+    )
+    metrics.counter(
+        "state_nodes_removed",
+        "State nodes that the garbage collection removed.",
+        lambda: sweep.removed,
+    )
     metrics.cache("events", lambda: CacheFigures(events.hits, events.misses, len(events)))

@@ -127,7 +127,9 @@ class Rooms:
         self.timestamps = Timestamps(db, self.registry, reading, self.visibility)
         self.history = History(db, self.registry, reading, self.visibility)
         self.state_sweep = StateNodeCollector(db)
-        self._nightly_sweep = NightlyCollection(self.state_sweep, reactor, settings.database.night)
+        self._nightly_sweep = NightlyCollection(
+            self.state_sweep, reactor, settings.database.maintenance_hour
+        )
         self._describe_rooms(reactor, settings, db)
         self._upgrades = RoomUpgrades(self.registry, accounts.profiles)
         self._reports = Reports(db, reactor, settings.server_name, self.registry, reading)
@@ -168,7 +170,7 @@ class Rooms:
             self.registry,
             self.summaries,
             allow_publishing=settings.room_directory.allow_publishing,
-            without_login=settings.room_directory.without_login,
+            without_login=settings.room_directory.public_without_login,
         )
 
     def _third_party_invites(self, accounts: Accounts) -> ThirdPartyInvites:

@@ -60,7 +60,7 @@ class ThirdParty:
             db,
             reactor,
             self._validation,
-            changes_allowed=settings.third_party_ids.changes_allowed,
+            changes_allowed=settings.third_party_ids.enable_changes,
         )
         servers = IdentityServers(outbound, settings.server_name, key)
         self.bindings = IdentityBindings(db, servers, settings.third_party_ids.identity_servers)
@@ -69,7 +69,7 @@ class ThirdParty:
     @property
     def can_be_changed(self) -> bool:
         """Whether users can add addresses to their accounts."""
-        allowed = self._settings.third_party_ids.changes_allowed
+        allowed = self._settings.third_party_ids.enable_changes
         return allowed and any(map(self._validation.supports, STAGES))
 
     def stages(self) -> list[Stage]:

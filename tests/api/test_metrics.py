@@ -21,5 +21,5 @@ class MetricsTests(ServerTestCase):
         figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
         self.assertGreaterEqual(float(figures["homeserver_events_total"]), 7)
         self.assertEqual(float(figures["homeserver_rooms_loaded"]), 1)
-        self.assertEqual(float(figures["homeserver_database_waiting"]), 0)
+        self.assertEqual(float(figures["homeserver_database_queries_waiting"]), 0)
         self.assertIn('homeserver_cache_hits_total{cache="events"}', figures)

@@ -1,4 +1,4 @@
-"""The command `homeserver`: what people type, and what they are told."""
+"""The command `homeserver`: command lines and the printed messages."""
 
 import json
 import stat
@@ -11,12 +11,12 @@ from homeserver.version import VERSION
 
 
 @pytest.fixture(autouse=True)
-def _in_other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command runs in an empty folder of its own."""
     monkeypatch.chdir(tmp_path)
 
 
-def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """A report of a defect can say which version it is about."""
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
@@ -26,7 +26,7 @@ def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_command_line_without_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who does not know the program sees what it can do."""
+    """A new user sees what the program can do."""
     with pytest.raises(SystemExit) as ended:
         main([])
 
@@ -43,9 +43,11 @@ def test_wrong_configuration_ends_in_a_sentence(
 
     status = main(command)
 
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert status == 1
-    assert told == "homeserver.yaml, line 1: serve_name: unknown key; did you mean server_name?\n"
+    assert (
+        printed == "homeserver.yaml, line 1: serve_name: unknown key; did you mean server_name?\n"
+    )
 
 
 def test_init_writes_a_configuration_and_a_key(
@@ -61,7 +63,7 @@ def test_init_writes_a_configuration_and_a_key(
     assert " run" in capsys.readouterr().out
 
 
-def test_init_replaces_a_configuration_only_when_told_to(
+def test_init_replaces_a_configuration_only_on_request(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A configuration with passwords in it is not lost by a second try; the key never is."""
@@ -69,11 +71,11 @@ def test_init_replaces_a_configuration_only_when_told_to(
     key = Path("data/signing.key").read_bytes()
 
     refused = main(["init", "example.com"])
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     done = main(["init", "example.com", "--force"])
 
     assert (refused, done) == (1, 0)
-    assert told.startswith("homeserver.yaml exists; to replace it: ")
+    assert printed.startswith("homeserver.yaml exists; to replace it: ")
     assert "server_name: example.com\n" in Path("homeserver.yaml").read_text()
     assert Path("data/signing.key").read_bytes() == key
 
@@ -87,10 +89,10 @@ def test_init_refuses_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) ->
     assert not Path("homeserver.yaml").exists()
 
 
-def test_log_that_cannot_be_written_is_told(
+def test_log_that_cannot_be_written_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A server without a log would be one that nobody can help."""
+    """A server without a log could not be diagnosed."""
     (tmp_path / "file").touch()
     Path("homeserver.yaml").write_text(json.dumps({"log": {"file": "file/server.log"}}))
 

@@ -1,4 +1,4 @@
-"""`homeserver doctor`: finds what is wrong, and says what to do."""
+"""`homeserver doctor`: the checks, and the suggested fixes."""
 
 import json
 import os
@@ -27,13 +27,13 @@ from tests.support.postgres import drop_database, fresh_database
 
 
 @pytest.fixture(autouse=True)
-def _in_other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each examination is of a folder of its own, where no server runs."""
     monkeypatch.chdir(tmp_path)
 
 
 def findings(**settings: object) -> dict[str, list[str]]:
-    """What the doctor says of a configuration: lines by verdict."""
+    """The doctor's findings about a configuration: lines by severity."""
     config = Path("homeserver.yaml")
     defaults = {"server_name": "example.org", "listeners": [{"port": 0}]}
     config.write_text(json.dumps(defaults | settings))
@@ -44,7 +44,7 @@ def findings(**settings: object) -> dict[str, list[str]]:
 
 
 def test_a_fresh_installation_is_well(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody is frightened before the first start."""
+    """A new operator is not alarmed before the first start."""
     main(["init", "example.org"])
     capsys.readouterr()
     Path("homeserver.yaml").write_text("server_name: example.org\nlisteners: [{port: 0}]")
@@ -74,7 +74,7 @@ def test_secrets_that_others_can_read_are_noticed() -> None:
 
 
 def test_a_signing_key_that_others_can_read_is_noticed() -> None:
-    """Whoever has the key can speak in the name of everyone here."""
+    """An attacker with the key could send events as any local user."""
     main(["init", "example.org"])
     Path("data/signing.key").chmod(0o644)
 
@@ -93,7 +93,7 @@ def test_a_broken_signing_key_is_a_problem() -> None:
     assert any("restore it from a backup" in line for line in found["problem"])
 
 
-def test_a_database_that_is_away_is_a_problem() -> None:
+def test_an_unavailable_database_is_a_problem() -> None:
     """The most frequent reason why a server does not start is named."""
     found = findings(database={"dsn": "host=/nowhere user=nobody password=swordfish"})
 
@@ -114,12 +114,12 @@ def test_a_port_that_another_program_holds_is_a_problem() -> None:
 
         found = findings(listeners=[{"port": port, "bind": "127.0.0.1"}])
 
-    told = f"127.0.0.1:{port} is taken by another program, process {os.getpid()} ("
-    assert any(told in line for line in found["problem"]), found
+    expected = f"127.0.0.1:{port} is taken by another program, process {os.getpid()} ("
+    assert any(expected in line for line in found["problem"]), found
 
 
 class _Homeserver(BaseHTTPRequestHandler):
-    """The landing page of a server of the name in `name`, or another make of homeserver."""
+    """The landing page of a server of the name in `name`, or another homeserver implementation."""
 
     name: str | None = "example.org"
 
@@ -137,7 +137,7 @@ class _Homeserver(BaseHTTPRequestHandler):
 
 
 def _findings_beside(server_name: str | None) -> dict[str, list[str]]:
-    """What is found where a homeserver of this name has the port."""
+    """The findings while a homeserver of this name uses the port."""
     kind = type("_Named", (_Homeserver,), {"name": server_name})
     with HTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -148,21 +148,23 @@ def _findings_beside(server_name: str | None) -> dict[str, list[str]]:
     return found
 
 
-def test_a_port_where_this_server_answers_is_well() -> None:
-    """The doctor may be asked while the server runs."""
-    assert any("this server answers" in line for line in _findings_beside("example.org")["ok"])
+def test_a_port_where_this_server_responds_is_well() -> None:
+    """The doctor can run while the server runs."""
+    assert any("this server responds" in line for line in _findings_beside("example.org")["ok"])
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("other.example.org", "is taken by the homeserver other.example.org"),
-        (None, "is taken by a homeserver that does not say its name"),
+        (None, "is taken by a homeserver that does not reveal its name"),
     ],
 )
-def test_a_port_where_another_homeserver_answers_is_a_problem(name: str | None, told: str) -> None:
-    """Two servers cannot listen in one place, and that one answers is no sign of health."""
-    assert any(told in line for line in _findings_beside(name)["problem"])
+def test_a_port_where_another_homeserver_responds_is_a_problem(
+    name: str | None, expected: str
+) -> None:
+    """Two servers cannot listen on one port, and a response is no sign of health."""
+    assert any(expected in line for line in _findings_beside(name)["problem"])
 
 
 def test_a_certificate_that_is_missing_is_a_problem() -> None:
@@ -175,7 +177,7 @@ def test_a_certificate_that_is_missing_is_a_problem() -> None:
 
 
 def test_a_private_key_with_a_passphrase_is_a_problem(tmp_path: Path) -> None:
-    """The server does not start with it, and the doctor does not wait for somebody to type."""
+    """The server does not start with it, and the doctor does not wait for a passphrase."""
     files = CertificateAuthority(tmp_path).issue()
     key = load_pem_private_key(files.private_key.read_bytes(), None)
     passphrase = BestAvailableEncryption(b"swordfish")
@@ -202,7 +204,7 @@ def _mail_findings(port: int, **more: object) -> dict[str, list[str]]:
 
 
 def test_a_mail_server_that_answers_is_well() -> None:
-    """People get their mails."""
+    """Users get their mails."""
     with socketserver.TCPServer(("127.0.0.1", 0), _MailServer) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
 
@@ -211,10 +213,10 @@ def test_a_mail_server_that_answers_is_well() -> None:
     assert any("answers, without encryption" in line for line in found["ok"])
 
 
-def test_a_mail_server_that_is_away_is_a_problem() -> None:
-    """Nobody would get a new password."""
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
+def test_an_unavailable_mail_server_is_a_problem() -> None:
+    """Users could not reset their password."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
 
     found = _mail_findings(port)
 
@@ -248,10 +250,10 @@ class TestDatabase:
         assert any("clock: agrees" in line for line in found["ok"])
         assert any("schema: up to date" in line for line in found["ok"])
 
-    def test_wrong_auth_chains_are_mended_when_asked_to(
+    def test_wrong_auth_chains_are_repaired_on_request(
         self, dsn: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """The doctor says what to do about it, and it helps."""
+        """The doctor suggests a fix, and it works."""
         import psycopg
 
         with psycopg.connect(dsn) as connection:
@@ -268,11 +270,11 @@ class TestDatabase:
         repaired = capsys.readouterr().out
 
         assert any(" doctor --repair`" in line for line in found["problem"])
-        assert "1 were wrong and were put right" in repaired
+        assert "1 were wrong and were repaired" in repaired
         assert not findings(database={"dsn": dsn})["problem"]
 
-    def test_rooms_without_their_members_are_told(self, dsn: str) -> None:
-        """Who wonders why lists of members hang learns that, and where to look."""
+    def test_partial_state_rooms_are_reported(self, dsn: str) -> None:
+        """An operator learns why lists of members hang, and where to look."""
         import psycopg
 
         rows = "(1, '$a', '[]', NULL), (2, '$b', '[]', 7), (3, '$c', '[]', -1)"

@@ -1,4 +1,4 @@
-"""`homeserver doctor SERVER`: each step on the way to another server, and what is wrong there."""
+"""`homeserver doctor SERVER`: each step towards another server, and the errors."""
 
 from pathlib import Path
 from typing import Any
@@ -28,37 +28,37 @@ class FederationCheckTests(ClientTestCase):
         self.there.answers[VERSION] = {"server": {"name": "Other", "version": "7"}}
 
     async def test_a_server_that_works_is_well(self) -> None:
-        """Its certificate, its keys and its version are told."""
-        told = await self.examine(self.there.name)
+        """Its certificate, its keys and its version are reported."""
+        reported = await self.examine(self.there.name)
 
-        self.assertEqual([verdict for verdict, _ in told], [Severity.OK] * 3)
-        text = "\n".join(line for _, line in told)
+        self.assertEqual([severity for severity, _ in reported], [Severity.OK] * 3)
+        text = "\n".join(line for _, line in reported)
         self.assertIn("certificate for 127.0.0.1, valid until", text)
         self.assertIn(f"publishes the keys {self.there.key.key_id}", text)
         self.assertIn("runs Other 7", text)
 
-    async def test_the_reason_is_told_where_a_server_cannot_be_reached(self) -> None:
-        """And that it is a problem."""
-        told = await self.examine("127.0.0.1:1")
+    async def test_the_reason_is_reported_if_a_server_cannot_be_reached(self) -> None:
+        """It is a problem."""
+        reported = await self.examine("127.0.0.1:1")
 
-        verdict, line = told[0]
-        self.assertEqual(verdict, Severity.PROBLEM)
+        severity, line = reported[0]
+        self.assertEqual(severity, Severity.PROBLEM)
         self.assertIn("127.0.0.1, port 1: Connection was refused", line)
 
     def test_what_to_do_depends_on_what_is_wrong(self) -> None:
-        """Nobody looks for a firewall where a name is missing."""
+        """The operator does not look for a firewall if a name is missing."""
         self.assertIn("DNS", suggested_fix(DNSLookupError("no results")))
         self.assertIn("port", suggested_fix(ConnectError()))
 
     async def test_a_certificate_for_another_name_is_named_as_such(self) -> None:
-        """The most frequent mistake of a delegation."""
+        """The most frequent error in a delegation."""
         other = self.peer(certified_for="127.0.0.2")
 
         text = str(await self.examine(other.name))
 
         self.assertIn("the certificate is not one for 127.0.0.1", text)
 
-    async def test_keys_that_cannot_be_believed_are_a_problem(self) -> None:
+    async def test_keys_that_cannot_be_verified_are_a_problem(self) -> None:
         """Signatures of that server would be refused."""
         self.there.answers[KEYS] = {**self.there.published(), "signatures": {}}
 
@@ -67,8 +67,8 @@ class FederationCheckTests(ClientTestCase):
         self.assertEqual(last, Severity.PROBLEM)
         self.assertIn("none of the keys has signed", line)
 
-    async def test_an_old_server_need_not_tell_its_version(self) -> None:
-        """The reason is told."""
+    async def test_an_old_server_need_not_publish_its_version(self) -> None:
+        """The finding has the reason."""
         self.there.answers[VERSION] = error(404, "M_UNRECOGNIZED")
 
         last, line = (await self.examine(self.there.name))[-1]
@@ -77,13 +77,13 @@ class FederationCheckTests(ClientTestCase):
         self.assertIn("404 M_UNRECOGNIZED", line)
 
     async def test_another_installation_behind_the_own_name_is_noticed(self) -> None:
-        """After a move, the name may still lead to the old machine."""
-        told = await self.examine(self.there.name, server_name=self.there.name)
+        """After a move, the name may still point to the old machine."""
+        reported = await self.examine(self.there.name, server_name=self.there.name)
 
-        self.assertIn("not the one of this installation", str(told))
+        self.assertIn("not the key of this installation", str(reported))
 
-    def test_the_own_name_is_checked_where_others_are_served(self) -> None:
-        """A server without federation is not told that it has none."""
+    def test_the_own_name_is_checked_if_federation_is_served(self) -> None:
+        """A server without federation gets no such finding."""
         serving = {"listeners": [{"port": 0, "resources": ["federation"]}]}
 
         self.assertIsNone(own_name_to_check(self.settings(server_name="example.org")))
@@ -93,17 +93,17 @@ class FederationCheckTests(ClientTestCase):
         )
 
     async def examine(self, server: str, **settings: Any) -> list[tuple[Severity, str]]:
-        """What is told about a server."""
-        told: list[tuple[Severity, str]] = []
+        """The findings about a server."""
+        reported: list[tuple[Severity, str]] = []
         configured = self.settings(**settings)
         load_or_create_signing_key(configured.signing_key_path)
         await check_federation(
             reactor,
             configured,
             server,
-            lambda finding: told.append((finding.verdict, str(finding))),
+            lambda finding: reported.append((finding.severity, str(finding))),
         )
-        return told
+        return reported
 
     def settings(self, **values: Any) -> Settings:
         """A configuration that trusts the test's authority."""

@@ -1,4 +1,4 @@
-"""The drawing of an event graph: branches part and meet where they do, whatever events say."""
+"""The drawing of an event graph: branches split and meet correctly, whatever events contain."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ def event(name: str, *prevs: str, state_key: str | None = None, **how: object) -
 
 
 def shape(*events: GraphEvent) -> list[str]:
-    """The drawing without what stands beside the events."""
+    """The drawing without the labels of the events."""
     names = {each.event_id for each in events}
     lines = draw(RoomGraph(events))
     return [
@@ -28,7 +28,7 @@ def test_chain_is_one_column() -> None:
 
 
 def test_branches_part_and_meet() -> None:
-    """Two servers sent at the same time, and a third one joined what they said."""
+    """Two servers sent at the same time, and a third event joined their branches."""
     drawn = shape(event("d", "b", "c"), event("b", "a"), event("c", "a"), event("a"))
 
     assert drawn == [
@@ -41,7 +41,7 @@ def test_branches_part_and_meet() -> None:
     ]
 
 
-def test_several_heads_stand_beside_each_other() -> None:
+def test_several_extremities_are_next_to_each_other() -> None:
     """A room that is forked now shows as many branches as it has extremities."""
     drawn = shape(event("c", "a"), event("b", "a"), event("x", "a"), event("a"))
 
@@ -67,13 +67,13 @@ def test_branch_that_another_one_follows_too_is_joined() -> None:
     ]
 
 
-def test_what_is_not_drawn_goes_on_below() -> None:
-    """A drawing of the newest events does not pretend that the room began there."""
+def test_undrawn_events_continue_below() -> None:
+    """A drawing of the newest events shows that the room began earlier."""
     assert shape(event("c", "b"), event("b", "a")) == ["●", "●", "┊"]
 
 
-def test_each_standing_has_its_sign_and_reason() -> None:
-    """Why an event of another server is not shown in the room can be read off."""
+def test_each_status_has_its_sign_and_reason() -> None:
+    """An operator can see why an event of another server is not shown in the room."""
     refused = [
         event("r", "a", mark=Mark.REJECTED, reason="rule 5: not in the room", type="m.x"),
         event("s", "a", mark=Mark.SOFT_FAILED, reason="rule 6: banned", type="m.x"),
@@ -90,13 +90,13 @@ def test_each_standing_has_its_sign_and_reason() -> None:
     assert "◐  s" in lines[1]
     assert lines[1].endswith("soft-failed, rule 6: banned")
     assert lines[2].endswith("outlier")
-    assert lines[3].endswith("says depth 99  past")
+    assert lines[3].endswith("claims depth 99  past")
     assert lines[5].endswith("← head")
-    assert lines[6] == "?  ? is not here"
+    assert lines[6] == "?  ? is missing"
 
 
-def test_strangers_cannot_draw() -> None:
-    """Whoever names an event type cannot clear the administrator's screen, or forge a line."""
+def test_remote_users_cannot_draw() -> None:
+    """A remote user's event type cannot clear the administrator's screen, or forge a line."""
     lines = draw(RoomGraph([event("$e", type="m.\x1b[2J\nroom\u202e", sender="@eve:\u2028x")]))
 
     assert len(lines) == 1
@@ -118,7 +118,7 @@ def graphs(draw_: st.DrawFn) -> list[GraphEvent]:
 
 
 def _below(lines: list[str], row: int, column: int) -> set[tuple[int, int]]:
-    """The events that lines lead down to from a place in the drawing, as (row, column)."""
+    """The events to which lines lead down from a place in the drawing, as (row, column)."""
     up, down = set("│├┤┼╰╯┴┊●"), set("│├┤┼╭╮┬●")
     seen, ends, todo = {(row, column)}, set(), [(row, column)]
     while todo:
@@ -149,7 +149,7 @@ def _is_level(line: str, x: int, step: int) -> bool:
 
 @given(graphs())
 def test_every_edge_is_a_line(events: list[GraphEvent]) -> None:
-    """Who follows the lines down from an event comes to each event that it follows."""
+    """The lines down from an event lead to each event that it follows."""
     lines = [line + " " for line in draw(RoomGraph(events))]
     places = {
         name: (row, line.index("●"))
@@ -157,7 +157,7 @@ def test_every_edge_is_a_line(events: list[GraphEvent]) -> None:
         for row, line in enumerate(lines)
         if f"  {name}  " in line
     }
-    # The label may hold no sign that could be taken for a line.
+    # The label may contain no sign that could be mistaken for a line.
     bare = [line.split("  $")[0].ljust(60) for line in lines]
 
     for each in events:

@@ -34,7 +34,7 @@ COMMANDS = (
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a space in its name, which the user whom PostgreSQL runs as may enter."""
+    """A folder with a space in its name, which the user who runs PostgreSQL may enter."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         inner = Path(name, "my server")
@@ -43,7 +43,7 @@ def folder() -> Iterator[Path]:
 
 
 def call(words: Sequence[str | Path], cwd: Path) -> tuple[int, str]:
-    """Run the program; the exit status, and everything that it printed."""
+    """Run the program; the exit status and all output."""
     done = subprocess.run(
         [PROGRAM, *words],
         cwd=cwd,
@@ -56,7 +56,7 @@ def call(words: Sequence[str | Path], cwd: Path) -> tuple[int, str]:
 
 
 def hints_in(printed: str) -> list[str]:
-    """Every command line in what was printed: from a program's name to a mark of its end."""
+    """Every command line in some output: from a program's name to a mark of its end."""
     program = rf"{re.escape(shlex.quote(str(PROGRAM)))}|homeserver(?= (?:run|init|user|doctor)\b)"
     python = rf"{re.escape(str(PROGRAM.parent))}/python[\d.]*"
     pattern = f"{program}|{python}|chmod"
@@ -67,7 +67,7 @@ def hints_in(printed: str) -> list[str]:
 
 
 def copied(hint: str, cwd: Path) -> tuple[int, str]:
-    """What comes of a hint that is typed into a shell, with the reader's own words filled in."""
+    """The result of a hint that is typed into a shell, with the placeholders filled in."""
     for placeholder, word in READER_FILLS_IN.items():
         hint = re.sub(rf"\b{placeholder}\b", word, hint)
     if "user add" in hint:
@@ -104,7 +104,7 @@ def configure(config: Path, **settings: object) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_without_a_server_a_command_refuses(command: list[str], folder: Path) -> None:
-    """In the wrong folder nothing is made, nothing seems to succeed, and no database is left."""
+    """In the wrong folder nothing is created, nothing seems to succeed, and no database is left."""
     status, said = call(command, folder)
 
     assert status == 1
@@ -113,7 +113,7 @@ def test_without_a_server_a_command_refuses(command: list[str], folder: Path) ->
 
 
 def test_the_way_out_of_a_wrong_folder_works(folder: Path) -> None:
-    """Who is told how to make a server here gets one, and then the command works."""
+    """An operator who follows the hint gets a server, and then the command works."""
     _, said = call(["user", "list"], folder)
     [hint] = hints_in(said)
     configure(folder / "homeserver.yaml")  # a free port
@@ -170,12 +170,12 @@ def test_what_init_proposes_works(given: list[str], folder: Path) -> None:
 
 
 def test_what_the_doctor_proposes_works(folder: Path) -> None:
-    """Its remedies are command lines for this installation, not for some other."""
+    """Its fixes are command lines for this installation, not for another."""
     config = folder / "etc" / "server.yaml"
     dsn = fresh_database()
     configure(config, registration={"shared_secret": "swordfish"}, database={"dsn": dsn})
     config.chmod(0o644)
-    # Never started: no key, a secret that others can read, and a name that is none.
+    # Never started: no key, a secret that other users can read, and an invalid name.
     _, said = call(["doctor", "--config", "etc/server.yaml"], folder)
     hints = hints_in(said)
 
@@ -187,7 +187,7 @@ def test_what_the_doctor_proposes_works(folder: Path) -> None:
 
     assert len(hints) == 3, said
     assert {status for status, _ in outcomes.values()} == {0}, outcomes
-    assert "others can read" not in said_after
+    assert "other users can read" not in said_after
     assert "does not exist" not in said_after
     assert copied(chmod, folder)[0] == 0
     assert (folder / "etc/data/signing.key").stat().st_mode & 0o777 == 0o600
@@ -228,7 +228,7 @@ def test_a_program_in_the_path_is_called_by_its_name(
 
 
 def test_a_module_is_called_as_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`__main__.py` by itself is not what anybody called."""
+    """`__main__.py` by itself cannot be called."""
     monkeypatch.setattr(sys, "argv", ["/somewhere/homeserver/__main__.py"])
 
     assert shlex.split(homeserver_command("run")) == [sys.executable, "-m", "homeserver", "run"]

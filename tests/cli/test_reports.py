@@ -1,4 +1,4 @@
-"""`homeserver report`: what users told the administrators, on the command line."""
+"""`homeserver report`: the reports of users, on the command line."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ TOP = Path(__file__).resolve().parents[2]
 
 
 def test_reports_are_listed_with_what_they_are_about(tmp_path: Path) -> None:
-    """An administrator sees who reported what, each on a line of its own, whatever they wrote."""
+    """An administrator sees who reported what, each on one line, whatever the users wrote."""
     dsn = fresh_database()
     rows = [
         (0, "@bob:a", "!r:a", "$e", "@eve:a", "shame\n1970 @eve:a"),

@@ -39,7 +39,7 @@ class RoomCommandTests(RoomsTestCase):
         self.config.write_text(json.dumps(settings))
 
     async def command(self, *words: str) -> tuple[int, str]:
-        """Run `homeserver room …`; the exit status and everything that was printed."""
+        """Run `homeserver room …`; the exit status and all output."""
         line = [sys.executable, "-m", "homeserver", "room", *words, "--config", self.config]
         done = await deferToThread(
             subprocess.run,
@@ -53,53 +53,53 @@ class RoomCommandTests(RoomsTestCase):
         return done.returncode, done.stdout + done.stderr
 
     async def test_room_is_shown(self) -> None:
-        """An administrator who is asked about a room can answer."""
-        status, told = await self.command("show", self.room_id)
+        """An administrator can answer questions about a room."""
+        status, printed = await self.command("show", self.room_id)
 
-        assert status == 0, told
-        lines = told.splitlines()
+        assert status == 0, printed
+        lines = printed.splitlines()
         assert lines[0] == self.room_id
         assert "version      11" in lines
         assert "members: 1 joined" in lines
         assert f"  m.room.topic  {self.colours.right.event_id}  @alice:one.example" in lines
         assert "        1  soft-failed" in lines
         assert "forward extremities: 2" in lines
-        assert "gaps (backward extremities): 1" in lines
+        assert "backward extremities: 1" in lines
 
-    async def test_that_members_are_missing_is_shown(self) -> None:
+    async def test_partial_state_is_shown(self) -> None:
         """Counts that are too small are explained."""
         room = await self.rooms.get(self.room_id)
         row = partial_room_row(room.room_nid, "$join", ["one.example", "two.example"])
         await self.log.append(EventsStored(self.log.next_position(), room.room_nid, ()), [row])
 
-        _, told = await self.command("show", self.room_id)
+        _, printed = await self.command("show", self.room_id)
 
-        assert "state        partial: 2 servers can tell the members" in told.splitlines()
+        assert "state        partial: 2 servers have the full state" in printed.splitlines()
 
     async def test_graph_is_drawn(self) -> None:
-        """Forks, and what was refused, are seen without any other program."""
-        status, told = await self.command("graph", self.room_id)
+        """Forks and refused events can be seen without any other program."""
+        status, printed = await self.command("graph", self.room_id)
 
-        assert status == 0, told
-        assert "├─╮" in told
-        rejected = next(line for line in told.splitlines() if "✕" in line)
+        assert status == 0, printed
+        assert "├─╮" in printed
+        rejected = next(line for line in printed.splitlines() if "✕" in line)
         assert self.colours.rejected.event_id[:16] in rejected
         assert "rejected, rule " in rejected
 
     async def test_graph_is_written_as_dot(self) -> None:
-        """Who wants it prettier has other programs."""
+        """Other programs can draw it more nicely."""
         file = self.folder / "graph.dot"
 
-        status, told = await self.command(
+        status, printed = await self.command(
             "graph", self.room_id, "--around", self.colours.merge.event_id, "--dot", str(file)
         )
 
-        assert (status, told) == (0, "")
+        assert (status, printed) == (0, "")
         edge = f'"{self.colours.merge.event_id}" -> "{self.colours.left.event_id}";'
         assert edge in file.read_text("utf-8")
 
-    async def test_mistakes_are_told(self) -> None:
-        """A typing mistake ends in a sentence."""
+    async def test_errors_are_reported(self) -> None:
+        """A typing error ends in a sentence."""
         for words, sentence in (
             (("show", "!no:where"), "This server does not know the room !no:where\n"),
             (("graph", self.room_id, "--around", "$x"), "The room has no event $x\n"),
@@ -113,7 +113,7 @@ class RoomCommandTests(RoomsTestCase):
 
 @pytest.mark.parametrize("number", ["0", "2001", "many"])
 def test_drawing_is_bounded(number: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody draws a million events by accident."""
+    """No administrator draws a million events by accident."""
     with pytest.raises(SystemExit):
         main(["room", "graph", "!room:one.example", "--last", number])
 
@@ -140,16 +140,16 @@ def test_dot_text_is_valid_whatever_events_are_called() -> None:
         assert b"<svg" in svg(text)
 
 
-def test_graphviz_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has no Graphviz learns what to install, and what to do without."""
+def test_missing_graphviz_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Graphviz, an operator learns what to install, and what works without it."""
     monkeypatch.setattr(graph_dot.shutil, "which", lambda _: None)
 
     with pytest.raises(CommandError, match="--dot FILE"):
         svg(dot(GRAPH))
 
 
-def test_states_are_swept_at_once(tmp_path: Path) -> None:
-    """Who has just purged a large room need not wait for the nights to come."""
+def test_state_nodes_are_collected_at_once(tmp_path: Path) -> None:
+    """An operator who has just purged a large room need not wait for the next nights."""
     dsn = fresh_database()
     with psycopg.connect(dsn) as connection:
         connection.execute("INSERT INTO state_nodes (hash, node) VALUES ('hash', 'node')")

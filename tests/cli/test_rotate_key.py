@@ -1,4 +1,4 @@
-"""`homeserver rotate-key`: a new key, without losing what the old one proved."""
+"""`homeserver rotate-key`: a new key, without invalidating old signatures."""
 
 from pathlib import Path
 
@@ -12,22 +12,24 @@ from homeserver.config.signing_key import load_signing_key, load_signing_keys
 
 @pytest.fixture
 def key_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The key of a server in a folder of its own."""
+    """The key of a server in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     main(["init", "example.org"])
     return load_settings(Path("homeserver.yaml")).signing_key_path
 
 
 def rotate(capsys: pytest.CaptureFixture[str]) -> dict:
-    """Rotate the key; the part of the configuration that is to be added."""
+    """Rotate the key; the printed part of the configuration."""
     capsys.readouterr()
     assert main(["rotate-key"]) == 0
     printed = capsys.readouterr().out
     return yaml.safe_load(printed[printed.index("federation:") :])
 
 
-def test_the_old_key_is_kept_and_told(key_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Other servers can still check what was signed with it."""
+def test_the_old_key_is_kept_and_printed(
+    key_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other servers can still verify its signatures."""
     old = load_signing_key(key_path)
 
     [entry] = rotate(capsys)["federation"]["old_verify_keys"]
@@ -39,8 +41,10 @@ def test_the_old_key_is_kept_and_told(key_path: Path, capsys: pytest.CaptureFixt
     assert key_path.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_is_told_can_be_configured(key_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And a second rotation tells both old keys."""
+def test_printed_settings_can_be_configured(
+    key_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a second rotation both old keys are printed."""
     config = Path("homeserver.yaml")
     first = load_signing_key(key_path)
     config.write_text(yaml.safe_dump({"server_name": "example.org", **rotate(capsys)}))

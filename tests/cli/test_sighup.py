@@ -1,4 +1,4 @@
-"""SIGHUP and TLS with a real server process: what clients get, and where the log goes."""
+"""SIGHUP and TLS with a real server process: the certificates of clients, and the log file."""
 
 import http.client
 import os
@@ -103,7 +103,7 @@ def becomes_true(condition: Callable[[], bool]) -> bool:
 
 
 def test_renewed_certificate_is_served_after_sighup(served: Served) -> None:
-    """Certificates are renewed every few weeks, and no client is thrown out for that."""
+    """Certificates are renewed every few weeks, without disconnecting clients."""
     old = served.connect()
     before = certificate_number(old)
     served.authority.issue()
@@ -116,7 +116,7 @@ def test_renewed_certificate_is_served_after_sighup(served: Served) -> None:
 
 
 def test_broken_certificate_leaves_the_old_one_in_use_and_is_logged(served: Served) -> None:
-    """A mistake in renewing must not end a server that runs, and somebody must hear of it."""
+    """An error in renewing must not end a running server, and must be logged."""
     before = served.serial_number()
     served.program.complaints()
     served.files.private_key.write_text("no key")
@@ -133,7 +133,7 @@ def test_broken_certificate_leaves_the_old_one_in_use_and_is_logged(served: Serv
 
 
 def test_log_file_that_was_moved_is_opened_again_by_the_same_signal(served: Served) -> None:
-    """One signal does both: whoever rotates logs renews no certificate, and harms none."""
+    """One signal does both: rotating logs does not need or affect a renewed certificate."""
     old = served.log.with_suffix(".1")
     served.log.rename(old)
     size = old.stat().st_size
@@ -146,7 +146,7 @@ def test_log_file_that_was_moved_is_opened_again_by_the_same_signal(served: Serv
 
 
 def test_clients_that_offer_protocols_are_served(served: Served) -> None:
-    """Most libraries name HTTP/1.1 in the handshake (ALPN), browsers HTTP/2 too."""
+    """Most libraries offer HTTP/1.1 in the TLS handshake (ALPN), browsers HTTP/2 too."""
     for offered in ([], ["http/1.1"], ["h2", "http/1.1"], ["h2"]):
         connection = served.connect(*offered)
 
@@ -159,7 +159,7 @@ def test_clients_that_offer_protocols_are_served(served: Served) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("option", ["--http1.1", "--http2", "--no-alpn"])
 def test_curl_is_served(served: Served, option: str) -> None:
-    """The first thing that an administrator tries."""
+    """An administrator tries this first."""
     url = f"{served.program.url}/_matrix/client/versions"
     trust = ("--cacert", str(served.authority.path))
     done = subprocess.run(

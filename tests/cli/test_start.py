@@ -1,4 +1,4 @@
-"""The first moments of a server: what goes wrong ends in a sentence, and leaves nothing behind."""
+"""The start of a server: errors end in a sentence, and leave nothing behind."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ PROGRAM = Path(sys.executable).with_name("homeserver")
 # Imports, the database's creation, its start, the migrations, and some time after.
 MOMENTS = (0.0, 0.05, 0.2, 0.5, 1.0, 1.6, 2.4)
 
-# Becomes another user once everything is loaded, as that one may not be able to read the checkout.
+# Becomes another user once everything is loaded, as that user may not be able to read the checkout.
 AS_NOBODY = """
 import os, sys
 import homeserver.app, homeserver.cli.rooms, homeserver.cli.run, homeserver.cli.users
@@ -35,7 +35,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that the user whom PostgreSQL runs as may enter."""
+    """A folder that the user who runs PostgreSQL may enter."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -56,20 +56,20 @@ def begin(folder: Path, *words: str) -> "subprocess.Popen[str]":
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        # A shell has the processes that it starts in the background ignore Ctrl-C.
+        # A shell makes the processes that it starts in the background ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
 def run(folder: Path, *words: str) -> tuple[int, str]:
-    """Run the program to its end; the exit status, and everything that it printed."""
+    """Run the program to its end; the exit status and all output."""
     with begin(folder, *words) as process:
         printed, _ = process.communicate(timeout=60)
         return process.returncode, printed
 
 
 def processes_in(folder: Path) -> list[int]:
-    """Every process that was told of the folder, such as its database."""
+    """Every process with the folder in its command line, such as its database."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -78,8 +78,8 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
-def wait_for_first_line_of_ours(process: "subprocess.Popen[str]") -> None:
-    """Wait until Python has started, whose own traceback for Ctrl-C nobody can help."""
+def wait_for_first_output(process: "subprocess.Popen[str]") -> None:
+    """Wait until Python has started, whose own traceback for Ctrl-C cannot be avoided."""
     for python_catches in (True, False):
         give_up = time.monotonic() + 20
         while _catches_sigint(process.pid) != python_catches:
@@ -96,8 +96,8 @@ def _catches_sigint(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("log", [{}, {"file": "server.log"}], ids=["terminal", "file"])
-def test_a_port_in_use_is_told_in_a_sentence(log: dict[str, str], folder: Path) -> None:
-    """With the address, in the log and before the eyes of whoever started the server."""
+def test_a_port_in_use_is_reported_in_a_sentence(log: dict[str, str], folder: Path) -> None:
+    """With the address, in the log and in the operator's terminal."""
     dsn = fresh_database()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -107,37 +107,39 @@ def test_a_port_in_use_is_told_in_a_sentence(log: dict[str, str], folder: Path) 
         status, printed = run(folder, "run")
 
     drop_database(dsn)
-    told = f"cannot listen at 127.0.0.1:{port}: another program listens there"
+    reported = f"cannot listen on 127.0.0.1:{port}: another program uses it"
     assert status == 1
-    assert printed.count(told) == 1
+    assert printed.count(reported) == 1
     assert "Traceback" not in printed
     if log:
         logged = (folder / "server.log").read_text()
-        assert told in logged
+        assert reported in logged
         assert "Traceback" not in logged
 
 
 @pytest.mark.parametrize(
-    ("dsn", "told"),
+    ("dsn", "reported"),
     [
         ("host=/nowhere", "cannot use the database: "),
         ("swordfish", "database.dsn is not a connection string of PostgreSQL"),
     ],
 )
-def test_a_database_that_is_away_is_told_in_a_sentence(dsn: str, told: str, folder: Path) -> None:
-    """The most frequent trouble of a first start needs no traceback either."""
+def test_an_unavailable_database_is_reported_in_a_sentence(
+    dsn: str, reported: str, folder: Path
+) -> None:
+    """The most frequent error of a first start needs no traceback either."""
     configure(folder, database={"dsn": dsn})
 
     status, printed = run(folder, "run")
 
     assert status == 1
-    assert f"the server did not start: {told}" in printed
+    assert f"the server did not start: {reported}" in printed
     assert "swordfish" not in printed
     assert "Traceback" not in printed
 
 
 def test_the_log_names_the_address(folder: Path) -> None:
-    """As it is typed into a browser."""
+    """As typed into a browser."""
     dsn, port = fresh_database(), free_port()
     configure(folder, database={"dsn": dsn}, listeners=[{"port": port, "bind": "127.0.0.1"}])
     printed = ""
@@ -150,11 +152,11 @@ def test_the_log_names_the_address(folder: Path) -> None:
 
     drop_database(dsn)
     assert server.returncode == 0
-    assert f"listening at 127.0.0.1:{port}\n" in printed
+    assert f"listening on 127.0.0.1:{port}\n" in printed
 
 
-def test_a_first_start_says_what_takes_long(folder: Path) -> None:
-    """Nobody wonders whether it hangs."""
+def test_a_first_start_reports_its_slow_step(folder: Path) -> None:
+    """An operator does not wonder whether it hangs."""
     configure(folder)
     printed = []
     with begin(folder, "run") as server:
@@ -169,8 +171,8 @@ def test_a_first_start_says_what_takes_long(folder: Path) -> None:
     assert places == sorted(places)
 
 
-def test_a_second_server_on_the_same_data_is_told_in_a_sentence(folder: Path) -> None:
-    """Whoever starts the server twice sees that it runs already."""
+def test_a_second_server_on_the_same_data_is_reported_in_a_sentence(folder: Path) -> None:
+    """An operator who starts the server twice sees that it is already running."""
     configure(folder)
     with begin(folder, "run") as first:
         assert first.stdout is not None
@@ -188,10 +190,10 @@ def test_a_second_server_on_the_same_data_is_told_in_a_sentence(folder: Path) ->
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_ctrl_c_ends_a_start_without_a_word_too_many(moment: float, folder: Path) -> None:
-    """At any moment: no traceback, no database that runs on, and the next start finds it well."""
+    """At any moment: no traceback, no database left running, and the next start succeeds."""
     configure(folder)
     with begin(folder, "run") as server:
-        wait_for_first_line_of_ours(server)
+        wait_for_first_output(server)
         time.sleep(moment)
         os.killpg(server.pid, signal.SIGINT)  # to all of the terminal's processes
         printed, _ = server.communicate(timeout=30)
@@ -208,7 +210,7 @@ def test_ctrl_c_ends_a_command_that_had_started_the_database(moment: float, fold
     """The database is stopped again."""
     configure(folder)
     with begin(folder, "user", "list") as command:
-        wait_for_first_line_of_ours(command)
+        wait_for_first_output(command)
         time.sleep(moment)
         os.killpg(command.pid, signal.SIGINT)
         printed, _ = command.communicate(timeout=30)
@@ -218,8 +220,8 @@ def test_ctrl_c_ends_a_command_that_had_started_the_database(moment: float, fold
 
 
 def test_a_second_ctrl_c_ends_at_once(folder: Path) -> None:
-    """Whoever is in a hurry need not wait for what hangs."""
-    silent = socket.create_server(("127.0.0.1", 0))  # accepts, and never says a word
+    """An operator in a hurry need not wait for processes that hang."""
+    silent = socket.create_server(("127.0.0.1", 0))  # accepts, and never sends anything
     port = silent.getsockname()[1]
     configure(folder, database={"dsn": f"host=127.0.0.1 port={port} user=a dbname=a"})
     with silent, begin(folder, "run") as server:
@@ -235,7 +237,7 @@ def test_a_second_ctrl_c_ends_at_once(folder: Path) -> None:
 
 
 def test_a_signal_that_comes_twice_is_one(folder: Path) -> None:
-    """As `make` passes on what the terminal has sent to all: the server still ends in order."""
+    """`make` may forward a signal that all processes got: the server still stops in order."""
     dsn = fresh_database()
     configure(folder, database={"dsn": dsn})
     printed = ""
@@ -253,10 +255,12 @@ def test_a_signal_that_comes_twice_is_one(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("user", "list"), ("room", "show", "#a:localhost"), ("run",)])
-def test_data_of_another_user_is_told_in_a_sentence(words: tuple[str, ...], folder: Path) -> None:
-    """Whoever forgot `sudo -u` sees what is wrong."""
+def test_data_of_another_user_is_reported_in_a_sentence(
+    words: tuple[str, ...], folder: Path
+) -> None:
+    """An operator who forgot `sudo -u` sees the reason."""
     if os.geteuid() != 0:
-        pytest.skip("needs to be root, to become somebody else")
+        pytest.skip("only root can become another user")
     configure(folder)
     (folder / "homeserver.yaml").chmod(0o644)
     (folder / "data" / "postgres").mkdir(parents=True)
@@ -286,5 +290,5 @@ def test_a_server_without_accounts_says_how_to_make_one(folder: Path) -> None:
 
     drop_database(dsn)
     assert status == 0
-    assert printed == f"There are no accounts yet. To make one: {PROGRAM} user add NAME\n"
-    assert reports == "Nobody has reported anything.\n"
+    assert printed == f"There are no accounts yet. To create one: {PROGRAM} user add NAME\n"
+    assert reports == "There are no reports.\n"

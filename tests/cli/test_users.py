@@ -23,7 +23,7 @@ class CommandLine:
         config.write_text(json.dumps(cheap | settings))
 
     def __call__(self, *words: str, typed: str = "") -> tuple[int, str]:
-        """Run `homeserver user …`; returns the exit status and everything that was printed."""
+        """Run `homeserver user …`; the exit status and all output."""
         command = [sys.executable, "-m", "homeserver", "user", *words, "--config", self._config]
         done = subprocess.run(
             command, input=typed, cwd=TOP, capture_output=True, text=True, check=False
@@ -39,7 +39,7 @@ def user(tmp_path: Path) -> Iterator[CommandLine]:
 
 
 def test_an_account_is_added_and_listed(user: CommandLine) -> None:
-    """The first administrator of a server is made like this."""
+    """The first administrator of a server is created like this."""
     added = user("add", "alice", "--admin", "--password-stdin", typed="correct horse\n")
     status, listed = user("list")
 
@@ -50,7 +50,7 @@ def test_an_account_is_added_and_listed(user: CommandLine) -> None:
 
 
 def test_a_name_is_given_once(user: CommandLine) -> None:
-    """Nobody takes over another one's account by accident, nor after it was closed."""
+    """No user takes over another account by accident, even after it was deactivated."""
     user("add", "alice", "--password", "correct horse")
     user("deactivate", "alice")
 
@@ -60,7 +60,7 @@ def test_a_name_is_given_once(user: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (("add", "a b", "--password", "correct horse"), "User ID may only contain"),
         (("add", "@a:example.com", "--password", "correct horse"), "not a user of example.org"),
@@ -70,17 +70,17 @@ def test_a_name_is_given_once(user: CommandLine) -> None:
         (("deactivate", "nobody"), "There is no user"),
     ],
 )
-def test_what_cannot_be_done_is_told(user: CommandLine, words: tuple[str, ...], told: str) -> None:
-    """A typing mistake ends in a sentence and changes nothing."""
+def test_errors_are_reported(user: CommandLine, words: tuple[str, ...], reported: str) -> None:
+    """A typing error ends in a sentence and changes nothing."""
     status, said = user(*words)
 
     assert status == 1
-    assert told in said
+    assert reported in said
     assert "Traceback" not in said
 
 
-def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
-    """It is clear that the database is the trouble, not the account."""
+def test_an_unavailable_database_is_reported(tmp_path: Path) -> None:
+    """It is clear that the error is in the database, not the account."""
     user = CommandLine(tmp_path / "homeserver.yaml", database={"dsn": "host=/nowhere"})
 
     status, said = user("list")
@@ -90,9 +90,9 @@ def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
 
 
 def test_the_embedded_database_of_a_stopped_server_is_used() -> None:
-    """Accounts can be made before the server runs for the first time."""
+    """Accounts can be created before the server runs for the first time."""
     with tempfile.TemporaryDirectory() as folder:
-        # PostgreSQL runs as another user where the tests run as root.
+        # PostgreSQL runs as another user if the tests run as root.
         Path(folder).chmod(0o755)
         user = CommandLine(Path(folder, "homeserver.yaml"))
 
@@ -105,7 +105,7 @@ def test_the_embedded_database_of_a_stopped_server_is_used() -> None:
 
 
 def test_an_address_is_added_listed_and_removed(user: CommandLine) -> None:
-    """People log in with a telephone number that an administrator knows to be theirs."""
+    """Users log in with a telephone number that an administrator knows to be theirs."""
     user("add", "alice", "--password", "correct horse")
 
     added = user("add-threepid", "alice", "--phone", "07700 900001", "--country", "GB")
@@ -123,7 +123,7 @@ def test_an_address_is_added_listed_and_removed(user: CommandLine) -> None:
 
 
 def test_an_address_belongs_to_one_account(user: CommandLine) -> None:
-    """And is free again when that is closed."""
+    """It is free again when that account is deactivated."""
     for name in ("alice", "bob"):
         user("add", name, "--password", "correct horse")
     user("add-threepid", "alice", "--email", "a@example.com")
@@ -137,7 +137,7 @@ def test_an_address_belongs_to_one_account(user: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (("add-threepid", "alice", "--email", "alice"), "Not an e-mail address"),
         (("add-threepid", "alice", "--phone", "07700900001"), "begin the number with +"),
@@ -147,12 +147,12 @@ def test_an_address_belongs_to_one_account(user: CommandLine) -> None:
         (("list-threepids", "nobody"), "There is no user"),
     ],
 )
-def test_an_address_that_is_none_is_told(
-    user: CommandLine, words: tuple[str, ...], told: str
+def test_an_invalid_address_is_reported(
+    user: CommandLine, words: tuple[str, ...], reported: str
 ) -> None:
-    """A typing mistake ends in a sentence."""
+    """A typing error ends in a sentence."""
     status, said = user(*words)
 
     assert status == 1
-    assert told in said
+    assert reported in said
     assert "Traceback" not in said

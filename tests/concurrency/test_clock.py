@@ -1,4 +1,4 @@
-"""The clock of timers, and that of the wall."""
+"""The clock of timers, and the wall clock."""
 
 import time
 
@@ -25,7 +25,7 @@ def test_timers_do_not_follow_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatc
 
 
 def test_clock_of_a_test_is_both() -> None:
-    """What a test advances is the time of day, too."""
+    """Advancing a test's clock advances its wall-clock time, too."""
     clock = Clock()
     clock.advance(5)
 

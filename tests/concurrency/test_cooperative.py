@@ -1,4 +1,4 @@
-"""Turns: long work that lets others have theirs, on a clock that the test moves."""
+"""Time slices: long work that yields to other work, on a clock that the test moves."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from homeserver.concurrency.cooperative import (
 
 
 def slow_items(clock: Clock, happened: list[object], count: int) -> Iterator[int]:
-    """Items that take a quarter of a turn each; nobody else runs while one is made."""
+    """Items that take a quarter of a slice each; no other work runs while one is made."""
     for number in range(count):
         clock.rightNow += SLICE_SECONDS / 4
         happened.append(number)
@@ -22,7 +22,7 @@ def slow_items(clock: Clock, happened: list[object], count: int) -> Iterator[int
 
 
 def test_others_are_served_while_much_is_made() -> None:
-    """A message is not kept waiting by somebody's list of ten thousand members."""
+    """A message does not wait for another request's list of ten thousand members."""
     clock = Clock()
     happened: list[object] = []
     made: list[int] = []
@@ -38,7 +38,7 @@ def test_others_are_served_while_much_is_made() -> None:
 
 
 def test_what_is_quickly_made_does_not_wait() -> None:
-    """An ordinary answer is sent in the turn in which it was asked for."""
+    """An ordinary response is sent without yielding to the reactor."""
     made: list[int] = []
 
     Deferred.fromCoroutine(build_cooperatively(Clock(), iter(range(1000)))).addCallback(made.extend)
@@ -47,7 +47,7 @@ def test_what_is_quickly_made_does_not_wait() -> None:
 
 
 def test_cancelled_work_leaves_no_timer() -> None:
-    """A client that goes away in the middle costs nothing any more."""
+    """A client that disconnects in the middle leaves no work behind."""
     clock = Clock()
     waiting = Deferred.fromCoroutine(TimeSlice(clock).next())
 

@@ -6,7 +6,7 @@ from homeserver.concurrency.deadlines import Deadlines
 
 
 class Recorder:
-    """Deadlines on a clock, and what came up with its time."""
+    """Deadlines on a clock, and the keys that became due, with their times."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -22,7 +22,7 @@ class Recorder:
 
 
 def test_keys_come_up_at_their_time() -> None:
-    """Nobody is shown as online for longer than they are."""
+    """No user is shown as online for longer than they are."""
     recorder = Recorder()
     recorder.deadlines.set("later", 20.0)
     recorder.deadlines.set("soon", 10.0)
@@ -45,7 +45,7 @@ def test_earlier_deadline_takes_the_place_of_a_later_one() -> None:
 
 
 def test_later_deadline_waits_for_the_first() -> None:
-    """Putting off is free; who comes up early sets the next deadline."""
+    """Postponing is free; the callback of an early deadline sets the next one."""
     recorder = Recorder()
     recorder.deadlines.set("alice", 5.0)
     recorder.deadlines.set("alice", 20.0)
@@ -70,7 +70,7 @@ def test_thousands_share_one_timer() -> None:
 
 
 def test_deadline_set_while_others_come_up_is_kept() -> None:
-    """Who comes up may have more time ahead."""
+    """A callback may set a later deadline for its key."""
     recorder = Recorder()
     again = Deadlines(recorder.clock, lambda key: again.set(key, 50.0))
     again.set("alice", 10.0)
@@ -82,7 +82,7 @@ def test_deadline_set_while_others_come_up_is_kept() -> None:
 
 
 def test_nothing_comes_up_after_the_stop() -> None:
-    """A server that goes down does not say that all its users went."""
+    """A server that stops does not report that all its users went offline."""
     recorder = Recorder()
     recorder.deadlines.set("alice", 5.0)
 
@@ -94,7 +94,7 @@ def test_nothing_comes_up_after_the_stop() -> None:
 
 
 def test_deadline_that_fails_takes_no_other_with_it() -> None:
-    """One user's trouble does not leave all others online for ever."""
+    """One user's error does not leave all others online permanently."""
     clock, due = Clock(), []
 
     def come_up(key: str) -> None:

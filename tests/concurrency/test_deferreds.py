@@ -9,14 +9,14 @@ from homeserver.concurrency.deferreds import TimedOut, with_timeout
 
 
 def outcome_of(work: Deferred[str], clock: Clock) -> list[object]:
-    """Where the result of the wait is put."""
+    """A list that receives the result of the wait."""
     found: list[object] = []
     Deferred.fromCoroutine(with_timeout(work, 5.0, clock)).addBoth(found.append)
     return found
 
 
-def test_what_is_done_in_time_is_given() -> None:
-    """The bound is for what hangs alone."""
+def test_result_in_time_is_returned() -> None:
+    """The timeout affects only work that hangs."""
     clock, work = Clock(), Deferred[str]()
     found = outcome_of(work, clock)
 
@@ -26,7 +26,7 @@ def test_what_is_done_in_time_is_given() -> None:
     assert clock.getDelayedCalls() == []
 
 
-def test_what_hangs_is_given_up() -> None:
+def test_work_that_hangs_is_given_up() -> None:
     """It is cancelled, too, so that it ends if it can."""
     clock, cancelled = Clock(), []
     work: Deferred[str] = Deferred(cancelled.append)
@@ -39,7 +39,7 @@ def test_what_hangs_is_given_up() -> None:
     assert found[0].check(TimedOut)
 
 
-def test_what_takes_no_notice_of_that_is_given_up_all_the_same() -> None:
+def test_work_that_ignores_cancellation_is_given_up_all_the_same() -> None:
     """No part of the server can keep the rest from ending."""
 
     async def stubborn() -> None:
@@ -59,7 +59,7 @@ def test_what_takes_no_notice_of_that_is_given_up_all_the_same() -> None:
 
 
 def test_failure_is_passed_on() -> None:
-    """What went wrong is told as it is."""
+    """The error is the original one."""
     work: Deferred[str] = Deferred()
     found = outcome_of(work, Clock())
 

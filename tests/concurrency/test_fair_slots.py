@@ -1,4 +1,4 @@
-"""Slots that are shared out fairly."""
+"""Slots that are shared fairly."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ KEYS = ("crowd", "alone", "third")
 
 
 class Users:
-    """Those who want slots, and hold them until they are told to end."""
+    """Users that take slots, and hold them until the test releases them."""
 
     def __init__(self, slots: FairSlots) -> None:
         self.slots = slots
@@ -37,8 +37,8 @@ def users(size: int = 2, share: int = 2, waiting: int = 3, in_all: int = 5) -> U
     return Users(FairSlots(size, share=share, max_waiting=waiting, max_waiting_in_all=in_all))
 
 
-def test_one_who_comes_alone_does_not_wait_for_a_crowd() -> None:
-    """A server that signs one request waits for one slot, not for all who came before."""
+def test_single_request_does_not_wait_for_a_crowd() -> None:
+    """A server with one request waits for one slot, not for all earlier requests."""
     some = users()
     for _ in range(5):
         some.begin("crowd")
@@ -50,8 +50,8 @@ def test_one_who_comes_alone_does_not_wait_for_a_crowd() -> None:
     assert sorted(some.holding) == ["alone", "crowd"]
 
 
-def test_nobody_takes_more_than_a_share() -> None:
-    """A crowd leaves room for those who come later."""
+def test_no_key_takes_more_than_a_share() -> None:
+    """A crowd leaves room for later users."""
     some = users(size=3, share=2)
     for _ in range(4):
         some.begin("crowd")
@@ -63,7 +63,7 @@ def test_nobody_takes_more_than_a_share() -> None:
 
 
 def test_queues_have_their_bounds() -> None:
-    """A flood fills no memory."""
+    """A flood does not fill the memory."""
     some = users()
     for _ in range(5):
         some.begin("crowd")
@@ -79,8 +79,8 @@ def test_queues_have_their_bounds() -> None:
     assert failures == [QueueFull]
 
 
-def test_who_stops_waiting_is_forgotten() -> None:
-    """A client that went away takes nobody's turn."""
+def test_cancelled_wait_is_removed() -> None:
+    """A cancelled request takes no slot."""
     some = users(size=1)
     some.begin("crowd")
     given_up = some.begin("alone")
@@ -96,7 +96,7 @@ def test_who_stops_waiting_is_forgotten() -> None:
 
 @given(st.lists(st.sampled_from([*KEYS, "end", "give up"]), max_size=60))
 def test_slots_are_never_lost(steps: list[str]) -> None:
-    """Whatever comes and goes: no slot is idle while somebody may have it."""
+    """Whatever the order of events, no slot is idle while a request may have it."""
     some = users(size=3, share=2, waiting=4, in_all=6)
     waiting: list[Deferred[None]] = []
     for step in steps:

@@ -1,4 +1,4 @@
-"""Locks by key: turns for the same thing, and no waiting for another."""
+"""Locks by key: serialised work for the same key, and no waiting for others."""
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,7 +23,7 @@ class KeyedLocksTests(SynchronousTestCase):
         return Deferred.fromCoroutine(hold()), held
 
     def test_the_same_key_is_held_by_one_after_the_other(self) -> None:
-        """In the order in which they came; nothing is kept of it in the end."""
+        """In the order of arrival; no lock remains in the end."""
         working = [self.work("a", f"{number}") for number in range(3)]
         self.work("b", "other")[1].callback(None)
         self.assertEqual(self.done, ["0", "other"])
@@ -34,7 +34,7 @@ class KeyedLocksTests(SynchronousTestCase):
         self.assertEqual(self.done, ["0", "other", "1", "2"])
         self.assertEqual(len(self.locks), 0)
 
-    def test_who_gives_up_or_fails_keeps_nobody_out(self) -> None:
+    def test_cancelled_or_failed_holder_releases_the_lock(self) -> None:
         """Whether it waits for the lock or holds it."""
         first, held = self.work("a", "first")
         second, _ = self.work("a", "second")

@@ -1,4 +1,4 @@
-"""Periodic tasks: they go on whatever happens, and never meet themselves."""
+"""Periodic tasks: they continue after errors, and never overlap themselves."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ LogEvent = dict[str, object]
 
 @pytest.fixture
 def logged() -> Iterator[list[LogEvent]]:
-    """What is logged meanwhile."""
+    """The events that are logged meanwhile."""
     events: list[LogEvent] = []
 
     def observe(event: LogEvent) -> None:
@@ -28,7 +28,7 @@ def logged() -> Iterator[list[LogEvent]]:
 
 
 class Job:
-    """Work whose runs are noted, which fails or lasts as the test likes."""
+    """Work whose runs are recorded, and which fails or lasts as the test wants."""
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.clock = Clock()
@@ -55,7 +55,7 @@ def test_work_is_done_on_a_fixed_grid() -> None:
 
 
 def test_first_run_may_be_at_once() -> None:
-    """What was left undone by the last process need not wait."""
+    """Work left undone by the last process need not wait."""
     job = Job()
     job.task.start(now=True)
 
@@ -64,8 +64,8 @@ def test_first_run_may_be_at_once() -> None:
     assert job.runs == [0.0, 10.0]
 
 
-def test_failing_work_goes_on(logged: list[LogEvent]) -> None:
-    """The first error of a night is not the end of the job."""
+def test_failing_work_continues(logged: list[LogEvent]) -> None:
+    """The first error does not end the job."""
     job = Job()
     job.error = ValueError("not now")
     job.task.start()
@@ -96,7 +96,7 @@ def test_asynchronous_work_may_fail_too(logged: list[LogEvent]) -> None:
 
 
 def test_failures_do_not_fill_the_log(logged: list[LogEvent]) -> None:
-    """A database that is away for a night is told of now and then, not every second."""
+    """A database that is unavailable for a night is logged now and then, not every second."""
     job = Job(1.0)
     job.error = ValueError("away")
     job.task.start()
@@ -108,7 +108,7 @@ def test_failures_do_not_fill_the_log(logged: list[LogEvent]) -> None:
 
 
 def test_work_never_overlaps_itself() -> None:
-    """A slow database does not gather runs; those that were missed are left out."""
+    """A slow database does not pile up runs; missed ones are skipped."""
     job = Job()
     job.lasting = Deferred()
     job.task.start()
@@ -123,8 +123,8 @@ def test_work_never_overlaps_itself() -> None:
     assert job.runs == [10, 40]
 
 
-def test_stopping_waits_for_what_runs() -> None:
-    """What a run uses is closed after it."""
+def test_stopping_waits_for_the_present_run() -> None:
+    """Resources of a run are closed after it."""
     job = Job()
     job.lasting = lasting = Deferred()
     job.task.start()

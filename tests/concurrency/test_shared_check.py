@@ -1,4 +1,4 @@
-"""Checks that many ask for at once: one question, bounded in time."""
+"""Checks that many callers share: one at a time, bounded in time."""
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -7,7 +7,7 @@ from homeserver.concurrency.shared_check import SharedCheck
 
 
 class Scene:
-    """A check, whose questions the test answers."""
+    """A check, whose results the test sets."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -22,7 +22,7 @@ class Scene:
         return Deferred.fromCoroutine(self.check.passes())
 
 
-def test_one_question_answers_everybody() -> None:
+def test_one_check_serves_all_callers() -> None:
     """A thousand load balancers cost one query a second."""
     scene = Scene()
     wanted = [scene.want() for _ in range(5)]
@@ -34,8 +34,8 @@ def test_one_question_answers_everybody() -> None:
     assert len(scene.questions) == 1
 
 
-def test_answer_grows_old() -> None:
-    """What was well a moment ago is asked again."""
+def test_result_expires() -> None:
+    """After a moment, the check runs again."""
     scene = Scene()
     scene.want()
     scene.questions[0].callback(True)
@@ -47,8 +47,8 @@ def test_answer_grows_old() -> None:
     assert again.result is False
 
 
-def test_silence_means_no() -> None:
-    """A database that hangs is no healthy one, and is not asked a second question meanwhile."""
+def test_timeout_means_failure() -> None:
+    """A database that hangs is unhealthy, and gets no second query meanwhile."""
     scene = Scene()
     first = scene.want()
     scene.clock.advance(2.0)
@@ -63,8 +63,8 @@ def test_silence_means_no() -> None:
     assert scene.clock.getDelayedCalls() == []
 
 
-def test_late_answer_counts_for_those_who_come_after_it() -> None:
-    """The database is well as soon as it answers again."""
+def test_late_result_counts_for_later_callers() -> None:
+    """The database is healthy as soon as it responds again."""
     scene = Scene()
     scene.want()
     scene.clock.advance(60.0)
@@ -74,8 +74,8 @@ def test_late_answer_counts_for_those_who_come_after_it() -> None:
     assert scene.want().result is True
 
 
-def test_error_means_no() -> None:
-    """Whatever went wrong, something did."""
+def test_error_means_failure() -> None:
+    """Any exception means failure."""
     scene = Scene()
     wanted = scene.want()
 
@@ -84,8 +84,8 @@ def test_error_means_no() -> None:
     assert wanted.result is False
 
 
-def test_one_who_goes_away_takes_nobody_with_them() -> None:
-    """A load balancer that hangs up ends its own waiting alone."""
+def test_cancelled_caller_does_not_cancel_others() -> None:
+    """A load balancer that disconnects ends only its own wait."""
     scene = Scene()
     gone, other = scene.want(), scene.want()
     gone.addErrback(lambda _: None)

@@ -1,4 +1,4 @@
-"""Pools of threads: bounded, apart from each other, and never in the way of the end."""
+"""Pools of threads: bounded, separate, and no obstacle to the end of the process."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from tests.support.reactor import pause, run
 
 
 def test_results_and_errors_come_back() -> None:
-    """A caller cannot tell that the work was done elsewhere."""
+    """A caller gets results and errors as if there were no thread."""
 
     async def story() -> None:
         pool = ThreadPool(reactor, "test", size=2, max_waiting=2)
@@ -36,8 +36,8 @@ def test_results_and_errors_come_back() -> None:
     run(story())
 
 
-def test_a_pool_is_bounded_and_another_one_goes_on() -> None:
-    """Who fills a pool gets a refusal, and what others do is not delayed by that."""
+def test_a_pool_is_bounded_and_another_one_continues() -> None:
+    """The caller that fills a pool gets an error, and other pools are not delayed."""
 
     async def story() -> None:
         gate = Event()
@@ -61,8 +61,8 @@ def test_a_pool_is_bounded_and_another_one_goes_on() -> None:
     run(story())
 
 
-def test_who_stops_waiting_gives_the_place_in_the_queue_back() -> None:
-    """A request that was given up is not worked on."""
+def test_cancelled_wait_frees_the_place_in_the_queue() -> None:
+    """A cancelled request is not worked on."""
 
     async def story() -> None:
         gate, begun = Event(), []
@@ -85,8 +85,8 @@ def test_who_stops_waiting_gives_the_place_in_the_queue_back() -> None:
     run(story())
 
 
-def test_what_a_call_gives_that_was_given_up_is_passed_over() -> None:
-    """Its thread cannot be stopped, and ends when nobody waits for it any more."""
+def test_result_of_a_cancelled_call_is_ignored() -> None:
+    """Its thread cannot be stopped, and ends later."""
     ended: Queue[Callable[[], None]] = Queue()
 
     class FromThreads:
@@ -104,8 +104,8 @@ def test_what_a_call_gives_that_was_given_up_is_passed_over() -> None:
         assert pool.running == 0
 
 
-def test_where_the_system_gives_no_more_threads_nobody_waits_for_ever() -> None:
-    """Who waited for a turn is told, as is whoever comes when there is no thread."""
+def test_without_threads_of_the_system_calls_fail() -> None:
+    """Waiting and later callers get an error if the system has no more threads."""
 
     async def story() -> None:
         gate = Event()
@@ -124,7 +124,7 @@ def test_where_the_system_gives_no_more_threads_nobody_waits_for_ever() -> None:
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process_from_ending() -> None:
-    """A server that is told to stop stops, whatever a name server does."""
+    """A server stops when it should, whatever a name server does."""
     program = (
         "import time\n"
         "from twisted.internet import reactor\n"

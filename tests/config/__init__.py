@@ -1,1 +1,1 @@
-"""Tests of the configuration: reading, refusing, and the documents made from it."""
+"""Tests of the configuration: loading, errors, and the generated documents."""

@@ -1,4 +1,4 @@
-"""Settings of e-mail: what cannot work is told before the first mail is to be sent."""
+"""Settings of e-mail: errors are reported before the first mail is to be sent."""
 
 import pytest
 
@@ -9,7 +9,7 @@ BASEURL = "public_baseurl: https://matrix.example.org\n"
 
 
 def test_a_mail_server_and_a_sender_are_enough() -> None:
-    """The key of the sender is a word that Python keeps for itself."""
+    """The key of the sender is a reserved word of Python."""
     settings, _ = parse_settings(BASEURL + "email: {smtp_host: mx, from: A <a@example.org>}")
 
     assert settings.email.enabled
@@ -17,12 +17,12 @@ def test_a_mail_server_and_a_sender_are_enough() -> None:
 
 
 def test_without_a_mail_server_there_is_no_mail() -> None:
-    """Nothing is sent by accident."""
+    """No mail is sent by accident."""
     assert not parse_settings("email: {from: a@example.org}")[0].email.enabled
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (BASEURL + "email: {smtp_host: mx}", "email.from is missing"),
         (BASEURL + "email: {smtp_host: mx, from: nobody}", "email.from: not an e-mail address"),
@@ -34,15 +34,15 @@ def test_without_a_mail_server_there_is_no_mail() -> None:
         (
             BASEURL
             + "email: {smtp_host: mx, from: a@example.org, smtp_user: a, smtp_password: swordfish}",
-            "would be sent for anybody to read",
+            "would be sent unencrypted",
         ),
         ("registration: {email_required: true}", "email has no smtp_host"),
     ],
 )
-def test_what_cannot_work_is_told(text: str, told: str) -> None:
-    """At the start, in a sentence, without the password."""
+def test_settings_that_cannot_work_are_reported(text: str, reported: str) -> None:
+    """The operator gets a sentence at the start, without the password."""
     with pytest.raises(ConfigError) as refused:
         parse_settings(text)
 
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
     assert "swordfish" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Reading homeserver.yaml: what is taken, and what is said about what is not."""
+"""Loading homeserver.yaml: the resulting settings, and the reported errors."""
 
 from pathlib import Path
 
@@ -8,25 +8,25 @@ from homeserver.config.errors import ConfigError
 from homeserver.config.loading import load_settings, parse_settings
 from homeserver.config.settings import Settings
 
-WOULD_BE_SENT = "would be sent for anybody to read: set email.tls to required or implicit"
+WOULD_BE_SENT = "would be sent unencrypted: set email.tls to required or implicit"
 
 
 def refusal(text: str) -> str:
-    """What a person is told about a configuration that is refused."""
+    """The message about a configuration that is refused."""
     with pytest.raises(ConfigError) as refused:
         parse_settings(text)
     return str(refused.value)
 
 
 def refusal_of_one_line(text: str) -> str:
-    """What is told about a configuration that is one line, without the number of the line."""
+    """The message about a one-line configuration, without the number of the line."""
     return refusal(text).removeprefix("line 1: ")
 
 
 def test_no_file_means_a_working_server_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who just wants to try the server writes no configuration."""
+    """An operator who just wants to try the server writes no configuration."""
     monkeypatch.chdir(tmp_path)
 
     settings = load_settings(None)
@@ -40,7 +40,7 @@ def test_no_file_means_a_working_server_on_this_machine(
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    """A server finds its data wherever it is started from."""
+    """A server finds its data from whatever directory it is started."""
     config = tmp_path / "etc" / "homeserver.yaml"
     config.parent.mkdir()
     config.write_text("data_dir: ../var\nlog: {file: /log/file}\nlisteners: [{path: run/socket}]")
@@ -54,14 +54,14 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 
 
 def test_a_key_without_a_value_keeps_its_default() -> None:
-    """A section whose lines are all commented out is no mistake."""
+    """A section whose lines are all commented out is not an error."""
     settings, _ = parse_settings("database:\n  pool_size:\nregistration:\n")
 
     assert settings == Settings()
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (
             "database: {dns: x}",
@@ -76,19 +76,19 @@ def test_a_key_without_a_value_keeps_its_default() -> None:
         ("xyzzy: 3", "xyzzy: unknown key; remove it"),
     ],
 )
-def test_unknown_key_is_refused_with_the_nearest_right_one(text: str, told: str) -> None:
-    """A misspelt setting that is silently ignored is found too late."""
-    assert refusal_of_one_line(text) == told
+def test_unknown_key_is_refused_with_the_nearest_known_one(text: str, reported: str) -> None:
+    """A misspelt setting that is silently ignored would be found too late."""
+    assert refusal_of_one_line(text) == reported
 
 
-def test_all_unknown_keys_are_told_at_once() -> None:
-    """Nobody wants to correct a file one start at a time."""
+def test_all_unknown_keys_are_reported_at_once() -> None:
+    """The operator can correct all of them at once."""
     assert len(refusal("a: 1\nb: 2\nlog: {c: 3}").splitlines()) == 3
 
 
-def test_every_mistake_is_told_at_once_with_its_line() -> None:
-    """Of whatever kind they are: keys, values, what is missing, and what does not go together."""
-    told = refusal(
+def test_every_error_is_reported_at_once_with_its_line() -> None:
+    """Of all kinds: keys, values, missing settings, and settings that contradict each other."""
+    reported = refusal(
         """\
 server_name: '@a:b'
 server_nam: example.org
@@ -116,7 +116,7 @@ rate_limits:
 """
     )
 
-    assert told.splitlines() == [
+    assert reported.splitlines() == [
         "line 1: server_name: '@a:b' is not a server name",
         "line 2: server_nam: unknown key; did you mean server_name?",
         "line 4: listeners[0].port: expected a whole number from 0 to 65535, got 70000",
@@ -127,7 +127,7 @@ rate_limits:
         "line 10: listeners[3]: a listener has either a port or a path",
         "line 11: listeners[3].tls.private_key: missing, but required",
         "line 14: database.pool_size: expected a whole number of at least 1, got text",
-        "line 15: not valid YAML: the key 'pool_size' stands twice",
+        "line 15: not valid YAML: the key 'pool_size' occurs twice",
         "line 17: registration.enabled: expected true or false, got text",
         "line 19: trusted_proxies: '10.0.0.0/99' is neither an address nor a network",
         "line 19: trusted_proxies: 'proxy' is neither an address nor a network",
@@ -139,8 +139,8 @@ rate_limits:
     ]
 
 
-def test_nothing_is_said_of_what_only_follows_from_another_mistake() -> None:
-    """A wrong port is not also a missing one, nor is an empty list what was written."""
+def test_consequences_of_another_error_are_not_reported() -> None:
+    """A wrong port is not also reported as missing, nor is an emptied list reported."""
     assert len(refusal("listeners: [{port: many}]").splitlines()) == 1
     assert len(refusal("recaptcha: {public_key: 3, private_key: x}").splitlines()) == 1
 
@@ -149,12 +149,12 @@ def test_nothing_is_said_of_what_only_follows_from_another_mistake() -> None:
     "text",
     ["a: &a [*a]", "log: &log {log: *log}", "a: 2026-99-99", "? [a]\n: b", "a: !!python/x y"],
 )
-def test_strange_yaml_is_refused_in_words(text: str) -> None:
-    """No text at all is answered with a traceback."""
+def test_strange_yaml_is_refused_with_a_sentence(text: str) -> None:
+    """No text causes a traceback."""
     assert refusal(text).startswith("line 1: ")
 
 
-def test_unknown_keys_are_only_told_where_the_file_says_so() -> None:
+def test_unknown_keys_are_only_warned_of_if_the_file_says_so() -> None:
     """A configuration for a newer server still runs an older one."""
     settings, unknown = parse_settings("unknown_keys: warn\nmedia: {}\nlog: {level: ERROR}")
 
@@ -162,8 +162,30 @@ def test_unknown_keys_are_only_told_where_the_file_says_so() -> None:
     assert unknown == ["line 2: media: unknown key; remove it"]
 
 
+def test_settings_are_still_known_by_their_former_names() -> None:
+    """An operator who updates the server changes the file when it suits them."""
+    settings, warnings = parse_settings("log: {}\ndatabase:\n  night: 5")
+
+    assert settings.database.maintenance_hour == 5
+    assert warnings == [
+        "line 3: database.night was renamed to maintenance_hour; the old name will be removed"
+    ]
+
+
+def test_a_wrong_value_is_shown_where_the_file_has_it_by_its_former_name() -> None:
+    """The operator finds the line."""
+    with pytest.raises(ConfigError, match=r"^line 3: database\.night: "):
+        parse_settings("log: {}\ndatabase:\n  night: 25")
+
+
+def test_a_setting_has_one_name_at_a_time() -> None:
+    """Of two values for one setting, neither is dropped silently."""
+    with pytest.raises(ConfigError, match=r"database\.night: unknown key"):
+        parse_settings("database: {night: 5, maintenance_hour: 6}")
+
+
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (
             "database: {pool_size: many}",
@@ -219,22 +241,24 @@ def test_unknown_keys_are_only_told_where_the_file_says_so() -> None:
             "rate_limits.login.per_second: missing, but required",
         ),
         ("- 1", "expected a section (key: value) at the top"),
-        ("log: {level: INFO}\nlog: {}", "line 2: not valid YAML: the key 'log' stands twice"),
+        ("log: {level: INFO}\nlog: {}", "line 2: not valid YAML: the key 'log' occurs twice"),
         ("1: 2", "not valid YAML: a key must be text"),
     ],
 )
-def test_wrong_value_is_told_with_its_place_and_what_was_expected(text: str, told: str) -> None:
-    """Whoever wrote the file knows where to look and what to write."""
-    assert refusal_of_one_line(text) == told
+def test_wrong_value_is_reported_with_its_place_and_what_was_expected(
+    text: str, reported: str
+) -> None:
+    """The operator learns where to look and what to write."""
+    assert refusal_of_one_line(text) == reported
 
 
-def test_broken_yaml_is_told_with_its_line() -> None:
-    """A forgotten bracket is found."""
+def test_broken_yaml_is_reported_with_its_line() -> None:
+    """A missing bracket is reported with its place."""
     assert refusal("log: {\n\nx").startswith("line 3: not valid YAML")
 
 
 def test_messages_name_the_file_in_every_line(tmp_path: Path) -> None:
-    """With several files about, it is clear which one is meant."""
+    """With several files, it is clear which one is meant."""
     config = tmp_path / "homeserver.yaml"
     config.write_text("a: 1\nb: 2")
 
@@ -248,7 +272,7 @@ def test_messages_name_the_file_in_every_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> None:
+def test_file_that_cannot_be_read_is_reported(tmp_path: Path, content: bytes | None) -> None:
     """A wrong path ends in a sentence, not in a traceback."""
     config = tmp_path / "homeserver.yaml"
     if content is not None:
@@ -259,7 +283,7 @@ def test_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None)
 
 
 def test_secrets_are_in_no_message_and_no_representation() -> None:
-    """A settings object or an error in a log gives no password away."""
+    """A settings object or an error in a log reveals no password."""
     settings, _ = parse_settings("registration: {shared_secret: swordfish}")
 
     assert "swordfish" not in repr(settings) + repr(settings.registration)
@@ -268,7 +292,7 @@ def test_secrets_are_in_no_message_and_no_representation() -> None:
 
 
 def test_settings_of_the_outside_test_suites_are_understood() -> None:
-    """The keys that test suites and operators use are promises."""
+    """Test suites and operators rely on these keys."""
     text = """
         unknown_keys: warn
         server_name: 127.0.0.1:8800
@@ -286,7 +310,7 @@ def test_settings_of_the_outside_test_suites_are_understood() -> None:
         rate_limits: {enabled: false}
         rooms: {default_version: '10'}
         presence: {enabled: true}
-        room_directory: {allow_publishing: true, without_login: true}
+        room_directory: {allow_publishing: true, public_without_login: true}
         log: {file: server.log, level: INFO}
     """
 

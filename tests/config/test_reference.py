@@ -15,12 +15,12 @@ TOP = Path(__file__).resolve().parents[2]
 
 
 def test_sample_file_is_current() -> None:
-    """The homeserver.yaml that people copy tells of the settings there are (make config-docs)."""
+    """The sample homeserver.yaml contains the present settings (make config-docs)."""
     assert (TOP / "homeserver.yaml").read_text(encoding="utf-8") == sample()
 
 
 def test_reference_page_is_current() -> None:
-    """docs/configuration.md tells of the settings there are (make config-docs)."""
+    """docs/configuration.md contains the present settings (make config-docs)."""
     assert (TOP / "docs" / "configuration.md").read_text(encoding="utf-8") == reference()
 
 
@@ -43,14 +43,14 @@ def test_every_commented_setting_can_be_uncommented() -> None:
 
 
 def test_chosen_values_stand_in_a_new_file() -> None:
-    """`homeserver init` writes the name that was asked for."""
+    """`homeserver init` writes the requested name."""
     settings, _ = parse_settings(sample(server_name="example.org"))
 
     assert settings.server_name == "example.org"
 
 
 def test_every_setting_is_documented() -> None:
-    """Nobody has to read code to know what a setting does."""
+    """An operator need not read code to know what a setting does."""
     undocumented = [
         f"{section.cls.__name__}.{field.name}"
         for section in _all_sections()

@@ -1,4 +1,4 @@
-"""The signing key file: made once, private, never overwritten."""
+"""The signing key file: created once, private, never overwritten."""
 
 import stat
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_key_is_made_at_the_first_start_and_kept(tmp_path: Path) -> None:
 
 
 def test_key_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
-    """Whoever has the key can speak in the name of everyone here."""
+    """An attacker with the key could send events as any local user."""
     path = tmp_path / "signing.key"
 
     load_or_create_signing_key(path)
@@ -30,8 +30,8 @@ def test_key_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "not a key", "ed25519 a_1 tooshort", "\u00e9"])
-def test_broken_key_is_told_and_left_alone(tmp_path: Path, content: str) -> None:
-    """A damaged key may still be mended; a new one would make this a stranger to others."""
+def test_broken_key_is_reported_and_not_replaced(tmp_path: Path, content: str) -> None:
+    """A damaged key may be repaired; with a new one others would not trust this server."""
     path = tmp_path / "signing.key"
     path.write_text(content, encoding="utf-8")
 
@@ -41,7 +41,7 @@ def test_broken_key_is_told_and_left_alone(tmp_path: Path, content: str) -> None
     assert path.read_text(encoding="utf-8") == content
 
 
-def test_missing_key_is_told(tmp_path: Path) -> None:
+def test_missing_key_is_reported(tmp_path: Path) -> None:
     """A wrong signing_key_path ends in a sentence, not in a traceback."""
     with pytest.raises(ConfigError, match="No such file"):
         load_signing_key(tmp_path / "signing.key")

@@ -1,4 +1,4 @@
-"""Full garbage collections wait for a quiet moment, but not for ever."""
+"""Full garbage collections wait for an idle moment, but not without limit."""
 
 import gc
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from homeserver.observability.garbage import MAX_INTERVAL_SECONDS, TICK_SECONDS,
 
 
 class Process:
-    """A process whose use of the processor and collections are known."""
+    """A process with a known CPU use and number of collections."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
@@ -43,7 +43,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
 
 
 def test_busy_process_is_not_stopped(process: Process) -> None:
-    """Nobody waits for a tenth of a second because Python chose that moment to clean up."""
+    """No request waits for a tenth of a second because Python chose that moment to clean up."""
     process.busy = 0.5
 
     process.run(600)
@@ -51,14 +51,14 @@ def test_busy_process_is_not_stopped(process: Process) -> None:
     assert process.collections == 0
 
 
-def test_quiet_process_cleans_up_now_and_then(process: Process) -> None:
-    """Garbage does not pile up on a server that has time to take it out."""
+def test_idle_process_collects_now_and_then(process: Process) -> None:
+    """Garbage does not pile up on a server that has time to collect it."""
     process.run(600)
 
     assert 5 <= process.collections <= 10
 
 
-def test_process_that_is_never_quiet_cleans_up_at_last(process: Process) -> None:
+def test_process_that_is_never_idle_collects_in_the_end(process: Process) -> None:
     """Even under constant load memory is bounded."""
     process.busy = 0.9
 

@@ -1,4 +1,4 @@
-"""Log lines: one a line, with what is needed, without secrets."""
+"""Log lines: one per event, with the needed fields, without secrets."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ def failure() -> Failure:
 
 
 def test_text_line_has_time_level_namespace_and_message() -> None:
-    """A person sees when, how bad, where, what."""
+    """A reader sees time, level, module and message."""
     line = render_text(emit("{user_id} joined", user_id="@a:b"))
 
     assert line == "1970-01-01T00:00:00.062Z INFO     homeserver.web: @a:b joined\n"
@@ -70,7 +70,7 @@ def test_json_line_has_the_named_fields_beside_the_message() -> None:
     ],
 )
 def test_secrets_are_hidden_in_messages_and_fields(text: str) -> None:
-    """Who may read the log may not act as its users."""
+    """A reader of the log cannot act as its users."""
     event = emit("{text}", text=text, token="swordfish")
 
     for line in (render_text(event), render_json(event)):
@@ -94,7 +94,7 @@ def test_line_breaks_in_a_message_cannot_forge_a_line() -> None:
     assert "\\n1970" in line
 
 
-def test_failure_is_logged_whole_below_its_line() -> None:
+def test_failure_is_logged_with_its_traceback_below_its_line() -> None:
     """A defect can be found from its traceback."""
     event = emit("broken")
     event["log_failure"] = failure()
@@ -122,7 +122,7 @@ def test_log_file_is_opened_again_after_it_was_moved(tmp_path: Path) -> None:
     output._stream.close()
 
 
-def test_a_line_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk ends the log, not the server."""
     with open(os.devnull) as unwritable:  # noqa: PTH123
         monkeypatch.setattr(sys, "stderr", unwritable)
@@ -154,8 +154,8 @@ def test_records_of_libraries_arrive_too(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
-def test_nothing_is_told_twice() -> None:
-    """Who reads the log finds one line for each thing that happened, and every error."""
+def test_nothing_is_logged_twice() -> None:
+    """A reader of the log finds one line for each event, and every error."""
 
     def is_written(level: LogLevel, namespace: str) -> bool:
         event = {"log_level": level, "log_namespace": namespace}

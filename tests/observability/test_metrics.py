@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus is told."""
+"""Metrics: the values for Prometheus."""
 
 from twisted.internet.task import Clock
 
@@ -37,8 +37,8 @@ def test_value_on_a_bound_belongs_to_its_bucket() -> None:
     assert 'homeserver_commit_seconds_bucket{le="0.001"} 1.0' in lines(metrics)
 
 
-def test_readings_are_taken_when_somebody_asks() -> None:
-    """The objects that do the work need to know nothing of metrics."""
+def test_values_are_read_at_a_scrape() -> None:
+    """The objects that do the work do not depend on metrics."""
     metrics = Metrics()
     position = 1
     metrics.gauge("long_polls", "Requests that wait for news.", lambda: 7)

@@ -1,1 +1,1 @@
-"""Tests of the clients for what is outside."""
+"""Tests of the clients for other services."""

@@ -1,4 +1,4 @@
-"""TLS to others: who is believed, for which name, before anything is sent."""
+"""TLS for outgoing connections: trusted authorities and names, checked before data are sent."""
 
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ from tests.support.certificates import CertificateAuthority
 
 
 class Listener(Protocol):
-    """The other side: notes what it hears."""
+    """A server that records the received data."""
 
     def dataReceived(self, data: bytes) -> None:
         self.factory.heard.append((self.transport.getHandle().get_servername(), data))  # type: ignore[attr-defined,union-attr]
@@ -29,7 +29,7 @@ class Listener(Protocol):
 
 
 class Speaker(Protocol):
-    """Says something as soon as it is connected, as an HTTP client does."""
+    """A client that sends data as soon as it is connected, as an HTTP client does."""
 
     def __init__(self) -> None:
         self.ended: Deferred[None] = Deferred()
@@ -55,8 +55,8 @@ class ClientTlsTests(TestCase):
         self.issued = 0
         self.tls = ClientTls(ca_file=self.authority.path)
 
-    async def test_whoever_has_the_right_certificate_is_spoken_to(self) -> None:
-        """Host names go by SNI, addresses do not, and both are compared with the certificate."""
+    async def test_server_with_the_right_certificate_is_accepted(self) -> None:
+        """Host names are sent as SNI, addresses not, and both are checked in the certificate."""
         for name, sni in (("one.example", b"one.example"), ("127.0.0.1", None), ("::1", None)):
             heard = await self.speak(self.tls, name, certificate_for=[name])
             self.assertEqual(heard, [(sni, b"secret")])
@@ -70,8 +70,8 @@ class ClientTlsTests(TestCase):
             self.tls, "a.b.one.example", WrongCertificate, certificate_for=["*.one.example"]
         )
 
-    async def test_another_name_is_refused_before_anything_is_said(self) -> None:
-        """Whoever redirects a name to their own machine does not see the request."""
+    async def test_another_name_is_refused_before_data_are_sent(self) -> None:
+        """An attacker who redirects a name to another machine does not see the request."""
         for name, certified in (
             ("one.example", "two.example"),
             ("one.example", "127.0.0.1"),
@@ -82,9 +82,9 @@ class ClientTlsTests(TestCase):
             await self.refused(self.tls, name, WrongCertificate, certificate_for=[certified])
 
     async def test_an_unknown_authority_is_refused(self) -> None:
-        """Neither one that nobody knows, nor, without a file, one that the system does not know."""
-        (self.folder / "stranger").mkdir()
-        other = CertificateAuthority(self.folder / "stranger")
+        """Neither an unknown one nor, without a file, one that the system does not trust."""
+        (self.folder / "other").mkdir()
+        other = CertificateAuthority(self.folder / "other")
         await self.refused(self.tls, "one.example", SSL.Error, other, ["one.example"])
         await self.refused(ClientTls(), "one.example", SSL.Error, certificate_for=["one.example"])
 
@@ -100,7 +100,7 @@ class ClientTlsTests(TestCase):
         for one in started:
             await one
 
-    async def test_nothing_is_checked_if_the_settings_say_so(self) -> None:
+    async def test_checks_can_be_disabled_by_the_settings(self) -> None:
         """Tests among machines without certificates are possible."""
         careless = ClientTls(verify=False)
 
@@ -109,7 +109,7 @@ class ClientTlsTests(TestCase):
         self.assertEqual(len(heard), 1)
 
     async def test_a_file_without_certificates_is_an_error_at_the_start(self) -> None:
-        """And not one of each request."""
+        """Not an error of each request."""
         for path in (self.folder / "missing", self.folder):
             with self.assertRaises(CertificateError):
                 ClientTls(ca_file=path)
@@ -122,7 +122,7 @@ class ClientTlsTests(TestCase):
         authority: CertificateAuthority | None = None,
         certificate_for: list[str] | None = None,
     ) -> None:
-        """The handshake fails with this error, and the other side hears nothing."""
+        """The TLS handshake fails with this error, and the server receives nothing."""
         factory: Any = Factory.forProtocol(Listener)
         attempt = self.speak(tls, name, authority, certificate_for, factory)
         await self.assertFailure(ensureDeferred(attempt), error)
@@ -136,7 +136,7 @@ class ClientTlsTests(TestCase):
         certificate_for: list[str] | None = None,
         factory: Any = None,
     ) -> list[tuple[bytes | None, bytes]]:
-        """What somebody with this certificate hears, and by which name, if `name` is wanted."""
+        """The data that a server with this certificate receives, and the SNI name."""
         factory = factory or Factory.forProtocol(Listener)
         factory.heard, factory.noisy = [], False
         self.issued += 1

@@ -38,7 +38,7 @@ class KeepAliveTests(NotesTestCase):
         )
 
     async def test_many_pipelined_requests_do_not_exhaust_the_stack(self) -> None:
-        """Ten thousand requests in one packet are a cheap attack."""
+        """Ten thousand requests in one packet would be a cheap attack."""
         wire = await self.connect()
 
         wire.write(b"GET /raw HTTP/1.1\r\nHost: test\r\n\r\n" * 2000)
@@ -57,7 +57,7 @@ class KeepAliveTests(NotesTestCase):
             await wire.closed
 
     async def test_bytes_may_come_one_at_a_time(self) -> None:
-        """TCP promises nothing about packets."""
+        """TCP gives no guarantee about packets."""
         wire = await self.connect()
 
         for byte in b"PUT /_matrix/client/v3/notes/%61?access_token=alice HTTP/1.1\r\nHost: a\r\n":
@@ -98,7 +98,7 @@ class DeadlineTests(NotesTestCase):
         self.assertEqual(len(self.server.connections), 1)
 
     async def test_dripping_head_does_not_hold_a_connection(self) -> None:
-        """One header byte now and then would tie up a socket for ever."""
+        """A header byte now and then would hold a socket without end."""
         wire = await self.connect()
 
         wire.write(b"GET /raw HTTP/1.1\r\n")
@@ -123,7 +123,7 @@ class DeadlineTests(NotesTestCase):
         await wire.closed
 
     async def test_long_poll_has_no_deadline(self) -> None:
-        """How long an answer takes is for its handler to say."""
+        """The handler decides how long a response takes."""
         wire = await self.connect()
         wire.request("GET", "/poll")
         await self.until(lambda: self.notes.waiting)
@@ -137,8 +137,8 @@ class DeadlineTests(NotesTestCase):
 
 
 class SlowReaderTests(NotesTestCase):
-    async def test_answer_may_take_long_to_read_but_not_for_ever(self) -> None:
-        """A first sync over a thin line gets through; a client that stopped reading is let go."""
+    async def test_response_may_be_read_slowly_but_not_without_end(self) -> None:
+        """A first sync over a slow line succeeds; a client that stopped reading is disconnected."""
         wire = await self.connect()
         wire.request("GET", "/large")
         await wire.response_begins()
@@ -164,7 +164,7 @@ class BodySizeTests(NotesTestCase):
     path = "/_matrix/client/v3/notes/a?access_token=alice"
 
     async def test_too_large_body_is_refused_by_its_announcement(self) -> None:
-        """Nobody has to send a gigabyte to learn that it is too much."""
+        """A client need not send a gigabyte to learn that it is too much."""
         wire = await self.connect()
 
         wire.write(f"PUT {self.path} HTTP/1.1\r\nContent-Length: 1001\r\n\r\n".encode())
@@ -175,7 +175,7 @@ class BodySizeTests(NotesTestCase):
         self.assertEqual(response.headers["access-control-allow-origin"], "*")
 
     async def test_too_large_body_without_announcement_is_refused_when_it_grows(self) -> None:
-        """A chunked body does not tell its length."""
+        """A chunked body does not announce its length."""
         wire = await self.connect()
 
         wire.write(f"PUT {self.path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
@@ -184,8 +184,8 @@ class BodySizeTests(NotesTestCase):
 
         self.assertEqual((await wire.response()).status, 413)
 
-    async def test_client_that_sends_on_still_reads_the_refusal(self) -> None:
-        """Closing at once would reset the connection, and the answer would be lost with it."""
+    async def test_client_that_keeps_sending_still_reads_the_refusal(self) -> None:
+        """Closing at once would reset the connection, and the response would be lost."""
         wire = await self.connect()
 
         wire.write(f"PUT {self.path} HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n".encode())
@@ -197,8 +197,8 @@ class BodySizeTests(NotesTestCase):
         await wire.closed
         self.assertEqual(self.finished[0][2], 413)
 
-    async def test_client_that_never_stops_is_cut_off(self) -> None:
-        """Thrown away or not, its bytes cost something."""
+    async def test_client_that_never_stops_is_disconnected(self) -> None:
+        """Even discarded bytes cost something."""
         wire = await self.connect()
 
         wire.write(f"PUT {self.path} HTTP/1.1\r\nContent-Length: 99000000\r\n\r\n".encode())
@@ -212,7 +212,7 @@ class BodySizeTests(NotesTestCase):
         self.assertLess(request._received, 20_000_000)
 
     async def test_client_that_asks_first_is_not_invited_to_send(self) -> None:
-        """`Expect: 100-continue` saves it the trouble."""
+        """`Expect: 100-continue` saves the client the trouble."""
         wire = await self.connect()
         head = "Content-Length: 1001\r\nExpect: 100-continue"
 
@@ -221,7 +221,7 @@ class BodySizeTests(NotesTestCase):
         self.assertEqual((await wire.response()).status, 413)
 
     async def test_client_that_asks_first_may_send_what_fits(self) -> None:
-        """Programs such as curl ask for bodies of more than a kilobyte."""
+        """Programs such as curl use `Expect` for bodies of more than a kilobyte."""
         wire = await self.connect()
         wire.write(b"POST /upload HTTP/1.1\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n")
 
@@ -247,14 +247,14 @@ class BodySizeTests(NotesTestCase):
         self.assertEqual((await wire.response()).json, {"size": 7})
 
 
-class StrangersBodyTests(NotesTestCase):
-    """Bodies that nobody is going to look at are refused before they are sent."""
+class UnauthenticatedBodyTests(NotesTestCase):
+    """Bodies that will not be used are refused before they are sent."""
 
     bounds = RequestLimits(max_body=1_000_000, request_timeout=10.0, idle_timeout=20.0)
     note = "/_matrix/client/v3/notes/a"
 
     async def test_the_head_alone_is_refused_where_it_decides(self) -> None:
-        """Who has no account cannot make the server keep a large body."""
+        """A client without an account cannot make the server store a large body."""
         for request, status, errcode in (
             (f"PUT {self.note}", 401, "M_MISSING_TOKEN"),
             (f"DELETE {self.note}", 405, "M_UNRECOGNIZED"),
@@ -272,8 +272,8 @@ class StrangersBodyTests(NotesTestCase):
                 self.assertEqual(response.headers["connection"], "close")
         self.assertEqual(self.server._gate.bodies.taken, 0)
 
-    async def test_a_small_body_is_read_and_the_connection_goes_on(self) -> None:
-        """A client whose token is missing need not connect again."""
+    async def test_a_small_body_is_read_and_the_connection_stays_open(self) -> None:
+        """A client with a missing token need not reconnect."""
         wire = await self.connect()
 
         wire.request("PUT", self.note, b"{}")
@@ -284,7 +284,7 @@ class StrangersBodyTests(NotesTestCase):
 
 
 class BodyBudgetTests(NotesTestCase):
-    """All bodies together have a bound, and each address has a share of it."""
+    """All bodies together have a limit, and each address has a share of it."""
 
     bounds = RequestLimits(max_body=90_000, request_timeout=10.0, idle_timeout=20.0)
     all_bodies, share_of_bodies = 100_000, 60_000
@@ -292,7 +292,7 @@ class BodyBudgetTests(NotesTestCase):
     proxies = ("127.0.0.1",)
 
     async def begin(self, length: int, sent: int, address: str = "192.0.2.1") -> Wire:
-        """A request of which not everything has been sent."""
+        """A request that has not been sent completely."""
         wire = await self.connect()
         head = f"Content-Length: {length}\r\nX-Forwarded-For: {address}"
         wire.write(f"PUT {self.path} HTTP/1.1\r\n{head}\r\n\r\n".encode() + b" " * sent)
@@ -313,8 +313,8 @@ class BodyBudgetTests(NotesTestCase):
         attackers[0].transport.abortConnection()
         await self.until(lambda: self.taken() == 0)
 
-    async def test_a_body_that_does_not_tell_its_length_is_cut_where_the_room_ends(self) -> None:
-        """What was not announced counts as it comes."""
+    async def test_a_body_of_unannounced_length_is_refused_beyond_the_limit(self) -> None:
+        """A body of unannounced length counts as it arrives."""
         await self.begin(50_000, 49_000)
         await self.until(lambda: self.taken() == 49_000)
         wire = await self.connect()
@@ -328,8 +328,8 @@ class BodyBudgetTests(NotesTestCase):
         self.assertIn("retry-after", response.headers)
         self.assertEqual(self.taken(), 49_000)
 
-    async def test_nothing_is_kept_of_a_body_once_it_is_answered(self) -> None:
-        """A connection that stays open holds no old body."""
+    async def test_a_body_is_released_after_the_response(self) -> None:
+        """A connection that stays open keeps no old body."""
         wire = await self.begin(50_000, 0)
         wire.write(b'{"text": "' + b"a" * 49_988 + b'"}')
         await wire.response()
@@ -340,7 +340,7 @@ class BodyBudgetTests(NotesTestCase):
         self.assertEqual(kept, [])
 
     async def test_a_body_counts_until_its_handler_ends(self) -> None:
-        """Also where the client did not wait for that."""
+        """Even if the client has disconnected."""
         wire = await self.connect()
         wire.write(b"POST /write HTTP/1.1\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000)
         await self.until(lambda: self.notes.waiting)
@@ -365,7 +365,7 @@ class BrokenRequestTests(NotesTestCase):
         return wire
 
     async def test_ambiguous_or_malformed_heads_are_rejected(self) -> None:
-        """What two programs read differently is how requests are smuggled past a proxy."""
+        """Requests that two programs read differently are used to smuggle others past a proxy."""
         length, chunked = b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"
         start = b"POST /upload HTTP/1.1\r\nHost: a\r\n"
         for data in (
@@ -380,7 +380,7 @@ class BrokenRequestTests(NotesTestCase):
             await self.assert_rejected(data)
 
     async def test_abandoned_request_leaves_nothing_behind(self) -> None:
-        """Half a request is nobody's."""
+        """An incomplete request is discarded."""
         for data in (b"", b"GET /ra", b"PUT /upload HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"):
             wire = await self.connect()
             wire.write(data)

@@ -1,4 +1,4 @@
-"""Connections end once: neither later than they should, nor a second time."""
+"""Connections end once: neither late, nor twice."""
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
@@ -11,17 +11,17 @@ from homeserver.outbound.graceful_close import LINGER_SECONDS, MAX_LATE_BYTES, C
 
 
 class Transport(StringTransport):
-    """Counts how often it is cut; the other side never says good-bye."""
+    """A transport that counts its aborts; the peer never closes."""
 
     cuts = 0
 
     def abortConnection(self) -> None:
-        """Cut it."""
+        """Count an abort."""
         self.cuts += 1
 
 
 class ClosesWhatIsLost(Protocol):
-    """Closes its connection when it is told that it is lost, as the HTTP client does."""
+    """A protocol that closes its connection on the loss of it, as the HTTP client does."""
 
     def connectionLost(self, reason: object = None) -> None:
         assert self.transport is not None
@@ -39,21 +39,21 @@ class ClosingTests(SynchronousTestCase):
         self.transport = Transport()  # type: ignore[no-untyped-call]
         self.connection.makeConnection(self.transport)
 
-    def test_who_never_says_good_bye_is_cut_off(self) -> None:
-        """Servers that keep connections half open do not use up ours."""
+    def test_peer_that_never_closes_is_aborted(self) -> None:
+        """Servers that keep connections half open do not use up local ones."""
         self.connection.loseConnection()
         self.clock.advance(LINGER_SECONDS)
         assert self.transport.cuts == 1
 
-    def test_what_is_lost_is_not_cut_any_more(self) -> None:
-        """A connection of TLS that has ended has nothing left to cut: that would be an error."""
+    def test_lost_connection_is_not_aborted_again(self) -> None:
+        """A TLS connection that has ended cannot be aborted: that would be an error."""
         self.connection.connectionLost(Failure(ConnectionLost()))
         self.clock.advance(LINGER_SECONDS)
         assert self.transport.cuts == 0
         assert len(self.open) == 0
 
-    def test_who_sends_on_after_the_end_is_cut_off_at_once(self) -> None:
-        """An answer that is too large is not received to its end, only to throw it away."""
+    def test_peer_that_keeps_sending_is_aborted_at_once(self) -> None:
+        """A response that is too large is not received to its end, only to be discarded."""
         self.connection.dataReceived(b"x" * 2 * MAX_LATE_BYTES)
         self.connection.loseConnection()
         self.connection.dataReceived(b"x" * MAX_LATE_BYTES)

@@ -1,4 +1,4 @@
-"""Requests to others: where they may go, and how long and how large they may be."""
+"""Outgoing requests: allowed targets, and limits of time and size."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +18,8 @@ from homeserver.outbound.http_client import MAX_REDIRECTS, OutboundClient, Outbo
 from tests.storage.test_tls import make_certificate
 
 
-class RemoteSite(Resource):
-    """Somebody else's server: the path says how it answers."""
+class RemoteServer(Resource):
+    """A remote server: the path determines its response."""
 
     isLeaf = True
 
@@ -55,8 +55,8 @@ class OutboundTestCase(TestCase):
     settings = OutboundHttpSettings(allow_private_addresses=True)
 
     def setUp(self) -> None:
-        self.remote_site = RemoteSite()
-        self.url = f"http://127.0.0.1:{self.listen(Site(self.remote_site))}"
+        self.remote = RemoteServer()
+        self.url = f"http://127.0.0.1:{self.listen(Site(self.remote))}"
         self.client = self.make_client(self.settings)
 
     def make_client(self, settings: OutboundHttpSettings) -> OutboundClient:
@@ -71,14 +71,14 @@ class OutboundTestCase(TestCase):
         return number
 
     async def fails(self, attempt: Any, text: str) -> None:
-        """The attempt fails, for a reason that names the text."""
+        """The attempt fails, with a reason that contains the text."""
         error = await self.assertFailure(ensureDeferred(attempt), OutboundError)
         self.assertIn(text, str(error))
 
 
 class ExchangeTests(OutboundTestCase):
     async def test_an_answer_is_status_headers_and_body(self) -> None:
-        """An error of the other side is an answer too."""
+        """An error status of the remote server is a response too."""
         answer = await self.client.request("GET", f"{self.url}/missing")
 
         self.assertEqual(answer.status, 404)
@@ -86,10 +86,10 @@ class ExchangeTests(OutboundTestCase):
         self.assertTrue(answer.body.startswith(b"cookie:"))
 
     async def test_a_form_is_sent_as_pages_send_it(self) -> None:
-        """Services that check captchas know nothing else."""
+        """Services that check captchas accept only forms."""
         await self.client.post_form(f"{self.url}/form", {"a": "b c", "d": "&"})
 
-        self.assertEqual(self.remote_site.seen, [(b"POST", b"/form", b"a=b+c&d=%26")])
+        self.assertEqual(self.remote.seen, [(b"POST", b"/form", b"a=b+c&d=%26")])
 
     async def test_cookies_are_not_kept(self) -> None:
         """Requests for different users have nothing to do with each other."""
@@ -99,50 +99,50 @@ class ExchangeTests(OutboundTestCase):
 
         self.assertEqual(answer.body, b"cookie: None")
 
-    async def test_redirects_are_followed_and_told(self) -> None:
+    async def test_redirects_are_followed_and_reported(self) -> None:
         """Pages move."""
         answer = await self.client.request("GET", f"{self.url}/redirect")
 
         self.assertEqual((answer.status, answer.url), (200, f"{self.url}/end"))
 
-    async def test_what_is_sent_is_sent_to_one_server_only(self) -> None:
-        """A redirect of a POST is answered as it is; the body may be a secret."""
+    async def test_body_is_sent_to_one_server_only(self) -> None:
+        """A redirect of a POST is returned unchanged; the body may be a secret."""
         answer = await self.client.request("POST", f"{self.url}/redirect", body=b"secret")
 
         self.assertEqual(answer.status, 302)
-        self.assertEqual(len(self.remote_site.seen), 1)
+        self.assertEqual(len(self.remote.seen), 1)
 
-    async def test_a_token_is_told_to_one_server_only(self) -> None:
-        """Whoever was given it cannot have it sent to somebody else."""
+    async def test_a_token_is_sent_to_one_server_only(self) -> None:
+        """A server that receives a token cannot make this one send it to another server."""
         headers = {"Authorization": "Bearer swordfish"}
 
         await self.client.request("GET", f"{self.url}/redirect", headers=headers)
 
-        self.assertEqual(self.remote_site.tokens, ["Bearer swordfish", None])
+        self.assertEqual(self.remote.tokens, ["Bearer swordfish", None])
 
     async def test_a_circle_of_redirects_ends(self) -> None:
-        """Nobody keeps this server walking."""
-        self.remote_site.redirect_to = b"/redirect"
+        """A remote server cannot keep this one busy."""
+        self.remote.redirect_to = b"/redirect"
 
         await self.fails(self.client.request("GET", f"{self.url}/redirect"), "redirects")
 
-        self.assertEqual(len(self.remote_site.seen), MAX_REDIRECTS + 1)
+        self.assertEqual(len(self.remote.seen), MAX_REDIRECTS + 1)
 
-    async def test_an_answer_that_is_too_large_is_cut_off(self) -> None:
-        """Neither one that says so nor one that does not fills the memory."""
+    async def test_a_response_that_is_too_large_is_aborted(self) -> None:
+        """Neither an announced nor an unannounced large response fills the memory."""
         for path in ("/large", "/trickle"):
             attempt = self.client.request("GET", self.url + path, max_body=1_000)
             await self.fails(attempt, "too large")
 
-    async def test_silence_ends(self) -> None:
-        """Before the answer, and in the middle of it."""
+    async def test_silent_server_is_given_up(self) -> None:
+        """Before the response, and in the middle of it."""
         for path in ("/silent", "/trickle"):
             await self.fails(
                 self.client.request("GET", self.url + path, timeout=0.1), "within 0.1 seconds"
             )
 
-    async def test_nobody_there_is_an_error_with_a_reason(self) -> None:
-        """The log says why, whatever it was."""
+    async def test_unreachable_server_is_an_error_with_a_reason(self) -> None:
+        """The log has the reason, whatever it was."""
         await self.fails(self.client.request("GET", "http://127.0.0.1:1/"), "refused")
         await self.fails(self.client.request("GET", "http://name.invalid/"), "DNS")
 
@@ -151,37 +151,37 @@ class PrivateAddressTests(OutboundTestCase):
     settings = OutboundHttpSettings()
 
     async def test_addresses_of_this_network_are_refused(self) -> None:
-        """An account is not a way into the operator's network."""
+        """An account gives no access to the operator's network."""
         port = self.url.rpartition(":")[2]
         for host in ("127.0.0.1", "localhost", "[::1]", "0x7f000001", "2130706433", "127.1"):
             attempt = self.client.request("GET", f"http://{host}:{port}/")
             await self.assertFailure(ensureDeferred(attempt), OutboundError)
 
-        self.assertEqual(self.remote_site.seen, [])
+        self.assertEqual(self.remote.seen, [])
 
     async def test_the_reason_names_the_address(self) -> None:
         """The operator finds in the log which setting would allow it."""
         await self.fails(self.client.request("GET", self.url), "127.0.0.1 is not a public address")
 
-    async def test_redirects_are_judged_like_the_first_request(self) -> None:
+    async def test_redirects_are_checked_like_the_first_request(self) -> None:
         """A public page cannot send the server to a private one."""
         self.patch(networks, "is_public_address", lambda host: host == "127.0.0.1")
-        self.remote_site.redirect_to = self.url.replace("127.0.0.1", "127.0.0.2").encode()
+        self.remote.redirect_to = self.url.replace("127.0.0.1", "127.0.0.2").encode()
 
         attempt = self.client.request("GET", f"{self.url}/redirect")
         await self.fails(attempt, "127.0.0.2 is not a public address")
 
-        self.assertEqual(len(self.remote_site.seen), 1)
+        self.assertEqual(len(self.remote.seen), 1)
 
 
 class CertificateTests(OutboundTestCase):
     async def test_certificates_are_checked_unless_the_settings_say_otherwise(self) -> None:
-        """Whoever answers for a push gateway must be it."""
+        """A server that claims to be a push gateway must prove its name."""
         with TemporaryDirectory() as folder:
             certificate, key = make_certificate(Path(folder))
             context = DefaultOpenSSLContextFactory(str(key), str(certificate))
         port = reactor.listenSSL(  # type: ignore[attr-defined]
-            0, Site(self.remote_site), context, interface="127.0.0.1"
+            0, Site(self.remote), context, interface="127.0.0.1"
         )
         self.addCleanup(port.stopListening)
         url = f"https://localhost:{port.getHost().port}/"
@@ -205,7 +205,7 @@ class CertificateTests(OutboundTestCase):
     ],
 )
 def test_urls_are_made_plain(url: str, normal: str) -> None:
-    """What people write and what goes over the wire differ."""
+    """The written and the sent form of a URL differ."""
     assert normal_url(url) == normal
 
 
@@ -224,6 +224,6 @@ def test_urls_are_made_plain(url: str, normal: str) -> None:
     ],
 )
 def test_other_urls_are_refused(url: str) -> None:
-    """Only pages of the web are asked for."""
+    """Only web pages are requested."""
     with pytest.raises(OutboundError):
         normal_url(url)

@@ -1,4 +1,4 @@
-"""Identity servers, over real TLS: what they are asked, and what is believed of their answers."""
+"""Identity servers, over real TLS: the requests, and the accepted responses."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ KEY = SigningKey.from_seed("1", b"0" * 32)
 
 
 class Answering(Resource):
-    """An identity server that answers as the test wants."""
+    """An identity server that responds as the test wants."""
 
     isLeaf = True
 
@@ -69,12 +69,12 @@ class IdentityServerTests(TestCase):
         )
 
     async def unbind(self) -> bool:
-        """Alice takes it back."""
+        """Alice unpublishes it."""
         binding = IdentityBinding(ALICE, "email", "alice@example.com", self.name)
         return await self.servers.unbind(binding)
 
     async def refused(self, attempt: Any) -> tuple[int, str, str]:
-        """Status, error code and text of a refusal."""
+        """Status, error code and message of a refusal."""
         error = await self.assertFailure(Deferred.fromCoroutine(attempt), MatrixError)
         return error.status, error.body()["errcode"], str(error)
 
@@ -88,8 +88,8 @@ class IdentityServerTests(TestCase):
         self.assertEqual(self.remote.authorization, "Bearer swordfish")
         self.assertEqual(self.remote.body, {"sid": "123", "client_secret": "secret", "mxid": ALICE})
 
-    async def test_an_address_is_taken_back_in_the_name_of_the_server(self) -> None:
-        """The identity server sees by the signature that we are Alice's server."""
+    async def test_an_address_is_unpublished_in_the_name_of_the_server(self) -> None:
+        """The identity server sees by the signature that this is Alice's server."""
         self.assertTrue(await self.unbind())
 
         scheme, _, values = self.remote.authorization.partition(" ")
@@ -106,10 +106,10 @@ class IdentityServerTests(TestCase):
         verify_signed_json(signed, "example.org", KEY.key_id, KEY.verify_key)
         self.assertEqual(named["destination"], self.name)
 
-    async def test_an_identity_server_without_support_is_told_apart_from_one_that_refuses(
+    async def test_missing_support_differs_from_a_refusal(
         self,
     ) -> None:
-        """The first answers with no error of Matrix."""
+        """The first responds with an error that is not one of Matrix."""
         for status in (400, 404, 501):
             self.remote.status, self.remote.answer = status, b"<h1>What?</h1>"
             self.assertFalse(await self.unbind())
@@ -121,7 +121,7 @@ class IdentityServerTests(TestCase):
         )
 
     async def test_errors_are_passed_on(self) -> None:
-        """The identity server alone knows what is wrong."""
+        """Only the identity server knows the reason."""
         self.remote.status = 404
         self.remote.answer = {"errcode": "M_NO_VALID_SESSION", "error": "No such session"}
 
@@ -129,28 +129,28 @@ class IdentityServerTests(TestCase):
 
         self.assertEqual(refusal, (404, "M_NO_VALID_SESSION", "No such session"))
 
-    async def test_no_answer_from_there_ends_our_own_session(self) -> None:
-        """Clients that read "unknown token" log out."""
+    async def test_no_response_from_there_ends_the_local_session(self) -> None:
+        """Clients that read "unknown token" would log out."""
         self.remote.status = 401
         for errcode in ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "nonsense"):
             self.remote.answer = {"errcode": errcode, "error": "Who are you?"}
             refusal = await self.refused(self.bind())
             self.assertEqual(refusal, (403, "M_UNAUTHORIZED", "Who are you?"))
 
-    async def test_answers_that_make_no_sense(self) -> None:
-        """Nothing that comes from there makes us fail."""
+    async def test_invalid_responses(self) -> None:
+        """No response from there causes a failure here."""
         for status, answer in ((200, b"\xff"), (200, {"medium": 1}), (200, []), (500, b"")):
             self.remote.status, self.remote.answer = status, answer
             self.assertEqual((await self.refused(self.bind()))[:2], (400, "M_UNKNOWN"))
 
-    async def test_a_token_that_is_none_is_sent_nowhere(self) -> None:
+    async def test_an_invalid_token_is_not_sent(self) -> None:
         """It could smuggle in a header."""
         for token in ("a\r\nb: c", "ä"):
             self.assertEqual((await self.refused(self.bind(token)))[:2], (403, "M_UNAUTHORIZED"))
         self.assertEqual(self.remote.path, b"")
 
-    async def test_a_server_that_is_away(self) -> None:
-        """The client is told, and not where we tried to reach it."""
+    async def test_an_unavailable_server(self) -> None:
+        """The client gets an error, without the address that was tried."""
         self.name = "127.0.0.1:1"
 
         status, errcode, text = await self.refused(self.bind())

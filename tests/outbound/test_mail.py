@@ -1,4 +1,4 @@
-"""Mails, handed to a real mail server on a loopback port."""
+"""Mails, sent to a real mail server on a loopback port."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ class MailTestCase(TestCase):
     tls: ClientTls | None = None
 
     def serve(self, **how: Any) -> MailServer:
-        """A mail server for the time of the test."""
+        """A mail server for the duration of the test."""
         self.server = MailServer(**how)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.server.stop()))
         return self.server
 
     def mailer(self, **settings: Any) -> Mailer:
-        """What sends mails to that server."""
+        """A mailer that uses that server."""
         values = {"smtp_host": "localhost", "sender": "Example <noreply@example.org>"}
         email = EmailSettings(**(values | {"smtp_port": self.server.port} | settings))
         mailer = Mailer(reactor, email, "example.org", self.tls)
@@ -35,7 +35,7 @@ class MailTestCase(TestCase):
         return mailer
 
     def sending(self, mailer: Mailer, recipient: str = "bob@example.com") -> Deferred[None]:
-        """A mail on its way."""
+        """A mail that is being sent."""
         sent = mailer.send(recipient, "Grüße", "Hello\n.\n", "<p>Hello</p>")
         return Deferred.fromCoroutine(sent)
 
@@ -51,7 +51,7 @@ class MailTestCase(TestCase):
 
 class SendingTests(MailTestCase):
     async def test_a_mail_arrives_in_two_forms(self) -> None:
-        """Whoever reads mails as text reads the same as others."""
+        """A reader of the plain text gets the same content as others."""
         self.serve()
 
         await self.sending(self.mailer())
@@ -65,8 +65,8 @@ class SendingTests(MailTestCase):
         self.assertEqual(arrived.body().splitlines(), ["Hello", "."])
         self.assertEqual(arrived.body("html").strip(), "<p>Hello</p>")
 
-    async def test_a_mail_says_that_no_answer_is_wanted(self) -> None:
-        """Nobody's holiday notice comes back."""
+    async def test_a_mail_asks_for_no_automatic_reply(self) -> None:
+        """No out-of-office reply comes back."""
         self.serve()
 
         await self.sending(self.mailer())
@@ -85,20 +85,20 @@ class SendingTests(MailTestCase):
         self.assertEqual(self.server.mails[0].recipient, "bob@xn--bcher-kva.example")
 
     async def test_a_mailbox_beyond_ascii_cannot_be_written_to(self) -> None:
-        """The person is told, instead of waiting for a mail."""
+        """The client gets an error, instead of waiting for a mail."""
         self.serve()
 
         await self.assertFailure(self.sending(self.mailer(), "jürgen@example.com"), InvalidParam)
 
         self.assertEqual(self.server.connections, 0)
 
-    async def test_a_mailbox_that_the_mail_server_does_not_know_is_told(self) -> None:
+    async def test_an_unknown_mailbox_is_reported(self) -> None:
         """A mistyped address is found at once."""
         self.serve().unknown.add("bob@example.com")
 
         await self.assertFailure(self.sending(self.mailer()), InvalidParam)
 
-    async def test_a_mail_server_that_is_away_is_told(self) -> None:
+    async def test_an_unavailable_mail_server_is_reported(self) -> None:
         """The client may try again later."""
         self.serve()
         mailer = self.mailer()
@@ -109,7 +109,7 @@ class SendingTests(MailTestCase):
         self.assertEqual((error.status, error.errcode), (503, "M_EMAIL_SEND_ERROR"))
         self.assertNotIn("localhost", str(error))
 
-    async def test_a_mail_server_that_hangs_holds_nobody_up(self) -> None:
+    async def test_a_mail_server_that_hangs_delays_no_request_for_long(self) -> None:
         """The request ends, and so does the connection."""
         self.serve(silent=True)
 
@@ -126,16 +126,16 @@ class SendingTests(MailTestCase):
         sending = [self.sending(mailer) for _ in range(mail.MAX_CONNECTIONS + 3)]
 
         refused = [self.assertFailure(one, MailNotSent) for one in sending]
-        told = [str(error) for error in await gatherResults(refused)]
+        errors = [str(error) for error in await gatherResults(refused)]
         self.assertEqual(
-            [text == "Too many mails are waiting to be sent" for text in told],
+            [text == "Too many mails are waiting to be sent" for text in errors],
             [False] * (mail.MAX_CONNECTIONS + 2) + [True],
         )
 
 
 class EncryptionTests(MailTestCase):
-    async def test_encryption_that_is_offered_is_used_whoever_signed_it(self) -> None:
-        """A mail server next door has a certificate of its own making."""
+    async def test_encryption_that_is_offered_is_used_with_any_certificate(self) -> None:
+        """A local mail server often has a self-signed certificate."""
         self.serve(certificate=self.certificate())
 
         await self.sending(self.mailer())
@@ -143,7 +143,7 @@ class EncryptionTests(MailTestCase):
         self.assertTrue(self.server.mails[0].encrypted)
 
     async def test_encryption_can_be_switched_off(self) -> None:
-        """Some mail servers offer what they cannot do."""
+        """Some mail servers offer encryption that does not work."""
         self.serve(certificate=self.certificate())
 
         await self.sending(self.mailer(tls="off"))
@@ -151,7 +151,7 @@ class EncryptionTests(MailTestCase):
         self.assertFalse(self.server.mails[0].encrypted)
 
     async def test_required_encryption_is_not_done_without(self) -> None:
-        """Somebody on the way could have removed the offer."""
+        """An attacker on the path could have removed the offer."""
         self.serve()
 
         await self.assertFailure(self.sending(self.mailer(tls="required")), MailNotSent)
@@ -159,7 +159,7 @@ class EncryptionTests(MailTestCase):
         self.assertEqual(self.server.mails, [])
 
     async def test_required_encryption_checks_the_certificate(self) -> None:
-        """Somebody on the way could have one of their own making."""
+        """An attacker on the path could use a self-signed certificate."""
         self.serve(certificate=self.certificate())
 
         await self.assertFailure(self.sending(self.mailer(tls="required")), MailNotSent)
@@ -167,7 +167,7 @@ class EncryptionTests(MailTestCase):
         self.assertEqual(self.server.mails, [])
 
     async def test_required_encryption_checks_for_whom_the_certificate_is(self) -> None:
-        """Anybody can have a valid certificate for a name of their own."""
+        """An attacker can have a valid certificate for another name."""
         self.serve(certificate=self.certificate(trusted=True))
         mailer = self.mailer(tls="required", smtp_host="127.0.0.1")
 
@@ -176,7 +176,7 @@ class EncryptionTests(MailTestCase):
         self.assertEqual(self.server.mails, [])
 
     async def test_a_password_is_given_under_encryption(self) -> None:
-        """Mail servers on the internet take mails from those they know."""
+        """Mail servers on the internet accept mails only from known users."""
         self.serve(certificate=self.certificate(trusted=True), users={"hs": "swordfish"})
         named = {"smtp_user": "hs", "smtp_password": "swordfish", "tls": "required"}
 
@@ -197,8 +197,8 @@ class EncryptionTests(MailTestCase):
         (arrived,) = self.server.mails
         self.assertEqual((arrived.encrypted, arrived.user), (True, "hs"))
 
-    async def test_a_wrong_password_is_not_told_to_clients(self) -> None:
-        """It is for the administrator to mend."""
+    async def test_a_wrong_password_is_not_reported_to_clients(self) -> None:
+        """Only the administrator can correct it."""
         self.serve(certificate=self.certificate(trusted=True), users={"hs": "swordfish"})
         named = {"smtp_user": "hs", "smtp_password": "guess", "tls": "required"}
 

@@ -1,4 +1,4 @@
-"""The network that clients of this server see: names, addresses, and what delays whom."""
+"""The network of outgoing connections: names, addresses, and separate look-ups."""
 
 import socket
 from threading import Event
@@ -45,7 +45,7 @@ def look_up(names: HostResolver, name: str, port: int = 80) -> Receiver:
 
 
 def test_an_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who names a server by its address waits for no name server, and for no thread."""
+    """A server named by its address needs no name server, and no thread."""
     monkeypatch.setattr(socket, "getaddrinfo", None)
 
     assert look_up(resolver(), "192.0.2.1").addresses == [IPv4Address("TCP", "192.0.2.1", 80)]
@@ -53,7 +53,7 @@ def test_an_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_name_is_resolved_as_the_system_does() -> None:
-    """What stands in /etc/hosts counts."""
+    """Entries of /etc/hosts count."""
 
     async def story() -> None:
         found = look_up(resolver(), "localhost", 8448)
@@ -63,10 +63,10 @@ def test_a_name_is_resolved_as_the_system_does() -> None:
     run(story())
 
 
-def test_a_name_that_hangs_takes_one_thread_and_nobody_else_waits(
+def test_a_name_that_hangs_takes_one_thread_and_delays_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """However many ask for it; beyond what may wait there is an answer at once."""
+    """However many callers look it up; beyond the limit they get an error at once."""
     gate, real = Event(), socket.getaddrinfo
 
     def slow(host: str, *args: Any) -> Any:
@@ -95,8 +95,8 @@ def test_a_name_that_hangs_takes_one_thread_and_nobody_else_waits(
     run(story())
 
 
-def test_nobody_waits_for_a_name_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks goes on with another server after a while, and later ones at once."""
+def test_callers_do_not_wait_for_a_name_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller can continue with another server after a while, and later callers at once."""
     gate = Event()
 
     def slow(host: str, *args: Any) -> Any:
@@ -126,7 +126,7 @@ def test_nobody_waits_for_a_name_that_hangs(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_private_addresses_are_refused() -> None:
-    """Nobody uses this server to reach what only it can reach."""
+    """No client can use this server to reach services that only it can reach."""
     network = open_network(reactor, "test", allow_private_addresses=False)
 
     with pytest.raises(AddressRefused):
@@ -134,7 +134,7 @@ def test_private_addresses_are_refused() -> None:
 
 
 def test_a_name_without_addresses_is_an_error_of_the_connection() -> None:
-    """The caller hears of it, and need not wait for a timeout."""
+    """The caller gets an error, and need not wait for a timeout."""
     from twisted.internet.endpoints import HostnameEndpoint
     from twisted.internet.protocol import Factory, Protocol
 

@@ -56,11 +56,11 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
     ],
 )
 def test_addresses_of_this_network_are_not(address: str) -> None:
-    """What only this machine can reach, however it is written, stays out of reach for clients."""
+    """Services that only this machine can reach stay out of reach of clients, in every notation."""
     assert not is_public_address(address)
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f.1", "1.1.1.1:80", "[::1]"])
 def test_what_is_no_address_is_not_public(text: str) -> None:
-    """What cannot be judged is not let through."""
+    """A text that cannot be checked is refused."""
     assert not is_public_address(text)

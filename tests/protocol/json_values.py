@@ -70,7 +70,7 @@ _TYPES = st.sampled_from(
 
 @st.composite
 def pdus(draw: st.DrawFn, version: RoomVersion) -> dict[str, Any]:
-    """A well-formed event of the version, with fields that nobody knows among the others."""
+    """A well-formed event of the version, including unknown fields."""
     event_type = draw(_TYPES)
     reference: Any = "$" + "a" * 43
     if version.event_format is EventFormat.V1:

@@ -1,4 +1,4 @@
-"""Events as clients see them, and the same bytes for all."""
+"""Events in the client format, encoded once for all readers."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ every_version = pytest.mark.parametrize("version", ALL_VERSIONS)
 
 
 def redaction(version: str, target: str = "$target:one.example") -> Event:
-    """A redaction with a reason, that names its target where the version wants it."""
+    """A redaction with a reason, with its target where the version requires it."""
     if create(version).version.redacts_in_content:
         content = {"reason": "spam", "redacts": target}
         return event("m.room.redaction", by=ALICE, version=version, content=content)
@@ -38,7 +38,7 @@ def redaction(version: str, target: str = "$target:one.example") -> Event:
 
 
 def test_redaction_that_is_state_names_nothing() -> None:
-    """It is shown whether it takes effect or not, and clients would take it at its word."""
+    """It is shown even if it has no effect, and clients would apply it."""
     for version in versions(redacts_in_content=True):
         content = {"reason": "spam", "redacts": "$target"}
         sent = event("m.room.redaction", by=ALICE, version=version, content=content, state_key="k")
@@ -82,7 +82,7 @@ def test_only_state_has_a_state_key() -> None:
 @every_version
 @pytest.mark.parametrize("room_id", [True, False])
 def test_the_parts_make_up_the_event(version: str, room_id: bool) -> None:
-    """What is encoded once for all readers is the same event that each would get alone."""
+    """The event encoded once for all readers is equal to the one encoded for each."""
     for sent in (create(version), join(BOB, version=version), redaction(version)):
         whole = client_event(sent, room_id=room_id, unsigned={"age": 5})
 
@@ -117,7 +117,7 @@ def test_rendering_a_redaction_leaves_its_content_as_it_is(version: str) -> None
 
 @pytest.mark.parametrize("event_type", ["m.room.message", "m.room.redaction"])
 def test_what_redacts_nothing_names_no_target(event_type: str) -> None:
-    """A `redacts` of another type, or one that is no event id, is content like any."""
+    """A `redacts` of another type, or one that is not an event id, is ordinary content."""
     content = {"redacts": 5}
     sent = event(event_type, by=ALICE, content=content)
     rendered = client_event(sent, room_id=False, unsigned={})
@@ -127,7 +127,7 @@ def test_what_redacts_nothing_names_no_target(event_type: str) -> None:
 
 
 @every_version
-def test_a_redacted_event_tells_why(version: str) -> None:
+def test_a_redacted_event_has_the_reason(version: str) -> None:
     """Clients show who removed a message."""
     sent = message(by=BOB, version=version)
     because = redaction(version, sent.event_id)
@@ -143,7 +143,7 @@ def test_a_redacted_event_tells_why(version: str) -> None:
 
 
 def test_a_client_may_ask_for_the_federation_format() -> None:
-    """Then it gets the event as servers exchange it."""
+    """It gets the event as servers exchange it."""
     sent = message(by=ALICE)
 
     assert federation_event(sent, unsigned={}) == sent.pdu
@@ -151,8 +151,8 @@ def test_a_client_may_ask_for_the_federation_format() -> None:
 
 
 @every_version
-def test_stripped_state_says_what_a_room_is(version: str) -> None:
-    """The invited see its name before they decide; the create event is always first."""
+def test_stripped_state_describes_a_room(version: str) -> None:
+    """Invited users see its name before they decide; the create event is always first."""
     made = create(version)
     name = event("m.room.name", by=ALICE, version=version, content={"name": "Tea"}, state_key="")
     topic = event("m.room.topic", by=ALICE, version=version, state_key="not the room's")

@@ -1,4 +1,4 @@
-"""The event format: what another server's event must look like to be read at all."""
+"""The event format: the required shape of a PDU."""
 
 from typing import Any
 
@@ -40,8 +40,8 @@ def check(version: str, **fields: Any) -> None:
 
 
 @given(versions_and_pdus())
-def test_well_formed_events_pass_with_fields_that_nobody_knows(case):
-    """Other servers may put more into an event than we know of."""
+def test_well_formed_events_pass_with_unknown_fields(case):
+    """Other servers may put unknown fields into an event."""
     version, event = case
 
     check_format(version, event)
@@ -109,7 +109,7 @@ def test_an_event_that_lacks_a_required_field_is_invalid(version, field):
 )
 @pytest.mark.parametrize("version", ["1", "12"])
 def test_a_field_of_the_wrong_type_makes_the_event_invalid(version, field, value):
-    """A surprise here would be an exception, or worse, somewhere deep in the room."""
+    """A wrong type would raise an exception somewhere deep in the room's code."""
     with pytest.raises(InvalidEvent):
         check(version, **{field: value})
 
@@ -117,7 +117,7 @@ def test_a_field_of_the_wrong_type_makes_the_event_invalid(version, field, value
 @pytest.mark.parametrize("version", ROOM_VERSIONS)
 @pytest.mark.parametrize(("field", "most"), [("prev_events", 20), ("auth_events", 10)])
 def test_the_number_of_references_is_limited(version, field, most):
-    """An event with thousands of parents would make us fetch them all."""
+    """An event with thousands of prev events would make this server fetch them all."""
     [reference] = pdu(version)[field]
 
     check(version, **{field: [reference] * most})
@@ -136,14 +136,14 @@ def test_the_oldest_versions_need_an_event_id_with_a_domain(version, event_id):
 
 @pytest.mark.parametrize("version", V3_TO_12)
 def test_pairs_of_id_and_hash_are_invalid_since_version_3(version):
-    """The formats are told apart by the room version, not guessed from the event."""
+    """The room version determines the format; it is not guessed from the event."""
     with pytest.raises(InvalidEvent):
         check(version, prev_events=[["$a:b", {"sha256": "x"}]])
 
 
 @pytest.mark.parametrize("version", ROOM_VERSIONS)
 def test_only_create_events_since_version_12_have_no_room_id(version):
-    """There the room id is made of the event."""
+    """Their event determines the room id."""
     fields = {"type": "m.room.create", "state_key": "", "room_id": ABSENT}
 
     if version == "12":
@@ -166,7 +166,7 @@ SIGILS = {"type": "", "state_key": "", "sender": "@", "room_id": "!"}
 
 
 def long_name(field: str, length: int, letter: str) -> str:
-    """A name of so many codepoints that the field can have."""
+    """A name of so many codepoints, valid for the field."""
     sigil = SIGILS[field]
     domain = ":domain" if sigil else ""
     return sigil + letter * (length - len(sigil) - len(domain)) + domain
@@ -187,7 +187,7 @@ def test_short_fields_are_limited_to_255_bytes(version, field):
 @pytest.mark.parametrize("version", [*ROOM_VERSIONS][:10])
 @pytest.mark.parametrize("field", SIGILS)
 def test_short_fields_are_limited_to_255_codepoints_before_version_11(version, field):
-    """Other servers have accepted such events, and those that follow them name them."""
+    """Other servers have accepted such events, and later events refer to them."""
     for letter in ("e", "é", "\N{GRINNING FACE}"):
         check(version, **{field: long_name(field, 255, letter)})
 
@@ -197,7 +197,7 @@ def test_short_fields_are_limited_to_255_codepoints_before_version_11(version, f
 
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_event_ids_are_limited_to_255_codepoints_where_they_are_chosen(version):
-    """Their own, and those of the events that they name."""
+    """Their own ids, and those in their references."""
     good, bad = ("$" + "é" * (length - 8) + ":domain" for length in (255, 256))
     check(version, event_id=good)
     check(version, prev_events=[[good, {}]], auth_events=[[good, {}]])
@@ -208,7 +208,7 @@ def test_event_ids_are_limited_to_255_codepoints_where_they_are_chosen(version):
 
 
 def test_the_target_of_a_redaction_must_be_text_where_it_is_a_field():
-    """Since version 11 it is content, and content is judged when the redaction is applied."""
+    """Since version 11 it is content, which is checked when the redaction is applied."""
     with pytest.raises(InvalidEvent):
         check("10", type="m.room.redaction", redacts=1)
 

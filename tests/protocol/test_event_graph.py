@@ -1,4 +1,4 @@
-"""Orders of events that come from elsewhere, and which of them are news."""
+"""Topological orders of received events, and which of them are new."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from homeserver.protocol.event_graph import leading_to
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 
-# Room version 1, where events say their ids themselves.
+# Room version 1, in which events contain their ids.
 VERSION = ROOM_VERSIONS["1"]
 
 
@@ -40,39 +40,39 @@ def line(count: int) -> list[Event]:
     return [event("0"), *(event(f"{n}", f"{n - 1}") for n in range(1, count))]
 
 
-def test_what_is_before_a_known_event_is_not_news() -> None:
-    """A server that tells the room from its beginning does not bring back the state of then."""
+def test_ancestors_of_a_known_event_are_not_new() -> None:
+    """A server that sends the history from the beginning does not bring back old state."""
     events = line(6)
     assert names(leading_to(events[5], events, {"2"})) == ["3", "4"]
 
 
 def test_a_gap_is_closed_by_the_event_that_was_missing_alone() -> None:
-    """What is before the gap stays past; it is asked for when somebody reads so far back."""
+    """Earlier events stay missing; they are fetched when a user pages back so far."""
     events = line(6)
     assert names(leading_to(events[5], events, (), {"3"})) == ["3", "4"]
 
 
 def test_another_way_leads_to_what_is_before_a_known_event() -> None:
-    """A branch that begins below the known event is news."""
+    """A branch that begins before the known event is new."""
     events = [*line(4), event("branch", "1"), event("newest", "3", "branch")]
     assert names(leading_to(events[-1], events, {"3", "1", "0"})) == ["branch"]
 
 
-def test_what_leads_nowhere_is_left_out() -> None:
-    """Events that nobody asked for do not come in by the way."""
+def test_unconnected_events_are_left_out() -> None:
+    """Unrequested events are not accepted by accident."""
     events = [*line(3), event("stranger")]
     assert names(leading_to(events[2], events, ())) == ["0", "1"]
 
 
-def test_events_in_a_circle_end() -> None:
-    """Chosen ids can make a circle, which is no history."""
+def test_events_in_a_cycle_are_left_out() -> None:
+    """Chosen ids can form a cycle, which is no history."""
     events = [event("a", "b"), event("b", "a")]
     assert leading_to(event("newest", "a"), events, ()) == []
 
 
 @given(st.data(), st.integers(1, 12))
 def test_nothing_comes_before_what_it_follows(data: st.DataObject, count: int) -> None:
-    """Each event is received after those before it, in whatever order an answer has them."""
+    """Each event is received after those before it, whatever their order in a response."""
     events = []
     for number in range(count):
         earlier = st.sets(st.integers(0, number - 1), max_size=3) if number else st.just(set[int]())

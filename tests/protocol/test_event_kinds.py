@@ -1,4 +1,4 @@
-"""What an event is, by type and state key."""
+"""The kinds of events, by type and state key."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.protocol.authorization.auth_builders import ALICE, BOB, event, member
     ("state_key", "expected"), [("", True), ("k", False), (ALICE, False), (None, False)]
 )
 def test_room_has_one_state_of_a_kind(state_key: str | None, expected: bool) -> None:
-    """Levels with a key are no power levels, and a tombstone without one closes no room."""
+    """Levels with a key are not power levels, and a tombstone without one closes no room."""
     for event_type in ("m.room.power_levels", "m.room.tombstone", "m.room.create"):
         sent = event(event_type, by=ALICE, state_key=state_key)
 
@@ -24,7 +24,7 @@ def test_room_has_one_state_of_a_kind(state_key: str | None, expected: bool) -> 
 
 
 def test_membership_is_that_of_the_state_key() -> None:
-    """Whoever sent it, and not at all without a key."""
+    """Whatever its sender, and of no user without a key."""
     invite = member(BOB, "invite", by=ALICE)
 
     assert is_member_event(invite)
@@ -35,7 +35,7 @@ def test_membership_is_that_of_the_state_key() -> None:
 
 
 def test_redaction_is_one_with_a_state_key_too() -> None:
-    """Other servers go by the type; what cannot be withheld is told apart."""
+    """Other servers use the type alone; `is_plain_redaction` excludes the rest."""
     plain = event("m.room.redaction", by=ALICE, content={"redacts": "$target"})
     state = event("m.room.redaction", by=ALICE, content={"redacts": "$target"}, state_key="")
 

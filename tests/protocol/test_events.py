@@ -17,7 +17,7 @@ V1, V10, V11, V12 = (ROOM_VERSIONS[identifier] for identifier in ("1", "10", "11
 
 
 def event(version=V12, **fields: Any) -> Event:
-    """An event of our server, a message unless the fields say otherwise."""
+    """A local event, a message unless the fields say otherwise."""
     return build_event(
         version,
         **{
@@ -37,8 +37,8 @@ def event(version=V12, **fields: Any) -> Event:
 
 
 @given(versions, canonical_objects)
-def test_our_events_are_valid_elsewhere(version, content):
-    """Another server checks format, hash, signature and id, and must find what we stored."""
+def test_local_events_are_valid_on_other_servers(version, content):
+    """Another server checks format, hash, signature and id, and must get the stored event."""
     first = event(version, type="m.room.create", state_key="", content=content)
 
     second = event(version, content=content, prev_events=[first], auth_events=[first])
@@ -53,7 +53,7 @@ def test_our_events_are_valid_elsewhere(version, content):
 
 @given(versions_and_pdus())
 def test_a_received_event_is_kept_without_unsigned(case):
-    """What the sender did not sign is not stored as if it had."""
+    """Data that the sender did not sign is not stored."""
     version, pdu = case
 
     received = Event.from_pdu(version, pdu)
@@ -66,7 +66,7 @@ def test_a_received_event_is_kept_without_unsigned(case):
 
 @given(versions_and_pdus())
 def test_a_stored_event_is_read_as_it_was(case):
-    """With the id that was stored beside it, or without."""
+    """With the id that was stored separately, or without."""
     version, pdu = case
     received = Event.from_pdu(version, pdu)
 
@@ -94,7 +94,7 @@ def test_the_fields_of_an_event_are_attributes():
 
 
 def test_an_event_without_state_key_is_no_state():
-    """An empty state key is one; a missing one is not."""
+    """An empty state key makes it state; a missing one does not."""
     assert event().state_key is None
     assert not event().is_state
 
@@ -123,19 +123,19 @@ def test_redacting_keeps_id_and_signatures(case):
 
 def test_a_second_signature_joins_the_first():
     """The server of an invited user signs the invite and sends it back."""
-    local_event = event()
+    local = event()
 
-    both = local_event.with_signature("other", KEY.key_id, KEY.sign(local_event.signing_bytes()))
+    both = local.with_signature("other", KEY.key_id, KEY.sign(local.signing_bytes()))
 
-    assert list(local_event.signatures) == ["domain"]
-    assert both.event_id == local_event.event_id
+    assert list(local.signatures) == ["domain"]
+    assert both.event_id == local.event_id
     for server_name in ("domain", "other"):
         verify_event_signature(V12, both.pdu, server_name, KEY.key_id, KEY.verify_key)
 
 
 @pytest.mark.parametrize("version", ROOM_VERSIONS.values())
 def test_a_redaction_names_its_target_where_the_version_wants_it(version):
-    """A target in the wrong place is no target to other servers."""
+    """Other servers ignore a target in the wrong place."""
     redaction = event(
         version, type="m.room.redaction", content={"reason": "r"}, redacts="$t:domain"
     )
@@ -155,12 +155,12 @@ def test_a_redaction_names_its_target_where_the_version_wants_it(version):
     ],
 )
 def test_an_event_that_names_no_target_redacts_nothing(version, fields):
-    """Only a redaction redacts, and only what it names in the right place."""
+    """Only a redaction redacts, and only a target in the right place."""
     assert event(version, **fields).redacts is None
 
 
-def test_event_ids_that_we_choose_differ_when_events_do():
-    """In the oldest rooms the id is ours to choose, and must be unique."""
+def test_chosen_event_ids_differ_when_events_do():
+    """In the oldest rooms the server chooses the id, which must be unique."""
     first, again, other = event(V1), event(V1), event(V1, depth=2)
 
     assert first.event_id == again.event_id
@@ -170,7 +170,7 @@ def test_event_ids_that_we_choose_differ_when_events_do():
 
 
 def test_references_of_the_oldest_rooms_carry_the_hash():
-    """There an event proves which version of its parents it has seen."""
+    """These prove which version of its prev events the sender has seen."""
     parent = event(V1)
 
     child = event(V1, prev_events=[parent])
@@ -181,8 +181,8 @@ def test_references_of_the_oldest_rooms_carry_the_hash():
     assert child.prev_event_ids == [parent.event_id]
 
 
-def test_references_may_be_event_ids_of_events_that_we_do_not_have():
-    """The template of a join over federation names the events of another server."""
+def test_references_may_be_event_ids_of_missing_events():
+    """The template of a join over federation refers to events of another server."""
     child = event(V12, prev_events=["$" + "p" * 43], auth_events=["$" + "a" * 43])
 
     assert child.prev_event_ids == ["$" + "p" * 43]
@@ -190,7 +190,7 @@ def test_references_may_be_event_ids_of_events_that_we_do_not_have():
 
 
 def test_depth_stays_at_the_limit():
-    """A room that another server has driven to the limit stays usable."""
+    """A room with the maximum depth, set by another server, stays usable."""
     assert event(V12, depth=2**53).depth == 2**53 - 1
     assert event(V1, depth=2**63).depth == 2**63 - 1
 
@@ -207,7 +207,7 @@ def test_new_rooms_take_no_content_that_is_not_canonical(content):
 
 
 def test_old_rooms_take_floats():
-    """Power levels were floats once, and such rooms are still there."""
+    """Power levels were floats once, and such rooms still exist."""
     sent = event(V1, content={"a": 1.5, "b": 2**60})
 
     assert b'"a":1.5,"b":1152921504606846976' in sent.json
@@ -230,8 +230,8 @@ def test_an_event_is_limited_to_65536_bytes_with_its_signatures():
 
 @pytest.mark.parametrize("version", ROOM_VERSIONS.values())
 @pytest.mark.parametrize("field", ["type", "state_key", "sender", "room_id"])
-def test_short_fields_of_our_events_are_limited_too(version, field):
-    """A client can ask for a type of any length; what we make every server takes."""
+def test_short_fields_of_local_events_are_limited_too(version, field):
+    """A client may send a type of any length; every server must accept the resulting event."""
     for name in ("x" * 256, "é" * 128):
         with pytest.raises(EventTooLarge):
             event(version=version, **{field: name})

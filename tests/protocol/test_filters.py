@@ -1,4 +1,4 @@
-"""Filters: what a client wants to be told, and what it does not."""
+"""Filters: the clients' choices of events."""
 
 import copy
 import re
@@ -43,7 +43,7 @@ def events(**fields: Any) -> RoomEventFilter:
 
 
 def test_the_example_of_the_specification_is_understood() -> None:
-    """Members keep the names that clients know."""
+    """Members have the names that clients use."""
     parsed = parse_filter(EXAMPLE)
 
     assert parsed.event_fields == ("type", "content", "sender")
@@ -55,8 +55,8 @@ def test_the_example_of_the_specification_is_understood() -> None:
     assert parsed.presence.matches("m.presence", "@bob:example.com")
 
 
-def test_an_empty_filter_lets_everything_pass() -> None:
-    """A client that sends no filter gets all there is."""
+def test_an_empty_filter_matches_everything() -> None:
+    """A client that sends no filter gets all events."""
     parsed = parse_filter({})
 
     assert parsed == Filter()
@@ -90,7 +90,7 @@ def test_an_empty_filter_lets_everything_pass() -> None:
     ],
 )
 def test_a_malformed_filter_is_refused(value: object) -> None:
-    """The client is told at once, not by events that are missing."""
+    """The client gets an error at once, not missing events."""
     with pytest.raises(BadJson):
         parse_filter(value)
 
@@ -103,12 +103,12 @@ def test_a_malformed_filter_of_room_events_is_refused(value: object) -> None:
 
 
 def test_unknown_members_are_ignored() -> None:
-    """A newer client may say more than this server understands."""
+    """A newer client may send more than this server understands."""
     assert parse_filter({"org.example": 1, "room": {"org.example": {}}}) == Filter()
 
 
-def test_an_empty_list_lets_nothing_pass() -> None:
-    """Clients use `"types": []` to switch a part of the sync off."""
+def test_an_empty_list_matches_nothing() -> None:
+    """Clients use `"types": []` to disable a part of the sync."""
     assert not events(types=[]).matches("m.room.message", ALICE, {})
     assert not events(senders=[]).matches("m.room.message", ALICE, {})
     assert not events(rooms=[]).matches_room("!room:one.example")
@@ -137,7 +137,7 @@ def test_a_star_stands_for_any_text(pattern: str, passes: list[str], stays: list
 
 @given(types, types)
 def test_stars_match_as_in_a_regular_expression(pattern: str, event_type: str) -> None:
-    """The plain search finds what backtracking would find."""
+    """The plain search has the same results as backtracking."""
     expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), event_type)
 
     assert events(types=[pattern]).matches(event_type, ALICE, {}) == (expected is not None)
@@ -166,7 +166,7 @@ def test_what_is_excluded_stays_excluded(
 
 
 def test_senders_are_chosen_and_excluded() -> None:
-    """Excluding wins here too."""
+    """Exclusion has priority here too."""
     chosen = events(senders=[ALICE, BOB], not_senders=[BOB])
 
     assert chosen.matches("m.room.message", ALICE, {})
@@ -188,7 +188,7 @@ def test_rooms_are_chosen_and_excluded() -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_events_with_a_url_are_told_from_those_without(wanted: bool) -> None:
+def test_events_with_a_url_are_distinguished_from_others(wanted: bool) -> None:
     """Clients list the files of a room this way."""
     files = events(contains_url=wanted)
 
@@ -199,12 +199,12 @@ def test_events_with_a_url_are_told_from_those_without(wanted: bool) -> None:
 
 @pytest.mark.parametrize(("asked", "given_"), [(None, 20), (5, 5), (500, 100)])
 def test_the_limit_is_what_was_asked_for_within_bounds(asked: int | None, given_: int) -> None:
-    """Nobody makes the server collect millions of events."""
+    """No client makes the server collect millions of events."""
     assert EventFilter(limit=asked).limit_or(20, 100) == given_
 
 
 def test_lazy_loading_and_limits_exclude_no_event() -> None:
-    """They are for the sync to apply; each single event passes."""
+    """The sync applies them; each single event passes."""
     assert events(limit=1, lazy_load_members=True, include_redundant_members=True).is_default
 
 
@@ -232,7 +232,7 @@ EVENT = {
     ],
 )
 def test_only_the_named_fields_are_kept(fields: list[str], kept: dict[str, Any]) -> None:
-    """A small client downloads what it shows."""
+    """A small client downloads only what it shows."""
     assert only_fields(EVENT, fields) == kept
 
 

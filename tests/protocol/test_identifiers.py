@@ -61,15 +61,15 @@ BAD_SERVERS = [
 
 
 @pytest.mark.parametrize(("text", "parts"), GOOD_SERVERS.items())
-def test_server_names_are_taken_apart(text, parts):
-    """The examples of the specification among others: where another server is looked for."""
+def test_server_names_are_parsed(text, parts):
+    """The examples of the specification and others: how another server is found."""
     assert parse_server_name(text) == parts
     assert is_valid_server_name(text)
 
 
 @pytest.mark.parametrize("text", BAD_SERVERS)
 def test_what_cannot_be_a_server_name_is_refused(text):
-    """A name goes into URLs and DNS queries, so that odd characters are attacks."""
+    """A name is used in URLs and DNS queries, so that odd characters are attacks."""
     assert not is_valid_server_name(text)
     assert not is_valid_user_id(f"@a:{text}")
     with pytest.raises(InvalidIdentifier):
@@ -77,7 +77,7 @@ def test_what_cannot_be_a_server_name_is_refused(text):
 
 
 @pytest.mark.parametrize("server_name", GOOD_SERVERS)
-def test_user_ids_are_taken_apart_at_the_first_colon(server_name):
+def test_user_ids_are_split_at_the_first_colon(server_name):
     """Server names hold colons themselves."""
     user_id = parse_user_id(f"@alice:{server_name}")
 
@@ -86,8 +86,8 @@ def test_user_ids_are_taken_apart_at_the_first_colon(server_name):
 
 
 @pytest.mark.parametrize("localpart", ["", "Alice", "al ice", "al\nice", "日本", "a*", "\x01"])
-def test_historical_user_ids_are_accepted_from_elsewhere(localpart):
-    """Rooms with such members must go on working."""
+def test_historical_user_ids_are_accepted_from_other_servers(localpart):
+    """Rooms with such members must keep working."""
     assert parse_user_id(f"@{localpart}:domain") == (localpart, "domain")
     assert is_valid_user_id(f"@{localpart}:domain")
 
@@ -97,7 +97,7 @@ def test_historical_user_ids_are_accepted_from_elsewhere(localpart):
     [("alice", True), ("Al*ice!", True), ("", False), ("al ice", False), ("日本", False)],
 )
 def test_only_printable_ascii_is_compliant(localpart, compliant):
-    """Clients are not bothered with the rest outside of events."""
+    """Clients do not get others outside of events."""
     assert is_compliant_user_id(f"@{localpart}:domain") is compliant
 
 
@@ -105,7 +105,7 @@ def test_only_printable_ascii_is_compliant(localpart, compliant):
     "text", ["", "@", "alice", "@alice", "alice:domain", "#a:domain", "@a\x00:domain", "@\ud800:d"]
 )
 def test_what_is_no_user_id_is_refused(text):
-    """Every sender and every path parameter passes through here."""
+    """Every sender and every path parameter is checked by this."""
     assert not is_valid_user_id(text)
     assert not is_compliant_user_id(text)
     with pytest.raises(InvalidIdentifier):
@@ -124,7 +124,7 @@ def test_identifiers_are_limited_in_bytes_not_in_characters(letter):
 
 @given(st.text())
 def test_the_limit_counts_utf8(text):
-    """The quick way for ASCII must not differ."""
+    """The fast check for ASCII must agree."""
     assert fits_id_limit(text) is (len(text.encode()) <= 255)
 
 
@@ -136,7 +136,7 @@ def test_names_of_the_present_grammar_may_be_registered(localpart):
 
 @pytest.mark.parametrize("localpart", ["", "Alice", "al ice", "alicé", "a:b", "a@b", "a\n", "a*"])
 def test_other_names_may_not_be_registered(localpart):
-    """Upper case above all: it would let somebody pass for somebody else."""
+    """Upper case above all: it would let a user impersonate another."""
     with pytest.raises(InvalidIdentifier):
         check_localpart(localpart, "domain")
 
@@ -151,7 +151,7 @@ def test_a_name_must_leave_room_for_the_server_name():
         check_localpart(longest + "a", "domain")
 
 
-def test_room_aliases_are_taken_apart():
+def test_room_aliases_are_parsed():
     """The server in an alias is the one to ask for the room."""
     assert parse_room_alias("#Café room:example.org:8448") == ("Café room", "example.org:8448")
     assert is_valid_room_alias("#:domain")
@@ -159,7 +159,7 @@ def test_room_aliases_are_taken_apart():
 
 @pytest.mark.parametrize("text", ["", "#", "#a", "@a:domain", "#a\x00:domain", "#a:b:c", "#a:"])
 def test_what_is_no_room_alias_is_refused(text):
-    """The path of a request may hold anything."""
+    """The path of a request may contain anything."""
     assert not is_valid_room_alias(text)
     with pytest.raises(InvalidIdentifier):
         parse_room_alias(text)
@@ -186,13 +186,13 @@ def test_room_and_event_ids_have_a_domain_or_none(sigil):
     ("text", "is_hash"),
     [(f"!{HASH}", True), (f"!{HASH}:domain", False), (f"${HASH}", False), ("!short", False)],
 )
-def test_room_ids_made_of_a_hash_are_told_from_others(text, is_hash):
+def test_room_ids_made_of_a_hash_are_recognised(text, is_hash):
     """Such an id names its create event."""
     assert is_create_hash_room_id(text) is is_hash
 
 
 def test_an_identifier_without_domain_has_no_server_name():
-    """A room id of version 12 tells nothing about where to find the room."""
+    """A room id of version 12 does not say where to find the room."""
     with pytest.raises(InvalidIdentifier):
         server_name_of(f"!{HASH}")
 
@@ -212,6 +212,6 @@ def test_an_identifier_without_domain_has_no_server_name():
     ],
 )
 def test_the_smaller_grammars_accept_and_refuse(is_valid, good, bad):
-    """Each is one line of the text."""
+    """Each is one line of the specification."""
     assert [text for text in good if not is_valid(text)] == []
     assert [text for text in bad if is_valid(text)] == []

@@ -1,4 +1,4 @@
-"""Lists of many hands: what is good of them is had, whatever stands beside it."""
+"""Lists with elements by different authors: good elements are decoded next to bad ones."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from homeserver.protocol.json_elements import (
 )
 from tests.protocol.json_values import loose_values
 
-# JSON by its grammar, of which no decoder here makes a value.
+# JSON by its grammar that no decoder here accepts.
 UNDECODABLE = {
     "a lone surrogate": rb'{"body":"\ud800"}',
     "a lone surrogate as a name": rb'{"\udc00":1}',
@@ -38,7 +38,7 @@ class Batch(msgspec.Struct):
 
 
 def decode(text: bytes, kind: Any = Batch, **choices: Any) -> Any:
-    """What is made of a text, at once."""
+    """The decoded value of a text."""
     parts = decoding(kind, text, **choices)
     while True:
         try:
@@ -50,7 +50,7 @@ def decode(text: bytes, kind: Any = Batch, **choices: Any) -> Any:
 @pytest.mark.parametrize("bad", UNDECODABLE.values(), ids=UNDECODABLE)
 @pytest.mark.parametrize("is_strict", [True, False])
 def test_a_bad_element_costs_no_other(bad: bytes, *, is_strict: bool) -> None:
-    """One message that cannot be read does not cut two servers off from each other."""
+    """One message that cannot be decoded does not block all others between two servers."""
     text = b'{ "number" : 3, "one":[1, ' + bad + b' ,{"a":["]}"]} ],"other" :[' + bad + b"]}"
 
     batch = decode(text, is_strict=is_strict)
@@ -59,7 +59,7 @@ def test_a_bad_element_costs_no_other(bad: bytes, *, is_strict: bool) -> None:
     assert (len(batch.one), len(batch.other), batch.number) == (3, 1, 3)
     with pytest.raises(BadElement):
         decode_element(batch.one[1])
-    # Where the answer stands beside its status.
+    # A response next to its status.
     status, same = decode(b"[200," + text + b"]", tuple[int, Batch])
     assert (status, list(decodable(same.one))) == (200, [1, {"a": ["]}"]}])
 
@@ -68,7 +68,7 @@ def test_a_bad_element_costs_no_other(bad: bytes, *, is_strict: bool) -> None:
 def test_cutting_and_decoding_agree(
     one: list[Any], other: list[Any], number: int, has_space: bool
 ) -> None:
-    """Both ways to the elements come to the same, so that nobody can play one against the other."""
+    """Both ways to the elements agree, so that no attacker can exploit a difference."""
     document = {"other": other, "unknown": one, "one": one[:20], "number": number}
     text = msgspec.json.encode(document)
     if has_space:
@@ -107,8 +107,8 @@ def test_cutting_and_decoding_agree(
     ],
 )
 @pytest.mark.parametrize("at_once", [0, 1 << 20])
-def test_a_request_that_is_no_json_is_none_as_a_whole(text: bytes, at_once: int) -> None:
-    """Nobody sends by accident what has no grammar."""
+def test_a_request_that_is_no_json_is_refused_as_a_whole(text: bytes, at_once: int) -> None:
+    """No server sends a text by accident that is not JSON by its grammar."""
     with pytest.raises(NotJsonText):
         decode(text, is_strict=True, at_once=at_once)
 
@@ -125,14 +125,14 @@ def test_a_request_that_is_no_json_is_none_as_a_whole(text: bytes, at_once: int)
     ],
 )
 @pytest.mark.parametrize("at_once", [0, 1 << 20])
-def test_json_of_another_shape_is_told_apart(text: bytes, at_once: int) -> None:
-    """So are more elements than there may be."""
+def test_json_of_another_shape_is_a_different_error(text: bytes, at_once: int) -> None:
+    """So are lists with too many elements."""
     with pytest.raises(msgspec.ValidationError):
         decode(text, is_strict=True, at_once=at_once)
 
 
-def test_nothing_is_gone_through_without_a_bound() -> None:
-    """Neither a value that is larger than any, nor a list that is longer."""
+def test_nothing_is_parsed_without_a_bound() -> None:
+    """Neither a value that is too large, nor a list that is too long."""
     with pytest.raises(NotJsonText):
         decode(b'{"unknown":[' + b"0," * MAX_VALUE + b"0]}", at_once=0)
     with pytest.raises(msgspec.ValidationError):
@@ -140,7 +140,7 @@ def test_nothing_is_gone_through_without_a_bound() -> None:
 
 
 def test_what_does_not_decode_can_still_be_traced() -> None:
-    """The room of an event is known although it cannot be taken."""
+    """The room of an event is known although it cannot be decoded."""
     assert decode_anyhow(rb'{"room_id":"!r:x","body":"\ud800","n":1e999}')["room_id"] == "!r:x"
     assert decode_anyhow(UNDECODABLE["nested too deeply"]) is None
     assert decode_anyhow(b"{") is None

@@ -1,4 +1,4 @@
-"""Policy servers: whether a room has one, and what is a recommendation."""
+"""Policy servers: which one a room has, and valid recommendations."""
 
 from typing import Any
 
@@ -28,13 +28,13 @@ POLICY = {"via": NAME, "public_keys": {"ed25519": KEY.verify_key}}
     ],
 )
 def test_a_policy_without_server_or_key_names_none(content: dict[str, Any]) -> None:
-    """A mistake in the state does not close the room."""
+    """An error in the state does not close the room."""
     assert parse_policy(content) is None
 
 
 @pytest.mark.parametrize("version", ["1", "3", "12"])
 def test_an_event_is_recommended_by_the_key_of_the_room(version: str) -> None:
-    """Neither another key nor another server's name counts, and a changed event is another one."""
+    """Neither another key nor another server counts, and a changed event is not recommended."""
     policy = parse_policy(POLICY)
     assert policy is not None
     graph = RoomGraph.create(version, "@a:one.example", "one.example", OTHER)
@@ -52,14 +52,14 @@ def test_an_event_is_recommended_by_the_key_of_the_room(version: str) -> None:
 
 
 def test_both_alphabets_of_keys_are_read() -> None:
-    """The specification's own example has one of them, its text the other."""
+    """The specification uses one in its example, and the other in its text."""
     keys = {"ed25519": KEY.verify_key.replace("+", "-").replace("/", "_")}
 
     assert parse_policy({**POLICY, "public_keys": keys}) == parse_policy(POLICY)
 
 
 def test_a_key_that_is_none_recommends_nothing() -> None:
-    """The room has a policy server all the same; a moderator has to mend the state."""
+    """The room has a policy server all the same; a moderator must correct the state."""
     policy = parse_policy({**POLICY, "public_keys": {"ed25519": "nonsense!"}})
     graph = RoomGraph.create("12", "@a:one.example", "one.example", OTHER)
     event = graph.say("@a:one.example", "hello")
@@ -70,7 +70,7 @@ def test_a_key_that_is_none_recommends_nothing() -> None:
 
 
 def test_only_the_policy_itself_is_exempt() -> None:
-    """So that a room can do away with a policy server, and with nothing else get round it."""
+    """A room can remove a policy server, but not evade it otherwise."""
     assert is_exempt("m.room.policy", "")
     assert not is_exempt("m.room.policy", None)
     assert not is_exempt("m.room.policy", "x")

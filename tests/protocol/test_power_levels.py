@@ -1,4 +1,4 @@
-"""Power levels: defaults, creators, and the ways in which old rooms write a number."""
+"""Power levels: defaults, creators, and the notations of old rooms."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def levels(version: str, **content: Any) -> PowerLevels:
 
 @pytest.mark.parametrize("version", versions(creators_outrank_everyone=False))
 def test_the_creator_has_100_in_a_room_without_power_levels(version: str) -> None:
-    """A room that was only just created has nobody else who could set it up."""
+    """No other user could set up a room that was only just created."""
     power = PowerLevels(create(version), None)
 
     assert power.of(ALICE) == 100
@@ -46,8 +46,8 @@ def test_the_creator_is_like_anyone_once_there_are_power_levels(version: str) ->
 
 
 @pytest.mark.parametrize("version", versions(creators_outrank_everyone=True))
-def test_creators_stand_above_every_number(version: str) -> None:
-    """Nobody can take a room of a new version away from those who made it."""
+def test_creators_rank_above_every_number(version: str) -> None:
+    """No user can take a room of a new version away from its creators."""
     power = PowerLevels(create(version, additional_creators=[CAROL]), {"users": {BOB: 2**53 - 1}})
 
     assert power.of(ALICE) == power.of(CAROL) == INFINITE
@@ -56,7 +56,7 @@ def test_creators_stand_above_every_number(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(creators_outrank_everyone=False))
 def test_additional_creators_mean_nothing_in_old_rooms(version: str) -> None:
-    """A field that an old room version does not know gives nobody power."""
+    """In an old room version the field grants no power."""
     made = create(version, additional_creators=[CAROL])
 
     assert room_creators(made) == {ALICE}
@@ -64,13 +64,13 @@ def test_additional_creators_mean_nothing_in_old_rooms(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(creator_in_content=True))
 def test_the_creator_of_an_old_room_is_named_by_its_content(version: str) -> None:
-    """Until version 10 the content, not the sender, says who the creator is."""
+    """Until version 10 the content, not the sender, names the creator."""
     assert creator_of(create(version, creator=BOB)) == BOB
 
 
 @pytest.mark.parametrize("version", versions(creator_in_content=False))
 def test_the_creator_of_a_new_room_is_the_sender(version: str) -> None:
-    """Since version 11 the content cannot name someone else."""
+    """Since version 11 the content cannot name another user."""
     assert creator_of(create(version, creator=BOB)) == ALICE
 
 
@@ -86,7 +86,7 @@ def test_what_is_not_given_has_the_default_of_the_specification(version: str) ->
 
 @pytest.mark.parametrize("version", ALL_VERSIONS)
 def test_what_is_given_replaces_the_default(version: str) -> None:
-    """An administrator's choice holds."""
+    """An administrator's choice applies."""
     power = levels(
         version,
         ban=1,
@@ -118,7 +118,7 @@ def test_old_rooms_may_write_levels_as_strings(version: str, text: str, number: 
 )
 @pytest.mark.parametrize("version", ALL_VERSIONS)
 def test_what_is_not_a_level_counts_as_not_given(version: str, text: object) -> None:
-    """Garbage in one entry must not stop a whole room."""
+    """Garbage in one entry must not break a whole room."""
     power = levels(version, ban=text, users={BOB: text}, events={"m.room.name": text})
 
     assert (power.ban, power.of(BOB), power.for_event("m.room.name", True)) == (50, 0, 50)
@@ -134,13 +134,13 @@ def test_the_oldest_rooms_truncate_floats(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(integer_power_levels=True))
 def test_newer_rooms_take_integers_only(version: str) -> None:
-    """From version 10 on a string is no level, however much it looks like one."""
+    """From version 10 on a string is not a level, even if it has digits."""
     assert levels(version, ban="10").ban == 50
 
 
 @pytest.mark.parametrize("content", [{"users": []}, {"events": "x"}, {"notifications": 3}])
 def test_tables_that_are_not_objects_are_empty(content: dict[str, Any]) -> None:
-    """An old event with such a value must not raise an error deep inside."""
+    """An old event with such a value must not raise an exception."""
     power = levels("1", **content)
 
     assert power.of(BOB) == 0
@@ -148,7 +148,7 @@ def test_tables_that_are_not_objects_are_empty(content: dict[str, Any]) -> None:
 
 @given(st.integers(), st.sampled_from(["{}", "+{}", " {} ", "00{}", "\t{}\n"]))
 def test_every_integer_survives_being_written_as_a_string(number: int, form: str) -> None:
-    """Whatever form a client chose, the level is the same."""
+    """Whatever notation a client chose, the level is the same."""
     text = form.format(abs(number))
 
     assert parse_level(ROOM_VERSIONS["1"], text) == abs(number)

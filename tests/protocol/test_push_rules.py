@@ -1,4 +1,4 @@
-"""Push rules: which rule counts, and what the predefined ones say."""
+"""Push rules: which rule counts, and the effect of the predefined ones."""
 
 import time
 from typing import Any
@@ -57,8 +57,8 @@ def outcome(
     )
 
 
-def notification_of(event: Event, rules: RuleSet = DEFAULT, **options: Any) -> str:
-    """What a user is told by an event: nothing, something, or something loud."""
+def notification(event: Event, rules: RuleSet = DEFAULT, **options: Any) -> str:
+    """The notification of a user for an event: none, a silent one, or a loud one."""
     found = outcome(event, rules, **options)
     if not found.notify:
         return "nothing"
@@ -66,10 +66,10 @@ def notification_of(event: Event, rules: RuleSet = DEFAULT, **options: Any) -> s
 
 
 def test_messages_notify() -> None:
-    """The reason for it all."""
-    assert notification_of(say()) == "something"
-    assert notification_of(event("m.room.encrypted", by=ALICE)) == "something"
-    assert notification_of(event("m.call.invite", by=ALICE)) == "something"
+    """The main purpose of push rules."""
+    assert notification(say()) == "something"
+    assert notification(event("m.room.encrypted", by=ALICE)) == "something"
+    assert notification(event("m.call.invite", by=ALICE)) == "something"
 
 
 def test_conversations_of_two_make_a_sound() -> None:
@@ -81,8 +81,8 @@ def test_conversations_of_two_make_a_sound() -> None:
         assert sound not in outcome(message, joined=3).actions
 
 
-def test_what_is_no_message_to_anybody_does_not_notify() -> None:
-    """Bots, edits, reactions and people who come and go wake nobody."""
+def test_events_for_no_user_do_not_notify() -> None:
+    """Bots, edits, reactions and membership changes notify no user."""
     for quiet in (
         say(msgtype="m.notice"),
         say(**{"m.relates_to": {"rel_type": "m.replace", "event_id": "$x"}}),
@@ -93,47 +93,47 @@ def test_what_is_no_message_to_anybody_does_not_notify() -> None:
         event("m.room.topic", by=ALICE, state_key=""),
         event("m.room.redaction", by=ALICE),
     ):
-        assert notification_of(quiet) == "nothing", quiet.type
+        assert notification(quiet) == "nothing", quiet.type
 
 
-def test_invite_notifies_who_is_invited() -> None:
-    """An invite that nobody hears of is lost."""
-    assert notification_of(invite(by=ALICE, of=BOB)) == "something"
+def test_invite_notifies_the_invited_user() -> None:
+    """An invite without a notification would be lost."""
+    assert notification(invite(by=ALICE, of=BOB)) == "something"
 
 
-def test_mention_highlights_for_who_is_mentioned() -> None:
-    """A name in a message is louder for one, and not for the others."""
+def test_mention_highlights_for_the_mentioned_user() -> None:
+    """A mention is louder for the mentioned user, and not for others."""
     mention = say(**{"m.mentions": {"user_ids": [BOB, 5, {}]}})
 
-    assert notification_of(mention) == "loud"
-    assert notification_of(mention, user=CAROL) == "something"
-    assert notification_of(say("hello bob", **{"m.mentions": {}}), name="bob") == "something"
+    assert notification(mention) == "loud"
+    assert notification(mention, user=CAROL) == "something"
+    assert notification(say("hello bob", **{"m.mentions": {}}), name="bob") == "something"
 
 
 def test_mention_of_the_room_takes_power() -> None:
-    """`@room` is loud only from those who may."""
+    """`@room` is loud only from users with the power level."""
     mention = {"m.mentions": {"room": True}}
 
-    assert notification_of(say(**mention)) == "loud"
-    assert notification_of(say(by=BOB, **mention), user=ALICE) == "something"
-    assert notification_of(say(**{"m.mentions": {"room": "true"}})) == "something"
+    assert notification(say(**mention)) == "loud"
+    assert notification(say(by=BOB, **mention), user=ALICE) == "something"
+    assert notification(say(**{"m.mentions": {"room": "true"}})) == "something"
 
 
 def test_mention_in_an_edit_still_counts() -> None:
     """Mentions are checked before edits are silenced."""
     edit = {"m.relates_to": {"rel_type": "m.replace", "event_id": "$x"}}
 
-    assert notification_of(say(**edit, **{"m.mentions": {"user_ids": [BOB]}})) == "loud"
+    assert notification(say(**edit, **{"m.mentions": {"user_ids": [BOB]}})) == "loud"
 
 
 def test_room_upgrade_is_loud() -> None:
-    """Everybody learns that the room has moved; a message of that type is no upgrade."""
-    assert notification_of(event("m.room.tombstone", by=ALICE, state_key="")) == "loud"
-    assert notification_of(event("m.room.tombstone", by=ALICE)) == "nothing"
+    """All users learn that the room was upgraded; a message of that type is no upgrade."""
+    assert notification(event("m.room.tombstone", by=ALICE, state_key="")) == "loud"
+    assert notification(event("m.room.tombstone", by=ALICE)) == "nothing"
 
 
 def test_kinds_are_checked_in_their_order() -> None:
-    """What was set for everything beats what was set for a room, and that the rest."""
+    """Override rules have priority over room rules, and these over the rest."""
     message = say("tea time")
     rules = DEFAULT
     for kind, made in (
@@ -148,13 +148,13 @@ def test_kinds_are_checked_in_their_order() -> None:
 
 
 def test_rules_of_ones_own_come_before_the_predefined_ones() -> None:
-    """But nothing is louder than the switch that turns everything off."""
+    """But no rule has priority over the master switch."""
     notices = rule("notices", "notify", conditions=[])
     rules = DEFAULT.put("override", notices)
 
-    assert notification_of(say(msgtype="m.notice"), rules) == "something"
+    assert notification(say(msgtype="m.notice"), rules) == "something"
     rules = rules.change("override", ".m.rule.master", enabled=True)
-    assert notification_of(say(**{"m.mentions": {"user_ids": [BOB]}}), rules) == "nothing"
+    assert notification(say(**{"m.mentions": {"user_ids": [BOB]}}), rules) == "nothing"
 
 
 def test_the_first_of_two_rules_counts() -> None:
@@ -162,18 +162,16 @@ def test_the_first_of_two_rules_counts() -> None:
     tea, time_ = rule("tea", "notify", pattern="tea"), rule("time", pattern="time")
     message = say("It's time for tea")
 
-    assert notification_of(message, DEFAULT.put("content", tea).put("content", time_)) == "nothing"
-    assert (
-        notification_of(message, DEFAULT.put("content", time_).put("content", tea)) == "something"
-    )
+    assert notification(message, DEFAULT.put("content", tea).put("content", time_)) == "nothing"
+    assert notification(message, DEFAULT.put("content", time_).put("content", tea)) == "something"
 
 
 def test_disabled_rules_never_match() -> None:
-    """A rule can be kept for later."""
+    """A user can keep a rule for later."""
     rules = DEFAULT.put("sender", rule(ALICE)).change("sender", ALICE, enabled=False)
 
-    assert notification_of(say(), rules) == "something"
-    assert notification_of(say(), rules.change("sender", ALICE, enabled=True)) == "nothing"
+    assert notification(say(), rules) == "something"
+    assert notification(say(), rules.change("sender", ALICE, enabled=True)) == "nothing"
 
 
 @pytest.mark.parametrize(
@@ -187,25 +185,25 @@ def test_disabled_rules_never_match() -> None:
         ([HIGHLIGHT], "nothing"),
     ],
 )
-def test_actions_say_how_loud_it_is(actions: list[Any], expected: str) -> None:
+def test_actions_determine_the_loudness(actions: list[Any], expected: str) -> None:
     """Historical actions do nothing."""
     rules = DEFAULT.change("underride", ".m.rule.message", actions=actions)
 
-    assert notification_of(say(), rules) == expected
+    assert notification(say(), rules) == expected
 
 
 def test_display_names_are_looked_for_where_a_rule_asks() -> None:
-    """Rules from before there were mentions go on working."""
+    """Rules from before there were mentions keep working."""
     rules = DEFAULT.put(
         "override",
         rule("name", "notify", HIGHLIGHT, conditions=[{"kind": "contains_display_name"}]),
     )
 
-    assert notification_of(say("ask Bob"), rules, name="bob") == "loud"
-    assert notification_of(say("ask Bob"), rules, name="rob") == "something"
+    assert notification(say("ask Bob"), rules, name="bob") == "loud"
+    assert notification(say("ask Bob"), rules, name="rob") == "something"
 
 
-def test_rule_that_asks_for_the_user_and_more_wants_both() -> None:
+def test_rule_with_several_conditions_needs_all_of_them() -> None:
     """All conditions must hold."""
     condition = {"kind": "event_match", "key": "content.msgtype", "pattern": "m.emote"}
     named = {"kind": "contains_display_name"}
@@ -213,21 +211,21 @@ def test_rule_that_asks_for_the_user_and_more_wants_both() -> None:
         "override", rule("both", "notify", HIGHLIGHT, conditions=[named, condition])
     )
 
-    assert notification_of(say("bob", msgtype="m.emote"), rules, name="bob") == "loud"
-    assert notification_of(say("bob"), rules, name="bob") == "something"
+    assert notification(say("bob", msgtype="m.emote"), rules, name="bob") == "loud"
+    assert notification(say("bob"), rules, name="bob") == "something"
 
 
-def test_rules_are_judged_in_a_glance() -> None:
-    """A message in a busy room is judged for a hundred members in well under a millisecond."""
+def test_rules_are_evaluated_fast() -> None:
+    """A message in a busy room is evaluated for a hundred members in well under a millisecond."""
     rules, message = CompiledRules(DEFAULT), say(**{"m.mentions": {"user_ids": [BOB]}})
     members = [f"@user{number}:one.example" for number in range(100)]
     best = 1.0
 
     for _ in range(20):
         started = time.perf_counter()
-        result = rules.evaluate(EvaluationContext(message, 100, None))
+        verdict = rules.evaluate(EvaluationContext(message, 100, None))
         for user in members:
-            result.for_user(user)
+            verdict.for_user(user)
         best = min(best, time.perf_counter() - started)
 
     assert best < 0.001
@@ -266,7 +264,7 @@ def changed(plan: list[Any]) -> RuleSet:
 
 @given(changes)
 def test_stored_rules_are_read_as_they_were(plan: list[Any]) -> None:
-    """A restart of the server changes nobody's rules."""
+    """A restart of the server changes no user's rules."""
     rules = changed(plan)
 
     stored = msgspec.json.decode(msgspec.json.encode(rules.content_for(BOB)))
@@ -278,7 +276,7 @@ def test_stored_rules_are_read_as_they_were(plan: list[Any]) -> None:
 
 @given(changes)
 def test_rules_of_a_kind_have_ids_of_their_own(plan: list[Any]) -> None:
-    """A path names one rule."""
+    """A path identifies one rule."""
     rules = changed(plan)
 
     for kind in KINDS:
@@ -287,7 +285,7 @@ def test_rules_of_a_kind_have_ids_of_their_own(plan: list[Any]) -> None:
 
 
 def test_stored_content_of_any_shape_is_read() -> None:
-    """What an older version left behind locks no user out, and all predefined rules are there."""
+    """Content of an older version locks no user out, and all predefined rules are there."""
     for content in (
         {},
         {"global": 5},
@@ -297,7 +295,7 @@ def test_stored_content_of_any_shape_is_read() -> None:
         assert parse_rule_set(content).content_for(BOB) == DEFAULT.content_for(BOB)
 
 
-def test_users_with_equal_rules_are_judged_together() -> None:
+def test_users_with_equal_rules_are_evaluated_together() -> None:
     """Ten thousand members with the predefined rules cost as much as one."""
     alice = parse_rule_set(msgspec.to_builtins(DEFAULT.content_for(ALICE)))
     bob = parse_rule_set(msgspec.to_builtins(DEFAULT.content_for(BOB)))

@@ -49,8 +49,8 @@ def test_event_match_finds_words_in_a_body() -> None:
     assert not holds(condition, say("An inexpert"))
 
 
-def test_what_is_absent_or_no_string_matches_nothing() -> None:
-    """Even `*` wants something to match."""
+def test_an_absent_value_or_no_string_matches_nothing() -> None:
+    """Even `*` needs a value to match."""
     assert not holds(match("content.nothing", "*"), say("hello"))
     assert not holds(match("content.body.deeper", "*"), say("hello"))
     assert not holds(match("content.body", "*"), say(5))
@@ -97,14 +97,14 @@ def test_event_property_contains_a_value() -> None:
     [("2", [2]), ("==2", [2]), ("<2", [1]), (">2", [3]), (">=2", [2, 3]), ("<=2", [1, 2])],
 )
 def test_members_are_counted(wanted: str, expected: list[int]) -> None:
-    """A conversation of two is told from a group."""
+    """A conversation of two is distinguished from a group."""
     condition = {"kind": "room_member_count", "is": wanted}
 
     assert [n for n in (1, 2, 3) if holds(condition, say("hello"), joined=n)] == expected
 
 
 def test_display_name_is_found_in_the_body() -> None:
-    """Clients of old ask for it still."""
+    """Old clients still use it."""
     test = holds({"kind": "contains_display_name"}, say("Hello, Bob Smith!"))
 
     assert test(BOB, "bob smith")
@@ -113,8 +113,8 @@ def test_display_name_is_found_in_the_body() -> None:
     assert not test(BOB, None)
 
 
-def test_notifying_everybody_takes_power() -> None:
-    """Not everybody can wake a room of a thousand."""
+def test_notifying_the_room_takes_power() -> None:
+    """Not every user can notify a room of a thousand."""
     condition = {"kind": "sender_notification_permission", "key": "room"}
     made = create(version="11", by=BOB)
     allowed = PowerLevels(made, {"users": {ALICE: 50}})
@@ -145,6 +145,6 @@ def test_notifying_everybody_takes_power() -> None:
     ],
     ids=str,
 )
-def test_what_is_not_understood_never_holds(condition: dict[str, Any]) -> None:
-    """A rule from the future is switched off, and does not notify of everything."""
+def test_an_unknown_condition_never_holds(condition: dict[str, Any]) -> None:
+    """A rule with an unknown condition is disabled, and does not notify of everything."""
     assert holds(condition, say("hello")) is False

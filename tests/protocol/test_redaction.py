@@ -1,4 +1,4 @@
-"""Redaction: which keys survive in which room version."""
+"""Redaction: the keys that each room version keeps."""
 
 import copy
 
@@ -47,7 +47,7 @@ def versions_that_keep(event_type: str, key: str, value: object = 1) -> list[str
 
 @given(versions_and_pdus())
 def test_redacting_twice_changes_nothing_more(case):
-    """A server that is sent a redacted event gets to the same event as one that redacts it."""
+    """A server that receives a redacted event gets the same event as one that redacts it."""
     version, pdu = case
 
     once = redact(version, pdu)
@@ -57,7 +57,7 @@ def test_redacting_twice_changes_nothing_more(case):
 
 @given(versions_and_pdus())
 def test_redaction_leaves_its_argument_alone(case):
-    """Events are shared between readers, so that a change in place would be seen by all."""
+    """Events are shared between readers, so a change in place would be seen by all."""
     version, pdu = case
     before = copy.deepcopy(pdu)
 
@@ -68,7 +68,7 @@ def test_redaction_leaves_its_argument_alone(case):
 
 @pytest.mark.parametrize("version", ALL)
 def test_essential_keys_survive_in_every_version(version):
-    """The place of the event in the room's graph must not depend on its being redacted."""
+    """The place of an event in the room's graph must not depend on its redaction."""
     pdu = {**ESSENTIAL, "unsigned": {"age": 1}, "redacts": "$x", "org.example.more": 1}
 
     assert redact(ROOM_VERSIONS[version], pdu) == ESSENTIAL
@@ -86,7 +86,7 @@ def test_legacy_keys_survive_before_version_11(key):
 
 @pytest.mark.parametrize("version", ALL)
 def test_a_message_loses_its_content(version):
-    """That is what a redaction is for."""
+    """The purpose of a redaction."""
     assert content_left(version, "m.room.message", {"body": "secret", "redacts": "$x"}) == {}
 
 
@@ -143,7 +143,7 @@ def test_a_third_party_invite_keeps_what_was_signed(version):
 
 @pytest.mark.parametrize("version", LEGACY)
 def test_a_third_party_invite_is_lost_before_version_11(version):
-    """Older rooms redact it whole, and changing that would change event ids."""
+    """Older rooms redact it completely, and changing that would change event ids."""
     content = {"membership": "invite", "third_party_invite": {"signed": {"token": "t"}}}
 
     assert content_left(version, "m.room.member", content) == {"membership": "invite"}
@@ -151,7 +151,7 @@ def test_a_third_party_invite_is_lost_before_version_11(version):
 
 @pytest.mark.parametrize("value", [None, 1, "text", ["signed"]])
 def test_a_malformed_third_party_invite_is_dropped(value):
-    """Content of other servers has any shape, and must not stop the redaction."""
+    """Content of other servers may have any shape, and must not break the redaction."""
     content = {"membership": "invite", "third_party_invite": value}
 
     assert content_left("11", "m.room.member", content) == {"membership": "invite"}

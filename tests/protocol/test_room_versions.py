@@ -14,7 +14,7 @@ from homeserver.protocol.room_versions import (
 
 COLUMNS = [name for name in RoomVersion.__slots__ if name != "identifier"]
 
-# What each page says has changed since the version before it; all else is "unchanged".
+# The announced changes of each page since the version before it; all else is "unchanged".
 CHANGES = {
     "2": {"state_resolution"},
     "3": {
@@ -71,13 +71,13 @@ def test_new_rooms_get_the_recommended_version():
 
 
 def test_unknown_versions_are_not_found():
-    """A room of a version that we do not know must be refused, not guessed at."""
+    """A room of an unknown version must be refused, not guessed at."""
     assert find_room_version("org.example.unknown") is None
 
 
 @pytest.mark.parametrize("identifier", CHANGES)
 def test_a_version_changes_what_its_page_announces_and_nothing_else(identifier):
-    """A rule that leaked into another version would split its rooms from other servers."""
+    """A rule that leaked into another version would split its rooms between servers."""
     older, newer = ROOM_VERSIONS[str(int(identifier) - 1)], ROOM_VERSIONS[identifier]
 
     changed = {name for name in COLUMNS if getattr(older, name) != getattr(newer, name)}

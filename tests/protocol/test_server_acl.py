@@ -1,4 +1,4 @@
-"""Access lists that a client wants to set: their form, and whom they keep out."""
+"""ACLs that a client wants to set: their form, and the servers that they deny."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from homeserver.protocol.server_acl import fault_of_acl, is_server_allowed, keep
     ],
 )
 def test_what_is_wrong_with_a_list_is_named(content: dict[str, object], word: str) -> None:
-    """Whoever wrote it finds the field."""
+    """The client finds the wrong field."""
     fault = fault_of_acl(content)
 
     assert fault is not None
@@ -24,15 +24,15 @@ def test_what_is_wrong_with_a_list_is_named(content: dict[str, object], word: st
 
 
 def test_a_list_of_the_right_form_has_no_fault() -> None:
-    """An empty list of those allowed is one, too: it is for others to say what it does."""
+    """Even an empty `allow` list is valid: its effect is not part of this check."""
     assert fault_of_acl({"allow": []}) is None
     assert fault_of_acl({"allow": ["*"], "deny": ["x"], "allow_ip_literals": False}) is None
     assert fault_of_acl({"allow": ["*"], "allow_ip_literals": "false"}) is None
 
 
 @pytest.mark.parametrize("name", ["example.org", "example.org:8448", "10.0.0.1", "[fd00::1]:8448"])
-def test_a_server_that_keeps_itself_out_is_told(name: str) -> None:
-    """By whichever part of the list it is out."""
+def test_a_list_that_denies_its_own_server_is_recognised(name: str) -> None:
+    """In whichever way the list denies it."""
     assert keeps_itself_out(name, {"allow": []})
     assert keeps_itself_out(name, {"allow": ["*"], "deny": ["*"]})
     assert not keeps_itself_out(name, {"allow": ["*"]})
@@ -40,7 +40,7 @@ def test_a_server_that_keeps_itself_out_is_told(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["127.0.0.1:8448", "127.1.2.3", "[::1]:8448"])
 def test_servers_at_a_loopback_address_keep_each_other_out(name: str) -> None:
-    """They differ by their ports alone, which no list knows."""
+    """They differ only by their ports, which ACLs ignore."""
     rules = {"allow": ["*"], "allow_ip_literals": False}
 
     assert not is_server_allowed(name, rules)

@@ -1,4 +1,4 @@
-"""Spaces: children, their order, and who may be told of a room."""
+"""Spaces: children, their order, and who may see a room."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ VIA = {"via": ["example.org"]}
 
 
 def child(room_id: str, timestamp: int, **content: Any) -> Child:
-    """A child that counts."""
+    """A valid child."""
     parsed = parse_child(room_id, {**VIA, **content}, timestamp)
     assert parsed is not None
     return parsed
@@ -36,7 +36,7 @@ def test_order_is_that_of_the_specification() -> None:
 
 @pytest.mark.parametrize("order", ["", "x" * 51, "é", "a\n", 5, None, ["a"]])
 def test_what_is_no_order_counts_as_none(order: Any) -> None:
-    """A mistake of one moderator does not move a room to the top."""
+    """An error of one moderator does not move a room to the top."""
     children = [child("!no:order", 2, order=order), child("!with:order", 3, order="~")]
 
     ordered = [each.room_id for each in sorted(children, key=lambda each: each.rank)]
@@ -54,7 +54,7 @@ def test_what_is_no_order_counts_as_none(order: Any) -> None:
     )
 )
 def test_equal_orders_go_by_time_and_then_by_room(drawn: list[tuple[str, int, Any]]) -> None:
-    """The order is the same wherever and whenever it is asked for."""
+    """The order is the same for every request."""
     children = [child(room_id, timestamp, order=order) for room_id, timestamp, order in drawn]
 
     ordered = sorted(children, key=lambda each: each.rank)
@@ -79,13 +79,13 @@ def test_equal_orders_go_by_time_and_then_by_room(drawn: list[tuple[str, int, An
         ("", VIA),
     ],
 )
-def test_what_declares_no_child_is_none(state_key: str, content: dict[str, Any]) -> None:
-    """A room whose `via` was taken away is not in the space any more."""
+def test_an_event_without_a_valid_child_is_ignored(state_key: str, content: dict[str, Any]) -> None:
+    """A room whose `via` was removed is no longer in the space."""
     assert parse_child(state_key, content, 0) is None
 
 
-def test_servers_that_are_none_are_left_out() -> None:
-    """They would only be asked in vain."""
+def test_invalid_server_names_are_left_out() -> None:
+    """Requests to them would fail."""
     parsed = child("!room:example.org", 0, via=["a b", "example.org", "", *["x.org"] * 50])
 
     assert parsed.via[0] == "example.org"
@@ -93,7 +93,7 @@ def test_servers_that_are_none_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("arguments", "shown"),
     [
         ({"join_rule": "public"}, True),
         ({"join_rule": "invite"}, False),
@@ -113,24 +113,24 @@ def test_servers_that_are_none_are_left_out() -> None:
         ({"join_rule": "invite", "memberships": ["ban"], "world_readable": True}, True),
     ],
 )
-def test_who_may_get_in_is_told(facts: dict[str, Any], told: bool) -> None:
-    """A private room does not show in a space to those who have no way into it."""
+def test_users_who_may_join_see_the_room(arguments: dict[str, Any], shown: bool) -> None:
+    """A private room does not show in a space to users who cannot join it."""
     defaults: dict[str, Any] = {"world_readable": False, "memberships": (), "is_allowed": False}
 
-    assert may_be_shown(**{**defaults, **facts}) is told
+    assert may_be_shown(**{**defaults, **arguments}) is shown
 
 
 @pytest.mark.parametrize(
     ("join_rule", "first"), [("knock", 7), ("restricted", 8), ("knock_restricted", 10)]
 )
-def test_a_rule_that_the_version_does_not_have_lets_nobody_in(join_rule: str, first: int) -> None:
+def test_a_rule_that_the_version_does_not_have_admits_no_user(join_rule: str, first: int) -> None:
     """In older rooms such a rule means the same as `invite`."""
     for number in range(1, 13):
-        told = may_be_shown(
+        shown = may_be_shown(
             join_rule=join_rule,
             world_readable=False,
             memberships=(),
             is_allowed=True,
             version=ROOM_VERSIONS[str(number)],
         )
-        assert told is (number >= first)
+        assert shown is (number >= first)

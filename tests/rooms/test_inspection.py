@@ -26,8 +26,13 @@ class InspectionTests(RoomsTestCase):
 
         report = await self.inspection.report(await self.row())
 
-        counts = report.standings
-        assert (counts.outliers, counts.soft_failed, counts.rejected, counts.past) == (1, 1, 1, 1)
+        counts = report.event_counts
+        assert (counts.outliers, counts.soft_failed, counts.rejected, counts.backfilled) == (
+            1,
+            1,
+            1,
+            1,
+        )
         assert counts.total == len(colours.graph.events)
         assert [number for _, _, number in report.refusals] == [1, 1]
         assert all(rule.startswith("rule ") for _, rule, _ in report.refusals)

@@ -1,4 +1,4 @@
-"""Batches: what is put in comes out of the database, and what cannot be stored is refused early."""
+"""Batches: rows are read back as they were written, and values that cannot be stored fail early."""
 
 import struct
 from typing import Any
@@ -78,13 +78,13 @@ def test_arrays_are_what_postgresql_expects(data: st.DataObject) -> None:
     ],
 )
 def test_row_that_cannot_be_stored_is_refused_when_it_is_made(values: tuple[Any, ...]) -> None:
-    """A bad value is its writer's error; in a batch it would stop everybody's writing."""
+    """A bad value is its writer's error; in a batch it would block all writers."""
     with pytest.raises((ValueError, TypeError, struct.error)):
         PUT.row(*values)
 
 
 def test_statement_must_have_a_parameter_for_each_column() -> None:
-    """A slip in a declaration shows when the module is imported, not at the first write."""
+    """An error in a declaration is found when the module is imported, not at the first write."""
     with pytest.raises(ValueError, match="as many"):
         BatchStatement("slip", "INSERT INTO t SELECT unnest(%s::int4[])", ("int4", "text"))
 
@@ -114,7 +114,7 @@ class WriteTests(DatabaseTestCase):
         return await self.db.run(read)
 
     async def test_rows_of_several_statements_are_written_together(self) -> None:
-        """One commit carries everything that happened at the same time."""
+        """One commit contains all changes of one moment."""
         await self.write(
             PUT.row(2, 'ü\\"{},', b"\0\xff", True),
             COUNT.row(7),
@@ -158,7 +158,7 @@ class WriteTests(DatabaseTestCase):
         self.assertEqual([name for _, name, _, _ in await self.things()], ["new"])
 
     async def test_batch_with_late_statements_is_written_whole_or_not_at_all(self) -> None:
-        """What was half written would be there twice after the second attempt."""
+        """A partly written batch would be written twice by the second attempt."""
         with pytest.raises(psycopg.Error):
             await self.write(PUT.row(1, "old", b"", True), FAIL.row(0))
 

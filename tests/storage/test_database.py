@@ -1,4 +1,4 @@
-"""The pool: bounded, fair, and honest when the database is away."""
+"""The pool: bounded, fair, and clear about an unavailable database."""
 
 import os
 import signal
@@ -23,8 +23,8 @@ NOTE = BatchStatement(
 )
 
 
-class Silence(ServerFactory):
-    """A server that takes connections and never says a word."""
+class SilentServer(ServerFactory):
+    """A server that accepts connections and never sends anything."""
 
     protocol = Protocol
 
@@ -76,7 +76,7 @@ class RunTests(DatabaseTestCase):
         self.assertTrue(idle)
 
     async def test_slow_statement_is_stopped(self) -> None:
-        """One bad query cannot hold a connection for ever."""
+        """One bad query cannot occupy a connection permanently."""
         db = Database(reactor, self.dsn, pool_size=1, statement_timeout_seconds=0.05)
         await db.open()
         self.addCleanup(lambda: Deferred.fromCoroutine(db.close()))
@@ -85,7 +85,7 @@ class RunTests(DatabaseTestCase):
             await db.run(execute, "SELECT pg_sleep(10)")
 
     async def test_cancelled_call_gives_its_connection_back(self) -> None:
-        """Clients that hang up do not use up the pool."""
+        """Clients that disconnect do not use up the pool."""
         for _ in range(6):
             call = Deferred.fromCoroutine(self.db.run(execute, "SELECT pg_sleep(10)"))
             await pause(0.02)
@@ -107,7 +107,7 @@ class QueueTests(DatabaseTestCase):
         await super().clean_up()
 
     async def test_callers_are_served_in_the_order_they_came(self) -> None:
-        """Nobody starves behind later requests."""
+        """No caller starves behind later requests."""
         served: list[int] = []
 
         async def note(db: Connection, number: int) -> None:
@@ -121,7 +121,7 @@ class QueueTests(DatabaseTestCase):
         self.assertEqual(served, list(range(20)))
 
     async def test_waiting_ends_in_a_refusal(self) -> None:
-        """A client learns soon that it must try again, instead of waiting for ever."""
+        """A client soon gets an error that it can retry, instead of waiting without end."""
         slow = Deferred.fromCoroutine(self.small.run(execute, "SELECT pg_sleep(0.5)"))
         await pause(0.02)
 
@@ -132,7 +132,7 @@ class QueueTests(DatabaseTestCase):
         await slow
 
     async def test_cancelled_caller_leaves_the_queue(self) -> None:
-        """The place of one who has gone is not served."""
+        """The place of a cancelled caller in the queue is not served."""
         slow = Deferred.fromCoroutine(self.small.run(execute, "SELECT pg_sleep(0.1)"))
         await pause(0.02)
         waiting = Deferred.fromCoroutine(self.small.run(answer, "SELECT 1"))
@@ -153,7 +153,7 @@ class QueueTests(DatabaseTestCase):
         self.assertLessEqual(self.db.connects, 5)  # four of the pool, one of the log
 
     async def test_closing_waits_for_what_runs(self) -> None:
-        """A shutdown does not cut off a change that is under way."""
+        """A shutdown does not interrupt a change in progress."""
         await self.db.run(execute, "CREATE TABLE t (n int)")
         running = Deferred.fromCoroutine(
             self.small.run(execute, "INSERT INTO t SELECT 1 FROM pg_sleep(0.1)")
@@ -198,8 +198,8 @@ class LossTests(DatabaseTestCase):
 
         self.assertEqual(await self.db.run(answer, "SELECT 1"), 1)
 
-    async def test_database_that_is_away_is_a_refusal_until_it_is_back(self) -> None:
-        """/health tells, requests get 503, and nothing must be restarted by hand."""
+    async def test_unavailable_database_is_a_refusal_until_it_is_back(self) -> None:
+        """/health reports it, requests get 503, and no manual restart is needed."""
         name = await self.db.run(answer, "SELECT current_database()")
         db = Database(reactor, self.dsn, pool_size=2, wait_seconds=0.3)
         await db.open()
@@ -220,8 +220,8 @@ class LossTests(DatabaseTestCase):
                 await pause(0.1)
         self.assertTrue(db.is_up)
 
-    async def test_loss_is_known_before_anybody_asks(self) -> None:
-        """/health of an idle server tells the truth."""
+    async def test_lost_connection_is_noticed_while_idle(self) -> None:
+        """/health of an idle server reports the present state of the database."""
         name = await self.db.run(answer, "SELECT current_database()")
         await self.db.run(answer, "SELECT 1")
 
@@ -234,7 +234,7 @@ class LossTests(DatabaseTestCase):
 
     async def test_closing_does_not_wait_for_a_connection_to_be_made(self) -> None:
         """A shutdown is quick even if the database hangs."""
-        port = reactor.listenTCP(0, Silence(), interface="127.0.0.1")
+        port = reactor.listenTCP(0, SilentServer(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         db = Database(reactor, self.dsn, pool_size=2)
         await db.open()
@@ -274,7 +274,7 @@ async def _backends(db: Connection) -> list[int]:
 
 class WriterTests(DatabaseTestCase):
     async def test_batch_is_written(self) -> None:
-        """What the log hands over is durable afterwards."""
+        """A batch of the log is durable afterwards."""
         await self.db.run(execute, "CREATE TABLE notes (n int PRIMARY KEY, note text)")
 
         await self.db.write_batch(self._batch("one", "two"))
@@ -282,7 +282,7 @@ class WriterTests(DatabaseTestCase):
         self.assertEqual(await self.db.run(answer, "SELECT count(*) FROM notes"), 2)
 
     async def test_lost_writer_raises_an_error_worth_a_retry_and_reconnects(self) -> None:
-        """The log writes the batch again, and then it is there once."""
+        """The log writes the batch again, and then it is stored once."""
         await self.db.run(execute, "CREATE TABLE notes (n int PRIMARY KEY, note text)")
         await self.db.run(
             execute,
@@ -300,8 +300,8 @@ class WriterTests(DatabaseTestCase):
 
         self.assertEqual(await self.db.run(answer, "SELECT count(*) FROM notes"), 1)
 
-    async def test_mistake_in_a_statement_is_not_taken_for_a_passing_trouble(self) -> None:
-        """Retrying what can never succeed would stop the server for ever."""
+    async def test_error_in_a_statement_is_not_taken_for_a_temporary_one(self) -> None:
+        """A retry of a statement that can never succeed would block the log permanently."""
         with self.assertRaises(psycopg.errors.UndefinedTable):
             await self.db.write_batch(self._batch("one"))
 
@@ -314,7 +314,7 @@ class WriterTests(DatabaseTestCase):
 
 class OpeningTests(TestCase):
     async def test_open_fails_where_there_is_no_database(self) -> None:
-        """A wrong DSN is told at the start, not at the first request."""
+        """A wrong DSN is reported at the start, not at the first request."""
         dsn = fresh_database()
         drop_database(dsn)
         db = Database(reactor, dsn)

@@ -1,4 +1,4 @@
-"""The database in trouble, as the pool and the log see it: what passes, and what does not."""
+"""Database failures in the pool and the log: temporary and permanent ones."""
 
 import time
 from typing import Any
@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, BatchStatement
-from homeserver.storage.database.database import Connection, DatabaseAway, NeverWritten
+from homeserver.storage.database.database import Connection, DatabaseUnavailable, NeverWritten
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import pause
 
@@ -34,7 +34,7 @@ class TroubleTests(DatabaseTestCase):
         await self.db.write_batch(batch)
 
     async def test_query_that_never_ends_does_not_keep_the_pool_open(self) -> None:
-        """A database that hangs must not keep the server from ending."""
+        """A database that hangs must not keep the server from stopping."""
         sleeping = Deferred.fromCoroutine(self.db.run(execute, "SELECT pg_sleep(60)"))
         await pause(0.2)
         begun = time.monotonic()
@@ -44,10 +44,10 @@ class TroubleTests(DatabaseTestCase):
         assert time.monotonic() - begun < 5
         await self.assertFailure(sleeping, Unavailable)
 
-    async def test_database_that_only_reads_is_trouble_that_passes(self) -> None:
-        """While another machine takes over, clients are told to come back: nothing is broken."""
+    async def test_read_only_database_is_a_temporary_failure(self) -> None:
+        """During a failover, clients are asked to retry: this is not a defect."""
         await self.make_read_only()
-        with self.assertRaises(DatabaseAway):
+        with self.assertRaises(DatabaseUnavailable):
             await self.write(1, "again")
         with self.assertRaises(Unavailable):
             await self.db.run(execute, "DELETE FROM notes")
@@ -56,23 +56,23 @@ class TroubleTests(DatabaseTestCase):
 
         await self.write(1, "again")
 
-    async def test_full_disk_is_trouble_that_passes(self) -> None:
-        """Somebody makes room, and all goes on."""
+    async def test_full_disk_is_a_temporary_failure(self) -> None:
+        """The server continues once there is disk space again."""
         raising = "DO $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END $$"
 
         with self.assertRaises(Unavailable):
             await self.db.run(execute, raising)
 
-    async def test_row_that_postgresql_cannot_hold_is_no_such_trouble(self) -> None:
-        """It would be written again and again, and everything else would wait behind it."""
+    async def test_row_that_postgresql_cannot_store_is_a_permanent_failure(self) -> None:
+        """It would be written again and again, and block all later rows."""
         with self.assertRaises(NeverWritten) as caught:
             # An index takes a third of a page, and this cannot be compressed into one.
             await self.write(1, "".join(chr(0x4E00 + number % 20_000) for number in range(9_000)))
 
-        assert not isinstance(caught.exception, DatabaseAway)
+        assert not isinstance(caught.exception, DatabaseUnavailable)
 
-    async def test_fault_of_ours_stays_one(self) -> None:
-        """Only what may pass is passed off as such."""
+    async def test_defect_in_a_statement_is_reported_as_one(self) -> None:
+        """Only errors that may pass are reported as temporary."""
         with self.assertRaises(psycopg.errors.UndefinedTable):
             await self.db.run(execute, "SELECT * FROM nowhere")
 

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: it comes up, keeps its data, comes back, and is nobody else's."""
+"""The embedded PostgreSQL: it starts, keeps its data, is restarted, and is private."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ from homeserver.storage.database.supervised_postgres import SupervisedPostgres
 CHECKOUT = Path(__file__).parents[2]
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
 
-# Starts the PostgreSQL of a directory, says so, and is then killed by the test.
+# Starts the PostgreSQL of a directory, reports it, and is then killed by the test.
 VICTIM = """
 import sys, time
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_data_outlive_a_stop(embed: Callable[..., EmbeddedPostgres]) -> None:
 def test_cluster_is_private_and_independent_of_the_locale(
     embed: Callable[..., EmbeddedPostgres],
 ) -> None:
-    """Nobody else on the machine gets in, and text is ordered as in every other installation."""
+    """Other users of the machine cannot connect, and text sorts as in every other installation."""
     postgres = embed()
 
     postgres.start()
@@ -124,7 +124,7 @@ def test_second_server_on_the_same_directory_is_refused(
 def test_postmaster_of_a_killed_server_is_adopted(
     embed: Callable[..., EmbeddedPostgres], directory: Path
 ) -> None:
-    """After a crash of the server the next start goes on with the running database."""
+    """After a crash of the server, the next start continues with the running database."""
     victim = subprocess.Popen(
         [sys.executable, "-c", VICTIM, directory], cwd=CHECKOUT, stdout=subprocess.PIPE
     )
@@ -182,7 +182,7 @@ def test_directory_may_have_any_name(
 def test_interrupted_creation_is_not_taken_for_a_cluster(
     embed: Callable[..., EmbeddedPostgres], directory: Path
 ) -> None:
-    """A first start that was killed half-way is simply done again."""
+    """A first start that was killed half-way is repeated."""
     unfinished = directory / "pgdata.new"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("18\n")
@@ -204,7 +204,7 @@ def test_cluster_of_another_version_is_not_opened(
         embed().start()
 
 
-def test_cluster_that_cannot_start_tells_why(
+def test_cluster_that_cannot_start_reports_the_reason(
     embed: Callable[..., EmbeddedPostgres], directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The operator reads the reason, not only that something failed."""
@@ -223,7 +223,7 @@ class TestAsRoot:
     def test_private_directory_is_refused_with_advice(
         self, embed: Callable[..., EmbeddedPostgres], directory: Path
     ) -> None:
-        """Permissions of directories that are not ours are left as they are."""
+        """Permissions of directories outside the data directory never change."""
         private = directory / "private"
         private.mkdir(parents=True, mode=0o700)
 
@@ -269,8 +269,8 @@ class SupervisionTests(TestCase):
         self._directory = Path(name.name)
         self._directory.chmod(0o711)
 
-    async def test_postmaster_that_dies_is_brought_back(self) -> None:
-        """The server recovers by itself, without a person and without a restart of its own."""
+    async def test_postmaster_that_exits_is_restarted(self) -> None:
+        """The server recovers by itself, without an operator and without a restart of its own."""
         postgres = EmbeddedPostgres(self._directory / "a,b", QUICK)
         supervised = SupervisedPostgres(reactor, postgres)
         await supervised.start()

@@ -1,4 +1,4 @@
-"""Pending invites of an older server: who they came from is found when the schema changes."""
+"""Pending invites of an older server: the migration finds the server that sent them."""
 
 from collections.abc import Iterator
 
@@ -26,8 +26,8 @@ def dsn() -> Iterator[str]:
     drop_database(dsn)
 
 
-def test_what_was_pending_before_is_remembered_with_its_server(dsn: str) -> None:
-    """An invite is that of who invited; of a knock the room's id is all there is, if it tells."""
+def test_pending_memberships_are_migrated_with_their_server(dsn: str) -> None:
+    """An invite is from the inviter's server; for a knock only the room id may name a server."""
     migrations = load_migrations()
     before = [migration for migration in migrations if migration.number < 20]
     migrate(dsn, before)

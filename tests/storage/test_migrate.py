@@ -1,4 +1,4 @@
-"""Migrations: applied once, in order, and never to a database that they do not fit."""
+"""Migrations: applied once, in order, and never to an incompatible database."""
 
 import dataclasses
 import threading
@@ -29,7 +29,7 @@ def tables(dsn: str) -> set[str]:
 
 
 def test_migrations_are_applied_once_and_in_order(dsn: str) -> None:
-    """Every start runs them; only what is new does anything."""
+    """Every start runs them; only new ones have an effect."""
     first = migrate(dsn, [FIRST])
     both = migrate(dsn, [FIRST, SECOND])
     again = migrate(dsn, [FIRST, SECOND])
@@ -58,7 +58,7 @@ def test_edited_migration_is_refused(dsn: str) -> None:
 
 
 def test_database_of_a_newer_version_is_refused(dsn: str) -> None:
-    """An old program would damage what it does not know."""
+    """An old program would damage data that it does not know."""
     migrate(dsn, [FIRST, SECOND])
 
     with pytest.raises(MigrationError, match="newer version"):
@@ -102,6 +102,6 @@ def test_files_must_be_numbered_without_gap(
         load_migrations(tmp_path)
 
 
-def test_every_migration_of_ours_opens_with_its_reason() -> None:
-    """Who reads the schema in five years learns why it is so."""
+def test_every_migration_opens_with_its_reason() -> None:
+    """A reader of the schema in five years learns its reasons."""
     assert all(migration.text.startswith("-- ") for migration in load_migrations())

@@ -39,14 +39,14 @@ class NamesTests(DatabaseTestCase):
         )
 
     async def test_name_that_cannot_be_stored_is_refused(self) -> None:
-        """A lone surrogate is no text at all; the connection must not suffer for it."""
+        """A lone surrogate is not valid text; the connection must survive it."""
         with self.assertRaises(ValueError):
             await self.names.nid("\ud800")
 
         self.assertEqual(await self.names.find_nids(["\ud800"]), {})
 
     async def test_looking_up_never_creates(self) -> None:
-        """Strangers' questions do not fill the table."""
+        """Requests with unknown names do not fill the table."""
         await self.names.nid("known")
 
         found = await self.names.find_nids(["known", "unknown"])
@@ -55,14 +55,14 @@ class NamesTests(DatabaseTestCase):
         self.assertIsNone(await self.names.find_nid("unknown"))
 
     async def test_unknown_number_has_no_name(self) -> None:
-        """A number from nowhere is an error, or left out of a list."""
+        """An unknown number is an error, or left out of a list."""
         with self.assertRaises(KeyError):
             await self.names.name(4711)
 
         self.assertEqual(await self.names.names([4711]), {})
 
     async def test_concurrent_creators_agree(self) -> None:
-        """Two processes that meet the same new users give them the same numbers."""
+        """Two processes that see the same new users give them the same numbers."""
         other_db = Database(reactor, self.dsn)
         await other_db.open()
         self.addCleanup(lambda: Deferred.fromCoroutine(other_db.close()))
@@ -81,7 +81,7 @@ class NamesTests(DatabaseTestCase):
         self.assertEqual(len(set(results[0].values())), 50)
 
     async def test_known_names_cost_no_round_trip(self) -> None:
-        """A message in an active room asks the database nothing."""
+        """A message in an active room needs no query."""
         nid = await self.names.nid("m.room.message")
         runs = self.db.runs
 
@@ -116,8 +116,8 @@ class NamesTests(DatabaseTestCase):
 
 
 @given(st.text())
-def test_text_that_utf8_can_say_is_storable_but_for_lone_surrogates(text: str) -> None:
-    """What federation sends as JSON may hold any character; only these are refused."""
+def test_any_text_without_lone_surrogates_is_storable(text: str) -> None:
+    """JSON from other servers may contain any character; only lone surrogates are refused."""
     storable = not any("\ud800" <= letter <= "\udfff" for letter in text)
 
     assert is_storable(text) == storable

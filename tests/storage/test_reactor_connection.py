@@ -1,4 +1,4 @@
-"""Connections that wait on the reactor: they answer, stop when told, and leave nothing behind."""
+"""Connections that wait on the reactor: queries, cancellation, and clean-up."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from tests.support.postgres import drop_database, fresh_database
 
 
 def open_descriptors() -> set[str]:
-    """What this process has open, by name."""
+    """The open files of this process, by name."""
     entries = Path("/proc/self/fd").iterdir()
     return {str(entry.readlink()) for entry in entries if entry.is_symlink()}
 
@@ -35,8 +35,8 @@ async def answer(connection: ReactorConnection, query: str, *values: Any) -> Any
     return row and row[0]
 
 
-class Silence(ServerFactory):
-    """A server that takes connections and never says a word."""
+class SilentServer(ServerFactory):
+    """A server that accepts connections and never sends anything."""
 
     protocol = Protocol
 
@@ -52,7 +52,7 @@ class ConnectionTestCase(TestCase):
         return connection
 
     async def wait_until_runs(self, observer: ReactorConnection, query: str) -> None:
-        """Until the server is executing a query with this text."""
+        """Wait until PostgreSQL is executing a query with this text."""
         while not await answer(
             observer,
             "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = %s",
@@ -70,7 +70,7 @@ class QueryTests(ConnectionTestCase):
 
         self.assertEqual(total, 42)
 
-    async def test_reactor_goes_on_while_a_query_runs(self) -> None:
+    async def test_reactor_continues_while_a_query_runs(self) -> None:
         """A slow query of one user does not stop the server for the others."""
         connection = await self.connect()
         query = Deferred.fromCoroutine(answer(connection, "SELECT pg_sleep(0.2)"))
@@ -81,8 +81,8 @@ class QueryTests(ConnectionTestCase):
         self.assertLess(time.monotonic() - begun, 0.15)
         await query
 
-    async def test_two_coroutines_share_a_connection_in_turns(self) -> None:
-        """A connection used twice at a time answers both, one after the other."""
+    async def test_two_coroutines_share_a_connection_one_after_the_other(self) -> None:
+        """Two concurrent uses of a connection both succeed, one after the other."""
         connection = await self.connect()
 
         both = [
@@ -139,7 +139,7 @@ class QueryTests(ConnectionTestCase):
 
 class CancellationTests(ConnectionTestCase):
     async def test_cancelled_query_is_stopped_in_the_server(self) -> None:
-        """A client that hung up must not keep the database busy."""
+        """A client that disconnected must not keep the database busy."""
         observer, connection = await self.connect(), await self.connect()
         query = Deferred.fromCoroutine(answer(connection, "SELECT pg_sleep(60)"))
         await self.wait_until_runs(observer, "SELECT pg_sleep(60)")
@@ -174,7 +174,7 @@ class CancellationTests(ConnectionTestCase):
         self.assertEqual(await answer(connection, "SELECT count(*) FROM t"), 0)
 
     async def test_query_cancelled_twice_loses_its_connection(self) -> None:
-        """Who cannot wait for the server to obey gets an end at once."""
+        """If PostgreSQL does not cancel the query in time, the connection is closed at once."""
         connection = await self.connect()
         query = Deferred.fromCoroutine(answer(connection, "SELECT pg_sleep(60)"))
         await pause(0.05)
@@ -187,7 +187,7 @@ class CancellationTests(ConnectionTestCase):
 
     async def test_connecting_can_be_cancelled(self) -> None:
         """Shutting down does not wait for a server that never answers."""
-        port = reactor.listenTCP(0, Silence(), interface="127.0.0.1")
+        port = reactor.listenTCP(0, SilentServer(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         await pause(0)  # the reactor runs, with all that it opens for itself
         before = open_descriptors()
@@ -206,15 +206,15 @@ class CancellationTests(ConnectionTestCase):
 class ConnectingTests(ConnectionTestCase):
     async def test_server_that_never_answers_is_given_up(self) -> None:
         """A dead machine is an error after `connect_timeout`, not a hang."""
-        port = reactor.listenTCP(0, Silence(), interface="127.0.0.1")
+        port = reactor.listenTCP(0, SilentServer(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
 
         with self.assertRaises(psycopg.OperationalError):
             await self.connect(f"host=127.0.0.1 port={port.getHost().port} connect_timeout=2")
 
     async def test_refused_connection_names_the_reason(self) -> None:
-        """The operator reads in the log what is wrong."""
-        port = reactor.listenTCP(0, Silence(), interface="127.0.0.1")
+        """The operator finds the reason in the log."""
+        port = reactor.listenTCP(0, SilentServer(), interface="127.0.0.1")
         number = port.getHost().port
         await port.stopListening()
 
@@ -236,7 +236,7 @@ class ConnectingTests(ConnectionTestCase):
         self.assertEqual(await answer(connection, "SELECT 1"), 1)
 
     async def test_unknown_host_is_an_operational_error(self) -> None:
-        """A wrong host name can be told from a defect of ours."""
+        """A wrong host name can be distinguished from a defect."""
         with self.assertRaises(psycopg.OperationalError):
             await self.connect("host=no-such-host.invalid")
 
@@ -262,12 +262,12 @@ def _connect_to_unix_socket(proxy: Any) -> None:
 
 class LossTests(ConnectionTestCase):
     async def terminate(self, connection: ReactorConnection) -> None:
-        """Have the server end a connection, as a restart of the database does."""
+        """Make PostgreSQL end a connection, as its restart does."""
         other = await self.connect()
         await answer(other, "SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
 
     async def test_query_fails_when_the_server_hangs_up(self) -> None:
-        """Nobody waits for ever for a server that is gone."""
+        """No query waits forever for a database that is gone."""
         connection = await self.connect()
         query = Deferred.fromCoroutine(answer(connection, "SELECT pg_sleep(60)"))
         await pause(0.05)
@@ -277,7 +277,7 @@ class LossTests(ConnectionTestCase):
         await self.assertFailure(query, psycopg.OperationalError)
 
     async def test_loss_of_an_idle_connection_is_noticed_and_costs_nothing(self) -> None:
-        """The pool must know, and the reactor must not spin on the dead socket."""
+        """The pool must notice it, and the reactor must not spin on the dead socket."""
         connection = await self.connect()
         await answer(connection, "SELECT 1")
         lost: list[bool] = []
@@ -293,7 +293,7 @@ class LossTests(ConnectionTestCase):
         self.assertLess(time.process_time() - used, 0.05)
 
     async def test_killed_backend_is_noticed(self) -> None:
-        """A backend that dies without a word closes its socket all the same."""
+        """A backend that dies without a message closes its socket all the same."""
         connection = await self.connect()
         await answer(connection, "SELECT 1")
         lost: Deferred[None] = Deferred()

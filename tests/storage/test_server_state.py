@@ -1,4 +1,4 @@
-"""What the server remembers: its name, its positions, its starts."""
+"""Server state: its name, its positions, its starts."""
 
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -13,7 +13,7 @@ from tests.support.postgres import DatabaseTestCase
 
 class ServerStateTests(DatabaseTestCase):
     async def test_database_keeps_its_server_name(self) -> None:
-        """A slip in the configuration must not mix two servers' users."""
+        """An error in the configuration must not mix two servers' users."""
         await self.db.run(claim_server_name, "example.org")
         await self.db.run(claim_server_name, "example.org")
 
@@ -21,7 +21,7 @@ class ServerStateTests(DatabaseTestCase):
             await self.db.run(claim_server_name, "example.com")
 
     async def test_reserved_positions_are_never_given_out_again(self) -> None:
-        """A client's token from before a crash stays below everything that comes after."""
+        """A client's token from before a crash stays below all later positions."""
         first = await self.db.run(reserve_positions, 1000)
 
         second = await self.db.run(reserve_positions, 10)

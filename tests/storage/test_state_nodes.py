@@ -45,7 +45,7 @@ class StateNodesTests(DatabaseTestCase):
         assert found == {node_hash(b"node"): b"node"}
 
     async def test_state_survives_a_restart(self) -> None:
-        """What one process has written another one reads, compares and goes on with."""
+        """Another process can read, compare and continue a written state."""
         states = StateStore(self.db, 10_000)
         before, rows = states.apply(EMPTY, members(2000))
         after, more = states.apply(before, {(MEMBER, 5): 3_100_000_000, (MEMBER, 6): None})

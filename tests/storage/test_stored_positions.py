@@ -1,4 +1,4 @@
-"""Positions of the log: none is used twice, and what was lost would not be lost in silence."""
+"""Positions of the log: none is used twice, and a lost row does not go unnoticed."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from homeserver.storage.database.batch import Batch, Row
-from homeserver.storage.database.database import Connection, DatabaseAway
+from homeserver.storage.database.database import Connection, DatabaseUnavailable
 from homeserver.storage.database.server_state import reserve_positions
 from homeserver.storage.database.stored_positions import highest_position
 from homeserver.storage.rooms.events import (
@@ -45,7 +45,7 @@ class InsertTests(DatabaseTestCase):
         await self.db.write_batch(batch)
 
     async def test_batch_that_is_written_again_changes_nothing(self) -> None:
-        """Whether a batch was committed when the connection broke, nobody knows."""
+        """After a broken connection it is unknown whether a batch was committed."""
         rows = [
             event_row(7, "$event"),
             INSERT_CURRENT_STATE.row(ROOM, 7, HASH, None),
@@ -59,11 +59,11 @@ class InsertTests(DatabaseTestCase):
         self.assertEqual(await self.db.run(highest_position), 7)
 
     async def test_other_event_at_a_taken_number_is_refused(self) -> None:
-        """It was skipped once, and its sender was told that it had been sent."""
+        """Otherwise the event would be skipped although its sender got a success."""
         await self.check_refused(event_row(7, "$first"), event_row(7, "$second"))
 
     async def test_other_state_at_a_taken_position_is_refused(self) -> None:
-        """The room would go on with a state that no restart finds again."""
+        """The room would continue with a state that no restart finds again."""
         await self.check_refused(
             INSERT_CURRENT_STATE.row(ROOM, 7, HASH, None),
             INSERT_CURRENT_STATE.row(ROOM, 7, b"o" * 32, None),
@@ -78,21 +78,21 @@ class InsertTests(DatabaseTestCase):
         await self.check_refused(relation_row(7, "$first"), relation_row(7, "$second"))
 
     async def test_other_mention_at_a_taken_position_is_refused(self) -> None:
-        """Somebody would not hear that they were named."""
+        """A user would not be notified of a mention."""
         await self.check_refused(
             INSERT_MENTION.row(ROOM, "@bob:example.org", 7, 7),
             INSERT_MENTION.row(ROOM, "@bob:example.org", 7, 8),
         )
 
     async def test_two_events_of_one_number_in_a_batch_are_refused(self) -> None:
-        """Both writers would be told that theirs is stored."""
+        """Otherwise both writers would believe that their event is stored."""
         with pytest.raises(psycopg.Error) as caught:
             await self.write(event_row(7, "$first"), event_row(7, "$second"))
 
-        assert not isinstance(caught.value, DatabaseAway)
+        assert not isinstance(caught.value, DatabaseUnavailable)
 
-    async def test_state_that_is_judged_anew_takes_the_place_of_the_old_one(self) -> None:
-        """That is no accident: the second judgement says so, be it in the same commit."""
+    async def test_rechecked_state_replaces_the_old_one(self) -> None:
+        """The re-check does this on purpose, even within one commit."""
         old, new = b"o" * 32, b"n" * 32
         await self.write(INSERT_CURRENT_STATE.row(ROOM, 7, old, None))
 
@@ -120,7 +120,7 @@ class HighestPositionTests(DatabaseTestCase):
         self.assertEqual(await self.db.run(highest_position), 0)
 
     async def test_every_table_with_a_position_counts(self) -> None:
-        """What stands above the reservation, because of a fault or a restored copy, is found."""
+        """A position above the reservation, from a defect or a restored copy, is found."""
         position = 100
         for statement in (
             "INSERT INTO rooms (room, version, creator) VALUES (1, '10', 1) ON CONFLICT DO NOTHING",
@@ -166,7 +166,7 @@ class HighestPositionTests(DatabaseTestCase):
                 self.assertEqual(await self.db.run(highest_position), position)
 
     async def test_reservation_begins_above_what_is_stored(self) -> None:
-        """Positions beyond the reservation are never given out again, however they came there."""
+        """Positions beyond the reservation are never used again, whatever put them there."""
         first = await self.db.run(reserve_positions, 10, above=1_000)
 
         second = await self.db.run(reserve_positions, 10, above=500)

@@ -1,4 +1,4 @@
-"""The migration that finds the gaps in timelines of before."""
+"""The migration that finds existing gaps in timelines."""
 
 from homeserver.storage.database.migrate import load_migrations
 from tests.support.postgres import DatabaseTestCase
@@ -8,7 +8,7 @@ from tests.sync.sync_server import World
 
 class TimelineGapsMigrationTests(DatabaseTestCase):
     async def test_gaps_that_were_not_filled_are_found(self) -> None:
-        """After an upgrade a timeline begins where it would have begun with the new version."""
+        """After an upgrade a timeline begins where the new version would begin it."""
         world = await World.start(self.db)
         carol = await world.user("carol")
         there = RemoteRoom()

@@ -54,7 +54,7 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
 
 
 def tls_binaries() -> Path | None:
-    """A PostgreSQL that speaks TLS; that of the wheel does not."""
+    """A PostgreSQL that supports TLS; that of the wheel does not."""
     for pattern in SYSTEM_DIRECTORIES:
         for directory in sorted(Path("/").glob(pattern), reverse=True):
             if (directory / "initdb").exists():
@@ -106,7 +106,7 @@ class TlsTests(TestCase):
         self.assertEqual(await cursor.fetchone(), (value, True))
 
     async def test_query_over_tls_can_be_cancelled(self) -> None:
-        """The request to cancel goes the same way as the query."""
+        """The cancel request is encrypted like the query."""
         connection = await connect_to(reactor, self.dsn)
         self.addCleanup(connection.close_now)
         query = Deferred.fromCoroutine(connection.execute("SELECT pg_sleep(60)"))
@@ -118,6 +118,6 @@ class TlsTests(TestCase):
         self.assertFalse(connection.closed)
 
     async def test_certificate_for_another_name_is_refused(self) -> None:
-        """Nobody in between can pose as the database."""
+        """No machine on the path can pose as the database."""
         with self.assertRaisesRegex(psycopg.OperationalError, "does not match"):
             await connect_to(reactor, self.dsn.replace("host=localhost", "host=example.org"))

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, BatchStatement
-from homeserver.storage.database.database import DatabaseAway
+from homeserver.storage.database.database import DatabaseUnavailable
 from homeserver.streams.log import MIN_RESERVED, STALLED_SECONDS, Log, LogBroken
 
 PUT = BatchStatement("put", "INSERT INTO things SELECT unnest(%s::int8[])", columns=("int8",))
@@ -89,7 +89,7 @@ def test_log_goes_on_when_the_database_is_back() -> None:
     done = scene.append()
     scene.clock.advance(0)
 
-    scene.writes[0].errback(Failure(DatabaseAway("disk full")))
+    scene.writes[0].errback(Failure(DatabaseUnavailable("disk full")))
     with pytest.raises(Unavailable):
         scene.log.check_open()
     scene.clock.advance(1)

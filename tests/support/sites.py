@@ -271,7 +271,7 @@ def federating(
         "outbound_http": {"verify_certificates": False, "allow_private_addresses": True},
         "room_directory": {
             "allow_publishing": True,
-            "without_login": True,
+            "public_without_login": True,
             "over_federation": True,
         },
     }

@@ -1,4 +1,4 @@
-"""A server on a real socket, and clients that speak to it in raw bytes."""
+"""A server on a real socket, and clients that send raw bytes."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ TOKENS = {"alice": ALICE, "guest": GUEST, "admin": ADMIN}
 
 
 class Tokens:
-    """Authenticates by a table; `slow` tokens are known only in the next turn of the reactor."""
+    """An authenticator with a table; `slow` tokens are known only in the next reactor iteration."""
 
     def authenticate(self, token: str, request: object) -> Requester | Awaitable[Requester]:
         if token.startswith("slow-"):

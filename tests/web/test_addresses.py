@@ -1,4 +1,4 @@
-"""Addresses: who is believed about whom."""
+"""Client addresses: which proxies are trusted."""
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -23,12 +23,14 @@ PROXIES = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"])
         ([""], "127.0.0.1"),
     ],
 )
-def test_client_is_the_first_stranger_from_the_right(forwarded: list[str], client: str) -> None:
-    """What stands further left was written by the stranger."""
+def test_client_is_the_first_untrusted_address_from_the_right(
+    forwarded: list[str], client: str
+) -> None:
+    """Entries further left were written by the untrusted sender."""
     assert PROXIES.client("127.0.0.1", forwarded) == client
 
 
-def test_unix_socket_is_trusted_and_strangers_are_not() -> None:
+def test_unix_socket_is_trusted_and_other_peers_are_not() -> None:
     """Only a process of this machine that may open the socket can connect to it."""
     assert PROXIES.trusts("")
     assert PROXIES.trusts("2001:db8::5")

@@ -1,4 +1,4 @@
-"""Arguments: what handlers get for what their signatures ask."""
+"""Arguments: the values for the parameters of handlers."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from homeserver.web.routes import Auth, Route
 
 @dataclass
 class Content:
-    """A request, as far as arguments are made of it."""
+    """A request, as far as arguments need it."""
 
     body: bytes = b""
     parameters: dict[str, list[str]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class TestBody:
         assert fill(join) == {"body": Optional()}
 
     def test_empty_body_is_the_default_where_there_is_one(self) -> None:
-        """A handler may tell nothing from `{}`."""
+        """A handler may distinguish it from `{}`."""
 
         def logout(body: dict[str, Any] | None = None) -> None: ...
 
@@ -54,7 +54,7 @@ class TestBody:
         assert fill(logout, Content(b'{"a": 1}')) == {"body": {"a": 1}}
 
     def test_missing_body_is_refused_where_it_is_needed(self) -> None:
-        """An event without content is a mistake of the client."""
+        """An event without content is an error of the client."""
 
         def send(body: dict[str, Any]) -> None: ...
 
@@ -62,7 +62,7 @@ class TestBody:
             fill(send)
 
     def test_free_form_content_may_hold_any_string(self) -> None:
-        """Event content is stored as bytes, and the text forbids no character in it."""
+        """Event content is stored as bytes, and the specification forbids no character in it."""
 
         def send(body: dict[str, Any]) -> None: ...
 
@@ -99,7 +99,7 @@ class TestQuery:
         assert filled == {"query": Search("a", 5, True, ["x", "y"], "t")}
 
     def test_missing_and_wrong_parameters_have_errcodes_of_their_own(self) -> None:
-        """`M_MISSING_PARAM` and `M_INVALID_PARAM` are what the text names."""
+        """`M_MISSING_PARAM` and `M_INVALID_PARAM` are specified."""
 
         def search(query: Search) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Access tokens: where they may stand."""
+"""Access tokens: where they may be in a request."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_same_token_twice_is_one_token() -> None:
 
 
 def test_request_without_a_token_has_none() -> None:
-    """Whether that is an error is for the route to say."""
+    """The route decides whether that is an error."""
     assert find_token(None, b"not_access_token=x", [b"m.json"]) is None
 
 
@@ -38,6 +38,6 @@ def test_request_without_a_token_has_none() -> None:
 def test_doubtful_tokens_are_refused(
     authorization: list[bytes] | None, query: bytes, subprotocols: list[bytes] | None
 ) -> None:
-    """Guessing which one was meant could log a user out, or in as somebody else."""
+    """Guessing which one was meant could log a user out, or in as another user."""
     with pytest.raises(MissingToken):
         find_token(authorization, query, subprotocols)

@@ -1,4 +1,4 @@
-"""Bodies: strings that the database could not store, and bytes that are no text."""
+"""Bodies: strings that the database could not store, and bytes that are not text."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ documents = st.recursive(texts, lambda inner: st.lists(inner) | st.dictionaries(
 
 @given(documents)
 def test_nul_is_found_in_bytes_and_in_values_alike(document: object) -> None:
-    """The quick look at the bytes and the slow one at the values never disagree."""
+    """The fast check of the bytes and the slow one of the values always agree."""
     has_nul = contains_nul(msgspec.json.encode(document))
 
     if has_nul:
@@ -40,8 +40,8 @@ class Wanted(msgspec.Struct):
 @pytest.mark.parametrize(
     "body", [b'{"other":"\xff"}', b'{"used":1,"other":{"a":["\xed\xa0\x80"]}}', b'{"\xc0\x80":1}']
 )
-def test_what_is_not_utf8_is_no_json_wherever_it_stands(body: bytes) -> None:
-    """Also in a member that nobody looks at."""
+def test_body_that_is_not_utf8_throughout_is_not_json(body: bytes) -> None:
+    """Even in a member that is not used."""
     for kind in (Wanted, dict[str, Any], Any):
         with pytest.raises(NotJson):
             decode_body(msgspec.json.Decoder(kind), body)
@@ -57,7 +57,7 @@ def reads_body(route: Route) -> bool:
     [route for route in (*client_routes(), *federation_routes()) if reads_body(route)],
     ids=lambda route: f"{route.method} {route.path}",
 )
-def test_every_endpoint_refuses_what_is_not_utf8(route: Route) -> None:
+def test_every_endpoint_refuses_bodies_that_are_not_utf8(route: Route) -> None:
     """No endpoint has a decoder of its own that is more lenient."""
     names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
     request: Any = SimpleNamespace(body=b'{"x":"\xff"}', parameters={}, origin="x", caller=None)

@@ -1,4 +1,4 @@
-"""Pages for people: what all of them have in common, and what may run in them."""
+"""HTML pages: their common parts, and what may run in them."""
 
 import re
 from base64 import b64encode
@@ -15,7 +15,7 @@ from homeserver.web.html import Pages, accepts_html
 from homeserver.web.pages import WelcomePage
 from homeserver.web.routes import Response
 
-NAME = "<b>example.org"  # no server is called so, but nothing may get into a page unescaped
+NAME = "<b>example.org"  # not a possible server name, but nothing may be in a page unescaped
 UNUSED = {"problem": "", "documents": (), "hidden": {}, "fields": (), "public_key": ""}
 DOCUMENT = {"name": "<i>Privacy", "url": 'https://example.org/"><script>'}
 
@@ -56,7 +56,7 @@ def digest(text: str) -> str:
 
 
 def test_a_page_says_which_server_it_is_of(answer: Response) -> None:
-    """Nobody gives a password to a page without a name; screen readers know the language."""
+    """No user gives a password to a page without a name; screen readers need the language."""
     page = text_of(answer)
 
     assert '<html lang="en">' in page
@@ -67,8 +67,8 @@ def test_a_page_says_which_server_it_is_of(answer: Response) -> None:
     assert '<link rel="icon" href="data:image/svg+xml,' in page
 
 
-def test_nothing_gets_into_a_page_that_was_not_meant(answer: Response) -> None:
-    """Texts of others are shown as text, and only what the page has itself may run."""
+def test_nothing_can_be_injected_into_a_page(answer: Response) -> None:
+    """Untrusted text is shown as text, and only the page's own scripts may run."""
     page, policy = text_of(answer), answer.headers["Content-Security-Policy"]
 
     for text in ("<b>", "<i>", "<u>", "<s>", '"><script>'):
@@ -84,7 +84,7 @@ def test_nothing_gets_into_a_page_that_was_not_meant(answer: Response) -> None:
 
 
 def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Response) -> None:
-    """Password managers fill it in, and screen readers say what it is."""
+    """Password managers fill it in, and screen readers read its label."""
     page = text_of(answer)
 
     for field in re.findall(r"<input ([^>]*)>", page):
@@ -96,7 +96,7 @@ def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Respon
 
 
 def test_the_style_is_for_day_and_night_and_for_fingers(answer: Response) -> None:
-    """44 pixels are what a finger hits."""
+    """44 pixels are the size of a finger."""
     page = text_of(answer)
 
     assert "prefers-color-scheme: dark" in page

@@ -1,4 +1,4 @@
-"""Listeners: ports, sockets, certificates, and an end that loses no answers."""
+"""Listeners: ports, sockets, certificates, and a stop that loses no responses."""
 
 import os
 import socket
@@ -60,7 +60,7 @@ class Settings:
 
 
 def write_certificate(files: Files, name: str) -> None:
-    """A certificate for `name`, signed by itself."""
+    """A self-signed certificate for `name`."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -143,7 +143,7 @@ class ListenersTestCase(WebSocketTestCase):
         return await self.connect_by(TCP4ClientEndpoint(reactor, "127.0.0.1", self.ports[index]))
 
     async def connect_tls(self, offered: Sequence[bytes] = ()) -> Wire:
-        """By TLS; `offered` are the protocols that are named in the handshake, if any."""
+        """A TLS connection; `offered` are the protocols in the TLS handshake, if any."""
         endpoint = HostnameEndpoint(reactor, b"127.0.0.1", self.ports[0])
         return await self.connect_by(wrapClientTLS(_Trusting(offered), endpoint))
 
@@ -154,7 +154,7 @@ class ListenersTestCase(WebSocketTestCase):
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Trusting:
-    """Connects by TLS without asking who is there."""
+    """TLS options that accept any certificate."""
 
     def __init__(self, offered: Sequence[bytes]) -> None:
         self._offered = offered
@@ -194,19 +194,19 @@ class ListeningTests(ListenersTestCase):
         settings = Settings(port=None, path=temporary_folder(self) / "socket")
         self.listen(settings)
 
-        with self.assertRaisesRegex(CannotListen, f"cannot listen at {settings.path}: another pr"):
+        with self.assertRaisesRegex(CannotListen, f"cannot listen on {settings.path}: another pr"):
             self.listen(settings)
 
     def test_port_in_use_is_an_error_that_leaves_no_port_open(self) -> None:
-        """A server that half started would confuse whoever looks for it."""
+        """A server that started half would confuse its operator."""
         self.listen(Settings())
         taken = self.ports[0]
 
-        with self.assertRaisesRegex(CannotListen, f"at 127.0.0.1:{taken}: another program"):
+        with self.assertRaisesRegex(CannotListen, f"on 127.0.0.1:{taken}: another program"):
             self.listen(Settings(), Settings(port=taken))
 
     def test_unknown_resource_is_refused(self) -> None:
-        """A listener that serves nothing helps nobody."""
+        """A listener that serves nothing is useless."""
         with self.assertRaises(ValueError):
             self.listen(Settings(resources=("gopher",)))
 
@@ -230,7 +230,7 @@ class TlsTests(ListenersTestCase):
         await self.assert_echo(wire)
 
     async def test_client_that_offers_protocols_gets_http_1_1(self) -> None:
-        """Browsers, curl and most libraries offer what they speak (ALPN); one of it is ours."""
+        """Browsers, curl and most libraries offer protocols (ALPN), one of which is HTTP/1.1."""
         write_certificate(self.files, "one.test")
         self.listen(Settings(tls=self.files))
 
@@ -241,7 +241,7 @@ class TlsTests(ListenersTestCase):
             self.assertEqual(wire.transport.negotiatedProtocol, b"http/1.1")
 
     async def test_client_that_offers_only_others_decides_for_itself(self) -> None:
-        """Nothing is chosen for it then, and many a client speaks HTTP/1.1 after all."""
+        """No protocol is chosen then, and many clients use HTTP/1.1 all the same."""
         write_certificate(self.files, "one.test")
         self.listen(Settings(tls=self.files))
 
@@ -271,7 +271,7 @@ class TlsTests(ListenersTestCase):
         await self.assert_served(old)
 
     def test_broken_certificate_is_named_at_start_and_ignored_later(self) -> None:
-        """A mistake in renewing must not end a server that runs."""
+        """An error in renewing must not end a running server."""
         with self.assertRaises(CertificateError):
             Certificate(self.files.certificate, self.files.private_key)
         write_certificate(self.files, "one.test")
@@ -284,7 +284,7 @@ class TlsTests(ListenersTestCase):
         self.assertIs(certificate.getContext(), before)
 
     def test_private_key_with_a_passphrase_is_refused(self) -> None:
-        """OpenSSL would ask at the terminal, and the server stand still until somebody types."""
+        """OpenSSL would ask at the terminal, and block the server."""
         write_certificate(self.files, "one.test")
         key = serialization.load_pem_private_key(self.files.private_key.read_bytes(), None)
         self.files.private_key.write_bytes(
@@ -325,8 +325,8 @@ class StopTests(ListenersTestCase):
         self.assertEqual(response.headers["connection"], "close")
         await stopped
 
-    async def test_long_poll_ends_by_itself_when_it_is_told(self) -> None:
-        """A client gets what there is, and asks the next process."""
+    async def test_long_poll_ends_when_it_is_notified(self) -> None:
+        """A client gets an early response, and sends the next request to the next process."""
         listeners = self.listen(Settings())
         wire = await self.begin("GET", "/poll")
 
@@ -335,7 +335,7 @@ class StopTests(ListenersTestCase):
         self.assertEqual((await wire.response()).json, {"ended": True})
 
     async def test_wait_that_does_not_end_is_cancelled(self) -> None:
-        """The client is told to come back, instead of seeing a dead line."""
+        """The client gets an error that it can retry, instead of a dead connection."""
         self.patch(listeners_module, "LINGER_SECONDS", 0.05)
         listeners = self.listen(Settings())
         wire = await self.begin("GET", "/wait")
@@ -345,7 +345,7 @@ class StopTests(ListenersTestCase):
         response = await wire.response()
         self.assertEqual((response.status, response.json["errcode"]), (503, "M_UNKNOWN"))
 
-    async def test_what_does_not_end_in_time_is_cut(self) -> None:
+    async def test_connection_that_does_not_end_in_time_is_aborted(self) -> None:
         """One stuck request, or a silent socket, must not keep the server from stopping."""
         listeners = self.listen(Settings())
         stuck = await self.begin("POST", "/write")
@@ -358,8 +358,8 @@ class StopTests(ListenersTestCase):
         await silent.closed
         self.waits.waiting[0].callback(None)
 
-    async def test_sockets_are_told_of_the_end(self) -> None:
-        """Their owners close them with a code that says: come back soon."""
+    async def test_sockets_are_notified_of_the_end(self) -> None:
+        """Their owners close them with a code that asks the client to reconnect soon."""
         listeners = self.listen(Settings())
         wire = await self.connect()
         await self.shake(wire, token="alice")

@@ -1,4 +1,4 @@
-"""Pages for people and machines that are not Matrix clients."""
+"""Resources for users and machines other than Matrix clients."""
 
 import msgspec
 from twisted.internet.defer import succeed
@@ -17,7 +17,7 @@ class PageTests(ServerTestCase):
         self.serve(*WelcomePage(Pages(server_name), configured).routes())
 
     async def test_welcome_page_says_what_to_enter(self) -> None:
-        """Whoever opens the server's address in a browser learns what to do with it."""
+        """A user who opens the server's address in a browser learns what to do with it."""
         self.welcome(public_baseurl="https://matrix.example.org")
 
         response = await self.ask("GET", "/")
@@ -28,7 +28,7 @@ class PageTests(ServerTestCase):
         self.assertIn(b"@you:example.org", response.body)
 
     async def test_welcome_page_needs_no_public_address(self) -> None:
-        """A server that was just tried out has none."""
+        """A new server has none."""
         self.welcome("<i>localhost</i>")
 
         body = (await self.ask("GET", "/")).body
@@ -38,8 +38,8 @@ class PageTests(ServerTestCase):
         self.assertIn(b"the address at which you see this page", body)
 
     async def test_welcome_page_says_how_to_get_an_account(self) -> None:
-        """Which depends on who may make one, and whom to ask."""
-        told = {}
+        """It depends on who may register, and on the contacts."""
+        pages = {}
         for name, registration in (
             ("closed", {}),
             ("open", {"enabled": True}),
@@ -47,16 +47,16 @@ class PageTests(ServerTestCase):
         ):
             support = {"contacts": [{"role": "m.role.admin", "email_address": "a@example.org"}]}
             self.welcome(registration=registration, support=support)
-            told[name] = (await self.ask("GET", "/")).body.decode()
+            pages[name] = (await self.ask("GET", "/")).body.decode()
 
-        self.assertIn("ask them for one", told["closed"])
-        self.assertIn("Create account", told["open"])
-        self.assertNotIn("token", told["open"])
-        self.assertIn("registration token", told["token"])
-        self.assertIn('href="mailto:a@example.org"', told["closed"])
+        self.assertIn("ask them for one", pages["closed"])
+        self.assertIn("Create account", pages["open"])
+        self.assertNotIn("token", pages["open"])
+        self.assertIn("registration token", pages["token"])
+        self.assertIn('href="mailto:a@example.org"', pages["closed"])
 
-    async def test_errors_are_pages_where_a_person_reads_them(self) -> None:
-        """In a browser, of a page or of an address that was mistyped; programs get JSON."""
+    async def test_errors_are_pages_in_a_browser(self) -> None:
+        """Browsers get a page, also for an unknown address; programs get JSON."""
 
         def fail() -> None:
             raise LimitExceeded(2_000, "Wait <a while>")
@@ -66,7 +66,7 @@ class PageTests(ServerTestCase):
         self.serve(page, api)
         browser = "text/html,application/xhtml+xml,*/*;q=0.8"
         kinds = {}
-        for path in ("/page", "/_matrix/api", "/elsewhere", "/_matrix/elsewhere"):
+        for path in ("/page", "/_matrix/api", "/unknown", "/_matrix/unknown"):
             for accept in (browser, "*/*"):
                 answer = await self.ask("GET", path, headers=[("Accept", accept)])
                 kinds[path, accept == browser] = answer.headers["content-type"].partition(";")[0]
@@ -76,10 +76,10 @@ class PageTests(ServerTestCase):
                 self.assertEqual(answer.status, 429 if path in ("/page", "/_matrix/api") else 404)
 
         pages = {where for where, kind in kinds.items() if kind == "text/html"}
-        self.assertEqual(pages, {("/page", True), ("/elsewhere", True)})
+        self.assertEqual(pages, {("/page", True), ("/unknown", True)})
 
-    async def test_health_names_what_is_well_and_what_is_not(self) -> None:
-        """A load balancer looks at the status, a person at the checks."""
+    async def test_health_has_the_result_of_each_check(self) -> None:
+        """A load balancer reads the status, an operator the checks."""
 
         def broken() -> bool:
             raise ConnectionError

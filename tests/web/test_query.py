@@ -1,4 +1,4 @@
-"""Queries: what browsers and libraries make of parameters."""
+"""Query strings: parameters as browsers and libraries write them."""
 
 from urllib.parse import urlencode
 
@@ -11,8 +11,8 @@ texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 
 @given(st.lists(st.tuples(texts, texts)))
-def test_what_was_encoded_is_decoded(pairs: list[tuple[str, str]]) -> None:
-    """Whatever a filter or a search term holds, it arrives."""
+def test_encoded_parameters_are_decoded(pairs: list[tuple[str, str]]) -> None:
+    """A filter or a search term arrives unchanged, whatever it contains."""
     expected: dict[str, list[str]] = {}
     for name, value in pairs:
         expected.setdefault(name, []).append(value)

@@ -45,7 +45,7 @@ def test_burst_is_allowed_and_then_the_rate() -> None:
     burst=st.integers(1, 100),
     pauses=st.lists(st.floats(0, 10), max_size=50),
 )
-def test_waiting_as_long_as_told_always_helps(
+def test_retry_after_the_announced_time_always_succeeds(
     per_second: float, burst: int, pauses: list[float]
 ) -> None:
     """`Retry-After` is a promise."""
@@ -60,8 +60,10 @@ def test_waiting_as_long_as_told_always_helps(
 
 
 @given(per_second=st.floats(0.01, 1000), burst=st.integers(1, 100), wait=st.floats(0, 100))
-def test_nobody_gets_more_than_burst_and_rate(per_second: float, burst: int, wait: float) -> None:
-    """The limit holds for whoever tries all the time."""
+def test_no_client_gets_more_than_burst_and_rate(
+    per_second: float, burst: int, wait: float
+) -> None:
+    """The limit holds for a client that tries all the time."""
     clock, limited = limits(message=Rate(per_second, burst))
     done = 0
     for _ in range(3):
@@ -100,7 +102,7 @@ def test_action_without_a_rate_is_free() -> None:
 
 
 def test_override_replaces_the_rates_of_one_user() -> None:
-    """Bridges speak for thousands of people."""
+    """Bridges send for thousands of users."""
     _, limited = limits(message=Rate(1, 1))
 
     limited.override(ALICE.user_id, None)
@@ -116,8 +118,8 @@ def test_override_replaces_the_rates_of_one_user() -> None:
         limited.check("message", ALICE)
 
 
-def test_full_buckets_are_forgotten() -> None:
-    """Memory follows those who are active, not those who ever were."""
+def test_full_buckets_are_removed() -> None:
+    """Memory grows with the number of recently active users, not of all users."""
     clock, limited = limits(login=Rate(1, 1))
     for number in range(5000):
         limited.check("login", f"address {number}")

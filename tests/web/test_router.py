@@ -1,4 +1,4 @@
-"""The router: which endpoint a path means."""
+"""The router: the endpoint of a path."""
 
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +20,7 @@ def handler(**values: str) -> dict[str, str]:
 
 
 def route(method: str, path: str) -> Route:
-    """A route whose handler takes exactly what its path names."""
+    """A route with a handler that takes exactly the parameters of its path."""
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     namespace: dict[str, Any] = {}
     exec(f"def answer({', '.join(names)}): pass", namespace)
@@ -36,7 +36,7 @@ def match(router: Router, method: str, path: str) -> tuple[str, list[str]]:
 def test_every_path_that_a_pattern_formats_is_matched_by_it(
     parts: list[tuple[bool, str, str]],
 ) -> None:
-    """A client that fills in a path, with whatever values, reaches the endpoint with them."""
+    """A client that fills in a path with any values reaches the endpoint with these."""
     pattern = "".join(
         f"/{{p{number}}}" if is_parameter else f"/{literal}"
         for number, (is_parameter, literal, _) in enumerate(parts)
@@ -77,7 +77,7 @@ def test_parameter_takes_the_methods_that_the_literal_lacks() -> None:
 
 
 def test_slash_at_the_end_makes_no_difference() -> None:
-    """The state event with the empty state key is asked for in both ways."""
+    """Clients request the state event with the empty state key in both ways."""
     pattern = "/state/{type}"
     router = Router([route("GET", pattern), route("GET", "/state/{type}/{key}")])
 
@@ -110,13 +110,13 @@ def test_parameter_is_never_empty() -> None:
 
 
 def test_encoded_literal_is_the_same_path() -> None:
-    """Some clients encode more than they have to."""
+    """Some clients encode more than necessary."""
     assert match(Router([route("GET", "/a.b/c")]), "GET", "/a%2Eb/%63") == ("/a.b/c", [])
 
 
 @pytest.mark.parametrize("api", ["client", "media"])
 def test_r0_is_v3(api: str) -> None:
-    """Clients of before 2021 ask for r0."""
+    """Clients from before 2021 use r0."""
     pattern = f"/_matrix/{api}/v3/things/{{name}}"
     router = Router([route("GET", pattern), route("GET", f"/_matrix/{api}/v1/things")])
 
@@ -125,7 +125,7 @@ def test_r0_is_v3(api: str) -> None:
 
 @pytest.mark.parametrize("path", ["/a/%ff", "/a/%00", "/a/\udcff".encode("utf-8", "ignore")])
 def test_path_that_is_not_text_is_refused(path: str | bytes) -> None:
-    """It could name nothing that the server knows."""
+    """Nothing on the server can have such a name."""
     raw = path if isinstance(path, bytes) else path.encode()
     router = Router([route("GET", "/a/{b}")])
 

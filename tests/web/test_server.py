@@ -15,7 +15,7 @@ CORS = {
 
 class AnswerTests(NotesTestCase):
     async def test_result_is_answered_as_json_with_its_length(self) -> None:
-        """What a handler returns is what the client reads."""
+        """The client gets the result of a handler."""
         response = await self.ask("GET", "/_matrix/client/v3/whoami", token="alice")
 
         self.assertEqual(response.status, 200)
@@ -33,7 +33,7 @@ class AnswerTests(NotesTestCase):
         self.flushLoggedErrors(KeyError)
 
     async def test_preflight_is_answered_everywhere_without_running_the_endpoint(self) -> None:
-        """Browsers ask with OPTIONS, and without a token, before they send the real request."""
+        """Browsers send OPTIONS, without a token, before the real request."""
         for path in ("/_matrix/client/v3/notes/a", "/nowhere", "/admin"):
             response = await self.ask("OPTIONS", path)
 
@@ -43,7 +43,7 @@ class AnswerTests(NotesTestCase):
         self.assertEqual(self.notes.calls, [])
 
     async def test_no_result_is_an_empty_object(self) -> None:
-        """The text wants a JSON object even where there is nothing to tell."""
+        """The specification requires a JSON object even without a result."""
         response = await self.ask("GET", "/admin", token="admin")
 
         self.assertEqual((response.status, response.body), (200, b"{}"))
@@ -55,14 +55,14 @@ class AnswerTests(NotesTestCase):
         self.assertEqual(response.body, b'{"as":  "it is"}')
 
     async def test_answer_chooses_status_and_type(self) -> None:
-        """A page for people is not JSON."""
+        """A page for users is not JSON."""
         response = await self.ask("GET", "/html")
 
         self.assertEqual((response.status, response.body), (201, b"<p>"))
         self.assertEqual(response.headers["content-type"], "text/html")
 
     async def test_head_is_get_without_the_body(self) -> None:
-        """Monitoring asks with HEAD."""
+        """Monitoring uses HEAD."""
         wire = await self.connect()
         wire.request("HEAD", "/raw")
         response = await wire.response(bodiless=True)
@@ -85,12 +85,12 @@ class ErrorTests(NotesTestCase):
         return response
 
     async def test_known_error_is_the_standard_response(self) -> None:
-        """Clients act on the errcode."""
+        """Clients depend on the errcode."""
         response = await self.assert_refused(404, "M_NOT_FOUND", "GET", "/missing")
 
         self.assertEqual(response.json["error"], "No such thing")
 
-    async def test_defect_tells_the_client_only_the_request_id(self) -> None:
+    async def test_defect_shows_the_client_only_the_request_id(self) -> None:
         """An administrator finds the traceback in the log by the id that the user reports."""
         response = await self.assert_refused(500, "M_UNKNOWN", "GET", "/broken")
 
@@ -100,7 +100,7 @@ class ErrorTests(NotesTestCase):
         self.assertRegex(response.json["error"], r"request [0-9a-f]{6}-1$")
 
     async def test_result_that_is_not_json_is_a_defect(self) -> None:
-        """A mistake in a handler must not leave the client waiting."""
+        """An error in a handler must not leave the client waiting."""
         await self.assert_refused(500, "M_UNKNOWN", "GET", "/unencodable")
 
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
@@ -116,14 +116,14 @@ class ErrorTests(NotesTestCase):
         """Clients probe for features this way."""
         await self.assert_refused(404, "M_UNRECOGNIZED", "GET", "/_matrix/client/v3/nothing")
 
-    async def test_wrong_method_is_told_the_right_ones(self) -> None:
+    async def test_wrong_method_gets_the_allowed_ones(self) -> None:
         """405 says that the endpoint exists."""
         path = "/_matrix/client/v3/notes/a"
         response = await self.assert_refused(405, "M_UNRECOGNIZED", "DELETE", path)
 
         self.assertEqual(response.headers["allow"], "GET, HEAD, OPTIONS, PUT")
 
-    async def test_path_and_query_have_to_be_text_without_nul(self) -> None:
+    async def test_path_and_query_must_be_text_without_nul(self) -> None:
         """Identifiers are UTF-8, and the database cannot store NUL."""
         for path in ("/_matrix/client/v3/notes/%ff", "/_matrix/client/v3/notes/a%00b"):
             await self.assert_refused(400, "M_INVALID_PARAM", "GET", path)
@@ -132,7 +132,7 @@ class ErrorTests(NotesTestCase):
             await self.assert_refused(400, "M_INVALID_PARAM", "GET", path, token="alice")
 
     async def test_body_that_is_not_json_or_has_the_wrong_shape(self) -> None:
-        """The errcode tells a broken client from a wrong one."""
+        """The errcode distinguishes malformed JSON from a wrong shape."""
         for body, errcode in (
             (b"{", "M_NOT_JSON"),
             (b"", "M_NOT_JSON"),
@@ -146,8 +146,8 @@ class ErrorTests(NotesTestCase):
             path = "/_matrix/client/v3/notes/a"
             await self.assert_refused(400, errcode, "PUT", path, body, token="alice")
 
-    async def test_limit_says_when_to_come_back(self) -> None:
-        """A client that waits as long as it is told gets through."""
+    async def test_limit_response_says_when_to_retry(self) -> None:
+        """A client that waits for that time succeeds."""
         await self.assert_refused(404, "M_NOT_FOUND", "GET", "/limited")
 
         response = await self.assert_refused(429, "M_LIMIT_EXCEEDED", "GET", "/limited")
@@ -167,7 +167,7 @@ class TokenTests(NotesTestCase):
             self.assertEqual((await self.ask("GET", path, token=token)).status, 200)
 
     async def test_token_that_is_looked_up_in_the_database_works_alike(self) -> None:
-        """The first request after a restart is not different."""
+        """The first request after a restart is no exception."""
         for path, status in ((self.path, 200), ("/_matrix/client/v3/notes", 200), ("/admin", 403)):
             self.assertEqual((await self.ask("GET", path, token="slow-alice")).status, status)
 
@@ -187,7 +187,7 @@ class TokenTests(NotesTestCase):
             self.assertEqual((response.status, response.json["errcode"]), (401, errcode))
 
     async def test_guests_and_users_only_go_where_they_may(self) -> None:
-        """A route says who may call it, and nobody else gets in."""
+        """A route defines its callers, and refuses all others."""
         for path, token, status, errcode in (
             (self.path, "guest", 200, None),
             ("/_matrix/client/v3/notes", "guest", 403, "M_GUEST_ACCESS_FORBIDDEN"),
@@ -204,7 +204,7 @@ class TokenTests(NotesTestCase):
         self.assertEqual((await self.ask("GET", "/maybe", token="mallory")).status, 401)
 
     async def test_token_is_never_logged(self) -> None:
-        """Whoever reads the access log could take the account over."""
+        """A reader of the access log could take the account over."""
         events = []
         self.patch(server_module.log, "observer", events.append)
 
@@ -242,7 +242,7 @@ class ArgumentTests(NotesTestCase):
         self.assertEqual(response.json, {"limit": 5, "via": ["a", "b c"]})
 
     async def test_old_version_of_the_path_is_an_alias(self) -> None:
-        """Clients of before 2021 say r0 and mean the same."""
+        """Clients from before 2021 use r0 with the same meaning."""
         response = await self.ask("GET", "/_matrix/client/r0/whoami", token="alice")
 
         self.assertEqual(response.status, 200)
@@ -250,7 +250,7 @@ class ArgumentTests(NotesTestCase):
 
 class DisconnectTests(NotesTestCase):
     async def test_long_poll_is_cancelled_when_its_client_goes_away(self) -> None:
-        """Nobody waits for it any more."""
+        """No client waits for it any more."""
         wire = await self.connect()
         wire.request("GET", "/poll")
         await self.until(lambda: self.notes.waiting)
@@ -262,7 +262,7 @@ class DisconnectTests(NotesTestCase):
         self.assertEqual(self.finished, [("GET", "/poll", CLIENT_GONE)])
 
     async def test_write_runs_to_its_end_without_its_client(self) -> None:
-        """A message that is half stored helps nobody."""
+        """A half-stored message is useless."""
         wire = await self.connect()
         wire.request("POST", "/write")
         await self.until(lambda: self.notes.waiting)
@@ -278,7 +278,7 @@ class ProxyTests(NotesTestCase):
     proxies = ("127.0.0.1", "10.0.0.0/8")
 
     async def test_address_is_the_one_that_the_trusted_proxies_saw(self) -> None:
-        """Limits count against the client, not against our own proxy, and nobody can pretend."""
+        """Limits count against the client, not the trusted proxy, and clients cannot forge it."""
         headers = [("X-Forwarded-For", "6.6.6.6, 192.0.2.1, 10.1.2.3")]
 
         response = await self.ask("GET", "/address", headers=headers)
@@ -287,8 +287,8 @@ class ProxyTests(NotesTestCase):
 
 
 class NoProxyTests(NotesTestCase):
-    async def test_claim_of_a_stranger_is_not_believed(self) -> None:
-        """Else everybody could dodge the limits for log-in."""
+    async def test_claim_of_an_untrusted_peer_is_ignored(self) -> None:
+        """Otherwise clients could evade the limits for log-in."""
         headers = [("X-Forwarded-For", "192.0.2.1")]
 
         response = await self.ask("GET", "/address", headers=headers)

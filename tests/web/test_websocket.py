@@ -17,7 +17,7 @@ HANDSHAKE = (
     ("Sec-WebSocket-Version", "13"),
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 )
-# The answer to that key, from https://www.rfc-editor.org/rfc/rfc6455#section-1.3
+# The response to that key, from https://www.rfc-editor.org/rfc/rfc6455#section-1.3
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 PROTOCOL = ("Sec-WebSocket-Protocol", "m.json")
 
@@ -29,7 +29,7 @@ def text_frame(text: str) -> bytes:
 
 
 class Echo(Socket):
-    """Answers each message with the name of its user and the message."""
+    """A socket that echoes each message with the name of its user."""
 
     def __init__(self, caller: Requester, closed: list[Any]) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class WebSocketTestCase(ServerTestCase):
     async def shake(
         self, wire: Wire, path: str = "/_matrix/client/v3/stream", **kw: Any
     ) -> dict[str, str]:
-        """An opening handshake that succeeds; the headers of the answer."""
+        """An opening handshake that succeeds; the headers of the response."""
         headers = [*HANDSHAKE, *kw.pop("headers", [PROTOCOL])]
         wire.request("GET", path, headers=headers, **kw)
         response = await wire.response()
@@ -93,7 +93,7 @@ class WebSocketTestCase(ServerTestCase):
 
 
 class UpgradeTests(WebSocketTestCase):
-    async def test_socket_speaks_after_the_handshake(self) -> None:
+    async def test_socket_works_after_the_handshake(self) -> None:
         """The everyday case: header token, subprotocol echoed, messages both ways."""
         wire = await self.connect()
 
@@ -127,7 +127,7 @@ class UpgradeTests(WebSocketTestCase):
         await self.assert_echo(wire)
 
     async def test_origin_and_host_do_not_matter(self) -> None:
-        """Who has the token may come from anywhere, as with CORS."""
+        """A client with a token may come from any origin, as with CORS."""
         for origin in ("null", "https://evil.example", "file://", "nonsense"):
             wire = await self.connect()
             await self.shake(wire, token="alice", headers=[PROTOCOL, ("Origin", origin)])
@@ -152,7 +152,7 @@ class UpgradeTests(WebSocketTestCase):
         self.assertIn("client_no_context_takeover", headers["sec-websocket-extensions"])
 
     async def test_socket_outlives_the_deadlines_of_requests(self) -> None:
-        """A quiet socket is a good socket."""
+        """A quiet socket is healthy."""
         wire = await self.connect()
         await self.shake(wire, token="alice")
 
@@ -160,8 +160,8 @@ class UpgradeTests(WebSocketTestCase):
 
         await self.assert_echo(wire)
 
-    async def test_socket_is_forgotten_when_it_ends(self) -> None:
-        """A server that runs for a year must not collect dead sockets."""
+    async def test_socket_is_removed_when_it_ends(self) -> None:
+        """A server that runs for a year must not accumulate dead sockets."""
         wire = await self.connect()
         await self.shake(wire, token="alice")
         self.assertEqual((len(self.server.connections), len(self.server.sockets)), (0, 1))
@@ -172,7 +172,7 @@ class UpgradeTests(WebSocketTestCase):
         self.assertEqual(len(self.echoes.closed), 1)
 
     async def test_too_large_message_closes_the_socket_with_its_code(self) -> None:
-        """The client learns why (1009), instead of seeing a broken line."""
+        """The client gets the reason (1009), instead of a lost connection."""
         wire = await self.connect()
         await self.shake(wire, token="alice")
 
@@ -189,14 +189,14 @@ class RefusalTests(WebSocketTestCase):
         self.assertEqual((response.status, response.json["errcode"]), (status, errcode))
         return response.headers
 
-    async def test_plain_get_is_told_to_upgrade(self) -> None:
-        """Whoever opens the address in a browser learns what it is."""
+    async def test_plain_get_must_upgrade(self) -> None:
+        """A user who opens the address in a browser gets an explanation."""
         headers = await self.assert_refused(426, "M_UNRECOGNIZED")
 
         self.assertEqual(headers["upgrade"], "websocket")
 
     async def test_errors_before_the_handshake_are_ordinary_answers(self) -> None:
-        """A client must see `M_UNKNOWN_TOKEN` and 429, which a socket could not tell."""
+        """A client must see `M_UNKNOWN_TOKEN` and 429, which a WebSocket could not send."""
         headers = [*HANDSHAKE, PROTOCOL]
         await self.assert_refused(401, "M_MISSING_TOKEN", headers=headers)
         await self.assert_refused(401, "M_UNKNOWN_TOKEN", headers=headers, token="mallory")
@@ -204,14 +204,14 @@ class RefusalTests(WebSocketTestCase):
         self.echoes.full = True
         await self.assert_refused(429, "M_LIMIT_EXCEEDED", headers=headers, token="alice")
 
-    async def test_subprotocol_that_nobody_speaks_is_refused(self) -> None:
+    async def test_unsupported_subprotocol_is_refused(self) -> None:
         """A later version of the protocol must not be mistaken for this one."""
         for offer in ([], [("Sec-WebSocket-Protocol", "m.xml, chat")]):
             headers = [*HANDSHAKE, *offer]
             await self.assert_refused(400, "M_INVALID_PARAM", headers=headers, token="alice")
 
-    async def test_unsound_handshakes_are_refused(self) -> None:
-        """A proxy that strips headers is found out here, not by a hanging client."""
+    async def test_invalid_handshakes_are_refused(self) -> None:
+        """A proxy that strips headers is detected here, not by a hanging client."""
         for name, value, status in (
             ("Sec-WebSocket-Version", "8", 426),
             ("Sec-WebSocket-Key", "short", 400),

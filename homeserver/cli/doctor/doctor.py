@@ -1,7 +1,7 @@
-"""`homeserver doctor`: looks for what is wrong with an installation, and says how to mend it.
+"""`homeserver doctor`: checks an installation and suggests fixes.
 
-It works whether the server runs or not. It changes nothing unless it is asked to repair what can be
-made anew from the rest of the database.
+It works whether or not the server is running. It changes nothing unless `--repair` is given, and
+then only data that can be derived from the rest of the database.
 """
 
 from collections.abc import Iterator
@@ -26,32 +26,32 @@ NEW_CONFIG = Path("NEW_FOLDER", "homeserver.yaml")
 def doctor(config: Path | None, server: str | None = None, *, repair: bool = False) -> int:
     """Print all findings, also about another `server`; the exit status is 1 if one is a problem.
 
-    Raises `CommandError` where there is no server to examine.
+    Raises `CommandError` if there is no server to check.
     """
     path = find_config(config)
     try:
         settings = load_installed(config)
     except ConfigError:
-        settings = None  # `examine` reports what is wrong with it
+        settings = None  # `examine` reports the errors
     worst = 0
 
-    def tell(finding: Finding) -> None:
+    def report(finding: Finding) -> None:
         nonlocal worst
         print(finding, flush=True)
-        worst |= finding.verdict is Severity.PROBLEM
+        worst |= finding.severity is Severity.PROBLEM
 
     for finding in examine(path, repair=repair):
-        tell(finding)
+        report(finding)
     if settings is None:
         return worst
     subject = server or own_name_to_check(settings)
     if subject is not None:
-        run_in_reactor(lambda reactor: check_federation(reactor, settings, subject, tell))
+        run_in_reactor(lambda reactor: check_federation(reactor, settings, subject, report))
     return worst
 
 
 def examine(config: Path | None, *, repair: bool = False) -> Iterator[Finding]:
-    """Everything there is to say about an installation, one finding after the other."""
+    """All findings about an installation, one after the other."""
     try:
         settings = load_settings(config)
     except ConfigError as error:
@@ -75,5 +75,5 @@ def _check_server_name(settings: Settings) -> Iterator[Finding]:
         yield warning(
             "server name",
             "localhost can be used on this machine alone",
-            f"it cannot be changed; to serve others, make a server in a new folder: {another}",
+            f"it cannot be changed; to serve others, create a server in a new directory: {another}",
         )

@@ -1,6 +1,7 @@
-"""Federation, examined: whether a server can be found, is who it says to be, and answers.
+"""Checks of federation: whether a server can be found, proves its name, and responds.
 
-Each step of the search is told, so that somebody who sets up a delegation sees where it goes wrong.
+Each step of discovery is reported, so that an operator who sets up a delegation sees where it goes
+wrong.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names
 """
@@ -42,38 +43,38 @@ from homeserver.wiring.federation import web_client
 TIMEOUT = 15.0  # seconds, for each step
 RENEWAL_SECONDS = (
     14 * 86_400.0
-)  # seconds: a certificate that ends within them should have been renewed
+)  # seconds: a certificate that expires within them should have been renewed
 
-Tell = Callable[[Finding], object]
+Report = Callable[[Finding], object]
 
 
 def own_name_to_check(settings: Settings) -> str | None:
-    """The server's own name, if it is one that others are to reach it by."""
+    """The server's own name, if other servers can reach it by that name."""
     serves = any("federation" in listener.resources for listener in settings.listeners)
     return settings.server_name if serves and settings.server_name != "localhost" else None
 
 
-async def check_federation(reactor: Any, settings: Settings, server: str, tell: Tell) -> None:
-    """Tell what there is to say about another server, or about this one's own name."""
+async def check_federation(reactor: Any, settings: Settings, server: str, report: Report) -> None:
+    """Report the findings about another server, or about this one's own name."""
     try:
-        examination = FederationCheck(reactor, settings, tell)
+        check = FederationCheck(reactor, settings, report)
     except CertificateError as error:
-        tell(problem("federation", str(error), "correct federation.ca_file"))
+        report(problem("federation", str(error), "correct federation.ca_file"))
         return
     try:
-        await examination.run(server)
+        await check.run(server)
     finally:
-        await examination.stop()
+        await check.stop()
 
 
 class FederationCheck:
-    """The steps by which a server is reached, one finding each. Raises `CertificateError`."""
+    """The steps of connecting to a server, one finding each. Raises `CertificateError`."""
 
-    def __init__(self, reactor: Any, settings: Settings, tell: Tell) -> None:
+    def __init__(self, reactor: Any, settings: Settings, report: Report) -> None:
         rules = settings.federation
         self._reactor = reactor
         self._settings = settings
-        self._report = tell
+        self._report = report
         self._tls = ClientTls(verify=rules.verify_certificates, ca_file=rules.ca_file)
         self._network = open_network(
             reactor, "federation", allow_private_addresses=rules.allow_private_addresses
@@ -83,11 +84,12 @@ class FederationCheck:
             WellKnownDelegations(reactor, self._web), ServiceRecords(reactor)
         )
         self._connections = Connections(reactor, self._tls, self._network)
-        # Nothing is signed, so the key is never used, and the own name can be asked as well.
-        nobody = Signer("", SigningKey.from_seed("none", secrets.token_bytes(32)))
+        # Nothing is signed, so the key is never used, and the server's own name can be checked as
+        # well.
+        anonymous = Signer("", SigningKey.from_seed("none", secrets.token_bytes(32)))
         self._client = FederationClient(
             reactor,
-            nobody,
+            anonymous,
             self._discovery,
             self._connections,
             PermittedServers(rules.allow, rules.deny),
@@ -100,23 +102,23 @@ class FederationCheck:
         await self._web.stop()
 
     async def run(self, server: str) -> None:
-        """Take the steps; the first that fails is the last."""
+        """Take the steps; stop after the first that fails."""
         is_own = server == self._settings.server_name
         try:
             address = await self._discovery.find(
-                server, lambda question, answer: self._report(_found(server, question, answer))
+                server, lambda question, response: self._report(_found(server, question, response))
             )
             await self._check_certificate(server, address)
             await self._check_keys(server, is_own=is_own)
             await self._check_version(server)
         except (FederationError, InvalidServerKeys) as error:
             bad = warning if is_own else problem
-            mend = (
+            fix = (
                 "start the server, then see docs/federation.md"
                 if is_own
-                else "tell its operators, or see what stands between the servers"
+                else "inform its operators, or check the network between the servers"
             )
-            self._report(bad(server, str(error).removeprefix(f"{server}: "), mend))
+            self._report(bad(server, str(error).removeprefix(f"{server}: "), fix))
 
     async def _check_certificate(self, server: str, address: Address) -> None:
         for target in address.targets:
@@ -134,10 +136,8 @@ class FederationCheck:
             left = _ends_at(certificate) - wall_seconds(self._reactor)
             until = datetime.fromtimestamp(_ends_at(certificate), tz=UTC).date().isoformat()
             text = f"{place}: certificate for {address.certificate_name}, valid until {until}"
-            mend = "see why it was not renewed"
-            self._report(
-                ok(server, text) if left > RENEWAL_SECONDS else warning(server, text, mend)
-            )
+            fix = "check why it was not renewed"
+            self._report(ok(server, text) if left > RENEWAL_SECONDS else warning(server, text, fix))
 
     async def _check_keys(self, server: str, *, is_own: bool) -> None:
         response = await self._client.get(
@@ -150,16 +150,16 @@ class FederationCheck:
             self._report(
                 problem(
                     server,
-                    "the key that is published is not the one of this installation",
-                    "see which server answers by this name",
+                    "the published key is not the key of this installation",
+                    "check which server responds under this name",
                 )
             )
 
     async def _check_version(self, server: str) -> None:
-        answer = await self._client.get(
+        response = await self._client.get(
             server, "/_matrix/federation/v1/version", signed=False, timeout=TIMEOUT
         )
-        about = answer.get("server")
+        about = response.get("server")
         about = about if isinstance(about, dict) else {}
         self._report(ok(server, f"runs {about.get('name', '?')} {about.get('version', '?')}"[:200]))
 
@@ -167,12 +167,12 @@ class FederationCheck:
         try:
             keys = load_signing_keys(self._settings.signing_key_path)
         except ConfigError:
-            return True  # told by the check of the key
+            return True  # reported by the check of the key
         return all(published.get(key.key_id) == key.verify_key for key in keys)
 
 
 class _NullHealth:
-    """Each server is tried, however it fared."""
+    """A record of server health that lets every request through."""
 
     def check(self, server: str) -> None: ...
 
@@ -182,21 +182,21 @@ class _NullHealth:
 
 
 def suggested_fix(error: Exception) -> str:
-    """What to do where a server cannot be connected to."""
+    """A suggestion for a server to which no connection can be made."""
     if isinstance(error, DNSLookupError):
-        return "give the host an address in the DNS, or name another one"
-    return "open the port, mend the TLS"
+        return "add an address of the host to the DNS, or use another host"
+    return "open the port, or fix TLS"
 
 
 @implementer(IHandshakeListener)
 class _Probe(Protocol):
-    """Looks at the certificate, and goes."""
+    """A protocol that reads the certificate and closes the connection."""
 
     def __init__(self) -> None:
         self.certificate: Deferred[X509] = Deferred()
 
     def handshakeCompleted(self) -> None:
-        """The certificate is there, and is believed."""
+        """The TLS handshake has succeeded, so the certificate is valid."""
         transport: Any = self.transport
         self.certificate.callback(transport.getPeerCertificate())
         transport.abortConnection()
@@ -206,17 +206,17 @@ class _Probe(Protocol):
             self.certificate.errback(reason)
 
 
-def _found(server: str, question: Question, answer: Any) -> Finding:
-    """What a question of the search brought."""
+def _found(server: str, question: Question, response: Any) -> Finding:
+    """The finding for one step of discovery."""
     if isinstance(question, AskWellKnown):
         place = f"https://{question.host}/.well-known/matrix/server"
-        return ok(server, f"{place} names {answer}" if answer else f"{place} names no server")
-    if answer is None:
+        return ok(server, f"{place} names {response}" if response else f"{place} names no server")
+    if response is None:
         return ok(server, f"there is no SRV record {question.name}")
-    places = ", ".join(f"{one.host}:{one.port}" for one in answer)
+    places = ", ".join(f"{one.host}:{one.port}" for one in response)
     return ok(server, f"the SRV record {question.name} names {places}")
 
 
 def _ends_at(certificate: X509) -> float:
-    """When a certificate ends, in seconds since the epoch."""
+    """The expiry of a certificate, in seconds since the epoch."""
     return certificate.to_cryptography().not_valid_after_utc.timestamp()

@@ -1,4 +1,4 @@
-"""The files of an installation, examined: configuration, signing key, data folder."""
+"""Checks of the files of an installation: configuration, signing key, data directory."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ LITTLE_SPACE = 1_000_000_000  # bytes
 
 
 def check_config_file(config: Path | None, settings: Settings) -> Iterator[Finding]:
-    """Warn if others on the machine can read secrets that stand in the configuration."""
+    """Warn if other users of the machine can read secrets in the configuration."""
     has_secrets = (
         settings.database.dsn or settings.registration.shared_secret or settings.email.smtp_password
     )
@@ -29,28 +29,28 @@ def check_config_file(config: Path | None, settings: Settings) -> Iterator[Findi
 
 
 def check_signing_key(config: Path | None, settings: Settings) -> Finding:
-    """Whether the key is there, is one, and is private."""
+    """Check that the key exists, is valid, and is private."""
     path = settings.signing_key_path
     if not _may_exist(path):
         return warning(
             "signing key",
             f"{path} does not exist",
-            f"`{homeserver_command('run', config=config)}` makes it; but if the server has run"
+            f"`{homeserver_command('run', config=config)}` creates it; but if the server has run"
             " before, restore the old one",
         )
     try:
         key = load_signing_key(path)
     except ConfigError as error:
-        return problem("signing key", str(error), "restore it, or see that the server may read it")
+        return problem("signing key", str(error), "restore it, or let the server's user read it")
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return warning(
-            "signing key", f"others can read {path}", shell_command("chmod", "600", path)
+            "signing key", f"other users can read {path}", shell_command("chmod", "600", path)
         )
     return ok("signing key", f"{key.key_id} in {path}")
 
 
 def check_data_dir(settings: Settings) -> Finding:
-    """Whether the server can write there, and has space."""
+    """Check that the server can write there, and has space."""
     path = settings.data_dir
     existing = next(folder for folder in (path, *path.parents) if _may_exist(folder))
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -66,7 +66,7 @@ def check_data_dir(settings: Settings) -> Finding:
 
 
 def _may_exist(path: Path) -> bool:
-    """Whether a path exists, or lies in a folder that this user may not look into."""
+    """Whether a path exists, or is in a directory that this user may not read."""
     try:
         return path.exists()
     except PermissionError:

@@ -1,11 +1,11 @@
-"""What `homeserver doctor` finds: one verdict a line, and how to mend what is not right."""
+"""Findings of `homeserver doctor`: one line each, with a suggested fix for errors."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Severity(Enum):
-    """How things stand; a `PROBLEM` keeps the server from working as configured."""
+    """The severity of a finding; a `PROBLEM` keeps the server from working as configured."""
 
     OK = "ok"
     WARNING = "warning"
@@ -14,28 +14,28 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The verdict on one subject, with `fix` saying what to do about it."""
+    """The result of one check; `fix` says what to do about it."""
 
-    verdict: Severity
+    severity: Severity
     subject: str
     text: str
     fix: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.verdict.value:<8} {self.subject}: {self.text}"
+        line = f"{self.severity.value:<8} {self.subject}: {self.text}"
         return f"{line}\n         -> {self.fix}" if self.fix else line
 
 
 def ok(subject: str, text: str) -> Finding:
-    """All is well."""
+    """A finding that all is well."""
     return Finding(Severity.OK, subject, text)
 
 
-def warning(subject: str, text: str, mend: str) -> Finding:
-    """It works, but somebody should know."""
-    return Finding(Severity.WARNING, subject, text, mend)
+def warning(subject: str, text: str, fix: str) -> Finding:
+    """A finding that the operator should know, although the server works."""
+    return Finding(Severity.WARNING, subject, text, fix)
 
 
-def problem(subject: str, text: str, mend: str) -> Finding:
-    """It does not work until this is mended."""
-    return Finding(Severity.PROBLEM, subject, text, mend)
+def problem(subject: str, text: str, fix: str) -> Finding:
+    """A finding of something that does not work until it is fixed."""
+    return Finding(Severity.PROBLEM, subject, text, fix)

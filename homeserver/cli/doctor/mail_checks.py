@@ -1,4 +1,4 @@
-"""The mail server of an installation, examined: does it answer, and would it take our mails.
+"""A check of the mail server: whether it responds, and would accept mails of this server.
 
 https://www.rfc-editor.org/rfc/rfc5321
 """
@@ -15,7 +15,7 @@ TIMEOUT = 5.0  # seconds
 
 
 def check_mail(settings: Settings) -> Iterator[Finding]:
-    """Whether mails can be sent; nothing, where none are. Sends none."""
+    """Check that mails can be sent, if mail is configured. Sends none."""
     email = settings.email
     if email.smtp_host is None:
         return
@@ -31,16 +31,16 @@ def check_mail(settings: Settings) -> Iterator[Finding]:
             "mail", f"{place}: {error.reason or error}", "correct email.tls, or the certificate"
         )
     except (OSError, smtplib.SMTPException) as error:
-        told = str(error) or type(error).__name__
+        remark = str(error) or type(error).__name__
         yield problem(
-            "mail", f"{place}: {told}", "correct email.smtp_host, smtp_port and tls, or start it"
+            "mail", f"{place}: {remark}", "correct email.smtp_host, smtp_port and tls, or start it"
         )
     else:
         yield ok("mail", f"{place} answers{offered}")
 
 
 def _greet(email: EmailSettings) -> str:
-    """Say hello as the server does; gives what is special about it.
+    """Greet the mail server as the server does; returns a remark on the connection.
 
     Raises `OSError` and `SMTPException`.
     """
@@ -58,7 +58,7 @@ def _greet(email: EmailSettings) -> str:
             connection.starttls(context=trusted)
             encrypted = True
         elif email.tls == "opportunistic" and connection.has_extn("starttls"):
-            # As the server does: no certificate is looked at.
+            # As the server does: the certificate is not checked.
             connection.starttls(context=ssl._create_unverified_context())  # noqa: S323
             encrypted = True
         if email.smtp_user is not None:

@@ -1,4 +1,4 @@
-"""The network side of an installation, examined: ports, certificates, and what others look up.
+"""Checks of the network: ports, certificates, and the well-known file for clients.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#well-known-uris
 """
@@ -26,7 +26,7 @@ MAX_RESPONSE_BYTES = 65_536  # bytes
 
 
 def check_listeners(settings: Settings) -> Iterator[Finding]:
-    """Each address that the server listens at, and the certificates it would show."""
+    """Check each address on which the server listens, and the certificates that it uses."""
     for listener in settings.listeners:
         if listener.tls is not None:
             yield _check_certificate(listener)
@@ -41,13 +41,13 @@ def _check_certificate(listener: Listener) -> Finding:
     assert listener.tls is not None
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        # A key with a passphrase is refused at the start too; without one given, OpenSSL asks.
+        # A key with a passphrase is refused at the start too; without this argument, OpenSSL asks.
         context.load_cert_chain(listener.tls.certificate, listener.tls.private_key, password="")
     except OSError as error:
         return problem(
             "certificate",
             f"{listener.tls.certificate} with {listener.tls.private_key}: {error}",
-            "correct the paths, and see that key and certificate belong together",
+            "correct the paths, and check that key and certificate belong together",
         )
     return ok("certificate", str(listener.tls.certificate))
 
@@ -56,44 +56,44 @@ def _check_unix_socket(listener: Listener) -> Finding:
     assert listener.path is not None
     if not listener.path.parent.is_dir():
         return problem(
-            "listener", f"the folder of {listener.path} does not exist", "make it, or set path"
+            "listener", f"the directory of {listener.path} does not exist", "create it, or set path"
         )
     return ok("listener", str(listener.path))
 
 
 def _check_port(address: str, port: int, listener: Listener, settings: Settings) -> Finding:
-    """Whether a port is free, or this server answers there already."""
+    """Check that a port is free, or that this server is already using it."""
     place = display_host_and_port(address, port)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As the server does: connections that have just ended do not hold the port.
+            # As the server does: connections that have just ended do not block the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address, port))
             probe.listen()
     except PermissionError:
-        return problem("listener", f"{place} is not for this user", "use a port above 1023")
+        return problem("listener", f"{place}: this user has no permission", "use a port above 1023")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return _check_who_answers(address, port, listener, settings)
+            return _check_responder(address, port, listener, settings)
         if family == socket.AF_INET6 and len(listener.addresses) > 1:
             return ok("listener", f"{place}: there is no IPv6 on this machine")
         return problem("listener", f"{place}: {error.strerror}", "correct listeners")
     return ok("listener", f"{place} is free")
 
 
-def _check_who_answers(address: str, port: int, listener: Listener, settings: Settings) -> Finding:
+def _check_responder(address: str, port: int, listener: Listener, settings: Settings) -> Finding:
     place = display_host_and_port(address, port)
     wildcard = ipaddress.ip_address(address).is_unspecified
     host = {4: "127.0.0.1", 6: "::1"}[ipaddress.ip_address(address).version]
     name = _name_of_homeserver(host if wildcard else address, port, listener)
     if name == settings.server_name:
-        return ok("listener", f"{place}: this server answers")
+        return ok("listener", f"{place}: this server responds")
     if name is None and not {"client", "federation"}.intersection(listener.resources):
-        # A listener for health and metrics alone does not tell its name.
-        return warning("listener", f"{place} is in use", "see that it is this server which has it")
+        # A listener for health and metrics alone does not reveal its name.
+        return warning("listener", f"{place} is in use", "check that this server uses it")
     if name is not None:
-        who = f"the homeserver {name}" if name else "a homeserver that does not say its name"
+        who = f"the homeserver {name}" if name else "a homeserver that does not reveal its name"
     else:
         who = "another program"
     if holders := find_port_holders(port):
@@ -102,24 +102,24 @@ def _check_who_answers(address: str, port: int, listener: Listener, settings: Se
 
 
 def _name_of_homeserver(host: str, port: int, listener: Listener) -> str | None:
-    """The name of the homeserver that answers, "" where it says none; `None` for anything else."""
-    # It is our own machine; whether others trust the certificate is not asked here.
+    """The name of the homeserver that responds, "" if it does not say; `None` for anything else."""
+    # This is the local machine; whether others trust the certificate is not checked here.
     context = ssl._create_unverified_context() if listener.tls else None  # noqa: S323
     try:
         page = _get_text(host, port, "/", context)
         if found := re.search(r'<meta name="matrix-server" content="([^"]*)">', page):
             return html.unescape(found[1])
         if "federation" in listener.resources:
-            said = json.loads(_get_text(host, port, "/_matrix/key/v2/server", context))
-            return str(said["server_name"])
-        said = json.loads(_get_text(host, port, "/_matrix/client/versions", context))
-        return "" if "versions" in said else None
+            response = json.loads(_get_text(host, port, "/_matrix/key/v2/server", context))
+            return str(response["server_name"])
+        response = json.loads(_get_text(host, port, "/_matrix/client/versions", context))
+        return "" if "versions" in response else None
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return None
 
 
 def check_well_known(settings: Settings) -> Iterator[Finding]:
-    """Whether clients that know only the server's name find it."""
+    """Check that clients that know only the server's name find it."""
     name = parse_server_name(settings.server_name)
     if (
         settings.public_baseurl is None
@@ -128,19 +128,21 @@ def check_well_known(settings: Settings) -> Iterator[Finding]:
     ):
         return
     subject = f"https://{settings.server_name}/.well-known/matrix/client"
-    mend = "let the web server of that name pass /.well-known/matrix/ on to this server"
+    fix = "make the web server of that name forward /.well-known/matrix/ to this server"
     try:
         context = ssl.create_default_context()
         found = _get(settings.server_name, 443, "/.well-known/matrix/client", context)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        yield warning(subject, f"cannot be fetched from here: {error}", mend)
+        yield warning(subject, f"cannot be fetched from here: {error}", fix)
         return
     homeserver = found.get("m.homeserver") if isinstance(found, dict) else None
-    told = homeserver.get("base_url") if isinstance(homeserver, dict) else None
-    if not isinstance(told, str):
-        yield warning(subject, "names no homeserver", mend)
-    elif told.rstrip("/") != settings.public_baseurl.rstrip("/"):
-        yield warning(subject, f"sends clients to {told}, not to {settings.public_baseurl}", mend)
+    base_url = homeserver.get("base_url") if isinstance(homeserver, dict) else None
+    if not isinstance(base_url, str):
+        yield warning(subject, "names no homeserver", fix)
+    elif base_url.rstrip("/") != settings.public_baseurl.rstrip("/"):
+        yield warning(
+            subject, f"sends clients to {base_url}, not to {settings.public_baseurl}", fix
+        )
     else:
         yield ok(subject, "names this server")
 
@@ -154,7 +156,7 @@ def _get(host: str, port: int, path: str, context: ssl.SSLContext | None) -> Any
 def _get_text(
     host: str, port: int, path: str, context: ssl.SSLContext | None, *, wanted_status: int = 0
 ) -> str:
-    """The text at an address, of whatever status unless one is wanted.
+    """Return the body at an address, of any status unless one is wanted.
 
     Raises `OSError`, `HTTPException` or `ValueError`.
     """

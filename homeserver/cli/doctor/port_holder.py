@@ -1,4 +1,4 @@
-"""Which process listens at a port of this machine, as far as this user may know it (Linux)."""
+"""A search for the process that listens on a local port, if this user may see it (Linux)."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ LISTENING = "0A"  # a state in /proc/net/tcp, https://www.kernel.org/doc/Documen
 
 
 def find_port_holders(port: int) -> list[tuple[int, str]]:
-    """Process id and command of each process that listens at a TCP port, at whatever address."""
+    """Process id and command of each process that listens on a TCP port, on any address."""
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     return [
         (int(process.name), _command(process))
@@ -28,7 +28,7 @@ def _listening_inodes(port: int) -> Iterator[str]:
 
 
 def _open_files(process: Path) -> Iterator[str]:
-    with contextlib.suppress(OSError):  # it has ended, or is another user's
+    with contextlib.suppress(OSError):  # it has ended, or belongs to another user
         for descriptor in (process / "fd").iterdir():
             with contextlib.suppress(OSError):
                 yield str(descriptor.readlink())

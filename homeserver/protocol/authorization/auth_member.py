@@ -1,10 +1,10 @@
 """Authorisation of `m.room.member` events: who may join, invite, leave, kick, ban and knock.
 
-One function a membership. Each takes an event and the state it is judged by, and either returns
-or raises `RuleBroken`. Rule numbers are those of room version 12, in whose order the code stands;
-where an older version lacks a rule, a column of the room version says so.
+One function per membership. Each takes an event and the state to check it against, and either
+returns or raises `RuleBroken`. Rule numbers are those of room version 12, which also set the order
+of the code; rules that older versions lack depend on a column of the room version.
 
-The signature that rule 5.2 wants of the server that authorises a restricted join is checked with
+The signature that rule 5.2 requires of the server that authorises a restricted join is checked with
 the other signatures of the event: see `auth_rules.required_signers`.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
@@ -24,22 +24,23 @@ from homeserver.protocol.room_versions import RoomVersion
 
 
 def check_member(event: Event, state: AuthState) -> None:
-    """Rule 5: a change of someone's membership. Raises `RuleBroken`."""
+    """Rule 5: a change of a membership. Raises `RuleBroken`."""
     version, target = event.version, event.state_key
     membership = event.content.get("membership")
 
     if target is None or "membership" not in event.content:
         raise rule_broken(version, "5.1", "a membership event needs a state key and a membership")
 
-    # No text says that the state key is a user id. What has no domain is of no server, and other
-    # servers refuse it in all versions; they take the rest, and rooms would split if we did not.
+    # No room version says that the state key is a user id. But other servers reject a key without a
+    # domain in all versions, and accept all other keys; rooms would split if this server did not do
+    # the same.
     if ":" not in target:
-        raise rule_broken(version, "5.1", f"{target!r} is no user of any server")
+        raise rule_broken(version, "5.1", f"{target!r} has no server")
 
-    # 5.2.1: what is not a user id has no homeserver that could have signed.
+    # 5.2.1: a value that is not a user id has no homeserver that could have signed.
     names_user = version.restricted_joins and AUTHORISING_USER in event.content
     if names_user and not is_user_id(event.content[AUTHORISING_USER]):
-        raise rule_broken(version, "5.2.1", "a join is authorised by a user")
+        raise rule_broken(version, "5.2.1", "a restricted join must be authorised by a user")
 
     if membership == "join":
         check_join(event, target, state)
@@ -106,7 +107,7 @@ def check_invite(event: Event, target: str, state: AuthState) -> None:
 
 
 def check_leave(event: Event, target: str, state: AuthState) -> None:
-    """Rule 5.5: a user leaves, declines or withdraws; or the sender kicks or unbans them."""
+    """Rule 5.5: a user leaves, declines or rescinds; or the sender kicks or unbans them."""
     version, sender, levels = event.version, event.sender, state.power_levels
 
     if sender == target:
@@ -142,7 +143,7 @@ def check_ban(event: Event, target: str, state: AuthState) -> None:
 
 
 def check_knock(event: Event, target: str, state: AuthState) -> None:
-    """Rule 5.7: a user asks to be let in."""
+    """Rule 5.7: a user knocks."""
     version, sender = event.version, event.sender
 
     if state.join_rule not in _knock_rules(version):
@@ -159,7 +160,7 @@ def check_knock(event: Event, target: str, state: AuthState) -> None:
 
 
 def _check_restricted_join(event: Event, membership: str, state: AuthState) -> None:
-    """Rule 5.3.5: a join by the right of a member who could have invited the user."""
+    """Rule 5.3.5: a restricted join, authorised by a member who could have invited the user."""
     if membership in ("join", "invite"):
         return
 

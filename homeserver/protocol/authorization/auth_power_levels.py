@@ -1,6 +1,6 @@
-"""Authorisation of `m.room.power_levels` events: nobody hands out more power than they have.
+"""Authorisation of `m.room.power_levels` events: no user grants more power than they have.
 
-Rule numbers are those of room version 12, in whose order the code stands.
+Rule numbers are those of room version 12, which also set the order of the code.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
 """
@@ -52,7 +52,7 @@ def _check_integers(version: RoomVersion, content: Mapping[str, Any]) -> None:
 
 
 def _check_finite(version: RoomVersion, content: Mapping[str, Any]) -> None:
-    """Where floats are levels, one that no double can hold makes the event invalid.
+    """If floats are levels, one that no double can represent makes the event invalid.
 
     Spec: https://spec.matrix.org/v1.19/rooms/v5/#deprecated-event-content-schemas
     """
@@ -104,7 +104,7 @@ def _check_table(event: Event, previous: Event, table: str, state: AuthState) ->
 
 
 def _check_user_changes(event: Event, previous: Event, state: AuthState) -> None:
-    """Rules 10.9 and 10.10: nobody is demoted by an equal, or promoted above the sender."""
+    """Rules 10.9 and 10.10: no user is demoted by an equal, or promoted above the sender."""
     own = state.power_levels.of(event.sender)
     changes = _alterations(event, previous.content.get("users"), event.content.get("users"))
     for user_id, old, new in changes:
@@ -125,7 +125,7 @@ def _alterations(
 ) -> Iterator[tuple[str, int | None, int | None]]:
     """Each level that differs, as (name, old, new), of all names or of some; `None` if not given.
 
-    A level written otherwise but equal, such as `"50"` for `50`, is not altered.
+    A level that is equal but written differently, such as `"50"` for `50`, is not altered.
     """
     before = old if isinstance(old, Mapping) else {}
     after = new if isinstance(new, Mapping) else {}

@@ -1,10 +1,11 @@
 """The authorisation rules: which events a room accepts.
 
-`check_auth` judges an event by a state of the room: that before it, that of its auth events, or
-the current one. `check_auth_events` judges the list of auth events that an event cites. The rules
-of all room versions are here and in the `auth_*` modules beside; versions differ by columns of
+`check_auth` checks an event against a state of the room: that before it, that of its auth events,
+or the current one. `check_auth_events` checks the list of auth events. The rules of all room
+versions are here and in the other `auth_*` modules; versions differ by columns of
 `room_versions.py` only. Rule numbers in the code are those of room version 12 unless a docstring
-says otherwise; `RuleBroken.rule` is always the number in the text of the event's own version.
+says otherwise; `RuleBroken.rule` is always the number in the specification of the event's own
+version.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
 """
@@ -28,7 +29,7 @@ __all__ = ["AuthState", "RuleBroken", "check_auth", "check_auth_events", "requir
 
 
 def check_auth(event: Event, state: AuthState) -> None:
-    """Check all rules but those on the list of auth events and on signatures.
+    """Check all rules except those on the list of auth events and on signatures.
 
     Returns if the event is allowed, else raises `RuleBroken`.
     """
@@ -62,7 +63,7 @@ def check_auth(event: Event, state: AuthState) -> None:
         return
 
     if levels.for_event(event_type, event.is_state) > own:
-        raise rule_broken(version, "8", f"{sender} has not the power to send {event_type}")
+        raise rule_broken(version, "8", f"{sender} does not have the power to send {event_type}")
 
     state_key = event.state_key
     if state_key is not None and state_key.startswith("@") and state_key != sender:
@@ -75,13 +76,13 @@ def check_auth(event: Event, state: AuthState) -> None:
 
 
 def check_create(event: Event) -> None:
-    """Rule 1: the event that makes a room."""
+    """Rule 1: the create event."""
     version, content = event.version, event.content
 
     if event.prev_event_ids:
         raise rule_broken(version, "1.1", "a create event is the first of its room")
 
-    # The rules take for granted what the event's schema says.
+    # The rules rely on the event's schema.
     if event.state_key != "":
         raise rule_broken(version, "1.1", "the state key of a create event is empty")
 
@@ -105,7 +106,7 @@ def check_create(event: Event) -> None:
 
 
 def check_aliases(event: Event) -> None:
-    """Rule 4 of room versions 1 to 5: a server tells its aliases of the room, member or not."""
+    """Rule 4 of room versions 1 to 5: a server announces its aliases, even if not in the room."""
     if event.state_key is None:
         raise RuleBroken("4.1", "an aliases event needs a state key")
 
@@ -114,7 +115,7 @@ def check_aliases(event: Event) -> None:
 
 
 def check_redaction(event: Event, state: AuthState) -> None:
-    """Rule 11 of room versions 1 and 2; later versions judge only the effect of a redaction."""
+    """Rule 11 of room versions 1 and 2; later ones check a redaction when it is applied."""
     levels = state.power_levels
 
     # 11.1
@@ -131,7 +132,7 @@ def check_redaction(event: Event, state: AuthState) -> None:
 def check_auth_events(
     event: Event, auth_events: Sequence[Event], rejected: Collection[str] = ()
 ) -> None:
-    """Rule 3: the auth events that an event cites are those that it should cite.
+    """Rule 3: an event has the auth events that the selection algorithm gives, and no others.
 
     `auth_events` are the events of `event.auth_event_ids`; `rejected` holds the ids of those among
     them that were rejected themselves. Raises `RuleBroken`.
@@ -151,7 +152,7 @@ def check_auth_events(
         if auth_event.event_id in rejected:
             raise rule_broken(version, "3.3", f"{auth_event.event_id} was rejected")
         if auth_event.room_id != event.room_id:
-            raise rule_broken(version, "3.5", f"{auth_event.event_id} is of another room")
+            raise rule_broken(version, "3.5", f"{auth_event.event_id} is in another room")
         seen.add(pair)
 
     if version.create_in_auth_events and ("m.room.create", "") not in seen:
@@ -159,11 +160,11 @@ def check_auth_events(
 
 
 def required_signers(event: Event) -> set[str]:
-    """The servers whose signatures an event must bear.
+    """The servers that must have signed an event.
 
     That is the sender's; in room versions 1 and 2 also that of the event id; and that of the user
     who authorises a restricted join (rule 5.2). An invite that redeems a third-party invite may be
-    sent by any server that can show the identity server's signature, so the sender's is not
+    sent by any server that has the identity server's signature, so the sender's signature is not
     required.
 
     Spec: https://spec.matrix.org/v1.19/server-server-api/#validating-hashes-and-signatures-on-received-events
@@ -181,7 +182,7 @@ def required_signers(event: Event) -> set[str]:
 
 
 def _check_room(event: Event, state: AuthState) -> None:
-    """The room exists: rule 2, or rule 2.4 where the create event is an auth event."""
+    """The room exists: rule 2, or rule 2.4 if the create event is an auth event."""
     create = state.find_create()
     if event.version.create_in_auth_events:
         if create is None:

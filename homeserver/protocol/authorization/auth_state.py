@@ -1,7 +1,7 @@
-"""The state of a room as the authorisation rules ask for it.
+"""The state of a room as the authorisation rules read it.
 
-`AuthState` wraps whatever holds the state (a dict, a cache over a state tree) and remembers what
-most rules want, so that the check of a message in an unchanged room costs a few look-ups. It is as
+`AuthState` wraps a mapping of the state (a dict, a cache over a state tree) and caches what most
+rules need, so that the check of a message in an unchanged room costs a few look-ups. It is as
 immutable as what it wraps: when the state changes, make a new one.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
@@ -21,7 +21,7 @@ class StateEvents(Protocol):
 
 
 class AuthState:
-    """The state that an event is judged by."""
+    """The state that an event is checked against."""
 
     def __init__(self, events: StateEvents) -> None:
         self._events = events
@@ -31,7 +31,7 @@ class AuthState:
         return self._events.get((event_type, state_key))
 
     def find_create(self) -> Event | None:
-        """The create event, or `None` if this is not the state of a room at all."""
+        """The create event, or `None` if this is not the state of a room."""
         return self._events.get(("m.room.create", ""))
 
     @cached_property
@@ -55,16 +55,16 @@ class AuthState:
 
     @cached_property
     def join_rule(self) -> str:
-        """The join rule; a room that names none is joined by invite.
+        """The join rule; `invite` if the room has none.
 
-        One that is no string is none of those that let somebody in, and is given as no name at all.
+        A value that is not a string allows no user to join, and is returned as the empty name.
         """
         event = self.get("m.room.join_rules")
         rule = "invite" if event is None else event.content.get("join_rule", "invite")
         return rule if isinstance(rule, str) else ""
 
     def membership(self, user_id: str) -> str:
-        """The membership of a user; `leave` for one whom the room has never seen."""
+        """The membership of a user; `leave` for one who was never in the room."""
         event = self._events.get(("m.room.member", user_id))
         membership = None if event is None else event.content.get("membership")
         return membership if isinstance(membership, str) else "leave"

@@ -1,10 +1,10 @@
 """Authorisation of invites that redeem a third-party invite.
 
-A member invites an e-mail address or telephone number, of which the room learns only a token and
-public keys. Whoever proves to the identity server that the address is theirs gets a signed object
-that names their user id and the token; with it, the invite is turned into one of a user.
+A member invites an e-mail address or telephone number; the room state has only a token and public
+keys for it. A user who proves to the identity server that the address is theirs gets a signed
+object with their user id and the token; with it, the invite is turned into one of a user.
 
-Rule numbers are those of room version 12, in whose order the code stands.
+Rule numbers are those of room version 12, which also set the order of the code.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#third-party-invites
 """
@@ -26,7 +26,7 @@ _TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
 
 
 def check_third_party_invite(event: Event, target: str, state: AuthState) -> None:
-    """Rule 5.4.1: the invite of `target` shows that they hold the address that was invited.
+    """Rule 5.4.1: the invite of `target` proves that the invited address is theirs.
 
     Raises `RuleBroken`.
     """
@@ -63,16 +63,16 @@ def check_third_party_invite(event: Event, target: str, state: AuthState) -> Non
 
 @dataclass(frozen=True, slots=True)
 class InviteKey:
-    """A public key of an invite, as it is written there, and where its validity is told."""
+    """A public key of an invite, in its original form, and the URL to check its validity."""
 
     public_key: str
     validity_url: str | None
 
 
 def signing_key(signed: Mapping[str, Any], content: Mapping[str, Any]) -> InviteKey | None:
-    """The key by which the content of a third-party invite shows that an object is signed.
+    """The key of a third-party invite with which an object is signed.
 
-    `None` where there is none. Rules 5.4.1.7.1 and 5.4.1.7.2.
+    `None` if there is none. Rules 5.4.1.7.1 and 5.4.1.7.2.
     """
     signatures = signed.get("signatures")
     servers = signatures if isinstance(signatures, Mapping) else {}
@@ -96,7 +96,7 @@ def _public_keys(content: Mapping[str, Any]) -> Iterator[InviteKey]:
 
 def _is_signed_by(signed: Mapping[str, Any], server: str, key_id: str, public_key: str) -> bool:
     try:
-        # Keys may be written in either alphabet of Base64.
+        # Keys may be in either alphabet of Base64.
         standard = public_key.translate(_TO_STANDARD_BASE64)
         verify_signed_json(signed, server, key_id, standard)
     except BadSignature:

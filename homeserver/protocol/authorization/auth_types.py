@@ -1,4 +1,4 @@
-"""Auth events selection: which part of the room state gives permission to send an event.
+"""Auth events selection: the part of the room state that authorises an event.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#auth-events-selection
 """
@@ -25,7 +25,7 @@ def auth_types_for(
 ) -> list[tuple[str, str]]:
     """The (type, state key) pairs of an event's auth events; the room may lack some of them.
 
-    No pair comes twice. Where the room id implies the create event, that is not selected.
+    Each pair occurs once. The create event is not selected if the room id implies it.
     """
     if event_type == "m.room.create":
         return []
@@ -47,7 +47,7 @@ def third_party_token(content: Mapping[str, Any]) -> str | None:
 
 
 def authorising_user(version: RoomVersion, content: Mapping[str, Any]) -> str | None:
-    """The user by whose right a restricted room is joined, if the membership event names one."""
+    """The user who authorises a restricted join, if the membership event names one."""
     if not version.restricted_joins:
         return None
     user_id = content.get(AUTHORISING_USER)

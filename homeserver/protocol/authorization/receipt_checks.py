@@ -1,8 +1,8 @@
-"""The checks on receipt of an event that ask the room's state: rejection and soft failure.
+"""The checks on receipt of an event that need the room's state: rejection and soft failure.
 
-They come after the checks that ask nothing but the event itself: its format, its signatures, its
-hash. What an event is judged by is handed over; nothing here looks anything up. A refusal is told
-as the number of the rule in the text of the room version, and a sentence.
+They follow the checks that need only the event itself: its format, its signatures, its hash. The
+caller passes all that an event is checked against. A refusal is the number of the rule in the
+specification of the room version, and a sentence.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -21,7 +21,7 @@ MAX_SENTENCE = 300  # characters
 def check_by_auth_events(
     event: Event, auth_events: Sequence[Event], create: Event | None, rejected: Collection[str]
 ) -> str | None:
-    """Why an event is rejected by the events that it cites (check 4), or `None`.
+    """The reason to reject an event by its auth events (check 4), or `None`.
 
     `auth_events` are all events of `event.auth_event_ids`, `rejected` the ids of those that were
     rejected. `create` is the create event that the room id implies, in room versions where it does.
@@ -42,7 +42,7 @@ def check_by_auth_events(
 
 
 def check_by_state(event: Event, state: AuthState) -> str | None:
-    """Why the rules refuse an event in a state (checks 5 and 6), or `None`."""
+    """The reason why the rules refuse an event in a state (checks 5 and 6), or `None`."""
     try:
         check_auth(event, state)
     except RuleBroken as broken:
@@ -51,6 +51,6 @@ def check_by_state(event: Event, state: AuthState) -> str | None:
 
 
 def _refusal(broken: RuleBroken) -> str:
-    # The sentence quotes what another server wrote, which may be anything, of any length.
+    # The sentence quotes what another server wrote: any text, of any length.
     sentence = str(broken).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return f"rule {broken.rule}: {sentence[:MAX_SENTENCE]}"

@@ -1,8 +1,8 @@
 """The refusal of an event by an authorisation rule, and the number of that rule.
 
-Room versions number the same rules differently, because rules came and went. The code cites the
-numbers of room version 12; `rule_broken` translates them into those of the event's own version, so
-that whoever reads a log finds the rule in the text of that version.
+Room versions number the same rules differently, because rules were added and removed. The code uses
+the numbers of room version 12; `rule_broken` translates them into those of the event's own version,
+so that a reader of the log finds the rule in the specification of that version.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
 """
@@ -11,7 +11,7 @@ from homeserver.protocol.room_versions import RoomVersion
 
 
 class RuleBroken(ValueError):
-    """An event is not allowed; `rule` is the number of the rule in the text of its room version."""
+    """An event is not allowed; `rule` is its number in the specification of the room version."""
 
     def __init__(self, rule: str, message: str) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ def rule_broken(version: RoomVersion, rule: str, message: str) -> RuleBroken:
 
 
 def rule_number(version: RoomVersion, rule: str) -> str:
-    """The number that a rule of room version 12, such as "5.3.2", has in another version's text."""
+    """The number of a rule of room version 12, such as "5.3.2", in another version."""
     section, *steps = (int(number) for number in rule.split("."))
     if section == 5:
         steps = _member_steps(version, steps)
@@ -36,9 +36,9 @@ def rule_number(version: RoomVersion, rule: str) -> str:
 def _section(version: RoomVersion, section: int) -> int:
     shift = 0
     if section >= 3 and not version.room_id_is_create_hash:
-        shift -= 1  # rule 2, that the room id names the create event, came with version 12
+        shift -= 1  # rule 2, that the room id implies the create event, is new in version 12
     if section >= 5 and version.special_case_aliases_auth:
-        shift += 1  # the rule on aliases stood before the one on membership
+        shift += 1  # the rule on aliases came before the one on membership
     return section + shift
 
 

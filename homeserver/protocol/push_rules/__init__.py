@@ -1,1 +1,1 @@
-"""Push rules: which events notify whom. Pure: what the rules are, and what they say of an event."""
+"""Push rules: their data, and their evaluation on events, as pure code."""

@@ -1,9 +1,9 @@
-"""Conditions of push rules, made into functions that are asked about events.
+"""Conditions of push rules, compiled into functions of events.
 
-Most conditions have the same answer for everybody in a room. Those that ask who the user is answer
-with a test instead, so that an event is judged once for all who have the same rules.
+Most conditions have the same result for all users in a room. Those that depend on the user return a
+test instead, so that an event is evaluated once for all users with the same rules.
 
-A condition of an unknown kind, or one that lacks what its kind needs, never holds.
+A condition of an unknown kind, or one without a member that its kind needs, never matches.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#conditions-1
 """
@@ -35,12 +35,12 @@ _COMPARISONS: Final[Mapping[str, Callable[[int, int], bool]]] = {
 
 
 class PowerLevelsNeeded(Exception):
-    """The answer depends on the power levels, and the occasion came without them."""
+    """The result depends on the power levels, and the context has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationContext:
-    """An event, the number of joined members at that time, and the power levels if at hand."""
+    """An event, the number of joined members at that time, and the power levels if loaded."""
 
     event: Event
     joined_count: int
@@ -48,38 +48,38 @@ class EvaluationContext:
 
 
 UserTest = Callable[[str, str | None], bool]
-"""Whether a condition holds for a user, by their id and their display name in the room."""
+"""A test whether a condition holds for a user, by their id and their display name in the room."""
 
 Condition = Callable[[EvaluationContext], bool | UserTest]
 
 
 def compile_condition(condition: Mapping[str, Any]) -> Condition:
-    """The function that a condition stands for."""
+    """Compile a condition into a function."""
     compiler = _COMPILERS.get(str(condition.get("kind")))
     return _never if compiler is None else compiler(condition)
 
 
 def cost(condition: Mapping[str, Any]) -> int:
-    """Conditions with a lower cost are best asked first."""
+    """The relative cost of a condition: those with a lower cost are evaluated first."""
     return _COSTS.get(str(condition.get("kind")), 0)
 
 
 def is_value(key: str, value: object) -> Condition:
-    """The condition that a property of the event has exactly this value."""
+    """A condition: a property of the event has exactly this value."""
     find = _finder(key)
     kind = type(value)
 
-    def holds(occasion: EvaluationContext) -> bool:
-        found = find(occasion.event)
+    def holds(context: EvaluationContext) -> bool:
+        found = find(context.event)
         return type(found) is kind and found == value
 
     return holds
 
 
 def event_match(condition: Mapping[str, Any]) -> Condition:
-    """A property matches a pattern: as a whole, or for the body at least in some words.
+    """A property matches a pattern: as a whole, or for the body at word boundaries.
 
-    Case makes no difference: the lower-case forms are compared.
+    Case is ignored: the lower-case forms are compared.
     """
     key, pattern = condition.get("key"), condition.get("pattern")
     if not isinstance(key, str) or not isinstance(pattern, str):
@@ -92,16 +92,16 @@ def event_match(condition: Mapping[str, Any]) -> Condition:
     glob = Glob(pattern.lower())
     matches = glob.matches_words if key == BODY else glob.matches
 
-    def holds(occasion: EvaluationContext) -> bool:
-        found = find(occasion.event)
+    def holds(context: EvaluationContext) -> bool:
+        found = find(context.event)
         return isinstance(found, str) and matches(found.lower())
 
     return holds
 
 
 def _names_user(find: Callable[[Event], object]) -> Condition:
-    def holds(occasion: EvaluationContext) -> bool | UserTest:
-        found = find(occasion.event)
+    def holds(context: EvaluationContext) -> bool | UserTest:
+        found = find(context.event)
         return isinstance(found, str) and (lambda user_id, _: user_id == found)
 
     return holds
@@ -116,7 +116,7 @@ def event_property_is(condition: Mapping[str, Any]) -> Condition:
 
 
 def event_property_contains(condition: Mapping[str, Any]) -> Condition:
-    """A property is a list in which there is exactly a value."""
+    """A property is a list that contains exactly a value."""
     key, value = condition.get("key"), condition.get("value", _MISSING)
     if not isinstance(key, str) or not isinstance(value, _SCALARS):
         return _never
@@ -125,8 +125,8 @@ def event_property_contains(condition: Mapping[str, Any]) -> Condition:
     if value == OWN_USER_ID:
         return _lists_user(find)
 
-    def holds(occasion: EvaluationContext) -> bool:
-        found = find(occasion.event)
+    def holds(context: EvaluationContext) -> bool:
+        found = find(context.event)
         return isinstance(found, list) and any(
             type(item) is kind and item == value for item in found
         )
@@ -135,8 +135,8 @@ def event_property_contains(condition: Mapping[str, Any]) -> Condition:
 
 
 def _lists_user(find: Callable[[Event], object]) -> Condition:
-    def holds(occasion: EvaluationContext) -> bool | UserTest:
-        found = find(occasion.event)
+    def holds(context: EvaluationContext) -> bool | UserTest:
+        found = find(context.event)
         if not isinstance(found, list):
             return False
         users = frozenset(item for item in found if isinstance(item, str))
@@ -146,11 +146,11 @@ def _lists_user(find: Callable[[Event], object]) -> Condition:
 
 
 def contains_display_name(_: Mapping[str, Any]) -> Condition:
-    """The body has the user's display name in it."""
+    """The body contains the user's display name."""
     find = _finder(BODY)
 
-    def holds(occasion: EvaluationContext) -> bool | UserTest:
-        found = find(occasion.event)
+    def holds(context: EvaluationContext) -> bool | UserTest:
+        found = find(context.event)
         if not isinstance(found, str):
             return False
         body = WordText(found.lower())
@@ -160,13 +160,13 @@ def contains_display_name(_: Mapping[str, Any]) -> Condition:
 
 
 def room_member_count(condition: Mapping[str, Any]) -> Condition:
-    """So many are in the room."""
+    """The room has a number of joined members."""
     wanted = condition.get("is")
     match = _MEMBER_COUNT.fullmatch(wanted) if isinstance(wanted, str) else None
     if match is None:
         return _never
     compare, count = _COMPARISONS[match[1] or "=="], int(match[2])
-    return lambda occasion: compare(occasion.joined_count, count)
+    return lambda context: compare(context.joined_count, count)
 
 
 def sender_notification_permission(condition: Mapping[str, Any]) -> Condition:
@@ -175,11 +175,11 @@ def sender_notification_permission(condition: Mapping[str, Any]) -> Condition:
     if not isinstance(key, str):
         return _never
 
-    def holds(occasion: EvaluationContext) -> bool:
-        levels = occasion.levels
+    def holds(context: EvaluationContext) -> bool:
+        levels = context.levels
         if levels is None:
             raise PowerLevelsNeeded
-        return levels.of(occasion.event.sender) >= levels.notifications(key)
+        return levels.of(context.event.sender) >= levels.notifications(key)
 
     return holds
 
@@ -205,7 +205,7 @@ def _never(_: EvaluationContext) -> bool:
 
 
 def _finder(path: str) -> Callable[[Event], object]:
-    """A function that finds a property of events as clients see them."""
+    """A function that returns a property of events in the client format."""
     name, *inner = split_path(path)
     if name == "content":
         return _content_finder(inner)

@@ -1,10 +1,10 @@
-"""Evaluation: what a user's push rules say of an event.
+"""Evaluation: the outcome of a user's push rules for an event.
 
-Rules are compiled once for all users who have equal ones. An event is then judged once by them, and
-the verdict tells for each user what the first rule that matches wants done. Of an ordinary message
-it is the same for everybody; of one that mentions some users, two or three comparisons are left.
+Rules are compiled once for all users who have equal ones. An event is then evaluated once by them,
+and the evaluation gives for each user the actions of the first rule that matches. For an ordinary
+message it is the same for all users; for one that mentions some, two or three comparisons remain.
 
-That nobody is notified of their own events is for the caller to see to.
+The caller must ensure that users are not notified of their own events.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 """
@@ -30,7 +30,7 @@ from homeserver.protocol.push_rules.rule_set import KINDS, Action, PushRule, Rul
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is to be done about an event for one user."""
+    """The actions for one user and one event."""
 
     notify: bool
     highlight: bool
@@ -42,13 +42,13 @@ NOTHING: Final = Outcome(notify=False, highlight=False, actions=())
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What rules say of one event: the first of `branches` whose tests a user passes counts."""
+    """The result of rules for one event: the first of `branches` that a user passes counts."""
 
     otherwise: Outcome
     branches: Sequence[tuple[Sequence[UserTest], Outcome]] = ()
 
     def for_user(self, user_id: str, display_name: str | None = None) -> Outcome:
-        """What is to be done for a user; `display_name` is theirs in the room."""
+        """The outcome for a user; `display_name` is theirs in the room."""
         for tests, outcome in self.branches:
             if all(test(user_id, display_name) for test in tests):
                 return outcome
@@ -69,20 +69,21 @@ class CompiledRules:
             (_conditions(kind, rule), Evaluation(_outcome(rule.actions))) for kind, rule in enabled
         ]
 
-    def evaluate(self, occasion: EvaluationContext) -> Evaluation:
-        """What the rules say of an event.
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Evaluate the rules on an event.
 
-        Raises `PowerLevelsNeeded` where that depends on them and the occasion has none.
+        Raises `PowerLevelsNeeded` if the result depends on the power levels and the context has
+        none.
         """
         branches = []
         for conditions, verdict in self._rules:
             tests: list[UserTest] = []
             for condition in conditions:
-                answer = condition(occasion)
-                if answer is False:
+                holds = condition(context)
+                if holds is False:
                     break
-                if answer is not True:
-                    tests.append(answer)
+                if holds is not True:
+                    tests.append(holds)
             else:
                 if tests:
                     branches.append((tests, verdict.otherwise))

@@ -1,7 +1,7 @@
-"""The rules that every user has before they change anything, as the specification lists them.
+"""The predefined rules, which every user has before they change anything.
 
-They stand here in the order in which they are checked within their kind. `OWN_USER_ID` is put where
-the text says so; it stands for the id of the user whose rules they are.
+They are listed in the order in which they are checked within their kind. `OWN_USER_ID` is a
+placeholder for the id of the user who has the rules.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#predefined-rules
 """

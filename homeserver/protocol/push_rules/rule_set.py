@@ -1,10 +1,10 @@
 """A user's push rules: the predefined ones with the user's changes, and the user's own.
 
-A `RuleSet` holds only what the user changed, so it names no user, and all users who changed nothing
-have equal ones. Its content for clients, which is also what is stored as `m.push_rules`, is made
-for one user and has all rules, each kind in the order in which it is checked: the master rule, the
-user's own, then the predefined ones. Whoever reads stored content takes the predefined rules from
-this version of the specification, whatever they were when it was stored.
+A `RuleSet` holds only the user's changes and no user id, so all users without changes have equal
+ones. Its content for clients, which is also stored as `m.push_rules`, is made for one user and has
+all rules, each kind in the order in which it is checked: the master rule, the user's own, then the
+predefined ones. When stored content is read, the predefined rules are those of this version of the
+specification, even if they were others when it was stored.
 
 The historical actions `dont_notify` and `coalesce` are kept as the client wrote them, and do
 nothing.
@@ -43,7 +43,7 @@ class PushRule(msgspec.Struct, frozen=True):
 
 
 class NoSuchNeighbour(MatrixError):
-    """A rule was to be put before or after one that is not the user's, or does not exist."""
+    """A rule was to be put before or after one that does not exist or is not the user's."""
 
     errcode, status = "M_UNKNOWN", 400
 
@@ -55,7 +55,7 @@ _PREDEFINED: Final[Mapping[str, tuple[PushRule, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """Push rules of one or many users. Every change gives a new set.
+    """Push rules of one or many users. Every change returns a new set.
 
     `own` are the rules that the user made, by kind, the most important first; `changed` are the
     predefined rules that they changed, as they are now, by rule id.
@@ -80,11 +80,11 @@ class RuleSet:
     def put(
         self, kind: str, rule: PushRule, *, before: str | None = None, after: str | None = None
     ) -> "RuleSet":
-        """Add a rule of the user's, or renew the one with its id, which stays as enabled as it was.
+        """Add a user's rule, or replace the one with its id, which stays enabled or disabled.
 
         A new rule becomes the most important of the user's unless it is put just `before` or
-        `after` another one of theirs; where both are given, `before` counts. A rule that is renewed
-        stays in its place unless it is put elsewhere. Raises `NoSuchNeighbour`.
+        `after` another one of theirs; if both are given, `before` counts. A replaced rule keeps its
+        place unless it is moved. Raises `NoSuchNeighbour`.
         """
         rules = self.own.get(kind, ())
         place = 0
@@ -100,7 +100,7 @@ class RuleSet:
         return self._with_own(kind, (*others[:place], rule, *others[place:]))
 
     def without(self, kind: str, rule_id: str) -> "RuleSet":
-        """Delete a rule of the user's. Raises `NotFound`; `InvalidParam` for a predefined one."""
+        """Delete a user's rule. Raises `NotFound`; `InvalidParam` for a predefined one."""
         if self.get(kind, rule_id).default:
             raise InvalidParam("A predefined push rule can be disabled, but not deleted")
         return self._with_own(
@@ -128,7 +128,7 @@ class RuleSet:
         return self._with_own(kind, rules)
 
     def __len__(self) -> int:
-        """How many rules the user made."""
+        """The number of rules that the user made."""
         return sum(map(len, self.own.values()))
 
     def content_for(self, user_id: str) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class RuleSet:
         }
 
     def fingerprint(self) -> bytes:
-        """The same for equal sets, and for no others."""
+        """A hash that is the same for equal sets, and for no others."""
         return msgspec.json.encode([self.own, self.changed], order="deterministic")
 
     def _with_own(self, kind: str, rules: tuple[PushRule, ...]) -> "RuleSet":
@@ -148,9 +148,9 @@ class RuleSet:
 
 
 def parse_rule_set(content: Mapping[str, Any]) -> RuleSet:
-    """The rules that stored content of `m.push_rules` holds.
+    """The rules in stored content of `m.push_rules`.
 
-    Predefined rules that this version does not know are left out, as is what is no rule.
+    Predefined rules that this version does not have are left out, and so are invalid rules.
     """
     rules = content.get("global")
     rule_set = RuleSet()
@@ -175,7 +175,7 @@ def parse_rule_set(content: Mapping[str, Any]) -> RuleSet:
 
 
 def render_rule(rule: PushRule, user_id: str) -> PushRule:
-    """A rule as its user sees it: with their id where a predefined rule has the place for it."""
+    """A rule as its user sees it: with their id in place of the placeholder."""
     if not rule.default or rule.conditions is msgspec.UNSET:
         return rule
     conditions = [

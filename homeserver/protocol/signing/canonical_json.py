@@ -1,11 +1,11 @@
-"""Canonical JSON: the one byte string that stands for a JSON value, so that it can be signed.
+"""Canonical JSON: the unique encoding of a JSON value, so that it can be signed.
 
 Keys sorted by code point, no white space, UTF-8, integers within ±(2^53 - 1) and no other numbers.
-Rooms of version 6 and up refuse what does not fit; older rooms may hold floats and larger integers,
-which are then written as Python's `json` writes them, as every server has done from the start.
+Rooms of version 6 and later refuse other values; older rooms may have floats and larger integers,
+which are written as Python's `json` writes them, as every server has always done.
 
-Values are what a JSON decoder makes: dict, list, str, int, float, bool and None. A tuple counts as
-a list. Anything else, subclasses included, is refused, so that what is signed is what is kept.
+Values are those of a JSON decoder: dict, list, str, int, float, bool and None. A tuple counts as a
+list. Anything else, subclasses included, is refused, so that the signed value is the stored one.
 
 Spec: https://spec.matrix.org/v1.19/appendices/#canonical-json
 """
@@ -18,10 +18,10 @@ import msgspec
 
 MAX_INTEGER = 2**53 - 1
 
-# Of the integers that rooms of old versions may hold, those that every server can read.
+# The integers in rooms of old versions that every server can read.
 MAX_CUSTOMARY_INTEGER = 2**63 - 1
 
-# The text sets no limit. Ours leaves room for the objects that an event is wrapped in, since the
+# The specification sets no limit. This one leaves room for the objects around an event, because the
 # decoders of most servers stop at about 1,000 levels.
 MAX_DEPTH = 500
 
@@ -39,10 +39,10 @@ def encode_canonical(value: Any) -> bytes:
 
 
 def encode_canonical_loose(value: Any) -> bytes:
-    """The canonical form where there is one, or else the customary form of room versions 1 to 5.
+    """The canonical form if there is one, or else the customary form of room versions 1 to 5.
 
-    Also for signed JSON outside of rooms, such as a federation request that carries old events.
-    Raises `NotCanonical` for what is not JSON at all: NaN, lone surrogates, other types.
+    Also for signed JSON outside of rooms, such as a federation request with old events. Raises
+    `NotCanonical` for values that are not JSON at all: NaN, lone surrogates, other types.
     """
     try:
         return encode_canonical(value)
@@ -51,7 +51,7 @@ def encode_canonical_loose(value: Any) -> bytes:
 
 
 def encode_for_room(value: Any, *, strict: bool) -> bytes:
-    """The form that rooms use; `strict` is the room version's `strict_canonical_json`."""
+    """The encoding for rooms; `strict` is the room version's `strict_canonical_json`."""
     return encode_canonical(value) if strict else encode_canonical_loose(value)
 
 
@@ -90,7 +90,7 @@ def check_depth(value: Any) -> None:
 
 
 def check_customary(value: Any) -> None:
-    """Check what is to be sent in rooms that may hold more than canonical JSON.
+    """Check a value to be sent in rooms that may have more than canonical JSON.
 
     No number may be one that another server could not decode. Raises `NotCanonical`.
     """

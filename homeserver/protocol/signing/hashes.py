@@ -1,10 +1,10 @@
 """Hashes of events: the content hash inside an event, and the reference hash that names it.
 
-Both are SHA-256 over canonical JSON. The content hash covers all that the sender wrote; the
+Both are SHA-256 over canonical JSON. The content hash covers the event as its sender wrote it; the
 reference hash covers the redacted event with its content hash, and so survives redaction.
 
-All functions take events whose JSON has passed the rules of their room version
-(`canonical_json.encode_for_room`), and leave `unsigned` out whether it is there or not.
+All functions take events that have passed the JSON rules of their room version
+(`canonical_json.encode_for_room`), and ignore `unsigned`.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#signing-events
 """
@@ -26,12 +26,12 @@ _NOT_IN_CONTENT_HASH = frozenset({"unsigned", "signatures", "hashes"})
 
 
 def content_hash(version: RoomVersion, pdu: Mapping[str, Any]) -> str:
-    """The content hash in unpadded Base64: what belongs in `hashes.sha256`."""
+    """The content hash in unpadded Base64, for `hashes.sha256`."""
     return encode_base64(_content_digest(version, pdu))
 
 
 def check_content_hash(version: RoomVersion, pdu: Mapping[str, Any]) -> bool:
-    """Whether `hashes.sha256` fits the content. If not, only the redacted event may be used."""
+    """Whether `hashes.sha256` matches the content. If not, only the redacted event may be used."""
     hashes = pdu.get("hashes")
     claimed = hashes.get("sha256") if isinstance(hashes, dict) else None
     if not isinstance(claimed, str):
@@ -43,7 +43,7 @@ def check_content_hash(version: RoomVersion, pdu: Mapping[str, Any]) -> bool:
 
 
 def signing_bytes(version: RoomVersion, pdu: Mapping[str, Any]) -> bytes:
-    """What the signatures and the reference hash of an event cover: its redacted canonical JSON."""
+    """The redacted canonical JSON of an event, which signatures and the reference hash cover."""
     redacted = redact(version, pdu)
     redacted.pop("signatures", None)
     return encode_event(version, redacted)
@@ -55,7 +55,7 @@ def reference_hash(version: RoomVersion, pdu: Mapping[str, Any]) -> bytes:
 
 
 def event_id_of(version: RoomVersion, pdu: Mapping[str, Any]) -> str:
-    """The event id: the field `event_id` in the oldest versions, made of the hash in all others."""
+    """The event id: the field `event_id` in the oldest versions, the hash in all others."""
     if version.event_id_format is EventIdFormat.CHOSEN:
         event_id: str = pdu["event_id"]
         return event_id

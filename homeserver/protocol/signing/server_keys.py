@@ -1,7 +1,7 @@
-"""Keys that a server publishes: what its signed answer says, and until when each key is valid.
+"""Published keys of a server: its signed response, and until when each key is valid.
 
-The answer must be signed by the keys that it names, as whoever publishes a key must have it. What
-it promises beyond seven days is cut off, so that a stolen key cannot be made to last.
+The keys in a response must have signed it, as proof that the server has them. A validity beyond
+seven days is cut off, so that a stolen key does not stay valid for long.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#publishing-keys
 """
@@ -20,18 +20,18 @@ from homeserver.protocol.signing.signatures import (
 from homeserver.protocol.signing.unpadded_base64 import decode_base64
 
 MAX_VALIDITY_MS = 7 * 86_400_000
-MAX_KEYS = 100  # in one answer, of those that are current and of those that are old
+MAX_KEYS = 100  # in one response, of the current and of the old keys each
 MAX_TS = 2**53 - 1
 KEY_BYTES = 32
 
 
 class InvalidServerKeys(ValueError):
-    """The answer is not one that a server gives about its keys, or was tampered with."""
+    """The response is not a valid key response of a server, or was tampered with."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyKey:
-    """A public key in Base64, valid for what was signed up to `valid_until_ts` (milliseconds).
+    """A public key in Base64, valid for signatures up to `valid_until_ts` (milliseconds).
 
     An old key is valid for events alone, and will not become valid again.
     """
@@ -42,13 +42,13 @@ class VerifyKey:
     is_old: bool
 
     def is_valid_at(self, ts: int) -> bool:
-        """Whether something that was signed at this time may bear a signature of the key."""
+        """Whether the key may have signed something at this time."""
         return ts <= self.valid_until_ts
 
 
 @dataclass(frozen=True, slots=True)
 class ServerKeys:
-    """What a server publishes. `valid_until_ts` is that of the answer itself, cut off."""
+    """The keys of a server. `valid_until_ts` is that of the response itself, cut off."""
 
     server_name: str
     keys: tuple[VerifyKey, ...]
@@ -57,12 +57,12 @@ class ServerKeys:
 
 
 def parse_server_keys(response: Any, server_name: str, now_ms: int) -> ServerKeys:
-    """The keys in an answer that came `now_ms`, whoever passed it on. Raises `InvalidServerKeys`.
+    """The keys in a response that was received at `now_ms`, directly or through a notary.
 
-    Keys of algorithms that nobody knows are passed over.
+    Raises `InvalidServerKeys`. Keys of unknown algorithms are ignored.
     """
     if not isinstance(response, dict) or response.get("server_name") != server_name:
-        raise InvalidServerKeys("the answer is about another server")
+        raise InvalidServerKeys("the response is about another server")
     valid_until = response.get("valid_until_ts")
     if type(valid_until) is not int or not 0 <= valid_until <= MAX_TS:
         raise InvalidServerKeys("valid_until_ts is not a time")
@@ -102,10 +102,10 @@ def _is_key(text: str) -> bool:
 def _check_signatures(
     response: Mapping[str, Any], server_name: str, current: Mapping[str, str]
 ) -> None:
-    """All signatures of current keys must be right, and there must be one."""
+    """Check that all signatures of current keys are right, and that there is one."""
     signed_by = [key_id for key_id in signature_key_ids(response, server_name) if key_id in current]
     if not signed_by:
-        raise InvalidServerKeys("none of the keys has signed the answer")
+        raise InvalidServerKeys("none of the keys has signed the response")
     for key_id in signed_by:
         try:
             verify_signed_json(response, server_name, key_id, current[key_id])

@@ -1,8 +1,8 @@
 """Ed25519 signatures of JSON objects and of events, and the file that holds a server's keys.
 
 A signature covers the canonical JSON of the object without `signatures` and `unsigned`; an event is
-redacted first. Functions return new objects and leave their arguments as they are. Random bytes for
-a new key are the caller's to bring.
+redacted first. Functions return new objects and do not change their arguments. The caller provides
+random bytes for a new key.
 
 Spec: https://spec.matrix.org/v1.19/appendices/#signing-json
 """
@@ -24,7 +24,7 @@ ALGORITHM = "ed25519"
 
 
 class BadSignature(ValueError):
-    """There is no such signature, or it does not fit the object and the key."""
+    """There is no such signature, or it does not match the object and the key."""
 
 
 class InvalidSigningKey(ValueError):
@@ -62,7 +62,7 @@ class SigningKey:
 
     @property
     def seed(self) -> bytes:
-        """The secret itself: 32 bytes."""
+        """The secret: 32 bytes."""
         return bytes(self._secret)
 
     def sign(self, message: bytes) -> bytes:
@@ -111,7 +111,7 @@ def verify_signed_json(
 ) -> None:
     """Check one signature of an object. `verify_key` is the public key in Base64.
 
-    `content` is a member `content` of the object, which lacks it, as canonical JSON. It has to come
+    If given, `content` is the canonical JSON of a member `content` that `value` lacks. It must sort
     before all other members.
 
     Raises `BadSignature`.
@@ -131,7 +131,7 @@ def verify_signed_json(
 def sign_event(
     version: RoomVersion, pdu: Mapping[str, Any], server_name: str, key: SigningKey
 ) -> dict[str, Any]:
-    """A copy of the event, which has its content hash, with this signature added."""
+    """A copy of an event that has its content hash, with this signature added."""
     signature = key.sign(signing_bytes(version, pdu))
     return add_signature(pdu, server_name, key.key_id, signature)
 
@@ -160,7 +160,7 @@ def add_signature(
 
 
 def signature_key_ids(value: Mapping[str, Any], server_name: str) -> list[str]:
-    """Ids of the Ed25519 keys with which an entity claims to have signed an object."""
+    """Ids of the Ed25519 keys in an entity's signatures of an object, not verified."""
     signatures = value.get("signatures")
     own = signatures.get(server_name) if isinstance(signatures, Mapping) else None
     if not isinstance(own, Mapping):
@@ -187,12 +187,12 @@ def _verify(message: bytes, signature: bytes, verify_key: str) -> None:
     try:
         signing.VerifyKey(decode_base64(verify_key)).verify(message, signature)
     except (CryptoError, ValueError) as error:
-        raise BadSignature("the signature does not fit") from error
+        raise BadSignature("the signature does not match") from error
 
 
 def _parse_key(number: int, version: str, seed: str) -> SigningKey:
     try:
         return SigningKey.from_seed(version, decode_base64(seed))
     except ValueError:
-        # Not chained: the cause would carry a part of the secret into a traceback.
+        # Not chained: the cause would put a part of the secret into a traceback.
         raise InvalidSigningKey(f"line {number}: not a key version and a seed") from None

@@ -1,4 +1,4 @@
-"""Unpadded Base64: how the protocol writes bytes (keys, hashes, signatures) in JSON.
+"""Unpadded Base64: the encoding of bytes (keys, hashes, signatures) in JSON.
 
 Spec: https://spec.matrix.org/v1.19/appendices/#unpadded-base64
 """

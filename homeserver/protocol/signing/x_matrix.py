@@ -1,7 +1,7 @@
-"""Requests between servers: what of them is signed, and the header that bears the signature.
+"""The `X-Matrix` scheme: signatures of requests between servers, and their header.
 
-What is signed is a JSON object of the method, the path with its query, both servers' names, and the
-body if there is one. The header names the sender, the receiver and the key beside the signature.
+The signature covers a JSON object of the method, the path with its query, both servers' names, and
+the body if there is one. The header has the sender, the receiver, the key id and the signature.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
 """
@@ -16,8 +16,9 @@ from homeserver.protocol.signing.unpadded_base64 import encode_base64
 
 SCHEME = "x-matrix"
 
-# RFC 9110, section 11.2: name, "=", and a token or a quoted string. Unquoted values may hold more
-# than a token: colons, as the text asks for, and what else occurs in Base64 and IPv6 addresses.
+# RFC 9110, section 11.2: name, "=", and a token or a quoted string. Unquoted values may be more
+# than a token: colons, as the specification requires, and other characters of Base64 and IPv6
+# addresses.
 _PARAMETER = re.compile(
     r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+) [ \t]*=[ \t]* (?: "((?:[^"\\]|\\.)*)" | ([^\s",\\]+) )""",
     re.VERBOSE,
@@ -32,7 +33,7 @@ class InvalidAuthorization(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What a header of a request says; `destination` is missing in those of old servers."""
+    """The content of a header; old servers leave out `destination`."""
 
     origin: str
     destination: str | None
@@ -40,28 +41,28 @@ class Authorization:
     signature: str
 
     def __str__(self) -> str:
-        """The header, in the form that servers of all ages read."""
+        """The header, in a form that servers of all versions read."""
         names = {
             "origin": self.origin,
             "destination": self.destination,
             "key": self.key_id,
             "sig": self.signature,
         }
-        told = (f'{name}="{value}"' for name, value in names.items() if value is not None)
-        return "X-Matrix " + ",".join(told)
+        parameters = (f'{name}="{value}"' for name, value in names.items() if value is not None)
+        return "X-Matrix " + ",".join(parameters)
 
 
 def parse_authorization(header: str) -> Authorization:
     """The content of an `Authorization` header. Raises `InvalidAuthorization`.
 
-    Neither the names nor the signature are judged.
+    Neither the names nor the signature are checked.
     """
     scheme, _, text = header.strip(" \t").partition(" ")
     if scheme.lower() != SCHEME:
         raise InvalidAuthorization("the Authorization header is not of the scheme X-Matrix")
     parameters = _parse_parameters(text.strip(" \t"))
-    # The text names the parameter `signature` where it lists them; all servers, and the examples
-    # of the text, say `sig`.
+    # The specification's list of parameters has `signature`; its examples, and all servers, say
+    # `sig`.
     if "signature" in parameters:
         parameters.setdefault("sig", parameters["signature"])
     for name in ("origin", "key", "sig"):
@@ -75,7 +76,7 @@ def parse_authorization(header: str) -> Authorization:
 def request_object(
     method: str, uri: str, origin: str, destination: str | None, content: Any = None
 ) -> dict[str, Any]:
-    """What the sender of a request signs. `uri` is path and query; `None` is no content."""
+    """The signed object of a request. `uri` is path and query; `content` may be `None`."""
     signed = {"method": method, "uri": uri, "origin": origin}
     if destination is not None:
         signed["destination"] = destination
@@ -85,10 +86,10 @@ def request_object(
 def authorize(
     method: str, uri: str, origin: str, destination: str, content: bytes | None, key: SigningKey
 ) -> Authorization:
-    """Sign a request whose body is `content`: canonical JSON, which is signed as it is."""
+    """Sign a request whose body is `content`: canonical JSON, which is not encoded again."""
     signed = encode_canonical(request_object(method, uri, origin, destination))
     if content is not None:
-        # `content` is the first member in the order of canonical JSON.
+        # `content` is the first member in canonical JSON.
         signed = b'{"content":' + content + b"," + signed[1:]
     return Authorization(origin, destination, key.key_id, encode_base64(key.sign(signed)))
 
@@ -112,6 +113,6 @@ def _parse_parameters(text: str) -> dict[str, str]:
 
 
 def _skip(text: str, position: int) -> int:
-    """Where the next parameter begins: after a comma, or several, and the space around them."""
+    """The position of the next parameter: after one or more commas and the space around them."""
     match = _SEPARATOR.match(text, position)
     return match.end() if match else position

@@ -1,1 +1,1 @@
-"""State resolution: one room state out of the states after several events (see resolution.py)."""
+"""State resolution: one room state from the states after several events (see resolution.py)."""

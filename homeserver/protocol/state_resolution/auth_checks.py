@@ -1,4 +1,4 @@
-"""Judging events while the state that they are judged by is still being put together.
+"""Authorisation of events against a state that is still being built.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#definitions (iterative auth checks)
 """
@@ -18,10 +18,10 @@ _POWER_LEVELS = ("m.room.power_levels", "")
 
 
 class AuthChecks:
-    """The authorisation rules over states that hold event ids.
+    """The authorisation rules over states of event ids.
 
-    `events` has all events that are named anywhere. The power levels that one event gives are read
-    once, however many events are judged by them.
+    `events` has all events that are named anywhere. The power levels in an event are parsed once,
+    however many events are checked against them.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class AuthChecks:
         self._levels: dict[tuple[str, str | None], PowerLevels] = {}
 
     def is_allowed(self, event: Event, state: Mapping[StateKey, str]) -> bool:
-        """Whether the rules allow an event in a room in this state, and nothing but this state."""
+        """Whether the rules allow an event in this state alone."""
         return self._passes(event, self._found(self._wanted(event), state))
 
     def apply(self, state: MutableMapping[StateKey, str], ordered: Iterable[Event]) -> None:
-        """The iterative auth checks: put those events into the state that it allows, in order.
+        """The iterative auth checks: add to the state those events that it allows, in order.
 
-        Where the state lacks an event that the rules want, the auth event that the event cites for
-        it stands in, unless that was rejected.
+        If the state lacks an event that the rules need, the event's own auth event is used instead,
+        unless that was rejected.
         """
         for event in ordered:
             wanted = self._wanted(event)
@@ -52,7 +52,7 @@ class AuthChecks:
                 state[event.type, event.state_key] = event.event_id
 
     def sender_power(self, event: Event) -> int:
-        """The power level of an event's sender by the auth events that the event cites."""
+        """The power level of an event's sender by the event's auth events."""
         cited = self._cited(event, even_rejected=True)
         create = event if event.type == "m.room.create" else cited.get(_CREATE)
         if create is None:
@@ -60,7 +60,7 @@ class AuthChecks:
         return self._power_levels(create, cited.get(_POWER_LEVELS)).of(event.sender)
 
     def _wanted(self, event: Event) -> set[StateKey]:
-        """The entries of a state that an event is judged by."""
+        """The entries of a state that an event is checked against."""
         keys = auth_types_for(
             self._version, event.type, event.sender, event.state_key, event.content
         )
@@ -72,7 +72,7 @@ class AuthChecks:
         return {key: self._events[state[key]] for key in wanted if key in state}
 
     def _cited(self, event: Event, *, even_rejected: bool = False) -> dict[StateKey, Event]:
-        """The auth events that an event cites, with the create event that its room id implies."""
+        """The auth events of an event, with the create event that its room id implies."""
         cited_ids = event.auth_event_ids
         if self._version.room_id_is_create_hash and event.type != "m.room.create":
             cited_ids = ["$" + event.room_id[1:], *cited_ids]

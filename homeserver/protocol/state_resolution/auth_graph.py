@@ -1,8 +1,8 @@
-"""The graph of auth events: chains, what sets them apart, and what lies between two events.
+"""The graph of auth events: chains, their differences, and the paths between events.
 
-The graph is given as a function from an event id to the ids of the event's auth events. Nothing
-here recurses, and every walk visits an event at most once for each state, since chains of 100,000
-events are usual in old rooms.
+The graph is a function from an event id to the ids of the event's auth events. Nothing here
+recurses, and every walk visits an event at most once for each state, since chains of 100,000 events
+are usual in old rooms.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#definitions
 """
@@ -12,16 +12,16 @@ from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 AuthEvents = Callable[[str], Iterable[str]]  # event id -> ids of its auth events
-T = TypeVar("T", str, int)  # what an event is named by
+T = TypeVar("T", str, int)  # the key of an event
 
 
 def auth_chain(
     event_ids: Iterable[str], auth_events: AuthEvents, known: AbstractSet[str] = frozenset()
 ) -> set[str]:
-    """The auth events of some events, theirs, and so on; the union of the events' auth chains.
+    """The union of the auth chains of some events.
 
-    Stops at the events of `known`, a set that holds with an event its whole chain, and leaves
-    them out.
+    Stops at the events of `known`, a set that contains the whole chain of each of its events, and
+    leaves them out.
     """
     chain: set[str] = set()
     waiting = list(event_ids)
@@ -39,9 +39,9 @@ def auth_difference(
     """The events that are in the full auth chain of some state, but not of every one.
 
     A state is given in two parts: the events that all states have in common, and its own of
-    `conflicted`. A full auth chain has the events of the state itself, which the text leaves open
-    and other servers take for granted. So a common event is in every chain, with all that
-    authorises it, and that part is walked once.
+    `conflicted`. A full auth chain includes the events of the state itself, which the specification
+    leaves open and other servers assume. So a common event is in every chain, with its own auth
+    chain, and that part is walked once.
     """
     if len(conflicted) < 2:
         return set()
@@ -68,7 +68,7 @@ def events_between(ends: Collection[T], auth_events: Callable[[T], Iterable[T]])
                 reached.add(auth_event)
                 waiting.append(auth_event)
 
-    # All that was reached comes from an end; what also leads to one is found walking back.
+    # All events reached come from an end; those that also lead to one are found by walking back.
     between = set(ends)
     waiting = list(ends)
     while waiting:

@@ -11,7 +11,7 @@ from homeserver.protocol.event_kinds import is_state
 from homeserver.protocol.events import Event
 from homeserver.protocol.state_resolution.auth_graph import AuthEvents
 
-CitedPowerLevels = Callable[[str], str | None]  # event id -> the power levels event it cites
+CitedPowerLevels = Callable[[str], str | None]  # event id -> its power levels auth event
 
 
 def power_ordered(
@@ -20,13 +20,13 @@ def power_ordered(
     auth_events: AuthEvents,
     sender_power: Callable[[Event], int],
 ) -> list[Event]:
-    """Reverse topological power ordering: what authorises comes first, then who has more power.
+    """Reverse topological power ordering: auth events come first, then senders with more power.
 
     The lexicographically smallest topological order, by Kahn's algorithm. An event comes after
-    those of the set that it cites itself. One that authorises it through events outside the set
-    alone may come later: the order is that of the set's own graph, as other servers have it.
+    those of the set that are its auth events. One that authorises it only through events outside
+    the set may come later: the order is that of the set's own graph, as on other servers.
     """
-    missing: dict[str, int] = {}  # how many auth events of an event have not had their turn
+    missing: dict[str, int] = {}  # the number of auth events of an event that are not ordered yet
     cited_by: dict[str, list[str]] = {}
     wanted = set(event_ids)
     for event_id in wanted:
@@ -60,8 +60,8 @@ def mainline_ordered(
 ) -> list[Event]:
     """Mainline ordering based on a power levels event: oldest power levels first.
 
-    `power_levels` is the id of P, or None if the state has none: then no event has a place on the
-    mainline, and time decides.
+    `power_levels` is the id of P, or None if the state has none: then no event has a mainline
+    position, and the time decides.
     """
     positions: dict[str, float] = {}
     place: str | None = power_levels
@@ -73,7 +73,7 @@ def mainline_ordered(
         passed: list[str] = []
         place = cited_power_levels(event.event_id)
         while place is not None and place not in positions:
-            # Remembered, so that no stretch beside the mainline is walked twice.
+            # Stored, so that no segment beside the mainline is walked twice.
             positions[place] = math.inf
             passed.append(place)
             place = cited_power_levels(place)

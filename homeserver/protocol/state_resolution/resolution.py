@@ -1,7 +1,8 @@
-"""State resolution: one room state out of the states after several events.
+"""State resolution: one room state from the states after several events.
 
 A room's event graph forks when servers send at the same time. Where the branches meet, every server
-must come to the same state, whatever it saw first. The algorithm is a column of the room version.
+must compute the same state, whatever it received first. The algorithm is a column of the room
+version.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
@@ -28,7 +29,7 @@ def resolve(
     """The resolution of one or more room states.
 
     `events` has all events of the states and of their auth chains, and the create event, by id;
-    `rejected` holds the ids of those that were rejected. Raises `KeyError` where one is missing.
+    `rejected` holds the ids of those that were rejected. Raises `KeyError` if one is missing.
     """
     unconflicted, conflicted = split(states)
     resolved = resolve_conflicts(version, unconflicted, conflicted, events, rejected)
@@ -43,15 +44,15 @@ def resolve_conflicts(
     rejected: Collection[str] = (),
     conflict: Conflict | None = None,
 ) -> dict[StateKey, str]:
-    """The resolved entries beside those of the unconflicted state map.
+    """The resolved entries, to be added to the unconflicted state map.
 
     For callers that have states by their differences. Every value of `conflicted` has one event id
     for each state, in the same order. The result may lack conflicted keys, and may have keys that
     no state has.
 
     A caller that knows the `conflict` needs less of the room: the events that take part in it and
-    what these cite, the create event, and of the unconflicted state map the entries that
-    `keys_asked_for` names.
+    their auth events, the create event, and of the unconflicted state map the entries that
+    `keys_asked_for` returns.
     """
     if not conflicted:
         return {}
@@ -65,9 +66,10 @@ def resolve_conflicts(
 
 
 def keys_asked_for(version: RoomVersion, events: Iterable[Event]) -> set[StateKey]:
-    """The keys of the unconflicted state map that make a difference, if these events conflict.
+    """The keys of the unconflicted state map that matter if these events conflict.
 
-    Those that the events are judged by, and their own, which they do not replace.
+    These are the keys that the events are checked against, and their own, which they do not
+    replace.
     """
     keys: set[StateKey] = {("m.room.create", ""), ("m.room.power_levels", "")}
     for event in events:
@@ -82,7 +84,7 @@ def keys_asked_for(version: RoomVersion, events: Iterable[Event]) -> set[StateKe
 def split(
     states: Sequence[StateMap],
 ) -> tuple[dict[StateKey, str], dict[StateKey, list[str | None]]]:
-    """The unconflicted state map, and for every other key the event that each state has for it."""
+    """The unconflicted state map, and for every other key the event of each state."""
     unconflicted: dict[StateKey, str] = {}
     conflicted: dict[StateKey, list[str | None]] = {}
     for key in dict.fromkeys(key for state in states for key in state):

@@ -1,11 +1,13 @@
 """State resolution of room version 1.
 
-What authorises is settled first, one type after the other, by adding events from the lowest depth
-upwards for as long as the rules allow; everything else falls to the deepest event that is allowed.
+Events that authorise others are resolved first, one type after the other, by adding events from the
+lowest depth upwards for as long as the rules allow; all other keys get the deepest event that is
+allowed.
 
-Two readings where the text leaves room. All conflicts of one pass are judged by the result of the
-passes before, so that the order of state keys does not matter. Where no event of the last pass is
-allowed, the first of its list is taken, as the other passes take theirs unchecked.
+The specification can be read in two ways in two places. All conflicts of one pass are checked
+against the result of the passes before, so that the order of state keys does not matter. If no
+event of the last pass is allowed, the first of its list is taken, as the other passes take theirs
+unchecked.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v1/#state-resolution
 """
@@ -27,7 +29,7 @@ def resolve_v1(
     checks: AuthChecks,
 ) -> dict[StateKey, str]:
     """The resolved entries of the conflicted keys."""
-    # A key that some states lack is a conflict in later room versions only.
+    # Only later room versions treat a key that some states lack as a conflict.
     candidates = {key: set(values) - {None} for key, values in conflicted.items()}
     state = dict(unconflicted)
     lists: dict[StateKey, list[Event]] = {}
@@ -55,7 +57,7 @@ def _rank(event: Event) -> tuple[int, int]:
 def _last_allowed(
     listed: list[Event], state: MutableMapping[StateKey, str], checks: AuthChecks
 ) -> str:
-    """The event before the first that the events before it do not allow."""
+    """The last event of the list before the first one that is not allowed."""
     key = (listed[0].type, listed[0].state_key or "")
     result = listed[0].event_id
     for event in listed[1:]:

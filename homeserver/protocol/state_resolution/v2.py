@@ -1,11 +1,11 @@
 """State resolution of room versions 2 to 11 (v2) and 12 (v2.1).
 
-Events that might take someone's power away are tried first, what authorises before what is
-authorised; then everything else, in the order of the power levels that it is based on. The two
-algorithms differ in where the tries start and in which events take part.
+Events that might remove a user's power are tried first, auth events before the events that they
+authorise; then all others, in the order of the power levels that they are based on. The two
+algorithms differ in the initial state and in which events take part.
 
-Where the text can be read in two ways we do what other servers do, or rooms would split between us
-and them: `docs/event-graph.md` names the four places.
+Where the specification can be read in two ways, this code follows other servers, or rooms would
+split: `docs/event-graph.md` names the four places.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v12/#state-resolution, and for room versions before 12
 https://spec.matrix.org/v1.19/rooms/v2/#state-resolution
@@ -36,12 +36,12 @@ _POWER_LEVELS = ("m.room.power_levels", "")
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The full conflicted set, and what of the auth graph decides in which order it is tried.
+    """The full conflicted set, and the parts of the auth graph that determine its order.
 
-    `auth_events` may leave out events that are not in the set. `cited_power_levels` is asked of the
-    events of the set, of the power levels that the unconflicted state map has, and of what it
-    answers; it may answer None for the event in which the chains of power levels that begin there
-    have all met.
+    `auth_events` may leave out events that are not in the set. `cited_power_levels` is called for
+    the events of the set, for the power levels of the unconflicted state map, and for its own
+    results; it may return None for the event in which all chains of power levels that begin there
+    have met.
     """
 
     events: AbstractSet[str]
@@ -97,7 +97,7 @@ def resolve_v2(
     rest = mainline_ordered(full - first, events, power_levels, conflict.cited_power_levels)
     checks.apply(state, rest)
 
-    # Step 5: what was unconflicted stays, whatever the checks made of it.
+    # Step 5: unconflicted entries stay, whatever the checks changed.
     return {key: event_id for key, event_id in state.items() if key not in unconflicted}
 
 
@@ -108,7 +108,7 @@ def full_conflicted_set(
     *,
     with_subgraph: bool,
 ) -> set[str]:
-    """The conflicted state set, the auth difference and, from v2.1, what lies between them."""
+    """The conflicted state set, the auth difference and, from v2.1 on, the events between them."""
     states = [
         [event_id for event_id in own if event_id is not None]
         for own in zip(*conflicted.values(), strict=True)
@@ -121,9 +121,9 @@ def full_conflicted_set(
 
 
 def is_power_event(event: Event) -> bool:
-    """Whether an event might remove someone's ability to do something in the room.
+    """Whether an event might remove a user's ability to do something in the room.
 
-    Power levels and join rules with a state key of their own remove nothing, as no rule reads them.
+    Power levels and join rules with a non-empty state key remove nothing, as no rule reads them.
     """
     if is_member_event(event):
         is_removal = event.content.get("membership") in ("leave", "ban")

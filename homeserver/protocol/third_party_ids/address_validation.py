@@ -1,4 +1,5 @@
-"""Values of address validation, by which users prove that an e-mail address or number is theirs.
+"""The values of address validation, by which users prove that an e-mail address or number is
+theirs.
 
 Spec: https://spec.matrix.org/v1.19/identity-service-api/#establishing-associations
 """
@@ -7,16 +8,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-# The purposes that a validation session is begun for.
+# The purposes of a validation session.
 REGISTER = "register"
 ADD = "add"
 PASSWORD = "password"
 
 
 class ThreepidCredentials(msgspec.Struct):
-    """How a client names a validation session.
+    """A client's reference to a validation session.
 
-    An identity server is not asked, even if one is named.
+    `id_server` is ignored: no identity server is asked.
     """
 
     sid: str
@@ -25,10 +26,10 @@ class ThreepidCredentials(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class ValidationMessage:
-    """What is to be sent to an address.
+    """A message to be sent to an address.
 
-    Without a `token` it says why there is none: the address has an account already, or, for a new
-    password, has none.
+    Without a `token` it explains that the address already has an account or, for a new password,
+    has none.
     """
 
     purpose: str

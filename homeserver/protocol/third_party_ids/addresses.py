@@ -1,9 +1,9 @@
 """Third-party identifiers: e-mail addresses and telephone numbers, in their one canonical form.
 
-An identifier is a pair of `medium` and `address`. Two spellings that reach the same mailbox have to
-become the same address, or one mailbox could have two accounts. And whatever is sent goes to the
-canonical address, not to what was typed: case folding makes one of two addresses that may belong to
-two people (`ß` and `ss`), and mail to the other one would hand over an account.
+An identifier is a pair of `medium` and `address`. Two spellings that reach the same mailbox must
+become the same address, or one mailbox could have two accounts. Mail goes to the canonical address,
+not to the one that was typed: case folding merges two addresses that may belong to two people (`ß`
+and `ss`), and mail to the other one would hand over an account.
 
 Spec: https://spec.matrix.org/v1.19/appendices/#3pid-types
 """
@@ -20,8 +20,8 @@ MIN_DIGITS = 7
 MAX_DIGITS = 15  # E.164
 MAX_OPAQUE = 255
 
-# What an address may hold outside of quotes (RFC 5322, `atext` and dots), and anything beyond ASCII
-# that is visible. Quoted local parts are used by nobody but attackers.
+# The characters of an address outside of quotes (RFC 5322, `atext` and dots), and any visible ones
+# beyond ASCII. Only attackers use quoted local parts.
 _LOCALPART = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.\-\u00a1-\U0010ffff]+")
 _LABEL = re.compile(r"(?!-)[a-z0-9\-\u00a1-\U0010ffff]+(?<!-)")
 _OPAQUE = re.compile(r"[0-9a-zA-Z.=_\-]+")
@@ -29,7 +29,7 @@ _DIGITS = re.compile(r"[1-9][0-9]+")
 
 
 class InvalidThirdPartyId(ValueError):
-    """The text is no address of its medium."""
+    """A text that is not an address of its medium."""
 
 
 def canonical_address(medium: str, address: str) -> str:

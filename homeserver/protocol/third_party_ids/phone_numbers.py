@@ -1,8 +1,8 @@
-"""Telephone numbers as people write them, made into the form of E.164.
+"""Telephone numbers as users write them, converted to the form of E.164.
 
-A number that is written nationally means something only in a country: there a trunk prefix may
-stand before it, which is not dialled from abroad, and another prefix leads abroad. Countries that
-share a numbering plan share its rules.
+A number in national form is relative to a country: it may begin with a trunk prefix, which is not
+dialled from other countries, or with an international prefix. Countries that share a numbering plan
+share its rules.
 
 https://www.itu.int/rec/T-REC-E.164 (country codes), https://www.itu.int/oth/T0202.aspx?parent=T0202
 (national numbering plans)
@@ -14,7 +14,7 @@ import re
 
 from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_msisdn
 
-# ISO 3166-1 countries by the code that is dialled from abroad.
+# ISO 3166-1 countries by their country code.
 COUNTRIES = {
     "1": "US CA AG AI AS BB BM BS DM DO GD GU JM KN KY LC MP MS PR SX TC TT VC VG VI",
     "20": "EG", "211": "SS", "212": "MA EH", "213": "DZ", "216": "TN", "218": "LY", "220": "GM",
@@ -63,11 +63,11 @@ WITHOUT_TRUNK_PREFIX = (
     "682", "683", "685", "687", "688", "689", "690", "691", "852", "853", "960", "965", "968",
     "973", "974", "975", "992", "998",
 )  # fmt: skip
-# What is dialled before a national number within the country, by country code, where it is not "0".
+# The trunk prefix of national numbers, by country code, where it is not "0".
 TRUNK_PREFIXES = dict.fromkeys(WITHOUT_TRUNK_PREFIX, "") | {
     "1": "1", "7": "8", "36": "06", "375": "80", "692": "1", "993": "8",
 }  # fmt: skip
-# What is dialled for abroad, by country code, where it is not "00".
+# The international prefix, by country code, where it is not "00".
 INTERNATIONAL_PREFIXES = {
     "1": "011", "7": "810", "61": "0011", "81": "010", "375": "810", "852": "001", "855": "001",
     "65": "001", "82": "001", "53": "119", "62": "001", "66": "001", "886": "002", "993": "810",
@@ -80,22 +80,22 @@ _TRUNK_IN_BRACKETS = re.compile(r"\(0\)")
 
 
 def parse_phone_number(country: str, number: str) -> str:
-    """The MSISDN of a number as it was entered, dialled from `country` (ISO 3166-1 alpha-2).
+    """The MSISDN of a number as the user entered it, dialled from `country` (ISO 3166-1 alpha-2).
 
     Raises `InvalidThirdPartyId`.
     """
     code = CALLING_CODES.get(country.upper())
     if code is None:
         raise InvalidThirdPartyId("Unknown country")
-    abroad = number.strip().startswith("+")
-    if abroad:
-        # "+44 (0)20 …" is meant for readers of both kinds.
+    is_international = number.strip().startswith("+")
+    if is_international:
+        # "+44 (0)20 …" is written for callers inside and outside of the country.
         number = _TRUNK_IN_BRACKETS.sub("", number)
     digits = _SEPARATORS.sub("", number).removeprefix("+")
     if not digits.isascii() or not digits.isdigit():
         raise InvalidThirdPartyId("Not a telephone number")
     prefix = INTERNATIONAL_PREFIXES.get(code, "00")
-    if abroad:
+    if is_international:
         return canonical_msisdn(digits)
     if digits.startswith(prefix):
         return canonical_msisdn(digits.removeprefix(prefix))

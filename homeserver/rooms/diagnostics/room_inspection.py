@@ -54,7 +54,7 @@ class RoomReport:
     members: Mapping[str, Mapping[str, int]]
     extremities: Sequence[StoredEvent]
     backward_extremities: Mapping[str, int]
-    standings: StatusCounts
+    event_counts: StatusCounts
     refusals: Sequence[tuple[bool, str, int]]
     partial: PartialRoomRow | None = None
 
@@ -107,7 +107,7 @@ class RoomInspection:
             members,
             await self._extremities(row.room, room_id, version),
             await db.run(graph_edges.backward_extremities, row.room),
-            await db.run(event_graph.standings, row.room),
+            await db.run(event_graph.count_by_status, row.room),
             await db.run(event_graph.refusals, row.room, MAX_RULES),
             await db.run(partial_room, row.room),
         )

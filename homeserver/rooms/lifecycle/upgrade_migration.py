@@ -25,7 +25,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
-from homeserver.storage.database.database import DatabaseAway
+from homeserver.storage.database.database import DatabaseUnavailable
 
 CREATE: StateKey = ("m.room.create", "")
 TOMBSTONE: StateKey = ("m.room.tombstone", "")
@@ -88,7 +88,7 @@ class UpgradeMigration:
             del self._waiting[number, user_id]
             try:
                 await self._settle(number, user_id)
-            except (Unavailable, DatabaseAway) as error:
+            except (Unavailable, DatabaseUnavailable) as error:
                 log.warn(
                     "settings of {user_id} were not carried over: {error}",
                     user_id=user_id,

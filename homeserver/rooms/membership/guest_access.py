@@ -22,7 +22,7 @@ from homeserver.rooms.room.changes import EventAppended, StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.storage.accounts.users import guests_among
-from homeserver.storage.database.database import Database, DatabaseAway
+from homeserver.storage.database.database import Database, DatabaseUnavailable
 
 GUEST_ACCESS: StateKey = ("m.room.guest_access", "")
 RETRY_SECONDS = 5.0
@@ -84,7 +84,7 @@ class GuestAccess:
             del self._waiting[number]
             try:
                 await self._remove_guests(number)
-            except (Unavailable, DatabaseAway):
+            except (Unavailable, DatabaseUnavailable):
                 self._waiting[number] = None
                 await self._rest()
             except Exception:

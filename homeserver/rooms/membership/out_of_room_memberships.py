@@ -31,9 +31,9 @@ from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.memberships import (
-    DELETE_DISTANT_MEMBERSHIP,
-    UPSERT_DISTANT_MEMBERSHIP,
+    DELETE_OUT_OF_ROOM_MEMBERSHIP,
     UPSERT_MEMBERSHIP,
+    UPSERT_OUT_OF_ROOM_MEMBERSHIP,
     PendingRow,
     forget_pending,
     pending_of,
@@ -224,7 +224,7 @@ class OutOfRoomMemberships:
                 told,
                 len(told) + len(event.json),
             )
-            rows.append(UPSERT_DISTANT_MEMBERSHIP.row(*entry))
+            rows.append(UPSERT_OUT_OF_ROOM_MEMBERSHIP.row(*entry))
         rows += _ended_rows(place, ended)
         stores.events.add(stored)
         if not is_shown:
@@ -242,7 +242,9 @@ class OutOfRoomMemberships:
 
 
 def _ended_rows(place: _Place, servers: Collection[str]) -> list[Row]:
-    return [DELETE_DISTANT_MEMBERSHIP.row(place.room, place.member, server) for server in servers]
+    return [
+        DELETE_OUT_OF_ROOM_MEMBERSHIP.row(place.room, place.member, server) for server in servers
+    ]
 
 
 def encode_stripped(events: Sequence[Any]) -> bytes:

@@ -257,7 +257,7 @@ class RoomRegistry:
         writer = RoomWriter(
             room, ForwardExtremities(extremities, room.root), self.local_server, self.stores
         )
-        writer.early_redactions = PendingRedactions(number, edges.early_redactions)
+        writer.early_redactions = PendingRedactions(number, edges.pending_redactions)
         self._keep(room, writer)
         return room, writer
 

@@ -48,13 +48,13 @@ from homeserver.rooms.state.tree import child_hashes
 from homeserver.storage.database.database import Connection, Database
 from homeserver.storage.rooms.event_graph import roots_of_events, roots_of_rooms
 from homeserver.storage.rooms.state_nodes import (
-    Sweep,
+    CollectionProgress,
     begin_generation,
     delete_unmarked,
     forget_marks,
-    lock_sweep,
+    lock_collection,
     mark_nodes,
-    save_sweep,
+    save_collection,
     state_nodes,
 )
 
@@ -101,13 +101,13 @@ class StateNodeCollector:
         return await self._db.transaction(self._step)
 
     async def _begin(self, db: Connection, only_if_due: bool) -> bool:
-        sweep = await lock_sweep(db)
+        sweep = await lock_collection(db)
         if sweep.phase == "idle" and only_if_due and not sweep.is_due:
             return False
         return sweep.phase != "idle" or await begin_generation(db)
 
     async def _step(self, db: Connection) -> bool:
-        sweep = await lock_sweep(db)
+        sweep = await lock_collection(db)
         if sweep.phase == "idle":
             return False
         marked, removed = sweep.marked, sweep.removed
@@ -119,13 +119,13 @@ class StateNodeCollector:
             await self._mark_rooms(db, sweep)
         else:
             await self._delete(db, sweep)
-        await save_sweep(db, sweep)
+        await save_collection(db, sweep)
         self.steps += 1
         self.marked += sweep.marked - marked
         self.removed += sweep.removed - removed
         return True
 
-    async def _mark_events(self, db: Connection, sweep: Sweep) -> None:
+    async def _mark_events(self, db: Connection, sweep: CollectionProgress) -> None:
         rows = await roots_of_events(db, sweep.event, self._roots)
         if len(rows) < self._roots:
             sweep.phase = "current_states"
@@ -134,7 +134,7 @@ class StateNodeCollector:
         await self._mark(db, sweep, {root for _, *roots in rows for root in roots if root})
         await self._follow(db, sweep)
 
-    async def _mark_rooms(self, db: Connection, sweep: Sweep) -> None:
+    async def _mark_rooms(self, db: Connection, sweep: CollectionProgress) -> None:
         rows = await roots_of_rooms(db, (sweep.room, sweep.position), self._roots)
         if len(rows) < self._roots:
             sweep.phase = "nodes"
@@ -143,7 +143,7 @@ class StateNodeCollector:
         await self._mark(db, sweep, {root for _, _, root in rows if root})
         await self._follow(db, sweep)
 
-    async def _follow(self, db: Connection, sweep: Sweep) -> None:
+    async def _follow(self, db: Connection, sweep: CollectionProgress) -> None:
         """Mark what is below marked nodes, until all is marked or the step is long enough."""
         followed = 0
         while sweep.pending and followed < self._nodes:
@@ -157,13 +157,15 @@ class StateNodeCollector:
             children = {child for node in nodes.values() for child in child_hashes(node)}
             await self._mark(db, sweep, children)
 
-    async def _mark(self, db: Connection, sweep: Sweep, names: Collection[bytes]) -> None:
+    async def _mark(
+        self, db: Connection, sweep: CollectionProgress, names: Collection[bytes]
+    ) -> None:
         if names:
             fresh = await mark_nodes(db, names)
             sweep.marked += len(fresh)
             sweep.pending += fresh
 
-    async def _delete(self, db: Connection, sweep: Sweep) -> None:
+    async def _delete(self, db: Connection, sweep: CollectionProgress) -> None:
         last, removed = await delete_unmarked(db, sweep.hash, sweep.generation, self._nodes)
         sweep.removed += removed
         if last is None:

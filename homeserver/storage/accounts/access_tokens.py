@@ -1,7 +1,8 @@
-"""Access tokens: what a client shows to make requests.
+"""Access tokens, with which clients authenticate their requests.
 
 Owns the table `access_tokens` (migrations/0002_accounts.sql), which has the SHA-256 hash of each
-token, not the token. A token goes with its device, and with the refresh token that it came with.
+token, not the token. A token is deleted with its device, and with the refresh token that was issued
+with it.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from homeserver.storage.database.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """One access token. `refresh_token` is the number of the refresh token that it came with."""
+    """One access token. `refresh_token` is the number of the refresh token issued with it."""
 
     id: int
     user_id: str

@@ -1,4 +1,4 @@
-"""Account data: what clients keep for their user, for the account or for one room.
+"""Account data: JSON that clients store for their user, globally or for one room.
 
 Owns the table `account_data` (migrations/0002_accounts.sql), which has one row for each user, room
 and type; the room of global account data is the empty string.
@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
-# Sorted, so that two processes never wait for each other in a circle.
+# Sorted, so that two processes never deadlock.
 SET_ACCOUNT_DATA = BatchStatement(
     "set_account_data",
     """
@@ -38,7 +38,7 @@ class AccountDatum:
 
 
 async def account_data_of(db: Connection, user_id: str) -> list[AccountDatum]:
-    """All account data of a user, that of all rooms included, least recently changed first."""
+    """All account data of a user, including that of rooms, least recently changed first."""
     async with db.cursor(row_factory=class_row(AccountDatum)) as cursor:
         await cursor.execute(
             """

@@ -1,7 +1,8 @@
-"""Authentication sessions: what a client has proved so far in user-interactive authentication.
+"""Authentication sessions: the stages that a client has completed in user-interactive
+authentication.
 
 Owns the table `authentication_sessions` (migrations/0002_accounts.sql). The contents are sealed by
-the domain (`accounts/interactive_auth/authentication_sessions.py`); nothing here can read them.
+the domain (`accounts/interactive_auth/authentication_sessions.py`); this module cannot read them.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from homeserver.storage.database.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """A session that is to be stored under a name, which begins with the tag of its party."""
+    """A session to be stored under a name, which begins with the tag of its party."""
 
     name: bytes
     sealed: bytes
@@ -20,7 +21,7 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """How many sessions there may be: of the party with a tag, and of all parties together."""
+    """The maximum number of sessions: of the party with a tag, and of all parties together."""
 
     tag: bytes
     of_party: int
@@ -30,7 +31,7 @@ class SessionLimits:
 async def add_authentication_session(
     db: Connection, session: NewSession, bounds: SessionLimits
 ) -> bool:
-    """Add a session; false where there are as many as may be."""
+    """Add a session; false if a limit is reached."""
     cursor = await db.execute(
         """
         INSERT INTO authentication_sessions (session_hash, sealed, expires_ms)
@@ -58,7 +59,7 @@ async def add_authentication_session(
 
 
 async def update_authentication_session(db: Connection, name: bytes, sealed: bytes) -> None:
-    """Replace the contents of a session, if it is there."""
+    """Replace the contents of a session, if it exists."""
     await db.execute(
         "UPDATE authentication_sessions SET sealed = %s WHERE session_hash = %s", (sealed, name)
     )
@@ -86,5 +87,5 @@ async def delete_authentication_session(db: Connection, session_hash: bytes) -> 
 
 
 async def delete_expired_authentication_sessions(db: Connection, now_ms: int) -> None:
-    """Delete what is of no more use."""
+    """Delete the sessions that have expired."""
     await db.execute("DELETE FROM authentication_sessions WHERE expires_ms <= %s", (now_ms,))

@@ -1,6 +1,7 @@
 """Devices: the places where a user is logged in.
 
-Owns the table `devices` (migrations/0002_accounts.sql). Tokens refer to a device and go with it.
+Owns the table `devices` (migrations/0002_accounts.sql). Tokens refer to a device and are deleted
+with it.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ RENAME_DEVICE = BatchStatement(
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device; what is known of when it was last seen may be a few minutes old."""
+    """A device; the `last_seen` fields may be a few minutes old."""
 
     device_id: str
     display_name: str | None
@@ -48,7 +49,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """When, from where and with which client a device last made a request."""
+    """The time, address and user agent of a device's latest request."""
 
     user_id: str
     device_id: str
@@ -60,7 +61,7 @@ class Sighting:
 async def insert_device(
     db: Connection, user_id: str, device_id: str, display_name: str | None, now_ms: int
 ) -> bool:
-    """Add a device; false where the user has it already, which changes nothing."""
+    """Add a device; false, and no change, if the user has it already."""
     cursor = await db.execute(
         """
         INSERT INTO devices (user_id, device_id, display_name, created_ms)
@@ -73,7 +74,7 @@ async def insert_device(
 
 
 async def count_devices(db: Connection, user_id: str, most: int) -> int:
-    """How many devices a user has; it is not counted further than to `most`."""
+    """The number of a user's devices, counted up to `most`."""
     cursor = await db.execute(
         """
         SELECT count(*) FROM (SELECT FROM devices WHERE user_id = %s LIMIT %s) AS counted
@@ -115,7 +116,7 @@ async def devices_of(db: Connection, user_id: str) -> list[Device]:
 
 
 async def update_last_seen(db: Connection, sightings: Sequence[Sighting]) -> None:
-    """Note when and where devices were last seen; an older sighting changes nothing."""
+    """Store when and where devices were last seen; an older sighting changes nothing."""
     columns = [
         [sighting.user_id for sighting in sightings],
         [sighting.device_id for sighting in sightings],

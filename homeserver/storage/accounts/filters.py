@@ -1,4 +1,4 @@
-"""Filters: what clients defined of the events that they want to get.
+"""Filters: the clients' definitions of the events that they want to receive.
 
 Owns the table `filters` (migrations/0002_accounts.sql). The same filter of a user is stored once.
 """
@@ -9,11 +9,11 @@ from homeserver.storage.database.database import Connection
 async def store_filter(
     db: Connection, user_id: str, content_hash: bytes, content: bytes, most: int
 ) -> int | None:
-    """The number of a filter, which is added where the user has not got it yet.
+    """Return the number of a filter, and add the filter if the user does not have it yet.
 
-    `None` where the user has `most` others already.
+    `None` if the user already has `most` other filters.
     """
-    # The update changes nothing, but makes RETURNING give the row that was there before.
+    # The update changes nothing, but makes RETURNING include a row that already existed.
     cursor = await db.execute(
         """
         INSERT INTO filters (user_id, content_hash, content)

@@ -1,4 +1,4 @@
-"""Identity bindings: which identity servers publish which address of which user, through us.
+"""Identity bindings: addresses of users that identity servers publish, bound through this server.
 
 Owns the table `identity_bindings` (migrations/0014_third_party_ids.sql).
 
@@ -23,7 +23,7 @@ class IdentityBinding:
 
 
 async def insert_identity_binding(db: Connection, new: IdentityBinding) -> None:
-    """Remember a binding."""
+    """Store a binding."""
     await db.execute(
         """
         INSERT INTO identity_bindings (user_id, medium, address, id_server)
@@ -50,7 +50,7 @@ async def identity_bindings_of(db: Connection, user_id: str) -> list[IdentityBin
 
 
 async def delete_identity_binding(db: Connection, gone: IdentityBinding) -> None:
-    """Forget a binding."""
+    """Delete a binding."""
     await db.execute(
         """
         DELETE FROM identity_bindings
@@ -61,5 +61,5 @@ async def delete_identity_binding(db: Connection, gone: IdentityBinding) -> None
 
 
 async def delete_identity_bindings_of(db: Connection, user_id: str) -> None:
-    """Forget all bindings of a user."""
+    """Delete all bindings of a user."""
     await db.execute("DELETE FROM identity_bindings WHERE user_id = %s", (user_id,))

@@ -19,7 +19,7 @@ async def insert_login_token(
 
 
 async def take_login_token(db: Connection, token_hash: bytes, now_ms: int) -> str | None:
-    """The user that a token logs in. It is gone after this; an expired one gives nothing."""
+    """Delete a token and return the user whom it logs in; `None` if unknown or expired."""
     cursor = await db.execute(
         "DELETE FROM login_tokens WHERE token_hash = %s RETURNING user_id, expires_ms",
         (token_hash,),
@@ -34,5 +34,5 @@ async def delete_login_tokens_of(db: Connection, user_id: str) -> None:
 
 
 async def delete_expired_login_tokens(db: Connection, now_ms: int) -> None:
-    """Delete what is of no more use."""
+    """Delete the tokens that have expired."""
     await db.execute("DELETE FROM login_tokens WHERE expires_ms <= %s", (now_ms,))

@@ -1,4 +1,4 @@
-"""OpenID tokens: with which a third party learns who a user is, and can do nothing else.
+"""OpenID tokens, which let a third party verify a user's identity and do nothing else.
 
 Owns the table `openid_tokens` (migrations/0002_accounts.sql), which has hashes, not tokens.
 
@@ -19,7 +19,7 @@ async def insert_openid_token(
 
 
 async def find_openid_user(db: Connection, token_hash: bytes, now_ms: int) -> str | None:
-    """Whose token this is, unless it has expired."""
+    """The user of a token, unless it has expired."""
     cursor = await db.execute(
         "SELECT user_id FROM openid_tokens WHERE token_hash = %s AND expires_ms > %s",
         (token_hash, now_ms),
@@ -34,5 +34,5 @@ async def delete_openid_tokens_of(db: Connection, user_id: str) -> None:
 
 
 async def delete_expired_openid_tokens(db: Connection, now_ms: int) -> None:
-    """Delete what is of no more use."""
+    """Delete the tokens that have expired."""
     await db.execute("DELETE FROM openid_tokens WHERE expires_ms <= %s", (now_ms,))

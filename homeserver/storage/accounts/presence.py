@@ -1,7 +1,8 @@
-"""Presence: what was last told of each user of this server.
+"""Presence: the last published presence of each local user.
 
 Owns the table `presence` (migrations/0006_presence.sql), which has one row for each user who was
-ever online. It is written when readers are told of a change, not whenever a user does something.
+ever online. A row is written when a change of presence is published, not at every activity of the
+user.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from psycopg.rows import class_row
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
-# Sorted, so that two processes never wait for each other in a circle.
+# Sorted, so that two processes never deadlock.
 UPSERT_PRESENCE = BatchStatement(
     "upsert_presence",
     """
@@ -53,7 +54,7 @@ async def find_presence(db: Connection, member: int) -> PresenceRow | None:
 
 
 async def not_offline(db: Connection) -> list[PresenceRow]:
-    """Everybody who was not offline when they were last told of."""
+    """All users whose last published presence was not offline."""
     async with db.cursor(row_factory=class_row(PresenceRow)) as cursor:
         await cursor.execute(
             """
@@ -66,7 +67,7 @@ async def not_offline(db: Connection) -> list[PresenceRow]:
 
 
 async def presence_after(db: Connection, position: int, limit: int) -> list[PresenceRow]:
-    """Whose presence changed above a position of the log, most recently changed first."""
+    """Presence that changed above a position of the log, most recently changed first."""
     async with db.cursor(row_factory=class_row(PresenceRow)) as cursor:
         await cursor.execute(
             """

@@ -1,15 +1,14 @@
-"""Profiles: what users show of themselves.
+"""Profiles: display names, avatars and other public fields of users.
 
 Owns the table `profiles` (migrations/0002_accounts.sql), which has one row for each user and field.
-A removed field keeps its row with a null value, so that a write that is repeated, or comes late,
-can be told from a newer one by its position.
+A removed field keeps its row with a null value, so that its position distinguishes a repeated or
+late write from a newer one.
 """
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
-# A null value removes the field.
-# Sorted, so that two processes never wait for each other in a circle.
+# A null value removes the field. Sorted, so that two processes never deadlock.
 SET_PROFILE_FIELD = BatchStatement(
     "set_profile_field",
     """
@@ -25,9 +24,9 @@ SET_PROFILE_FIELD = BatchStatement(
 
 
 async def insert_profile_field(db: Connection, user_id: str, field: str, value: bytes) -> None:
-    """Set a field of an account that is being made, unless it is set; the log knows nothing of it.
+    """Set a field of an account that is being created, unless it is set; bypasses the log.
 
-    Its position is before all others, so that whatever the user sets replaces it.
+    Its position is before all others, so that any value that the user sets replaces it.
     """
     await db.execute(
         """

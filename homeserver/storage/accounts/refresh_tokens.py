@@ -1,8 +1,8 @@
-"""Refresh tokens: what a client exchanges for a new access token.
+"""Refresh tokens, which clients exchange for new access tokens.
 
 Owns the table `refresh_tokens` (migrations/0002_accounts.sql). A refresh makes a successor that
-points to the token which was used. Deleting a token deletes the access tokens that came with it,
-and makes its successors first of their line.
+points to the token which was used. Deleting a token deletes the access tokens issued with it, and
+leaves its successors without a predecessor.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens
 """
@@ -16,7 +16,7 @@ from homeserver.storage.database.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """One refresh token. `predecessor` is the token it replaced, until that one is revoked."""
+    """One refresh token. `predecessor` is the token that it replaced, until that one is revoked."""
 
     id: int
     user_id: str
@@ -34,7 +34,7 @@ async def insert_refresh_token(
     predecessor: int | None = None,
     expires_ms: int | None = None,
 ) -> int:
-    """Add a token and give its number."""
+    """Add a token and return its number."""
     cursor = await db.execute(
         """
         INSERT INTO refresh_tokens (token_hash, user_id, device_id, predecessor, expires_ms)
@@ -64,7 +64,7 @@ async def lock_refresh_token(db: Connection, token_hash: bytes) -> RefreshToken 
 
 
 async def delete_predecessor(db: Connection, token: int) -> bool:
-    """Revoke the token that this one replaced; true where there was one."""
+    """Revoke the token that this one replaced; true if there was one."""
     cursor = await db.execute(
         """
         DELETE FROM refresh_tokens
@@ -76,7 +76,7 @@ async def delete_predecessor(db: Connection, token: int) -> bool:
 
 
 async def delete_successors(db: Connection, token: int) -> None:
-    """Revoke what was given for this token before; nobody has used it."""
+    """Revoke the tokens issued earlier for this token; no client has used them."""
     await db.execute("DELETE FROM refresh_tokens WHERE predecessor = %s", (token,))
 
 

@@ -1,4 +1,4 @@
-"""Registration tokens: pre-shared words that let people register.
+"""Registration tokens: pre-shared secrets that let users register.
 
 Owns the table `registration_tokens` (migrations/0002_accounts.sql).
 
@@ -11,7 +11,7 @@ from homeserver.storage.database.database import Connection
 async def insert_registration_token(
     db: Connection, token: str, uses_allowed: int | None, expires_ms: int | None
 ) -> bool:
-    """Add a token; false where it exists already."""
+    """Add a token; false if it exists already."""
     cursor = await db.execute(
         """
         INSERT INTO registration_tokens (token, uses_allowed, expires_ms)
@@ -24,7 +24,7 @@ async def insert_registration_token(
 
 
 async def is_registration_token_valid(db: Connection, token: str, now_ms: int) -> bool:
-    """Whether a token would let somebody register now."""
+    """Whether a user could register now with a token."""
     cursor = await db.execute(
         """
         SELECT 1
@@ -38,7 +38,7 @@ async def is_registration_token_valid(db: Connection, token: str, now_ms: int) -
 
 
 async def use_registration_token(db: Connection, token: str, now_ms: int) -> bool:
-    """Count one use of a token; false where it is no longer valid."""
+    """Count one use of a token; false if it is no longer valid."""
     cursor = await db.execute(
         """
         UPDATE registration_tokens SET uses = uses + 1

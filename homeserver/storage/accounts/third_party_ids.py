@@ -25,7 +25,7 @@ class ThirdPartyId:
 
 
 async def insert_third_party_id(db: Connection, new: ThirdPartyId) -> bool:
-    """Give a user an address, or validate it anew; false where it belongs to somebody else."""
+    """Add an address to a user, or validate it again; false if it belongs to another user."""
     cursor = await db.execute(
         """
         INSERT INTO third_party_ids (medium, address, user_id, validated_ms, added_ms)
@@ -64,7 +64,7 @@ async def third_party_ids_of(db: Connection, user_id: str) -> list[ThirdPartyId]
 
 
 async def delete_third_party_id(db: Connection, user_id: str, medium: str, address: str) -> bool:
-    """Take an address from a user; false where they do not have it."""
+    """Remove an address from a user; false if they do not have it."""
     cursor = await db.execute(
         "DELETE FROM third_party_ids WHERE user_id = %s AND medium = %s AND address = %s",
         (user_id, medium, address),
@@ -73,5 +73,5 @@ async def delete_third_party_id(db: Connection, user_id: str, medium: str, addre
 
 
 async def delete_third_party_ids_of(db: Connection, user_id: str) -> None:
-    """Take all addresses from a user."""
+    """Remove all addresses from a user."""
     await db.execute("DELETE FROM third_party_ids WHERE user_id = %s", (user_id,))

@@ -1,7 +1,7 @@
 """Users: the accounts of this server.
 
 Owns the table `users` and the sequence `generated_localparts` (migrations/0002_accounts.sql). A row
-is never deleted: a user id that was used once is never given to somebody else.
+is never deleted, so a user id is never given to a second user.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ COLUMNS = """user_id, created_ms, password_hash, is_guest, is_admin, user_type, 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One account. `password_hash` is `None` where no password lets anyone in."""
+    """One account. `password_hash` is `None` if the user cannot log in with a password."""
 
     user_id: str
     created_ms: int
@@ -33,7 +33,7 @@ class User:
 
 
 async def insert_user(db: Connection, user: User) -> bool:
-    """Add a user; false where the user id was taken before."""
+    """Add a user; false if the user id has been used before."""
     cursor = await db.execute(
         """
         INSERT INTO users (user_id, created_ms, password_hash, is_guest, is_admin, user_type,
@@ -62,7 +62,7 @@ async def find_user(db: Connection, user_id: str) -> User | None:
 
 
 async def all_users(db: Connection, after: str = "", limit: int = 1000) -> list[User]:
-    """A page of users in the order of their ids, those after `after`."""
+    """A page of users, sorted by id, starting after `after`."""
     async with db.cursor(row_factory=class_row(User)) as cursor:
         await cursor.execute(
             f"SELECT {COLUMNS} FROM users WHERE user_id > %s ORDER BY user_id LIMIT %s",
@@ -72,7 +72,7 @@ async def all_users(db: Connection, after: str = "", limit: int = 1000) -> list[
 
 
 async def guests_among(db: Connection, user_ids: Sequence[str]) -> list[str]:
-    """Those of the users who are guests."""
+    """The guests among these users."""
     cursor = await db.execute(
         "SELECT user_id FROM users WHERE user_id = ANY(%s) AND is_guest AND NOT is_deactivated",
         (list(user_ids),),
@@ -81,13 +81,13 @@ async def guests_among(db: Connection, user_ids: Sequence[str]) -> list[str]:
 
 
 async def erased_users(db: Connection) -> list[str]:
-    """All users who asked to be erased when their account was closed."""
+    """All users who requested erasure when their account was deactivated."""
     cursor = await db.execute("SELECT user_id FROM users WHERE is_erased")
     return [row[0] for row in await cursor.fetchall()]
 
 
 async def next_generated_localpart(db: Connection) -> int:
-    """A number that no user was named after by this server before."""
+    """A number that this server has not yet used as a localpart."""
     cursor = await db.execute("SELECT nextval('generated_localparts')")
     row = await cursor.fetchone()
     assert row is not None
@@ -102,7 +102,7 @@ async def set_password_hash(db: Connection, user_id: str, password_hash: str) ->
 
 
 async def upgrade_guest(db: Connection, user_id: str, password_hash: str | None) -> bool:
-    """Make a guest a full user; false where there is no such guest."""
+    """Make a guest a full user; false if there is no such guest."""
     cursor = await db.execute(
         """
         UPDATE users SET is_guest = false, password_hash = %s
@@ -131,7 +131,7 @@ async def set_suspended(db: Connection, user_id: str, is_suspended: bool) -> Non
 
 
 async def deactivate_user(db: Connection, user_id: str, erase: bool) -> None:
-    """Close an account for good. An erasure, once asked for, stays asked for."""
+    """Deactivate an account permanently. An earlier request for erasure stays in force."""
     await db.execute(
         """
         UPDATE users
@@ -144,12 +144,12 @@ async def deactivate_user(db: Connection, user_id: str, erase: bool) -> None:
 
 
 async def unfinished_deactivations(db: Connection) -> list[User]:
-    """Deactivated users of whom something is left to clear away, a hundred at most."""
+    """Deactivated users whose data is still to be removed, a hundred at most."""
     async with db.cursor(row_factory=class_row(User)) as cursor:
         await cursor.execute(f"SELECT {COLUMNS} FROM users WHERE is_leaving LIMIT 100")
         return await cursor.fetchall()
 
 
 async def end_deactivation(db: Connection, user_id: str) -> None:
-    """Nothing is left to clear away of a deactivated user."""
+    """Record that the data of a deactivated user has been removed."""
     await db.execute("UPDATE users SET is_leaving = false WHERE user_id = %s", (user_id,))

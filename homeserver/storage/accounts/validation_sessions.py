@@ -1,7 +1,7 @@
-"""Validation sessions: proofs under way that an address is the user's.
+"""Validation sessions, in which users prove that an address is theirs.
 
-Owns the table `validation_sessions` (migrations/0014_third_party_ids.sql). A session is found anew
-by the client's secret, so that a request which is repeated begins no second one.
+Owns the table `validation_sessions` (migrations/0014_third_party_ids.sql). A session is found by
+the client's secret, so that a repeated request does not begin a second one.
 
 Spec: https://spec.matrix.org/v1.19/identity-service-api/#establishing-associations
 """
@@ -33,9 +33,9 @@ class ValidationSession:
 
 
 async def begin_validation(db: Connection, new: ValidationSession, now_ms: int) -> tuple[str, bool]:
-    """Begin a session, or take up the one that the client began before.
+    """Begin a session, or continue the one that the client began before.
 
-    Gives its id, and whether `send_attempt` is a new one. Run it in a transaction.
+    Returns its id, and whether `send_attempt` is a new one. Run it in a transaction.
     """
     key = (new.secret_hash, new.medium, new.address, new.purpose)
     await db.execute(
@@ -82,12 +82,12 @@ async def begin_validation(db: Connection, new: ValidationSession, now_ms: int) 
         key,
     )
     row = await cursor.fetchone()
-    assert row is not None, "the row that was in the way"
+    assert row is not None, "the conflicting row"
     return str(row[0]), False
 
 
-async def take_back_attempt(db: Connection, sid: str, send_attempt: int) -> None:
-    """An attempt failed: the same number may be tried again."""
+async def undo_send_attempt(db: Connection, sid: str, send_attempt: int) -> None:
+    """Undo a failed attempt, so that the client may use the same number again."""
     await db.execute(
         """
         UPDATE validation_sessions SET send_attempt = send_attempt - 1
@@ -110,7 +110,7 @@ async def find_validation_session(
 
 
 async def set_validated(db: Connection, sid: str, now_ms: int, expires_ms: int) -> None:
-    """The address was shown to be the user's; the first time counts."""
+    """Record that the user has proved to own the address; the first time counts."""
     await db.execute(
         """
         UPDATE validation_sessions
@@ -122,11 +122,11 @@ async def set_validated(db: Connection, sid: str, now_ms: int, expires_ms: int) 
 
 
 async def delete_validation_session(db: Connection, sid: str) -> bool:
-    """End a session; false where it has ended before."""
+    """End a session; false if it has already ended."""
     cursor = await db.execute("DELETE FROM validation_sessions WHERE sid = %s", (sid,))
     return cursor.rowcount == 1
 
 
 async def delete_expired_validation_sessions(db: Connection, now_ms: int) -> None:
-    """Delete what is of no more use."""
+    """Delete the sessions that have expired."""
     await db.execute("DELETE FROM validation_sessions WHERE expires_ms <= %s", (now_ms,))

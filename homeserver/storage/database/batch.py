@@ -1,19 +1,19 @@
-"""Rows of many writers in one statement: the group commit's unit of writing.
+"""Batches: rows of many writers in one statement, the unit of a group commit.
 
 A module that owns a table declares how rows are added to it, as a SQL literal over arrays
-(`unnest`), one array a column. A `Batch` gathers rows for any number of such statements and writes
-them as one autocommitted statement, a `WITH` of all of them: one round trip and one commit however
-many rooms, users and tables are concerned.
+(`unnest`), one array per column. A `Batch` gathers rows for any number of such statements and
+writes them as one autocommitted statement, a `WITH` of all of them: one round trip and one commit
+however many rooms, users and tables are concerned.
 
-Every statement must be idempotent (`ON CONFLICT`), since a batch whose outcome is unknown, because
-the connection broke, is written again. PostgreSQL gives all parts of a `WITH` the same snapshot, so
-that none can see the rows of another one. Statements that change rows which the same batch may
-bring, such as that of an event and of its redaction, are `late`: they are run after all others, one
-by one, in the same transaction.
+Every statement must be idempotent (`ON CONFLICT`), because a batch is written again if its outcome
+is unknown after the connection broke. PostgreSQL gives all parts of a `WITH` the same snapshot, so
+no part sees the rows of another. Statements that change rows of the same batch, such as those of an
+event and of its redaction, are `late`: they run after all others, one by one, in the same
+transaction.
 
-Values are encoded when a row is made, so that a value that PostgreSQL cannot hold is an error of
-its writer and never meets the rows of others. The arrays are sent in PostgreSQL's binary form, put
-together here: for a batch of 64 events that takes a seventh of the time psycopg's lists take.
+Values are encoded when a row is made, so that a value that PostgreSQL cannot store is an error of
+its writer and does not affect the rows of others. The arrays are sent in PostgreSQL's binary form,
+built here: for a batch of 64 events this takes a seventh of the time of psycopg's lists.
 """
 
 import functools
@@ -30,7 +30,8 @@ from psycopg.pq import Format
 Buffer = bytes | memoryview
 Row = tuple["BatchStatement", tuple[Buffer | None, ...]]
 
-# Of an array: one dimension, nulls possible, type of the elements, their number, first index.
+# Header of an array: one dimension, whether there are nulls, type and number of the elements, first
+# index.
 ARRAY_HEADER = struct.Struct(">iiIii")
 LENGTH = struct.Struct(">i")  # before each element
 NULL = LENGTH.pack(-1)
@@ -44,7 +45,7 @@ def _text(value: str) -> bytes:
 
 def _bytea(value: Buffer) -> Buffer:
     if not isinstance(value, bytes | memoryview):
-        raise TypeError(f"bytes wanted, not {type(value).__name__}")
+        raise TypeError(f"expected bytes, not {type(value).__name__}")
     return value
 
 
@@ -54,12 +55,12 @@ def _bool(value: bool) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ColumnType:
-    """A type that columns can have: how a value is encoded, and PostgreSQL's numbers for it."""
+    """A PostgreSQL type of columns: its OIDs, and how a value is encoded."""
 
     encode: Callable[[Any], Buffer]
     oid: int
     array_oid: int
-    size: int | None  # of every encoded value, where they are all alike
+    size: int | None  # of every encoded value, if all have the same size
 
 
 COLUMN_TYPES = {
@@ -74,13 +75,14 @@ COLUMN_TYPES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchStatement:
-    """An `INSERT`, `UPDATE` or `DELETE` over arrays: one `%s` a column, in the order of the values.
+    """An `INSERT`, `UPDATE` or `DELETE` over arrays: one `%s` per column, in the order of the
+    values.
 
     `columns` are the PostgreSQL types of the columns, of `COLUMN_TYPES`; the SQL says
-    `unnest(%s::int8[], %s::text[])` for `("int8", "text")`. `key` are the places of the values that
-    identify a row. Where it is given, the last row of a batch with the same key wins, as PostgreSQL
-    refuses to upsert one row twice in a statement. `name` is unique among all statements. One that
-    is `late` sees the rows of its batch.
+    `unnest(%s::int8[], %s::text[])` for `("int8", "text")`. `key` has the indexes of the values
+    that identify a row. If it is given, the last row of a batch with the same key wins, because
+    PostgreSQL refuses to upsert a row twice in one statement. `name` is unique among all
+    statements. A `late` statement sees the rows of its batch.
     """
 
     name: str
@@ -92,13 +94,13 @@ class BatchStatement:
 
     def __post_init__(self) -> None:
         if self.sql.count("%s") != len(self.columns):
-            raise ValueError(f"{self.name}: as many %s as columns are needed")
+            raise ValueError(f"{self.name}: the number of %s must be that of the columns")
         object.__setattr__(self, "types", tuple(COLUMN_TYPES[name] for name in self.columns))
 
     def row(self, *values: Any) -> Row:
-        """One row for this statement, to hand to the log.
+        """One row for this statement, to append to the log.
 
-        A bytes or memoryview value is kept as it is. Raises `ValueError`, `TypeError` or
+        A bytes or memoryview value is not copied. Raises `ValueError`, `TypeError` or
         `struct.error` for values that do not fit the columns.
         """
         encoded = [
@@ -110,7 +112,7 @@ class BatchStatement:
 
 @dataclass(slots=True)
 class Batch:
-    """Rows that are written together, or not at all."""
+    """Rows that are written atomically."""
 
     _rows: dict[BatchStatement, dict[Hashable, tuple[Buffer | None, ...]]] = field(
         default_factory=dict
@@ -134,12 +136,12 @@ class Batch:
             rows[len(rows)] = values
 
     async def write(self, connection: AsyncConnection[Any]) -> None:
-        """Write all rows, on an autocommit connection that knows our arrays.
+        """Write all rows, on an autocommit connection on which the arrays are registered.
 
-        That is one statement, unless there are late ones. `register_arrays` makes a connection know
-        the arrays; those of `Database` do.
+        This is one statement, unless there are late ones. `register_arrays` prepares a connection;
+        those of `Database` are prepared.
         """
-        # In the same order every time, so that PostgreSQL has the statements prepared.
+        # Always in the same order, so that PostgreSQL reuses the prepared statements.
         in_order = sorted(self._rows, key=lambda statement: statement.name)
         together = tuple([statement for statement in in_order if not statement.late])
         steps = [together] if together else []
@@ -165,14 +167,14 @@ class Batch:
 
 
 def register_arrays(connection: AsyncConnection[Any]) -> None:
-    """Teach a connection the arrays that a batch sends."""
+    """Register on a connection the arrays that a batch sends."""
     for array_type, dumper in ARRAY_DUMPERS:
         connection.adapters.register_dumper(array_type, dumper)
 
 
 @functools.lru_cache(maxsize=512)
 def _combine(statements: tuple[BatchStatement, ...]) -> bytes:
-    """One statement of several, with its parameters numbered as PostgreSQL wants them."""
+    """Combine several statements into one, with parameters numbered as PostgreSQL requires."""
     parts = ", ".join(
         f"batch_{number} AS ({statement.sql})" for number, statement in enumerate(statements)
     )
@@ -187,7 +189,7 @@ def _combine(statements: tuple[BatchStatement, ...]) -> bytes:
 
 
 def _array(kind: ColumnType, column: Sequence[Buffer | None]) -> bytes:
-    """A column as a PostgreSQL array in binary form, in the class that names its type."""
+    """Encode a column as a PostgreSQL array in binary form, in the class for its type."""
     parts: list[Buffer] = [ARRAY_HEADER.pack(1, 1, kind.oid, len(column), 1)]
     if kind.size is not None and None not in column:
         length = LENGTH.pack(kind.size)
@@ -202,7 +204,7 @@ def _array(kind: ColumnType, column: Sequence[Buffer | None]) -> bytes:
 
 
 class _Array(bytes):
-    """A PostgreSQL array in binary form; one subclass a type, as psycopg goes by classes."""
+    """A PostgreSQL array in binary form; one subclass per type, for psycopg."""
 
 
 class _ArrayDumper(Dumper):

@@ -1,12 +1,12 @@
-"""The database as the rest of the server sees it: a bounded pool, and one connection for the log.
+"""The database connections of the server: a bounded pool, and one connection for the log.
 
-`run` lends a connection in autocommit mode to a storage function, `transaction` puts BEGIN and
-COMMIT around it. At most `pool_size` connections exist, opened when they are first needed. Who
-finds none free waits in a fair queue that is bounded in length and time; beyond either bound, and
-whenever the database is away, the answer is `Unavailable` (503), so that trouble there neither
-piles up here nor shows as a defect.
+`run` lends a connection in autocommit mode to a storage function; `transaction` adds BEGIN and
+COMMIT. At most `pool_size` connections exist, opened when they are first needed. Callers that find
+none free wait in a fair queue that is bounded in length and time; beyond either bound, and whenever
+the database is unavailable, they get `Unavailable` (503), so that a database failure neither piles
+up requests here nor looks like a defect.
 
-A connection that broke is dropped and replaced. While the database does not answer, one attempt to
+A broken connection is dropped and replaced. While the database does not answer, one attempt to
 connect is made at a time, with growing pauses.
 """
 
@@ -26,22 +26,22 @@ from homeserver.storage.database.batch import Batch, register_arrays
 from homeserver.storage.database.reactor_connection import ReactorConnection, connect_to
 
 Connection = ReactorConnection
-DatabaseAway = psycopg.OperationalError  # the database does not answer; later it may
+DatabaseUnavailable = psycopg.OperationalError  # the database does not answer now, but may later
 
 POOL_SIZE = 8
 MAX_WAITING = 1_000
 WAIT_SECONDS = 10.0
 STATEMENT_TIMEOUT_SECONDS = 60
 CLOSE_SECONDS = 5.0  # for queries to end when the server stops
-CUT_SECONDS = 1.0  # for those who made them to notice that they did not
-READ_ONLY = "25"  # SQLSTATE class: invalid transaction state, such as one that may only read
-PASSING = ("53", "57P", "58")  # no room on the disk, no more connections, a restart, broken files
-TOO_LARGE = "54"  # SQLSTATE class: a limit of PostgreSQL's that no waiting changes
+CUT_SECONDS = 1.0  # for their callers to handle the error
+READ_ONLY = "25"  # SQLSTATE class: invalid transaction state, such as a read-only transaction
+PASSING = ("53", "57P", "58")  # no disk space, no more connections, a restart, an I/O error
+TOO_LARGE = "54"  # SQLSTATE class: a limit of PostgreSQL's, which a retry cannot pass
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class NeverWritten(psycopg.DatabaseError):
-    """What was to be written is beyond what PostgreSQL can hold."""
+    """A row exceeds what PostgreSQL can store; writing it again will not help."""
 
 
 P = ParamSpec("P")
@@ -50,10 +50,10 @@ log = Logger()
 
 
 class Database:
-    """A pool of connections to one PostgreSQL database, and the connection that the log writes by.
+    """A pool of connections to one PostgreSQL database, and the connection on which the log writes.
 
-    `prepare=False` is for PgBouncer in transaction mode, which knows no session: no prepared
-    statements, no settings of our own.
+    `prepare=False` is for PgBouncer in transaction mode, which keeps no session: no prepared
+    statements, no session settings.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Database:
         statement_timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS,
     ) -> None:
         self.runs = 0  # calls of `run` and `transaction`
-        self.refusals = 0  # of them, answered `Unavailable`
+        self.refusals = 0  # of them, failed with `Unavailable`
         self.connects = 0
         self.losses = 0  # connections that broke
         self._reactor = reactor
@@ -76,11 +76,11 @@ class Database:
         self._pool_size = pool_size
         self._wait_seconds = wait_seconds
         self._idle: list[ReactorConnection] = []
-        self._total = 0  # connections that are open or being opened
+        self._total = 0  # connections that are open or opening
         self._connecting: set[Deferred[None]] = set()
         self._waiters: deque[Deferred[ReactorConnection]] = deque()
-        self._failures = 0  # attempts to connect that failed, since the last that did not
-        self._pause: Any = None  # the delayed call that ends a pause between such attempts
+        self._failures = 0  # failed attempts to connect since the last success
+        self._pause: Any = None  # the delayed call that ends a pause between attempts
         self._writer: ReactorConnection | None = None
         self._lent: set[ReactorConnection] = set()
         self._open = False
@@ -88,17 +88,17 @@ class Database:
 
     @property
     def is_up(self) -> bool:
-        """Whether the database answered when we last tried to connect."""
+        """Whether the database answered the latest attempt to connect."""
         return self._open and self._failures == 0
 
     @property
     def in_use(self) -> int:
-        """Connections that are lent out or being opened."""
+        """Connections that are lent out or opening."""
         return self._total - len(self._idle)
 
     @property
     def waiting(self) -> int:
-        """Callers that wait for a connection."""
+        """Callers that are waiting for a connection."""
         return len(self._waiters)
 
     async def open(self) -> None:
@@ -115,10 +115,10 @@ class Database:
             raise
 
     async def close(self, patience: float = CLOSE_SECONDS) -> None:
-        """Refuse new work, wait for what runs, and close all connections.
+        """Refuse new work, wait for running queries, and close all connections.
 
-        What still runs after `patience` seconds loses its connection: a database that hangs must
-        not keep the server from ending.
+        Queries that still run after `patience` seconds lose their connection: a database that hangs
+        must not keep the server from stopping.
         """
         self._open = False
         while self._waiters:
@@ -148,7 +148,7 @@ class Database:
     ) -> T:
         """`await function(connection, *args)` with a pooled connection in autocommit mode.
 
-        Raises `Unavailable` if there is no connection to be had, or it breaks meanwhile.
+        Raises `Unavailable` if no connection is available, or if it breaks during the call.
         """
         async with self.connection() as connection:
             return await function(connection, *args, **kwargs)
@@ -175,18 +175,18 @@ class Database:
             if (error.sqlstate or "").startswith(READ_ONLY):
                 connection.close_now()
             if connection.closed or (error.sqlstate or "").startswith(PASSING):
-                raise Unavailable("The database is away; try again in a moment") from error
+                raise Unavailable("The database is unavailable; try again in a moment") from error
             raise
         finally:
             self._lent.discard(connection)
             await self._give_back(connection)
 
     async def write_batch(self, batch: Batch) -> None:
-        """Write a batch of the log on the connection that is kept for it.
+        """Write a batch of the log on its own connection.
 
-        Raises `psycopg.OperationalError` where writing it again makes sense: the connection broke,
-        in which case the next call connects anew, the disk is full, or the database takes no
-        writes for now. Raises another `psycopg.Error` where it never will be written.
+        Raises `psycopg.OperationalError` if a retry makes sense: the connection broke (the next
+        call reconnects), the disk is full, or the database is read-only for now. Raises another
+        `psycopg.Error` if the batch can never be written.
         """
         writer = self._writer
         if writer is None or writer.closed:
@@ -195,7 +195,7 @@ class Database:
             await batch.write(writer)
         except psycopg.Error as error:
             if (error.sqlstate or "").startswith(READ_ONLY):
-                # Perhaps another machine is the one to write to by now.
+                # Another machine may have become the primary.
                 writer.close_now()
             elif (error.sqlstate or "").startswith(TOO_LARGE):
                 raise NeverWritten(str(error)) from error
@@ -230,7 +230,7 @@ class Database:
             self._forget(connection)
         if not self._open or len(self._waiters) >= MAX_WAITING:
             self.refusals += 1
-            raise Unavailable("The database is busy or away; try again in a moment")
+            raise Unavailable("The database is busy or unavailable; try again in a moment")
         waiter: Deferred[ReactorConnection] = Deferred(self._waiters.remove)
         self._waiters.append(waiter)
         timer = self._reactor.callLater(self._wait_seconds, self._give_up, waiter)
@@ -247,7 +247,7 @@ class Database:
 
     def _refuse(self, waiter: Deferred[ReactorConnection]) -> None:
         self.refusals += 1
-        waiter.errback(Unavailable("The database is busy or away; try again in a moment"))
+        waiter.errback(Unavailable("The database is busy or unavailable; try again in a moment"))
 
     async def _give_back(self, connection: ReactorConnection) -> None:
         if not connection.closed and (
@@ -270,7 +270,7 @@ class Database:
             self._idle.append(connection)
 
     def _forget(self, connection: ReactorConnection) -> None:
-        """Take a connection out of the books, and open another one if somebody waits."""
+        """Remove a connection from the pool, and open another one if a caller waits."""
         self.losses += connection.closed
         connection.close_now()
         self._count_out()
@@ -283,14 +283,14 @@ class Database:
             drained.callback(None)
 
     def _abort(self) -> None:
-        """Close the connections that are lent out: whoever waits on one gets an error."""
-        log.warn("{count} queries did not end, cutting their connections", count=len(self._lent))
+        """Close the connections that are lent out, so that their callers get an error."""
+        log.warn("{count} queries did not end; closing their connections", count=len(self._lent))
         for connection in tuple(self._lent):
             connection.close_now()
 
     def _give_up_draining(self) -> None:
         if self._drained is not None:
-            log.error("{count} connections of the database were not given back", count=self._total)
+            log.error("{count} database connections were not returned", count=self._total)
             drained, self._drained = self._drained, None
             drained.callback(None)
 
@@ -300,9 +300,10 @@ class Database:
             self._forget(connection)
 
     def _connect_for_waiters(self) -> None:
-        """Open a connection for each who waits, and one at least, so that we know if we are up.
+        """Open a connection for each waiting caller, and at least one, to know whether the database
+        is up.
 
-        While the database seems away there is one attempt at a time.
+        While the database seems unavailable there is one attempt at a time.
         """
         if not self._open or self._pause is not None or (self._failures and self._connecting):
             return
@@ -322,7 +323,7 @@ class Database:
         try:
             connection = await self._connect()
         except Exception as error:
-            if self._open:  # else it was `close` that has interrupted it
+            if self._open:  # otherwise `close` interrupted it
                 log.warn("cannot connect to the database: {error}", error=error)
             if self._open and self._pause is None:
                 delay = RECONNECT_SECONDS[min(self._failures, len(RECONNECT_SECONDS)) - 1]
@@ -345,12 +346,12 @@ class Database:
 
 
 def _session_dsn(dsn: str, prepare: bool, statement_timeout_seconds: float) -> str:
-    """The connection string with what every session of ours wants, unless it says otherwise."""
+    """Add this server's session settings to a connection string, unless it has them."""
     given = conninfo_to_dict(dsn)
-    ours: dict[str, Any] = {
+    session_settings: dict[str, Any] = {
         "application_name": "homeserver",
         "connect_timeout": 10,
-        # A machine that vanishes without a word is noticed within half a minute.
+        # Notice within half a minute that a machine vanished without closing its connections.
         "keepalives_idle": 15,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -359,4 +360,4 @@ def _session_dsn(dsn: str, prepare: bool, statement_timeout_seconds: float) -> s
     if prepare:
         timeout_ms = int(statement_timeout_seconds * 1000)
         given["options"] = f"-c statement_timeout={timeout_ms} {given.get('options', '')}".strip()
-    return make_conninfo("", **(ours | given))
+    return make_conninfo("", **(session_settings | given))

@@ -1,16 +1,16 @@
 """The PostgreSQL that comes with the server: no set-up, no port, no password.
 
-`EmbeddedPostgres` keeps one cluster under a directory of the server's and runs its postmaster as a
-child process, reachable only through a unix socket in a directory that nobody else may enter. Its
-methods block; `supervised_postgres.py` calls them in a thread, and restarts a postmaster that died.
+`EmbeddedPostgres` keeps one cluster under the server's data directory and runs its postmaster as a
+child process, reachable only through a unix socket in a directory that only its owner may enter.
+Its methods block; `supervised_postgres.py` runs them in a thread and restarts an exited postmaster.
 
-- PostgreSQL refuses to run as root, so root drops to the user `postgres`, or else `nobody`, for the
-  postmaster alone. No permission of a directory that is not ours is ever changed.
+- PostgreSQL refuses to run as root, so the postmaster alone runs as the user `postgres`, or else
+  `nobody`. Permissions of directories outside the data directory never change.
 - A lock file, held as long as the process lives, keeps two servers from sharing a cluster.
-- If this process is killed, the postmaster lives on; the next start adopts it.
+- If this process is killed, the postmaster keeps running; the next start adopts it.
 - The postmaster has a session of its own, so that Ctrl-C stops the server before its database.
 
-https://www.postgresql.org/docs/18/app-postgres.html tells of the signals and the options.
+The signals and options are described in https://www.postgresql.org/docs/18/app-postgres.html.
 """
 
 import fcntl
@@ -41,15 +41,15 @@ from homeserver.storage.database.postgres_binaries import (
     major_version,
 )
 
-START_SECONDS = 300.0  # recovery after a crash may take its time
-FAILING_SECONDS = 15.0  # for a postmaster that keeps exiting: old backends may still be going
+START_SECONDS = 300.0  # recovery after a crash may take minutes
+FAILING_SECONDS = 15.0  # for a postmaster that keeps exiting: old backends may still be ending
 STOP_SECONDS = 60.0
-# An end that writes what is in memory, one that leaves that to the next start, and a sudden one.
+# A fast shutdown, an immediate one that needs recovery at the next start, and a kill.
 ENDINGS = ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5.0), (signal.SIGKILL, None))
 POLL_SECONDS = 0.02
 MAX_LOG_BYTES = 10_000_000
-# A socket's path has at most 107 bytes, of which "/.s.PGSQL.5432" takes 14. A comma would be taken
-# for the end of the directory's name.
+# A socket's path has at most 107 bytes, of which "/.s.PGSQL.5432" takes 14. PostgreSQL takes a
+# comma for the end of the directory's name.
 PLAIN_SOCKET_DIRECTORY = re.compile(r"/[\w/.+=@-]{1,90}")
 
 SETTINGS = {
@@ -81,7 +81,7 @@ log = Logger()
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded PostgreSQL cannot run; the message tells a person why and what to do."""
+    """The embedded PostgreSQL cannot run; the message tells the operator why and what to do."""
 
 
 class EmbeddedPostgres:
@@ -96,7 +96,7 @@ class EmbeddedPostgres:
         self.dsn = ""
         self._settings = SETTINGS | (settings or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._adopted: int | None = None  # process id of a postmaster that an earlier server left
+        self._adopted: int | None = None  # process id of an earlier server's postmaster
         self._lock: TextIO | None = None
         self._sockets: Path | None = None
         self._user: pwd.struct_passwd | None = None
@@ -120,15 +120,15 @@ class EmbeddedPostgres:
 
     @property
     def is_new(self) -> bool:
-        """Whether the cluster is still to be created, which takes a while."""
+        """Whether the cluster has yet to be created, which takes a while."""
         return not (self.data / "PG_VERSION").exists()
 
     def interrupt(self) -> None:
-        """Have `start` or `restart`, in another thread, fail soon; `stop` is to follow."""
+        """Make `start` or `restart`, running in another thread, fail soon; `stop` must follow."""
         self._interrupted.set()
 
     def stop(self) -> None:
-        """Shut down the postmaster, if it runs, and give up the lock."""
+        """Shut down the postmaster, if it runs, and release the lock."""
         if self._process is not None and self._process.poll() is None:
             for number, seconds in ENDINGS:
                 self._process.send_signal(number)
@@ -147,13 +147,13 @@ class EmbeddedPostgres:
         self._interrupted.clear()
 
     def is_running(self) -> bool:
-        """Whether the postmaster's process lives; it may be starting up."""
+        """Whether the postmaster's process is running; it may be starting up."""
         if self._process is not None:
             return self._process.poll() is None
         return self._adopted is not None and _is_alive(self._adopted)
 
     def restart(self) -> None:
-        """Run the postmaster again after it died."""
+        """Run the postmaster again after it exited."""
         self._process = self._adopted = None
         self._prepare()
         self._run_until_it_answers(START_SECONDS)
@@ -171,7 +171,7 @@ class EmbeddedPostgres:
         self._lock = lock
 
     def _adopt(self) -> bool:
-        """Take over the postmaster that runs on our cluster, if one does and answers."""
+        """Adopt the running postmaster of this cluster, if there is one and it answers."""
         found = self._read_pid_file()
         if found is None or not _answers(_dsn(found[1])):
             return False
@@ -181,7 +181,7 @@ class EmbeddedPostgres:
         return True
 
     def _read_pid_file(self) -> tuple[int, Path] | None:
-        """Process id and socket directory of the postmaster that last wrote them down."""
+        """The process id and socket directory that the latest postmaster wrote."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
             return int(lines[0]), Path(lines[4])
@@ -189,12 +189,12 @@ class EmbeddedPostgres:
             return None
 
     def _is_held(self) -> bool:
-        """Whether a postmaster that is not ours lives on the cluster; it may be recovering."""
+        """Whether another process's postmaster runs on the cluster; it may be recovering."""
         found = self._read_pid_file()
         return found is not None and _is_alive(found[0])
 
     def _prepare(self) -> None:
-        """Find the programs and the user to run them as, and make the cluster if there is none."""
+        """Find the programs and a user to run them as, and create the cluster if there is none."""
         version = self.data / "PG_VERSION"
         wanted = int(version.read_text()) if version.exists() else None
         binaries = find_binaries(wanted)
@@ -206,7 +206,7 @@ class EmbeddedPostgres:
             )
         if os.geteuid() == 0:
             self._user = _unprivileged_user()
-            self._open_way_in(self._user)
+            self._let_user_pass(self._user)
             if not is_reachable(binaries, self._user):
                 binaries = self._copy_binaries(binaries, self._user)
         self._binaries = binaries
@@ -214,8 +214,8 @@ class EmbeddedPostgres:
             self._create_cluster(binaries)
         self._choose_socket_directory()
 
-    def _open_way_in(self, user: pwd.struct_passwd) -> None:
-        # This directory is ours; whoever passes through it still needs to know the names inside.
+    def _let_user_pass(self, user: pwd.struct_passwd) -> None:
+        # Other users may pass through this directory, but not list it.
         self.directory.chmod(self.directory.stat().st_mode | 0o001)
         if not is_reachable(self.directory, user):
             raise EmbeddedPostgresError(
@@ -225,7 +225,7 @@ class EmbeddedPostgres:
             )
 
     def _copy_binaries(self, binaries: Path, user: pwd.struct_passwd) -> Path:
-        """A copy of programs that lie in somebody's private home, where they can be reached."""
+        """Copy programs from a private home to a directory that the postmaster's user can reach."""
         if not is_from_wheel(binaries):
             raise EmbeddedPostgresError(
                 f"The user {user.pw_name}, which PostgreSQL runs as, cannot reach {binaries}."
@@ -240,14 +240,14 @@ class EmbeddedPostgres:
         if self._user is not None:
             os.chown(unfinished, self._user.pw_uid, self._user.pw_gid)
         command: list[Any] = [binaries / "initdb", "-D", unfinished, "-U", "postgres"]
-        # The order and uniqueness of text must not depend on the machine's locale.
+        # Sorting and uniqueness of text must not depend on the machine's locale.
         command += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
         if self._settings.get("fsync") == "off":
             command.append("--no-sync")
         log.info("creating the database in {path}, once", path=str(self.directory))
         self._run_initdb(command)
         if self.data.exists():
-            self.data.rmdir()  # an empty one may have been made ready for us
+            self.data.rmdir()  # an empty one may exist already
         unfinished.rename(self.data)
 
     def _run_initdb(self, command: list[Any]) -> None:
@@ -261,16 +261,16 @@ class EmbeddedPostgres:
             cwd="/",
             **self._identity(),
         ) as process:
-            told = None
-            while told is None:
+            stderr = None
+            while stderr is None:
                 try:
-                    _, told = process.communicate(timeout=POLL_SECONDS)
+                    _, stderr = process.communicate(timeout=POLL_SECONDS)
                 except subprocess.TimeoutExpired:
                     if self._interrupted.is_set():
                         process.terminate()
             self._fail_if_interrupted()
             if process.returncode != 0:
-                raise EmbeddedPostgresError(f"PostgreSQL's initdb failed: {told.strip()}")
+                raise EmbeddedPostgresError(f"PostgreSQL's initdb failed: {stderr.strip()}")
 
     def _fail_if_interrupted(self) -> None:
         if self._interrupted.is_set():
@@ -278,7 +278,7 @@ class EmbeddedPostgres:
 
     def _choose_socket_directory(self) -> None:
         if self._sockets is not None and self._sockets.exists():
-            return  # those who know the way in go on using it after a restart
+            return  # clients that know this directory keep using it after a restart
         if PLAIN_SOCKET_DIRECTORY.fullmatch(os.fspath(self.data)):
             self._sockets = self.data  # which only its owner may enter
         else:
@@ -298,14 +298,14 @@ class EmbeddedPostgres:
             elif self._adopt():
                 return
             elif waited > FAILING_SECONDS and not self._is_held():
-                raise EmbeddedPostgresError(f"PostgreSQL does not start:\n{self._last_words()}")
+                raise EmbeddedPostgresError(f"PostgreSQL does not start:\n{self._log_tail()}")
             else:
                 if self._process is not None:
-                    time.sleep(0.5)  # what a killed one has left behind may still be ending
+                    time.sleep(0.5)  # backends of a killed postmaster may still be ending
                 self._process = self._spawn()
             if waited > timeout:
                 raise EmbeddedPostgresError(
-                    f"PostgreSQL did not answer in {timeout:.0f} s:\n{self._last_words()}"
+                    f"PostgreSQL did not answer in {timeout:.0f} s:\n{self._log_tail()}"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -319,7 +319,7 @@ class EmbeddedPostgres:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with self._open_log() as output:
-            # Run directly and not by pg_ctl, so that it is our child and we see it end.
+            # Run directly and not by pg_ctl, so that it is a child process whose exit is noticed.
             return subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.DEVNULL,
@@ -340,18 +340,18 @@ class EmbeddedPostgres:
     def _log_path(self) -> Path:
         return self.directory / "postgres.log"
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         lines = self._log_path.read_text(errors="replace").splitlines()
         return "\n".join(lines[-5:])
 
     def _identity(self) -> dict[str, Any]:
-        """Whom to run PostgreSQL's programs as."""
+        """The user and group to run PostgreSQL's programs as, as arguments of `subprocess`."""
         if self._user is None:
             return {}
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
 
     def _stop_adopted(self, pid: int) -> None:
-        """Stop a postmaster that is not our child: its end shows in its pid file."""
+        """Stop a postmaster that is not a child process: its pid file shows when it has ended."""
         pidfile = self.data / "postmaster.pid"
         try:
             os.kill(pid, signal.SIGINT)

@@ -2,11 +2,11 @@
 
 A file `NNNN_name.sql` opens with its reason and is never edited after release. The table
 `schema_migrations`, which this module owns, records number, name and checksum of what was applied.
-A database that is newer than this program, or was made by other files than ours, is refused with a
-sentence that a person can act on; it is never repaired by guessing.
+A database that is newer than this program, or was created by other files, is refused with a message
+that says what to do; it is never repaired by guessing.
 
-Each file runs in a transaction of its own together with its record, so that one that fails, or is
-interrupted, leaves nothing behind.
+Each file runs in a transaction of its own together with its record, so that a failed or interrupted
+one changes nothing.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import psycopg
 from homeserver.concurrency.thread_pools import run_in_own_thread
 
 DIRECTORY = Path(__file__).parent / "migrations"
-LOCK = 0x686F6D65  # any number that no one else in the database uses
+LOCK = 0x686F6D65  # an arbitrary number that is not used for other locks in the database
 
 
 class MigrationError(Exception):
@@ -29,7 +29,7 @@ class MigrationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: `number` orders it, `checksum` tells whether it was edited."""
+    """One file: `number` orders it, `checksum` shows whether it was edited."""
 
     number: int
     name: str
@@ -41,7 +41,7 @@ class Migration:
 
 
 def load_migrations(directory: Path = DIRECTORY) -> list[Migration]:
-    """The files of a directory, by number; raises `MigrationError` for a gap or a double."""
+    """The files of a directory, by number; raises `MigrationError` for a gap or a duplicate."""
     migrations = []
     for path in sorted(directory.glob("*.sql")):
         number, _, name = path.stem.partition("_")
@@ -58,20 +58,20 @@ def load_migrations(directory: Path = DIRECTORY) -> list[Migration]:
 
 
 def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[Migration]:
-    """Bring the schema up to date and give the migrations that were applied; blocks.
+    """Bring the schema up to date and return the migrations that were applied; blocks.
 
-    Any number of processes may call it at once: one works, the others wait for it. Raises
+    Several processes may call it at once: one migrates, the others wait for it. Raises
     `MigrationError`, or `psycopg.Error` if the database fails.
     """
     wanted = load_migrations() if migrations is None else list(migrations)
     try:
         connected = psycopg.connect(dsn, autocommit=True)
     except psycopg.ProgrammingError:
-        # What psycopg says may quote the password.
+        # psycopg's message may quote the password.
         raise MigrationError("database.dsn is not a connection string of PostgreSQL") from None
     with connected as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
-        # The lock is released with the connection.
+        # Closing the connection releases the lock.
         applied = _read_applied(connection)
         _check_history(applied, wanted)
         missing = wanted[len(applied) :]
@@ -102,7 +102,7 @@ def _read_applied(connection: psycopg.Connection[Any]) -> list[tuple[int, str, s
 
 
 def _check_history(applied: Sequence[tuple[int, str, str]], wanted: Sequence[Migration]) -> None:
-    """Refuse a database that is not an earlier state of what we want."""
+    """Raise `MigrationError` unless the applied migrations are a prefix of the wanted ones."""
     for place, (number, name, checksum) in enumerate(applied):
         if place >= len(wanted):
             raise MigrationError(
@@ -110,11 +110,11 @@ def _check_history(applied: Sequence[tuple[int, str, str]], wanted: Sequence[Mig
                 "does not know: it was used by a newer version. Run that version, or restore a "
                 "backup from before the upgrade."
             )
-        ours = wanted[place]
-        if (number, checksum) != (ours.number, ours.checksum):
+        file = wanted[place]
+        if (number, checksum) != (file.number, file.checksum):
             raise MigrationError(
                 f"Migration {number:04}_{name} was applied to the database with other content than "
-                f"{ours.number:04}_{ours.name}.sql has now. Released migrations are never edited: "
+                f"{file.number:04}_{file.name}.sql has now. Released migrations are never edited: "
                 "install the server again, or restore the file."
             )
 

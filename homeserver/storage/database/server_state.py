@@ -1,6 +1,6 @@
-"""What the server must remember of itself between two starts.
+"""Server state: values that the server keeps between two starts.
 
-Owns the table `server_state` (migrations/0001_base.sql), one row a fact.
+Owns the table `server_state` (migrations/0001_base.sql), one row per value.
 """
 
 from homeserver.storage.database.batch import BatchStatement
@@ -27,7 +27,7 @@ class WrongServer(Exception):
 async def claim_server_name(db: Connection, server_name: str) -> None:
     """Bind the database to a server name at the first start, and check it at later ones.
 
-    Every user, room and event carries the name, so under another one they would be strangers'.
+    Every user, room and event id contains the name, so under another name none would be local.
     Raises `WrongServer`.
     """
     cursor = await db.execute(
@@ -47,35 +47,35 @@ async def claim_server_name(db: Connection, server_name: str) -> None:
 
 
 async def reserve_positions(db: Connection, count: int, *, above: int = 0) -> int:
-    """Reserve the next `count` positions of the log; gives the position before the first of them.
+    """Reserve the next `count` positions of the log; returns the position before the first of them.
 
-    Positions are reserved before they are used. What a process had reserved when it died is never
-    given out again, so a token that names such a position stays below everything that comes after.
+    Positions are reserved before they are used. Those that a process had reserved when it died are
+    never reserved again, so a token that names such a position stays below everything that follows.
     All are larger than `above`.
     """
     return await _add(db, "reserved_positions", count, above) - count
 
 
 async def count_boot(db: Connection) -> int:
-    """Count this start of the server: 1 for the first one."""
+    """Count this start of the server; returns 1 for the first one."""
     return await _add(db, "boots", 1)
 
 
 async def reader_position(db: Connection, reader: str) -> int | None:
-    """Up to where a reader of the log has come, as `MOVE_READER` noted; `None` if never."""
+    """The position up to which a subscriber has read the log, by `MOVE_READER`; `None` if never."""
     cursor = await db.execute("SELECT value::int8 FROM server_state WHERE key = %s", (reader,))
     row = await cursor.fetchone()
     return row[0] if row else None
 
 
 async def probe_reading(db: Connection) -> None:
-    """Read something, to see that the database answers."""
+    """Read a value, to check that the database answers."""
     cursor = await db.execute("SELECT value FROM server_state WHERE key = 'server_name'")
     await cursor.fetchone()
 
 
 async def probe_writing(db: Connection) -> None:
-    """Write something, to see that the database stores what it is given."""
+    """Write a value, to check that the database stores it."""
     await db.execute(
         """
         INSERT INTO server_state (key, value) VALUES ('probe', now()::text)
@@ -85,7 +85,7 @@ async def probe_writing(db: Connection) -> None:
 
 
 async def _add(db: Connection, key: str, amount: int, least: int = 0) -> int:
-    """Add to a number, which counts as `least` where it is smaller; gives the sum."""
+    """Add to a number, which counts as `least` if it is smaller; returns the sum."""
     cursor = await db.execute(
         """
         INSERT INTO server_state (key, value)

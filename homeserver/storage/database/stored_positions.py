@@ -1,14 +1,14 @@
-"""The highest position of the log that anything is stored at.
+"""The highest log position at which any row is stored.
 
-Reads the tables of all modules whose rows have a position. Each part is answered by an index: where
-that begins with a room or a user, by one look for each of them.
+Reads the tables of all modules whose rows have a position. An index answers each part: if it begins
+with a room or a user, by one look-up for each of them.
 """
 
 from homeserver.storage.database.database import Connection
 
 
 async def highest_position(db: Connection) -> int:
-    """The highest position, and event number, in any table; 0 in an empty database."""
+    """The highest position or event number in any table; 0 in an empty database."""
     cursor = await db.execute(
         """
         SELECT GREATEST(

@@ -14,7 +14,7 @@ log = Logger()
 
 
 class SupervisedPostgres:
-    """An `EmbeddedPostgres` under a reactor, brought back whenever its postmaster dies."""
+    """An `EmbeddedPostgres` under a reactor, restarted whenever its postmaster exits."""
 
     def __init__(self, reactor: Any, postgres: EmbeddedPostgres) -> None:
         self._reactor = reactor
@@ -26,13 +26,13 @@ class SupervisedPostgres:
 
     @property
     def dsn(self) -> str:
-        """How to connect; valid once `start` has fired."""
+        """The connection string; valid once `start` has fired."""
         return self._postgres.dsn
 
     def start(self) -> Deferred[None]:
         """Start PostgreSQL; fires when it answers, or fails with `EmbeddedPostgresError`."""
         outcome: Deferred[None] = Deferred()
-        # The thread goes on where a caller cancels its wait: `stop` waits for the thread itself.
+        # The thread continues if a caller cancels its wait: `stop` waits for the thread itself.
         ended: Deferred[None] = Deferred()
         self._starting = ended
 
@@ -45,12 +45,12 @@ class SupervisedPostgres:
         return outcome
 
     def watch(self) -> None:
-        """From now on, run the postmaster again whenever it has died."""
+        """From now on, restart the postmaster whenever it has exited."""
         self._watching.start()
 
     def stop(self) -> Deferred[None]:
-        """Stop watching and stop PostgreSQL, also while it starts."""
-        # A start or restart that is under way comes to its end first, soon.
+        """Stop watching and stop PostgreSQL, even while it starts."""
+        # Let a start or restart in progress end soon.
         self._postgres.interrupt()
         restarted = self._watching.stop()
         under_way = restarted if self._starting is None else self._starting
@@ -59,7 +59,7 @@ class SupervisedPostgres:
     def _look_after(self) -> Deferred[None] | None:
         if self._postgres.is_running():
             return None
-        log.error("PostgreSQL died; starting it again")
+        log.error("embedded PostgreSQL exited; restarting")
         return self._in_thread(self._postgres.restart).addErrback(
             lambda failure: log.failure("PostgreSQL did not start", failure=failure)
         )

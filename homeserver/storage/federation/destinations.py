@@ -1,4 +1,4 @@
-"""Destinations: how the servers fare that this one sends to.
+"""Destinations: the reachability of the servers that this one sends to.
 
 Owns the table `destinations` (migrations/0011_federation_keys.sql). Times are seconds since the
 epoch.
@@ -14,9 +14,7 @@ from homeserver.storage.database.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One server: failures since the last success, when the pause after them ends, and when it
-    last answered.
-    """
+    """One server: failures since the last success, end of its back-off, last response."""
 
     server_name: str
     failures: int
@@ -26,7 +24,7 @@ class Destination:
 
 
 async def failing(db: Connection, limit: int) -> dict[str, Destination]:
-    """The servers that failed lately by their names, at most `limit` of them."""
+    """The servers that failed recently, by name, at most `limit` of them."""
     async with db.cursor(row_factory=class_row(Destination)) as cursor:
         await cursor.execute(
             """

@@ -1,4 +1,4 @@
-"""What other servers have still to be told.
+"""The outbox: rooms of which other servers have not received all events.
 
 Owns the tables `outbox_position` and `outbox_rooms` (migrations/0013_federation_outbox.sql).
 """
@@ -32,20 +32,20 @@ INSERT_OUTBOX_ROOM = BatchStatement(
 
 
 async def outbox_position(db: Connection) -> int | None:
-    """The position up to which all is sent or noted; `None` before the first time."""
+    """The log position up to which all is sent or recorded as missed; `None` at first."""
     cursor = await db.execute("SELECT position FROM outbox_position")
     row = await cursor.fetchone()
     return row[0] if row else None
 
 
 async def destinations_behind(db: Connection) -> list[str]:
-    """The destinations that lack something."""
+    """The destinations that have missed events."""
     cursor = await db.execute("SELECT DISTINCT destination FROM outbox_rooms")
     return [row[0] for row in await cursor.fetchall()]
 
 
 async def rooms_behind(db: Connection, destination: str, limit: int) -> list[tuple[int, int]]:
-    """(room, position) since when a destination lacks events of it, those of longest ago first."""
+    """(room, position) from which on a destination lacks events, the oldest first."""
     cursor = await db.execute(
         """
         SELECT room, position
@@ -60,7 +60,7 @@ async def rooms_behind(db: Connection, destination: str, limit: int) -> list[tup
 
 
 async def mark_caught_up(db: Connection, destination: str, rooms: Sequence[int]) -> None:
-    """A destination has what there is in these rooms."""
+    """Record that a destination has received all events of these rooms."""
     await db.execute(
         "DELETE FROM outbox_rooms WHERE destination = %s AND room = ANY(%s)",
         (destination, list(rooms)),

@@ -1,4 +1,4 @@
-"""The servers in rooms, by their members.
+"""The servers in rooms, found by the members of the rooms.
 
 Reads the tables that `memberships.py` and `names.py` of `homeserver/storage/rooms` own.
 """

@@ -1,4 +1,4 @@
-"""Keys of other servers, with the signed answers that told of them.
+"""Signing keys of other servers, with the signed responses that contained them.
 
 Owns the table `server_keys` (migrations/0011_federation_keys.sql). Times are milliseconds since the
 epoch.
@@ -14,7 +14,7 @@ from homeserver.storage.database.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """One key of a server, and how old the answer is that told of it."""
+    """One key of a server, and the age of the response that contained it."""
 
     server_name: str
     key_id: str
@@ -27,7 +27,7 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """The signed answer that told last of a key."""
+    """The latest signed response that contained a key."""
 
     key_id: str
     response: bytes
@@ -51,7 +51,7 @@ async def load_keys(db: Connection, server_names: Sequence[str]) -> list[StoredK
 
 
 async def load_responses(db: Connection, server_name: str) -> list[StoredResponse]:
-    """The answers about the keys of one server, the newest first; several keys may share one."""
+    """The responses about the keys of one server, the newest first; several keys may share one."""
     async with db.cursor(row_factory=class_row(StoredResponse)) as cursor:
         await cursor.execute(
             """
@@ -68,10 +68,10 @@ async def load_responses(db: Connection, server_name: str) -> list[StoredRespons
 async def save_keys(
     db: Connection, keys: Sequence[StoredKey], response: bytes, *, from_origin: bool
 ) -> None:
-    """Write the keys of one answer, which replaces older ones.
+    """Store the keys of one response, which replaces older ones.
 
-    What came `from_origin` is the newest there is; what others passed on must be no older than
-    what is there.
+    A response `from_origin` is always the newest; one of a notary must not be older than the stored
+    one.
     """
     await db.execute(
         """

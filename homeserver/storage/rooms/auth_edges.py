@@ -1,8 +1,8 @@
-"""Auth edges: which events each state event cites as its authority, by numbers.
+"""Auth edges: the auth events of each state event, by number.
 
 Owns the table `auth_edges` (migrations/0016_auth_chains.sql), which has one row for each auth event
-of a state event, whatever became of it. An event is stored after those that it cites, and so has a
-larger number than they have: the order of numbers is one of the graph, and no sender chooses it.
+of a state event, whether or not it was accepted. An event is stored after its auth events and so
+has a larger number: the order of numbers is one of the graph, and no sender chooses it.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -27,13 +27,13 @@ INSERT_AUTH_EDGES = BatchStatement(
 
 
 def auth_edge_rows(event: int, auth_events: Iterable[int]) -> list[Row]:
-    """The rows that store which events an event cites."""
+    """The rows that store the auth events of an event."""
     cited = ",".join(map(str, dict.fromkeys(auth_events)))
     return [INSERT_AUTH_EDGES.row(event, f"{{{cited}}}")] if cited else []
 
 
 async def auth_edges(db: Connection, events: Collection[int]) -> list[tuple[int, list[int]]]:
-    """(event, its auth events) of those of the events that cite any."""
+    """(event, its auth events) of those of the events that have any."""
     async with db.cursor(binary=True) as cursor:
         await cursor.execute(
             """
@@ -50,11 +50,11 @@ async def auth_edges(db: Connection, events: Collection[int]) -> list[tuple[int,
 async def auth_edges_beyond(
     db: Connection, events: Collection[int], limit: int, lowest: int = 0
 ) -> list[tuple[int, list[int]]]:
-    """(event, its auth events) of these events, and then of what they cite, and so on.
+    """(event, its auth events) of these events, of their auth events, and so on.
 
-    In the order of the walk, until there are `limit` of them; those below `lowest` are left out.
+    In the order of the walk, until there are `limit` of them; events below `lowest` are left out.
     """
-    # The condition on each event by itself, so that the index is used however large the walk.
+    # A condition for each event by itself, so that the index is used even for a large walk.
     async with db.cursor(binary=True) as cursor:
         await cursor.execute(
             """
@@ -83,7 +83,7 @@ async def auth_edges_beyond(
 async def citing_events(
     db: Connection, events: Collection[int], limit: int
 ) -> list[tuple[int, int]]:
-    """(event, one whose auth chain has it) for each of these events, at most `limit` for one."""
+    """(event, an event with it in its auth chain) for these events, at most `limit` for each."""
     async with db.cursor(binary=True) as cursor:
         await cursor.execute(
             """
@@ -112,7 +112,7 @@ async def citing_events(
 def replace_auth_edges(
     connection: psycopg.Connection[Any], edges: Mapping[int, Collection[int]]
 ) -> None:
-    """Put right which events these events cite, for a command that mends a database."""
+    """Replace the auth events of these events, for a command that repairs a database."""
     pairs = [(event, cited) for event, auth_events in edges.items() for cited in auth_events]
     with connection.transaction():
         connection.execute("DELETE FROM auth_edges WHERE event = ANY(%s)", (list(edges),))

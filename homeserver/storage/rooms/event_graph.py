@@ -1,5 +1,4 @@
-"""Events for those who look at many of them at once: people who want to see a room, the sweep, and
-state resolution.
+"""Queries over many events at once: for room inspection, garbage collection and state resolution.
 
 Reads the tables of `homeserver/storage/rooms/events.py`, which alone writes them.
 """
@@ -14,10 +13,10 @@ from homeserver.storage.database.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class StatusCounts:
-    """How many events of a room there are of each kind; every event is counted once."""
+    """The number of a room's events of each kind; every event is counted once."""
 
     timeline: int
-    past: int
+    backfilled: int
     outliers: int
     redaction_pending: int
     soft_failed: int
@@ -28,18 +27,18 @@ class StatusCounts:
         return sum(astuple(self))
 
 
-async def standings(db: Connection, room: int) -> StatusCounts:
-    """The events of a room by what the checks on receipt have made of them."""
+async def count_by_status(db: Connection, room: int) -> StatusCounts:
+    """Count the events of a room by their check results."""
     async with db.cursor(row_factory=class_row(StatusCounts)) as cursor:
         await cursor.execute(
             """
             SELECT count(*) FILTER (WHERE position > 0) AS timeline,
-                   count(*) FILTER (WHERE position < 0) AS past,
+                   count(*) FILTER (WHERE position < 0) AS backfilled,
                    count(*) FILTER (WHERE position IS NULL AND rejected IS NULL
                                       AND state_before IS NULL) AS outliers,
                    count(*) FILTER (WHERE position IS NULL AND rejected IS NULL
                                       AND state_before IS NOT NULL AND soft_failed IS NULL)
-                     AS withheld,
+                     AS redaction_pending,
                    count(*) FILTER (WHERE position IS NULL AND rejected IS NULL
                                       AND soft_failed IS NOT NULL) AS soft_failed,
                    count(*) FILTER (WHERE position IS NULL AND rejected IS NOT NULL) AS rejected
@@ -56,10 +55,11 @@ async def standings(db: Connection, room: int) -> StatusCounts:
 async def events_to_recheck(
     db: Connection, room: int, since: int, after: int, limit: int
 ) -> list[tuple[int, int]]:
-    """(place, event) of the events with a state that came at a position or later, in that order.
+    """(place, event) of the non-outliers received at a position or later, in that order.
 
-    The place is the position in the timeline, and of those that are in none, or in the past, the
-    number: all refused events of the room are among them. `after` is a place to go on after.
+    The place is the position in the timeline; for events without one, and backfilled ones, the
+    number. All rejected and soft-failed events of the room are included. The page starts after the
+    place `after`.
     """
     cursor = await db.execute(
         """
@@ -68,7 +68,7 @@ async def events_to_recheck(
                   FROM events
                  WHERE room = %s AND state_before IS NOT NULL
                    AND (position >= %s OR position IS NULL OR (position < 0 AND event > %s))
-               ) AS judged
+               ) AS candidates
          WHERE place > %s
          ORDER BY place
          LIMIT %s
@@ -94,7 +94,7 @@ async def accepted_state(
 
 
 async def refusals(db: Connection, room: int, limit: int) -> list[tuple[bool, str, int]]:
-    """(whether rejected or else soft-failed, the rule, how many events), most of them first."""
+    """(whether rejected or else soft-failed, the rule, number of events), most events first."""
     cursor = await db.execute(
         """
         SELECT rejected IS NOT NULL, split_part(COALESCE(rejected, soft_failed), ':', 1), count(*)
@@ -110,9 +110,9 @@ async def refusals(db: Connection, room: int, limit: int) -> list[tuple[bool, st
 
 
 async def newest_in_graph(db: Connection, room: int, limit: int) -> list[int]:
-    """The newest events whose place is known, those that no sync shows included, newest first.
+    """The newest events of the graph, including those that no sync returns, newest first.
 
-    By arrival: depths are what other servers say, and one that lies could fill the whole view.
+    By order of arrival: other servers state the depths, and a false one could fill the whole view.
     """
     cursor = await db.execute(
         """
@@ -139,7 +139,7 @@ async def newest_in_graph(db: Connection, room: int, limit: int) -> list[int]:
 async def nearest_in_graph(
     db: Connection, room: int, depth: int, event: int, before: int, after: int
 ) -> list[int]:
-    """So many events up to one and after it by how deep they stand, whatever became of them."""
+    """So many events up to an event and after it by depth, with any check result."""
     cursor = await db.execute(
         """
         (SELECT event

@@ -18,14 +18,14 @@ async def page(
     upto: int,
     past_above: int,
 ) -> list[tuple[int, int, int]]:
-    """(depth, position, event) from one topological place to another, those at the start first.
+    """(depth, position, event) between two topological places, those nearest to the start first.
 
-    Of the two places, the lower one is left out. Events at positions beyond `above` and `upto`,
-    which it includes, are left out as well, but for those of the past with depths above
-    `past_above`.
+    The lower of the two places is exclusive. Events at positions up to `above` or beyond `upto` are
+    left out too, except backfilled ones with depths above `past_above`.
     """
-    # `+ 0` keeps the index over positions out of this. Most rooms have few events, so it seems as
-    # good as the one over places, but it has a large room read and sorted as a whole.
+    # `+ 0` keeps PostgreSQL from using the index over positions. Most rooms have few events, so it
+    # seems as good as the one over places, but for a large room it means to read and sort all
+    # events.
     low, high = (end, start) if backwards else (start, end)
     order = "depth DESC, position DESC" if backwards else "depth, position"
     cursor = await db.execute(
@@ -43,7 +43,7 @@ async def page(
 
 
 async def greatest_depth(db: Connection, room: int, upto: int) -> int:
-    """The greatest depth of a room's events up to a position; 0 where there are none.
+    """The greatest depth of a room's events up to a position; 0 if there are none.
 
     It is that of a forward extremity of that time: all other events have deeper ones after them.
     """
@@ -68,7 +68,7 @@ async def greatest_depth(db: Connection, room: int, upto: int) -> int:
 
 
 async def least_depth(db: Connection, room: int, above: int) -> int | None:
-    """The least depth of a room's events above a position; `None` where there are none."""
+    """The least depth of a room's events above a position; `None` if there are none."""
     cursor = await db.execute(
         "SELECT min(depth) FROM events WHERE room = %s AND position > %s", (room, above)
     )
@@ -77,7 +77,7 @@ async def least_depth(db: Connection, room: int, above: int) -> int | None:
 
 
 async def depth_after(db: Connection, room: int, position: int) -> int:
-    """The depth of a room's first event above a position; 0 where there is none."""
+    """The depth of a room's first event above a position; 0 if there is none."""
     cursor = await db.execute(
         """
         SELECT depth FROM events WHERE room = %s AND position > %s ORDER BY position LIMIT 1

@@ -1,15 +1,15 @@
-"""Events: the exact bytes that were signed, and where they stand in their room.
+"""Events: the exact bytes that were signed, and their place in their room.
 
 Owns the tables `events` and `current_states` (migrations/0004_rooms.sql, 0010_event_graph.sql,
-0017_withheld_redactions.sql and 0020_transaction_paths.sql). The former has one row an event, the
-latter the root of a room's current state where it is not simply that after the event at the same
-position: a room whose graph never forked has none there. Where no event of the timeline has the
-position, it also has the forward extremities.
+0017_withheld_redactions.sql and 0020_transaction_paths.sql). The former has one row per event, the
+latter the root of a room's current state where it differs from the state after the event at the
+same position: a room whose graph never forked has no row. If no timeline event has the position,
+the row also has the forward extremities.
 
 Rooms, senders, types and state keys are numbers of `names`; an event's number is the log position
-at which it was first stored. Positions above zero are those of the timeline that a sync shows;
-events that were fetched for the room's past have their number, negative. `depth` is how deep an
-event stands in the graph as this server knows it, whatever it says of that itself.
+at which it was first stored. Positions above zero are those of the timeline that a sync returns;
+the position of a backfilled event is its negated number. `depth` is the topological depth in the
+graph as this server knows it, whatever the event itself claims.
 """
 
 from collections.abc import Sequence
@@ -60,14 +60,15 @@ PLACE_EVENT = BatchStatement(
 """An outlier found its place in the graph."""
 
 UPDATE_CHECK_RESULT = BatchStatement(
-    "judge_again",
+    "issue_check_result",
     """
     UPDATE events
-       SET state_before = judged.state_before, state_after = judged.state_after,
-           replaces = judged.replaces, rejected = judged.rejected, soft_failed = judged.soft_failed
+       SET state_before = checked.state_before, state_after = checked.state_after,
+           replaces = checked.replaces, rejected = checked.rejected,
+           soft_failed = checked.soft_failed
       FROM unnest(%s::int8[], %s::bytea[], %s::bytea[], %s::int8[], %s::text[], %s::text[])
-        AS judged (event, state_before, state_after, replaces, rejected, soft_failed)
-     WHERE events.event = judged.event
+        AS checked (event, state_before, state_after, replaces, rejected, soft_failed)
+     WHERE events.event = checked.event
     """,
     columns=("int8", "bytea", "bytea", "int8", "text", "text"),
     key=(0,),
@@ -137,7 +138,7 @@ FORGET_CURRENT_STATES = BatchStatement(
 class EventRow:
     """One event as stored, with the event that it replaced and its redaction, for `unsigned`.
 
-    `state_before` is `None` for an outlier. `rejected` and `soft_failed` name the rule it broke.
+    `state_before` is `None` for an outlier. `rejected` and `soft_failed` name the broken rule.
     """
 
     event: int
@@ -212,12 +213,12 @@ async def rooms_with_event(db: Connection, event_id: str) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class TimelineHead:
-    """Where the timeline and the current state of a room stand.
+    """The end of a room's timeline, and its current state.
 
     `newest` are (position, event) of the newest timeline events, newest first; `root` is that of
-    the current state, `None` before the first event; `forked_at` the newest position from which on
-    the state was resolved, or 0. `extremities` are the forward extremities as JSON, `None` where
-    the newest event is the only one.
+    the current state, `None` before the first event; `forked_at` is the newest position at which
+    the current state was a resolved one, or 0. `extremities` are the forward extremities as JSON,
+    `None` if the newest event is the only one.
     """
 
     newest: Sequence[tuple[int, int]]
@@ -227,7 +228,7 @@ class TimelineHead:
 
 
 async def timeline_head(db: Connection, room: int, limit: int) -> TimelineHead:
-    """The head of a room's timeline, with so many of its events."""
+    """The end of a room's timeline, with at most `limit` of its events."""
     async with db.cursor(binary=True) as cursor:
         await cursor.execute(
             """
@@ -246,7 +247,7 @@ async def timeline_head(db: Connection, room: int, limit: int) -> TimelineHead:
             {"room": room, "limit": limit},
         )
         rows = await cursor.fetchall()
-    # A resolved state is current where the event at the same position has another one after it.
+    # At the position of an event, a resolved state is newer than the state after that event.
     by_age = sorted(rows, key=lambda row: (row[0], row[1] is None), reverse=True)
     newest = [(position, event) for position, event, *_ in by_age if event is not None]
     forks = [position for position, event, *_ in by_age if event is None]
@@ -296,7 +297,7 @@ async def newest_events_in(
 async def events_after(
     db: Connection, rooms: Sequence[int], after: int, upto: int, limit: int
 ) -> list[tuple[int, int, int]]:
-    """(position, room, event) of the oldest timeline events of rooms together within a stretch."""
+    """(position, room, event) of the oldest timeline events with after < position <= upto."""
     cursor = await db.execute(
         """
         SELECT oldest.position, wanted.room, oldest.event
@@ -358,7 +359,7 @@ async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position
 async def transactions_of_device(
     db: Connection, sender: int, device_id: str, limit: int
 ) -> list[tuple[int, int, str | None, str, str]]:
-    """(room, type, path, transaction id, event id) of a device's latest requests, newest first."""
+    """(room, type, path, transaction id, event id) of a device's transactions, newest first."""
     cursor = await db.execute(
         """
         SELECT room, type, txn_path, txn_id, event_id

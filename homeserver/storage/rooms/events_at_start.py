@@ -1,4 +1,4 @@
-"""The newest events of all rooms, which a start of the server goes on from.
+"""The newest events of all rooms, with which the server fills its caches at the start.
 
 Reads the tables that `events.py` and `rooms.py` own.
 """
@@ -7,7 +7,7 @@ from homeserver.storage.database.database import Connection
 
 
 async def events_since(db: Connection, event: int, limit: int) -> list[tuple[int, int]]:
-    """(room, event) of the accepted events with larger numbers, those of the past aside."""
+    """(room, event) of the accepted events with larger numbers, except backfilled ones."""
     cursor = await db.execute(
         """
         SELECT room, event
@@ -38,7 +38,7 @@ async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
 async def mentioning_events_after(
     db: Connection, position: int, limit: int
 ) -> list[tuple[int, int, int]]:
-    """(position, room, event) of the next events of timelines that may mention somebody."""
+    """(position, room, event) of the next timeline events that may mention a user."""
     cursor = await db.execute(
         """
         SELECT found.position, rooms.room, found.event

@@ -1,9 +1,9 @@
-"""The edges of what this server has of a room's graph.
+"""Graph edges: where this server's copy of a room's event graph ends.
 
-Owns the tables `backward_extremities`, the events that timeline events follow and that are not
-here, `timeline_gaps`, the positions at which a timeline is broken because of that, and
-`early_redactions`, redactions whose targets are not here (migrations/0010_event_graph.sql,
-0017_withheld_redactions.sql and 0019_timeline_gaps.sql).
+Owns the tables `backward_extremities`, missing events that timeline events follow, `timeline_gaps`,
+the positions at which a timeline is incomplete because of that, and `early_redactions`, redactions
+whose targets are missing (migrations/0010_event_graph.sql, 0017_withheld_redactions.sql and
+0019_timeline_gaps.sql).
 """
 
 from dataclasses import dataclass
@@ -68,11 +68,11 @@ DELETE_PENDING_REDACTIONS = BatchStatement(
     key=(0, 1),
     late=True,
 )
-"""The target of redactions arrived: they have their effect, or never will."""
+"""The target of redactions was received: they take effect now or never."""
 
 
 async def backward_extremities(db: Connection, room: int) -> dict[str, int]:
-    """Event id to the depth of what follows it, of all missing events of a room."""
+    """The missing events of a room: event id to the depth of the event that follows it."""
     cursor = await db.execute(
         "SELECT event_id, depth FROM backward_extremities WHERE room = %s", (room,)
     )
@@ -81,21 +81,21 @@ async def backward_extremities(db: Connection, room: int) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class GraphEdges:
-    """What of a room's graph is not here.
+    """The missing parts of a room's graph.
 
-    `backward_extremities` are the missing events, with the depth of what follows them;
-    `early_redactions` the targets of redactions, with the numbers of these, each with whether it is
-    of the past. `timeline_gaps` are the newest positions at which the timeline is broken, in
+    `backward_extremities` are the missing events, with the depth of the events that follow them;
+    `pending_redactions` the targets of redactions, with the numbers of these, each with whether it
+    was backfilled. `timeline_gaps` are the newest positions at which the timeline is incomplete, in
     descending order.
     """
 
     backward_extremities: dict[str, int]
-    early_redactions: dict[str, dict[int, bool]]
+    pending_redactions: dict[str, dict[int, bool]]
     timeline_gaps: list[int]
 
 
 async def graph_edges(db: Connection, room: int, timeline_gaps: int) -> GraphEdges:
-    """The edges of what is here of a room, with so many of the newest gaps in its timeline."""
+    """The graph edges of a room, with the `timeline_gaps` newest gaps in its timeline."""
     cursor = await db.execute(
         """
         SELECT event_id, depth, NULL FROM backward_extremities WHERE room = %(room)s
@@ -120,12 +120,12 @@ async def graph_edges(db: Connection, room: int, timeline_gaps: int) -> GraphEdg
         elif is_past is None:
             edges.backward_extremities[event_id] = number
         else:
-            edges.early_redactions.setdefault(event_id, {})[number] = is_past
+            edges.pending_redactions.setdefault(event_id, {})[number] = is_past
     return edges
 
 
 async def newest_timeline_gap(db: Connection, room: int, upto: int) -> int:
-    """The newest position up to another at which a room's timeline is broken; 0 for none."""
+    """The newest position up to `upto` at which a room's timeline is incomplete; 0 for none."""
     cursor = await db.execute(
         "SELECT max(position) FROM timeline_gaps WHERE room = %s AND position <= %s", (room, upto)
     )

@@ -1,10 +1,10 @@
-"""Memberships: which rooms a user is in, or is invited to, or has left.
+"""Memberships: the rooms that each user is in, is invited to, or has left.
 
 Owns the tables `memberships` and `distant_memberships` (migrations/0004_rooms.sql, and 0012 and
 0022). The first has for each user and room the newest membership in the room's current state: the
-state tree says the same for one room; this says it for one user. The second has the pending invites
-and knocks in rooms that this server is not in, by the server that they come from; which of them is
-shown is in the first.
+state tree is the index by room, this the one by user. The second has the pending invites and knocks
+in rooms that this server is not in, by the server that sent them; the first records which of them
+the user sees.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ FORGET = BatchStatement(
 )
 
 
-UPSERT_DISTANT_MEMBERSHIP = BatchStatement(
+UPSERT_OUT_OF_ROOM_MEMBERSHIP = BatchStatement(
     "upsert_distant_membership",
     """
     INSERT INTO distant_memberships (room, member, server, event, stripped, size)
@@ -55,7 +55,7 @@ UPSERT_DISTANT_MEMBERSHIP = BatchStatement(
     key=(0, 1, 2),
 )
 
-DELETE_DISTANT_MEMBERSHIP = BatchStatement(
+DELETE_OUT_OF_ROOM_MEMBERSHIP = BatchStatement(
     "delete_distant_membership",
     """
     DELETE FROM distant_memberships
@@ -70,9 +70,9 @@ DELETE_DISTANT_MEMBERSHIP = BatchStatement(
 
 @dataclass(frozen=True, slots=True)
 class PendingRow:
-    """One server's invite of a user to a room, or the knock by way of it.
+    """One server's invite of a user to a room, or the knock sent through it.
 
-    `shown_membership` is that of whichever entry is shown.
+    `shown_membership` is the membership of the entry that the user sees.
     """
 
     server: str
@@ -83,7 +83,7 @@ class PendingRow:
 
 @dataclass(frozen=True, slots=True)
 class PendingTotals:
-    """How much is pending already; sizes in bytes."""
+    """The number of pending memberships; sizes in bytes."""
 
     of_server: int
     of_user: int
@@ -94,7 +94,7 @@ class PendingTotals:
 
 @dataclass(frozen=True, slots=True)
 class MembershipRow:
-    """One user's place in one room; `sender` is who put them there."""
+    """One user's membership of one room; `sender` is the user who set it."""
 
     room: int
     membership: str
@@ -119,13 +119,13 @@ async def memberships_of(db: Connection, member: int) -> list[MembershipRow]:
 
 
 async def memberships_in(db: Connection, room: int) -> dict[int, str]:
-    """Member event to membership, for everybody who is or was in a room, or is invited to it."""
+    """Member event to membership, for all users who are or were in a room, or are invited to it."""
     cursor = await db.execute("SELECT event, membership FROM memberships WHERE room = %s", (room,))
     return dict(await cursor.fetchall())
 
 
 async def joined_rooms_of_all(db: Connection, members: Sequence[int]) -> dict[int, set[int]]:
-    """For each of the users the rooms they are joined to."""
+    """The joined rooms of each of the users."""
     cursor = await db.execute(
         "SELECT member, room FROM memberships WHERE member = ANY(%s) AND membership = 'join'",
         (list(members),),
@@ -137,7 +137,7 @@ async def joined_rooms_of_all(db: Connection, members: Sequence[int]) -> dict[in
 
 
 async def joined_counts(db: Connection, rooms: Sequence[int]) -> dict[int, int]:
-    """How many users are joined to each of the rooms; rooms without any are left out."""
+    """The number of joined users of each of the rooms; rooms without any are left out."""
     cursor = await db.execute(
         """
         SELECT room, count(*)
@@ -151,7 +151,7 @@ async def joined_counts(db: Connection, rooms: Sequence[int]) -> dict[int, int]:
 
 
 async def pending_of(db: Connection, room: int, member: int) -> list[PendingRow]:
-    """What is pending for a user in a room: the one that is shown first, then the oldest."""
+    """The pending memberships of a user in a room: the one that is shown first, then the oldest."""
     async with db.cursor(row_factory=class_row(PendingRow)) as cursor:
         await cursor.execute(
             """
@@ -168,7 +168,7 @@ async def pending_of(db: Connection, room: int, member: int) -> list[PendingRow]
 
 
 async def pending_totals(db: Connection, member: int, server: str) -> PendingTotals:
-    """How much is pending of a server, for a user, and of the one for the other."""
+    """The totals of pending memberships: of a server, of a user, and of both together."""
     async with db.cursor(row_factory=class_row(PendingTotals)) as cursor:
         await cursor.execute(
             """
@@ -190,14 +190,14 @@ async def pending_totals(db: Connection, member: int, server: str) -> PendingTot
 
 
 async def forget_pending(db: Connection, room: int, member: int) -> None:
-    """Nothing is pending for a user in a room any more."""
+    """Delete all pending memberships of a user in a room."""
     await db.execute(
         "DELETE FROM distant_memberships WHERE room = %s AND member = %s", (room, member)
     )
 
 
 async def stripped_state_of(db: Connection, room: int, member: int) -> bytes | None:
-    """The stripped state that a user is shown of a room, as a JSON list; `None` for none."""
+    """The stripped state of a room that a user sees, as a JSON list; `None` for none."""
     cursor = await db.execute(
         """
         SELECT stripped

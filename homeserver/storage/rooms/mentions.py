@@ -1,7 +1,7 @@
-"""Mentions: which events name whom.
+"""Mentions: the users whom each event mentions.
 
-Owns the table `mentions` (migrations/0008_push.sql), which has one row for each event and user of
-this server whom it names, and one with `WHOLE_ROOM` for an event that is for all in the room.
+Owns the table `mentions` (migrations/0008_push.sql), which has one row for each event and local
+user whom it mentions, and one with `WHOLE_ROOM` for an event that mentions the whole room.
 """
 
 from typing import Final
@@ -27,7 +27,7 @@ INSERT_MENTION = BatchStatement(
 async def mentions_between(
     db: Connection, room: int, user_id: str, after: int, upto: int, limit: int
 ) -> list[int]:
-    """The newest events with after < position <= upto that name a user, newest first."""
+    """The newest events with after < position <= upto that mention a user, newest first."""
     cursor = await db.execute(
         """
         SELECT event
@@ -38,5 +38,5 @@ async def mentions_between(
         """,
         (room, user_id, after, upto, limit),
     )
-    # One event may name both the user and everybody.
+    # One event may mention both the user and the whole room.
     return list(dict.fromkeys(row[0] for row in await cursor.fetchall()))

@@ -1,7 +1,7 @@
 """Names as small integers: user ids, event types and state keys, each stored once.
 
-Owns the table `names` (migrations/0001_base.sql). A name keeps its number ("nid") for ever, so what
-is in the cache is always right, and any number of processes may create names at the same time.
+Owns the table `names` (migrations/0001_base.sql). A name keeps its number ("nid") permanently, so
+the cache is never stale, and any number of processes may create names at the same time.
 """
 
 from collections import OrderedDict
@@ -9,15 +9,15 @@ from collections.abc import Iterable
 
 from homeserver.storage.database.database import Connection, Database
 
-ESCAPE = "\x1a"  # SUBSTITUTE; before 0 it stands for NUL, before 1 for itself
+ESCAPE = "\x1a"  # SUBSTITUTE; \x1a0 stands for NUL, \x1a1 for itself
 
 
 class Names:
-    """Translates between names and nids, through a cache of the `capacity` most recently used.
+    """A translator between names and nids, with a cache of the `capacity` most recently used.
 
-    PostgreSQL holds any text but NUL and lone surrogates. Other servers may use NUL in event types
-    and state keys, so that it is escaped in the table; for lone surrogates, which no event can
-    have, `nid` and `nids` raise `ValueError`, and `find_nids` finds nothing.
+    PostgreSQL stores any text but NUL and lone surrogates. Other servers may use NUL in event types
+    and state keys, so it is escaped in the table; for lone surrogates, which no event can have,
+    `nid` and `nids` raise `ValueError`, and `find_nids` finds nothing.
     """
 
     def __init__(self, db: Database, capacity: int = 100_000) -> None:
@@ -27,14 +27,14 @@ class Names:
         self._names: dict[int, str] = {}  # the inverse of `_nids`, always
 
     def cached_nid(self, name: str) -> int | None:
-        """The nid of a name, if the cache has it."""
+        """The nid of a name, if it is in the cache."""
         nid = self._nids.get(name)
         if nid is not None:
             self._nids.move_to_end(name)
         return nid
 
     def cached_name(self, nid: int) -> str | None:
-        """The name that a nid stands for, if the cache has it."""
+        """The name of a nid, if it is in the cache."""
         name = self._names.get(nid)
         if name is not None:
             self._nids.move_to_end(name)
@@ -48,7 +48,7 @@ class Names:
         return (await self.nids((name,)))[name]
 
     async def nids(self, names: Iterable[str]) -> dict[str, int]:
-        """The nids of names; those that have none get one."""
+        """The nids of names, created for those that have none."""
         found, missing = self._cached_nids(names)
         if missing:
             if not all(map(is_storable, missing)):
@@ -69,14 +69,14 @@ class Names:
         return (await self.find_nids((name,))).get(name)
 
     async def name(self, nid: int) -> str:
-        """The name that a nid stands for; raises `KeyError` if there is none."""
+        """The name of a nid; raises `KeyError` if there is none."""
         cached = self.cached_name(nid)
         if cached is not None:
             return cached
         return (await self.names((nid,)))[nid]
 
     async def names(self, nids: Iterable[int]) -> dict[int, str]:
-        """The names that nids stand for; nids that do not exist are left out."""
+        """The names of nids; nids that do not exist are left out."""
         found: dict[int, str] = {}
         missing: list[int] = []
         for nid in nids:
@@ -113,7 +113,7 @@ class Names:
 
 
 def is_storable(name: str) -> bool:
-    """Whether the table can hold a name: UTF-8 lacks lone surrogates."""
+    """Whether the table can store a name: UTF-8 lacks lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -124,8 +124,8 @@ def is_storable(name: str) -> bool:
 async def intern_names(db: Connection, names: list[str]) -> dict[str, int]:
     """The nids of names, creating those that are missing; at most two statements.
 
-    The names are inserted in one order by everyone, so that two who create the same names at the
-    same time wait for each other instead of blocking each other.
+    The names are inserted in sorted order, so that two transactions that create the same names wait
+    for each other instead of deadlocking.
     """
     found = await find_nids(db, names)
     missing = sorted(set(names) - found.keys())
@@ -139,7 +139,7 @@ async def intern_names(db: Connection, names: list[str]) -> dict[str, int]:
             """,
             ([_escape(name) for name in missing],),
         )
-        # Those that somebody else has just created are not returned by the insert: look them up.
+        # The insert does not return names that another transaction has just created: look them up.
         found |= await find_nids(db, missing)
     return found
 
@@ -163,7 +163,7 @@ async def find_names(db: Connection, nids: list[int]) -> dict[str, int]:
 
 
 def _escape(name: str) -> str:
-    """A name as the table has it: without NUL, which its column type cannot hold."""
+    """A name as stored: without NUL, which the column type cannot hold."""
     if "\0" not in name and ESCAPE not in name:
         return name
     return name.replace(ESCAPE, f"{ESCAPE}1").replace("\0", f"{ESCAPE}0")

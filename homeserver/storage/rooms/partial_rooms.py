@@ -1,4 +1,4 @@
-"""Partial rooms: those that were entered without their members, and since when they are whole.
+"""Partial-state rooms: joined without their members, until the full state arrives.
 
 Owns the table `partial_rooms` (migrations/0018_partial_state.sql).
 """
@@ -61,9 +61,9 @@ DELETE_PARTIAL_ROOM = BatchStatement(
 
 @dataclass(frozen=True, slots=True)
 class PartialRoomRow:
-    """How a room was entered; `full_state_at` is `None` while its members are being fetched.
+    """How a room was joined; `full_state_at` is `None` while its full state is being fetched.
 
-    It is -1 where the room was left before they were known.
+    It is -1 if the room was left before the full state arrived.
     """
 
     event_id: str
@@ -72,12 +72,12 @@ class PartialRoomRow:
 
 
 def partial_room_row(room: int, event_id: str, servers: Sequence[str]) -> Row:
-    """The row of a room that is entered without its members."""
+    """The row of a room that is joined with partial state."""
     return INSERT_PARTIAL_ROOM.row(room, event_id, msgspec.json.encode(servers).decode())
 
 
 async def partial_room(db: Connection, room: int) -> PartialRoomRow | None:
-    """How the room was entered, if that was without its members."""
+    """The row of a room, if it was joined with partial state."""
     cursor = await db.execute(
         "SELECT event_id, servers, whole_at FROM partial_rooms WHERE room = %s", (room,)
     )
@@ -89,13 +89,13 @@ async def partial_room(db: Connection, room: int) -> PartialRoomRow | None:
 
 
 async def unfinished_rooms(db: Connection) -> list[int]:
-    """Numbers of the rooms whose members are still to be asked for."""
+    """Numbers of the rooms whose full state is still to be fetched."""
     cursor = await db.execute("SELECT room FROM partial_rooms WHERE whole_at IS NULL ORDER BY room")
     return [row[0] for row in await cursor.fetchall()]
 
 
 def count_unfinished(connection: psycopg.Connection[Any]) -> int:
-    """How many rooms' members are still to be asked for; for a caller without a reactor."""
+    """The number of rooms whose full state is yet to be fetched; for callers without a reactor."""
     row = connection.execute("SELECT count(*) FROM partial_rooms WHERE whole_at IS NULL").fetchone()
     return row[0] if row else 0
 
@@ -103,7 +103,7 @@ def count_unfinished(connection: psycopg.Connection[Any]) -> int:
 async def rooms_with_full_state_after(
     db: Connection, rooms: Sequence[int], position: int
 ) -> list[int]:
-    """Those of the rooms that became whole above a position."""
+    """Those of the rooms whose full state arrived above a position."""
     cursor = await db.execute(
         "SELECT room FROM partial_rooms WHERE room = ANY(%s) AND whole_at > %s",
         (list(rooms), position),

@@ -1,4 +1,4 @@
-"""Receipts: how far each user has read in each room.
+"""Receipts: the latest event that each user has read in each room.
 
 Owns the table `receipts` (migrations/0005_receipts.sql), which has one row for each room, user,
 receipt type and thread. The thread of an unthreaded receipt is the empty string.
@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
-# Sorted, so that two processes never wait for each other in a circle.
+# Sorted, so that two processes never deadlock.
 UPSERT_RECEIPT = BatchStatement(
     "upsert_receipt",
     """
@@ -62,7 +62,7 @@ async def receipts_in(db: Connection, room: int) -> list[ReceiptRow]:
 async def rooms_with_receipts_after(
     db: Connection, rooms: Collection[int], position: int
 ) -> set[int]:
-    """Those of the rooms in which a receipt changed above a position of the log."""
+    """Those of the rooms in which a receipt changed above a log position."""
     cursor = await db.execute(
         """
         SELECT room

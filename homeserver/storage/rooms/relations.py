@@ -1,9 +1,9 @@
-"""Relations: which events belong to which other events of their room.
+"""Relations between the events of a room: replies in threads, edits, annotations, references.
 
-Owns the table `relations` (migrations/0009_relations.sql), one row for each event that relates to
-another one. Rooms, event types and senders are numbers of `names`; parents are named by event id,
-since a child can be known before its parent. A row whose room is not its parent's is no relation,
-so every query names the room. `upto` is a position of the log: what came later is left out.
+Owns the table `relations` (migrations/0009_relations.sql), with one row for each event that relates
+to another one. Rooms, event types and senders are numbers of `names`; parents are named by event
+id, since a child can be known before its parent. A row with another room than its parent's is not a
+relation, so every query names the room. `upto` is a log position: later events are left out.
 """
 
 from collections.abc import Sequence
@@ -74,9 +74,9 @@ _FORWARDS = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildrenQuery:
-    """Which children of an event are wanted: of a relation type, of an event type, or of any.
+    """The wanted children of an event: of a relation type, of an event type, or of any.
 
-    With `levels` above 1 their children too, as deep as that, as long as all on the way match.
+    With `levels` above 1 their children too, down to that level, as long as all on the way match.
     """
 
     room: int
@@ -89,7 +89,7 @@ class ChildrenQuery:
 
 @dataclass(frozen=True, slots=True)
 class ThreadPart:
-    """What one user has said in a thread: how often, and (depth, position, event) of the last."""
+    """One user's events in a thread: how many, and (depth, position, event) of the last."""
 
     parent_id: str
     sender: int
@@ -119,7 +119,7 @@ class ReferenceRow:
 async def relation_types(
     db: Connection, parents: Sequence[str], wanted: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """(parent, relation type) for each of the wanted types that an event has children of."""
+    """(parent, relation type) for each of the wanted types of which an event has children."""
     cursor = await db.execute(
         """
         SELECT DISTINCT parent_id, rel_type
@@ -134,7 +134,7 @@ async def relation_types(
 async def thread_parts(
     db: Connection, room: int, parents: Sequence[str], upto: int
 ) -> list[ThreadPart]:
-    """The threads of these events, a part for each user who takes part in one."""
+    """The threads of these events, one part for each participating user."""
     async with db.cursor(row_factory=class_row(ThreadPart)) as cursor:
         await cursor.execute(
             """
@@ -152,7 +152,7 @@ async def thread_parts(
 async def latest_edits(
     db: Connection, room: int, parents: Sequence[str], upto: int
 ) -> list[EditRow]:
-    """The latest edit of each of these events by each sender, and of each event type."""
+    """The latest edit of each of these events by each sender and of each event type."""
     async with db.cursor(row_factory=class_row(EditRow)) as cursor:
         await cursor.execute(
             """
@@ -169,7 +169,7 @@ async def latest_edits(
 async def references(
     db: Connection, room: int, parents: Sequence[str], upto: int, limit: int
 ) -> list[ReferenceRow]:
-    """The events that refer to these, in the order of history."""
+    """The events that refer to these, in topological order."""
     async with db.cursor(row_factory=class_row(ReferenceRow)) as cursor:
         await cursor.execute(
             """
@@ -207,7 +207,7 @@ async def children(
     bound: tuple[int, int],
     limit: int,
 ) -> list[tuple[int, int, int]]:
-    """(depth, position, event) of the next children from a topological place towards another."""
+    """(depth, position, event) of the next children from one topological place towards another."""
     order = _BACKWARDS if wanted.backwards else _FORWARDS
     if wanted.levels > 1:
         statement = f"{_TREE} SELECT DISTINCT depth, position, child {_FROM_TREE} {order}"
@@ -237,7 +237,7 @@ async def newest_threads(
     """(depth, position, root) of the threads whose last event is not after a topological place.
 
     Newest first; the place is that of a thread's last event. Threads are found by walking their
-    events backwards and passing over those that a later one of the same thread follows.
+    events backwards and skipping those that a later event of the same thread follows.
     """
     cursor = await db.execute(
         """

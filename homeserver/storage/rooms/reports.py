@@ -1,4 +1,4 @@
-"""Reports: what users told the administrators.
+"""Reports that users sent to the administrators.
 
 Owns the table `reports` (migrations/0007_reports.sql).
 """

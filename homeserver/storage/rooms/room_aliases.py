@@ -37,7 +37,7 @@ MOVE_ALIASES = BatchStatement(
 
 @dataclass(frozen=True, slots=True)
 class AliasRow:
-    """An alias: the room that it points to, and who made it."""
+    """An alias: the room that it points to, and its creator."""
 
     alias: str
     room: int
@@ -45,7 +45,7 @@ class AliasRow:
 
 
 async def add_alias(db: Connection, alias: str, room: int, creator: int, created_at: int) -> bool:
-    """Point a new alias to a room; false where there is one of this name. `created_at` in ms."""
+    """Point a new alias to a room; false if the alias exists already. `created_at` in ms."""
     cursor = await db.execute(
         """
         INSERT INTO room_aliases (alias, room, creator, created_at)
@@ -58,7 +58,7 @@ async def add_alias(db: Connection, alias: str, room: int, creator: int, created
 
 
 async def find_alias(db: Connection, alias: str) -> AliasRow | None:
-    """The alias, or `None` where there is none of this name."""
+    """The alias, or `None` if there is none of this name."""
     async with db.cursor(row_factory=class_row(AliasRow)) as cursor:
         await cursor.execute(
             "SELECT alias, room, creator FROM room_aliases WHERE alias = %s", (alias,)
@@ -75,7 +75,7 @@ async def aliases_of(db: Connection, room: int) -> list[str]:
 
 
 async def move_aliases(db: Connection, room: int, successor: int) -> None:
-    """Let all aliases of a room point to another one."""
+    """Make all aliases of a room point to another one."""
     await db.execute("UPDATE room_aliases SET room = %s WHERE room = %s", (successor, room))
 
 

@@ -1,4 +1,4 @@
-"""Rooms: which rooms this server knows.
+"""Rooms that this server knows.
 
 Owns the table `rooms` (migrations/0004_rooms.sql); a room's number is that of its id in `names`.
 """
@@ -10,8 +10,8 @@ from psycopg.rows import class_row
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
-# The first to tell of a room is right: an invite from another server may say of it what it likes,
-# and a room that is known to have another version is not joined (`Rooms.entering`).
+# The first source is right about the version: an invite from another server may claim any, and a
+# room that is known to have another version is not joined (`Rooms.entering`).
 INSERT_ROOM = BatchStatement(
     "insert_room",
     """

@@ -1,8 +1,9 @@
-"""State nodes: the pieces that all rooms' state trees are made of, and how far their sweep is.
+"""State nodes: the nodes of all rooms' state trees, and the progress of their garbage collection.
 
 Owns the tables `state_nodes`, `state_sweep` and `state_marks` (migrations/0003_state_nodes.sql and
-0015_state_sweep.sql). A node is one row, found by the hash of its content. What the sweep does, and
-why no state loses a node by it, is told in `homeserver/rooms/state/garbage_collection.py`.
+0015_state_sweep.sql). A node is one row, found by the hash of its content.
+`homeserver/rooms/state/garbage_collection.py` explains the collection, and why no state loses a
+node by it.
 """
 
 from collections.abc import Collection
@@ -14,10 +15,10 @@ from psycopg.rows import class_row
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
-LOCK_MS = 2_000  # that the writers of nodes may be kept waiting for a new generation
+LOCK_MS = 2_000  # for which writers of nodes may have to wait for a new generation
 
-# Sorted, so that two processes that add the same nodes never wait for each other in a circle. A
-# node that is there already is taken into the present generation, so that no sweep removes it.
+# Sorted, so that two processes that add the same nodes never deadlock. A node that exists already
+# is moved to the present generation, so that it is not collected.
 INSERT_STATE_NODE = BatchStatement(
     "insert_state_node",
     """
@@ -35,10 +36,11 @@ INSERT_STATE_NODE = BatchStatement(
 
 
 @dataclass(slots=True)
-class Sweep:
-    """How far the sweep of a generation has come; the fields are the columns of its row.
+class CollectionProgress:
+    """The progress of the garbage collection of a generation; the fields are the columns of its
+    row.
 
-    `is_due` tells that the last one began 20 hours ago or longer.
+    `is_due` is true if the last collection began 20 hours ago or longer.
     """
 
     generation: int
@@ -62,9 +64,9 @@ async def state_nodes(db: Connection, hashes: Collection[bytes]) -> dict[bytes, 
         return dict(await cursor.fetchall())
 
 
-async def lock_sweep(db: Connection) -> Sweep:
-    """The sweep, held until the transaction ends; waits for whoever holds it."""
-    async with db.cursor(row_factory=class_row(Sweep), binary=True) as cursor:
+async def lock_collection(db: Connection) -> CollectionProgress:
+    """The progress, locked until the transaction ends; waits for another holder."""
+    async with db.cursor(row_factory=class_row(CollectionProgress), binary=True) as cursor:
         await cursor.execute(
             """
             SELECT generation, phase, event, room, position, hash, pending, marked, removed,
@@ -73,17 +75,17 @@ async def lock_sweep(db: Connection) -> Sweep:
                FOR UPDATE
             """
         )
-        sweep = await cursor.fetchone()
-    assert sweep is not None, "the migration has made the row"
-    return sweep
+        progress = await cursor.fetchone()
+    assert progress is not None, "the migration inserts the row"
+    return progress
 
 
 async def begin_generation(db: Connection) -> bool:
-    """Begin a new generation and its sweep, in a transaction that holds the sweep.
+    """Begin a new generation and its garbage collection, in a transaction that holds the lock.
 
-    When this is committed, whoever wrote nodes in the old generation has been committed or undone,
-    and whoever begins to write them after it does so in the new one. `False` where somebody has
-    been writing nodes for too long; then nothing is begun.
+    When this is committed, all transactions that wrote nodes in the old generation have ended, and
+    later ones write in the new one. `False`, and nothing has begun, if a transaction has been
+    writing nodes for too long.
     """
     try:
         async with db.transaction():
@@ -102,8 +104,8 @@ async def begin_generation(db: Connection) -> bool:
     return True
 
 
-async def save_sweep(db: Connection, sweep: Sweep) -> None:
-    """Store how far the sweep has come, in the transaction that did the work."""
+async def save_collection(db: Connection, progress: CollectionProgress) -> None:
+    """Store the progress, in the transaction that did the work."""
     await db.execute(
         """
         UPDATE state_sweep
@@ -111,20 +113,20 @@ async def save_sweep(db: Connection, sweep: Sweep) -> None:
                marked = %s, removed = %s
         """,
         (
-            sweep.phase,
-            sweep.event,
-            sweep.room,
-            sweep.position,
-            sweep.hash,
-            sweep.pending,
-            sweep.marked,
-            sweep.removed,
+            progress.phase,
+            progress.event,
+            progress.room,
+            progress.position,
+            progress.hash,
+            progress.pending,
+            progress.marked,
+            progress.removed,
         ),
     )
 
 
 async def mark_nodes(db: Connection, hashes: Collection[bytes]) -> list[bytes]:
-    """Mark nodes as parts of a state; gives those that were not marked before."""
+    """Mark nodes as parts of a state; returns those that were not marked before."""
     async with db.cursor(binary=True) as cursor:
         await cursor.execute(
             """
@@ -141,11 +143,11 @@ async def mark_nodes(db: Connection, hashes: Collection[bytes]) -> list[bytes]:
 async def delete_unmarked(
     db: Connection, after: bytes, generation: int, limit: int
 ) -> tuple[bytes | None, int]:
-    """Look at the next nodes in the order of hashes, and delete those that belong to no state.
+    """Examine the next nodes in the order of hashes, and delete those that belong to no state.
 
-    Those are not marked, and were last written before the generation. Gives the last hash that was
-    looked at, `None` at the end, and how many nodes are gone. Rows are locked in the order in which
-    `INSERT_STATE_NODE` locks them.
+    Those are not marked, and were last written before the generation. Returns the last hash that
+    was examined, `None` at the end, and the number of deleted nodes. Rows are locked in the order
+    in which `INSERT_STATE_NODE` locks them.
     """
     async with db.cursor(binary=True) as cursor:
         await cursor.execute(
@@ -176,5 +178,5 @@ async def delete_unmarked(
 
 
 async def forget_marks(db: Connection) -> None:
-    """Free the room that the marks took."""
+    """Delete all marks."""
     await db.execute("TRUNCATE state_marks")

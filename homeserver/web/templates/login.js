@@ -1,6 +1,6 @@
 
 const form = document.getElementById("login");
-const told = document.getElementById("told");
+const message = document.getElementById("message");
 const button = form.querySelector("button");
 form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -15,24 +15,24 @@ form.addEventListener("submit", async (event) => {
     }
     if (query.has("refresh_token")) body.refresh_token = query.get("refresh_token") === "true";
     const base = window.location.pathname.replace(/\/_matrix\/static\/.*$/, "");
-    told.textContent = "";
+    message.textContent = "";
     button.disabled = true;
     try {
-        const answer = await fetch(base + "/_matrix/client/v3/login", {
+        const response = await fetch(base + "/_matrix/client/v3/login", {
             method: "POST",
             headers: { "Content-Type": "application/json" },
             body: JSON.stringify(body),
         });
-        const response = await answer.json();
-        if (!answer.ok) {
-            told.textContent = response.error;
+        const result = await response.json();
+        if (!response.ok) {
+            message.textContent = result.error;
         } else if (window.matrixLogin && window.matrixLogin.onLogin) {
-            window.matrixLogin.onLogin(response);
+            window.matrixLogin.onLogin(result);
         } else {
-            told.textContent = "You are logged in, but no client waits for it. Close this page, and log in within your client.";
+            message.textContent = "You are logged in, but no client waits for it. Close this page, and log in within your client.";
         }
     } catch {
-        told.textContent = "The server cannot be reached.";
+        message.textContent = "The server cannot be reached.";
     } finally {
         button.disabled = false;
     }

@@ -39,7 +39,7 @@ class WithoutPasswordsTests(ServerTestCase):
         """A form that cannot work is not shown."""
         page = await (await self._http.get(f"{self.url}{PAGE}")).text()
 
-        self.assertIn("Nobody logs in to this server with a password", page)
+        self.assertIn("This server does not support log-in with a password", page)
         self.assertNotIn("<form", page)
 
     async def test_login_token_cannot_be_confirmed_without_a_password(self) -> None:

@@ -27,7 +27,7 @@ class MailTestCase(ServerTestCase):
             "smtp_host": "127.0.0.1",
             "smtp_port": self.mails.port,
             "from": "Example <noreply@example.org>",
-            "next_links": [APP],
+            "allowed_redirect_prefixes": [APP],
         }
         self.settings = {
             "public_baseurl": "https://matrix.example.org",

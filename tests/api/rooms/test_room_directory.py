@@ -134,7 +134,7 @@ class DirectoryTests(ServerTestCase):
 
 
 class OpenDirectoryTests(ServerTestCase):
-    settings = {"room_directory": {"allow_publishing": False, "without_login": True}}  # noqa: RUF012
+    settings = {"room_directory": {"allow_publishing": False, "public_without_login": True}}  # noqa: RUF012
 
     async def test_configuration_opens_the_list_and_limits_who_lists(self) -> None:
         """A community shows its rooms to everybody, but decides itself which."""

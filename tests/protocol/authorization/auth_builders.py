@@ -1,4 +1,4 @@
-"""Rooms, people and events for tests of the rules: unsigned, and no more real than they need be."""
+"""Rooms, users and events for tests of the rules: unsigned, and as simple as possible."""
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -74,7 +74,7 @@ def create(version: str = NEWEST, *, by: str = ALICE, **content: Any) -> Event:
 def member(
     target: str, membership: str, *, by: str | None = None, version: str = NEWEST, **content: Any
 ) -> Event:
-    """A membership event; by the user themselves if nobody else is named."""
+    """A membership event; sent by the user themselves if `by` is not given."""
     content = {"membership": membership, **content}
     return event(
         "m.room.member", by=by or target, version=version, content=content, state_key=target

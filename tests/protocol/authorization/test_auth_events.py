@@ -1,4 +1,4 @@
-"""The auth events that an event cites, and the signatures that it must bear."""
+"""The auth events that an event has, and the signatures that it needs."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_the_auth_events_of_the_selection_are_accepted(version: str) -> None:
 
 @every_version
 def test_no_two_auth_events_have_the_same_place_in_the_state(version: str) -> None:
-    """It must be clear which one gives the permission."""
+    """It must be clear which one authorises the event."""
     doubled = [*auth_events_of(version), power_levels(by=BOB, version=version)]
 
     assert_auth_events_refused(message(by=ALICE, version=version), doubled, rule="3.1")
@@ -59,7 +59,7 @@ def test_no_two_auth_events_have_the_same_place_in_the_state(version: str) -> No
 @every_version
 @pytest.mark.parametrize("surplus", ["m.room.member", "m.room.name", "m.room.message"])
 def test_auth_events_that_authorise_nothing_are_refused(version: str, surplus: str) -> None:
-    """Neither another user's membership, nor other state, nor a message can give permission."""
+    """Neither another user's membership, nor other state, nor a message can authorise an event."""
     key = {"m.room.member": BOB, "m.room.name": "", "m.room.message": None}[surplus]
     listed = [*auth_events_of(version), event(surplus, by=BOB, version=version, state_key=key)]
 
@@ -68,7 +68,7 @@ def test_auth_events_that_authorise_nothing_are_refused(version: str, surplus: s
 
 @every_version
 def test_rejected_events_authorise_nothing(version: str) -> None:
-    """One bad event must not carry others in."""
+    """One bad event must not authorise others."""
     listed = auth_events_of(version)
 
     assert_auth_events_refused(
@@ -78,7 +78,7 @@ def test_rejected_events_authorise_nothing(version: str) -> None:
 
 @every_version
 def test_auth_events_are_of_the_same_room(version: str) -> None:
-    """Power in one room is none in another."""
+    """Power in one room does not count in another."""
     foreign = event(
         "m.room.power_levels", by=ALICE, version=version, state_key="", room_id="!other:room"
     )
@@ -98,7 +98,7 @@ def test_the_create_event_is_among_the_auth_events(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(create_in_auth_events=False))
 def test_the_create_event_is_not_among_the_auth_events_of_new_rooms(version: str) -> None:
-    """The room id already says it."""
+    """The room id already implies it."""
     listed = [create(version), *auth_events_of(version)]
 
     assert_auth_events_refused(message(by=ALICE, version=version), listed, rule="3.2")
@@ -109,13 +109,13 @@ def test_the_create_event_is_not_among_the_auth_events_of_new_rooms(version: str
 
 @every_version
 def test_the_senders_server_signs(version: str) -> None:
-    """Nobody speaks for a user but their own server."""
+    """Only a user's own server can send events for the user."""
     assert required_signers(message(by=CAROL, version=version)) == {"two.example"}
 
 
 @pytest.mark.parametrize("version", versions(event_id_domain_must_sign=True))
 def test_the_server_of_an_old_event_id_signs_too(version: str) -> None:
-    """In versions 1 and 2 the id is chosen by a server, which must stand by it."""
+    """In versions 1 and 2 a server chooses the id, and must sign it."""
     sent = message(by=CAROL, version=version)
     renamed = Event(sent.version, sent.pdu, b"", "$id:three.example")
 
@@ -124,7 +124,7 @@ def test_the_server_of_an_old_event_id_signs_too(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(restricted_joins=True))
 def test_the_server_that_authorises_a_restricted_join_signs_too(version: str) -> None:
-    """Rule 5.2: nobody names a member as authority without their server's word."""
+    """Rule 5.2: no server can name an authorising member unless that user's server signs."""
     joined = join(CAROL, version=version, join_authorised_via_users_server=ALICE)
 
     assert required_signers(joined) == {"one.example", "two.example"}
@@ -140,7 +140,7 @@ def test_the_authorising_server_means_nothing_before_version_8(version: str) -> 
 
 @pytest.mark.parametrize("version", versions(event_id_domain_must_sign=False))
 def test_any_server_may_redeem_a_third_party_invite(version: str) -> None:
-    """The inviter's server may be away when the invited one shows their proof."""
+    """The inviter's server may be unavailable when the invited user shows the proof."""
     redeemed = invite(by=ALICE, of=CAROL, version=version, third_party_invite={})
 
     assert required_signers(redeemed) == set()

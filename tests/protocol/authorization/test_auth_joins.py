@@ -1,4 +1,4 @@
-"""Who may join a room, in every room version."""
+"""Joining a room, in every room version."""
 
 import pytest
 
@@ -26,7 +26,7 @@ with_restricted = pytest.mark.parametrize("version", versions(restricted_joins=T
 
 @every_version
 def test_the_creator_joins_the_new_room(version: str) -> None:
-    """The first member has nobody who could invite them."""
+    """No member exists who could invite the first one."""
     made = create(version)
     state = room(version, members=(), join_rule=None)
 
@@ -44,8 +44,8 @@ def test_the_creator_joins_the_new_room(version: str) -> None:
 
 
 @every_version
-def test_nobody_else_joins_the_new_room(version: str) -> None:
-    """Whoever is quick must not take over a room that was only just created."""
+def test_no_other_user_joins_the_new_room(version: str) -> None:
+    """No other user can take over a room that was only just created."""
     first = event(
         "m.room.member",
         by=BOB,
@@ -60,15 +60,15 @@ def test_nobody_else_joins_the_new_room(version: str) -> None:
 
 @every_version
 def test_the_creator_needs_an_invite_to_come_back(version: str) -> None:
-    """The exception is for the very first event after the creation only."""
+    """The exception holds only for the first event after the creation."""
     state = room(version, members={ALICE: "leave"})
 
     assert_refused(join(ALICE, version=version), state, rule="5.3.7")
 
 
 @every_version
-def test_nobody_joins_for_someone_else(version: str) -> None:
-    """A user enters rooms by their own will."""
+def test_no_user_joins_for_another(version: str) -> None:
+    """A user joins only by their own event."""
     joined = member(BOB, "join", by=ALICE, version=version)
 
     assert_refused(joined, room(version, join_rule="public"), rule="5.3.2")
@@ -85,7 +85,7 @@ def test_the_banned_do_not_join(version: str, join_rule: str) -> None:
 
 @every_version
 def test_anyone_joins_a_public_room(version: str) -> None:
-    """That is what public means."""
+    """This is the meaning of `public`."""
     check_auth(join(CAROL, version=version), room(version, join_rule="public"))
 
 
@@ -95,7 +95,7 @@ def test_anyone_joins_a_public_room(version: str) -> None:
 def test_the_invited_join_a_private_room(
     version: str, membership: str, join_rule: str | None
 ) -> None:
-    """An invite opens the door, also of a room without join rules; members may join again."""
+    """An invite allows the join, also in a room without join rules; members may join again."""
     state = room(version, members={ALICE: "join", BOB: membership}, join_rule=join_rule)
 
     check_auth(join(BOB, version=version), state)
@@ -103,17 +103,17 @@ def test_the_invited_join_a_private_room(
 
 @every_version
 def test_the_uninvited_do_not_join_a_private_room(version: str) -> None:
-    """Knowing the id of a room is no permission."""
+    """The id of a room is no permission."""
     assert_refused(join(BOB, version=version), room(version), rule="5.3.7")
 
 
 @every_version
 @pytest.mark.parametrize("join_rule", [5, None, {}, ["public"], True])
 @pytest.mark.parametrize("membership", ["invite", "join"])
-def test_nobody_joins_by_a_join_rule_that_is_no_string(
+def test_a_join_rule_that_is_no_string_allows_no_join(
     version: str, join_rule: object, membership: str
 ) -> None:
-    """It is none of those that let somebody in, not even the invited, for any server."""
+    """It allows no user to join, not even an invited one, on any server."""
     content = {"join_rule": join_rule}
     rule = event("m.room.join_rules", by=ALICE, version=version, content=content, state_key="")
     state = room(version, members={ALICE: "join", BOB: membership}, join_rule=None, others=[rule])
@@ -123,7 +123,7 @@ def test_nobody_joins_by_a_join_rule_that_is_no_string(
 
 @every_version
 def test_the_invited_join_where_the_join_rules_name_none(version: str) -> None:
-    """As they do where there are no join rules."""
+    """The same as in a room without join rules."""
     rule = event("m.room.join_rules", by=ALICE, version=version, content={}, state_key="")
     state = room(version, members={ALICE: "join", BOB: "invite"}, join_rule=None, others=[rule])
 
@@ -131,7 +131,7 @@ def test_the_invited_join_where_the_join_rules_name_none(version: str) -> None:
 
 
 @every_version
-def test_nobody_joins_by_a_join_rule_that_is_not_known(version: str) -> None:
+def test_an_unknown_join_rule_allows_no_join(version: str) -> None:
     """`private` has never had a meaning, so not even an invite helps."""
     state = room(version, members={ALICE: "join", BOB: "invite"}, join_rule="private")
 
@@ -140,7 +140,7 @@ def test_nobody_joins_by_a_join_rule_that_is_not_known(version: str) -> None:
 
 @with_knocks
 def test_the_invited_join_a_room_that_takes_knocks(version: str) -> None:
-    """A knock is answered by an invite."""
+    """The answer to a knock is an invite."""
     state = room(version, members={ALICE: "join", BOB: "invite"}, join_rule="knock")
 
     check_auth(join(BOB, version=version), state)
@@ -148,15 +148,15 @@ def test_the_invited_join_a_room_that_takes_knocks(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(knocking=False))
 def test_the_join_rule_knock_means_nothing_before_version_7(version: str) -> None:
-    """All servers must agree, so an old room does not learn new rules."""
+    """All servers must agree, so an old room does not get new rules."""
     state = room(version, members={ALICE: "join", BOB: "invite"}, join_rule="knock")
 
     assert_refused(join(BOB, version=version), state, rule="5.3.7")
 
 
 @with_restricted
-def test_a_member_who_may_invite_lets_someone_into_a_restricted_room(version: str) -> None:
-    """The members of a space can come in without waiting for an invite."""
+def test_a_member_who_may_invite_authorises_a_restricted_join(version: str) -> None:
+    """The members of a space can join without waiting for an invite."""
     state = room(version, join_rule="restricted")
 
     check_auth(join(BOB, version=version, join_authorised_via_users_server=ALICE), state)
@@ -165,7 +165,7 @@ def test_a_member_who_may_invite_lets_someone_into_a_restricted_room(version: st
 @with_restricted
 @pytest.mark.parametrize("membership", ["join", "invite"])
 def test_the_invited_join_a_restricted_room(version: str, membership: str) -> None:
-    """An invite counts there as elsewhere."""
+    """An invite counts there as in other rooms."""
     state = room(version, members={ALICE: "join", BOB: membership}, join_rule="restricted")
 
     check_auth(join(BOB, version=version), state)
@@ -176,7 +176,7 @@ def test_the_invited_join_a_restricted_room(version: str, membership: str) -> No
 def test_a_restricted_join_needs_a_member_with_the_power_to_invite(
     version: str, authorising: str | None
 ) -> None:
-    """Neither nobody, nor the user, nor a powerless member, nor a stranger opens the door."""
+    """Neither a missing user, the user, a powerless member nor a non-member authorises a join."""
     state = room(
         version,
         members=(ALICE, CAROL),
@@ -192,7 +192,7 @@ def test_a_restricted_join_needs_a_member_with_the_power_to_invite(
 @with_restricted
 @pytest.mark.parametrize("value", [None, 5, "alice", ["@a:b"]])
 def test_a_restricted_join_is_authorised_by_a_user(version: str, value: object) -> None:
-    """What is not a user id has no server whose signature could be checked."""
+    """A value that is not a user id has no server with a signature to check."""
     state = room(version, join_rule="restricted")
 
     assert_refused(
@@ -202,7 +202,7 @@ def test_a_restricted_join_is_authorised_by_a_user(version: str, value: object) 
 
 @pytest.mark.parametrize("version", versions(restricted_joins=False))
 def test_restricted_rooms_do_not_exist_before_version_8(version: str) -> None:
-    """An old room with that rule admits nobody, as every older server will have it."""
+    """An old room with that rule admits no user, as on every older server."""
     state = room(version, join_rule="restricted")
 
     assert_refused(
@@ -212,7 +212,7 @@ def test_restricted_rooms_do_not_exist_before_version_8(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(knock_restricted=True))
 def test_knock_restricted_rooms_can_be_joined_like_restricted_ones(version: str) -> None:
-    """Members of the space come in, others may knock."""
+    """Members of the space may join, others may knock."""
     state = room(version, join_rule="knock_restricted")
 
     check_auth(join(BOB, version=version, join_authorised_via_users_server=ALICE), state)

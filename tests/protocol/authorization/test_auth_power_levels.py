@@ -1,4 +1,4 @@
-"""Nobody hands out more power than they have, or takes it from an equal."""
+"""No user grants more power than they have, or takes it from an equal."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ def test_power_levels_may_be_sent_unchanged(version: str) -> None:
 @every_version
 @pytest.mark.parametrize("value", [None, [], "x", 5, {"bob": 5}, {BOB: "many"}, {BOB: None}])
 def test_users_are_user_ids_with_levels(version: str, value: object) -> None:
-    """A list of powers that cannot be read is no list of powers."""
+    """A `users` object that cannot be read has no levels."""
     assert_refused(moderated(version), version, {"users": value}, rule="10.3")
 
 
@@ -86,7 +86,7 @@ def test_users_are_user_ids_with_levels(version: str, value: object) -> None:
 @level_names
 @pytest.mark.parametrize("value", ["50", 50.0, True, None])
 def test_levels_are_integers_from_version_10_on(version: str, name: str, value: object) -> None:
-    """Servers that read strings differently would disagree about who may do what."""
+    """Servers that read strings differently would disagree about permissions."""
     assert_refused(moderated(version), version, {name: value, "users": users()}, rule="10.1")
 
 
@@ -116,7 +116,7 @@ def test_old_rooms_accept_levels_as_strings(version: str) -> None:
 @pytest.mark.parametrize("version", versions(float_power_levels=True))
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_levels_that_no_double_holds_are_refused(version: str, value: float) -> None:
-    """Wherever in the event they stand."""
+    """In any part of the event."""
     state = moderated(version)
 
     assert_refused(state, version, {"users": users(), "ban": value}, rule="10.3")
@@ -126,7 +126,7 @@ def test_levels_that_no_double_holds_are_refused(version: str, value: float) -> 
 
 @pytest.mark.parametrize("version", versions(creators_outrank_everyone=True))
 def test_creators_have_no_number(version: str) -> None:
-    """A level for them would have no effect, and clients would show something untrue."""
+    """A level for them would have no effect, and clients would show it wrongly."""
     state = room(version, members=EVERYONE, users={}, creation={"additional_creators": [CAROL]})
 
     for creator in (ALICE, CAROL):
@@ -155,7 +155,7 @@ def test_levels_up_to_ones_own_may_be_altered(version: str, name: str) -> None:
 @every_version
 @level_names
 def test_levels_above_ones_own_are_not_touched(version: str, name: str) -> None:
-    """Who has 50 cannot lower what takes 51, or the bar would protect nothing."""
+    """A user with 50 cannot lower a required level of 51, or it would protect nothing."""
     state = moderated(version, **{name: 51, "events": {"m.room.power_levels": 50}})
     kept = {"users": users(), "events": {"m.room.power_levels": 50}}
 
@@ -166,7 +166,7 @@ def test_levels_above_ones_own_are_not_touched(version: str, name: str) -> None:
 @every_version
 @level_names
 def test_levels_are_not_raised_above_ones_own(version: str, name: str) -> None:
-    """Nobody locks others out, and themselves with them."""
+    """No user locks out others, and themselves."""
     assert_refused(moderated(version), version, {"users": users(), name: 51}, rule="10.6.2")
 
 
@@ -204,7 +204,7 @@ def test_notification_levels_are_bounded_from_version_6_on(version: str) -> None
 
 @pytest.mark.parametrize("version", versions(limit_notifications_power_levels=False))
 def test_notification_levels_are_free_before_version_6(version: str) -> None:
-    """The rules of an old room do not know them."""
+    """Old rooms do not have this rule."""
     state = moderated(version, notifications={"room": 51})
 
     check_auth(
@@ -217,7 +217,7 @@ def test_notification_levels_are_free_before_version_6(version: str) -> None:
 
 @every_version
 def test_users_are_given_what_one_has(version: str) -> None:
-    """A moderator makes moderators, of those who are none."""
+    """A moderator can make ordinary users moderators."""
     state = moderated(version)
 
     check_auth(power_levels(by=BOB, version=version, users={**users(), "@e:x": 50}), state)
@@ -225,7 +225,7 @@ def test_users_are_given_what_one_has(version: str) -> None:
 
 @every_version
 def test_users_are_not_raised_above_oneself(version: str) -> None:
-    """Neither another nor oneself."""
+    """Neither another user nor oneself."""
     state = moderated(version)
 
     assert_refused(state, version, {"users": {**users(), "@e:x": 51}}, rule="10.10.1")
@@ -242,7 +242,7 @@ def test_equals_and_betters_are_not_demoted(version: str, changed: dict[str, Any
 @every_version
 @pytest.mark.parametrize("level", [10, None])
 def test_one_may_demote_oneself(version: str, level: int | None) -> None:
-    """Power can be laid down."""
+    """A user can give up power."""
     check_auth(power_levels(by=BOB, version=version, users=users(bob=level)), moderated(version))
 
 
@@ -262,9 +262,10 @@ def test_a_creator_demotes_anyone(version: str) -> None:
 def test_no_change_of_power_levels_makes_anyone_stronger_than_its_sender(
     version: str, before: dict[str, int], after: dict[str, int]
 ) -> None:
-    """The law behind rule 10: nobody rises above the sender, and no equal falls.
+    """Rule 10 as a property: no user rises above the sender, and no equal falls.
 
-    Levels below the default are left out: the text does not see a grant in removing such an entry.
+    Levels below the default are left out: by the specification, removing such an entry is not a
+    grant.
     """
     state = room(version, members=EVERYONE, users=before, levels={"state_default": 0})
     event = power_levels(by=BOB, version=version, users=after, state_default=0)

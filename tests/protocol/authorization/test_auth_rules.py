@@ -1,4 +1,4 @@
-"""Which events a room accepts: all rules but those on membership and power levels."""
+"""Authorisation of events: all rules but those on membership and power levels."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def state_event(event_type: str, *, by: str, version: str = NEWEST, key: str = "
 
 @every_version
 def test_a_room_is_created(version: str) -> None:
-    """The first event needs no state to stand on."""
+    """The first event needs no state."""
     check_auth(create(version), AuthState({}))
 
 
@@ -60,7 +60,7 @@ def test_a_create_event_follows_nothing(version: str) -> None:
 
 @with_named_room_id
 def test_a_room_is_created_on_the_server_that_its_id_names(version: str) -> None:
-    """No server makes rooms in the name of another."""
+    """No server creates rooms in the name of another."""
     assert_refused(create(version, by=CAROL), AuthState({}), rule="1.2")
 
 
@@ -68,9 +68,9 @@ def test_a_room_is_created_on_the_server_that_its_id_names(version: str) -> None
 def test_the_create_event_does_not_name_the_room_that_it_makes(version: str) -> None:
     """The room id is a hash of the event, which cannot contain it."""
     named = event(
-        "m.room.create", by=ALICE, version=version, state_key="", prev=[], room_id="!elsewhere"
+        "m.room.create", by=ALICE, version=version, state_key="", prev=[], room_id="!other_room"
     )
-    pdu = {**named.pdu, "room_id": "!elsewhere"}
+    pdu = {**named.pdu, "room_id": "!other_room"}
 
     assert_refused(Event(named.version, pdu, b"", named.event_id), AuthState({}), rule="1.2")
 
@@ -78,13 +78,13 @@ def test_the_create_event_does_not_name_the_room_that_it_makes(version: str) -> 
 @every_version
 @pytest.mark.parametrize("room_version", ["0", "org.example.mine", 12, None])
 def test_a_room_has_a_version_that_is_known(version: str, room_version: object) -> None:
-    """Rules that nobody here knows cannot be followed."""
+    """Unknown rules cannot be followed."""
     assert_refused(create(version, room_version=room_version), AuthState({}), rule="1.3")
 
 
 @pytest.mark.parametrize("version", versions(creator_in_content=True))
 def test_an_old_create_event_names_the_creator(version: str) -> None:
-    """Until version 10 everything that the creator may do hangs on that field."""
+    """Until version 10 everything that the creator may do depends on that field."""
     nameless = event("m.room.create", by=ALICE, version=version, state_key="", prev=[])
 
     with pytest.raises(RuleBroken) as broken:
@@ -104,12 +104,12 @@ def test_a_new_create_event_need_not_name_the_creator(version: str) -> None:
 @pytest.mark.parametrize("version", versions(creators_outrank_everyone=True))
 @pytest.mark.parametrize("creators", [None, BOB, {BOB: 1}, [1], ["bob"], [BOB, "@bob"]])
 def test_additional_creators_are_a_list_of_users(version: str, creators: object) -> None:
-    """Power that nobody can take back is given to users only."""
+    """Power that no one can revoke is granted to users only."""
     assert_refused(create(version, additional_creators=creators), AuthState({}), rule="1.4")
 
 
 @pytest.mark.parametrize("version", versions(creators_outrank_everyone=False))
-def test_additional_creators_are_not_looked_at_in_old_rooms(version: str) -> None:
+def test_additional_creators_are_ignored_in_old_rooms(version: str) -> None:
     """A field without meaning cannot be wrong."""
     check_auth(create(version, additional_creators="nonsense"), AuthState({}))
 
@@ -119,7 +119,7 @@ def test_additional_creators_are_not_looked_at_in_old_rooms(version: str) -> Non
 
 @pytest.mark.parametrize("version", versions(create_in_auth_events=True))
 def test_a_room_without_create_event_accepts_nothing(version: str) -> None:
-    """An event that belongs to no room is not let in."""
+    """An event outside of any room is refused."""
     with pytest.raises(RuleBroken) as broken:
         check_auth(message(by=ALICE, version=version), AuthState({}))
 
@@ -128,8 +128,8 @@ def test_a_room_without_create_event_accepts_nothing(version: str) -> None:
 
 @with_hash_room_id
 def test_the_room_id_names_the_create_event(version: str) -> None:
-    """An event cannot be smuggled into the state of a room with another creation."""
-    stray = event("m.room.message", by=ALICE, version=version, room_id="!elsewhere")
+    """An event cannot be inserted into the state of a room with another create event."""
+    stray = event("m.room.message", by=ALICE, version=version, room_id="!other_room")
 
     assert_refused(stray, room(version), rule="2")
     assert_refused(message(by=ALICE, version=version), AuthState({}), rule="2")
@@ -137,7 +137,7 @@ def test_the_room_id_names_the_create_event(version: str) -> None:
 
 @every_version
 def test_a_room_can_be_closed_to_other_servers(version: str) -> None:
-    """What is said in a company's room stays on its server."""
+    """Messages in a company's room stay on its server."""
     creation = {"m.federate": False}
     state = room(version, members=(ALICE, BOB, CAROL), creation=creation, join_rule="public")
     here = state.create.room_id
@@ -162,21 +162,21 @@ def test_only_false_closes_a_room(version: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("version", versions(special_case_aliases_auth=True))
-def test_a_server_tells_its_aliases_of_an_old_room(version: str) -> None:
-    """Even if the user who did it has long left."""
-    told = state_event("m.room.aliases", by=CAROL, version=version, key="two.example")
+def test_a_server_announces_its_aliases_in_an_old_room(version: str) -> None:
+    """Even if the user who sent it has long left."""
+    aliases = state_event("m.room.aliases", by=CAROL, version=version, key="two.example")
 
-    check_auth(told, room(version))
+    check_auth(aliases, room(version))
 
 
 @pytest.mark.parametrize("version", versions(special_case_aliases_auth=True))
 @pytest.mark.parametrize(("key", "rule"), [(None, "4.1"), ("one.example", "4.2"), (CAROL, "4.2")])
-def test_a_server_speaks_for_its_own_aliases_only(version: str, key: str | None, rule: str) -> None:
-    """Nobody claims addresses of another server."""
-    told = event("m.room.aliases", by=CAROL, version=version, state_key=key)
+def test_a_server_announces_its_own_aliases_only(version: str, key: str | None, rule: str) -> None:
+    """No server claims aliases of another server."""
+    aliases = event("m.room.aliases", by=CAROL, version=version, state_key=key)
 
     with pytest.raises(RuleBroken) as broken:
-        check_auth(told, room(version, members=(ALICE, CAROL)))
+        check_auth(aliases, room(version, members=(ALICE, CAROL)))
 
     assert broken.value.rule == rule
 
@@ -184,10 +184,10 @@ def test_a_server_speaks_for_its_own_aliases_only(version: str, key: str | None,
 @pytest.mark.parametrize("version", versions(special_case_aliases_auth=False))
 def test_aliases_are_like_any_state_from_version_6_on(version: str) -> None:
     """There, the power level of state events counts."""
-    told = state_event("m.room.aliases", by=CAROL, version=version, key="two.example")
+    aliases = state_event("m.room.aliases", by=CAROL, version=version, key="two.example")
 
-    assert_refused(told, room(version), rule="6")
-    assert_refused(told, room(version, members=(ALICE, CAROL), users={}), rule="8")
+    assert_refused(aliases, room(version), rule="6")
+    assert_refused(aliases, room(version, members=(ALICE, CAROL), users={}), rule="8")
 
 
 # Messages and state
@@ -195,14 +195,14 @@ def test_aliases_are_like_any_state_from_version_6_on(version: str) -> None:
 
 @every_version
 def test_members_talk(version: str) -> None:
-    """The rule that is applied most of all."""
+    """The most frequently applied rule."""
     check_auth(message(by=BOB, version=version), room(version, members=(ALICE, BOB)))
 
 
 @every_version
 @pytest.mark.parametrize("membership", ["leave", "ban", "invite"])
 def test_only_members_talk(version: str, membership: str) -> None:
-    """An invite alone does not let a stranger write."""
+    """An invite alone does not allow a user to write."""
     state = room(version, members={ALICE: "join", BOB: membership})
 
     assert_refused(message(by=BOB, version=version), state, rule="6")
@@ -235,7 +235,7 @@ def test_state_takes_the_level_of_state_events(version: str) -> None:
 
 @every_version
 def test_state_under_a_user_id_is_of_that_user(version: str) -> None:
-    """However powerful, nobody sets the state that is named for someone else."""
+    """However powerful, no user sets the state that belongs to another."""
     state = room(version, members=(ALICE, BOB), users={BOB: 100})
 
     check_auth(state_event("m.example", by=BOB, version=version, key=BOB), state)
@@ -265,7 +265,7 @@ def redaction(*, by: str, of: str, version: str) -> Event:
 
 @pytest.mark.parametrize("version", versions(redactions_need_power=True))
 def test_old_rooms_refuse_redactions_of_others_events(version: str) -> None:
-    """In versions 1 and 2, a redaction without right is no event at all."""
+    """In versions 1 and 2, an unauthorised redaction is rejected."""
     state = room(version, members=(ALICE, BOB, CAROL), users={BOB: 50})
 
     check_auth(redaction(by=BOB, of="$x:three.example", version=version), state)
@@ -278,7 +278,7 @@ def test_old_rooms_refuse_redactions_of_others_events(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(redactions_need_power=False))
 def test_later_rooms_accept_every_redaction(version: str) -> None:
-    """Whether it has an effect is decided when both events are there."""
+    """Whether it has an effect is decided when both events have been received."""
     state = room(version, members=(ALICE, CAROL), users={})
 
     check_auth(redaction(by=CAROL, of="$x", version=version), state)
@@ -296,5 +296,5 @@ def test_redactions_take_the_level_of_their_event_type(version: str) -> None:
 
 @every_version
 def test_the_rooms_of_these_tests_are_real_enough(version: str) -> None:
-    """A refusal must not pass for the reason that the event is of some other room."""
+    """A refusal must not pass for the wrong reason that the event is in another room."""
     assert room(version).create.room_id == room_id_of(version)

@@ -1,4 +1,4 @@
-"""Invites of an address, redeemed by whoever proves that it is theirs."""
+"""Invites of an address, redeemed by a user who proves that it is theirs."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ TOKEN = "abc123"
 
 
 def signed(*, key: SigningKey = KEY, **changed: Any) -> dict[str, Any]:
-    """What the identity server signs for CAROL; `None` removes a member."""
+    """The object that the identity server signs for CAROL; `None` removes a member."""
     value = {"mxid": CAROL, "token": TOKEN} | changed
     return sign_json(
         {name: member for name, member in value.items() if member is not None}, "id.example", key
@@ -49,7 +49,7 @@ def invited(version: str, *, membership: str = "leave", **content: Any) -> AuthS
 
 @every_version
 def test_the_owner_of_the_address_is_invited(version: str) -> None:
-    """Someone invited by e-mail comes in with the account of their choice."""
+    """A user invited by e-mail joins with the account of their choice."""
     check_auth(redeemed(version, {"signed": signed()}), invited(version))
 
 
@@ -89,7 +89,7 @@ def test_the_banned_are_not_invited_by_their_address(version: str) -> None:
 @every_version
 @pytest.mark.parametrize("proof", [None, {}, [], "signed", {"signed": None}, {"signed": []}])
 def test_a_proof_is_signed(version: str, proof: object) -> None:
-    """Without the identity server's word there is none."""
+    """Without the identity server's signature there is no proof."""
     assert_refused(redeemed(version, proof), invited(version), rule="5.4.1.2")
 
 
@@ -105,7 +105,7 @@ def test_a_proof_names_the_user_and_the_token(version: str, missing: str) -> Non
 
 @every_version
 def test_a_proof_is_for_one_user(version: str) -> None:
-    """It cannot be used by someone who overheard it."""
+    """A user who intercepted it cannot use it."""
     proof = {"signed": signed(mxid=DAVE)}
 
     assert_refused(redeemed(version, proof), invited(version), rule="5.4.1.4")
@@ -114,14 +114,14 @@ def test_a_proof_is_for_one_user(version: str) -> None:
 @every_version
 @pytest.mark.parametrize("token", ["other", 5, ["abc123"]])
 def test_a_proof_is_for_an_invite_of_the_room(version: str, token: object) -> None:
-    """The invite must be there, and not have been withdrawn."""
+    """The invite must exist, and not have been rescinded."""
     proof = {"signed": signed(token=token)}
 
     assert_refused(redeemed(version, proof), invited(version), rule="5.4.1.5")
 
 
 @every_version
-def test_an_invite_is_redeemed_in_the_name_of_who_made_it(version: str) -> None:
+def test_an_invite_is_redeemed_in_the_name_of_its_sender(version: str) -> None:
     """The invited user sees who really invited them."""
     proof = {"signed": signed()}
 
@@ -131,7 +131,7 @@ def test_an_invite_is_redeemed_in_the_name_of_who_made_it(version: str) -> None:
 @every_version
 @pytest.mark.parametrize("signatures", [None, {}, [], {"id.example": 5}, {"id.example": {}}])
 def test_a_proof_has_a_signature(version: str, signatures: object) -> None:
-    """A missing or malformed one is refused, and does no harm."""
+    """A missing or malformed one is refused without an exception."""
     proof = {"signed": {**signed(), "signatures": signatures}}
 
     assert_refused(redeemed(version, proof), invited(version), rule="5.4.1.8")
@@ -139,7 +139,7 @@ def test_a_proof_has_a_signature(version: str, signatures: object) -> None:
 
 @every_version
 def test_a_proof_is_signed_by_a_key_of_the_invite(version: str) -> None:
-    """Anyone can sign something with a key of their own."""
+    """Anyone can sign an object with their own key."""
     proof = {"signed": signed(key=OTHER_KEY)}
 
     assert_refused(redeemed(version, proof), invited(version), rule="5.4.1.8")

@@ -1,4 +1,4 @@
-"""The selection of auth events: what an event leans on, and nothing else."""
+"""The selection of auth events: the state that an event depends on, and nothing else."""
 
 from typing import Any
 
@@ -21,21 +21,21 @@ def member(user: str) -> tuple[str, str]:
 def selected(
     version: str, event_type: str, state_key: str | None = None, **content: Any
 ) -> set[tuple[str, str]]:
-    """What is selected for an event of ALICE, the create event aside; nothing may come twice."""
+    """The selected types for an event of ALICE, except the create event; none may occur twice."""
     pairs = auth_types_for(ROOM_VERSIONS[version], event_type, ALICE, state_key, content)
     assert len(pairs) == len(set(pairs))
     return set(pairs) - {CREATE}
 
 
 @every_version
-def test_a_create_event_leans_on_nothing(version: str) -> None:
+def test_a_create_event_depends_on_nothing(version: str) -> None:
     """It is the first."""
     assert auth_types_for(ROOM_VERSIONS[version], "m.room.create", ALICE, "", {}) == []
 
 
 @every_version
-def test_a_message_leans_on_power_and_membership(version: str) -> None:
-    """That is all that its permission depends on."""
+def test_a_message_depends_on_power_and_membership(version: str) -> None:
+    """Its permission depends on nothing else."""
     assert selected(version, "m.room.message") == {POWER_LEVELS, member(ALICE)}
 
 
@@ -49,8 +49,8 @@ def test_the_create_event_is_selected_unless_the_room_id_implies_it(version: str
 
 @every_version
 @pytest.mark.parametrize("membership", ["join", "invite", "knock"])
-def test_coming_in_leans_on_the_join_rules(version: str, membership: str) -> None:
-    """They say who may."""
+def test_a_join_depends_on_the_join_rules(version: str, membership: str) -> None:
+    """The join rules determine who may join."""
     assert selected(version, "m.room.member", BOB, membership=membership) == {
         POWER_LEVELS,
         JOIN_RULES,
@@ -61,8 +61,8 @@ def test_coming_in_leans_on_the_join_rules(version: str, membership: str) -> Non
 
 @every_version
 @pytest.mark.parametrize("membership", ["leave", "ban"])
-def test_going_out_does_not_lean_on_the_join_rules(version: str, membership: str) -> None:
-    """Nobody stays because of them."""
+def test_a_leave_does_not_depend_on_the_join_rules(version: str, membership: str) -> None:
+    """Join rules keep no user in a room."""
     assert selected(version, "m.room.member", BOB, membership=membership) == {
         POWER_LEVELS,
         member(ALICE),
@@ -72,7 +72,7 @@ def test_going_out_does_not_lean_on_the_join_rules(version: str, membership: str
 
 @every_version
 def test_a_third_party_invite_is_selected_by_its_token(version: str) -> None:
-    """The keys that prove it stand there."""
+    """Its content has the keys that verify it."""
     proof = {"signed": {"token": "abc"}}
     token = ("m.room.third_party_invite", "abc")
 
@@ -86,14 +86,14 @@ def test_a_third_party_invite_is_selected_by_its_token(version: str) -> None:
 @every_version
 @pytest.mark.parametrize("proof", [None, 5, {}, {"signed": "x"}, {"signed": {"token": 5}}])
 def test_a_malformed_third_party_invite_selects_nothing(version: str, proof: object) -> None:
-    """It is refused later, without an error on the way."""
+    """It is refused later, without an exception here."""
     pairs = selected(version, "m.room.member", BOB, membership="invite", third_party_invite=proof)
 
     assert pairs == {POWER_LEVELS, JOIN_RULES, member(ALICE), member(BOB)}
 
 
 @pytest.mark.parametrize("version", versions(restricted_joins=True))
-def test_a_restricted_join_leans_on_who_authorises_it(version: str) -> None:
+def test_a_restricted_join_depends_on_the_authorising_user(version: str) -> None:
     """Their membership and power make the join possible."""
     fields = {"join_authorised_via_users_server": CAROL}
 
@@ -105,7 +105,7 @@ def test_a_restricted_join_leans_on_who_authorises_it(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", versions(restricted_joins=False))
-def test_nobody_authorises_joins_before_version_8(version: str) -> None:
+def test_no_user_authorises_joins_before_version_8(version: str) -> None:
     """Servers of that time would refuse the surplus auth event."""
     pairs = selected(
         version,

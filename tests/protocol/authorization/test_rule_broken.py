@@ -1,11 +1,11 @@
-"""The numbers of the rules, checked against the text of each room version."""
+"""The numbers of the rules, checked against the specification of each room version."""
 
 import pytest
 
 from homeserver.protocol.authorization.rule_broken import rule_number
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 
-# Rule of version 12 -> the same rule in the texts of 1 to 5, 6, 7, 8 and 9, 10 and 11.
+# Rule of version 12 -> the same rule in the versions 1 to 5, 6, 7, 8 and 9, 10 and 11.
 SAME_RULE = {
     "1.1": ("1.1", "1.1", "1.1", "1.1", "1.1"),
     "1.3": ("1.3", "1.3", "1.3", "1.3", "1.3"),
@@ -35,13 +35,13 @@ COLUMNS = (("1", "2", "3", "4", "5"), ("6",), ("7",), ("8", "9"), ("10", "11"))
 
 @pytest.mark.parametrize("rule", SAME_RULE)
 def test_a_rule_keeps_its_number_in_version_12(rule: str) -> None:
-    """The code cites the text of version 12."""
+    """The code uses the numbers of version 12."""
     assert rule_number(ROOM_VERSIONS["12"], rule) == rule
 
 
 @pytest.mark.parametrize("rule", SAME_RULE)
 def test_a_rule_has_the_number_of_the_version_of_the_room(rule: str) -> None:
-    """Whoever reads a log finds the rule in the text of the room's own version."""
+    """A reader of the log finds the rule in the specification of the room's own version."""
     numbers = [
         {rule_number(ROOM_VERSIONS[version], rule) for version in column} for column in COLUMNS
     ]

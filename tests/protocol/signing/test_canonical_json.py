@@ -1,4 +1,4 @@
-"""Canonical JSON: the appendix's examples, the reference library, and what is refused."""
+"""Canonical JSON: the appendix's examples, the reference library, and refused values."""
 
 import json
 from typing import Any
@@ -56,7 +56,7 @@ def test_examples_of_the_specification_are_encoded_as_written_there(text, canoni
 
 
 def test_numbers_of_the_last_example_are_encoded_as_integers():
-    """The example shows what the numbers are worth: -0 is 0, and 1e10 is an integer."""
+    """The example shows the values of the numbers: -0 is 0, and 1e10 is an integer."""
     value = json.loads('{"a": -0, "b": 1e10}', parse_float=lambda digits: int(float(digits)))
 
     assert encode_canonical(value) == b'{"a":0,"b":10000000000}'
@@ -64,7 +64,7 @@ def test_numbers_of_the_last_example_are_encoded_as_integers():
 
 @given(canonical_values)
 def test_canonical_values_are_encoded_as_the_reference_library_does(value):
-    """One different byte and every signature of ours fails elsewhere."""
+    """With one different byte every local signature fails on other servers."""
     assert encode_canonical(value) == canonicaljson.encode_canonical_json(value)
 
 
@@ -112,8 +112,8 @@ def test_old_rooms_take_larger_integers_and_new_rooms_refuse_them(number):
         {"a": object()},
     ],
 )
-def test_what_is_not_json_is_refused_in_every_room(value):
-    """An encoder that wrote null or a list for these would sign something else than was sent."""
+def test_values_that_are_not_json_are_refused_in_every_room(value):
+    """An encoder that wrote null or a list for these would sign something other than was sent."""
     with pytest.raises(NotCanonical):
         encode_canonical(value)
 
@@ -123,13 +123,13 @@ def test_what_is_not_json_is_refused_in_every_room(value):
 
 @pytest.mark.parametrize("key", [1, None, True, 1.5])
 def test_keys_must_be_strings(key):
-    """A key that became a string on the way would change the object that was signed."""
+    """A key that was converted to a string would change the signed object."""
     with pytest.raises(NotCanonical):
         encode_canonical({"a": {key: 1}})
 
 
 def test_nesting_is_limited():
-    """A deep event must be refused where it enters, and not crash a server that reads it later."""
+    """A deep event must be refused on receipt, and not crash a server that reads it later."""
     assert encode_canonical(nested(MAX_DEPTH)) == b"[" * MAX_DEPTH + b"1" + b"]" * MAX_DEPTH
 
     with pytest.raises(NotCanonical):
@@ -140,8 +140,8 @@ def test_nesting_is_limited():
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_rooms_that_hold_more_hold_nothing_that_others_cannot_read(*, fits: bool) -> None:
-    """What one of our users may send there, every server can decode, and so can ours."""
+def test_old_rooms_hold_nothing_that_other_servers_cannot_read(*, fits: bool) -> None:
+    """Every server, including this one, can decode what a local user may send there."""
     nested: Any = 2**63 - 1 if fits else 2**63
     for _ in range(MAX_DEPTH - 1):
         nested = [nested]

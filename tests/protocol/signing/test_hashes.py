@@ -1,4 +1,4 @@
-"""Content hashes, reference hashes and the event ids that are made of them."""
+"""Content hashes, reference hashes and the event ids that are derived from them."""
 
 import re
 from hashlib import sha256
@@ -55,13 +55,13 @@ REDACTABLE = {
     ],
 )
 def test_examples_of_the_specification_have_the_hash_written_there(pdu, expected):
-    """A hash that differs makes other servers throw the content away."""
+    """With a different hash other servers would discard the content."""
     assert content_hash(ROOM_VERSIONS["1"], pdu) == expected
 
 
 @given(versions_and_pdus())
 def test_an_event_with_its_own_hash_passes(case):
-    """Whatever is in it, an event that nobody touched keeps its content."""
+    """An unmodified event keeps its content, whatever it is."""
     version, pdu = case
     pdu["hashes"] = {"sha256": content_hash(version, pdu)}
 
@@ -70,7 +70,7 @@ def test_an_event_with_its_own_hash_passes(case):
 
 @given(versions_and_pdus())
 def test_changed_content_is_noticed(case):
-    """A server on the way cannot put words into a user's mouth."""
+    """No server on the path can change a user's words."""
     version, pdu = case
     pdu["hashes"] = {"sha256": content_hash(version, pdu)}
 
@@ -81,7 +81,7 @@ def test_changed_content_is_noticed(case):
 
 @pytest.mark.parametrize("hashes", [None, [], {}, {"sha256": 1}, {"sha256": "?"}, {"sha256": ""}])
 def test_a_malformed_hash_does_not_pass(hashes):
-    """What another server writes into the field can be anything."""
+    """Another server may write anything into the field."""
     assert not check_content_hash(ROOM_VERSIONS["10"], {**MINIMAL, "hashes": hashes})
 
 

@@ -1,4 +1,4 @@
-"""What servers publish about their keys: believed when it is signed, and not for too long."""
+"""Published keys of servers: trusted if signed, and for a limited time."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ OLD = SigningKey.from_seed("old", b"3" * 32)
 
 
 def answer(*signers: SigningKey, **changes: Any) -> dict[str, Any]:
-    """An answer about one key and one old key, signed by the former unless it is said by whom."""
+    """A response with one key and one old key, signed by the former unless `by` is given."""
     response = {
         "server_name": NAME,
         "valid_until_ts": NOW + DAY,
@@ -33,8 +33,8 @@ def answer(*signers: SigningKey, **changes: Any) -> dict[str, Any]:
     return response
 
 
-def test_keys_are_valid_for_as_long_as_the_answer_says() -> None:
-    """Current keys until the answer expires, old ones until they were given up."""
+def test_keys_are_valid_for_as_long_as_the_response_says() -> None:
+    """Current keys until the response expires, old ones until their expiry."""
     current, old = parse_server_keys(answer(), NAME, NOW).keys
 
     assert (current.key_id, current.is_old) == (KEY.key_id, False)
@@ -45,8 +45,8 @@ def test_keys_are_valid_for_as_long_as_the_answer_says() -> None:
     assert not old.is_valid_at(NOW - DAY + 1)
 
 
-def test_nobody_can_make_a_key_last_for_more_than_seven_days() -> None:
-    """Who steals a key must not be able to publish it for ever."""
+def test_no_server_can_make_a_key_last_for_more_than_seven_days() -> None:
+    """A thief of a key must not be able to publish it permanently."""
     found = parse_server_keys(answer(valid_until_ts=NOW + 30 * DAY), NAME, NOW)
 
     assert found.valid_until_ts == NOW + MAX_VALIDITY_MS
@@ -54,7 +54,7 @@ def test_nobody_can_make_a_key_last_for_more_than_seven_days() -> None:
 
 
 def test_an_old_key_cannot_expire_in_the_future() -> None:
-    """It is called old because it is not used any more."""
+    """An old key is not in use any more."""
     old_keys = {OLD.key_id: {"key": OLD.verify_key, "expired_ts": NOW + 10 * DAY}}
 
     _, old = parse_server_keys(answer(old_verify_keys=old_keys), NAME, NOW).keys
@@ -62,8 +62,8 @@ def test_an_old_key_cannot_expire_in_the_future() -> None:
     assert old.valid_until_ts == NOW
 
 
-def test_keys_of_unknown_algorithms_are_passed_over() -> None:
-    """A server that has more kinds of keys than we know still has one that we know."""
+def test_keys_of_unknown_algorithms_are_ignored() -> None:
+    """A server with unknown kinds of keys still has a known one."""
     keys = {KEY.key_id: {"key": KEY.verify_key}, "post_quantum:1": {"key": "?"}}
 
     found = parse_server_keys(answer(verify_keys=keys), NAME, NOW)
@@ -109,6 +109,6 @@ def test_every_signature_of_a_current_key_must_be_right() -> None:
     ],
 )
 def test_what_is_malformed_forged_or_tampered_with_is_refused(response: Any) -> None:
-    """Whoever sits between two servers cannot slip in a key."""
+    """An attacker between two servers cannot insert a key."""
     with pytest.raises(InvalidServerKeys):
         parse_server_keys(response, NAME, NOW)

@@ -98,7 +98,7 @@ def test_signatures_are_those_of_the_reference_library(value, seed):
 
 
 @given(canonical_objects, canonical_objects)
-def test_a_signature_stands_whatever_is_put_into_unsigned(value, unsigned):
+def test_a_signature_is_valid_with_any_unsigned_data(value, unsigned):
     """Servers add the age of an event on its way."""
     signed = sign_json({**value, "signatures": {}}, "domain", KEY)
 
@@ -106,8 +106,8 @@ def test_a_signature_stands_whatever_is_put_into_unsigned(value, unsigned):
 
 
 @given(canonical_objects, st.text(max_size=5))
-def test_a_signature_does_not_stand_for_another_object(value, addition):
-    """That is what signatures are for."""
+def test_a_signature_is_invalid_for_another_object(value, addition):
+    """A signature is only valid for its own object."""
     signed = sign_json({**value, "signatures": {}}, "domain", KEY)
     signed["org.example.forged"] = addition
 
@@ -142,14 +142,14 @@ def test_signing_leaves_the_object_and_earlier_signatures_alone():
     ],
 )
 def test_malformed_or_missing_signatures_are_bad(signatures):
-    """The field comes from outside and may hold anything."""
+    """Another server may write anything into the field."""
     with pytest.raises(BadSignature):
         check({"a": 1, "signatures": signatures})
 
 
 @pytest.mark.parametrize("verify_key", ["", "AAAA", "!", "A" * 43])
 def test_a_malformed_key_verifies_nothing(verify_key):
-    """The all-zero key among them is one with which anyone can forge."""
+    """With the all-zero key, for instance, anyone could forge signatures."""
     signed = sign_json({"a": 1}, "domain", KEY)
 
     with pytest.raises(BadSignature):
@@ -157,7 +157,7 @@ def test_a_malformed_key_verifies_nothing(verify_key):
 
 
 def test_key_ids_of_unknown_algorithms_are_left_out():
-    """A signature that we cannot check neither helps nor harms."""
+    """A signature that cannot be checked neither helps nor harms."""
     value = {"signatures": {"domain": {"ed25519:1": "x", "rsa:1": "y"}}}
 
     assert signature_key_ids(value, "domain") == ["ed25519:1"]
@@ -176,7 +176,7 @@ def test_an_event_signature_survives_redaction(case):
 
 
 def test_an_event_with_a_forged_sender_has_a_bad_signature():
-    """Nobody can send events in the name of another server's user."""
+    """No server can send events in the name of another server's user."""
     signed = sign_event(V12, MINIMAL, "domain", KEY)
 
     with pytest.raises(BadSignature):

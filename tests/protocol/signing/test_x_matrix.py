@@ -1,4 +1,4 @@
-"""The header that signs requests: written for servers of all ages, read in all its forms."""
+"""The header that signs requests: written for servers of all versions, read in all its forms."""
 
 import contextlib
 import string
@@ -58,7 +58,7 @@ values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size
             'X-Matrix origin="origin.example",destination="here.example:8448",'
             'key="ed25519:key1",sig="ABC/+def",future="a, \\"quoted\\" thing"'
         ),
-        # The text calls it by this name once.
+        # The specification calls it by this name once.
         (
             'X-Matrix origin="origin.example",destination="here.example:8448",'
             'key="ed25519:key1",signature="ABC/+def"'
@@ -66,7 +66,7 @@ values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size
     ],
 )
 def test_all_forms_of_the_header_are_read(header: str) -> None:
-    """Servers of all ages and languages are talked with."""
+    """Servers of all versions and languages send requests."""
     assert parse_authorization(header) == EXPECTED
 
 
@@ -85,14 +85,14 @@ def test_all_forms_of_the_header_are_read(header: str) -> None:
         'X-Matrix ="a",key="ed25519:1",sig="b"',
     ],
 )
-def test_what_is_no_such_header_is_refused(header: str) -> None:
-    """A reading between the lines would be one that two servers may differ about."""
+def test_other_headers_are_refused(header: str) -> None:
+    """A lenient reading could be one on which two servers differ."""
     with pytest.raises(InvalidAuthorization):
         parse_authorization(header)
 
 
 def test_old_servers_do_not_name_the_destination() -> None:
-    """They are answered all the same."""
+    """Their requests are accepted all the same."""
     assert parse_authorization('X-Matrix origin="a",key="b",sig="c"').destination is None
 
 
@@ -122,15 +122,15 @@ def test_any_values_survive_any_way_of_writing_them(origin, key, sig, destinatio
 
 
 @given(st.text(st.characters(max_codepoint=0xFF), max_size=60))
-def test_anything_else_is_refused_in_words(text) -> None:
-    """Garbage in a header is no fault of ours that would be logged as one."""
+def test_anything_else_is_refused_with_a_sentence(text) -> None:
+    """Garbage in a header is not logged as a defect."""
     with contextlib.suppress(InvalidAuthorization):
         assert isinstance(parse_authorization("X-Matrix " + text), Authorization)
 
 
 @given(st.none() | canonical_objects)
 def test_requests_are_signed_as_the_reference_does(content) -> None:
-    """The other side checks the signature by its own code."""
+    """The other server verifies the signature with its own code."""
     body = None if content is None else encode_canonical(content)
 
     header = authorize("PUT", "/_matrix/a?b=c", "one.example", "two.example", body, KEY)

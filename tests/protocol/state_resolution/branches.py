@@ -37,7 +37,7 @@ class ForkedRoom:
         auth: Iterable[str],
         at: int | None = None,
     ) -> Event:
-        """Add an event that cites the given auth events, whether it is allowed or not."""
+        """Add an event with the given auth events, whether it is allowed or not."""
         is_v1 = self.version.event_format is EventFormat.V1
         pdu: dict[str, Any] = {
             "auth_events": [[cited, {}] if is_v1 else cited for cited in auth],
@@ -66,7 +66,7 @@ class ForkedRoom:
 
 
 class Branch:
-    """A line of events, each sent in the state after the one before."""
+    """A linear history of events, each sent in the state after the one before."""
 
     def __init__(self, room: ForkedRoom, state: Mapping[StateKey, str]) -> None:
         self.room = room
@@ -148,7 +148,7 @@ LOCALPARTS = {
 
 
 def public_room(version: str, *members: str, **users: int) -> Branch:
-    """A room that anyone may join, and some have; `users` are power levels as for `levels`."""
+    """A public room, which some users have joined; `users` are power levels as for `levels`."""
     branch = ForkedRoom(version).root
     assert branch.levels("levels", by=ALICE, **users)
     assert branch.join_rule("public", "public", by=ALICE)

@@ -1,4 +1,4 @@
-"""State resolution by scenarios: what people did at the same time, and what comes of it."""
+"""State resolution by scenarios: simultaneous events of users, and the resolved state."""
 
 import pytest
 
@@ -21,7 +21,7 @@ V2_1 = versions(state_resolution=StateResolution.V2_1)
 
 @pytest.mark.parametrize("version", ALL_VERSIONS)
 def test_branches_without_conflict_keep_their_state(version: str) -> None:
-    """Messages sent at the same time fork the graph all day; the state must not move by that."""
+    """Messages sent at the same time fork the graph often; the state must not change by that."""
     main = public_room(version, BOB, CAROL)
 
     resolved = main.room.resolve(main.fork(), main.fork())
@@ -44,7 +44,7 @@ def test_changes_of_different_things_are_all_kept(version: str) -> None:
 
 @pytest.mark.parametrize("version", SINCE_2)
 def test_ban_undoes_what_the_banned_did_meanwhile(version: str) -> None:
-    """A moderator gone rogue cannot outrun the ban by acting on a server that lags."""
+    """A malicious moderator cannot evade the ban by sending through a server that lags."""
     main = public_room(version, BOB, bob=50)
     main.topic("fine", by=ALICE)
     left, right = main.fork(), main.fork()
@@ -59,7 +59,7 @@ def test_ban_undoes_what_the_banned_did_meanwhile(version: str) -> None:
 
 @pytest.mark.parametrize("version", SINCE_2)
 def test_demotion_undoes_what_the_demoted_did_meanwhile(version: str) -> None:
-    """Taking someone's power away takes effect against their own changes of power levels."""
+    """Demoting a user takes effect against their own changes of power levels."""
     main = public_room(version, BOB, CAROL, bob=60)
     left, right = main.fork(), main.fork()
     left.levels("demote bob", by=ALICE, bob=0, at=9000)
@@ -72,7 +72,7 @@ def test_demotion_undoes_what_the_demoted_did_meanwhile(version: str) -> None:
 
 @pytest.mark.parametrize("version", SINCE_2)
 def test_later_change_wins_among_equals(version: str) -> None:
-    """Two topics by people of the same standing: the one that was set last is seen."""
+    """Of two topics by users of the same power, the later one is seen."""
     main = public_room(version, BOB, CAROL, bob=50, carol=50)
     left, right = main.fork(), main.fork()
     left.topic("early", by=CAROL, at=5000)
@@ -85,7 +85,7 @@ def test_later_change_wins_among_equals(version: str) -> None:
 
 @pytest.mark.parametrize("version", V2)
 def test_change_under_newer_power_levels_wins(version: str) -> None:
-    """Time stamps are claims; what builds on the newer power levels comes after the older."""
+    """Time stamps are claims; an event based on newer power levels comes after the older."""
     main = public_room(version, BOB, bob=50)
     old = main.fork()
     old.topic("based on old levels", by=BOB, at=9000)
@@ -100,7 +100,7 @@ def test_change_under_newer_power_levels_wins(version: str) -> None:
 
 @pytest.mark.parametrize("version", SINCE_2)
 def test_moderator_cannot_act_after_the_room_was_closed_to_them(version: str) -> None:
-    """A kick and a rejoin at the same time end as they would have one after the other."""
+    """A simultaneous kick and rejoin end as they would have one after the other."""
     main = public_room(version, BOB, CAROL, bob=50)
     left, right = main.fork(), main.fork()
     left.join_rule("closed", "invite", by=ALICE, at=100)
@@ -116,7 +116,7 @@ def test_moderator_cannot_act_after_the_room_was_closed_to_them(version: str) ->
 
 @pytest.mark.parametrize("version", V2)
 def test_member_unknown_to_one_branch_is_lost_when_the_room_was_closed(version: str) -> None:
-    """The known weakness of v2: what is unconflicted judges events that were sent before it."""
+    """The known weakness of v2: unconflicted events decide about earlier ones."""
     room, stale, fresh = _bob_joined_before_the_room_was_closed(version)
 
     resolved = room.resolve(fresh, stale)
@@ -126,7 +126,7 @@ def test_member_unknown_to_one_branch_is_lost_when_the_room_was_closed(version: 
 
 @pytest.mark.parametrize("version", V2_1)
 def test_member_unknown_to_one_branch_stays_when_the_room_was_closed(version: str) -> None:
-    """What v2.1 is for: a join is judged by what it was sent under, so nobody drops out."""
+    """The purpose of v2.1: a join is checked by the rules under which it was sent."""
     room, stale, fresh = _bob_joined_before_the_room_was_closed(version)
 
     resolved = room.resolve(fresh, stale)
@@ -137,7 +137,7 @@ def test_member_unknown_to_one_branch_stays_when_the_room_was_closed(version: st
 
 @pytest.mark.parametrize("version", SINCE_2)
 def test_unconflicted_entry_is_never_replaced(version: str) -> None:
-    """What all servers agree on stays, even where the auth difference has events for the key."""
+    """Entries without conflict stay, even if the auth difference has events for the key."""
     main = public_room(version, BOB, bob=50)
     left, right = main.fork(), main.fork()
     left.levels("raised", by=ALICE, bob=60, at=100)
@@ -152,7 +152,7 @@ def test_unconflicted_entry_is_never_replaced(version: str) -> None:
 
 @pytest.mark.parametrize("version", SINCE_2)
 def test_rejected_auth_event_gives_no_power(version: str) -> None:
-    """An event that cites a rejected event for its authority is judged without it."""
+    """An event with a rejected auth event is checked without it."""
     main = public_room(version, BOB)
     room, state = main.room, main.state
     cited = [state["m.room.member", BOB]]
@@ -186,7 +186,7 @@ def test_rejected_auth_event_gives_no_power(version: str) -> None:
 
 @pytest.mark.parametrize("version", FIRST)
 def test_v1_takes_the_deepest_allowed_event(version: str) -> None:
-    """In the first room version depth decides what people see, and power levels who may."""
+    """In the first room version depth decides what users see, and power levels who may."""
     main = public_room(version, BOB, CAROL, bob=50, carol=50)
     left, right = main.fork(), main.fork()
     left.topic("deep", by=BOB)
@@ -199,7 +199,7 @@ def test_v1_takes_the_deepest_allowed_event(version: str) -> None:
 
 @pytest.mark.parametrize("version", FIRST)
 def test_v1_passes_over_events_that_the_resolved_state_forbids(version: str) -> None:
-    """Power levels are settled before anything that depends on them."""
+    """Power levels are resolved before all that depends on them."""
     main = public_room(version, BOB, CAROL, bob=50, carol=50)
     left, right = main.fork(), main.fork()
     left.topic("deep", by=CAROL)
@@ -228,7 +228,7 @@ def test_v1_stops_at_the_first_membership_that_is_not_allowed(version: str) -> N
 
 @pytest.mark.parametrize("version", FIRST)
 def test_v1_sees_no_conflict_where_only_one_event_is_known(version: str) -> None:
-    """An entry that one branch lacks is no conflict in room version 1, and is not judged."""
+    """An entry that one branch lacks is no conflict in room version 1, and is not checked."""
     main = public_room(version, BOB)
     lacking = main.fork()
     main.topic("only one", by=ALICE)
@@ -255,12 +255,12 @@ def test_long_histories_are_resolved_without_deep_calls(version: str) -> None:
 
 
 def test_every_room_version_has_a_state_resolution() -> None:
-    """No room that can be made may be stuck at its first fork."""
+    """No room that can be created may be stuck at its first fork."""
     assert {*FIRST, *V2, *V2_1} == set(ROOM_VERSIONS)
 
 
 def _bob_joined_before_the_room_was_closed(version: str) -> tuple[ForkedRoom, Branch, Branch]:
-    """A fresh state, and one that never heard of BOB but has the newer join rules."""
+    """A fresh state, and one without BOB but with the newer join rules."""
     # CAROL's join keeps the old join rules in both auth chains, and so out of their difference.
     main = public_room(version, CAROL)
     stale = main.fork()

@@ -1,4 +1,4 @@
-"""What must hold for state resolution whatever happened in the room."""
+"""Properties of state resolution in rooms with any history."""
 
 from collections.abc import Collection, Mapping
 from itertools import permutations
@@ -27,7 +27,7 @@ Graph = dict[str, list[str]]  # event id -> ids of its auth events
 
 @st.composite
 def forked_rooms(draw: st.DrawFn) -> tuple[ForkedRoom, list[Branch]]:
-    """A room with some branches on which people did what the rules allowed them to do there."""
+    """A room with some branches on which users sent events that the rules allowed there."""
     version = draw(st.sampled_from(["1", "2", "6", "11", "12"]))
     main = public_room(version, *draw(st.sets(st.sampled_from(PEOPLE[1:]))), bob=50, carol=50)
     branches = [main.fork() for _ in range(draw(st.integers(2, 3)))]
@@ -69,8 +69,10 @@ def test_order_of_the_states_does_not_matter(forked: tuple[ForkedRoom, list[Bran
 
 @settings(deadline=None)
 @given(forked_rooms())
-def test_resolved_state_is_made_of_what_was_there(forked: tuple[ForkedRoom, list[Branch]]) -> None:
-    """What no branch disputes stays, and nothing comes from outside the room's history."""
+def test_resolved_state_consists_of_existing_events(
+    forked: tuple[ForkedRoom, list[Branch]],
+) -> None:
+    """Entries without conflict stay, and nothing comes from outside the room's history."""
     room, branches = forked
     states = [branch.state for branch in branches]
     known = {event_id for state in states for event_id in state.values()}
@@ -98,7 +100,7 @@ def test_resolution_of_one_state_is_that_state(forked: tuple[ForkedRoom, list[Br
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
-    """Events that each cite some of the events before them."""
+    """Events with some of the events before them as auth events."""
     names = [f"${number:02}" for number in range(draw(st.integers(1, 14)))]
     return {
         name: sorted(draw(st.sets(st.sampled_from(names[:place]), max_size=3))) if place else []
@@ -123,10 +125,10 @@ def chain_of(graph: Graph, event_id: str) -> set[str]:
         )
     )
 )
-def test_auth_difference_is_what_not_all_chains_have(
+def test_auth_difference_has_the_events_that_are_not_in_all_chains(
     example: tuple[Graph, set[str], list[set[str]]],
 ) -> None:
-    """The short cut for the common part of the states gives what the definition gives."""
+    """The short cut for the common part of the states agrees with the definition."""
     graph, common, own = example
     states = [common | some for some in own]
     chains = [state.union(*(chain_of(graph, each) for each in state)) for state in states]
@@ -140,7 +142,7 @@ def test_auth_difference_is_what_not_all_chains_have(
 def test_events_between_are_on_a_path_from_one_end_to_another(
     example: tuple[Graph, set[str]],
 ) -> None:
-    """The conflicted state subgraph holds what an event needs to be allowed again, and no more."""
+    """The conflicted state subgraph has the events that one needs to be allowed again, no more."""
     graph, ends = example
 
     found = events_between(ends, graph.__getitem__)
@@ -157,7 +159,7 @@ def test_events_between_are_on_a_path_from_one_end_to_another(
 def test_power_order_is_the_smallest_that_respects_what_events_cite(
     example: tuple[Graph, set[str], list[str]],
 ) -> None:
-    """Every server tries the same events in the same order, what authorises before the rest."""
+    """Every server tries the same events in the same order, auth events first."""
     graph, wanted, by_power = example
     events = {name: _event(name, cited) for name, cited in graph.items()}
 
@@ -169,7 +171,7 @@ def test_power_order_is_the_smallest_that_respects_what_events_cite(
 
 
 def _smallest_order(graph: Graph, wanted: Collection[str], ranked: list[str]) -> list[str]:
-    """At each step the first in rank of those that cite nothing of the set that is left."""
+    """At each step, of the events without auth events in the rest of the set, the first in rank."""
     left, order = set(wanted), list[str]()
     while left:
         free = [each for each in ranked if each in left and not left.intersection(graph[each])]

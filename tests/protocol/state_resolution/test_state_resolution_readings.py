@@ -1,7 +1,7 @@
-"""State resolution where its text can be read in two ways: as other servers read it.
+"""State resolution where the specification can be read in two ways: as other servers read it.
 
-Each of these rooms would split between them and us by the other reading. The events are put
-together by hand; what each cites is what decides.
+With the other reading, each of these rooms would split between this server and others. The events
+are made by hand; their auth events decide.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v2/#state-resolution
 """
@@ -22,7 +22,7 @@ State = dict[tuple[str, str], str]
 
 
 class Room:
-    """A public room of ALICE with BOB (60), CAROL (100) and DAVE (50), and what is added to it."""
+    """A public room of ALICE with BOB (60), CAROL (100) and DAVE (50), and further events."""
 
     def __init__(self, version: str) -> None:
         main = public_room(version, BOB, CAROL, DAVE, bob=60, carol=100, dave=50)
@@ -40,7 +40,7 @@ class Room:
         key: str = "",
         at: int,
     ) -> str:
-        """Add an event that cites the create event and these; gives its id."""
+        """Add an event that has the create event and these as auth events; returns its id."""
         cited = [*([] if self._implied else ["$create"]), *auth]
         self._room.add(name, event_type, by=by, content=content, state_key=key, auth=cited, at=at)
         return f"${name}"
@@ -67,9 +67,9 @@ PEOPLE = {BOB: "bob", CAROL: "carol", DAVE: "dave"}
 
 @pytest.mark.parametrize("version", SINCE_2)
 def test_event_that_all_states_share_is_in_no_auth_difference(version: str) -> None:
-    """(a) It is in the full auth chain of each state, being part of it, whoever cites it.
+    """(a) It is in the full auth chain of each state, as a part of the state.
 
-    If it were tried again, Carol would be in the room when her topic is, which she had left.
+    If it were tried again, Carol would be in the room with her topic, although she had left.
     """
     room = Room(version)
     renamed = room.join("renamed", CAROL, "$levels", "$public", "$carol", at=12)
@@ -89,9 +89,9 @@ def test_event_that_all_states_share_is_in_no_auth_difference(version: str) -> N
 
 @pytest.mark.parametrize("version", V2)
 def test_power_order_knows_no_paths_through_other_events(version: str) -> None:
-    """(b) What authorises an event through one that is not in dispute may come after it.
+    """(b) An event that authorises another only through an unconflicted one may come after it.
 
-    In room version 12 such an event is in dispute itself, since it lies between two that are.
+    In room version 12 such an event is conflicted itself, since it lies between two that are.
     """
     room = Room(version)
     by_bob = room.levels("by bob", BOB, "$levels", "$bob", at=50, dave=10)
@@ -106,8 +106,8 @@ def test_power_order_knows_no_paths_through_other_events(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", V2)
-def test_what_authorises_power_events_is_looked_for_in_the_dispute_alone(version: str) -> None:
-    """(c) What a power event cites through others that nobody disputes is tried with the rest."""
+def test_auth_events_of_power_events_are_searched_in_the_conflict_alone(version: str) -> None:
+    """(c) Auth events of a power event through unconflicted events are tried with the rest."""
     room = Room(version)
     late = room.join("late", DAVE, "$levels", "$public", "$dave", at=90)
     early = room.join("early", DAVE, "$levels", "$public", "$dave", at=40)
@@ -120,13 +120,13 @@ def test_what_authorises_power_events_is_looked_for_in_the_dispute_alone(version
         {(MEMBER, DAVE): late, ("m.room.join_rules", ""): closed}, {(MEMBER, DAVE): early}
     )
 
-    # Both joins are of the same standing, so the later one counts.
+    # Both joins have the same rank, so the later one counts.
     assert resolved[MEMBER, DAVE] == late
 
 
 @pytest.mark.parametrize("version", SINCE_2)
 def test_power_levels_with_a_state_key_give_no_power(version: str) -> None:
-    """(d) They are state like any other, for which the later time counts."""
+    """(d) They are ordinary state, for which the later time counts."""
     room = Room(version)
     late = room.levels("late", ALICE, "$levels", "$alice", at=90, key="k")
     early = room.levels("early", BOB, "$levels", "$bob", at=10, key="k")
@@ -138,8 +138,8 @@ def test_power_levels_with_a_state_key_give_no_power(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", SINCE_2)
-def test_join_rules_with_a_state_key_let_nobody_in(version: str) -> None:
-    """(d) The same for them."""
+def test_join_rules_with_a_state_key_admit_no_user(version: str) -> None:
+    """(d) The same as for power levels."""
     room = Room(version)
     rule = {"join_rule": "public"}
     late = room.add("late", "m.room.join_rules", ALICE, rule, "$levels", "$alice", key="k", at=90)

@@ -59,14 +59,14 @@ def test_an_email_address_is_case_folded(written: str, canonical: str) -> None:
     ],
 )
 def test_what_is_no_email_address_is_refused(text: str) -> None:
-    """Nothing but an address goes into a mail, least of all a second one."""
+    """Only a single address goes into a mail, not a second one."""
     with pytest.raises(InvalidThirdPartyId):
         canonical_email(text)
 
 
 @given(st.text(max_size=40))
 def test_the_canonical_form_is_its_own(text: str) -> None:
-    """What was canonical when it was stored is found again."""
+    """A stored canonical address is found again."""
     for medium in ("email", "msisdn"):
         for written in (text, f"{text}@example.com"):
             try:
@@ -91,7 +91,7 @@ def test_what_is_no_international_number_is_refused(text: str) -> None:
 
 
 def test_other_media_are_unknown() -> None:
-    """Only what the text knows has a canonical form."""
+    """Only specified media have a canonical form."""
     with pytest.raises(InvalidThirdPartyId):
         canonical_address("fax", "bob@example.com")
 
@@ -110,5 +110,5 @@ def test_other_media_are_unknown() -> None:
     ],
 )
 def test_opaque_ids(text: str, *, is_valid: bool) -> None:
-    """The characters of the text, and no line end smuggled in at the end."""
+    """The specified characters, and no line end smuggled in at the end."""
     assert is_opaque_id(text) is is_valid

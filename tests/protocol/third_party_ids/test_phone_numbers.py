@@ -1,4 +1,4 @@
-"""Telephone numbers as people write them."""
+"""Telephone numbers as users write them."""
 
 import pytest
 from hypothesis import given
@@ -30,7 +30,7 @@ from homeserver.protocol.third_party_ids.phone_numbers import CALLING_CODES, par
     ],
 )
 def test_a_number_is_read_as_it_is_dialled(country: str, written: str, msisdn: str) -> None:
-    """People log in with the number that they know by heart."""
+    """Users log in with the number that they know by heart."""
     assert parse_phone_number(country, written) == msisdn
 
 
@@ -42,14 +42,14 @@ def test_a_number_is_read_as_it_is_dialled(country: str, written: str, msisdn: s
     ],
 )
 def test_what_is_no_number_is_refused(country: str, written: str) -> None:
-    """A typing mistake is told, not stored."""
+    """A typing error is reported, not stored."""
     with pytest.raises(InvalidThirdPartyId):
         parse_phone_number(country, written)
 
 
 @given(st.sampled_from(sorted(CALLING_CODES)), st.text(max_size=25))
 def test_every_result_is_canonical(country: str, written: str) -> None:
-    """Whatever was written, what is stored can be found."""
+    """Whatever the user wrote, the stored form can be found."""
     try:
         number = parse_phone_number(country, written)
     except InvalidThirdPartyId:

@@ -31,7 +31,7 @@ from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.rooms.state.store import StateStore
 from homeserver.storage.database.batch import Batch
-from homeserver.storage.database.database import DatabaseAway
+from homeserver.storage.database.database import DatabaseUnavailable
 from homeserver.storage.rooms import auth_edges as edges_storage
 from homeserver.storage.rooms import event_graph
 from homeserver.storage.rooms import events as events_storage
@@ -92,7 +92,7 @@ class MemoryDatabase:
     async def write_batch(self, batch: Batch) -> None:
         """Store the edges; tests read nothing else of what was written."""
         if self.is_read_only:
-            raise DatabaseAway
+            raise DatabaseUnavailable
         self.edges.write(batch)
 
 

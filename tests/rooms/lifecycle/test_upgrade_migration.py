@@ -10,7 +10,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.tags import Tags
 from homeserver.protocol.push_rules.rule_set import PushRule
 from homeserver.push.rules import PushRules
-from homeserver.storage.database.database import DatabaseAway
+from homeserver.storage.database.database import DatabaseUnavailable
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.sync_server import SyncServer
 
@@ -164,7 +164,7 @@ class UpgradeMigrationTests(DatabaseTestCase):
     async def test_one_failure_does_not_stop_the_others(self) -> None:
         """The next user's migration does not suffer from a short outage of the database."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
-        failures: list[Exception] = [DatabaseAway("gone")]
+        failures: list[Exception] = [DatabaseUnavailable("gone")]
 
         async def fail_once(*_: str) -> None:
             if failures:

@@ -8,7 +8,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from homeserver.rooms.membership.guest_access import RETRY_SECONDS, GuestAccess
 from homeserver.storage.accounts.users import User, insert_user
-from homeserver.storage.database.database import DatabaseAway
+from homeserver.storage.database.database import DatabaseUnavailable
 from tests.rooms.support import ALICE, BOB, SERVER, RoomsTestCase
 
 GUEST = Requester(f"@7:{SERVER}", "GUEST", is_guest=True)
@@ -65,7 +65,7 @@ class GuestAccessTests(RoomsTestCase):
 
     async def test_guests_leave_when_the_database_is_back(self) -> None:
         """A failure in between delays it only."""
-        run, failures = self.db.run, [DatabaseAway("gone")]
+        run, failures = self.db.run, [DatabaseUnavailable("gone")]
 
         async def fail_once(function: object, *args: object) -> object:
             if failures and getattr(function, "__name__", "") == "guests_among":
@@ -84,7 +84,7 @@ class GuestAccessTests(RoomsTestCase):
         """An operator's stop does not wait for forced leaves."""
 
         async def fail(*_: object) -> object:
-            raise DatabaseAway("gone")
+            raise DatabaseUnavailable("gone")
 
         self.patch(self.guest_access, "_db", type("Away", (), {"run": staticmethod(fail)}))
         await self.set_access("forbidden")

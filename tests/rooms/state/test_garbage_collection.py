@@ -337,7 +337,7 @@ class RaceTests(GarbageCollectionTestCase):
         for number in range(1, 8):  # until its statement is prepared, and its plan kept
             await self.db.write_batch(batch_of([*rows, event_row(number, EMPTY, EMPTY)]))
         async with self.db.connection() as beginner, beginner.transaction():
-            await state_nodes.lock_sweep(beginner)
+            await state_nodes.lock_collection(beginner)
             assert await state_nodes.begin_generation(beginner)
             row = event_row(9, EMPTY, root)
             written = Deferred.fromCoroutine(self.db.write_batch(batch_of([*rows, row])))
