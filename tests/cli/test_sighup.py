@@ -118,13 +118,13 @@ def test_renewed_certificate_is_served_after_sighup(served: Served) -> None:
 def test_broken_certificate_leaves_the_old_one_in_use_and_is_logged(served: Served) -> None:
     """An error in renewing must not end a running server, and must be logged."""
     before = served.serial_number()
-    served.program.complaints()
+    served.program.new_errors()
     served.files.private_key.write_text("no key")
 
     served.hang_up()
 
     assert becomes_true(
-        lambda: any("the old certificate stays" in line for line in served.program.complaints())
+        lambda: any("the old certificate stays" in line for line in served.program.new_errors())
     )
     assert served.serial_number() == before
     served.authority.issue()

@@ -1,4 +1,4 @@
-"""Whether two servers agree on a room: the same events, the same state, nothing twice."""
+"""Convergence: two servers agree on a room's events and state, and no event is doubled."""
 
 from collections import Counter
 from time import monotonic

@@ -1,7 +1,8 @@
-"""Which servers the scenarios are played between: the one place to change it.
+"""The pairs of servers that the scenarios run between; the one place to change them.
 
-A pair names the kind of the first site, where rooms are made, and of the second. That a scenario is
-right, and not only passed by ours, shows between two of the peer's: `(PEER, PEER)`.
+A pair names the kind of the first site, where rooms are made, and of the second. To show that a
+scenario is right, and not only passed by this implementation, run it between two peers: `(PEER,
+PEER)`.
 """
 
 from tests.support.sites import LOCAL, PEER

@@ -1,4 +1,4 @@
-"""How users of two servers come together, at first and again."""
+"""Rooms that users of two servers share."""
 
 from tests.support.watcher import Watcher
 
@@ -14,8 +14,8 @@ async def shared_room(alice: Watcher, bob: Watcher, **body: object) -> str:
     return room
 
 
-async def meet_again(room: str, alice: Watcher, bob: Watcher) -> None:
-    """Each hears the other; a server that was out of reach is tried at the next event."""
+async def exchange_messages(room: str, alice: Watcher, bob: Watcher) -> None:
+    """Each receives a message of the other; an unreachable server is tried at the next event."""
     await bob.hears(room, await alice.say(room, "again"))
     await alice.hears(room, await bob.say(room, "again"))
 

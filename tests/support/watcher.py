@@ -1,6 +1,6 @@
-"""Users whose client is on: what they see adds up over syncs, and tests wait until they see it.
+"""Users with a running client: events add up over syncs, and tests wait until they see one.
 
-Waiting is by long poll, and what was seen stays seen, so a test may ask in any order.
+Waiting is by long poll, and received events are kept, so a test may ask in any order.
 """
 
 from collections import defaultdict
@@ -21,16 +21,16 @@ FILTER = msgspec.json.encode({"room": {"timeline": {"limit": 200}}}).decode()
 
 
 class NeverSeen(AssertionError):
-    """What the test waited for did not come; the message says what came instead."""
+    """An awaited event did not come; the message lists the received ones."""
 
 
 class Watcher(Actor):
-    """A user with a client that syncs whenever the test waits for something.
+    """A user with a client that syncs whenever the test waits for an event.
 
-    `timeline` holds the events of each room in the order in which the client was shown them;
-    `state_seen` its state as the client has it, `stripped` that of an invite or a knock; `typing`
-    who types, `receipts` the event up to which each user has read; `membership` is one's own in
-    each room, `presence` that of each user.
+    `timeline` holds the events of each room in the order of the client; `state_seen` its state as
+    the client has it, `stripped` that of an invite or a knock; `typing` the typing users,
+    `receipts` the event up to which each user has read; `membership` is the user's own in each
+    room, `presence` that of each user.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -46,7 +46,7 @@ class Watcher(Actor):
         self._syncing = DeferredLock()
 
     async def look(self, timeout_ms: int = 0) -> None:
-        """Sync once and take in what came."""
+        """Sync once and store the response."""
         answer = await self.sync(self._since, timeout_ms=timeout_ms, filter=FILTER)
         self._since = answer["next_batch"]
         rooms = answer.get("rooms", {})
@@ -65,7 +65,7 @@ class Watcher(Actor):
             self.presence[event["sender"]] = event["content"]
 
     async def until(self, seen: Callable[[], Any], what: str = "") -> Any:
-        """Sync until `seen()` is true of what came; gives what it returns."""
+        """Sync until `seen()` is true; returns its result."""
         deadline = monotonic() + PATIENCE_SECONDS
         while not (found := seen()):
             if monotonic() > deadline:
@@ -77,7 +77,7 @@ class Watcher(Actor):
         return found
 
     async def hears(self, room: str, event_id: str) -> Any:
-        """Wait until an event is in the timeline; gives it as the client was shown it."""
+        """Wait until an event is in the timeline; returns it as the client received it."""
         return await self.until(
             lambda: next(
                 (event for event in self.timeline[room] if event["event_id"] == event_id), 0
@@ -101,7 +101,7 @@ class Watcher(Actor):
         return await self.until(found, f"{event_type} {state_key!r} with {content}")
 
     async def sees_member(self, room: str, actor: Actor, membership: str) -> Any:
-        """Wait until somebody's membership of a room is this; gives the event."""
+        """Wait until a user's membership of a room is this; returns the event."""
         return await self.sees_state(
             room, "m.room.member", {"membership": membership}, actor.user_id
         )
@@ -112,14 +112,14 @@ class Watcher(Actor):
         await self.until(lambda: sorted(self.typing[room]) == names, f"{names} typing")
 
     async def sees_receipt(self, room: str, event_id: str, actor: Actor) -> None:
-        """Wait until somebody has read up to an event."""
+        """Wait until a user has read up to an event."""
         await self.until(
             lambda: self.receipts[room].get(actor.user_id) == event_id,
             f"the receipt of {actor.user_id} at {event_id}",
         )
 
     async def sees_presence(self, actor: Actor, **content: Any) -> Any:
-        """Wait until somebody's presence has these members; gives the whole content."""
+        """Wait until a user's presence has these members; returns the whole content."""
 
         def found() -> Any:
             seen = self.presence.get(actor.user_id, {})

@@ -1,4 +1,4 @@
-"""A client reduced to what it remembers of its syncs, by the rules of the specification."""
+"""A client reduced to the state that it builds from its syncs, by the specification."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The rest of a room: servers that know all its events, while the one under test has missed some.
+"""A room on other servers, which have all its events; the server under test misses some.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
 """
@@ -20,9 +20,9 @@ from tests.sync.sync_server import SyncServer
 
 
 class RemoteRoom:
-    """A room that was made elsewhere, in which `ALICE` has all power and `BOB` is a member.
+    """A room of another server, in which `ALICE` has all power and `BOB` is a member.
 
-    Asked for the past it gives up to `generosity` events, or as many as are wanted.
+    It responds to backfill with up to `generosity` events, or as many as requested.
     """
 
     def __init__(self, room_id: str = "!room:one.example") -> None:
@@ -42,7 +42,7 @@ class RemoteRoom:
     def make(
         self, event_type: str, sender: str, content: Any, state_key: str | None = None, **how: Any
     ) -> Event:
-        """An event that everybody else has; by default it follows all that there is."""
+        """An event that all other servers have; by default it follows all others."""
         how.setdefault("after", self.ends)
         event = self.graph.make(event_type, sender, content, state_key, **how)
         return self._put(event)
@@ -63,21 +63,21 @@ class RemoteRoom:
         return [stored.event for stored in self.graph.writer.extremities.events]
 
     async def enter(self, user: Requester) -> StoredEvent:
-        """Let a user of the server under test join, who brings it into the room."""
+        """Let a user of the server under test join, as the first of that server."""
         join = self.member(user.user_id, "join")
         state = self._state_before(join)
         entrance = self._server.rooms.remote_join
         return await entrance.admit(join, state, self._chain(state))
 
     async def enter_without_members(self, user: Requester) -> StoredEvent:
-        """The same, with the members left out: they are to be told by `complete`."""
+        """The same without the members, which `complete` gives later."""
         join = self.member(user.user_id, "join")
         state = [each for each in self._state_before(join) if each.type != MEMBER]
         servers = ["one.example", "two.example"]
         return await self._server.rooms.remote_join.admit(join, state, self._chain(state), servers)
 
     async def complete(self, join: StoredEvent) -> None:
-        """Tell the members of the state before a join."""
+        """Give the members of the state before a join."""
         registry, receiving = self._server.rooms.registry, self._server.remote.receiving
         members = [each for each in self._state_before(join.event) if each.type == MEMBER]
         async with registry.writing(self.room_id) as writer:
@@ -85,14 +85,14 @@ class RemoteRoom:
             completion = PartialStateCompletion(registry, receiving, self._server.db)
             await completion.complete(writer, [each.event_id for each in members])
 
-    async def hear(self, event_id: str) -> Event:
-        """Be told of an event of the server under test."""
+    async def receive(self, event_id: str) -> Event:
+        """Receive an event of the server under test."""
         room = await self._server.rooms.registry.get(self.room_id)
         (stored,) = await self._server.remote.find(room, [event_id])
         return self._put(stored.event)
 
-    async def hear_all(self) -> None:
-        """Be told of all that the server under test has sent."""
+    async def receive_all(self) -> None:
+        """Receive all events that the server under test has sent."""
         room = await self._server.rooms.registry.get(self.room_id)
         for stored in list(room.timeline):
             if stored.event.event_id not in self.by_id:
@@ -109,7 +109,7 @@ class RemoteRoom:
         return received.stored
 
     async def fill(self, room: Room, depths: tuple[int, int], limit: int) -> bool:
-        """Give the past before the gaps at these depths, the newest events of it."""
+        """Backfill the gaps at these depths, with the newest events of the history before them."""
         least, greatest = depths
         waiting = [
             gap for gap, depth in room.backward_extremities.items() if least <= depth <= greatest

@@ -1,4 +1,4 @@
-"""A homeserver without its sockets: the domain objects on a real database, for tests of sync."""
+"""A homeserver without its sockets, for tests of sync: the domain objects on a real database."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ SERVER = "example.org"
 
 
 class SyncServer:
-    """One server, and shortcuts for what users do on it."""
+    """One server, and shortcuts for actions of users on it."""
 
     def __init__(self, db: Database, position: int) -> None:
         settings = Settings(server_name=SERVER, passwords=PasswordSettings(hash_cost="lowest"))
@@ -41,7 +41,7 @@ class SyncServer:
 
     @classmethod
     async def start(cls, db: Database) -> "SyncServer":
-        """A server on this database; a second one sees what the first one left behind."""
+        """A server on this database; a second one continues where the first one stopped."""
         return cls(db, (await PositionReserve(db, reactor).first())[0])
 
     async def stop(self) -> None:
@@ -73,7 +73,7 @@ class SyncServer:
         use_state_after: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """What `/sync` would answer at once."""
+        """The immediate response of `/sync`."""
         text = None if wanted is None else msgspec.json.encode(wanted).decode()
         options["state_after"] = STATE_AFTER if use_state_after else None
         reader = await self.engine.reader(caller, filter_text=text, **options)

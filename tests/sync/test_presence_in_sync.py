@@ -1,4 +1,4 @@
-"""Presence in sync: who comes into a room, and those who are there, learn of each other.
+"""Presence in sync: joining users and members get each other's presence.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
@@ -34,21 +34,21 @@ class PresenceInSyncTests(DatabaseTestCase):
         await self.server.log.flush()
 
     async def seen_by(self, user: Requester) -> dict[str, Any]:
-        """Whose presence the next sync of a user tells, with the state of each."""
+        """The users whose presence the next sync of a user has, with the state of each."""
         answer = await self.server.update(user, self.positions[user])
         self.positions[user] = answer["next_batch"]
         events = answer.get("presence", {}).get("events", [])
         return {event["sender"]: event["content"]["presence"] for event in events}
 
-    async def test_newcomer_sees_who_is_there_with_the_join(self) -> None:
-        """A client that asks right away need not wait for changes."""
+    async def test_joining_user_gets_the_presence_of_members(self) -> None:
+        """A client that syncs immediately need not wait for changes."""
         await self.come(self.alice)
         await self.server.rooms.memberships.join(self.bob, self.room_id)
 
         assert (await self.seen_by(self.bob))[self.alice.user_id] == "online"
 
-    async def test_newcomer_who_is_there_sees_who_is_there_with_the_join(self) -> None:
-        """The same where the newcomer's own presence is told right after."""
+    async def test_joining_online_user_gets_the_presence_of_members(self) -> None:
+        """The same where the joining user's own presence is published right after."""
         await self.come(self.alice)
         await self.come(self.bob)
         await self.seen_by(self.bob)
@@ -70,8 +70,8 @@ class PresenceInSyncTests(DatabaseTestCase):
 
         assert (await self.seen_by(self.alice))[ZOE] == "online"
 
-    async def test_change_of_name_tells_nobody_of_presence(self) -> None:
-        """A member event that is no join brings nothing that is known already."""
+    async def test_change_of_name_sends_no_presence(self) -> None:
+        """A member event that is no join does not repeat presence."""
         await self.server.rooms.memberships.join(self.bob, self.room_id)
         await self.come(self.alice)
         await self.server.log.flush()

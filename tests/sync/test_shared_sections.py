@@ -1,4 +1,4 @@
-"""What many devices are told alike is encoded once for all of them.
+"""Sections of `/sync` that are the same for many devices are encoded once.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -9,8 +9,8 @@ from tests.sync.sync_server import SyncServer
 
 
 class SharedSectionTests(DatabaseTestCase):
-    async def test_readers_of_a_kind_get_the_same_bytes(self) -> None:
-        """Whether they want the state at the start or at the end, and by whatever name."""
+    async def test_equal_requests_get_the_same_bytes(self) -> None:
+        """With the state at the start or at the end, under either name."""
         server = await SyncServer.start(self.db)
         alice = await server.user("alice")
         others = [await server.user(f"user{number}") for number in range(3)]

@@ -1,4 +1,4 @@
-"""What one socket is told: at once, in order, and never more than it can take."""
+"""A subscription of one socket: updates at once, in order, and bounded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ WINDOW = 3
 
 
 class FakeEngine:
-    """An engine whose news are the positions in `log`; `pause()` makes the next update wait."""
+    """An engine with the positions in `log` as updates; `pause()` delays the next update."""
 
     def __init__(self) -> None:
         self.log: list[int] = []
@@ -36,9 +36,9 @@ class FakeEngine:
     async def update(self, reader: SyncRequest, since: int | None) -> Update:
         self.asked.append((reader, since))
         update = Update(self.log[-1] if self.log else 0)
-        news = [position for position in self.log if position > (since or 0)]
-        if news:
-            update.joined = {"!room": msgspec.json.encode(news)}
+        positions = [position for position in self.log if position > (since or 0)]
+        if positions:
+            update.joined = {"!room": msgspec.json.encode(positions)}
         if self.waiting is not None:
             await self.waiting
         if self.error is not None:
@@ -50,7 +50,7 @@ class FakeEngine:
         return self.waiting
 
     def append(self, position: int) -> None:
-        """Something happens, and whoever listens is woken."""
+        """Publish a change, and wake the subscribers."""
         self.log.append(position)
         for wake in list(self.wakers):
             wake()
@@ -70,8 +70,8 @@ class Outlet:
         self.failures.append(failure)
 
     @property
-    def news(self) -> list[list[int]]:
-        """The positions that each update told of."""
+    def positions(self) -> list[list[int]]:
+        """The positions that each update contained."""
         return [update.get("rooms", {}).get("join", {}).get("!room", []) for update in self.updates]
 
 
@@ -91,17 +91,17 @@ class Scene:
     def started(self) -> "Scene":
         """With the first update sent."""
         self.subscription.start()
-        self.turn()
+        self.iterate()
         return self
 
-    def turn(self) -> None:
-        """Let the reactor go round once."""
+    def iterate(self) -> None:
+        """Run one iteration of the reactor."""
         self.clock.advance(0)
 
     def happens(self, position: int) -> None:
         """Something happens, and the reactor goes round."""
         self.engine.append(position)
-        self.turn()
+        self.iterate()
 
 
 def test_first_update_comes_at_once_even_if_it_is_empty() -> None:
@@ -113,56 +113,56 @@ def test_first_update_comes_at_once_even_if_it_is_empty() -> None:
     assert [update["next_batch"] for update in scene.outlet.updates] == ["s0"]
 
 
-def test_news_is_pushed_from_where_the_last_update_ended() -> None:
-    """Each event is told once."""
+def test_change_is_pushed_from_the_end_of_the_last_update() -> None:
+    """Each event is sent once."""
     scene = Scene().started()
 
     scene.happens(1)
     scene.happens(2)
 
-    assert scene.outlet.news == [[], [1], [2]]
+    assert scene.outlet.positions == [[], [1], [2]]
 
 
-def test_news_of_one_turn_goes_in_one_update() -> None:
+def test_changes_of_one_iteration_go_in_one_update() -> None:
     """A burst costs one frame, not one for each event."""
     scene = Scene().started()
 
     scene.engine.append(1)
     scene.engine.append(2)
-    scene.turn()
+    scene.iterate()
 
-    assert scene.outlet.news == [[], [1, 2]]
+    assert scene.outlet.positions == [[], [1, 2]]
 
 
-def test_wake_up_without_news_sends_nothing() -> None:
-    """What a filter hides does not wake the phone."""
+def test_wake_up_without_changes_sends_nothing() -> None:
+    """An event that a filter hides does not wake the phone."""
     scene = Scene().started()
 
     scene.subscription.wake()
-    scene.turn()
+    scene.iterate()
 
     assert len(scene.outlet.updates) == 1
 
 
-def test_news_during_a_computation_is_told_in_one_more() -> None:
-    """Nothing is lost between asking and answering, and two answers never overtake each other."""
+def test_change_during_a_computation_is_sent_in_another_update() -> None:
+    """No change is lost meanwhile, and two updates never overtake each other."""
     scene = Scene().started()
     paused = scene.engine.pause()
     scene.happens(1)
 
     scene.happens(2)
     scene.happens(3)
-    before = list(scene.outlet.news)
+    before = list(scene.outlet.positions)
     scene.engine.waiting = None
     paused.callback(None)
-    scene.turn()
+    scene.iterate()
 
     assert before == [[]]
-    assert scene.outlet.news == [[], [1], [2, 3]]
+    assert scene.outlet.positions == [[], [1], [2, 3]]
 
 
-def test_full_outlet_keeps_only_the_position_and_is_told_all_at_once() -> None:
-    """A slow reader costs no memory, and is up to date with one update."""
+def test_full_sink_keeps_only_the_position_and_gets_one_update() -> None:
+    """A slow client costs no memory, and is up to date with one update."""
     scene = Scene().started()
     scene.subscription.block()
     for position in range(1, 100):
@@ -170,21 +170,21 @@ def test_full_outlet_keeps_only_the_position_and_is_told_all_at_once() -> None:
     asked = len(scene.engine.asked)
 
     scene.subscription.unblock()
-    scene.turn()
+    scene.iterate()
 
     assert asked == 1
-    assert scene.outlet.news == [[], list(range(1, 100))]
+    assert scene.outlet.positions == [[], list(range(1, 100))]
 
 
-def test_outlet_that_fills_up_in_the_same_turn_gets_no_more() -> None:
-    """A subscription that was woken already must look again before it sends."""
+def test_sink_that_fills_up_in_the_same_iteration_gets_no_more() -> None:
+    """A woken subscription must check the sink again before it sends."""
     scene = Scene().started()
     scene.engine.append(1)
     scene.subscription.block()
 
-    scene.turn()
+    scene.iterate()
 
-    assert scene.outlet.news == [[]]
+    assert scene.outlet.positions == [[]]
 
 
 def test_client_that_acknowledges_has_a_window() -> None:
@@ -193,13 +193,13 @@ def test_client_that_acknowledges_has_a_window() -> None:
     scene.subscription.acknowledge(0)
     for position in range(1, 7):
         scene.happens(position)
-    before = list(scene.outlet.news)
+    before = list(scene.outlet.positions)
 
     scene.subscription.acknowledge(1)
-    scene.turn()
+    scene.iterate()
 
     assert before == [[], [1], [2], [3]]
-    assert scene.outlet.news == [[], [1], [2], [3], [4, 5, 6]]
+    assert scene.outlet.positions == [[], [1], [2], [3], [4, 5, 6]]
 
 
 def test_client_that_never_acknowledges_has_no_window() -> None:
@@ -223,8 +223,8 @@ def test_filter_is_used_from_the_next_update_on() -> None:
     assert [reader.filter for reader, _ in scene.engine.asked] == [Filter(), other.filter]
 
 
-def test_full_state_is_given_once() -> None:
-    """`full_state` is about the first update; the ones after it tell what changes."""
+def test_full_state_is_sent_once() -> None:
+    """`full_state` applies to the first update; later ones have changes only."""
     scene = Scene(reader=SyncRequest(Requester(ALICE, "DEVICE"), full_state=True)).started()
 
     scene.happens(1)
@@ -238,26 +238,26 @@ def test_stopped_subscription_is_not_woken_any_more() -> None:
     scene.engine.append(1)
 
     scene.subscription.stop()
-    scene.turn()
+    scene.iterate()
 
     assert scene.engine.wakers == []
-    assert scene.outlet.news == [[]]
+    assert scene.outlet.positions == [[]]
 
 
 def test_computation_that_runs_is_cancelled_when_stopped() -> None:
-    """Nobody works for a client that is gone, and nobody calls that an error."""
+    """Nothing is computed for a client that has gone, and this is no error."""
     scene = Scene().started()
     scene.engine.pause()
     scene.happens(1)
 
     scene.subscription.stop()
 
-    assert scene.outlet.news == [[]]
+    assert scene.outlet.positions == [[]]
     assert scene.outlet.failures == []
 
 
-def test_failure_ends_the_subscription_and_is_told() -> None:
-    """A client whose updates cannot be made must not wait for them for ever."""
+def test_failure_ends_the_subscription_and_is_reported() -> None:
+    """A client whose updates fail must not wait for them endlessly."""
     scene = Scene().started()
     scene.engine.error = Unavailable("no database")
 
@@ -268,8 +268,8 @@ def test_failure_ends_the_subscription_and_is_told() -> None:
     assert scene.engine.wakers == []
 
 
-def test_failure_after_a_wait_is_told_too() -> None:
-    """As above, where the database was asked."""
+def test_failure_after_a_wait_is_reported_too() -> None:
+    """As above, after a query of the database."""
     scene = Scene().started()
     paused = scene.engine.pause()
     scene.engine.error = ZeroDivisionError()
@@ -280,8 +280,8 @@ def test_failure_after_a_wait_is_told_too() -> None:
     assert [failure.type for failure in scene.outlet.failures] == [ZeroDivisionError]
 
 
-def test_crowd_is_served_in_several_turns() -> None:
-    """Ten thousand members of a room do not hold up everybody else's requests."""
+def test_many_clients_are_served_in_several_iterations() -> None:
+    """Ten thousand members of a room do not delay other users' requests."""
     clock = Clock()
     rounds = BatchScheduler(clock)
     served: list[str] = []

@@ -1,8 +1,8 @@
 """The law of sync where this server misses parts of a room, over random histories.
 
-Whatever is missed, and whether it is fetched later: no timeline leads from before a gap to what is
-behind it, a client's state is the room's after each answer, and who pages back from where their
-timeline begins comes to every event of the room once, what follows before what is followed.
+Whether or not missed events are fetched later: no timeline crosses a gap, a client's state is the
+room's after each response, and a client that pages back from the start of its timeline gets every
+event of the room once, each before the events that it follows.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -42,7 +42,7 @@ actions = st.one_of(
     st.tuples(st.just("burst"), people, st.integers(8, 15)),
     st.tuples(st.just("they say"), arrives),
     st.tuples(st.just("they say much"), st.integers(5, 30)),
-    st.tuples(st.just("they hear"), st.none()),
+    st.tuples(st.just("they receive"), st.none()),
     st.tuples(st.just("they rename"), arrives),
     st.tuples(st.just("they ban"), arrives),
     st.tuples(st.just("they let back in"), arrives),
@@ -64,12 +64,12 @@ class SyncLawWithGapsTests(DatabaseTestCase):
         await super().setUp()
         self.numbers = count()
 
-    async def test_nothing_is_glued_nor_lost_over_gaps(self) -> None:
-        """Clients that fold state and timeline end with the room as it is."""
+    async def test_no_event_is_joined_or_lost_over_gaps(self) -> None:
+        """Clients that fold state and timeline end with the room's state."""
         await self._for_all({})
 
-    async def test_nothing_is_glued_nor_lost_over_gaps_with_state_after(self) -> None:
-        """The same holds for clients that want the state at the end of each timeline."""
+    async def test_no_event_is_joined_or_lost_over_gaps_with_state_after(self) -> None:
+        """The same holds for clients that request the state at the end of each timeline."""
         await self._for_all({"use_state_after": True})
 
     async def _for_all(self, options: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ class SyncLawWithGapsTests(DatabaseTestCase):
         await history.begin()
         try:
             for action in plan:
-                # The rules refuse some of what a random plan wants.
+                # The auth rules refuse some actions of a random plan.
                 with contextlib.suppress(MatrixError):
                     await history.act(action)
             await history.check()
@@ -114,7 +114,7 @@ class _History:
         self.there = RemoteRoom(room_id=f"!room{number}:one.example")
         self.users: dict[str, Requester] = {}
         self.clients = {name: ClientModel() for name in PEOPLE}
-        self.begins: dict[str, str] = {}  # where to page back from, by user
+        self.begins: dict[str, str] = {}  # the token to page back from, by user
 
     async def begin(self) -> None:
         self.server = await SyncServer.start(self._db)
@@ -155,16 +155,16 @@ class _History:
 
     async def _act_there(self, what: str, argument: Any, more: list[Any]) -> None:
         there = self.there
-        if what == "they hear":
-            await there.hear_all()
+        if what == "they receive":
+            await there.receive_all()
             return
         if what == "they say much":
             for body in range(argument):
                 there.say(str(body), ALICE)
             return
         if what != "they say":
-            # State on branches may lose, and no client can be told that it lost.
-            await there.hear_all()
+            # State on branches may lose, which the protocol cannot express to a client.
+            await there.receive_all()
         if what == "they say":
             event = there.say("hello", ALICE)
         elif what == "they rename":
@@ -186,7 +186,7 @@ class _History:
         if await self._is_there():
             await self.server.rooms.memberships.join(user, self.there.room_id)
         else:
-            await self.there.hear_all()
+            await self.there.receive_all()
             await self.there.enter(user)
 
     async def _is_there(self) -> bool:
@@ -218,8 +218,8 @@ class _History:
         return {key: events[number].event.event_id for key, number in numbers.items()}
 
     async def _check_run(self, room: Room, run: list[str]) -> None:
-        """What the events of a timeline follow is there too, or is before it."""
-        await self.there.hear_all()
+        """The events that those of a timeline follow are in it, or before it."""
+        await self.there.receive_all()
         shown = await self._shown(room)
         first = shown[run[0]].position or 0
         earlier = {key for key, stored in shown.items() if 0 < (stored.position or 0) <= first}
@@ -230,7 +230,7 @@ class _History:
             assert _is_hidden(stored), "what is there is shown"
 
     async def _shown(self, room: Room) -> dict[str, StoredEvent]:
-        """What is in the timeline, of all that there is."""
+        """The events of the timeline, among all events."""
         found = await self.server.rooms.events.find_many(
             room.version, room.room_nid, room.room_id, list(self.there.by_id)
         )
@@ -266,16 +266,16 @@ class _History:
         return found
 
     async def check(self) -> None:
-        """Everything is reached from where the client's timeline begins."""
+        """All events are reached from the start of the client's timeline."""
         if not await self._is_there():
             return
         await self._join(self.users["carol"])
-        await self.there.hear_all()
+        await self.there.receive_all()
         await self.there.deliver(self.there.say("the end", ALICE))
         await self.sync()
         carol, room_id = self.users["carol"], self.there.room_id
         paged = [event.event_id for event in await self._page(carol, self.begins["carol"])]
-        # Redactions of what was missed are shown when that is there.
+        # Redactions of missed events are shown when the target is there.
         begin = self.begins["carol"]
         await self.sync()
         assert self.begins["carol"] == begin
@@ -284,10 +284,10 @@ class _History:
         room = await self._room()
         stored = {event_id: await self._find(room, event_id) for event_id in self.there.by_id}
         hidden = {key for key, each in stored.items() if each is not None and _is_hidden(each)}
-        # A redaction that is fetched before its target is placed above it when that page is read
-        # already; the target is shown redacted, and who pages again sees both.
+        # A redaction that is fetched before its target is placed above it when that page was read
+        # already; the target is shown redacted, and a client that pages again sees both.
         late = self.there.by_id.keys() - hidden - {*run, *paged}
-        assert all(_is_past_redaction(stored[event_id]) for event_id in late)
+        assert all(_is_backfilled_redaction(stored[event_id]) for event_id in late)
         again = {event.event_id for event in await self._page(carol, self.begins["carol"])}
         assert {*run, *again} == self.there.by_id.keys() - hidden
         place = {event_id: index for index, event_id in enumerate(paged)}
@@ -300,11 +300,11 @@ class _History:
             assert _is_hidden(each) or (each.redaction is None) == (truth.redaction is None)
 
 
-def _is_past_redaction(stored: StoredEvent | None) -> bool:
-    """Whether an event was fetched for the room's past, and redacts another."""
+def _is_backfilled_redaction(stored: StoredEvent | None) -> bool:
+    """Whether an event was backfilled, and redacts another."""
     return stored is not None and is_plain_redaction(stored.event) and (stored.position or 0) < 0
 
 
 def _is_hidden(stored: StoredEvent) -> bool:
-    """Whether no client is shown an event: it breaks a rule, or redacts what is not there."""
+    """Whether clients do not get an event: it breaks a rule, or redacts a missing event."""
     return stored.position is None and not stored.status.is_outlier

@@ -1,4 +1,4 @@
-"""What happens while an answer is made is in this one or in the next: both add up to everything."""
+"""Changes during a sync are in its response or in the next: no change is lost."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -39,24 +39,24 @@ class SyncPointTests(DatabaseTestCase):
 
         await self.check_complete()
 
-    async def test_sync_has_what_was_said_before_the_user_got_a_new_name_meanwhile(self) -> None:
-        """A message fell between two answers."""
+    async def test_sync_has_a_message_from_before_a_concurrent_name_change(self) -> None:
+        """A message fell between two responses."""
         self.client.apply(self.before)
         self.meanwhile(self.rename)
 
-        assert "hello" in await self.told()
+        assert "hello" in await self.bodies_of_next_syncs()
 
         await self.check_complete()
 
-    async def test_sync_has_what_was_said_before_the_user_left_meanwhile(self) -> None:
-        """Who leaves hears of all that was said until then."""
+    async def test_sync_has_a_message_from_before_a_concurrent_leave(self) -> None:
+        """A user who leaves gets all messages sent until then."""
         self.client.apply(self.before)
         self.meanwhile(self.leave)
 
-        assert "hello" in await self.told()
+        assert "hello" in await self.bodies_of_next_syncs()
 
-    async def test_place_that_is_stored_but_not_published_is_waited_for(self) -> None:
-        """The database knows of a change a moment before readers do."""
+    async def test_membership_that_is_stored_but_not_published_is_waited_for(self) -> None:
+        """The database has a change a moment before subscribers do."""
         published: Deferred[None] = Deferred()
         write = self.server.log._write
 
@@ -79,8 +79,8 @@ class SyncPointTests(DatabaseTestCase):
 
         await self.check_complete()
 
-    async def told(self) -> list[str]:
-        """What was said by the timelines of the next two answers."""
+    async def bodies_of_next_syncs(self) -> list[str]:
+        """The messages in the timelines of the next two responses."""
         said: list[str] = []
         for _ in range(2):
             answer = await self.server.update(self.bob, self.client.since)
@@ -122,7 +122,7 @@ class SyncPointTests(DatabaseTestCase):
         self.patch(account_data, "may_have_changed", lambda *_: True)
 
     async def check_complete(self, caller: Requester | None = None) -> None:
-        """The client knows what a new one is told."""
+        """The client has the same state as a new one."""
         fresh = ClientModel()
         fresh.apply(await self.server.update(caller or self.bob))
         assert self.client.state == fresh.state

@@ -1,4 +1,4 @@
-"""Sync where this server has missed a part of a room: after an outage, or after it had left.
+"""Sync where this server has missed a part of a room: after an outage, or after a rejoin.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -51,7 +51,7 @@ class TimelineGapTests(DatabaseTestCase):
         return [before, after]
 
     async def test_timeline_begins_after_the_gap(self) -> None:
-        """What came before an outage and after it are no neighbours, and clients must know."""
+        """Events before and after an outage are no neighbours, and clients must know."""
         since = await self.end()
         _, after = await self.outage()
 
@@ -62,7 +62,7 @@ class TimelineGapTests(DatabaseTestCase):
             await self.restart()
 
     async def test_first_sync_begins_after_the_gap(self) -> None:
-        """The same for a device that is new."""
+        """The same for a new device."""
         _, after = await self.outage()
 
         for _ in range(2):
@@ -71,8 +71,8 @@ class TimelineGapTests(DatabaseTestCase):
             assert section["timeline"]["limited"]
             await self.restart()
 
-    async def test_state_of_the_gap_is_told(self) -> None:
-        """A name and a ban that were missed are in force, but no event of the timeline says so."""
+    async def test_state_of_the_gap_is_sent(self) -> None:
+        """A missed name and a missed ban are in force, but in no event of the timeline."""
         since = await self.end()
         client = ClientModel()
         client.apply(await self.server.update(self.carol))
@@ -85,8 +85,8 @@ class TimelineGapTests(DatabaseTestCase):
             state = model.state[self.there.room_id]
             assert {key: state[key] for key in expected} == expected
 
-    async def test_state_after_the_gap_is_told(self) -> None:
-        """Also to a client that wants the state at the end of the timeline."""
+    async def test_state_after_the_gap_is_sent(self) -> None:
+        """Also to a client that requests the state at the end of the timeline."""
         since = await self.end()
         await self.outage()
 
@@ -95,8 +95,8 @@ class TimelineGapTests(DatabaseTestCase):
         told = set(_ids(section["state_after"]["events"]))
         assert told == {each.event_id for each in self.missed[-2:]}
 
-    async def test_who_knows_what_is_behind_the_gap_goes_on(self) -> None:
-        """A gap is told once."""
+    async def test_client_that_has_passed_the_gap_continues(self) -> None:
+        """A client gets a gap once."""
         await self.outage()
         since = await self.end()
         more = self.there.say("more", ALICE)
@@ -108,7 +108,7 @@ class TimelineGapTests(DatabaseTestCase):
         assert not section["timeline"]["limited"]
 
     async def test_gap_stays_when_it_is_filled(self) -> None:
-        """What was missed stands in the past then, and in no timeline."""
+        """Backfilled events are in history, and in no timeline."""
         since = await self.end()
         before, after = await self.outage()
         page = await self.page((await self.section(since))["timeline"]["prev_batch"])
@@ -121,15 +121,15 @@ class TimelineGapTests(DatabaseTestCase):
                 assert section["timeline"]["limited"]
             await self.restart()
 
-    async def test_server_that_comes_back_shows_what_it_missed_as_missed(self) -> None:
-        """Who left and joins again was not there in between, and nor was this server."""
+    async def test_server_that_rejoins_has_a_gap(self) -> None:
+        """A user who left and rejoined missed events, and so did this server."""
         dave = await self.server.user("dave")
         await self.server.rooms.memberships.join(dave, self.there.room_id)
         said = await self.server.say(self.carol, self.there.room_id, "mine")
         since = await self.end()
         for user in (dave, self.carol):
             await self.server.rooms.memberships.leave(user, self.there.room_id)
-        await self.there.hear_all()
+        await self.there.receive_all()
         missed = [self.there.rename("new"), self.there.say("missed")]
         join = await self.there.enter(self.carol)
 
@@ -142,11 +142,11 @@ class TimelineGapTests(DatabaseTestCase):
         assert page[:2] == [missed[1].event_id, missed[0].event_id]
         assert said in page
 
-    async def test_server_that_comes_back_without_the_members_shows_the_same(self) -> None:
-        """They are told later, and so are the bans that it missed."""
+    async def test_server_that_rejoins_with_partial_state_has_the_same_gap(self) -> None:
+        """The members come later, and so do the missed bans."""
         since = await self.end()
         await self.server.rooms.memberships.leave(self.carol, self.there.room_id)
-        await self.there.hear_all()
+        await self.there.receive_all()
         missed = [self.there.rename("new"), self.there.member(BOB, "ban", ALICE)]
         join = await self.there.enter_without_members(self.carol)
         said = self.there.say("after", ALICE)
@@ -165,15 +165,15 @@ class TimelineGapTests(DatabaseTestCase):
             assert client.state[self.there.room_id][NAME] == missed[0].event_id
         assert late.state[self.there.room_id]["m.room.member", BOB] == missed[1].event_id
 
-    async def test_room_that_is_new_here_has_no_gap(self) -> None:
-        """What was before the first join is history like any other, on other servers."""
+    async def test_new_room_has_no_gap(self) -> None:
+        """History before the first join is on other servers, like any other."""
         section = await self.section()
 
         assert not section["timeline"]["limited"]
         assert len(section["timeline"]["events"]) == 1
 
-    async def test_gap_behind_a_refused_event_is_one(self) -> None:
-        """The event that follows what was missed may be one that nobody is shown."""
+    async def test_gap_before_a_refused_event_counts(self) -> None:
+        """The event after the missed ones may be one that clients do not get."""
         since = await self.end()
         await self.there.deliver(self.there.say("before"))
         ban = self.there.member(BOB, "ban", ALICE)
@@ -192,11 +192,11 @@ class TimelineGapTests(DatabaseTestCase):
         assert section["timeline"]["limited"]
         assert branch.event_id in await self.page(section["timeline"]["prev_batch"])
 
-    async def test_gap_behind_a_withheld_redaction_is_one(self) -> None:
-        """Nor is a redaction shown whose target is not here."""
+    async def test_gap_before_a_withheld_redaction_counts(self) -> None:
+        """Nor do they get a redaction whose target is missing."""
         await self._check_behind_withheld(is_restarted=False)
 
-    async def test_gap_behind_a_withheld_redaction_is_one_after_a_restart(self) -> None:
+    async def test_gap_before_a_withheld_redaction_counts_after_a_restart(self) -> None:
         """The gap is open until the next event."""
         await self._check_behind_withheld(is_restarted=True)
 
@@ -215,8 +215,8 @@ class TimelineGapTests(DatabaseTestCase):
         assert _ids(section["timeline"]["events"]) == [said]
         assert section["timeline"]["limited"]
 
-    async def test_state_that_a_branch_brings_back_is_told(self) -> None:
-        """Where nothing is missing, but the event that arrived is not all that is different."""
+    async def test_state_that_a_branch_brings_back_is_sent(self) -> None:
+        """Nothing is missing, but more has changed than the event that arrived."""
         topic = self.there.make("m.room.topic", ALICE, {"topic": "old"}, "")
         levels = {"users": {ALICE: 100, BOB: 50}}
         fork = self.there.make("m.room.power_levels", ALICE, levels, "")
@@ -226,7 +226,7 @@ class TimelineGapTests(DatabaseTestCase):
         clients = {lazy: ClientModel() for lazy in (False, True)}
         for lazy, client in clients.items():
             client.apply(await self.server.update(self.carol, None, LAZY if lazy else None))
-        # Bob had lost his power before, as somebody else saw it.
+        # On the other branch, Bob had lost his power before.
         content = {"users": {ALICE: 100}}
         await self.there.deliver(
             self.there.make("m.room.power_levels", ALICE, content, "", after=[fork])
@@ -239,8 +239,8 @@ class TimelineGapTests(DatabaseTestCase):
             assert state["m.room.topic", ""] == topic.event_id
             assert not answer["rooms"]["join"][self.there.room_id]["timeline"]["limited"]
 
-    async def test_members_of_the_gap_are_told_with_lazy_loading(self) -> None:
-        """A client that knows few members still hears of the one who was banned."""
+    async def test_members_of_the_gap_are_sent_with_lazy_loading(self) -> None:
+        """A client that knows few members still gets the ban of one."""
         since = str((await self.server.update(self.carol, wanted=LAZY))["next_batch"])
         await self.outage()
 
@@ -250,8 +250,8 @@ class TimelineGapTests(DatabaseTestCase):
         told = {each["state_key"] for each in section["state"]["events"]}
         assert told >= {"", BOB, ALICE}
 
-    async def test_members_at_the_start_of_a_timeline_are_those_that_came_along(self) -> None:
-        """Clients with lazy loading ask for them there, also where this server knew none before."""
+    async def test_members_at_the_start_of_a_timeline_are_those_of_the_gap(self) -> None:
+        """Clients with lazy loading request them there, also where this server knew none before."""
         first = (await self.section())["timeline"]["prev_batch"]
         await self.outage()
         second = (await self.section())["timeline"]["prev_batch"]

@@ -1,4 +1,4 @@
-"""Updates as JSON: what is the same for many is encoded once, and nothing else is taken for it."""
+"""Updates as JSON: equal parts are encoded once, and different ones are never mixed up."""
 
 import msgspec
 
@@ -16,7 +16,7 @@ def test_equal_updates_are_one_object() -> None:
 
 
 def test_updates_that_differ_in_anything_are_not_mixed_up() -> None:
-    """Nobody gets what belongs to another room, moment or user."""
+    """No user gets data of another room, position or user."""
     answers: dict[tuple[int, str, bytes], bytes] = {}
     private = msgspec.Raw(b'{"type":"m.tag","content":{}}')
     updates = [
@@ -38,8 +38,8 @@ def test_updates_that_differ_in_anything_are_not_mixed_up() -> None:
         assert list(answer["rooms"]["join"]) == list(update.joined)
 
 
-def test_kept_answers_are_bounded() -> None:
-    """A busy server does not fill its memory with answers."""
+def test_cached_responses_are_bounded() -> None:
+    """A busy server does not fill its memory with responses."""
     answers: dict[tuple[int, str, bytes], bytes] = {}
 
     for position in range(3 * MAX_CACHED_SECTIONS):

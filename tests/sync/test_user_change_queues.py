@@ -1,4 +1,4 @@
-"""Feeds: who is woken by what, and when, on a clock that the test moves."""
+"""User change queues: which changes wake which users, and when, on the test's clock."""
 
 from typing import Any, cast
 
@@ -19,14 +19,14 @@ ROOM = 1
 
 
 class OneRoom:
-    """Everybody is in the same room."""
+    """All users are in the same room."""
 
     async def joined(self, _: str) -> list[int]:
         return [ROOM]
 
 
 class Position:
-    """A log of which nothing but the position is asked."""
+    """A log that has only a position."""
 
     position = 0
 
@@ -42,7 +42,7 @@ class SlowRooms:
 
 
 class Audience:
-    """Users who wait for news. `woken` counts by user."""
+    """Users with a waiting request. `woken` counts by user."""
 
     def __init__(self, size: int) -> None:
         self.clock = Clock()
@@ -62,8 +62,8 @@ def changed(position: int, user_id: str) -> PresenceChanged:
     return PresenceChanged(position, user_id, (ROOM,), ONLINE, None, 0)
 
 
-def test_few_are_told_of_presence_at_once() -> None:
-    """Among friends the green dot comes with the friend."""
+def test_few_users_get_presence_at_once() -> None:
+    """In small rooms a contact is shown as online immediately."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE)
 
     audience.queues.apply([changed(1, "@u0:test")])
@@ -72,8 +72,8 @@ def test_few_are_told_of_presence_at_once() -> None:
     assert set(audience.woken.values()) == {1}
 
 
-def test_many_are_told_of_all_changes_of_a_moment_together() -> None:
-    """A room of thousands, where somebody comes or goes all the time, costs one update a second."""
+def test_many_users_get_the_changes_of_a_second_together() -> None:
+    """A room of thousands, where users come and go all the time, costs one update a second."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
 
     for position in range(1, 6):
@@ -87,8 +87,8 @@ def test_many_are_told_of_all_changes_of_a_moment_together() -> None:
     assert not audience.clock.getDelayedCalls()
 
 
-def test_other_news_does_not_wait_with_presence() -> None:
-    """Messages and typing are as quick in a large room as elsewhere."""
+def test_other_changes_do_not_wait_with_presence() -> None:
+    """Messages and typing are as fast in a large room as in a small one."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
     audience.queues.apply([changed(1, "@u1:test")])
 
@@ -98,8 +98,8 @@ def test_other_news_does_not_wait_with_presence() -> None:
     assert audience.woken["@u0:test"] == 1
 
 
-def test_feed_knows_that_it_missed_what_came_while_it_was_made() -> None:
-    """It began before it followed the log: what was published in between was in no feed."""
+def test_queue_knows_that_it_missed_changes_during_its_load() -> None:
+    """Changes published between the load and the subscription were once in no queue."""
     rooms, log, clock = SlowRooms(), Position(), Clock()
     queues = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
     made = Deferred.fromCoroutine(queues.queue_of("@alice:test"))
@@ -112,8 +112,8 @@ def test_feed_knows_that_it_missed_what_came_while_it_was_made() -> None:
     assert cast("Any", made).result.changed_since(1) == set()
 
 
-def test_one_who_cannot_be_woken_keeps_nobody_asleep() -> None:
-    """After one error nobody was woken any more, until the server was started again."""
+def test_one_failing_waiter_does_not_stop_the_others() -> None:
+    """After one error all users once stayed asleep until the next restart."""
     audience = Audience(3)
     queue = audience.queues.loaded("@u0:test")
     assert queue is not None

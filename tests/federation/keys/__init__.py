@@ -1,1 +1,1 @@
-"""Tests of signing keys and of who is let in by them."""
+"""Tests of signing keys and of authentication by them."""

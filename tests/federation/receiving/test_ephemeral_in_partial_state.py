@@ -1,4 +1,4 @@
-"""Who types and who has read, in a room whose members are still being fetched.
+"""Typing and receipts in a room whose members are still being fetched.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#typing-notifications
 """
@@ -35,12 +35,12 @@ class PartialEphemeralTests(FederationTestCase):
         return found[0]["content"] if found else {}
 
     def typing(self, user_id: str) -> dict[str, Any]:
-        """An EDU that says that somebody types."""
+        """An EDU of a typing user."""
         content = {"room_id": self.room.room_id, "user_id": user_id, "typing": True}
         return {"edu_type": "m.typing", "content": content}
 
-    async def test_they_are_shown(self) -> None:
-        """Of users whom nobody has named yet, by the servers that are said to be in the room."""
+    async def test_edus_of_unknown_users_are_shown(self) -> None:
+        """Those of users not known yet, from servers that are in the room."""
         said = self.room.say(self.room.state_event("m.room.create").sender, "hello")
         receipt = {"m.read": {self.crowd[1]: {"event_ids": [said.event_id], "data": {"ts": 5}}}}
         read = {"edu_type": "m.receipt", "content": {self.room.room_id: receipt}}
@@ -51,8 +51,8 @@ class PartialEphemeralTests(FederationTestCase):
         receipts = await self.ephemeral("m.receipt")
         self.assertEqual(receipts[said.event_id]["m.read"], {self.crowd[1]: {"ts": 5}})
 
-    async def test_those_of_strangers_are_not(self) -> None:
-        """Nor those that a server tells of another's users, or of those who are known to be out."""
+    async def test_edus_of_strangers_are_not_shown(self) -> None:
+        """Nor those about another server's users, or about users known to have left."""
         gone = self.crowd[2]
         await self.there.send(self.here.name, [self.room.member(gone, "leave")])
         away = self.stranger.user("x")
@@ -73,8 +73,8 @@ class PartialEphemeralTests(FederationTestCase):
 
         self.assertEqual((await self.ephemeral("m.typing"))["user_ids"], names[:5])
 
-    async def test_who_is_known_is_believed_as_ever(self) -> None:
-        """Once all members are there, nobody else is."""
+    async def test_with_full_state_only_members_are_shown(self) -> None:
+        """Once all members are known, EDUs of other users are dropped."""
         for operation in ("get_room_state_ids", "get_room_state"):
             del self.there.answers[operation]
         await self.alice.get(f"/rooms/{quote(self.room.room_id)}/members")

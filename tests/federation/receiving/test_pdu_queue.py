@@ -1,4 +1,4 @@
-"""What becomes of a transaction of another server, as far as that is told."""
+"""The response to a transaction of another server while parts of this one fail."""
 
 from typing import Any
 
@@ -16,15 +16,15 @@ class NoDatabase:
     """The rooms' access lists cannot be read."""
 
     async def present(self, origin: str, room_id: str) -> None:
-        """Raise what everything raises while the database is away."""
+        """Raise the error of an unavailable database."""
         raise Unavailable("The database is away")
 
 
 class IncomingQueueTests(SynchronousTestCase):
-    """An inbox whose collaborators fail."""
+    """A queue whose collaborators fail."""
 
-    def test_what_cannot_be_stored_is_sent_again(self) -> None:
-        """A restart of the database loses nothing: the other server is told to come again."""
+    def test_unstored_events_are_sent_again(self) -> None:
+        """A restart of the database loses nothing: the other server gets an error, and retries."""
         unused: Any = None
         access: Any = NoDatabase()
         inbox = IncomingQueue(unused, access, unused, unused, unused)

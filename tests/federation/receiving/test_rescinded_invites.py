@@ -1,4 +1,4 @@
-"""Invites that are taken back, or said to be."""
+"""Rescinded invites, and false claims that an invite was rescinded."""
 
 from federation.receiving import rescinded_invites
 from homeserver.protocol.room_versions import ROOM_VERSIONS
@@ -17,8 +17,8 @@ class RescindedInviteTests(FederationTestCase):
         self.bob = await self.there.register("bob")
         self.room = await self.alice.create_room(public=True)
 
-    async def test_a_stranger_cannot_make_an_invite_vanish(self) -> None:
-        """Who knows of an invite, and is not in the room, has no say in it."""
+    async def test_a_stranger_cannot_rescind_an_invite(self) -> None:
+        """A server that is not in the room cannot end an invite that it knows of."""
         evil = await self.fake()
         await self.alice.invite(self.room, self.bob)
         graph = RoomGraph(ROOM_VERSIONS["12"], self.room, evil.name, evil.key)
@@ -37,8 +37,8 @@ class RescindedInviteTests(FederationTestCase):
         self.assertTrue(await self.is_invited(self.bob))
         await self.bob.join(self.room)
 
-    async def test_a_moderator_of_a_third_server_takes_an_invite_back(self) -> None:
-        """The server of whoever invited bears it out, if it has heard of it by now."""
+    async def test_a_moderator_of_a_third_server_rescinds_an_invite(self) -> None:
+        """The inviter's server confirms it, once it has received the event."""
         third = await self.organisation()
         carol = await third.register("carol")
         levels = await self.alice.state(self.room, "m.room.power_levels")

@@ -1,4 +1,4 @@
-"""Joins of restricted rooms by another server's word, which it has to give in writing.
+"""Restricted joins: the signature of the authorising server is required.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#restricted-rooms
 """
@@ -43,8 +43,8 @@ class RestrictedJoinTests(FederationTestCase):
             answer["event"] = event.pdu
         return Answer(200, answer)
 
-    async def test_a_join_that_is_vouched_for_has_that_servers_signature(self) -> None:
-        """Everybody else can check it, and the user is in."""
+    async def test_an_authorised_join_has_that_servers_signature(self) -> None:
+        """All other servers can verify it, and the user is in the room."""
         self.there.answers["send_join_v2"] = lambda request: self.send_join(
             request, signs=True, gives=True
         )
@@ -54,8 +54,8 @@ class RestrictedJoinTests(FederationTestCase):
         member = await self.alice.state(self.room.room_id, "m.room.member", self.alice.user_id)
         self.assertEqual(member[VIA], self.there.user("mallory"))
 
-    async def test_a_join_that_nobody_has_signed_is_none(self) -> None:
-        """Others would refuse it, and whatever its sender says later."""
+    async def test_a_join_without_the_signature_is_refused(self) -> None:
+        """Other servers would refuse it, and all later events of its sender."""
         for gives in (True, False):
             self.there.answers["send_join_v2"] = lambda request, gives=gives: self.send_join(
                 request, signs=False, gives=gives

@@ -1,4 +1,4 @@
-"""Reading back across a gap that events of another server have left.
+"""Backfill of a gap before events of another server.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
 """
@@ -22,8 +22,8 @@ class BackfillTests(FederationTestCase):
         self.room_id = self.room.room_id
         await self.bob.join(self.room_id, via=[self.there.name])
 
-    async def test_what_is_before_the_last_sync_is_fetched(self) -> None:
-        """A client that scrolls up from what its sync gave it misses nothing."""
+    async def test_history_before_the_last_sync_is_fetched(self) -> None:
+        """A client that pages back from its sync misses nothing."""
         for number in range(30):
             self.room.say(self.mallory, f"{number}")
         only = Answer(200, {"events": [self.room.ends[0].pdu]})
@@ -37,8 +37,8 @@ class BackfillTests(FederationTestCase):
         assert bodies(joined["events"]) == ["29", "last"]
         assert bodies(page["chunk"]) == [f"{number}" for number in reversed(range(29))]
 
-    async def test_sync_after_an_outage_begins_with_what_is_known_again(self) -> None:
-        """What came before is no neighbour of it; name and bans are those of now."""
+    async def test_sync_after_an_outage_begins_after_the_gap(self) -> None:
+        """Earlier events are no neighbours; the room's name and bans are current."""
         await self.there.send(self.here.name, [self.room.say(self.mallory, "before")])
         since = (await self.bob.sync())["next_batch"]
         eve = self.room.member(self.there.user("eve"), "join")
@@ -53,8 +53,8 @@ class BackfillTests(FederationTestCase):
         await self.check_sync(since, ["39", "last"], 40, banned=eve.sender)
         await self.check_sync(None, ["39", "last"], 40, banned=eve.sender)
 
-    async def test_sync_after_coming_back_begins_with_the_join(self) -> None:
-        """The server was not there meanwhile, and knows what it was told with the join."""
+    async def test_sync_after_a_rejoin_begins_with_the_join(self) -> None:
+        """The server missed the time between, and has the state of the join."""
         await self.there.send(self.here.name, [self.room.say(self.mallory, "before")])
         since = (await self.bob.sync())["next_batch"]
         await self.bob.leave(self.room_id)
@@ -88,7 +88,7 @@ class BackfillTests(FederationTestCase):
         assert found == [*numbers, "before"]
 
     async def test_a_gap_is_fetched_from_any_page(self) -> None:
-        """Also where the client has read down to the very event after it."""
+        """Also from directly after the gap."""
         first = self.room.say(self.mallory, "first")
         await self.there.send(self.here.name, [first])
         for number in range(30):

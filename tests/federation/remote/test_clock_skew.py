@@ -1,4 +1,4 @@
-"""Servers whose clocks are wrong by an hour: nobody notices more than a strange time of day.
+"""Servers whose clocks are wrong by an hour: users notice only strange times of day.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#publishing-keys
 """
@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from tests.federation.convergence import agree
-from tests.federation.shared_rooms import meet_again, shared_room
+from tests.federation.shared_rooms import exchange_messages, shared_room
 from tests.support.actors import bodies
 from tests.support.peer import is_peer_installed
 from tests.support.reactor import run
@@ -23,7 +23,7 @@ HALF_AN_HOUR_MS = 1_800_000
 
 @pytest.fixture(params=product((LOCAL, PEER), (HOUR, -HOUR)), ids="{0[0]}{0[1]:+.0f}".format)
 def wrong(request: pytest.FixtureRequest, sites: Sites) -> Iterator[Scene]:
-    """Alice's server, which is right, and bob's, one of ours that is an hour ahead or behind."""
+    """Alice's server with the right time, and Bob's, which is an hour ahead or behind."""
     kind, seconds = request.param
     if kind == PEER and not is_peer_installed():
         pytest.skip("the peer is not installed: make peer")
@@ -49,8 +49,8 @@ async def test_people_talk_across_a_wrong_clock(wrong: Scene) -> None:
     assert said == [f"{name} {number}" for number in range(3) for name in ("alice", "bob")]
 
 
-async def test_what_passes_is_told_across_a_wrong_clock(wrong: Scene) -> None:
-    """Typing, receipts and presence are of now, whatever the other side calls now."""
+async def test_edus_are_sent_across_a_wrong_clock(wrong: Scene) -> None:
+    """Typing, receipts and presence are current, whatever the sender's clock says."""
     alice, bob = await wrong.alice_and_bob()
     room = await shared_room(alice, bob)
 
@@ -69,7 +69,7 @@ async def test_what_passes_is_told_across_a_wrong_clock(wrong: Scene) -> None:
 
 
 async def test_a_cut_heals_across_a_wrong_clock(wrong: Scene) -> None:
-    """How long a server is left alone does not depend on what the other side calls now."""
+    """The back-off of a server does not depend on the clock of the other side."""
     alice, bob = await wrong.alice_and_bob()
     room = await shared_room(alice, bob)
 
@@ -77,6 +77,6 @@ async def test_a_cut_heals_across_a_wrong_clock(wrong: Scene) -> None:
     await alice.say(room, "is anybody there")
     await bob.say(room, "hello")
     await wrong.heal()
-    await meet_again(room, alice, bob)
+    await exchange_messages(room, alice, bob)
 
     assert {"is anybody there", "hello"} <= set(bodies(await agree(room, alice, bob)))

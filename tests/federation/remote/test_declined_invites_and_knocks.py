@@ -1,6 +1,6 @@
-"""Taking back what was begun at other servers: knocks, and all of a closed account.
+"""Declined invites and withdrawn knocks at other servers, also of deactivated accounts.
 
-Spec: https://spec.matrix.org/v1.19/server-server-api/#knocking-rooms
+Spec: https://spec.matrix.org/v1.19/server-server-api/#leaving-rooms-rejecting-invites
 """
 
 import psycopg
@@ -27,7 +27,7 @@ class DeclinedInviteTests(FederationTestCase):
         )
 
     def left(self, server: FakeServer) -> list[str]:
-        """The rooms of which a server was told that Bob has left them."""
+        """The rooms that Bob has left, as a server was notified."""
         return [
             each.path["room_id"] for each in server.received if each.operation == "send_leave_v2"
         ]
@@ -42,8 +42,8 @@ class DeclinedInviteTests(FederationTestCase):
         rooms = (await self.bob.sync()).get("rooms", {})
         return {kind: [*rooms[kind]] for kind in ("join", "invite", "knock") if rooms.get(kind)}
 
-    async def test_a_knock_is_taken_back_by_way_of_the_server_that_took_it(self) -> None:
-        """The id of a room tells nothing of it, in version 12 by its very form."""
+    async def test_a_knock_is_withdrawn_through_the_server_that_received_it(self) -> None:
+        """A room id of version 12 names no server."""
         for version in ROOM_VERSIONS:
             if not ROOM_VERSIONS[version].knocking:
                 continue
@@ -56,8 +56,8 @@ class DeclinedInviteTests(FederationTestCase):
             self.assertEqual(self.left(self.there)[-1:], [room.room_id])
             self.assertEqual(await self.memberships(), {})
 
-    async def test_a_knock_is_taken_back_where_the_room_id_names_another_server(self) -> None:
-        """Whoever made the room may have left it long ago."""
+    async def test_a_knock_is_withdrawn_where_the_room_id_names_another_server(self) -> None:
+        """The server that made the room may have left it."""
         third_server = await self.fake()
         made = RoomGraph.create(
             "11", third_server.user("carol"), third_server.name, third_server.key, join_rule="knock"
@@ -69,8 +69,8 @@ class DeclinedInviteTests(FederationTestCase):
 
         self.assertEqual(self.left(self.there), [made.room_id])
 
-    async def test_a_closed_account_leaves_nothing_at_other_servers(self) -> None:
-        """Nobody waits for the answer of somebody who is gone, and no moderator for a visitor."""
+    async def test_a_deactivated_account_leaves_nothing_at_other_servers(self) -> None:
+        """No user waits for a reply of the account, and no moderator for the knock."""
         other = await self.fake()
         knocked = self.there.create_room("12", join_rule="knock")
         invited = other.create_room("12", creator="carol", join_rule="invite")
@@ -82,8 +82,8 @@ class DeclinedInviteTests(FederationTestCase):
         self.assertEqual(self.left(self.there), [knocked.room_id])
         self.assertEqual(self.left(other), [invited.room_id])
 
-    async def test_servers_that_do_not_answer_keep_nobody_from_closing_an_account(self) -> None:
-        """What cannot be told is at least known here."""
+    async def test_unreachable_servers_do_not_prevent_deactivation(self) -> None:
+        """The memberships end at least on this server."""
         invited = self.there.create_room("12", join_rule="invite")
         await self.there.invite(
             self.here.name, invited, self.there.user("mallory"), self.bob.user_id

@@ -1,4 +1,4 @@
-"""Joining a room by one of several servers, of which some are of no help.
+"""Joining a room through one of several servers, of which some fail.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
@@ -25,12 +25,12 @@ class JoiningTests(FederationTestCase):
         await self.alice.join(self.room.room_id, via=[self.other.name, self.good.name])
 
     def operations_at(self, server: FakeServer) -> list[str]:
-        """The handshakes that a server was asked for."""
+        """The join requests that a server received."""
         kinds = ("make_join", "send_join_v2")
         return [one.operation for one in server.received if one.operation in kinds]
 
-    async def test_a_server_that_does_not_answer_keeps_nobody_waiting(self) -> None:
-        """The user is in the room in a moment, not when a minute is over."""
+    async def test_a_server_that_does_not_respond_delays_no_join(self) -> None:
+        """The user is in the room in a moment, not after a minute."""
         self.other.answers["make_join"] = always(Stall())
 
         await self.join()
@@ -50,7 +50,7 @@ class JoiningTests(FederationTestCase):
             self.good.received.clear()
 
     async def test_a_refusal_is_final(self) -> None:
-        """Who is banned is told so, and the other servers are not bothered."""
+        """A banned user gets an error, and no other server gets a request."""
         refusal = Answer(403, {"errcode": "M_FORBIDDEN", "error": "You are banned"})
         self.other.answers["make_join"] = always(refusal)
 
@@ -61,8 +61,8 @@ class JoiningTests(FederationTestCase):
 
 
 class AnsweredJoinTests(FederationTestCase):
-    async def test_an_auth_chain_is_told_in_the_order_of_authority(self) -> None:
-        """Whoever reads it from its start knows what authorises an event before that event."""
+    async def test_an_auth_chain_is_sent_in_the_order_of_authority(self) -> None:
+        """A reader meets each event after the events that authorise it."""
         fake, here = await self.fake(), await self.organisation()
         alice = await here.register("alice")
         for version in ("1", "11", "12"):
@@ -73,7 +73,7 @@ class AnsweredJoinTests(FederationTestCase):
 
             room = await fake.join(here.name, room_id, fake.user("mallory"))
 
-            chain = fake.told[room_id]["auth_chain"]
+            chain = fake.join_responses[room_id]["auth_chain"]
             told = [Event.from_pdu(room.version, pdu) for pdu in chain]
             place = {event.event_id: number for number, event in enumerate(told)}
             self.assertGreater(len(told), 8)

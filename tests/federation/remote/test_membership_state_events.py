@@ -1,4 +1,4 @@
-"""Memberships that clients send as state events, where another server has a say in them."""
+"""Memberships that clients send as state events, where another server is involved."""
 
 from urllib.parse import quote
 
@@ -26,8 +26,8 @@ class MembershipsAsStateTests(FederationTestCase):
         member = await self.alice.state(room, "m.room.member", self.mallory)
         self.assertEqual(member, content)
 
-    async def test_what_is_no_user_is_not_invited(self) -> None:
-        """The client has made a mistake, and nobody is asked."""
+    async def test_an_invalid_user_id_is_not_invited(self) -> None:
+        """The client gets an error, and no server gets a request."""
         room = await self.alice.create_room()
 
         for state_key in ("mallory", f"mallory:{self.there.name}"):
@@ -36,8 +36,8 @@ class MembershipsAsStateTests(FederationTestCase):
             await self.assert_refused("M_INVALID_PARAM", attempt, 400)
         self.assertEqual(self.there.received, [])
 
-    async def test_who_may_not_invite_does_not(self) -> None:
-        """The room's rules come before the other server is asked."""
+    async def test_a_user_without_the_power_to_invite_does_not(self) -> None:
+        """The auth rules are checked before the other server is asked."""
         room = await self.alice.create_room(public=True)
         bob = await self.here.register("bob")
         await bob.join(room)
@@ -48,8 +48,8 @@ class MembershipsAsStateTests(FederationTestCase):
         await self.assert_refused("M_FORBIDDEN", attempt, 403)
         self.assertEqual(self.there.received, [])
 
-    async def test_a_room_that_was_left_is_joined_by_another_server(self) -> None:
-        """What this server knew of the room is of the past: its state lets nobody in."""
+    async def test_a_room_that_was_left_is_joined_through_another_server(self) -> None:
+        """The stored state of the room is out of date, and admits no user."""
         room = self.there.create_room("11").room_id
         await self.alice.join(room, via=[self.there.name])
         await self.alice.leave(room)

@@ -1,6 +1,6 @@
-"""Servers and networks that fail: afterwards both sides have the same events and the same state.
+"""Failing servers and networks: afterwards both sides have the same events and state.
 
-Nothing is lost and nothing comes twice, whatever was under way.
+Nothing is lost and no event is doubled, whatever was in progress.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -12,7 +12,7 @@ from twisted.web.client import ResponseNeverReceived
 
 from federation.sending.sender import MOVE_SECONDS
 from tests.federation.convergence import agree, agree_on_state
-from tests.federation.shared_rooms import meet_again, server_of, shared_room
+from tests.federation.shared_rooms import exchange_messages, server_of, shared_room
 from tests.support.actors import bodies
 from tests.support.fake_server.fake_http import Stall, always
 from tests.support.fake_server.server import FakeServer
@@ -31,8 +31,8 @@ NOT_NOW = (ConnectError, ConnectionDone, ConnectionLost, ResponseNeverReceived)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda mode: mode.value)
-async def test_what_was_said_while_the_network_was_cut_arrives(scene: Scene, way: Mode) -> None:
-    """Both sides talk on, and read later what the others said meanwhile."""
+async def test_messages_from_during_a_network_cut_arrive(scene: Scene, way: Mode) -> None:
+    """Both sides continue to write, and later read what the others wrote."""
     alice, bob = await scene.alice_and_bob()
     room = await shared_room(alice, bob)
 
@@ -40,7 +40,7 @@ async def test_what_was_said_while_the_network_was_cut_arrives(scene: Scene, way
     for number in range(5):
         await together(alice.say(room, f"alice {number}"), bob.say(room, f"bob {number}"))
     await scene.heal()
-    await meet_again(room, alice, bob)
+    await exchange_messages(room, alice, bob)
 
     said = bodies(await agree(room, alice, bob))
     wanted = [f"{name} {number}" for name in ("alice", "bob") for number in range(5)]
@@ -57,7 +57,7 @@ async def test_forks_resolve_to_the_same_state_on_both_sides(scene: Scene) -> No
     await together(*[fork(room, alice, bob, carol) for room in rooms.values()])
     await scene.heal()
     for room in rooms.values():
-        await meet_again(room, alice, bob)
+        await exchange_messages(room, alice, bob)
 
     for name, room in rooms.items():
         await agree(room, alice, bob)
@@ -65,8 +65,8 @@ async def test_forks_resolve_to_the_same_state_on_both_sides(scene: Scene) -> No
         assert topic["topic"] in {"of alice", "of bob"}, name
 
 
-async def test_a_ban_beats_what_the_banned_did_meanwhile(scene: Scene) -> None:
-    """Who is banned while the network is cut does not win by acting on their own side."""
+async def test_a_ban_beats_actions_of_the_banned_user(scene: Scene) -> None:
+    """A user who is banned during a network cut gains nothing by acting on their own side."""
     # In the first version a ban is no stronger than a topic.
     versions = [name for name in FORKED if name != "1"]
     alice, bob = await scene.alice_and_bob()
@@ -79,9 +79,9 @@ async def test_a_ban_beats_what_the_banned_did_meanwhile(scene: Scene) -> None:
         await bob.set_state(room, "m.room.topic", {"topic": "of bob"})
     await scene.heal()
     for room in rooms.values():
-        await meet_again(room, alice, carol)
+        await exchange_messages(room, alice, carol)
 
-    # Not on all events: what bob did is soft-failed where the ban was known, and shown to nobody.
+    # Not on all events: bob's are soft-failed where the ban was known, and not shown to clients.
     for name, room in rooms.items():
         await agree_on_state(room, alice, carol)
         assert (await carol.members(room))[bob.user_id] == "ban", name
@@ -101,7 +101,7 @@ async def test_a_server_that_is_killed_loses_nothing(scene: Scene, number: int) 
     await scene.kill(victim)
     await scene.heal()
     await saying
-    await meet_again(room, alice, bob)
+    await exchange_messages(room, alice, bob)
 
     said = bodies(await agree(room, alice, bob))
     assert [text for text in said if text != "again"] == [f"{n}" for n in range(MESSAGES)]
@@ -123,13 +123,13 @@ async def test_a_server_that_is_killed_while_joining_joins_afterwards(scene: Sce
     await scene.heal()
     await bob.join(room, via=[scene.first.name])
 
-    await meet_again(room, alice, bob)
+    await exchange_messages(room, alice, bob)
     said = bodies(await agree(room, alice, bob))
     assert [text for text in said if text != "again"] == [f"{n}" for n in range(MESSAGES)]
 
 
-async def test_typing_and_receipts_go_on_after_a_cut(scene: Scene) -> None:
-    """What was ephemeral while the network was cut does not stop what comes after."""
+async def test_typing_and_receipts_continue_after_a_cut(scene: Scene) -> None:
+    """EDUs that were lost in the cut do not stop later ones."""
     alice, bob = await scene.alice_and_bob()
     room = await shared_room(alice, bob)
 
@@ -142,7 +142,7 @@ async def test_typing_and_receipts_go_on_after_a_cut(scene: Scene) -> None:
     await bob.read(room, said)
     await alice.sees_receipt(room, said, bob)
 
-    # That one goes on typing is told again after a while only: they begin anew.
+    # Continued typing is sent again only after a while: they begin again.
     for typist in (alice, bob):
         await typist.type(room, False)
     for typist, reader in ((alice, bob), (bob, alice)):
@@ -191,10 +191,10 @@ async def keep_saying(room: str, watcher: Watcher) -> None:
 
 
 @pytest.mark.parametrize("solo", [LOCAL], indirect=True)
-async def test_a_join_by_a_server_is_told_after_it_was_killed(
+async def test_a_join_through_a_server_is_sent_after_it_was_killed(
     solo: Scene, fake: FakeServer, sites: Sites
 ) -> None:
-    """Who let a user in tells the others in the room, though the event is another's."""
+    """The resident server sends another server's join to the other servers in the room."""
     other = FakeServer(sites.authority)
     await other.start()
     try:

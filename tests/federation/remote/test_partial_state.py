@@ -1,4 +1,4 @@
-"""Rooms that are entered without their members: of use at once, and right in the end.
+"""Rooms joined with partial state: usable at once, and correct in the end.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
 """
@@ -28,7 +28,7 @@ STATE = ("get_room_state_ids", "get_room_state")
 
 @pytest.fixture
 def pair(sites: Sites) -> Iterator[Scene]:
-    """A server of ours, as both sites of a scene: the scripted server plays the other one."""
+    """A local server as both sites of a scene; the scripted server plays the other one."""
     site = sites.get(LOCAL, 0)
     playing = Scene(site, site, sites.authority)
     try:
@@ -39,14 +39,14 @@ def pair(sites: Sites) -> Iterator[Scene]:
 
 @pytest.fixture
 def secretive(fake: FakeServer) -> FakeServer:
-    """A server that leaves members out, and does not tell them later either."""
+    """A server that omits members, and does not send them later either."""
     fake.omits_members = True
     hold_back(fake)
     return fake
 
 
 def hold_back(fake: FakeServer) -> None:
-    """Give the state of no room to anybody."""
+    """Respond to no request for the state of a room."""
     for operation in STATE:
         fake.answers[operation] = always(NOT_FOUND)
 
@@ -73,18 +73,18 @@ async def has_full_state(watcher: Watcher, room: RoomGraph) -> None:
     await eventually(shows, "the whole room")
 
 
-async def test_a_room_is_of_use_before_its_members_are_known(
+async def test_a_room_is_usable_before_its_members_are_known(
     pair: Scene, secretive: FakeServer
 ) -> None:
-    """Who joins a large room reads and writes at once, and sees who else is there a bit later."""
+    """A user who joins a large room reads and writes at once, and sees the members later."""
     bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(8)]
 
     await bob.join(room.room_id, via=[secretive.name])
     heard = await secretive.hears(await bob.say(room.room_id, "hello"))
-    told = room.say(crowd[3], "welcome")
-    await secretive.send(pair.second.name, [told])
+    welcome = room.say(crowd[3], "welcome")
+    await secretive.send(pair.second.name, [welcome])
 
     assert heard.content["body"] == "hello"
     section = (await joined_rooms(bob, filter=LAZY))[room.room_id]
@@ -106,8 +106,8 @@ async def test_a_room_is_of_use_before_its_members_are_known(
     assert section["summary"]["m.joined_member_count"] == len(everybody)
 
 
-async def test_who_joins_gets_what_they_cannot_do_without(pair: Scene, fake: FakeServer) -> None:
-    """A joining server is spared the members, but for those after whom the room is called."""
+async def test_a_joining_server_gets_the_members_it_needs(pair: Scene, fake: FakeServer) -> None:
+    """The response omits all members except the heroes."""
     people = [await pair.user(pair.first, f"user{number}") for number in range(8)]
     alice, others = people[0], people[1:]
     room_id = await alice.create_room(public=True)
@@ -116,52 +116,52 @@ async def test_who_joins_gets_what_they_cannot_do_without(pair: Scene, fake: Fak
 
     await fake.join(pair.first.name, room_id, fake.user("mallory"), omit_members=True)
 
-    told = fake.told[room_id]
+    response = fake.join_responses[room_id]
     graph = fake.rooms[room_id]
-    state = [Event.from_pdu(graph.version, pdu) for pdu in told["state"]]
-    chain = [Event.from_pdu(graph.version, pdu) for pdu in told["auth_chain"]]
-    assert told["members_omitted"] is True
-    assert told["servers_in_room"] == [pair.first.name]
+    state = [Event.from_pdu(graph.version, pdu) for pdu in response["state"]]
+    chain = [Event.from_pdu(graph.version, pdu) for pdu in response["auth_chain"]]
+    assert response["members_omitted"] is True
+    assert response["servers_in_room"] == [pair.first.name]
     members = [event.state_key for event in state if event.type == "m.room.member"]
     assert members == [person.user_id for person in people[:5]]
     ids = [event.event_id for event in (*state, *chain)]
-    assert len(ids) == len(set(ids)), "nothing is told twice"
+    assert len(ids) == len(set(ids)), "no event is sent twice"
     cited = {each for event in (*state, *chain) for each in event.auth_event_ids}
     assert cited <= set(ids), "what authorises it is there"
 
 
-async def test_of_a_room_with_a_name_no_members_are_told(pair: Scene, fake: FakeServer) -> None:
-    """A name is shown as soon as the room is joined, and nobody need be known for it."""
+async def test_no_members_are_sent_of_a_room_with_a_name(pair: Scene, fake: FakeServer) -> None:
+    """Clients show the name, and need no hero."""
     alice, bob = await pair.alice_and_bob()
     room_id = await alice.create_room(public=True, name="Garden")
     await bob.join(room_id)
 
     await fake.join(pair.first.name, room_id, fake.user("mallory"), omit_members=True)
 
-    told = fake.told[room_id]
-    assert [pdu for pdu in told["state"] if pdu["type"] == "m.room.member"] == []
-    # Who made the room is cited by what they sent.
-    cited = [pdu["state_key"] for pdu in told["auth_chain"] if pdu["type"] == "m.room.member"]
+    response = fake.join_responses[room_id]
+    assert [pdu for pdu in response["state"] if pdu["type"] == "m.room.member"] == []
+    # Events of the creator cite the creator's member event.
+    cited = [pdu["state_key"] for pdu in response["auth_chain"] if pdu["type"] == "m.room.member"]
     assert cited == [alice.user_id]
 
 
-async def test_without_being_asked_for_less_all_is_told(pair: Scene, fake: FakeServer) -> None:
-    """A server that knows nothing of partial state gets the room as it always did."""
+async def test_without_omit_members_the_full_state_is_sent(pair: Scene, fake: FakeServer) -> None:
+    """A server without support for partial state gets the room as always."""
     alice, bob = await pair.alice_and_bob()
     room_id = await alice.create_room(public=True, name="Garden")
     await bob.join(room_id)
 
     await fake.join(pair.first.name, room_id, fake.user("mallory"))
 
-    told = fake.told[room_id]
-    members = {pdu["state_key"] for pdu in told["state"] if pdu["type"] == "m.room.member"}
-    assert (told["members_omitted"], members) == (False, {alice.user_id, bob.user_id})
+    response = fake.join_responses[room_id]
+    members = {pdu["state_key"] for pdu in response["state"] if pdu["type"] == "m.room.member"}
+    assert (response["members_omitted"], members) == (False, {alice.user_id, bob.user_id})
 
 
-async def test_a_room_that_comes_whole_is_shown_with_its_state(
+async def test_a_room_that_comes_with_full_state_is_shown_with_it(
     pair: Scene, fake: FakeServer
 ) -> None:
-    """What a room is and who is in it is known from the first sync that has it."""
+    """The first sync of the room has its state and members."""
     bob = await pair.user(pair.second, "bob")
     room = fake.create_room()
     crowd = [event.sender for event in room.crowd(3)]
@@ -172,18 +172,18 @@ async def test_a_room_that_comes_whole_is_shown_with_its_state(
     later = await bob.sync(since)
     sections = [later["rooms"]["join"][room.room_id], (await joined_rooms(bob))[room.room_id]]
     for section in sections:
-        told = {(event["type"], event["state_key"]) for event in section["state"]["events"]}
-        assert {("m.room.create", ""), ("m.room.join_rules", "")} < told
-        assert {("m.room.member", member) for member in crowd} < told
-        assert ("m.room.member", bob.user_id) not in told, "the timeline tells that"
+        keys = {(event["type"], event["state_key"]) for event in section["state"]["events"]}
+        assert {("m.room.create", ""), ("m.room.join_rules", "")} < keys
+        assert {("m.room.member", member) for member in crowd} < keys
+        assert ("m.room.member", bob.user_id) not in keys, "the timeline has it"
     lazy = (await joined_rooms(bob, filter=LAZY))[room.room_id]
     assert ("m.room.create", "") in {
         (event["type"], event["state_key"]) for event in lazy["state"]["events"]
     }
 
 
-async def test_who_is_banned_meanwhile_is_out(pair: Scene, secretive: FakeServer) -> None:
-    """A moderator of whom nothing is known yet can still throw us out, for good."""
+async def test_a_user_who_is_banned_meanwhile_is_out(pair: Scene, secretive: FakeServer) -> None:
+    """A moderator not known yet can still ban a local user."""
     bob, carol = await pair.alice_and_bob()
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(3)]
@@ -234,8 +234,8 @@ async def test_who_was_thrown_out_by_nobody_stays(pair: Scene, secretive: FakeSe
     await bob.say(room.room_id, "still here")
 
 
-async def test_it_goes_on_after_a_crash(pair: Scene, secretive: FakeServer) -> None:
-    """A server that is killed while it lacks the members fetches them after the next start."""
+async def test_fetching_continues_after_a_crash(pair: Scene, secretive: FakeServer) -> None:
+    """A server that is killed before it has the members fetches them after the next start."""
     bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
@@ -252,10 +252,8 @@ async def test_it_goes_on_after_a_crash(pair: Scene, secretive: FakeServer) -> N
     await secretive.hears(await bob.say(room.room_id, "after"))
 
 
-async def test_what_the_banned_said_meanwhile_is_taken_back(
-    pair: Scene, secretive: FakeServer
-) -> None:
-    """That somebody was banned before we came shows later; then nobody sees what they said."""
+async def test_messages_of_banned_users_are_withdrawn(pair: Scene, secretive: FakeServer) -> None:
+    """Earlier bans become known later; then no client gets those users' messages."""
     bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     mallory, troll = secretive.user("mallory"), secretive.user("troll")
@@ -289,8 +287,8 @@ async def test_what_the_banned_said_meanwhile_is_taken_back(
     assert heard.prev_event_ids == [answer.event_id]
 
 
-async def test_a_client_that_waits_is_told_once(pair: Scene, secretive: FakeServer) -> None:
-    """Without lazy loading the room appears when it is whole; with it the counts follow."""
+async def test_a_waiting_client_gets_the_room_once(pair: Scene, secretive: FakeServer) -> None:
+    """Without lazy loading the room appears with full state; with it the counts follow."""
     bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
@@ -309,8 +307,8 @@ async def test_a_client_that_waits_is_told_once(pair: Scene, secretive: FakeServ
     while "join" not in answer.get("rooms", {}):
         answer = await bob.sync(answer["next_batch"], timeout_ms=30_000)
     section = answer["rooms"]["join"][room.room_id]
-    told = {event["state_key"] for event in section["state"]["events"]}
-    assert {*crowd, secretive.user("mallory")} <= told
+    members = {event["state_key"] for event in section["state"]["events"]}
+    assert {*crowd, secretive.user("mallory")} <= members
     assert section["timeline"]["events"][-1]["state_key"] == bob.user_id
     again = await bob.sync(answer["next_batch"])
     assert "join" not in again.get("rooms", {})
@@ -321,8 +319,8 @@ async def test_a_client_that_waits_is_told_once(pair: Scene, secretive: FakeServ
     assert set(section["summary"]["m.heroes"]) < {*crowd, secretive.user("mallory")}
 
 
-async def test_members_are_waited_for(pair: Scene, secretive: FakeServer) -> None:
-    """Half a list of members would be taken for the whole, as by those who encrypt."""
+async def test_member_requests_wait(pair: Scene, secretive: FakeServer) -> None:
+    """Clients would take a partial list of members for the full one, and encrypt for it."""
     bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
@@ -349,7 +347,7 @@ async def test_members_are_waited_for(pair: Scene, secretive: FakeServer) -> Non
 
 
 async def test_a_second_user_joins_meanwhile(pair: Scene, secretive: FakeServer) -> None:
-    """Whether they may is asked of the server that knows all members; then both talk."""
+    """The server that knows all members decides; then both users talk."""
     bob, carol = await pair.alice_and_bob()
     room = secretive.create_room()
     room.crowd(5)
@@ -368,8 +366,10 @@ async def test_a_second_user_joins_meanwhile(pair: Scene, secretive: FakeServer)
     assert (members[bob.user_id], members[carol.user_id]) == ("join", "join")
 
 
-async def test_a_room_may_be_left_before_it_is_whole(pair: Scene, secretive: FakeServer) -> None:
-    """The others are told; the members are asked for no more; and one may come back."""
+async def test_a_room_may_be_left_before_it_has_full_state(
+    pair: Scene, secretive: FakeServer
+) -> None:
+    """Other servers get the leave; fetching ends; and the user may rejoin."""
     bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
@@ -387,10 +387,8 @@ async def test_a_room_may_be_left_before_it_is_whole(pair: Scene, secretive: Fak
     assert {*crowd} < (await bob.members(room.room_id)).keys()
 
 
-async def test_other_servers_are_not_told_half_the_state(
-    pair: Scene, secretive: FakeServer
-) -> None:
-    """Who asks for the state, or to be let in, asks another server until ours knows better."""
+async def test_other_servers_get_no_partial_state(pair: Scene, secretive: FakeServer) -> None:
+    """They request the state, or join, through another server until this one has full state."""
     bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     await bob.join(room.room_id, via=[secretive.name])

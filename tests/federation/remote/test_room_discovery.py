@@ -1,4 +1,4 @@
-"""Finding one's way in rooms and spaces that are on another server, whichever makes they are of.
+"""Discovering rooms and spaces on another server, of any implementation.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#spaces
 """
@@ -19,7 +19,7 @@ SPACE = {"type": "m.space"}
 
 
 async def test_a_space_shows_its_rooms_on_another_server(scene: Scene) -> None:
-    """Members of a club see rooms that are run elsewhere, and none that are closed to them."""
+    """Members of a space see its rooms on other servers, and none that are closed to them."""
     alice, bob = await scene.alice_and_bob()
     club = await alice.create_room(public=True, creation_content=SPACE, name="Club")
     inner = await bob.create_room(public=True, creation_content=SPACE, name="Inner")

@@ -1,4 +1,4 @@
-"""Asking several servers of which some are slow or broken."""
+"""Staggered requests to several servers of which some are slow or fail."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class StaggeredRequestsTests(SynchronousTestCase):
         self.asking: StaggeredRequests[str] = StaggeredRequests(self.clock, SERVERS, self.ask)
 
     def ask(self, server: str) -> Deferred[str]:
-        """Remember who was asked."""
+        """Record the request."""
         self.requests[server] = Deferred()
         return self.requests[server]
 
@@ -28,8 +28,8 @@ class StaggeredRequestsTests(SynchronousTestCase):
         """The next answer, some time."""
         return Deferred.fromCoroutine(self.asking.__anext__())
 
-    def test_nobody_else_is_asked_while_the_first_is_quick(self) -> None:
-        """A join costs others nothing where the first server does it."""
+    def test_no_second_server_is_asked_while_the_first_is_fast(self) -> None:
+        """A join costs other servers nothing if the first server does it."""
         coming = self.next()
         self.clock.advance(HEAD_START_SECONDS / 2)
         self.requests["one.example"].callback("yes")
@@ -39,8 +39,8 @@ class StaggeredRequestsTests(SynchronousTestCase):
         assert [*self.requests] == ["one.example"]
         assert self.clock.getDelayedCalls() == []
 
-    def test_a_slow_server_holds_up_nobody(self) -> None:
-        """One that takes connections but never answers costs its head start, not a minute."""
+    def test_a_slow_server_does_not_delay_the_result(self) -> None:
+        """One that accepts connections but never responds costs its head start, not a minute."""
         coming = self.next()
         self.clock.advance(HEAD_START_SECONDS)
         self.requests["two.example"].callback("yes")
@@ -51,7 +51,7 @@ class StaggeredRequestsTests(SynchronousTestCase):
         assert self.successResultOf(later) == ("one.example", "late")
         self.asking.close()
 
-    def test_the_next_is_asked_at_once_where_one_fails(self) -> None:
+    def test_the_next_is_asked_at_once_after_a_failure(self) -> None:
         """There is nothing to wait for, and the error is not lost."""
         coming = self.next()
         self.requests["one.example"].errback(ValueError("no"))
@@ -61,8 +61,8 @@ class StaggeredRequestsTests(SynchronousTestCase):
         assert [*self.requests] == ["one.example", "two.example"]
         self.asking.close()
 
-    def test_the_next_is_asked_at_once_though_another_one_is_still_silent(self) -> None:
-        """A refusal brings the next server, however long the first one takes."""
+    def test_the_next_is_asked_at_once_while_another_is_silent(self) -> None:
+        """A refusal starts the next request, however long the first one takes."""
         self.next()
         self.clock.advance(HEAD_START_SECONDS)
         self.requests["two.example"].errback(ValueError("no"))
@@ -70,8 +70,8 @@ class StaggeredRequestsTests(SynchronousTestCase):
         assert [*self.requests] == SERVERS
         self.asking.close()
 
-    def test_nobody_else_is_asked_while_an_answer_is_tried(self) -> None:
-        """Handing over a join to a large room takes a while, and others need not know of it."""
+    def test_no_other_is_asked_while_a_response_is_tried(self) -> None:
+        """A join of a large room takes a while, and other servers need no request."""
         coming = self.next()
         self.requests["one.example"].callback("yes")
         self.successResultOf(coming)
@@ -83,7 +83,7 @@ class StaggeredRequestsTests(SynchronousTestCase):
         self.asking.close()
 
     def test_it_ends_when_all_have_failed(self) -> None:
-        """The user is told so, and does not wait for ever."""
+        """The user gets an error, and does not wait endlessly."""
         for server in SERVERS:
             coming = self.next()
             self.requests[server].errback(ValueError("no"))
@@ -91,8 +91,8 @@ class StaggeredRequestsTests(SynchronousTestCase):
 
         self.failureResultOf(self.next(), StopAsyncIteration)  # type: ignore[no-untyped-call]
 
-    def test_what_is_under_way_is_given_up(self) -> None:
-        """Nothing goes on in the background once somebody has answered well."""
+    def test_running_requests_are_cancelled(self) -> None:
+        """Nothing continues in the background after a good response."""
         self.next()
         self.clock.advance(HEAD_START_SECONDS)
         self.asking.close()

@@ -1,4 +1,4 @@
-"""Invites by address, redeemed on another server, of whichever make it is.
+"""Third-party invites that are redeemed on another server, of any implementation.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#third-party-invites
 """
@@ -31,7 +31,7 @@ def identity(sites: Sites) -> Iterator[IdentityServer]:
 async def test_an_invited_address_leads_its_owner_into_the_room(
     scene: Scene, identity: IdentityServer
 ) -> None:
-    """Whoever publishes the address on another server is invited there, and gets in."""
+    """A user who publishes the address on another server is invited there, and joins."""
     if scene.first.kind != LOCAL:
         pytest.skip("the peer does not speak to identity servers of tests")
     alice, bob = await scene.alice_and_bob()

@@ -1,4 +1,4 @@
-"""A client for requests to other servers, made of its parts, in a world of few servers."""
+"""A test case with a client for requests to other servers, and a few scripted servers."""
 
 import shutil
 import tempfile
@@ -34,13 +34,13 @@ class NoDatabase:
         self.written: list[Any] = []
 
     async def run(self, function: Any, *args: Any) -> Any:
-        """What a storage function would give for an empty table."""
+        """The result of a storage function for an empty table."""
         self.written.append((function.__name__, args))
         return {}
 
 
 class Names:
-    """Delegations or SRV records: what is in `known`, and nothing else."""
+    """Delegations or SRV records: those in `known`, and no others."""
 
     def __init__(self, known: dict[str, Any] | None = None) -> None:
         self.known = known or {}
@@ -63,7 +63,7 @@ class Services(Names):
 class ClientTestCase(TestCase):
     """A test with a `client`, and peers made by `peer`.
 
-    What `delegations` and `services` know can be changed at any time.
+    `delegations` and `services` can be changed at any time.
     """
 
     timeout = 30
@@ -110,7 +110,7 @@ class ClientTestCase(TestCase):
     async def fails(
         self, kind: type[FederationError], attempt: Coroutine[Any, Any, Any], text: str = ""
     ) -> Any:
-        """The attempt fails in this way, for a reason that names the text."""
+        """Check that the attempt fails with this error, whose message contains the text."""
         error = await self.assertFailure(ensureDeferred(attempt), kind)
         self.assertIn(text, str(error))
         return error

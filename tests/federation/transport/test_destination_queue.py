@@ -1,4 +1,4 @@
-"""The outbox of a destination: what is sent, and when it is tried again."""
+"""The queue of a destination: order, retries, catch-up."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ SERVER = "two.example"
 
 
 class FakeClient:
-    """A destination that is not to be asked for a while."""
+    """A destination that is backed off from for a while."""
 
     def __init__(self) -> None:
         self.is_away = True
@@ -38,7 +38,7 @@ class FakeDestinations:
 
 
 class FakeBacklog:
-    """Notes, of which somebody makes one more while others are being forgotten."""
+    """Recorded rooms, with one added while others are being deleted."""
 
     def __init__(self) -> None:
         self.notes: dict[int, QueuedPdu] = {}
@@ -60,7 +60,7 @@ class FakeBacklog:
             self.notes.pop(room, None)
 
 
-def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
+def test_event_recorded_while_others_are_deleted_is_sent() -> None:
     """A server that is back gets the message that was sent just then."""
     clock, client, backlog = Clock(), FakeClient(), FakeBacklog()
     client.is_away = False
@@ -87,8 +87,8 @@ def test_event_that_is_noted_while_others_are_forgotten_is_sent() -> None:
     assert outbox.is_idle
 
 
-def test_what_waits_is_sent_once_the_pause_is_over() -> None:
-    """A server that was away for a moment does not miss what follows for ever."""
+def test_queued_events_are_sent_after_the_back_off() -> None:
+    """A server that was unavailable for a moment does not miss later events permanently."""
     clock, client = Clock(), FakeClient()
     origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
     ways: Any = SendContext(

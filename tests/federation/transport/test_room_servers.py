@@ -1,4 +1,4 @@
-"""Which servers are in rooms that nobody has looked at for long."""
+"""The servers in rooms that are not in memory."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class RoomServersTests(FederationTestCase):
         self.servers = RoomServers(self.registry, server._database)
 
     async def test_they_are_read_once(self) -> None:
-        """Contacts elsewhere see who comes online after a restart, before anybody has written."""
+        """Contacts on other servers see users come online after a restart, before any event."""
         assert self.servers.known([self.number]) == (set(), [self.number])
 
         await self.servers.load([self.number])
@@ -32,7 +32,7 @@ class RoomServersTests(FederationTestCase):
         assert self.servers.known([self.number]) == ({self.there.name}, [])
 
     async def test_they_are_read_again_when_the_room_has_changed(self) -> None:
-        """A server that came into the room is told, one that left is not."""
+        """A server that joined the room gets events, one that left does not."""
         await self.servers.load([self.number])
         self.servers.apply([StateChanged(1, self.number, b"")])
 

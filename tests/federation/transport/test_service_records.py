@@ -1,4 +1,4 @@
-"""SRV records, asked of a name server on loopback."""
+"""SRV records, queried from a name server on loopback."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ class Zone(FileAuthority):
 
 
 class ReactorWithClock:
-    """The reactor's sockets, and a clock of the test's own for what is remembered."""
+    """The reactor's sockets, and a clock of the test for cache lifetimes."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -64,8 +64,8 @@ class ServiceRecordTests(TestCase):
         self.world = ReactorWithClock()
         self.records = ServiceRecords(self.world, lambda: [("127.0.0.1", number)])
 
-    async def test_records_are_found_and_remembered_for_their_time(self) -> None:
-        """Name servers are asked as often as they want to be."""
+    async def test_records_are_cached_for_their_lifetime(self) -> None:
+        """Name servers get a query as often as they request."""
         self.offer(Record_SRV(10, 5, 8448, b"a.example.org", ttl=600))
 
         found = await self.records.find(NAME)
@@ -94,14 +94,14 @@ class ServiceRecordTests(TestCase):
 
         self.assertIsNone(await self.records.find(NAME))
 
-    async def test_a_service_that_is_not_offered_is_told(self) -> None:
+    async def test_a_service_that_is_not_offered_is_recognised(self) -> None:
         """RFC 2782: the target is the root."""
         self.offer(Record_SRV(0, 0, 0, b""))
 
         self.assertEqual(await self.records.find(NAME), [Service(0, 0, ".", 0)])
 
     async def test_name_servers_that_do_not_answer_count_as_no_record(self) -> None:
-        """For a while: federation goes on by the default port where DNS is poor."""
+        """For a while: federation continues with the default port where DNS is poor."""
         self.patch(service_records, "TIMEOUTS", (0.05,))
         await self.port.stopListening()
 

@@ -1,7 +1,7 @@
-"""Requests that claim to come from servers whose names take for ever to be resolved.
+"""Requests that claim to come from servers whose names cannot be resolved in time.
 
-Anybody can send them, and nothing of them can be checked before the name is resolved: they may keep
-each other waiting, but nobody else, and never the end of the process.
+Anyone can send them, and they cannot be verified before the name is resolved: they may delay each
+other, but no other request, and never the end of the process.
 """
 
 import http.client
@@ -53,7 +53,7 @@ class SlowNameTests(FederationTestCase):
         self.here = await self.organisation(passwords={"hash_cost": "normal"})
 
     async def test_log_in_does_not_wait_for_names(self) -> None:
-        """A flood of made-up servers is nothing that a user notices."""
+        """Users do not notice a flood of invented server names."""
         user = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
         await self.here.anybody.post("/register", user)
         flood = [self._begin(f"{number}.slow.example") for number in range(FLOOD)]
@@ -75,8 +75,8 @@ class SlowNameTests(FederationTestCase):
         for each in flood:
             self.assertEqual(await each, 401)
 
-    async def test_a_flood_from_one_address_is_refused_and_others_get_their_turn(self) -> None:
-        """A server that is asked for the first time is let in, whatever comes from elsewhere."""
+    async def test_a_flood_from_one_address_is_refused_alone(self) -> None:
+        """A server that is new to this one is served, whatever comes from other addresses."""
         there = await self.organisation()
         flood = [self._begin(f"{number}.slow.example") for number in range(120)]
         await pause(1)
@@ -113,7 +113,7 @@ class _WithHangingNames(ServerProcess):
 
 @pytest.mark.interop
 def test_the_server_stops_in_its_time_whatever_name_servers_do() -> None:
-    """Who updates a server does not wait for an attacker."""
+    """An operator who updates a server does not wait for an attacker."""
     with TemporaryDirectory(prefix="homeserver-") as folder, ExitStack() as open_connections:
         Path(folder).chmod(0o755)
         overrides = {"limits": {"shutdown_timeout": 1.0}, "federation": {"allow": ["*.example"]}}

@@ -1,4 +1,4 @@
-"""Delegations: how long an answer is believed, and what a failure leads to."""
+"""Delegations: the cache lifetime of responses and of failures."""
 
 from typing import Any
 
@@ -30,13 +30,13 @@ class Web:
         self.answer: Any = None
 
     def says(self, server_name: str, status: int = 200, **headers: str) -> None:
-        """Let the file name a server."""
+        """Serve a file that names a server."""
         sent = Headers({name.replace("_", "-"): [value] for name, value in headers.items()})
         body = b'{"m.server": "%s"}' % server_name.encode()
         self.answer = OutboundResponse(status, sent, body, "")
 
     async def request(self, method: str, url: str, **options: Any) -> OutboundResponse:
-        """What a client for the web would do."""
+        """The interface of the web client."""
         assert options["only_https"]
         self.requested.append(url)
         answer = self.answer
@@ -58,7 +58,7 @@ class Lookups:
         self.delegations = WellKnownDelegations(self.clock, self.web)  # type: ignore[arg-type]
 
     def find(self) -> str | None:
-        """What the host delegates to, which is known at once."""
+        """The delegation of the host, found without waiting."""
         found: list[str | None] = []
         ensureDeferred(self.delegations.find(HOST)).addCallback(found.append)
         return found[0]
@@ -69,8 +69,8 @@ def lookups() -> Lookups:
     return Lookups()
 
 
-def test_an_answer_is_remembered_for_a_day(lookups: Lookups) -> None:
-    """A web site is not asked for each message."""
+def test_a_response_is_cached_for_a_day(lookups: Lookups) -> None:
+    """A web site does not get a request for each message."""
     lookups.web.says("one.example")
     assert lookups.find() == "one.example"
     assert lookups.web.requested == ["https://example.org/.well-known/matrix/server"]
@@ -82,8 +82,8 @@ def test_an_answer_is_remembered_for_a_day(lookups: Lookups) -> None:
     assert lookups.find() == "two.example"
 
 
-def test_failures_are_remembered_for_longer_and_longer(lookups: Lookups) -> None:
-    """A host without the file is not asked all the time, and found soon if it gets one."""
+def test_failures_are_cached_for_longer_and_longer(lookups: Lookups) -> None:
+    """A host without the file gets few requests, and is found soon after it gets one."""
     lookups.web.answer = OutboundError("no")
     pauses = []
     for _ in range(9):
@@ -103,7 +103,7 @@ def test_failures_are_remembered_for_longer_and_longer(lookups: Lookups) -> None
 
 
 @pytest.mark.parametrize("status", [201, 301, 403, 404])
-def test_only_an_answer_with_status_200_counts(lookups: Lookups, status: int) -> None:
+def test_only_a_response_with_status_200_counts(lookups: Lookups, status: int) -> None:
     """An error page in JSON is an error page."""
     lookups.web.says("one.example", status=status)
 
@@ -114,7 +114,7 @@ def test_only_an_answer_with_status_200_counts(lookups: Lookups, status: int) ->
 def test_a_web_site_that_is_down_does_not_cut_off_its_homeserver(
     lookups: Lookups, status: Any
 ) -> None:
-    """The last answer stays in use, though not for ever."""
+    """The last response stays in use for a limited time."""
     lookups.web.says("one.example")
     lookups.find()
     lookups.clock.advance(DEFAULT_SECONDS)
@@ -138,8 +138,8 @@ def test_a_delegation_that_was_taken_back_ends(lookups: Lookups) -> None:
     assert lookups.find() is None
 
 
-def test_all_who_ask_at_once_share_an_answer(lookups: Lookups) -> None:
-    """A burst of messages to a new server asks its web site once."""
+def test_concurrent_look_ups_share_a_response(lookups: Lookups) -> None:
+    """A burst of messages to a new server sends its web site one request."""
     lookups.web.answer = waiting = Deferred[None]()
     found: list[str | None] = []
     for _ in range(3):
@@ -173,8 +173,8 @@ def test_all_who_ask_at_once_share_an_answer(lookups: Lookups) -> None:
         ({"Expires": "0"}, MIN_SECONDS),
     ],
 )
-def test_headers_say_how_long_within_bounds(headers: dict[str, str], seconds: float) -> None:
-    """Whoever moves a server can prepare for it; nobody can pin us to an answer for months."""
+def test_headers_set_the_lifetime_within_bounds(headers: dict[str, str], seconds: float) -> None:
+    """An operator can prepare a move; an attacker cannot pin a response for months."""
     sent = Headers({name: [value] for name, value in headers.items()})
 
     assert lifetime(sent, NOW) == seconds

@@ -1,4 +1,4 @@
-"""What a server that means well answers, from the rooms that it holds.
+"""The responses of a well-behaved server, from the rooms that it holds.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/
 """
@@ -18,11 +18,11 @@ VALID_MS = 24 * 60 * 60 * 1000
 
 
 class Holdings:
-    """All that a scripted server has. `name` is known once it was started.
+    """The data of a scripted server. `name` is set when it starts.
 
-    `pdus` and `edus` are what transactions brought, `invites` the events that were accepted, by
-    room; `aliases` and `profiles` are what it tells of its rooms and users. With `omits_members`
-    who joins is told of no member, if they want it so.
+    `pdus` and `edus` are those received in transactions, `invites` the accepted events, by room;
+    `aliases` and `profiles` are what it responds about its rooms and users. With `omits_members` a
+    joining server that allows it gets no members.
     """
 
     omits_members = False
@@ -39,7 +39,7 @@ class Holdings:
 
 
 class DefaultResponses:
-    """The answers of a server that means well, from the rooms that it holds."""
+    """The responses of a well-behaved server, from the rooms that it holds."""
 
     def __init__(self, holdings: Holdings) -> None:
         self._held = holdings
@@ -59,7 +59,7 @@ class DefaultResponses:
         return Answer(200, {"server": {"name": "scripted", "version": "1"}})
 
     def send_transaction(self, request: Received) -> Answer:
-        """Take in all events of rooms that are known; nothing is judged here."""
+        """Store all events of known rooms, without any check."""
         results = {}
         for pdu in request.body.get("pdus", []):
             self._held.pdus.append(pdu)
@@ -155,7 +155,7 @@ class DefaultResponses:
         return Answer(200, {"events": graph.given(reversed(events))})
 
     def get_event_by_timestamp(self, request: Received) -> Answer:
-        """The closest event of all that are known, whoever may see it."""
+        """The closest event of all, without a check of its visibility."""
         wanted, events = int(request.first("ts")), self._room(request).events.values()
         if request.first("dir") == "b":
             there = [event for event in events if event.origin_server_ts <= wanted]
@@ -187,7 +187,7 @@ class DefaultResponses:
         return Answer(200, {"device_keys": {}})
 
     def __getattr__(self, operation: str) -> Handler:
-        """What is not answered above is nothing that this server offers."""
+        """Operations without a method above are not supported."""
         unknown = {"errcode": "M_UNRECOGNIZED", "error": f"{operation} is not offered"}
         return always(Answer(404, unknown))
 
