@@ -27,6 +27,7 @@ import msgspec
 from benchmarks.figures import Figure, table
 from benchmarks.processes import resident_bytes
 from homeserver.cli.reactor import run_in_reactor
+from homeserver.config.limits import LimitSettings
 from homeserver.protocol.events import Event, build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.hashes import check_content_hash
@@ -35,6 +36,7 @@ from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
@@ -44,7 +46,6 @@ from homeserver.storage.database.embedded import EmbeddedPostgres
 from homeserver.storage.database.migrate import migrate_in_thread
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
-from homeserver.wiring.rooms import CACHED_EVENTS, CACHED_STATE_NODES
 
 VERSION = ROOM_VERSIONS["11"]
 REMOTE = "remote.example"
@@ -145,11 +146,13 @@ class ReceivingServer:
 
     def __init__(self, reactor: Any, db: Database) -> None:
         log = Log(reactor, db.write_batch, 0)
-        states, events = StateStore(db, CACHED_STATE_NODES), EventStore(db, CACHED_EVENTS)
+        limits = LimitSettings()
+        states = StateStore(db, limits.cached_state_nodes)
+        events = EventStore(db, limits.cached_events)
         self._stores = RoomStorage(log, Names(db), states, events)
         origin = LocalServer("local.example", SigningKey.from_seed("2", bytes(32)), reactor)
         self.rooms = RoomRegistry(db, origin, self._stores)
-        self._receiving = PduReceiver(self._stores, StateResolver(self._stores))
+        self._receiving = PduReceiver(self._stores, StateResolver(self._stores), NoPolicyServers())
         log.subscribe(self.rooms.apply)
 
     async def receive(self, writer: RoomWriter, pdus: Sequence[bytes]) -> None:

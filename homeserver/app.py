@@ -1,4 +1,4 @@
-"""The composition root: makes the objects of one homeserver, starts them, and stops them.
+"""The program: makes the parts of one homeserver, starts them, and stops them.
 
 Nothing here decides anything. Two homeservers can run in one process: they share no object but the
 reactor.
@@ -7,7 +7,7 @@ reactor.
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
@@ -20,7 +20,7 @@ from homeserver.concurrency.deferreds import wait_for_completion, with_timeout
 from homeserver.concurrency.stop_signals import call_on_stop_signal
 from homeserver.config.errors import CertificateError
 from homeserver.config.settings import Settings
-from homeserver.config.signing_key import load_or_create_signing_key, load_signing_keys
+from homeserver.config.signing_key import load_or_create_signing_key
 from homeserver.observability.garbage import GarbageCollection
 from homeserver.observability.metrics import Metrics, ReactorLag
 from homeserver.storage.database.database import Database, DatabaseUnavailable
@@ -29,20 +29,10 @@ from homeserver.storage.database.migrate import MigrationError, migrate_in_threa
 from homeserver.storage.database.server_state import WrongServer, claim_server_name
 from homeserver.storage.database.supervised_postgres import SupervisedPostgres
 from homeserver.storage.rooms.events_at_start import rooms_of_newest_events
-from homeserver.streams.health import DatabaseHealth
 from homeserver.streams.log import Log
-from homeserver.streams.positions import PositionReserve
-from homeserver.web.listeners import CannotListen, Listeners
-from homeserver.web.shutdown import Shutdown
-from homeserver.wiring.accounts import Accounts
-from homeserver.wiring.federated_rooms import FederatedRooms
-from homeserver.wiring.federation import Federation
-from homeserver.wiring.http import Http
-from homeserver.wiring.metrics import watch
-from homeserver.wiring.rate_limits import rate_limits_of
-from homeserver.wiring.rooms import Rooms
-from homeserver.wiring.stream import Stream
-from homeserver.wiring.sync import Sync
+from homeserver.streams.positions import PositionReserve, reserve_first_positions
+from homeserver.web.listeners import CannotListen
+from homeserver.wiring.server import ServerParts
 
 PART_SECONDS = 5.0  # for each part of the server to end, beside the requests
 POSTGRES_SECONDS = 75.0  # for the embedded PostgreSQL, which may have a lot to write
@@ -71,27 +61,23 @@ class Homeserver:
         self.metrics = Metrics()
         self.broken: Deferred[None] = Deferred()
         self._reactor = reactor
-        self._shutdown = Shutdown()
         self._starting: Deferred[None] | None = None
-        self._postgres: SupervisedPostgres | None = None
-        self._database: Database | None = None
-        self._log: Log | None = None
-        self._positions: PositionReserve | None = None
-        self._accounts: Accounts | None = None
-        self._rooms: Rooms | None = None
-        self._sync: Sync | None = None
-        self._federation: Federation | None = None
-        self._federated_rooms: FederatedRooms | None = None
-        self._listeners: Listeners | None = None
-        self._lag = ReactorLag(reactor, self.metrics)
+        self._started = AsyncExitStack()  # unwound, it stops what was started
+        self._parts: ServerParts | None = None
         self._ending: Deferred[None] | None = None
         self._ended_well = True
 
     @property
+    def parts(self) -> ServerParts:
+        """What the server is made of, once it has started."""
+        assert self._parts is not None, "the server runs"
+        return self._parts
+
+    @property
     def ports(self) -> list[int]:
         """The TCP ports that are listened at, in the order of the configuration."""
-        assert self._listeners is not None, "the server runs"
-        return [address.port for address in self._listeners.addresses if hasattr(address, "port")]
+        addresses = self.parts.listeners.addresses
+        return [address.port for address in addresses if hasattr(address, "port")]
 
     async def start(self) -> None:
         """Start the database, then everything else, and last listen.
@@ -118,115 +104,80 @@ class Homeserver:
         Gives whether all ended well. A second call waits for the first.
         """
         if self._ending is None:
-            self._ending = Deferred.fromCoroutine(self._stop())
+            self._ending = Deferred.fromCoroutine(self._started.aclose())
         await wait_for_completion(self._ending)
         return self._ended_well
 
-    async def _stop(self) -> None:
-        if self._listeners is not None:
-            timeout = self.settings.limits.shutdown_timeout
-            await self._end("the listeners", self._listeners.stop(timeout), timeout + PART_SECONDS)
-        if self._sync is not None:
-            self._sync.stop()
-        if self._federated_rooms is not None:
-            await self._end("the exchange with other servers", self._federated_rooms.stop())
-        if self._federation is not None:
-            await self._end("federation", self._federation.stop())
-        if self._rooms is not None:
-            await self._end("the rooms", self._rooms.stop())
-        if self._accounts is not None:
-            await self._end("the accounts", self._accounts.stop())
-        if self._positions is not None:
-            await self._end("the reservation of positions", self._positions.stop())
-        if self._log is not None:
-            await self._end("the log", self._log.flush())
-        self._lag.stop()
-        if self._database is not None:
-            await self._end("the database's connections", self._database.close(), 2 * PART_SECONDS)
-        if self._postgres is not None:
-            await self._end("PostgreSQL", self._postgres.stop(), POSTGRES_SECONDS)
+    def _on_stop(
+        self, part: str, stop: Callable[[], Awaitable[None]], seconds: float = PART_SECONDS
+    ) -> None:
+        """Have `stop` stop a part, which has so many seconds for it, before all earlier ones."""
+        self._started.push_async_callback(self._end, part, stop, seconds)
 
-    async def _end(self, part: str, ending: Awaitable[None], seconds: float = PART_SECONDS) -> None:
+    async def _end(self, part: str, stop: Callable[[], Awaitable[None]], seconds: float) -> None:
         try:
-            await with_timeout(ending, seconds, self._reactor)
+            await with_timeout(stop(), seconds, self._reactor)
         except Exception as error:
             self._ended_well = False
             log.error("{part} did not end well: {error!r}", part=part, error=error)
 
     def reload_certificates(self) -> None:
         """Read the certificates of the listeners again."""
-        if self._listeners is not None:
-            self._listeners.reload_certificates()
+        if self._parts is not None:
+            self._parts.listeners.reload_certificates()
 
     async def _start(self) -> None:
         settings, reactor = self.settings, self._reactor
         key = load_or_create_signing_key(settings.signing_key_path)
-        db = self._database = await self._open_database()
+        db = await self._open_database()
         await db.run(claim_server_name, settings.server_name)
-        self._positions = PositionReserve(db, reactor)
-        stream = self._log = Log(reactor, db.write_batch, *await self._positions.first())
-        stream.on_batch = self.metrics.batch_committed
-        stream.broken.chainDeferred(self.broken)
-        accounts = self._accounts = Accounts(reactor, settings, key, db, stream)
-        await accounts.erased_users.load()
-        rate_limits = rate_limits_of(reactor, settings)
-        rooms = self._rooms = Rooms(reactor, settings, key, db, stream, accounts, rate_limits)
+        lag = ReactorLag(reactor, self.metrics)
+        self._on_stop("the measurement of the reactor's lag", lag.stop)
+        first = await reserve_first_positions(db)
+        fact_log = Log(reactor, db.write_batch, *first, on_batch=self.metrics.batch_committed)
+        self._on_stop("the log", fact_log.flush)
+        fact_log.broken.chainDeferred(self.broken)
+        positions = PositionReserve(db, reactor, fact_log)
+        self._on_stop("the reservation of positions", positions.stop)
         lively = await db.run(rooms_of_newest_events, RECENT_EVENTS)
-        sync = self._sync = Sync(reactor, settings, db, stream, accounts, rooms, lively)
-        keys = load_signing_keys(settings.signing_key_path)
-        federation = self._federation = Federation(reactor, settings, keys, db)
-        await federation.start()
-        shared = self._federated_rooms = FederatedRooms(
-            reactor, db, stream, federation, accounts, rooms, sync
+        parts = self._parts = ServerParts(
+            reactor, settings, key, db, fact_log, self.metrics, lively
         )
-        http = Http(
-            reactor,
-            settings,
-            self._shutdown,
-            self.metrics,
-            accounts,
-            rate_limits,
-            federation.authentication,
-            accounts.pages,
+        self._on_stop_of_parts(parts)
+        await parts.account_core.load()
+        await parts.federation.start()
+        positions.start()
+        parts.accounts.start()
+        parts.rooms.start()
+        await parts.sync.start()
+        parts.stream.start()
+        lag.start()
+        parts.listeners.start()
+        # A server that hears from this one believes that it can be reached.
+        await parts.federated_rooms.start()
+
+    def _on_stop_of_parts(self, parts: ServerParts) -> None:
+        """Have all parts stopped, the last one first, even where starting them fails half-way."""
+        self._on_stop("the accounts", parts.accounts.stop)
+        self._on_stop("the rooms", parts.rooms.stop)
+        self._on_stop("federation", parts.federation.stop)
+        self._on_stop("the exchange with other servers", parts.federated_rooms.stop)
+        self._on_stop("sync", parts.sync.stop)
+        timeout = self.settings.limits.shutdown_timeout
+        self._on_stop(
+            "the listeners", lambda: parts.listeners.stop(timeout), timeout + PART_SECONDS
         )
-        socket = Stream(reactor, settings, stream, rate_limits, accounts, rooms, sync)
-        watch(self.metrics, db, stream, rooms, sync, socket)
-        routes = [
-            *accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),
-            *rooms.routes(),
-            *sync.routes(),
-            *socket.routes(),
-        ]
-        federation_routes = [
-            *accounts.federation_routes(),
-            *federation.routes(accounts, rooms),
-            *shared.routes(),
-        ]
-        health_checks = DatabaseHealth(db, stream, reactor).checks()
-        self._listeners = http.listeners(routes, federation_routes, health_checks)
-        self._shutdown.notify(sync.end_waits)
-        self._shutdown.notify(socket.end_waits)
-        self._shutdown.notify(shared.end_waits)
-        self._shutdown.notify(federation.end_waits)
-        self._positions.start(stream)
-        accounts.start()
-        rooms.start()
-        await sync.start()
-        socket.start()
-        self._lag.start()
-        self._listeners.start()
-        # Who hears from this server believes that it can be reached.
-        await shared.start()
 
     async def _open_database(self) -> Database:
         settings = self.settings.database
         dsn = settings.dsn
         if dsn is None:
             embedded = EmbeddedPostgres(self.settings.postgres_dir)
-            self._postgres = SupervisedPostgres(self._reactor, embedded)
-            await self._postgres.start()
-            self._postgres.watch()
-            dsn = self._postgres.dsn
+            postgres = SupervisedPostgres(self._reactor, embedded)
+            self._on_stop("PostgreSQL", postgres.stop, POSTGRES_SECONDS)
+            await postgres.start()
+            postgres.watch()
+            dsn = postgres.dsn
         await migrate_in_thread(self._reactor, dsn)
         db = Database(
             self._reactor,
@@ -236,6 +187,7 @@ class Homeserver:
             statement_timeout_seconds=settings.statement_timeout,
         )
         await db.open()
+        self._on_stop("the database's connections", db.close, 2 * PART_SECONDS)
         return db
 
 

@@ -10,25 +10,26 @@ from typing import Any
 import msgspec
 
 from homeserver.concurrency.cooperative import build_cooperatively
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import MEMBER, membership_of
+from homeserver.rooms.room.changes import membership_of
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
+from homeserver.storage.rooms.names import Names
 
 
 class AuthChains:
     """Reads states with their auth chains."""
 
-    def __init__(self, rooms: RoomRegistry) -> None:
+    def __init__(self, names: Names, rooms: RoomRegistry) -> None:
+        self._names = names
         self._rooms = rooms
 
     async def state_before(self, room: Room, stored: StoredEvent) -> list[StoredEvent]:
         """All events of the state before an event."""
-        stores = self._rooms.stores
-        entries = await stores.states.load(stored.state_before)
-        clock = self._rooms.local_server.clock
-        return await stores.events.load_many(room.version, list(entries.values()), clock)
+        entries = await self._rooms.state_entries(stored.state_before)
+        return await self._rooms.load_many_events(room, list(entries.values()))
 
     async def chain_of(self, room: Room, events: Iterable[StoredEvent]) -> list[StoredEvent]:
         """All that authorises some events, these themselves not included unless they do, too.
@@ -42,9 +43,7 @@ class AuthChains:
             wanted = set(
                 await build_cooperatively(self._rooms.local_server.clock, cited)
             ).difference(chain)
-            found = await self._rooms.stores.events.find_many(
-                room.version, room.room_nid, room.room_id, wanted
-            )
+            found = await self._rooms.find_events(room, wanted)
             chain |= found
             level = list(found.values())
         return sorted(chain.values(), key=lambda stored: stored.event_nid)
@@ -68,8 +67,7 @@ class AuthChains:
         user_id = join.event.state_key or ""
         named_after = await heroes(self._rooms, room, user_id)
         keys = [(MEMBER, member) for member in (user_id, *named_after)]
-        stores = self._rooms.stores
-        members = await stores.state_at(room.version, join.state_before, keys)
+        members = await self._rooms.state_at(room.version, join.state_before, keys)
         others = await self._others_before(room, join)
         state = [*others, *members.values()]
         told = {each.event.event_id for each in state}
@@ -85,14 +83,13 @@ class AuthChains:
 
     async def _others_before(self, room: Room, join: StoredEvent) -> list[StoredEvent]:
         """All of the state before a join but for its members."""
-        stores = self._rooms.stores
         if room.root == join.state_after:
             # Nothing came after it yet, and of the others it changed nothing.
-            return await stores.events.load_in_order(room.version, list(room.state.values()))
-        member_nid = await stores.names.nid(MEMBER)
-        entries = await stores.states.load(join.state_before)
-        numbers = [number for key, number in entries.items() if key[0] != member_nid]
-        return await stores.events.load_in_order(room.version, numbers)
+            return await self._rooms.load_events_in_order(room, list(room.state.values()))
+        member_nid = await self._names.nid(MEMBER)
+        entries = await self._rooms.state_entries(join.state_before)
+        others = [event_nid for key, event_nid in entries.items() if key[0] != member_nid]
+        return await self._rooms.load_events_in_order(room, others)
 
     def _join_response(
         self, join: StoredEvent, state: Iterable[StoredEvent], chain: Iterable[StoredEvent]

@@ -91,7 +91,7 @@ class EventsApi:
 
     async def get_event(self, origin: str, event_id: str) -> dict[str, Any]:
         """One event, of any room that the asking server is in."""
-        for number in await self._rooms.stores.events.rooms_with(event_id):
+        for number in await self._rooms.rooms_with_event(event_id):
             known = await self._rooms.by_number(number)
             if known is None:
                 continue
@@ -170,9 +170,7 @@ class EventsApi:
         return room, await self._chains.state_before(room, stored)
 
     async def _event(self, room: Room, event_id: str) -> StoredEvent:
-        stored = await self._rooms.stores.events.find(
-            room.version, room.room_nid, room.room_id, event_id
-        )
+        stored = await self._rooms.find_event(room, event_id)
         if stored is None or stored.status.rejected is not None:
             raise NotFound("This server does not have the event")
         return stored

@@ -22,6 +22,7 @@ from homeserver.protocol.errors import (
     MissingParam,
 )
 from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import CREATE
 from homeserver.protocol.events import Event, InvalidEvent
 from homeserver.protocol.json_elements import decodable
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -143,9 +144,7 @@ class InvitesApi:
         self, version: RoomVersion, room_id: str, told: Sequence[Any]
     ) -> None:
         """See that the room is the one that its create event makes, as its version wants."""
-        creates = [
-            pdu for pdu in told if isinstance(pdu, Mapping) and pdu.get("type") == "m.room.create"
-        ]
+        creates = [pdu for pdu in told if isinstance(pdu, Mapping) and pdu.get("type") == CREATE]
         if len(creates) != 1:
             raise MissingParam("invite_room_state does not hold the create event")
         try:

@@ -18,6 +18,7 @@ from federation.remote.membership_requests import for_users
 from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.identifiers import is_valid_room_id, is_valid_user_id
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.membership.third_party_invites import MAX_INVITES, ThirdPartyInvites
@@ -161,7 +162,7 @@ class ThirdPartyExchange:
         # The name that the room shows is known there.
         proof = {"display_name": user_id, "signed": signed}
         event = {
-            "type": "m.room.member",
+            "type": MEMBER,
             "room_id": room_id,
             "sender": sender,
             "state_key": user_id,

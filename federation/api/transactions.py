@@ -3,18 +3,17 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
 
-from collections import OrderedDict
 from typing import Annotated, Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 
 from federation.paths import V1
 from federation.receiving.edus import EduDispatcher
 from federation.receiving.pdu_queue import IncomingQueue
 from federation.transport.lenient_lists import decode_body
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.keyed_locks import KeyedLocks
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.web.routes import Auth, Route
 
 MAX_BODY = 10 * 1_048_576  # bytes: fifty events of the largest size, and a hundred others
@@ -33,8 +32,10 @@ class TransactionsApi:
         self._clock = clock
         self._queue = inbox
         self._edus = edus
-        self._responses: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
-        self._running: dict[tuple[str, str], Deferred[None]] = {}
+        self._responses: LruCache[tuple[str, str], dict[str, Any]] = LruCache(
+            "federation_transactions", MAX_CACHED_TRANSACTIONS
+        )
+        self._receiving: KeyedLocks[tuple[str, str]] = KeyedLocks()
 
     def routes(self) -> list[Route]:
         path = f"{V1}/send/{{txn_id}}"
@@ -44,22 +45,10 @@ class TransactionsApi:
         """Take a `Transaction` in; one that comes again has the same answer, and no effect."""
         transaction = await decode_body(self._clock, Transaction, body)
         key = (origin, txn_id)
-        while (running := self._running.get(key)) is not None:
-            await wait_for_completion(running)
-        answer = self._responses.get(key)
-        if answer is None:
-            done: Deferred[None] = Deferred()
-            self._running[key] = done
-            try:
+        async with self._receiving.hold(key):
+            answer = self._responses.get(key)
+            if answer is None:
                 answer = {"pdus": await self._queue.put(origin, transaction.pdus)}
                 await self._edus.receive(origin, transaction.edus)
-                self._remember(key, answer)
-            finally:
-                del self._running[key]
-                done.callback(None)
+                self._responses.put(key, answer)
         return answer
-
-    def _remember(self, key: tuple[str, str], answer: dict[str, Any]) -> None:
-        self._responses[key] = answer
-        if len(self._responses) > MAX_CACHED_TRANSACTIONS:
-            self._responses.popitem(last=False)

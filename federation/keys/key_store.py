@@ -21,7 +21,7 @@ class KeyStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._known: LruCache[str, dict[str, StoredKey]] = LruCache(MAX_SERVERS)
+        self._known: LruCache[str, dict[str, StoredKey]] = LruCache("server_keys", MAX_SERVERS)
 
     def in_memory(self, server_name: str, key_id: str) -> VerifyKey | None:
         """A key, if it is at hand."""

@@ -194,7 +194,7 @@ class EventFetcher:
             timeout=STATE_TIMEOUT_SECONDS,
             max_answer=MAX_STATE_BYTES,
         )
-        clock = writer.origin.clock
+        clock = writer.local_server.clock
         state_ids = await build_present_cooperatively(clock, map(_event_id, ids.pdu_ids))
         chain_ids = await build_present_cooperatively(clock, map(_event_id, ids.auth_chain_ids))
         wanted = [*chain_ids, *state_ids, event_id]

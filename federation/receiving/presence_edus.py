@@ -19,10 +19,10 @@ from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import MAX_STATUS_BYTES, PresenceTracker
 from homeserver.presence.user_presence import OFFLINE, ONLINE, UNAVAILABLE, State
 from homeserver.protocol.errors import Unavailable
+from homeserver.protocol.event_types import PRESENCE
 from homeserver.rooms.room.changes import StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 
-PRESENCE = "m.presence"
 MAX_UPDATES = 500  # of one EDU
 PRESENCE_RESEND_SECONDS = 25 * 60.0  # others take those for gone of whom they hear nothing
 RESEND_BATCH_SIZE = 100  # updates of one EDU that tells again
@@ -107,7 +107,7 @@ class PresenceEdus:
         for user in self._tracker.present():
             # The servers in all of them were asked for when the user came.
             for server in self._servers.known(user.rooms)[0]:
-                updates.setdefault(server, []).append(self._update(user.told))
+                updates.setdefault(server, []).append(self._update(user.published))
         for server, told in updates.items():
             for at in range(0, len(told), RESEND_BATCH_SIZE):
                 content = {"push": told[at : at + RESEND_BATCH_SIZE]}
@@ -130,7 +130,7 @@ class PresenceEdus:
             return
         for user in self._tracker.present():
             if fact.room_nid in user.rooms:
-                self._send(servers, user.told)
+                self._send(servers, user.published)
 
     def _send(self, servers: set[str], told: PresenceChanged) -> None:
         if servers:

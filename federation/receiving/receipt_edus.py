@@ -12,12 +12,12 @@ from typing import Any
 from federation.receiving.room_access import RoomAccess
 from federation.sending.sender import Sender
 from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
+from homeserver.protocol.event_types import RECEIPT
 from homeserver.rooms.ephemeral.receipts import READ, Receipts, check_thread_id
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 
-RECEIPT = "m.receipt"
 MAX_RECEIPTS = 1_000  # of one EDU
 
 
@@ -55,9 +55,7 @@ class ReceiptEdus:
                 await self._move(room, told)
 
     async def _move(self, room: Room, told: _SentReceipts) -> None:
-        stored = await self._rooms.stores.events.find(
-            room.version, room.room_nid, room.room_id, told.event_id
-        )
+        stored = await self._rooms.find_event(room, told.event_id)
         try:
             await self._receipts.move(
                 room,

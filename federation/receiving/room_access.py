@@ -5,6 +5,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lis
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import Forbidden, NotFound, UnableDueToPartialState
+from homeserver.protocol.event_types import SERVER_ACL_KEY
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.server_acl import ServerAcl
 from homeserver.rooms.room.registry import RoomRegistry
@@ -13,7 +14,6 @@ from homeserver.rooms.room.room import Room
 MAX_TRUSTED_USERS = 1_000  # users of a room whose members are not known yet
 MAX_PARTIAL_ROOMS = 1_000  # in which such users are remembered
 
-ACL = ("m.room.server_acl", "")
 CACHED_LISTS = 50  # each takes 2 MiB at most, where an event is full of entries
 
 
@@ -22,9 +22,11 @@ class RoomAccess:
 
     def __init__(self, rooms: RoomRegistry) -> None:
         self._rooms = rooms
-        self._lists: LruCache[int, ServerAcl] = LruCache(CACHED_LISTS)  # by event number
+        self._lists: LruCache[int, ServerAcl] = LruCache(
+            "server_acls", CACHED_LISTS
+        )  # by event number
         # Users that are not known yet, by room.
-        self._trusted: LruCache[int, set[str]] = LruCache(MAX_PARTIAL_ROOMS)
+        self._trusted: LruCache[int, set[str]] = LruCache("partial_room_users", MAX_PARTIAL_ROOMS)
 
     async def present(self, origin: str, room_id: str) -> Room:
         """The room, if this server is in it and its access list lets the other take part.
@@ -78,9 +80,9 @@ class RoomAccess:
 
     async def is_allowed(self, origin: str, room: Room) -> bool:
         """Whether the room's access list lets a server take part."""
-        if ACL not in room.state:
+        if SERVER_ACL_KEY not in room.state:
             return True
-        acl = (await self._rooms.current(room, [ACL])).get(ACL)
+        acl = (await self._rooms.current(room, [SERVER_ACL_KEY])).get(SERVER_ACL_KEY)
         if acl is None:
             return True
         # A redaction changes what the list says; the number of the event stays.

@@ -12,10 +12,10 @@ from typing import Any
 from federation.receiving.room_access import RoomAccess
 from federation.sending.sender import Sender
 from homeserver.concurrency.clock import Clock, DelayedCall
+from homeserver.protocol.event_types import TYPING
 from homeserver.rooms.ephemeral.typing import TypingChanged, TypingUsers
 from homeserver.rooms.room.registry import RoomRegistry
 
-TYPING = "m.typing"
 TYPING_RESEND_SECONDS = 40.0
 REMOTE_TYPING_TTL_MS = 60_000
 

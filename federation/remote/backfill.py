@@ -19,7 +19,7 @@ from federation.receiving.pdu_checks import PduChecks
 from federation.sending.room_servers import likely_servers
 from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError
-from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.event_graph import in_graph_order
 from homeserver.protocol.events import Event
 from homeserver.rooms.history.timeline_segments import Depths
@@ -50,21 +50,15 @@ class Backfill:
         self._client = client
         self._checks = checks
         self._missing = missing
-        self._running: dict[int, Deferred[None]] = {}
+        self._filling: KeyedLocks[int] = KeyedLocks()
 
     async def fill(self, room: Room, depths: Depths, limit: int) -> bool:
         """Ask for events before the gaps that are at these depths; whether any came."""
-        running = self._running.get(room.room_nid)
-        if running is not None:
-            await wait_for_completion(running)
-            return True
-        done: Deferred[None] = Deferred()
-        self._running[room.room_nid] = done
-        try:
+        is_under_way = self._filling.is_held(room.room_nid)
+        async with self._filling.hold(room.room_nid):
+            if is_under_way:
+                return True
             return await self._fill(room, depths, min(limit, MAX_EVENTS))
-        finally:
-            del self._running[room.room_nid]
-            done.callback(None)
 
     async def _fill(self, room: Room, depths: Depths, limit: int) -> bool:
         least, greatest = depths

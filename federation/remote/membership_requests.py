@@ -46,6 +46,7 @@ from homeserver.protocol.errors import (
 )
 from homeserver.protocol.event_format import check_format
 from homeserver.protocol.event_kinds import is_state
+from homeserver.protocol.event_types import CREATE, MEMBER
 from homeserver.protocol.events import Event, InvalidEvent, build_event
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.json_elements import decodable, decode_or_none
@@ -222,7 +223,7 @@ class MembershipRequests:
             event = build_event(
                 version,
                 room_id=room_id,
-                type="m.room.member",
+                type=MEMBER,
                 sender=user_id,
                 state_key=user_id,
                 content=own,
@@ -366,7 +367,7 @@ def _server_name(element: msgspec.Raw) -> str | None:
 
 
 def _check_create(server: str, version: RoomVersion, state: Sequence[Event]) -> None:
-    creates = [event for event in state if is_state(event, "m.room.create")]
+    creates = [event for event in state if is_state(event, CREATE)]
     if len(creates) != 1:
         raise InvalidResponse(server, "the state has no create event")
     if creates[0].content.get("room_version", "1") != version.identifier:

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from federation.receiving.event_fetcher import EventFetcher
 from federation.transport.errors import FederationError
+from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.inbound.event_checks import EventsMissing
@@ -25,10 +26,11 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.partial_rooms import LEAVE_PARTIAL_ROOM, unfinished_rooms
+from homeserver.streams.log import Log
 
 MAX_CONCURRENT_ROOMS = 3  # rooms: each may take as much memory as its members do
 MAX_ASKED = 20  # servers in one round
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 3_600.0  # seconds
+RETRIES = RetrySchedule.doubling(2.0, 3_600.0)
 
 log = Logger()
 
@@ -41,10 +43,12 @@ class PartialStateResync:
         rooms: RoomRegistry,
         missing: EventFetcher,
         completion: PartialStateCompletion,
+        log: Log,
         db: Database,
         clock: Clock,
     ) -> None:
         self._rooms = rooms
+        self._log = log
         self._missing = missing
         self._completion = completion
         self._db = db
@@ -84,12 +88,11 @@ class PartialStateResync:
                     _fire(self._pauses[fact.room_nid])
 
     async def _work(self, number: int) -> None:
-        pause, attempt = FIRST_PAUSE, 0
+        attempt = 0
         try:
             while not await self._attempt(number, attempt):
-                await self._pause(number, pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
                 attempt += 1
+                await self._pause(number, RETRIES.pause(attempt))
         except CancelledError:
             pass
         finally:
@@ -146,12 +149,11 @@ class PartialStateResync:
 
     async def _give_up(self, room: Room, partial: PartialState) -> None:
         """Nobody of ours is in the room: what is known of it stays as it is."""
-        stream = self._rooms.stores.log
         # The servers in the room are remembered until the outboxes have the event by which we left.
-        await stream.flush()
-        fact = PartialRoomLeft(stream.next_position(), room.room_nid, partial.join_id)
+        await self._log.flush()
+        fact = PartialRoomLeft(self._log.next_position(), room.room_nid, partial.join_id)
         row = LEAVE_PARTIAL_ROOM.row(room.room_nid, partial.join_id)
-        await stream.append(fact, [row])
+        await self._log.append(fact, [row])
         log.info("{room} was left before its state was whole", room=room.room_id)
 
     def _is_here(self, room: Room) -> bool:

@@ -7,13 +7,12 @@ size. What in an answer makes no sense is left out.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hierarchyroomid
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from federation.paths import V1, path_of
@@ -21,10 +20,12 @@ from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError
 from federation.transport.lenient_lists import FewElements
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.single_flight import SingleFlight
+from homeserver.protocol.event_types import SPACE_CHILD
 from homeserver.protocol.identifiers import is_valid_room_id
 from homeserver.protocol.json_elements import BadElement, decodable, decode_apart
-from homeserver.protocol.spaces import CHILD, SPACE, parse_child
+from homeserver.protocol.spaces import SPACE, parse_child
 from homeserver.rooms.discovery.room_summaries import RoomSummary
 from homeserver.rooms.discovery.space_children import (
     MAX_CHILDREN,
@@ -90,21 +91,21 @@ class RemoteSpaces:
         self._own_name = own_name
         self._clock = clock
         self._client = client
-        self._told: OrderedDict[str, _Told] = OrderedDict()
-        self._asking: dict[str, Deferred[None]] = {}
-        self._size = 0
+        self._told: LruCache[str, _Told] = LruCache(
+            "remote_spaces", MAX_CACHED_BYTES, size_of=lambda _, told: told.size
+        )
+        self._asking: SingleFlight[str, _Told] = SingleFlight()
 
     async def describe(self, room_id: str, via: Sequence[str]) -> RoomDescription | None:
         """What one of the servers says of a room."""
         told = self._remembered(room_id)
         if told is None:
-            running = self._asking.get(room_id)
-            if running is not None:
-                await wait_for_completion(running)
-                told = self._remembered(room_id)
-            else:
-                told = await self._learn(room_id, via)
-        return None if told is None else told.room
+            others = [name for name in via if name != self._own_name]
+            servers = list(dict.fromkeys(others))[:MAX_SERVERS]
+            if not servers and not self._asking.is_running(room_id):
+                return None
+            told = await self._asking.join(room_id, partial(self._learn, room_id, servers))
+        return told.room
 
     def child_of(self, parent: str, room_id: str) -> RoomDescription | None:
         """What was said of a room together with a space that it is in, if that is remembered."""
@@ -118,30 +119,17 @@ class RemoteSpaces:
 
     def _remembered(self, room_id: str) -> _Told | None:
         told = self._told.get(room_id)
-        if told is None or told.until <= self._clock.seconds():
-            return None
-        self._told.move_to_end(room_id)
-        return told
+        return None if told is None or told.until <= self._clock.seconds() else told
 
-    async def _learn(self, room_id: str, via: Sequence[str]) -> _Told | None:
-        others = [name for name in via if name != self._own_name]
-        servers = list(dict.fromkeys(others))[:MAX_SERVERS]
-        if not servers:
-            return None
-        done = self._asking[room_id] = Deferred()
+    async def _learn(self, room_id: str, servers: Sequence[str]) -> _Told:
         told = _Told(self._clock.seconds() + CLOSED_SECONDS)
-        try:
-            for server in servers:
-                try:
-                    told = await self._ask(server, room_id)
-                    break
-                except (FederationError, ValueError) as error:
-                    log.info("nothing is learnt of {room}: {error}", room=room_id, error=error)
-            self._remember(room_id, told)
-        finally:
-            del self._asking[room_id]
-            done.callback(None)
-        return told
+        for server in servers:
+            try:
+                told = await self._ask(server, room_id)
+                break
+            except (FederationError, ValueError) as error:
+                log.info("nothing is learnt of {room}: {error}", room=room_id, error=error)
+        return self._told.put(room_id, told)
 
     async def _ask(self, server: str, room_id: str) -> _Told:
         answer: RemoteHierarchyResponse = await self._client.get(
@@ -168,15 +156,6 @@ class RemoteSpaces:
         until = self._clock.seconds() + seconds
         return _Told(until, size, room, children, frozenset(closed))
 
-    def _remember(self, room_id: str, told: _Told) -> None:
-        former = self._told.pop(room_id, None)
-        if former is not None:
-            self._size -= former.size
-        self._told[room_id] = told
-        self._size += told.size
-        while self._size > MAX_CACHED_BYTES:
-            self._size -= self._told.popitem(last=False)[1].size
-
 
 def _described(raw: msgspec.Raw) -> RoomDescription | None:
     """A room as it was described; `None` where that is no description."""
@@ -196,6 +175,6 @@ def _described(raw: msgspec.Raw) -> RoomDescription | None:
 def _children(events: Iterable[msgspec.Raw]) -> Iterable[ChildEvent]:
     for event in decodable(events, ChildState):
         child = parse_child(event.state_key, event.content, event.origin_server_ts)
-        if event.type == CHILD and child is not None:
+        if event.type == SPACE_CHILD and child is not None:
             # Encoded anew, it has no members but those that clients are told.
             yield ChildEvent(child, msgspec.Raw(msgspec.json.encode(event)))

@@ -34,7 +34,7 @@ class RoomServers:
     def __init__(self, rooms: RoomRegistry, db: Database) -> None:
         self._rooms = rooms
         self._db = db
-        self._cold: LruCache[int, frozenset[str]] = LruCache(MAX_ROOMS)
+        self._cold: LruCache[int, frozenset[str]] = LruCache("room_servers", MAX_ROOMS)
 
     def apply(self, facts: Sequence[Any]) -> None:
         """A reader of the log: what was remembered of a room that changes is out of date."""

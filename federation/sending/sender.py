@@ -58,13 +58,14 @@ class Sender:
         destinations: DestinationHealth,
         permitted: PermittedServers,
         rooms: RoomRegistry,
+        log: Log,
         db: Database,
         clock: Clock,
     ) -> None:
         self._permitted = permitted
         self._rooms = rooms
         self._db = db
-        self._log: Log = rooms.stores.log
+        self._log = log
         self._clock = clock
         self._queues: dict[str, DestinationQueue] = {}
         self._seen = 0  # position up to which the log was read
@@ -86,7 +87,7 @@ class Sender:
             DeferredSemaphore(MAX_UNPROVEN),
             lambda: f"{prefix}_{next(transactions)}",
         )
-        destinations.on_reachable = self._wake
+        destinations.subscribe(self._wake)
 
     async def start(self) -> None:
         """Go on where the last process ended."""
@@ -169,7 +170,7 @@ class Sender:
                 break
             if is_ours(stored.event.sender):
                 return QueuedPdu(place, room.room_nid, stored.event.json)
-        found = await self._rooms.stores.events.load_in_order(room.version, [position])
+        found = await self._rooms.load_events_in_order(room, [position])
         return QueuedPdu(position, room.room_nid, found[0].event.json) if found else None
 
     async def _replay(self, position: int) -> None:
@@ -178,7 +179,7 @@ class Sender:
             room = await self._rooms.by_number(number)
             if room is None:
                 continue
-            found = await self._rooms.stores.events.load_in_order(room.version, [event_number])
+            found = await self._rooms.load_events_in_order(room, [event_number])
             for stored in found:
                 if self._may_have_to_send(stored.event):
                     pdu = QueuedPdu(stored.position or stored.event_nid, number, stored.event.json)

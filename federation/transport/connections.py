@@ -48,7 +48,9 @@ class Connections:
         self._network = network
         self._tls = tls
         self._open = ConnectionTracker(reactor)
-        self._peers: LruCache[str, Peer] = LruCache(MAX_SERVERS, _close)
+        self._peers: LruCache[str, Peer] = LruCache(
+            "server_connections", MAX_SERVERS, on_evict=lambda _, peer: _close(peer)
+        )
 
     def to(self, server_name: str, address: Address) -> Peer:
         """The way to a server that is reached at this address."""
@@ -63,8 +65,9 @@ class Connections:
 
     async def stop(self) -> None:
         """End all connections."""
-        for peer in self._peers.pop_all():
+        for peer in self._peers.values():
             _close(peer)
+        self._peers.clear()
         await self._open.end()
 
     def _make(self, address: Address) -> Peer:

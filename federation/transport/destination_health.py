@@ -35,11 +35,15 @@ class DestinationHealth:
     def __init__(self, db: Database, reactor: Any) -> None:
         self._db = db
         self._clock = reactor
-        self._known: LruCache[str, Backoff] = LruCache(MAX_SERVERS)
+        self._known: LruCache[str, Backoff] = LruCache("destinations", MAX_SERVERS)
         self._unwritten: dict[str, Backoff] = {}
         self._due: Any = None
         self._writing: Deferred[None] | None = None
-        self.on_reachable: Callable[[str], None] | None = None
+        self._listeners: list[Callable[[str], None]] = []
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the name of each server that had failed and can be reached again."""
+        self._listeners.append(listener)
 
     async def load(self) -> None:
         """Read the servers that failed."""
@@ -85,9 +89,9 @@ class DestinationHealth:
         old, now = self.health_of(server), self._clock.seconds()
         if old.failures or now - (old.succeeded_at or 0.0) >= SAVE_SUCCESS_SECONDS:
             self._keep(server, old.succeeded(now))
-        if old.failures and self.on_reachable is not None:
+        if old.failures:
             # What waits for it waits no longer, whatever this request was for.
-            self.on_reachable(server)
+            self._notify(server)
 
     def received_from(self, server: str) -> None:
         """The server sent us something, with its signature: it is there."""
@@ -96,8 +100,11 @@ class DestinationHealth:
             new = old.reached()
             if new != old:
                 self._keep(server, new)
-            if self.on_reachable is not None:
-                self.on_reachable(server)
+            self._notify(server)
+
+    def _notify(self, server: str) -> None:
+        for listener in self._listeners:
+            listener(server)
 
     def _keep(self, server: str, backoff: Backoff) -> None:
         self._known.put(server, backoff)

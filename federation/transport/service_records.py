@@ -68,7 +68,7 @@ class ServiceRecords:
     ) -> None:
         self._reactor = reactor
         self._name_servers = name_servers or system_name_servers
-        self._known: LruCache[str, Records] = LruCache(MAX_NAMES)
+        self._known: LruCache[str, Records] = LruCache("service_records", MAX_NAMES)
         self._asking: SingleFlight[str, Records] = SingleFlight()
 
     async def find(self, name: str) -> Sequence[Service] | None:
@@ -113,7 +113,11 @@ def system_name_servers() -> list[tuple[str, int]]:
 
 
 def parse_resolv_conf(text: str) -> list[tuple[str, int]]:
-    """The name servers of a file in the format of resolv.conf(5); without any, the own machine."""
+    """The name servers of a file in the format of resolv.conf(5); without any, the own machine.
+
+    A `Resolver` of Twisted can parse the file itself, but fails for a file that it may not read and
+    for a line without an address, and looks at the file every minute until the process ends.
+    """
     found = re.findall(r"^[ \t]*nameserver[ \t]+([^\s%]+)", text, re.MULTILINE)
     return [(address, DNS_PORT) for address in found] or [("127.0.0.1", DNS_PORT)]
 

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
 from federation.transport.discovery_rules import parse_delegation
+from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.outbound.http_client import OutboundClient, OutboundError
@@ -23,8 +24,7 @@ from homeserver.outbound.http_client import OutboundClient, OutboundError
 DEFAULT_SECONDS = 86_400.0
 MIN_SECONDS = 60.0
 MAX_SECONDS = 2 * 86_400.0
-FIRST_FAILURE_SECONDS = 60.0
-MAX_FAILURE_SECONDS = 3_600.0
+RETRIES = RetrySchedule.doubling(60.0, 3_600.0)
 TIMEOUT_SECONDS = 10.0
 MAX_BODY = 51_200  # bytes
 MAX_HOSTS = 10_000
@@ -49,7 +49,7 @@ class WellKnownDelegations:
     def __init__(self, reactor: Any, client: OutboundClient) -> None:
         self._clock = reactor
         self._client = client
-        self._known: LruCache[str, Delegation] = LruCache(MAX_HOSTS)
+        self._known: LruCache[str, Delegation] = LruCache("well_known_delegations", MAX_HOSTS)
         self._fetching: SingleFlight[str, Delegation] = SingleFlight()
 
     async def find(self, host: str) -> str | None:
@@ -85,7 +85,7 @@ class WellKnownDelegations:
     def _failed(self, last: Delegation | None, *, is_temporary: bool) -> Delegation:
         now = self._clock.seconds()
         failures = last.failures + 1 if last else 1
-        pause = min(FIRST_FAILURE_SECONDS * 2.0 ** min(failures - 1, 10), MAX_FAILURE_SECONDS)
+        pause = RETRIES.pause(failures)
         if is_temporary and last is not None and last.server_name is not None:
             end = last.fetched_at + MAX_SECONDS
             if now < end:

@@ -14,6 +14,7 @@ from homeserver.cli.graph_text import ASCII, LEGEND, draw
 from homeserver.cli.plain_text import plain
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.settings import Settings
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.diagnostics.room_graph import RoomGraph
 from homeserver.rooms.diagnostics.room_inspection import RoomInspection, RoomReport
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -111,7 +112,7 @@ def _members(members: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
 
 
 def _state(event_type: str, events: Sequence[StoredEvent], count: int) -> Iterator[str]:
-    if event_type == "m.room.member":
+    if event_type == MEMBER:
         yield f"  m.room.member  {count:,}, see above"
         return
     for stored in events:

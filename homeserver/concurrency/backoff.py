@@ -1,4 +1,4 @@
-"""How long a server that failed is left alone: longer with each failure, and not exactly.
+"""How long to wait before the next attempt at something that failed: longer with each failure.
 
 Pure: time and chance are arguments. Without chance all servers would come back to a server at the
 same moment after it was away.
@@ -8,8 +8,33 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 
 from dataclasses import dataclass, replace
 
-FIRST_PAUSE = 2.0  # seconds
-MAX_PAUSE = 3_600.0  # seconds
+
+@dataclass(frozen=True, slots=True)
+class RetrySchedule:
+    """The pauses after the first failure, the second, and so on, in seconds; the last one repeats.
+
+    Chance makes a pause longer or shorter by at most `jitter` of it.
+    """
+
+    pauses: tuple[float, ...]
+    jitter: float = 0.0
+
+    @classmethod
+    def doubling(cls, first: float, most: float, *, jitter: float = 0.0) -> "RetrySchedule":
+        """Each pause is twice as long as the one before, up to `most` seconds."""
+        pauses = [first]
+        while pauses[-1] < most:
+            pauses.append(min(pauses[-1] * 2, most))
+        return cls(tuple(pauses), jitter)
+
+    def pause(self, failures: int, chance: float = 0.5) -> float:
+        """Seconds to wait after so many failures in a row; `chance` is 0 to 1."""
+        return self.pauses[min(failures, len(self.pauses)) - 1] * (
+            1.0 + self.jitter * (2.0 * chance - 1.0)
+        )
+
+
+DESTINATION_RETRIES = RetrySchedule.doubling(2.0, 3_600.0, jitter=0.25)
 PAUSE_WHEN_HEARD = 1.0  # seconds
 FAILURES_WHEN_HEARD = 2  # that count at most of a server that has sent something since
 
@@ -31,14 +56,15 @@ class Backoff:
         return now >= self.retry_at
 
     def failed(self, now: float, chance: float) -> "Backoff":
-        """After a failure: a pause twice as long as the last one, from 3/4 to 5/4 of it by
-        `chance` (0 to 1). What fails within a pause, as several requests may at once, counts once.
+        """After a failure: a pause by `DESTINATION_RETRIES` and `chance` (0 to 1).
+
+        What fails within a pause, as several requests may at once, counts once.
         """
         if not self.may_try(now):
             return self
-        pause = min(FIRST_PAUSE * 2.0 ** min(self.failures, 16), MAX_PAUSE)
-        retry_at = now + pause * (0.75 + chance / 2)
-        return replace(self, failures=self.failures + 1, failed_at=now, retry_at=retry_at)
+        failures = self.failures + 1
+        retry_at = now + DESTINATION_RETRIES.pause(failures, chance)
+        return replace(self, failures=failures, failed_at=now, retry_at=retry_at)
 
     def succeeded(self, now: float) -> "Backoff":
         """After an answer."""

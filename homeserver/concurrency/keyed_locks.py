@@ -1,32 +1,58 @@
 """Locks by key, which serialise reading and then writing for one key."""
 
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class KeyedLocks(Generic[Key]):
-    """A lock for each key that a caller holds or waits for; no others are stored."""
+    """A lock for each key that a caller holds or waits for; no others are stored.
+
+    A lock that is free is taken without a Deferred: every message that a client sends takes one.
+    """
 
     def __init__(self) -> None:
-        self._locks: dict[Key, DeferredLock] = {}
+        self._turns: dict[Key, deque[Deferred[None]]] = {}
 
-    @asynccontextmanager
-    async def hold(self, key: Key) -> AsyncIterator[None]:
-        """Hold the lock of a key; a waiting caller may be cancelled."""
-        lock = self._locks.setdefault(key, DeferredLock())
-        await lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-            if not lock.locked:
-                self._locks.pop(key, None)
+    def hold(self, key: Key) -> "_HeldLock[Key]":
+        """A context in which the lock of a key is held; a waiting caller may be cancelled."""
+        return _HeldLock(self._turns, key)
+
+    def is_held(self, key: Key) -> bool:
+        """Whether a caller that wants the lock of a key must wait."""
+        return key in self._turns
 
     def __len__(self) -> int:
         """The number of locked keys."""
-        return len(self._locks)
+        return len(self._turns)
+
+
+class _HeldLock(Generic[Key]):
+    """The context of one caller."""
+
+    __slots__ = ("_key", "_turns")
+
+    def __init__(self, turns: dict[Key, deque[Deferred[None]]], key: Key) -> None:
+        self._turns = turns
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        waiting = self._turns.get(self._key)
+        if waiting is None:
+            self._turns[self._key] = deque()
+            return
+        turn: Deferred[None] = Deferred(waiting.remove)
+        waiting.append(turn)
+        await turn
+
+    async def __aexit__(self, *_: object) -> None:
+        waiting = self._turns[self._key]
+        if waiting:
+            # The lock is handed on: no other caller can take it in between.
+            waiting.popleft().callback(None)
+        else:
+            del self._turns[self._key]

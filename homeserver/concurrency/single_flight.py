@@ -28,12 +28,25 @@ class SingleFlight(Generic[Key, Value]):
         if waiters is not None:
             waiters.append(waiter)
             return await waiter
-        self._waiters[key] = [waiter]
-        Deferred.fromCoroutine(call()).addBoth(self._ended, key)
+        waiters = self._waiters[key] = [waiter]
+        Deferred.fromCoroutine(call()).addBoth(self._ended, key, waiters)
         return await waiter
 
-    def _ended(self, outcome: Value | Failure, key: Key) -> None:
-        for waiter in self._waiters.pop(key):
+    def is_running(self, key: Key) -> bool:
+        """Whether a call is under way for `key`."""
+        return key in self._waiters
+
+    def forget(self, key: Key) -> None:
+        """Make a new call for the next caller, as the outcome of this one is outdated.
+
+        Callers that wait for it already still get it.
+        """
+        self._waiters.pop(key, None)
+
+    def _ended(self, outcome: Value | Failure, key: Key, waiters: list[Deferred[Value]]) -> None:
+        if self._waiters.get(key) is waiters:
+            del self._waiters[key]
+        for waiter in waiters:
             if not waiter.called:
                 if isinstance(outcome, Failure):
                     waiter.errback(outcome)

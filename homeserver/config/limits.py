@@ -122,7 +122,7 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):
-    """Sizes and times of requests."""
+    """Sizes and times of requests, and the sizes of the caches that take most memory."""
 
     max_body: Annotated[
         int, doc("The largest body of a request, except for uploads.", unit="bytes", ge=65_536)
@@ -150,6 +150,29 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     shutdown_timeout: Annotated[
         float, doc("The time for running requests to end at shutdown.", unit="seconds", ge=0)
     ] = 10.0
+    cached_events: Annotated[
+        int, doc("Events in memory, a few KiB each.", unit="events", ge=1_000)
+    ] = 40_000
+    cached_state_nodes: Annotated[
+        int,
+        doc("Nodes of state trees in memory, about 400 bytes each.", unit="nodes", ge=1_000),
+    ] = 40_000
+    cached_room_state: Annotated[
+        int,
+        doc(
+            "State events and members of all rooms in memory together, about 250 bytes each.",
+            unit="entries",
+            ge=10_000,
+        ),
+    ] = 400_000
+    cached_users: Annotated[
+        int,
+        doc(
+            "Users whose rooms and latest changes are in memory; more than sync at a time.",
+            unit="users",
+            ge=100,
+        ),
+    ] = 20_000
 
 
 class WebSocketSettings(Section, frozen=True, kw_only=True):

@@ -1,1 +1,1 @@
-"""Moderation: what users tell the administrators of this server."""
+"""Moderation: reports of users, and server notices to users."""

@@ -1,8 +1,8 @@
-"""Reports: users tell the administrators of what they find inappropriate.
+"""Reports: users report inappropriate content to the administrators.
 
-Reports are stored, and a line in the log says that there is one; `homeserver report list` shows
-them. Nobody learns by reporting whether there is a room, or an event that they may not see: a room
-is taken as it is named, and all events that the reporter may not see are answered alike.
+Reports are stored and logged; `homeserver report list` shows them. Reporting does not reveal
+whether a room or a hidden event exists: any room id is accepted, and all events that the reporter
+may not see get the same response.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#reporting-content
 """
@@ -24,21 +24,21 @@ log = Logger()
 
 
 class Reports:
-    """Takes reports of this server's users."""
+    """Stores the reports of local users."""
 
     def __init__(
-        self, db: Database, clock: Clock, server_name: str, rooms: RoomRegistry, reading: RoomReader
+        self, db: Database, clock: Clock, server_name: str, rooms: RoomRegistry, reader: RoomReader
     ) -> None:
         self._db = db
         self._clock = clock
         self._server_name = server_name
         self._rooms = rooms
-        self._reading = reading
+        self._reader = reader
 
     async def report_room(self, caller: Requester, room_id: str, reason: str) -> None:
         """Report a room, whether the caller is in it or not.
 
-        For a room that this server does not know nothing is stored, and the answer is the same.
+        For an unknown room nothing is stored, and the response is the same.
         Raises `InvalidParam` for a reason that is too long.
         """
         check_reason(reason)
@@ -50,21 +50,21 @@ class Reports:
     ) -> None:
         """Report an event in a room that the caller is joined to.
 
-        Raises `NotFound` for every other event and for those that the caller may not see, and
-        `InvalidParam` for a reason that is too long.
+        Raises `NotFound` for every other event and for hidden ones, and `InvalidParam` for a reason
+        that is too long.
         """
         check_reason(reason)
         room = await self._rooms.find(room_id)
         if room is None or room.membership(caller.user_id) != "join":
             raise NotFound("There is no such event, or you are not in the room")
-        event = (await self._reading.event(caller.user_id, room_id, event_id)).stored.event
+        event = (await self._reader.event(caller.user_id, room_id, event_id)).stored.event
         await self._store(caller, reason, room_id=room_id, event_id=event_id, user_id=event.sender)
 
     async def report_user(self, caller: Requester, user_id: str, reason: str) -> None:
         """Report a user of this or another server.
 
-        Raises `NotFound` for users that this server does not have, since their profiles tell as
-        much, and `InvalidParam` for what is no user id or a reason that is too long.
+        Raises `NotFound` for unknown local users, as their profiles do, and `InvalidParam`
+        for an invalid user id or a reason that is too long.
         """
         check_reason(reason)
         try:
@@ -100,7 +100,7 @@ def check_reason(reason: str) -> None:
 
 
 def describe_target(report: Report) -> str:
-    """What a report is about, for people."""
+    """The target of a report, as text for people."""
     if report.event_id is not None:
         return f"event {report.event_id} of {report.user_id} in room {report.room_id}"
     if report.room_id is not None:

@@ -1,8 +1,8 @@
-"""Server notices: messages of the server itself to one user, in a room with nobody else.
+"""Server notices: messages from the server itself to one user, in a room of their own.
 
-There is one such room for each user, found by the tag that it has in their account data, and made
-with the first notice. The user cannot turn the invite down, but may leave once they have joined;
-the next notice invites them again.
+Each user has one such room, identified by its tag in their account data, and created with the first
+notice. The user cannot decline the invite, but may leave once they have joined; the next notice
+invites them again.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
 """
@@ -15,25 +15,25 @@ from twisted.internet.defer import DeferredLock
 from homeserver.accounts.registration.notices_account import NoticesAccount
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
-from homeserver.accounts.user_data.tags import TAG, Tags
+from homeserver.accounts.user_data.tags import Tags
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.event_types import CREATE_KEY, MESSAGE, TAG
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
 from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.room import Room
 from homeserver.rooms.sending.transaction_ids import Transactions
 
-CREATE: StateKey = ("m.room.create", "")
 NOTICE = "m.server_notice"  # the tag, and the type of message
 PATH = "send_server_notice"  # of the requests that send one
-# Below what it takes to write or to invite: the room is no place to answer in.
-READER = -10
+# Below the levels for sending and inviting: users cannot reply in the room.
+READ_ONLY_LEVEL = -10
 
 
 class ServerNotices:
-    """Sends notices. `version` and `name` are those of the rooms that are made."""
+    """Sends notices. `version` and `name` are those of the created rooms."""
 
     def __init__(
         self,
@@ -61,18 +61,18 @@ class ServerNotices:
     async def send(
         self, caller: Requester, user_id: str, content: dict[str, Any], txn_id: str | None
     ) -> str:
-        """Send a notice to a user of this server for an administrator; gives its event id.
+        """Send a notice to a local user for an administrator; returns its event id.
 
-        With a transaction id it is sent once for each id of the administrator's device, to whatever
-        user.
+        With a transaction id it is sent once for each id of the administrator's device, regardless
+        of the user.
 
-        Raises `NotFound` for who is none, or where the server sends no notices, `InviteBlocked`
-        where the user accepts no invites.
+        Raises `NotFound` for an unknown user, or where the server sends no notices,
+        `InviteBlocked` where the user accepts no invites.
         """
         sender = await self._account.get()
         if txn_id is None or caller.device_id is None:
             return (await self._send(sender, user_id, content, None)).event.event_id
-        # The event is the account's, and its device tells who asked for it.
+        # The account is the sender, and the device identifies the administrator.
         device = f"{caller.user_id}/{caller.device_id}"
         transaction = ClientTransaction(sender.user_id, device, txn_id, PATH)
         return await self._transactions.once(
@@ -99,12 +99,12 @@ class ServerNotices:
         finally:
             self._lock.release()
         message = {"msgtype": NOTICE, **content}
-        draft = EventDraft("m.room.message", sender.user_id, message)
+        draft = EventDraft(MESSAGE, sender.user_id, message)
         async with self._rooms.writing(room_id) as writer:
             return await writer.send(draft, transaction)
 
     async def _find_room(self, sender: Requester, user_id: str) -> str | None:
-        """The room of a user's notices. Others may have the tag too, but are not the server's."""
+        """The room of a user's notices. Other rooms may have the tag, but another creator."""
         for room_id, type_, content in await self._account_data.changed_since(user_id, 0):
             if room_id is None or type_ != TAG or NOTICE not in _tags_in(content):
                 continue
@@ -114,7 +114,8 @@ class ServerNotices:
         return None
 
     async def _is_from(self, room: Room, sender: Requester) -> bool:
-        return (await self._rooms.current(room, [CREATE]))[CREATE].event.sender == sender.user_id
+        state = await self._rooms.current(room, [CREATE_KEY])
+        return state[CREATE_KEY].event.sender == sender.user_id
 
     async def _make_room(self, sender: Requester, user_id: str) -> str:
         request = RoomRequest(
@@ -122,7 +123,7 @@ class ServerNotices:
             preset="private_chat",
             name=self._name,
             invite=[user_id],
-            power_levels={"users_default": READER},
+            power_levels={"users_default": READ_ONLY_LEVEL},
         )
         room_id = await self._creation.create(sender, request)
         await self._tags.put(user_id, room_id, NOTICE, {})

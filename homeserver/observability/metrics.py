@@ -1,15 +1,16 @@
 """Metrics in the format of Prometheus, one registry for each server.
 
 Requests and commits are recorded as they happen; all other values are read at a scrape from the
-objects that have them (`Metrics.gauge`, `.counter`, `.cache`), so that these do not depend on
+objects that have them (`Metrics.gauge`, `.counter`, `.show_caches`), so that these do not depend on
 metrics. A finished request costs a third of a microsecond.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -21,8 +22,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.version import VERSION
 
@@ -30,6 +33,30 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 LAG_INTERVAL = 0.25  # seconds
+CACHE_FIGURES: tuple[
+    tuple[str, str, type[GaugeMetricFamily | CounterMetricFamily], Callable[[Any], float]], ...
+] = (
+    ("hits", "Found in a cache.", CounterMetricFamily, lambda cache: cache.hits),
+    ("misses", "Not found in a cache.", CounterMetricFamily, lambda cache: cache.misses),
+    (
+        "evictions",
+        "Removed from a cache that was full.",
+        CounterMetricFamily,
+        lambda cache: cache.evictions,
+    ),
+    (
+        "size",
+        "What a cache holds, in the unit of its capacity.",
+        GaugeMetricFamily,
+        lambda cache: cache.size,
+    ),
+    (
+        "capacity",
+        "What a cache holds at most, mostly in entries.",
+        GaugeMetricFamily,
+        lambda cache: cache.capacity,
+    ),
+)
 
 
 @dataclass(slots=True)
@@ -57,15 +84,6 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class CacheFigures:
-    """The hits and misses of one cache, and its number of entries."""
-
-    hits: int
-    misses: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Reading:
     name: str
     text: str
@@ -82,7 +100,7 @@ class Metrics(Collector):
         self._commit_sizes = Distribution(SIZES)
         self._lag = Distribution(SECONDS)
         self._readings: list[_Reading] = []
-        self._caches: dict[str, Callable[[], CacheFigures]] = {}
+        self._caches: list[LruCache[Any, Any]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         for process_wide in (ProcessCollector, PlatformCollector, GCCollector):
@@ -113,9 +131,9 @@ class Metrics(Collector):
         """Register a counter `homeserver_<name>_total`; `read` returns its rising value."""
         self._readings.append(_Reading(f"homeserver_{name}", text, read, CounterMetricFamily))
 
-    def cache(self, name: str, read: Callable[[], CacheFigures]) -> None:
-        """Register the hits, misses and size of a cache."""
-        self._caches[name] = read
+    def show_caches(self, caches: Iterable[LruCache[Any, Any]]) -> None:
+        """Register the figures of caches, each under its name."""
+        self._caches += sorted(caches, key=lambda cache: cache.name)
 
     def exposition(self) -> bytes:
         """The response to a scrape, of type `CONTENT_TYPE`."""
@@ -148,15 +166,11 @@ class Metrics(Collector):
         return family
 
     def _collect_caches(self) -> Iterator[Metric]:
-        hits = CounterMetricFamily("homeserver_cache_hits", "Cache hits.", labels=["cache"])
-        misses = CounterMetricFamily("homeserver_cache_misses", "Cache misses.", labels=["cache"])
-        sizes = GaugeMetricFamily("homeserver_cache_size", "Entries in a cache.", labels=["cache"])
-        for name, read in self._caches.items():
-            figures = read()
-            hits.add_metric([name], figures.hits)
-            misses.add_metric([name], figures.misses)
-            sizes.add_metric([name], figures.size)
-        yield from (hits, misses, sizes)
+        for name, text, family, read in CACHE_FIGURES:
+            figures = family(f"homeserver_cache_{name}", text, labels=["cache"])
+            for cache in self._caches:
+                figures.add_metric([cache.name], read(cache))
+            yield figures
 
 
 class ReactorLag:
@@ -174,8 +188,9 @@ class ReactorLag:
         self._due = self._clock.seconds() + LAG_INTERVAL
         self._measuring.start()
 
-    def stop(self) -> None:
-        self._measuring.stop()
+    def stop(self) -> Deferred[None]:
+        """Measure no more; fires when no measurement is under way."""
+        return self._measuring.stop()
 
     def _measure(self) -> None:
         now = self._clock.seconds()

@@ -6,15 +6,19 @@ this machine can reach. The address is checked when the connection is made, afte
 resolved, and again for each redirect: no second resolution can return another one.
 
 All is bounded: the time of the whole exchange, the size of the response, and the number of
-redirects. Cookies are never stored.
+redirects. Cookies are never stored. So `treq` sends the requests, but neither follows redirects nor
+reads bodies: its readers do not close the connection when the time is over.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Self
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
@@ -24,10 +28,10 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from homeserver.config.settings import OutboundHttpSettings
@@ -89,7 +93,9 @@ class OutboundClient:
         tls = tls or ClientTls(verify=settings.verify_certificates)
         self._open = ConnectionTracker(reactor)
         factory = _Endpoints(network, tls, self._open)
-        self._agent = Agent.usingEndpointFactory(reactor, factory, self._pool)
+        agent = Agent.usingEndpointFactory(reactor, factory, self._pool)
+        no_cookies = IndexableCookieJar(DefaultCookiePolicy(netscape=False, rfc2965=False))
+        self._http = HTTPClient(_UncompressedAgent(agent), no_cookies)
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -142,9 +148,14 @@ class OutboundClient:
             url = normal_url(url)
             if only_https and not url.startswith("https:"):
                 raise OutboundError(f"{url} is not https")
-            producer = None if body is None else FileBodyProducer(BytesIO(body))
-            response = await self._agent.request(
-                method.encode(), url.encode(), headers.copy(), producer
+            response = await self._http.request(
+                method,
+                _NormalUrl.from_text(url),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._reactor,
             )
             target = response.headers.getRawHeaders("Location")
             if response.code not in REDIRECTS or method != "GET" or not target:
@@ -171,6 +182,44 @@ def normal_url(url: str) -> str:
         netloc = f"{netloc}:{port}"
     path, query = quote(parts.path, safe=URL_CHARACTERS), quote(parts.query, safe=URL_CHARACTERS)
     return urlunsplit((parts.scheme, netloc, path or "/", query, ""))
+
+
+class _NormalUrl(EncodedURL):
+    """A URL that `normal_url` has made.
+
+    `treq` would encode its host again, and refuses an IPv6 address as one.
+    """
+
+    def to_uri(self) -> Self:
+        return self
+
+
+@implementer(IAgent)
+class _UncompressedAgent:
+    """An agent that keeps `treq` from decompressing bodies.
+
+    A piece of a body is decompressed whole before it is counted, and 64 KiB can become 64 MiB.
+    """
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        if headers is not None:
+            headers.removeHeader("Accept-Encoding")
+        sending: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
+        return sending.addCallback(_as_it_came)
+
+
+def _as_it_came(response: IResponse) -> IResponse:
+    response.headers.removeHeader("Content-Encoding")
+    return response
 
 
 @implementer(IAgentEndpointFactory)

@@ -1,1 +1,1 @@
-"""Who is online: what devices say and do, turned into one presence for each user."""
+"""Presence: the activity of a user's devices, turned into one state for each user."""

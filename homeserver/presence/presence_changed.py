@@ -1,4 +1,4 @@
-"""The fact that a user's presence changed, and the event that tells readers of it.
+"""The log entry for a change of a user's presence, and its `m.presence` event.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 
 from homeserver.presence.user_presence import OFFLINE, ONLINE, State
+from homeserver.protocol.event_types import PRESENCE
 
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class PresenceChanged:
-    """Readers should hear of a user's presence: those who are joined to one of `rooms`, by number.
+    """A change of a user's presence, shown to users joined to one of `rooms`, by numeric id.
 
     `last_active_ms` is milliseconds since the epoch.
     """
@@ -28,10 +29,10 @@ class PresenceChanged:
     last_active_ms: int
 
     def content(self, now_ms: int, last_active_ms: int | None = None) -> dict[str, Any]:
-        """What `m.presence` and the API say, with the time of the last activity as it is known now.
+        """The content of `m.presence` and of the API, with the last activity as it is known now.
 
-        Everybody who is online counts as currently active until they are idle, and so readers need
-        not be told of anything that they do meanwhile.
+        A user who is online counts as currently active until they are idle, so watchers need no
+        event for each activity meanwhile.
         """
         active = self.last_active_ms if last_active_ms is None else last_active_ms
         content: dict[str, Any] = {"presence": self.state}
@@ -46,5 +47,5 @@ class PresenceChanged:
     def event(self, now_ms: int, last_active_ms: int | None = None) -> msgspec.Raw:
         """The `m.presence` event for clients."""
         content = self.content(now_ms, last_active_ms)
-        event = {"type": "m.presence", "sender": self.user_id, "content": content}
+        event = {"type": PRESENCE, "sender": self.user_id, "content": content}
         return msgspec.Raw(_encode(event))

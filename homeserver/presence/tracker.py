@@ -1,17 +1,18 @@
-"""The presence of this server's users: who is there, kept in memory while they are.
+"""The presence of local users, kept in memory while they are not offline.
 
-Devices report that they connect and disconnect, users set their state, and the log shows what they
-do. A change that readers should know of becomes a fact; a new time of the last activity alone does
-not. With the fact the database learns of it, so that a restart does not make everybody blink: who
-was there before is there still, and goes offline like anybody else if they do not come back.
+Devices report that they connect and disconnect, users set their state, and the log shows their
+activity. A change that other users should see becomes a log entry; a new time of the last activity
+alone does not. The entry is stored, so that a restart does not make all users go offline and online
+again: a user who was online stays so, and goes offline after the timeout if they do not reconnect.
 
-Presence must never be in the way: where the database is away, devices sync without it.
+Presence must never block a sync: while the database is unavailable, devices sync without it.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -20,7 +21,7 @@ from twisted.logger import Logger
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deadlines import Deadlines
-from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.config.settings import PresenceSettings
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State, Timeouts, UserPresence
@@ -41,9 +42,9 @@ log = Logger()
 
 
 class TrackedUser:
-    """A user who is there. `told` is what readers were told last, or are about to be told."""
+    """A user who is not offline. `published` is the last change that was published, or appended."""
 
-    __slots__ = ("member", "presence", "rooms", "told", "user_id")
+    __slots__ = ("member", "presence", "published", "rooms", "user_id")
 
     def __init__(
         self,
@@ -51,22 +52,22 @@ class TrackedUser:
         member: int,
         rooms: Iterable[int],
         presence: UserPresence,
-        told: PresenceChanged,
+        published: PresenceChanged,
     ) -> None:
         self.user_id = user_id
         self.member = member
         self.rooms = tuple(rooms)
         self.presence = presence
-        self.told = told
+        self.published = published
 
     @property
     def last_active_ms(self) -> int:
-        """When the user last did something, in milliseconds since the epoch."""
+        """The time of the user's last activity, in milliseconds since the epoch."""
         return int(self.presence.last_active * 1000)
 
 
 class PresenceTracker:
-    """Who is there. `apply` is to be subscribed to the log, after the rooms of users."""
+    """Tracks local users. `apply` is to be subscribed to the log, after the rooms of users."""
 
     def __init__(
         self,
@@ -84,15 +85,15 @@ class PresenceTracker:
         self._names = names
         self._user_rooms = user_rooms
         self._clock = clock
-        self._deadlines = Deadlines(clock, self._time_is_up)
+        self._deadlines = Deadlines(clock, self._apply_timeout)
         self._users: dict[str, TrackedUser] = {}
-        self._loading: dict[str, Deferred[None]] = {}
+        self._loads: SingleFlight[str, None] = SingleFlight()
 
     def __len__(self) -> int:
         return len(self._users)
 
     async def start(self) -> None:
-        """Go on from what was known before the restart; to be called before anybody can connect."""
+        """Load the presence from before a restart; to be called before clients can connect."""
         if not self.enabled:
             return
         rows = await self._db.run(storage.not_offline)
@@ -101,25 +102,25 @@ class PresenceTracker:
         rooms = await self._db.run(joined_rooms_of_all, members)
         now = self._clock.seconds()
         for row in rows:
-            user = self._keep(names[row.member], row.member, rooms.get(row.member, ()), row)
-            user.presence.remember(user.told.state, now, self._timeouts)
+            user = self._track(names[row.member], row.member, rooms.get(row.member, ()), row)
+            user.presence.restore(user.published.state, now, self._timeouts)
             self._set_deadline(user)
 
     def stop(self) -> None:
-        """Let nobody go idle or offline any more: the server is going down."""
+        """Stop all timeouts: the server is shutting down."""
         self._deadlines.stop()
 
     def now_ms(self) -> int:
-        """The time by which people are there or not, in milliseconds since the epoch."""
+        """The time of the clock that presence uses, in milliseconds since the epoch."""
         return int(self._clock.seconds() * 1000)
 
     def find(self, user_id: str) -> TrackedUser | None:
-        """A user who is there, or was until a moment ago."""
+        """A user who is not offline, or went offline just now."""
         return self._users.get(user_id)
 
     def present(self) -> Iterable[TrackedUser]:
-        """Everybody of whom readers were told that they are not offline."""
-        return (user for user in self._users.values() if user.told.state != OFFLINE)
+        """All users whose published state is not offline."""
+        return (user for user in self._users.values() if user.published.state != OFFLINE)
 
     async def set(
         self, caller: Requester, user_id: str, state: State, status_msg: str | None
@@ -142,52 +143,56 @@ class PresenceTracker:
         user.presence.set(caller.device_id or "", state, status_msg, now)
         await self._publish(user)
 
-    async def touch(self, user_id: str, device_id: str | None, asked: State | None) -> None:
-        """A device begins to sync; `asked` is its `set_presence`, `None` where it sent none.
+    async def sync_began(
+        self, user_id: str, device_id: str | None, set_presence: State | None
+    ) -> None:
+        """A device begins to sync; `set_presence` is its parameter, `None` where it sent none.
 
-        Each call wants one of `sync_ended` with the same arguments. Returns when readers know.
+        Each call needs one of `sync_ended` with the same arguments. Returns once it is published.
         """
-        if not self.enabled or asked == OFFLINE:
+        if not self.enabled or set_presence == OFFLINE:
             return
         try:
             user = self._users.get(user_id) or await self._user(user_id)
-            if user.presence.poll_began(device_id or "", asked, self._clock.seconds()):
+            if user.presence.begin_poll(device_id or "", set_presence, self._clock.seconds()):
                 await self._publish(user)
         except Unavailable as error:
-            log.warn("the presence of {user} waits: {error}", user=user_id, error=error)
+            log.warn(
+                "could not publish the presence of {user} yet: {error}", user=user_id, error=error
+            )
 
-    def sync_ended(self, user_id: str, device_id: str | None, asked: State | None) -> None:
-        """A device has stopped to sync, if only until its next request."""
+    def sync_ended(self, user_id: str, device_id: str | None, set_presence: State | None) -> None:
+        """A device has stopped syncing, if only until its next request."""
         user = self._users.get(user_id)
-        if user is not None and asked != OFFLINE:
+        if user is not None and set_presence != OFFLINE:
             now = self._clock.seconds()
-            user.presence.poll_ended(device_id or "", now)
+            user.presence.end_poll(device_id or "", now)
             if not self._deadlines.comes_before(user_id, now + self._timeouts.offline_after):
                 self._set_deadline(user)
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: what users do shows that they are there."""
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries: what users send counts as activity."""
         if not self._users:
             return
-        for fact in facts:
-            if isinstance(fact, StateChanged):
-                if isinstance(fact, EventAppended):
-                    self._act(fact.stored.event.sender)
-                for user_id, membership, _ in fact.members():
-                    self._follow(user_id, fact.room_nid, membership)
-            elif isinstance(fact, ReceiptChanged) or (
-                isinstance(fact, TypingChanged) and fact.typing
+        for entry in entries:
+            if isinstance(entry, StateChanged):
+                if isinstance(entry, EventAppended):
+                    self._act(entry.stored.event.sender)
+                for user_id, membership, _ in entry.members():
+                    self._follow(user_id, entry.room_nid, membership)
+            elif isinstance(entry, ReceiptChanged) or (
+                isinstance(entry, TypingChanged) and entry.typing
             ):
-                self._act(fact.user_id)
+                self._act(entry.user_id)
 
     def _act(self, user_id: str) -> None:
         user = self._users.get(user_id)
         if user is not None:
             user.presence.act(self._clock.seconds())
-            self._tell_if_possible(user)
+            self._try_publish(user)
 
     def _follow(self, user_id: str, room: int, membership: str) -> None:
-        """Keep a user's rooms true; who comes into a room is shown to those who are there."""
+        """Update a user's rooms; publish their presence to a room that they join."""
         user = self._users.get(user_id)
         if user is None:
             return
@@ -196,54 +201,47 @@ class PresenceTracker:
             user.rooms = others
         elif room not in user.rooms:
             user.rooms = (*others, room)
-            if user.told.state != OFFLINE:
-                self._append(user, user.told.state, (room,))
+            if user.published.state != OFFLINE:
+                self._append(user, user.published.state, (room,))
 
     async def _user(self, user_id: str) -> TrackedUser:
-        while True:
-            user = self._users.get(user_id)
-            if user is not None:
-                return user
-            running = self._loading.get(user_id)
-            if running is None:
-                break
-            await wait_for_completion(running)
-        running = self._loading[user_id] = Deferred()
-        try:
-            member = await self._names.nid(user_id)
-            row = await self._db.run(storage.find_presence, member)
-            rooms = await self._user_rooms.joined(user_id)
-            return self._keep(user_id, member, rooms, row)
-        finally:
-            del self._loading[user_id]
-            running.callback(None)
-
-    def _keep(
-        self, user_id: str, member: int, rooms: Iterable[int], row: storage.PresenceRow | None
-    ) -> TrackedUser:
-        told = seen_by(user_id, row)
-        presence = UserPresence(told.last_active_ms / 1000, told.status_msg)
-        user = self._users[user_id] = TrackedUser(user_id, member, rooms, presence, told)
+        # Another who waited for the same may have let the user go already.
+        while (user := self._users.get(user_id)) is None:
+            await self._loads.join(user_id, partial(self._load, user_id))
         return user
 
-    def _time_is_up(self, user_id: str) -> None:
+    async def _load(self, user_id: str) -> None:
+        member = await self._names.nid(user_id)
+        row = await self._db.run(storage.find_presence, member)
+        rooms = await self._user_rooms.joined(user_id)
+        self._track(user_id, member, rooms, row)
+
+    def _track(
+        self, user_id: str, member: int, rooms: Iterable[int], row: storage.PresenceRow | None
+    ) -> TrackedUser:
+        published = stored_presence(user_id, row)
+        presence = UserPresence(published.last_active_ms / 1000, published.status_msg)
+        user = self._users[user_id] = TrackedUser(user_id, member, rooms, presence, published)
+        return user
+
+    def _apply_timeout(self, user_id: str) -> None:
         user = self._users.get(user_id)
         if user is not None:
-            self._tell_if_possible(user)
+            self._try_publish(user)
 
-    def _tell_if_possible(self, user: TrackedUser) -> None:
+    def _try_publish(self, user: TrackedUser) -> None:
         with suppress(Unavailable):
             self._publish(user)
 
     def _publish(self, user: TrackedUser) -> Deferred[None]:
-        """Tell readers of the user's presence if it is not what they know; fires when they do.
+        """Publish the user's presence if it has changed; fires once it is published.
 
-        Raises `Unavailable` while nothing can be written; it is made up for later.
+        Raises `Unavailable` while nothing can be written; it is published later.
         """
         state = user.presence.state(self._clock.seconds(), self._timeouts)
         self._set_deadline(user)
         done: Deferred[None] = Deferred()
-        if (state, user.presence.status_msg) == (user.told.state, user.told.status_msg):
+        if (state, user.presence.status_msg) == (user.published.state, user.published.status_msg):
             done.callback(None)
         else:
             self._check_open(user)
@@ -262,11 +260,11 @@ class PresenceTracker:
     def _append(self, user: TrackedUser, state: State, rooms: tuple[int, ...]) -> Deferred[None]:
         status_msg, last_active_ms = user.presence.status_msg, user.last_active_ms
         position = self._log.next_position()
-        user.told = PresenceChanged(
+        user.published = PresenceChanged(
             position, user.user_id, rooms, state, status_msg, last_active_ms
         )
         row = storage.UPSERT_PRESENCE.row(user.member, state, status_msg, last_active_ms, position)
-        return self._log.append(user.told, [row])
+        return self._log.append(user.published, [row])
 
     def _set_deadline(self, user: TrackedUser) -> None:
         at = user.presence.next_change(self._clock.seconds(), self._timeouts)
@@ -274,8 +272,8 @@ class PresenceTracker:
             self._deadlines.set(user.user_id, at)
 
 
-def seen_by(user_id: str, row: storage.PresenceRow | None) -> PresenceChanged:
-    """What readers were told of a user before this process began; offline if there is nothing."""
+def stored_presence(user_id: str, row: storage.PresenceRow | None) -> PresenceChanged:
+    """The presence of a user as stored; offline if there is no row."""
     if row is None:
         return PresenceChanged(0, user_id, (), OFFLINE, None, 0)
     state = cast("State", row.state)

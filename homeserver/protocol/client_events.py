@@ -17,16 +17,25 @@ import msgspec
 
 from homeserver.protocol.authorization.auth_state import StateEvents
 from homeserver.protocol.event_kinds import is_plain_redaction, is_redaction
+from homeserver.protocol.event_types import (
+    AVATAR,
+    CANONICAL_ALIAS,
+    CREATE,
+    ENCRYPTION,
+    JOIN_RULES,
+    NAME,
+    TOPIC,
+)
 from homeserver.protocol.events import Event
 
 STRIPPED_STATE_TYPES: Final = (
-    "m.room.create",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.encryption",
+    CREATE,
+    NAME,
+    AVATAR,
+    TOPIC,
+    JOIN_RULES,
+    CANONICAL_ALIAS,
+    ENCRYPTION,
 )
 
 

@@ -9,6 +9,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-recei
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from homeserver.protocol.event_types import CREATE, REDACTION
 from homeserver.protocol.identifiers import (
     MAX_ID_BYTES,
     fits_id_limit,
@@ -64,7 +65,7 @@ def check_format(version: RoomVersion, pdu: Mapping[str, Any]) -> None:
         event_id = pdu.get("event_id")
         _require(_is_id(is_valid_event_id, event_id, by_codepoints), "event_id")
         _require(":" in pdu["event_id"], "event_id")
-    if pdu["type"] == "m.room.redaction" and not version.redacts_in_content:
+    if pdu["type"] == REDACTION and not version.redacts_in_content:
         _require(isinstance(pdu.get("redacts", ""), str), "redacts")
     check_field_sizes(pdu, in_codepoints=by_codepoints)
 
@@ -96,7 +97,7 @@ def _require(fact: bool, field: str) -> None:
 
 def _check_room_id(version: RoomVersion, pdu: Mapping[str, Any]) -> None:
     # An authorisation rule rejects a create event that has a room id although it determines one.
-    if version.room_id_is_create_hash and pdu["type"] == "m.room.create" and "room_id" not in pdu:
+    if version.room_id_is_create_hash and pdu["type"] == CREATE and "room_id" not in pdu:
         return
     by_codepoints = version.limits_ids_by_codepoints
     _require(_is_id(is_valid_room_id, pdu.get("room_id"), by_codepoints), "room_id")

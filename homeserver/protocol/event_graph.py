@@ -5,6 +5,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 
 from collections.abc import Callable, Collection, Iterable
 
+from homeserver.protocol.event_types import CREATE
 from homeserver.protocol.events import Event
 
 
@@ -72,7 +73,7 @@ def leading_to(
 
 
 def _authorities(event: Event) -> list[str]:
-    if event.version.room_id_is_create_hash and event.type != "m.room.create":
+    if event.version.room_id_is_create_hash and event.type != CREATE:
         return ["$" + event.room_id[1:], *event.auth_event_ids]
     return event.auth_event_ids
 

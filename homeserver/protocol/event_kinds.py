@@ -7,12 +7,8 @@ authorisation rules and the redaction algorithm use the type alone where the spe
 Spec: https://spec.matrix.org/v1.19/client-server-api/#types-of-room-events
 """
 
-from typing import Final
-
+from homeserver.protocol.event_types import MEMBER, REDACTION
 from homeserver.protocol.events import Event
-
-MEMBER: Final = "m.room.member"
-REDACTION: Final = "m.room.redaction"
 
 
 def is_state(event: Event, event_type: str, state_key: str = "") -> bool:

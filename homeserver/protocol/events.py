@@ -25,6 +25,7 @@ from homeserver.protocol.event_format import (
     check_field_sizes,
     check_format,
 )
+from homeserver.protocol.event_types import REDACTION
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.redaction import redact
 from homeserver.protocol.room_versions import EventFormat, EventIdFormat, RoomVersion
@@ -122,7 +123,7 @@ class Event:
     @property
     def redacts(self) -> str | None:
         """The event that this one redacts, if it is a redaction and names one."""
-        if self.type != "m.room.redaction":
+        if self.type != REDACTION:
             return None
         holder = self.content if self.version.redacts_in_content else self.pdu
         target = holder.get("redacts")

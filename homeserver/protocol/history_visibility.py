@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from homeserver.protocol.event_kinds import is_member_event, is_state
+from homeserver.protocol.event_types import HISTORY_VISIBILITY
 from homeserver.protocol.events import Event
 
 VISIBILITIES: Final = ("world_readable", "shared", "invited", "joined")
@@ -54,7 +55,7 @@ def may_see_event(
     """
     if may_see(visibility, membership, joined_later=joined_later):
         return True
-    if is_state(event, "m.room.history_visibility"):
+    if is_state(event, HISTORY_VISIBILITY):
         return may_see(visibility_of(event.content), membership, joined_later=joined_later)
     if is_member_event(event, user_id):
         return may_see(visibility, event.content.get("membership"), joined_later=joined_later)
@@ -82,7 +83,7 @@ def may_server_see_event(
 
     if may_any_see(visibility):
         return True
-    if is_state(event, "m.room.history_visibility"):
+    if is_state(event, HISTORY_VISIBILITY):
         return may_any_see(visibility_of(event.content))
     if is_member_event(event) and is_of_server(event.state_key, server_name):
         return may_see(visibility, event.content.get("membership"), joined_later=joined_later)

@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from homeserver.protocol.event_types import POLICY_KEY
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.signing.signatures import BadSignature, verify_event_signature
-
-POLICY = ("m.room.policy", "")
-"""The state that names a room's policy server."""
 
 KEY_ID = "ed25519:policy_server"
 """The key id of all signatures of policy servers."""
@@ -57,4 +55,4 @@ def is_exempt(event_type: str, state_key: str | None) -> bool:
 
     Spec: https://spec.matrix.org/v1.19/server-server-api/#validating-policy-server-signatures
     """
-    return (event_type, state_key) == POLICY
+    return (event_type, state_key) == POLICY_KEY

@@ -10,6 +10,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#redactions
 from collections.abc import Mapping
 from typing import Any
 
+from homeserver.protocol import event_types
 from homeserver.protocol.room_versions import RoomVersion
 
 _TOP_LEVEL_KEYS = frozenset(
@@ -56,23 +57,23 @@ def redact(version: RoomVersion, pdu: Mapping[str, Any]) -> dict[str, Any]:
 
 def _redact_content(version: RoomVersion, event_type: Any, content: Any) -> dict[str, Any]:
     match event_type:
-        case "m.room.member":
+        case event_types.MEMBER:
             return _redact_member(version, content)
-        case "m.room.create":
+        case event_types.CREATE:
             if version.redaction_keeps_create_content:
                 return dict(content)
             return _only(content, "creator")
-        case "m.room.join_rules":
+        case event_types.JOIN_RULES:
             keys = ("join_rule", "allow") if version.redaction_keeps_allow else ("join_rule",)
             return _only(content, *keys)
-        case "m.room.power_levels":
+        case event_types.POWER_LEVELS:
             invite = ("invite",) if version.redaction_keeps_invite_level else ()
             return _only(content, *_POWER_LEVEL_KEYS, *invite)
-        case "m.room.history_visibility":
+        case event_types.HISTORY_VISIBILITY:
             return _only(content, "history_visibility")
-        case "m.room.aliases" if version.redaction_keeps_aliases:
+        case event_types.ALIASES if version.redaction_keeps_aliases:
             return _only(content, "aliases")
-        case "m.room.redaction" if version.redaction_keeps_redacts:
+        case event_types.REDACTION if version.redaction_keeps_redacts:
             return _only(content, "redacts")
     return {}
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
+from homeserver.protocol.event_types import ENCRYPTED
 from homeserver.protocol.events import Event
 
 REPLACE: Final = "m.replace"
@@ -73,4 +74,4 @@ def _may_replace(event_type: str, state_key: str | None, content: Mapping[str, A
     """
     if state_key is not None:
         return False
-    return event_type == "m.room.encrypted" or isinstance(content.get("m.new_content"), dict)
+    return event_type == ENCRYPTED or isinstance(content.get("m.new_content"), dict)

@@ -14,7 +14,6 @@ from homeserver.protocol.room_versions import RoomVersion
 SPACE = "m.space"
 """The type of rooms that are spaces."""
 
-CHILD = "m.space.child"
 
 MAX_VIA = 10  # servers that are stored for each child
 _ORDER = re.compile(r"[\x20-\x7e]{1,50}")

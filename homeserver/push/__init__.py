@@ -1,1 +1,1 @@
-"""Push: whom events notify, and how much of that is unread."""
+"""Push: the users that events notify, and their unread counts."""

@@ -1,11 +1,11 @@
-"""Members: users in a room, with all that decides which of its events notify them."""
+"""Members: users in a room, with the data that decides which of its events notify them."""
 
 from dataclasses import dataclass
 
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.compiled_rules import UserRules
-from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.room.room import Room
 
 
@@ -13,7 +13,7 @@ from homeserver.rooms.room.room import Room
 class Member:
     """A user in a room.
 
-    `event` is the number of their member event, `since` the position at which they last joined.
+    `event` is the numeric id of their member event, `since` the position of their last join.
     """
 
     user_id: str
@@ -25,15 +25,15 @@ class Member:
 
 
 class Members:
-    """Loads members, and tells whether they are still as they were."""
+    """Loads members, and checks whether they are still current."""
 
-    def __init__(self, rooms: RoomRegistry, rules: UserRules, account_data: AccountData) -> None:
-        self._events = rooms.stores.events
+    def __init__(self, events: EventStore, rules: UserRules, account_data: AccountData) -> None:
+        self._events = events
         self._rules = rules
         self._account_data = account_data
 
     def is_current(self, room: Room, member: Member) -> bool:
-        """Whether nothing has changed about a member; false also where that is not at hand."""
+        """Whether nothing has changed about a member; false also where that is not in memory."""
         user_id = member.user_id
         return (
             self._rules.find(user_id) is member.rules
@@ -42,7 +42,7 @@ class Members:
         )
 
     async def load(self, room: Room, user_id: str) -> Member:
-        """A user as a member of a room."""
+        """Load a user as a member of a room."""
         while True:
             number = room.member_events.get(user_id)
             since, display_name = await self._history(room, number)
@@ -53,7 +53,7 @@ class Members:
                 return member
 
     async def _history(self, room: Room, number: int | None) -> tuple[int, str | None]:
-        """Where the user joined, of the member events that end with this one, and their name."""
+        """The position of the user's join, by the member events up to this one, and their name."""
         since, name = 0, None
         newest = number
         while number is not None:

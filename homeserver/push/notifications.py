@@ -1,8 +1,8 @@
-"""Notifications: what a user has been notified of lately, in all their rooms, newest first.
+"""Notifications: the events that notified a user, in all their rooms, newest first.
 
-Nothing is stored for it: a page walks back through the rooms and judges their events by the rules
-as they are now. It looks at a bounded number of events, so it may end early, with a position to go
-on from.
+Nothing is stored for it: a page walks back through the rooms and evaluates the current push rules
+for their events. It examines a bounded number of events, so it may end early, with a position to
+continue from.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#listing-notifications
 """
@@ -10,18 +10,18 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#listing-notifications
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.push_rules.rule_set import Action
-from homeserver.push.loading import PushDataNotInMemory
 from homeserver.push.members import Member, Members
 from homeserver.push.push_actions import PushActions
 from homeserver.push.recent_events import RecentEvents
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.rooms.room.room import Room
+from homeserver.streams.log import MAX_POSITION
 
-BATCH_SIZE = 100  # events that are looked at together
+BATCH_SIZE = 100  # events that are loaded together
 MAX_EXAMINED_EVENTS = 1_000
-FROM_NOW = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +49,24 @@ class Notifications:
         self,
         recent: RecentEvents,
         members: Members,
-        notices: PushActions,
+        push_actions: PushActions,
         unread_counts: UnreadCounts,
     ) -> None:
         self._recent = recent
         self._members = members
-        self._push_actions = notices
+        self._push_actions = push_actions
         self._unread_counts = unread_counts
 
     async def page(
-        self, user_id: str, *, limit: int, upto: int = FROM_NOW, highlights_only: bool = False
+        self, user_id: str, *, limit: int, upto: int = MAX_POSITION, highlights_only: bool = False
     ) -> NotificationPage:
         """At most `limit` notifications of events up to a position of the log."""
         found: list[Notification] = []
         at: int | None = upto
-        looked_at = 0
-        while at is not None and looked_at < MAX_EXAMINED_EVENTS:
+        examined = 0
+        while at is not None and examined < MAX_EXAMINED_EVENTS:
             chunk = await self._recent.chunk(user_id, at, BATCH_SIZE)
-            looked_at += BATCH_SIZE
+            examined += BATCH_SIZE
             members: dict[int, Member] = {}
             for room, seen in chunk.events:
                 if room.room_nid not in members:
@@ -91,10 +91,10 @@ class Notifications:
                     return None
                 thread = self._push_actions.thread(room, seen.stored)
                 break
-            except PushDataNotInMemory as missing:
+            except NotInMemory as missing:
                 await missing.load()
         read = False
         if room.membership(member.user_id) == "join":
-            tally = await self._unread_counts.counter(room, member.user_id)
-            read = tally.is_read(seen.stored.position or 0, thread)
+            counter = await self._unread_counts.counter(room, member.user_id)
+            read = counter.is_read(seen.stored.position or 0, thread)
         return Notification(room.room_id, seen, outcome.actions, read)

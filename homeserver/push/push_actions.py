@@ -1,4 +1,4 @@
-"""Notices: what the events of a room are to one of its members.
+"""Push actions: the notifications that the events of a room cause for one of its members.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from homeserver.protocol.push_rules.evaluation import NOTHING, Outcome
 from homeserver.push.members import Member
-from homeserver.push.mentions import named_users, names, names_room
+from homeserver.push.mentions import mentioned_users, mentions_room, mentions_user
 from homeserver.push.rule_evaluation import RuleEvaluator, with_joined_counts
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counter import OwnEvent, PushAction, UnreadCounter
@@ -18,17 +18,17 @@ from homeserver.rooms.room.room import Room
 
 @dataclass(frozen=True, slots=True)
 class SharedPushActions:
-    """What successive events are to all members alike, newest first, but to those `concerned`."""
+    """The actions of successive events for all members but the `concerned`, newest first."""
 
-    notices: list[PushAction]
+    actions: list[PushAction]
     concerned: frozenset[str]
 
 
 class PushActions:
-    """Finds out which events notify a member, without waiting."""
+    """Decides which events notify a member, without waiting."""
 
-    def __init__(self, judgements: RuleEvaluator, threads: Threads) -> None:
-        self._evaluator = judgements
+    def __init__(self, evaluator: RuleEvaluator, threads: Threads) -> None:
+        self._evaluator = evaluator
         self._threads = threads
 
     def among(
@@ -37,15 +37,15 @@ class PushActions:
         member: Member,
         newest_first: Iterable[StoredEvent],
         joined_count: int,
-        tally: UnreadCounter,
+        counter: UnreadCounter,
     ) -> list[PushAction | OwnEvent]:
-        """What is to be taken into a tally of successive events, newest first.
+        """The items for a member's counter from successive events, newest first.
 
         `joined_count` is the number of members after the newest of them. Of the member's own events
-        only the newest counts in each part of the timeline, and what is before it is read. Raises
-        `NotAtHand`.
+        only the newest counts in each part of the timeline, and events before it are read. Raises
+        `NotInMemory`.
         """
-        news: list[PushAction | OwnEvent] = []
+        items: list[PushAction | OwnEvent] = []
         own: dict[str | None, int] = {}
         counted = with_joined_counts(joined_count, newest_first)
         for age, (stored, joined) in enumerate(counted):
@@ -54,22 +54,22 @@ class PushActions:
                 thread = self._threads.of(room, stored)
                 if thread not in own:
                     own[thread] = position
-                    news.append(OwnEvent(position, thread))
+                    items.append(OwnEvent(position, thread))
             elif not (None in own and "m.relates_to" not in stored.event.content):
-                notice = self.action(room, member, stored, joined, tally, age)
-                if notice is not None and position > own.get(notice.thread, 0):
-                    news.append(notice)
-        return news
+                action = self.action(room, member, stored, joined, counter, age)
+                if action is not None and position > own.get(action.thread, 0):
+                    items.append(action)
+        return items
 
     def common(
         self, room: Room, member: Member, newest_first: Iterable[StoredEvent], joined_count: int
     ) -> SharedPushActions | None:
-        """The same for all who have the rules of a member, ignore the same users and read nothing.
+        """The actions for all members with a member's rules and ignored users, and no new receipts.
 
-        Different are the senders and those who are named. `None` where the rules ask who somebody
-        is, so that each has to be looked at alone. Raises `NotAtHand`.
+        The result differs for the senders and the mentioned users. `None` where the rules depend on
+        the user, so that each member is evaluated separately. Raises `NotInMemory`.
         """
-        notices: list[PushAction] = []
+        actions: list[PushAction] = []
         concerned: set[str] = set()
         counted = with_joined_counts(joined_count, newest_first)
         for age, (stored, joined) in enumerate(counted):
@@ -77,36 +77,36 @@ class PushActions:
             concerned.add(event.sender)
             if stored.redaction is not None or _is_ignored(member, stored):
                 continue
-            verdict = self._evaluator.evaluation(room, stored, joined, member.rules)
-            if verdict.branches:
+            evaluation = self._evaluator.evaluation(room, stored, joined, member.rules)
+            if evaluation.branches:
                 return None
-            outcome = verdict.otherwise
+            outcome = evaluation.otherwise
             if outcome.notify:
                 thread = self._threads.of(room, stored)
-                named = names_room(event)
-                if not named:
-                    concerned |= named_users(event)
+                mentioned = mentions_room(event)
+                if not mentioned:
+                    concerned |= mentioned_users(event)
                 position = stored.position or 0
-                notices.append(PushAction(position, thread, outcome.highlight, named, age))
-        return SharedPushActions(notices, frozenset(concerned))
+                actions.append(PushAction(position, thread, outcome.highlight, mentioned, age))
+        return SharedPushActions(actions, frozenset(concerned))
 
     def outcome(
         self, room: Room, member: Member, stored: StoredEvent, joined_count: int | None
     ) -> Outcome:
-        """What is to be done about an event for a member, be it read or not. Raises `NotAtHand`.
+        """The outcome of the push rules for a member, read or not. Raises `NotInMemory`.
 
-        What somebody sends whom the member ignores does not notify, but for state events, which
-        are shown nevertheless.
+        Events of users whom the member ignores do not notify, except state events, which are still
+        shown.
         """
         if stored.redaction is not None or stored.event.sender == member.user_id:
             return NOTHING
         if _is_ignored(member, stored):
             return NOTHING
-        verdict = self._evaluator.evaluation(room, stored, joined_count, member.rules)
-        return verdict.for_user(member.user_id, member.display_name)
+        evaluation = self._evaluator.evaluation(room, stored, joined_count, member.rules)
+        return evaluation.for_user(member.user_id, member.display_name)
 
     def thread(self, room: Room, stored: StoredEvent) -> str | None:
-        """The root of an event's thread; `None` for the main timeline. Raises `NotAtHand`."""
+        """The root of an event's thread, `None` for the main one. Raises `NotInMemory`."""
         return self._threads.of(room, stored)
 
     def action(
@@ -115,19 +115,22 @@ class PushActions:
         member: Member,
         stored: StoredEvent,
         joined_count: int | None,
-        tally: UnreadCounter,
+        counter: UnreadCounter,
         age: int = 0,
     ) -> PushAction | None:
-        """The notice of an event that notifies the member and is not read. Raises `NotAtHand`."""
+        """The action of an event that notifies the member and is unread, if it does.
+
+        Raises `NotInMemory`.
+        """
         position = stored.position or 0
-        if tally.is_all_read(position):
+        if counter.is_all_read(position):
             return None
         outcome = self.outcome(room, member, stored, joined_count)
         if not outcome.notify:
             return None
         thread = self._threads.of(room, stored)
-        named = names(stored.event, member.user_id)
-        return PushAction(position, thread, outcome.highlight, named, age)
+        mentioned = mentions_user(stored.event, member.user_id)
+        return PushAction(position, thread, outcome.highlight, mentioned, age)
 
 
 def _is_ignored(member: Member, stored: StoredEvent) -> bool:

@@ -1,6 +1,6 @@
-"""Recent events: what happened lately in all the rooms of a user, as they saw it.
+"""Recent events: the newest events in all rooms of a user that the user could see.
 
-These are the events that were sent while they were in the room, and the invite that brought them.
+These are the events sent while they were in the room, and their invites.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from homeserver.storage.rooms.events import newest_events_in
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Events with their rooms, newest first. `next` is the position to go on from, if any."""
+    """Events with their rooms, newest first. `next` is the position to continue from, if any."""
 
     events: Sequence[tuple[Room, VisibleEvent]]
     next: int | None
 
 
 class RecentEvents:
-    """Walks back through the rooms of users."""
+    """Walks back through the events of a user's rooms."""
 
     def __init__(
         self, db: Database, rooms: RoomRegistry, user_rooms: UserRooms, visibility: Visibility
@@ -36,20 +36,20 @@ class RecentEvents:
         self._visibility = visibility
 
     async def chunk(self, user_id: str, upto: int, size: int) -> Chunk:
-        """What the user saw of the newest `size` events up to a position of the log."""
+        """The events that the user could see, of the newest `size` up to a position of the log."""
         memberships = await self._user_rooms.of(user_id)
         numbers = [
-            number
-            for number, place in memberships.items()
+            room_nid
+            for room_nid, place in memberships.items()
             if place.membership in ("join", "invite")
         ]
         rows = await self._db.run(newest_events_in, numbers, upto, size)
         by_room: dict[int, list[int]] = {}
-        for _, number, event in rows:
-            by_room.setdefault(number, []).append(event)
+        for _, room_nid, event in rows:
+            by_room.setdefault(room_nid, []).append(event)
         found: dict[int, tuple[Room, VisibleEvent]] = {}
-        for number, events in by_room.items():
-            room = await self._rooms.by_number(number)
+        for room_nid, events in by_room.items():
+            room = await self._rooms.by_number(room_nid)
             if room is not None:
                 for seen in await self._seen(room, user_id, events):
                     found[seen.stored.event_nid] = (room, seen)
@@ -57,7 +57,7 @@ class RecentEvents:
         return Chunk(events_found, rows[-1][0] - 1 if len(rows) == size else None)
 
     async def _seen(self, room: Room, user_id: str, numbers: list[int]) -> list[VisibleEvent]:
-        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        events = await self._rooms.load_events_in_order(room, numbers)
         invites = [VisibleEvent(stored, "invite") for stored in events if _invites(stored, user_id)]
         others = [stored for stored in reversed(events) if not _invites(stored, user_id)]
         visible = await self._visibility.visible(room, user_id, others)

@@ -1,56 +1,59 @@
-"""Judgements: what push rules say of the events of rooms.
+"""The evaluation of push rules for the events of rooms.
 
-Each event is judged once for all users who have the same rules, by the members and power levels
-that the room had when it was sent. It does not matter when somebody asks, and many who ask cost
-little more than one. A redacted event notifies nobody: there is nothing left to read.
+Each event is evaluated once for all users with the same rules, by the members and power levels that
+the room had when it was sent. So the result does not depend on when a user syncs, and many users
+cost little more than one. A redacted event notifies no user: there is nothing left to read.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
 from collections.abc import Iterable, Iterator
 
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import CREATE_KEY, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.push_rules.conditions import EvaluationContext, PowerLevelsNeeded
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Evaluation
-from homeserver.push.loading import Memo, PushDataNotInMemory
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.room import Room
 
-MAX_CACHED_EVALUATIONS = 100_000  # verdicts
+MAX_CACHED_EVALUATIONS = 100_000
 MAX_CACHED_POWER_LEVELS = 1_000
-
-_CREATE, _LEVELS = ("m.room.create", ""), ("m.room.power_levels", "")
 
 
 class RuleEvaluator:
-    """Judges events, and remembers the verdicts."""
+    """Evaluates push rules for events, and caches the evaluations."""
 
     def __init__(self, visibility: Visibility) -> None:
         self._visibility = visibility
-        self._evaluations: Memo[tuple[CompiledRules, int], Evaluation] = Memo(
-            MAX_CACHED_EVALUATIONS
+        self._evaluations: LruCache[tuple[CompiledRules, int], Evaluation] = LruCache(
+            "push_rule_evaluations", MAX_CACHED_EVALUATIONS
         )
-        self._levels: Memo[bytes, PowerLevels] = Memo(
-            MAX_CACHED_POWER_LEVELS
-        )  # by root of the state
+        # By root of the state.
+        self._levels: LruCache[bytes, PowerLevels] = LruCache(
+            "power_levels", MAX_CACHED_POWER_LEVELS
+        )
 
     def evaluation(
         self, room: Room, stored: StoredEvent, joined_count: int | None, rules: CompiledRules
     ) -> Evaluation:
-        """What rules say of an event. Raises `PushDataNotInMemory`.
+        """The evaluation of rules for an event. Raises `NotInMemory`.
 
-        `joined_count` is the number of members at that time. Where it is not known, `None`, the
-        present one has to do, and the verdict is not remembered.
+        `joined_count` is the number of members when it was sent. Where that is unknown, `None`, the
+        current number is used, and the evaluation is not cached.
         """
         key = (rules, stored.event_nid)
-        verdict = self._evaluations.get(key)
-        if verdict is None:
+        evaluation = self._evaluations.get(key)
+        if evaluation is None:
             if joined_count is None:
                 return self._evaluate(room, stored, room.joined_count, rules)
-            verdict = self._evaluations.put(key, self._evaluate(room, stored, joined_count, rules))
-        return verdict
+            evaluation = self._evaluations.put(
+                key, self._evaluate(room, stored, joined_count, rules)
+            )
+        return evaluation
 
     def _evaluate(
         self, room: Room, stored: StoredEvent, joined_count: int, rules: CompiledRules
@@ -59,15 +62,13 @@ class RuleEvaluator:
         try:
             return rules.evaluate(EvaluationContext(stored.event, joined_count, levels))
         except PowerLevelsNeeded:
-            raise PushDataNotInMemory(
-                lambda: self._load_levels(room, stored.state_before)
-            ) from None
+            raise NotInMemory(lambda: self._load_levels(room, stored.state_before)) from None
 
     async def _load_levels(self, room: Room, root: bytes) -> None:
-        state = await self._visibility.state_at(room, root, [_CREATE, _LEVELS])
-        given = state.get(_LEVELS)
+        state = await self._visibility.state_at(room, root, [CREATE_KEY, POWER_LEVELS_KEY])
+        given = state.get(POWER_LEVELS_KEY)
         content = None if given is None else given.event.content
-        self._levels.put(root, PowerLevels(state[_CREATE].event, content))
+        self._levels.put(root, PowerLevels(state[CREATE_KEY].event, content))
 
 
 def with_joined_counts(
@@ -75,7 +76,7 @@ def with_joined_counts(
 ) -> Iterator[tuple[StoredEvent, int]]:
     """Successive events with the number of joined members after each.
 
-    `joined_count` is that after the newest of them.
+    `joined_count` is the number after the newest of them.
     """
     joined = joined_count
     for stored in newest_first:

@@ -1,4 +1,4 @@
-"""The push rules of this server's users: kept as account data, changed rule by rule.
+"""The push rules of local users: stored as account data, changed rule by rule.
 
 All rules of a user are one value, `m.push_rules`, that clients get by `/sync` whenever it changes.
 
@@ -8,18 +8,19 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules-api
 from collections.abc import Callable, Iterator
 
 import msgspec
-from twisted.internet.defer import DeferredLock
 
-from homeserver.accounts.user_data.account_data import PUSH_RULES, AccountData
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.event_types import PUSH_RULES
 from homeserver.protocol.push_rules.conditions import MAX_PATTERN
 from homeserver.protocol.push_rules.rule_set import Action, PushRule, RuleSet, parse_rule_set
 
-MAX_RULES = 1_000  # that a user makes
+MAX_RULES = 1_000  # of one user, without the predefined ones
 MAX_RULE_BYTES = 16_384
 MAX_RULES_BYTES = 262_144  # of all together
 MAX_CONDITIONS = 50  # of one rule
-MAX_SINGLE_WILDCARDS = 100  # patterns with `?`, which are dearer to match, in all rules
+MAX_SINGLE_WILDCARDS = 100  # patterns with `?`, which cost more to match, in all rules
 
 
 class PushRules:
@@ -27,7 +28,7 @@ class PushRules:
 
     def __init__(self, account_data: AccountData) -> None:
         self._account_data = account_data
-        self._locks: dict[str, DeferredLock] = {}  # of the changes under way
+        self._locks: KeyedLocks[str] = KeyedLocks()
 
     async def of(self, user_id: str) -> RuleSet:
         """The rules of a user."""
@@ -43,7 +44,7 @@ class PushRules:
         before: str | None = None,
         after: str | None = None,
     ) -> None:
-        """Add or renew a rule of the user's own. Raises `NoSuchNeighbour` and `InvalidParam`."""
+        """Add or replace a user-defined rule. Raises `NoSuchNeighbour` and `InvalidParam`."""
         if rule.rule_id.startswith(".") or {"/", "\\"}.intersection(rule.rule_id):
             raise InvalidParam("The id of a push rule has no slashes, and no dot at its start")
         _check_size(rule)
@@ -56,21 +57,21 @@ class PushRules:
         await self._change(user_id, change)
 
     async def delete(self, user_id: str, kind: str, rule_id: str) -> None:
-        """Delete a rule of the user's own. Raises `NotFound` and `InvalidParam`."""
+        """Delete a user-defined rule. Raises `NotFound` and `InvalidParam`."""
         await self._change(user_id, lambda rules: rules.without(kind, rule_id))
 
     async def set_enabled(self, user_id: str, kind: str, rule_id: str, enabled: bool) -> None:
-        """Enable or disable a rule, be it predefined or not. Raises `NotFound`."""
+        """Enable or disable a rule, predefined or not. Raises `NotFound`."""
         await self._change(user_id, lambda rules: rules.change(kind, rule_id, enabled=enabled))
 
     async def set_actions(
         self, user_id: str, kind: str, rule_id: str, actions: list[Action]
     ) -> None:
-        """Set what a rule does, be it predefined or not. Raises `NotFound`."""
+        """Set the actions of a rule, predefined or not. Raises `NotFound`."""
         await self._change(user_id, lambda rules: rules.change(kind, rule_id, actions=actions))
 
     async def migrate(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
-        """Let rules for a room, whose ids are the room's, hold for the one that replaces it too."""
+        """Copy the rules whose id is a room's id to the room that replaces it."""
 
         def change(rules: RuleSet) -> RuleSet:
             for kind in ("override", "room"):
@@ -83,23 +84,17 @@ class PushRules:
         await self._change(user_id, change)
 
     async def _change(self, user_id: str, change: Callable[[RuleSet], RuleSet]) -> None:
-        """Changes of one value must wait for each other. What changes nothing is no news."""
-        lock = self._locks.setdefault(user_id, DeferredLock())
-        await lock.acquire()
-        try:
+        """Change the rules, one change at a time. A change without effect is not stored."""
+        async with self._locks.hold(user_id):
             rules = await self.of(user_id)
             changed = change(rules)
             if changed.fingerprint() != rules.fingerprint():
                 content = msgspec.json.encode(changed.content_for(user_id))
                 await self._account_data.set(user_id, None, PUSH_RULES, content)
-        finally:
-            lock.release()
-            if not lock.locked:
-                self._locks.pop(user_id, None)
 
 
 def _check_size(rule: PushRule) -> None:
-    """Raise `InvalidParam` for a rule that is too large, or too dear to evaluate."""
+    """Raise `InvalidParam` for a rule that is too large, or too costly to evaluate."""
     if len(msgspec.json.encode(rule)) > MAX_RULE_BYTES:
         raise InvalidParam(f"A push rule has at most {MAX_RULE_BYTES} bytes")
     if rule.conditions is not msgspec.UNSET and len(rule.conditions) > MAX_CONDITIONS:
@@ -111,7 +106,7 @@ def _check_size(rule: PushRule) -> None:
 def _check_total(changed: RuleSet, before: RuleSet) -> None:
     """Raise `InvalidParam` where a user would have too many rules.
 
-    Who has too many already, from a time when more were allowed, may change them.
+    A user who has too many already, from a time when more were allowed, may change them.
     """
     if len(changed) > max(MAX_RULES, len(before)):
         raise InvalidParam(f"A user has at most {MAX_RULES} push rules of their own")
@@ -138,7 +133,7 @@ def _patterns(rule: PushRule) -> Iterator[str]:
 
 
 def _for_room(rule: PushRule, room_id: str) -> PushRule:
-    """The rule of one room as that of another."""
+    """Copy the rule of one room for another."""
     conditions = rule.conditions
     if conditions is not msgspec.UNSET:
         conditions = [

@@ -1,31 +1,30 @@
-"""Unread counts: how many events of a room notify a user, and are not read.
+"""Unread counts: the number of events of a room that notify a user and are not read.
 
-Nothing is stored for them but receipts, and nothing is done for members who do not ask: a message
-in a room of ten thousand costs no more than in one of two. Who asks gets a `UnreadCounter`, which
-is kept, and takes in what is new when it is asked for again; receipts and redactions reach it
-through the log. Most questions are about one new event, which was judged before for somebody else,
-and are answered at once: members who have the same rules and for whom the same was unread before it
-hold the same `UnreadSnapshot`, and move to the next one together, in one `Step`. The sender of an
-event, those whom it names, and whoever has read ahead go on their own.
+Counts are computed on demand; only receipts are stored. So a message in a room of ten thousand
+costs no more than in one of two. A member's `UnreadCounter` is cached and advanced when it is read
+again; receipts and redactions reach it through the log. Most reads follow one new event, which was
+evaluated before for another member, and do not wait: members with the same rules and the same
+unread events share one `UnreadSnapshot`, and one `_SharedStep` advances all of them. The sender of
+an event, mentioned users and users who have read further are advanced separately.
 
-Rules and ignored users count as they are now, for what is still unread too: who mutes a room is
-rid of its count.
+Push rules and ignored users apply as they are now, also to events that were sent before: muting a
+room clears its count.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.push_rules.evaluation import CompiledRules
-from homeserver.push.loading import PushDataNotInMemory
 from homeserver.push.members import Member, Members
 from homeserver.push.mentions import Mentions
 from homeserver.push.push_actions import PushActions
 from homeserver.push.unread_counter import (
-    MAX_NAMED,
+    MAX_MENTIONS,
     WINDOW,
     SnapshotPool,
     UnreadCount,
@@ -33,26 +32,26 @@ from homeserver.push.unread_counter import (
     UnreadSnapshot,
 )
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts
+from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import EventAppended
-from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import events_between
 
-MAX_TALLIES = 100_000  # in memory; about a kilobyte each
+MAX_COUNTERS = 100_000  # in memory; about 1 KB each
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CachedCounter:
     member: Member
     counter: UnreadCounter
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """Where the room's newest events lead all who stood at the same place but those `concerned`."""
+class _SharedStep:
+    """The snapshot after the newest events, for members with one snapshot but the `concerned`."""
 
     unread: UnreadSnapshot
     concerned: frozenset[str]
@@ -62,23 +61,23 @@ _StepKey = tuple[UnreadSnapshot, CompiledRules, frozenset[str]]  # with the igno
 
 
 class _RoomCounters:
-    """The tallies of one room's members, by user id.
+    """The counters of one room's members, by user id.
 
-    `number` is that of the event at `upto`, the last one that was taken in for anybody; by it all
-    of them count from the same beginning.
+    `number` is the ordinal of the event at `upto`, the last one that was counted for any member;
+    all counters use the same ordinals.
     """
 
-    __slots__ = ("by_user", "number", "states", "steps", "upto")
+    __slots__ = ("by_user", "number", "snapshots", "steps", "upto")
 
     def __init__(self, upto: int) -> None:
         self.upto = upto
         self.number = 0
-        self.states = SnapshotPool()
-        self.steps: dict[_StepKey, _Step | None] = {}
-        self.by_user: dict[str, _Kept] = {}
+        self.snapshots = SnapshotPool()
+        self.steps: dict[_StepKey, _SharedStep | None] = {}
+        self.by_user: dict[str, _CachedCounter] = {}
 
     def catch_up(self, room: Room) -> bool:
-        """Count the room's new events; false where memory does not reach back to the last one."""
+        """Number the room's new events; false where memory does not reach back to the last one."""
         if self.upto < room.last_position:
             events = room.events_after(self.upto)
             if events is None:
@@ -86,15 +85,15 @@ class _RoomCounters:
             self.number += len(events)
             self.upto = room.last_position
             self.steps.clear()
-            self.states.forget_moves()
+            self.snapshots.clear_steps()
         return True
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """The newest events of a room at one moment, up to the `number`th at `upto`, newest first.
+class _EventWindow:
+    """The newest events of a room, up to the `number`th at `upto`, newest first.
 
-    `mentioned` are older ones, oldest first, that name the member.
+    `mentioned` are older ones, oldest first, that mention the member.
     """
 
     counters: _RoomCounters
@@ -106,155 +105,166 @@ class _Span:
 
 
 class UnreadCounts:
-    """Answers how much is unread. `apply` is to be subscribed to the log, after the rooms."""
+    """Computes unread counts. `apply` is to be subscribed to the log, after the rooms."""
 
     def __init__(
         self,
         db: Database,
-        rooms: RoomRegistry,
+        events: EventStore,
         receipts: Receipts,
         members: Members,
-        notices: PushActions,
+        push_actions: PushActions,
         mentions: Mentions,
     ) -> None:
         self._db = db
-        self._events = rooms.stores.events
+        self._events = events
         self._receipts = receipts
         self._members = members
-        self._push_actions = notices
+        self._push_actions = push_actions
         self._mentions = mentions
-        self._rooms: OrderedDict[int, _RoomCounters] = OrderedDict()
-        self._counters = 0
+        self._rooms: LruCache[int, _RoomCounters] = LruCache(
+            "unread_counts", MAX_COUNTERS, size_of=lambda _, counters: len(counters.by_user)
+        )
 
     def cached(self, room: Room, user_id: str) -> UnreadCount | None:
-        """What is unread for a member of a room, if that can be told at once."""
+        """The counts of a member of a room, if they can be computed from memory."""
         try:
-            tally = self._caught_up(room, user_id)
-        except PushDataNotInMemory:
+            counter = self._advance(room, user_id)
+        except NotInMemory:
             return None
-        return None if tally is None else tally.count()
+        return None if counter is None else counter.count()
 
     async def counts(self, room: Room, user_id: str) -> UnreadCount:
-        """What is unread for a member of a room."""
+        """The counts of a member of a room."""
         return (await self.counter(room, user_id)).count()
 
     async def counter(self, room: Room, user_id: str) -> UnreadCounter:
-        """The tally of a member, up to the room's newest event."""
+        """The counter of a member, advanced to the room's newest event."""
         while True:
             try:
-                tally = self._caught_up(room, user_id)
-            except PushDataNotInMemory as missing:
+                counter = self._advance(room, user_id)
+            except NotInMemory as missing:
                 await missing.load()
                 continue
-            if tally is not None:
-                return tally
+            if counter is not None:
+                return counter
             member = await self._members.load(room, user_id)
-            span = await self._span(room, member)
-            tally = await self._build(room, member, span)
-            if tally is not None and self._rooms.get(room.room_nid) is span.counters:
-                self._keep(room.room_nid, _Kept(member, tally))
-                if tally.upto == room.last_position:
-                    return tally
+            window = await self._event_window(room, member)
+            counter = await self._build(room, member, window)
+            if counter is not None and self._rooms.peek(room.room_nid) is window.counters:
+                window.counters.by_user[user_id] = _CachedCounter(member, counter)
+                self._rooms.put(room.room_nid, window.counters)
+                if counter.upto == room.last_position:
+                    return counter
 
     async def was_read_after(self, room: Room, user_id: str, position: int) -> bool:
         """Whether a receipt of the user's changed above a position of the log."""
         receipts = await self._receipts.of_user(room, user_id)
         return any(receipt.position > position for receipt in receipts)
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log."""
-        for fact in facts:
-            if isinstance(fact, ReceiptChanged):
-                tallies = self._rooms.get(fact.room)
-                kept = None if tallies is None else tallies.by_user.get(fact.user_id)
-                if kept is not None:
-                    _read(kept.counter, fact)
-            elif isinstance(fact, EventAppended) and fact.redacts is not None:
-                tallies = self._rooms.get(fact.room_nid)
-                if tallies is not None:
-                    for kept in tallies.by_user.values():
-                        kept.counter.forget(fact.redacts.position or 0)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries."""
+        for entry in entries:
+            if isinstance(entry, ReceiptChanged):
+                counters = self._rooms.peek(entry.room)
+                cached = None if counters is None else counters.by_user.get(entry.user_id)
+                if cached is not None:
+                    _apply_receipt(cached.counter, entry)
+            elif isinstance(entry, EventAppended) and entry.redacts is not None:
+                counters = self._rooms.peek(entry.room_nid)
+                if counters is not None:
+                    for cached in counters.by_user.values():
+                        cached.counter.forget(entry.redacts.position or 0)
 
-    def _caught_up(self, room: Room, user_id: str) -> UnreadCounter | None:
-        """The tally in memory with what is new taken in; `None` where it has to be made anew."""
-        tallies = self._rooms.get(room.room_nid)
-        kept = None if tallies is None else tallies.by_user.get(user_id)
-        if tallies is None or kept is None or not self._members.is_current(room, kept.member):
+    def _advance(self, room: Room, user_id: str) -> UnreadCounter | None:
+        """The cached counter, advanced over new events; `None` where it has to be built again."""
+        counters = self._rooms.peek(room.room_nid)
+        cached = None if counters is None else counters.by_user.get(user_id)
+        if counters is None or cached is None or not self._members.is_current(room, cached.member):
+            self._rooms.misses += 1
             return None
-        tally = kept.counter
-        if tally.upto < room.last_position:
-            if not tallies.catch_up(room):
+        self._rooms.hits += 1
+        counter = cached.counter
+        if counter.upto < room.last_position:
+            if not counters.catch_up(room):
                 return None
-            step = self._step(room, tallies, kept)
-            if step is None or user_id in step.concerned or tally.reach > tally.upto:
-                return self._take_alone(room, kept)
-            tally.unread = step.unread
-        return tally
+            step = self._step(room, counters, cached)
+            if step is None or user_id in step.concerned or counter.highest_read > counter.upto:
+                return self._advance_alone(room, cached)
+            counter.unread = step.unread
+        return counter
 
-    def _step(self, room: Room, tallies: _RoomCounters, kept: _Kept) -> _Step | None:
-        """What the newest events are to all who stand where a member does; `None`: see for each."""
-        unread, member = kept.counter.unread, kept.member
+    def _step(
+        self, room: Room, counters: _RoomCounters, cached: _CachedCounter
+    ) -> _SharedStep | None:
+        """The step of all members like the cached one; `None` where each advances separately."""
+        unread, member = cached.counter.unread, cached.member
         key = unread, member.rules, member.ignored
-        if key not in tallies.steps:
-            tallies.steps[key] = self._find_step(room, tallies, kept)
-        return tallies.steps[key]
+        if key not in counters.steps:
+            counters.steps[key] = self._compute_step(room, counters, cached)
+        return counters.steps[key]
 
-    def _find_step(self, room: Room, tallies: _RoomCounters, kept: _Kept) -> _Step | None:
-        unread = kept.counter.unread
+    def _compute_step(
+        self, room: Room, counters: _RoomCounters, cached: _CachedCounter
+    ) -> _SharedStep | None:
+        unread = cached.counter.unread
         events = room.events_after(unread.upto)
         if events is None:
             return None
-        common = self._push_actions.common(room, kept.member, reversed(events), room.joined_count)
+        common = self._push_actions.common(room, cached.member, reversed(events), room.joined_count)
         if common is None:
             return None
-        after = unread.after(room.last_position, len(events), reversed(common.notices))
-        return _Step(tallies.states.intern(after), common.concerned)
+        after = unread.after(room.last_position, len(events), reversed(common.actions))
+        return _SharedStep(counters.snapshots.intern(after), common.concerned)
 
-    def _take_alone(self, room: Room, kept: _Kept) -> UnreadCounter | None:
-        tally = kept.counter
-        events = room.events_after(tally.upto)
+    def _advance_alone(self, room: Room, cached: _CachedCounter) -> UnreadCounter | None:
+        counter = cached.counter
+        events = room.events_after(counter.upto)
         if events is None:
             return None
         events.reverse()
-        news = self._push_actions.among(room, kept.member, events, room.joined_count, tally)
+        news = self._push_actions.among(room, cached.member, events, room.joined_count, counter)
         news.reverse()
-        tally.advance(room.last_position, len(events), news)
-        return tally
+        counter.advance(room.last_position, len(events), news)
+        return counter
 
-    async def _build(self, room: Room, member: Member, span: _Span) -> UnreadCounter | None:
-        """A new tally; `None` where the member has changed in the meantime."""
+    async def _build(
+        self, room: Room, member: Member, window: _EventWindow
+    ) -> UnreadCounter | None:
+        """A new counter; `None` where the member has changed in the meantime."""
         while True:
             receipts = await self._receipts.of_user(room, member.user_id)
-            # From here on nothing waits, so that no receipt can get lost.
+            # From here on nothing waits, so that no receipt is missed.
             if not self._members.is_current(room, member):
                 return None
-            floor = _read_by(member, receipts).floor
-            unread = [stored for stored in span.events if (stored.position or 0) > floor]
-            tally = _read_by(member, receipts, span, len(unread))
+            floor = _read_up_to(member, receipts).floor
+            unread = [stored for stored in window.events if (stored.position or 0) > floor]
+            counter = _read_up_to(member, receipts, window, len(unread))
             try:
-                named = [
-                    self._push_actions.action(room, member, stored, None, tally)
-                    for stored in span.mentioned
+                mentions = [
+                    self._push_actions.action(room, member, stored, None, counter)
+                    for stored in window.mentioned
                 ]
-                news = self._push_actions.among(room, member, unread, span.joined_count, tally)
-            except PushDataNotInMemory as missing:
+                news = self._push_actions.among(room, member, unread, window.joined_count, counter)
+            except NotInMemory as missing:
                 await missing.load()
                 continue
-            tally.take_older(notice for notice in named if notice is not None)
-            tally.advance(span.upto, len(unread), reversed(news))
-            return tally
+            counter.add_older(action for action in mentions if action is not None)
+            counter.advance(window.upto, len(unread), reversed(news))
+            return counter
 
-    async def _span(self, room: Room, member: Member) -> _Span:
-        """What a member has not read; from the database where memory does not reach back."""
+    async def _event_window(self, room: Room, member: Member) -> _EventWindow:
+        """The events that a member may not have read; from the database beyond those in memory."""
         receipts = await self._receipts.of_user(room, member.user_id)
-        floor = _read_by(member, receipts).floor
-        tallies = self._rooms.get(room.room_nid)
-        if tallies is None or not tallies.catch_up(room):
-            tallies = self._begin(room)
-        number = tallies.number
+        floor = _read_up_to(member, receipts).floor
+        counters = self._rooms.peek(room.room_nid)
+        if counters is None or not counters.catch_up(room):
+            # Drop the counters of the room, and begin again.
+            counters = self._rooms.put(room.room_nid, _RoomCounters(room.last_position))
+        number = counters.number
         upto, joined_count, start = room.last_position, room.joined_count, room.timeline_from
         events = list(reversed(room.timeline))
-        named: list[StoredEvent] = []
+        mentions: list[StoredEvent] = []
         if start > floor:
             limit = WINDOW - len(events)
             rows = await self._db.run(events_between, room.room_nid, floor, start, limit)
@@ -262,46 +272,33 @@ class UnreadCounts:
             if len(rows) == limit:
                 before = rows[-1][0] - 1
                 numbers = await self._mentions.of(
-                    room.room_nid, member.user_id, floor, before, MAX_NAMED
+                    room.room_nid, member.user_id, floor, before, MAX_MENTIONS
                 )
-                named = await self._load(room, numbers[::-1])
-        return _Span(tallies, upto, number, joined_count, events, named)
+                mentions = await self._load(room, numbers[::-1])
+        return _EventWindow(counters, upto, number, joined_count, events, mentions)
 
     async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
         return await self._events.load_in_order(room.version, numbers)
 
-    def _begin(self, room: Room) -> _RoomCounters:
-        """Begin to count anew in a room."""
-        before = self._rooms.pop(room.room_nid, None)
-        if before is not None:
-            self._counters -= len(before.by_user)
-        tallies = self._rooms[room.room_nid] = _RoomCounters(room.last_position)
-        return tallies
 
-    def _keep(self, room: int, kept: _Kept) -> None:
-        by_user = self._rooms[room].by_user
-        self._rooms.move_to_end(room)
-        self._counters += kept.member.user_id not in by_user
-        by_user[kept.member.user_id] = kept
-        while self._counters > MAX_TALLIES and len(self._rooms) > 1:
-            self._counters -= len(self._rooms.popitem(last=False)[1].by_user)
-
-
-def _read_by(
-    member: Member, receipts: Iterable[ReceiptChanged], span: _Span | None = None, events: int = 0
+def _read_up_to(
+    member: Member,
+    receipts: Iterable[ReceiptChanged],
+    window: _EventWindow | None = None,
+    events: int = 0,
 ) -> UnreadCounter:
-    """An empty tally of a member who has read so far, before the newest `events` of a span."""
-    if span is None:
-        tally = UnreadCounter(0, member.since)
+    """An empty counter with a member's receipts, before the newest `events` of a window."""
+    if window is None:
+        counter = UnreadCounter(0, member.since)
     else:
-        number, states = span.number - events, span.counters.states
-        tally = UnreadCounter(span.upto, member.since, number=number, states=states)
+        number, snapshots = window.number - events, window.counters.snapshots
+        counter = UnreadCounter(window.upto, member.since, ordinal=number, snapshots=snapshots)
     for receipt in receipts:
-        _read(tally, receipt)
-    return tally
+        _apply_receipt(counter, receipt)
+    return counter
 
 
-def _read(tally: UnreadCounter, receipt: ReceiptChanged) -> None:
-    """Take in a receipt. One for an event whose place is not known here reads nothing."""
+def _apply_receipt(counter: UnreadCounter, receipt: ReceiptChanged) -> None:
+    """Apply a receipt. A receipt for an event of unknown position has no effect."""
     if receipt.receipt_type in (READ, READ_PRIVATE) and receipt.event_position is not None:
-        tally.read(receipt.event_position, receipt.thread_id)
+        counter.read(receipt.event_position, receipt.thread_id)

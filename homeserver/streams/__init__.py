@@ -1,1 +1,1 @@
-"""The log that every change goes through: positions, group commit, readers."""
+"""The log that every change goes through: positions, group commit, subscribers."""

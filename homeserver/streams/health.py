@@ -1,8 +1,8 @@
-"""Whether the database does its work: it is asked, since its silence looks like health.
+"""Health checks of the database: it is queried, because a hung one looks healthy from outside.
 
-A database that hangs, that was stopped, or whose disk is full, keeps its connections open. So one
-row is read, and one is written, no more than once a second however many ask, and the log tells
-whether what it has to write gets through.
+A database that hangs, was stopped, or has a full disk keeps its connections open. So one row is
+read and one is written, at most once a second however many requests come, and the log reports
+whether its batches become durable.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,12 +13,12 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.database.server_state import probe_reading, probe_writing
 from homeserver.streams.log import Log
 
-READ_TIMEOUT_SECONDS = 3.0  # that the database has for an answer
-COMMIT_TIMEOUT_SECONDS = 3.0  # that a batch of the log may take before writing is not well
+READ_TIMEOUT_SECONDS = 3.0  # that a query may take
+COMMIT_TIMEOUT_SECONDS = 3.0  # that a batch of the log may take before writing counts as unhealthy
 
 
 class DatabaseHealth:
-    """Asks the database."""
+    """Checks that the database reads and writes."""
 
     def __init__(self, db: Database, log: Log, clock: Clock) -> None:
         self._db = db

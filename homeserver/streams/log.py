@@ -1,20 +1,20 @@
 """The log: every change of this server, in one order, written in group commits.
 
-A writer takes the next position, makes its fact and rows, and appends them, all in one turn of the
-reactor. While one batch is being committed the next one collects; an idle server commits at once, a
-busy one puts hundreds of changes into one commit. When a batch is durable its facts are published
-to the readers in the order of their positions. So a reader never sees a position before every lower
-one is durable, and a position, once seen, is never taken back.
+A writer takes the next position, makes its log entry and its rows, and appends them, all without
+yielding to the reactor. While one batch is being committed the next one collects; an idle server
+commits at once, a busy one puts hundreds of changes into one commit. When a batch is durable its
+entries are published to the subscribers in the order of their positions. So a subscriber never sees
+a position before every lower one is durable, and a position, once seen, is never undone.
 
-If the database fails, the batch is written again until it is there: statements are idempotent, so a
-batch whose outcome is unknown does no harm. Writers therefore never have to undo what they hold in
-memory; what does not get through is waiting, not lost. While the log is stuck, or has too much
-waiting, it refuses new work with `Unavailable`. A batch that the database refuses for any other
-reason is a defect that cannot be undone in memory: the log is broken, whoever waits for it gets
+If the database fails, the batch is written again until it is stored: statements are idempotent, so
+a batch whose outcome is unknown does no harm. Writers therefore never have to undo what they hold
+in memory: what is not durable is waiting, not lost. While the log is stuck, or too many changes
+wait, it refuses new work with `Unavailable`. A batch that the database refuses for any other reason
+is a defect that cannot be undone in memory: the log is broken, every waiting caller gets
 `LogBroken`, and the process must end.
 
-Positions are reserved in the database before they are used (`positions.py`). The log hands out none
-that is not reserved: it refuses new work while few are left.
+Positions are reserved in the database before they are used (`positions.py`). The log hands out only
+reserved ones, and refuses new work while few are left.
 """
 
 from collections import deque
@@ -25,48 +25,59 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, Row
 from homeserver.storage.database.database import DatabaseUnavailable
 
-MAX_POSITION = 1 << 62
+MAX_POSITION = 1 << 62  # above all positions, and above all depths of rooms
 MAX_WAITING = 20_000  # changes that may wait for the database
-MIN_RESERVED = 200_000  # positions that must be left for work to begin: none runs out in the middle
+MIN_RESERVED = 200_000  # positions that must be left for work to begin, so that it can be finished
 STALLED_SECONDS = 10.0  # that one batch may take before new work is refused
-RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+COMMIT_RETRIES = RetrySchedule((0.05, 0.1, 0.2, 0.5, 1.0))
 LOG_AGAIN_SECONDS = 60.0  # between two log entries while the database cannot be written to
 log = Logger()
 
 
 class LogBroken(Unavailable):
-    """The database refused a batch for good: nothing can be written before a restart."""
+    """The database refused a batch permanently: nothing can be written before a restart."""
 
     def __init__(self) -> None:
         super().__init__("The server cannot store changes any more, and restarts")
 
 
 class LogEntry(Protocol):
-    """Something that happened: an immutable value with its place in the log."""
+    """A change that happened: an immutable value with its position in the log."""
 
     @property
     def position(self) -> int: ...
 
 
-Reader = Callable[[Sequence[Any]], None]
-WriteBatch = Callable[[Batch], Any]  # awaitable; raises DatabaseUnavailable if a retry helps
+LogSubscriber = Callable[[Sequence[Any]], None]
+WriteBatch = Callable[[Batch], Any]  # awaitable; raises DatabaseUnavailable where a retry helps
+
+
+def _ignore(changes: int, seconds: float) -> None:
+    pass
 
 
 class Log:
-    """Appends facts and tells the readers of them once they are durable.
+    """Appends entries, and publishes them to the subscribers once they are durable.
 
     `position` is the highest position such that it and all lower ones are durable and published.
-    Positions up to `limit` are reserved; `reserve` adds more. `broken` fires when the log cannot go
-    on. `on_batch(changes, seconds)` is told of each batch.
+    Positions up to `limit` are reserved; `reserve` adds more. `broken` fires when the log cannot
+    continue. `on_batch(entries, seconds)` is called after each batch.
     """
 
     def __init__(
-        self, clock: Clock, write: WriteBatch, position: int, limit: int = MAX_POSITION
+        self,
+        clock: Clock,
+        write: WriteBatch,
+        position: int,
+        limit: int = MAX_POSITION,
+        *,
+        on_batch: Callable[[int, float], None] = _ignore,
     ) -> None:
         self.position = position
         self._clock = clock
@@ -74,9 +85,9 @@ class Log:
         self._last = position
         self._limit = limit
         self._reserved: deque[tuple[int, int]] = deque()  # further ranges: (before the first, last)
-        self._readers: list[Reader] = []
+        self._subscribers: list[LogSubscriber] = []
         self._batch = Batch()
-        self._facts: list[LogEntry] = []
+        self._entries: list[LogEntry] = []
         self._waiting: list[Deferred[None]] = []
         self._in_flight: list[Deferred[None]] = []
         self._committing = False
@@ -85,16 +96,16 @@ class Log:
         self._is_broken = False
         self._idle: list[Deferred[None]] = []
         self.broken: Deferred[None] = Deferred()
-        self.on_batch: Callable[[int, float], None] | None = None
+        self._on_batch = on_batch
 
     @property
     def positions_left(self) -> int:
-        """How many positions are reserved and not used yet."""
+        """The number of positions that are reserved and not used yet."""
         return self._limit - self._last + sum(last - before for before, last in self._reserved)
 
     @property
     def stalled_seconds(self) -> float:
-        """For how long the oldest batch has been waiting for the database; 0 if there is none."""
+        """The time that the oldest batch has been waiting for the database; 0 if there is none."""
         began = self._write_began
         return 0.0 if began is None else self._clock.seconds() - began
 
@@ -104,9 +115,9 @@ class Log:
         return not (self._stuck or self.stalled_seconds > STALLED_SECONDS)
 
     def reserve(self, before: int, last: int) -> None:
-        """More positions may be used: those above `before`, up to and with `last`."""
+        """Allow the use of the positions above `before`, up to and including `last`."""
         if before == (self._reserved[-1][1] if self._reserved else self._limit):
-            # It adjoins, as it does unless other processes reserve, too.
+            # The ranges adjoin unless another process reserved in between.
             if self._reserved:
                 self._reserved[-1] = (self._reserved[-1][0], last)
             else:
@@ -114,9 +125,9 @@ class Log:
         else:
             self._reserved.append((before, last))
 
-    def subscribe(self, reader: Reader) -> None:
-        """Have `reader(facts)` called with the facts of each committed batch, oldest first."""
-        self._readers.append(reader)
+    def subscribe(self, subscriber: LogSubscriber) -> None:
+        """Have `subscriber(entries)` called with each committed batch, oldest entry first."""
+        self._subscribers.append(subscriber)
 
     def check_open(self) -> None:
         """Raise `Unavailable` where a change would have to wait too long."""
@@ -130,7 +141,8 @@ class Log:
     def next_position(self) -> int:
         """A fresh position. Use it in `append` before anything else of this process runs.
 
-        Raises `Unavailable` where no more are reserved, which `check_open` tells in good time.
+        Raises `Unavailable` where no more are reserved; `check_open` raises before it comes to
+        that.
         """
         if self._last >= self._limit:
             if not self._reserved:
@@ -139,18 +151,18 @@ class Log:
         self._last += 1
         return self._last
 
-    def append(self, fact: LogEntry, rows: Sequence[Row] = ()) -> Deferred[None]:
-        """Add a fact and its rows; fires when it is durable and readers know of it."""
+    def append(self, entry: LogEntry, rows: Sequence[Row] = ()) -> Deferred[None]:
+        """Add an entry and its rows; fires when it is durable and published to the subscribers."""
         if self._is_broken:
             return fail(LogBroken())
         for row in rows:
             self._batch.add(row)
-        self._facts.append(fact)
+        self._entries.append(entry)
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
         if not self._committing:
             self._committing = True
-            # The changes of one turn of the reactor go together.
+            # The changes of one reactor iteration are committed together.
             self._clock.callLater(0, self._start)
         return done
 
@@ -159,7 +171,7 @@ class Log:
         done: Deferred[None] = Deferred()
         if self._is_broken:
             done.errback(LogBroken())
-        elif self._facts:
+        elif self._entries:
             self._waiting.append(done)
         elif self._committing:
             self._in_flight.append(done)
@@ -182,34 +194,33 @@ class Log:
         ensureDeferred(self._commit()).addErrback(self._break)
 
     def _break(self, failure: Failure) -> None:
-        """Nothing can be written any more: tell everybody who waits for it."""
+        """Nothing can be written any more: fail all waiting callers."""
         self._stuck = self._is_broken = True
         log.failure("the log is broken, nothing can be written any more", failure)
         waiting = [*self._in_flight, *self._waiting, *self._idle]
-        self._in_flight, self._waiting, self._idle, self._facts = [], [], [], []
+        self._in_flight, self._waiting, self._idle, self._entries = [], [], [], []
         self.broken.callback(None)
         for done in waiting:
             if not done.called:
                 done.errback(LogBroken())
 
     async def _commit(self) -> None:
-        while self._facts:
-            batch, facts = self._batch, self._facts
+        while self._entries:
+            batch, entries = self._batch, self._entries
             waiting = self._in_flight = self._waiting
-            self._batch, self._facts, self._waiting = Batch(), [], []
+            self._batch, self._entries, self._waiting = Batch(), [], []
             started = self._clock.seconds()
             if batch:
                 self._write_began = started
                 await self._write_until_durable(batch)
                 self._write_began = None
-            if self.on_batch is not None:
-                self.on_batch(len(facts), self._clock.seconds() - started)
-            self.position = facts[-1].position
-            for reader in self._readers:
+            self._on_batch(len(entries), self._clock.seconds() - started)
+            self.position = entries[-1].position
+            for subscriber in self._subscribers:
                 try:
-                    reader(facts)
+                    subscriber(entries)
                 except Exception:
-                    log.failure("a reader of the log failed")
+                    log.failure("a subscriber of the log failed")
             for done in waiting:
                 done.callback(None)
         self._committing = False
@@ -226,14 +237,13 @@ class Log:
                 self._stuck = True
                 if not attempt or self._clock.seconds() - logged_at >= LOG_AGAIN_SECONDS:
                     logged_at = self._clock.seconds()
-                    log.warn("cannot write to the database, trying again: {error}", error=error)
+                    log.warn("cannot write to the database, retrying: {error}", error=error)
             else:
                 self._stuck = False
                 if attempt:
-                    log.info("the database is written to again")
+                    log.info("writing to the database works again")
                 return
             pause: Deferred[None] = Deferred()
-            delay = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
-            self._clock.callLater(delay, pause.callback, None)
-            await pause
             attempt += 1
+            self._clock.callLater(COMMIT_RETRIES.pause(attempt), pause.callback, None)
+            await pause

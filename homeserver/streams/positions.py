@@ -1,8 +1,8 @@
-"""Positions are reserved in the database before they are used, a great many at a time.
+"""The reservation of positions in the database before they are used, two million at a time.
 
-So positions of changes that are never stored, such as typing, are not given out again after a
-crash, and a token from before it stays below everything that comes later. A process begins above
-all that is stored, whatever the reservation says: two changes at one position would be one.
+So positions of changes that are never stored, such as typing, are not used again after a crash, and
+a token from before it stays below every later position. A process begins above all that is stored,
+even if the reservation is lower: two changes at one position would count as one.
 """
 
 from twisted.internet.defer import Deferred
@@ -14,39 +14,38 @@ from homeserver.storage.database.server_state import reserve_positions
 from homeserver.storage.database.stored_positions import highest_position
 from homeserver.streams.log import Log
 
-RESERVED = 2_000_000  # at a time
+RESERVE_COUNT = 2_000_000  # at a time
 CHECK_SECONDS = 10.0
 
 
-class PositionReserve:
-    """Keeps a log's positions below what is reserved, `count` at a time."""
+async def reserve_first_positions(db: Database, count: int = RESERVE_COUNT) -> tuple[int, int]:
+    """Reserve positions for a new log: the position before the first of them, and the last one."""
+    stored = await db.run(highest_position)
+    start = await db.run(reserve_positions, count, above=stored)
+    return start, start + count
 
-    def __init__(self, db: Database, clock: Clock, count: int = RESERVED) -> None:
+
+class PositionReserve:
+    """Reserves positions for a log, `count` at a time, before it runs out of them."""
+
+    def __init__(self, db: Database, clock: Clock, log: Log, count: int = RESERVE_COUNT) -> None:
         self._db = db
+        self._log = log
         self._count = count
-        self._log: Log | None = None
         self._checking = PeriodicTask(
             clock, CHECK_SECONDS, self._check, name="the reservation of positions"
         )
 
-    async def first(self) -> tuple[int, int]:
-        """Reserve for the first time: the position before the first one, and the last one."""
-        stored = await self._db.run(highest_position)
-        start = await self._db.run(reserve_positions, self._count, above=stored)
-        return start, start + self._count
-
-    def start(self, log: Log) -> None:
-        """Reserve more in time from now on."""
-        self._log = log
+    def start(self) -> None:
+        """Begin to reserve more positions whenever few are left."""
         self._checking.start()
 
     def stop(self) -> Deferred[None]:
-        """Reserve no more; fires when nothing is under way."""
+        """Stop reserving; fires when no reservation is in progress."""
         return self._checking.stop()
 
     async def _check(self) -> None:
-        assert self._log is not None, "it was started with a log"
         if self._log.positions_left < self._count // 2:
-            # Ours may not be the only process that reserves: the next range need not adjoin.
+            # Other processes may reserve too: the next range need not adjoin.
             start = await self._db.run(reserve_positions, self._count)
             self._log.reserve(start, start + self._count)

@@ -2,11 +2,11 @@
 
 A stream token `s<position>` says: everything up to this position of the log has been seen. It stays
 valid across restarts, as positions are never used twice. A topological token `t<depth>_<position>`
-stands between two events of a room: after those of lower or equal (depth, position). It may carry a
-third number, the position beyond which the reader wants to see nothing: who pages back from a token
-of `/sync` does not meet what has come since, though it may stand deeper in the past. Who pages
-forwards from one sees nothing again that had come before, though it may stand behind what came
-late: after an `a` the third number is the position up to which everything has been seen.
+lies between two events of a room: after those of lower or equal (depth, position). A third number,
+if present, is an upper bound: paging back from a `/sync` token must not return events received
+after that sync, even if their topological depth is lower. After an `a` the third number is a lower
+bound, the position up to which the client has seen everything: paging forwards must not return
+those events again, even if they sort after one that was received later.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
 """
@@ -15,8 +15,11 @@ import re
 from dataclasses import dataclass
 
 from homeserver.protocol.errors import InvalidParam
+from homeserver.streams.log import MAX_POSITION
 
 Place = tuple[int, int]  # (depth, position)
+START: Place = (0, 0)
+END: Place = (MAX_POSITION, MAX_POSITION)
 
 _STREAM = re.compile(r"s(\d{1,18})")
 _TOPOLOGICAL = re.compile(r"t(\d{1,18})_(-?\d{1,18})(?:_(a?)(\d{1,18}))?")
@@ -24,7 +27,7 @@ _TOPOLOGICAL = re.compile(r"t(\d{1,18})_(-?\d{1,18})(?:_(a?)(\d{1,18}))?")
 
 @dataclass(frozen=True, slots=True)
 class HistoryToken:
-    """A position of the log, or a place in a room, and between which positions to show events."""
+    """A position of the log, or a place in a room; two positions bound the events to show."""
 
     place: int | Place
     upto: int | None = None
@@ -45,19 +48,19 @@ def parse_stream_token(token: str) -> int:
 
 
 def topological_token(place: Place, upto: int | None = None, above: int | None = None) -> str:
-    """The token of a place in a room's history, with the positions between which to show events."""
+    """The token of a place in a room's history, with the positions that bound the events shown."""
     if above is not None:
         return f"t{place[0]}_{place[1]}_a{above}"
     return f"t{place[0]}_{place[1]}" + ("" if upto is None else f"_{upto}")
 
 
 def parse_room_token(token: str) -> int | Place:
-    """What a token for a room's history says: a position of the log, or a place in the room."""
+    """The place in a room's history token: a position of the log, or a place in the room."""
     return parse_history_token(token).place
 
 
 def parse_history_token(token: str) -> HistoryToken:
-    """All that a token for a room's history says. Raises `InvalidParam`."""
+    """Parse a token for a room's history. Raises `InvalidParam`."""
     match = _TOPOLOGICAL.fullmatch(token)
     if match is None:
         return HistoryToken(parse_stream_token(token))

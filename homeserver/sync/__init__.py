@@ -1,1 +1,1 @@
-"""What a device has not seen yet: one engine, behind the long poll and the WebSocket."""
+"""Sync: one engine that makes the updates for devices, by long poll and by WebSocket."""

@@ -1,8 +1,8 @@
-"""The sync engine: what has this device not seen since this token.
+"""The sync engine: the update that a device has not seen since its token.
 
-An answer ends at the log's position at the time when it was begun, and holds nothing beyond. Which
-rooms have news is read from the user's feed; where that does not reach back to the token, all the
-user's rooms are looked at. The transports (long poll, WebSocket) differ only in how they wait.
+A response ends at the log's position when it was begun, and has nothing beyond. The user's change
+queue says which rooms have changed; where it does not reach back to the token, the engine looks at
+all of the user's rooms. The transports (long poll, WebSocket) differ only in how they wait.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -17,9 +17,11 @@ from twisted.internet.defer import Deferred, DeferredList
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.filters import Filters
-from homeserver.accounts.user_data.invite_permission import INVITE_PERMISSION, is_blocking
+from homeserver.accounts.user_data.invite_permission import is_blocking
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.protocol import event_types
+from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
 from homeserver.protocol.filters import Filter
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -36,24 +38,24 @@ from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import Update, typed_event
 from homeserver.sync.user_change_queues import PRESENCE, USER_DATA, UserChangeQueues
 
-PREFETCH_ROOMS = 16  # rooms that are loaded together
+PREFETCH_ROOMS = 16  # rooms that are loaded concurrently
 
 
 class PresenceSource(Protocol):
-    """Where presence comes from."""
+    """The source of presence events."""
 
     async def events_since(
         self, user_id: str, since: int | None, changed: Collection[int] | None = None
     ) -> Sequence[msgspec.Raw]:
-        """Presence events of those who share a room with the user, changed above `since`.
+        """Presence events, changed above `since`, of users who share a room with the user.
 
-        `changed` are the numbers of the rooms in which anything did, where that is known.
+        `changed` are the numeric ids of the rooms in which anything changed, where that is known.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the engine reads."""
+    """The sources that the engine reads."""
 
     db: Database
     log: Log
@@ -66,12 +68,12 @@ class Sources:
 
 
 class SyncEngine:
-    """Answers every device."""
+    """Makes the updates of all devices."""
 
     def __init__(
         self,
         sources: Sources,
-        feeds: UserChangeQueues,
+        change_queues: UserChangeQueues,
         sections: RoomSections,
         invitations: Invitations,
         lazy_members: LazyMembers,
@@ -80,12 +82,12 @@ class SyncEngine:
         self._db = sources.db
         self._log = sources.log
         self._rooms = sources.rooms
-        self._moments = SyncPoints(feeds, sources.user_rooms, sources.log)
+        self._sync_points = SyncPoints(change_queues, sources.user_rooms, sources.log)
         self._account_data = sources.account_data
         self._filters = sources.filters
         self._presence = sources.presence
         self._ephemeral = sources.ephemeral
-        self._change_queues = feeds
+        self._change_queues = change_queues
         self._sections = sections
         self._invitations = invitations
         self._lazy_members = lazy_members
@@ -94,11 +96,11 @@ class SyncEngine:
         self._encoded_sections: dict[tuple[int, str, bytes], bytes] = {}
 
     def stop(self) -> None:
-        """Answer all who wait, with what there is: the server is going down."""
+        """Answer all waiting requests with what there is: the server is shutting down."""
         self._stopping = True
         self._change_queues.wake_all()
 
-    async def reader(
+    async def build_request(
         self,
         caller: Requester,
         *,
@@ -106,10 +108,7 @@ class SyncEngine:
         full_state: bool = False,
         state_after: str | None = None,
     ) -> SyncRequest:
-        """The reader for a request; `filter_text` is a filter's id, or the filter as JSON.
-
-        The rest is as in `SyncRequest`.
-        """
+        """Build a `SyncRequest`; `filter_text` is a filter's id, or the filter as JSON."""
         wanted = Filter()
         if filter_text:
             wanted = await self._filters.find(caller.user_id, filter_text)
@@ -119,23 +118,23 @@ class SyncEngine:
         return SyncRequest(caller, wanted, full_state, state_after, ignored)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
-        """Have `wake()` called whenever the user has news; the result stops that."""
-        feed = await self._change_queues.queue_of(user_id)
-        feed.waiters.add(wake)
-        return lambda: feed.waiters.discard(wake)
+        """Have `wake()` called whenever something changes for the user; the result stops that."""
+        queue = await self._change_queues.queue_of(user_id)
+        queue.waiters.add(wake)
+        return lambda: queue.waiters.discard(wake)
 
-    async def wait(self, reader: SyncRequest, since: int, timeout: float) -> Update:
-        """What is new, as soon as there is something; an empty update after `timeout` seconds."""
+    async def wait(self, request: SyncRequest, since: int, timeout: float) -> Update:
+        """The update above `since`, once it is not empty; an empty one after `timeout` seconds."""
         deadline = self._clock.seconds() + timeout
-        feed = await self._change_queues.queue_of(reader.user_id)
+        queue = await self._change_queues.queue_of(request.user_id)
         while True:
             news: Deferred[None] = Deferred()
             wake = _fire_once(news)
-            feed.waiters.add(wake)
+            queue.waiters.add(wake)
             try:
-                update = await self.update(reader, since)
+                update = await self.update(request, since)
                 left = deadline - self._clock.seconds()
-                if not update.is_empty or left <= 0 or reader.full_state or self._stopping:
+                if not update.is_empty or left <= 0 or request.full_state or self._stopping:
                     return update
                 alarm = self._clock.callLater(left, wake)
                 try:
@@ -144,52 +143,52 @@ class SyncEngine:
                     if alarm.active():
                         alarm.cancel()
             finally:
-                feed.waiters.discard(wake)
+                queue.waiters.discard(wake)
 
-    async def update(self, reader: SyncRequest, since: int | None) -> Update:
-        """What is new above a token's position, at once; everything for `None`."""
+    async def update(self, request: SyncRequest, since: int | None) -> Update:
+        """The update above a token's position, without waiting; an initial sync for `None`."""
         if since is None:
-            self._lazy_members.start_over(reader)
-        since_when = None if reader.full_state else since
-        now, changed, rooms = await self._moments.take(reader.user_id, since_when)
-        update = Update(now, self._encoded_sections)
+            self._lazy_members.start_over(request)
+        since_when = None if request.full_state else since
+        position, changed, rooms = await self._sync_points.take(request.user_id, since_when)
+        update = Update(position, self._encoded_sections)
         if changed is not None and not changed:
             return update
         if changed is None or USER_DATA in changed:
-            by_room = await self._add_account_data(update, reader, since)
+            by_room = await self._add_account_data(update, request, since)
         else:
             by_room = {}
-        candidates = list(changed or ())  # what is no room is not among the user's rooms
+        candidates = list(changed or ())  # `rooms` has no `USER_DATA` or `PRESENCE`
         if changed is None or by_room:
-            candidates = list(await self._candidates(reader, rooms, since, changed, by_room))
-        turn = TimeSlice(self._clock)
+            candidates = list(await self._candidates(request, rooms, since, changed, by_room))
+        time_slice = TimeSlice(self._clock)
         for index, number in enumerate(candidates):
             if changed is None and index % PREFETCH_ROOMS == 0:
-                await self._load_ahead(rooms, candidates[index : index + PREFETCH_ROOMS])
+                await self._prefetch(rooms, candidates[index : index + PREFETCH_ROOMS])
             place = rooms.get(number)
             if place is not None:
-                if turn.is_over:
-                    await turn.next()
-                await self._add_room(update, reader, number, place, since, by_room)
+                if time_slice.is_over:
+                    await time_slice.next()
+                await self._add_room(update, request, number, place, since, by_room)
         if changed is None or PRESENCE in changed:
-            await self._add_presence(update, reader, since, changed)
+            await self._add_presence(update, request, since, changed)
         return update
 
     async def _candidates(
         self,
-        reader: SyncRequest,
+        request: SyncRequest,
         rooms: MemberRooms,
         since: int | None,
         changed: set[int] | None,
         by_room: dict[str, list[msgspec.Raw]],
     ) -> Iterable[int]:
-        """Numbers of the rooms to look at."""
+        """Numeric ids of the rooms to look at."""
         if changed is not None:
             return changed.union(await self._numbers_of(by_room))
-        if since is None or reader.full_state:
+        if since is None or request.full_state:
             return list(rooms)
-        # The feed does not reach back. Rooms in memory are quick to ask; of the others, only those
-        # are worth loading that have something new.
+        # The queue does not reach back. Rooms in memory are cheap to check; of the others, only
+        # rooms with something new are worth loading.
         silent = [number for number in rooms if self._rooms.loaded(number) is None]
         active = set(rooms).difference(silent)
         if silent:
@@ -200,11 +199,11 @@ class SyncEngine:
         active.update(await self._numbers_of(by_room))
         return active
 
-    async def _load_ahead(self, rooms: MemberRooms, numbers: Sequence[int]) -> None:
-        """Load the rooms that are not in memory, all at once.
+    async def _prefetch(self, rooms: MemberRooms, numbers: Sequence[int]) -> None:
+        """Load the rooms that are not in memory, concurrently.
 
-        One after the other, each would wait for the database several times. What fails here is
-        tried again, and fails, where the room is needed.
+        One after the other, each would wait for the database several times. A load that fails here
+        is retried, and raises, where the room is needed.
         """
         missing = [
             number
@@ -224,7 +223,7 @@ class SyncEngine:
     async def _add_room(
         self,
         update: Update,
-        reader: SyncRequest,
+        request: SyncRequest,
         number: int,
         place: Membership,
         since: int | None,
@@ -233,34 +232,34 @@ class SyncEngine:
         is_new = since is None or place.position > since
         if place.membership == "join":
             room = self._rooms.loaded(number) or await self._rooms.by_number(number)
-            if room is None or (room.partial is not None and not reader.lazy):
-                return  # it is shown with all its members, once they are known
-            if reader.filter.room.matches_room(room.room_id):
-                await self._add_joined(update, reader, room, place, since, by_room)
+            if room is None or (room.partial is not None and not request.lazy):
+                return  # without lazy loading it is shown once its full state is known
+            if request.filter.room.matches_room(room.room_id):
+                await self._add_joined(update, request, room, place, since, by_room)
         elif place.membership in ("invite", "knock"):
             if is_new:
-                await self._add_invitation(update, reader, number, place)
+                await self._add_invitation(update, request, number, place)
         elif not place.forgotten:
-            await self._add_left(update, reader, number, place, since, by_room)
+            await self._add_left(update, request, number, place, since, by_room)
 
     async def _add_invitation(
-        self, update: Update, reader: SyncRequest, number: int, place: Membership
+        self, update: Update, request: SyncRequest, number: int, place: Membership
     ) -> None:
-        """A room that the user is invited to, unless they want no such invites, or knocks at."""
+        """Add a room that the user knocks at, or is invited to, unless they block such invites."""
         sections = update.invited if place.membership == "invite" else update.knocked
         if place.membership == "invite":
-            permission = await self._account_data.content(reader.user_id, INVITE_PERMISSION)
+            permission = await self._account_data.content(request.user_id, INVITE_PERMISSION_CONFIG)
             blocked = permission is not None and is_blocking(permission)
-            if blocked or place.sender in reader.ignored:
+            if blocked or place.sender in request.ignored:
                 return
         room = await self._rooms.by_number(number)
-        if room is not None and reader.filter.room.matches_room(room.room_id):
+        if room is not None and request.filter.room.matches_room(room.room_id):
             sections[room.room_id] = await self._invitations.section(room, place)
 
     async def _add_joined(
         self,
         update: Update,
-        reader: SyncRequest,
+        request: SyncRequest,
         room: Room,
         place: Membership,
         since: int | None,
@@ -268,18 +267,18 @@ class SyncEngine:
     ) -> None:
         account_data = by_room.get(room.room_id, [])
         newly_joined = since is not None and (
-            (since < room.full_state_at and not reader.lazy)
+            (since < room.full_state_at and not request.lazy)
             or (
                 place.position > since
-                and not await self._was_joined(room, reader.user_id, place.event, since)
+                and not await self._was_joined(room, request.user_id, place.event, since)
             )
         )
         known_since = None if newly_joined else since
         if newly_joined:
-            account_data = await self._room_account_data(reader, room.room_id)
+            account_data = await self._room_account_data(request, room.room_id)
         section = await self._sections.joined(
             room,
-            reader,
+            request,
             place,
             known_since,
             update.position,
@@ -292,22 +291,22 @@ class SyncEngine:
     async def _add_left(
         self,
         update: Update,
-        reader: SyncRequest,
+        request: SyncRequest,
         number: int,
         place: Membership,
         since: int | None,
         by_room: dict[str, list[msgspec.Raw]],
     ) -> None:
-        """Rooms that were left since, and for one who wants to know, all that were ever left.
+        """Add a room that the user left since, or, if the filter includes left rooms, at any time.
 
-        A room left while the reader looked away is told even in a first answer only if asked for.
+        An initial sync has rooms that the user left only if the filter includes them.
         """
-        whole = since is None or reader.full_state
+        whole = since is None or request.full_state
         is_news = since is not None and place.position > since
-        if not is_news and not reader.filter.room.include_leave:
+        if not is_news and not request.filter.room.include_leave:
             return
         room = await self._rooms.by_number(number)
-        if room is None or not reader.filter.room.matches_room(room.room_id):
+        if room is None or not request.filter.room.matches_room(room.room_id):
             return
         account_data = by_room.get(room.room_id, [])
         if not (is_news or whole or account_data):
@@ -316,41 +315,41 @@ class SyncEngine:
         if (
             is_news
             and since is not None
-            and not await self._was_joined(room, reader.user_id, place.event, since)
+            and not await self._was_joined(room, request.user_id, place.event, since)
         ):
             known_since = None
         update.left[room.room_id] = await self._sections.left(
-            room, reader, place, known_since, account_data
+            room, request, place, known_since, account_data
         )
 
     async def _was_joined(self, room: Room, user_id: str, event: int, since: int) -> bool:
         """Whether a user was joined at `since`, by their member events from `event` backwards.
 
-        Where the graph forked meanwhile, that event may follow others than those of its time, and
-        only the state of that time tells.
+        Where the graph forked meanwhile, that event may replace others than those current at
+        `since`, and only the state at `since` decides.
         """
         if since < room.forked_at:
             return await self._rooms.was_joined(room, user_id, since)
         number: int | None = event
         while number is not None:
-            stored = (await self._rooms.stores.events.load(room.version, [number]))[number]
+            stored = (await self._rooms.load_events(room, [number]))[number]
             if (stored.position or 0) <= since:
                 return stored.event.content.get("membership") == "join"
             number = stored.replaces
         return False
 
     async def _add_account_data(
-        self, update: Update, reader: SyncRequest, since: int | None
+        self, update: Update, request: SyncRequest, since: int | None
     ) -> dict[str, list[msgspec.Raw]]:
-        """Add the account's own data; the result is that of rooms, by room id."""
+        """Add the global account data; return the account data of rooms, by room id."""
         position = since or 0
         by_room: dict[str, list[msgspec.Raw]] = {}
-        if not self._account_data.may_have_changed(reader.user_id, position):
+        if not self._account_data.may_have_changed(request.user_id, position):
             return by_room
         own: list[msgspec.Raw] = []
-        wanted, in_rooms = reader.filter.account_data, reader.filter.room.account_data
+        wanted, in_rooms = request.filter.account_data, request.filter.room.account_data
         for room_id, event_type, content in await self._account_data.changed_since(
-            reader.user_id, position
+            request.user_id, position
         ):
             event = typed_event(event_type, content)
             if room_id is None:
@@ -361,9 +360,9 @@ class SyncEngine:
         update.account_data = own
         return by_room
 
-    async def _room_account_data(self, reader: SyncRequest, room_id: str) -> list[msgspec.Raw]:
-        contents = await self._account_data.of_room(reader.user_id, room_id)
-        wanted = reader.filter.room.account_data
+    async def _room_account_data(self, request: SyncRequest, room_id: str) -> list[msgspec.Raw]:
+        contents = await self._account_data.of_room(request.user_id, room_id)
+        wanted = request.filter.room.account_data
         if not wanted.matches_room(room_id):
             return []
         return [
@@ -373,12 +372,12 @@ class SyncEngine:
         ]
 
     async def _add_presence(
-        self, update: Update, reader: SyncRequest, since: int | None, changed: set[int] | None
+        self, update: Update, request: SyncRequest, since: int | None, changed: set[int] | None
     ) -> None:
-        wanted = reader.filter.presence
-        if not wanted.is_default and not wanted.matches("m.presence", None):
+        wanted = request.filter.presence
+        if not wanted.is_default and not wanted.matches(event_types.PRESENCE, None):
             return
-        update.presence = await self._presence.events_since(reader.user_id, since, changed)
+        update.presence = await self._presence.events_since(request.user_id, since, changed)
 
 
 def _fire_once(news: Deferred[None]) -> Callable[[], None]:

@@ -1,7 +1,7 @@
-"""The old event stream: waits for whatever happens, in one room or in all rooms of a user.
+"""The old event stream: a long poll for events of one room, or of all rooms of a user.
 
-`/sync` has replaced it. What is left of its use is looking into a room without joining it, as long
-as all the world may read the room, and clients and bots from the early days.
+`/sync` has replaced it. It is still used to peek into a world-readable room without joining it, and
+by old clients and bots.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-previews
 """
@@ -25,42 +25,42 @@ Wake = Callable[[], None]
 
 
 class EventStream:
-    """Answers the old event stream. `apply` is to be subscribed to the log, after the feeds."""
+    """Serves the old event stream. Subscribe `apply` to the log, after the change queues."""
 
     def __init__(
         self,
         sources: Sources,
         engine: SyncEngine,
-        reading: RoomReader,
+        reader: RoomReader,
         events: StreamedEvents,
         clock: Clock,
     ) -> None:
         self._sources = sources
         self._rooms = sources.rooms
         self._engine = engine
-        self._reading = reading
+        self._reader = reader
         self._events = events
         self._clock = clock
-        self._peeking: dict[int, set[Wake]] = {}  # by room: those who wait for its news
+        self._peeking: dict[int, set[Wake]] = {}  # by room: the requests that wait for its changes
         self._waiting: set[Wake] = set()
         self._stopping = False
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log: wake those who look into a room."""
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries: wake the requests that peek into a room."""
         if not self._peeking:
             return
         rooms: set[int] = set()
-        for fact in facts:
-            if isinstance(fact, PresenceChanged):
-                rooms.update(fact.rooms)
-            elif isinstance(number := getattr(fact, "room", None), int):
-                rooms.add(number)
-        for number in rooms.intersection(self._peeking):
-            for wake in tuple(self._peeking[number]):
+        for entry in entries:
+            if isinstance(entry, PresenceChanged):
+                rooms.update(entry.rooms)
+            elif isinstance(room_nid := getattr(entry, "room", None), int):
+                rooms.add(room_nid)
+        for room_nid in rooms.intersection(self._peeking):
+            for wake in tuple(self._peeking[room_nid]):
                 self._clock.callLater(0, wake)
 
     def stop(self) -> None:
-        """Answer all who wait, with what there is: the server is going down."""
+        """Answer all waiting requests with what there is: the server is shutting down."""
         self._stopping = True
         for wake in tuple(self._waiting):
             wake()
@@ -74,37 +74,37 @@ class EventStream:
         *,
         limit: int | None = None,
     ) -> EventSlice:
-        """What is new in the user's rooms, or in one that they may read.
+        """Return what is new in the user's rooms, or in one that they may read.
 
-        Begins at `since`, or now; waits up to `timeout` seconds for something to happen. `limit`
+        Begins at `since`, or now; waits up to `timeout` seconds for a change. `limit`
         bounds the events of rooms. Raises `Forbidden` where the user may not read the room.
         """
         position = self._sources.log.position if since is None else since
         deadline = self._clock.seconds() + timeout
-        bell = _Wakeup(self._clock)
-        unfollow = await self._follow(caller, room_id, bell.fire)
-        self._waiting.add(bell.fire)
+        wakeup = _Wakeup(self._clock)
+        unfollow = await self._follow(caller, room_id, wakeup.fire)
+        self._waiting.add(wakeup.fire)
         try:
             while True:
-                bell.cancel()
-                stretch = await self._look(caller, room_id, position, limit)
+                wakeup.cancel()
+                found = await self._look(caller, room_id, position, limit)
                 left = deadline - self._clock.seconds()
-                if stretch.chunk or left <= 0 or self._stopping:
-                    return stretch
-                position = stretch.end
+                if found.chunk or left <= 0 or self._stopping:
+                    return found
+                position = found.end
                 if position == self._sources.log.position:
-                    await bell.wait(left)
+                    await wakeup.wait(left)
         finally:
-            self._waiting.discard(bell.fire)
+            self._waiting.discard(wakeup.fire)
             unfollow()
 
     async def event(self, caller: Requester, event_id: str) -> VisibleEvent:
         """One event of any room that the user may see. Raises `NotFound` for all others."""
-        for number in await self._rooms.stores.events.rooms_with(event_id):
-            room = await self._rooms.by_number(number)
+        for room_nid in await self._rooms.rooms_with_event(event_id):
+            room = await self._rooms.by_number(room_nid)
             if room is not None:
                 with suppress(NotFound):
-                    return await self._reading.event(caller.user_id, room.room_id, event_id)
+                    return await self._reader.event(caller.user_id, room.room_id, event_id)
         raise NotFound("There is no such event, or you may not see it")
 
     async def _look(
@@ -112,28 +112,28 @@ class EventStream:
     ) -> EventSlice:
         if room_id is None:
             return await self._events.in_all_rooms(caller, since, limit)
-        # Whether the room may be read can change while one waits.
-        access = await self._reading.access(caller.user_id, room_id)
+        # The user may gain or lose access during the wait.
+        access = await self._reader.access(caller.user_id, room_id)
         return await self._events.in_room(caller, access, since, limit)
 
     async def _follow(self, caller: Requester, room_id: str | None, wake: Wake) -> Wake:
-        """Have `wake` called for news; the result stops that."""
+        """Have `wake` called for each change; the result stops that."""
         if room_id is None:
             return await self._engine.follow(caller.user_id, wake)
-        number = (await self._reading.access(caller.user_id, room_id)).room.room_nid
-        self._peeking.setdefault(number, set()).add(wake)
+        room_nid = (await self._reader.access(caller.user_id, room_id)).room.room_nid
+        self._peeking.setdefault(room_nid, set()).add(wake)
 
         def unfollow() -> None:
-            waiting = self._peeking[number]
+            waiting = self._peeking[room_nid]
             waiting.discard(wake)
             if not waiting:
-                del self._peeking[number]
+                del self._peeking[room_nid]
 
         return unfollow
 
 
 class _Wakeup:
-    """Ends a wait. What rings before the wait begins ends it too."""
+    """Ends a wait. Fired before the wait begins, it ends it too."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

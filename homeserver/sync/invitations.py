@@ -1,4 +1,4 @@
-"""Invited and knocked rooms: stripped state, all that a user sees of a room before they are in it.
+"""Invited and knocked rooms: the stripped state that a user sees of a room before joining it.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
 """
@@ -6,6 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
 from typing import Any
 
 from homeserver.protocol.client_events import STRIPPED_STATE_TYPES, stripped_event, stripped_state
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.room.registry import RoomRegistry
@@ -15,30 +16,31 @@ from homeserver.sync.update import encode
 
 
 class Invitations:
-    """Makes the sections of rooms that a user is invited to, or knocks at."""
+    """Makes the sections of rooms that a user is invited to or knocks at."""
 
     def __init__(
-        self, rooms: RoomRegistry, visibility: Visibility, distant: OutOfRoomMemberships
+        self, rooms: RoomRegistry, visibility: Visibility, out_of_room: OutOfRoomMemberships
     ) -> None:
         self._rooms = rooms
         self._visibility = visibility
-        self._distant = distant
+        self._out_of_room = out_of_room
 
     async def section(self, room: Room, place: Membership) -> bytes:
-        """`invite_state` or `knock_state`, as the room was when the user was invited or knocked."""
-        events = self._rooms.stores.events
-        own = (await events.load(room.version, [place.event]))[place.event]
+        """`invite_state` or `knock_state`, as of the time of the invite or knock."""
+        own = (await self._rooms.load_events(room, [place.event]))[place.event]
         name = f"{place.membership}_state"
         own_event = _own_event(own.event.event_id, own.event.origin_server_ts, own.shown)
         if own.status.is_outlier:
-            told = await self._distant.stripped_state(room.room_nid, own.event.state_key or "")
-            return encode({name: {"events": [*told, own_event]}})
+            stripped = await self._out_of_room.stripped_state(
+                room.room_nid, own.event.state_key or ""
+            )
+            return encode({name: {"events": [*stripped, own_event]}})
         keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
         if own.event.sender != own.event.state_key:
-            keys.append(("m.room.member", own.event.sender))
+            keys.append((MEMBER, own.event.sender))
         state = await self._visibility.state_at(room, own.state_before, keys)
         stripped = stripped_state({key: stored.shown for key, stored in state.items()})
-        sender = state.get(("m.room.member", own.event.sender))
+        sender = state.get((MEMBER, own.event.sender))
         if sender is not None:
             stripped.append(stripped_event(sender.event))
         stripped.append(own_event)
@@ -46,7 +48,7 @@ class Invitations:
 
 
 def _own_event(event_id: str, origin_server_ts: int, event: Any) -> dict[str, Any]:
-    # Clients want to know when they were invited, and by which event.
+    # Clients show when the user was invited, and by which event.
     return {
         **stripped_event(event),
         "event_id": event_id,

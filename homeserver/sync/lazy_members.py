@@ -1,59 +1,55 @@
 """Lazy loading: which member events each device has been sent, so that they are not sent again.
 
-A member counts as known to a device only from the position of the answer that told of it: a request
-that is repeated with an older token, because the answer got lost, is told again. What is forgotten
-here is merely sent once more.
+A member counts as known to a device only from the position of the response that had it: a request
+that is repeated with an older token, because the response got lost, gets it again. An entry that is
+evicted here is merely sent once more.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.sync.sync_request import SyncRequest
 
 MAX_ENTRIES = 500_000  # (device, room, member), of all devices together
 
-_Known = dict[tuple[int, str], int]  # (room, user id) -> position of the answer
+_Known = dict[tuple[int, str], int]  # (room, user id) -> position of the response
 
 
 class LazyMembers:
-    """What the devices know."""
+    """The member events that each device has."""
 
     def __init__(self) -> None:
-        self._devices: OrderedDict[tuple[str, str], _Known] = OrderedDict()
-        self._entries = 0
+        self._devices: LruCache[tuple[str, str], _Known] = LruCache(
+            "lazy_members", MAX_ENTRIES, size_of=lambda _, known: len(known)
+        )
 
     def unsent(
-        self, reader: SyncRequest, room: int, user_ids: Iterable[str], since: int | None
+        self, request: SyncRequest, room: int, user_ids: Iterable[str], since: int | None
     ) -> list[str]:
-        """Those of the users whose member event the device does not have at `since`."""
-        if reader.filter.room.state.include_redundant_members or since is None:
+        """The users, of those given, whose member events the device does not have at `since`."""
+        if request.filter.room.state.include_redundant_members or since is None:
             return list(user_ids)
-        known = self._devices.get(reader.device)
+        known = self._devices.get(request.device)
         if known is None:
             return list(user_ids)
         return [user_id for user_id in user_ids if known.get((room, user_id), since + 1) > since]
 
-    def mark_sent(self, reader: SyncRequest, room: int) -> list[str]:
+    def sent_members(self, request: SyncRequest, room: int) -> list[str]:
         """The users of a room whose member events the device was sent."""
-        known = self._devices.get(reader.device, {})
+        known = self._devices.peek(request.device) or {}
         return [user_id for number, user_id in known if number == room]
 
-    def sent(self, reader: SyncRequest, room: int, user_ids: Iterable[str], position: int) -> None:
-        """The answer that ends at `position` tells of these members."""
-        known = self._devices.setdefault(reader.device, {})
-        self._devices.move_to_end(reader.device)
-        before = len(known)
+    def mark_sent(
+        self, request: SyncRequest, room: int, user_ids: Iterable[str], position: int
+    ) -> None:
+        """Record that the response that ends at `position` has these members."""
+        known = self._devices.peek(request.device) or {}
         for user_id in user_ids:
             known[(room, user_id)] = position
-        self._entries += len(known) - before
-        while self._entries > MAX_ENTRIES and len(self._devices) > 1:
-            _, oldest = self._devices.popitem(last=False)
-            self._entries -= len(oldest)
+        self._devices.put(request.device, known)
 
-    def start_over(self, reader: SyncRequest) -> None:
-        """The device begins anew and knows nothing."""
-        known = self._devices.pop(reader.device, None)
-        if known is not None:
-            self._entries -= len(known)
+    def start_over(self, request: SyncRequest) -> None:
+        """Forget what the device has: it begins with an initial sync."""
+        self._devices.pop(request.device)

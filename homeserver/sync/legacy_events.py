@@ -1,7 +1,7 @@
-"""Events in the shape of the first version of the API, for the endpoints that are left of it.
+"""Events in the format of the first version of the API, for its remaining endpoints.
 
-There everything was an event of one list, so that ephemeral events and account data name their
-room, and every event names the user whom it is about.
+They put everything into one list of events, so ephemeral events and account data name their room,
+and every event names the user it is about.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events
 """

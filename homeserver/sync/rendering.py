@@ -1,4 +1,4 @@
-"""Events of a room section as JSON: spliced from encoded ones, or cut to a filter's fields."""
+"""Events of a room section as JSON: spliced from encoded ones, or reduced to a filter's fields."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,48 +16,48 @@ _encode = msgspec.json.Encoder().encode
 
 
 def render_events(seen: Iterable[VisibleEvent], now_ms: int) -> bytes:
-    """A JSON list of events as everybody sees them who is in the room."""
+    """A JSON list of events as every member of the room sees them."""
     return b"[%s]" % b",".join(
         event.stored.client_json(now_ms, room_id=False, membership=event.membership)
         for event in seen
     )
 
 
-def render_for(reader: SyncRequest, seen: Sequence[VisibleEvent], now_ms: int) -> bytes:
-    """A JSON list of events as one reader wants them."""
+def render_for(request: SyncRequest, seen: Sequence[VisibleEvent], now_ms: int) -> bytes:
+    """A JSON list of events as one request wants them."""
     return b"[%s]" % b",".join(
-        _render(reader, event.stored, now_ms, event.membership, event.relations) for event in seen
+        _render(request, event.stored, now_ms, event.membership, event.relations) for event in seen
     )
 
 
 async def render_state(
-    reader: SyncRequest, events: Iterable[StoredEvent], origin: LocalServer
+    request: SyncRequest, events: Iterable[StoredEvent], local_server: LocalServer
 ) -> bytes:
-    """A JSON list of state events as one reader wants them; there may be very many."""
-    now_ms = origin.now_ms()
-    rendered = (_render(reader, stored, now_ms, None) for stored in events)
-    return b"[%s]" % b",".join(await build_cooperatively(origin.clock, rendered))
+    """A JSON list of state events as one request wants them; there may be very many."""
+    now_ms = local_server.now_ms()
+    rendered = (_render(request, stored, now_ms, None) for stored in events)
+    return b"[%s]" % b",".join(await build_cooperatively(local_server.clock, rendered))
 
 
 def _render(
-    reader: SyncRequest,
+    request: SyncRequest,
     stored: StoredEvent,
     now_ms: int,
     membership: str | None,
     relations: bytes | None = None,
 ) -> bytes:
-    wanted = reader.filter
+    wanted = request.filter
     if wanted.event_format == "client" and wanted.event_fields is None:
         return stored.client_json(
             now_ms,
             room_id=False,
-            device=reader.device,
+            device=request.device,
             membership=membership,
             relations=relations,
         )
     if wanted.event_format == "federation":
         unsigned = stored.unsigned(
-            now_ms, device=reader.device, membership=membership, relations=relations
+            now_ms, device=request.device, membership=membership, relations=relations
         )
         # The ids are not part of the PDU in every room version, but clients need them.
         event = {
@@ -68,7 +68,7 @@ def _render(
     else:
         event = stored.client_dict(
             now_ms,
-            device=reader.device,
+            device=request.device,
             membership=membership,
             relations=relations,
             room_id=False,

@@ -1,4 +1,4 @@
-"""Room sections: what a device has not seen of one room that its user is in, or has left.
+"""Room sections: the part of an update about one room that the user is in, or has left.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from homeserver.protocol.event_kinds import is_member_event, is_state
+from homeserver.protocol.event_types import CREATE
 from homeserver.push.unread_counter import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.discovery.heroes import heroes
@@ -30,22 +31,22 @@ NO_EVENTS = b'{"events":[]}'
 
 
 class EphemeralEvents(Protocol):
-    """Where the ephemeral events of rooms come from: typing, receipts."""
+    """A source of the ephemeral events of rooms: typing, receipts."""
 
     def may_have_changed(self, room: int, since: int) -> bool:
-        """Whether it is worth asking for what changed above a position; tells at once."""
+        """Whether anything may have changed above a position; does not wait."""
 
     async def ephemeral_events(
         self, room: Room, user_id: str, since: int | None
     ) -> Sequence[msgspec.Raw]:
-        """What changed above `since`, for one reader; all that there is for `None`."""
+        """The events changed above `since`, for one user; all events for `None`."""
 
     async def changed_rooms(self, rooms: Collection[int], since: int) -> Collection[int]:
-        """Those of the rooms, by number, in which something changed above `since`."""
+        """The rooms, of those given by numeric id, in which something changed above `since`."""
 
 
 class RoomSections:
-    """Makes the sections of single rooms."""
+    """Makes the section of one room."""
 
     def __init__(
         self,
@@ -64,12 +65,12 @@ class RoomSections:
         self._visibility = visibility
         self._relations = relations
         self._rooms = rooms
-        self._origin = rooms.local_server
+        self._local_server = rooms.local_server
 
     async def joined(
         self,
         room: Room,
-        reader: SyncRequest,
+        request: SyncRequest,
         place: Membership,
         since: int | None,
         now: int,
@@ -79,171 +80,171 @@ class RoomSections:
     ) -> bytes | None:
         """The section of a room that the user is joined to; `None` where nothing is new.
 
-        `since` is `None` for a reader to whom the room is new, be it that everything is, or that
-        the user has `newly_joined` it since.
+        `since` is `None` where the room is new to the client: in an initial sync, or because the
+        user has `newly_joined` it since.
         """
         parts: dict[str, bytes] = {}
         shared = None
-        if since is None or reader.full_state:
-            await self._add_whole(parts, room, reader, since, now, limited=newly_joined)
+        if since is None or request.full_state:
+            await self._add_full(parts, room, request, since, now, limited=newly_joined)
         elif room.last_position > since:
-            shared = await self._add_news(parts, room, reader, place, since, now)
-        ephemeral = await self._ephemeral_events(room, reader, since)
+            shared = await self._add_changes(parts, room, request, place, since, now)
+        ephemeral = await self._ephemeral_events(room, request, since)
         if ephemeral:
             parts["ephemeral"] = events_json(ephemeral)
         if account_data:
             parts["account_data"] = events_json(account_data)
-        if not parts and not await self._has_read(room, reader, since):
+        if not parts and not await self._has_read(room, request, since):
             return None
-        if reader.state_after is not None:
-            # Clients take a section without it for one of a server that does not know it.
-            parts.setdefault(reader.state_after, NO_EVENTS)
-        count = self._unread.cached(room, reader.user_id)
+        if request.state_after is not None:
+            # Without it, clients conclude that the server does not support it.
+            parts.setdefault(request.state_after, NO_EVENTS)
+        count = self._unread.cached(room, request.user_id)
         if count is None:
-            count = await self._unread.counts(room, reader.user_id)
-        if shared is not None and not count.threads and _is_shared(parts, reader, shared):
-            return _shared_section(parts, reader, shared, count)
-        _add_unread(parts, reader, count)
+            count = await self._unread.counts(room, request.user_id)
+        if shared is not None and not count.threads and _is_shared(parts, request, shared):
+            return _shared_section(parts, request, shared, count)
+        _add_unread(parts, request, count)
         return section_json(parts)
 
     async def left(
         self,
         room: Room,
-        reader: SyncRequest,
+        request: SyncRequest,
         place: Membership,
         since: int | None,
         account_data: Sequence[msgspec.Raw] = (),
     ) -> bytes:
-        """The section of a room that the user has left, up to the event by which they did.
+        """The section of a room that the user has left, up to their leave event.
 
-        Of a room that they never were in, because they turned down an invite, they see that alone.
+        Of a room that they were never in, because they declined an invite, it has only that event.
         """
-        own = (await self._rooms.stores.events.load(room.version, [place.event]))[place.event]
+        own = (await self._rooms.load_events(room, [place.event]))[place.event]
         if own.status.is_outlier:
-            # A room that this server never was in: nothing else is known of it.
-            told: dict[str, bytes] = {}
+            # This server was never in the room: it knows no other event.
+            parts_of_leave: dict[str, bytes] = {}
             alone = TimelineSlice(
                 [VisibleEvent(own, "leave")], limited=False, prev_batch=place.position
             )
-            await self._add_timeline(told, reader, alone, [])
-            return section_json(told)
-        joined_until = await self._visibility.joined_until(room, reader.user_id)
-        timeline = await self._timelines.cut(room, reader, since or 0, place.position)
+            await self._add_timeline(parts_of_leave, request, alone, [])
+            return section_json(parts_of_leave)
+        joined_until = await self._visibility.joined_until(room, request.user_id)
+        timeline = await self._timelines.cut(room, request, since or 0, place.position)
         if own.position == place.position > (since or 0):
             timeline = self._timelines.with_own(
-                timeline, reader, VisibleEvent(own, place.membership)
+                timeline, request, VisibleEvent(own, place.membership)
             )
         state: list[StoredEvent] = []
         if joined_until:
             end = min(joined_until, place.position)
-            if since is None or reader.full_state:
-                state = await self._states.full(room, reader, timeline, end)
+            if since is None or request.full_state:
+                state = await self._states.full(room, request, timeline, end)
             elif since < end:
-                state = await self._states.changes(room, reader, timeline, since, end)
+                state = await self._states.changes(room, request, timeline, since, end)
         parts: dict[str, bytes] = {}
-        await self._add_timeline(parts, reader, timeline, state)
+        await self._add_timeline(parts, request, timeline, state)
         if account_data:
             parts["account_data"] = events_json(account_data)
         return section_json(parts)
 
-    async def _add_whole(
+    async def _add_full(
         self,
         parts: dict[str, bytes],
         room: Room,
-        reader: SyncRequest,
+        request: SyncRequest,
         since: int | None,
         now: int,
         *,
         limited: bool,
     ) -> None:
-        timeline = await self._timelines.cut(room, reader, since or 0, now)
+        timeline = await self._timelines.cut(room, request, since or 0, now)
         if limited:
-            # The client may hold events from before the user left: they are no part of this.
+            # The client may have events from before the user left: they do not adjoin these.
             timeline = replace(timeline, limited=True)
         elif since is None and _begins_the_room(timeline):
-            # Nothing is earlier. Others point to the end then, and there are clients that ask for
-            # the history of a room from here, and would take none for an empty room.
+            # No event is earlier. Other servers point to the end then: some clients page back from
+            # this token, and would show an empty room if they got nothing.
             timeline = replace(timeline, prev_batch=now)
-        state = await self._states.full(room, reader, timeline, now)
-        parts["summary"] = encode(await summary(self._rooms, room, reader.user_id))
-        await self._add_timeline(parts, reader, timeline, state)
-        # Clients expect these in a room that they see for the first time.
+        state = await self._states.full(room, request, timeline, now)
+        parts["summary"] = encode(await summary(self._rooms, room, request.user_id))
+        await self._add_timeline(parts, request, timeline, state)
+        # Clients expect these in a room that is new to them.
         parts["ephemeral"] = parts["account_data"] = NO_EVENTS
 
-    async def _add_news(
+    async def _add_changes(
         self,
         parts: dict[str, bytes],
         room: Room,
-        reader: SyncRequest,
+        request: SyncRequest,
         place: Membership,
         since: int,
         now: int,
     ) -> SharedTimelineSlice | None:
-        """Add what happened; the result is the slice that all readers get, if it is that."""
-        if reader.is_plain and place.position <= since:
-            shared = self._timelines.shared(room, since, now, reader.timeline_limit)
-            if shared is not None and self._suits(reader, shared):
-                await self._add_shared(parts, room, reader, shared, since, now)
+        """Add what changed; return the slice if it is the one shared by all members."""
+        if request.is_plain and place.position <= since:
+            shared = self._timelines.shared(room, since, now, request.timeline_limit)
+            if shared is not None and self._suits(request, shared):
+                await self._add_shared(parts, room, request, shared, since, now)
                 return shared
-        timeline = await self._timelines.cut(room, reader, since, now)
-        became_whole = since < room.full_state_at <= now
-        if not (timeline.seen or timeline.skipped or timeline.limited or became_whole):
+        timeline = await self._timelines.cut(room, request, since, now)
+        has_new_full_state = since < room.full_state_at <= now
+        if not (timeline.seen or timeline.skipped or timeline.limited or has_new_full_state):
             return None
-        has_untold_state = timeline.limited or timeline.skipped or since < room.forked_at
-        if has_untold_state or reader.use_state_after:
-            state = await self._states.changes(room, reader, timeline, since, now)
-        elif reader.lazy:
+        has_hidden_state = timeline.limited or timeline.skipped or since < room.forked_at
+        if has_hidden_state or request.use_state_after:
+            state = await self._states.changes(room, request, timeline, since, now)
+        elif request.lazy:
             senders = {event.stored.event.sender for event in timeline.seen}
-            state = await self._states.lazy(room, reader, senders, since, now, timeline.events)
+            state = await self._states.lazy(room, request, senders, since, now, timeline.events)
         else:
             state = []
-        if not (timeline.seen or state or timeline.limited or became_whole):
+        if not (timeline.seen or state or timeline.limited or has_new_full_state):
             return None
         if (
             timeline.limited
-            or became_whole
+            or has_new_full_state
             or _changes_members(event.stored for event in timeline.seen)
         ):
-            state += await self._add_summary(parts, room, reader, since, now, timeline.events)
-        if became_whole and reader.lazy:
-            state += await self._states.corrected(room, reader, now)
-        await self._add_timeline(parts, reader, timeline, state)
+            state += await self._add_summary(parts, room, request, since, now, timeline.events)
+        if has_new_full_state and request.lazy:
+            state += await self._states.corrected(room, request, now)
+        await self._add_timeline(parts, request, timeline, state)
         return None
 
     async def _ephemeral_events(
-        self, room: Room, reader: SyncRequest, since: int | None
+        self, room: Room, request: SyncRequest, since: int | None
     ) -> list[msgspec.Raw]:
-        wanted = reader.filter.room.ephemeral
+        wanted = request.filter.room.ephemeral
         if not wanted.matches_room(room.room_id):
             return []
         events: list[msgspec.Raw] = []
         for source in self._ephemeral:
             if since is None or source.may_have_changed(room.room_nid, since):
-                events += await source.ephemeral_events(room, reader.user_id, since)
+                events += await source.ephemeral_events(room, request.user_id, since)
         if events and not wanted.is_default:
             events = [event for event in events if wanted.matches(_type_of(event), None, {})]
         return events
 
-    async def _has_read(self, room: Room, reader: SyncRequest, since: int | None) -> bool:
-        """Whether the counts changed by a receipt that the reader's filter keeps from them."""
-        wanted = reader.filter.room.ephemeral
+    async def _has_read(self, room: Room, request: SyncRequest, since: int | None) -> bool:
+        """Whether the counts changed by a receipt that the filter of the request hides."""
+        wanted = request.filter.room.ephemeral
         if since is None or (wanted.is_default and wanted.matches_all_rooms):
             return False
-        return await self._unread.was_read_after(room, reader.user_id, since)
+        return await self._unread.was_read_after(room, request.user_id, since)
 
-    def _suits(self, reader: SyncRequest, shared: SharedTimelineSlice) -> bool:
-        """Whether the common bytes are what this reader would get."""
+    def _suits(self, request: SyncRequest, shared: SharedTimelineSlice) -> bool:
+        """Whether the shared bytes are what this request would get."""
         return (
-            reader.device not in shared.transactions
-            and (not reader.use_state_after or _wants_all(reader, shared))
-            and reader.ignored.isdisjoint(shared.senders)
+            request.device not in shared.transactions
+            and (not request.use_state_after or _wants_all(request, shared))
+            and request.ignored.isdisjoint(shared.senders)
         )
 
     async def _add_shared(
         self,
         parts: dict[str, bytes],
         room: Room,
-        reader: SyncRequest,
+        request: SyncRequest,
         shared: SharedTimelineSlice,
         since: int,
         now: int,
@@ -251,79 +252,81 @@ class RoomSections:
         if not shared.events:
             return
         state: list[StoredEvent] = []
-        if reader.lazy:
-            state = await self._states.lazy(room, reader, shared.senders, since, now, shared.events)
+        if request.lazy:
+            state = await self._states.lazy(
+                room, request, shared.senders, since, now, shared.events
+            )
         if shared.members_changed:
-            state += await self._add_summary(parts, room, reader, since, now, shared.events)
+            state += await self._add_summary(parts, room, request, since, now, shared.events)
         parts["timeline"] = shared.timeline
-        if reader.state_after is not None and not state:
-            parts[reader.state_after] = shared.state_after
+        if request.state_after is not None and not state:
+            parts[request.state_after] = shared.state_after
         elif state:
-            parts[reader.state_name] = await self._state_json(reader, state)
+            parts[request.state_name] = await self._state_json(request, state)
 
     async def _add_summary(
         self,
         parts: dict[str, bytes],
         room: Room,
-        reader: SyncRequest,
+        request: SyncRequest,
         since: int,
         now: int,
         events: Sequence[StoredEvent],
     ) -> list[StoredEvent]:
-        """Add the summary; the result are member events of heroes whom the device does not know."""
-        parts["summary"] = encode(await summary(self._rooms, room, reader.user_id))
-        if not reader.lazy:
+        """Add the summary; return the member events of heroes that the device does not have."""
+        parts["summary"] = encode(await summary(self._rooms, room, request.user_id))
+        if not request.lazy:
             return []
-        named = await heroes(self._rooms, room, reader.user_id)
-        return await self._states.lazy(room, reader, named, since, now, events)
+        hero_ids = await heroes(self._rooms, room, request.user_id)
+        return await self._states.lazy(room, request, hero_ids, since, now, events)
 
     async def _add_timeline(
         self,
         parts: dict[str, bytes],
-        reader: SyncRequest,
+        request: SyncRequest,
         timeline: TimelineSlice,
         state: Sequence[StoredEvent],
     ) -> None:
         seen = timeline.seen
         if timeline.limited:
-            # Elsewhere the children come along, and the client aggregates them itself.
-            seen = await self._relations.bundled(reader.caller, reader.ignored, seen)
-        events = render_for(reader, seen, self._origin.now_ms())
+            # In a complete timeline the child events follow, and the client aggregates them itself.
+            seen = await self._relations.bundled(request.caller, request.ignored, seen)
+        events = render_for(request, seen, self._local_server.now_ms())
         parts["timeline"] = timeline_json(events, timeline.limited, timeline.prev_batch)
-        parts[reader.state_name] = await self._state_json(reader, state)
+        parts[request.state_name] = await self._state_json(request, state)
 
-    async def _state_json(self, reader: SyncRequest, state: Sequence[StoredEvent]) -> bytes:
-        return b'{"events":%s}' % await render_state(reader, state, self._origin)
+    async def _state_json(self, request: SyncRequest, state: Sequence[StoredEvent]) -> bytes:
+        return b'{"events":%s}' % await render_state(request, state, self._local_server)
 
 
 def _begins_the_room(timeline: TimelineSlice) -> bool:
-    """Whether a timeline has everything from the creation of the room on."""
+    """Whether a timeline has every event since the room's creation."""
     first = timeline.seen[0].stored.event if timeline.seen else None
-    return not timeline.limited and first is not None and is_state(first, "m.room.create")
+    return not timeline.limited and first is not None and is_state(first, CREATE)
 
 
-def _wants_all(reader: SyncRequest, shared: SharedTimelineSlice) -> bool:
-    """Whether a reader gets all state that changed, and no more because of lazy loading."""
-    wanted = reader.filter.room.state
+def _wants_all(request: SyncRequest, shared: SharedTimelineSlice) -> bool:
+    """Whether a request gets all state that changed, and no more because of lazy loading."""
+    wanted = request.filter.room.state
     is_unfiltered = wanted.is_default and wanted.matches_all_rooms
-    return is_unfiltered and shared.changed is not None and not (reader.lazy and shared.changed)
+    return is_unfiltered and shared.changed is not None and not (request.lazy and shared.changed)
 
 
 def _is_shared(
-    parts: Mapping[str, bytes], reader: SyncRequest, shared: SharedTimelineSlice
+    parts: Mapping[str, bytes], request: SyncRequest, shared: SharedTimelineSlice
 ) -> bool:
-    """Whether the section of a room has nothing but what all its readers get."""
-    if reader.state_after is None:
+    """Whether a room section has nothing but what all members get."""
+    if request.state_after is None:
         return parts.keys() == {"timeline"}
-    is_alone = parts.keys() == {"timeline", reader.state_after}
-    return is_alone and parts[reader.state_after] is shared.state_after
+    is_alone = parts.keys() == {"timeline", request.state_after}
+    return is_alone and parts[request.state_after] is shared.state_after
 
 
 def _shared_section(
-    parts: dict[str, bytes], reader: SyncRequest, shared: SharedTimelineSlice, count: UnreadCount
+    parts: dict[str, bytes], request: SyncRequest, shared: SharedTimelineSlice, count: UnreadCount
 ) -> bytes:
-    """The section of a reader to whom nothing is new but what all see."""
-    key = reader.state_after, count.notification, count.highlight
+    """The section for a request to which nothing is new but what all members see."""
+    key = request.state_after, count.notification, count.highlight
     section = shared.sections.get(key)
     if section is None:
         parts["unread_notifications"] = _count_json(count.notification, count.highlight)
@@ -331,8 +334,8 @@ def _shared_section(
     return section
 
 
-def _add_unread(parts: dict[str, bytes], reader: SyncRequest, count: UnreadCount) -> None:
-    if not reader.filter.room.timeline.unread_thread_notifications:
+def _add_unread(parts: dict[str, bytes], request: SyncRequest, count: UnreadCount) -> None:
+    if not request.filter.room.timeline.unread_thread_notifications:
         parts["unread_notifications"] = _count_json(count.notification, count.highlight)
         return
     parts["unread_notifications"] = _count_json(*count.main)

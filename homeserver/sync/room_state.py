@@ -1,4 +1,4 @@
-"""The state that goes with a timeline: all of it, or what changed, with only the members it needs.
+"""The state that accompanies a timeline: full or changed, with only the members it needs.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -31,59 +32,61 @@ class RoomStateSections:
     async def full(
         self,
         room: Room,
-        reader: SyncRequest,
+        request: SyncRequest,
         timeline: TimelineSlice,
         now: int,
         known_since: int | None = None,
     ) -> list[StoredEvent]:
-        """The whole state at the start of a timeline, or at its end where the reader wants it so.
+        """The full state at the start of a timeline, or at its end with `use_state_after`.
 
-        `known_since` is the token of a reader who may know members already.
+        `known_since` is the token of a client that may know members already.
         """
-        others, members = await self._state_before(room, _told(reader, timeline.events), now)
+        others, members = await self._state_before(
+            room, _applied_events(request, timeline.events), now
+        )
         numbers = list(others.values())
-        if reader.lazy:
-            named_after = await heroes(self._rooms, room, reader.user_id)
-            wanted = {reader.user_id, *named_after, *_senders(timeline)}
-            chosen = self._lazy_members.unsent(reader, room.room_nid, wanted, known_since)
-            numbers += await self._tell(room, reader, members, chosen, now)
+        if request.lazy:
+            hero_ids = await heroes(self._rooms, room, request.user_id)
+            wanted = {request.user_id, *hero_ids, *_senders(timeline)}
+            chosen = self._lazy_members.unsent(request, room.room_nid, wanted, known_since)
+            numbers += await self._send_members(room, request, members, chosen, now)
         else:
             numbers += members.values()
-        return await self._load(room, reader, numbers)
+        return await self._load(room, request, numbers)
 
     async def changes(
-        self, room: Room, reader: SyncRequest, timeline: TimelineSlice, since: int, now: int
+        self, room: Room, request: SyncRequest, timeline: TimelineSlice, since: int, now: int
     ) -> list[StoredEvent]:
-        """The state that changed above `since` and that the timeline does not tell.
+        """The state that changed above `since` and that is not in the timeline.
 
-        With `use_state_after` it is all that changed, whether the timeline tells of it or not.
-        Members who changed in a gap are told of even with lazy loading: the client may know them.
-        It cannot know those whom the server came to know by what they sent, or with the state of a
-        room that it entered without its members.
+        With `use_state_after` it is all that changed, even if it is in the timeline. Members that
+        changed in a gap are sent even with lazy loading: the client may know them. It cannot know
+        members that this server learned of from their events, or from the state of a room that it
+        joined with partial state.
         """
-        changed = await self._changed(room, reader, timeline, since, now)
-        if not reader.lazy:
-            return self._wanted(reader, changed.values())
+        changed = await self._changed(room, request, timeline, since, now)
+        if not request.lazy:
+            return self._wanted(request, changed.values())
         if room.partial is not None or not timeline.limited:
             changed = {key: stored for key, stored in changed.items() if _may_be_known(key, stored)}
-        told = [key[1] for key in changed if key[0] == "m.room.member"]
-        self._lazy_members.sent(reader, room.room_nid, told, now)
-        senders = _senders(timeline).difference(told)
-        return self._wanted(reader, changed.values()) + await self.lazy(
-            room, reader, senders, since, now, timeline.events
+        members = [key[1] for key in changed if key[0] == MEMBER]
+        self._lazy_members.mark_sent(request, room.room_nid, members, now)
+        senders = _senders(timeline).difference(members)
+        return self._wanted(request, changed.values()) + await self.lazy(
+            room, request, senders, since, now, timeline.events
         )
 
-    async def corrected(self, room: Room, reader: SyncRequest, now: int) -> list[StoredEvent]:
-        """The member events of those whom a device was told of before the room was whole."""
-        user_ids = self._lazy_members.mark_sent(reader, room.room_nid)
-        self._lazy_members.sent(reader, room.room_nid, user_ids, now)
+    async def corrected(self, room: Room, request: SyncRequest, now: int) -> list[StoredEvent]:
+        """The member events of users that a device was sent while the room had partial state."""
+        user_ids = self._lazy_members.sent_members(request, room.room_nid)
+        self._lazy_members.mark_sent(request, room.room_nid, user_ids, now)
         numbers = [room.member_events[each] for each in user_ids if each in room.member_events]
-        return await self._load(room, reader, numbers)
+        return await self._load(room, request, numbers)
 
     async def lazy(
         self,
         room: Room,
-        reader: SyncRequest,
+        request: SyncRequest,
         senders: Iterable[str],
         since: int,
         now: int,
@@ -93,86 +96,86 @@ class RoomStateSections:
 
         `events` are those of the timeline.
         """
-        unknown = self._lazy_members.unsent(reader, room.room_nid, senders, since)
+        unknown = self._lazy_members.unsent(request, room.room_nid, senders, since)
         if not unknown:
             return []
-        _, members = await self._state_before(room, _told(reader, events), now)
-        return await self._load(room, reader, await self._tell(room, reader, members, unknown, now))
+        _, members = await self._state_before(room, _applied_events(request, events), now)
+        return await self._load(
+            room, request, await self._send_members(room, request, members, unknown, now)
+        )
 
-    async def _tell(
+    async def _send_members(
         self,
         room: Room,
-        reader: SyncRequest,
+        request: SyncRequest,
         members: Mapping[str, int],
         user_ids: Iterable[str],
         now: int,
     ) -> list[int]:
-        """Numbers of the member events of users, of whom the device is told now.
+        """Numeric ids of the users' member events, which are marked as sent to the device.
 
-        A member who is not in the state before the timeline may have come into it by an event of
-        that, which tells of itself, or by none: because they were not known when the room was
-        entered.
+        A member who is not in the state before the timeline may have joined by an event of the
+        timeline, which the client gets anyway, or by none: the room was joined with partial state.
         """
-        told = {user_id: members[user_id] for user_id in user_ids if user_id in members}
+        sent = {user_id: members[user_id] for user_id in user_ids if user_id in members}
         late = {
             number: user_id
             for user_id in user_ids
             if user_id not in members and (number := room.member_events.get(user_id)) is not None
         }
-        for stored in (await self._rooms.stores.events.load(room.version, list(late))).values():
+        for stored in (await self._rooms.load_events(room, list(late))).values():
             if stored.position is None:
-                told[late[stored.event_nid]] = stored.event_nid
-        # Of those who are still not known the device has to be told when they are.
-        self._lazy_members.sent(reader, room.room_nid, told, now)
-        return list(told.values())
+                sent[late[stored.event_nid]] = stored.event_nid
+        # Members that are still unknown must be sent to the device once they are known.
+        self._lazy_members.mark_sent(request, room.room_nid, sent, now)
+        return list(sent.values())
 
     async def _changed(
-        self, room: Room, reader: SyncRequest, timeline: TimelineSlice, since: int, now: int
+        self, room: Room, request: SyncRequest, timeline: TimelineSlice, since: int, now: int
     ) -> dict[StateKey, StoredEvent]:
-        """What became current above `since`, but for what the timeline tells by itself.
+        """The state that became current above `since`, except by an event of the timeline.
 
-        An entry that the state lost cannot be told: no event says so.
+        A removed state entry cannot be sent: there is no event for it.
         """
-        events = _told(reader, timeline.events)
-        told = {stored.event_nid for stored in events}
-        changed = room.changes_after(since, now, told)
+        events = _applied_events(request, timeline.events)
+        applied = {stored.event_nid for stored in events}
+        changed = room.changes_after(since, now, applied)
         if changed is None:
             first = events[0] if events else None
-            changed = await self._difference(room, first, since, now, told)
+            changed = await self._difference(room, first, since, now, applied)
         return {key: stored for key, stored in changed.items() if stored is not None}
 
     async def _difference(
-        self, room: Room, first: StoredEvent | None, since: int, now: int, told: Collection[int]
+        self, room: Room, first: StoredEvent | None, since: int, now: int, applied: Collection[int]
     ) -> dict[StateKey, StoredEvent | None]:
-        """The same for a gap that memory does not reach over, from the state trees at its ends.
+        """The same for a range that is not in memory, from the state trees at its ends.
 
-        `first` is where the timeline begins, of a reader who wants the state before it.
+        `first` is the first timeline event, for a request that wants the state before it.
         """
         ends = [since, now]
         if first is not None:
-            # What the timeline changes again had changed before all the same.
+            # Entries that the timeline changes again had changed before it too.
             ends.insert(1, (first.position or 0) - 1)
         roots = [await self._db.run(state_root_at, room.room_nid, end) for end in ends]
         changed: dict[StateKey, StoredEvent | None] = {}
         for old, new in pairwise(roots):
-            news = await self._rooms.stores.changes_between(
-                room.version, old or EMPTY, new or EMPTY
-            )
+            news = await self._rooms.changes_between(room, old or EMPTY, new or EMPTY)
             changed |= {
                 key: stored
                 for key, stored in news.items()
-                if stored is None or stored.event_nid not in told
+                if stored is None or stored.event_nid not in applied
             }
         return changed
 
     async def _state_before(
-        self, room: Room, told: Sequence[StoredEvent], now: int
+        self, room: Room, applied: Sequence[StoredEvent], now: int
     ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
-        """Event numbers of a state, without and with members, that some events make that of `now`.
+        """The state that the `applied` events turn into that of `now`: numeric ids of events.
 
-        Where nothing is missing it is the state before the first of them. What became current by
-        none of them, because another branch or the state after a gap came along with one, no client
-        could find there: it is part of this state.
+        Where no event is missing it is the state before the first of them. It comes in two parts,
+        without members and members only. Entries that became current by none of them, because one
+        brought another branch or the state after a gap, could not be found by a client in the
+        timeline: they are part of this state.
         """
         undone = room.undone(now)
         if undone is None:
@@ -180,30 +183,27 @@ class RoomStateSections:
             others, members = await self._state_from_tree(root or EMPTY)
         else:
             others, members = _with(room.state, room.member_events, undone)
-        return _with(others, members, _replaced(told, others, members))
+        return _with(others, members, _replaced(applied, others, members))
 
     async def _state_from_tree(
         self, root: bytes
     ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
-        entries = await self._rooms.stores.states.load(root)
-        names = await self._rooms.stores.names.names({nid for key in entries for nid in key})
         others: dict[StateKey, int] = {}
         members: dict[str, int] = {}
-        for (type_nid, key_nid), number in entries.items():
-            if names[type_nid] == "m.room.member":
-                members[names[key_nid]] = number
+        for key, event_nid in (await self._rooms.state_nids(root)).items():
+            if key[0] == MEMBER:
+                members[key[1]] = event_nid
             else:
-                others[(names[type_nid], names[key_nid])] = number
+                others[key] = event_nid
         return others, members
 
     async def _load(
-        self, room: Room, reader: SyncRequest, numbers: Sequence[int]
+        self, room: Room, request: SyncRequest, numbers: Sequence[int]
     ) -> list[StoredEvent]:
-        events, clock = self._rooms.stores.events, self._rooms.local_server.clock
-        return self._wanted(reader, await events.load_many(room.version, numbers, clock))
+        return self._wanted(request, await self._rooms.load_many_events(room, numbers))
 
-    def _wanted(self, reader: SyncRequest, events: Iterable[StoredEvent]) -> list[StoredEvent]:
-        wanted: RoomEventFilter = reader.filter.room.state
+    def _wanted(self, request: SyncRequest, events: Iterable[StoredEvent]) -> list[StoredEvent]:
+        wanted: RoomEventFilter = request.filter.room.state
         if wanted.is_default and wanted.matches_all_rooms:
             return list(events)
         return [
@@ -214,22 +214,22 @@ class RoomStateSections:
         ]
 
 
-def _told(reader: SyncRequest, timeline: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
-    """The events by which a reader learns of the state: none for one who is told it as it ends."""
-    return () if reader.use_state_after else timeline
+def _applied_events(request: SyncRequest, timeline: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+    """The timeline events that the client applies to the state: none with `use_state_after`."""
+    return () if request.use_state_after else timeline
 
 
 def _replaced(
-    told: Sequence[StoredEvent], others: Mapping[StateKey, int], members: Mapping[str, int]
+    applied: Sequence[StoredEvent], others: Mapping[StateKey, int], members: Mapping[str, int]
 ) -> dict[StateKey, int | None]:
-    """What the events that are told have put in the place of other entries of a state."""
-    numbers = {stored.event_nid for stored in told}
+    """The entries of a state that the `applied` events replaced, as they were before."""
+    numbers = {stored.event_nid for stored in applied}
     replaced: dict[StateKey, int | None] = {}
-    for stored in reversed(told):
+    for stored in reversed(applied):
         event = stored.event
         if event.state_key is not None:
             key = event.type, event.state_key
-            current = members.get(key[1]) if key[0] == "m.room.member" else others.get(key)
+            current = members.get(key[1]) if key[0] == MEMBER else others.get(key)
             if current in numbers:
                 replaced[key] = stored.replaces
     return replaced
@@ -240,15 +240,15 @@ def _with(
     members: Mapping[str, int],
     entries: Mapping[StateKey, int | None],
 ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
-    """A state, without and with members, with some entries as they are given; `None` for none."""
+    """A state, others and members, with the given entries set; `None` removes an entry."""
     if not entries:
         return others, members
-    if any(key[0] != "m.room.member" for key in entries):
+    if any(key[0] != MEMBER for key in entries):
         others = dict(others)
-    if any(key[0] == "m.room.member" for key in entries):
+    if any(key[0] == MEMBER for key in entries):
         members = dict(members)
     for key, number in entries.items():
-        if key[0] == "m.room.member":
+        if key[0] == MEMBER:
             _put(members, key[1], number)
         else:
             _put(others, key, number)
@@ -264,7 +264,7 @@ def _put(numbers: Any, key: Any, number: int | None) -> None:
 
 def _may_be_known(key: StateKey, stored: StoredEvent) -> bool:
     """Whether a client with lazy loading may have an older event than this one."""
-    return key[0] != "m.room.member" or stored.position is not None
+    return key[0] != MEMBER or stored.position is not None
 
 
 def _senders(timeline: TimelineSlice) -> set[str]:

@@ -1,7 +1,7 @@
 """Snapshots: a room, or all rooms of a user, as they are now, with the newest messages.
 
-`/sync` has replaced them, but for looking into a room without joining it, where a snapshot is what
-the event stream goes on from.
+`/sync` has replaced them, except for peeking into a room without joining it, where the event stream
+continues from a snapshot.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidinitialsync
 """
@@ -12,12 +12,12 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.event_types import RECEIPT
 from homeserver.rooms.history.history import History, PageRequest
 from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
-from homeserver.rooms.history.timeline_segments import START
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
-from homeserver.streams.tokens import stream_token, topological_token
+from homeserver.streams.tokens import START, stream_token, topological_token
 from homeserver.sync.engine import Sources
 from homeserver.sync.legacy_events import event_in, presence_event, room_event, state_event
 from homeserver.sync.streamed_events import RoomPresence
@@ -29,14 +29,14 @@ _Snapshot = dict[str, Any]
 
 
 class Snapshots:
-    """Makes snapshots."""
+    """Makes snapshots of users and rooms."""
 
     def __init__(
-        self, sources: Sources, reading: RoomReader, history: History, presence: RoomPresence
+        self, sources: Sources, reader: RoomReader, history: History, presence: RoomPresence
     ) -> None:
         self._sources = sources
         self._rooms = sources.rooms
-        self._reading = reading
+        self._reader = reader
         self._history = history
         self._presence = presence
 
@@ -71,7 +71,7 @@ class Snapshots:
     async def of_room(self, caller: Requester, room_id: str, limit: int | None) -> _Snapshot:
         """One room that the user may read. Raises `Forbidden`."""
         end = stream_token(self._sources.log.position)
-        access = await self._reading.access(caller.user_id, room_id)
+        access = await self._reader.access(caller.user_id, room_id)
         snapshot = await self._readable(caller, access, end, limit)
         place = (await self._sources.user_rooms.of(caller.user_id)).get(access.room.room_nid)
         if place is not None and not place.forgotten:
@@ -85,8 +85,8 @@ class Snapshots:
     ) -> _Snapshot:
         snapshot: _Snapshot = {"room_id": room.room_id, "membership": place.membership}
         try:
-            access = await self._reading.access(caller.user_id, room.room_id)
-        except Forbidden:  # they turned down an invite, and never saw the room
+            access = await self._reader.access(caller.user_id, room.room_id)
+        except Forbidden:  # they declined an invite, and never saw the room
             return snapshot
         return snapshot | await self._readable(caller, access, end, limit)
 
@@ -102,7 +102,7 @@ class Snapshots:
             ignored=ignored,
         )
         page = await self._history.page(caller.user_id, room.room_id, request)
-        state = await self._reading.state(caller.user_id, room.room_id)
+        state = await self._reader.state(caller.user_id, room.room_id)
         return {
             "room_id": room.room_id,
             "visibility": "public" if room.published else "private",
@@ -117,7 +117,7 @@ class Snapshots:
         }
 
     async def _invited(self, caller: Requester, room: Room, place: Membership) -> _Snapshot:
-        events = await self._rooms.stores.events.load(room.version, [place.event])
+        events = await self._rooms.load_events(room, [place.event])
         invite = state_event(events[place.event], caller, self._rooms.local_server.now_ms())
         return {
             "room_id": room.room_id,
@@ -135,7 +135,7 @@ class Snapshots:
             for source in self._sources.ephemeral
             for event in await source.ephemeral_events(room, caller.user_id, None)
         ]
-        return [event for event in found if event["type"] == "m.receipt"]
+        return [event for event in found if event["type"] == RECEIPT]
 
     async def _account_data(self, caller: Requester, room_id: str | None) -> list[_Snapshot]:
         contents = await self._sources.account_data.of_room(caller.user_id, room_id)

@@ -1,7 +1,7 @@
-"""What happened since a position of the log, as one list of events, oldest first.
+"""The events since a position of the log, as one list, oldest first.
 
-Events of rooms come in the order of the log, as many as fit, so that nothing is left out between
-one list and the next. The rest (typing, receipts, presence, account data) is told at least once.
+Events of rooms come in the order of the log, as many as fit, so that none is left out between one
+list and the next. The rest (typing, receipts, presence, account data) is sent at least once.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events
 """
@@ -28,7 +28,7 @@ _Events = list[dict[str, Any]]
 
 
 class RoomPresence(Protocol):
-    """Where the presence of a room's members comes from."""
+    """The source of the presence of a room's members."""
 
     def events_in(self, room: Room, since: int) -> Sequence[msgspec.Raw]:
         """`m.presence` events of members, changed above `since`."""
@@ -39,7 +39,7 @@ class RoomPresence(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EventSlice:
-    """What happened with start < position <= end."""
+    """The events with start < position <= end."""
 
     start: int
     end: int
@@ -47,7 +47,7 @@ class EventSlice:
 
 
 class StreamedEvents:
-    """Finds what happened."""
+    """Makes event slices of one room, or of all rooms of a user."""
 
     def __init__(self, sources: Sources, visibility: Visibility, presence: RoomPresence) -> None:
         self._sources = sources
@@ -58,7 +58,7 @@ class StreamedEvents:
     async def in_room(
         self, caller: Requester, access: ReadAccess, since: int, limit: int | None = None
     ) -> EventSlice:
-        """What happened in one room, as far as the caller may see it."""
+        """The events of one room that the caller may see."""
         now, room = self._sources.log.position, access.room
         if now <= since:
             return EventSlice(since, since)
@@ -75,14 +75,14 @@ class StreamedEvents:
     async def in_all_rooms(
         self, caller: Requester, since: int, limit: int | None = None
     ) -> EventSlice:
-        """What happened in the rooms of the caller, and to their account."""
+        """The events of the caller's rooms and account."""
         now = self._sources.log.position
         if now <= since:
             return EventSlice(since, since)
         places = await self._sources.user_rooms.of(caller.user_id)
         numbers = [
-            number
-            for number, place in places.items()
+            room_nid
+            for room_nid, place in places.items()
             if place.membership == "join" or place.position > since
         ]
         size = _size(limit)
@@ -101,15 +101,15 @@ class StreamedEvents:
         ignored = await self._sources.account_data.ignored_users(caller.user_id)
         now_ms = self._rooms.local_server.now_ms()
         found: list[VisibleEvent] = []
-        for number in {number for _, number, _ in rows}:
-            room, place = await self._rooms.by_number(number), places[number]
+        for room_nid in {room_nid for _, room_nid, _ in rows}:
+            room, place = await self._rooms.by_number(room_nid), places[room_nid]
             if room is None or (place.membership == "invite" and place.sender in ignored):
                 continue
-            events = [event for _, at, event in rows if at == number]
+            events = [event for _, at, event in rows if at == room_nid]
             if place.membership in ("invite", "knock"):
-                # Who is not in the room yet hears of themselves alone.
+                # A user who is not in the room yet gets their own member event only.
                 own = [event for event in events if event == place.event]
-                stored = await self._rooms.stores.events.load(room.version, own)
+                stored = await self._rooms.load_events(room, own)
                 seen = [VisibleEvent(each, place.membership) for each in stored.values()]
             else:
                 seen = await self._seen(room, caller, events)
@@ -125,19 +125,19 @@ class StreamedEvents:
     async def _seen(
         self, room: Room, caller: Requester, numbers: Sequence[int]
     ) -> list[VisibleEvent]:
-        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        events = await self._rooms.load_events_in_order(room, numbers)
         return await self._visibility.visible(room, caller.user_id, events)
 
     async def _ephemeral_of_all(
         self, caller: Requester, places: MemberRooms, since: int
     ) -> _Events:
-        joined = [number for number, place in places.items() if place.membership == "join"]
+        joined = [room_nid for room_nid, place in places.items() if place.membership == "join"]
         changed: set[int] = set()
         for source in self._sources.ephemeral:
             changed.update(await source.changed_rooms(joined, since))
         found: _Events = []
-        for number in sorted(changed):
-            room = await self._rooms.by_number(number)
+        for room_nid in sorted(changed):
+            room = await self._rooms.by_number(room_nid)
             if room is not None:
                 found += await self._ephemeral(room, caller, since)
         return found
@@ -162,10 +162,10 @@ class StreamedEvents:
 
 
 def _size(limit: int | None) -> int:
-    """Most events of rooms in a list."""
+    """The maximum number of room events in a list."""
     return LIMIT if limit is None else min(limit, LIMIT)
 
 
 def _end(rows: Sequence[tuple[int, int, int]], size: int, now: int) -> int:
-    """Up to where the list goes: there may be more events of rooms than fit into it."""
+    """The position at which the list ends: there may be more room events than fit into it."""
     return rows[-1][0] if len(rows) == size else now

@@ -1,12 +1,12 @@
-"""A subscription: pushes to one reader what is new, as soon as there is something.
+"""A subscription: pushes updates to one client as soon as there is something new.
 
-It knows no socket. Woken by the reader's feed, it asks the engine what is new above its position
-and hands the encoded update on. At most one computation runs at a time, and one more follows if
-there was news meanwhile.
+It knows no socket. Woken by the user's change queue, it asks the engine for the update above its
+position and passes the encoded update on. At most one computation runs at a time, and one more
+follows if something changed meanwhile.
 
-Nothing is ever queued: while the way out is full, or the client has as many unacknowledged updates
-as it may, only the position is kept. Once there is room again, all that was missed goes as one
-update, in which the engine cuts long timelines short, as in any answer of `/sync`.
+Nothing is ever queued: while the sink is full, or the client has as many unacknowledged updates as
+it may, only the position is kept. Once the sink drains, all that was missed goes as one update, in
+which the engine limits long timelines, as in any response of `/sync`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -25,34 +25,34 @@ from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import Update
 
-MIN_ROUND = 100  # subscriptions that are served together in any case
-ROUND = 250  # most subscriptions that are served before the reactor gets to do something else
+MIN_BATCH_SIZE = 100  # subscriptions that are always served together
+MAX_BATCH_SIZE = 250  # subscriptions that are served before yielding to the reactor
 log = Logger()
 
 
 class Engine(Protocol):
-    """What is used of `homeserver.sync.engine.SyncEngine`."""
+    """The part of `homeserver.sync.engine.SyncEngine` that is used here."""
 
-    def update(self, reader: SyncRequest, since: int | None) -> Coroutine[Any, Any, Update]: ...
+    def update(self, request: SyncRequest, since: int | None) -> Coroutine[Any, Any, Update]: ...
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]: ...
 
 
 class UpdateSink(Protocol):
-    """Where updates go."""
+    """The destination of updates: a socket, for example."""
 
     def send_update(self, update: bytes) -> None:
-        """Pass an encoded update on; it is taken in any case."""
+        """Pass an encoded update on; it is always accepted."""
 
     def update_failed(self, failure: Failure) -> None:
-        """No update could be made, and none will follow."""
+        """Report that no update could be made, and that none will follow."""
 
 
 class BatchScheduler:
-    """Serves all that was woken together in the next turn of the reactor.
+    """Serves the subscriptions that were woken together, in the next reactor iteration.
 
-    So whoever sent the news has its answer before a thousand others are served, news that comes in
-    quick succession goes in one update, and a busy room costs one timer instead of one each.
+    So the sender of an event gets its response before a thousand other clients are served, quick
+    changes go in one update, and a busy room costs one timer instead of one for each subscription.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -72,38 +72,38 @@ class BatchScheduler:
 
     def _serve(self) -> None:
         self._is_scheduled = False
-        turn = TimeSlice(self._clock)
-        for served in range(min(len(self._due), ROUND)):
-            if served >= MIN_ROUND and turn.is_over:
+        time_slice = TimeSlice(self._clock)
+        for served in range(min(len(self._due), MAX_BATCH_SIZE)):
+            if served >= MIN_BATCH_SIZE and time_slice.is_over:
                 break
             try:
                 self._due.popleft()()
             except Exception:
-                log.failure("somebody who was woken could not be served")
+                log.failure("a woken subscription could not be served")
         self._schedule()
 
 
 class Subscription:
-    """What one socket is told.
+    """The updates of one socket.
 
-    `since` is the position of the client's token, `None` for one that begins anew. `window` is how
-    many updates a client that acknowledges them may have unread.
+    `since` is the position of the client's token, `None` for an initial sync. `window` is how many
+    unacknowledged updates a client that acknowledges them may have.
     """
 
     def __init__(
         self,
         engine: Engine,
-        rounds: BatchScheduler,
-        reader: SyncRequest,
+        scheduler: BatchScheduler,
+        request: SyncRequest,
         since: int | None,
-        outlet: UpdateSink,
+        sink: UpdateSink,
         window: int,
     ) -> None:
         self._engine = engine
-        self._rounds = rounds
-        self._reader = reader
+        self._scheduler = scheduler
+        self._request = request
         self._position = since
-        self._outlet = outlet
+        self._sink = sink
         self._unacknowledged: deque[int] = deque(maxlen=window)
         self._acknowledges = False
         self._is_first = True
@@ -115,12 +115,12 @@ class Subscription:
         self._unfollow: Callable[[], None] | None = None
 
     def start(self) -> None:
-        """Begin: the first update goes out at once, even if there is nothing new in it."""
+        """Begin: the first update is sent at once, even if it is empty."""
         self._running = Deferred.fromCoroutine(self._follow())
         self._running.addCallbacks(lambda _: self._finished(), self._failed)
 
     def stop(self) -> None:
-        """End: nothing is sent any more."""
+        """End: no more updates are sent."""
         self._stopped = True
         if self._unfollow is not None:
             self._unfollow()
@@ -129,28 +129,28 @@ class Subscription:
             self._running.cancel()
 
     def block(self) -> None:
-        """The way out is full."""
+        """Send nothing for now: the sink is full."""
         self._blocked = True
 
     def unblock(self) -> None:
-        """There is room again."""
+        """Continue: the sink has drained."""
         self._blocked = False
         self._queue()
 
     def acknowledge(self, position: int) -> None:
-        """The client has everything up to this position; from now on it has a window to keep."""
+        """The client has everything up to this position; from now on its window applies."""
         self._acknowledges = True
         unread = self._unacknowledged
         while unread and unread[0] <= position:
             unread.popleft()
         self._queue()
 
-    def use(self, reader: SyncRequest) -> None:
-        """Make the following updates for this reader, which differs in its filter or the like."""
-        self._reader = replace(reader, full_state=self._reader.full_state)
+    def use(self, request: SyncRequest) -> None:
+        """Make the following updates for this request, which differs in its filter, for example."""
+        self._request = replace(request, full_state=self._request.full_state)
 
     def wake(self) -> None:
-        """There may be news."""
+        """Something may have changed."""
         self._woken = True
         self._queue()
 
@@ -164,7 +164,7 @@ class Subscription:
     def _queue(self) -> None:
         if self._woken and not self._queued and self._may_run:
             self._queued = True
-            self._rounds.add(self._run)
+            self._scheduler.add(self._run)
 
     def _run(self) -> None:
         self._queued = False
@@ -177,19 +177,19 @@ class Subscription:
             self._failed(Failure())
 
     def _compute(self) -> None:
-        coroutine = self._engine.update(self._reader, self._position)
-        # Most updates come from memory: begun by hand, they cost no Deferred.
+        coroutine = self._engine.update(self._request, self._position)
+        # Most updates come from memory: started manually, they cost no Deferred.
         try:
             coroutine.send(None)
         except StopIteration as done:
             self._push(done.value)
         else:
-            # What it waits for is a Deferred, which is simply asked once more.
+            # It waits for a Deferred, which the wrapping Deferred awaits again.
             self._running = Deferred.fromCoroutine(coroutine).addCallback(self._push)
             self._running.addCallbacks(lambda _: self._finished(), self._failed)
 
     async def _follow(self) -> None:
-        unfollow = await self._engine.follow(self._reader.user_id, self.wake)
+        unfollow = await self._engine.follow(self._request.user_id, self.wake)
         if self._stopped:
             unfollow()
         else:
@@ -203,9 +203,9 @@ class Subscription:
             return
         if self._is_first:
             self._is_first = False
-            self._reader = replace(self._reader, full_state=False)
+            self._request = replace(self._request, full_state=False)
         self._unacknowledged.append(update.position)
-        self._outlet.send_update(update.encode())
+        self._sink.send_update(update.encode())
 
     def _finished(self) -> None:
         self._running = None
@@ -215,4 +215,4 @@ class Subscription:
         self._running = None
         if not (self._stopped and failure.check(CancelledError)):
             self.stop()
-            self._outlet.update_failed(failure)
+            self._sink.update_failed(failure)

@@ -1,4 +1,4 @@
-"""Room summaries: how many are in a room, and whom to name it after.
+"""Room summaries: the member counts of a room, and the heroes to name it after.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """

@@ -1,4 +1,4 @@
-"""A reader: the device that asks, and how it wants to be answered."""
+"""The parameters of one sync: the requesting device, its filter, and the format it wants."""
 
 from dataclasses import dataclass, field
 
@@ -18,9 +18,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """What one `/sync` request, or one WebSocket, asks for.
+    """The parameters of one `/sync` request, or of one WebSocket.
 
-    `ignored` are users whose messages the reader does not want. `state_after` asks for the state at
+    `ignored` are users whose messages the user does not want. `state_after` asks for the state at
     the end of each timeline in place of that at its start, under this name.
     """
 
@@ -29,10 +29,10 @@ class SyncRequest:
     full_state: bool = False
     state_after: str | None = None
     ignored: frozenset[str] = frozenset()
-    # What follows from these, and is asked for with every delivery.
+    # Derived from the above, and read with every delivery.
     user_id: str = field(init=False)
-    device: tuple[str, str] = field(init=False)  # whose transaction ids to show
-    timeline_limit: int = field(init=False)  # most events of one room's timeline
+    device: tuple[str, str] = field(init=False)  # the one whose transaction ids are shown
+    timeline_limit: int = field(init=False)  # events of one room's timeline, at most
     is_plain: bool = field(init=False)  # whether timelines are shown as they are to all others
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class SyncRequest:
 
     @property
     def use_state_after(self) -> bool:
-        """Whether the state at the end of each timeline is wanted."""
+        """Whether the client wants the state at the end of each timeline."""
         return self.state_after is not None
 
     @property
@@ -62,5 +62,5 @@ class SyncRequest:
 
     @property
     def lazy(self) -> bool:
-        """Whether members are sent only where they are needed."""
+        """Whether the client lazy-loads members."""
         return self.filter.room.state.lazy_load_members

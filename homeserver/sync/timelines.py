@@ -1,14 +1,14 @@
-"""Timelines: the events of a room that one reader has not seen, and what to tell of those left out.
+"""Timelines: the events of a room that one user has not seen, and whether events are left out.
 
-In the common case, a few new events in a room that the reader was in all along, the slice comes
-from memory and is the same for all readers: it is cut and encoded once for each pair of positions,
-and every further reader gets the same bytes.
+In the common case, a few new events in a room that the user was in all along, the slice comes from
+memory and is the same for all members: it is cut and encoded once for each pair of positions, and
+every further request gets the same bytes.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -24,20 +24,20 @@ from homeserver.sync.rendering import render_events
 from homeserver.sync.sync_request import SyncRequest
 
 BATCH_SIZE = (
-    100  # events that are looked at together where a filter or visibility leaves few of them
+    100  # events that are examined together where a filter or visibility leaves few of them
 )
 MAX_EXAMINED_EVENTS = 1_000
-CACHE_TTL_MS = 1_000  # how long an encoded slice may be handed out: `age` is written into it
+CACHE_TTL_MS = 1_000  # how long an encoded slice may be sent: `age` is written into it
 MAX_CACHED_SLICES = 2_000  # encoded slices
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineSlice:
-    """Part of a room's timeline for one reader, oldest event first.
+    """Part of a room's timeline for one user, oldest event first.
 
-    `limited` says that there are more events between the reader's token and the first of these, or
-    may be, on other servers; `skipped` that some which the reader may not see, or does not want,
-    lie within. `prev_batch` is the position up to which all others are.
+    `limited` says that there are more events between the client's token and the first of these, or
+    may be, on other servers; `skipped` that the slice leaves out events which the user may not see,
+    or does not want. `prev_batch` is the position up to which all earlier events are.
     """
 
     seen: Sequence[VisibleEvent]
@@ -47,18 +47,18 @@ class TimelineSlice:
 
     @property
     def events(self) -> list[StoredEvent]:
-        """The events without what is this reader's own."""
+        """The events without the fields that are this user's own."""
         return [event.stored for event in self.seen]
 
 
 @dataclass(frozen=True, slots=True)
 class SharedTimelineSlice:
-    """A slice that every reader in the room sees alike, with the JSON of its `timeline`.
+    """A slice that all members of the room see alike, with the JSON of its `timeline`.
 
-    `changed` is what became current between its ends, `None` where memory does not tell, and
-    `state_after` the JSON of that. `sections` are the room sections that have nothing else in them,
-    by the name of their state, if they have any, and the counts of what is unread in the main
-    timeline: notifications and highlights.
+    `changed` is the state that became current between its ends, `None` where memory does not reach
+    back, and `state_after` its JSON. `sections` caches the room sections that have nothing else in
+    them, by the name of their state, if any, and the unread counts of the main timeline:
+    notifications and highlights.
     """
 
     events: Sequence[StoredEvent]
@@ -76,28 +76,32 @@ class Timelines:
     """Cuts timelines."""
 
     def __init__(
-        self, db: Database, rooms: RoomRegistry, visibility: Visibility, origin: LocalServer
+        self, db: Database, rooms: RoomRegistry, visibility: Visibility, local_server: LocalServer
     ) -> None:
         self._db = db
         self._rooms = rooms
         self._visibility = visibility
-        self._origin = origin
-        self._shared: OrderedDict[tuple[int, int, int], SharedTimelineSlice] = OrderedDict()
+        self._local_server = local_server
+        self._shared: LruCache[tuple[int, int, int], SharedTimelineSlice] = LruCache(
+            "timeline_slices", MAX_CACHED_SLICES
+        )
 
     def shared(self, room: Room, since: int, now: int, limit: int) -> SharedTimelineSlice | None:
-        """The events between two positions as all in the room see them, if memory has them.
+        """The events between two positions as all members see them, if they are in memory.
 
-        `None` where it has not, where there are more than `limit`, where events are missing, or
-        where a branch comes in on which some readers may not have been in the room. The caller sees
-        to it that the reader was there all the time.
+        `None` where they are not, where there are more than `limit`, where events are missing, or
+        where the graph forked, so that some members may not have been in the room on one branch.
+        The caller ensures that the user was a member all the time.
         """
         if since < max(room.forked_at, room.timeline_gaps.last):
             return None
         key = (room.room_nid, since, now)
-        shared = self._shared.get(key)
-        now_ms = self._origin.now_ms()
+        shared = self._shared.peek(key)
+        now_ms = self._local_server.now_ms()
         if shared is not None and now_ms - shared.rendered_ms < CACHE_TTL_MS:
+            self._shared.hits += 1
             return shared if len(shared.events) <= limit else None
+        self._shared.misses += 1
         events = room.events_after(since)
         if events is None:
             return None
@@ -105,69 +109,64 @@ class Timelines:
             events = [stored for stored in events if (stored.position or 0) <= now]
         if len(events) > limit:
             return None
-        shared = _share(events, room.changes_after(since, now), now_ms)
-        self._shared[key] = shared
-        self._shared.move_to_end(key)
-        if len(self._shared) > MAX_CACHED_SLICES:
-            self._shared.popitem(last=False)
-        return shared
+        return self._shared.put(key, _share(events, room.changes_after(since, now), now_ms))
 
-    async def cut(self, room: Room, reader: SyncRequest, since: int, now: int) -> TimelineSlice:
-        """The newest events above `since` that the reader may see and wants.
+    async def cut(self, room: Room, request: SyncRequest, since: int, now: int) -> TimelineSlice:
+        """The newest events above `since` that the user may see and wants.
 
-        `since` is 0 for a reader who knows nothing of the room. Where events are missing it begins
-        after the newest gap: those before it are no neighbours of those behind it.
+        `since` is 0 for a client that knows nothing of the room. Where events are missing the slice
+        begins after the newest gap: events before and after a gap are not adjacent.
         """
         wanted: list[VisibleEvent] = []
         upto, looked_at, skipped, exhausted = now, 0, False, False
-        limit = reader.timeline_limit
+        limit = request.timeline_limit
         if limit == 0:
             return TimelineSlice([], room.last_position > since, now)
-        if not reader.filter.room.timeline.matches_room(room.room_id):
+        if not request.filter.room.timeline.matches_room(room.room_id):
             return TimelineSlice([], False, now, skipped=True)
         begin = max(since, await self._newest_gap(room, now) - 1)
-        size = limit + 1 if reader.is_plain else BATCH_SIZE
+        size = limit + 1 if request.is_plain else BATCH_SIZE
         while len(wanted) <= limit and looked_at < MAX_EXAMINED_EVENTS and not exhausted:
             chunk = await self.events_between(room, begin, upto, size)
             exhausted = len(chunk) < size
             if not chunk:
                 break
             looked_at += len(chunk)
-            seen = await self._visibility.visible(room, reader.user_id, chunk)
-            if room.membership(reader.user_id) == "join":
+            seen = await self._visibility.visible(room, request.user_id, chunk)
+            if room.membership(request.user_id) == "join":
                 seen = _with_current_state(room, chunk, seen)
-            passed = [event for event in seen if self._is_wanted(reader, event.stored)]
+            passed = [event for event in seen if self._is_wanted(request, event.stored)]
             skipped = skipped or len(passed) < len(chunk)
             wanted[:0] = passed
             upto = (chunk[0].position or 1) - 1
         limited = len(wanted) > limit or not exhausted or begin > since
         wanted = wanted[-limit:]
-        before = begin if exhausted else upto
+        prev_batch = begin if exhausted else upto
         if wanted:
-            before = (wanted[0].stored.position or 1) - 1
-        return TimelineSlice(wanted, limited, before, skipped)
+            prev_batch = (wanted[0].stored.position or 1) - 1
+        return TimelineSlice(wanted, limited, prev_batch, skipped)
 
     def with_own(
-        self, timeline: TimelineSlice, reader: SyncRequest, own: VisibleEvent
+        self, timeline: TimelineSlice, request: SyncRequest, own: VisibleEvent
     ) -> TimelineSlice:
-        """A timeline that ends with the reader's own member event, if they want such events.
+        """A timeline that ends with the user's own member event, if they want such events.
 
-        Who was not in the room may not see the event by the room's history visibility, and yet is
-        told by it what became of their invite, their knock or their stay.
+        The room's history visibility may hide the event from a user who was not in the room, but
+        the user must learn what became of their invite, their knock or their membership.
         """
         is_there = any(event.stored.event_nid == own.stored.event_nid for event in timeline.seen)
-        if is_there or not self._is_wanted(reader, own.stored) or not reader.timeline_limit:
+        if is_there or not self._is_wanted(request, own.stored) or not request.timeline_limit:
             return timeline
         seen = [*timeline.seen, own]
-        kept = seen[-reader.timeline_limit :]
+        kept = seen[-request.timeline_limit :]
         limited = timeline.limited or len(kept) < len(seen)
-        before = timeline.prev_batch
+        prev_batch = timeline.prev_batch
         if len(kept) < len(seen):
-            before = (kept[0].stored.position or 1) - 1
-        return TimelineSlice(kept, limited, before, timeline.skipped)
+            prev_batch = (kept[0].stored.position or 1) - 1
+        return TimelineSlice(kept, limited, prev_batch, timeline.skipped)
 
     async def _newest_gap(self, room: Room, upto: int) -> int:
-        """The position of the newest event up to another that has a gap before it; 0 for none."""
+        """The position of the newest event, up to `upto`, with a gap before it; 0 for none."""
         newest = room.timeline_gaps.newest(upto)
         if newest is None:
             newest = await self._db.run(newest_timeline_gap, room.room_nid, upto)
@@ -186,31 +185,31 @@ class Timelines:
             return within[-limit:]
         rows = await self._db.run(storage.events_between, room.room_nid, since, upto, limit)
         numbers = [event for _, event in reversed(rows)]
-        return await self._rooms.stores.events.load_in_order(room.version, numbers)
+        return await self._rooms.load_events_in_order(room, numbers)
 
-    def _is_wanted(self, reader: SyncRequest, stored: StoredEvent) -> bool:
+    def _is_wanted(self, request: SyncRequest, stored: StoredEvent) -> bool:
         event = stored.event
-        if event.sender in reader.ignored and event.state_key is None:
+        if event.sender in request.ignored and event.state_key is None:
             return False
-        wanted = reader.filter.room.timeline
+        wanted = request.filter.room.timeline
         return wanted.matches(event.type, event.sender, event.content)
 
 
-def timeline_json(events: bytes, limited: bool, before: int) -> bytes:
-    """The `timeline` of a room section; `before` is the position to page back from."""
+def timeline_json(events: bytes, limited: bool, prev_batch: int) -> bytes:
+    """The `timeline` of a room section; `prev_batch` is the position to page back from."""
     return b'{"events":%s,"limited":%s,"prev_batch":"%s"}' % (
         events,
         b"true" if limited else b"false",
-        stream_token(before).encode(),
+        stream_token(prev_batch).encode(),
     )
 
 
 def _with_current_state(
     room: Room, events: Sequence[StoredEvent], seen: Sequence[VisibleEvent]
 ) -> list[VisibleEvent]:
-    """The events that were seen, and those of the others that are the room's current state.
+    """The visible events, and those of the others that are the room's current state.
 
-    Who is in the room is told of these anyway, and clients look for them in the timeline first.
+    Members get the current state in any case, and clients look for it in the timeline first.
     """
     by_number = {event.stored.event_nid: event for event in seen}
     return [
@@ -233,11 +232,11 @@ def _share(
 ) -> SharedTimelineSlice:
     changed = None if changes is None else [each for each in changes.values() if each is not None]
     first = events[0] if events else None
-    before = 0 if first is None else (first.position or 1) - 1
+    prev_batch = 0 if first is None else (first.position or 1) - 1
     rendered = render_events([VisibleEvent(stored, "join") for stored in events], now_ms)
     return SharedTimelineSlice(
         events,
-        timeline_json(rendered, False, before),
+        timeline_json(rendered, False, prev_batch),
         frozenset(stored.event.sender for stored in events),
         any(is_member_event(stored.event) for stored in events),
         frozenset(stored.transaction[:2] for stored in events if stored.transaction is not None),

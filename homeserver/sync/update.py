@@ -1,4 +1,4 @@
-"""An update: what a device has not seen, in the shape of an answer of `/sync`.
+"""An update: what a device has not seen, in the format of a `/sync` response.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
@@ -13,22 +13,22 @@ from homeserver.streams.tokens import stream_token
 
 _encode = msgspec.json.Encoder().encode
 
-# A server that keeps no keys has none left: clients that encrypt wait for these two to say so.
+# This server keeps no keys, so none are left: clients that encrypt wait for these two to say so.
 NO_KEYS = (
     b',"device_one_time_keys_count":{"signed_curve25519":0},"device_unused_fallback_key_types":[]'
 )
 
 
 MAX_CACHED_SECTIONS = 64
-MAX_CACHED_SECTION_BYTES = 16_384  # that such an answer may have
+MAX_CACHED_SECTION_BYTES = 16_384  # that a cached section may have
 
 
 @dataclass(slots=True)
 class Update:
-    """What happened up to `position`. Values of the room sections are JSON bytes.
+    """The changes up to `position`. Values of the room sections are JSON bytes.
 
-    `encoded_sections` are those that were encoded lately, by position, room and section: the
-    members of a room often get the same, and then it is the same object.
+    `encoded_sections` is a cache of encoded updates, by position, room and section: the members of
+    a room often get the same update, and then it is the same object.
     """
 
     position: int
@@ -42,28 +42,28 @@ class Update:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing in it but the token."""
+        """Whether it has nothing but the token."""
         return not self.joined and self._is_of_joined_rooms
 
     @property
     def next_batch(self) -> str:
-        """The token to go on from."""
+        """The token to continue from."""
         return stream_token(self.position)
 
     def encode(self) -> bytes:
-        """The answer as JSON."""
+        """The response as JSON."""
         if len(self.joined) != 1 or not self._is_of_joined_rooms:
             return self._encode()
         ((room_id, section),) = self.joined.items()
         if len(section) > MAX_CACHED_SECTION_BYTES:
             return self._encode()
         key = self.position, room_id, section
-        answer = self.encoded_sections.get(key)
-        if answer is None:
+        encoded = self.encoded_sections.get(key)
+        if encoded is None:
             if len(self.encoded_sections) >= MAX_CACHED_SECTIONS:
                 self.encoded_sections.clear()
-            answer = self.encoded_sections[key] = self._encode()
-        return answer
+            encoded = self.encoded_sections[key] = self._encode()
+        return encoded
 
     @property
     def _is_of_joined_rooms(self) -> bool:
@@ -102,7 +102,7 @@ def section_json(parts: dict[str, bytes]) -> bytes:
 
 
 def typed_event(event_type: str, content: bytes | msgspec.Raw) -> msgspec.Raw:
-    """`{"type", "content"}`, the shape of account data and ephemeral events."""
+    """`{"type", "content"}`, the format of account data and ephemeral events."""
     return msgspec.Raw(b'{"type":%s,"content":%s}' % (_encode(event_type), bytes(content)))
 
 

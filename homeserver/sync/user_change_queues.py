@@ -1,11 +1,11 @@
-"""Feeds: for each user who is there, which rooms have news, and who is waiting for it.
+"""Change queues: for each active user, which rooms have changed, and which requests wait for that.
 
-The log's facts are turned into short entries (position, what) once for each active user concerned,
-and whoever waits is woken once a batch, however much it brought. A feed is bounded: where it does
-not reach back to a reader's token, the reader looks at all rooms instead.
+Each log entry becomes a short item (position, what) in the queue of each active user concerned, and
+waiting requests are woken once a batch, however many entries it has. A queue is bounded: where it
+does not reach back to the token of a request, the engine looks at all of the user's rooms instead.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -14,32 +14,33 @@ from twisted.logger import Logger
 from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
 from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 
-USER_DATA = 0  # in place of a room number: account data, and all else that is the user's alone
+USER_DATA = 0  # in place of a room's numeric id: account data, and other data of one user only
 PRESENCE = -1
 
-MAX_QUEUED_CHANGES = 400  # that a feed keeps
-WAKE_BATCH_SIZE = 100  # users at least, before the reactor gets to do something else
-MAX_IMMEDIATE_AUDIENCE = 100  # users who are told of a change of presence at once
-PRESENCE_SECONDS = 1.0  # after which more than these are, of all changes together
+MAX_QUEUED_CHANGES = 400  # of one user
+WAKE_BATCH_SIZE = 100  # users at least, before yielding to the reactor
+MAX_IMMEDIATE_AUDIENCE = 100  # users who are woken at once by a change of presence
+PRESENCE_BATCH_SECONDS = 1.0  # after which a larger audience is, for all changes together
 log = Logger()
 
 
 class Positioned(Protocol):
-    """What is used of the log."""
+    """The part of the log that is used here."""
 
     @property
     def position(self) -> int:
-        """Up to where everything is published."""
+        """The position up to which everything is published."""
 
 
 class UserChangeQueue:
-    """News of one user, complete above `since`."""
+    """The changes that concern one user, complete above `since`."""
 
     __slots__ = ("entries", "rooms", "since", "user_id", "waiters")
 
@@ -51,14 +52,14 @@ class UserChangeQueue:
         self.rooms: set[int] = set()
 
     def add(self, position: int, what: int) -> None:
-        """Note that something happened: a room's number, `USER_DATA` or `PRESENCE`."""
+        """Record a change: `what` is a room's numeric id, `USER_DATA` or `PRESENCE`."""
         entries = self.entries
         entries.append((position, what))
         if len(entries) > MAX_QUEUED_CHANGES:
             self.since = entries.popleft()[0]
 
     def changed_since(self, position: int) -> set[int] | None:
-        """What has news above a position; `None` where the feed does not reach back that far."""
+        """The changes above a position; `None` where the queue does not reach back that far."""
         if position < self.since:
             return None
         changed = set()
@@ -70,177 +71,170 @@ class UserChangeQueue:
 
 
 class UserChangeQueues:
-    """The feeds of all users who were seen lately, at most `capacity` beside those that wait."""
+    """The queues of recently active users: at most `capacity`, and those with waiting requests."""
 
     def __init__(self, user_rooms: UserRooms, log: Positioned, clock: Clock, capacity: int) -> None:
         self._log = log
         self._user_rooms = user_rooms
         self._clock = clock
-        self._to_wake: dict[UserChangeQueue, None] = {}  # in the order in which they were touched
-        self._to_wake_later: set[UserChangeQueue] = set()
-        self._capacity = capacity
-        self._feeds: OrderedDict[str, UserChangeQueue] = OrderedDict()
+        self._to_wake: dict[UserChangeQueue, None] = {}  # in the order of their changes
+        self._postponed: set[UserChangeQueue] = set()
+        self._queues: LruCache[str, UserChangeQueue] = LruCache(
+            "user_changes",
+            capacity,
+            is_pinned=lambda queue: bool(queue.waiters),
+            on_evict=lambda _, queue: self._unfollow_all(queue),
+        )
         self._by_room: dict[int, set[UserChangeQueue]] = {}
 
     def __len__(self) -> int:
-        return len(self._feeds)
+        return len(self._queues)
 
     @property
     def waiting(self) -> int:
-        """How many readers wait at this moment."""
-        return sum(len(feed.waiters) for feed in self._feeds.values())
+        """The number of requests that wait now."""
+        return sum(len(queue.waiters) for queue in self._queues.values())
 
     def loaded(self, user_id: str) -> UserChangeQueue | None:
-        """The user's feed, if there is one."""
-        feed = self._feeds.get(user_id)
-        if feed is not None:
-            self._feeds.move_to_end(user_id)
-        return feed
+        """The user's queue, if there is one."""
+        return self._queues.get(user_id)
 
     async def queue_of(self, user_id: str) -> UserChangeQueue:
-        """The user's feed, made now if need be."""
-        feed = self.loaded(user_id)
-        if feed is not None:
-            return feed
+        """The user's queue, made now if there is none."""
+        queue = self.loaded(user_id)
+        if queue is not None:
+            return queue
         joined = await self._user_rooms.joined(user_id)
-        feed = self.loaded(user_id)
-        if feed is None:
+        queue = self.loaded(user_id)
+        if queue is None:
             # From here on it follows the log: what was published during the wait is not in it.
-            feed = self._feeds[user_id] = UserChangeQueue(user_id, self._log.position)
+            queue = self._queues.put(user_id, UserChangeQueue(user_id, self._log.position))
             for number in joined:
-                self._follow(feed, number)
-            self._shrink()
-        return feed
+                self._follow(queue, number)
+        return queue
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """A reader of the log, after rooms and memberships have been brought up to date."""
-        touched: set[UserChangeQueue] = set()
-        for fact in facts:
-            if isinstance(fact, StateChanged):
-                self._room_changed(fact, touched)
-            elif isinstance(fact, OutOfRoomMembershipChanged):
-                self._touch_user(fact.user_id, fact.position, fact.room, touched)
-            elif isinstance(fact, TypingChanged):
-                self._touch_room(fact.room, fact.position, touched)
-            elif isinstance(fact, ReceiptChanged):
-                if fact.receipt_type == PRIVATE:
-                    self._touch_user(fact.user_id, fact.position, fact.room, touched)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries, after rooms and memberships have applied them."""
+        changed: set[UserChangeQueue] = set()
+        for entry in entries:
+            if isinstance(entry, StateChanged):
+                self._room_changed(entry, changed)
+            elif isinstance(entry, OutOfRoomMembershipChanged):
+                self._add_for_user(entry.user_id, entry.position, entry.room, changed)
+            elif isinstance(entry, TypingChanged):
+                self._add_for_room(entry.room, entry.position, changed)
+            elif isinstance(entry, ReceiptChanged):
+                if entry.receipt_type == PRIVATE:
+                    self._add_for_user(entry.user_id, entry.position, entry.room, changed)
                 else:
-                    self._touch_room(fact.room, fact.position, touched)
-            elif isinstance(fact, PresenceChanged):
-                self._touch_presence(fact, touched)
-            elif isinstance(fact, AccountDataChanged | RoomForgotten):
-                self._touch_user(fact.user_id, fact.position, USER_DATA, touched)
-        self._wake_soon(touched)
+                    self._add_for_room(entry.room, entry.position, changed)
+            elif isinstance(entry, PresenceChanged):
+                self._add_for_presence(entry, changed)
+            elif isinstance(entry, AccountDataChanged | RoomForgotten):
+                self._add_for_user(entry.user_id, entry.position, USER_DATA, changed)
+        self._wake_soon(changed)
 
     def wake_all(self) -> None:
-        """Call everybody who waits."""
-        self._wake_soon(self._feeds.values())
+        """Wake all waiting requests."""
+        self._wake_soon(self._queues.values())
 
-    def _wake_soon(self, touched: Iterable[UserChangeQueue]) -> None:
-        """Call those who wait on the feeds in the next turn of the reactor.
+    def _wake_soon(self, changed: Iterable[UserChangeQueue]) -> None:
+        """Wake the requests that wait on the queues, in the next reactor iteration.
 
-        By then the log has answered the writers and begun its next commit, so that readers are
+        By then the log has acknowledged the writers and begun its next commit, so the requests are
         served while the database works.
         """
         is_due = bool(self._to_wake)
-        self._to_wake.update((feed, None) for feed in touched if feed.waiters)
+        self._to_wake.update((queue, None) for queue in changed if queue.waiters)
         if self._to_wake and not is_due:
             self._clock.callLater(0, self._wake)
 
     def _wake(self) -> None:
-        """Those who wait longest first; enough of them that nobody falls behind the writers."""
-        turn = TimeSlice(self._clock)
+        """Wake the longest-waiting queues first, and enough of them to keep up with the writers."""
+        time_slice = TimeSlice(self._clock)
         woken = 0
         while self._to_wake:
-            feed = next(iter(self._to_wake))
-            del self._to_wake[feed]
-            for waiter in tuple(feed.waiters):
+            queue = next(iter(self._to_wake))
+            del self._to_wake[queue]
+            for waiter in tuple(queue.waiters):
                 try:
                     waiter()
                 except Exception:
-                    # The others are woken all the same, and this one by the next news.
-                    log.failure("somebody who waits for news could not be woken")
+                    # The others are still woken, and this one by the next change.
+                    log.failure("a waiting request could not be woken")
             woken += 1
-            if woken >= WAKE_BATCH_SIZE and turn.is_over and self._to_wake:
+            if woken >= WAKE_BATCH_SIZE and time_slice.is_over and self._to_wake:
                 self._clock.callLater(0, self._wake)
                 return
 
-    def _wake_later(self, feeds: Iterable[UserChangeQueue]) -> None:
-        """Call those who wait on the feeds after a moment, in which more may happen to tell."""
-        is_due = bool(self._to_wake_later)
-        self._to_wake_later.update(feed for feed in feeds if feed.waiters)
-        if self._to_wake_later and not is_due:
-            self._clock.callLater(PRESENCE_SECONDS, self._end_of_moment)
+    def _postpone_wake(self, queues: Iterable[UserChangeQueue]) -> None:
+        """Wake the requests that wait on the queues later, together with those of later changes."""
+        is_due = bool(self._postponed)
+        self._postponed.update(queue for queue in queues if queue.waiters)
+        if self._postponed and not is_due:
+            self._clock.callLater(PRESENCE_BATCH_SECONDS, self._wake_postponed)
 
-    def _end_of_moment(self) -> None:
-        feeds, self._to_wake_later = self._to_wake_later, set()
-        self._wake_soon(feeds)
+    def _wake_postponed(self) -> None:
+        queues, self._postponed = self._postponed, set()
+        self._wake_soon(queues)
 
-    def _room_changed(self, fact: StateChanged, touched: set[UserChangeQueue]) -> None:
-        for user_id, membership, _ in fact.members():
-            # Whoever comes or goes hears of it too.
-            feed = self._feeds.get(user_id)
-            if feed is not None:
+    def _room_changed(self, entry: StateChanged, changed: set[UserChangeQueue]) -> None:
+        for user_id, membership, _ in entry.members():
+            # A user who joins or leaves is notified too.
+            queue = self._queues.peek(user_id)
+            if queue is not None:
                 if membership == "join":
-                    self._follow(feed, fact.room_nid)
-                    # The presence of those whom they now share a room with is no news by itself.
-                    feed.add(fact.position, PRESENCE)
+                    self._follow(queue, entry.room_nid)
+                    # They now see the presence of the room's members, which did not change itself.
+                    queue.add(entry.position, PRESENCE)
                 else:
-                    self._unfollow(feed, fact.room_nid)
-                    feed.add(fact.position, fact.room_nid)
-                    touched.add(feed)
-        self._touch_room(fact.room_nid, fact.position, touched)
+                    self._unfollow(queue, entry.room_nid)
+                    queue.add(entry.position, entry.room_nid)
+                    changed.add(queue)
+        self._add_for_room(entry.room_nid, entry.position, changed)
 
-    def _touch_room(self, room: int, position: int, touched: set[UserChangeQueue]) -> None:
-        for feed in self._by_room.get(room, ()):
-            feed.add(position, room)
-            touched.add(feed)
+    def _add_for_room(self, room: int, position: int, changed: set[UserChangeQueue]) -> None:
+        for queue in self._by_room.get(room, ()):
+            queue.add(position, room)
+            changed.add(queue)
 
-    def _touch_user(
-        self, user_id: str, position: int, what: int, touched: set[UserChangeQueue]
+    def _add_for_user(
+        self, user_id: str, position: int, what: int, changed: set[UserChangeQueue]
     ) -> None:
-        feed = self._feeds.get(user_id)
-        if feed is not None:
-            feed.add(position, what)
-            touched.add(feed)
+        queue = self._queues.peek(user_id)
+        if queue is not None:
+            queue.add(position, what)
+            changed.add(queue)
 
-    def _touch_presence(self, fact: PresenceChanged, touched: set[UserChangeQueue]) -> None:
+    def _add_for_presence(self, entry: PresenceChanged, changed: set[UserChangeQueue]) -> None:
         seen: set[UserChangeQueue] = set()
-        for room in fact.rooms:
+        for room in entry.rooms:
             seen |= self._by_room.get(room, set())
-        own = self._feeds.get(fact.user_id)
+        own = self._queues.peek(entry.user_id)
         if own is not None:
             seen.add(own)
-        for feed in seen:
-            feed.add(fact.position, PRESENCE)
+        for queue in seen:
+            queue.add(entry.position, PRESENCE)
         if len(seen) <= MAX_IMMEDIATE_AUDIENCE:
-            touched |= seen
+            changed |= seen
             return
-        # Among thousands somebody comes or goes all the time: that need not be told at once.
+        # Among thousands of users presence changes all the time: batch these wake-ups.
         if own is not None:
-            touched.add(own)
-        self._wake_later(seen)
+            changed.add(own)
+        self._postpone_wake(seen)
 
-    def _follow(self, feed: UserChangeQueue, room: int) -> None:
-        feed.rooms.add(room)
-        self._by_room.setdefault(room, set()).add(feed)
+    def _follow(self, queue: UserChangeQueue, room: int) -> None:
+        queue.rooms.add(room)
+        self._by_room.setdefault(room, set()).add(queue)
 
-    def _unfollow(self, feed: UserChangeQueue, room: int) -> None:
-        if room in feed.rooms:
-            feed.rooms.discard(room)
+    def _unfollow(self, queue: UserChangeQueue, room: int) -> None:
+        if room in queue.rooms:
+            queue.rooms.discard(room)
             followers = self._by_room[room]
-            followers.discard(feed)
+            followers.discard(queue)
             if not followers:
                 del self._by_room[room]
 
-    def _shrink(self) -> None:
-        if len(self._feeds) <= self._capacity:
-            return
-        for user_id, feed in list(self._feeds.items())[:-1]:
-            if not feed.waiters:
-                del self._feeds[user_id]
-                for room in tuple(feed.rooms):
-                    self._unfollow(feed, room)
-                if len(self._feeds) <= self._capacity:
-                    return
+    def _unfollow_all(self, queue: UserChangeQueue) -> None:
+        for room in tuple(queue.rooms):
+            self._unfollow(queue, room)

@@ -1,9 +1,9 @@
 """Rate limits: a bound on the actions of one user, or of one address for requests without a user.
 
-A generic cell rate algorithm (GCRA): each action has a token bucket for each party, with `burst`
-tokens, refilled by `per_second`. A bucket is stored as one number, the time at which it will be
-full: an action postpones it by `1 / per_second`, and is refused if it would be more than a whole
-`burst` in the future. A bucket whose time has passed is full and need not be stored.
+The generic cell rate algorithm (GCRA, ITU-T I.371): each action has a token bucket for each party,
+with `burst` tokens, refilled by `per_second`. A bucket is stored as one number, the time at which
+it will be full: an action postpones it by `1 / per_second`, and is refused if it would be more than
+a whole `burst` in the future. A bucket whose time has passed is full and need not be stored.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#rate-limiting
 """

@@ -1,6 +1,6 @@
-"""Accounts: users, sessions, profiles, account data, and their part of the client API."""
+"""Accounts: registration, log-in, profiles, deactivation, and their part of the client API."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from federation.api.openid import OpenIdUserInfoApi
@@ -23,20 +23,12 @@ from homeserver.accounts.login.password_change import PasswordChange
 from homeserver.accounts.registration.notices_account import NoticesAccount
 from homeserver.accounts.registration.registration import Registration
 from homeserver.accounts.registration.registration_flow import RegistrationFlow
-from homeserver.accounts.sessions.access_tokens import AccessTokens
-from homeserver.accounts.sessions.devices import Devices
 from homeserver.accounts.sessions.expired_rows import ExpiredRowCleanup
-from homeserver.accounts.sessions.last_seen import LastSeen
-from homeserver.accounts.sessions.login_sessions import LoginSessions
 from homeserver.accounts.sessions.openid_tokens import OpenIdTokens
 from homeserver.accounts.sessions.whois import WhoIs
 from homeserver.accounts.status.account_moderation import AccountModeration
-from homeserver.accounts.status.deactivation import Deactivation
-from homeserver.accounts.status.erasure import ErasedUsers
-from homeserver.accounts.user_data.account_data import PUSH_RULES, AccountData
-from homeserver.accounts.user_data.filters import Filters
-from homeserver.accounts.user_data.invite_permission import InvitePermission
-from homeserver.accounts.user_data.profiles import Profiles
+from homeserver.accounts.status.deactivation import Deactivated, Deactivation
+from homeserver.accounts.user_data.profiles import FindRemoteProfile, ProfileHook, Profiles
 from homeserver.accounts.user_data.tags import Tags
 from homeserver.client_api.accounts.account import AccountApi
 from homeserver.client_api.accounts.account_data import AccountDataApi
@@ -57,131 +49,126 @@ from homeserver.client_api.server.discovery import DiscoveryApi
 from homeserver.client_api.server.empty_responses import EmptyResponsesApi
 from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.settings import Settings
-from homeserver.outbound.http_client import OutboundClient
 from homeserver.outbound.recaptcha import Recaptcha
-from homeserver.protocol.signing.signatures import SigningKey
-from homeserver.push.rules import default_push_rules
 from homeserver.storage.database.database import Database
-from homeserver.streams.log import Log
-from homeserver.web.html import Pages
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
-from homeserver.wiring.third_party_ids import ThirdParty
+from homeserver.wiring.account_core import AccountCore
 
 
-class Accounts:
-    """All objects of the area that others use."""
+class AccountServices:
+    """The objects of accounts that act in rooms, and the APIs of the area.
+
+    `find_remote` gives profiles of users of other servers. `on_profile_changed` and
+    `on_deactivated` are called after what the accounts themselves do.
+    """
 
     def __init__(
-        self, reactor: Any, settings: Settings, key: SigningKey, db: Database, log: Log
+        self,
+        reactor: Any,
+        settings: Settings,
+        db: Database,
+        core: AccountCore,
+        find_remote: FindRemoteProfile,
+        on_profile_changed: Sequence[ProfileHook],
+        on_deactivated: Sequence[Deactivated],
     ) -> None:
         self._settings = settings
-        self.pages = Pages(settings.server_name)
-        self.last_seen = LastSeen(db, reactor)
-        self.access_tokens = AccessTokens(db, reactor, self.last_seen)
-        self.devices = Devices(db, log, self.last_seen)
-        self.sessions = LoginSessions(
-            db, reactor, settings.tokens, self.devices, self.access_tokens
-        )
-        self.profiles = Profiles(db, log, settings.server_name)
-        self.account_data = AccountData(db, log, {PUSH_RULES: default_push_rules})
-        self.invite_permission = InvitePermission(self.account_data, settings.server_name)
-        self.filters = Filters(db)
-        self.erased_users = ErasedUsers(db)
-        self.outbound = OutboundClient(reactor, settings.outbound_http)
-        self.deactivation = Deactivation(
-            db, reactor, self.sessions, self.profiles, self.account_data
-        )
-        self.deactivation.on_deactivated.append(self.erased_users.deactivated)
-        self.third_party = ThirdParty(reactor, settings, key, db, self.outbound, self.pages)
-        self.deactivation.on_deactivated.append(self.third_party.deactivated)
-        self._expiry = ExpiredRowCleanup(db, reactor)
         self._db = db
         self._reactor = reactor
+        self._core = core
+        self.profiles = Profiles(
+            core.local_profiles, settings.server_name, find_remote, on_profile_changed
+        )
+        self._deactivation = Deactivation(
+            db,
+            reactor,
+            core.sessions,
+            core.local_profiles,
+            core.account_data,
+            [core.erased_users.deactivated, core.third_party.deactivated, *on_deactivated],
+        )
+        self._expiry = ExpiredRowCleanup(db, reactor)
         self._passwords = Passwords(reactor, settings.passwords)
         self._registration = Registration(
             db,
             reactor,
             settings.server_name,
             self._passwords,
-            self.sessions,
-            self.access_tokens,
+            core.sessions,
+            core.access_tokens,
             localpart_as_display_name=settings.registration.localpart_as_display_name,
         )
         self.notices_account = NoticesAccount(
             settings.server_notices, settings.server_name, db, self._registration, self.profiles
         )
-        for reader in (self.access_tokens, self.profiles, self.account_data):
-            log.subscribe(reader.apply)
 
     def start(self) -> None:
         """Begin the work that goes on beside requests."""
-        self.last_seen.start()
-        self.deactivation.start()
+        self._core.start()
+        self._deactivation.start()
         self._expiry.start()
 
     async def stop(self) -> None:
         """End it, and write what is still to be written."""
         await self._expiry.stop()
-        await self.deactivation.stop()
-        await self.last_seen.stop()
-        await self.third_party.stop()
-        await self.outbound.stop()
+        await self._deactivation.stop()
+        await self._core.stop()
 
     def routes(self, unstable_features: Mapping[str, bool]) -> list[Route]:
         """The area's part of the client API."""
-        settings, db, clock = self._settings, self._db, self._reactor
+        settings, core, db, clock = self._settings, self._core, self._db, self._reactor
         credentials = self._credentials()
         identifiers = UserIdentifiers(db, settings.server_name)
-        third_party = self.third_party
+        third_party = core.third_party
         tokens = RegistrationTokens(db, clock)
         stages = [*self._stages(credentials, identifiers, tokens), *third_party.stages()]
         uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)
         sign_up = RegistrationFlow(
-            settings.registration, uia, self._registration, self.sessions, self._passwords
+            settings.registration, uia, self._registration, core.sessions, self._passwords
         )
         login = Login(
             db,
             identifiers,
             credentials,
-            self.sessions,
+            core.sessions,
             with_password=settings.passwords.enabled,
         )
         password_change = PasswordChange(
-            db, self._passwords, self.sessions, allowed=settings.passwords.enabled
+            db, self._passwords, core.sessions, allowed=settings.passwords.enabled
         )
-        moderation = AccountModeration(db, settings.server_name, self.access_tokens)
+        moderation = AccountModeration(db, settings.server_name, core.access_tokens)
         apis: list[Any] = [
             AccountApi(
                 third_party.password_reset(uia, password_change),
-                self.deactivation,
+                self._deactivation,
                 third_party.bindings,
                 uia,
             ),
-            AccountDataApi(self.account_data),
+            AccountDataApi(core.account_data),
             AccountModerationApi(moderation),
             CapabilitiesApi(
                 settings.rooms.default_version,
                 with_password=settings.passwords.enabled,
                 with_third_party_ids=third_party.can_be_changed,
             ),
-            DevicesApi(self.devices, uia),
+            DevicesApi(core.devices, uia),
             DiscoveryApi(
                 settings.public_baseurl, settings.federation.delegated_to, settings.support
             ),
             EmptyResponsesApi(),
-            FiltersApi(self.filters),
-            FallbackApi(uia, self.pages),
+            FiltersApi(core.filters),
+            FallbackApi(uia, core.pages),
             LoginApi(login, settings.public_baseurl),
-            LoginFallbackApi(self.pages, with_password=settings.passwords.enabled),
+            LoginFallbackApi(core.pages, with_password=settings.passwords.enabled),
             LoginTokenApi(uia, credentials, with_password=settings.passwords.enabled),
             OpenIdApi(OpenIdTokens(db, clock), settings.server_name),
             ProfileApi(self.profiles),
             RegistrationApi(sign_up, tokens),
-            SessionApi(self.sessions, self.access_tokens),
-            TagsApi(Tags(self.account_data)),
+            SessionApi(core.sessions, core.access_tokens),
+            TagsApi(Tags(core.account_data)),
             VersionsApi(unstable_features),
-            WhoIsApi(WhoIs(db, self.devices)),
+            WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]
         apis += self._shared_secret_apis()
@@ -225,6 +212,6 @@ class Accounts:
             TermsStage(settings.registration.terms),
         ]
         if settings.recaptcha.public_key is not None:
-            recaptcha = Recaptcha(self.outbound, settings.recaptcha)
+            recaptcha = Recaptcha(self._core.outbound, settings.recaptcha)
             stages.append(RecaptchaStage(settings.recaptcha.public_key, recaptcha.is_solved))
         return stages

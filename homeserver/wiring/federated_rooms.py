@@ -1,4 +1,4 @@
-"""Rooms over federation: the events that come in and go out, and what users do on other servers."""
+"""Rooms over federation: what this server sends to others, and what it answers them."""
 
 from typing import Any
 
@@ -7,38 +7,28 @@ from federation.api.events import EventsApi
 from federation.api.hierarchy import HierarchyApi
 from federation.api.invites import InvitesApi
 from federation.api.membership import MembershipApi
-from federation.api.third_party_invites import ThirdPartyExchange, ThirdPartyInvitesApi
+from federation.api.third_party_invites import ThirdPartyInvitesApi
 from federation.api.transactions import TransactionsApi
 from federation.receiving.edus import EduDispatcher
-from federation.receiving.event_fetcher import EventFetcher
-from federation.receiving.pdu_checks import PduChecks
 from federation.receiving.pdu_queue import IncomingQueue
-from federation.receiving.presence_edus import PRESENCE, PresenceEdus
-from federation.receiving.receipt_edus import RECEIPT, ReceiptEdus
+from federation.receiving.presence_edus import PresenceEdus
+from federation.receiving.receipt_edus import ReceiptEdus
 from federation.receiving.rescinded_invites import RescindedInvites
 from federation.receiving.room_access import RoomAccess
-from federation.receiving.typing_edus import TYPING, TypingEdus
-from federation.remote.backfill import Backfill
-from federation.remote.membership_requests import MembershipRequests
-from federation.remote.partial_state_resync import PartialStateResync
-from federation.remote.policy_signer import PolicySigner
-from federation.remote.remote_memberships import RemoteMemberships
-from federation.remote.remote_queries import RemoteQueries
-from federation.remote.remote_spaces import RemoteSpaces
-from federation.remote.remote_timestamps import RemoteTimestamps
+from federation.receiving.typing_edus import TypingEdus
 from federation.sending.room_servers import RoomServers
 from federation.sending.sender import Sender
-from federation.transport.client import FederationClient
+from homeserver.protocol.event_types import PRESENCE, RECEIPT, TYPING
 from homeserver.rooms.history.event_ancestors import EventAncestors
-from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
-from homeserver.rooms.inbound.policy_servers import PolicyServers
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.web.routes import Route
-from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.federation import Federation
-from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.remote import Remote
+from homeserver.wiring.room_core import RoomCore
+from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 
 
@@ -51,26 +41,26 @@ class FederatedRooms:
         db: Database,
         log: Log,
         federation: Federation,
-        accounts: Accounts,
-        rooms: Rooms,
+        account_core: AccountCore,
+        room_core: RoomCore,
+        remote: Remote,
+        rooms: RoomServices,
         sync: Sync,
     ) -> None:
-        registry, client = rooms.registry, federation.client
-        checks = PduChecks(federation.keyring)
-        access, chains = RoomAccess(registry), AuthChains(registry)
-        missing = EventFetcher(client, checks, rooms.receiver)
+        self._remote = remote
+        registry = room_core.registry
+        access = RoomAccess(registry)
         self._sender = Sender(
-            client,
+            federation.client,
             federation.destinations,
             federation.permitted,
             registry,
+            log,
             db,
             reactor,
         )
         self._typing = TypingEdus(registry, access, sync.typing, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
-        withdrawals = RescindedInvites(reactor, client, checks, registry, rooms.out_of_room)
-        inbox = IncomingQueue(registry, access, checks, missing, withdrawals)
         servers = RoomServers(registry, db)
         self._presence = PresenceEdus(
             registry, sync.tracker, sync.remote_presence, self._sender, servers, reactor
@@ -82,37 +72,17 @@ class FederatedRooms:
                 PRESENCE: self._presence.receive,
             }
         )
-        self._apis: list[Any] = [
-            MembershipApi(
-                registry, rooms.receiver, checks, access, chains, RestrictedJoins(registry)
-            ),
-            InvitesApi(registry, checks, access, rooms.out_of_room, accounts.invite_permission),
-            TransactionsApi(reactor, inbox, edus),
-            EventsApi(
-                registry,
-                access,
-                chains,
-                EventAncestors(registry),
-                rooms.visibility,
-                rooms.timestamps,
-            ),
-            HierarchyApi(rooms.space_rooms, access),
-            ThirdPartyInvitesApi(db, rooms.local_server, access, rooms.third_party_invites),
-        ]
-        handshakes = self._requests = MembershipRequests(client, rooms.local_server, checks)
-        completion = PartialStateCompletion(registry, rooms.receiver, db)
-        self._completion = PartialStateResync(registry, missing, completion, db, reactor)
-        rooms.memberships.remote = RemoteMemberships(
-            handshakes, rooms.remote_join, rooms.out_of_room, registry, missing, self._completion
+        withdrawals = RescindedInvites(
+            reactor, federation.client, remote.pdu_checks, registry, room_core.out_of_room
         )
-        policy = PolicyServers(registry.stores, rooms.receiver, PolicySigner(client))
-        registry.use_policy_servers(policy)
-        rooms.receiver.policy = policy
-        rooms.third_party_invites.exchange = ThirdPartyExchange(client)
-        rooms.history.backfill = Backfill(registry, client, checks, missing)
-        rooms.timestamps.remote = RemoteTimestamps(registry, client, missing)
-        _ask_others(reactor, client, accounts, rooms)
-        readers = self._sender, servers, self._typing, receipts, self._presence, self._completion
+        inbox = IncomingQueue(
+            registry, access, remote.pdu_checks, remote.event_fetcher, withdrawals
+        )
+        self._apis = [
+            TransactionsApi(reactor, inbox, edus),
+            *_apis(db, account_core, room_core, remote, rooms, access),
+        ]
+        readers = self._sender, servers, self._typing, receipts, self._presence, remote.resync
         for reader in readers:
             log.subscribe(reader.apply)
 
@@ -120,15 +90,15 @@ class FederatedRooms:
         """Tell other servers what they do not know, and go on asking them for members."""
         await self._sender.start()
         self._presence.start()
-        await self._completion.start()
+        await self._remote.resync.start()
 
     def end_waits(self) -> None:
         """End joins that are under way: the server is about to stop."""
-        self._requests.end_waits()
+        self._remote.end_waits()
 
     async def stop(self) -> None:
         """Tell and ask nobody any more."""
-        await self._completion.stop()
+        await self._remote.resync.stop()
         self._typing.stop()
         self._presence.stop()
         await self._sender.stop()
@@ -138,11 +108,30 @@ class FederatedRooms:
         return [route for api in self._apis for route in api.routes()]
 
 
-def _ask_others(reactor: Any, client: FederationClient, accounts: Accounts, rooms: Rooms) -> None:
-    """What users of this server see of others."""
-    queries = RemoteQueries(client)
-    accounts.profiles.find_remote = queries.find_profile
-    rooms.aliases.find_remote = queries.find_alias
-    rooms.directory.ask_remote = queries.find_rooms
-    spaces = RemoteSpaces(rooms.local_server.server_name, reactor, client)
-    rooms.hierarchy.remote = rooms.previews.remote = spaces
+def _apis(
+    db: Database,
+    account_core: AccountCore,
+    room_core: RoomCore,
+    remote: Remote,
+    rooms: RoomServices,
+    access: RoomAccess,
+) -> list[Any]:
+    """The endpoints for what other servers do and read in rooms, one request at a time."""
+    registry, checks = room_core.registry, remote.pdu_checks
+    chains = AuthChains(room_core.names, registry)
+    return [
+        MembershipApi(
+            registry, room_core.receiver, checks, access, chains, RestrictedJoins(registry)
+        ),
+        InvitesApi(registry, checks, access, room_core.out_of_room, account_core.invite_permission),
+        EventsApi(
+            registry,
+            access,
+            chains,
+            EventAncestors(registry),
+            room_core.visibility,
+            rooms.timestamps,
+        ),
+        HierarchyApi(rooms.space_rooms, access),
+        ThirdPartyInvitesApi(db, room_core.local_server, access, rooms.third_party_invites),
+    ]

@@ -19,15 +19,16 @@ from federation.transport.discovery import Discovery
 from federation.transport.permitted_servers import PermittedServers
 from federation.transport.service_records import ServiceRecords
 from federation.transport.well_known import WellKnownDelegations
+from homeserver.accounts.user_data.profiles import Profiles
 from homeserver.config.settings import OutboundHttpSettings, Settings
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.outbound.http_client import OutboundClient
 from homeserver.outbound.networks import Network, open_network
 from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.discovery.aliases import Aliases
+from homeserver.rooms.discovery.directory import RoomDirectory
 from homeserver.storage.database.database import Database
 from homeserver.web.routes import Route
-from homeserver.wiring.accounts import Accounts
-from homeserver.wiring.rooms import Rooms
 
 
 class Federation:
@@ -80,14 +81,14 @@ class Federation:
         await self._web.stop()
         await self.destinations.stop()
 
-    def routes(self, accounts: Accounts, rooms: Rooms) -> list[Route]:
+    def routes(self, profiles: Profiles, aliases: Aliases, directory: RoomDirectory) -> list[Route]:
         """What other servers may ask without being in a room."""
         settings = self._settings
         is_shown = settings.room_directory.over_federation
         apis: list[Any] = [
             KeysApi(self._own_keys, self._notary),
-            QueriesApi(settings.server_name, accounts.profiles, rooms.aliases),
-            PublicRoomsApi(rooms.directory, is_shown=is_shown),
+            QueriesApi(settings.server_name, profiles, aliases),
+            PublicRoomsApi(directory, is_shown=is_shown),
         ]
         return [route for api in apis for route in api.routes()]
 

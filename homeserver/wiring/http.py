@@ -7,7 +7,6 @@ from homeserver.config.settings import Settings
 from homeserver.observability.metrics import CONTENT_TYPE, Metrics
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.authentication import ServerAuthenticator
-from homeserver.web.html import Pages
 from homeserver.web.listeners import Listeners
 from homeserver.web.pages import Check, Health, MetricsPage, WelcomePage
 from homeserver.web.rate_limits import RateLimits
@@ -15,7 +14,7 @@ from homeserver.web.router import Router
 from homeserver.web.routes import Route
 from homeserver.web.server import HttpServer, RequestLimits, RequestPipeline, body_budget
 from homeserver.web.shutdown import Shutdown
-from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.account_core import AccountCore
 
 
 class Http:
@@ -27,26 +26,25 @@ class Http:
         settings: Settings,
         shutdown: Shutdown,
         metrics: Metrics,
-        accounts: Accounts,
+        account_core: AccountCore,
         rate_limits: RateLimits,
         servers: ServerAuthenticator,
-        pages: Pages,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._shutdown = shutdown
         self._metrics = metrics
-        self._pages = pages
+        self._pages = account_core.pages
         limits = settings.limits
         self._gate = RequestPipeline(
-            accounts.access_tokens,
+            account_core.access_tokens,
             rate_limits,
             TrustedProxies(settings.trusted_proxies),
             RequestLimits(limits.max_body, limits.request_timeout, limits.idle_timeout),
             metrics,
             servers,
             body_budget(limits.max_bodies),
-            pages,
+            self._pages,
         )
 
     def listeners(

@@ -1,18 +1,25 @@
 """Metrics: what is read from the objects that know it, whenever somebody asks."""
 
-from homeserver.observability.metrics import CacheFigures, Metrics
+from homeserver.observability.metrics import Metrics
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
-from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.room_core import RoomCore
+from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
 
 
 def watch(
-    metrics: Metrics, db: Database, log: Log, rooms: Rooms, sync: Sync, stream: Stream
+    metrics: Metrics,
+    db: Database,
+    log: Log,
+    room_core: RoomCore,
+    rooms: RoomServices,
+    sync: Sync,
+    stream: Stream,
 ) -> None:
     """Show the figures of one server."""
-    registry, events = rooms.registry, rooms.events
+    registry = room_core.registry
     metrics.gauge("log_position", "Position of the log.", lambda: log.position)
     metrics.counter(
         "events", "Events that entered rooms since the start.", lambda: registry.events_appended
@@ -55,4 +62,3 @@ def watch(
         "State nodes that the garbage collection removed.",
         lambda: sweep.removed,
     )
-    metrics.cache("events", lambda: CacheFigures(events.hits, events.misses, len(events)))

@@ -11,34 +11,39 @@ from homeserver.push.notifications import Notifications
 from homeserver.push.push_actions import PushActions
 from homeserver.push.recent_events import RecentEvents
 from homeserver.push.rule_evaluation import RuleEvaluator
-from homeserver.push.rules import PushRules
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.web.routes import Route
-from homeserver.wiring.accounts import Accounts
-from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.room_core import RoomCore
 
 
 class Push:
     """All objects of the area that others use."""
 
     def __init__(
-        self, db: Database, log: Log, accounts: Accounts, rooms: Rooms, receipts: Receipts
+        self,
+        db: Database,
+        log: Log,
+        account_core: AccountCore,
+        room_core: RoomCore,
+        receipts: Receipts,
     ) -> None:
-        registry = rooms.registry
-        self._origin = rooms.local_server
-        self._rules = PushRules(accounts.account_data)
-        rooms.upgrade_migration.carry_over.append(self._rules.migrate)
+        registry = room_core.registry
+        self._origin = room_core.local_server
+        self._rules = account_core.push_rules
         user_rules = UserRules(self._rules)
-        members = Members(registry, user_rules, accounts.account_data)
-        notices = PushActions(RuleEvaluator(rooms.visibility), Threads(registry))
-        mentions = self._mentions = Mentions(db, registry)
-        self.unread_counts = UnreadCounts(db, registry, receipts, members, notices, mentions)
+        members = Members(room_core.events, user_rules, account_core.account_data)
+        notices = PushActions(RuleEvaluator(room_core.visibility), Threads(room_core.events))
+        mentions = self._mentions = Mentions(db, log, registry)
+        self.unread_counts = UnreadCounts(
+            db, room_core.events, receipts, members, notices, mentions
+        )
         self._notifications = Notifications(
-            RecentEvents(db, registry, rooms.user_rooms, rooms.visibility),
+            RecentEvents(db, registry, room_core.user_rooms, room_core.visibility),
             members,
             notices,
             self.unread_counts,

@@ -17,8 +17,8 @@ from homeserver.streams.log import Log
 from homeserver.sync.subscription import BatchScheduler
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
-from homeserver.wiring.accounts import Accounts
-from homeserver.wiring.rooms import Rooms
+from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 
 
@@ -31,8 +31,8 @@ class Stream:
         settings: Settings,
         log: Log,
         rate_limits: RateLimits,
-        accounts: Accounts,
-        rooms: Rooms,
+        account_core: AccountCore,
+        rooms: RoomServices,
         sync: Sync,
     ) -> None:
         websocket = settings.websocket
@@ -43,7 +43,7 @@ class Stream:
                 *SocketMethods().methods(),
                 *EventMethods(rooms.sending).methods(),
                 *EphemeralMethods(sync.typing, sync.markers).methods(),
-                *UserMethods(sync.tracker, accounts.account_data).methods(),
+                *UserMethods(sync.tracker, account_core.account_data).methods(),
             ],
         )
         services = Services(
@@ -59,7 +59,7 @@ class Stream:
             StreamFactory(reactor, websocket),
             services,
             self.connections,
-            accounts.access_tokens,
+            account_core.access_tokens,
         )
         log.subscribe(self.connections.apply)
 

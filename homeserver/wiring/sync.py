@@ -30,11 +30,10 @@ from homeserver.sync.streamed_events import StreamedEvents
 from homeserver.sync.timelines import Timelines
 from homeserver.sync.user_change_queues import UserChangeQueues
 from homeserver.web.routes import Route
-from homeserver.wiring.accounts import Accounts
+from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.push import Push
-from homeserver.wiring.rooms import Rooms
-
-CACHED_FEEDS = 20_000
+from homeserver.wiring.room_core import RoomCore
+from homeserver.wiring.rooms import RoomServices
 
 
 class Sync:
@@ -46,32 +45,41 @@ class Sync:
         settings: Settings,
         db: Database,
         log: Log,
-        accounts: Accounts,
-        rooms: Rooms,
+        account_core: AccountCore,
+        room_core: RoomCore,
+        rooms: RoomServices,
         lively_rooms: Collection[int] = (),
     ) -> None:
         self._settings = settings
-        registry = rooms.registry
-        receipts = self.receipts = Receipts(db, registry)
-        self.push = Push(db, log, accounts, rooms, receipts)
-        self.markers = ReadMarkers(registry, receipts, accounts.account_data)
+        registry = room_core.registry
+        receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
+        self.push = Push(db, log, account_core, room_core, receipts)
+        self.markers = ReadMarkers(registry, room_core.events, receipts, account_core.account_data)
         self.typing = TypingUsers(registry, log, reactor, log.position, lively_rooms)
         self.tracker = PresenceTracker(
-            settings.presence, db, log, rooms.names, rooms.user_rooms, reactor
+            settings.presence, db, log, room_core.names, room_core.user_rooms, reactor
         )
-        self.remote_presence = RemotePresence(log, rooms.user_rooms, reactor)
+        self.remote_presence = RemotePresence(log, room_core.user_rooms, reactor)
         self._presence = PresenceEvents(
-            self.tracker, self.remote_presence, db, registry, rooms.user_rooms
+            self.tracker,
+            self.remote_presence,
+            db,
+            log,
+            room_core.names,
+            registry,
+            room_core.user_rooms,
         )
         lazy_members = LazyMembers()
-        feeds = self.change_queues = UserChangeQueues(rooms.user_rooms, log, reactor, CACHED_FEEDS)
+        feeds = self.change_queues = UserChangeQueues(
+            room_core.user_rooms, log, reactor, settings.limits.cached_users
+        )
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
         sections = RoomSections(
-            Timelines(db, registry, rooms.visibility, rooms.local_server),
+            Timelines(db, registry, room_core.visibility, room_core.local_server),
             RoomStateSections(db, registry, lazy_members),
             ephemeral,
             self.push.unread_counts,
-            rooms.visibility,
+            room_core.visibility,
             rooms.relations,
             registry,
         )
@@ -79,18 +87,18 @@ class Sync:
             db,
             log,
             registry,
-            rooms.user_rooms,
-            accounts.account_data,
-            accounts.filters,
+            room_core.user_rooms,
+            account_core.account_data,
+            account_core.filters,
             self._presence,
             ephemeral,
         )
-        invitations = Invitations(rooms.registry, rooms.visibility, rooms.out_of_room)
+        invitations = Invitations(room_core.registry, room_core.visibility, room_core.out_of_room)
         self.engine = SyncEngine(sources, feeds, sections, invitations, lazy_members, reactor)
-        streamed = StreamedEvents(sources, rooms.visibility, self._presence)
+        streamed = StreamedEvents(sources, room_core.visibility, self._presence)
         self._stream = EventStream(sources, self.engine, rooms.reader, streamed, reactor)
         self._snapshots = Snapshots(sources, rooms.reader, rooms.history, self._presence)
-        self._origin = rooms.local_server
+        self._origin = room_core.local_server
         # Whoever is woken reads all of the others, so the feeds come last.
         present = (self.tracker, self.remote_presence, self._presence)
         for reader in (receipts, self.typing, *present, feeds, self._stream):
@@ -102,7 +110,7 @@ class Sync:
         await self.tracker.start()
         await self._presence.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End it."""
         self.typing.stop()
         self.tracker.stop()

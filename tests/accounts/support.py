@@ -30,11 +30,12 @@ from homeserver.accounts.sessions.last_seen import LastSeen
 from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.status.deactivation import Deactivation
+from homeserver.accounts.status.erasure import ErasedUsers
 from homeserver.accounts.third_party_ids.address_validation import AddressValidation
 from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
 from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
 from homeserver.accounts.user_data.account_data import AccountData
-from homeserver.accounts.user_data.profiles import Profiles
+from homeserver.accounts.user_data.profiles import LocalProfiles, Profile, Profiles
 from homeserver.config.contact import EmailSettings
 from homeserver.config.limits import RateSettings
 from homeserver.config.settings import (
@@ -43,7 +44,7 @@ from homeserver.config.settings import (
     RegistrationSettings,
     TokenSettings,
 )
-from homeserver.protocol.errors import MailNotSent, MatrixError
+from homeserver.protocol.errors import MailNotSent, MatrixError, NotFound
 from homeserver.protocol.third_party_ids.address_validation import (
     ThreepidCredentials as NamedSession,
 )
@@ -158,6 +159,7 @@ class AccountsTestCase(DatabaseTestCase):
             self.sessions,
             self.tokens,
             localpart_as_display_name=self.registration_settings.localpart_as_display_name,
+            is_reserved=lambda user_id: user_id.startswith("@irc_"),
         )
         self.registration_tokens = RegistrationTokens(db, clock)
         self.build_third_party_ids()
@@ -173,10 +175,21 @@ class AccountsTestCase(DatabaseTestCase):
         self.sign_up = RegistrationFlow(
             self.registration_settings, self.uia, self.registration, self.sessions, self.passwords
         )
-        self.profiles = Profiles(db, log, SERVER)
+        self.local_profiles = LocalProfiles(db, log)
+        self.profiles = Profiles(
+            self.local_profiles, SERVER, self.find_remote_profile, [self.profile_changed]
+        )
         self.account_data = AccountData(db, log)
-        self.deactivation = Deactivation(db, clock, self.sessions, self.profiles, self.account_data)
-        for reader in (self.tokens, self.profiles, self.account_data):
+        self.erased = ErasedUsers(db)
+        self.deactivation = Deactivation(
+            db,
+            clock,
+            self.sessions,
+            self.local_profiles,
+            self.account_data,
+            [self.erased.deactivated, self.leave_rooms],
+        )
+        for reader in (self.tokens, self.local_profiles, self.account_data):
             log.subscribe(reader.apply)
 
     def build_third_party_ids(self) -> None:
@@ -197,6 +210,16 @@ class AccountsTestCase(DatabaseTestCase):
     async def is_solved(self, response: str) -> bool:
         """The service behind the captcha."""
         return response == "I see three bicycles"
+
+    async def find_remote_profile(self, user_id: str, field: str | None) -> Profile:
+        """The profile of a user of another server."""
+        raise NotFound("No other server can be asked")
+
+    async def profile_changed(self, user_id: str, field: str) -> None:
+        """What rooms do where a profile has changed."""
+
+    async def leave_rooms(self, user_id: str, erase: bool) -> None:
+        """What rooms do where an account was closed."""
 
     async def user(self, name: str = "alice", **device: Any) -> LoginSession:
         """A user who has just registered, and is logged in."""

@@ -138,7 +138,7 @@ class TokenTests(ValidationTestCase):
         sid = await self.ask()
         self.clock.advance(DAY)
 
-        await ExpiredRowCleanup(self.db, self.clock).sweep()
+        await ExpiredRowCleanup(self.db, self.clock).clean_up()
 
         self.assertIsNone(await self.db.run(find_validation_session, sid, 0))
 

@@ -7,8 +7,6 @@ from tests.accounts.support import ALICE, BOB, AccountsTestCase
 class ErasureTests(AccountsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.erased = ErasedUsers(self.db)
-        self.deactivation.on_deactivated.append(self.erased.deactivated)
         await self.user()
         await self.user("bob")
 

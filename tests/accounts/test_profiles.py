@@ -1,24 +1,35 @@
 """Profiles: fields, their limits, and what follows from a change."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.accounts.user_data.profiles import ProfileChanged, check_may_change
+from homeserver.accounts.user_data.profiles import Profile, ProfileChanged, check_may_change
 from homeserver.protocol.errors import (
     Forbidden,
     GuestAccessForbidden,
     InvalidParam,
     KeyTooLarge,
+    NotFound,
     UserSuspended,
 )
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
 
+CAROL = "@carol:elsewhere.example"
+
 
 class ProfilesTests(AccountsTestCase):
     async def setUp(self) -> None:
+        self.told: list[tuple[str, str]] = []
         await super().setUp()
         await self.user()
+
+    async def profile_changed(self, user_id: str, field: str) -> None:
+        self.told.append((user_id, field))
+
+    async def find_remote_profile(self, user_id: str, field: str | None) -> Profile:
+        if user_id != CAROL:
+            raise NotFound("Nobody there has that name")
+        return {"displayname": b'"Carol"', "m.tz": b'"UTC"'}
 
     async def test_a_field_that_was_set_is_shown(self) -> None:
         """Everybody sees the name that somebody chose."""
@@ -40,28 +51,22 @@ class ProfilesTests(AccountsTestCase):
 
     async def test_a_change_is_told_to_the_log_and_to_the_rooms(self) -> None:
         """Member events and syncs follow from here."""
-        entries: list[Any] = []
-        told: list[tuple[str, str]] = []
-
-        async def update_rooms(user_id: str, field: str) -> None:
-            told.append((user_id, field))
-
-        self.log.subscribe(entries.extend)
-        self.profiles.on_profile_changed.append(update_rooms)
+        facts: list[Any] = []
+        self.log.subscribe(facts.extend)
 
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.remove_field(ALICE, "avatar_url")
 
-        self.assertEqual(entries, [ProfileChanged(1, ALICE, "displayname", b'"Alice"')])
-        self.assertEqual(told, [(ALICE, "displayname")])
+        self.assertEqual(facts, [ProfileChanged(1, ALICE, "displayname", b'"Alice"')])
+        self.assertEqual(self.told, [(ALICE, "displayname")])
 
     async def test_member_events_get_name_and_picture_if_there_are_any(self) -> None:
         """An empty name is no name."""
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.set_field(ALICE, "avatar_url", "")
 
-        self.assertEqual(await self.profiles.member_fields(ALICE), {"displayname": "Alice"})
+        self.assertEqual(await self.local_profiles.member_fields(ALICE), {"displayname": "Alice"})
 
     async def test_null_is_a_value_of_its_own_fields_only(self) -> None:
         """A stored null is kept; but a name is a string."""
@@ -91,15 +96,9 @@ class ProfilesTests(AccountsTestCase):
 
     async def test_profiles_of_other_servers_are_asked_for_there(self) -> None:
         """A name from elsewhere is as good as one from here."""
-        remote = "@carol:elsewhere.example"
-        await self.refused(self.profiles.get(remote), "M_NOT_FOUND", 404)
+        await self.refused(self.profiles.get("@dave:elsewhere.example"), "M_NOT_FOUND", 404)
 
-        async def ask(user_id: str, field: str | None) -> Mapping[str, bytes]:
-            return {"displayname": b'"Carol"', "m.tz": b'"UTC"'}
-
-        self.profiles.find_remote = ask
-
-        self.assertEqual(await self.profiles.get(remote, "m.tz"), {"m.tz": b'"UTC"'})
+        self.assertEqual(await self.profiles.get(CAROL, "m.tz"), {"m.tz": b'"UTC"'})
 
     async def test_a_change_while_the_profile_is_read_is_not_lost(self) -> None:
         """Two devices at once: the second to be written is what everybody sees."""

@@ -5,7 +5,7 @@ from hashlib import sha1
 
 import treq
 
-from homeserver.client_api.server.versions import ARRIVED
+from homeserver.client_api.server.versions import SPECIFIED_FEATURES
 from tests.accounts.api import BASEURL, DELEGATED_TO, V3, ApiTestCase
 from tests.accounts.support import ALICE, PASSWORD, SERVER
 
@@ -18,7 +18,7 @@ class ServerOverHttpTests(ApiTestCase):
         self.assertIn("v1.19", answer["versions"])
         self.assertIn("r0.6.1", answer["versions"])
         features = answer["unstable_features"]
-        self.assertEqual(features, {"org.example": True, **ARRIVED})
+        self.assertEqual(features, {"org.example": True, **SPECIFIED_FEATURES})
 
     async def test_discovery(self) -> None:
         """A user id is enough to find the server, for clients and servers, and somebody to ask."""

@@ -151,7 +151,7 @@ class ConfirmationTests(AccountsTestCase):
         self.clock.advance(24 * 3600)
 
         self.assertIsNone(await self.uia.sessions.find(session))
-        await ExpiredRowCleanup(self.db, self.clock).sweep()
+        await ExpiredRowCleanup(self.db, self.clock).clean_up()
         self.clock.rightNow -= 24 * 3600
         self.assertIsNone(await self.uia.sessions.find(session))
 

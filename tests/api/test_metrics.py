@@ -1,7 +1,11 @@
 """Metrics of a running server."""
 
+import ast
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from homeserver.observability.caches import caches_of
+from tests.architecture.source import PACKAGES, modules
 from tests.support.server import ServerTestCase
 
 
@@ -22,4 +26,22 @@ class MetricsTests(ServerTestCase):
         self.assertGreaterEqual(float(figures["homeserver_events_total"]), 7)
         self.assertEqual(float(figures["homeserver_rooms_loaded"]), 1)
         self.assertEqual(float(figures["homeserver_database_queries_waiting"]), 0)
-        self.assertIn('homeserver_cache_hits_total{cache="events"}', figures)
+        self.assertGreater(float(figures['homeserver_cache_hits_total{cache="events"}']), 0)
+
+    async def test_every_cache_is_shown_under_a_name_of_its_own(self) -> None:
+        """A cache that is too small is found among the metrics, whichever it is."""
+        names = sorted(cache.name for cache in caches_of(self.server))
+
+        text = self.server.metrics.exposition().decode()
+
+        self.assertEqual(names, sorted(cache_names()))
+        for name in names:
+            self.assertIn(f'homeserver_cache_capacity{{cache="{name}"}}', text)
+
+
+def cache_names() -> Iterator[str]:
+    """The names of all caches in the source; one that is not to be shown has none."""
+    for module in modules(*PACKAGES):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "LruCache":
+                yield from filter(None, [ast.literal_eval(node.args[0])])

@@ -46,12 +46,14 @@ CALLED_BY_AUTOBAHN = {
     "utf8validateIncoming",
     "wasClean",
 }
+CALLED_BY_TREQ = {"to_uri"}
 CALLED_BY_PSYCOPG = {"_autocommit", "dump"}
 CALLED_BY_THE_LANGUAGE = {"__call__"}
 SENT_TO_CLIENTS = {"encryption", "guest_can_join"}
 ALLOWED = {
     *CALLED_BY_TWISTED,
     *CALLED_BY_AUTOBAHN,
+    *CALLED_BY_TREQ,
     *CALLED_BY_PSYCOPG,
     *CALLED_BY_THE_LANGUAGE,
     *SENT_TO_CLIENTS,

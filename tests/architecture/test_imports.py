@@ -24,7 +24,7 @@ IMPORTED_AS = {
     "pyyaml": "yaml",
 }
 # Packages that a declared one installs and exposes in its API.
-COME_ALONG = {"zope", "OpenSSL", "cryptography", "service_identity", "markupsafe"}
+COME_ALONG = {"zope", "hyperlink", "OpenSSL", "cryptography", "service_identity", "markupsafe"}
 # Modules that only read tables of others: the command line inspects a database that may belong to
 # another program; the others have queries over whole rooms, apart from the owner's large file, or
 # over all tables at once.

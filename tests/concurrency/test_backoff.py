@@ -1,14 +1,14 @@
-"""How long a server that failed is left alone."""
+"""How long what failed is left alone."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from homeserver.concurrency.backoff import (
+    DESTINATION_RETRIES,
     FAILURES_WHEN_HEARD,
-    FIRST_PAUSE,
-    MAX_PAUSE,
     PAUSE_WHEN_HEARD,
     Backoff,
+    RetrySchedule,
 )
 
 NOW = 1_700_000_000.0
@@ -35,8 +35,8 @@ def test_pauses_double_up_to_a_bound() -> None:
         backoff = fail(backoff, 1)
         pauses.append(backoff.retry_at - backoff.failed_at)
 
-    assert pauses[:3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
-    assert pauses[-1] == MAX_PAUSE
+    assert pauses[:3] == [2.0, 4.0, 8.0]
+    assert pauses[-1] == 3_600.0
 
 
 def test_requests_that_fail_together_count_once() -> None:
@@ -74,7 +74,7 @@ def test_a_server_that_is_heard_before_it_can_be_reached_is_tried_again_soon() -
     backoff = fail(Backoff(), 10).reached()
     again = backoff.failed(backoff.retry_at, MIDDLE)
 
-    assert again.retry_at - again.failed_at == FIRST_PAUSE * 2**FAILURES_WHEN_HEARD
+    assert again.retry_at - again.failed_at == DESTINATION_RETRIES.pause(FAILURES_WHEN_HEARD + 1)
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
@@ -86,3 +86,22 @@ def test_chance_moves_a_pause_by_a_quarter_at_most(failures: int, chance: float)
     middle = before.failed(NOW, MIDDLE).retry_at - NOW
 
     assert 0.74 * middle <= pause <= 1.26 * middle
+
+
+def test_the_last_pause_of_a_schedule_repeats() -> None:
+    """However long something is away, it is looked for again."""
+    schedule = RetrySchedule((0.1, 0.5, 1.0))
+
+    assert [schedule.pause(failures) for failures in range(1, 6)] == [0.1, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_a_doubling_schedule_ends_at_its_bound() -> None:
+    """Where doubling would pass it, the bound itself comes next."""
+    assert RetrySchedule.doubling(60.0, 200.0).pauses == (60.0, 120.0, 200.0)
+
+
+def test_without_jitter_chance_changes_nothing() -> None:
+    """A single database is not met by many at once."""
+    schedule = RetrySchedule((2.0,))
+
+    assert schedule.pause(1, 0.0) == schedule.pause(1, 1.0) == 2.0

@@ -2,7 +2,8 @@
 
 from twisted.internet.task import Clock
 
-from homeserver.observability.metrics import CacheFigures, Metrics, ReactorLag
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.observability.metrics import Metrics, ReactorLag
 
 
 def lines(metrics: Metrics) -> list[str]:
@@ -43,16 +44,32 @@ def test_values_are_read_at_a_scrape() -> None:
     position = 1
     metrics.gauge("long_polls", "Requests that wait for news.", lambda: 7)
     metrics.counter("events", "Events appended.", lambda: position)
-    metrics.cache("rooms", lambda: CacheFigures(hits=3, misses=2, size=1))
     position = 5
 
     text = lines(metrics)
 
     assert "homeserver_long_polls 7.0" in text
     assert "homeserver_events_total 5.0" in text
-    assert 'homeserver_cache_hits_total{cache="rooms"} 3.0' in text
-    assert 'homeserver_cache_misses_total{cache="rooms"} 2.0' in text
-    assert 'homeserver_cache_size{cache="rooms"} 1.0' in text
+
+
+def test_each_cache_shows_its_figures() -> None:
+    """An operator sees which cache is too small."""
+    metrics = Metrics()
+    rooms: LruCache[int, str] = LruCache("rooms", 2)
+    metrics.show_caches([rooms, LruCache("events", 5)])
+    for number in (1, 2, 3):
+        rooms.put(number, "a room")
+    for number in (1, 2, 3):
+        rooms.get(number)
+
+    text = lines(metrics)
+
+    assert 'homeserver_cache_hits_total{cache="rooms"} 2.0' in text
+    assert 'homeserver_cache_misses_total{cache="rooms"} 1.0' in text
+    assert 'homeserver_cache_evictions_total{cache="rooms"} 1.0' in text
+    assert 'homeserver_cache_size{cache="rooms"} 2.0' in text
+    assert 'homeserver_cache_capacity{cache="rooms"} 2.0' in text
+    assert 'homeserver_cache_capacity{cache="events"} 5.0' in text
 
 
 def test_two_servers_in_one_process_count_apart() -> None:

@@ -1,5 +1,6 @@
 """Outgoing requests: allowed targets, and limits of time and size."""
 
+import gzip
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
@@ -16,6 +18,8 @@ from homeserver.config.settings import OutboundHttpSettings
 from homeserver.outbound import networks
 from homeserver.outbound.http_client import MAX_REDIRECTS, OutboundClient, OutboundError, normal_url
 from tests.storage.test_tls import make_certificate
+
+COMPRESSED = gzip.compress(bytes(10_000_000))
 
 
 class RemoteServer(Resource):
@@ -28,11 +32,17 @@ class RemoteServer(Resource):
         self.seen: list[tuple[bytes, bytes, bytes]] = []
         self.redirect_to = b"/end"
         self.tokens: list[str | None] = []
+        self.cookies: list[str | None] = []
+        self.encodings: list[str | None] = []
+        self.unanswered: list[Deferred[None]] = []
 
     def render(self, request: Request) -> Any:
         assert request.content is not None
         self.seen.append((request.method, request.uri, request.content.read()))
         self.tokens.append(request.getHeader("Authorization"))
+        self.cookies.append(request.getHeader("Cookie"))
+        self.encodings.append(request.getHeader("Accept-Encoding"))
+        request.setHeader("Set-Cookie", "a=b")
         path = request.path.decode()
         if path == "/redirect":
             request.setResponseCode(302)
@@ -44,10 +54,13 @@ class RemoteServer(Resource):
         elif path == "/trickle":
             request.write(b"x" * 600)
             request.write(b"x" * 600)
+            self.unanswered.append(request.notifyFinish())
             return NOT_DONE_YET
+        elif path == "/compressed":
+            request.setHeader("Content-Encoding", "gzip")
+            return COMPRESSED
         elif path == "/missing":
             request.setResponseCode(404)
-        request.setHeader("Set-Cookie", "a=b")
         return f"cookie: {request.getHeader('Cookie')}".encode()
 
 
@@ -99,6 +112,27 @@ class ExchangeTests(OutboundTestCase):
 
         self.assertEqual(answer.body, b"cookie: None")
 
+    async def test_cookies_are_not_kept_from_one_redirect_to_the_next(self) -> None:
+        """Pages that want one to be sent back are for people."""
+        await self.client.request("GET", f"{self.url}/redirect")
+
+        self.assertEqual(self.remote.cookies, [None, None])
+
+    async def test_bodies_are_not_decompressed(self) -> None:
+        """A few bytes would become more than the bound before they are counted."""
+        answer = await self.client.request("GET", f"{self.url}/compressed", max_body=30_000)
+
+        self.assertEqual(answer.body, COMPRESSED)
+        self.assertEqual(self.remote.encodings, [None])
+
+    async def test_urls_are_sent_as_they_are(self) -> None:
+        """The service that made one knows what it means."""
+        path = "/a%2Fb/../c//d;e?f=%5B&g=h+i&&j#"
+
+        await self.client.request("GET", self.url + path)
+
+        self.assertEqual(self.remote.seen[0][1].decode(), path.rstrip("#"))
+
     async def test_redirects_are_followed_and_reported(self) -> None:
         """Pages move."""
         answer = await self.client.request("GET", f"{self.url}/redirect")
@@ -141,6 +175,13 @@ class ExchangeTests(OutboundTestCase):
                 self.client.request("GET", self.url + path, timeout=0.1), "within 0.1 seconds"
             )
 
+    async def test_nothing_is_received_when_the_time_is_over(self) -> None:
+        """The connection ends with the exchange."""
+        attempt = self.client.request("GET", f"{self.url}/trickle", timeout=0.2)
+        await self.fails(attempt, "within 0.2 seconds")
+
+        await self.assertFailure(self.remote.unanswered[0], ConnectionDone)
+
     async def test_unreachable_server_is_an_error_with_a_reason(self) -> None:
         """The log has the reason, whatever it was."""
         await self.fails(self.client.request("GET", "http://127.0.0.1:1/"), "refused")
@@ -162,6 +203,8 @@ class PrivateAddressTests(OutboundTestCase):
     async def test_the_reason_names_the_address(self) -> None:
         """The operator finds in the log which setting would allow it."""
         await self.fails(self.client.request("GET", self.url), "127.0.0.1 is not a public address")
+        attempt = self.client.request("GET", "http://[fd00::1]/")
+        await self.fails(attempt, "fd00::1 is not a public address")
 
     async def test_redirects_are_checked_like_the_first_request(self) -> None:
         """A public page cannot send the server to a private one."""

@@ -1,4 +1,4 @@
-"""Presence on a real database: who is told what, and what outlives a restart."""
+"""Presence on a real database: the events that users get, also after a restart."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +38,7 @@ class PresenceTestCase(DatabaseTestCase):
         self.room_id = await self.server.create_room(self.alice)
         await self.server.rooms.memberships.join(self.bob, self.room_id)
         await self.server.log.flush()
-        self.entries.clear()  # newcomers are shown, whether they are there or not
+        self.published.clear()  # a join publishes presence, online or not
 
     async def clean_up(self) -> None:
         await self.stop()
@@ -47,20 +47,26 @@ class PresenceTestCase(DatabaseTestCase):
     async def start(self) -> None:
         """Start a server on the database, or another one after the first."""
         self.server = await SyncServer.start(self.db)
-        rooms = self.server.rooms
+        rooms = self.server.core
         self.tracker = PresenceTracker(
             self.settings, self.db, self.server.log, rooms.names, rooms.user_rooms, self.clock
         )
         self.remote = RemotePresence(self.server.log, rooms.user_rooms, self.clock)
         self.presence = PresenceEvents(
-            self.tracker, self.remote, self.db, rooms.registry, rooms.user_rooms
+            self.tracker,
+            self.remote,
+            self.db,
+            self.server.log,
+            rooms.names,
+            rooms.registry,
+            rooms.user_rooms,
         )
-        self.entries: list[PresenceChanged] = []
+        self.published: list[PresenceChanged] = []
         self.server.log.subscribe(self.tracker.apply)
         self.server.log.subscribe(self.presence.apply)
         self.server.log.subscribe(
-            lambda entries: self.entries.extend(
-                entry for entry in entries if isinstance(entry, PresenceChanged)
+            lambda published: self.published.extend(
+                change for change in published if isinstance(change, PresenceChanged)
             )
         )
         await self.tracker.start()
@@ -69,11 +75,11 @@ class PresenceTestCase(DatabaseTestCase):
         self.tracker.stop()
         await self.server.stop()
 
-    async def come(self, caller: Requester, asked: Any = None) -> None:
-        await self.tracker.touch(caller.user_id, caller.device_id, asked)
+    async def begin_sync(self, caller: Requester, set_presence: Any = None) -> None:
+        await self.tracker.sync_began(caller.user_id, caller.device_id, set_presence)
 
-    def go(self, caller: Requester, asked: Any = None) -> None:
-        self.tracker.sync_ended(caller.user_id, caller.device_id, asked)
+    def end_sync(self, caller: Requester, set_presence: Any = None) -> None:
+        self.tracker.sync_ended(caller.user_id, caller.device_id, set_presence)
 
     async def put(self, caller: Requester, state: Any, status_msg: str | None = None) -> None:
         await self.tracker.set(caller, caller.user_id, state, status_msg)
@@ -83,7 +89,7 @@ class PresenceTestCase(DatabaseTestCase):
         await self.server.log.flush()
 
     async def seen_by(self, caller: Requester, since: int | None = None) -> dict[str, Any]:
-        """Who is how, as far as a user is told."""
+        """The presence contents that a user gets, by localpart."""
         events = await self.presence.events_since(caller.user_id, since)
         decoded = [msgspec.json.decode(event) for event in events]
         assert all(event["type"] == "m.presence" for event in decoded)
@@ -93,25 +99,25 @@ class PresenceTestCase(DatabaseTestCase):
         seen = await self.seen_by(caller, since)
         return {name: content["presence"] for name, content in seen.items()}
 
-    async def refusal(self, kind: type[MatrixError], done: Any) -> None:
+    async def assert_error(self, kind: type[MatrixError], done: Any) -> None:
         await self.assertFailure(Deferred.fromCoroutine(done), kind)
 
 
 class PresenceTests(PresenceTestCase):
-    async def test_who_shares_a_room_sees_who_comes_online(self) -> None:
-        """A friend's dot turns green, and the own one too; strangers see nothing."""
+    async def test_users_who_share_a_room_see_who_comes_online(self) -> None:
+        """Users in a shared room see it, the user sees it, and strangers do not."""
         before = self.server.log.position
 
-        await self.come(self.bob)
+        await self.begin_sync(self.bob)
 
         self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "online"})
         self.assertEqual(await self.states_seen_by(self.bob, before), {"bob": "online"})
         self.assertEqual(await self.states_seen_by(self.stranger, before), {})
-        self.assertEqual(self.entries[-1].user_id, self.bob.user_id)
-        self.assertEqual(len(self.entries[-1].rooms), 1)
+        self.assertEqual(self.published[-1].user_id, self.bob.user_id)
+        self.assertEqual(len(self.published[-1].rooms), 1)
 
-    async def test_event_says_how_somebody_is(self) -> None:
-        """Clients show the status message, and how long somebody is away."""
+    async def test_event_has_the_status_message_and_last_activity(self) -> None:
+        """Clients show the status message, and how long a user has been inactive."""
         await self.put(self.bob, "online", "in a meeting")
         await self.pass_time(12)
 
@@ -125,29 +131,29 @@ class PresenceTests(PresenceTestCase):
             },
         )
 
-    async def test_polls_of_somebody_who_is_there_are_no_news(self) -> None:
-        """Presence costs by its changes, not by the requests of those who are online."""
-        await self.come(self.bob)
-        count = len(self.entries)
+    async def test_polls_of_an_online_user_publish_nothing(self) -> None:
+        """The cost of presence grows with its changes, not with the requests of online users."""
+        await self.begin_sync(self.bob)
+        count = len(self.published)
 
         for _ in range(3):
-            self.go(self.bob)
+            self.end_sync(self.bob)
             await self.pass_time(1)
-            await self.come(self.bob)
+            await self.begin_sync(self.bob)
         await self.server.say(self.bob, self.room_id, "hello")
         await self.server.log.flush()
 
-        self.assertEqual(len(self.entries), count)
+        self.assertEqual(len(self.published), count)
 
-    async def test_sync_that_asks_for_offline_leaves_no_trace(self) -> None:
-        """A bot that reads along need not be shown."""
-        await self.come(self.bob, "offline")
-        self.go(self.bob, "offline")
+    async def test_sync_with_set_presence_offline_publishes_nothing(self) -> None:
+        """A bot that only reads need not be shown."""
+        await self.begin_sync(self.bob, "offline")
+        self.end_sync(self.bob, "offline")
 
-        self.assertEqual((len(self.tracker), self.entries), (0, []))
+        self.assertEqual((len(self.tracker), self.published), (0, []))
 
-    async def test_newcomer_sees_members_and_is_seen_although_nobody_is_there(self) -> None:
-        """A client that shows presence knows of everybody in a room that was just joined."""
+    async def test_offline_newcomer_and_members_get_each_others_presence(self) -> None:
+        """A client knows the presence of all members of a room just joined."""
         room_id = await self.server.create_room(self.alice)
         await self.server.log.flush()
         before = self.server.log.position
@@ -161,12 +167,12 @@ class PresenceTests(PresenceTestCase):
         )
         self.assertEqual(await self.states_seen_by(self.alice, before), {"stranger": "offline"})
 
-    async def test_who_goes_is_offline_after_a_while(self) -> None:
-        """A closed laptop does not stay online, and costs no memory."""
-        await self.come(self.bob)
+    async def test_disconnected_user_is_offline_after_the_timeout(self) -> None:
+        """A user who closes the laptop does not stay online, and costs no memory."""
+        await self.begin_sync(self.bob)
         before = self.server.log.position
 
-        self.go(self.bob)
+        self.end_sync(self.bob)
         await self.pass_time(29)
         self.assertEqual(await self.states_seen_by(self.alice, before), {})
         await self.pass_time(2)
@@ -175,9 +181,9 @@ class PresenceTests(PresenceTestCase):
         self.assertEqual(await self.states_seen_by(self.alice), {})
         self.assertEqual(len(self.tracker), 0)
 
-    async def test_idle_user_is_away_until_they_write(self) -> None:
-        """Five minutes without a word show, and so does the next word."""
-        await self.come(self.bob)
+    async def test_idle_user_is_unavailable_until_they_write(self) -> None:
+        """Members see five minutes of inactivity, and the next message."""
+        await self.begin_sync(self.bob)
         await self.pass_time(301)
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "unavailable"})
         before = self.server.log.position
@@ -187,24 +193,25 @@ class PresenceTests(PresenceTestCase):
 
         self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "online"})
 
-    async def test_reading_is_something_that_a_user_does(self) -> None:
-        """Who looks at messages is there, even without answering."""
-        receipts = Receipts(self.db, self.server.rooms.registry)
+    async def test_reading_counts_as_activity(self) -> None:
+        """A user who reads messages is active, even without replying."""
+        core = self.server.core
+        receipts = Receipts(self.db, self.server.log, core.names, core.local_server)
         event_id = await self.server.say(self.alice, self.room_id, "hello?")
-        await self.come(self.bob)
+        await self.begin_sync(self.bob)
         await self.pass_time(301)
 
-        room = await self.server.rooms.registry.get(self.room_id)
+        room = await self.server.core.registry.get(self.room_id)
         await receipts.move(room, self.bob.user_id, "m.read", event_id, None)
         await self.server.log.flush()
 
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
 
     async def test_newcomer_and_members_see_each_other(self) -> None:
-        """Presence does not begin with the next change after a join."""
+        """Presence is shown at a join, not only from the next change on."""
         other_room = await self.server.create_room(self.stranger)
-        await self.come(self.stranger)
-        await self.come(self.bob)
+        await self.begin_sync(self.stranger)
+        await self.begin_sync(self.bob)
         before = self.server.log.position
 
         await self.server.rooms.memberships.join(self.bob, other_room)
@@ -214,9 +221,9 @@ class PresenceTests(PresenceTestCase):
         self.assertIn("stranger", await self.states_seen_by(self.bob, before))
         self.assertNotIn("stranger", await self.states_seen_by(self.alice, before))
 
-    async def test_who_left_is_seen_no_more(self) -> None:
-        """To leave a room is to be left alone by its members."""
-        await self.come(self.bob)
+    async def test_members_do_not_see_a_user_who_left(self) -> None:
+        """A user who leaves a room is no longer visible to its members."""
+        await self.begin_sync(self.bob)
         await self.server.rooms.memberships.leave(self.bob, self.room_id)
         before = self.server.log.position
 
@@ -225,53 +232,53 @@ class PresenceTests(PresenceTestCase):
         self.assertEqual(await self.states_seen_by(self.alice, before), {})
         self.assertEqual(await self.states_seen_by(self.alice), {})
 
-    async def test_presence_can_be_asked_for_by_those_who_share_a_room(self) -> None:
-        """An answer to the question, and none for those whom it does not concern."""
+    async def test_get_presence_needs_a_shared_room(self) -> None:
+        """Users in a shared room can get it; others are refused."""
         await self.put(self.bob, "online", "here")
 
-        answer = await self.presence.get(self.alice, self.bob.user_id)
-        self.assertEqual((answer["presence"], answer["status_msg"]), ("online", "here"))
+        response = await self.presence.get(self.alice, self.bob.user_id)
+        self.assertEqual((response["presence"], response["status_msg"]), ("online", "here"))
         self.assertEqual(
             await self.presence.get(self.alice, self.alice.user_id), {"presence": "offline"}
         )
-        await self.refusal(Forbidden, self.presence.get(self.stranger, self.bob.user_id))
-        await self.refusal(Forbidden, self.presence.get(self.alice, "@nobody:example.org"))
+        await self.assert_error(Forbidden, self.presence.get(self.stranger, self.bob.user_id))
+        await self.assert_error(Forbidden, self.presence.get(self.alice, "@nobody:example.org"))
 
-    async def test_last_presence_of_who_is_gone_can_be_asked_for(self) -> None:
-        """Since when somebody is away is known even if the server forgot all else of them."""
+    async def test_get_presence_of_an_offline_user_has_the_last_activity(self) -> None:
+        """The last activity is known even if the server no longer tracks the user."""
         await self.put(self.bob, "online", "here")
         await self.pass_time(40)
 
-        answer = await self.presence.get(self.alice, self.bob.user_id)
+        response = await self.presence.get(self.alice, self.bob.user_id)
 
         self.assertEqual(
-            answer, {"presence": "offline", "last_active_ago": 40_000, "status_msg": "here"}
+            response, {"presence": "offline", "last_active_ago": 40_000, "status_msg": "here"}
         )
 
-    async def test_presence_is_set_for_oneself_and_in_few_words(self) -> None:
-        """Nobody speaks for others, or at length."""
-        await self.refusal(
+    async def test_users_set_only_their_own_presence_with_a_short_message(self) -> None:
+        """Users cannot set the presence of others, or a long status message."""
+        await self.assert_error(
             Forbidden, self.tracker.set(self.alice, self.bob.user_id, "offline", None)
         )
-        await self.refusal(InvalidParam, self.put(self.alice, "online", "x" * 2000))
-        await self.refusal(InvalidParam, self.put(self.alice, "online", "\0"))
+        await self.assert_error(InvalidParam, self.put(self.alice, "online", "x" * 2000))
+        await self.assert_error(InvalidParam, self.put(self.alice, "online", "\0"))
 
-    async def test_restart_changes_nobody_who_comes_back(self) -> None:
-        """An update of the server is not seen as everybody's leaving and coming."""
-        await self.come(self.bob)
+    async def test_restart_does_not_change_users_who_reconnect(self) -> None:
+        """A restart for an update publishes no change of users who reconnect."""
+        await self.begin_sync(self.bob)
         await self.stop()
 
         await self.start()
         before = self.server.log.position
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
-        await self.come(self.bob)
+        await self.begin_sync(self.bob)
         await self.pass_time(100)
 
-        self.assertEqual((await self.states_seen_by(self.alice, before), self.entries), ({}, []))
+        self.assertEqual((await self.states_seen_by(self.alice, before), self.published), ({}, []))
 
-    async def test_who_does_not_come_back_after_a_restart_goes_offline(self) -> None:
-        """Nobody stays online for ever because the server forgot to watch them."""
-        await self.come(self.bob)
+    async def test_user_who_does_not_reconnect_after_a_restart_goes_offline(self) -> None:
+        """No user stays online permanently because of a restart."""
+        await self.begin_sync(self.bob)
         before = self.server.log.position
         await self.stop()
 
@@ -280,11 +287,11 @@ class PresenceTests(PresenceTestCase):
 
         self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "offline"})
 
-    async def test_reader_who_was_away_for_long_learns_who_went(self) -> None:
-        """A token from before a restart is as good as any other."""
-        await self.come(self.bob)
+    async def test_old_token_gets_users_who_went_offline(self) -> None:
+        """A token from before a restart gets the changes since."""
+        await self.begin_sync(self.bob)
         before = self.server.log.position
-        self.go(self.bob)
+        self.end_sync(self.bob)
         await self.pass_time(31)
         await self.stop()
 
@@ -293,15 +300,15 @@ class PresenceTests(PresenceTestCase):
         self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "offline"})
         self.assertEqual(await self.states_seen_by(self.stranger, before), {})
 
-    async def test_sync_goes_on_while_nothing_can_be_written(self) -> None:
-        """Presence is late when the database is away, but nobody is locked out by it."""
+    async def test_sync_works_while_nothing_can_be_written(self) -> None:
+        """Presence is late while the database is unavailable, but devices can sync."""
 
         def refuse() -> None:
-            raise Unavailable("away")
+            raise Unavailable("unavailable")
 
         self.patch(self.server.log, "check_open", refuse)
-        await self.come(self.bob)
-        self.assertEqual(self.entries, [])
+        await self.begin_sync(self.bob)
+        self.assertEqual(self.published, [])
 
         self.patch(self.server.log, "check_open", lambda: None)
         await self.pass_time(6)
@@ -312,13 +319,13 @@ class PresenceTests(PresenceTestCase):
 class DisabledPresenceTests(PresenceTestCase):
     settings = PresenceSettings(enabled=False)
 
-    async def test_nobody_is_shown_where_presence_is_off(self) -> None:
-        """An administrator can save the cost, and clients notice nothing but the silence."""
-        await self.come(self.bob)
+    async def test_disabled_presence_shows_no_user(self) -> None:
+        """An operator can save the cost, and clients simply get no presence."""
+        await self.begin_sync(self.bob)
         await self.put(self.bob, "online", "here")
-        self.go(self.bob)
+        self.end_sync(self.bob)
 
-        self.assertEqual((await self.seen_by(self.alice), self.entries), ({}, []))
+        self.assertEqual((await self.seen_by(self.alice), self.published), ({}, []))
         self.assertEqual(
             await self.presence.get(self.alice, self.bob.user_id), {"presence": "offline"}
         )
@@ -332,10 +339,10 @@ class RemotePresenceTests(DatabaseTestCase):
         self.server = await SyncServer.start(self.db)
         self.rooms = OneRoom()
         self.remote = RemotePresence(self.server.log, self.rooms, self.clock)  # type: ignore[arg-type]
-        self.entries: list[PresenceChanged] = []
+        self.published: list[PresenceChanged] = []
         self.server.log.subscribe(
-            lambda entries: self.entries.extend(
-                entry for entry in entries if isinstance(entry, PresenceChanged)
+            lambda published: self.published.extend(
+                change for change in published if isinstance(change, PresenceChanged)
             )
         )
 
@@ -344,42 +351,40 @@ class RemotePresenceTests(DatabaseTestCase):
         await self.server.stop()
         await super().clean_up()
 
-    async def test_same_news_is_told_once(self) -> None:
-        """Servers repeat themselves; devices are not woken for that."""
+    async def test_repeated_presence_is_published_once(self) -> None:
+        """Servers repeat presence; devices are not woken for that."""
         for _ in range(3):
             await self.remote.receive(REMOTE, "online", "at sea", 1_000)
 
-        assert [(entry.state, entry.status_msg) for entry in self.entries] == [("online", "at sea")]
-        assert self.entries[0].last_active_ms == 1_700_000_000_000 - 1_000
+        assert [(each.state, each.status_msg) for each in self.published] == [("online", "at sea")]
+        assert self.published[0].last_active_ms == 1_700_000_000_000 - 1_000
 
-    async def test_who_is_not_heard_of_goes_offline(self) -> None:
-        """A server that has gone away leaves nobody online for ever."""
+    async def test_remote_user_without_updates_goes_offline(self) -> None:
+        """Users of a server that shut down do not stay online permanently."""
         await self.remote.receive(REMOTE, "online", None, None)
         self.clock.advance(20 * 60)
         await self.remote.receive(REMOTE, "online", None, None)
 
         self.clock.advance(20 * 60)
         await self.server.log.flush()
-        assert [entry.state for entry in self.entries] == ["online"]
+        assert [change.state for change in self.published] == ["online"]
 
         self.clock.advance(11 * 60)
         await self.server.log.flush()
-        assert [entry.state for entry in self.entries] == ["online", "offline"]
+        assert [change.state for change in self.published] == ["online", "offline"]
         assert self.remote.find(REMOTE) is None
 
-    async def test_strangers_are_none_of_our_business(self) -> None:
-        """Nobody fills our memory with users whom no user of ours can see."""
+    async def test_users_without_a_shared_room_are_not_tracked(self) -> None:
+        """A remote server cannot fill memory with users whom no local user can see."""
         self.rooms.numbers = []
 
         await self.remote.receive(REMOTE, "online", None, None)
 
-        assert not self.entries
+        assert not self.published
         assert list(self.remote.present()) == []
 
-    async def test_who_is_told_of_before_they_are_met_is_not_missed(self) -> None:
-        """Whoever comes into a room sees at once who is there, though the other server was quicker
-        to tell of it than to answer.
-        """
+    async def test_presence_received_before_the_join_is_applied(self) -> None:
+        """A user who joins sees presence that arrived before the join response."""
         self.rooms.numbers = []
         await self.remote.receive(REMOTE, "online", "at sea", None)
 
@@ -387,10 +392,10 @@ class RemotePresenceTests(DatabaseTestCase):
         self.remote.apply([joined(REMOTE)])
         await self.server.log.flush()
 
-        assert [(entry.state, entry.status_msg) for entry in self.entries] == [("online", "at sea")]
+        assert [(each.state, each.status_msg) for each in self.published] == [("online", "at sea")]
 
-    async def test_what_was_told_long_before_is_forgotten(self) -> None:
-        """Nobody is shown as online who was when we met a stranger's server once."""
+    async def test_presence_received_long_before_the_join_is_forgotten(self) -> None:
+        """A user is not shown as online because of an old update from their server."""
         self.rooms.numbers = []
         await self.remote.receive(REMOTE, "online", None, None)
         self.clock.advance(61)
@@ -399,17 +404,17 @@ class RemotePresenceTests(DatabaseTestCase):
         self.remote.apply([joined(REMOTE)])
         await self.server.log.flush()
 
-        assert not self.entries
+        assert not self.published
 
 
 def joined(user_id: str) -> StateChanged:
-    """The user is in the room from now on."""
+    """The log entry for a user's join."""
     member: Any = SimpleNamespace(event=SimpleNamespace(content={"membership": "join"}))
     return StateChanged(1, 1, b"", {("m.room.member", user_id): member})
 
 
 class OneRoom:
-    """Users who are all in one room."""
+    """Memberships in which all users are in one room."""
 
     def __init__(self) -> None:
         self.numbers = [1]

@@ -1,4 +1,4 @@
-"""The presence of one user: devices and time in, a state out."""
+"""The presence of one user: devices and times as input, a state as output."""
 
 from homeserver.presence.user_presence import Timeouts, UserPresence
 
@@ -6,11 +6,11 @@ TIMEOUTS = Timeouts(idle_after=300.0, offline_after=30.0)
 START = 1_000_000.0
 
 
-def polling(*asked: str | None) -> UserPresence:
-    """A user whose devices began to poll, each with what it asked for."""
+def polling(*set_presence: str | None) -> UserPresence:
+    """A user whose devices began to poll, each with its `set_presence`."""
     user = UserPresence()
-    for number, state in enumerate(asked):
-        user.poll_began(f"D{number}", state, START)  # type: ignore[arg-type]
+    for number, state in enumerate(set_presence):
+        user.begin_poll(f"D{number}", state, START)  # type: ignore[arg-type]
     return user
 
 
@@ -18,27 +18,27 @@ def state(user: UserPresence, after: float = 0.0) -> str:
     return user.state(START + after, TIMEOUTS)
 
 
-def test_who_polls_is_online() -> None:
-    """To open a client is enough to be seen."""
+def test_polling_user_is_online() -> None:
+    """Opening a client is enough to be shown as online."""
     assert state(polling(None)) == "online"
 
 
-def test_nobody_is_offline() -> None:
-    """Without a device there is nobody."""
+def test_user_without_devices_is_offline() -> None:
+    """A user who has opened no client is shown as offline."""
     assert state(UserPresence()) == "offline"
 
 
 def test_most_present_device_counts() -> None:
-    """A phone in the pocket does not hide its owner, who sits at the desk."""
+    """A phone in the pocket does not hide a user who is active at the desk."""
     assert state(polling("unavailable", "online")) == "online"
     assert state(polling("unavailable", "unavailable")) == "unavailable"
 
 
 def test_gap_between_two_polls_does_not_show() -> None:
-    """A long poll ends every half minute, and its user does not blink."""
+    """A long poll ends every half minute, and the user stays online."""
     user = polling(None)
 
-    user.poll_ended("D0", START + 10)
+    user.end_poll("D0", START + 10)
 
     assert state(user, 39) == "online"
     assert user.next_change(START + 10, TIMEOUTS) == START + 40
@@ -49,19 +49,19 @@ def test_gap_between_two_polls_does_not_show() -> None:
 def test_open_connection_outlasts_closed_ones() -> None:
     """Two requests of one device may overlap; the last one to end counts."""
     user = polling(None)
-    user.poll_began("D0", None, START)
+    user.begin_poll("D0", None, START)
 
-    user.poll_ended("D0", START)
+    user.end_poll("D0", START)
 
     assert state(user, 100) == "online"
 
 
-def test_who_does_nothing_becomes_unavailable() -> None:
-    """A client that polls in an empty room does not make its user look busy."""
+def test_inactive_user_becomes_unavailable() -> None:
+    """A client that only polls does not make its user look active."""
     user = polling("online")
 
-    user.poll_ended("D0", START + 299)
-    user.poll_began("D0", "online", START + 299)
+    user.end_poll("D0", START + 299)
+    user.begin_poll("D0", "online", START + 299)
 
     assert state(user, 299) == "online"
     assert user.next_change(START + 299, TIMEOUTS) == START + 300
@@ -70,16 +70,16 @@ def test_who_does_nothing_becomes_unavailable() -> None:
 
 
 def test_second_device_that_connects_does_not_wake_an_idle_user() -> None:
-    """A phone that polls for its notifications is no sign of life."""
+    """A phone that polls for notifications is no activity of the user."""
     user = polling("online")
 
-    user.poll_began("PHONE", None, START + 400)
+    user.begin_poll("PHONE", None, START + 400)
 
     assert state(user, 400) == "unavailable"
 
 
-def test_whatever_they_do_makes_a_user_online_again() -> None:
-    """Who answers a message is there, whatever was set before."""
+def test_activity_makes_a_user_online_again() -> None:
+    """A user who sends a message is shown as online, even if they set `unavailable` before."""
     user = polling(None)
     user.set("D0", "unavailable", None, START)
     assert state(user, 400) == "unavailable"
@@ -90,8 +90,8 @@ def test_whatever_they_do_makes_a_user_online_again() -> None:
     assert state(user, 700) == "unavailable"
 
 
-def test_who_hides_stays_hidden() -> None:
-    """To appear offline and still write is a choice."""
+def test_user_who_sets_offline_stays_offline() -> None:
+    """Users may choose to appear offline and still write."""
     user = polling(None)
     user.set("D0", "offline", None, START)
 
@@ -100,44 +100,44 @@ def test_who_hides_stays_hidden() -> None:
     assert state(user, 5) == "offline"
 
 
-def test_state_that_was_set_holds_while_polls_repeat_themselves() -> None:
+def test_state_that_was_set_holds_over_repeated_polls() -> None:
     """A client that sets a state need not repeat it with each poll."""
     user = polling("online")
     user.set("D0", "unavailable", "lunch", START)
 
-    user.poll_began("D0", "online", START + 1)
+    user.begin_poll("D0", "online", START + 1)
     assert state(user, 1) == "unavailable"
 
-    user.poll_began("D0", "unavailable", START + 2)
-    user.poll_began("D0", "online", START + 3)
+    user.begin_poll("D0", "unavailable", START + 2)
+    user.begin_poll("D0", "online", START + 3)
     assert (state(user, 3), user.status_msg) == ("online", "lunch")
 
 
-def test_first_poll_without_a_wish_keeps_what_was_set() -> None:
+def test_first_poll_without_set_presence_keeps_the_state() -> None:
     """A client may set its state before it connects."""
     user = UserPresence()
     user.set("D0", "unavailable", None, START)
 
-    user.poll_began("D0", None, START + 1)
+    user.begin_poll("D0", None, START + 1)
 
     assert state(user, 1) == "unavailable"
 
 
 def test_restart_keeps_an_idle_user_idle() -> None:
-    """An update of the server does not make everybody look as if they had just come."""
+    """A restart for an update does not make idle users look active."""
     user = UserPresence(last_active=START - 1000)
-    user.remember("unavailable", START, TIMEOUTS)
+    user.restore("unavailable", START, TIMEOUTS)
 
-    user.poll_began("D0", None, START + 5)
+    user.begin_poll("D0", None, START + 5)
 
     assert state(user, 5) == "unavailable"
     assert state(user, 100) == "unavailable"
 
 
-def test_restart_without_return_ends_offline() -> None:
-    """Who does not come back after a restart is gone like anybody else."""
+def test_user_who_does_not_reconnect_after_a_restart_goes_offline() -> None:
+    """A user who does not reconnect after a restart goes offline after the timeout."""
     user = UserPresence(last_active=START - 10)
-    user.remember("online", START, TIMEOUTS)
+    user.restore("online", START, TIMEOUTS)
 
     assert state(user, 29) == "online"
     assert state(user, 30) == "offline"

@@ -1,4 +1,4 @@
-"""The law of unread counts: they follow from what was said and read, however it came about."""
+"""The law of unread counts: they depend on events and receipts, not on when they are read."""
 
 import contextlib
 from itertools import count
@@ -34,7 +34,7 @@ RULES: tuple[dict[str, Any], ...] = (
     {"kind": "event_match", "key": "content.body", "pattern": "hello"},
 )
 
-# Dave and Erin are there from the start and say little: the same is unread for both for long.
+# Dave and Erin join at the start and send little, so they share unread events for long.
 people = st.sampled_from(PEOPLE[:3] * 3 + PEOPLE[3:])
 places = st.integers(0, 20)  # of an event in the room, from the newest backwards
 actions = st.one_of(
@@ -60,8 +60,8 @@ class CountingLawTests(DatabaseTestCase):
         await super().setUp()
         self.numbers = count()
 
-    async def test_counts_follow_from_what_was_said_and_read(self) -> None:
-        """No badge is wrong because of when it was looked at, or because the server restarted."""
+    async def test_counts_depend_on_events_and_receipts_alone(self) -> None:
+        """No badge is wrong because of when a client synced, or because the server restarted."""
 
         @settings(
             max_examples=40,
@@ -88,25 +88,26 @@ class CountingLawTests(DatabaseTestCase):
                 await server.stop()
                 server = await SyncServer.start(self.db)
             else:
-                # A random plan wants much that is refused: receipts in wrong threads, for one.
+                # Many actions of a random plan are rejected: receipts in wrong threads, for
+                # example.
                 with contextlib.suppress(MatrixError):
                     event_id = await self._act(server, users, room_id, events, action)
                     events += [event_id] if event_id else []
-        kept = await self._all(server, users, room_id)
-        assert kept == await self._all(server, users, room_id, fresh(server))
+        cached = await self._all(server, users, room_id)
+        assert cached == await self._all(server, users, room_id, fresh(server))
         await server.stop()
         server = await SyncServer.start(self.db)
-        assert await self._all(server, users, room_id) == kept
+        assert await self._all(server, users, room_id) == cached
         await self._check_ends(server, users, room_id)
         await server.stop()
 
     async def _check_ends(
         self, server: SyncServer, users: dict[str, Requester], room_id: str
     ) -> None:
-        """After a receipt at the newest event, and after an event of one's own, nothing is left."""
+        """Check that a receipt at the newest event, and a user's own event, clear all counts."""
         await server.rooms.memberships.join(users["alice"], room_id)
         last = await self._say(server, users["alice"], room_id)
-        room = await server.rooms.registry.get(room_id)
+        room = await server.core.registry.get(room_id)
         for user in users.values():
             if room.membership(user.user_id) == "join":
                 await server.sync.markers.mark(user, room_id, "m.read", last)
@@ -122,10 +123,10 @@ class CountingLawTests(DatabaseTestCase):
         room_id: str,
         counts: UnreadCounts | None = None,
     ) -> dict[str, UnreadCount]:
-        room = await server.rooms.registry.get(room_id)
-        asked = counts or server.sync.push.unread_counts
+        room = await server.core.registry.get(room_id)
+        subjects = counts or server.sync.push.unread_counts
         return {
-            name: await asked.counts(room, user.user_id)
+            name: await subjects.counts(room, user.user_id)
             for name, user in users.items()
             if room.membership(user.user_id) == "join"
         }
@@ -150,9 +151,9 @@ class CountingLawTests(DatabaseTestCase):
                 users["alice"], room_id, _from(events, rest[0]), {}, f"txn{next(self.numbers)}"
             )
         if what == "ask":
-            asked = users if rest[0] is None else {rest[0]: users[rest[0]]}
-            kept = await self._all(server, asked, room_id)
-            assert kept == await self._all(server, asked, room_id, fresh(server))
+            subjects = users if rest[0] is None else {rest[0]: users[rest[0]]}
+            cached = await self._all(server, subjects, room_id)
+            assert cached == await self._all(server, subjects, room_id, fresh(server))
             return None
         user = users[rest[0]]
         if what == "burst":
@@ -185,16 +186,16 @@ class CountingLawTests(DatabaseTestCase):
 
 
 def fresh(server: SyncServer) -> UnreadCounts:
-    """Counts of one who has never counted before and knows nothing of anybody."""
-    registry, account_data = server.rooms.registry, server.accounts.account_data
+    """New unread counts with empty caches."""
+    core, log, account_data = server.core, server.log, server.accounts.account_data
     rules = UserRules(PushRules(account_data))
     return UnreadCounts(
         server.db,
-        registry,
-        Receipts(server.db, registry),
-        Members(registry, rules, account_data),
-        PushActions(RuleEvaluator(server.rooms.visibility), Threads(registry)),
-        Mentions(server.db, registry),
+        core.events,
+        Receipts(server.db, log, core.names, core.local_server),
+        Members(core.events, rules, account_data),
+        PushActions(RuleEvaluator(server.core.visibility), Threads(core.events)),
+        Mentions(server.db, log, core.registry),
     )
 
 

@@ -1,4 +1,4 @@
-"""The index of mentions: nobody who was named misses it, whenever the process ends."""
+"""The index of mentions: it is complete after a crash at any time."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.sync.sync_server import SyncServer
 class MentionsTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.server = await self.begin()
+        self.server = await self.start_world()
         self.alice, self.bob = await self.server.user("alice"), await self.server.user("bob")
         self.room_id = await self.server.create_room(self.alice, invite=[self.bob.user_id])
         await self.server.rooms.memberships.join(self.bob, self.room_id)
@@ -25,17 +25,17 @@ class MentionsTests(DatabaseTestCase):
         await self.server.stop()
         await super().clean_up()
 
-    async def begin(self) -> SyncServer:
+    async def start_world(self) -> SyncServer:
         server = await SyncServer.start(self.db)
         await server.sync.push.start()
         return server
 
     async def mention(self, *users: Requester, everybody: bool = False) -> None:
         self.sent += 1
-        named: dict[str, Any] = {"user_ids": [user.user_id for user in users]}
+        mentions: dict[str, Any] = {"user_ids": [user.user_id for user in users]}
         if everybody:
-            named = {"room": True}
-        content = {"msgtype": "m.text", "body": "you", "m.mentions": named}
+            mentions = {"room": True}
+        content = {"msgtype": "m.text", "body": "you", "m.mentions": mentions}
         await self.server.rooms.sending.send_message(
             self.alice, self.room_id, "m.room.message", content, f"txn{self.sent}"
         )
@@ -51,7 +51,7 @@ class MentionsTests(DatabaseTestCase):
         return await self.db.run(read)
 
     async def crash_after(self, batches: int) -> None:
-        """Have the process die after so many more batches: no later one is written."""
+        """Simulate a crash after so many more batches: no later one is written."""
         write, left = self.server.log._write, [batches]
 
         async def write_or_die(batch: Any) -> None:
@@ -62,41 +62,41 @@ class MentionsTests(DatabaseTestCase):
 
         self.patch(self.server.log, "_write", write_or_die)
 
-    async def test_mention_that_a_crash_cut_off_is_made_up_for(self) -> None:
-        """The message was stored, and acknowledged; the mention was to follow, and did not."""
+    async def test_mention_that_a_crash_lost_is_added_at_start(self) -> None:
+        """The message was stored and acknowledged, but its mention was not stored yet."""
         await self.crash_after(1)
         await self.mention(self.bob)
 
-        self.server = await self.begin()
+        self.server = await self.start_world()
 
         assert [user_id for user_id, _ in await self.stored()] == [self.bob.user_id]
 
-    async def test_all_that_were_cut_off_are_made_up_for_a_few_at_a_time(self) -> None:
-        """A great many may have been stored in one commit."""
+    async def test_lost_mentions_are_added_in_batches(self) -> None:
+        """Many messages may have been stored in one commit."""
         self.patch(subject, "REPLAY_BATCH_SIZE", 2)
-        self.server.log._readers.remove(self.server.sync.push._mentions.apply)
+        self.server.log._subscribers.remove(self.server.sync.push._mentions.apply)
         for _ in range(4):
             await self.mention(self.bob)
         await self.mention(everybody=True)
 
-        self.server = await self.begin()
+        self.server = await self.start_world()
 
         names = [user_id for user_id, _ in await self.stored()]
         assert sorted(names) == ["", *[self.bob.user_id] * 4]
 
-    async def test_start_after_an_ordinary_end_changes_nothing(self) -> None:
-        """What is stored is stored once."""
+    async def test_start_after_a_normal_stop_changes_nothing(self) -> None:
+        """Each mention is stored once."""
         await self.mention(self.bob)
         before = await self.stored()
         await self.server.stop()
 
-        self.server = await self.begin()
+        self.server = await self.start_world()
 
         assert await self.stored() == before
         assert len(before) == 1
 
-    async def test_crash_during_the_making_up_is_made_up_for(self) -> None:
-        """How far it has come is noted only when it has come there."""
+    async def test_crash_during_start_loses_no_mention(self) -> None:
+        """The position is stored only after the mentions up to it."""
         await self.crash_after(1)
         await self.mention(self.bob)
         self.server = await SyncServer.start(self.db)
@@ -105,19 +105,19 @@ class MentionsTests(DatabaseTestCase):
         await until(lambda: self.server.log.stalled_seconds > 0)
         assert not starting.called
 
-        self.server = await self.begin()
+        self.server = await self.start_world()
 
         assert [user_id for user_id, _ in await self.stored()] == [self.bob.user_id]
 
-    async def test_how_far_it_has_come_is_noted_where_nobody_is_named(self) -> None:
-        """A start looks at a few thousand positions, not at all since the last mention."""
+    async def test_position_is_stored_without_mentions(self) -> None:
+        """A start reads a few thousand positions, not all since the last mention."""
         self.patch(subject, "SAVE_POSITION_EVERY", 3)
         said_at = self.server.log.position
         for _ in range(5):
             await self.server.say(self.alice, self.room_id, "hello")
         await self.server.log.flush()
 
-        noted = await self.db.run(subject.reader_position, subject.READER)
+        position = await self.db.run(subject.reader_position, subject.SUBSCRIBER)
 
-        assert noted is not None
-        assert noted > said_at
+        assert position is not None
+        assert position > said_at

@@ -1,4 +1,4 @@
-"""Tallies: unread events counted as they come, compared with a count of everything at once."""
+"""Counters of unread events: incremental counts compared with a count of all events at once."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeserver.push.unread_counter import (
-    MAX_NAMED,
+    MAX_MENTIONS,
     WINDOW,
     OwnEvent,
     PushAction,
@@ -16,11 +16,11 @@ from homeserver.push.unread_counter import (
 
 ROOT = "$root"
 threads = st.sampled_from([None, ROOT, "$other"])
-happenings = st.lists(
+plans = st.lists(
     st.one_of(
         st.tuples(st.just("quiet")),
         st.tuples(st.just("burst")),
-        st.tuples(st.just("notice"), threads, st.booleans(), st.booleans()),
+        st.tuples(st.just("action"), threads, st.booleans(), st.booleans()),
         st.tuples(st.just("own"), threads),
         st.tuples(st.just("read"), st.integers(0, 400), threads | st.just("main")),
         st.tuples(st.just("ask")),
@@ -30,12 +30,12 @@ happenings = st.lists(
 
 
 def action(position: int, thread: str | None = None, **fields: Any) -> PushAction:
-    given = {"highlight": False, "named": False, "age": 0} | fields
+    given = {"highlight": False, "mentioned": False, "age": 0} | fields
     return PushAction(position, thread, **given)
 
 
-def test_what_notifies_is_counted() -> None:
-    """The number on the badge."""
+def test_notifying_events_are_counted() -> None:
+    """The client shows the number on a badge."""
     counter = UnreadCounter(0)
 
     counter.advance(3, 3, [action(1), action(2, ROOT, highlight=True), action(3)])
@@ -45,7 +45,7 @@ def test_what_notifies_is_counted() -> None:
 
 
 def test_receipt_of_the_room_reads_everything() -> None:
-    """Clients that know no threads clear them too."""
+    """Clients that do not know threads clear them too."""
     counter = UnreadCounter(0)
     counter.advance(3, 3, [action(1), action(2, ROOT), action(3)])
 
@@ -55,7 +55,7 @@ def test_receipt_of_the_room_reads_everything() -> None:
 
 
 def test_receipt_of_a_thread_reads_that_thread() -> None:
-    """Whoever opened a thread has not seen the room, and the other way round."""
+    """A user who opened a thread has not seen the room, and vice versa."""
     counter = UnreadCounter(0)
     counter.advance(4, 4, [action(1), action(2, ROOT), action(3, "$other"), action(4, ROOT)])
 
@@ -68,7 +68,7 @@ def test_receipt_of_a_thread_reads_that_thread() -> None:
 
 
 def test_own_event_reads_where_it_was_sent() -> None:
-    """Whoever answers has read what they answer."""
+    """A user who replies has read what they reply to."""
     counter = UnreadCounter(0)
 
     counter.advance(3, 3, [action(1), action(2, ROOT), OwnEvent(3, None)])
@@ -76,8 +76,8 @@ def test_own_event_reads_where_it_was_sent() -> None:
     assert counter.count() == UnreadCount(1, 0, {ROOT: (1, 0)})
 
 
-def test_receipt_ahead_of_what_was_counted_holds() -> None:
-    """An event that was read before it was counted is not unread."""
+def test_receipt_ahead_of_the_counted_events_applies() -> None:
+    """An event that the user read before it was counted is not unread."""
     counter = UnreadCounter(0)
 
     counter.read(5, None)
@@ -96,10 +96,10 @@ def test_redacted_event_is_not_counted() -> None:
     assert counter.count() == UnreadCount(1, 0, {})
 
 
-def test_what_names_the_user_is_counted_however_old_it_is() -> None:
-    """Who comes back from a holiday sees that they were asked for."""
+def test_mention_is_counted_at_any_age() -> None:
+    """A user who returns from a holiday sees that they were mentioned."""
     counter = UnreadCounter(0)
-    counter.advance(2, 2, [action(1, highlight=True, named=True), action(2)])
+    counter.advance(2, 2, [action(1, highlight=True, mentioned=True), action(2)])
 
     for position in range(3, WINDOW + 10):
         counter.advance(position, 1, [action(position)])
@@ -112,14 +112,14 @@ def test_counts_are_bounded() -> None:
     counter = UnreadCounter(0)
 
     for position in range(1, 2 * WINDOW):
-        counter.advance(position, 1, [action(position, highlight=True, named=True)])
+        counter.advance(position, 1, [action(position, highlight=True, mentioned=True)])
 
-    assert counter.count().notification == WINDOW + MAX_NAMED
+    assert counter.count().notification == WINDOW + MAX_MENTIONS
 
 
-@given(happenings)
-def test_counts_do_not_depend_on_when_they_are_asked_for(plan: list[tuple[Any, ...]]) -> None:
-    """All devices of a user show the same number, whenever each of them looks."""
+@given(plans)
+def test_counts_do_not_depend_on_when_they_are_read(plan: list[tuple[Any, ...]]) -> None:
+    """All devices of a user show the same number, whenever each of them syncs."""
     steady, lazy = UnreadCounter(0), UnreadCounter(0)
     waiting: list[PushAction | OwnEvent] = []
     begun, position = 0, 0
@@ -147,30 +147,30 @@ def test_counts_do_not_depend_on_when_they_are_asked_for(plan: list[tuple[Any, .
 
 
 def _event(position: int, what: str, rest: list[Any]) -> PushAction | OwnEvent | None:
-    if what == "notice":
-        return action(position, rest[0], highlight=rest[1], named=rest[2])
+    if what == "action":
+        return action(position, rest[0], highlight=rest[1], mentioned=rest[2])
     return OwnEvent(position, rest[0]) if what == "own" else None
 
 
-def _aged(news: list[PushAction | OwnEvent], position: int) -> list[PushAction | OwnEvent]:
+def _aged(items: list[PushAction | OwnEvent], position: int) -> list[PushAction | OwnEvent]:
     return [
         action(
             item.position,
             item.thread,
             highlight=item.highlight,
-            named=item.mentioned,
+            mentioned=item.mentioned,
             age=position - item.position,
         )
         if isinstance(item, PushAction)
         else item
-        for item in news
+        for item in items
     ]
 
 
 def _counted(
     events: list[PushAction | OwnEvent | None], reads: list[tuple[int, str | None]]
 ) -> UnreadCount:
-    """The definition: what is unread of the newest events, and what names the user before them."""
+    """The definition: unread ones of the newest events, and older ones that mention the user."""
     marks = [*reads]
     marks += [
         (event.position, event.thread or "main") for event in events if isinstance(event, OwnEvent)

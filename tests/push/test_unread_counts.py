@@ -57,7 +57,7 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.server.sync.markers.mark(self.bob, self.room_id, kind, event_id, **thread)
 
     async def counts(self, user: Requester | None = None) -> UnreadCount:
-        room = await self.server.rooms.registry.get(self.room_id)
+        room = await self.server.core.registry.get(self.room_id)
         return await self.server.sync.push.unread_counts.counts(room, (user or self.bob).user_id)
 
     async def unread(self, user: Requester | None = None) -> tuple[int, int]:
@@ -65,8 +65,8 @@ class UnreadCountsTests(DatabaseTestCase):
         return count.notification, count.highlight
 
     async def counters(self, *users: Requester) -> list[UnreadCounter]:
-        """Copies of the users' tallies as they are now."""
-        room = await self.server.rooms.registry.get(self.room_id)
+        """Copies of the users' counters."""
+        room = await self.server.core.registry.get(self.room_id)
         counts = self.server.sync.push.unread_counts
         return [copy(await counts.counter(room, user.user_id)) for user in users]
 
@@ -75,7 +75,7 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.server.accounts.account_data.set(self.bob.user_id, None, "m.push_rules", content)
 
     async def test_messages_of_others_are_counted(self) -> None:
-        """A badge says that there is something to read."""
+        """A badge shows that there is something to read."""
         await self.say()
         await self.say(msgtype="m.notice")
         await self.mention(self.bob)
@@ -83,14 +83,14 @@ class UnreadCountsTests(DatabaseTestCase):
         self.assertEqual(await self.unread(), (2, 1))
 
     async def test_own_events_never_count_and_read_the_room(self) -> None:
-        """Nobody is notified of themselves, and who speaks has read."""
+        """Users are not notified of their own events, and a sender has read the room."""
         await self.say()
         await self.say(self.bob)
 
         self.assertEqual(await self.unread(), (0, 0))
         self.assertEqual(await self.unread(self.alice), (1, 0))
 
-    async def test_what_was_said_before_one_came_is_not_counted(self) -> None:
+    async def test_events_before_the_join_are_not_counted(self) -> None:
         """A newcomer does not start with thousands of unread messages."""
         thread = await self.say()
         await self.reply("m.thread", thread)
@@ -101,8 +101,8 @@ class UnreadCountsTests(DatabaseTestCase):
 
         self.assertEqual(await self.unread(carol), (1, 0))
 
-    async def test_who_comes_back_starts_anew(self) -> None:
-        """What happened in one's absence, and before, is not unread."""
+    async def test_user_who_rejoins_starts_at_zero(self) -> None:
+        """Events from before the last join are not unread."""
         await self.reply("m.thread", await self.say())
         self.assertEqual(await self.unread(), (2, 0))
         await self.server.rooms.memberships.leave(self.bob, self.room_id)
@@ -113,7 +113,7 @@ class UnreadCountsTests(DatabaseTestCase):
         self.assertEqual(await self.unread(), (0, 0))
 
     async def test_receipts_of_both_kinds_clear_the_count(self) -> None:
-        """The one that is further ahead counts, as the text has it."""
+        """The one that is further ahead counts, as the specification requires."""
         events = [await self.say() for _ in range(4)]
 
         await self.read(events[2])
@@ -123,8 +123,8 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.read(events[3], PRIVATE)
         self.assertEqual(await self.unread(), (0, 0))
 
-    async def test_threads_are_counted_for_themselves(self) -> None:
-        """The threaded example of the text: C and E hang on A, their reactions too."""
+    async def test_threads_are_counted_separately(self) -> None:
+        """The specification's example: C and E are in A's thread, and so are their reactions."""
         root = await self.say()
         first = await self.reply("m.thread", root)
         second = await self.reply("m.thread", root)
@@ -139,8 +139,8 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.read(main)
         self.assertEqual(await self.counts(), UnreadCount())
 
-    async def test_answer_in_a_thread_reads_that_thread(self) -> None:
-        """What was said elsewhere stays unread."""
+    async def test_reply_in_a_thread_reads_that_thread(self) -> None:
+        """Events outside the thread stay unread."""
         root = await self.say()
         await self.reply("m.thread", root)
 
@@ -159,8 +159,8 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.restart()
         self.assertEqual(await self.unread(), (0, 0))
 
-    async def test_rules_count_as_they_are_now(self) -> None:
-        """Who mutes a room is rid of its count."""
+    async def test_current_rules_apply(self) -> None:
+        """Muting a room clears its count."""
         await self.say()
         self.assertEqual(await self.unread(), (1, 0))
         muted = PushRule(self.room_id, default=False, enabled=True, actions=[])
@@ -171,7 +171,7 @@ class UnreadCountsTests(DatabaseTestCase):
         self.assertEqual(await self.unread(), (1, 0))
 
     async def test_ignored_users_do_not_count(self) -> None:
-        """Nobody is called to what they will not be shown."""
+        """Users are not notified of events that they are not shown."""
         await self.say()
         ignored = {"ignored_users": {self.alice.user_id: {}}}
 
@@ -181,8 +181,8 @@ class UnreadCountsTests(DatabaseTestCase):
 
         self.assertEqual(await self.unread(), (0, 0))
 
-    async def test_mention_of_the_room_is_judged_by_its_power_levels(self) -> None:
-        """Those in force when it was sent, whoever asks later."""
+    async def test_mention_of_the_room_is_evaluated_by_its_power_levels(self) -> None:
+        """The power levels are those at the event, not those when a client syncs."""
         carol = await self.server.user("carol")
         await self.join(carol)
         everybody = {"m.mentions": {"room": True}}
@@ -200,8 +200,8 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.restart()
         self.assertEqual(await self.unread(carol), (3, 2))
 
-    async def test_members_are_counted_as_they_were(self) -> None:
-        """A rule for two is about the time when they were two, before and after a restart."""
+    async def test_member_count_is_that_at_the_event(self) -> None:
+        """A rule for rooms of two applies to events sent while there were two members."""
         condition = {"kind": "room_member_count", "is": "2"}
         silent = PushRule("two", default=False, enabled=True, actions=[], conditions=[condition])
         await self.set_rules(RuleSet().put("override", silent))
@@ -214,13 +214,13 @@ class UnreadCountsTests(DatabaseTestCase):
         self.assertEqual(await self.unread(), (1, 0))
 
     async def test_display_name_is_that_of_the_room(self) -> None:
-        """Rules of old look for it."""
+        """Old push rules search for it."""
         condition = {"kind": "contains_display_name"}
         actions = ["notify", {"set_tweak": "highlight"}]
-        named = PushRule(
+        mentioned = PushRule(
             "name", default=False, enabled=True, actions=actions, conditions=[condition]
         )
-        await self.set_rules(RuleSet().put("override", named))
+        await self.set_rules(RuleSet().put("override", mentioned))
         content = {"membership": "join", "displayname": "Robert"}
         await self.server.rooms.sending.set_state(
             self.bob, self.room_id, "m.room.member", self.bob.user_id, content
@@ -232,7 +232,7 @@ class UnreadCountsTests(DatabaseTestCase):
         self.assertEqual(await self.unread(), (2, 1))
 
     async def test_counts_survive_a_restart(self) -> None:
-        """After an update of the server the badges are what they were."""
+        """A restart for an update does not change the badges."""
         root = await self.say()
         await self.read(root)
         await self.reply("m.thread", root)
@@ -245,18 +245,18 @@ class UnreadCountsTests(DatabaseTestCase):
         self.assertEqual(await self.counts(), before)
 
     async def test_long_absence_is_counted_up_to_a_bound(self) -> None:
-        """Who was away for long sees that there is much, and is still told who asked for them."""
+        """A user who was absent for long sees a bounded count, and still sees mentions."""
         first = await self.say()
         await self.read(first)
         self.assertEqual(await self.unread(), (0, 0))
         await self.mention(self.bob)
         await self.burst(WINDOW + 50)
 
-        kept = await self.unread()
+        before_restart = await self.unread()
         await self.restart()
 
         self.assertEqual(await self.unread(), (WINDOW + 1, 1))
-        self.assertEqual(kept, (WINDOW + 1, 1))
+        self.assertEqual(before_restart, (WINDOW + 1, 1))
 
     async def test_count_beyond_memory_is_read_from_the_database(self) -> None:
         """The newest events in memory do not reach back to the receipt."""
@@ -269,11 +269,11 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.say()
         self.assertEqual(await self.unread(), (201, 0))
 
-    async def test_new_messages_cost_no_reading(self) -> None:
-        """A delivery to a hundred readers is no hundred queries."""
+    async def test_new_messages_cost_no_query(self) -> None:
+        """A delivery to a hundred members does not cost a hundred queries."""
         await self.unread()
         await self.say()
-        room = await self.server.rooms.registry.get(self.room_id)
+        room = await self.server.core.registry.get(self.room_id)
         runs = self.db.runs
 
         count = self.server.sync.push.unread_counts.cached(room, self.bob.user_id)
@@ -297,19 +297,19 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.say()
         read = await self.counters(*members)
         await self.mention(carol)
-        named = await self.counters(*members)
+        mentioned = await self.counters(*members)
         await self.say(dave)
         spoken = await self.counters(*members)
 
         self.assertEqual([one.count().notification for one in before], [4, 3, 2])
         self.assertEqual([one.count().notification for one in read], [1, 1, 1])
         self.assertEqual(len({one.unread for one in read}), 1)
-        self.assertEqual([one.count().highlight for one in named], [0, 1, 0])
-        self.assertIs(named[0].unread, named[2].unread)
+        self.assertEqual([one.count().highlight for one in mentioned], [0, 1, 0])
+        self.assertIs(mentioned[0].unread, mentioned[2].unread)
         self.assertEqual([one.count().notification for one in spoken], [3, 3, 0])
 
     async def test_members_are_counted_by_their_own_rules(self) -> None:
-        """Who mutes a room, or ignores somebody, is not counted with those who do not."""
+        """Members who mute a room or ignore a user are counted separately."""
         account_data = self.server.accounts.account_data
         users = {name: await self.server.user(name) for name in ("carol", "dave", "erin")}
         for user in users.values():
@@ -319,8 +319,8 @@ class UnreadCountsTests(DatabaseTestCase):
         ignored = {"ignored_users": {self.alice.user_id: {}}}
         await account_data.set(users["carol"].user_id, None, "m.ignored_user_list", ignored)
         by_name = {"kind": "contains_display_name"}
-        named = PushRule("n", default=False, enabled=True, actions=[], conditions=[by_name])
-        rules = RuleSet().put("override", named).content_for(users["dave"].user_id)
+        mentioned = PushRule("n", default=False, enabled=True, actions=[], conditions=[by_name])
+        rules = RuleSet().put("override", mentioned).content_for(users["dave"].user_id)
         await account_data.set(users["dave"].user_id, None, "m.push_rules", rules)
         await self.server.rooms.sending.set_state(
             users["dave"],
@@ -336,11 +336,11 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.counters(*members)
         await self.say()
 
-        counts = [tally.count().notification for tally in await self.counters(*members)]
+        counts = [counter.count().notification for counter in await self.counters(*members)]
         self.assertEqual(counts, [0, 0, 1, 2])
 
-    async def test_sync_tells_the_counts(self) -> None:
-        """Clients show what the server says, by threads if they ask for it."""
+    async def test_sync_has_the_counts(self) -> None:
+        """Clients show the server's counts, by thread if they request it."""
         root = await self.mention(self.bob)
         await self.reply("m.thread", root)
         wanted = {"room": {"timeline": {"unread_thread_notifications": True}}}
@@ -362,7 +362,7 @@ class UnreadCountsTests(DatabaseTestCase):
             {root: {"notification_count": 1, "highlight_count": 0}},
         )
 
-    async def test_sync_tells_new_counts_with_the_event_and_the_receipt(self) -> None:
+    async def test_sync_has_new_counts_with_the_event_and_the_receipt(self) -> None:
         """A badge goes up with the message and down on all devices with the receipt."""
         wanted = {"room": {"ephemeral": {"types": []}}}
         since = (await self.server.update(self.bob))["next_batch"]
@@ -377,7 +377,7 @@ class UnreadCountsTests(DatabaseTestCase):
         self.assertEqual(self._count(with_receipt), 0)
         self.assertEqual(self._count(without), 0)
 
-    def _count(self, answer: dict[str, Any]) -> int:
-        section = answer["rooms"]["join"][self.room_id]
+    def _count(self, response: dict[str, Any]) -> int:
+        section = response["rooms"]["join"][self.room_id]
         count: int = section["unread_notifications"]["notification_count"]
         return count

@@ -19,6 +19,7 @@ from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.history.history import History
 from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.visibility import Visibility
+from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
 from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
@@ -26,16 +27,23 @@ from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
 from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.user_rooms import UserRooms
-from homeserver.rooms.sending.relation_checks import RelationRules
+from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
 from homeserver.rooms.state.store import StateStore
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
+from tests.support.no_federation import (
+    NoBackfill,
+    NoMemberships,
+    find_no_alias,
+    find_no_rooms,
+)
 from tests.support.postgres import DatabaseTestCase
 
 SERVER = "example.org"
@@ -73,37 +81,51 @@ class RoomsTestCase(DatabaseTestCase):
         self.names = Names(db)
         self.events = EventStore(db, self.cached_events)
         self.origin = LocalServer(SERVER, SigningKey.from_seed("1", bytes(32)), self.clock)
-        stores = RoomStorage(log, self.names, StateStore(db, 10_000), self.events)
-        self.rooms = rooms = RoomRegistry(db, self.origin, stores)
+        stores = self.storage = RoomStorage(log, self.names, StateStore(db, 10_000), self.events)
+        self.receiving = PduReceiver(stores, StateResolver(stores), NoPolicyServers())
+        senders = (BranchSender(self.receiving),)
+        self.rooms = rooms = RoomRegistry(db, self.origin, stores, senders)
         self.user_rooms = UserRooms(db, self.names, 100)
         self.erased = ErasedUsers(db)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
-        self.visibility = Visibility(rooms, self.erased)
-        self.aliases = Aliases(db, self.origin, rooms)
-        self.creation = RoomCreation(rooms, self.origin, self.aliases, NoProfiles(), permission)
-        self.receiving = PduReceiver(stores, StateResolver(stores))
+        self.visibility = Visibility(rooms, self.events, self.erased)
+        self.aliases = Aliases(db, self.names, self.origin, rooms, find_no_alias)
         notices = ServerNoticeRooms(rooms, None)
         self.memberships = Memberships(
+            log,
+            self.names,
             rooms,
             self.user_rooms,
             NoProfiles(),
             permission,
             self.receiving,
+            NoPolicyServers(),
             notices,
-            OutOfRoomMemberships(db, rooms),
+            OutOfRoomMemberships(db, log, self.names, self.events, rooms),
+            NoMemberships(),
+        )
+        self.creation = RoomCreation(
+            log,
+            self.names,
+            rooms,
+            self.origin,
+            self.aliases,
+            NoProfiles(),
+            permission,
+            self.memberships.invite,
         )
         self.sending = Sending(
             rooms,
             Transactions(db, self.names),
             self.aliases,
-            RelationRules(db, rooms),
+            RelationChecks(db, self.names, rooms),
             MembershipStateEvents(rooms, self.memberships, RateLimits(self.clock, {})),
         )
-        self.reading = RoomReader(db, rooms, self.user_rooms, self.visibility)
-        self.history = History(db, rooms, self.reading, self.visibility)
+        self.reading = RoomReader(db, self.names, rooms, self.user_rooms, self.visibility)
+        self.history = History(db, rooms, self.reading, self.visibility, NoBackfill())
         self.summaries = RoomSummaries(db, rooms)
         self.directory = RoomDirectory(
-            db, rooms, self.summaries, allow_publishing=True, without_login=False
+            db, rooms, self.summaries, find_no_rooms, allow_publishing=True, without_login=False
         )
         for reader in (rooms, self.user_rooms, self.summaries, self.directory):
             log.subscribe(reader.apply)

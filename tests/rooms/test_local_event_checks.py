@@ -25,7 +25,7 @@ from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.lifecycle.creation import StateDraft
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
-from homeserver.rooms.room import local_event_checks, writer
+from homeserver.rooms.room import event_builder, local_event_checks
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.web.rate_limits import RateLimits
@@ -190,12 +190,12 @@ class ServerAclTests(RoomsTestCase):
 
     async def test_an_upgrade_leaves_behind_a_list_that_would_shut_the_new_room(self) -> None:
         """A room that is shut already can still be replaced by one that is not."""
-        upgrades = RoomUpgrades(self.rooms, NoProfiles())
+        upgrades = RoomUpgrades(self.log, self.names, self.rooms, NoProfiles())
         for content in (MALFORMED[0], KEEPING_OUT[0]):
             room_id = await self.create_room()
-            self.patch(writer, "check_draft", lambda *_: None)
+            self.patch(event_builder, "check_draft", lambda *_: None)
             await self.set_acl(room_id, content)
-            self.patch(writer, "check_draft", CHECK_DRAFT)
+            self.patch(event_builder, "check_draft", CHECK_DRAFT)
 
             new = await self.rooms.get(await upgrades.upgrade(ALICE, room_id, "12"))
 

@@ -41,13 +41,15 @@ class ReceiptsTests(DatabaseTestCase):
     async def start(self) -> None:
         """Start a server on the database, or another one after the first."""
         self.server = await SyncServer.start(self.db)
-        registry = self.server.rooms.registry
-        self.receipts = Receipts(self.db, registry)
-        self.markers = ReadMarkers(registry, self.receipts, self.server.accounts.account_data)
+        core, log = self.server.core, self.server.log
+        self.receipts = Receipts(self.db, log, core.names, core.local_server)
+        self.markers = ReadMarkers(
+            core.registry, core.events, self.receipts, self.server.accounts.account_data
+        )
         self.server.log.subscribe(self.receipts.apply)
 
     async def room(self) -> Room:
-        return await self.server.rooms.registry.get(self.room_id)
+        return await self.server.core.registry.get(self.room_id)
 
     async def read(self, reader: Requester, event_id: str, kind: str = READ, **thread: Any) -> None:
         await self.markers.mark(reader, self.room_id, kind, event_id, **thread)

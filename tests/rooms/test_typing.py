@@ -21,7 +21,7 @@ class TypingTests(DatabaseTestCase):
         self.bob = await self.server.user("bob")
         self.room_id = await self.server.create_room(self.alice)
         await self.server.rooms.memberships.join(self.bob, self.room_id)
-        self.room = await self.server.rooms.registry.get(self.room_id)
+        self.room = await self.server.core.registry.get(self.room_id)
         self.clock = Clock()
         self.notices = self.make()
 
@@ -33,7 +33,7 @@ class TypingTests(DatabaseTestCase):
     def make(self, **options: Any) -> TypingUsers:
         log = self.server.log
         options = {"boot_position": log.position} | options
-        notices = TypingUsers(self.server.rooms.registry, log, self.clock, **options)
+        notices = TypingUsers(self.server.core.registry, log, self.clock, **options)
         log.subscribe(notices.apply)
         return notices
 

@@ -85,7 +85,7 @@ def test_row_that_cannot_be_stored_is_refused_when_it_is_made(values: tuple[Any,
 
 def test_statement_must_have_a_parameter_for_each_column() -> None:
     """An error in a declaration is found when the module is imported, not at the first write."""
-    with pytest.raises(ValueError, match="as many"):
+    with pytest.raises(ValueError, match="must be that of"):
         BatchStatement("slip", "INSERT INTO t SELECT unnest(%s::int4[])", ("int4", "text"))
 
 

@@ -3,17 +3,17 @@
 from homeserver.storage.database.migrate import load_migrations
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.remote_room import RemoteRoom
-from tests.sync.sync_server import SyncServer
+from tests.sync.server import SyncServer
 
 
 class TimelineGapsMigrationTests(DatabaseTestCase):
     async def test_gaps_that_were_not_filled_are_found(self) -> None:
         """After an upgrade a timeline begins where the new version would begin it."""
-        server = await SyncServer.start(self.db)
-        carol = await server.user("carol")
         there = RemoteRoom()
+        server = await SyncServer.start(self.db, there)
         there.use(server)
-        await there.enter(carol)
+        carol = await server.user("carol")
+        await there.join(carol)
         await there.deliver(there.say("before"))
         for body in ("missed", "missed again"):
             there.say(body)

@@ -1,4 +1,4 @@
-"""The log: what it does when the database fails, for a while or for good."""
+"""The log while the database fails, temporarily or permanently."""
 
 from dataclasses import dataclass
 
@@ -17,13 +17,13 @@ PUT = BatchStatement("put", "INSERT INTO things SELECT unnest(%s::int8[])", colu
 
 @dataclass(frozen=True)
 class Happened:
-    """A fact of these tests."""
+    """A log entry of these tests."""
 
     position: int
 
 
 class Scene:
-    """A log on a clock that the test moves, and a database that does as it is told."""
+    """A log on a clock that the test moves, and a database that the test controls."""
 
     def __init__(self, position: int = 0, limit: int = 10 * MIN_RESERVED) -> None:
         self.clock = Clock()
@@ -39,23 +39,23 @@ class Scene:
         return self.log.append(Happened(position), [PUT.row(position)])
 
     def refuse(self) -> None:
-        """The database refuses the batch for good."""
+        """The database refuses the batch permanently."""
         self.writes[-1].errback(Failure(ValueError("read only")))
 
 
 def errors_of(*waits: Deferred[None]) -> list[type[BaseException] | None]:
-    """What waits ended with: the types of errors; fails where one has not ended."""
+    """The types of the errors that waits ended with; fails where one has not ended."""
     found: list[type[BaseException] | None] = []
     for wait in waits:
-        assert wait.called, "it waits still"
+        assert wait.called, "it is still waiting"
         wait.addBoth(
             lambda result: found.append(type(result.value) if isinstance(result, Failure) else None)
         )
     return found
 
 
-def test_broken_log_leaves_nobody_waiting() -> None:
-    """Requests are answered, and the shutdown comes to its end."""
+def test_broken_log_fails_all_waiting_callers() -> None:
+    """Clients get their error responses, and the shutdown finishes."""
     scene = Scene()
     in_flight = scene.append()
     scene.clock.advance(0)
@@ -68,8 +68,8 @@ def test_broken_log_leaves_nobody_waiting() -> None:
     assert errors_of(in_flight, behind_it, waiting, written, settled) == [LogBroken] * 5
 
 
-def test_broken_log_takes_nothing_more() -> None:
-    """What cannot be stored is never acknowledged, however late it comes."""
+def test_broken_log_refuses_new_entries() -> None:
+    """A change that cannot be stored is never acknowledged to its client, however late it comes."""
     scene = Scene()
     done = scene.append()
     scene.clock.advance(0)
@@ -83,8 +83,8 @@ def test_broken_log_takes_nothing_more() -> None:
     assert len(scene.writes) == 1
 
 
-def test_log_goes_on_when_the_database_is_back() -> None:
-    """What was waiting is durable then, and nobody noticed but by the time it took."""
+def test_log_continues_when_the_database_is_back() -> None:
+    """Waiting changes become durable then; clients notice only the delay."""
     scene = Scene()
     done = scene.append()
     scene.clock.advance(0)
@@ -100,7 +100,7 @@ def test_log_goes_on_when_the_database_is_back() -> None:
 
 
 def test_stalled_write_refuses_new_work() -> None:
-    """While the database does not answer, clients are told so instead of being kept waiting."""
+    """While the database does not answer, clients get an error instead of waiting."""
     scene = Scene()
     done = scene.append()
     scene.clock.advance(0)
@@ -117,7 +117,7 @@ def test_stalled_write_refuses_new_work() -> None:
 
 
 def test_no_position_is_used_that_is_not_reserved() -> None:
-    """Positions that another process may be given would be used twice."""
+    """Unreserved positions may be given to another process and would be used twice."""
     scene = Scene(position=7, limit=9)
 
     assert [scene.log.next_position(), scene.log.next_position()] == [8, 9]
@@ -126,7 +126,7 @@ def test_no_position_is_used_that_is_not_reserved() -> None:
 
 
 def test_work_is_refused_before_positions_run_out() -> None:
-    """Work that was begun can be finished: it is refused at its beginning or not at all."""
+    """Work that has begun can be finished: writers are refused at the start or not at all."""
     scene = Scene(position=0, limit=MIN_RESERVED + 1)
     scene.log.check_open()
     scene.log.next_position()
@@ -140,7 +140,7 @@ def test_work_is_refused_before_positions_run_out() -> None:
 
 
 def test_next_range_need_not_adjoin() -> None:
-    """What another process reserved in between is never used here."""
+    """A range that another process reserved in between is never used here."""
     scene = Scene(position=0, limit=2)
     scene.log.reserve(2, 3)
     scene.log.reserve(100, 101)

@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.database import Connection
 from homeserver.streams.log import Log
-from homeserver.streams.positions import CHECK_SECONDS, PositionReserve
+from homeserver.streams.positions import CHECK_SECONDS, PositionReserve, reserve_first_positions
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
 
@@ -16,9 +16,10 @@ class PositionReserveTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.clock = Clock()
-        self.reserve = PositionReserve(self.db, self.clock, COUNT)
-        self.log = Log(self.clock, self.db.write_batch, *await self.reserve.first())
-        self.reserve.start(self.log)
+        first = await reserve_first_positions(self.db, COUNT)
+        self.log = Log(self.clock, self.db.write_batch, *first)
+        self.reserve = PositionReserve(self.db, self.clock, self.log, COUNT)
+        self.reserve.start()
 
     async def clean_up(self) -> None:
         await self.reserve.stop()
@@ -30,8 +31,8 @@ class PositionReserveTests(DatabaseTestCase):
 
         await self.db.run(run)
 
-    async def test_error_of_the_database_does_not_end_the_reservation(self) -> None:
-        """After the first failure nothing was reserved any more, and later positions met others."""
+    async def test_database_error_does_not_end_the_reservation(self) -> None:
+        """Positions are reserved again after a failed reservation."""
         for _ in range(COUNT // 2 + 1):
             self.log.next_position()
         await self.execute("ALTER TABLE server_state RENAME TO lost")
@@ -41,13 +42,13 @@ class PositionReserveTests(DatabaseTestCase):
         self.flushLoggedErrors()
 
         await self.execute("ALTER TABLE lost RENAME TO server_state")
-        self.reserve.start(self.log)
+        self.reserve.start()
         self.clock.advance(CHECK_SECONDS)
 
         await until(lambda: self.log.positions_left > COUNT)
 
     async def test_positions_that_run_out_are_refused(self) -> None:
-        """While nothing can be reserved writers are told so; nobody is told that it is stored."""
+        """While nothing can be reserved writers get an error, and no change is acknowledged."""
         for _ in range(COUNT):
             self.log.next_position()
 
@@ -56,20 +57,20 @@ class PositionReserveTests(DatabaseTestCase):
         with self.assertRaises(Unavailable):
             self.log.next_position()
 
-    async def test_range_of_another_process_is_left_out(self) -> None:
+    async def test_range_of_another_process_is_skipped(self) -> None:
         """Each process uses what it reserved itself."""
         other = Log(
             self.clock,
             self.db.write_batch,
-            *await PositionReserve(self.db, self.clock, COUNT).first(),
+            *await reserve_first_positions(self.db, COUNT),
         )
         for _ in range(COUNT // 2 + 1):
             self.log.next_position()
         self.clock.advance(CHECK_SECONDS)
         await until(lambda: self.log.positions_left > COUNT)
 
-        ours = {self.log.next_position() for _ in range(self.log.positions_left)}
+        own = {self.log.next_position() for _ in range(self.log.positions_left)}
         theirs = {other.next_position() for _ in range(COUNT)}
 
-        self.assertEqual(ours & theirs, set())
+        self.assertEqual(own & theirs, set())
         self.assertEqual(len(theirs), COUNT)

@@ -1,4 +1,4 @@
-"""A client reduced to the state that it builds from its syncs, by the specification."""
+"""A client reduced to the state that it keeps of its syncs, by the rules of the specification."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ StateKey = tuple[str, str]
 
 
 class ClientModel:
-    """Folds answers of `/sync` into what a person would see."""
+    """Folds responses of `/sync` into what a person would see."""
 
     def __init__(self) -> None:
         self.since: str | None = None
@@ -15,11 +15,11 @@ class ClientModel:
         self.invited: set[str] = set()
         self.account_data: dict[tuple[str, str], Any] = {}
 
-    def apply(self, answer: dict[str, Any]) -> None:
-        self.since = answer["next_batch"]
-        rooms = answer.get("rooms", {})
+    def apply(self, response: dict[str, Any]) -> None:
+        self.since = response["next_batch"]
+        rooms = response.get("rooms", {})
         for room_id, section in rooms.get("invite", {}).items():
-            assert section["invite_state"]["events"], "an invite tells what room it is to"
+            assert section["invite_state"]["events"], "an invite has stripped state"
             self.invited.add(room_id)
             self._forget(room_id)
         for room_id in rooms.get("leave", {}):
@@ -28,7 +28,7 @@ class ClientModel:
         for room_id, section in rooms.get("join", {}).items():
             self.invited.discard(room_id)
             self._apply_joined(room_id, section)
-        self._apply_account_data("", answer.get("account_data", {}))
+        self._apply_account_data("", response.get("account_data", {}))
 
     def _apply_joined(self, room_id: str, section: dict[str, Any]) -> None:
         state = self.state.setdefault(room_id, {})

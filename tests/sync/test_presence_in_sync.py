@@ -1,4 +1,4 @@
-"""Presence in sync: joining users and members get each other's presence.
+"""Presence in sync: a user who joins a room and its members see each other's presence.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
@@ -29,28 +29,28 @@ class PresenceInSyncTests(DatabaseTestCase):
     async def end(self, user: Requester) -> str:
         return str((await self.server.update(user))["next_batch"])
 
-    async def come(self, user: Requester) -> None:
-        await self.server.sync.tracker.touch(user.user_id, user.device_id, None)
+    async def go_online(self, user: Requester) -> None:
+        await self.server.sync.tracker.sync_began(user.user_id, user.device_id, None)
         await self.server.log.flush()
 
     async def seen_by(self, user: Requester) -> dict[str, Any]:
-        """The users whose presence the next sync of a user has, with the state of each."""
-        answer = await self.server.update(user, self.positions[user])
-        self.positions[user] = answer["next_batch"]
-        events = answer.get("presence", {}).get("events", [])
+        """The presence states in the next sync of a user, by user id."""
+        response = await self.server.update(user, self.positions[user])
+        self.positions[user] = response["next_batch"]
+        events = response.get("presence", {}).get("events", [])
         return {event["sender"]: event["content"]["presence"] for event in events}
 
-    async def test_joining_user_gets_the_presence_of_members(self) -> None:
-        """A client that syncs immediately need not wait for changes."""
-        await self.come(self.alice)
+    async def test_newcomer_sees_the_members_presence_with_the_join(self) -> None:
+        """A client that syncs right away need not wait for presence changes."""
+        await self.go_online(self.alice)
         await self.server.rooms.memberships.join(self.bob, self.room_id)
 
         assert (await self.seen_by(self.bob))[self.alice.user_id] == "online"
 
-    async def test_joining_online_user_gets_the_presence_of_members(self) -> None:
-        """The same where the joining user's own presence is published right after."""
-        await self.come(self.alice)
-        await self.come(self.bob)
+    async def test_online_newcomer_sees_the_members_presence_with_the_join(self) -> None:
+        """The same where the newcomer's own presence is published right after."""
+        await self.go_online(self.alice)
+        await self.go_online(self.bob)
         await self.seen_by(self.bob)
         await self.server.rooms.memberships.join(self.bob, self.room_id)
 
@@ -59,7 +59,7 @@ class PresenceInSyncTests(DatabaseTestCase):
         assert (await self.seen_by(self.alice))[self.bob.user_id] == "online"
 
     async def test_newcomer_of_another_server_is_seen(self) -> None:
-        """They were there before, but in rooms of others."""
+        """The remote user was online before, but shared no room with the local one."""
         other_room = await self.server.create_room(self.bob)
         await self.server.remote.member(other_room, ZOE, "join")
         await self.server.sync.remote_presence.receive(ZOE, "online", None, None)
@@ -71,9 +71,9 @@ class PresenceInSyncTests(DatabaseTestCase):
         assert (await self.seen_by(self.alice))[ZOE] == "online"
 
     async def test_change_of_name_sends_no_presence(self) -> None:
-        """A member event that is no join does not repeat presence."""
+        """A member event that is not a join does not repeat presence that the client knows."""
         await self.server.rooms.memberships.join(self.bob, self.room_id)
-        await self.come(self.alice)
+        await self.go_online(self.alice)
         await self.server.log.flush()
         await self.seen_by(self.bob)
         content = {"membership": "join", "displayname": "Bob"}

@@ -1,4 +1,4 @@
-"""Sections of `/sync` that are the same for many devices are encoded once.
+"""Room sections that are equal for many devices are encoded once for all of them.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -10,7 +10,7 @@ from tests.sync.sync_server import SyncServer
 
 class SharedSectionTests(DatabaseTestCase):
     async def test_equal_requests_get_the_same_bytes(self) -> None:
-        """With the state at the start or at the end, under either name."""
+        """They do for state at the start or at the end of a timeline, and under either name."""
         server = await SyncServer.start(self.db)
         alice = await server.user("alice")
         others = [await server.user(f"user{number}") for number in range(3)]
@@ -21,17 +21,17 @@ class SharedSectionTests(DatabaseTestCase):
         await server.say(alice, room_id, "hello")
         await server.rooms.sending.set_state(alice, room_id, "m.room.name", "", {"name": "Tea"})
 
-        answers = []
+        responses = []
         for state_after in (None, STATE_AFTER, UNSTABLE_STATE_AFTER):
             for other in others:
-                reader = await server.engine.reader(other, state_after=state_after)
-                answers.append((await server.engine.update(reader, since)).encode())
+                request = await server.engine.build_request(other, state_after=state_after)
+                responses.append((await server.engine.update(request, since)).encode())
 
-        assert len({id(answer) for answer in answers}) == 3
-        assert [UNSTABLE_STATE_AFTER.encode() in answer for answer in answers[::3]] == [
+        assert len({id(response) for response in responses}) == 3
+        assert [UNSTABLE_STATE_AFTER.encode() in response for response in responses[::3]] == [
             False,
             False,
             True,
         ]
-        assert b'"state_after":{"events":[{' in answers[3]
-        assert b"state_after" not in answers[0]
+        assert b'"state_after":{"events":[{' in responses[3]
+        assert b"state_after" not in responses[0]

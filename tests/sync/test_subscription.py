@@ -1,4 +1,4 @@
-"""A subscription of one socket: updates at once, in order, and bounded."""
+"""The updates of one socket: at once, in order, and never more than it can take."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.filters import Filter, RoomFilter
-from homeserver.sync.subscription import ROUND, BatchScheduler, Subscription
+from homeserver.sync.subscription import MAX_BATCH_SIZE, BatchScheduler, Subscription
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import Update
 
@@ -20,11 +20,11 @@ WINDOW = 3
 
 
 class FakeEngine:
-    """An engine with the positions in `log` as updates; `pause()` delays the next update."""
+    """An engine with changes at `positions`; `pause()` makes the next update wait."""
 
     def __init__(self) -> None:
-        self.log: list[int] = []
-        self.asked: list[tuple[SyncRequest, int | None]] = []
+        self.positions: list[int] = []
+        self.requests: list[tuple[SyncRequest, int | None]] = []
         self.wakers: list[Callable[[], None]] = []
         self.waiting: Deferred[None] | None = None
         self.error: Exception | None = None
@@ -33,12 +33,12 @@ class FakeEngine:
         self.wakers.append(wake)
         return lambda: self.wakers.remove(wake)
 
-    async def update(self, reader: SyncRequest, since: int | None) -> Update:
-        self.asked.append((reader, since))
-        update = Update(self.log[-1] if self.log else 0)
-        positions = [position for position in self.log if position > (since or 0)]
-        if positions:
-            update.joined = {"!room": msgspec.json.encode(positions)}
+    async def update(self, request: SyncRequest, since: int | None) -> Update:
+        self.requests.append((request, since))
+        update = Update(self.positions[-1] if self.positions else 0)
+        news = [position for position in self.positions if position > (since or 0)]
+        if news:
+            update.joined = {"!room": msgspec.json.encode(news)}
         if self.waiting is not None:
             await self.waiting
         if self.error is not None:
@@ -50,14 +50,14 @@ class FakeEngine:
         return self.waiting
 
     def append(self, position: int) -> None:
-        """Publish a change, and wake the subscribers."""
-        self.log.append(position)
+        """Add a change, and wake the followers."""
+        self.positions.append(position)
         for wake in list(self.wakers):
             wake()
 
 
-class Outlet:
-    """Keeps what it is given."""
+class Sink:
+    """Keeps the updates and failures that it gets."""
 
     def __init__(self) -> None:
         self.updates: list[Any] = []
@@ -70,60 +70,60 @@ class Outlet:
         self.failures.append(failure)
 
     @property
-    def positions(self) -> list[list[int]]:
-        """The positions that each update contained."""
+    def news(self) -> list[list[int]]:
+        """The positions in each update."""
         return [update.get("rooms", {}).get("join", {}).get("!room", []) for update in self.updates]
 
 
 class Scene:
-    """A subscription with everything around it."""
+    """A subscription with its engine, sink and clock."""
 
-    def __init__(self, since: int | None = 0, reader: SyncRequest | None = None) -> None:
+    def __init__(self, since: int | None = 0, request: SyncRequest | None = None) -> None:
         self.clock = Clock()
         self.engine = FakeEngine()
-        self.outlet = Outlet()
-        self.rounds = BatchScheduler(self.clock)
-        self.reader = reader or SyncRequest(Requester(ALICE, "DEVICE"))
+        self.sink = Sink()
+        self.scheduler = BatchScheduler(self.clock)
+        self.request = request or SyncRequest(Requester(ALICE, "DEVICE"))
         self.subscription = Subscription(
-            self.engine, self.rounds, self.reader, since, self.outlet, WINDOW
+            self.engine, self.scheduler, self.request, since, self.sink, WINDOW
         )
 
     def started(self) -> "Scene":
-        """With the first update sent."""
+        """The scene after the first update."""
         self.subscription.start()
         self.iterate()
         return self
 
     def iterate(self) -> None:
-        """Run one iteration of the reactor."""
+        """Run one reactor iteration."""
         self.clock.advance(0)
 
     def happens(self, position: int) -> None:
-        """Something happens, and the reactor goes round."""
+        """Add a change, and run one reactor iteration."""
         self.engine.append(position)
         self.iterate()
 
 
 def test_first_update_comes_at_once_even_if_it_is_empty() -> None:
-    """A client that reconnects knows by it that it is up to date."""
+    """A client that reconnects learns by it that it is up to date."""
     scene = Scene(since=0)
 
     scene.started()
 
-    assert [update["next_batch"] for update in scene.outlet.updates] == ["s0"]
+    assert [update["next_batch"] for update in scene.sink.updates] == ["s0"]
 
 
-def test_change_is_pushed_from_the_end_of_the_last_update() -> None:
+def test_update_begins_where_the_last_one_ended() -> None:
     """Each event is sent once."""
     scene = Scene().started()
 
     scene.happens(1)
     scene.happens(2)
 
-    assert scene.outlet.positions == [[], [1], [2]]
+    assert scene.sink.news == [[], [1], [2]]
 
 
-def test_changes_of_one_iteration_go_in_one_update() -> None:
+def test_changes_of_one_reactor_iteration_go_in_one_update() -> None:
     """A burst costs one frame, not one for each event."""
     scene = Scene().started()
 
@@ -131,34 +131,34 @@ def test_changes_of_one_iteration_go_in_one_update() -> None:
     scene.engine.append(2)
     scene.iterate()
 
-    assert scene.outlet.positions == [[], [1, 2]]
+    assert scene.sink.news == [[], [1, 2]]
 
 
 def test_wake_up_without_changes_sends_nothing() -> None:
-    """An event that a filter hides does not wake the phone."""
+    """An event that the filter hides does not wake the phone."""
     scene = Scene().started()
 
     scene.subscription.wake()
     scene.iterate()
 
-    assert len(scene.outlet.updates) == 1
+    assert len(scene.sink.updates) == 1
 
 
-def test_change_during_a_computation_is_sent_in_another_update() -> None:
-    """No change is lost meanwhile, and two updates never overtake each other."""
+def test_changes_during_a_computation_go_in_one_more_update() -> None:
+    """No change is lost during a computation, and two updates never overtake each other."""
     scene = Scene().started()
     paused = scene.engine.pause()
     scene.happens(1)
 
     scene.happens(2)
     scene.happens(3)
-    before = list(scene.outlet.positions)
+    before = list(scene.sink.news)
     scene.engine.waiting = None
     paused.callback(None)
     scene.iterate()
 
     assert before == [[]]
-    assert scene.outlet.positions == [[], [1], [2, 3]]
+    assert scene.sink.news == [[], [1], [2, 3]]
 
 
 def test_full_sink_keeps_only_the_position_and_gets_one_update() -> None:
@@ -167,73 +167,73 @@ def test_full_sink_keeps_only_the_position_and_gets_one_update() -> None:
     scene.subscription.block()
     for position in range(1, 100):
         scene.happens(position)
-    asked = len(scene.engine.asked)
+    requests = len(scene.engine.requests)
 
     scene.subscription.unblock()
     scene.iterate()
 
-    assert asked == 1
-    assert scene.outlet.positions == [[], list(range(1, 100))]
+    assert requests == 1
+    assert scene.sink.news == [[], list(range(1, 100))]
 
 
 def test_sink_that_fills_up_in_the_same_iteration_gets_no_more() -> None:
-    """A woken subscription must check the sink again before it sends."""
+    """A subscription that was woken already must check the sink before it sends."""
     scene = Scene().started()
     scene.engine.append(1)
     scene.subscription.block()
 
     scene.iterate()
 
-    assert scene.outlet.positions == [[]]
+    assert scene.sink.news == [[]]
 
 
 def test_client_that_acknowledges_has_a_window() -> None:
-    """A client may say for itself how far it is, and is not flooded."""
+    """A client may report its position, and is not flooded."""
     scene = Scene().started()
     scene.subscription.acknowledge(0)
     for position in range(1, 7):
         scene.happens(position)
-    before = list(scene.outlet.positions)
+    before = list(scene.sink.news)
 
     scene.subscription.acknowledge(1)
     scene.iterate()
 
     assert before == [[], [1], [2], [3]]
-    assert scene.outlet.positions == [[], [1], [2], [3], [4, 5, 6]]
+    assert scene.sink.news == [[], [1], [2], [3], [4, 5, 6]]
 
 
 def test_client_that_never_acknowledges_has_no_window() -> None:
-    """Acknowledging is an offer, not a duty."""
+    """Acknowledging is optional."""
     scene = Scene().started()
 
     for position in range(1, 10):
         scene.happens(position)
 
-    assert len(scene.outlet.updates) == 10
+    assert len(scene.sink.updates) == 10
 
 
 def test_filter_is_used_from_the_next_update_on() -> None:
-    """A client that leaves a view stops paying for it."""
+    """A client that leaves a view no longer gets its events."""
     scene = Scene().started()
-    other = SyncRequest(scene.reader.caller, Filter(room=RoomFilter(rooms=())))
+    other = SyncRequest(scene.request.caller, Filter(room=RoomFilter(rooms=())))
 
     scene.subscription.use(other)
     scene.happens(1)
 
-    assert [reader.filter for reader, _ in scene.engine.asked] == [Filter(), other.filter]
+    assert [request.filter for request, _ in scene.engine.requests] == [Filter(), other.filter]
 
 
-def test_full_state_is_sent_once() -> None:
-    """`full_state` applies to the first update; later ones have changes only."""
-    scene = Scene(reader=SyncRequest(Requester(ALICE, "DEVICE"), full_state=True)).started()
+def test_full_state_is_given_once() -> None:
+    """`full_state` applies to the first update; later ones have the changes."""
+    scene = Scene(request=SyncRequest(Requester(ALICE, "DEVICE"), full_state=True)).started()
 
     scene.happens(1)
 
-    assert [reader.full_state for reader, _ in scene.engine.asked] == [True, False]
+    assert [request.full_state for request, _ in scene.engine.requests] == [True, False]
 
 
 def test_stopped_subscription_is_not_woken_any_more() -> None:
-    """A closed socket leaves nothing behind."""
+    """A closed socket leaves no waker behind."""
     scene = Scene().started()
     scene.engine.append(1)
 
@@ -241,35 +241,35 @@ def test_stopped_subscription_is_not_woken_any_more() -> None:
     scene.iterate()
 
     assert scene.engine.wakers == []
-    assert scene.outlet.positions == [[]]
+    assert scene.sink.news == [[]]
 
 
 def test_computation_that_runs_is_cancelled_when_stopped() -> None:
-    """Nothing is computed for a client that has gone, and this is no error."""
+    """The server stops working for a client that disconnected, and logs no error."""
     scene = Scene().started()
     scene.engine.pause()
     scene.happens(1)
 
     scene.subscription.stop()
 
-    assert scene.outlet.positions == [[]]
-    assert scene.outlet.failures == []
+    assert scene.sink.news == [[]]
+    assert scene.sink.failures == []
 
 
 def test_failure_ends_the_subscription_and_is_reported() -> None:
-    """A client whose updates fail must not wait for them endlessly."""
+    """A client must not wait forever for an update that cannot be made."""
     scene = Scene().started()
     scene.engine.error = Unavailable("no database")
 
     scene.happens(1)
     scene.happens(2)
 
-    assert [failure.type for failure in scene.outlet.failures] == [Unavailable]
+    assert [failure.type for failure in scene.sink.failures] == [Unavailable]
     assert scene.engine.wakers == []
 
 
 def test_failure_after_a_wait_is_reported_too() -> None:
-    """As above, after a query of the database."""
+    """As above, where the engine waited for the database."""
     scene = Scene().started()
     paused = scene.engine.pause()
     scene.engine.error = ZeroDivisionError()
@@ -277,19 +277,19 @@ def test_failure_after_a_wait_is_reported_too() -> None:
 
     paused.callback(None)
 
-    assert [failure.type for failure in scene.outlet.failures] == [ZeroDivisionError]
+    assert [failure.type for failure in scene.sink.failures] == [ZeroDivisionError]
 
 
-def test_many_clients_are_served_in_several_iterations() -> None:
-    """Ten thousand members of a room do not delay other users' requests."""
+def test_crowd_is_served_in_several_reactor_iterations() -> None:
+    """Ten thousand members of a room do not delay the requests of other users."""
     clock = Clock()
-    rounds = BatchScheduler(clock)
+    scheduler = BatchScheduler(clock)
     served: list[str] = []
-    for _ in range(ROUND + 10):
-        rounds.add(lambda: served.append("member"))
-    clock.callLater(0, served.append, "somebody else")
+    for _ in range(MAX_BATCH_SIZE + 10):
+        scheduler.add(lambda: served.append("member"))
+    clock.callLater(0, served.append, "another request")
 
     clock.advance(0)
 
-    assert served.index("somebody else") == ROUND
-    assert len(served) == ROUND + 11
+    assert served.index("another request") == MAX_BATCH_SIZE
+    assert len(served) == MAX_BATCH_SIZE + 11

@@ -113,7 +113,7 @@ class SyncLawWithForksTests(SyncLawTestCase):
         what, sender, back, *more = action
         remote_events = server.remote
         after: list[str] | None = None
-        room = await server.rooms.registry.get(room_id)
+        room = await server.core.registry.get(room_id)
         recent = [stored.event.event_id for stored in room.timeline]
         if back:
             after = [recent[-back]] if back <= len(recent) else recent[:1]

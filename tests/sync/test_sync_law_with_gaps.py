@@ -1,8 +1,8 @@
 """The law of sync where this server misses parts of a room, over random histories.
 
-Whether or not missed events are fetched later: no timeline crosses a gap, a client's state is the
+For any missed events, fetched later or not: no timeline crosses a gap, a client's state is the
 room's after each response, and a client that pages back from the start of its timeline gets every
-event of the room once, each before the events that it follows.
+event of the room once, each before its prev events.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -29,7 +29,7 @@ from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
 from tests.sync.remote_room import RemoteRoom
-from tests.sync.sync_server import SyncServer
+from tests.sync.server import SyncServer
 
 PEOPLE = ("carol", "dave")
 MAX_PAGES = 400
@@ -64,12 +64,12 @@ class SyncLawWithGapsTests(DatabaseTestCase):
         await super().setUp()
         self.numbers = count()
 
-    async def test_no_event_is_joined_or_lost_over_gaps(self) -> None:
-        """Clients that fold state and timeline end with the room's state."""
+    async def test_no_event_is_lost_and_no_timeline_crosses_a_gap(self) -> None:
+        """Clients that fold state and timeline end with the current state of the room."""
         await self._for_all({})
 
-    async def test_no_event_is_joined_or_lost_over_gaps_with_state_after(self) -> None:
-        """The same holds for clients that request the state at the end of each timeline."""
+    async def test_no_event_is_lost_and_no_timeline_crosses_a_gap_with_state_after(self) -> None:
+        """The same holds for clients that want the state at the end of each timeline."""
         await self._for_all({"use_state_after": True})
 
     async def _for_all(self, options: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ class SyncLawWithGapsTests(DatabaseTestCase):
         await history.begin()
         try:
             for action in plan:
-                # The auth rules refuse some actions of a random plan.
+                # The auth rules reject some actions of a random plan.
                 with contextlib.suppress(MatrixError):
                     await history.act(action)
             await history.check()
@@ -102,7 +102,7 @@ class SyncLawWithGapsTests(DatabaseTestCase):
 
 
 class _History:
-    """A room on its way through a plan, with a client of each user of the server under test."""
+    """A room that goes through a plan, with a client of each user of the server under test."""
 
     server: SyncServer
 
@@ -111,23 +111,23 @@ class _History:
         self._number = number
         self._options = options
         self._names = count()
-        self.there = RemoteRoom(room_id=f"!room{number}:one.example")
+        self.remote = RemoteRoom(room_id=f"!room{number}:one.example")
         self.users: dict[str, Requester] = {}
         self.clients = {name: ClientModel() for name in PEOPLE}
         self.begins: dict[str, str] = {}  # the token to page back from, by user
 
     async def begin(self) -> None:
-        self.server = await SyncServer.start(self._db)
-        self.there.use(self.server)
+        self.server = await SyncServer.start(self._db, self.remote)
+        self.remote.use(self.server)
         for name in PEOPLE:
             self.users[name] = await self.server.user(f"{name}{self._number}")
         for _ in range(3):
-            self.there.say("in the beginning")
-        await self.there.enter(self.users["carol"])
+            self.remote.say("in the beginning")
+        await self.remote.join(self.users["carol"])
 
     async def act(self, action: Action) -> None:
         what, argument, *more = action
-        room_id, memberships = self.there.room_id, self.server.rooms.memberships
+        room_id, memberships = self.remote.room_id, self.server.rooms.memberships
         if what in ("say", "burst"):
             for body in range(more[0] if more else 1):
                 await self.server.say(self.users[argument], room_id, f"{next(self._names)} {body}")
@@ -139,68 +139,68 @@ class _History:
             if argument in self.begins:
                 await self._page(self.users[argument], self.begins[argument], 4)
         elif what == "generosity":
-            self.there.generosity = argument
+            self.remote.max_backfilled = argument
         elif what == "sync":
             await self.sync()
         elif what == "restart":
             await self.server.stop()
-            self.server = await SyncServer.start(self._db)
-            self.there.use(self.server)
+            self.server = await SyncServer.start(self._db, self.remote)
+            self.remote.use(self.server)
         elif what == "it comes late":
             room = await self._room()
             for event_id in list(room.backward_extremities)[:1]:
-                await self.there.deliver(self.there.by_id[event_id])
+                await self.remote.deliver(self.remote.by_id[event_id])
         else:
-            await self._act_there(what, argument, more)
+            await self._act_remotely(what, argument, more)
 
-    async def _act_there(self, what: str, argument: Any, more: list[Any]) -> None:
-        there = self.there
-        if what == "they receive":
-            await there.receive_all()
+    async def _act_remotely(self, what: str, argument: Any, more: list[Any]) -> None:
+        remote = self.remote
+        if what == "they hear":
+            await remote.receive_all_sent()
             return
         if what == "they say much":
             for body in range(argument):
-                there.say(str(body), ALICE)
+                remote.say(str(body), ALICE)
             return
         if what != "they say":
-            # State on branches may lose, which the protocol cannot express to a client.
-            await there.receive_all()
+            # State on branches may lose, and the protocol cannot tell clients that it lost.
+            await remote.receive_all_sent()
         if what == "they say":
-            event = there.say("hello", ALICE)
+            event = remote.say("hello", ALICE)
         elif what == "they rename":
-            event = there.rename(f"room {next(self._names)}")
+            event = remote.rename(f"room {next(self._names)}")
         elif what == "they ban":
-            event = there.member(BOB, "ban", ALICE)
+            event = remote.member(BOB, "ban", ALICE)
         elif what == "they let back in":
-            there.member(BOB, "leave", ALICE)
-            event = there.member(BOB, "join")
+            remote.member(BOB, "leave", ALICE)
+            event = remote.member(BOB, "join")
         else:
-            target = there.graph.events[-min(more[0], len(there.graph.events))]
+            target = remote.graph.events[-min(more[0], len(remote.graph.events))]
             if target.state_key is not None:
                 return
-            event = there.make("m.room.redaction", ALICE, {"redacts": target.event_id})
-        if argument and await self._is_there():
-            await there.deliver(event)
+            event = remote.make("m.room.redaction", ALICE, {"redacts": target.event_id})
+        if argument and await self._is_joined():
+            await remote.deliver(event)
 
     async def _join(self, user: Requester) -> None:
-        if await self._is_there():
-            await self.server.rooms.memberships.join(user, self.there.room_id)
+        if await self._is_joined():
+            await self.server.rooms.memberships.join(user, self.remote.room_id)
         else:
-            await self.there.receive_all()
-            await self.there.enter(user)
+            await self.remote.receive_all_sent()
+            await self.remote.join(user)
 
-    async def _is_there(self) -> bool:
+    async def _is_joined(self) -> bool:
         return bool((await self._room()).joined_servers["example.org"])
 
     async def _room(self) -> Room:
-        return await self.server.rooms.registry.get(self.there.room_id)
+        return await self.server.core.registry.get(self.remote.room_id)
 
     async def sync(self) -> None:
         room = await self._room()
         for name, client in self.clients.items():
-            answer = await self.server.update(self.users[name], client.since, **self._options)
-            client.apply(answer)
-            section = answer.get("rooms", {}).get("join", {}).get(room.room_id)
+            response = await self.server.update(self.users[name], client.since, **self._options)
+            client.apply(response)
+            section = response.get("rooms", {}).get("join", {}).get(room.room_id)
             if section is not None:
                 batch = section.get("timeline", {})
                 if batch.get("limited") or name not in self.begins:
@@ -214,37 +214,37 @@ class _History:
     async def _state(self, room: Room) -> dict[tuple[str, str], str]:
         numbers = dict(room.state)
         numbers |= {("m.room.member", user): each for user, each in room.member_events.items()}
-        events = await self.server.rooms.events.load(room.version, list(numbers.values()))
+        events = await self.server.core.events.load(room.version, list(numbers.values()))
         return {key: events[number].event.event_id for key, number in numbers.items()}
 
     async def _check_run(self, room: Room, run: list[str]) -> None:
-        """The events that those of a timeline follow are in it, or before it."""
-        await self.there.receive_all()
+        """Check that the prev events of a timeline's events are in it, or before it."""
+        await self.remote.receive_all_sent()
         shown = await self._shown(room)
         first = shown[run[0]].position or 0
         earlier = {key for key, stored in shown.items() if 0 < (stored.position or 0) <= first}
         known = {*earlier, *run, *self._ancestors(earlier)}
         for event_id in self._ancestors(run) - known:
             stored = await self._find(room, event_id)
-            assert stored is not None, "a timeline leads over a gap"
-            assert _is_hidden(stored), "what is there is shown"
+            assert stored is not None, "a timeline crosses a gap"
+            assert _is_hidden(stored), "an accepted event is shown"
 
     async def _shown(self, room: Room) -> dict[str, StoredEvent]:
-        """The events of the timeline, among all events."""
-        found = await self.server.rooms.events.find_many(
-            room.version, room.room_nid, room.room_id, list(self.there.by_id)
+        """The events that are in the timeline, of all events."""
+        found = await self.server.core.events.find_many(
+            room.version, room.room_nid, room.room_id, list(self.remote.by_id)
         )
         return {key: each for key, each in found.items() if (each.position or 0) > 0}
 
     async def _find(self, room: Room, event_id: str) -> StoredEvent | None:
-        events = self.server.rooms.events
+        events = self.server.core.events
         return await events.find(room.version, room.room_nid, room.room_id, event_id)
 
     def _ancestors(self, event_ids: Iterable[str]) -> set[str]:
         found: set[str] = set()
         waiting = list(event_ids)
         while waiting:
-            for event_id in self.there.by_id[waiting.pop()].prev_event_ids:
+            for event_id in self.remote.by_id[waiting.pop()].prev_event_ids:
                 if event_id not in found:
                     found.add(event_id)
                     waiting.append(event_id)
@@ -256,7 +256,7 @@ class _History:
         found: list[Event] = []
         for _ in range(pages):
             request = PageRequest(backwards=True, since=since, limit=5)
-            page = await self.server.rooms.history.page(user.user_id, self.there.room_id, request)
+            page = await self.server.rooms.history.page(user.user_id, self.remote.room_id, request)
             found += [seen.stored.event for seen in page.chunk]
             since = page.end
             if since is None:
@@ -266,45 +266,45 @@ class _History:
         return found
 
     async def check(self) -> None:
-        """All events are reached from the start of the client's timeline."""
-        if not await self._is_there():
+        """Check that every event is reached from the start of the client's timeline."""
+        if not await self._is_joined():
             return
         await self._join(self.users["carol"])
-        await self.there.receive_all()
-        await self.there.deliver(self.there.say("the end", ALICE))
+        await self.remote.receive_all_sent()
+        await self.remote.deliver(self.remote.say("the end", ALICE))
         await self.sync()
-        carol, room_id = self.users["carol"], self.there.room_id
+        carol, room_id = self.users["carol"], self.remote.room_id
         paged = [event.event_id for event in await self._page(carol, self.begins["carol"])]
-        # Redactions of missed events are shown when the target is there.
+        # Redactions of missed events are shown once these are fetched.
         begin = self.begins["carol"]
         await self.sync()
         assert self.begins["carol"] == begin
         run = self.clients["carol"].timelines[room_id]
-        assert len({*run, *paged}) == len(run) + len(paged), "nothing comes twice"
+        assert len({*run, *paged}) == len(run) + len(paged), "no event comes twice"
         room = await self._room()
-        stored = {event_id: await self._find(room, event_id) for event_id in self.there.by_id}
+        stored = {event_id: await self._find(room, event_id) for event_id in self.remote.by_id}
         hidden = {key for key, each in stored.items() if each is not None and _is_hidden(each)}
-        # A redaction that is fetched before its target is placed above it when that page was read
-        # already; the target is shown redacted, and a client that pages again sees both.
-        late = self.there.by_id.keys() - hidden - {*run, *paged}
-        assert all(_is_backfilled_redaction(stored[event_id]) for event_id in late)
+        # A redaction that is fetched before its target is placed above it when that page has been
+        # read; the target is shown redacted, and a client that pages again gets both.
+        late = self.remote.by_id.keys() - hidden - {*run, *paged}
+        assert all(_is_past_redaction(stored[event_id]) for event_id in late)
         again = {event.event_id for event in await self._page(carol, self.begins["carol"])}
-        assert {*run, *again} == self.there.by_id.keys() - hidden
+        assert {*run, *again} == self.remote.by_id.keys() - hidden
         place = {event_id: index for index, event_id in enumerate(paged)}
         for event_id, index in place.items():
-            for prev in self.there.by_id[event_id].prev_event_ids:
-                assert place.get(prev, len(paged)) > index, "what is followed comes later"
+            for prev in self.remote.by_id[event_id].prev_event_ids:
+                assert place.get(prev, len(paged)) > index, "prev events come later"
         for each in stored.values():
             assert each is not None
-            truth = self.there.graph.stored(each.event)
+            truth = self.remote.graph.stored(each.event)
             assert _is_hidden(each) or (each.redaction is None) == (truth.redaction is None)
 
 
-def _is_backfilled_redaction(stored: StoredEvent | None) -> bool:
-    """Whether an event was backfilled, and redacts another."""
+def _is_past_redaction(stored: StoredEvent | None) -> bool:
+    """Whether an event was backfilled and redacts another."""
     return stored is not None and is_plain_redaction(stored.event) and (stored.position or 0) < 0
 
 
 def _is_hidden(stored: StoredEvent) -> bool:
-    """Whether clients do not get an event: it breaks a rule, or redacts a missing event."""
+    """Whether clients are not shown an event: it is not accepted, or redacts an unknown event."""
     return stored.position is None and not stored.status.is_outlier

@@ -1,4 +1,4 @@
-"""Changes during a sync are in its response or in the next: no change is lost."""
+"""A change during a sync is in its response or in the next: together they have everything."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -31,7 +31,7 @@ class SyncPointTests(DatabaseTestCase):
     async def test_initial_sync_has_a_room_in_which_the_user_gets_a_new_name_meanwhile(
         self,
     ) -> None:
-        """It was left out of this answer as too new, and of the next one as known."""
+        """The room must not be left out of this response as too new, and of the next as known."""
         self.meanwhile(self.rename)
 
         self.client.apply(await self.server.update(self.bob))
@@ -39,8 +39,8 @@ class SyncPointTests(DatabaseTestCase):
 
         await self.check_complete()
 
-    async def test_sync_has_a_message_from_before_a_concurrent_name_change(self) -> None:
-        """A message fell between two responses."""
+    async def test_sync_has_what_was_said_before_the_user_got_a_new_name_meanwhile(self) -> None:
+        """A message must not fall between two responses."""
         self.client.apply(self.before)
         self.meanwhile(self.rename)
 
@@ -48,15 +48,15 @@ class SyncPointTests(DatabaseTestCase):
 
         await self.check_complete()
 
-    async def test_sync_has_a_message_from_before_a_concurrent_leave(self) -> None:
-        """A user who leaves gets all messages sent until then."""
+    async def test_sync_has_what_was_said_before_the_user_left_meanwhile(self) -> None:
+        """A user who leaves gets all messages that were sent before."""
         self.client.apply(self.before)
         self.meanwhile(self.leave)
 
         assert "hello" in await self.bodies_of_next_syncs()
 
     async def test_membership_that_is_stored_but_not_published_is_waited_for(self) -> None:
-        """The database has a change a moment before subscribers do."""
+        """The database has a change shortly before the log's subscribers do."""
         published: Deferred[None] = Deferred()
         write = self.server.log._write
 
@@ -68,24 +68,24 @@ class SyncPointTests(DatabaseTestCase):
         renaming = Deferred.fromCoroutine(self.rename())
         while not await self.is_stored():
             pass
-        asked = Deferred.fromCoroutine(self.server.update(self.bob))
+        request = Deferred.fromCoroutine(self.server.update(self.bob))
         for _ in range(20):
             await self.is_stored()
         published.callback(None)
         await renaming
 
-        self.client.apply(await asked)
+        self.client.apply(await request)
         self.client.apply(await self.server.update(self.bob, self.client.since))
 
         await self.check_complete()
 
     async def bodies_of_next_syncs(self) -> list[str]:
-        """The messages in the timelines of the next two responses."""
+        """The bodies of the messages in the next two responses."""
         said: list[str] = []
         for _ in range(2):
-            answer = await self.server.update(self.bob, self.client.since)
-            self.client.apply(answer)
-            for rooms in answer.get("rooms", {}).values():
+            response = await self.server.update(self.bob, self.client.since)
+            self.client.apply(response)
+            for rooms in response.get("rooms", {}).values():
                 for room in rooms.values():
                     events = room.get("timeline", {}).get("events", [])
                     said += [event["content"].get("body") for event in events]
@@ -101,28 +101,28 @@ class SyncPointTests(DatabaseTestCase):
         await self.server.rooms.memberships.leave(self.bob, self.room_id)
 
     async def is_stored(self) -> bool:
-        async def ask(db: Any) -> bool:
+        async def query(db: Any) -> bool:
             cursor = await db.execute("SELECT 1 FROM events WHERE json LIKE '%Robert%'::bytea")
             return await cursor.fetchone() is not None
 
-        return await self.db.run(ask)
+        return await self.db.run(query)
 
     def meanwhile(self, happen: Callable[[], Awaitable[None]]) -> None:
-        """Have something happen, once, while the next answer waits for the database."""
+        """Have something happen, once, while the next sync waits for the database."""
         account_data = self.server.accounts.account_data
-        ask, happened = account_data.changed_since, []
+        query, happened = account_data.changed_since, []
 
         async def changed_since(user_id: str, position: int) -> Any:
             if not happened:
                 happened.append(True)
                 await happen()
-            return await ask(user_id, position)
+            return await query(user_id, position)
 
         self.patch(account_data, "changed_since", changed_since)
         self.patch(account_data, "may_have_changed", lambda *_: True)
 
     async def check_complete(self, caller: Requester | None = None) -> None:
-        """The client has the same state as a new one."""
+        """The client has the state that an initial sync returns."""
         fresh = ClientModel()
         fresh.apply(await self.server.update(caller or self.bob))
         assert self.client.state == fresh.state

@@ -1,4 +1,4 @@
-"""User change queues: which changes wake which users, and when, on the test's clock."""
+"""Change queues: the changes that wake each user, and when, on a clock that the test moves."""
 
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.sync.user_change_queues import (
     MAX_IMMEDIATE_AUDIENCE,
-    PRESENCE_SECONDS,
+    PRESENCE_BATCH_SECONDS,
     UserChangeQueues,
 )
 
@@ -19,30 +19,30 @@ ROOM = 1
 
 
 class OneRoom:
-    """All users are in the same room."""
+    """Memberships in which every user is in the same room."""
 
     async def joined(self, _: str) -> list[int]:
         return [ROOM]
 
 
 class Position:
-    """A log that has only a position."""
+    """A log of which only the position is used."""
 
     position = 0
 
 
 class SlowRooms:
-    """A database that takes its time."""
+    """A database that responds when the test wants."""
 
     def __init__(self) -> None:
-        self.answer: Deferred[list[int]] = Deferred()
+        self.response: Deferred[list[int]] = Deferred()
 
     def joined(self, _: str) -> Deferred[list[int]]:
-        return self.answer
+        return self.response
 
 
 class Audience:
-    """Users with a waiting request. `woken` counts by user."""
+    """Users with waiting requests. `woken` counts wake-ups by user."""
 
     def __init__(self, size: int) -> None:
         self.clock = Clock()
@@ -62,8 +62,8 @@ def changed(position: int, user_id: str) -> PresenceChanged:
     return PresenceChanged(position, user_id, (ROOM,), ONLINE, None, 0)
 
 
-def test_few_users_get_presence_at_once() -> None:
-    """In small rooms a contact is shown as online immediately."""
+def test_small_audience_is_woken_by_presence_at_once() -> None:
+    """Users in small rooms see at once that a friend is online."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE)
 
     audience.queues.apply([changed(1, "@u0:test")])
@@ -72,23 +72,23 @@ def test_few_users_get_presence_at_once() -> None:
     assert set(audience.woken.values()) == {1}
 
 
-def test_many_users_get_the_changes_of_a_second_together() -> None:
-    """A room of thousands, where users come and go all the time, costs one update a second."""
+def test_large_audience_is_woken_once_for_several_presence_changes() -> None:
+    """A room of thousands, where presence changes all the time, costs one update a second."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
 
     for position in range(1, 6):
         audience.queues.apply([changed(position, f"@u{position}:test")])
-        audience.clock.advance(PRESENCE_SECONDS / 10)
+        audience.clock.advance(PRESENCE_BATCH_SECONDS / 10)
 
     assert audience.woken["@u0:test"] == 0
-    assert audience.woken["@u1:test"] == 1, "users hear of themselves at once"
-    audience.clock.pump([PRESENCE_SECONDS, 0])
+    assert audience.woken["@u1:test"] == 1, "users are woken at once by their own presence"
+    audience.clock.pump([PRESENCE_BATCH_SECONDS, 0])
     assert audience.woken["@u0:test"] == 1
     assert not audience.clock.getDelayedCalls()
 
 
 def test_other_changes_do_not_wait_with_presence() -> None:
-    """Messages and typing are as fast in a large room as in a small one."""
+    """Messages and typing are as quick in a large room as in a small one."""
     audience = Audience(MAX_IMMEDIATE_AUDIENCE + 1)
     audience.queues.apply([changed(1, "@u1:test")])
 
@@ -98,22 +98,22 @@ def test_other_changes_do_not_wait_with_presence() -> None:
     assert audience.woken["@u0:test"] == 1
 
 
-def test_queue_knows_that_it_missed_changes_during_its_load() -> None:
-    """Changes published between the load and the subscription were once in no queue."""
+def test_new_queue_is_incomplete_below_its_creation() -> None:
+    """Entries published while a queue is created are not in it, and it must say so."""
     rooms, log, clock = SlowRooms(), Position(), Clock()
     queues = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
     made = Deferred.fromCoroutine(queues.queue_of("@alice:test"))
 
     log.position = 1
     queues.apply([TypingChanged(1, ROOM, "@bob:test", typing=True)])
-    rooms.answer.callback([ROOM])
+    rooms.response.callback([ROOM])
 
     assert cast("Any", made).result.changed_since(0) != set()
     assert cast("Any", made).result.changed_since(1) == set()
 
 
-def test_one_failing_waiter_does_not_stop_the_others() -> None:
-    """After one error all users once stayed asleep until the next restart."""
+def test_failing_waiter_does_not_stop_the_others() -> None:
+    """One error must not keep all users asleep until the server is restarted."""
     audience = Audience(3)
     queue = audience.queues.loaded("@u0:test")
     assert queue is not None

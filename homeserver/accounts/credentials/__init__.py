@@ -1,1 +1,1 @@
-"""What proves who somebody is: passwords, tokens, shared secrets."""
+"""Credentials that authenticate a user: passwords, tokens, shared secrets."""

@@ -1,4 +1,4 @@
-"""What accounts need to know of application services: their tokens, and which users are theirs.
+"""The part of application services that accounts use: their tokens and their users.
 
 Spec: https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions
 """
@@ -14,19 +14,19 @@ class Appservice(Protocol):
 
     @property
     def id(self) -> str:
-        """Its name among the others."""
+        """Its unique id."""
 
     def covers_user(self, user_id: str) -> bool:
-        """Whether a user lies in one of its namespaces, or is its own sender."""
+        """Whether a user is in one of its namespaces, or is its own sender."""
 
 
 FindAppservice = Callable[[str], Appservice | None]  # by its `as_token`
 
 
 def require_appservice(find: FindAppservice | None, token: str | None) -> Appservice:
-    """The application service behind a token. Raises `MissingToken` and `UnknownToken`."""
+    """The application service of a token. Raises `MissingToken` and `UnknownToken`."""
     if token is None:
-        raise MissingToken("An application service has to show its token")
+        raise MissingToken("An application service has to send its token")
     service = find(token) if find is not None else None
     if service is None:
         raise UnknownToken("Not the token of an application service")

@@ -1,8 +1,8 @@
 """Passwords: hashed with argon2id, in threads of their own.
 
-A hash takes tens of milliseconds and 46 MiB on purpose, so at most two are made at once and few may
-wait: who floods the server with log-ins makes other log-ins slow, and nothing else. Nor does
-anything else that threads are used for delay a log-in.
+A hash takes tens of milliseconds and 46 MiB on purpose, so at most two are computed at once and few
+may wait: a flood of log-ins slows down other log-ins, and nothing else. Nor does any other work in
+threads delay a log-in.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#password-management
 """
@@ -20,7 +20,7 @@ from homeserver.protocol.errors import LimitExceeded, WeakPassword
 MAX_PASSWORD_BYTES = 1024
 MAX_CONCURRENT_HASHES = 2
 MAX_WAITING = 100
-RETRY_AFTER_MS = 5_000  # by then, those who wait now have had their turn
+RETRY_AFTER_MS = 5_000  # by then, the log-ins that wait now are done
 
 NORMAL = PasswordHasher(time_cost=1, memory_cost=47_104, parallelism=1)
 LOWEST = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -52,7 +52,7 @@ class Passwords:
         return await self._in_thread(lambda: self._hasher.hash(password))
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
-        """Whether this is the password behind a hash; nothing matches `None`, in the same time."""
+        """Whether this is the password of a hash; nothing matches `None`, in the same time."""
         if len(password.encode()) > MAX_PASSWORD_BYTES:
             return False
         stored = password_hash or self._unknown_user_hash
@@ -61,7 +61,7 @@ class Passwords:
         )
 
     def is_outdated(self, password_hash: str) -> bool:
-        """Whether a hash was made at another cost than the present one."""
+        """Whether a hash was made at another cost than the configured one."""
         return self._hasher.check_needs_rehash(password_hash)
 
     def _verify(self, password_hash: str, password: str) -> bool:
@@ -72,7 +72,7 @@ class Passwords:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._hasher is LOWEST:
-            return work()  # quicker than the way to a thread
+            return work()  # faster than passing it to a thread
         try:
             return await self._threads.run(work)
         except PoolFull:

@@ -1,4 +1,4 @@
-"""Registration tokens: whether one would let somebody register.
+"""Registration tokens, which a user needs to register on servers that require one.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#token-authenticated-registration
 """
@@ -12,7 +12,7 @@ MAX_LENGTH = 64
 
 
 class RegistrationTokens:
-    """Tells valid tokens from others."""
+    """Checks whether tokens are valid."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db

@@ -1,8 +1,8 @@
-"""Registration by a shared secret: for the tools of administrators, which make users in bulk.
+"""Registration by a shared secret: for the tools of administrators, which create users in bulk.
 
-Whoever knows the secret proves it with an HMAC over a nonce of ours and the account that is wanted.
-The nonce carries its own proof of age and origin, so that any process can check it and none has to
-remember it; using one twice gains nothing, since a name is given out once.
+The tool proves the secret with an HMAC over a nonce of this server and the requested account. The
+nonce carries its own proof of age and origin, so that any process can check it without storing it;
+using one twice gains nothing, since a user id is assigned only once.
 """
 
 import hmac
@@ -18,13 +18,13 @@ NONCE_LIFE_MS = 60_000
 
 
 class UnknownNonce(MatrixError):
-    """The nonce is not ours, or too old."""
+    """The nonce is not from this server, or too old."""
 
     errcode, status = "M_UNKNOWN", 400
 
 
 class SharedSecretRequest(msgspec.Struct):
-    """An account that is wanted, and the proof that it may be had."""
+    """A requested account, and the proof of the secret."""
 
     nonce: str
     username: str
@@ -35,7 +35,7 @@ class SharedSecretRequest(msgspec.Struct):
     displayname: str | None = None
 
     def signed_text(self) -> bytes:
-        """What the HMAC is made of."""
+        """The bytes that the HMAC signs."""
         parts = [self.nonce, self.username, self.password, "admin" if self.admin else "notadmin"]
         if self.user_type:
             parts.append(self.user_type)
@@ -43,14 +43,14 @@ class SharedSecretRequest(msgspec.Struct):
 
 
 class SharedSecret:
-    """Checks proofs of one secret."""
+    """Issues nonces, and checks proofs of the secret."""
 
     def __init__(self, secret: str, clock: Clock) -> None:
         self._secret = secret.encode()
         self._clock = clock
 
     def new_nonce(self) -> str:
-        """A nonce that is good for a minute."""
+        """A nonce that is valid for a minute."""
         text = f"{now_ms(self._clock) + NONCE_LIFE_MS}.{secrets.token_hex(16)}"
         return f"{text}.{self._seal(text)}"
 

@@ -1,4 +1,4 @@
-"""User identifiers: how a client says whose password it is about to give.
+"""`identifier` objects of `/login`: how a client names a user.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#identifier-types
 """
@@ -37,7 +37,7 @@ def parse_identifier(given: object, old_form: Mapping[str, Any]) -> UserIdentifi
     """The identifier in a log-in or authentication dictionary; raises `BadJson`.
 
     `given` is its member `identifier`. Where that is missing, `user`, or `medium` and `address`,
-    may stand in the dictionary itself: `old_form`.
+    may be in the dictionary itself: `old_form`.
     """
     if given is None:
         names = ("user", "medium", "address")
@@ -51,18 +51,18 @@ def parse_identifier(given: object, old_form: Mapping[str, Any]) -> UserIdentifi
 
 
 class UserIdentifiers:
-    """Knows whom an identifier means."""
+    """Finds the users that identifiers name."""
 
     def __init__(self, db: Database, server_name: str) -> None:
         self._db = db
         self._server_name = server_name
 
     async def find(self, identifier: UserIdentifier) -> str:
-        """The user of this server that is meant, who may or may not exist.
+        """The named user of this server, who may or may not exist.
 
-        An address that belongs to nobody is given as it is, and is no user ID: whoever tries a
-        password with it learns nothing. Raises `Forbidden` for users of other servers, and
-        `BadJson` for what identifies nobody.
+        For an address without an account it is a string that is no user ID, so that a client that
+        tries a password with it learns nothing. Raises `Forbidden` for remote users, and `BadJson`
+        for an invalid identifier.
         """
         medium, address = identifier.medium, identifier.address
         if identifier.type == "m.id.phone":
@@ -94,9 +94,9 @@ class UserIdentifiers:
 
 
 def local_user_id(identifier: UserIdentifier, server_name: str) -> str:
-    """The user of this server that a Matrix ID or a localpart means, who may or may not exist.
+    """The user of this server that a Matrix ID or a localpart names, who may or may not exist.
 
-    Raises `Forbidden` for users of other servers, and `BadJson` for what identifies nobody.
+    Raises `Forbidden` for remote users, and `BadJson` for an invalid identifier.
     """
     if identifier.type not in (None, "m.id.user"):
         raise BadJson(f"Unknown type of identifier: {identifier.type}")
@@ -114,5 +114,5 @@ def local_user_id(identifier: UserIdentifier, server_name: str) -> str:
 
 
 def _unknown_user(medium: str, address: str) -> str:
-    """A text that is no user ID, printable and of bounded length, as limits are counted by it."""
+    """A string that is no user ID, printable and of bounded length: rate limits use it as a key."""
     return repr((medium, address))[:MAX_UNKNOWN_USER_LENGTH]

@@ -1,7 +1,7 @@
-"""Credentials: who is it that gives this password, or this login token?
+"""The verification of passwords and login tokens, which identify a user.
 
-A wrong password and an unknown user get the same answer, after the same time. Passwords are tried
-only so often for each account, from however many addresses they come.
+A wrong password and an unknown user get the same response, after the same time. Attempts are
+limited for each account, independent of the addresses that they come from.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#legacy-login
 """
@@ -20,9 +20,9 @@ WRONG = "Invalid username or password"
 
 
 class PasswordAndTokenVerifier:
-    """Finds the user behind what a client gives to log in.
+    """Finds the user of the credentials with which a client logs in.
 
-    `check_limit(user_id)` counts an attempt to give a password; it raises `LimitExceeded`.
+    `check_limit(user_id)` counts an attempt with a password; it raises `LimitExceeded`.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class PasswordAndTokenVerifier:
         self._check_limit = check_limit
 
     async def check_password(self, user_id: str, password: str) -> None:
-        """Raise `Forbidden` unless this is the user's password, and `UserLocked` if they are.
+        """Raise `Forbidden` unless this is the user's password, and `UserLocked` for a locked user.
 
-        Raises `LimitExceeded` where passwords of this account were tried too often, right or wrong.
+        Raises `LimitExceeded` after too many attempts for this account, right or wrong.
         """
         self._check_limit(user_id)
         user = await self._db.run(find_user, user_id)
@@ -55,14 +55,14 @@ class PasswordAndTokenVerifier:
             await self._db.run(set_password_hash, user_id, await self._passwords.hash(password))
 
     async def issue_token(self, user_id: str) -> str:
-        """A token with which another client may log in as this user, once and soon."""
+        """A token with which another client can log in as this user, once, until it expires."""
         token = new_token()
         expires_ms = now_ms(self._clock) + self.token_life_ms
         await self._db.run(insert_login_token, token_hash(token), user_id, expires_ms)
         return token
 
     async def redeem_token(self, token: str) -> str:
-        """The user who gave out a login token, which is spent now. Raises `Forbidden`."""
+        """The user who issued a login token, which is used up now. Raises `Forbidden`."""
         user_id = await self._db.run(take_login_token, token_hash(token), now_ms(self._clock))
         user = None if user_id is None else await self._db.run(find_user, user_id)
         if user is None or user.is_deactivated:

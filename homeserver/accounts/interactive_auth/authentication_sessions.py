@@ -1,13 +1,13 @@
-"""Authentication sessions: the memory of user-interactive authentication between requests.
+"""Authentication sessions: the state of user-interactive authentication between requests.
 
-A session holds the request that waits for authentication, which may contain a new password. So its
-contents are encrypted with a key made from the session id, which only the client keeps: the
+A session has the request that waits for authentication, which may contain a new password. So its
+contents are encrypted with a key derived from the session id, which only the client keeps: the
 database has a hash of the id, and nothing in it can be read without the client.
 
-Anybody can begin sessions, so they are bounded in size and in number: of each party, which is a
-user or, where nobody is known yet, a network address, and of all together. A session's id begins
-with a tag of its party, and so does the name under which it is stored: the sessions of a party lie
-side by side in the database.
+Any client can begin sessions, so they are bounded in size and in number: for each party, which is a
+user or, before authentication, a network address, and for all together. A session's id begins with
+a tag of its party, and so does the key under which it is stored: the sessions of a party are
+adjacent in the database.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api
 """
@@ -34,20 +34,20 @@ from homeserver.storage.accounts.authentication_sessions import (
 from homeserver.storage.database.database import Database
 
 LIFETIME_MS = 24 * 60 * 60 * 1000
-MAX_OF_PARTY = 200  # sessions that were not brought to their end
+MAX_OF_PARTY = 200  # unfinished sessions
 MAX_IN_ALL = 50_000
 MAX_BYTES = 65_536  # of the contents
-MAX_UNAUTHENTICATED_BYTES = 16_384  # where nobody is known yet
+MAX_UNAUTHENTICATED_BYTES = 16_384  # for clients without a user
 RETRY_AFTER_MS = 600_000
 TAG_SIZE = 11  # characters
 
 
 class SessionContent(msgspec.Struct):
-    """What one session remembers.
+    """The contents of one session.
 
-    `operation` and `user_id` say what the client wants to do, and as whom; `body` is the request as
+    `operation` and `user_id` are those that the client authenticates for; `body` is the request as
     JSON without `auth`. `completed` maps each completed stage to what it proved, in order.
-    `outcome` is what came of the request, where repeating it must not do it twice.
+    `outcome` is the result of the request, where repeating it must not do it twice.
     """
 
     operation: str
@@ -58,7 +58,7 @@ class SessionContent(msgspec.Struct):
 
 
 class AuthenticationSessions:
-    """Stores sessions, sealed."""
+    """Stores sessions, encrypted."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
@@ -76,9 +76,9 @@ class AuthenticationSessions:
             return None
 
     async def save(self, session_id: str | None, content: SessionContent, address: str = "") -> str:
-        """Keep the contents of a session, or of a new one; gives its id.
+        """Store the contents of a session, or of a new one; returns its id.
 
-        `address` is where the request came from; it counts where no user is known. Raises
+        `address` is that of the client; it identifies the party where there is no user. Raises
         `TooLarge`, and `LimitExceeded` where there are too many sessions.
         """
         encoded = msgspec.json.encode(content)
@@ -100,18 +100,18 @@ class AuthenticationSessions:
         return session_id
 
     async def end(self, session_id: str) -> None:
-        """Forget a session."""
+        """Delete a session."""
         await self._db.run(delete_authentication_session, _keys(session_id)[1])
 
 
 def _tag(party: str) -> str:
-    """What the sessions of a party have in common; it does not tell whose they are."""
+    """The common prefix of a party's sessions, which does not reveal the party."""
     digest = sha256(b"party\0" + party.encode("utf-8", "surrogatepass")).digest()
     return urlsafe_b64encode(digest[:8]).decode().rstrip("=")
 
 
 def _keys(session_id: str) -> tuple[SecretBox, bytes]:
-    """What opens the contents, and what finds them; neither leads to the other."""
+    """The key of the contents, and the stored name; neither can be derived from the other."""
     raw = session_id.encode("utf-8", "surrogatepass")
     tag = raw[:TAG_SIZE] if raw[TAG_SIZE : TAG_SIZE + 1] == b"_" else b""
     return SecretBox(sha256(b"contents\0" + raw).digest()), tag + sha256(b"name\0" + raw).digest()

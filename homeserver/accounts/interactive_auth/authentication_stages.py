@@ -1,4 +1,4 @@
-"""The stages of user-interactive authentication that this server knows.
+"""The stages of user-interactive authentication that this server supports.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#authentication-types
 """
@@ -19,7 +19,7 @@ PASSWORD = "m.login.password"
 REGISTRATION_TOKEN = "m.login.registration_token"
 TERMS = "m.login.terms"
 
-PASSWORD_FLOWS = ((PASSWORD,),)  # for what only the owner of an account may do
+PASSWORD_FLOWS = ((PASSWORD,),)  # for operations that only the owner of an account may do
 
 
 class DummyStage:
@@ -54,7 +54,7 @@ class PasswordStage:
         claimed = await self._identifiers.find(identifier) if identifier else user_id
         if claimed is None:
             raise BadJson("auth: the identifier is missing")
-        # Who holds a stolen access token must not confirm with an account of their own.
+        # A thief of an access token must not confirm with an account of their own.
         if user_id is not None and claimed != user_id:
             raise Forbidden("The password is that of another user")
         try:
@@ -65,7 +65,7 @@ class PasswordStage:
 
 
 class RegistrationTokenStage:
-    """A word that an administrator gave out. Proves the token, which is counted when it is used.
+    """A token that an administrator issued. Proves the token, which is counted when it is used.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#token-authenticated-registration
     """
@@ -92,9 +92,9 @@ class CaptchaNotSolved(CaptchaInvalid, StageFailed):
 
 
 class RecaptchaStage:
-    """A puzzle for people.
+    """A captcha.
 
-    `is_solved(response)` asks the service that made it. Proves nothing but that it was solved.
+    `is_solved(response)` asks the service that made it. Proves only that it was solved.
 
     Spec: https://spec.matrix.org/v1.19/client-server-api/#google-recaptcha
     """

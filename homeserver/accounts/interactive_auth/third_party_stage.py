@@ -1,4 +1,4 @@
-"""The stages of user-interactive authentication that prove an address: e-mail, and telephone.
+"""The stages of user-interactive authentication that prove an e-mail address or phone number.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#email-based-identity--homeserver
 """
@@ -30,16 +30,16 @@ EMAIL_IDENTITY = "m.login.email.identity"
 MSISDN_IDENTITY = "m.login.msisdn"
 STAGES = {EMAIL: EMAIL_IDENTITY, MSISDN: MSISDN_IDENTITY}
 
-# What a proof may be used for, by the operation that asks for it.
+# The purpose of a proof, by the operation that requires it.
 PURPOSES = {"register": REGISTER, "changePassword": PASSWORD}
 
 
 class NotProved(ThreepidAuthFailed, StageFailed):
-    """The link in the mail was not followed yet; the client may try again."""
+    """The link in the mail was not opened yet; the client may try again."""
 
 
 class ProvedAddress(msgspec.Struct):
-    """What the stage proves. `user_id` has the address, unless the proof is for a new account."""
+    """The result of the stage. `user_id` has the address, unless it is for a new account."""
 
     sid: str
     medium: str
@@ -49,7 +49,7 @@ class ProvedAddress(msgspec.Struct):
 
 
 class ThirdPartyIdStage:
-    """A validated address. Proves it, and whose it is, as a `ProvedAddress`."""
+    """A validated address. Proves it, and its user, as a `ProvedAddress`."""
 
     def __init__(self, medium: str, validation: AddressValidation, db: Database) -> None:
         self.type = STAGES[medium]
@@ -61,24 +61,25 @@ class ThirdPartyIdStage:
         return None
 
     async def begin(self, address: str, operation: str) -> ThreepidCredentials:
-        """Send a token for a client that does not know this stage; gives what completes it.
+        """Send a token for a client that does not know this stage.
 
-        Raises `Forbidden`, and what `AddressValidation.request_token` does.
+        Returns the credentials that complete it. Raises `Forbidden`, and what
+        `AddressValidation.request_token` does.
         """
-        named = TokenRequest(client_secret=new_token(), send_attempt=1)
+        request = TokenRequest(client_secret=new_token(), send_attempt=1)
         sid = await self._validation.request_token(
-            _purpose_of(operation), self._medium, address, named
+            _purpose_of(operation), self._medium, address, request
         )
-        return ThreepidCredentials(sid, named.client_secret)
+        return ThreepidCredentials(sid, request.client_secret)
 
     async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
         purpose = _purpose_of(operation)
         try:
-            named = msgspec.convert(auth.get("threepid_creds"), ThreepidCredentials)
+            credentials = msgspec.convert(auth.get("threepid_creds"), ThreepidCredentials)
         except msgspec.ValidationError as error:
             raise BadJson(f"auth: threepid_creds: {error}") from None
         try:
-            found = await self._validation.find_validated(purpose, self._medium, named)
+            found = await self._validation.find_validated(purpose, self._medium, credentials)
         except ThreepidAuthFailed as error:
             raise NotProved(str(error)) from None
         owner = await self._db.run(find_third_party_id_owner, self._medium, found.address)
@@ -89,13 +90,13 @@ class ThirdPartyIdStage:
                 raise ThreepidNotFound("No account here has this address")
             if user_id is not None and owner != user_id:
                 raise Forbidden("The address is that of another user")
-        assert found.validated_ms is not None, "as it was asked for"
+        assert found.validated_ms is not None, "`find_validated` finds no other"
         proved = ProvedAddress(found.sid, self._medium, found.address, found.validated_ms, owner)
         return msgspec.to_builtins(proved)
 
 
 def proved_addresses(proofs: Any) -> list[ProvedAddress]:
-    """What the stages of this module have proved, out of everything that was."""
+    """The addresses, of all proofs, that the stages of this module have proved."""
     return [
         msgspec.convert(proofs[type_], ProvedAddress)
         for type_ in STAGES.values()

@@ -1,9 +1,9 @@
-"""User-interactive authentication: proofs that a client gives before it may do something delicate.
+"""User-interactive authentication: proofs that a client gives before a sensitive operation.
 
 A request that needs it is answered with 401 and the flows to choose from, until the stages of one
 flow are completed in their order. A session is bound to the operation, its target and the caller;
-the body may not change once a stage is completed, so that nobody consents to one thing and gets
-another. A request that repeats only `auth` means the body that it began with.
+the body may not change once a stage is completed, so that a user cannot consent to one thing and
+get another. A request that repeats only `auth` stands for the body that the session began with.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api
 """
@@ -23,7 +23,7 @@ Flows = Sequence[Sequence[str]]
 
 
 class Confirmable(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A request body that user-interactive authentication stands before."""
+    """A request body that needs user-interactive authentication."""
 
     auth: dict[str, Any] | None = None
 
@@ -38,7 +38,7 @@ class StageFailed(MatrixError):
 
 
 class AuthenticationNeeded(MatrixError):
-    """Stages remain. Carries the failure of the stage that was just tried, if it failed."""
+    """Stages remain. Has the failure of the stage that was just tried, if it failed."""
 
     status = 401
 
@@ -48,7 +48,7 @@ class AuthenticationNeeded(MatrixError):
         super().__init__("Authentication is needed")
         self.session = session
         self.failure: MatrixError | None = None
-        self._answer = {
+        self._response = {
             "flows": [{"stages": list(stages)} for stages in flows],
             "params": dict(params),
             "session": session,
@@ -56,30 +56,30 @@ class AuthenticationNeeded(MatrixError):
         }
 
     def body(self) -> dict[str, Any]:
-        return self._answer if self.failure is None else self.failure.body() | self._answer
+        return self._response if self.failure is None else self.failure.body() | self._response
 
 
 class Stage(Protocol):
-    """One kind of proof."""
+    """One authentication type."""
 
     @property
     def type(self) -> str:
         """Its name, such as `m.login.password`."""
 
     def params(self) -> Mapping[str, Any] | None:
-        """What clients need to know to complete it."""
+        """The parameters that clients need to complete it."""
 
     async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
-        """Complete the stage for a caller, or for nobody yet; gives what is proved, as JSON.
+        """Complete the stage, for a user if there is one yet; returns the proof, as JSON.
 
-        `operation` is what the proof is asked for.
+        `operation` is the operation that needs the proof.
 
-        Raises `StageFailed` where another try makes sense, any other error where none does.
+        Raises `StageFailed` where the client may try again, any other error where it may not.
         """
 
 
 class UserInteractiveAuth:
-    """Stands before operations that need more than an access token."""
+    """Confirms operations that need more than an access token."""
 
     def __init__(self, sessions: AuthenticationSessions, stages: Iterable[Stage]) -> None:
         self.sessions = sessions
@@ -88,10 +88,10 @@ class UserInteractiveAuth:
     async def confirm(
         self, operation: str, user_id: str | None, body: Body, flows: Flows, *, once: bool = False
     ) -> Body:
-        """The confirmed request; `once`: it has to be confirmed again when it is repeated.
+        """The confirmed request; with `once` a repetition has to be confirmed again.
 
-        `operation` names what is done, and to what. Raises `AuthenticationNeeded`, and `Forbidden`
-        for a session of another request.
+        `operation` names the operation and its target. Raises `AuthenticationNeeded`, and
+        `Forbidden` for a session of another request.
         """
         attempt = await self.begin(operation, user_id, body)
         await attempt.confirm(flows)
@@ -102,39 +102,39 @@ class UserInteractiveAuth:
     async def begin(
         self, operation: str, user_id: str | None, body: Body, address: str = ""
     ) -> "Attempt[Body]":
-        """Take up the session of a request, or begin one; nothing is judged yet.
+        """Continue the session of a request, or begin one; no stage is checked yet.
 
-        `address` is where the request came from; it counts where no user is known.
+        `address` is that of the client; it identifies the party where there is no user.
         Raises `Forbidden` for a session of another request.
         """
         auth = body.auth or {}
-        asked = _without_auth(body)
+        request = _without_auth(body)
         session_id = auth.get("session")
         content = None
         if isinstance(session_id, str):
             content = await self.sessions.find(session_id)
         if content is None:
-            content = SessionContent(operation, user_id, asked)
+            content = SessionContent(operation, user_id, request)
             return Attempt(self, None, content, body, auth, address)
         if (content.operation, content.user_id) != (operation, user_id):
             raise Forbidden("The authentication session belongs to another request")
-        if asked == "{}":
+        if request == "{}":
             body = msgspec.json.decode(content.body, type=type(body))
-        elif content.completed and asked != content.body:
+        elif content.completed and request != content.body:
             raise Forbidden("The request has changed since authentication began")
         else:
-            content.body = asked
+            content.body = request
         return Attempt(self, session_id, content, body, auth, address)
 
     async def get_session(self, session_id: str) -> SessionContent:
-        """A session that was begun. Raises `NotFound`."""
+        """An existing session. Raises `NotFound`."""
         content = await self.sessions.find(session_id)
         if content is None:
             raise NotFound("The authentication session is unknown, or has expired")
         return content
 
     async def complete(self, session_id: str, type_: str, auth: dict[str, Any]) -> None:
-        """Complete one stage apart from the request, as on a web page.
+        """Complete one stage without the request, as on a web page.
 
         Raises `NotFound` for unknown sessions and stages, and what the stage raises.
         """
@@ -148,7 +148,7 @@ class UserInteractiveAuth:
 
 
 class Attempt(Generic[Body]):
-    """One request on its way through authentication. `body` is what it asks for, without `auth`."""
+    """One request that is being authenticated. `body` is its body, without `auth`."""
 
     def __init__(
         self,
@@ -168,16 +168,16 @@ class Attempt(Generic[Body]):
 
     @property
     def outcome(self) -> str | None:
-        """What `remember` was given when the same request was made before."""
+        """The outcome that `remember` stored when the same request was made before."""
         return self._content.outcome
 
     @property
     def proofs(self) -> Mapping[str, Any]:
-        """What each completed stage proved."""
+        """The proofs of the completed stages, by type."""
         return self._content.completed
 
     async def confirm(self, flows: Flows) -> None:
-        """Try the stage that the request offers. Raises `AuthenticationNeeded` if stages remain."""
+        """Try the stage in the request. Raises `AuthenticationNeeded` if stages remain."""
         failure = await self._try_stage(flows)
         completed = self._completed_of(flows)
         if failure is None and any(completed == list(flow) for flow in flows):
@@ -195,13 +195,13 @@ class Attempt(Generic[Body]):
         raise needed
 
     async def remember(self, outcome: str) -> None:
-        """Keep what came of the request, for when the client has to ask again."""
+        """Store the outcome of the request, in case the client repeats it."""
         self._content.outcome = outcome
         if self._session_id is not None:
             await self._uia.sessions.save(self._session_id, self._content)
 
     async def end(self) -> None:
-        """Forget the session: the same request needs new proofs."""
+        """Delete the session: the same request needs new proofs."""
         if self._session_id is not None:
             await self._uia.sessions.end(self._session_id)
 
@@ -212,10 +212,10 @@ class Attempt(Generic[Body]):
         stage = self._uia.stages.get(type_) if isinstance(type_, str) else None
         if stage is None:
             return Unrecognized("This server does not know the authentication type")
-        # A stage that no flow asks for may be completed, but leads nowhere.
+        # A stage that is in no flow may be completed, but has no effect.
         if any(type_ in flow for flow in flows):
-            so_far = [*self._completed_of(flows), type_]
-            if not any(so_far == list(flow[: len(so_far)]) for flow in flows):
+            attempted = [*self._completed_of(flows), type_]
+            if not any(attempted == list(flow[: len(attempted)]) for flow in flows):
                 return StageFailed("The stages of a flow must be completed in their order")
         try:
             self._content.completed[stage.type] = await stage.check(
@@ -231,6 +231,6 @@ class Attempt(Generic[Body]):
 
 
 def _without_auth(body: Confirmable) -> str:
-    """The canonical form of a request, in which defaults are left out: "{}" asks for nothing."""
-    asked = msgspec.structs.replace(body, auth=None)
-    return msgspec.json.encode(asked, order="deterministic").decode()
+    """The canonical form of a request, without defaults: "{}" has no parameters."""
+    request = msgspec.structs.replace(body, auth=None)
+    return msgspec.json.encode(request, order="deterministic").decode()

@@ -1,4 +1,4 @@
-"""Log-in: from what a client gives to a session.
+"""Log-in: from credentials to a session.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#legacy-login
 """
@@ -31,7 +31,7 @@ class UnknownLoginType(MatrixError):
 
 
 class LoginRequest(msgspec.Struct):
-    """What a client says to log in. `user`, `medium` and `address` are the old identifier."""
+    """The body of a log-in. `user`, `medium` and `address` are the old form of `identifier`."""
 
     type: str
     identifier: dict[str, Any] | None = None
@@ -50,8 +50,8 @@ class LoginRequest(msgspec.Struct):
         return DeviceRequest(self.device_id, self.initial_device_display_name, self.refresh_token)
 
     @property
-    def whom(self) -> UserIdentifier:
-        """Who is meant. Raises `BadJson`."""
+    def user_identifier(self) -> UserIdentifier:
+        """The identifier of the user. Raises `BadJson`."""
         old_form = {"user": self.user, "medium": self.medium, "address": self.address}
         identifier = parse_identifier(self.identifier, old_form)
         if identifier is None:
@@ -60,7 +60,7 @@ class LoginRequest(msgspec.Struct):
 
 
 class Login:
-    """Opens sessions for those who show who they are."""
+    """Opens sessions for authenticated users."""
 
     def __init__(
         self,
@@ -83,36 +83,38 @@ class Login:
         token = {"type": TOKEN, "get_login_token": self._with_password}
         return [*password, token, {"type": APPSERVICE}]
 
-    async def log_in(self, asked: LoginRequest) -> LoginSession:
+    async def log_in(self, request: LoginRequest) -> LoginSession:
         """Open a session by password or login token.
 
         Raises `UnknownLoginType`, `BadJson`, `InvalidParam`, `Forbidden` and `UserLocked`.
         """
-        asked.device.check()
-        if asked.type == PASSWORD and self._with_password:
-            user_id = await self._identifiers.find(asked.whom)
-            if asked.password is None:
+        request.device.check()
+        if request.type == PASSWORD and self._with_password:
+            user_id = await self._identifiers.find(request.user_identifier)
+            if request.password is None:
                 raise BadJson("The password is missing")
-            await self._credentials.check_password(user_id, asked.password)
-        elif asked.type == TOKEN:
-            if asked.token is None:
+            await self._credentials.check_password(user_id, request.password)
+        elif request.type == TOKEN:
+            if request.token is None:
                 raise BadJson("The token is missing")
-            user_id = await self._credentials.redeem_token(asked.token)
+            user_id = await self._credentials.redeem_token(request.token)
         else:
             raise UnknownLoginType("This server does not know the login type")
-        return await self._sessions.open(user_id, asked.device)
+        return await self._sessions.open(user_id, request.device)
 
-    async def log_in_for_appservice(self, service: Appservice, asked: LoginRequest) -> LoginSession:
+    async def log_in_for_appservice(
+        self, service: Appservice, request: LoginRequest
+    ) -> LoginSession:
         """Open a session of one of an application service's users.
 
-        Raises `Exclusive` for other users, and `Forbidden` for those who do not exist.
+        Raises `Exclusive` for other users, and `Forbidden` for unknown ones.
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#appservice-login
         """
-        user_id = await self._identifiers.find(asked.whom)
+        user_id = await self._identifiers.find(request.user_identifier)
         if not service.covers_user(user_id):
             raise Exclusive("The user does not belong to this application service")
         user = await self._db.run(find_user, user_id)
         if user is None or user.is_deactivated:
             raise Forbidden("No such user")
-        return await self._sessions.open(user_id, asked.device)
+        return await self._sessions.open(user_id, request.device)

@@ -1,4 +1,4 @@
-"""A new password for an account, whose owner knows the old one, or reads a mail.
+"""The replacement of an account's password.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#password-management
 """
@@ -13,7 +13,7 @@ from homeserver.storage.database.database import Database
 
 
 class PasswordChange:
-    """Replaces passwords. That the owner wants it is ascertained by the callers."""
+    """Replaces passwords. The callers authenticate the owner."""
 
     def __init__(
         self, db: Database, passwords: Passwords, sessions: LoginSessions, *, allowed: bool
@@ -36,7 +36,7 @@ class PasswordChange:
     async def apply(
         self, user_id: str, password: str, *, logout_devices: bool, but: Requester | None = None
     ) -> None:
-        """Give a user a checked password; log out their devices, `but` one, if asked to."""
+        """Set a checked password; with `logout_devices` log out all devices `but` one."""
         password_hash = await self._passwords.hash(password)
         await self._db.run(set_password_hash, user_id, password_hash)
         await self._db.run(delete_login_tokens_of, user_id)

@@ -1,7 +1,7 @@
-"""A new password, with everything that has to be shown before it.
+"""The change of a password, with the authentication that it needs.
 
-Who is logged in gives the old password, or proves an address of the account. Who is not does the
-same, and it is the proof that says whose password it is.
+A logged-in user gives the old password, or proves an address of the account. A client without an
+access token does the same, and the proof identifies the account.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountpassword
 """
@@ -23,14 +23,14 @@ from homeserver.protocol.errors import Forbidden, GuestAccessForbidden
 
 
 class ChangePassword(Confirmable):
-    """What a client says to replace a password."""
+    """The body of a password change."""
 
     new_password: str
     logout_devices: bool = True
 
 
 class PasswordReset:
-    """Replaces passwords of those who show that they may."""
+    """Replaces the passwords of authenticated users."""
 
     def __init__(
         self,
@@ -46,18 +46,18 @@ class PasswordReset:
         self._flows = [[PASSWORD], *([type_] for type_ in STAGES.values() if type_ in uia.stages)]
 
     async def change(
-        self, caller: Requester | None, asked: ChangePassword, address: str = ""
+        self, caller: Requester | None, body: ChangePassword, address: str = ""
     ) -> None:
-        """Replace a password, and log out the other devices of the user if that is asked for.
+        """Replace a password, and log out the user's other devices if requested.
 
-        `address` is where the request came from.
+        `address` is that of the client.
         Raises `WeakPassword`, `Forbidden`, `GuestAccessForbidden` and `AuthenticationNeeded`.
         """
         if caller is not None and caller.is_guest:
             raise GuestAccessForbidden("Guests have no password")
-        self._password_change.check(asked.new_password)
+        self._password_change.check(body.new_password)
         user_id = None if caller is None else caller.user_id
-        attempt = await self._uia.begin("changePassword", user_id, asked, address)
+        attempt = await self._uia.begin("changePassword", user_id, body, address)
         await attempt.confirm(self._flows)
         proved = await self._proved_user(attempt.proofs)
         if user_id not in (None, proved):
@@ -69,12 +69,12 @@ class PasswordReset:
             but=caller,
         )
         if proved_addresses(attempt.proofs):
-            # A mail is good for one new password. A password may confirm the same request again,
-            # for a client that has lost the answer.
+            # A mail is valid for one new password. A password may confirm the same request again,
+            # for a client that has lost the response.
             await attempt.end()
 
     async def _proved_user(self, proofs: Mapping[str, Any]) -> str:
-        """Whose account it is by the proofs. An address proves it once, and only if it still is."""
+        """The user that the proofs identify. An address does so once, and while the user has it."""
         user_id: str | None = proofs.get(PASSWORD)
         for address in proved_addresses(proofs):
             if not await self._validation.end(address.sid):

@@ -1,1 +1,1 @@
-"""Making accounts."""
+"""The creation of accounts."""

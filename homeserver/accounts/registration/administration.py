@@ -1,8 +1,8 @@
-"""Administration: accounts as the command line sees them, while the server runs or is stopped.
+"""Administration: the account functions of the command line, while the server runs or is stopped.
 
-These functions write to the database past the objects of a running server. It notices: tokens that
-it has in memory are looked up anew every few minutes (`access_tokens.py`), and what a deactivation
-leaves to do is done by the server that runs next (`deactivation.py`).
+These functions write to the database without the objects of a running server. It notices: cached
+tokens are looked up again every few minutes (`access_tokens.py`), and the rest of a deactivation is
+done by the running server, or by the next one (`deactivation.py`).
 """
 
 from homeserver.accounts.credentials.passwords import Passwords
@@ -37,9 +37,9 @@ from homeserver.storage.database.database import Connection, Database
 
 
 def local_user_id(name: str, server_name: str) -> str:
-    """The user id that a person means by a localpart or a whole user id.
+    """The user id for a localpart or a full user id.
 
-    Raises `InvalidUsername` for what is neither, and for users of other servers.
+    Raises `InvalidUsername` for anything else, and for remote users.
     """
     try:
         localpart, server = parse_user_id(name) if name.startswith("@") else (name, server_name)
@@ -85,7 +85,7 @@ async def list_users(db: Database) -> list[User]:
 
 
 async def set_password(db: Database, passwords: Passwords, user_id: str, password: str) -> None:
-    """Replace a password and log the user out everywhere. Raises `WeakPassword`, `NotFound`."""
+    """Replace a password and log out all sessions. Raises `WeakPassword`, `NotFound`."""
     passwords.check_strength(password)
     await _check_active(db, user_id)
     await db.transaction(_set_password, user_id, await passwords.hash(password))
@@ -94,9 +94,9 @@ async def set_password(db: Database, passwords: Passwords, user_id: str, passwor
 async def add_third_party_id(
     db: Database, user_id: str, medium: str, address: str, *, now_ms: int
 ) -> None:
-    """Give a user a canonical address, as if it had been validated now.
+    """Add a canonical address to an account, as if it had been validated now.
 
-    Raises `NotFound`, and `ThreepidInUse` where it belongs to somebody else.
+    Raises `NotFound`, and `ThreepidInUse` where it belongs to another account.
     """
     await _check_active(db, user_id)
     new = ThirdPartyId(medium, address, user_id, validated_ms=now_ms, added_ms=now_ms)
@@ -105,7 +105,7 @@ async def add_third_party_id(
 
 
 async def remove_third_party_id(db: Database, user_id: str, medium: str, address: str) -> None:
-    """Take a canonical address from a user. Raises `ThreepidNotFound`."""
+    """Remove a canonical address from an account. Raises `ThreepidNotFound`."""
     if not await db.run(delete_third_party_id, user_id, medium, address):
         raise ThreepidNotFound(f"{user_id} does not have {address}")
 
@@ -117,7 +117,7 @@ async def list_third_party_ids(db: Database, user_id: str) -> list[ThirdPartyId]
 
 
 async def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
-    """Close an account for good. Raises `NotFound`."""
+    """Deactivate an account permanently. Raises `NotFound`."""
     await _check_active(db, user_id)
     await db.transaction(_deactivate, user_id, erase)
 

@@ -1,7 +1,7 @@
-"""What the profile of a new account begins as.
+"""The initial profile of a new account.
 
-Other servers name an account by its localpart until its user chooses a name, and clients rely on
-it: without a display name they show the whole user id.
+Other implementations name an account by its localpart until the user chooses a name, and clients
+rely on it: without a display name they show the full user id.
 """
 
 import msgspec
@@ -13,6 +13,6 @@ from homeserver.storage.database.database import Connection
 
 
 async def name_by_localpart(db: Connection, user_id: str) -> None:
-    """Give an account that is being made its localpart as display name, unless it has one."""
+    """Set the localpart of a new account as its display name, unless it has one."""
     localpart = parse_user_id(user_id).localpart
     await insert_profile_field(db, user_id, DISPLAYNAME, msgspec.json.encode(localpart))

@@ -1,4 +1,4 @@
-"""The account that speaks for the server: nobody logs in to it, and it is made when first needed.
+"""The account that sends server notices: it has no log-in, and is created when first needed.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
 """
@@ -16,8 +16,13 @@ from homeserver.storage.database.database import Database
 USER_TYPE = "server_notices"
 
 
+def notices_user_id(settings: ServerNoticeSettings, server_name: str) -> str | None:
+    """The user id of the account; `None` where the server sends no notices."""
+    return None if settings.user is None else f"@{settings.user}:{server_name}"
+
+
 class NoticesAccount:
-    """Knows the account. `user_id` is `None` where the server sends no notices."""
+    """The account of server notices. `user_id` is `None` where the server sends none."""
 
     def __init__(
         self,
@@ -27,7 +32,7 @@ class NoticesAccount:
         registration: Registration,
         profiles: Profiles,
     ) -> None:
-        self.user_id = None if settings.user is None else f"@{settings.user}:{server_name}"
+        self.user_id = notices_user_id(settings, server_name)
         self._settings = settings
         self._db = db
         self._registration = registration
@@ -35,20 +40,21 @@ class NoticesAccount:
         self._lock = DeferredLock()
 
     async def get(self) -> Requester:
-        """The account as one that acts.
+        """The account as a requester, created if it does not exist.
 
-        Raises `NotFound` where there are no notices, `UserInUse` where the account is a person's.
+        Raises `NotFound` where the server sends no notices, `UserInUse` where a person has the
+        account.
         """
         if self.user_id is None:
             raise NotFound("This server sends no notices")
-        # Two that need it first at the same time must not both make it.
+        # Two concurrent callers must not both create it.
         await self._lock.acquire()
         try:
             user = await self.find(self.user_id)
             if user is None:
                 await self._make(self.user_id)
             elif user.user_type != USER_TYPE:
-                raise UserInUse(f"{self.user_id} is somebody's account")
+                raise UserInUse(f"{self.user_id} is the account of a person")
         finally:
             self._lock.release()
         return Requester(self.user_id, None)
@@ -58,5 +64,5 @@ class NoticesAccount:
         await self._profiles.set_field(user_id, DISPLAYNAME, self._settings.display_name)
 
     async def find(self, user_id: str) -> User | None:
-        """Any account of this server."""
+        """Any account of this server, or `None`."""
         return await self._db.run(find_user, user_id)

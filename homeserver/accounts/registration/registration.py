@@ -1,7 +1,7 @@
-"""Registration: making accounts, whoever asks for them.
+"""Registration: the creation of accounts, for all kinds of callers.
 
-A user id is lower case, of the narrow grammar, and given out once for ever. Clients that name no
-user get a number; so do guests.
+A user id is lower case, of the narrow grammar, and permanently assigned. A client that requests no
+name gets a number; so do guests.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#legacy-account-registration
 """
@@ -39,7 +39,7 @@ from homeserver.storage.database.database import Connection, Database
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """What an account starts as. Without a `localpart` it gets a number for a name.
+    """The initial data of an account. Without a `localpart` it gets a number for a name.
 
     `token` is a registration token to count, `policies` are accepted ones, id to version,
     `addresses` are validated ones.
@@ -55,11 +55,15 @@ class NewUser:
     addresses: Sequence[ProvedAddress] = ()
 
 
+def _nothing_is_reserved(_user_id: str) -> bool:
+    return False
+
+
 class Registration:
-    """Makes accounts. Who may have one is decided by the callers.
+    """Creates accounts. The callers decide who may have one.
 
     With `localpart_as_display_name` all but guests begin with that name. `is_reserved(user_id)`
-    says whether a name belongs to an application service alone.
+    says whether a name is exclusive to an application service.
     """
 
     def __init__(
@@ -72,8 +76,9 @@ class Registration:
         access_tokens: AccessTokens,
         *,
         localpart_as_display_name: bool,
+        is_reserved: Callable[[str], bool] = _nothing_is_reserved,
     ) -> None:
-        self.is_reserved: Callable[[str], bool] | None = None
+        self._is_reserved = is_reserved
         self._db = db
         self._clock = clock
         self._server_name = server_name
@@ -83,7 +88,7 @@ class Registration:
         self._localpart_as_display_name = localpart_as_display_name
 
     async def check_available(self, localpart: str) -> str:
-        """The user id that a name leads to.
+        """The user id for a name that is free.
 
         Raises `InvalidUsername`, `UserInUse`, and `Exclusive` for names of application services.
         """
@@ -95,7 +100,7 @@ class Registration:
         return user_id
 
     def user_id_for(self, localpart: str) -> str:
-        """The user id that a name leads to, free or not. Raises `InvalidUsername`."""
+        """The user id for a name, free or not. Raises `InvalidUsername`."""
         localpart = localpart.lower()
         try:
             check_localpart(localpart, self._server_name)
@@ -106,10 +111,10 @@ class Registration:
     async def register(
         self, new: NewUser, device: DeviceRequest | None
     ) -> tuple[str, LoginSession | None]:
-        """Make an account, and log it in unless `device` is `None`; gives the user id.
+        """Create an account, and log it in unless `device` is `None`; returns the user id.
 
         Raises `InvalidUsername`, `UserInUse`, `InvalidParam`, `ThreepidInUse`, and `Forbidden` for
-        a registration token that was used up meanwhile.
+        a registration token that has been used up meanwhile.
         """
         if device is not None:
             device.check()
@@ -125,7 +130,7 @@ class Registration:
         return await self._db.transaction(self._register, user, new, device)
 
     async def register_guest(self, display_name: str | None) -> LoginSession:
-        """Make a guest account, and log it in to a device with this display name."""
+        """Create a guest account, and log it in to a device with this display name."""
         user = User(user_id="", created_ms=now_ms(self._clock), is_guest=True)
         device = DeviceRequest(display_name=display_name)
         device.check()
@@ -140,7 +145,7 @@ class Registration:
         password: str | None,
         addresses: Sequence[ProvedAddress] = (),
     ) -> str:
-        """Make a guest a full user, who keeps rooms and devices; gives the user id.
+        """Turn a guest into a full user, who keeps rooms and devices; returns the user id.
 
         Raises `Forbidden` unless the token is that of the guest of this name, and `ThreepidInUse`.
         """
@@ -151,9 +156,6 @@ class Registration:
         await self._db.transaction(self._upgrade, caller.user_id, password_hash, addresses)
         self._access_tokens.forget_user(caller.user_id)
         return caller.user_id
-
-    def _is_reserved(self, user_id: str) -> bool:
-        return self.is_reserved is not None and self.is_reserved(user_id)
 
     async def _hash(self, password: str | None) -> str | None:
         if password is None:
@@ -202,7 +204,7 @@ class Registration:
             await delete_validation_session(db, one.sid)
 
     async def _insert_numbered(self, db: Connection, user: User) -> User:
-        """Some number may have been taken as a name; the next one is tried then."""
+        """Insert a user with a number for a name, skipping numbers that are taken as names."""
         while True:
             number = await next_generated_localpart(db)
             user = replace(user, user_id=f"@{number}:{self._server_name}")

@@ -1,8 +1,9 @@
-"""Signing up: how people, guests and application services come to accounts over the API.
+"""The registration of people, guests and application services over the API.
 
-What can be refused is refused before authentication is asked for. A session of user-interactive
-authentication remembers the user it led to, so that a client which lost the answer may ask again
-and is logged in, instead of being told that the name is taken.
+Errors that can be found beforehand are raised before authentication is requested. A session of
+user-interactive authentication remembers the user that it created, so that a client which lost the
+response can repeat the request and is logged in, instead of getting the error that the name is
+taken.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
 """
@@ -32,7 +33,7 @@ from homeserver.protocol.errors import Exclusive, Forbidden, MissingParam
 
 
 class RegistrationRequest(Confirmable):
-    """What a client may say when it registers."""
+    """The body of a registration request."""
 
     type: str | None = None
     username: str | None = None
@@ -53,7 +54,7 @@ class RegistrationRequest(Confirmable):
 
 
 class RegistrationFlow:
-    """Lets those in who may have an account, by the settings."""
+    """Registers users where the settings allow it."""
 
     def __init__(
         self,
@@ -75,12 +76,12 @@ class RegistrationFlow:
         ]
         self._flows = [[EMAIL_IDENTITY, *stages]]
         if not settings.email_required:
-            # An address comes first: without it the other stages are a whole flow already.
+            # The address stage comes first: the other stages alone are a complete flow already.
             offered = [[type_, *stages] for type_ in STAGES.values() if type_ in uia.stages]
             self._flows = [stages or [DUMMY], *offered]
 
     def check_open(self) -> None:
-        """Raise `Forbidden` where nobody may register."""
+        """Raise `Forbidden` where registration is disabled."""
         if not self._settings.enabled:
             raise Forbidden("Registration is disabled on this server")
 
@@ -90,17 +91,17 @@ class RegistrationFlow:
         await self._registration.check_available(username)
 
     async def register(
-        self, asked: RegistrationRequest, address: str = ""
+        self, body: RegistrationRequest, address: str = ""
     ) -> tuple[str, LoginSession | None]:
-        """Make a full account: the user id, and the session unless `inhibit_login`.
+        """Create a full account; returns the user id, and the session unless `inhibit_login`.
 
-        `address` is where the request came from.
-        Raises `AuthenticationNeeded` first, and whatever is wrong with the request before it.
+        `address` is that of the client. Raises `AuthenticationNeeded` first, and before it any
+        error in the request.
         """
         self.check_open()
-        attempt = await self._uia.begin("register", None, asked, address)
+        attempt = await self._uia.begin("register", None, body, address)
         if attempt.outcome is not None:
-            return await self._again(attempt.outcome, attempt.body)
+            return await self._log_in(attempt.outcome, attempt.body)
         await self._check(attempt.body)
         await attempt.confirm(self._flows)
         user_id, session = await self._register(attempt)
@@ -108,56 +109,56 @@ class RegistrationFlow:
         return user_id, session
 
     async def register_guest(self, device_display_name: str | None) -> LoginSession:
-        """Make a guest account. Raises `Forbidden` where the server takes no guests."""
+        """Create a guest account. Raises `Forbidden` where the server allows no guests."""
         if not self._settings.guests:
             raise Forbidden("Guests are not allowed on this server")
         return await self._registration.register_guest(device_display_name)
 
     async def register_for_appservice(
-        self, service: Appservice, asked: RegistrationRequest
+        self, service: Appservice, body: RegistrationRequest
     ) -> tuple[str, LoginSession | None]:
-        """Make an account without a password, for an application service.
+        """Create an account without a password, for an application service.
 
         Raises `MissingParam`, `InvalidUsername`, `UserInUse`, and `Exclusive` for names outside of
         the namespaces of the service.
         """
-        if asked.username is None:
+        if body.username is None:
             raise MissingParam("The username is missing")
-        if not service.covers_user(self._registration.user_id_for(asked.username)):
+        if not service.covers_user(self._registration.user_id_for(body.username)):
             raise Exclusive("The name does not belong to this application service")
-        new = NewUser(asked.username, appservice=service.id)
-        return await self._registration.register(new, asked.device)
+        new = NewUser(body.username, appservice=service.id)
+        return await self._registration.register(new, body.device)
 
-    async def _check(self, asked: RegistrationRequest) -> None:
-        if asked.device is not None:
-            asked.device.check()
-        if asked.password is not None:
-            self._passwords.check_strength(asked.password)
-        if asked.guest_access_token is None and asked.username is not None:
-            await self._registration.check_available(asked.username)
+    async def _check(self, body: RegistrationRequest) -> None:
+        if body.device is not None:
+            body.device.check()
+        if body.password is not None:
+            self._passwords.check_strength(body.password)
+        if body.guest_access_token is None and body.username is not None:
+            await self._registration.check_available(body.username)
 
     async def _register(
         self, attempt: Attempt[RegistrationRequest]
     ) -> tuple[str, LoginSession | None]:
-        asked = attempt.body
+        body = attempt.body
         addresses = proved_addresses(attempt.proofs)
-        if asked.guest_access_token is not None:
+        if body.guest_access_token is not None:
             user_id = await self._registration.upgrade_guest(
-                asked.username, asked.guest_access_token, asked.password, addresses
+                body.username, body.guest_access_token, body.password, addresses
             )
-            return await self._again(user_id, asked)
+            return await self._log_in(user_id, body)
         new = NewUser(
-            asked.username,
-            asked.password,
+            body.username,
+            body.password,
             token=attempt.proofs.get(REGISTRATION_TOKEN),
             policies=attempt.proofs.get(TERMS),
             addresses=addresses,
         )
-        return await self._registration.register(new, asked.device)
+        return await self._registration.register(new, body.device)
 
-    async def _again(
-        self, user_id: str, asked: RegistrationRequest
+    async def _log_in(
+        self, user_id: str, body: RegistrationRequest
     ) -> tuple[str, LoginSession | None]:
-        if asked.device is None:
+        if body.device is None:
             return user_id, None
-        return user_id, await self._sessions.open(user_id, asked.device)
+        return user_id, await self._sessions.open(user_id, body.device)

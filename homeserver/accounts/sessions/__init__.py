@@ -1,1 +1,1 @@
-"""Log-in sessions: devices, access tokens, and who makes a request."""
+"""Log-in sessions: devices, access tokens, and the requester of a request."""

@@ -1,16 +1,15 @@
-"""Access tokens: who is behind a token, from memory where it was seen before.
+"""Access tokens: the account and device of a token, cached in memory.
 
-Nearly every request begins here, so a hit costs one dictionary look-up and no coroutine. The cache
-is emptied for a user whenever something of theirs changes that it holds: a device goes, the account
-is locked, the password is replaced. A look-up that was under way at that moment is not cached. What
-other processes change is noticed after `GRANT_SECONDS` at the latest.
+Nearly every request begins here, so a hit costs one dictionary look-up and no coroutine. The
+entries of a user are dropped whenever something in them changes: a device is removed, the account
+is locked, the password is replaced. A look-up in progress at that time is not cached. Changes by
+other processes are noticed after at most `GRANT_SECONDS`.
 
-The first use of a token that came from a refresh revokes the refresh token that was used for it.
+The first use of a token from a refresh revokes the refresh token that was used for it.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
 """
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from homeserver.accounts.sessions.last_seen import LastSeen, SeenRequest
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.secret_tokens import token_hash
 from homeserver.concurrency.clock import Clock, now_ms, wall_seconds
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import MissingToken, UnknownToken, UserLocked
 from homeserver.storage.accounts.access_tokens import AccessToken, find_access_token
 from homeserver.storage.accounts.refresh_tokens import delete_predecessor
@@ -27,20 +27,20 @@ from homeserver.storage.accounts.users import User, find_user
 from homeserver.storage.database.database import Connection, Database
 
 MAX_CACHED = 50_000  # tokens
-MAX_TOKEN = 255  # characters; ours are shorter
-MAX_UNKNOWN = 10_000  # tokens that are known to be nobody's
+MAX_TOKEN = 255  # characters; tokens of this server are shorter
+MAX_UNKNOWN = 10_000  # tokens that are known to be invalid
 UNKNOWN_SECONDS = 10.0
 GRANT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one token stands for."""
+    """The account and device that one token gives access to."""
 
     caller: Requester
     is_locked: bool
     expires_at: float  # seconds since the epoch; infinite for a token that does not expire
-    stale_at: float  # from then on it has to be looked up anew
+    stale_at: float  # from then on it has to be looked up again
 
 
 class AccessTokens:
@@ -50,24 +50,25 @@ class AccessTokens:
         self._db = db
         self._clock = clock
         self._last_seen = last_seen
-        self._grants: OrderedDict[str, Grant] = OrderedDict()
+        self._grants: LruCache[str, Grant] = LruCache(
+            "access_tokens", MAX_CACHED, on_evict=self._unlink
+        )
         self._tokens_of: dict[str, set[str]] = {}
-        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._unknown: LruCache[str, float] = LruCache("unknown_access_tokens", MAX_UNKNOWN)
         self._forgotten = 0  # counts the calls of `forget_user`
 
     def authenticate(self, token: str, request: SeenRequest) -> Requester | Awaitable[Requester]:
-        """Who is behind a token: at once if it is in memory.
+        """The requester of a token, without waiting if it is in memory.
 
-        Raises `UnknownToken` for one that is not, or no longer, valid, and `UserLocked`.
+        Raises `UnknownToken` for a token that is not, or no longer, valid, and `UserLocked`.
         """
         grant = self._grants.get(token)
         if grant is None or self._clock.seconds() >= grant.stale_at:
             return self._authenticate_slowly(token, request)
-        self._grants.move_to_end(token)
         return self._admit(grant, request)
 
     async def get_caller(self, token: str | None) -> Requester:
-        """Who is behind a token, even of a locked account, for what is not an ordinary request.
+        """The requester of a token, even of a locked account, for special requests.
 
         Raises `MissingToken` and `UnknownToken`.
         """
@@ -76,16 +77,16 @@ class AccessTokens:
         return (await self._grant(token)).caller
 
     def forget_user(self, user_id: str) -> None:
-        """Look up this user's tokens anew when they are used next."""
+        """Look up this user's tokens again at their next use."""
         self._forgotten += 1
         for token in self._tokens_of.pop(user_id, ()):
-            self._grants.pop(token, None)
+            self._grants.pop(token)
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """Reader of the log: tokens go with their devices."""
-        for fact in facts:
-            if isinstance(fact, DevicesRemoved):
-                self.forget_user(fact.user_id)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries: the tokens of removed devices end."""
+        for entry in entries:
+            if isinstance(entry, DevicesRemoved):
+                self.forget_user(entry.user_id)
 
     async def _authenticate_slowly(self, token: str, request: SeenRequest) -> Requester:
         return self._admit(await self._grant(token), request)
@@ -102,16 +103,16 @@ class AccessTokens:
         return caller
 
     async def _grant(self, token: str) -> Grant:
-        grant = self._grants.get(token)
+        grant = self._grants.peek(token)
         if grant is not None and self._clock.seconds() < grant.stale_at:
             return grant
-        if len(token) > MAX_TOKEN or self._unknown.get(token, 0.0) > self._clock.seconds():
+        if len(token) > MAX_TOKEN or (self._unknown.get(token) or 0.0) > self._clock.seconds():
             raise UnknownToken("Unrecognised access token")
         before = self._forgotten
         grant = await self._db.run(self._load, token)
         if grant is None:
             self._drop(token)
-            self._remember_unknown(token)
+            self._unknown.put(token, self._clock.seconds() + UNKNOWN_SECONDS)
             raise UnknownToken("Unrecognised access token")
         if before == self._forgotten:
             self._remember(token, grant)
@@ -129,24 +130,19 @@ class AccessTokens:
         return _grant_of(stored, user, self._clock.seconds() + GRANT_SECONDS)
 
     def _remember(self, token: str, grant: Grant) -> None:
-        self._grants[token] = grant
         self._tokens_of.setdefault(grant.caller.user_id, set()).add(token)
-        if len(self._grants) > MAX_CACHED:
-            self._drop(next(iter(self._grants)))
+        self._grants.put(token, grant)
 
     def _drop(self, token: str) -> None:
-        grant = self._grants.pop(token, None)
+        grant = self._grants.pop(token)
         if grant is not None:
-            tokens = self._tokens_of[grant.caller.user_id]
-            tokens.discard(token)
-            if not tokens:
-                del self._tokens_of[grant.caller.user_id]
+            self._unlink(token, grant)
 
-    def _remember_unknown(self, token: str) -> None:
-        self._unknown.pop(token, None)
-        self._unknown[token] = self._clock.seconds() + UNKNOWN_SECONDS
-        if len(self._unknown) > MAX_UNKNOWN:
-            self._unknown.popitem(last=False)
+    def _unlink(self, token: str, grant: Grant) -> None:
+        tokens = self._tokens_of[grant.caller.user_id]
+        tokens.discard(token)
+        if not tokens:
+            del self._tokens_of[grant.caller.user_id]
 
 
 def _grant_of(token: AccessToken, user: User, stale_at: float) -> Grant:

@@ -1,8 +1,8 @@
-"""Devices: the places where a user is logged in; listing, naming and removing them.
+"""Devices: the log-ins of a user; listing, naming and removing them.
 
-Removal and renaming go through the log, since others must know: the tokens of a device end at once
-(`access_tokens.py`), and who shares rooms with the user learns that the device is gone. Whatever
-must be durable together with such a change joins it through `companions`.
+Removal and renaming go through the log, for its subscribers: the tokens of a device end at once
+(`access_tokens.py`), and users in shared rooms learn that the device is removed. Rows that must be
+durable together with such a change are added through `companions`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#device-management
 """
@@ -50,9 +50,9 @@ Companion = Callable[[DeviceChange], Sequence[Row]]
 
 
 class Devices:
-    """The devices of this server's users.
+    """The devices of local users.
 
-    `companions` are called with each change before it is written, and give rows that are written
+    `companions` are called with each change before it is written, and return rows that are written
     with it, all or nothing. They must not wait.
     """
 
@@ -75,23 +75,23 @@ class Devices:
         return self._as_seen(user_id, device)
 
     async def rename(self, user_id: str, device_id: str, display_name: str) -> None:
-        """Give a device another display name. Raises `NotFound` and `InvalidParam`."""
+        """Set the display name of a device. Raises `NotFound` and `InvalidParam`."""
         check_display_name(display_name)
         device = await self.get(user_id, device_id)
         if device.display_name == display_name:
             return
-        fact = DeviceRenamed(self._log.next_position(), user_id, device_id)
+        entry = DeviceRenamed(self._log.next_position(), user_id, device_id)
         row = RENAME_DEVICE.row(user_id, device_id, display_name)
-        await self._log.append(fact, [row, *self._companion_rows(fact)])
+        await self._log.append(entry, [row, *self._companion_rows(entry)])
 
     async def remove(self, user_id: str, device_ids: Sequence[str]) -> None:
-        """Remove devices and all that belongs to them; those that do not exist are passed over."""
+        """Remove devices and their data; unknown ones are ignored."""
         if not device_ids:
             return
         self._log.check_open()
-        fact = DevicesRemoved(self._log.next_position(), user_id, tuple(device_ids))
+        entry = DevicesRemoved(self._log.next_position(), user_id, tuple(device_ids))
         rows = [DELETE_DEVICE.row(user_id, device_id) for device_id in device_ids]
-        await self._log.append(fact, [*rows, *self._companion_rows(fact)])
+        await self._log.append(entry, [*rows, *self._companion_rows(entry)])
 
     async def remove_all(self, user_id: str, *, but: str | None = None) -> None:
         """Remove all devices of a user, or all but one."""
@@ -100,8 +100,8 @@ class Devices:
             user_id, [device.device_id for device in devices if device.device_id != but]
         )
 
-    def _companion_rows(self, fact: DeviceChange) -> list[Row]:
-        return [row for companion in self.companions for row in companion(fact)]
+    def _companion_rows(self, entry: DeviceChange) -> list[Row]:
+        return [row for companion in self.companions for row in companion(entry)]
 
     def _as_seen(self, user_id: str, device: Device) -> Device:
         seen = self._last_seen.find(user_id, device.device_id)
@@ -116,7 +116,7 @@ class Devices:
 
 
 def check_device_id(device_id: str) -> None:
-    """Raise `InvalidParam` where a device id that a client chose cannot be used."""
+    """Raise `InvalidParam` for an invalid device id from a client."""
     if not device_id or len(device_id.encode()) > MAX_DEVICE_ID_BYTES:
         raise InvalidParam(f"A device ID has 1 to {MAX_DEVICE_ID_BYTES} bytes")
 

@@ -1,4 +1,4 @@
-"""The end of what has expired: rows that are of no more use are deleted once an hour."""
+"""The cleanup of expired rows, once an hour."""
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -14,8 +14,8 @@ from homeserver.storage.accounts.openid_tokens import delete_expired_openid_toke
 from homeserver.storage.accounts.validation_sessions import delete_expired_validation_sessions
 from homeserver.storage.database.database import Database
 
-SWEEP_SECONDS = 3600.0
-SWEEPS = (
+CLEANUP_SECONDS = 3600.0
+DELETIONS = (
     delete_expired_authentication_sessions,
     delete_expired_login_tokens,
     delete_expired_openid_tokens,
@@ -30,22 +30,22 @@ class ExpiredRowCleanup:
     def __init__(self, db: Database, clock: IReactorTime) -> None:
         self._db = db
         self._clock = clock
-        self._sweeping = PeriodicTask(
-            clock, SWEEP_SECONDS, self.sweep, name="the deletion of what has expired"
+        self._cleaning = PeriodicTask(
+            clock, CLEANUP_SECONDS, self.clean_up, name="the deletion of expired rows"
         )
 
     def start(self) -> None:
-        """Begin to sweep every hour."""
-        self._sweeping.start()
+        """Begin to clean up every hour."""
+        self._cleaning.start()
 
     def stop(self) -> Deferred[None]:
-        """Sweep no more; fires when the present sweep has ended."""
-        return self._sweeping.stop()
+        """Clean up no more; fires when the current run has ended."""
+        return self._cleaning.stop()
 
-    async def sweep(self) -> None:
-        """Delete what has expired by now; a failure is for the next time to mend."""
-        for delete_expired in SWEEPS:
+    async def clean_up(self) -> None:
+        """Delete expired rows; what fails is retried at the next run."""
+        for delete_expired in DELETIONS:
             try:
                 await self._db.run(delete_expired, now_ms(self._clock))
             except Exception as error:
-                log.warn("could not delete what has expired: {error}", error=error)
+                log.warn("could not delete expired rows: {error}", error=error)

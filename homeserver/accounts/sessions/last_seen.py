@@ -1,7 +1,7 @@
-"""When, from where and with which client each device was last seen.
+"""The last use of each device: time, address and client.
 
-It is noted in memory with each request, but not more than once in `SAVE_SECONDS`; the database
-learns of it now and then, in one statement for all devices, as the text allows it to be a few
+It is recorded in memory with each request, but not more than once in `SAVE_SECONDS`, and written to
+the database periodically, in one statement for all devices: the specification allows it to be a few
 minutes out of date.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices
@@ -19,12 +19,12 @@ from homeserver.storage.database.database import Database
 
 FLUSH_SECONDS = 60.0
 SAVE_SECONDS = 1.0
-MAX_AGENT = 200  # characters of a client's description of itself
+MAX_AGENT = 200  # characters of a client's `User-Agent`
 log = Logger()
 
 
 class SeenRequest(Protocol):
-    """What is noted of a request."""
+    """The part of a request that is recorded."""
 
     @property
     def address(self) -> str:
@@ -42,13 +42,13 @@ class _Seen:
 
 
 class LastSeen:
-    """Gathers sightings of devices. `start` it, and `await stop()` before the database closes."""
+    """Collects sightings of devices. `start` it, and `await stop()` before the database closes."""
 
     def __init__(self, db: Database, clock: IReactorTime) -> None:
         self._db = db
         self._seen: dict[tuple[str, str], _Seen] = {}
         self._flushing = PeriodicTask(
-            clock, FLUSH_SECONDS, self.flush, name="noting when devices were last seen"
+            clock, FLUSH_SECONDS, self.flush, name="storing when devices were last seen"
         )
 
     def start(self) -> None:
@@ -56,24 +56,24 @@ class LastSeen:
         self._flushing.start()
 
     async def stop(self) -> None:
-        """Write what is known, and no more after it."""
+        """Write all sightings, and stop."""
         await self._flushing.stop()
         await self.flush()
 
     def note(self, user_id: str, device_id: str, request: SeenRequest, now: float) -> None:
-        """A device made a request, `now` in seconds since the epoch."""
+        """Record a request of a device, `now` in seconds since the epoch."""
         seen = self._seen.get((user_id, device_id))
         if seen is None or not 0 <= now - seen.at < SAVE_SECONDS:
             agent = _printable(request.header(b"User-Agent") or "")
             self._seen[user_id, device_id] = _Seen(now, request.address, agent)
 
     def find(self, user_id: str, device_id: str) -> Sighting | None:
-        """The newest sighting of a device that the database may not know yet."""
+        """The newest sighting of a device that may not be stored yet."""
         seen = self._seen.get((user_id, device_id))
         return None if seen is None else _sighting(user_id, device_id, seen)
 
     async def flush(self) -> None:
-        """Write all sightings. What cannot be written is noted again at the next request."""
+        """Write all sightings. Failed ones are recorded again at the next request."""
         seen, self._seen = self._seen, {}
         if not seen:
             return
@@ -84,7 +84,7 @@ class LastSeen:
         try:
             await self._db.run(update_last_seen, sightings)
         except Exception as error:
-            log.warn("could not note when devices were last seen: {error}", error=error)
+            log.warn("could not store when devices were last seen: {error}", error=error)
 
 
 def _sighting(user_id: str, device_id: str, seen: _Seen) -> Sighting:
@@ -92,5 +92,5 @@ def _sighting(user_id: str, device_id: str, seen: _Seen) -> Sighting:
 
 
 def _printable(agent: str) -> str:
-    """What a client says of itself, which may be anything, fit to be stored and shown."""
+    """A client's `User-Agent`, which may be anything, made fit to be stored and shown."""
     return "".join(filter(str.isprintable, agent[:MAX_AGENT]))

@@ -1,8 +1,8 @@
 """Sessions: logging in to a device, refreshing its tokens, logging out.
 
-Logging in to a device that exists replaces its tokens. A client that asks for refresh tokens gets
-an access token that expires; `refresh` gives the next pair. The old pair stays valid until the new
-one is used, so that a client which lost the answer can ask again.
+Logging in to an existing device replaces its tokens. A client that requests refresh tokens gets an
+access token that expires; `refresh` returns the next pair. The old pair stays valid until the new
+one is used, so that a client which lost the response can repeat the request.
 
 Spec:
 https://spec.matrix.org/v1.19/client-server-api/#relationship-between-access-tokens-and-devices
@@ -40,14 +40,14 @@ MAX_DEVICES = 2_000  # of one user: programs that log in at each start have many
 
 @dataclass(frozen=True, slots=True)
 class DeviceRequest:
-    """What a client says of the device that it logs in."""
+    """The parameters of the device that a client logs in."""
 
     device_id: str | None = None
     display_name: str | None = None
     wants_refresh_token: bool = False
 
     def check(self) -> None:
-        """Raise `InvalidParam` where the device cannot be as asked for."""
+        """Raise `InvalidParam` for an invalid device id or display name."""
         if self.device_id is not None:
             check_device_id(self.device_id)
         if self.display_name is not None:
@@ -56,7 +56,7 @@ class DeviceRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """What a client authenticates itself with from now on."""
+    """The tokens with which a client authenticates from now on."""
 
     access_token: str
     refresh_token: str | None = None
@@ -73,7 +73,7 @@ class LoginSession:
 
 
 class LoginSessions:
-    """Opens, refreshes and ends sessions. Who may do so is decided by the callers."""
+    """Opens, refreshes and ends sessions. The callers decide who may do so."""
 
     def __init__(
         self,
@@ -92,9 +92,9 @@ class LoginSessions:
         self._access_tokens = access_tokens
 
     async def open(self, user_id: str, request: DeviceRequest) -> LoginSession:
-        """Log a user in to a new device, or anew to one they have.
+        """Log a user in to a new device, or again to one they have.
 
-        Raises `InvalidParam`, and `UserLimitExceeded` for a device too many.
+        Raises `InvalidParam`, and `UserLimitExceeded` for too many devices.
         """
         request.check()
         session = await self._db.transaction(self.open_within, user_id, request)
@@ -137,7 +137,7 @@ class LoginSessions:
         self._access_tokens.forget_user(caller.user_id)
 
     async def close_all(self, user_id: str, *, but: Requester | None = None) -> None:
-        """Log a user out everywhere, or everywhere but where `but` is."""
+        """Log out all sessions of a user, or all but that of `but`."""
         await self._devices.remove_all(user_id, but=but.device_id if but else None)
         await self._db.run(
             delete_access_tokens_of_user,

@@ -1,4 +1,4 @@
-"""OpenID tokens: with which a third party learns who a user is, and can do nothing else.
+"""OpenID tokens: they let a third party verify a user's identity, and do nothing else.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#openid
 """
@@ -13,7 +13,7 @@ LIFETIME_SECONDS = 3600
 
 
 class OpenIdTokens:
-    """Gives out OpenID tokens and tells whose they are."""
+    """Issues OpenID tokens and finds their users."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
@@ -27,7 +27,7 @@ class OpenIdTokens:
         return token
 
     async def get_user(self, token: str) -> str:
-        """Whose token this is. Raises `UnknownToken`."""
+        """The user of a token. Raises `UnknownToken`."""
         user_id = await self._db.run(find_openid_user, token_hash(token), now_ms(self._clock))
         if user_id is None:
             raise UnknownToken("Access token unknown or expired")

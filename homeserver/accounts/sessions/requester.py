@@ -1,4 +1,4 @@
-"""Who makes a request: the value that every authenticated handler receives."""
+"""The requester: the value that every authenticated handler receives."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Requester:
     """The account and device behind an access token.
 
-    `device_id` is `None` only for tokens without a device (administrative ones). `token` is the
-    number of the access token's row, never the token itself.
+    `device_id` is `None` only for tokens without a device (administrative ones). `token` is the id
+    of the access token's row, never the token itself.
     """
 
     user_id: str

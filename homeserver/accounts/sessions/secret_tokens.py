@@ -1,4 +1,4 @@
-"""Secrets that are handed out, and what is kept of them: the hash, never the token.
+"""Tokens for clients, of which the server stores only the hash.
 
 A token has 256 bits of randomness, so a plain SHA-256 is enough to make a stolen table worthless;
 passwords, which people choose, need more (`passwords.py`).
@@ -18,7 +18,7 @@ def new_token() -> str:
 
 
 def token_hash(token: str) -> bytes:
-    """What is stored in place of a token."""
+    """The hash that is stored in place of a token."""
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -1,4 +1,4 @@
-"""Who is: the sessions of an account, and where they were last seen.
+"""Whois: the sessions of an account, and where they were last seen.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3adminwhoisuserid
 """
@@ -12,16 +12,16 @@ from homeserver.storage.database.database import Database
 
 
 class WhoIs:
-    """Tells users of their own sessions, and administrators of everybody's."""
+    """Lists a user's sessions for the user and for administrators."""
 
     def __init__(self, db: Database, devices: Devices) -> None:
         self._db = db
         self._devices = devices
 
     async def devices_of(self, caller: Requester, user_id: str) -> list[Device]:
-        """The devices of a user of this server.
+        """The devices of a local user.
 
-        Raises `Forbidden` to whoever is neither that user nor an administrator, whether the user
+        Raises `Forbidden` unless the caller is that user or an administrator, whether the user
         exists or not, and `NotFound`.
         """
         if not caller.is_admin and caller.user_id != user_id:

@@ -1,7 +1,7 @@
 """Account moderation: locking and suspending accounts, by administrators of this server.
 
 A locked account keeps its sessions but can do nothing with them except log out; a suspended one can
-read and leave, not write. Administrators cannot be moderated: take the office from them first.
+read and leave, but not write. Administrators cannot be moderated while they have that role.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#account-moderation
 """
@@ -14,7 +14,7 @@ from homeserver.storage.database.database import Database
 
 
 class AccountModeration:
-    """Locks and suspends. That the caller is an administrator is ascertained before."""
+    """Locks and suspends accounts. The callers check that the requester is an administrator."""
 
     def __init__(self, db: Database, server_name: str, access_tokens: AccessTokens) -> None:
         self._db = db
@@ -24,8 +24,8 @@ class AccountModeration:
     async def get(self, user_id: str) -> User:
         """An account that may be moderated.
 
-        Raises `InvalidParam` for users of other servers, `NotFound` for unknown and deactivated
-        ones, and `Forbidden` for administrators.
+        Raises `InvalidParam` for remote users, `NotFound` for unknown and deactivated ones, and
+        `Forbidden` for administrators.
         """
         try:
             server = parse_user_id(user_id).server_name

@@ -1,13 +1,14 @@
-"""Deactivation: the end of an account.
+"""The deactivation of accounts.
 
-First every way to log in goes; after that it cannot be stopped. What follows, such as leaving
-rooms, is done by the callables in `on_deactivated`. It stays noted in the database that this is to
-be done until it is, so a crash or a failure delays it only, and so the command line can start it.
+First all means of logging in are removed; after that it cannot be stopped. The rest, such as
+leaving rooms, is done by the callables in `on_deactivated`. The database records that it is
+unfinished until it is done, so a crash or a failure only delays it, and the command line can start
+it.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#account-deactivation
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,7 +16,7 @@ from twisted.logger import Logger
 
 from homeserver.accounts.sessions.login_sessions import LoginSessions
 from homeserver.accounts.user_data.account_data import AccountData
-from homeserver.accounts.user_data.profiles import Profiles
+from homeserver.accounts.user_data.profiles import LocalProfiles
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.errors import NotFound
 from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
@@ -37,7 +38,7 @@ log = Logger()
 
 
 class Deactivation:
-    """Closes accounts. Who may do so is decided by the callers.
+    """Deactivates accounts. The callers decide who may do so.
 
     Each callable in `on_deactivated` gets the user id, and whether the user wants to be erased. It
     may be called again for the same user. `start` this, and `stop` it before the database closes.
@@ -48,36 +49,37 @@ class Deactivation:
         db: Database,
         clock: IReactorTime,
         sessions: LoginSessions,
-        profiles: Profiles,
+        profiles: LocalProfiles,
         account_data: AccountData,
+        on_deactivated: Sequence[Deactivated],
     ) -> None:
-        self.on_deactivated: list[Deactivated] = []
+        self._on_deactivated = on_deactivated
         self._db = db
         self._sessions = sessions
         self._profiles = profiles
         self._account_data = account_data
-        self._under_way: set[str] = set()
+        self._in_progress: set[str] = set()
         self._finishing = PeriodicTask(
             clock, FINISH_SECONDS, self.finish_all, name="finishing deactivations"
         )
 
     def start(self) -> None:
-        """Begin to finish, every minute, what was left undone."""
+        """Begin to finish unfinished deactivations, every minute."""
         self._finishing.start(now=True)
 
     def stop(self) -> Deferred[None]:
-        """Begin nothing more; fires when what was begun this minute has ended."""
+        """Begin no more; fires when the current run has ended."""
         return self._finishing.stop()
 
     async def deactivate(self, user_id: str, *, erase: bool) -> None:
-        """Close an account for good. Raises `NotFound`."""
+        """Deactivate an account permanently. Raises `NotFound`."""
         if await self._db.run(find_user, user_id) is None:
             raise NotFound("No such user")
         await self._db.transaction(_deactivate, user_id, erase)
         await self._finish(user_id, erase)
 
     async def finish_all(self) -> None:
-        """Finish the deactivations that were begun."""
+        """Finish all unfinished deactivations."""
         try:
             users: list[User] = await self._db.run(unfinished_deactivations)
         except Exception as error:
@@ -87,22 +89,22 @@ class Deactivation:
             await self._finish(user.user_id, user.is_erased)
 
     async def _finish(self, user_id: str, erase: bool) -> None:
-        if user_id in self._under_way:
+        if user_id in self._in_progress:
             return
-        self._under_way.add(user_id)
+        self._in_progress.add(user_id)
         try:
             await self._sessions.close_all(user_id)
-            for deactivated in self.on_deactivated:
+            for deactivated in self._on_deactivated:
                 await deactivated(user_id, erase)
             await self._profiles.remove_all(user_id)
             if erase:
                 await self._account_data.erase(user_id)
             await self._db.run(end_deactivation, user_id)
         except Exception:
-            # The account is closed all the same; the rest is tried again.
+            # The account is deactivated in any case; the rest is retried.
             log.failure("could not finish the deactivation of {user_id}", user_id=user_id)
         finally:
-            self._under_way.discard(user_id)
+            self._in_progress.discard(user_id)
 
 
 async def _deactivate(db: Connection, user_id: str, erase: bool) -> None:

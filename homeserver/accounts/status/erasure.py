@@ -1,7 +1,7 @@
-"""Erased users: whose events are shown to newcomers as if they were redacted.
+"""Erased users: later members of a room see their events as if they were redacted.
 
-Who closes an account may ask to be erased. There are few such users and every event of a timeline
-is judged by its sender, so all of them are kept in memory, and a look-up costs one hash.
+A user who deactivates an account may request erasure. There are few such users and every event of a
+timeline is checked by its sender, so all of them are kept in memory, and a look-up costs one hash.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate
 """
@@ -21,14 +21,14 @@ class ErasedUsers:
         return user_id in self._users
 
     def __bool__(self) -> bool:
-        """Whether there is any: where nobody was erased, nothing need be looked at."""
+        """Whether there is any: without erased users no event need be checked."""
         return bool(self._users)
 
     async def load(self) -> None:
-        """Read who was erased before this start of the server."""
+        """Load the users that were erased before this start of the server."""
         self._users.update(await self._db.run(erased_users))
 
     async def deactivated(self, user_id: str, erase: bool) -> None:
-        """An account was closed: note it if the user asked to be erased."""
+        """Record a deactivated user if they requested erasure."""
         if erase:
             self._users.add(user_id)

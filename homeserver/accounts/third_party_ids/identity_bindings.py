@@ -1,8 +1,8 @@
-"""Identity bindings: addresses that users have published at identity servers, through us.
+"""Identity bindings: addresses that users have published at identity servers, through this server.
 
-Whoever looks an address up there finds the user. That is apart from the addresses of the account
-(`third_party_ids.py`): either may be without the other. What was published is remembered, so that
-it can be taken back.
+A look-up of an address there finds the user. Bindings are independent of the addresses of the
+account (`third_party_ids.py`): either may exist without the other. They are stored, so that they
+can be unbound.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#notes-on-identity-servers
 """
@@ -36,30 +36,30 @@ from homeserver.storage.accounts.identity_bindings import (
 from homeserver.storage.accounts.third_party_ids import third_party_ids_of
 from homeserver.storage.database.database import Database
 
-MAX_BINDINGS = 100  # of one user: each is a request when the account is closed
+MAX_BINDINGS = 100  # of one user: each is a request when the account is deactivated
 log = Logger()
 
 
 class IdentityServersPort(Protocol):
-    """Speaks to identity servers."""
+    """Requests to identity servers."""
 
     def bind(
-        self, id_server: str, access_token: str, named: ThreepidCredentials, user_id: str
+        self, id_server: str, access_token: str, credentials: ThreepidCredentials, user_id: str
     ) -> Awaitable[tuple[str, str]]:
-        """Publish the address of a session there; gives medium and address.
+        """Publish the address of a session there; returns medium and address.
 
-        Raises `MatrixError`, that of the identity server where it has one.
+        Raises `MatrixError`, with the identity server's error where it sent one.
         """
 
     def unbind(self, binding: IdentityBinding) -> Awaitable[bool]:
-        """Take an address back; false where the identity server does not support that.
+        """Unbind an address; false where the identity server does not support that.
 
-        Raises `MatrixError`, that of the identity server where it has one.
+        Raises `MatrixError`, with the identity server's error where it sent one.
         """
 
 
 class IdentityBindings:
-    """Binds and unbinds. `trusted` are the servers to talk to; any, if it is empty."""
+    """Binds and unbinds addresses. `trusted` are the allowed servers; all, if it is empty."""
 
     def __init__(
         self, db: Database, servers: IdentityServersPort, trusted: Collection[str] = ()
@@ -69,28 +69,28 @@ class IdentityBindings:
         self._trusted = frozenset(trusted)
 
     async def bind(
-        self, user_id: str, id_server: str, access_token: str, named: ThreepidCredentials
+        self, user_id: str, id_server: str, access_token: str, credentials: ThreepidCredentials
     ) -> None:
         """Publish the address that an identity server has validated.
 
         Raises `ServerNotTrusted`, `InvalidParam`, and the identity server's own error.
         """
         self.check_server(id_server)
-        if not is_opaque_id(named.sid) or not is_opaque_id(named.client_secret):
-            raise InvalidParam("sid, client_secret: not of the characters that they may have")
+        if not is_opaque_id(credentials.sid) or not is_opaque_id(credentials.client_secret):
+            raise InvalidParam("sid, client_secret: 1 to 255 characters of 0-9, a-z, A-Z and .=_-")
         if len(await self._db.run(identity_bindings_of, user_id)) >= MAX_BINDINGS:
             raise LimitExceeded(60_000, "The user has too many published addresses")
-        medium, address = await self._servers.bind(id_server, access_token, named, user_id)
+        medium, address = await self._servers.bind(id_server, access_token, credentials, user_id)
         try:
             address = canonical_address(medium, address)
         except InvalidThirdPartyId:
-            log.warn("{server} published what is no address", server=id_server)
+            log.warn("{server} published an invalid address", server=id_server)
             return
         binding = IdentityBinding(user_id, medium, address, id_server)
         await self._db.run(insert_identity_binding, binding)
 
     async def unbind(self, user_id: str, medium: str, address: str, id_server: str | None) -> bool:
-        """Take a canonical address back, from `id_server` or from wherever it was published.
+        """Unbind a canonical address, from `id_server` or from all servers where it was published.
 
         False where no identity server is known, or one does not support it. Raises
         `ServerNotTrusted`, `InvalidParam`, and the identity server's own error.
@@ -117,10 +117,10 @@ class IdentityBindings:
             return False
 
     async def unbind_all(self, user_id: str, id_server: str | None = None) -> bool:
-        """Take everything back that a user has published, for the end of an account.
+        """Unbind all addresses that a user has published, when the account is deactivated.
 
-        `id_server` is asked for all addresses of the user where it is given. False where one of
-        them could not be unbound. What could not be is forgotten all the same. Raises
+        `id_server`, where it is given, is asked to unbind all addresses of the user. False where an
+        address could not be unbound; it is forgotten nevertheless. Raises
         `ServerNotTrusted` and `InvalidParam`.
         """
         bindings = await self._db.run(identity_bindings_of, user_id)
@@ -136,11 +136,11 @@ class IdentityBindings:
         return all(results)
 
     def check_server(self, id_server: str) -> None:
-        """Raise `InvalidParam` for no server name, `ServerNotTrusted` for one not to talk to."""
+        """Raise `InvalidParam` for an invalid name, `ServerNotTrusted` for a server not allowed."""
         if not is_valid_server_name(id_server):
             raise InvalidParam("id_server: not a host name")
         if self._trusted and id_server not in self._trusted:
-            raise ServerNotTrusted("This server does not talk to that identity server")
+            raise ServerNotTrusted("This server does not use that identity server")
 
     async def _try_unbind(self, binding: IdentityBinding) -> bool:
         try:

@@ -1,6 +1,6 @@
-"""The addresses of an account: what it can be found by, and get a new password through.
+"""The addresses of an account, by which it can be found and its password can be reset.
 
-Each change is a line in the log: it tells an administrator who had which address when.
+Each change is logged, so that an administrator can find the user who had an address at a time.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information
 """
@@ -27,7 +27,7 @@ log = Logger()
 
 
 class ThirdPartyIds:
-    """Adds and removes addresses. `changes_allowed`: users may do so themselves."""
+    """Adds and removes addresses. `changes_allowed`: users may change their own."""
 
     def __init__(
         self,
@@ -51,19 +51,19 @@ class ThirdPartyIds:
         """The addresses of a user, oldest first."""
         return await self._db.run(third_party_ids_of, user_id)
 
-    async def check_addable(self, caller: Requester, named: ThreepidCredentials) -> None:
+    async def check_addable(self, caller: Requester, credentials: ThreepidCredentials) -> None:
         """Raise `Forbidden`, `ThreepidAuthFailed` or `ThreepidInUse` unless `add` would work."""
         self.check_allowed()
-        session = await self._validation.find_validated(ADD, None, named)
+        session = await self._validation.find_validated(ADD, None, credentials)
         owner = await self._db.run(find_third_party_id_owner, session.medium, session.address)
         if owner not in (None, caller.user_id):
             raise ThreepidInUse("The address belongs to another account")
 
-    async def add(self, caller: Requester, named: ThreepidCredentials) -> None:
+    async def add(self, caller: Requester, credentials: ThreepidCredentials) -> None:
         """Add the address that a session has validated; raises what `check_addable` does."""
         self.check_allowed()
-        session = await self._validation.find_validated(ADD, None, named)
-        assert session.validated_ms is not None, "as it was asked for"
+        session = await self._validation.find_validated(ADD, None, credentials)
+        assert session.validated_ms is not None, "`find_validated` finds no other"
         new = ThirdPartyId(
             session.medium,
             session.address,
@@ -73,12 +73,12 @@ class ThirdPartyIds:
         )
         if not await self._db.run(insert_third_party_id, new):
             raise ThreepidInUse("The address belongs to another account")
-        log.info("{user_id} added {medium} {address}", **_named(new))
+        log.info("{user_id} added {medium} {address}", **_log_fields(new))
 
     async def remove(self, caller: Requester, medium: str, address: str) -> str:
-        """Take an address from the caller; gives its canonical form.
+        """Remove an address from the caller's account; returns its canonical form.
 
-        It may be one that is published by an identity server alone. Raises `Forbidden`,
+        The address may be published at an identity server only. Raises `Forbidden`,
         `UserSuspended` and `InvalidParam`.
         """
         self.check_allowed()
@@ -94,7 +94,7 @@ class ThirdPartyIds:
         return address
 
     async def get_owner(self, medium: str, address: str) -> str:
-        """Who has a canonical address. Raises `ThreepidNotFound`."""
+        """The user who has a canonical address. Raises `ThreepidNotFound`."""
         owner = await self._db.run(find_third_party_id_owner, medium, address)
         if owner is None:
             raise ThreepidNotFound("No account here has this address")
@@ -102,14 +102,14 @@ class ThirdPartyIds:
 
 
 def canonical(medium: str, address: str) -> str:
-    """The canonical form of what a client calls an address. Raises `InvalidParam`."""
+    """The canonical form of an address from a client. Raises `InvalidParam`."""
     try:
         return canonical_address(medium, address)
     except InvalidThirdPartyId as error:
         raise InvalidParam(str(error)) from None
 
 
-def _named(address: ThirdPartyId) -> dict[str, str]:
+def _log_fields(address: ThirdPartyId) -> dict[str, str]:
     return {
         "user_id": address.user_id,
         "medium": address.medium,

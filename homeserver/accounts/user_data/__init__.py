@@ -1,1 +1,1 @@
-"""What users store with their account: profile, account data, filters."""
+"""The data that users store with their account: profile, account data, filters."""

@@ -1,8 +1,8 @@
-"""Account data: what clients keep for their user, for the account or for one room.
+"""Account data: data that clients store for their user, for the account or for one room.
 
-The account data of a user who syncs is held in memory, in the order of its changes, so that "what
-is new since this token" costs as much as there is new. Of the others it is remembered who had a
-change since when, so that for most of them the answer is "nothing" without asking the database.
+The account data of a user who syncs is cached in memory, in the order of its changes, so that "what
+is new since this token" costs as much as there is new. For other users the position of the last
+change is kept, so that for most of them the result is "nothing" without a query.
 
 Some types belong to other parts of the server: clients read them here, but may not set them.
 
@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.user_data.user_cache import UserCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge, UserLimitExceeded
+from homeserver.protocol.event_types import FULLY_READ, IGNORED_USER_LIST, PUSH_RULES
 from homeserver.storage.accounts.account_data import (
     SET_ACCOUNT_DATA,
     account_data_of,
@@ -25,10 +26,8 @@ from homeserver.storage.accounts.account_data import (
 )
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
+from homeserver.streams.log_cache import LogCache
 
-FULLY_READ = "m.fully_read"
-PUSH_RULES = "m.push_rules"
-IGNORED_USERS = "m.ignored_user_list"
 MANAGED_BY_SERVER = frozenset({FULLY_READ, PUSH_RULES})
 
 MAX_TYPE_BYTES = 255
@@ -47,7 +46,7 @@ class ManagedByServer(BadJson):
 
 @dataclass(frozen=True, slots=True)
 class AccountDataChanged:
-    """Account data was set: `content` is JSON, `room_id` is `None` for the whole account."""
+    """Account data was set: `content` is JSON, `room_id` is `None` for global account data."""
 
     position: int
     user_id: str
@@ -69,10 +68,10 @@ class _Entry:
 
 
 class AccountData:
-    """The account data of this server's users. `apply` is to be subscribed to the log.
+    """The account data of local users. `apply` is to be subscribed to the log.
 
-    `defaults` gives the content of types that have one before anybody sets them, for the whole
-    account: type to a function of the user id.
+    `defaults` has the content of global types that are never unset: type to a function of the user
+    id.
     """
 
     def __init__(
@@ -84,25 +83,25 @@ class AccountData:
         self._db = db
         self._log = log
         self._defaults = dict(defaults or {})
-        self._cache: UserCache[_Entry, AccountDataChanged] = UserCache(
-            self._load, _apply, MAX_CACHED
+        self._cache: LogCache[str, _Entry, AccountDataChanged] = LogCache(
+            LruCache("account_data", MAX_CACHED), self._load, _apply
         )
-        # The last change of each user above `_floor`; about lower positions nothing is known here.
+        # The last change of each user above `_floor`; lower positions are unknown here.
         self._changed: OrderedDict[str, int] = OrderedDict()
         self._floor = log.position
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """Reader of the log: keep what is in memory true."""
-        for fact in facts:
-            if isinstance(fact, AccountDataChanged):
-                self._cache.publish(fact.user_id, fact)
-                self._changed.pop(fact.user_id, None)
-                self._changed[fact.user_id] = fact.position
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries: keep the cache current."""
+        for log_entry in entries:
+            if isinstance(log_entry, AccountDataChanged):
+                self._cache.publish(log_entry.user_id, log_entry)
+                self._changed.pop(log_entry.user_id, None)
+                self._changed[log_entry.user_id] = log_entry.position
                 if len(self._changed) > MAX_CHANGED:
                     self._floor = self._changed.popitem(last=False)[1]
 
     async def content(self, user_id: str, type_: str, room_id: str | None = None) -> bytes | None:
-        """The JSON that is stored under a type, for the account or for one room."""
+        """The JSON content of a type, global or of one room."""
         entry = await self._cache.get(user_id)
         stored = entry.data.get((room_id, type_))
         if stored is not None:
@@ -112,21 +111,21 @@ class AccountData:
         return None
 
     async def of_room(self, user_id: str, room_id: str | None) -> dict[str, bytes]:
-        """All that was set, by type, for one room, or the account where `room_id` is `None`."""
+        """The contents by type, of one room, or the global ones where `room_id` is `None`."""
         entry = await self._cache.get(user_id)
         return {
             type_: content for (room, type_), (_, content) in entry.data.items() if room == room_id
         }
 
     def may_have_changed(self, user_id: str, position: int) -> bool:
-        """False where nothing of this user changed above a position; tells at once.
+        """False where nothing of this user changed above a position; does not wait.
 
         Above 0 there are always the defaults.
         """
         return position <= 0 or position < self._floor or self._changed.get(user_id, 0) > position
 
     async def changed_since(self, user_id: str, position: int) -> list[Change]:
-        """What was set above a position, oldest first; above 0 that includes all defaults."""
+        """The changes above a position, oldest first; above 0 they include all defaults."""
         if not self.may_have_changed(user_id, position):
             return []
         entry = await self._cache.get(user_id)
@@ -144,14 +143,14 @@ class AccountData:
         return changes[::-1]
 
     async def ignored_users(self, user_id: str) -> frozenset[str]:
-        """Whom a user ignores; never themselves, whatever the list says.
+        """The users whom a user ignores; never themselves, even if they are in the list.
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
         """
         return (await self._cache.get(user_id)).ignored
 
     def find_ignored_users(self, user_id: str) -> frozenset[str] | None:
-        """`ignored_users` at once, or `None` where that is not in memory."""
+        """`ignored_users` without waiting, or `None` where they are not in memory."""
         entry = self._cache.find(user_id)
         return None if entry is None else entry.ignored
 
@@ -164,15 +163,15 @@ class AccountData:
         """
         encoded = content if isinstance(content, bytes) else msgspec.json.encode(content)
         if type_ not in MANAGED_BY_SERVER:
-            await self._check_room(user_id, (room_id, type_), encoded)
+            await self._check_size(user_id, (room_id, type_), encoded)
         self._log.check_open()
         position = self._log.next_position()
         row = SET_ACCOUNT_DATA.row(user_id, room_id or "", type_, encoded, position)
-        fact = AccountDataChanged(position, user_id, room_id, type_, encoded)
-        await self._log.append(fact, [row])
+        log_entry = AccountDataChanged(position, user_id, room_id, type_, encoded)
+        await self._log.append(log_entry, [row])
 
-    async def _check_room(self, user_id: str, key: Key, content: bytes) -> None:
-        """Raise where a user would have too much."""
+    async def _check_size(self, user_id: str, key: Key, content: bytes) -> None:
+        """Raise `TooLarge` or `UserLimitExceeded` where a user would have too much account data."""
         if len(content) > MAX_CONTENT_BYTES:
             raise TooLarge(f"One type of account data has at most {MAX_CONTENT_BYTES} bytes")
         data = (await self._cache.get(user_id)).data
@@ -182,10 +181,10 @@ class AccountData:
         if (before is None and len(data) >= MAX_TYPES) or (
             grows and size + len(content) > MAX_BYTES
         ):
-            raise UserLimitExceeded("The user has as much account data as may be")
+            raise UserLimitExceeded("The user has too much account data")
 
     async def erase(self, user_id: str) -> None:
-        """Delete all account data of a user, who is gone; no reader is told."""
+        """Delete all account data of an erased user, without a log entry."""
         await self._db.run(delete_account_data_of, user_id)
         self._cache.forget(user_id)
 
@@ -194,7 +193,7 @@ class AccountData:
             (datum.room_id or None, datum.type): (datum.position, datum.content)
             for datum in await self._db.run(account_data_of, user_id)
         }
-        stored = data.get((None, IGNORED_USERS))
+        stored = data.get((None, IGNORED_USER_LIST))
         return _Entry(data, _ignored(user_id, stored[1]) if stored else frozenset())
 
     def _default_contents(self, user_id: str) -> dict[str, bytes]:
@@ -213,18 +212,18 @@ def _apply(entry: _Entry, change: AccountDataChanged) -> None:
     key = (change.room_id, change.type)
     stored = entry.data.pop(key, None)
     if stored is not None and stored[0] > change.position:
-        # The entry was loaded after this, and is further on.
+        # The entry was loaded after this change, and is newer.
         entry.data[key] = stored
         return
     entry.data[key] = (change.position, change.content)
-    if key == (None, IGNORED_USERS):
+    if key == (None, IGNORED_USER_LIST):
         entry.ignored = _ignored(change.user_id, change.content)
 
 
 def _ignored(user_id: str, content: bytes) -> frozenset[str]:
-    """What clients stored may have any shape; who cannot be read is not ignored.
+    """The users in the content of `m.ignored_user_list`, which may have any form.
 
-    Nor is the user: all their devices would be without their own messages.
+    The user themselves is left out: all their devices would lose their own messages.
     """
     users = msgspec.json.decode(content).get("ignored_users")
     return frozenset(users) - {user_id} if isinstance(users, dict) else frozenset()

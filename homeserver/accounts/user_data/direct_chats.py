@@ -1,4 +1,4 @@
-"""Direct chats: which rooms a user has with one other person, as their clients note in `m.direct`.
+"""Direct chats: a user's rooms with one other person, as their clients store them in `m.direct`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#direct-messaging
 """
@@ -6,22 +6,21 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#direct-messaging
 import msgspec
 
 from homeserver.accounts.user_data.account_data import AccountData
-
-DIRECT = "m.direct"
+from homeserver.protocol.event_types import DIRECT
 
 
 class DirectChats:
-    """Keeps direct chats what they are where rooms are replaced."""
+    """Migrates direct chats to the rooms that replace them."""
 
     def __init__(self, account_data: AccountData) -> None:
         self._account_data = account_data
 
     async def migrate(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
-        """Note the new room for everybody with whom the old one was a direct chat."""
+        """Add the new room for each user with whom the old one was a direct chat."""
         content = await self._account_data.content(user_id, DIRECT)
         chats = msgspec.json.decode(content) if content else {}
         changed = False
-        # Clients wrote this, so anything may stand in it.
+        # Clients wrote this, so it may have any content.
         for rooms in chats.values():
             if isinstance(rooms, list) and old_room_id in rooms and new_room_id not in rooms:
                 rooms.append(new_room_id)

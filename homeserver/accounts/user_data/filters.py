@@ -1,14 +1,14 @@
-"""Filters: stored once for each content, and kept compiled while they are in use.
+"""Filters: stored once for each content, and cached in parsed form.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#filtering
 """
 
-from collections import OrderedDict
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import BadJson, InvalidParam, NotFound, UserLimitExceeded
 from homeserver.protocol.filters import Filter, parse_filter
 from homeserver.storage.accounts.filters import find_filter, store_filter
@@ -20,14 +20,14 @@ MAX_OF_USER = 1_000  # filters; the same one counts once
 
 
 class Filters:
-    """The filters of this server's users."""
+    """The filters of local users."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._parsed: OrderedDict[tuple[str, str], Filter] = OrderedDict()
+        self._parsed: LruCache[tuple[str, str], Filter] = LruCache("filters", MAX_CACHED)
 
     async def define(self, user_id: str, content: dict[str, Any]) -> str:
-        """Store a filter and give its id. Raises `BadJson`, and `UserLimitExceeded`."""
+        """Store a filter and return its id. Raises `BadJson`, and `UserLimitExceeded`."""
         parse_filter(content)
         encoded = msgspec.json.encode(content, order="deterministic")
         if len(encoded) > MAX_CONTENT_BYTES:
@@ -40,7 +40,7 @@ class Filters:
         return str(number)
 
     async def get(self, user_id: str, filter_id: str) -> bytes:
-        """What a user stored under an id, as JSON. Raises `NotFound`."""
+        """The filter that a user stored under an id, as JSON. Raises `NotFound`."""
         number = int(filter_id) if filter_id.isascii() and filter_id.isdigit() else 0
         content = None
         if 0 < number < 2**63:
@@ -50,15 +50,14 @@ class Filters:
         return content
 
     async def find(self, user_id: str, text: str) -> Filter:
-        """The filter that a request names by its id, or spells out as JSON.
+        """The filter that a request names by its id, or contains as JSON.
 
-        Raises `InvalidParam` for JSON that is none, `BadJson`, and `NotFound`.
+        Raises `InvalidParam` for invalid JSON, `BadJson`, and `NotFound`.
         """
-        # A filter that is spelled out is the same for everybody.
+        # An inline filter is the same for all users.
         key = ("", text) if text.startswith("{") else (user_id, text)
         parsed = self._parsed.get(key)
         if parsed is not None:
-            self._parsed.move_to_end(key)
             return parsed
         content = text.encode() if not key[0] else await self.get(user_id, text)
         try:
@@ -66,7 +65,5 @@ class Filters:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise InvalidParam("The filter is not JSON") from None
         if len(content) <= MAX_CONTENT_BYTES:
-            self._parsed[key] = parsed
-            if len(self._parsed) > MAX_CACHED:
-                self._parsed.popitem(last=False)
+            self._parsed.put(key, parsed)
         return parsed

@@ -1,8 +1,8 @@
 """Invite permission: users who accept no invites at all.
 
-Whoever sets `default_action` to `block` in the account data `m.invite_permission_config` is invited
-by nobody: the invite is refused before there is an event. It is the invited user's own server that
-refuses, so users of other servers are let through here. Anything but `block` blocks nothing.
+A user who sets `default_action` to `block` in the account data `m.invite_permission_config` cannot
+be invited: the invite is refused before there is an event. The invited user's own server refuses,
+so invites to remote users pass here. Any value but `block` blocks nothing.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#invite-permission
 """
@@ -11,28 +11,28 @@ import msgspec
 
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.errors import InviteBlocked
+from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
 
-INVITE_PERMISSION = "m.invite_permission_config"
 BLOCK = "block"
 
 
 class InvitePermission:
-    """Knows who accepts invites."""
+    """Checks whether local users accept invites."""
 
     def __init__(self, account_data: AccountData, server_name: str) -> None:
         self._account_data = account_data
         self._server_name = server_name
 
     async def check(self, user_id: str) -> None:
-        """Raise `InviteBlocked` where a user of this server accepts no invites."""
+        """Raise `InviteBlocked` where a local user accepts no invites."""
         if await self.blocks(user_id):
             raise InviteBlocked(f"{user_id} does not accept invites")
 
     async def blocks(self, user_id: str) -> bool:
-        """Whether a user of this server accepts no invites."""
+        """Whether a local user accepts no invites."""
         if user_id.partition(":")[2] != self._server_name:
             return False
-        content = await self._account_data.content(user_id, INVITE_PERMISSION)
+        content = await self._account_data.content(user_id, INVITE_PERMISSION_CONFIG)
         return content is not None and is_blocking(content)
 
 

@@ -1,8 +1,9 @@
-"""Profiles: what users show of themselves, in named fields.
+"""Profiles: the public data of users, in named fields.
 
-A change goes through the log as `ProfileChanged`. What else has to follow, such as new member
-events in the user's rooms, is done by the callables in `on_profile_changed`, before the request is
-answered. Profiles of other servers' users are asked for through `find_remote`.
+`LocalProfiles` stores the profiles of local users: a change goes through the log as
+`ProfileChanged`. `Profiles` adds what users may do: it checks new values, calls what else has to
+follow, such as new member events in the user's rooms, before the response, and requests the
+profiles of remote users from their servers.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#profiles
 """
@@ -15,7 +16,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
-from homeserver.accounts.user_data.user_cache import UserCache
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import (
     BadJson,
     Forbidden,
@@ -34,19 +35,20 @@ from homeserver.storage.accounts.profiles import SET_PROFILE_FIELD, load_profile
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
+from homeserver.streams.log_cache import LogCache
 
 DISPLAYNAME = "displayname"
 AVATAR_URL = "avatar_url"
 MAX_FIELD_NAME_BYTES = 255
 MAX_PROFILE_BYTES = 65_536
-# They stand in every member event of the user, which has to fit into 65,536 bytes itself.
+# They are in every member event of the user, which has to fit into 65,536 bytes itself.
 MAX_MEMBER_FIELD_BYTES = 2_048
 MAX_CACHED = 10_000  # profiles
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileChanged:
-    """A user of this server set a field of their profile; a `value` of `None` removed it."""
+    """A local user set a field of their profile; a `value` of `None` removed it."""
 
     position: int
     user_id: str
@@ -55,53 +57,32 @@ class ProfileChanged:
 
 
 Profile = Mapping[str, bytes]  # field to its value as JSON
-FindRemote = Callable[[str, str | None], Awaitable[Profile]]
+FindRemoteProfile = Callable[[str, str | None], Awaitable[Profile]]
 ProfileHook = Callable[[str, str], Awaitable[None]]
 
 
-class Profiles:
-    """The profiles of this server's users, and a way to those of others.
+class LocalProfiles:
+    """The profiles of local users. `apply` is to be subscribed to the log."""
 
-    `apply` is to be subscribed to the log.
-    """
-
-    def __init__(self, db: Database, log: Log, server_name: str) -> None:
-        self.on_profile_changed: list[ProfileHook] = []
-        self.find_remote: FindRemote | None = None
+    def __init__(self, db: Database, log: Log) -> None:
         self._db = db
         self._log = log
-        self._server_name = server_name
-        self._cache: UserCache[dict[str, bytes], ProfileChanged] = UserCache(
-            self._load, _apply, MAX_CACHED
+        self._cache: LogCache[str, dict[str, bytes], ProfileChanged] = LogCache(
+            LruCache("profiles", MAX_CACHED), self._load, _apply
         )
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """Reader of the log: keep the cache true."""
-        for fact in facts:
-            if isinstance(fact, ProfileChanged):
-                self._cache.publish(fact.user_id, fact)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries: keep the cache current."""
+        for entry in entries:
+            if isinstance(entry, ProfileChanged):
+                self._cache.publish(entry.user_id, entry)
 
-    async def get(self, user_id: str, field: str | None = None) -> Profile:
-        """A profile, or one field of it: empty where that is not set.
-
-        `find_remote` need not give more than `field`. Raises `NotFound` for unknown users.
-        """
-        try:
-            server = parse_user_id(user_id).server_name
-        except InvalidIdentifier:
-            raise InvalidParam("Not a user ID") from None
-        if server != self._server_name:
-            if self.find_remote is None:
-                raise NotFound("The profiles of that server cannot be had")
-            profile = await self.find_remote(user_id, field)
-        else:
-            profile = await self._cache.get(user_id)
-        if field is None:
-            return profile
-        return {field: profile[field]} if field in profile else {}
+    async def get(self, user_id: str) -> Profile:
+        """The profile of a user. Raises `NotFound` for unknown users."""
+        return await self._cache.get(user_id)
 
     async def member_fields(self, user_id: str) -> dict[str, str]:
-        """`displayname` and `avatar_url` of a local user, as they stand in member events."""
+        """`displayname` and `avatar_url` of a user, as they are in member events."""
         profile = await self._cache.get(user_id)
         fields = {}
         for field in (DISPLAYNAME, AVATAR_URL):
@@ -109,42 +90,14 @@ class Profiles:
                 fields[field] = str(value)
         return fields
 
-    async def set_field(self, user_id: str, field: str, value: Any) -> None:
-        """Set a field of a user of this server.
-
-        Raises `BadJson`, `InvalidParam`, `ProfileTooLarge` and `NotFound`.
-        """
-        if field in (DISPLAYNAME, AVATAR_URL):
-            _check_member_field(field, value)
-        encoded = msgspec.json.encode(value)
-        profile = await self._cache.get(user_id)
-        others = sum(_size(name, known) for name, known in profile.items() if name != field)
-        if others + _size(field, encoded) > MAX_PROFILE_BYTES:
-            raise ProfileTooLarge(f"A profile must not exceed {MAX_PROFILE_BYTES} bytes")
-        await self._change(user_id, profile, field, encoded)
-
-    async def remove_field(self, user_id: str, field: str) -> None:
-        """Remove a field, if it is there. Raises `NotFound`."""
-        profile = await self._cache.get(user_id)
-        if field in profile:
-            await self._change(user_id, profile, field, None)
-
     async def remove_all(self, user_id: str) -> None:
-        """Remove the whole profile, as at deactivation; no hook is called."""
+        """Remove the whole profile, as at deactivation."""
         for field in await self._db.run(load_profile, user_id):
-            await self._write(user_id, field, None)
+            await self.write(user_id, field, None)
         self._cache.forget(user_id)
 
-    async def _change(
-        self, user_id: str, profile: Profile, field: str, value: bytes | None
-    ) -> None:
-        if profile.get(field) == value:
-            return
-        await self._write(user_id, field, value)
-        for hook in self.on_profile_changed:
-            await hook(user_id, field)
-
-    async def _write(self, user_id: str, field: str, value: bytes | None) -> None:
+    async def write(self, user_id: str, field: str, value: bytes | None) -> None:
+        """Store a field, which was checked; `None` removes it."""
         self._log.check_open()
         position = self._log.next_position()
         row = SET_PROFILE_FIELD.row(user_id, field, value, position)
@@ -157,8 +110,76 @@ class Profiles:
         return await self._db.run(load_profile, user_id)
 
 
+class Profiles:
+    """The profiles of users of all servers.
+
+    `find_remote(user_id, field)` gives the profile of a user of another server, or at least one
+    field of it. After a change of a user of this server each of `on_changed` is called with the
+    user id and the name of the field.
+    """
+
+    def __init__(
+        self,
+        local: LocalProfiles,
+        server_name: str,
+        find_remote: FindRemoteProfile,
+        on_changed: Sequence[ProfileHook] = (),
+    ) -> None:
+        self._local = local
+        self._server_name = server_name
+        self._find_remote = find_remote
+        self._on_changed = on_changed
+
+    async def get(self, user_id: str, field: str | None = None) -> Profile:
+        """A profile, or one field of it: empty where that is not set.
+
+        Raises `NotFound` for unknown users, `InvalidParam` for what is no user id, and what
+        `find_remote` raises.
+        """
+        try:
+            server = parse_user_id(user_id).server_name
+        except InvalidIdentifier:
+            raise InvalidParam("Not a user ID") from None
+        if server == self._server_name:
+            profile = await self._local.get(user_id)
+        else:
+            profile = await self._find_remote(user_id, field)
+        if field is None:
+            return profile
+        return {field: profile[field]} if field in profile else {}
+
+    async def set_field(self, user_id: str, field: str, value: Any) -> None:
+        """Set a field of a user of this server.
+
+        Raises `BadJson`, `InvalidParam`, `ProfileTooLarge` and `NotFound`.
+        """
+        if field in (DISPLAYNAME, AVATAR_URL):
+            _check_member_field(field, value)
+        encoded = msgspec.json.encode(value)
+        profile = await self._local.get(user_id)
+        others = sum(_size(name, known) for name, known in profile.items() if name != field)
+        if others + _size(field, encoded) > MAX_PROFILE_BYTES:
+            raise ProfileTooLarge(f"A profile must not exceed {MAX_PROFILE_BYTES} bytes")
+        await self._change(user_id, profile, field, encoded)
+
+    async def remove_field(self, user_id: str, field: str) -> None:
+        """Remove a field, if it is there. Raises `NotFound`."""
+        profile = await self._local.get(user_id)
+        if field in profile:
+            await self._change(user_id, profile, field, None)
+
+    async def _change(
+        self, user_id: str, profile: Profile, field: str, value: bytes | None
+    ) -> None:
+        if profile.get(field) == value:
+            return
+        await self._local.write(user_id, field, value)
+        for hook in self._on_changed:
+            await hook(user_id, field)
+
+
 def check_may_change(caller: Requester, user_id: str, field: str) -> None:
-    """Raise unless a caller may change this field: `Forbidden`, or what guests and suspended get.
+    """Raise `Forbidden`, `UserSuspended` or `GuestAccessForbidden` unless a caller may change this.
 
     Guests may change their display name only.
     """
@@ -171,7 +192,7 @@ def check_may_change(caller: Requester, user_id: str, field: str) -> None:
 
 
 def check_field_name(field: str) -> None:
-    """Raise `KeyTooLarge` or `InvalidParam` for what cannot name a field of a profile."""
+    """Raise `KeyTooLarge` or `InvalidParam` for an invalid name of a profile field."""
     if len(field.encode()) > MAX_FIELD_NAME_BYTES:
         raise KeyTooLarge(f"The name of a field must not exceed {MAX_FIELD_NAME_BYTES} bytes")
     if not is_valid_namespaced_id(field):
@@ -186,7 +207,7 @@ def _check_member_field(field: str, value: Any) -> None:
 
 
 def _size(name: str, value: bytes) -> int:
-    """What a field adds to the profile as JSON: quotes, colon and comma included."""
+    """The bytes that a field adds to the profile as JSON: quotes, colon and comma included."""
     return len(name) + len(value) + 4
 
 

@@ -1,4 +1,4 @@
-"""Tags: the labels that a user puts on rooms, kept as account data of type `m.tag`.
+"""Tags: the labels that a user gives to rooms, stored as account data of type `m.tag`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-tagging
 """
@@ -6,12 +6,12 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-tagging
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import DeferredLock
 
 from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import BadJson, InvalidParam
+from homeserver.protocol.event_types import TAG
 
-TAG = "m.tag"
 MAX_TAG_BYTES = 255
 
 
@@ -20,10 +20,10 @@ class Tags:
 
     def __init__(self, account_data: AccountData) -> None:
         self._account_data = account_data
-        self._locks: dict[tuple[str, str], DeferredLock] = {}  # of the changes under way
+        self._locks: KeyedLocks[tuple[str, str]] = KeyedLocks()
 
     async def of_room(self, user_id: str, room_id: str) -> dict[str, Any]:
-        """The tags of a room, each with what the client stored about it."""
+        """The tags of a room, each with the content that the client stored."""
         content = await self._account_data.content(user_id, TAG, room_id)
         tags = msgspec.json.decode(content).get("tags") if content else None
         return tags if isinstance(tags, dict) else {}
@@ -38,11 +38,11 @@ class Tags:
         await self._change(user_id, room_id, tag, about)
 
     async def remove(self, user_id: str, room_id: str, tag: str) -> None:
-        """Take a tag off a room, if it is there."""
+        """Remove a tag from a room, if it is there."""
         await self._change(user_id, room_id, tag, None)
 
     async def migrate(self, user_id: str, old_room_id: str, new_room_id: str) -> None:
-        """Tag a room like the one that it replaces, unless its tags were ever set."""
+        """Copy the tags of a room to the one that replaces it, unless its tags were ever set."""
         tags = await self.of_room(user_id, old_room_id)
         present = await self._account_data.content(user_id, TAG, new_room_id)
         if tags and present is None:
@@ -51,18 +51,11 @@ class Tags:
     async def _change(
         self, user_id: str, room_id: str, tag: str, about: dict[str, Any] | None
     ) -> None:
-        """All tags of a room are one value, so changes of it must wait for each other."""
-        key = (user_id, room_id)
-        lock = self._locks.setdefault(key, DeferredLock())
-        await lock.acquire()
-        try:
+        """Change the tags of a room, one change at a time: all tags are one value."""
+        async with self._locks.hold((user_id, room_id)):
             tags = await self.of_room(user_id, room_id)
             if tags.get(tag) == about:
                 return
             others = {name: value for name, value in tags.items() if name != tag}
             changed = others if about is None else others | {tag: about}
             await self._account_data.set(user_id, room_id, TAG, {"tags": changed})
-        finally:
-            lock.release()
-            if not lock.locked:
-                self._locks.pop(key, None)

@@ -14,6 +14,7 @@ import psycopg
 from homeserver.cli.doctor.findings import Finding, ok, problem
 from homeserver.config.hints import homeserver_command
 from homeserver.storage.rooms.auth_edges import replace_auth_edges
+from homeserver.streams.log import MAX_POSITION
 
 EXAMINED = 5_000  # newest state events that are checked, unless all are to be repaired
 BATCH_SIZE = 1_000
@@ -58,7 +59,7 @@ def _state_events(
     connection: psycopg.Connection[Any], limit: int | None
 ) -> Iterator[Sequence[tuple[int, int, bytes]]]:
     """(event, room, JSON) of the newest state events, in batches."""
-    before, left = 1 << 62, limit
+    before, left = MAX_POSITION, limit
     while left is None or left > 0:
         events = connection.execute(
             """

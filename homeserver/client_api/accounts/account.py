@@ -1,4 +1,4 @@
-"""The caller's own account over the API: who it is, its password, its end.
+"""The caller's own account over the API: identity, password, deactivation.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#legacy-account-management
 """
@@ -54,7 +54,7 @@ class AccountApi:
         ]
 
     def get_token_owner(self, caller: Requester) -> dict[str, Any]:
-        """Who the caller is."""
+        """The user and device of the caller."""
         who: dict[str, Any] = {"user_id": caller.user_id, "is_guest": caller.is_guest}
         if caller.device_id is not None:
             who["device_id"] = caller.device_id
@@ -63,14 +63,16 @@ class AccountApi:
     async def change_password(
         self, caller: Requester | None, body: ChangePassword, request: Request
     ) -> None:
-        """Replace the password of the caller, or of whoever proves an address of the account."""
+        """Replace the password of the caller, or of an account by a proof of its address."""
         await self._password_reset.change(caller, body, network_of(request.address))
 
     async def deactivate_account(
         self, caller: Requester, body: DeactivateAccount
     ) -> dict[str, str]:
-        """Close the caller's account for good."""
-        asked = await self._uia.confirm("deactivateAccount", caller.user_id, body, PASSWORD_FLOWS)
-        unbound = await self._bindings.unbind_all(caller.user_id, asked.id_server)
-        await self._deactivation.deactivate(caller.user_id, erase=asked.erase)
+        """Deactivate the caller's account permanently."""
+        confirmed = await self._uia.confirm(
+            "deactivateAccount", caller.user_id, body, PASSWORD_FLOWS
+        )
+        unbound = await self._bindings.unbind_all(caller.user_id, confirmed.id_server)
+        await self._deactivation.deactivate(caller.user_id, erase=confirmed.erase)
         return unbind_result(unbound)

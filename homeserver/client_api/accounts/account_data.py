@@ -33,7 +33,7 @@ class AccountDataApi:
     async def get_account_data(
         self, caller: Requester, user_id: str, event_type: str
     ) -> msgspec.Raw:
-        """What the caller stored for the account."""
+        """The caller's global account data of a type."""
         check_own(caller, user_id)
         return _found(await self._account_data.content(user_id, event_type))
 
@@ -44,7 +44,7 @@ class AccountDataApi:
         event_type: str,
         body: dict[str, Any],
     ) -> None:
-        """Store something for the caller's account."""
+        """Set the caller's global account data of a type."""
         check_own(caller, user_id)
         check_client_may_set(event_type)
         await self._account_data.set(user_id, None, event_type, body)
@@ -56,7 +56,7 @@ class AccountDataApi:
         room_id: str,
         event_type: str,
     ) -> msgspec.Raw:
-        """What the caller stored for a room."""
+        """The caller's account data of a type for a room."""
         check_own(caller, user_id)
         check_room_id(room_id)
         return _found(await self._account_data.content(user_id, event_type, room_id))
@@ -69,7 +69,7 @@ class AccountDataApi:
         event_type: str,
         body: dict[str, Any],
     ) -> None:
-        """Store something for a room of the caller's."""
+        """Set the caller's account data of a type for a room."""
         check_own(caller, user_id)
         check_room_id(room_id)
         check_client_may_set(event_type)

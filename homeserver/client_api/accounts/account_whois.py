@@ -20,7 +20,7 @@ class WhoIsApi:
         return [Route("GET", path, self.get_who_is)]
 
     async def get_who_is(self, caller: Requester, user_id: str) -> dict[str, Any]:
-        """The devices of a user, each with one session and the connection that was seen last."""
+        """The devices of a user, each with one session and its last connection."""
         devices = await self._whois.devices_of(caller, user_id)
         return {
             "user_id": user_id,

@@ -1,4 +1,4 @@
-"""Validating addresses over the API: asking for a token, for each purpose and medium.
+"""Validating addresses over the API: requests for a token, for each purpose and medium.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3registeremailrequesttoken
 """
@@ -46,12 +46,12 @@ class AddressValidationApi:
     def __init__(
         self,
         validation: AddressValidation,
-        sign_up: RegistrationFlow,
+        registration_flow: RegistrationFlow,
         ids: ThirdPartyIds,
         password_change: PasswordChange,
     ) -> None:
         self._validation = validation
-        self._sign_up = sign_up
+        self._registration_flow = registration_flow
         self._ids = ids
         self._password_change = password_change
 
@@ -71,14 +71,14 @@ class AddressValidationApi:
 
     async def request_token_to_register_email(self, body: RequestEmailValidation) -> dict[str, str]:
         """Validate an e-mail address for a new account."""
-        self._sign_up.check_open()
+        self._registration_flow.check_open()
         return await self._request_email(REGISTER, body)
 
     async def request_token_to_register_msisdn(
         self, body: RequestMsisdnValidation
     ) -> dict[str, str]:
-        """Validate a telephone number for a new account."""
-        self._sign_up.check_open()
+        """Validate a phone number for a new account."""
+        self._registration_flow.check_open()
         return await self._request_msisdn(REGISTER, body)
 
     async def request_token_to_3pid_email(self, body: RequestEmailValidation) -> dict[str, str]:
@@ -87,7 +87,7 @@ class AddressValidationApi:
         return await self._request_email(ADD, body)
 
     async def request_token_to_3pid_msisdn(self, body: RequestMsisdnValidation) -> dict[str, str]:
-        """Validate a telephone number to add it to an account."""
+        """Validate a phone number to add it to an account."""
         self._ids.check_allowed()
         return await self._request_msisdn(ADD, body)
 
@@ -101,13 +101,13 @@ class AddressValidationApi:
     async def request_token_to_reset_password_msisdn(
         self, body: RequestMsisdnValidation
     ) -> dict[str, str]:
-        """Validate a telephone number to set a new password."""
+        """Validate a phone number to set a new password."""
         self._password_change.check_allowed()
         return await self._request_msisdn(PASSWORD, body)
 
     async def _request_email(self, purpose: str, body: RequestEmailValidation) -> dict[str, str]:
-        asked = TokenRequest(body.client_secret, body.send_attempt, body.next_link)
-        sid = await self._validation.request_token(purpose, EMAIL, body.email, asked)
+        request = TokenRequest(body.client_secret, body.send_attempt, body.next_link)
+        sid = await self._validation.request_token(purpose, EMAIL, body.email, request)
         return {"sid": sid}
 
     async def _request_msisdn(self, purpose: str, body: RequestMsisdnValidation) -> dict[str, str]:
@@ -115,6 +115,6 @@ class AddressValidationApi:
             number = parse_phone_number(body.country, body.phone_number)
         except InvalidThirdPartyId as error:
             raise InvalidParam(str(error)) from None
-        asked = TokenRequest(body.client_secret, body.send_attempt, body.next_link)
-        sid = await self._validation.request_token(purpose, MSISDN, number, asked)
+        request = TokenRequest(body.client_secret, body.send_attempt, body.next_link)
+        sid = await self._validation.request_token(purpose, MSISDN, number, request)
         return {"sid": sid}

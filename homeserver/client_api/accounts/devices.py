@@ -67,12 +67,12 @@ class DevicesApi:
 
     async def delete_devices(self, caller: Requester, body: DeleteDevices) -> None:
         """Remove several of the caller's devices, and log them out."""
-        asked = await self._uia.confirm("deleteDevices", caller.user_id, body, PASSWORD_FLOWS)
-        await self._devices.remove(caller.user_id, asked.devices)
+        confirmed = await self._uia.confirm("deleteDevices", caller.user_id, body, PASSWORD_FLOWS)
+        await self._devices.remove(caller.user_id, confirmed.devices)
 
 
 def _described(device: Device) -> dict[str, Any]:
-    # Members without a value are null, as clients insist on their being there.
+    # Members without a value are null, since clients require them to be present.
     return {
         "device_id": device.device_id,
         "display_name": device.display_name,

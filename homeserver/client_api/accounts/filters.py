@@ -20,7 +20,8 @@ class FiltersApi:
         self._filters = filters
 
     def routes(self) -> list[Route]:
-        # Not listed for guests, but they may sync, and clients define a filter first.
+        # The specification does not list these for guests, but they sync, which begins with a
+        # filter.
         return [
             Route("POST", FILTER, self.define_filter, auth=Auth.GUEST, limit="settings"),
             Route("GET", f"{FILTER}/{{filter_id}}", self.get_filter, auth=Auth.GUEST),

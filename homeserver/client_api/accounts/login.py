@@ -32,7 +32,7 @@ class RefreshRequest(msgspec.Struct):
 
 
 class LoginApi:
-    """`public_baseurl` is what the answer to a log-in tells clients to use, if it is configured."""
+    """`public_baseurl` is part of the response to a log-in, if it is configured."""
 
     def __init__(
         self,
@@ -61,14 +61,14 @@ class LoginApi:
             session = await self._login.log_in_for_appservice(service, body)
         else:
             session = await self._login.log_in(body)
-        answer = session_body(session)
+        response = session_body(session)
         if self._public_baseurl is not None:
-            answer["well_known"] = client_discovery(self._public_baseurl)
-        return answer
+            response["well_known"] = client_discovery(self._public_baseurl)
+        return response
 
 
 class CannotConfirm(MatrixError):
-    """The user has nothing to prove themselves with, as the capability says too."""
+    """The user has no means to authenticate, as the capability says too."""
 
     errcode, status = "M_UNKNOWN", 400
 
@@ -106,7 +106,7 @@ class SessionApi:
         self._access_tokens = access_tokens
 
     def routes(self) -> list[Route]:
-        # Locked users may log out, though they may do nothing else: the handlers find the caller.
+        # Locked users may log out, but do nothing else: so the handlers authenticate the caller.
         return [
             Route("POST", f"{CLIENT}/refresh", self.refresh, auth=Auth.NONE, limit="login"),
             Route("POST", f"{CLIENT}/logout", self.logout, auth=Auth.NONE),
@@ -118,7 +118,7 @@ class SessionApi:
         return token_body(await self._sessions.refresh(body.refresh_token))
 
     async def logout(self, request: Request) -> None:
-        """End the session that the request comes from."""
+        """End the session that makes the request."""
         await self._sessions.close(await self._access_tokens.get_caller(request.token()))
 
     async def logout_all(self, request: Request) -> None:

@@ -1,8 +1,8 @@
-"""The fallback page of log-in, for clients that know none of the flows.
+"""The fallback page of log-in, for clients that support none of the flows.
 
-A client opens the page in a browser of its own, in which it has put an object `matrixLogin`, and
-gets the answer of `POST /login` by `matrixLogin.onLogin(response)`. What the query of the page
-holds, such as the device id, goes into the request.
+A client opens the page in its own browser view, with an object `matrixLogin`, and gets the response
+of `POST /login` by `matrixLogin.onLogin(response)`. The query parameters of the page, such as the
+device id, go into the request.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#login-fallback
 """
@@ -18,7 +18,7 @@ class LoginFallbackApi:
         self._page = pages.page(
             "login",
             script=SCRIPT if with_password else "",
-            # Only this script runs: whatever else got into the page could take the password.
+            # Only this script runs: any other could steal the password.
             allowed=Allowed(connect="'self'"),
             with_password=with_password,
         )

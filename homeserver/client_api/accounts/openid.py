@@ -21,7 +21,7 @@ class OpenIdApi:
         return [Route("POST", path, self.request_open_id_token, limit="settings")]
 
     async def request_open_id_token(self, caller: Requester, user_id: str) -> dict[str, Any]:
-        """A token that proves to a third party who the caller is."""
+        """A token that proves the caller's identity to a third party."""
         check_own(caller, user_id)
         return {
             "access_token": await self._tokens.issue(user_id),

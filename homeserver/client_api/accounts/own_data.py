@@ -12,6 +12,6 @@ def check_own(caller: Requester, user_id: str) -> None:
 
 
 def check_room_id(room_id: str) -> None:
-    """Raise `InvalidParam` where the path names something that is no room."""
+    """Raise `InvalidParam` where the path has an invalid room id."""
     if not is_valid_room_id(room_id):
         raise InvalidParam("Not a room ID")

@@ -41,7 +41,8 @@ class ProfileApi:
     async def get_profile_field(self, user_id: str, key_name: str) -> dict[str, msgspec.Raw]:
         """One field of a profile."""
         profile = await self._profiles.get(user_id, key_name)
-        # Clients expect the two oldest fields to be absent from the answer where they are not set.
+        # Clients expect the two oldest fields to be absent from the response where they are not
+        # set.
         if key_name not in profile and key_name not in (DISPLAYNAME, AVATAR_URL):
             raise NotFound("The profile has no such field")
         return {field: msgspec.Raw(value) for field, value in profile.items()}

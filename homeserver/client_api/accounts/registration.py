@@ -34,11 +34,11 @@ class ValidityQuery(msgspec.Struct):
 class RegistrationApi:
     def __init__(
         self,
-        sign_up: RegistrationFlow,
+        registration_flow: RegistrationFlow,
         tokens: RegistrationTokens,
         find_appservice: FindAppservice | None = None,
     ) -> None:
-        self._sign_up = sign_up
+        self._registration_flow = registration_flow
         self._tokens = tokens
         self._find_appservice = find_appservice
 
@@ -67,24 +67,26 @@ class RegistrationApi:
     async def register(
         self, query: RegisterQuery, body: RegistrationRequest, request: Request
     ) -> dict[str, Any]:
-        """Make an account, and log in to it unless the client does not want to."""
+        """Create an account, and log in to it unless the client inhibits that."""
         if query.kind == "guest":
             return session_body(
-                await self._sign_up.register_guest(body.initial_device_display_name)
+                await self._registration_flow.register_guest(body.initial_device_display_name)
             )
         if body.type == APPSERVICE:
             service = require_appservice(self._find_appservice, request.token())
-            user_id, session = await self._sign_up.register_for_appservice(service, body)
+            user_id, session = await self._registration_flow.register_for_appservice(service, body)
         else:
-            user_id, session = await self._sign_up.register(body, network_of(request.address))
+            user_id, session = await self._registration_flow.register(
+                body, network_of(request.address)
+            )
         return {"user_id": user_id} if session is None else session_body(session)
 
     async def check_username_availability(self, query: AvailabilityQuery) -> dict[str, bool]:
-        """Tell whether a name could be registered."""
-        await self._sign_up.check_available(query.username)
+        """Whether a name could be registered."""
+        await self._registration_flow.check_available(query.username)
         return {"available": True}
 
     async def registration_token_validity(self, query: ValidityQuery) -> dict[str, bool]:
-        """Tell whether a registration token would be accepted."""
-        self._sign_up.check_open()
+        """Whether a registration token would be accepted."""
+        self._registration_flow.check_open()
         return {"valid": await self._tokens.is_valid(query.token)}

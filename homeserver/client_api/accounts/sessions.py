@@ -1,4 +1,4 @@
-"""A session as clients are told of it, after log-in and registration alike."""
+"""The JSON of a session, for the responses to log-in and registration."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from homeserver.accounts.sessions.login_sessions import LoginSession, TokenPair
 
 
 def session_body(session: LoginSession) -> dict[str, Any]:
-    """Who is logged in, where, and with which tokens."""
+    """The user, device and tokens of a session."""
     return {
         "user_id": session.user_id,
         "device_id": session.device_id,
@@ -15,7 +15,7 @@ def session_body(session: LoginSession) -> dict[str, Any]:
 
 
 def token_body(tokens: TokenPair) -> dict[str, Any]:
-    """A pair of tokens; what does not expire says nothing of it."""
+    """A pair of tokens; without `expires_in_ms` if they do not expire."""
     body: dict[str, Any] = {"access_token": tokens.access_token}
     if tokens.refresh_token is not None:
         body["refresh_token"] = tokens.refresh_token

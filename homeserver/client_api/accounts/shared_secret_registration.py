@@ -40,7 +40,7 @@ class SharedSecretRegistrationApi:
         return {"nonce": self._secret.new_nonce()}
 
     async def register(self, body: SharedSecretRequest) -> dict[str, Any]:
-        """Make an account for someone who knows the secret, and log in to it."""
+        """Create an account for a request with a proof of the secret, and log in to it."""
         self._secret.check(body)
         new = NewUser(body.username, body.password, is_admin=body.admin, user_type=body.user_type)
         _, session = await self._registration.register(new, DeviceRequest())

@@ -41,7 +41,7 @@ class TagsApi:
     async def delete_room_tag(
         self, caller: Requester, user_id: str, room_id: str, tag: str
     ) -> None:
-        """Take a tag off a room."""
+        """Remove a tag from a room."""
         check_own(caller, user_id)
         check_room_id(room_id)
         await self._tags.remove(user_id, room_id, tag)

@@ -1,4 +1,4 @@
-"""The addresses of one's own account over the API, and publishing them at identity servers.
+"""The addresses of the caller's account over the API, and publishing them at identity servers.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information
 """
@@ -18,7 +18,7 @@ from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds, c
 from homeserver.protocol.third_party_ids.address_validation import ThreepidCredentials
 from homeserver.web.routes import Route
 
-# The name of a path before the text had it, which clients still use for some.
+# The second is the path before it was specified, which some clients still use.
 BASES = ("/_matrix/client/v3/account/3pid", "/_matrix/client/unstable/account/3pid")
 
 
@@ -38,7 +38,7 @@ class Bind3PID(msgspec.Struct):
     sid: str
 
 
-class Gone3PID(msgspec.Struct):
+class Remove3PID(msgspec.Struct):
     medium: Literal["email", "msisdn"]
     address: str
     id_server: str | None = None
@@ -84,36 +84,38 @@ class ThirdPartyIdsApi:
         return {"threepids": threepids}
 
     async def post_3pids(self, caller: Requester, body: Post3PIDs) -> None:
-        """Add a validated address; the old form, which asks for no confirmation."""
+        """Add a validated address; the old form, without confirmation."""
         await self._ids.add(caller, body.three_pid_creds)
 
     async def add_3pid(self, caller: Requester, body: Add3PID) -> None:
         """Add a validated address."""
-        named = ThreepidCredentials(body.sid, body.client_secret)
-        await self._ids.check_addable(caller, named)
-        asked = await self._uia.confirm("add3PID", caller.user_id, body, PASSWORD_FLOWS)
-        await self._ids.add(caller, ThreepidCredentials(asked.sid, asked.client_secret))
+        credentials = ThreepidCredentials(body.sid, body.client_secret)
+        await self._ids.check_addable(caller, credentials)
+        confirmed = await self._uia.confirm("add3PID", caller.user_id, body, PASSWORD_FLOWS)
+        await self._ids.add(caller, ThreepidCredentials(confirmed.sid, confirmed.client_secret))
 
     async def bind_3pid(self, caller: Requester, body: Bind3PID) -> None:
         """Publish an address at an identity server."""
-        named = ThreepidCredentials(body.sid, body.client_secret)
-        await self._bindings.bind(caller.user_id, body.id_server, body.id_access_token, named)
+        credentials = ThreepidCredentials(body.sid, body.client_secret)
+        await self._bindings.bind(caller.user_id, body.id_server, body.id_access_token, credentials)
 
-    async def delete_3pid_from_account(self, caller: Requester, body: Gone3PID) -> dict[str, str]:
-        """Take an address from the account, and from the identity server that publishes it."""
+    async def delete_3pid_from_account(self, caller: Requester, body: Remove3PID) -> dict[str, str]:
+        """Remove an address from the account, and from the identity server that publishes it."""
         address = await self._ids.remove(caller, body.medium, body.address)
-        done = await self._bindings.unbind_quietly(
+        is_unbound = await self._bindings.unbind_quietly(
             caller.user_id, body.medium, address, body.id_server
         )
-        return unbind_result(done)
+        return unbind_result(is_unbound)
 
-    async def unbind_3pid_from_account(self, caller: Requester, body: Gone3PID) -> dict[str, str]:
-        """Take an address from an identity server alone."""
+    async def unbind_3pid_from_account(self, caller: Requester, body: Remove3PID) -> dict[str, str]:
+        """Remove an address from an identity server only."""
         address = canonical(body.medium, body.address)
-        done = await self._bindings.unbind(caller.user_id, body.medium, address, body.id_server)
-        return unbind_result(done)
+        is_unbound = await self._bindings.unbind(
+            caller.user_id, body.medium, address, body.id_server
+        )
+        return unbind_result(is_unbound)
 
 
-def unbind_result(done: bool) -> dict[str, str]:
-    """What became of an address at an identity server."""
-    return {"id_server_unbind_result": "success" if done else "no-support"}
+def unbind_result(is_unbound: bool) -> dict[str, str]:
+    """The result of unbinding an address from identity servers."""
+    return {"id_server_unbind_result": "success" if is_unbound else "no-support"}

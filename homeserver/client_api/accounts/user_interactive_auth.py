@@ -1,7 +1,7 @@
-"""Fallback pages of user-interactive authentication, for clients that do not know a stage.
+"""Fallback pages of user-interactive authentication, for clients that do not support a stage.
 
-The client opens the page in a browser, the user completes the stage there, and the client goes on
-with the session alone.
+The client opens the page in a browser, the user completes the stage there, and the client continues
+with the session id only.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#fallback
 """
@@ -30,7 +30,7 @@ from homeserver.web.html import Allowed, Pages
 from homeserver.web.routes import Auth, Response, Route
 
 ITSELF = Allowed(form="'self'")
-# The puzzle is a frame with a script, both from the service that makes it, which sets styles.
+# The captcha is a frame with a script, both from the service that makes it, which sets styles.
 PUZZLE = Allowed(
     form="'self'",
     connect="https://www.recaptcha.net/recaptcha/",
@@ -43,7 +43,7 @@ RECAPTCHA_RESPONSE = "g-recaptcha-response"  # the field that the script adds to
 
 
 class FallbackField(msgspec.Struct, frozen=True):
-    """What the user fills in: `kind` is the type of the input, `autocomplete` tells browsers."""
+    """An input of the form: `kind` is its type, `autocomplete` a hint for browsers."""
 
     name: str
     kind: str
@@ -84,7 +84,7 @@ class FallbackApi:
         return self._form(auth_type, problem="")
 
     async def submit_fallback(self, auth_type: str, query: FallbackQuery, body: bytes) -> Response:
-        """Complete a stage by its form."""
+        """Complete a stage with its form."""
         if auth_type not in (DUMMY, PASSWORD, RECAPTCHA, REGISTRATION_TOKEN, TERMS, EMAIL_IDENTITY):
             raise NotFound("This stage has no page")
         try:
@@ -103,23 +103,23 @@ class FallbackApi:
         return self._done()
 
     async def _submit_email(self, session_id: str, form: Mapping[str, str]) -> Response:
-        """First the address, to which a mail is sent; then that the link in it was followed."""
+        """Submit the address, to which a mail is sent; then, that its link was opened."""
         session = await self._uia.get_session(session_id)
         stage = self._uia.stages.get(EMAIL_IDENTITY)
         if not isinstance(stage, ThirdPartyIdStage):
             raise NotFound("This server validates no e-mail addresses")
         if "email" in form:
             try:
-                named = await stage.begin(form["email"], session.operation)
+                credentials = await stage.begin(form["email"], session.operation)
             except MatrixError as error:
                 return self._form(EMAIL_IDENTITY, problem=str(error))
-            return self._mail_page(named, problem="")
-        named = ThreepidCredentials(form.get("sid", ""), form.get("client_secret", ""))
-        auth = {"threepid_creds": msgspec.to_builtins(named)}
+            return self._mail_page(credentials, problem="")
+        credentials = ThreepidCredentials(form.get("sid", ""), form.get("client_secret", ""))
+        auth = {"threepid_creds": msgspec.to_builtins(credentials)}
         try:
             await self._uia.complete(session_id, EMAIL_IDENTITY, auth)
         except StageFailed as failed:
-            return self._mail_page(named, problem=str(failed))
+            return self._mail_page(credentials, problem=str(failed))
         return self._done()
 
     def _form(self, auth_type: str, problem: str) -> Response:
@@ -133,9 +133,9 @@ class FallbackApi:
             return self._page(auth_type, problem, fields=FIELDS[auth_type])
         raise NotFound("This stage has no page")
 
-    def _mail_page(self, named: ThreepidCredentials, problem: str) -> Response:
-        """What to do until the mail arrives. The form carries the session on."""
-        return self._page("mail_sent", problem, hidden=msgspec.structs.asdict(named))
+    def _mail_page(self, credentials: ThreepidCredentials, problem: str) -> Response:
+        """The page that asks the user to open the mail. Its form has the session."""
+        return self._page("mail_sent", problem, hidden=msgspec.structs.asdict(credentials))
 
     def _done(self) -> Response:
         return self._pages.page("authentication_done", script="authentication_done.js")

@@ -1,7 +1,7 @@
 """The page that the link in a mail leads to.
 
-To open it confirms the address, but for a new password: mail servers open links to look for
-viruses, and nobody should lose an account by that. There the page has a button.
+Opening it confirms the address, except for a new password: mail servers open links to scan for
+viruses, which must not cost a user the account. There the page has a button.
 
 Spec: https://spec.matrix.org/v1.19/identity-service-api/#email-associations
 """
@@ -37,11 +37,11 @@ class ValidationPageApi:
         ]
 
     async def show_validation(self, query: ValidationQuery) -> Response:
-        """Confirm the address, or ask whether it should be."""
+        """Confirm the address, or show a button that does."""
         return await self._respond(query, is_certain=False)
 
     async def confirm_validation(self, query: ValidationQuery, body: bytes) -> Response:
-        """Confirm the address: somebody has pressed the button."""
+        """Confirm the address: the user has pressed the button."""
         return await self._respond(query, is_certain=True)
 
     async def _respond(self, query: ValidationQuery, *, is_certain: bool) -> Response:
@@ -60,7 +60,7 @@ class ValidationPageApi:
     def _page(self, outcome: str, status: int = 200, then: str | None = None) -> Response:
         form = "'self'"
         if then is not None:
-            # Browsers hold a form's policy against where its answer redirects to, too.
+            # Browsers apply a form's policy to the redirect of its response too.
             form += f" {urlsplit(then).scheme}:"
         return self._pages.page(
             "validation", status=status, allowed=Allowed(form=form), outcome=outcome

@@ -37,5 +37,5 @@ class PresenceApi:
         await self._tracker.set(caller, user_id, body.presence, body.status_msg)
 
     async def get_presence(self, caller: Requester, user_id: str) -> dict[str, Any]:
-        """Whether somebody whom the caller shares a room with is there."""
+        """The presence of a user with whom the caller shares a room."""
         return await self._events.get(caller, user_id)

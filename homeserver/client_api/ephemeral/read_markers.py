@@ -6,12 +6,13 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#fully-read-markers
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.event_types import FULLY_READ
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.web.routes import Route
 
 
 class SetReadMarker(msgspec.Struct, omit_defaults=True):
-    fully_read: str | None = msgspec.field(name="m.fully_read", default=None)
+    fully_read: str | None = msgspec.field(name=FULLY_READ, default=None)
     read: str | None = msgspec.field(name="m.read", default=None)
     read_private: str | None = msgspec.field(name="m.read.private", default=None)
 
@@ -26,5 +27,5 @@ class ReadMarkersApi:
 
     async def set_read_marker(self, caller: Requester, room_id: str, body: SetReadMarker) -> None:
         """Move the fully read marker, and receipts with it."""
-        # The members that were sent, by the types of marker that they are named for.
+        # The members of the body, by their marker types.
         await self._markers.mark_all(caller, room_id, msgspec.to_builtins(body))

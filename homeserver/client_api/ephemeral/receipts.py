@@ -13,7 +13,7 @@ from homeserver.web.routes import Route
 
 
 class PostReceipt(msgspec.Struct):
-    # Of any type, since a wrong one is M_INVALID_PARAM here, not M_BAD_JSON.
+    # `Any`, since a wrong type is M_INVALID_PARAM here, not M_BAD_JSON.
     thread_id: Any = msgspec.UNSET
 
 
@@ -28,5 +28,5 @@ class ReceiptsApi:
     async def post_receipt(
         self, caller: Requester, room_id: str, receipt_type: str, event_id: str, body: PostReceipt
     ) -> None:
-        """Say that the caller has read up to an event, in a thread or in the whole room."""
+        """Mark a thread or the whole room as read up to an event."""
         await self._markers.mark(caller, room_id, receipt_type, event_id, body.thread_id)

@@ -1,4 +1,4 @@
-"""Typing notices over the API.
+"""Typing notifications over the API.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 """
@@ -16,8 +16,8 @@ class SetTyping(msgspec.Struct):
 
 
 class TypingApi:
-    def __init__(self, notices: TypingUsers) -> None:
-        self._typing = notices
+    def __init__(self, typing_users: TypingUsers) -> None:
+        self._typing = typing_users
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v3/rooms/{room_id}/typing/{user_id}"
@@ -26,5 +26,5 @@ class TypingApi:
     async def set_typing(
         self, caller: Requester, room_id: str, user_id: str, body: SetTyping
     ) -> None:
-        """Tell a room that a user is typing, or has stopped."""
+        """Notify a room that the caller is typing, or has stopped."""
         await self._typing.set(caller, room_id, user_id, body.typing, timeout_ms=body.timeout)

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.push.notifications import FROM_NOW, Notification, Notifications
+from homeserver.push.notifications import Notification, Notifications
 from homeserver.rooms.events.local_server import LocalServer
+from homeserver.streams.log import MAX_POSITION
 from homeserver.streams.tokens import parse_stream_token, stream_token
 from homeserver.web.routes import Route
 
@@ -18,7 +19,7 @@ MAX_LIMIT = 100
 
 
 class NotificationsQuery(msgspec.Struct):
-    """Which notifications are wanted."""
+    """The page and kind of notifications."""
 
     since: str | None = msgspec.field(name="from", default=None)
     limit: Annotated[int, msgspec.Meta(gt=0)] = DEFAULT_LIMIT
@@ -26,9 +27,9 @@ class NotificationsQuery(msgspec.Struct):
 
 
 class NotificationsApi:
-    def __init__(self, notifications: Notifications, origin: LocalServer) -> None:
+    def __init__(self, notifications: Notifications, local_server: LocalServer) -> None:
         self._notifications = notifications
-        self._origin = origin
+        self._local_server = local_server
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v3/notifications"
@@ -37,24 +38,24 @@ class NotificationsApi:
     async def get_notifications(
         self, caller: Requester, query: NotificationsQuery
     ) -> dict[str, Any]:
-        """A page of what the caller was notified of, newest first."""
+        """A page of the caller's notifications, newest first."""
         page = await self._notifications.page(
             caller.user_id,
             limit=min(query.limit, MAX_LIMIT),
-            upto=FROM_NOW if query.since is None else parse_stream_token(query.since),
+            upto=MAX_POSITION if query.since is None else parse_stream_token(query.since),
             highlights_only=query.only == "highlight",
         )
-        answer: dict[str, Any] = {
+        response: dict[str, Any] = {
             "notifications": [self._render(caller, shown) for shown in page.notifications]
         }
         if page.next is not None:
-            answer["next_token"] = stream_token(page.next)
-        return answer
+            response["next_token"] = stream_token(page.next)
+        return response
 
     def _render(self, caller: Requester, notification: Notification) -> dict[str, Any]:
         stored = notification.event.stored
         event = stored.client_json(
-            self._origin.now_ms(),
+            self._local_server.now_ms(),
             room_id=False,
             device=(caller.user_id, caller.device_id or ""),
             membership=notification.event.membership,
@@ -62,7 +63,7 @@ class NotificationsApi:
         return {
             "actions": notification.actions,
             "event": msgspec.Raw(event),
-            # Rules have none, but there are clients that want the member to be there.
+            # Push rules have no profile tag, but some clients require the member.
             "profile_tag": "",
             "read": notification.read,
             "room_id": notification.room_id,

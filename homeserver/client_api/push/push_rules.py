@@ -13,7 +13,7 @@ from homeserver.protocol.push_rules.rule_set import KINDS, Action, PushRule, ren
 from homeserver.push.rules import PushRules
 from homeserver.web.routes import Route
 
-# Others are a client's own, named as in Java packages; the last two are of the past.
+# Other actions are defined by clients, named like Java packages; the last two are obsolete.
 ACTIONS = frozenset({"notify", "dont_notify", "coalesce"})
 
 ALL = "/_matrix/client/v3/pushrules/"
@@ -23,7 +23,7 @@ RULE = f"{KIND}{{rule_id}}"
 
 
 class SetRule(msgspec.Struct):
-    """A rule of the caller's own."""
+    """A user-defined rule."""
 
     actions: list[Action]
     conditions: list[dict[str, Any]] = msgspec.field(default_factory=list)
@@ -31,7 +31,7 @@ class SetRule(msgspec.Struct):
 
 
 class SetRuleQuery(msgspec.Struct):
-    """Where the rule is put among the caller's own."""
+    """The place of the rule among the user-defined ones."""
 
     before: str | None = None
     after: str | None = None
@@ -66,7 +66,7 @@ class PushRulesApi:
         ]
 
     def _wrong_paths(self) -> list[Route]:
-        """What names no rule: clients take that for a mistake of theirs, not for an old server."""
+        """Routes of invalid paths: the error must not look like that of an old server."""
         scope = f"{ALL}{{scope}}"
         of_kind = f"{scope}/{{kind}}"
         of_rule, attribute = f"{of_kind}/{{rule_id}}", f"{RULE}/{{attribute}}"
@@ -80,7 +80,7 @@ class PushRulesApi:
     def refuse_path(
         self, scope: str = "global", kind: str = "", rule_id: str = "", attribute: str = ""
     ) -> None:
-        """Raise `InvalidParam` that says what is wrong with a path."""
+        """Raise `InvalidParam` with the error in a path."""
         if scope != "global":
             raise InvalidParam("The only scope of push rules is `global`")
         if attribute:
@@ -96,7 +96,7 @@ class PushRulesApi:
         return (await self.get_push_rules(caller))["global"]
 
     async def get_push_rules_of_kind(self, caller: Requester, kind: str) -> Any:
-        """All rules of a kind, which the text no longer has, but clients of its past ask for."""
+        """All rules of a kind: no longer specified, but old clients request them."""
         _check_kind_of_new(kind)
         return (await self.get_push_rules_global(caller))[kind]
 
@@ -107,7 +107,7 @@ class PushRulesApi:
     async def set_push_rule(
         self, caller: Requester, kind: str, rule_id: str, body: SetRule, query: SetRuleQuery
     ) -> None:
-        """Add a rule of the caller's own, or renew it."""
+        """Add or replace a user-defined rule."""
         _check_kind_of_new(kind)
         _check_actions(body.actions)
         rule = PushRule(rule_id, default=False, enabled=True, actions=body.actions)
@@ -121,7 +121,7 @@ class PushRulesApi:
         await self._rules.put(caller.user_id, kind, rule, before=query.before, after=query.after)
 
     async def delete_push_rule(self, caller: Requester, kind: str, rule_id: str) -> None:
-        """Delete a rule of the caller's own."""
+        """Delete a user-defined rule."""
         _check_kind(kind)
         await self._rules.delete(caller.user_id, kind, rule_id)
 
@@ -141,13 +141,13 @@ class PushRulesApi:
     async def get_push_rule_actions(
         self, caller: Requester, kind: str, rule_id: str
     ) -> dict[str, list[Action]]:
-        """What a rule does."""
+        """The actions of a rule."""
         return {"actions": (await self._rule(caller, kind, rule_id)).actions}
 
     async def set_push_rule_actions(
         self, caller: Requester, kind: str, rule_id: str, body: SetActions
     ) -> None:
-        """Set what a rule does."""
+        """Set the actions of a rule."""
         _check_kind(kind)
         _check_actions(body.actions)
         await self._rules.set_actions(caller.user_id, kind, rule_id, body.actions)
@@ -158,19 +158,19 @@ class PushRulesApi:
 
 
 def _check_kind(kind: str) -> None:
-    """Raise `NotFound` for a kind that does not exist: so no rule of it does."""
+    """Raise `NotFound` for an unknown kind, which has no rules."""
     if kind not in KINDS:
         raise NotFound(f"There is no such rule: the kinds of push rules are {', '.join(KINDS)}")
 
 
 def _check_kind_of_new(kind: str) -> None:
-    """Raise `InvalidParam` for a kind of which no rule can be made."""
+    """Raise `InvalidParam` for an unknown kind, in which no rule can be created."""
     if kind not in KINDS:
         raise InvalidParam(f"The kinds of push rules are {', '.join(KINDS)}")
 
 
 def _check_actions(actions: list[Action]) -> None:
-    """Raise `BadJson` for what is no action."""
+    """Raise `BadJson` for an invalid action."""
     for action in actions:
         if isinstance(action, dict):
             is_valid = isinstance(action.get("set_tweak"), str)

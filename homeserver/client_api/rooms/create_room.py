@@ -21,7 +21,7 @@ UserId = Annotated[str, msgspec.Meta(pattern="^@")]
 
 
 class InitialState(msgspec.Struct):
-    """A state event to begin with."""
+    """An initial state event."""
 
     type: str
     content: dict[str, Any]
@@ -29,7 +29,7 @@ class InitialState(msgspec.Struct):
 
 
 class InviteThirdParty(msgspec.Struct):
-    """An address that is invited, and the identity server that is asked who has it."""
+    """An invited address, and the identity server that looks it up."""
 
     id_server: str
     id_access_token: str
@@ -38,7 +38,7 @@ class InviteThirdParty(msgspec.Struct):
 
 
 class CreateRoom(msgspec.Struct):
-    """What the new room is to be like."""
+    """The properties of the new room."""
 
     visibility: Literal["public", "private"] | None = None
     preset: Preset | None = None
@@ -55,7 +55,7 @@ class CreateRoom(msgspec.Struct):
 
 
 class CreateRoomApi:
-    """`default_version` is the version of rooms for which none is named."""
+    """`default_version` is the room version where the request has none."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class CreateRoomApi:
         return [Route("POST", path, self.create_room, limit="room_creation")]
 
     async def create_room(self, caller: Requester, body: CreateRoom) -> dict[str, str]:
-        """Create a room and invite people."""
+        """Create a room and invite users."""
         if body.visibility == "public":
             self._directory.check_may_publish(caller)
         addresses = [

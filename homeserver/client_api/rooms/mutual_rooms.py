@@ -1,4 +1,4 @@
-"""Rooms in common with somebody over the API.
+"""Rooms in common with another user over the API.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#mutual-rooms
 """
@@ -15,7 +15,7 @@ PATH = "/_matrix/client/v1/mutual_rooms"
 
 
 class MutualRoomsQuery(msgspec.Struct):
-    """With whom, and which page."""
+    """The other user, and the page."""
 
     user_id: str
     since: str | None = msgspec.field(name="from", default=None)
@@ -29,9 +29,9 @@ class MutualRoomsApi:
         return [Route("GET", PATH, self.get_mutual_rooms, limit="search", cancellable=True)]
 
     async def get_mutual_rooms(self, caller: Requester, query: MutualRoomsQuery) -> dict[str, Any]:
-        """The rooms that the caller shares with somebody."""
+        """The rooms that the caller shares with another user."""
         page = await self._mutual_rooms.page(caller.user_id, query.user_id, query.since)
-        answer: dict[str, Any] = {"joined": page.room_ids, "count": page.count}
+        response: dict[str, Any] = {"joined": page.room_ids, "count": page.count}
         if page.next_batch is not None:
-            answer["next_batch"] = page.next_batch
-        return answer
+            response["next_batch"] = page.next_batch
+        return response

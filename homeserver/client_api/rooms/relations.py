@@ -1,4 +1,4 @@
-"""The children of an event, and the threads of a room, over the API.
+"""The child events of an event, and the threads of a room, over the API.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#relationships-api
 """
@@ -20,7 +20,7 @@ Limit = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class RelationsQuery(msgspec.Struct):
-    """Which page of the children is wanted, and whether of their children too."""
+    """The page of the child events, and whether to include their children."""
 
     since: str | None = msgspec.field(name="from", default=None)
     to: str | None = None
@@ -30,7 +30,7 @@ class RelationsQuery(msgspec.Struct):
 
 
 class ThreadsQuery(msgspec.Struct):
-    """Which threads are wanted, and which page of them."""
+    """The kind of threads, and the page."""
 
     include: Literal["all", "participated"] = "all"
     since: str | None = msgspec.field(name="from", default=None)
@@ -39,11 +39,11 @@ class ThreadsQuery(msgspec.Struct):
 
 class RelationsApi:
     def __init__(
-        self, related_events: RelationPages, account_data: AccountData, origin: LocalServer
+        self, related_events: RelationPages, account_data: AccountData, local_server: LocalServer
     ) -> None:
         self._related_events = related_events
         self._account_data = account_data
-        self._origin = origin
+        self._local_server = local_server
 
     def routes(self) -> list[Route]:
         of_event = f"{ROOM}/relations/{{event_id}}"
@@ -61,13 +61,13 @@ class RelationsApi:
     async def get_relating_events(
         self, caller: Requester, room_id: str, event_id: str, query: RelationsQuery
     ) -> dict[str, Any]:
-        """The children of an event."""
+        """The child events of an event."""
         return await self._children(caller, room_id, event_id, query)
 
     async def get_relating_events_with_rel_type(
         self, caller: Requester, room_id: str, event_id: str, rel_type: str, query: RelationsQuery
     ) -> dict[str, Any]:
-        """The children of an event by one relation type."""
+        """The child events of an event by one relation type."""
         return await self._children(caller, room_id, event_id, query, rel_type)
 
     async def get_relating_events_with_rel_type_and_event_type(
@@ -79,7 +79,7 @@ class RelationsApi:
         event_type: str,
         query: RelationsQuery,
     ) -> dict[str, Any]:
-        """The children of an event by one relation type and of one event type."""
+        """The child events of an event by one relation type and of one event type."""
         return await self._children(caller, room_id, event_id, query, rel_type, event_type)
 
     async def get_thread_roots(
@@ -94,10 +94,12 @@ class RelationsApi:
             limit=query.limit,
             ignored=await self._account_data.ignored_users(caller.user_id),
         )
-        answer: dict[str, Any] = {"chunk": events_json(page.chunk, caller, self._origin.now_ms())}
+        response: dict[str, Any] = {
+            "chunk": events_json(page.chunk, caller, self._local_server.now_ms())
+        }
         if page.end is not None:
-            answer["next_batch"] = page.end
-        return answer
+            response["next_batch"] = page.end
+        return response
 
     async def _children(
         self,
@@ -119,11 +121,13 @@ class RelationsApi:
             ignored=await self._account_data.ignored_users(caller.user_id),
         )
         page = await self._related_events.children(caller, room_id, event_id, request)
-        answer: dict[str, Any] = {"chunk": events_json(page.chunk, caller, self._origin.now_ms())}
+        response: dict[str, Any] = {
+            "chunk": events_json(page.chunk, caller, self._local_server.now_ms())
+        }
         if page.end is not None:
-            answer["next_batch"] = page.end
+            response["next_batch"] = page.end
         if query.since is not None:
-            answer["prev_batch"] = query.since
+            response["prev_batch"] = query.since
         if query.recurse is not None:
-            answer["recursion_depth"] = LEVELS if query.recurse else 1
-        return answer
+            response["recursion_depth"] = LEVELS if query.recurse else 1
+        return response

@@ -15,7 +15,7 @@ ALIAS = "/_matrix/client/v3/directory/room/{room_alias}"
 
 
 class SetRoomAlias(msgspec.Struct):
-    """The room that an alias is to lead to."""
+    """The room for an alias."""
 
     room_id: Annotated[str, msgspec.Meta(pattern="^!")]
 
@@ -34,11 +34,11 @@ class RoomAliasesApi:
         ]
 
     async def set_room_alias(self, caller: Requester, room_alias: str, body: SetRoomAlias) -> None:
-        """Make a new alias."""
+        """Create an alias."""
         await self._aliases.add(caller, room_alias, body.room_id)
 
     async def get_room_id_by_alias(self, room_alias: str) -> dict[str, str | list[str]]:
-        """Where an alias leads."""
+        """The room id of an alias, and servers in the room."""
         target = await self._aliases.resolve(room_alias)
         return {"room_id": target.room_id, "servers": target.servers}
 
@@ -47,5 +47,5 @@ class RoomAliasesApi:
         await self._aliases.delete(caller, room_alias)
 
     async def get_local_aliases(self, caller: Requester, room_id: str) -> dict[str, list[str]]:
-        """The aliases of this server that lead to a room."""
+        """The local aliases of a room."""
         return {"aliases": await self._aliases.for_user(caller, room_id)}

@@ -23,7 +23,7 @@ class RoomVisibility(msgspec.Struct):
 
 
 class PublicRoomsQuery(msgspec.Struct):
-    """Which page of the directory is wanted, and of which server's."""
+    """The page of the directory, and its server."""
 
     limit: Limit | None = None
     since: str | None = None
@@ -31,7 +31,7 @@ class PublicRoomsQuery(msgspec.Struct):
 
 
 class ServerQuery(msgspec.Struct):
-    """Whose directory is wanted."""
+    """The server of the directory."""
 
     server: str | None = None
 
@@ -57,7 +57,7 @@ class RoomDirectoryApi:
     async def set_room_visibility_on_directory(
         self, caller: Requester, room_id: str, body: RoomVisibility
     ) -> None:
-        """Put a room into the directory, or take it out."""
+        """Publish a room in the directory, or remove it."""
         await self._directory.set_listed(caller, room_id, body.visibility == "public")
 
     async def get_public_rooms(

@@ -1,4 +1,4 @@
-"""Events of rooms in answers: as the client of the caller sees them.
+"""Room events in responses, in the format for the caller's client.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
 """
@@ -43,12 +43,12 @@ def events_json(events: Iterable[VisibleEvent], caller: Requester, now_ms: int) 
 
 
 async def state_json(
-    events: Iterable[StoredEvent], caller: Requester, origin: LocalServer
+    events: Iterable[StoredEvent], caller: Requester, local_server: LocalServer
 ) -> msgspec.Raw:
-    """A list of state events, of which there may be very many."""
-    device, now_ms = _device(caller), origin.now_ms()
+    """A list of state events, which may be very long."""
+    device, now_ms = _device(caller), local_server.now_ms()
     encoded = (stored.client_json(now_ms, room_id=True, device=device) for stored in events)
-    return _list(await build_cooperatively(origin.clock, encoded))
+    return _list(await build_cooperatively(local_server.clock, encoded))
 
 
 def _device(caller: Requester) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A room's history over the API: pages of it, single events, and what surrounds them.
+"""A room's history over the API: pages, single events, and their context.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room
 """
@@ -24,7 +24,7 @@ Limit = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class MessagesQuery(msgspec.Struct):
-    """Which page is wanted."""
+    """The page of the history."""
 
     direction: Literal["b", "f"] = msgspec.field(name="dir")
     since: str | None = msgspec.field(name="from", default=None)
@@ -34,7 +34,7 @@ class MessagesQuery(msgspec.Struct):
 
 
 class ContextQuery(msgspec.Struct):
-    """How much is wanted of what surrounds an event."""
+    """The size and filter of an event's context."""
 
     limit: Limit | None = None
     filter: str | None = None
@@ -44,16 +44,16 @@ class RoomHistoryApi:
     def __init__(
         self,
         history: History,
-        reading: RoomReader,
+        reader: RoomReader,
         relations: BundledAggregations,
         account_data: AccountData,
-        origin: LocalServer,
+        local_server: LocalServer,
     ) -> None:
         self._history = history
-        self._reading = reading
+        self._reader = reader
         self._relations = relations
         self._account_data = account_data
-        self._origin = origin
+        self._local_server = local_server
 
     def routes(self) -> list[Route]:
         event, context = f"{ROOM}/event/{{event_id}}", f"{ROOM}/context/{{event_id}}"
@@ -68,10 +68,10 @@ class RoomHistoryApi:
         self, caller: Requester, room_id: str, event_id: str
     ) -> msgspec.Raw:
         """One event."""
-        seen = await self._reading.event(caller.user_id, room_id, event_id)
+        seen = await self._reader.event(caller.user_id, room_id, event_id)
         ignored = await self._account_data.ignored_users(caller.user_id)
         (bundled,) = await self._relations.bundled(caller, ignored, [seen])
-        return event_json(bundled, caller, self._origin.now_ms())
+        return event_json(bundled, caller, self._local_server.now_ms())
 
     async def get_room_events(
         self, caller: Requester, room_id: str, query: MessagesQuery
@@ -87,21 +87,21 @@ class RoomHistoryApi:
         )
         page = await self._history.page(caller.user_id, room_id, request)
         chunk = await self._relations.bundled(caller, request.ignored, page.chunk)
-        now_ms = self._origin.now_ms()
-        answer: dict[str, Any] = {
+        now_ms = self._local_server.now_ms()
+        response: dict[str, Any] = {
             "start": page.start,
             "chunk": events_json(chunk, caller, now_ms),
         }
         if page.end is not None:
-            answer["end"] = page.end
+            response["end"] = page.end
         if page.state:
-            answer["state"] = await state_json(page.state, caller, self._origin)
-        return answer
+            response["state"] = await state_json(page.state, caller, self._local_server)
+        return response
 
     async def get_event_context(
         self, caller: Requester, room_id: str, event_id: str, query: ContextQuery
     ) -> dict[str, Any]:
-        """An event with what happened just before and after it."""
+        """An event with the events just before and after it."""
         request = PageRequest(
             backwards=False,
             limit=query.limit,
@@ -112,14 +112,14 @@ class RoomHistoryApi:
         around = [context.event, *context.before, *context.after]
         event, *others = await self._relations.bundled(caller, request.ignored, around)
         before, after = others[: len(context.before)], others[len(context.before) :]
-        now_ms = self._origin.now_ms()
+        now_ms = self._local_server.now_ms()
         return {
             "start": context.start,
             "end": context.end,
             "event": event_json(event, caller, now_ms),
             "events_before": events_json(before, caller, now_ms),
             "events_after": events_json(after, caller, now_ms),
-            "state": await state_json(context.state, caller, self._origin),
+            "state": await state_json(context.state, caller, self._local_server),
         }
 
 

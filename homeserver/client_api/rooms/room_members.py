@@ -19,7 +19,7 @@ Membership = Literal["join", "invite", "knock", "leave", "ban"]
 
 
 class MembersQuery(msgspec.Struct):
-    """Which members, and of when: `at` is a token."""
+    """The memberships to list, and the time: `at` is a token."""
 
     at: str | None = None
     membership: Membership | None = None
@@ -27,9 +27,9 @@ class MembersQuery(msgspec.Struct):
 
 
 class RoomMembersApi:
-    def __init__(self, reading: RoomReader, origin: LocalServer) -> None:
-        self._reading = reading
-        self._origin = origin
+    def __init__(self, reader: RoomReader, local_server: LocalServer) -> None:
+        self._reader = reader
+        self._local_server = local_server
 
     def routes(self) -> list[Route]:
         members, joined = f"{ROOM}/members", f"{ROOM}/joined_members"
@@ -42,17 +42,17 @@ class RoomMembersApi:
         self, caller: Requester, room_id: str, query: MembersQuery
     ) -> dict[str, msgspec.Raw]:
         """Member events of a room."""
-        events = await self._reading.members(
+        events = await self._reader.members(
             caller.user_id,
             room_id,
             at=query.at,
             membership=query.membership,
             not_membership=query.not_membership,
         )
-        return {"chunk": await state_json(events, caller, self._origin)}
+        return {"chunk": await state_json(events, caller, self._local_server)}
 
     async def get_joined_members_by_room(
         self, caller: Requester, room_id: str
     ) -> dict[str, dict[str, dict[str, str | None]]]:
-        """Names and pictures of the joined members of a room."""
-        return {"joined": await self._reading.joined_members(caller.user_id, room_id)}
+        """The display names and avatars of the joined members of a room."""
+        return {"joined": await self._reader.joined_members(caller.user_id, room_id)}

@@ -21,13 +21,13 @@ ROOM = "/_matrix/client/v3/rooms/{room_id}"
 
 
 class MembershipReason(msgspec.Struct):
-    """Why somebody leaves or knocks."""
+    """The reason for leaving or knocking."""
 
     reason: str | None = None
 
 
 class ThirdPartySigned(msgspec.Struct):
-    """What proves that somebody has an address, and who invited it."""
+    """The proof that a user has an address, with the sender of the invite."""
 
     sender: UserId
     mxid: UserId
@@ -36,9 +36,9 @@ class ThirdPartySigned(msgspec.Struct):
 
 
 class Join(msgspec.Struct):
-    """Why somebody joins, and what proves that they were invited by a third-party identifier.
+    """The reason for joining, and the proof of an invite by a third-party identifier.
 
-    Whatever else is in the body becomes part of the member event.
+    Other members of the body become part of the member event.
     """
 
     reason: str | None = None
@@ -46,26 +46,26 @@ class Join(msgspec.Struct):
 
 
 class Via(msgspec.Struct):
-    """Servers that may be in the room; `server_name` is what `via` was called before."""
+    """Servers that may be in the room; `server_name` is the old name of `via`."""
 
     via: list[str] = []
     server_name: list[str] = []
 
     @property
     def servers(self) -> list[str]:
-        """The names that are some, of both parameters."""
+        """The valid server names of both parameters."""
         return [name for name in (*self.via, *self.server_name) if is_valid_server_name(name)]
 
 
 class MembershipTarget(msgspec.Struct):
-    """Who is meant, and why."""
+    """The target user, and the reason."""
 
     user_id: UserId
     reason: str | None = None
 
 
 class InviteRequest(msgspec.Struct):
-    """Who is invited: a user, or whoever has an address."""
+    """The invited user, or the invited address."""
 
     user_id: UserId | None = None
     reason: str | None = None
@@ -76,7 +76,7 @@ class InviteRequest(msgspec.Struct):
 
     @property
     def invited_address(self) -> InvitedAddress:
-        """The address that is invited. Raises `BadJson`."""
+        """The invited address. Raises `BadJson`."""
         if self.medium is None or self.address is None:
             raise BadJson("user_id is missing")
         if self.id_server is None or self.id_access_token is None:
@@ -90,12 +90,12 @@ class RoomMembershipApi:
         memberships: Memberships,
         third_party: ThirdPartyInvites,
         aliases: Aliases,
-        reading: RoomReader,
+        reader: RoomReader,
     ) -> None:
         self._memberships = memberships
         self._third_party = third_party
         self._aliases = aliases
-        self._reading = reading
+        self._reader = reader
 
     def routes(self) -> list[Route]:
         join = "/_matrix/client/v3/join/{room_id_or_alias}"
@@ -103,7 +103,7 @@ class RoomMembershipApi:
         joined = "/_matrix/client/v3/joined_rooms"
         return [
             Route("POST", f"{ROOM}/join", self.join_room_by_id, Auth.GUEST, limit="join"),
-            # The text names only the other one for guests, but it is this one that clients use.
+            # The specification allows guests only the other one, but clients use this one.
             Route("POST", join, self.join_room, Auth.GUEST, limit="join"),
             Route("POST", knock, self.knock_room, limit="join"),
             Route("POST", f"{ROOM}/invite", self.invite_user, limit="invite"),
@@ -135,41 +135,41 @@ class RoomMembershipApi:
     async def knock_room(
         self, caller: Requester, room_id_or_alias: str, body: MembershipReason, query: Via
     ) -> dict[str, str]:
-        """Ask to be let into a room."""
+        """Knock on a room."""
         room_id, servers = await self._find(room_id_or_alias, query)
         await self._memberships.knock(caller, room_id, reason=body.reason, servers=servers)
         return {"room_id": room_id}
 
     async def invite_user(self, caller: Requester, room_id: str, body: InviteRequest) -> None:
-        """Invite somebody."""
+        """Invite a user or an address."""
         if body.user_id is None:
             await self._third_party.invite(caller, room_id, body.invited_address)
             return
         await self._memberships.invite(caller, room_id, body.user_id, reason=body.reason)
 
     async def leave_room(self, caller: Requester, room_id: str, body: MembershipReason) -> None:
-        """Leave a room, or turn down an invite."""
+        """Leave a room, or decline an invite."""
         await self._memberships.leave(caller, room_id, reason=body.reason)
 
     async def forget_room(self, caller: Requester, room_id: str) -> None:
-        """Hear no more of a room that was left."""
+        """Forget a room that the caller left."""
         await self._memberships.forget(caller, room_id)
 
     async def kick(self, caller: Requester, room_id: str, body: MembershipTarget) -> None:
-        """Make somebody leave."""
+        """Kick a user from a room."""
         await self._memberships.kick(caller, room_id, body.user_id, reason=body.reason)
 
     async def ban(self, caller: Requester, room_id: str, body: MembershipTarget) -> None:
-        """Make somebody leave, and keep them out."""
+        """Ban a user from a room."""
         await self._memberships.ban(caller, room_id, body.user_id, reason=body.reason)
 
     async def unban(self, caller: Requester, room_id: str, body: MembershipTarget) -> None:
-        """Let somebody come back."""
+        """Unban a user."""
         await self._memberships.unban(caller, room_id, body.user_id, reason=body.reason)
 
     async def get_joined_rooms(self, caller: Requester) -> dict[str, list[str]]:
         """The rooms that the caller is joined to."""
-        return {"joined_rooms": await self._reading.joined_rooms(caller.user_id)}
+        return {"joined_rooms": await self._reader.joined_rooms(caller.user_id)}
 
     async def _join(
         self, caller: Requester, room_id: str, servers: list[str], body: dict[str, Any] | None

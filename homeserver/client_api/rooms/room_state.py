@@ -18,19 +18,19 @@ STATE = "/_matrix/client/v3/rooms/{room_id}/state"
 
 
 class StateFormat(msgspec.Struct):
-    """Whether the content alone is wanted, or the whole event."""
+    """The format of the response: the content only, or the whole event."""
 
     format: Literal["content", "event"] = "content"
 
 
 class RoomStateApi:
-    def __init__(self, sending: Sending, reading: RoomReader, origin: LocalServer) -> None:
+    def __init__(self, sending: Sending, reader: RoomReader, local_server: LocalServer) -> None:
         self._sending = sending
-        self._reading = reading
-        self._origin = origin
+        self._reader = reader
+        self._local_server = local_server
 
     def routes(self) -> list[Route]:
-        # Without a state key, the path means the empty one.
+        # A path without a state key has the empty one.
         short, whole = f"{STATE}/{{event_type}}", f"{STATE}/{{event_type}}/{{state_key}}"
         put, get = self.set_room_state_with_key, self.get_room_state_with_key
         return [
@@ -62,13 +62,13 @@ class RoomStateApi:
         state_key: str = "",
     ) -> dict[str, Any]:
         """One state event, or its content."""
-        stored = await self._reading.state_event(caller.user_id, room_id, event_type, state_key)
+        stored = await self._reader.state_event(caller.user_id, room_id, event_type, state_key)
         if query.format == "content":
             return stored.shown.content
         device = caller.user_id, caller.device_id or ""
-        return stored.client_dict(self._origin.now_ms(), device=device)
+        return stored.client_dict(self._local_server.now_ms(), device=device)
 
     async def get_room_state(self, caller: Requester, room_id: str) -> msgspec.Raw:
-        """The whole state of a room."""
-        events = await self._reading.state(caller.user_id, room_id)
-        return await state_json(events, caller, self._origin)
+        """The full state of a room."""
+        events = await self._reader.state(caller.user_id, room_id)
+        return await state_json(events, caller, self._local_server)

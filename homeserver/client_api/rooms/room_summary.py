@@ -32,7 +32,7 @@ class RoomSummaryApi:
     async def get_room_summary(
         self, caller: Requester, room_id_or_alias: str, query: ViaQuery
     ) -> RoomSummary:
-        """What the caller may know of a room before joining."""
+        """The public data of a room, for a user before they join."""
         room_id, via = room_id_or_alias, list(filter(is_valid_server_name, query.via))
         if room_id.startswith("#"):
             target = await self._aliases.resolve(room_id)

@@ -16,7 +16,7 @@ UPGRADE = "/_matrix/client/v3/rooms/{room_id}/upgrade"
 
 
 class UpgradeRequest(msgspec.Struct):
-    """The version of the new room, and who else is to be its creator, if the version knows that."""
+    """The version of the new room, and its additional creators, if the version supports them."""
 
     new_version: str
     additional_creators: Annotated[list[str], msgspec.Meta(max_length=MAX_CREATORS)] = []

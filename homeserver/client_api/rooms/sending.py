@@ -15,7 +15,7 @@ ROOM = "/_matrix/client/v3/rooms/{room_id}"
 
 
 class Redaction(msgspec.Struct, omit_defaults=True):
-    """Why an event is redacted."""
+    """The reason for a redaction."""
 
     reason: str | None = None
 
@@ -31,7 +31,7 @@ class SendingApi:
         return [
             Route("PUT", send_once, self.send_message, Auth.GUEST, limit="message"),
             Route("PUT", redact_once, self.redact_event, limit="message"),
-            # No longer in the text, but scripts send like this: they have no transactions.
+            # No longer specified, but scripts send without transaction ids.
             Route("POST", send, self.send_message, Auth.GUEST, limit="message"),
             Route("POST", redact, self.redact_event, limit="message"),
         ]

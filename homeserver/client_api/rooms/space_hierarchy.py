@@ -17,7 +17,7 @@ PATH = "/_matrix/client/v1/rooms/{room_id}/hierarchy"
 
 
 class HierarchyQuery(msgspec.Struct):
-    """Which part of the tree is wanted."""
+    """The part of the tree."""
 
     suggested_only: bool = False
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None

@@ -15,7 +15,7 @@ PATH = "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event"
 
 
 class TimestampQuery(msgspec.Struct):
-    """Which time is meant, in ms since the epoch, and where to go from there."""
+    """The time, in ms since the epoch, and the direction of the search."""
 
     timestamp: int = msgspec.field(name="ts")
     direction: Literal["b", "f"] = msgspec.field(name="dir")
@@ -32,6 +32,6 @@ class TimestampApi:
         self, caller: Requester, room_id: str, query: TimestampQuery
     ) -> dict[str, str | int]:
         """The event that is closest to a time."""
-        moment = TimestampRequest(query.timestamp, backwards=query.direction == "b")
-        event = (await self._timestamps.closest(caller.user_id, room_id, moment)).event
+        request = TimestampRequest(query.timestamp, backwards=query.direction == "b")
+        event = (await self._timestamps.closest(caller.user_id, room_id, request)).event
         return {"event_id": event.event_id, "origin_server_ts": event.origin_server_ts}

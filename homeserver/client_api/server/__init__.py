@@ -1,1 +1,1 @@
-"""The server itself: versions, capabilities, discovery, reports and notices."""
+"""The server itself: versions, capabilities, discovery, reports and server notices."""

@@ -1,4 +1,4 @@
-"""Capabilities: what a user can do on this server that is not so on every server.
+"""Capabilities: the optional features of this server for a user.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#capabilities-negotiation
 """
@@ -23,7 +23,7 @@ class CapabilitiesApi:
         return [Route("GET", path, self.get_capabilities, auth=Auth.GUEST, limit="lookup")]
 
     def get_capabilities(self, caller: Requester) -> dict[str, Any]:
-        """What the caller can do."""
+        """The capabilities of the caller."""
         may_change = {"enabled": not caller.is_guest}
         capabilities: dict[str, Any] = {
             "m.change_password": {"enabled": self._with_password and not caller.is_guest},

@@ -1,4 +1,4 @@
-"""Discovery: where this server is reached, and whom to turn to about it.
+"""Discovery: the addresses of this server, and its support contacts.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#well-known-uris
 """
@@ -11,7 +11,7 @@ from homeserver.web.routes import Auth, Route
 
 
 def client_discovery(public_baseurl: str) -> dict[str, Any]:
-    """What clients learn of this server, from `/.well-known` and at log-in."""
+    """The discovery information for clients, in `/.well-known` and in log-in responses."""
     return {"m.homeserver": {"base_url": public_baseurl}}
 
 
@@ -31,27 +31,27 @@ class DiscoveryApi:
         ]
 
     def get_wellknown(self) -> dict[str, Any]:
-        """Where clients reach this server."""
+        """The base URL for clients."""
         if self._public_baseurl is None:
-            raise NotFound("This server does not say where it is reached")
+            raise NotFound("This server publishes no base URL")
         return client_discovery(self._public_baseurl)
 
     def get_well_known(self) -> dict[str, str]:
-        """Where other servers reach this server."""
+        """The server name that other servers connect to."""
         if self._delegated_to is None:
-            raise NotFound("This server does not say where other servers reach it")
+            raise NotFound("This server publishes no delegation")
         return {"m.server": self._delegated_to}
 
     def get_wellknown_support(self) -> dict[str, Any]:
-        """Whom to turn to."""
-        told: dict[str, Any] = {}
+        """The support contacts and page."""
+        support: dict[str, Any] = {}
         if self._support.contacts:
-            told["contacts"] = [_described(contact) for contact in self._support.contacts]
+            support["contacts"] = [_described(contact) for contact in self._support.contacts]
         if self._support.support_page is not None:
-            told["support_page"] = self._support.support_page
-        if not told:
-            raise NotFound("This server names nobody to turn to")
-        return told
+            support["support_page"] = self._support.support_page
+        if not support:
+            raise NotFound("This server publishes no support contacts")
+        return support
 
 
 def _described(contact: Contact) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""What clients ask for on their own, of modules that this server does not have: there is nothing.
+"""Empty responses for endpoints of unsupported modules, which clients request by themselves.
 
-Settings pages and start-up code of clients take "no such endpoint" for a server that is broken, and
-show an error or ask again and again. Each module that is added takes its endpoint away from here.
+The settings pages and start-up code of clients treat "no such endpoint" as a broken server, and
+show an error or retry endlessly. A module that is added removes its endpoint from here.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers
 """
@@ -27,7 +27,7 @@ class EmptyResponsesApi:
         return {"pushers": []}
 
     def get_protocols(self) -> dict[str, Any]:
-        """The networks to which application services lead."""
+        """The networks that application services bridge to."""
         return {}
 
     def get_room_keys_version_current(self) -> None:

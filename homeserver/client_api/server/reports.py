@@ -13,13 +13,13 @@ CLIENT = "/_matrix/client/v3"
 
 
 class ReportReason(msgspec.Struct):
-    """Why something is reported; the text may be blank."""
+    """The reason for a report, which may be empty."""
 
     reason: str
 
 
 class EventReason(msgspec.Struct):
-    """Why an event is reported, if the user says so."""
+    """The reason for reporting an event, which is optional."""
 
     reason: str | None = None
 

@@ -15,7 +15,7 @@ from homeserver.web.routes import Auth, Route
 
 
 class SendNotice(msgspec.Struct):
-    """To whom, and the content of the message."""
+    """The recipient, and the content of the message."""
 
     user_id: str
     content: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What the server speaks: versions of the specification, and proposals that it implements.
+"""The versions of the specification, and the proposals, that the server implements.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-versions
 """
@@ -10,10 +10,10 @@ import msgspec
 
 from homeserver.web.routes import Auth, Route
 
-# Since the two last of the old numbers all versions are compatible with one another.
+# All versions since the last two of the old numbers are compatible with one another.
 VERSIONS = ["r0.5.0", "r0.6.0", "r0.6.1", *(f"v1.{minor}" for minor in range(1, 20))]
-# What has become part of the text, but is still looked for under its old name by clients.
-ARRIVED = {
+# Specified features that clients still look up under their unstable names.
+SPECIFIED_FEATURES = {
     "org.matrix.msc2285.stable": True,  # private receipts
     "uk.tcpip.msc4133": True,  # profile fields
     "uk.tcpip.msc4133.stable": True,
@@ -24,12 +24,15 @@ class VersionsApi:
     """`unstable_features` names the proposals that other modules implement."""
 
     def __init__(self, unstable_features: Mapping[str, bool]) -> None:
-        told = {"versions": VERSIONS, "unstable_features": {**ARRIVED, **unstable_features}}
-        self._answer = msgspec.Raw(msgspec.json.encode(told))
+        versions = {
+            "versions": VERSIONS,
+            "unstable_features": {**SPECIFIED_FEATURES, **unstable_features},
+        }
+        self._response = msgspec.Raw(msgspec.json.encode(versions))
 
     def routes(self) -> list[Route]:
         return [Route("GET", "/_matrix/client/versions", self.get_versions, auth=Auth.NONE)]
 
     def get_versions(self) -> Any:
         """The versions of the specification that the server implements."""
-        return self._answer
+        return self._response

@@ -1,1 +1,1 @@
-"""What clients follow: long polls, the WebSocket, and the older event stream."""
+"""Syncing: long polls, the WebSocket, and the older event stream."""

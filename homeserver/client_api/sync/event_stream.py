@@ -1,4 +1,4 @@
-"""The old event stream over the API, for room previews and clients from the early days.
+"""The old event stream over the API, for room previews and old clients.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-previews
 """
@@ -19,9 +19,9 @@ EVENTS = "/_matrix/client/v3/events"
 
 
 class EventsQuery(msgspec.Struct):
-    """Where to begin, how many ms to wait, and the room to look into, or all of the caller's.
+    """The start token, the ms to wait, and the room to peek into, or all of the caller's.
 
-    The text names no `limit`, but it did once: most events of rooms in the answer.
+    `limit`, the most room events in the response, is no longer specified.
     """
 
     since: str | None = msgspec.field(name="from", default=None)
@@ -34,11 +34,15 @@ class EventStreamApi:
     """`max_wait` bounds the time that a request is held, in seconds."""
 
     def __init__(
-        self, stream: EventStream, presence: PresenceTracker, origin: LocalServer, max_wait: float
+        self,
+        stream: EventStream,
+        presence: PresenceTracker,
+        local_server: LocalServer,
+        max_wait: float,
     ) -> None:
         self._stream = stream
         self._presence = presence
-        self._origin = origin
+        self._local_server = local_server
         self._max_wait = max_wait
 
     def routes(self) -> list[Route]:
@@ -48,25 +52,25 @@ class EventStreamApi:
         ]
 
     async def get_events(self, caller: Requester, query: EventsQuery) -> dict[str, Any]:
-        """What is new in the caller's rooms, or in one; `peekEvents` in the specification."""
-        # Some clients name an empty token where they have none yet.
+        """The new events of the caller's rooms, or of one; `peekEvents` in the specification."""
+        # Some clients send an empty token where they have none yet.
         since = parse_stream_token(query.since) if query.since else None
         timeout = min(max(query.timeout, 0) / 1000, self._max_wait)
         device = (caller.user_id, caller.device_id, None)
-        await self._presence.touch(*device)
+        await self._presence.sync_began(*device)
         try:
-            stretch = await self._stream.wait(
+            found = await self._stream.wait(
                 caller, since, timeout, query.room_id, limit=query.limit
             )
         finally:
             self._presence.sync_ended(*device)
         return {
-            "start": stream_token(stretch.start),
-            "end": stream_token(stretch.end),
-            "chunk": stretch.chunk,
+            "start": stream_token(found.start),
+            "end": stream_token(found.end),
+            "chunk": found.chunk,
         }
 
     async def get_one_event(self, caller: Requester, event_id: str) -> msgspec.Raw:
-        """One event, of whatever room."""
+        """One event of any room."""
         seen = await self._stream.event(caller, event_id)
-        return event_json(seen, caller, self._origin.now_ms())
+        return event_json(seen, caller, self._local_server.now_ms())

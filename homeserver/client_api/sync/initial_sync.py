@@ -1,4 +1,4 @@
-"""Snapshots of rooms over the API, for room previews and clients from the early days.
+"""Snapshots of rooms over the API, for room previews and old clients.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidinitialsync
 """
@@ -19,14 +19,14 @@ Limit = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class InitialSyncQuery(msgspec.Struct):
-    """How many messages of each room are wanted, and whether rooms that were left are."""
+    """The number of messages for each room, and whether to include rooms that the user left."""
 
     limit: Limit | None = None
     archived: bool = False
 
 
 class RoomInitialSyncQuery(msgspec.Struct):
-    """How many messages are wanted."""
+    """The number of messages."""
 
     limit: Limit | None = None
 
@@ -46,7 +46,7 @@ class InitialSyncApi:
     async def initial_sync(self, caller: Requester, query: InitialSyncQuery) -> dict[str, Any]:
         """All rooms of the caller as they are now."""
         device = (caller.user_id, caller.device_id, None)
-        await self._presence.touch(*device)
+        await self._presence.sync_began(*device)
         try:
             return await self._snapshots.of_user(caller, query.limit, archived=query.archived)
         finally:

@@ -1,8 +1,8 @@
 """Sync and calls over a WebSocket.
 
-The socket class only forwards to a `StreamSession` and knows how bytes get out cheaply: a message
-that many sockets are sent is framed once for all of them, and compressed once if it is long and
-they agreed on that. A description of the protocol for authors of clients is in `docs/websocket.md`.
+The socket class only forwards to a `StreamSession` and sends bytes cheaply: a message to many
+sockets is framed once for all of them, and compressed once if it is long and they negotiated that.
+`docs/websocket.md` describes the protocol for authors of clients.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -35,12 +35,12 @@ SUBPROTOCOL = "m.json"
 
 TEXT_FRAME = 1
 COMPRESSED = 4  # the reserved bit that permessage-deflate uses, RFC 7692, 6
-COMPRESS_FROM = 1_400  # bytes; what fits into a packet gains nothing
+COMPRESS_FROM = 1_400  # bytes; a message that fits into a packet gains nothing
 COMPRESSION_LEVEL = 3  # of 9
 
 
 class StreamQuery(StateAfterQuery):
-    """What a client may ask for: as for `/sync`, and a name for this connection of its device."""
+    """The parameters: those of `/sync`, and a name for this connection of the device."""
 
     since: str | None = None
     filter: str | None = None
@@ -51,7 +51,7 @@ class StreamQuery(StateAfterQuery):
 
 @dataclass(frozen=True, slots=True)
 class OpeningRequest:
-    """What is kept of the opening request to check its token again."""
+    """The data of the opening request that later token checks need."""
 
     address: str
 
@@ -60,13 +60,13 @@ class OpeningRequest:
 
 
 class StreamFactory(SocketFactory):
-    """What the sockets share: their options, and the message that was framed last.
+    """The shared data of the sockets: their options, and the message that was framed last.
 
-    All members of a room are sent the same, one after the other.
+    All members of a room are sent the same message, one after the other.
     """
 
     def __init__(self, reactor: IReactorTime, settings: WebSocketSettings) -> None:
-        # Up to twice the limit a frame is read, so that its sender learns what was wrong.
+        # Frames are read up to twice the limit, so that the client gets an error.
         super().__init__(
             reactor, max_message=2 * settings.max_frame, ping_interval=settings.ping_interval
         )
@@ -82,7 +82,7 @@ class StreamFactory(SocketFactory):
         return self._framed[1]
 
     def deflated(self, text: bytes, window_bits: int) -> bytes:
-        """The payload of a compressed message, for no context before it.
+        """The payload of a compressed message, without context takeover.
 
         Spec: https://www.rfc-editor.org/rfc/rfc7692#section-7.2.1
         """
@@ -95,10 +95,10 @@ class StreamFactory(SocketFactory):
 
 @implementer(IPushProducer)
 class StreamSocket(Socket):
-    """A client's socket. `make_session` gives what it forwards to.
+    """A client's socket. `make_session` makes the session that it forwards to.
 
-    The transport treats it as the producer of what is sent, and so tells it when its buffer fills
-    and when it is empty.
+    It is the push producer of its transport, which notifies it when the buffer fills and when it is
+    empty.
     """
 
     factory: StreamFactory
@@ -115,7 +115,7 @@ class StreamSocket(Socket):
         self._connections = connections
         self._window_bits = 0
         self._is_full = False
-        self._unsent = 0  # bytes, at most, beyond what the transport buffers by itself
+        self._unsent = 0  # bytes, at most, beyond the transport's own buffer
         self._may_read = True
 
     def onOpen(self) -> None:
@@ -154,7 +154,7 @@ class StreamSocket(Socket):
             self.sendCloseFrame(code, reason.encode())
 
     def set_reading(self, wanted: bool) -> None:
-        """Take, or for now do not take, more from the client."""
+        """Read from the client, or pause reading."""
         self._may_read = wanted
         self._read_or_wait()
 
@@ -173,7 +173,7 @@ class StreamSocket(Socket):
         """The connection is lost."""
 
     def _read_or_wait(self) -> None:
-        # Who does not read the answers to its calls may not call any more.
+        # A client that does not read its responses may make no more calls.
         if self._may_read and self._unsent <= 2 * self.factory.send_buffer:
             self.transport.resumeProducing()
         else:
@@ -201,7 +201,7 @@ class StreamApi:
     def routes(self) -> list[Route]:
         if not self._is_enabled:
             return []
-        # By the text's own convention a path of no accepted proposal stands under `/unstable/`.
+        # By the specification's convention, unspecified paths are under `/unstable/`.
         paths = ("/_matrix/client/v3/stream", "/_matrix/client/unstable/stream")
         return [
             Route("GET", path, self.stream, Auth.GUEST, cancellable=True, websocket=True)
@@ -209,13 +209,13 @@ class StreamApi:
         ]
 
     async def stream(self, caller: Requester, query: StreamQuery, request: Request) -> Upgrade:
-        """Open a WebSocket that is told of all that `/sync` tells, and takes calls."""
+        """Open a WebSocket that gets the updates of `/sync`, and accepts calls."""
         token = request.token()
         if token is None or ("access_token" in request.parameters and not self._query_token):
-            raise MissingToken("The access token must not stand in the URL of a WebSocket")
+            raise MissingToken("The access token must not be in the URL of a WebSocket")
         self._connections.check_may_open(caller, query.conn)
         since = None if query.since is None else parse_stream_token(query.since)
-        reader = await self._services.engine.reader(
+        sync_request = await self._services.engine.build_request(
             caller,
             filter_text=query.filter,
             full_state=query.full_state,
@@ -223,7 +223,7 @@ class StreamApi:
         )
         origin = OpeningRequest(request.address)
         opening = Opening(
-            reader=reader,
+            sync_request=sync_request,
             since=since,
             filter_text=query.filter,
             set_presence=query.set_presence,

@@ -1,8 +1,8 @@
-"""The WebSockets that are open: how many each user may have, and when the server closes them.
+"""The registry of open WebSockets, which limits their number and closes them.
 
-A client that opens the same connection of a device again, because its network came back, replaces
-the old one. Sockets are closed as soon as their device is logged out; what else may end an access
-token, such as its expiry, is noticed within `CHECK_SECONDS`.
+A client that opens the same connection of a device again, after a network failure, replaces the old
+one. Sockets are closed as soon as their device is logged out; other ends of an access token, such
+as its expiry, are noticed within `CHECK_SECONDS`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
 """
@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.accounts.user_data.account_data import IGNORED_USERS, AccountDataChanged
+from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.client_api.sync.stream_session import (
     NOT_VALID,
     REPLACED,
@@ -28,6 +28,7 @@ from homeserver.client_api.sync.stream_session import (
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.config.limits import WebSocketSettings
 from homeserver.protocol.errors import LimitExceeded
+from homeserver.protocol.event_types import IGNORED_USER_LIST
 
 CHECK_SECONDS = 60.0
 CHECK_BATCH_SIZE = 100  # tokens
@@ -36,7 +37,7 @@ log = Logger()
 
 
 class OpenSession(Protocol):
-    """What is used of a `StreamSession`."""
+    """The part of a `StreamSession` that is used here."""
 
     user_id: str
     device: str
@@ -46,7 +47,7 @@ class OpenSession(Protocol):
 
     async def check_token(self) -> None: ...
 
-    async def refresh_reader(self) -> None: ...
+    async def refresh_request(self) -> None: ...
 
 
 class StreamConnections:
@@ -70,11 +71,11 @@ class StreamConnections:
         return iter([s for sessions in self._by_user.values() for s in sessions.values()])
 
     def start(self) -> None:
-        """Begin to check tokens now and then."""
+        """Begin to check tokens periodically."""
         self._checking.start()
 
     def stop(self) -> None:
-        """Close all sockets: the server is going down, and clients should come again soon."""
+        """Close all sockets: the server is shutting down, and clients should reconnect soon."""
         self._checking.stop()
         for session in self:
             session.close(RESTART, "The server restarts")
@@ -82,7 +83,7 @@ class StreamConnections:
     def check_may_open(self, caller: Requester, connection: str) -> None:
         """Raise `LimitExceeded` where another socket would be too many.
 
-        The time to wait is that after which sockets are gone whose clients are gone.
+        The time to wait is that after which sockets of disconnected clients have timed out.
         """
         device = device_of(caller)
         sessions = self._by_user.get(caller.user_id, {})
@@ -95,7 +96,7 @@ class StreamConnections:
             raise LimitExceeded(retry_after_ms, "There are too many WebSockets open")
 
     def add(self, session: OpenSession) -> None:
-        """A socket was opened; it replaces one of the same device and name."""
+        """Add an opened socket; it replaces one of the same device and name."""
         sessions = self._by_user.setdefault(session.user_id, {})
         key = (session.device, session.connection)
         replaced = sessions.get(key)
@@ -104,7 +105,7 @@ class StreamConnections:
             replaced.close(REPLACED, "The connection was opened again")
 
     def remove(self, session: OpenSession) -> None:
-        """A socket is gone."""
+        """Remove a closed socket."""
         sessions = self._by_user.get(session.user_id, {})
         key = (session.device, session.connection)
         if sessions.get(key) is session:
@@ -123,28 +124,28 @@ class StreamConnections:
         for session in list(self._by_user.get(user_id, {}).values()):
             session.close(TOKEN_INVALID, NOT_VALID)
 
-    def apply(self, facts: Sequence[Any]) -> None:
-        """Reader of the log."""
-        for fact in facts:
-            if isinstance(fact, DevicesRemoved):
-                for device_id in fact.device_ids:
-                    self.close_device(fact.user_id, device_id)
-            elif isinstance(fact, AccountDataChanged) and fact.type == IGNORED_USERS:
-                self._refresh(fact.user_id)
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries."""
+        for entry in entries:
+            if isinstance(entry, DevicesRemoved):
+                for device_id in entry.device_ids:
+                    self.close_device(entry.user_id, device_id)
+            elif isinstance(entry, AccountDataChanged) and entry.type == IGNORED_USER_LIST:
+                self._refresh(entry.user_id)
 
     async def check_tokens(self) -> None:
         """Close the sockets whose access tokens are not valid any more."""
-        # One after the other, with pauses: nobody waits for this, and others want the database.
-        for number, session in enumerate(self):
+        # One after the other, with pauses: no request waits for this, and others need the database.
+        for index, session in enumerate(self):
             try:
                 await session.check_token()
             except Exception as error:
                 log.warn("could not check an access token: {error}", error=error)
-            if number % CHECK_BATCH_SIZE == CHECK_BATCH_SIZE - 1:
+            if index % CHECK_BATCH_SIZE == CHECK_BATCH_SIZE - 1:
                 await deferLater(self._clock, 0)
 
     def _refresh(self, user_id: str) -> None:
         for session in self._by_user.get(user_id, {}).values():
-            ensureDeferred(session.refresh_reader()).addErrback(
+            ensureDeferred(session.refresh_request()).addErrback(
                 lambda failure: log.failure("could not apply the ignored users", failure)
             )

@@ -1,9 +1,9 @@
-"""The methods that a client may call over a WebSocket, beside the same calls over HTTP.
+"""The methods that a client may call over a WebSocket, equivalent to calls over HTTP.
 
-A method takes the names in the path and the members of the body of its HTTP call as parameters, a
-free-form body as `content`, and calls the same object of the domain with the same checks, counted
-against the same rate limit. Where HTTP has a transaction id, the `id` of the frame is it, so that a
-request can be repeated over either.
+A method has the path parameters and body members of its HTTP call as parameters, a free-form body
+as `content`, and calls the same domain object with the same checks, counted against the same rate
+limit. The `id` of the frame serves as the transaction id, so that a request can be repeated over
+either transport.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.accounts.user_data.account_data import FULLY_READ, AccountData, check_client_may_set
+from homeserver.accounts.user_data.account_data import AccountData, check_client_may_set
 from homeserver.client_api.accounts.own_data import check_own, check_room_id
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
 from homeserver.protocol.errors import GuestAccessForbidden, Unrecognized
+from homeserver.protocol.event_types import FULLY_READ
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE
 from homeserver.rooms.ephemeral.typing import TypingUsers
@@ -29,8 +30,8 @@ from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_bo
 from homeserver.web.rate_limits import RateLimits
 
 
-class Listening(Protocol):
-    """The updates of the socket that the call came by."""
+class UpdateControl(Protocol):
+    """Controls the updates of the calling socket."""
 
     def acknowledge(self, position: int) -> None:
         """The client has everything up to this position."""
@@ -41,16 +42,16 @@ class Listening(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Who calls, by which socket, and the `id` of the frame."""
+    """The caller, the updates of its socket, and the `id` of the frame."""
 
     caller: Requester
     frame_id: str
-    listening: Listening
+    updates: UpdateControl
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method: `run(call, params)` is awaited, and `None` is answered as `{}`.
+    """One method: `run(call, params)` is awaited, and `None` is sent as `{}`.
 
     `limit` names the rate limit that each call is counted against.
     """
@@ -72,9 +73,9 @@ class Methods:
         }
 
     async def run(self, name: str, call: Call, params: bytes) -> object:
-        """Call a method with the JSON of its parameters; gives its result.
+        """Call a method with the JSON of its parameters; returns its result.
 
-        Raises `Unrecognized`, `GuestAccessForbidden`, `LimitExceeded`, `BadJson`, and whatever the
+        Raises `Unrecognized`, `GuestAccessForbidden`, `LimitExceeded`, `BadJson`, and what the
         method raises.
         """
         found = self._methods.get(name)
@@ -92,7 +93,7 @@ class Methods:
 
 
 class NoParams(msgspec.Struct):
-    """Nothing."""
+    """No parameters."""
 
 
 class Ack(msgspec.Struct):
@@ -104,7 +105,7 @@ class UseFilter(msgspec.Struct):
 
 
 class SocketMethods:
-    """What concerns the socket itself."""
+    """Methods for the socket itself."""
 
     def methods(self) -> list[Method]:
         return [
@@ -114,17 +115,17 @@ class SocketMethods:
         ]
 
     async def ping(self, call: Call, params: NoParams) -> None:
-        """Answer, so that the client knows that somebody is there."""
+        """Respond, so that the client knows that the connection works."""
 
     async def ack(self, call: Call, params: Ack) -> None:
-        """The client has got an update, and all those before it."""
-        call.listening.acknowledge(parse_stream_token(params.next_batch))
+        """Acknowledge an update, and all those before it."""
+        call.updates.acknowledge(parse_stream_token(params.next_batch))
 
     async def filter(self, call: Call, params: UseFilter) -> None:
         """Filter the updates from the next one on, by a filter's id or a filter."""
         wanted = params.filter
         text = wanted if isinstance(wanted, str) else msgspec.json.encode(wanted).decode()
-        await call.listening.use_filter(call.caller, text)
+        await call.updates.use_filter(call.caller, text)
 
 
 class Send(msgspec.Struct):
@@ -147,7 +148,7 @@ class Redact(msgspec.Struct):
 
 
 class EventMethods:
-    """Sending events into rooms."""
+    """Methods that send events to rooms."""
 
     def __init__(self, sending: Sending) -> None:
         self._sending = sending
@@ -198,16 +199,16 @@ class SetReceipt(msgspec.Struct):
 
 class SetReadMarkers(msgspec.Struct):
     room_id: str
-    fully_read: str | None = msgspec.field(default=None, name="m.fully_read")
+    fully_read: str | None = msgspec.field(default=None, name=FULLY_READ)
     read: str | None = msgspec.field(default=None, name="m.read")
     read_private: str | None = msgspec.field(default=None, name="m.read.private")
 
 
 class EphemeralMethods:
-    """What a client tells about what its user is doing in a room."""
+    """Methods for typing, receipts and read markers."""
 
-    def __init__(self, notices: TypingUsers, markers: ReadMarkers) -> None:
-        self._typing = notices
+    def __init__(self, typing_users: TypingUsers, markers: ReadMarkers) -> None:
+        self._typing = typing_users
         self._markers = markers
 
     def methods(self) -> list[Method]:
@@ -218,7 +219,7 @@ class EphemeralMethods:
         ]
 
     async def typing(self, call: Call, params: SetTypingParams) -> None:
-        """Tell a room that the caller is typing, or has stopped."""
+        """Notify a room that the caller is typing, or has stopped."""
         await self._typing.set(
             call.caller,
             params.room_id,
@@ -228,7 +229,7 @@ class EphemeralMethods:
         )
 
     async def receipt(self, call: Call, params: SetReceipt) -> None:
-        """Tell how far the caller has read."""
+        """Set the caller's receipt."""
         await self._markers.mark(
             call.caller, params.room_id, params.receipt_type, params.event_id, params.thread_id
         )
@@ -258,7 +259,7 @@ class SetAccountData(msgspec.Struct):
 
 
 class UserMethods:
-    """What concerns the caller beyond single rooms."""
+    """Methods for the caller's presence and account data."""
 
     def __init__(self, presence: PresenceTracker, account_data: AccountData) -> None:
         self._presence = presence
@@ -271,12 +272,12 @@ class UserMethods:
         ]
 
     async def presence(self, call: Call, params: SetPresenceParams) -> None:
-        """Say whether the caller is there, and what they do."""
+        """Set the caller's presence and status message."""
         user_id = params.user_id or call.caller.user_id
         await self._presence.set(call.caller, user_id, params.presence, params.status_msg)
 
     async def account_data(self, call: Call, params: SetAccountData) -> None:
-        """Store something for the caller's account, or for a room of theirs."""
+        """Set the caller's account data, global or for a room."""
         user_id = params.user_id or call.caller.user_id
         check_own(call.caller, user_id)
         if params.room_id is not None:

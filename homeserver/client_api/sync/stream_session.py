@@ -1,8 +1,8 @@
-"""A session: what is said over one WebSocket, by an object that knows no socket.
+"""A session: the protocol of one WebSocket, in an object that knows no socket.
 
 The server's frames without `id` are updates, which a `Subscription` makes. The client's frames are
-calls, `{"id", "method", "params"}`, and each is answered by `{"id", "result"}` or by
-`{"id", "error"}`, in the order in which they are done. A session lives no longer than the access
+calls, `{"id", "method", "params"}`, and the response to each is `{"id", "result"}` or
+`{"id", "error"}`, in the order of completion. A session lives no longer than the access
 token that it was opened with.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#standard-error-response
@@ -46,22 +46,22 @@ NOT_VALID = "The access token is not valid any more"
 TOKEN_ERRORS = (UnknownToken, UserLocked)
 
 MAX_ID = 255  # characters
-MAX_CALLS = 32  # that run at once; more are not read from the socket
+MAX_CALLS = 32  # that run concurrently; more are not read from the socket
 
 log = Logger()
 
 
 class FrameTransport(Protocol):
-    """The socket, as far as a session needs it."""
+    """The part of the socket that a session needs."""
 
     def send_text(self, text: bytes) -> None:
-        """Send a message; it is buffered where it cannot go at once."""
+        """Send a message; it is buffered where it cannot be sent at once."""
 
     def close(self, code: int, reason: str) -> None:
-        """Close the socket, and say why."""
+        """Close the socket, with a reason."""
 
     def set_reading(self, wanted: bool) -> None:
-        """Take, or for now do not take, more from the client."""
+        """Read from the client, or pause reading."""
 
 
 class Frame(msgspec.Struct):
@@ -73,7 +73,7 @@ class Frame(msgspec.Struct):
 
 
 class FrameId(msgspec.Struct):
-    """What is looked for in a frame that is not a call."""
+    """The `id` of a frame that is not a valid call."""
 
     id: str | None = None
 
@@ -85,14 +85,14 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a socket was opened.
+    """The parameters with which a socket was opened.
 
-    `reader` wants to be told what is new above the position `since`, or everything where that is
-    `None`; `filter_text` is the filter that it was made of. `connection` is the name that the
-    client gave to this socket. `admit` checks the access token again.
+    `sync_request` asks for updates above the position `since`, or for an initial sync where that is
+    `None`; `filter_text` is the filter that it was built from. `connection` is the client's name
+    for this socket. `admit` checks the access token again.
     """
 
-    reader: SyncRequest
+    sync_request: SyncRequest
     since: int | None
     filter_text: str | None
     set_presence: State | None
@@ -102,7 +102,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all sessions share. `ack_window` counts updates, `max_frame` bytes."""
+    """The objects that all sessions share. `ack_window` counts updates, `max_frame` bytes."""
 
     engine: SyncEngine
     rounds: BatchScheduler
@@ -113,59 +113,59 @@ class Services:
 
 
 class StreamSession:
-    """One client at one socket."""
+    """The session of one client on one socket."""
 
-    def __init__(self, opening: Opening, services: Services, wire: FrameTransport) -> None:
-        caller = opening.reader.caller
+    def __init__(self, opening: Opening, services: Services, transport: FrameTransport) -> None:
+        caller = opening.sync_request.caller
         self.user_id = caller.user_id
         self.device = device_of(caller)
         self.connection = opening.connection
         self._opening = opening
         self._services = services
-        self._wire = wire
+        self._transport = transport
         self._filter_text = opening.filter_text
         self._subscription = Subscription(
             services.engine,
             services.rounds,
-            opening.reader,
+            opening.sync_request,
             opening.since,
             self,
             services.ack_window,
         )
-        self._appeared: Deferred[None] | None = None
+        self._presence_began: Deferred[None] | None = None
         self._calls = 0
         self._is_closed = False
 
     def open(self) -> None:
-        """The socket is open: begin with the first update."""
-        self._appeared = ensureDeferred(self._appear())
+        """Begin with the first update: the socket is open."""
+        self._presence_began = ensureDeferred(self._begin_presence())
         self._subscription.start()
 
     def end(self) -> None:
-        """The socket is gone."""
+        """End the session: the socket is closed."""
         if not self._is_closed:
             self._is_closed = True
             self._subscription.stop()
-        if self._appeared is not None:
-            self._appeared.addCallback(self._disappear)
+        if self._presence_began is not None:
+            self._presence_began.addCallback(self._end_presence)
 
     def close(self, code: int, reason: str) -> None:
-        """Close the socket; nothing more is sent or called."""
+        """Close the socket; no more frames are sent or served."""
         if not self._is_closed:
             self._is_closed = True
             self._subscription.stop()
-            self._wire.close(code, reason)
+            self._transport.close(code, reason)
 
     def block(self) -> None:
-        """The socket cannot take more: no updates until `unblock`."""
+        """Send no updates until `unblock`: the socket's buffer is full."""
         self._subscription.block()
 
     def unblock(self) -> None:
-        """Everything sent so far is on its way."""
+        """Send updates again: the socket's buffer is empty."""
         self._subscription.unblock()
 
     def send_update(self, update: bytes) -> None:
-        self._wire.send_text(update)
+        self._transport.send_text(update)
 
     def update_failed(self, failure: Failure) -> None:
         if failure.check(Unavailable):
@@ -175,7 +175,7 @@ class StreamSession:
             self.close(INTERNAL_ERROR, "Internal error")
 
     def receive(self, payload: bytes, is_text: bool) -> None:
-        """A message came from the client."""
+        """Handle a message from the client."""
         if self._is_closed:
             return
         if not is_text:
@@ -188,20 +188,20 @@ class StreamSession:
             return
         self._calls += 1
         if self._calls == MAX_CALLS:
-            self._wire.set_reading(False)
+            self._transport.set_reading(False)
         ensureDeferred(self._serve(frame))
 
     def acknowledge(self, position: int) -> None:
         self._subscription.acknowledge(position)
 
     async def use_filter(self, caller: Requester, text: str) -> None:
-        self._subscription.use(await self._read_again(caller, text))
+        self._subscription.use(await self._build_request(caller, text))
         self._filter_text = text
 
-    async def refresh_reader(self) -> None:
-        """Something changed for the user that the reader was made of, such as whom they ignore."""
-        reader = await self._read_again(self._opening.reader.caller, self._filter_text)
-        self._subscription.use(reader)
+    async def refresh_request(self) -> None:
+        """Build the sync request again: an input has changed, such as the ignored users."""
+        request = await self._build_request(self._opening.sync_request.caller, self._filter_text)
+        self._subscription.use(request)
 
     async def check_token(self) -> None:
         """Close the socket if its access token is not valid any more."""
@@ -210,29 +210,29 @@ class StreamSession:
         except TOKEN_ERRORS:
             self.close(TOKEN_INVALID, NOT_VALID)
 
-    async def _appear(self) -> None:
-        """While the socket is open its user is as present as by a long poll."""
-        caller = self._opening.reader.caller
-        asked = self._opening.set_presence
+    async def _begin_presence(self) -> None:
+        """Begin presence: an open socket counts like a long poll."""
+        caller = self._opening.sync_request.caller
+        set_presence = self._opening.set_presence
         try:
-            await self._services.presence.touch(caller.user_id, caller.device_id, asked)
+            await self._services.presence.sync_began(caller.user_id, caller.device_id, set_presence)
         except Exception:
-            log.failure("could not note the presence of {user_id}", user_id=self.user_id)
+            log.failure("could not set the presence of {user_id}", user_id=self.user_id)
 
-    def _disappear(self, _: object) -> None:
-        caller = self._opening.reader.caller
-        asked = self._opening.set_presence
-        self._services.presence.sync_ended(caller.user_id, caller.device_id, asked)
+    def _end_presence(self, _: object) -> None:
+        caller = self._opening.sync_request.caller
+        set_presence = self._opening.set_presence
+        self._services.presence.sync_ended(caller.user_id, caller.device_id, set_presence)
 
     async def _admit(self) -> Requester:
         caller = self._opening.admit()
         return caller if isinstance(caller, Requester) else await caller
 
-    async def _read_again(self, caller: Requester, filter_text: str | None) -> SyncRequest:
-        return await self._services.engine.reader(
+    async def _build_request(self, caller: Requester, filter_text: str | None) -> SyncRequest:
+        return await self._services.engine.build_request(
             caller,
             filter_text=filter_text,
-            state_after=self._opening.reader.state_after,
+            state_after=self._opening.sync_request.state_after,
         )
 
     def _decode(self, payload: bytes) -> Frame:
@@ -259,18 +259,18 @@ class StreamSession:
         finally:
             self._calls -= 1
             if self._calls == MAX_CALLS - 1 and not self._is_closed:
-                self._wire.set_reading(True)
+                self._transport.set_reading(True)
 
     def _respond_error(self, frame_id: str | None, error: MatrixError) -> None:
         self._respond({"id": frame_id, "error": error.body()})
 
-    def _respond(self, answer: dict[str, Any]) -> None:
+    def _respond(self, response: dict[str, Any]) -> None:
         if not self._is_closed:
-            self._wire.send_text(_encode(answer))
+            self._transport.send_text(_encode(response))
 
 
 def _find_id(payload: bytes) -> str | None:
-    """The `id` of a frame that could not be understood, if it has one."""
+    """The `id` of an invalid frame, if it has one."""
     try:
         found: FrameId = decode_body(_FRAME_ID, payload)
     except (NotJson, BadJson):
@@ -279,5 +279,5 @@ def _find_id(payload: bytes) -> str | None:
 
 
 def device_of(caller: Requester) -> str:
-    """The name under which a caller's sockets are kept; tokens without a device have their own."""
+    """The device id that a caller's sockets are registered under, or a name for its token."""
     return caller.device_id or f"token {caller.token}"

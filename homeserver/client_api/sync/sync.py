@@ -15,21 +15,21 @@ from homeserver.web.routes import Auth, Route
 
 
 class StateAfterQuery(msgspec.Struct):
-    """Whether a client wants the state at the end of timelines, under which of its two names."""
+    """The parameter for the state at the end of timelines, under its two names."""
 
     use_state_after: bool = False
     unstable: bool = msgspec.field(name="org.matrix.msc4222.use_state_after", default=False)
 
     @property
     def state_after(self) -> str | None:
-        """The member that is to have the state; `None` for the state at the start."""
+        """The name of the member for that state; `None` for the state at the start."""
         if self.use_state_after:
             return STATE_AFTER
         return UNSTABLE_STATE_AFTER if self.unstable else None
 
 
 class SyncQuery(StateAfterQuery):
-    """What a client may ask for."""
+    """The parameters of `/sync`."""
 
     since: str | None = None
     filter: str | None = None
@@ -52,22 +52,22 @@ class SyncApi:
         ]
 
     async def sync(self, caller: Requester, query: SyncQuery) -> msgspec.Raw:
-        """What the device has not seen since a token, as soon as there is something."""
+        """The update since a token, as soon as it is not empty."""
         since = None if query.since is None else parse_stream_token(query.since)
-        reader = await self._engine.reader(
+        request = await self._engine.build_request(
             caller,
             filter_text=query.filter,
             full_state=query.full_state,
             state_after=query.state_after,
         )
         device = (caller.user_id, caller.device_id, query.set_presence)
-        await self._presence.touch(*device)
+        await self._presence.sync_began(*device)
         try:
             if since is None:
-                update = await self._engine.update(reader, None)
+                update = await self._engine.update(request, None)
             else:
                 timeout = min(max(query.timeout, 0) / 1000, self._max_wait)
-                update = await self._engine.wait(reader, since, timeout)
+                update = await self._engine.wait(request, since, timeout)
         finally:
             self._presence.sync_ended(*device)
         return msgspec.Raw(update.encode())

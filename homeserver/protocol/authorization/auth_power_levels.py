@@ -11,6 +11,7 @@ from typing import Any
 
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.rule_broken import rule_broken
+from homeserver.protocol.event_types import POWER_LEVELS
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.power_levels import DEFAULT_LEVELS, parse_level, room_creators
@@ -29,7 +30,7 @@ def check_power_levels(event: Event, state: AuthState) -> None:
         _check_creators_unlisted(event, state)
 
     # 10.5
-    previous = state.get("m.room.power_levels")
+    previous = state.get(POWER_LEVELS)
     if previous is None:
         return
 

@@ -21,6 +21,15 @@ from homeserver.protocol.authorization.auth_types import (
     is_user_id,
 )
 from homeserver.protocol.authorization.rule_broken import RuleBroken, rule_broken
+from homeserver.protocol.event_types import (
+    ALIASES,
+    CREATE,
+    CREATE_KEY,
+    MEMBER,
+    POWER_LEVELS,
+    REDACTION,
+    THIRD_PARTY_INVITE,
+)
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.room_versions import find_room_version
@@ -35,7 +44,7 @@ def check_auth(event: Event, state: AuthState) -> None:
     """
     version, sender, event_type = event.version, event.sender, event.type
 
-    if event_type == "m.room.create":
+    if event_type == CREATE:
         check_create(event)
         return
 
@@ -44,11 +53,11 @@ def check_auth(event: Event, state: AuthState) -> None:
     if not state.is_federated and not _is_same_server(sender, state.create.sender):
         raise rule_broken(version, "4", f"the room is closed to the server of {sender}")
 
-    if event_type == "m.room.aliases" and version.special_case_aliases_auth:
+    if event_type == ALIASES and version.special_case_aliases_auth:
         check_aliases(event)
         return
 
-    if event_type == "m.room.member":
+    if event_type == MEMBER:
         check_member(event, state)
         return
 
@@ -57,7 +66,7 @@ def check_auth(event: Event, state: AuthState) -> None:
 
     levels = state.power_levels
     own = levels.of(sender)
-    if event_type == "m.room.third_party_invite":
+    if event_type == THIRD_PARTY_INVITE:
         if own < levels.invite:
             raise rule_broken(version, "7.1", f"{sender} may not invite")
         return
@@ -69,9 +78,9 @@ def check_auth(event: Event, state: AuthState) -> None:
     if state_key is not None and state_key.startswith("@") and state_key != sender:
         raise rule_broken(version, "9", f"{sender} may not set the state of {state_key}")
 
-    if event_type == "m.room.power_levels":
+    if event_type == POWER_LEVELS:
         check_power_levels(event, state)
-    elif event_type == "m.room.redaction" and version.redactions_need_power:
+    elif event_type == REDACTION and version.redactions_need_power:
         check_redaction(event, state)
 
 
@@ -138,7 +147,7 @@ def check_auth_events(
     them that were rejected themselves. Raises `RuleBroken`.
     """
     version = event.version
-    if event.type == "m.room.create":
+    if event.type == CREATE:
         return
     allowed = auth_types_for(version, event.type, event.sender, event.state_key, event.content)
     seen: set[tuple[str, str | None]] = set()
@@ -155,7 +164,7 @@ def check_auth_events(
             raise rule_broken(version, "3.5", f"{auth_event.event_id} is in another room")
         seen.add(pair)
 
-    if version.create_in_auth_events and ("m.room.create", "") not in seen:
+    if version.create_in_auth_events and CREATE_KEY not in seen:
         raise RuleBroken("2.4", "no create event among the auth events")
 
 
@@ -175,7 +184,7 @@ def required_signers(event: Event) -> set[str]:
         signers.add(server_name_of(event.sender))
     if version.event_id_domain_must_sign:
         signers.add(server_name_of(event.event_id))
-    authorising = authorising_user(version, content) if event.type == "m.room.member" else None
+    authorising = authorising_user(version, content) if event.type == MEMBER else None
     if authorising is not None:
         signers.add(server_name_of(authorising))
     return signers
@@ -202,7 +211,7 @@ def _is_same_server(one: str, other: str) -> bool:
 def _redeems_third_party_invite(event: Event) -> bool:
     content = event.content
     return (
-        event.type == "m.room.member"
+        event.type == MEMBER
         and content.get("membership") == "invite"
         and "third_party_invite" in content
     )

@@ -10,6 +10,7 @@ Spec: https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
 from functools import cached_property
 from typing import Protocol
 
+from homeserver.protocol.event_types import CREATE_KEY, JOIN_RULES, MEMBER, POWER_LEVELS
 from homeserver.protocol.events import Event
 from homeserver.protocol.power_levels import PowerLevels
 
@@ -32,7 +33,7 @@ class AuthState:
 
     def find_create(self) -> Event | None:
         """The create event, or `None` if this is not the state of a room."""
-        return self._events.get(("m.room.create", ""))
+        return self._events.get(CREATE_KEY)
 
     @cached_property
     def create(self) -> Event:
@@ -50,7 +51,7 @@ class AuthState:
     @cached_property
     def power_levels(self) -> PowerLevels:
         """The power levels in force: those of the room, or the defaults."""
-        event = self.get("m.room.power_levels")
+        event = self.get(POWER_LEVELS)
         return PowerLevels(self.create, None if event is None else event.content)
 
     @cached_property
@@ -59,12 +60,12 @@ class AuthState:
 
         A value that is not a string allows no user to join, and is returned as the empty name.
         """
-        event = self.get("m.room.join_rules")
+        event = self.get(JOIN_RULES)
         rule = "invite" if event is None else event.content.get("join_rule", "invite")
         return rule if isinstance(rule, str) else ""
 
     def membership(self, user_id: str) -> str:
         """The membership of a user; `leave` for one who was never in the room."""
-        event = self._events.get(("m.room.member", user_id))
+        event = self._events.get((MEMBER, user_id))
         membership = None if event is None else event.content.get("membership")
         return membership if isinstance(membership, str) else "leave"

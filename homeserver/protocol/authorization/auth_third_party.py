@@ -15,6 +15,7 @@ from typing import Any
 
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.rule_broken import rule_broken
+from homeserver.protocol.event_types import THIRD_PARTY_INVITE
 from homeserver.protocol.events import Event
 from homeserver.protocol.signing.signatures import (
     BadSignature,
@@ -47,7 +48,7 @@ def check_third_party_invite(event: Event, target: str, state: AuthState) -> Non
         raise rule_broken(version, "5.4.1.4", f"the signed object is not for {target}")
 
     token = signed["token"]
-    invite = state.get("m.room.third_party_invite", token) if isinstance(token, str) else None
+    invite = state.get(THIRD_PARTY_INVITE, token) if isinstance(token, str) else None
     if invite is None:
         raise rule_broken(version, "5.4.1.5", "no such third-party invite, or it was withdrawn")
 

@@ -6,14 +6,18 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#auth-events-selection
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+from homeserver.protocol.event_types import (
+    CREATE,
+    CREATE_KEY,
+    JOIN_RULES_KEY,
+    MEMBER,
+    POWER_LEVELS_KEY,
+    THIRD_PARTY_INVITE,
+)
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import RoomVersion
 
 AUTHORISING_USER = "join_authorised_via_users_server"
-
-_CREATE = ("m.room.create", "")
-_POWER_LEVELS = ("m.room.power_levels", "")
-_JOIN_RULES = ("m.room.join_rules", "")
 
 
 def auth_types_for(
@@ -27,11 +31,11 @@ def auth_types_for(
 
     Each pair occurs once. The create event is not selected if the room id implies it.
     """
-    if event_type == "m.room.create":
+    if event_type == CREATE:
         return []
-    pairs = [_CREATE] if version.create_in_auth_events else []
-    pairs += [_POWER_LEVELS, ("m.room.member", sender)]
-    if event_type == "m.room.member" and state_key is not None:
+    pairs = [CREATE_KEY] if version.create_in_auth_events else []
+    pairs += [POWER_LEVELS_KEY, (MEMBER, sender)]
+    if event_type == MEMBER and state_key is not None:
         for pair in _member_types(version, state_key, content):
             if pair not in pairs:
                 pairs.append(pair)
@@ -63,11 +67,11 @@ def _member_types(
     version: RoomVersion, target: str, content: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     membership = content.get("membership")
-    pairs = [("m.room.member", target)]
+    pairs = [(MEMBER, target)]
     if membership in ("join", "invite", "knock"):
-        pairs.append(_JOIN_RULES)
+        pairs.append(JOIN_RULES_KEY)
     if membership == "invite" and (token := third_party_token(content)) is not None:
-        pairs.append(("m.room.third_party_invite", token))
+        pairs.append((THIRD_PARTY_INVITE, token))
     if membership == "join" and (user_id := authorising_user(version, content)) is not None:
-        pairs.append(("m.room.member", user_id))
+        pairs.append((MEMBER, user_id))
     return pairs

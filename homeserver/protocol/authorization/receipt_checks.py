@@ -12,9 +12,9 @@ from collections.abc import Collection, Sequence
 from homeserver.protocol.authorization.auth_rules import check_auth, check_auth_events
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.rule_broken import RuleBroken
+from homeserver.protocol.event_types import CREATE_KEY
 from homeserver.protocol.events import Event
 
-CREATE = ("m.room.create", "")
 MAX_SENTENCE = 300  # characters
 
 
@@ -32,7 +32,7 @@ def check_by_auth_events(
         if cited.state_key is not None and cited.event_id not in rejected
     }
     if create is not None and create.event_id not in rejected:
-        state[CREATE] = create
+        state[CREATE_KEY] = create
     try:
         check_auth_events(event, auth_events, rejected)
         check_auth(event, AuthState(state))

@@ -9,6 +9,16 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#predefined-rules
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from homeserver.protocol.event_types import (
+    CALL_INVITE,
+    ENCRYPTED,
+    MEMBER,
+    MESSAGE,
+    REACTION,
+    SERVER_ACL,
+    TOMBSTONE,
+)
+
 OWN_USER_ID: Final = "[the user's Matrix ID]"
 MASTER: Final = ".m.rule.master"
 
@@ -50,13 +60,13 @@ _OVERRIDE: Final = (
     _rule(
         ".m.rule.invite_for_me",
         [
-            _is_type("m.room.member"),
+            _is_type(MEMBER),
             _matches("content.membership", "invite"),
             _matches("state_key", OWN_USER_ID),
         ],
         ["notify", _SOUND],
     ),
-    _rule(".m.rule.member_event", [_is_type("m.room.member")]),
+    _rule(".m.rule.member_event", [_is_type(MEMBER)]),
     _rule(
         ".m.rule.is_user_mention",
         [
@@ -76,9 +86,9 @@ _OVERRIDE: Final = (
         ],
         ["notify", _HIGHLIGHT],
     ),
-    _rule(".m.rule.tombstone", [_is_type("m.room.tombstone"), _IS_STATE], ["notify", _HIGHLIGHT]),
-    _rule(".m.rule.reaction", [_is_type("m.reaction")]),
-    _rule(".m.rule.room.server_acl", [_is_type("m.room.server_acl"), _IS_STATE]),
+    _rule(".m.rule.tombstone", [_is_type(TOMBSTONE), _IS_STATE], ["notify", _HIGHLIGHT]),
+    _rule(".m.rule.reaction", [_is_type(REACTION)]),
+    _rule(".m.rule.room.server_acl", [_is_type(SERVER_ACL), _IS_STATE]),
     _rule(
         ".m.rule.suppress_edits",
         [
@@ -92,19 +102,19 @@ _OVERRIDE: Final = (
 )
 
 _UNDERRIDE: Final = (
-    _rule(".m.rule.call", [_is_type("m.call.invite")], ["notify", _RING]),
+    _rule(".m.rule.call", [_is_type(CALL_INVITE)], ["notify", _RING]),
     _rule(
         ".m.rule.encrypted_room_one_to_one",
-        [_TWO_MEMBERS, _is_type("m.room.encrypted")],
+        [_TWO_MEMBERS, _is_type(ENCRYPTED)],
         ["notify", _SOUND],
     ),
     _rule(
         ".m.rule.room_one_to_one",
-        [_TWO_MEMBERS, _is_type("m.room.message")],
+        [_TWO_MEMBERS, _is_type(MESSAGE)],
         ["notify", _SOUND],
     ),
-    _rule(".m.rule.message", [_is_type("m.room.message")], ["notify"]),
-    _rule(".m.rule.encrypted", [_is_type("m.room.encrypted")], ["notify"]),
+    _rule(".m.rule.message", [_is_type(MESSAGE)], ["notify"]),
+    _rule(".m.rule.encrypted", [_is_type(ENCRYPTED)], ["notify"]),
 )
 
 PREDEFINED: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {

@@ -7,14 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, MutableMapping
 
 from homeserver.protocol.authorization.auth_rules import AuthState, RuleBroken, check_auth
 from homeserver.protocol.authorization.auth_types import auth_types_for
+from homeserver.protocol.event_types import CREATE, CREATE_KEY, POWER_LEVELS_KEY
 from homeserver.protocol.events import Event
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import RoomVersion
 
 StateKey = tuple[str, str]  # (type, state key)
-
-_CREATE = ("m.room.create", "")
-_POWER_LEVELS = ("m.room.power_levels", "")
 
 
 class AuthChecks:
@@ -54,17 +52,17 @@ class AuthChecks:
     def sender_power(self, event: Event) -> int:
         """The power level of an event's sender by the event's auth events."""
         cited = self._cited(event, even_rejected=True)
-        create = event if event.type == "m.room.create" else cited.get(_CREATE)
+        create = event if event.type == CREATE else cited.get(CREATE_KEY)
         if create is None:
             return 0
-        return self._power_levels(create, cited.get(_POWER_LEVELS)).of(event.sender)
+        return self._power_levels(create, cited.get(POWER_LEVELS_KEY)).of(event.sender)
 
     def _wanted(self, event: Event) -> set[StateKey]:
         """The entries of a state that an event is checked against."""
         keys = auth_types_for(
             self._version, event.type, event.sender, event.state_key, event.content
         )
-        return {_CREATE, *keys}
+        return {CREATE_KEY, *keys}
 
     def _found(
         self, wanted: Iterable[StateKey], state: Mapping[StateKey, str]
@@ -74,7 +72,7 @@ class AuthChecks:
     def _cited(self, event: Event, *, even_rejected: bool = False) -> dict[StateKey, Event]:
         """The auth events of an event, with the create event that its room id implies."""
         cited_ids = event.auth_event_ids
-        if self._version.room_id_is_create_hash and event.type != "m.room.create":
+        if self._version.room_id_is_create_hash and event.type != CREATE:
             cited_ids = ["$" + event.room_id[1:], *cited_ids]
         return {
             (cited.type, cited.state_key): cited
@@ -85,8 +83,8 @@ class AuthChecks:
 
     def _passes(self, event: Event, found: Mapping[StateKey, Event]) -> bool:
         state = AuthState(found)
-        if (create := found.get(_CREATE)) is not None:
-            state.power_levels = self._power_levels(create, found.get(_POWER_LEVELS))
+        if (create := found.get(CREATE_KEY)) is not None:
+            state.power_levels = self._power_levels(create, found.get(POWER_LEVELS_KEY))
         try:
             check_auth(event, state)
         except RuleBroken:

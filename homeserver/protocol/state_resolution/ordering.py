@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from heapq import heapify, heappop, heappush
 
 from homeserver.protocol.event_kinds import is_state
+from homeserver.protocol.event_types import POWER_LEVELS
 from homeserver.protocol.events import Event
 from homeserver.protocol.state_resolution.auth_graph import AuthEvents
 
@@ -91,6 +92,6 @@ def power_levels_among(auth_event_ids: Iterable[str], events: Mapping[str, Event
     """The power levels event among the auth events of an event."""
     for event_id in auth_event_ids:
         auth_event = events[event_id]
-        if is_state(auth_event, "m.room.power_levels"):
+        if is_state(auth_event, POWER_LEVELS):
             return event_id
     return None

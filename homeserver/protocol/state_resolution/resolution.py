@@ -10,6 +10,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from homeserver.protocol.authorization.auth_types import auth_types_for
+from homeserver.protocol.event_types import CREATE_KEY, POWER_LEVELS_KEY
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion, StateResolution
 from homeserver.protocol.state_resolution.auth_checks import AuthChecks, StateKey
@@ -71,7 +72,7 @@ def keys_asked_for(version: RoomVersion, events: Iterable[Event]) -> set[StateKe
     These are the keys that the events are checked against, and their own, which they do not
     replace.
     """
-    keys: set[StateKey] = {("m.room.create", ""), ("m.room.power_levels", "")}
+    keys: set[StateKey] = {CREATE_KEY, POWER_LEVELS_KEY}
     for event in events:
         keys.update(
             auth_types_for(version, event.type, event.sender, event.state_key, event.content)

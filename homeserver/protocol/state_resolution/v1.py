@@ -16,10 +16,11 @@ from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
 from hashlib import sha1
 
+from homeserver.protocol.event_types import JOIN_RULES, MEMBER, POWER_LEVELS
 from homeserver.protocol.events import Event
 from homeserver.protocol.state_resolution.auth_checks import AuthChecks, StateKey
 
-_AUTH_TYPES = ("m.room.power_levels", "m.room.join_rules", "m.room.member")
+_AUTH_TYPES = (POWER_LEVELS, JOIN_RULES, MEMBER)
 
 
 def resolve_v1(

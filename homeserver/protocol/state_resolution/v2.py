@@ -16,6 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from homeserver.protocol.event_kinds import is_member_event, is_state
+from homeserver.protocol.event_types import JOIN_RULES, POWER_LEVELS, POWER_LEVELS_KEY
 from homeserver.protocol.events import Event
 from homeserver.protocol.state_resolution.auth_checks import AuthChecks, StateKey
 from homeserver.protocol.state_resolution.auth_graph import (
@@ -30,8 +31,6 @@ from homeserver.protocol.state_resolution.ordering import (
     power_levels_among,
     power_ordered,
 )
-
-_POWER_LEVELS = ("m.room.power_levels", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def resolve_v2(
     checks.apply(state, power_ordered(first, events, conflict.auth_events, checks.sender_power))
 
     # Steps 3 and 4
-    power_levels = state.get(_POWER_LEVELS)
+    power_levels = state.get(POWER_LEVELS_KEY)
     rest = mainline_ordered(full - first, events, power_levels, conflict.cited_power_levels)
     checks.apply(state, rest)
 
@@ -128,4 +127,4 @@ def is_power_event(event: Event) -> bool:
     if is_member_event(event):
         is_removal = event.content.get("membership") in ("leave", "ban")
         return is_removal and event.sender != event.state_key
-    return is_state(event, "m.room.power_levels") or is_state(event, "m.room.join_rules")
+    return is_state(event, POWER_LEVELS) or is_state(event, JOIN_RULES)

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.diagnostics.room_graph import RoomGraph, graph_of
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import MEMBER
 from homeserver.rooms.room.extremities import parse_extremities
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.rooms.state.store import StateStore
@@ -31,7 +31,6 @@ from homeserver.storage.rooms.rooms import RoomRow, find_room
 CACHED = 20_000  # events and state nodes, while one room is looked at
 MAX_EVENTS_OF_TYPE = 20  # state events of one type that a report tells one by one
 MAX_RULES = 20
-FOREVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Room aliases: names that people can type, each pointing to a room.
 
-Those of this server are kept here; those of other servers are asked for through `find_remote`.
+Those of this server are kept here; other servers are asked for theirs through `find_remote`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 """
@@ -23,6 +23,11 @@ from homeserver.protocol.errors import (
     RoomInUse,
     TooLarge,
 )
+from homeserver.protocol.event_types import (
+    CANONICAL_ALIAS,
+    CANONICAL_ALIAS_KEY,
+    HISTORY_VISIBILITY_KEY,
+)
 from homeserver.protocol.history_visibility import visibility_of
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_room_alias
 from homeserver.rooms.events.event_draft import EventDraft
@@ -31,9 +36,8 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import room_aliases as storage
+from homeserver.storage.rooms.names import Names
 
-_VISIBILITY = ("m.room.history_visibility", "")
-_CANONICAL_ALIAS = ("m.room.canonical_alias", "")
 MAX_OF_ROOM = 1_000
 log = Logger()
 
@@ -46,7 +50,7 @@ class AliasTarget:
     servers: list[str]
 
 
-FindRemote = Callable[[str], Awaitable[AliasTarget]]
+FindRemoteAlias = Callable[[str], Awaitable[AliasTarget]]
 
 
 class AliasExists(MatrixError):
@@ -61,9 +65,17 @@ class AliasExists(MatrixError):
 class Aliases:
     """The aliases of this server, and a way to those of others."""
 
-    def __init__(self, db: Database, origin: LocalServer, rooms: RoomRegistry) -> None:
-        self.find_remote: FindRemote | None = None
+    def __init__(
+        self,
+        db: Database,
+        names: Names,
+        origin: LocalServer,
+        rooms: RoomRegistry,
+        find_remote: FindRemoteAlias,
+    ) -> None:
+        self._find_remote = find_remote
         self._db = db
+        self._names = names
         self._origin = origin
         self._rooms = rooms
         self._reserved: set[str] = set()
@@ -104,7 +116,7 @@ class Aliases:
         room = await self._rooms.get(room_id)
         if room.membership(caller.user_id) != "join":
             raise Forbidden("You are not in the room")
-        creator = await self._rooms.stores.names.nid(caller.user_id)
+        creator = await self._names.nid(caller.user_id)
         if len(await self.of_room(room)) >= MAX_OF_ROOM:
             raise TooLarge(f"A room has at most {MAX_OF_ROOM} aliases of this server")
         now = self._origin.now_ms()
@@ -124,9 +136,7 @@ class Aliases:
         except InvalidIdentifier as error:
             raise InvalidParam(str(error)) from error
         if server_name != self._origin.server_name:
-            if self.find_remote is None:
-                raise NotFound("The aliases of that server cannot be had")
-            return await self.find_remote(alias)
+            return await self._find_remote(alias)
         row = await self._db.run(storage.find_alias, alias)
         room = None if row is None else await self._rooms.by_number(row.room)
         if room is None:
@@ -173,7 +183,7 @@ class Aliases:
         row = await self._db.run(storage.find_alias, alias)
         if row is None:
             raise NotFound(f"There is no room alias {alias}")
-        creator = await self._rooms.stores.names.name(row.creator)
+        creator = await self._names.name(row.creator)
         if not (caller.user_id == creator or caller.is_admin):
             await self._check_power(caller, row.room)
         await self._db.run(storage.delete_alias, alias)
@@ -188,12 +198,12 @@ class Aliases:
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias
         """
-        event = (await self._rooms.current(room, [_CANONICAL_ALIAS])).get(_CANONICAL_ALIAS)
+        event = (await self._rooms.current(room, [CANONICAL_ALIAS_KEY])).get(CANONICAL_ALIAS_KEY)
         content = {} if event is None else event.shown.content
         remaining = without_alias(content, alias)
         if remaining == content or caller.is_suspended:
             return
-        draft = EventDraft(_CANONICAL_ALIAS[0], caller.user_id, remaining, state_key="")
+        draft = EventDraft(CANONICAL_ALIAS, caller.user_id, remaining, state_key="")
         try:
             async with self._rooms.writing(room.room_id) as writer:
                 await writer.send(draft)
@@ -206,8 +216,9 @@ class Aliases:
             )
 
     async def _is_world_readable(self, room: Room) -> bool:
-        state = await self._rooms.current(room, [_VISIBILITY])
-        content = state[_VISIBILITY].event.content if _VISIBILITY in state else None
+        state = await self._rooms.current(room, [HISTORY_VISIBILITY_KEY])
+        visibility = state.get(HISTORY_VISIBILITY_KEY)
+        content = None if visibility is None else visibility.event.content
         return visibility_of(content) == "world_readable"
 
     async def _check_power(self, caller: Requester, number: int) -> None:
@@ -217,7 +228,7 @@ class Aliases:
         levels = await self._rooms.power_levels(room)
         if room.membership(caller.user_id) != "join" or levels.of(
             caller.user_id
-        ) < levels.for_event("m.room.canonical_alias", is_state=True):
+        ) < levels.for_event(CANONICAL_ALIAS, is_state=True):
             raise Forbidden("You may not delete this alias")
 
 

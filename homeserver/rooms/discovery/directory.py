@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken, NotFound
+from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken
+from homeserver.protocol.event_types import CANONICAL_ALIAS
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.discovery.room_summaries import PublicRoom, RoomSummaries, RoomSummary
 from homeserver.rooms.room.changes import EventAppended
@@ -68,7 +69,7 @@ class DirectoryPage:
         }
 
 
-AskRemote = Callable[[str, DirectoryQuery], Awaitable[DirectoryPage]]
+FindRemoteRooms = Callable[[str, DirectoryQuery], Awaitable[DirectoryPage]]
 
 
 class RoomDirectory:
@@ -76,7 +77,7 @@ class RoomDirectory:
 
     `allow_publishing`: anybody may list a room over which they have the power, not only
     administrators. `without_login`: the list is shown to people who are not logged in. Other
-    servers are asked for theirs through `ask_remote`.
+    servers are asked for theirs through `find_remote`.
     """
 
     def __init__(
@@ -84,11 +85,12 @@ class RoomDirectory:
         db: Database,
         rooms: RoomRegistry,
         summaries: RoomSummaries,
+        find_remote: FindRemoteRooms,
         *,
         allow_publishing: bool,
         without_login: bool,
     ) -> None:
-        self.ask_remote: AskRemote | None = None
+        self._find_remote = find_remote
         self._db = db
         self._rooms = rooms
         self._summaries = summaries
@@ -131,7 +133,7 @@ class RoomDirectory:
             if room.membership(caller.user_id) != "join":
                 raise Forbidden("You are not in the room")
             levels = await self._rooms.power_levels(room)
-            needed = levels.for_event("m.room.canonical_alias", is_state=True)
+            needed = levels.for_event(CANONICAL_ALIAS, is_state=True)
             if levels.of(caller.user_id) < needed:
                 raise Forbidden("You may not list this room")
         if listed:
@@ -152,16 +154,14 @@ class RoomDirectory:
     async def page_of(self, server_name: str | None, query: DirectoryQuery) -> DirectoryPage:
         """A page of the directory of this server, or of another one.
 
-        Raises `InvalidParam` for what is no token or no server name, `NotFound` where no other
-        server can be asked, and what `ask_remote` raises.
+        Raises `InvalidParam` for what is no token or no server name, and what `find_remote`
+        raises.
         """
         if server_name is None or server_name == self._rooms.local_server.server_name:
             return await self.page(query)
         if not is_valid_server_name(server_name):
             raise InvalidParam("Not a server name")
-        if self.ask_remote is None:
-            raise NotFound(f"This server cannot ask {server_name} for its rooms")
-        return await self.ask_remote(server_name, query)
+        return await self._find_remote(server_name, query)
 
     async def page(self, query: DirectoryQuery) -> DirectoryPage:
         """A page of the directory of this server. Raises `InvalidParam` for what is no token."""

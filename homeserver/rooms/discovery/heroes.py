@@ -6,12 +6,11 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 from collections.abc import Callable, Mapping
 from heapq import nsmallest
 
+from homeserver.protocol.event_types import CANONICAL_ALIAS_KEY, NAME_KEY
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.room import Room
 
 HEROES = 5
-NAME: StateKey = ("m.room.name", "")
-ALIAS: StateKey = ("m.room.canonical_alias", "")
 
 
 async def heroes(rooms: RoomRegistry, room: Room, user_id: str) -> list[str]:
@@ -39,10 +38,10 @@ _PRESENT = ("join", "invite")
 
 async def _is_named(rooms: RoomRegistry, room: Room) -> bool:
     """Whether the room has a name or a canonical alias, and not just an emptied one."""
-    if NAME not in room.state and ALIAS not in room.state:
+    if NAME_KEY not in room.state and CANONICAL_ALIAS_KEY not in room.state:
         return False
-    state = await rooms.current(room, [NAME, ALIAS])
+    state = await rooms.current(room, [NAME_KEY, CANONICAL_ALIAS_KEY])
     return any(
         key in state and state[key].shown.content.get(field)
-        for key, field in ((NAME, "name"), (ALIAS, "alias"))
+        for key, field in ((NAME_KEY, "name"), (CANONICAL_ALIAS_KEY, "alias"))
     )

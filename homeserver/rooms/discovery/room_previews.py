@@ -18,19 +18,21 @@ from homeserver.rooms.discovery.space_hierarchy import RemoteSpacesPort
 class RoomPreviews:
     """Finds summaries of rooms for users."""
 
-    def __init__(self, summaries: RoomSummaries, space_rooms: SpaceChildRooms) -> None:
+    def __init__(
+        self, summaries: RoomSummaries, space_rooms: SpaceChildRooms, remote: RemoteSpacesPort
+    ) -> None:
         self._summaries = summaries
         self._space_rooms = space_rooms
-        self.remote: RemoteSpacesPort | None = None
+        self._remote = remote
 
     async def preview(self, user_id: str, room_id: str, via: Sequence[str]) -> RoomSummary:
         """The summary of a room that the user may know of. Raises `NotFound` for all others.
 
         `via` are names of servers that may be in the room.
         """
-        if self.remote is not None and await self._space_rooms.find(room_id) is None:
+        if await self._space_rooms.find(room_id) is None:
             known = await self._space_rooms.likely_servers(user_id, room_id)
-            told = await self.remote.describe(room_id, [*via, *known])
+            told = await self._remote.describe(room_id, [*via, *known])
             membership = await self._space_rooms.membership(user_id, room_id)
             if told is not None and (
                 membership == "knock"

@@ -6,13 +6,24 @@ event changes it; the log tells. The number of members is the room's own at the 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.event_types import (
+    AVATAR,
+    CANONICAL_ALIAS,
+    CREATE,
+    ENCRYPTION,
+    GUEST_ACCESS,
+    HISTORY_VISIBILITY,
+    JOIN_RULES,
+    NAME,
+    TOPIC,
+)
 from homeserver.protocol.history_visibility import visibility_of
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.rooms.room.changes import EventAppended, StateChanged, StateKey
@@ -22,19 +33,19 @@ from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import state_root_at
 from homeserver.storage.rooms.rooms import find_room
+from homeserver.streams.log import MAX_POSITION
 
 CAPACITY = 20_000  # rooms
-_FOREVER = 1 << 62
 _TYPES = (
-    "m.room.create",
-    "m.room.name",
-    "m.room.topic",
-    "m.room.avatar",
-    "m.room.canonical_alias",
-    "m.room.join_rules",
-    "m.room.history_visibility",
-    "m.room.guest_access",
-    "m.room.encryption",
+    CREATE,
+    NAME,
+    TOPIC,
+    AVATAR,
+    CANONICAL_ALIAS,
+    JOIN_RULES,
+    HISTORY_VISIBILITY,
+    GUEST_ACCESS,
+    ENCRYPTION,
 )
 _KEYS: tuple[StateKey, ...] = tuple((event_type, "") for event_type in _TYPES)
 
@@ -71,7 +82,7 @@ class RoomSummaries:
     def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
         self._rooms = rooms
-        self._summaries: OrderedDict[int, RoomSummary] = OrderedDict()
+        self._summaries: LruCache[int, RoomSummary] = LruCache("room_summaries", CAPACITY)
         self._changes = 0
 
     def apply(self, facts: Sequence[Any]) -> None:
@@ -79,7 +90,7 @@ class RoomSummaries:
         for fact in facts:
             if isinstance(fact, StateChanged) and _matters(fact):
                 self._changes += 1
-                self._summaries.pop(fact.room_nid, None)
+                self._summaries.pop(fact.room_nid)
 
     async def of(self, number: int, joined: int = 0) -> RoomSummary | None:
         """Summary of the room with this number, or `None` where there is none.
@@ -95,8 +106,6 @@ class RoomSummaries:
             summary = await self._make(number)
             if summary is None:
                 return None
-        else:
-            self._summaries.move_to_end(number)
         return msgspec.structs.replace(summary, num_joined_members=joined)
 
     async def for_user(self, user_id: str, room_id: str) -> RoomSummary:
@@ -127,7 +136,7 @@ class RoomSummaries:
         row = await self._db.run(find_room, number)
         if row is None:
             return None
-        room_id = await self._rooms.stores.names.name(number)
+        (room_id,) = await self._rooms.room_ids([number])
         contents = await self._contents(number, row.version)
         summary = RoomSummary(
             room_id=room_id,
@@ -136,9 +145,7 @@ class RoomSummaries:
             **_fields(contents),
         )
         if changes == self._changes:
-            self._summaries[number] = summary
-            if len(self._summaries) > CAPACITY:
-                self._summaries.popitem(last=False)
+            self._summaries.put(number, summary)
         return summary
 
     async def _contents(self, number: int, version: str) -> _Contents:
@@ -147,13 +154,9 @@ class RoomSummaries:
         if room is not None:
             state = await self._rooms.current(room, _KEYS)
             return {key[0]: stored.shown.content for key, stored in state.items()}
-        stores = self._rooms.stores
-        root = await self._db.run(state_root_at, number, _FOREVER) or EMPTY
-        nids = await stores.names.find_nids([*_TYPES, ""])
-        keys = [(nids[name], nids[""]) for name in _TYPES if name in nids]
-        entries = await stores.states.get_many(root, keys)
-        events = await stores.events.load(ROOM_VERSIONS[version], list(entries.values()))
-        return {stored.event.type: stored.shown.content for stored in events.values()}
+        root = await self._db.run(state_root_at, number, MAX_POSITION) or EMPTY
+        state = await self._rooms.state_at(ROOM_VERSIONS[version], root, _KEYS)
+        return {key[0]: stored.shown.content for key, stored in state.items()}
 
 
 def _matters(fact: StateChanged) -> bool:
@@ -165,19 +168,19 @@ def _matters(fact: StateChanged) -> bool:
 
 def _fields(contents: _Contents) -> dict[str, Any]:
     """The members of a summary that the room's state gives."""
-    join_rules = contents.get("m.room.join_rules", {})
-    guest_access = contents.get("m.room.guest_access", {}).get("guest_access")
-    visibility = visibility_of(contents.get("m.room.history_visibility"))
+    join_rules = contents.get(JOIN_RULES, {})
+    guest_access = contents.get(GUEST_ACCESS, {}).get("guest_access")
+    visibility = visibility_of(contents.get(HISTORY_VISIBILITY))
     return {
         "world_readable": visibility == "world_readable",
         "guest_can_join": guest_access == "can_join",
-        "name": _text(contents, "m.room.name", "name"),
-        "topic": plain_topic(contents.get("m.room.topic", {})),
-        "canonical_alias": _text(contents, "m.room.canonical_alias", "alias"),
-        "avatar_url": _text(contents, "m.room.avatar", "url"),
-        "join_rule": _text(contents, "m.room.join_rules", "join_rule"),
-        "room_type": _text(contents, "m.room.create", "type"),
-        "encryption": _text(contents, "m.room.encryption", "algorithm"),
+        "name": _text(contents, NAME, "name"),
+        "topic": plain_topic(contents.get(TOPIC, {})),
+        "canonical_alias": _text(contents, CANONICAL_ALIAS, "alias"),
+        "avatar_url": _text(contents, AVATAR, "url"),
+        "join_rule": _text(contents, JOIN_RULES, "join_rule"),
+        "room_type": _text(contents, CREATE, "type"),
+        "encryption": _text(contents, ENCRYPTION, "algorithm"),
         "allowed_room_ids": _allowed_rooms(join_rules),
     }
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from homeserver.protocol.event_types import SPACE_CHILD
 from homeserver.protocol.identifiers import (
     creating_server_hint,
     is_valid_server_name,
     server_name_of,
 )
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.protocol.spaces import CHILD, SPACE, Child, may_be_shown, parse_child
+from homeserver.protocol.spaces import SPACE, Child, may_be_shown, parse_child
 from homeserver.rooms.discovery.room_summaries import RoomSummaries, RoomSummary
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.room.registry import RoomRegistry
@@ -88,7 +89,7 @@ class SpaceChildRooms:
         assert summary is not None, "a room that is loaded exists"
         if summary.room_type != SPACE:
             return RoomDescription(summary)
-        keys = islice((key for key in room.state if key[0] == CHILD), MAX_CHILDREN)
+        keys = islice((key for key in room.state if key[0] == SPACE_CHILD), MAX_CHILDREN)
         state = await self._rooms.current(room, [*keys])
         children = []
         for (_, room_id), stored in state.items():
@@ -96,7 +97,7 @@ class SpaceChildRooms:
             child = parse_child(room_id, event.content, event.origin_server_ts)
             if child is not None:
                 stripped = {
-                    "type": CHILD,
+                    "type": SPACE_CHILD,
                     "state_key": room_id,
                     "sender": event.sender,
                     "content": event.content,
@@ -107,7 +108,7 @@ class SpaceChildRooms:
 
     async def membership(self, user_id: str, room_id: str) -> str | None:
         """A user's membership, also where this server knows no more of the room than that."""
-        number = await self._rooms.stores.names.find_nid(room_id)
+        number = await self._rooms.find_room_nid(room_id)
         place = (await self._user_rooms.of(user_id)).get(number or 0)
         return None if place is None else place.membership
 
@@ -117,7 +118,7 @@ class SpaceChildRooms:
         Those by way of which the user is invited, or has knocked, and that of whoever moved them
         there last.
         """
-        number = await self._rooms.stores.names.find_nid(room_id)
+        number = await self._rooms.find_room_nid(room_id)
         place = (await self._user_rooms.of(user_id)).get(number or 0)
         names = await self._out_of_room.servers(number or 0, user_id)
         if place is not None:

@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#discovering-rooms-within-
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -18,6 +17,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 
 from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import Forbidden, InvalidParam
 from homeserver.rooms.discovery.space_children import RoomDescription, SpaceChildRooms, SpaceRoom
 
@@ -129,11 +129,13 @@ class _Walk:
 class SpaceHierarchy:
     """Walks the trees of spaces on behalf of users."""
 
-    def __init__(self, clock: Clock, space_rooms: SpaceChildRooms) -> None:
+    def __init__(
+        self, clock: Clock, space_rooms: SpaceChildRooms, remote: RemoteSpacesPort
+    ) -> None:
         self._clock = clock
         self._space_rooms = space_rooms
-        self._walks: OrderedDict[str, _Walk] = OrderedDict()
-        self.remote: RemoteSpacesPort | None = None
+        self._walks: LruCache[str, _Walk] = LruCache("space_hierarchy_walks", MAX_WALKS)
+        self._remote = remote
 
     async def page(self, user_id: str, request: HierarchyRequest) -> HierarchyPage:
         """A page of the tree of a space.
@@ -157,7 +159,6 @@ class SpaceHierarchy:
                 raise InvalidParam("The token `from` is not known; begin anew without it")
             if not walk.is_for(user_id, request):
                 raise InvalidParam("suggested_only and max_depth cannot change between pages")
-            self._walks.move_to_end(match[1])
             return match[1], int(match[2]), walk
         walk = _Walk(user_id, request)
         via = await self._space_rooms.likely_servers(user_id, request.room_id)
@@ -171,10 +172,8 @@ class SpaceHierarchy:
     def _remember(self, name: str, walk: _Walk) -> None:
         own = [key for key, each in self._walks.items() if each.user_id == walk.user_id]
         for key in own[: len(own) + 1 - MAX_WALKS_OF_USER]:
-            del self._walks[key]
-        self._walks[name] = walk
-        if len(self._walks) > MAX_WALKS:
-            self._walks.popitem(last=False)
+            self._walks.pop(key)
+        self._walks.put(name, walk)
 
     async def _collect(
         self, walk: _Walk, offset: int, size: int
@@ -212,17 +211,15 @@ class SpaceHierarchy:
         room = await self._space_rooms.find(step.room_id)
         if room is not None:
             return await self._space_rooms.describe(room)
-        if self.remote is None:
-            return None
         told = None
         if step.parent is not None:
-            if self.remote.is_closed(step.parent, step.room_id):
+            if self._remote.is_closed(step.parent, step.room_id):
                 return None
-            told = self.remote.child_of(step.parent, step.room_id)
+            told = self._remote.child_of(step.parent, step.room_id)
         if told is not None and (is_last or not told.is_space):
             return told
         # Only the space itself comes with what is in it.
-        return await self.remote.describe(step.room_id, step.via) or told
+        return await self._remote.describe(step.room_id, step.via) or told
 
     async def _look_ahead(self, walk: _Walk) -> None:
         """Ask for the next rooms side by side; one after the other they would take too long."""

@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.accounts.user_data.account_data import FULLY_READ, AccountData
+from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.protocol.event_kinds import is_redaction
+from homeserver.protocol.event_types import FULLY_READ
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts, check_thread_id
+from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -27,9 +29,15 @@ MAX_HOPS = 3  # from an event to the one that belongs to a thread, as the text r
 class ReadMarkers:
     """Moves the markers of this server's users."""
 
-    def __init__(self, rooms: RoomRegistry, receipts: Receipts, account_data: AccountData) -> None:
+    def __init__(
+        self,
+        rooms: RoomRegistry,
+        events: EventStore,
+        receipts: Receipts,
+        account_data: AccountData,
+    ) -> None:
         self._rooms = rooms
-        self._events = rooms.stores.events
+        self._events = events
         self._receipts = receipts
         self._account_data = account_data
         # Positions of fully read markers that are being written, by user and room.

@@ -16,16 +16,18 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 
-from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.protocol.identifiers import is_valid_event_id
-from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import MAIN, ReceiptChanged, RoomReceipts
 from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.receipts import UPSERT_RECEIPT, receipts_in, rooms_with_receipts_after
+from homeserver.streams.log import Log
+from homeserver.streams.log_cache import LogCache
 
 READ, READ_PRIVATE = "m.read", "m.read.private"
 
@@ -37,15 +39,16 @@ MAX_OF_USER = 2_000  # of one user in one room: one for each thread and type
 class Receipts:
     """The receipts of all rooms. `apply` is to be subscribed to the log."""
 
-    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
+    def __init__(self, db: Database, log: Log, names: Names, local_server: LocalServer) -> None:
         self._db = db
-        self._origin = rooms.local_server
-        self._log = rooms.stores.log
-        self._names = rooms.stores.names
-        self._loaded: OrderedDict[int, RoomReceipts] = OrderedDict()
-        self._loading: dict[int, Deferred[None]] = {}
-        self._missed: dict[int, list[ReceiptChanged]] = {}
-        self._count = 0
+        self._origin = local_server
+        self._log = log
+        self._names = names
+        self._rooms: LogCache[int, RoomReceipts, ReceiptChanged] = LogCache(
+            LruCache("receipts", MAX_RECEIPTS, size_of=lambda _, receipts: len(receipts)),
+            self._load,
+            RoomReceipts.put,
+        )
         # What was handed to the log and is not published yet.
         self._queued: dict[tuple[Any, ...], ReceiptChanged] = {}
         # The last change of each room above `_floor`; about lower positions nothing is known here.
@@ -79,7 +82,7 @@ class Receipts:
             raise InvalidParam(f"{event_id!r} is not the id of an event")
         self._log.check_open()
         member = await self._names.nid(user_id)
-        entry = await self._of(room.room_nid)
+        entry = await self._rooms.get(room.room_nid)
         key = (room.room_nid, user_id, receipt_type, thread_id)
         known = self._queued.get(key) or entry.find(user_id, receipt_type, thread_id)
         if known is not None and not known.is_before(event_id, event_position):
@@ -101,7 +104,7 @@ class Receipts:
 
     async def of_user(self, room: Room, user_id: str) -> list[ReceiptChanged]:
         """All receipts of one user in a room, private ones and those of threads included."""
-        return (await self._of(room.room_nid)).of_user(user_id)
+        return (await self._rooms.get(room.room_nid)).of_user(user_id)
 
     async def events_since(self, room: Room, user_id: str, since: int | None) -> msgspec.Raw | None:
         """The `m.receipt` event with what changed for a reader above `since`; `None` for nothing.
@@ -111,7 +114,7 @@ class Receipts:
         """
         if since is not None and not self.may_have_changed(room.room_nid, since):
             return None
-        return (await self._of(room.room_nid)).event(user_id, since)
+        return (await self._rooms.get(room.room_nid)).event(user_id, since)
 
     def may_have_changed(self, room: int, since: int) -> bool:
         """False where nothing changed in a room above a position; tells at once."""
@@ -135,7 +138,8 @@ class Receipts:
         for fact in facts:
             if isinstance(fact, ReceiptChanged):
                 self._publish(fact)
-        self._shrink()
+        while len(self._changed) > MAX_CHANGED:
+            self._floor = self._changed.popitem(last=False)[1]
 
     def _publish(self, receipt: ReceiptChanged) -> None:
         room = receipt.room
@@ -144,36 +148,7 @@ class Receipts:
             del self._queued[key]
         self._changed[room] = receipt.position
         self._changed.move_to_end(room)
-        entry = self._loaded.get(room)
-        if entry is not None:
-            self._count += entry.put(receipt)
-        elif room in self._missed:
-            self._missed[room].append(receipt)
-
-    async def _of(self, room: int) -> RoomReceipts:
-        while True:
-            entry = self._loaded.get(room)
-            if entry is not None:
-                self._loaded.move_to_end(room)
-                return entry
-            running = self._loading.get(room)
-            if running is None:
-                break
-            await wait_for_completion(running)
-        running = self._loading[room] = Deferred()
-        missed = self._missed[room] = []
-        try:
-            entry = await self._load(room)
-            # What was published while the database answered may or may not be in the answer.
-            for receipt in missed:
-                entry.put(receipt)
-            self._loaded[room] = entry
-            self._count += len(entry)
-        finally:
-            del self._loading[room], self._missed[room]
-            running.callback(None)
-        self._shrink()
-        return entry
+        self._rooms.publish(room, receipt)
 
     async def _load(self, room: int) -> RoomReceipts:
         rows = await self._db.run(receipts_in, room)
@@ -193,13 +168,6 @@ class Receipts:
                 )
             )
         return entry
-
-    def _shrink(self) -> None:
-        while self._count > MAX_RECEIPTS and len(self._loaded) > 1:
-            _, entry = self._loaded.popitem(last=False)
-            self._count -= len(entry)
-        while len(self._changed) > MAX_CHANGED:
-            self._floor = self._changed.popitem(last=False)[1]
 
 
 def check_thread_id(value: object) -> str | None:

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock, DelayedCall
 from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.event_types import TYPING
 from homeserver.rooms.room.changes import StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -119,7 +120,7 @@ class TypingUsers:
         users = self.list_since(room.room_nid, since)
         if users is None:
             return ()
-        event = {"type": "m.typing", "content": {"user_ids": users}}
+        event = {"type": TYPING, "content": {"user_ids": users}}
         return (msgspec.Raw(msgspec.json.encode(event)),)
 
     async def changed_rooms(self, rooms: Iterable[int], since: int) -> frozenset[int]:

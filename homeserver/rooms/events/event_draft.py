@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from homeserver.protocol.authorization.auth_types import AUTHORISING_USER
-from homeserver.protocol.event_kinds import MEMBER
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.stored_event import StoredEvent
 
 THIRD_PARTY_INVITE = "third_party_invite"

@@ -4,12 +4,12 @@ Every event object of this process comes from here, so that what happens to one,
 redaction, is seen by all who hold it.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.event_draft import ClientTransaction, sending_path
@@ -30,31 +30,20 @@ class EventStore:
     """
 
     def __init__(self, db: Database, capacity: int) -> None:
-        self.hits = 0  # events that were asked for and at hand
-        self.misses = 0  # events that had to be read
         self._db = db
-        self._capacity = capacity
-        self._events: OrderedDict[int, StoredEvent] = OrderedDict()
+        self.recent: LruCache[int, StoredEvent] = LruCache("events", capacity)
         self._by_number: WeakValueDictionary[int, StoredEvent] = WeakValueDictionary()
         self._by_id: WeakValueDictionary[tuple[str, str], StoredEvent] = WeakValueDictionary()
 
-    def __len__(self) -> int:
-        return len(self._events)
-
     def cached(self, number: int) -> StoredEvent | None:
         """The event, if it is at hand."""
-        event = self._events.get(number)
-        if event is not None:
-            self._events.move_to_end(number)
-            return event
-        return self._by_number.get(number)
+        event = self.recent.get(number)
+        return self._by_number.get(number) if event is None else event
 
     def add(self, event: StoredEvent) -> None:
         """Keep an event that was just made or read."""
         self.introduce(event)
-        self._events[event.event_nid] = event
-        while len(self._events) > self._capacity:
-            self._events.popitem(last=False)
+        self.recent.put(event.event_nid, event)
 
     def introduce(self, event: StoredEvent) -> None:
         """Have an event found for as long as somebody holds it: it may never be stored."""
@@ -69,8 +58,8 @@ class EventStore:
     def cached_id(self, room_id: str, event_id: str) -> StoredEvent | None:
         """The event of this room with this id, if it is at hand."""
         event = self._by_id.get((room_id, event_id))
-        if event is not None and event.event_nid in self._events:
-            self._events.move_to_end(event.event_nid)
+        if event is not None:
+            self.recent.get(event.event_nid)  # it counts as used
         return event
 
     async def load(self, version: RoomVersion, numbers: Sequence[int]) -> dict[int, StoredEvent]:
@@ -83,8 +72,6 @@ class EventStore:
                 missing.append(number)
             else:
                 found[number] = event
-        self.hits += len(found)
-        self.misses += len(missing)
         if missing:
             rows = await self._db.run(storage.events_by_number, missing)
             for event in self._from_rows(version, rows):
@@ -202,7 +189,7 @@ class EventStore:
         events = []
         for row in rows:
             # Another reader may have brought it while this one waited: one object an event.
-            event = self.cached(row.event)
+            event = self._by_number.get(row.event)
             if event is None:
                 event = _from_row(version, row)
                 self.add(event)

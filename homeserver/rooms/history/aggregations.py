@@ -7,7 +7,7 @@ lately, and kept up to date by the log, so that serving any other event asks not
 Spec: https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events
 """
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.relations import REFERENCE, REPLACE, THREAD, relation_of
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -25,6 +26,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import relations as storage
+from homeserver.storage.rooms.names import Names
 
 BUNDLED = (REFERENCE, REPLACE, THREAD)
 CAPACITY = 100_000  # events of which it is remembered whether they have children
@@ -50,13 +52,19 @@ class BundledAggregations:
     """Aggregates children. `apply` is to be subscribed to the log."""
 
     def __init__(
-        self, db: Database, rooms: RoomRegistry, reading: RoomReader, visibility: Visibility
+        self,
+        db: Database,
+        names: Names,
+        rooms: RoomRegistry,
+        reading: RoomReader,
+        visibility: Visibility,
     ) -> None:
         self._db = db
+        self._names = names
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
-        self._types: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._types: LruCache[str, frozenset[str]] = LruCache("relation_types", CAPACITY)
         self._changes = 0
 
     def apply(self, facts: Sequence[Any]) -> None:
@@ -72,9 +80,9 @@ class BundledAggregations:
         relation = relation_of(stored.event)
         if stored.position is not None and relation is not None and relation.rel_type in BUNDLED:
             self._changes += 1
-            known = self._types.get(relation.parent_id)
+            known = self._types.peek(relation.parent_id)
             if known is not None:
-                self._types[relation.parent_id] = known | {relation.rel_type}
+                self._types.put(relation.parent_id, known | {relation.rel_type})
 
     async def bundled(
         self, caller: Requester, ignored: Iterable[str], seen: Sequence[VisibleEvent]
@@ -103,7 +111,7 @@ class BundledAggregations:
     async def _reader(
         self, room: Room, caller: Requester, until: int, ignored: Iterable[str]
     ) -> _Reader:
-        numbers = await self._rooms.stores.names.find_nids({caller.user_id, *ignored})
+        numbers = await self._names.find_nids({caller.user_id, *ignored})
         own = numbers.pop(caller.user_id, None)
         now_ms = self._rooms.local_server.now_ms()
         return _Reader(room, caller, until, frozenset(numbers.values()), own, now_ms)
@@ -120,9 +128,8 @@ class BundledAggregations:
             loaded[parent_id] |= {rel_type}
         if changes == self._changes:
             # Otherwise the answer may have been overtaken by the log.
-            self._types |= loaded
-            while len(self._types) > CAPACITY:
-                self._types.popitem(last=False)
+            for event_id, found in loaded.items():
+                self._types.put(event_id, found)
         return {event_id: known or loaded.get(event_id, _NONE) for event_id, known in types.items()}
 
     async def _aggregate(
@@ -157,7 +164,7 @@ class BundledAggregations:
         rows = await self._db.run(
             storage.latest_edits, reader.room.room_nid, list(editable), reader.until
         )
-        names = await self._rooms.stores.names.names(
+        names = await self._names.names(
             {number for row in rows for number in (row.type, row.sender)}
         )
         edits = {
@@ -215,8 +222,7 @@ class BundledAggregations:
                 chunk.append({"event_id": row.child_id})
 
     async def _visible(self, reader: _Reader, numbers: Sequence[int]) -> list[VisibleEvent]:
-        events = self._rooms.stores.events
-        stored = await events.load_in_order(reader.room.version, numbers)
+        stored = await self._rooms.load_events_in_order(reader.room, numbers)
         return await self._visibility.visible(reader.room, reader.caller.user_id, stored)
 
 

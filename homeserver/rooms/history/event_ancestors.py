@@ -73,7 +73,5 @@ class EventAncestors:
     async def _load(self, room: Room, event_ids: Sequence[str]) -> list[StoredEvent]:
         if not event_ids:
             return []
-        found = await self._rooms.stores.events.find_many(
-            room.version, room.room_nid, room.room_id, event_ids
-        )
+        found = await self._rooms.find_events(room, event_ids)
         return list(found.values())

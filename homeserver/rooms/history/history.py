@@ -20,8 +20,6 @@ from homeserver.protocol.filters import RoomEventFilter
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.history.timeline_segments import (
-    FOREVER,
-    START,
     Depths,
     TimelineSegment,
     behind,
@@ -37,7 +35,8 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import event_pages
-from homeserver.streams.tokens import Place, parse_history_token, topological_token
+from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.tokens import START, Place, parse_history_token, topological_token
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 500  # events of an answer
@@ -117,13 +116,18 @@ class History:
     """Reads the history of rooms on behalf of users."""
 
     def __init__(
-        self, db: Database, rooms: RoomRegistry, reading: RoomReader, visibility: Visibility
+        self,
+        db: Database,
+        rooms: RoomRegistry,
+        reading: RoomReader,
+        visibility: Visibility,
+        backfill: BackfillPort,
     ) -> None:
         self._db = db
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
-        self.backfill: BackfillPort | None = None
+        self._backfill = backfill
 
     async def page(self, user_id: str, room_id: str, request: PageRequest) -> Page:
         """A page of the history. Raises `Forbidden`, and `InvalidParam` for what is no token."""
@@ -230,9 +234,9 @@ class History:
         rows = await self._rows(room, stretch, size, backwards)
         for _ in range(MAX_FILLS):
             reached = gaps_reached(room, stretch, rows, size, backwards)
-            if reached is None or self.backfill is None:
+            if reached is None:
                 break
-            if not await self.backfill.fill(
+            if not await self._backfill.fill(
                 room, reached, max(size, BATCH_SIZE if backwards else FILL)
             ):
                 break
@@ -246,7 +250,7 @@ class History:
             ):
                 break
         numbers = [event for _, _, event in rows]
-        return await self._rooms.stores.events.load_in_order(room.version, numbers)
+        return await self._rooms.load_events_in_order(room, numbers)
 
     async def _rows(
         self, room: Room, stretch: TimelineSegment, size: int, backwards: bool
@@ -268,7 +272,7 @@ class History:
         room, backwards = access.room, request.backwards
         last = await self._last_place(access)
         start, bound = (last, START) if backwards else (START, last)
-        above, upto, past_above = -FOREVER, access.until, FOREVER
+        above, upto, past_above = -MAX_POSITION, access.until, MAX_POSITION
         if request.since is not None:
             token = parse_history_token(request.since)
             since = token.place
@@ -284,7 +288,7 @@ class History:
                 start = min(start, last)
             else:
                 above, past_above = since, await self._height_at(room, since)
-                start = min(await self._beginning_after(room, since), (past_above, FOREVER))
+                start = min(await self._beginning_after(room, since), (past_above, MAX_POSITION))
         if request.to is not None:
             to = parse_history_token(request.to).place
             if not isinstance(to, int):
@@ -301,7 +305,7 @@ class History:
 
     async def _height_at(self, room: Room, position: int) -> int:
         """How high the events up to a position reach; endless before the first of them."""
-        return (await self._end_of(room, position))[0] or FOREVER
+        return (await self._end_of(room, position))[0] or MAX_POSITION
 
     async def _end_of(self, room: Room, position: int) -> Place:
         """A place behind all events up to a position."""
@@ -319,16 +323,16 @@ class History:
             depth = next((each.topological_depth for each in later), 0)
         else:
             depth = await self._db.run(event_pages.depth_after, room.room_nid, position)
-        return depth, -FOREVER
+        return depth, -MAX_POSITION
 
     async def _beginning_after(self, room: Room, position: int) -> Place:
         """A place before all events above a position."""
         if position >= max(room.timeline_from, room.disordered_at):
             for stored in room.timeline:
                 if (stored.position or 0) > position:
-                    return stored.topological_depth, -FOREVER
+                    return stored.topological_depth, -MAX_POSITION
         least = await self._db.run(event_pages.least_depth, room.room_nid, position)
-        return START if least is None else (least, -FOREVER)
+        return START if least is None else (least, -MAX_POSITION)
 
     async def _senders_state(
         self, room: Room, wanted: RoomEventFilter, seen: Sequence[VisibleEvent]

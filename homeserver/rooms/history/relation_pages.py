@@ -22,14 +22,13 @@ from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import relations as storage
 from homeserver.storage.rooms.event_pages import greatest_depth
-from homeserver.streams.tokens import Place, parse_room_token, topological_token
+from homeserver.storage.rooms.names import Names
+from homeserver.streams.tokens import END, START, Place, parse_room_token, topological_token
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 MAX_EXAMINED_EVENTS = 1_000  # events that are looked at for one answer
 LEVELS = 3  # of relations that are followed with `recurse`
-START: Place = (0, 0)
-END: Place = (1 << 62, 1 << 62)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +64,14 @@ class RelationPages:
     def __init__(
         self,
         db: Database,
+        names: Names,
         rooms: RoomRegistry,
         reading: RoomReader,
         visibility: Visibility,
         relations: BundledAggregations,
     ) -> None:
         self._db = db
+        self._names = names
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
@@ -161,7 +162,7 @@ class RelationPages:
     async def _load(
         self, room: Room, numbers: Sequence[int], access: ReadAccess
     ) -> list[StoredEvent]:
-        events = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        events = await self._rooms.load_events_in_order(room, numbers)
         return [stored for stored in events if access.includes(stored)]
 
     async def _query(
@@ -170,7 +171,7 @@ class RelationPages:
         """What to look for; `None` where no event of this type is known, and so none is found."""
         event_type = None
         if request.event_type is not None:
-            event_type = await self._rooms.stores.names.find_nid(request.event_type)
+            event_type = await self._names.find_nid(request.event_type)
             if event_type is None:
                 return None
         return storage.ChildrenQuery(
@@ -197,11 +198,8 @@ class RelationPages:
         ignored: frozenset[str],
     ) -> list[VisibleEvent]:
         """The roots of threads as the caller may see them, with the summaries of their threads."""
-        room, events = access.room, self._rooms.stores.events
-        found = [
-            await events.find(room.version, room.room_nid, room.room_id, event_id)
-            for event_id in event_ids
-        ]
+        room = access.room
+        found = [await self._rooms.find_event(room, event_id) for event_id in event_ids]
         roots = [stored for stored in found if stored is not None and access.includes(stored)]
         seen = await self._visibility.visible(room, caller.user_id, roots)
         bundled = await self._relations.bundled(caller, ignored, seen)

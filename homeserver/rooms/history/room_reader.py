@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.protocol.errors import Forbidden, NotFound
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.registry import RoomRegistry
@@ -27,10 +28,9 @@ from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import events_after, state_root_at
+from homeserver.storage.rooms.names import Names
+from homeserver.streams.log import MAX_POSITION
 from homeserver.streams.tokens import parse_room_token
-
-FOREVER = 1 << 62
-MEMBER = "m.room.member"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ReadAccess:
     @property
     def is_current(self) -> bool:
         """Whether the user sees what happens now."""
-        return self.until == FOREVER
+        return self.until == MAX_POSITION
 
     def includes(self, stored: StoredEvent) -> bool:
         """Whether the event was there before the user left."""
@@ -55,9 +55,15 @@ class RoomReader:
     """Reads rooms on behalf of users."""
 
     def __init__(
-        self, db: Database, rooms: RoomRegistry, user_rooms: UserRooms, visibility: Visibility
+        self,
+        db: Database,
+        names: Names,
+        rooms: RoomRegistry,
+        user_rooms: UserRooms,
+        visibility: Visibility,
     ) -> None:
         self._db = db
+        self._names = names
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._visibility = visibility
@@ -68,7 +74,7 @@ class RoomReader:
         if room is not None:
             is_member = room.membership(user_id) == "join"
             if is_member or await self._visibility.may_see_now(room, user_id):
-                return ReadAccess(room, user_id, FOREVER)
+                return ReadAccess(room, user_id, MAX_POSITION)
             if until := await self._left_at(room, user_id):
                 return ReadAccess(room, user_id, until)
         raise Forbidden("You are not in the room, and never were")
@@ -76,7 +82,7 @@ class RoomReader:
     async def joined_rooms(self, user_id: str) -> list[str]:
         """Ids of the rooms that the user is joined to."""
         numbers = await self._user_rooms.joined(user_id)
-        return list((await self._rooms.stores.names.names(numbers)).values())
+        return await self._rooms.room_ids(numbers)
 
     async def state(self, user_id: str, room_id: str) -> list[StoredEvent]:
         """The whole state of a room. Raises `Forbidden`."""
@@ -155,9 +161,7 @@ class RoomReader:
         except Forbidden:
             raise missing from None
         room = access.room
-        stored = await self._rooms.stores.events.find(
-            room.version, room.room_nid, room.room_id, event_id
-        )
+        stored = await self._rooms.find_event(room, event_id)
         if stored is None or not access.includes(stored):
             raise missing
         if stored.position is None:
@@ -185,14 +189,13 @@ class RoomReader:
         """
         if root == room.root:
             return await self._load(room, _current_numbers(room, only_members, members))
-        stores = self._rooms.stores
-        entries = await stores.states.load(root)
-        names = await stores.names.find_nids([MEMBER, *(members or ())])
+        entries = await self._rooms.state_entries(root)
+        names = await self._names.find_nids([MEMBER, *(members or ())])
         member_type = names.get(MEMBER)
         wanted = None if members is None else {names.get(user_id) for user_id in members}
         numbers = [
-            number
-            for (type_nid, key_nid), number in entries.items()
+            event_nid
+            for (type_nid, key_nid), event_nid in entries.items()
             if (type_nid == member_type or not only_members)
             and (type_nid != member_type or wanted is None or key_nid in wanted)
         ]
@@ -215,8 +218,7 @@ class RoomReader:
         return await self._visibility.joined_until(room, user_id)
 
     async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
-        events, clock = self._rooms.stores.events, self._rooms.local_server.clock
-        return await events.load_many(room.version, numbers, clock)
+        return await self._rooms.load_many_events(room, numbers)
 
     async def _root(self, room: Room, position: int) -> bytes:
         return await self._db.run(state_root_at, room.room_nid, position) or EMPTY
@@ -231,9 +233,9 @@ class RoomReader:
             root = await self._db.run(state_root_at, room.room_nid, position)
             if root is not None:
                 return root
-        rows = await self._db.run(events_after, [room.room_nid], position, FOREVER, 2)
+        rows = await self._db.run(events_after, [room.room_nid], position, MAX_POSITION, 2)
         numbers = [event for _, _, event in rows]
-        first = await self._rooms.stores.events.load_in_order(room.version, numbers)
+        first = await self._rooms.load_events_in_order(room, numbers)
         if not first:
             return EMPTY
         if first[0].state_before == EMPTY:

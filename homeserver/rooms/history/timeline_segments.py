@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from homeserver.protocol.event_kinds import is_state
+from homeserver.protocol.event_types import CREATE
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.room import Room
-from homeserver.streams.tokens import Place
-
-FOREVER = 1 << 62
-START: Place = (0, 0)
+from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.tokens import START, Place
 
 Depths = tuple[int, int]  # from the least to the greatest, both included
 
@@ -31,9 +30,9 @@ class TimelineSegment:
 
     start: Place
     bound: Place
-    above: int = -FOREVER
-    upto: int = FOREVER
-    past_above: int = FOREVER
+    above: int = -MAX_POSITION
+    upto: int = MAX_POSITION
+    past_above: int = MAX_POSITION
 
 
 def from_memory(
@@ -53,7 +52,7 @@ def from_memory(
     ]
     found = within[::-1][:size] if backwards else within[:size]
     # A room that this server came into later has a past that no sync shows.
-    is_whole = bool(room.timeline) and is_state(room.timeline[0].event, "m.room.create")
+    is_whole = bool(room.timeline) and is_state(room.timeline[0].event, CREATE)
     if backwards:
         complete = len(found) == size or is_whole
     else:
@@ -77,7 +76,7 @@ def gaps_reached(
     furthest = rows[-1][0] if len(rows) == size else stretch.bound[0]
     start = stretch.start[0]
     if not backwards and stretch.start == START:
-        start = rows[0][0] if rows else FOREVER
+        start = rows[0][0] if rows else MAX_POSITION
     depths = (furthest, start) if backwards else (start + 1, furthest)
     is_reached = any(
         depths[0] <= depth <= depths[1] for depth in room.backward_extremities.values()

@@ -14,19 +14,18 @@ from typing import Protocol
 
 from homeserver.protocol.errors import NotFound
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.room_reader import FOREVER, ReadAccess, RoomReader
+from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import event_pages
-from homeserver.streams.tokens import Place
+from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.tokens import END, START, Place
 
 NEIGHBOURS = 50  # events on the far side of the place that may be out of order
 BATCH_SIZE = 100
 MAX_BATCHES = 10
-START: Place = (0, 0)
-END: Place = (FOREVER, FOREVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +82,18 @@ class Timestamps:
     """Finds events by their timestamps, on behalf of users and of other servers."""
 
     def __init__(
-        self, db: Database, rooms: RoomRegistry, reading: RoomReader, visibility: Visibility
+        self,
+        db: Database,
+        rooms: RoomRegistry,
+        reading: RoomReader,
+        visibility: Visibility,
+        remote: RemoteTimestampsPort,
     ) -> None:
         self._db = db
         self._rooms = rooms
         self._reading = reading
         self._visibility = visibility
-        self.remote: RemoteTimestampsPort | None = None
+        self._remote = remote
 
     async def closest(self, user_id: str, room_id: str, moment: TimestampRequest) -> StoredEvent:
         """The first event at or after a moment, or the last at or before it.
@@ -100,9 +104,9 @@ class Timestamps:
         view = self._view_of_user(access)
         found = await self._search(view, moment)
         chosen = found.event
-        if found.at_gap and self.remote is not None:
+        if found.at_gap:
             than = None if chosen is None else chosen.event.origin_server_ts
-            closer = await self.remote.find(access.room, moment, than)
+            closer = await self._remote.find(access.room, moment, than)
             if closer is not None and await view.seen([closer]):
                 chosen = closer
         return _found(chosen, moment)
@@ -116,7 +120,7 @@ class Timestamps:
             judged = await self._visibility.seen_by_server(room, server, events)
             return [stored for stored, may_see in zip(events, judged, strict=True) if may_see]
 
-        return _found((await self._search(_View(room, FOREVER, seen), moment)).event, moment)
+        return _found((await self._search(_View(room, MAX_POSITION, seen), moment)).event, moment)
 
     def _view_of_user(self, access: ReadAccess) -> _View:
         async def seen(events: Sequence[StoredEvent]) -> list[StoredEvent]:
@@ -164,7 +168,7 @@ class Timestamps:
 
     async def _last(self, view: _View, height: int) -> StoredEvent | None:
         """The last event of the history up to a height."""
-        rows = await self._rows(view, (height, FOREVER), 1, backwards=True)
+        rows = await self._rows(view, (height, MAX_POSITION), 1, backwards=True)
         events = await self._load(view, rows)
         return events[0] if events else None
 
@@ -179,14 +183,14 @@ class Timestamps:
             START if backwards else END,
             size,
             backwards=backwards,
-            above=-FOREVER,
+            above=-MAX_POSITION,
             upto=view.until,
-            past_above=FOREVER,
+            past_above=MAX_POSITION,
         )
 
     async def _load(self, view: _View, rows: Sequence[tuple[int, int, int]]) -> list[StoredEvent]:
         numbers = [event for _, _, event in rows]
-        return await self._rooms.stores.events.load_in_order(view.room.version, numbers)
+        return await self._rooms.load_events_in_order(view.room, numbers)
 
     async def _seen(self, view: _View, rows: Sequence[tuple[int, int, int]]) -> list[StoredEvent]:
         """Those of the events that the reader may see."""
@@ -198,7 +202,7 @@ def _is_gap_between(
 ) -> bool:
     """Whether events are missing between the nearest before a place and the nearest after it."""
     lower = before[0][0] if before else 0
-    upper = after[0][0] if after else FOREVER
+    upper = after[0][0] if after else MAX_POSITION
     return any(lower < height <= upper for height in room.backward_extremities.values())
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from homeserver.accounts.status.erasure import ErasedUsers
 from homeserver.protocol.errors import UnableDueToPartialState
-from homeserver.protocol.event_kinds import MEMBER, is_member_event
+from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import HISTORY_VISIBILITY_KEY, MEMBER
 from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import (
     is_of_server,
@@ -23,9 +24,8 @@ from homeserver.rooms.history.erased_events import as_erased
 from homeserver.rooms.room.changes import membership_of
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
+from homeserver.streams.log import MAX_POSITION
 
-_VISIBILITY: StateKey = ("m.room.history_visibility", "")
-_FOREVER = 1 << 62
 _BATCH_SIZE = 100  # member events that are read together
 _NEEDS_MEMBERS = ("invited", "joined")
 MAX_PROFILE_CHANGES = 20  # that are looked through for the one by which a user joined
@@ -47,20 +47,21 @@ class VisibleEvent:
 class Visibility:
     """Decides what each user sees of a room's history."""
 
-    def __init__(self, rooms: RoomRegistry, erased: ErasedUsers) -> None:
+    def __init__(self, rooms: RoomRegistry, events: EventStore, erased: ErasedUsers) -> None:
         self._rooms = rooms
         self._erased = erased
-        self._events: EventStore = rooms.stores.events
+        self._events = events
 
     async def may_see_now(self, room: Room, user_id: str) -> bool:
         """Whether a user may see what happens in the room now."""
-        visibility = (await self._rooms.current(room, [_VISIBILITY])).get(_VISIBILITY)
+        state = await self._rooms.current(room, [HISTORY_VISIBILITY_KEY])
+        visibility = state.get(HISTORY_VISIBILITY_KEY)
         content = None if visibility is None else visibility.event.content
         return may_see(visibility_of(content), room.membership(user_id), joined_later=False)
 
     async def joined_until(self, room: Room, user_id: str) -> int:
         """The position up to which the user was last joined; 0 for one who never was."""
-        end = _FOREVER
+        end = MAX_POSITION
         number = room.member_events.get(user_id)
         while number is not None:
             stored = (await self._events.load(room.version, [number]))[number]
@@ -77,8 +78,8 @@ class Visibility:
         was sent on another branch of a fork does: there they may not have been in the room.
         """
         if room.members.get(user_id) != "join":
-            return _FOREVER
-        number, since = room.member_events[user_id], _FOREVER
+            return MAX_POSITION
+        number, since = room.member_events[user_id], MAX_POSITION
         for _ in range(MAX_PROFILE_CHANGES):
             stored = (await self._events.load(room.version, [number]))[number]
             if stored.event.content.get("membership") != "join":
@@ -155,7 +156,7 @@ class Visibility:
         """
         users = [user_id for user_id in room.members if is_of_server(user_id, server)]
         if room.partial is not None and server in room.servers:
-            joined_until = _FOREVER
+            joined_until = MAX_POSITION
         else:
             joined_until = await self._any_joined_until(room, users)
         judged: dict[bytes, tuple[str, frozenset[str]]] = {}
@@ -186,14 +187,14 @@ class Visibility:
     async def _any_joined_until(self, room: Room, users: Sequence[str]) -> int:
         """The position up to which any of the users was joined."""
         if any(room.members[user_id] == "join" for user_id in users):
-            return _FOREVER
+            return MAX_POSITION
         return max([await self.joined_until(room, user_id) for user_id in users], default=0)
 
     async def _evaluate_for_server(
         self, room: Room, users: Sequence[str], root: bytes
     ) -> tuple[str, frozenset[str]]:
-        state = await self.state_at(room, root, [_VISIBILITY])
-        event = state.get(_VISIBILITY)
+        state = await self.state_at(room, root, [HISTORY_VISIBILITY_KEY])
+        event = state.get(HISTORY_VISIBILITY_KEY)
         visibility = visibility_of(None if event is None else event.event.content)
         if visibility not in _NEEDS_MEMBERS:
             return visibility, frozenset()
@@ -201,7 +202,7 @@ class Visibility:
 
     async def _memberships(self, room: Room, users: Sequence[str], root: bytes) -> frozenset[str]:
         """Memberships that some of the users have in a state; `join` alone if anybody has that."""
-        numbers = await self._rooms.stores.numbers_at(root, [(MEMBER, user) for user in users])
+        numbers = await self._rooms.state_nids_at(root, [(MEMBER, user) for user in users])
         changed, found = [], set()
         for key, number in numbers.items():
             if room.member_events.get(key[1]) == number:
@@ -219,12 +220,12 @@ class Visibility:
         self, room: Room, root: bytes, keys: Sequence[StateKey]
     ) -> dict[StateKey, StoredEvent]:
         """The state events with these keys in the state with this root."""
-        return await self._rooms.stores.state_at(room.version, root, keys)
+        return await self._rooms.state_at(room.version, root, keys)
 
     async def _evaluate(self, room: Room, user_id: str, root: bytes) -> tuple[str, str | None]:
         member = (MEMBER, user_id)
-        state = await self.state_at(room, root, [_VISIBILITY, member])
-        visibility, own = state.get(_VISIBILITY), state.get(member)
+        state = await self.state_at(room, root, [HISTORY_VISIBILITY_KEY, member])
+        visibility, own = state.get(HISTORY_VISIBILITY_KEY), state.get(member)
         return (
             visibility_of(None if visibility is None else visibility.event.content),
             None if own is None else own.event.content.get("membership"),

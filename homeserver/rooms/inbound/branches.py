@@ -80,6 +80,10 @@ class BranchSender:
     def __init__(self, receiver: PduReceiverPort) -> None:
         self._receiver = receiver
 
+    def applies_to(self, writer: RoomWriter, draft: EventDraft) -> bool:
+        """Whether the room has more branches than one event joins."""
+        return writer.extremities.is_wide
+
     async def send(
         self,
         writer: RoomWriter,

@@ -6,25 +6,22 @@ Nothing of this changes when the room goes on, and it may wait for the database.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.auth_types import auth_types_for
-from homeserver.protocol.authorization.receipt_checks import (
-    CREATE,
-    check_by_auth_events,
-    check_by_state,
-)
+from homeserver.protocol.authorization.receipt_checks import check_by_auth_events, check_by_state
 from homeserver.protocol.authorization.rule_broken import rule_number
 from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import CREATE, CREATE_KEY, MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import MAX_TOPOLOGICAL_DEPTH, EventStatus, StoredEvent
 from homeserver.rooms.inbound.received_redactions import EarlyRedactions, ReceivedRedactions
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.admission import NO_EFFECT, RedactionEffect
-from homeserver.rooms.room.changes import MEMBER, StateKey
+from homeserver.rooms.room.changes import StateKey
 from homeserver.rooms.room.event_rows import auth_rows, names_of
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES
 from homeserver.rooms.room.room_storage import RoomStorage
@@ -128,7 +125,9 @@ class EventChecker:
         self._stores = stores
         self._resolver = resolver
         # Many events in a row are judged by the same few events of a state.
-        self._auth_states: OrderedDict[tuple[bytes, frozenset[StateKey]], AuthState] = OrderedDict()
+        self._auth_states: LruCache[tuple[bytes, frozenset[StateKey]], AuthState] = LruCache(
+            "auth_states", MAX_CACHED_AUTH_STATES
+        )
         self.redactions = ReceivedRedactions(stores)
 
     async def check(
@@ -221,7 +220,7 @@ class EventChecker:
         room = writer.room
         ids = list(event.auth_event_ids)
         create_id = None
-        if room.version.room_id_is_create_hash and event.type != CREATE[0]:
+        if room.version.room_id_is_create_hash and event.type != CREATE:
             create_id = "$" + event.room_id[1:]
             ids.append(create_id)
         found = {each: fresh[each] for each in ids if each in fresh}
@@ -234,7 +233,7 @@ class EventChecker:
         if foreign:
             rule = rule_number(room.version, "3.5")
             return AuthEvents(numbers, refusal=f"rule {rule}: {foreign[0]} is of another room")
-        if event.type == CREATE[0] and await self._is_made_by_another(writer, event):
+        if event.type == CREATE and await self._is_made_by_another(writer, event):
             # No rule of the text forbids it, and it would take the room over.
             rule = rule_number(room.version, "1.1")
             return AuthEvents(
@@ -248,7 +247,7 @@ class EventChecker:
         )
 
     async def _is_made_by_another(self, writer: RoomWriter, create: Event) -> bool:
-        number = writer.current_number(CREATE)
+        number = writer.current_number(CREATE_KEY)
         if number is None:
             return False
         made_by = (await self._stores.events.load(writer.room.version, [number]))[number]
@@ -258,14 +257,12 @@ class EventChecker:
         """The part of a state that an event is judged by."""
         version = writer.room.version
         keys = auth_types_for(version, event.type, event.sender, event.state_key, event.content)
-        what = root, frozenset((CREATE, *keys))
+        what = root, frozenset((CREATE_KEY, *keys))
         state = self._auth_states.get(what)
         if state is None:
             found = await self._stores.state_at(version, *what)
             state = AuthState({key: stored.event for key, stored in found.items()})
-            self._auth_states[what] = state
-            if len(self._auth_states) > MAX_CACHED_AUTH_STATES:
-                self._auth_states.popitem(last=False)
+            self._auth_states.put(what, state)
         return state
 
     async def _apply(self, writer: RoomWriter, stored: StoredEvent) -> Sequence[Row]:
@@ -315,7 +312,7 @@ class EventChecker:
             room.version,
             room.room_nid,
             room.room_id,
-            [each for each in event_ids if each not in writer.absent],
+            [each for each in event_ids if each not in writer.inbound.absent],
         )
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
@@ -330,11 +327,11 @@ class EventChecker:
         }
         room, store = writer.room, self._stores.events
         found = await store.find_many(room.version, room.room_nid, room.room_id, wanted)
-        writer.absent = {
+        writer.inbound.set_absent(
             event_id
             for event_id in wanted.difference(found)
             if store.cached_id(room.room_id, event_id) is None
-        }
+        )
 
 
 def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:

@@ -41,7 +41,7 @@ class Outliers:
         """As `PduReceiver.outliers`, whose lock is held."""
         kept: list[StoredEvent] = []
         done: Deferred[None] | None = None
-        turn = TimeSlice(writer.origin.clock)
+        turn = TimeSlice(writer.local_server.clock)
         for part in parts(events, BATCH_SIZE):
             if done is not None:
                 await done
@@ -68,7 +68,7 @@ class Outliers:
             number = self._stores.log.next_position()
             stored = StoredEvent(event, number, None, EMPTY, EMPTY, standing=standing)
             known[event.event_id] = fresh[event.event_id] = stored
-            writer.absent.discard(event.event_id)
+            writer.inbound.arrived(event.event_id)
             rows += event_rows(names, writer.room.room_nid, stored)
             rows += auth_rows(stored, cited.numbers)
             if standing.rejected is None and (redacted := await redactions.early(writer, stored)):

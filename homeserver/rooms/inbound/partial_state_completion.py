@@ -14,6 +14,8 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.not_in_memory import NotInMemory
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.inbound.recheck import PartialStateRecheck
@@ -21,7 +23,6 @@ from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.admission import AdmittedEvent
 from homeserver.rooms.room.changes import (
-    MEMBER,
     NO_CHANGES,
     Changes,
     RoomUnPartialStated,
@@ -29,11 +30,9 @@ from homeserver.rooms.room.changes import (
     StateKey,
 )
 from homeserver.rooms.room.event_rows import membership_rows, nid_of
-from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room_storage import EventNotInMemory
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import Key
-from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.event_graph import accepted_state
 from homeserver.storage.rooms.events import (
@@ -56,9 +55,8 @@ class JoinRefused(Exception):
 class PartialStateCompletion:
     """Makes partial rooms whole."""
 
-    def __init__(self, rooms: RoomRegistry, receiving: PduReceiver, db: Database) -> None:
-        self._rooms = rooms
-        self._stores = rooms.stores
+    def __init__(self, storage: RoomStorage, receiving: PduReceiver, db: Database) -> None:
+        self._stores = storage
         self._receiving = receiving
         self._db = db
 
@@ -70,7 +68,7 @@ class PartialStateCompletion:
         """
         partial = writer.room.partial
         assert partial is not None, "the room is partial"
-        await writer.receiving.acquire()
+        await writer.inbound.lock.acquire()
         try:
             known = await self._receiving.find_known(writer, [partial.join_id])
             join = known[partial.join_id]
@@ -87,7 +85,7 @@ class PartialStateCompletion:
             await judgement.recheck_rest()
             await self._finish(writer, judgement)
         finally:
-            writer.receiving.release()
+            writer.inbound.lock.release()
 
     async def _has_full_state(
         self, writer: RoomWriter, join: StoredEvent, event_ids: Sequence[str]
@@ -146,8 +144,8 @@ class PartialStateCompletion:
                     }
                     done = self._show_part(writer, current)
                     break
-                except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                    await writer.fetch(missing)
+                except NotInMemory as missing:
+                    await missing.load()
             await done
 
     def _show_part(self, writer: RoomWriter, events: Mapping[StateKey, StoredEvent]) -> Done:
@@ -200,7 +198,7 @@ class PartialStateCompletion:
             withdrawn=frozenset(judgement.withdrawn),
         )
         done = writer.change_state(fact, head, rows)
-        writer.is_partial = False
+        writer.inbound.set_partial(False)
         for judged in judgement.admitted:
             arrival = AdmittedEvent(
                 judged.stored,

@@ -16,11 +16,12 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from homeserver.protocol.errors import Forbidden, MatrixError
+from homeserver.protocol.event_types import POLICY_KEY
 from homeserver.protocol.events import Event
-from homeserver.protocol.policy_servers import KEY_ID, POLICY, PolicyServer, is_exempt, parse_policy
+from homeserver.protocol.policy_servers import KEY_ID, PolicyServer, is_exempt, parse_policy
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.inbound.receiver import PduReceiver
+from homeserver.rooms.inbound.branches import PduReceiverPort
 from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
@@ -45,74 +46,40 @@ class PolicySignerPort(Protocol):
 class PolicyServers:
     """Has events checked by the policy servers of rooms."""
 
-    def __init__(
-        self, stores: RoomStorage, receiving: PduReceiver, signer: PolicySignerPort
-    ) -> None:
+    def __init__(self, stores: RoomStorage, signer: PolicySignerPort) -> None:
         self._stores = stores
-        self._receiving = receiving
         self._signer = signer
-        self._asking: dict[int, DeferredSemaphore] = {}
 
     def applies_to(self, writer: RoomWriter, draft: EventDraft) -> bool:
         """Whether the room has named a policy server, which is asked about such an event."""
-        return writer.current_number(POLICY) is not None and not is_exempt(
+        return writer.current_number(POLICY_KEY) is not None and not is_exempt(
             draft.type, draft.state_key
         )
-
-    async def send(
-        self,
-        writer: RoomWriter,
-        draft: EventDraft,
-        transaction: ClientTransaction | None = None,
-        is_wanted: Callable[[], bool] = lambda: True,
-    ) -> StoredEvent | None:
-        """Send an event that the policy server recommends; `None` where the room has none after
-        all, or the event `is_wanted` no more when the answer comes.
-
-        While the policy server is asked, the room goes on: the event then stands on a branch.
-        Raises what `RoomWriter.send` raises, and the policy server's own error.
-        """
-        number = writer.room.room_nid
-        turns = self._asking.setdefault(number, DeferredSemaphore(MAX_CONCURRENT_REQUESTS))
-        await turns.acquire()
-        try:
-            policy = await self._of(writer)
-            if policy is None:
-                return None
-            event = await build_preview(writer, draft)
-            event = await self._signed(policy, event, is_waited_for=True)
-            if not is_wanted():
-                return None
-            return await self._receiving.receive_own(writer, event, transaction)
-        finally:
-            turns.release()
-            if turns.tokens == MAX_CONCURRENT_REQUESTS and not turns.waiting:
-                self._asking.pop(number, None)
 
     async def signed(self, writer: RoomWriter, event: Event) -> Event:
         """An event of ours with the signature of the room's policy server, if it has one.
 
         Raises `Forbidden` or the policy server's own error where there is no recommendation.
         """
-        policy = await self._of(writer)
+        policy = await self.policy_server_of(writer)
         if policy is None or is_exempt(event.type, event.state_key):
             return event
-        return await self._signed(policy, event, is_waited_for=True)
+        return await self.sign(policy, event, is_waited_for=True)
 
     async def check(self, writer: RoomWriter, event: Event) -> tuple[Event, str | None]:
         """An event of any server, signed where it lacked that, and why it is not recommended."""
-        policy = await self._of(writer)
+        policy = await self.policy_server_of(writer)
         if policy is None or is_exempt(event.type, event.state_key) or policy.recommends(event):
             return event, None
         try:
-            return await self._signed(policy, event, is_waited_for=False), None
+            return await self.sign(policy, event, is_waited_for=False), None
         except MatrixError as error:
             log.info("{event} is not recommended: {error}", event=event, error=error)
             return event, f"{policy.name} does not recommend it: {error}"
 
-    async def _of(self, writer: RoomWriter) -> PolicyServer | None:
+    async def policy_server_of(self, writer: RoomWriter) -> PolicyServer | None:
         """The room's policy server, which must be in the room to be one."""
-        number = writer.current_number(POLICY)
+        number = writer.current_number(POLICY_KEY)
         if number is None:
             return None
         stored = (await self._stores.events.load(writer.room.version, [number]))[number]
@@ -121,9 +88,53 @@ class PolicyServers:
             return None
         return policy
 
-    async def _signed(self, policy: PolicyServer, event: Event, *, is_waited_for: bool) -> Event:
+    async def sign(self, policy: PolicyServer, event: Event, *, is_waited_for: bool) -> Event:
+        """An event with the signature of a policy server. Raises `MatrixError` if it refuses."""
         signature = await self._signer.sign(policy.name, event, is_waited_for=is_waited_for)
         signed = event.with_signature(policy.name, KEY_ID, signature)
         if not policy.recommends(signed):
             raise Forbidden(f"{policy.name} signed with another key than the room knows")
         return signed
+
+
+class PolicySender:
+    """Sends local events into rooms that have a policy server: after that has signed them."""
+
+    def __init__(self, policy_servers: PolicyServers, receiver: PduReceiverPort) -> None:
+        self._policy_servers = policy_servers
+        self._receiver = receiver
+        self._requests: dict[int, DeferredSemaphore] = {}  # of each room
+
+    def applies_to(self, writer: RoomWriter, draft: EventDraft) -> bool:
+        """Whether the room has named a policy server, which has to be asked about the draft."""
+        return self._policy_servers.applies_to(writer, draft)
+
+    async def send(
+        self,
+        writer: RoomWriter,
+        draft: EventDraft,
+        transaction: ClientTransaction | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> StoredEvent | None:
+        """Send an event that the policy server recommends.
+
+        `None` if the room has no policy server after all, or if `is_wanted` is false when the
+        policy server has responded. Meanwhile other events are sent: this one is then on a branch.
+        Raises what `RoomWriter.send` raises, and the policy server's own error.
+        """
+        number = writer.room.room_nid
+        slots = self._requests.setdefault(number, DeferredSemaphore(MAX_CONCURRENT_REQUESTS))
+        await slots.acquire()
+        try:
+            policy = await self._policy_servers.policy_server_of(writer)
+            if policy is None:
+                return None
+            event = await build_preview(writer, draft)
+            event = await self._policy_servers.sign(policy, event, is_waited_for=True)
+            if not is_wanted():
+                return None
+            return await self._receiver.receive_own(writer, event, transaction)
+        finally:
+            slots.release()
+            if slots.tokens == MAX_CONCURRENT_REQUESTS and not slots.waiting:
+                self._requests.pop(number, None)

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.event_kinds import is_plain_redaction
+from homeserver.protocol.event_types import CREATE_KEY, POWER_LEVELS_KEY
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_event_id, server_name_of
 from homeserver.rooms.events.relation_rows import rows_of_redaction
@@ -27,7 +28,7 @@ from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import INSERT_CURRENT_STATE, MARK_REDACTED
 from homeserver.storage.rooms.graph_edges import DELETE_PENDING_REDACTIONS, INSERT_TIMELINE_GAP
 
-_KEYS = (("m.room.create", ""), ("m.room.power_levels", ""))
+_KEYS = (CREATE_KEY, POWER_LEVELS_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class ReceivedRedactions:
 
     async def early(self, writer: RoomWriter, target: StoredEvent) -> EarlyRedactions | None:
         """The redactions of an event that came before it; `None` where there is none."""
-        waiting = writer.early_redactions.of(target.event.event_id)
+        waiting = writer.pending_redactions.of(target.event.event_id)
         if not waiting:
             return None
         found = await self._stores.events.load(writer.room.version, list(waiting))
@@ -112,7 +113,7 @@ class ReceivedRedactions:
         Fires when the latter is durable, `None` where there was nothing to show.
         """
         done = None
-        writer.early_redactions.settle(target.event.event_id)
+        writer.pending_redactions.settle(target.event.event_id)
         for each in early.effective:
             target.redact(each.stored.event)
             if each.stored.position is None:
@@ -133,7 +134,7 @@ class ReceivedRedactions:
         rows = placed_rows(room.room_nid, stored, redaction.names, head.all_json)
         # The state after it is not the current one any more.
         rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, None))
-        is_after_gap, writer.is_gap_open = writer.is_gap_open, False
+        is_after_gap = writer.close_gap()
         if is_after_gap:
             rows.append(INSERT_TIMELINE_GAP.row(room.room_nid, position))
         return writer.append_entry(

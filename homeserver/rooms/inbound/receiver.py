@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.protocol.authorization.receipt_checks import check_by_state
 from homeserver.protocol.errors import Forbidden
@@ -37,14 +38,13 @@ from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.admission import AdmittedEvent
 from homeserver.rooms.room.changes import NO_CHANGES, Changes, EventsStored, StateKey
+from homeserver.rooms.room.draft_senders import PolicyServerPort
 from homeserver.rooms.room.event_rows import event_rows, gap_rows, names_of, placing_rows
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES, ForwardExtremities
-from homeserver.rooms.room.policy_server_port import PolicyServerPort
 from homeserver.rooms.room.preview import build_preview
-from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.rooms.state.store import StateNodesNotInMemory
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
 from homeserver.storage.rooms.graph_edges import DELETE_BACKWARD_EXTREMITY
@@ -77,11 +77,13 @@ class _Way:
 class PduReceiver:
     """Receives events into rooms, by their writers."""
 
-    def __init__(self, stores: RoomStorage, resolver: StateResolver) -> None:
+    def __init__(
+        self, stores: RoomStorage, resolver: StateResolver, policy_servers: PolicyServerPort
+    ) -> None:
         self._stores = stores
         self.resolver = resolver
         self.event_checker = EventChecker(stores, resolver)
-        self.policy: PolicyServerPort | None = None
+        self._policy_servers = policy_servers
         self._branches = Branches(stores, resolver)
         self._outliers = Outliers(stores, self.event_checker, self._tell)
 
@@ -111,17 +113,17 @@ class PduReceiver:
         Raises `EventsMissing`, and `Unavailable` while the database is away. Everything else that
         may be wrong with the event is told by the `status` of the result.
         """
-        await writer.receiving.acquire()
+        await writer.inbound.lock.acquire()
         try:
             known = (await self.event_checker.find(writer, [event.event_id])).get(event.event_id)
             if known is not None and not known.status.is_outlier:
                 return ReceivedEvent(known)
             stored = known or _new(event, self._stores.log.next_position(), transaction)
             self._stores.events.introduce(stored)
-            writer.absent.discard(event.event_id)
+            writer.inbound.arrived(event.event_id)
             try:
                 judged = await self.event_checker.check(
-                    writer, stored, state_before, is_provisional=writer.is_partial
+                    writer, stored, state_before, is_provisional=writer.inbound.is_partial
                 )
                 refusal = None
                 if not is_past and not is_remote_join:
@@ -132,7 +134,7 @@ class PduReceiver:
                 self._withdraw(stored, was_outlier=known is not None)
                 raise
         finally:
-            writer.receiving.release()
+            writer.inbound.lock.release()
 
     async def receive_own(
         self, writer: RoomWriter, event: Event, transaction: ClientTransaction | None = None
@@ -145,11 +147,11 @@ class PduReceiver:
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Prepare for events that are about to be received: what is known is asked only once."""
-        await writer.receiving.acquire()
+        await writer.inbound.lock.acquire()
         try:
             await self.event_checker.look_up(writer, events)
         finally:
-            writer.receiving.release()
+            writer.inbound.lock.release()
 
     async def outliers(
         self, writer: RoomWriter, events: Iterable[Event]
@@ -160,11 +162,11 @@ class PduReceiver:
         `EventsMissing`. The Deferred fires when they are durable, if any was new. Of a large number
         some are kept at a time, and others have their turn in between.
         """
-        await writer.receiving.acquire()
+        await writer.inbound.lock.acquire()
         try:
             return await self._outliers.keep(writer, events)
         finally:
-            writer.receiving.release()
+            writer.inbound.lock.release()
 
     async def find_known(
         self, writer: RoomWriter, event_ids: Iterable[str]
@@ -225,9 +227,9 @@ class PduReceiver:
             stored.status.rejected is not None
             or stored.event.event_id in writer.backward_extremities
         )
-        if self.policy is None or is_old:
+        if is_old:
             return None
-        stored.event, refusal = await self.policy.check(writer, stored.event)
+        stored.event, refusal = await self._policy_servers.check(writer, stored.event)
         return refusal
 
     async def _settle(self, writer: RoomWriter, judged: CheckedEvent, way: _Way) -> Deferred[None]:
@@ -281,8 +283,8 @@ class PduReceiver:
                         stored.status = EventStatus(soft_failed=refusal)
                         return self._keep(writer, judged)
                 return writer.admit(arrival)
-            except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                await writer.fetch(missing)
+            except NotInMemory as missing:
+                await missing.load()
 
     async def _admitted(
         self,
@@ -321,7 +323,7 @@ class PduReceiver:
 
     async def _merge(self, writer: RoomWriter) -> bool:
         """Join all branches by an event of a user of ours; `False` where nobody may send one."""
-        is_ours = writer.origin.is_local
+        is_ours = writer.local_server.is_local
         while True:
             try:
                 # If any of them may, the most powerful may.
@@ -331,15 +333,15 @@ class PduReceiver:
                 if strongest is None:
                     return False
                 draft = EventDraft(DUMMY_EVENT, strongest, {})
-                if self.policy is not None and self.policy.applies_to(writer, draft):
+                if self._policy_servers.applies_to(writer, draft):
                     # Nobody would recommend it in time.
                     return False
                 if writer.extremities.is_wide:
                     return await self._join_some(writer, await build_preview(writer, draft))
                 writer.append([draft])
                 return True
-            except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                await writer.fetch(missing)
+            except NotInMemory as missing:
+                await missing.load()
             except Forbidden:
                 return False
 
@@ -370,11 +372,10 @@ class PduReceiver:
         self._stores.log.check_open()
         stored, room, effect = judged.stored, writer.room, judged.effect
         event_id = stored.event.event_id
-        gap = writer.backward_extremities.pop(event_id, None)
+        gap = writer.fill_gap(event_id, judged.gaps)
         # It stands below what follows it, however deep it says that it is.
         ceiling = writer.extremities.topological_depth if gap is None else gap - 1
         stored.topological_depth = max(1, min(stored.topological_depth, ceiling))
-        writer.backward_extremities |= judged.gaps
         if stored.status == ACCEPTED and not effect.is_pending:
             stored.position = -stored.event_nid
         to_rows = placing_rows if judged.was_outlier else event_rows
@@ -384,7 +385,7 @@ class PduReceiver:
             rows += [MARK_REDACTED.row(effect.target.event_nid, stored.event_nid)]
             rows += rows_of_redaction(effect.target)
         if effect.waits_for is not None:
-            rows += writer.early_redactions.add(effect.waits_for, stored, is_past=True)
+            rows += writer.pending_redactions.add(effect.waits_for, stored, is_past=True)
         if gap is not None:
             rows.append(DELETE_BACKWARD_EXTREMITY.row(room.room_nid, event_id))
         return self._tell(writer, [stored], rows, judged.gaps, effect.target)

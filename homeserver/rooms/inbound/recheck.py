@@ -33,9 +33,9 @@ from homeserver.storage.rooms.events import (
     FORGET_CURRENT_STATES,
     UPDATE_CHECK_RESULT,
 )
+from homeserver.streams.log import MAX_POSITION
 
 BATCH_SIZE = 200  # events
-FOREVER = 1 << 62
 
 
 class PartialStateRecheck:
@@ -59,7 +59,7 @@ class PartialStateRecheck:
         self._resolver = resolver
         self._branches = Branches(stores, resolver)
         self._db = db
-        self._turn = TimeSlice(writer.origin.clock)
+        self._turn = TimeSlice(writer.local_server.clock)
         self._since = 0
         self._rows: list[Row] = []
         self._done: set[int] = set()
@@ -85,7 +85,7 @@ class PartialStateRecheck:
         self.head = ForwardExtremities((join,), join.state_after)
         # What was current in between is written anew, where it is not the state after an event.
         room = self._writer.room.room_nid
-        self._rows.append(FORGET_CURRENT_STATES.row(room, join.position, FOREVER))
+        self._rows.append(FORGET_CURRENT_STATES.row(room, join.position, MAX_POSITION))
         await self._flush()
         return True
 

@@ -15,6 +15,7 @@ from functools import partial
 from twisted.logger import Logger
 
 from homeserver.concurrency.cooperative import run_maybe_in_thread
+from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_graph import authorised_among, authorities_beyond, in_auth_order
 from homeserver.protocol.events import Event
@@ -27,6 +28,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.partial_rooms import DELETE_PARTIAL_ROOM, partial_room_row
+from homeserver.streams.log import Log
 
 FETCH_ROUNDS = 5
 
@@ -39,7 +41,11 @@ log = Logger()
 class RemoteJoin:
     """Takes rooms in, by an event that lets a user of this server in."""
 
-    def __init__(self, rooms: RoomRegistry, receiving: PduReceiver) -> None:
+    def __init__(
+        self, log: Log, threads: ThreadPool, rooms: RoomRegistry, receiving: PduReceiver
+    ) -> None:
+        self._log = log
+        self._threads = threads
         self._rooms = rooms
         self._receiving = receiving
 
@@ -79,7 +85,7 @@ class RemoteJoin:
         self, writer: RoomWriter, given: Sequence[Event], fetch: Fetch | None
     ) -> list[Event]:
         """The events that are authorised by others of them, each after these."""
-        events, threads = list(given), self._rooms.stores.states.threads
+        events, threads = list(given), self._threads
         for rounds_left in range(FETCH_ROUNDS if fetch is not None else 0, -1, -1):
             ordered = await run_maybe_in_thread(threads, in_auth_order, events)
             beyond = await run_maybe_in_thread(threads, authorities_beyond, ordered)
@@ -107,16 +113,16 @@ class RemoteJoin:
     ) -> ReceivedEvent:
         room, before = writer.room, writer.room.partial
         # Whatever comes right after the join must be judged by what is known of the state.
-        room.partial, writer.is_partial = partial, partial is not None
+        _set_partial(writer, partial)
         try:
             received = await self._receiving.receive(
                 writer, join, state_before=state, is_remote_join=True
             )
             if received.stored.status != ACCEPTED:
-                room.partial, writer.is_partial = before, before is not None
+                _set_partial(writer, before)
                 return received
         except BaseException:
-            room.partial, writer.is_partial = before, before is not None
+            _set_partial(writer, before)
             raise
         # In the turn in which the join was queued, so that it is in the same commit.
         if partial is not None:
@@ -129,5 +135,10 @@ class RemoteJoin:
         return received
 
     def _note(self, writer: RoomWriter, row: Row) -> None:
-        log = self._rooms.stores.log
-        log.append(EventsStored(log.next_position(), writer.room.room_nid, ()), [row])
+        position = self._log.next_position()
+        self._log.append(EventsStored(position, writer.room.room_nid, ()), [row])
+
+
+def _set_partial(writer: RoomWriter, partial: PartialState | None) -> None:
+    writer.room.partial = partial
+    writer.inbound.set_partial(partial is not None)

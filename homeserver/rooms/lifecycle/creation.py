@@ -24,7 +24,22 @@ from homeserver.protocol.errors import (
     TooLarge,
     UnsupportedRoomVersion,
 )
-from homeserver.protocol.event_kinds import MEMBER
+from homeserver.protocol.event_types import (
+    AVATAR,
+    CANONICAL_ALIAS,
+    CREATE,
+    ENCRYPTION,
+    GUEST_ACCESS,
+    HISTORY_VISIBILITY,
+    JOIN_RULES,
+    MEMBER,
+    NAME,
+    NAME_KEY,
+    POWER_LEVELS,
+    SERVER_ACL,
+    TOMBSTONE,
+    TOPIC,
+)
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -37,19 +52,21 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
+from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.room_aliases import INSERT_ALIAS
+from homeserver.streams.log import Log
 
 Preset = Literal["private_chat", "public_chat", "trusted_private_chat"]
 
 PRESETS: dict[str, dict[str, dict[str, str]]] = {
     preset: {
-        "m.room.join_rules": {"join_rule": join_rule},
-        "m.room.history_visibility": {"history_visibility": "shared"},
+        JOIN_RULES: {"join_rule": join_rule},
+        HISTORY_VISIBILITY: {"history_visibility": "shared"},
         **guest_access,
     }
     for preset, join_rule, guest_access in (
-        ("private_chat", "invite", {"m.room.guest_access": {"guest_access": "can_join"}}),
-        ("trusted_private_chat", "invite", {"m.room.guest_access": {"guest_access": "can_join"}}),
+        ("private_chat", "invite", {GUEST_ACCESS: {"guest_access": "can_join"}}),
+        ("trusted_private_chat", "invite", {GUEST_ACCESS: {"guest_access": "can_join"}}),
         # A room without the event is forbidden to guests, which is what this preset wants.
         ("public_chat", "public", {}),
     )
@@ -99,19 +116,24 @@ class RoomCreation:
 
     def __init__(
         self,
+        log: Log,
+        names: Names,
         rooms: RoomRegistry,
         origin: LocalServer,
         aliases: Aliases,
         profiles: MemberProfiles,
         permission: InvitePermission,
+        invite_remote: InviteUser,
     ) -> None:
         self._permission = permission
+        self._log = log
+        self._names = names
+        self._invite_remote = invite_remote
         self._rooms = rooms
         self._origin = origin
         self._aliases = aliases
         self._profiles = profiles
         self._last_created_ms = 0
-        self.invite_remote: InviteUser | None = None
 
     async def create(self, caller: Requester, request: RoomRequest) -> str:
         """Create a room and return its id.
@@ -147,9 +169,7 @@ class RoomCreation:
     ) -> None:
         """Invite a user of another server. The room is there, and remains if that fails."""
         try:
-            if self.invite_remote is None:
-                raise Forbidden("this server does not federate")
-            await self.invite_remote(caller, room_id, user_id, is_direct=request.is_direct)
+            await self._invite_remote(caller, room_id, user_id, is_direct=request.is_direct)
         except MatrixError as error:
             log.info(
                 "{user} was not invited to {room}: {error}",
@@ -166,9 +186,9 @@ class RoomCreation:
         alias: str | None,
         drafts: Sequence[EventDraft],
     ) -> str:
-        names = self._rooms.stores.names
+        names = self._names
         create = EventDraft(
-            "m.room.create",
+            CREATE,
             caller.user_id,
             create_content(caller, version, request),
             state_key="",
@@ -206,16 +226,16 @@ class RoomCreation:
     ) -> None:
         """Make the events a few at a time, and queue them all at once: nobody sees half a room."""
         writer = self._rooms.add_new(room)
-        position = self._rooms.stores.log.next_position()
+        position = self._log.next_position()
         first = StoredEvent(create, position, position, EMPTY, EMPTY)
         arrivals, turn = [], TimeSlice(self._origin.clock)
-        writer.users += 1
+        writer.pin()
         try:
             for arrival, _ in writer.prepare(drafts, create=first, more_rows=rows):
                 arrivals.append(arrival)
                 if turn.is_over:
                     await turn.next()
-                    await self._rooms.stores.names.nids(names)
+                    await self._names.nids(names)
             done = writer.admit(*arrivals)
         except Forbidden as error:
             self._rooms.drop(room)
@@ -224,7 +244,7 @@ class RoomCreation:
             self._rooms.drop(room)
             raise
         finally:
-            writer.users -= 1
+            writer.unpin()
         await done
 
     def _next_ms(self) -> int:
@@ -315,13 +335,13 @@ def first_events(
     """The events between the create event and the invites, in the order that the text demands."""
     given = {(state.type, state.state_key) for state in request.initial_state}
     if request.name is not None:
-        given.discard(("m.room.name", ""))
+        given.discard(NAME_KEY)
     drafts: list[EventDraft] = [
         member_draft(creator, creator, member),
-        _state(creator, "m.room.power_levels", power_levels_content(creator, version, request)),
+        _state(creator, POWER_LEVELS, power_levels_content(creator, version, request)),
     ]
     if alias is not None:
-        drafts.append(_state(creator, "m.room.canonical_alias", {"alias": alias}))
+        drafts.append(_state(creator, CANONICAL_ALIAS, {"alias": alias}))
     for event_type, content in PRESETS[request.preset].items():
         if (event_type, "") not in given:
             drafts.append(_state(creator, event_type, content))
@@ -330,9 +350,9 @@ def first_events(
         for state in request.initial_state
     ]
     if request.name is not None:
-        drafts.append(_state(creator, "m.room.name", {"name": request.name}))
+        drafts.append(_state(creator, NAME, {"name": request.name}))
     if request.topic is not None:
-        drafts.append(_state(creator, "m.room.topic", topic_content(request.topic)))
+        drafts.append(_state(creator, TOPIC, topic_content(request.topic)))
     return drafts
 
 
@@ -357,14 +377,14 @@ def power_levels_content(
         "users": users,
         "users_default": 0,
         "events": {
-            "m.room.name": 50,
-            "m.room.avatar": 50,
-            "m.room.canonical_alias": 50,
-            "m.room.power_levels": 100,
-            "m.room.history_visibility": 100,
-            "m.room.encryption": 100,
-            "m.room.server_acl": 100,
-            "m.room.tombstone": 150 if version.creators_outrank_everyone else 100,
+            NAME: 50,
+            AVATAR: 50,
+            CANONICAL_ALIAS: 50,
+            POWER_LEVELS: 100,
+            HISTORY_VISIBILITY: 100,
+            ENCRYPTION: 100,
+            SERVER_ACL: 100,
+            TOMBSTONE: 150 if version.creators_outrank_everyone else 100,
         },
         "events_default": 0,
         "state_default": 50,

@@ -13,6 +13,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,8 +21,22 @@ from twisted.logger import Logger
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.errors import InvalidParam, MatrixError, UnsupportedRoomVersion
 from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_types import (
+    CANONICAL_ALIAS,
+    CANONICAL_ALIAS_KEY,
+    CREATE,
+    CREATE_KEY,
+    GUEST_ACCESS,
+    GUEST_ACCESS_KEY,
+    MEMBER,
+    POWER_LEVELS,
+    POWER_LEVELS_KEY,
+    SPACE_CHILD,
+    TOMBSTONE,
+)
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -29,8 +44,6 @@ from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.lifecycle.upgrade_state import (
     CARRIED_TYPES,
-    SPACE_CHILD,
-    TOMBSTONE,
     carried_create_content,
     carried_power_levels,
     may_carry,
@@ -39,17 +52,14 @@ from homeserver.rooms.lifecycle.upgrade_state import (
 from homeserver.rooms.membership.member_profiles import MemberProfiles
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
-from homeserver.rooms.room.room_storage import EventNotInMemory
+from homeserver.rooms.room.room_storage import EventsNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.rooms.state.store import StateNodesNotInMemory
+from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.room_aliases import MOVE_ALIASES
 from homeserver.storage.rooms.rooms import STOP_LISTING
+from homeserver.streams.log import Log
 
-CREATE: StateKey = ("m.room.create", "")
-POWER_LEVELS: StateKey = ("m.room.power_levels", "")
-GUEST_ACCESS: StateKey = ("m.room.guest_access", "")
-CANONICAL_ALIAS: StateKey = ("m.room.canonical_alias", "")
 MAX_CARRIED = 2_000  # bans and space children: all are made in one turn of the reactor
 log = Logger()
 
@@ -81,7 +91,11 @@ class _Plan:
 class RoomUpgrades:
     """Replaces rooms."""
 
-    def __init__(self, rooms: RoomRegistry, profiles: MemberProfiles) -> None:
+    def __init__(
+        self, log: Log, names: Names, rooms: RoomRegistry, profiles: MemberProfiles
+    ) -> None:
+        self._log = log
+        self._names = names
         self._rooms = rooms
         self._origin = rooms.local_server
         self._profiles = profiles
@@ -113,8 +127,8 @@ class RoomUpgrades:
                 try:
                     done = self._replace(old, plan)
                     break
-                except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                    await old.fetch(missing)
+                except NotInMemory as missing:
+                    await missing.load()
             await done
             await self._close(caller, old)
         return plan.room_id
@@ -122,7 +136,7 @@ class RoomUpgrades:
     async def _plan(
         self, caller: Requester, old: Room, version: RoomVersion, creators: Sequence[str]
     ) -> _Plan:
-        create = (await self._rooms.current(old, [CREATE]))[CREATE].event
+        create = (await self._rooms.current(old, [CREATE_KEY]))[CREATE_KEY].event
         member = {"membership": "join", **await self._profiles.member_fields(caller.user_id)}
         content = carried_create_content(version, create, caller.user_id, creators)
         now_ms = self._origin.now_ms()
@@ -139,9 +153,7 @@ class RoomUpgrades:
         room_id: str | None,
         now_ms: int,
     ) -> Event:
-        draft = EventDraft(
-            "m.room.create", caller.user_id, content, state_key="", origin_server_ts=now_ms
-        )
+        draft = EventDraft(CREATE, caller.user_id, content, state_key="", origin_server_ts=now_ms)
         return self._origin.sign_event(version, draft, room_id=room_id)
 
     def _replace(self, old: RoomWriter, plan: _Plan) -> Deferred[None]:
@@ -157,7 +169,7 @@ class RoomUpgrades:
         create = self._create_event(plan.caller, plan.version, content, room_id, plan.now_ms)
         room = Room(number, create.room_id, plan.version, EMPTY)
         room.published = old.room.published
-        position = self._rooms.stores.log.next_position()
+        position = self._log.next_position()
         rows = [
             MOVE_ALIASES.row(old.room.room_nid, room.room_nid),
             STOP_LISTING.row(old.room.room_nid),
@@ -177,7 +189,7 @@ class RoomUpgrades:
     def _first_drafts(self, old: RoomWriter, plan: _Plan) -> list[EventDraft]:
         """The events after the create event.
 
-        Raises `EventNotInMemory` where old state must be loaded.
+        Raises `NotInMemory` where old state must be loaded.
         """
         user_id = plan.caller.user_id
         drafts: list[EventDraft] = [member_draft(user_id, user_id, plan.member)]
@@ -185,11 +197,11 @@ class RoomUpgrades:
             event = stored.shown
             if may_carry(plan.version, event.content):
                 drafts.append(_copied(event, user_id))
-        if GUEST_ACCESS not in old.room.state:
+        if GUEST_ACCESS_KEY not in old.room.state:
             # What a room without the event is taken for; clients wait for it in the new one.
             forbidden = {"guest_access": "forbidden"}
-            drafts.append(EventDraft(GUEST_ACCESS[0], user_id, forbidden, state_key=""))
-        create, levels = old.current(CREATE), old.current(POWER_LEVELS)
+            drafts.append(EventDraft(GUEST_ACCESS, user_id, forbidden, state_key=""))
+        create, levels = old.current(CREATE_KEY), old.current(POWER_LEVELS_KEY)
         if create is not None and levels is not None:
             content = carried_power_levels(
                 plan.version,
@@ -198,9 +210,7 @@ class RoomUpgrades:
                 [user_id, *plan.additional_creators],
             )
             if may_carry(plan.version, content):
-                drafts.append(
-                    _optional(EventDraft(POWER_LEVELS[0], user_id, content, state_key=""))
-                )
+                drafts.append(_optional(EventDraft(POWER_LEVELS, user_id, content, state_key="")))
         return drafts
 
     def _carried(self, old: RoomWriter) -> list[StoredEvent]:
@@ -208,7 +218,7 @@ class RoomUpgrades:
         room = old.room
         keys: list[StateKey] = [(event_type, "") for event_type in CARRIED_TYPES]
         children = [key for key in room.state if key[0] == SPACE_CHILD]
-        bans = [("m.room.member", user) for user, place in room.members.items() if place == "ban"]
+        bans = [(MEMBER, user) for user, place in room.members.items() if place == "ban"]
         if len(children) + len(bans) > MAX_CARRIED:
             log.warn("{room} has too much state to take all of it over", room=room.room_id)
         keys += [*bans, *children][:MAX_CARRIED]
@@ -217,39 +227,41 @@ class RoomUpgrades:
         for key in keys:
             try:
                 stored = old.current(key)
-            except EventNotInMemory as lacking:
-                missing += lacking.events
+            except EventsNotInMemory as lacking:
+                missing += lacking.numbers
             else:
                 # What has an empty content was taken away.
                 if stored is not None and stored.shown.content:
                     found.append(stored)
         if missing:
-            raise EventNotInMemory(events=missing)
+            raise EventsNotInMemory(old.storage.events, room.version, missing)
         return found
 
     def _number(self, plan: _Plan, drafts: Sequence[EventDraft]) -> int:
-        """The new room's number. Raises `EventNotInMemory` where names must be loaded first."""
-        names = {plan.room_id, "m.room.create", "", plan.caller.user_id, TOMBSTONE}
+        """The new room's number. Raises `NotInMemory` where names must be loaded first."""
+        names = {plan.room_id, CREATE, "", plan.caller.user_id, TOMBSTONE}
         for draft in drafts:
             names |= {draft.type, draft.state_key or ""}
-        cached_nid = self._rooms.stores.names.cached_nid
+        cached_nid = self._names.cached_nid
         missing = [name for name in names if cached_nid(name) is None]
         number = cached_nid(plan.room_id)
         if missing or number is None:
-            raise EventNotInMemory(names=list(names))
+            raise NotInMemory(partial(self._names.nids, names))
         return number
 
     async def _close(self, caller: Requester, old: RoomWriter) -> None:
         """Restrict the power levels of the old room, and take its alias, as far as allowed."""
-        state = await self._rooms.current(old.room, [CREATE, POWER_LEVELS, CANONICAL_ALIAS])
+        state = await self._rooms.current(
+            old.room, [CREATE_KEY, POWER_LEVELS_KEY, CANONICAL_ALIAS_KEY]
+        )
         closing: list[EventDraft] = []
-        alias = state.get(CANONICAL_ALIAS)
+        alias = state.get(CANONICAL_ALIAS_KEY)
         if alias is not None and alias.shown.content:
-            closing.append(EventDraft(CANONICAL_ALIAS[0], caller.user_id, {}, state_key=""))
-        if POWER_LEVELS in state:
+            closing.append(EventDraft(CANONICAL_ALIAS, caller.user_id, {}, state_key=""))
+        if POWER_LEVELS_KEY in state:
             levels = await self._rooms.power_levels(old.room)
-            content = restricted_power_levels(levels, state[POWER_LEVELS].shown.content)
-            closing.append(EventDraft(POWER_LEVELS[0], caller.user_id, content, state_key=""))
+            content = restricted_power_levels(levels, state[POWER_LEVELS_KEY].shown.content)
+            closing.append(EventDraft(POWER_LEVELS, caller.user_id, content, state_key=""))
         for draft in closing:
             try:
                 await old.send(draft)

@@ -21,14 +21,12 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
 from homeserver.protocol.errors import Unavailable
+from homeserver.protocol.event_types import CREATE_KEY, TOMBSTONE_KEY
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import DatabaseUnavailable
-
-CREATE: StateKey = ("m.room.create", "")
-TOMBSTONE: StateKey = ("m.room.tombstone", "")
 
 CarryOver = Callable[[str, str, str], Awaitable[None]]
 """Copies settings of a user (their id) from one room to another (the ids of both)."""
@@ -45,10 +43,12 @@ class UpgradeMigration:
     `stop` it before the database closes.
     """
 
-    def __init__(self, rooms: RoomRegistry) -> None:
-        self.carry_over: list[CarryOver] = []
-        self.move: list[Move] = []
+    def __init__(
+        self, rooms: RoomRegistry, carry_over: Sequence[CarryOver], move: Sequence[Move]
+    ) -> None:
         self._rooms = rooms
+        self._carry_over = carry_over
+        self._move = move
         self._waiting: dict[tuple[int, str], None] = {}  # room numbers and users, in their order
         self._running: Deferred[None] | None = None
 
@@ -106,15 +106,15 @@ class UpgradeMigration:
             return
         is_confirmed = await self._is_replaced(old, room)
         if is_confirmed:
-            for move in self.move:
+            for move in self._move:
                 await move(old, room)
         if is_confirmed or creator == user_id:
-            for carry_over in self.carry_over:
+            for carry_over in self._carry_over:
                 await carry_over(user_id, old.room_id, room.room_id)
 
     async def _predecessor(self, room: Room) -> tuple[str, Room | None]:
         """The creator of a room, and the room that it says it replaces."""
-        create = (await self._rooms.current(room, [CREATE]))[CREATE].event
+        create = (await self._rooms.current(room, [CREATE_KEY]))[CREATE_KEY].event
         named = create.content.get("predecessor")
         old_id = named.get("room_id") if isinstance(named, dict) else None
         old = await self._rooms.find(old_id) if isinstance(old_id, str) else None
@@ -122,7 +122,7 @@ class UpgradeMigration:
 
     async def _is_replaced(self, old: Room, room: Room) -> bool:
         """Whether a room says that another one has replaced it."""
-        tombstone = (await self._rooms.current(old, [TOMBSTONE])).get(TOMBSTONE)
+        tombstone = (await self._rooms.current(old, [TOMBSTONE_KEY])).get(TOMBSTONE_KEY)
         return tombstone is not None and (
             tombstone.shown.content.get("replacement_room") == room.room_id
         )

@@ -10,6 +10,18 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
+from homeserver.protocol.event_types import (
+    AVATAR,
+    CANONICAL_ALIAS,
+    ENCRYPTION,
+    GUEST_ACCESS,
+    HISTORY_VISIBILITY,
+    JOIN_RULES,
+    NAME,
+    SERVER_ACL,
+    TOMBSTONE,
+    TOPIC,
+)
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.power_levels import PowerLevels, parse_level, room_creators
@@ -17,18 +29,16 @@ from homeserver.protocol.room_versions import RoomVersion
 from homeserver.protocol.signing.canonical_json import NotCanonical, check_canonical
 
 CARRIED_TYPES: Final = (
-    "m.room.server_acl",
-    "m.room.encryption",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.guest_access",
-    "m.room.history_visibility",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
+    SERVER_ACL,
+    ENCRYPTION,
+    NAME,
+    AVATAR,
+    TOPIC,
+    GUEST_ACCESS,
+    HISTORY_VISIBILITY,
+    JOIN_RULES,
+    CANONICAL_ALIAS,
 )
-SPACE_CHILD: Final = "m.space.child"
-TOMBSTONE: Final = "m.room.tombstone"
 
 _LEAST: Final = 50  # what nobody below may send in a room that was replaced
 _TOMBSTONE_LEVEL: Final = 150  # in room versions whose creators stand above all

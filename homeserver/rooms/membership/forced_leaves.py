@@ -49,7 +49,7 @@ class ForcedLeaves:
         places = await self._user_rooms.of(user_id)
         numbers = [number for number, place in places.items() if place.membership in PRESENT]
         remote = []
-        for room_id in (await self._rooms.stores.names.names(numbers)).values():
+        for room_id in await self._rooms.room_ids(numbers):
             if await self._memberships.is_out_of_room(room_id, user_id):
                 remote.append(room_id)
             else:

@@ -17,14 +17,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from homeserver.protocol.errors import Unavailable
+from homeserver.protocol.event_types import GUEST_ACCESS_KEY
 from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from homeserver.rooms.room.changes import EventAppended, StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.room import Room
 from homeserver.storage.accounts.users import guests_among
 from homeserver.storage.database.database import Database, DatabaseUnavailable
 
-GUEST_ACCESS: StateKey = ("m.room.guest_access", "")
 RETRY_SECONDS = 5.0
 log = Logger()
 
@@ -55,7 +55,7 @@ class GuestAccess:
     def apply(self, facts: Sequence[Any]) -> None:
         """Reader of the log."""
         for fact in facts:
-            if isinstance(fact, StateChanged) and GUEST_ACCESS in fact.changes:
+            if isinstance(fact, StateChanged) and GUEST_ACCESS_KEY in fact.changes:
                 # The first event of a room comes with a version: nobody is there yet.
                 is_new = isinstance(fact, EventAppended) and fact.version is not None
                 if not is_new:
@@ -104,7 +104,7 @@ class GuestAccess:
 
     async def _admits_guests(self, room: Room) -> bool:
         """Whether the room changed its mind meanwhile."""
-        stored = (await self._rooms.current(room, [GUEST_ACCESS])).get(GUEST_ACCESS)
+        stored = (await self._rooms.current(room, [GUEST_ACCESS_KEY])).get(GUEST_ACCESS_KEY)
         return stored is not None and admits_guests(stored.shown.content)
 
     async def _rest(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import BadJson, Forbidden, GuestAccessForbidden, InvalidParam
-from homeserver.protocol.event_kinds import MEMBER
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.membership.memberships import Memberships

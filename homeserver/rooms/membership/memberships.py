@@ -26,7 +26,7 @@ from homeserver.protocol.errors import (
     UnableToAuthoriseJoin,
     UnableToGrantJoin,
 )
-from homeserver.protocol.event_kinds import MEMBER
+from homeserver.protocol.event_types import GUEST_ACCESS_KEY, MEMBER
 from homeserver.protocol.identifiers import creating_server_hint, is_valid_user_id, server_name_of
 from homeserver.rooms.events.event_draft import SERVER_FIELDS, MemberDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -36,13 +36,15 @@ from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMembers
 from homeserver.rooms.membership.remote_memberships import RemoteMembershipsPort
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
+from homeserver.rooms.room.draft_senders import PolicyServerPort
 from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 from homeserver.storage.rooms.memberships import FORGET
+from homeserver.storage.rooms.names import Names
+from homeserver.streams.log import Log
 
-_GUEST_ACCESS = ("m.room.guest_access", "")
 _OF_THE_SERVER = SERVER_FIELDS | {"membership", "displayname", "avatar_url"}
 
 
@@ -51,20 +53,27 @@ class Memberships:
 
     def __init__(
         self,
+        log: Log,
+        names: Names,
         rooms: RoomRegistry,
         user_rooms: UserRooms,
         profiles: MemberProfiles,
         permission: InvitePermission,
         receiving: PduReceiver,
+        policy_servers: PolicyServerPort,
         notice_rooms: ServerNoticeRooms,
         distant: OutOfRoomMemberships,
+        remote: RemoteMembershipsPort,
     ) -> None:
-        self.remote: RemoteMembershipsPort | None = None
+        self._remote = remote
         self._receiving = receiving
+        self._policy_servers = policy_servers
         self._restricted = RestrictedJoins(rooms)
         self._permission = permission
         self._notice_rooms = notice_rooms
         self._out_of_room = distant
+        self._log = log
+        self._names = names
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._profiles = profiles
@@ -102,17 +111,17 @@ class Memberships:
             content = await self._content("join", caller.user_id, None) | chosen
         if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
-            return await self._remote_or_raise().join(
+            return await self._remote.join(
                 caller.user_id, room_id, servers, _without_server_fields(content)
             )
         try:
             authoriser = await self._restricted.authoriser(room, caller.user_id)
         except (Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin) as error:
             others = self._others(room)
-            if not others or self.remote is None or isinstance(error, Forbidden):
+            if not others or isinstance(error, Forbidden):
                 raise Forbidden(str(error)) from error
             # What this server cannot see, or may not grant, another one may.
-            return await self.remote.join(
+            return await self._remote.join(
                 caller.user_id, room_id, others, _without_server_fields(content)
             )
         draft = member_draft(caller.user_id, caller.user_id, content, authoriser=authoriser)
@@ -134,7 +143,7 @@ class Memberships:
         room = await self._rooms.find(room_id)
         if room is None or not self._knows(room, caller.user_id):
             servers = await self._servers(caller.user_id, room_id, servers)
-            return await self._remote_or_raise().knock(
+            return await self._remote.knock(
                 caller.user_id, room_id, servers, _without_server_fields(content)
             )
         return await self._send(room_id, caller.user_id, caller.user_id, content)
@@ -195,7 +204,7 @@ class Memberships:
         place = (await self._user_rooms.of(user_id)).get(room.room_nid)
         if place is None or place.membership != "leave":
             return None
-        return (await self._rooms.stores.events.load(room.version, [place.event]))[place.event]
+        return (await self._rooms.load_events(room, [place.event]))[place.event]
 
     async def is_out_of_room(self, room_id: str, user_id: str) -> bool:
         """Whether what a user is in a room is for other servers to change."""
@@ -210,7 +219,7 @@ class Memberships:
         if place is None or place.membership not in ("invite", "knock"):
             raise Forbidden("You are not in the room")
         servers = await self._servers(user_id, room.room_id, ())
-        return await self._remote_or_raise().leave(
+        return await self._remote.leave(
             user_id, room.room_id, servers, _without_server_fields(content)
         )
 
@@ -268,11 +277,10 @@ class Memberships:
             raise NotFound("You were never in the room")
         if place.membership not in ("leave", "ban"):
             raise InvalidParam("Leave the room before you forget it")
-        member = await self._rooms.stores.names.nid(caller.user_id)
-        log = self._rooms.stores.log
-        log.check_open()
-        fact = RoomForgotten(log.next_position(), caller.user_id, room.room_nid)
-        await log.append(fact, [FORGET.row(member, room.room_nid)])
+        member = await self._names.nid(caller.user_id)
+        self._log.check_open()
+        fact = RoomForgotten(self._log.next_position(), caller.user_id, room.room_nid)
+        await self._log.append(fact, [FORGET.row(member, room.room_nid)])
 
     async def _content(self, membership: str, user_id: str, reason: str | None) -> dict[str, Any]:
         profile = await self._profiles.member_fields(user_id)
@@ -290,11 +298,6 @@ class Memberships:
         Before all members are known, somebody of whom nothing is may be banned.
         """
         return self._is_here(room) and (room.partial is None or user_id in room.members)
-
-    def _remote_or_raise(self) -> RemoteMembershipsPort:
-        if self.remote is None:
-            raise NotFound("This server does not know the room")
-        return self.remote
 
     def _others(self, room: Room) -> list[str]:
         """The other servers in the room, those with the most members first."""
@@ -326,9 +329,8 @@ class Memberships:
             keys.append((MEMBER, draft.sender))
             state = await self._rooms.current(writer.room, keys)
             told = [stored.shown.pdu for stored in state.values()]
-            if writer.policy is not None:
-                event = await writer.policy.signed(writer, event)
-            signed = await self._remote_or_raise().sign_invite(event, told)
+            event = await self._policy_servers.signed(writer, event)
+            signed = await self._remote.sign_invite(event, told)
             return await self._receiving.receive_own(writer, signed)
 
     async def _send(
@@ -354,8 +356,8 @@ class Memberships:
 
     async def _check_guests_may_join(self, room: Room) -> None:
         """Spec: https://spec.matrix.org/v1.19/client-server-api/#guest-access"""
-        state = await self._rooms.current(room, [_GUEST_ACCESS])
-        access = state.get(_GUEST_ACCESS)
+        state = await self._rooms.current(room, [GUEST_ACCESS_KEY])
+        access = state.get(GUEST_ACCESS_KEY)
         if access is None or access.event.content.get("guest_access") != "can_join":
             raise GuestAccessForbidden("Guests may not join this room")
 

@@ -23,6 +23,7 @@ from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
 from homeserver.rooms.room.changes import EventsStored, OutOfRoomMembershipChanged, membership_of
 from homeserver.rooms.room.event_rows import event_rows, names_of
@@ -40,7 +41,9 @@ from homeserver.storage.rooms.memberships import (
     pending_totals,
     stripped_state_of,
 )
+from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.rooms import INSERT_ROOM
+from homeserver.streams.log import Log
 
 MAX_OF_SERVER = 5_000  # pending invites that one server has made, of all users
 MAX_OF_USER = 500  # pending invites of one user, from all servers
@@ -65,8 +68,13 @@ class _Place:
 class OutOfRoomMemberships:
     """Keeps what happens to users of this server in rooms that it is not in."""
 
-    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
+    def __init__(
+        self, db: Database, log: Log, names: Names, events: EventStore, rooms: RoomRegistry
+    ) -> None:
         self._db = db
+        self._log = log
+        self._names = names
+        self._events = events
         self._rooms = rooms
         self._locks: KeyedLocks[str] = KeyedLocks()
 
@@ -118,17 +126,17 @@ class OutOfRoomMemberships:
             if not ended:
                 return
             if any(entry.is_shown for entry in rest):
-                log = self._rooms.stores.log
-                log.check_open()
+                self._log.check_open()
                 rows = _ended_rows(place, ended)
-                await log.append(EventsStored(log.next_position(), place.room, ()), rows)
+                position = self._log.next_position()
+                await self._log.append(EventsStored(position, place.room, ()), rows)
                 return
             shown = await self._next_shown(event.version, rest)
             await self._keep(place, shown or event, ended=ended)
 
     async def pending(self, room: int, user_id: str) -> list[PendingRow]:
         """What is pending for a user in a room, the one that is shown first."""
-        member = await self._rooms.stores.names.find_nid(user_id)
+        member = await self._names.find_nid(user_id)
         return [] if member is None else await self._db.run(pending_of, room, member)
 
     async def servers(self, room: int, user_id: str) -> list[str]:
@@ -137,13 +145,13 @@ class OutOfRoomMemberships:
 
     async def forget(self, room_id: str, user_id: str) -> None:
         """A user has joined: nothing is pending any more."""
-        nids = await self._rooms.stores.names.find_nids([room_id, user_id])
+        nids = await self._names.find_nids([room_id, user_id])
         if len(nids) == 2:
             await self._db.run(forget_pending, nids[room_id], nids[user_id])
 
     async def stripped_state(self, room: int, user_id: str) -> list[Any]:
         """What the user is shown of the room, as stripped events."""
-        member = await self._rooms.stores.names.find_nid(user_id)
+        member = await self._names.find_nid(user_id)
         if member is None:
             return []
         told = await self._db.run(stripped_state_of, room, member)
@@ -151,7 +159,7 @@ class OutOfRoomMemberships:
 
     async def _place(self, event: Event) -> _Place:
         user_id = event.state_key or ""
-        nids = await self._rooms.stores.names.nids([event.room_id, *names_of(event)])
+        nids = await self._names.nids([event.room_id, *names_of(event)])
         return _Place(nids[event.room_id], nids[user_id], user_id)
 
     async def _pending(self, place: _Place) -> list[PendingRow]:
@@ -164,7 +172,7 @@ class OutOfRoomMemberships:
     async def _next_shown(self, version: RoomVersion, rest: Sequence[PendingRow]) -> Event | None:
         """The oldest invite that is left, or the knock."""
         numbers = [entry.event for entry in rest]
-        loaded = await self._rooms.stores.events.load(version, numbers)
+        loaded = await self._events.load(version, numbers)
         events = [loaded[number].event for number in numbers]
         invites = [event for event in events if event.content.get("membership") == "invite"]
         return next(iter([*invites, *events]), None)
@@ -194,25 +202,23 @@ class OutOfRoomMemberships:
         is_shown: bool = True,
     ) -> StoredEvent:
         """Store an event, what is pending by it and what is not any more; show the event or not."""
-        stores = self._rooms.stores
-        room, version = place.room, event.version
-        nids = await stores.names.nids([event.room_id, *names_of(event)])
-        known = await stores.events.find_many(version, room, event.room_id, [event.event_id])
+        log, room, version = self._log, place.room, event.version
+        nids = await self._names.nids([event.room_id, *names_of(event)])
+        known = await self._events.find_many(version, room, event.room_id, [event.event_id])
         # If this server has come into the room meanwhile, the room's state is what counts.
         now = await self._rooms.find(event.room_id)
         if now is not None and self._rooms.local_server.server_name in now.joined_servers:
             is_shown = False
-        log = stores.log
         log.check_open()
         position = log.next_position()
         # Another request may have brought the same event since it was looked for.
-        stored = stores.events.cached_id(event.room_id, event.event_id) or known.get(event.event_id)
+        stored = self._events.cached_id(event.room_id, event.event_id) or known.get(event.event_id)
         rows: list[Row] = []
         if stored is None:
             stored = StoredEvent(
                 event, position, None, EMPTY, EMPTY, standing=EventStatus(is_outlier=True)
             )
-            rows += event_rows(stores.names, room, stored)
+            rows += event_rows(self._names, room, stored)
         sender, membership = nids[event.sender], membership_of(stored)
         rows.append(INSERT_ROOM.row(room, version.identifier, sender, False))
         for server, told in (pending or {}).items():
@@ -226,7 +232,7 @@ class OutOfRoomMemberships:
             )
             rows.append(UPSERT_OUT_OF_ROOM_MEMBERSHIP.row(*entry))
         rows += _ended_rows(place, ended)
-        stores.events.add(stored)
+        self._events.add(stored)
         if not is_shown:
             await log.append(EventsStored(position, room, [stored]), rows)
             return stored

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from homeserver.accounts.user_data.profiles import AVATAR_URL, DISPLAYNAME
 from homeserver.protocol.errors import MatrixError, Unavailable
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.event_draft import SERVER_FIELDS, EventDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.membership.member_profiles import MemberProfiles
@@ -89,7 +90,8 @@ class ProfilePropagation:
         while rooms:
             number = rooms.popleft()
             try:
-                await self._renew(user_id, await self._rooms.stores.names.name(number))
+                (room_id,) = await self._rooms.room_ids([number])
+                await self._renew(user_id, room_id)
             except Unavailable as error:
                 log.warn(
                     "could not renew member events of {user_id}: {error}",
@@ -112,7 +114,7 @@ class ProfilePropagation:
             profile = await self._profiles.member_fields(user_id)
 
             def decide(writer: RoomWriter, profile: dict[str, str] = profile) -> EventDraft | None:
-                return renewed(writer.current(("m.room.member", user_id)), profile)
+                return renewed(writer.current((MEMBER, user_id)), profile)
 
             await change_state(self._rooms, room_id, decide)
             # What was read before the wait may have changed meanwhile, and been written first.

@@ -1,6 +1,6 @@
 """What this server's users do in rooms that it is not in, as `Memberships` sees it.
 
-Federation implements it; without federation users are told that there is no such room.
+Federation implements it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -7,12 +7,9 @@ from typing import Any
 
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.errors import Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin
+from homeserver.protocol.event_types import CREATE_KEY, JOIN_RULES_KEY, POWER_LEVELS_KEY
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
-
-_CREATE: StateKey = ("m.room.create", "")
-_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
-_JOIN_RULES: StateKey = ("m.room.join_rules", "")
 
 
 class RestrictedJoins:
@@ -27,8 +24,8 @@ class RestrictedJoins:
         Raises `Forbidden` for a user who meets no condition, `UnableToAuthoriseJoin` where this
         server cannot tell, and `UnableToGrantJoin` where nobody here may let them in.
         """
-        state = await self._rooms.current(room, [_CREATE, _POWER_LEVELS, _JOIN_RULES])
-        rules = state.get(_JOIN_RULES)
+        state = await self._rooms.current(room, [CREATE_KEY, POWER_LEVELS_KEY, JOIN_RULES_KEY])
+        rules = state.get(JOIN_RULES_KEY)
         if rules is None or room.membership(user_id) in ("invite", "join"):
             return None
         rule = rules.event.content.get("join_rule")

@@ -4,6 +4,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#server-notices
 """
 
 from homeserver.protocol.errors import CannotLeaveServerNoticeRoom
+from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 
@@ -19,7 +20,7 @@ class ServerNoticeRooms:
         """Raise `CannotLeaveServerNoticeRoom` for somebody who has not joined yet."""
         if self._sender is None or room.membership(user_id) != "invite":
             return
-        key = ("m.room.member", user_id)
+        key = (MEMBER, user_id)
         member = (await self._rooms.current(room, [key])).get(key)
         if member is not None and member.event.sender == self._sender:
             raise CannotLeaveServerNoticeRoom("Join the room to read what the server has to say")

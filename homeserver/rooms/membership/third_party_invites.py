@@ -19,6 +19,15 @@ from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.outbound.identity_invitations import IdentityInvitations, StoredInvite
 from homeserver.protocol.authorization.auth_third_party import signing_key
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.protocol.event_types import (
+    AVATAR_KEY,
+    CANONICAL_ALIAS_KEY,
+    CREATE_KEY,
+    JOIN_RULES_KEY,
+    MEMBER,
+    NAME_KEY,
+    THIRD_PARTY_INVITE,
+)
 from homeserver.protocol.identifiers import server_name_of
 from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_address
 from homeserver.rooms.events.event_draft import EventDraft, member_draft
@@ -27,7 +36,6 @@ from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 
-INVITE = "m.room.third_party_invite"
 MAX_INVITES = 20  # that one request makes, or turns into invites of a user
 
 log = Logger()
@@ -64,12 +72,13 @@ class ThirdPartyInvites:
         memberships: Memberships,
         identity: IdentityInvitations,
         check_server: Callable[[str], None],
+        exchange: ThirdPartyExchangePort,
     ) -> None:
         self._rooms = rooms
         self._memberships = memberships
         self._identity = identity
         self._check_server = check_server
-        self.exchange: ThirdPartyExchangePort | None = None
+        self._exchange = exchange
 
     def checked(self, wanted: InvitedAddress) -> InvitedAddress:
         """The same with the canonical address. Raises `InvalidParam` and `ServerNotTrusted`."""
@@ -97,7 +106,9 @@ class ThirdPartyInvites:
             return
         details = await self._details(caller.user_id, room_id, wanted)
         stored = await self._identity.store_invite(server, token, details)
-        draft = EventDraft(INVITE, caller.user_id, _content(stored), state_key=stored.token)
+        draft = EventDraft(
+            THIRD_PARTY_INVITE, caller.user_id, _content(stored), state_key=stored.token
+        )
         async with self._rooms.writing(room_id) as writer:
             await writer.send(draft)
 
@@ -133,9 +144,9 @@ class ThirdPartyInvites:
             await self._redeem_here(room, sender, user_id, signed)
             return
         server = server_name_of(sender)
-        if self.exchange is None or server == self._rooms.local_server.server_name:
+        if server == self._rooms.local_server.server_name:
             raise NotFound("This server is not in the room")
-        await self.exchange.exchange(server, room_id, sender, user_id, signed)
+        await self._exchange.exchange(server, room_id, sender, user_id, signed)
 
     async def _redeem_here(
         self, room: Room, sender: str, user_id: str, signed: Mapping[str, Any]
@@ -143,7 +154,7 @@ class ThirdPartyInvites:
         if room.membership(user_id) in ("join", "invite"):
             return
         token = signed.get("token")
-        key: StateKey = (INVITE, token if isinstance(token, str) else "")
+        key: StateKey = (THIRD_PARTY_INVITE, token if isinstance(token, str) else "")
         invite = (await self._rooms.current(room, [key])).get(key)
         if invite is None:
             raise Forbidden("There is no such invite, or it was withdrawn")
@@ -165,14 +176,14 @@ class ThirdPartyInvites:
         room = await self._rooms.find(room_id)
         if room is None or room.membership(sender) != "join":
             raise Forbidden("You are not in the room")
-        draft = EventDraft(INVITE, sender, {"display_name": ""}, state_key="rehearsal")
+        draft = EventDraft(THIRD_PARTY_INVITE, sender, {"display_name": ""}, state_key="rehearsal")
         async with self._rooms.writing(room_id) as writer:
             await build_preview(writer, draft)
 
     async def _details(self, sender: str, room_id: str, wanted: InvitedAddress) -> dict[str, str]:
         """What the identity server is told, and may tell whom it writes to."""
         room = await self._rooms.get(room_id)
-        member = ("m.room.member", sender)
+        member = (MEMBER, sender)
         state = await self._rooms.current(room, [member, *(key for key, _, _ in _INVITE_STATE)])
         details = {
             "medium": wanted.medium,
@@ -194,11 +205,11 @@ class ThirdPartyInvites:
 
 # State, the field of its content, and how the identity server is told of it.
 _INVITE_STATE: Sequence[tuple[StateKey, str, str]] = (
-    (("m.room.canonical_alias", ""), "alias", "room_alias"),
-    (("m.room.avatar", ""), "url", "room_avatar_url"),
-    (("m.room.join_rules", ""), "join_rule", "room_join_rules"),
-    (("m.room.name", ""), "name", "room_name"),
-    (("m.room.create", ""), "type", "room_type"),
+    (CANONICAL_ALIAS_KEY, "alias", "room_alias"),
+    (AVATAR_KEY, "url", "room_avatar_url"),
+    (JOIN_RULES_KEY, "join_rule", "room_join_rules"),
+    (NAME_KEY, "name", "room_name"),
+    (CREATE_KEY, "type", "room_type"),
 )
 
 

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from homeserver.protocol.event_types import POWER_LEVELS
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.resolution.auth_difference import DESCENDANTS, STEP
 from homeserver.rooms.room.room import Room
@@ -121,8 +122,8 @@ class StoredAuthIndex:
     ) -> Mapping[int, int | None]:
         """The power levels event that each of these cites, and up to `more` that these lead to."""
         graph = await self.cited(events, more)
-        names = await self._stores.names.nids(("m.room.power_levels", ""))
-        wanted = [names["m.room.power_levels"], names[""]]
+        names = await self._stores.names.nids((POWER_LEVELS, ""))
+        wanted = [names[POWER_LEVELS], names[""]]
         entries = await self._entries(set().union(*graph.values()))
         levels = {event for event, _, *key in entries if key == wanted}
         found: dict[int, int | None] = {}

@@ -13,7 +13,6 @@ be slower, and harder to read, if they stopped every now and then for others.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -21,7 +20,9 @@ from typing import ParamSpec, TypeVar
 
 from twisted.internet.task import deferLater
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_kinds import is_state
+from homeserver.protocol.event_types import POWER_LEVELS, POWER_LEVELS_KEY
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion, StateResolution
 from homeserver.protocol.state_resolution.ordering import power_levels_among
@@ -43,13 +44,12 @@ from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.state.tree import Difference
 from homeserver.storage.database.batch import Row
 
-MAX_CACHED_RESULTS = 10_000  # results
-MAX_CACHED_ROWS = 50_000  # and states of all together: a row has a node of some hundred bytes
+MAX_CACHED_ROWS = 50_000  # of the results that are in memory; each has a node of some hundred bytes
+MIN_COUNTED_ROWS = 5  # that a result counts as, for what it takes beside its rows
 MAX_COMPARED_EVENTS = 20_000  # events of all states, one for each entry in which they differ
 RUN_IN_THREAD_ABOVE = 400  # events of a conflict that are decided without a thread: about 20 ms
 READ_BATCH_SIZE = 500  # events that are read by one statement
 
-_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,8 +86,9 @@ class StateResolver:
 
     def __init__(self, stores: RoomStorage) -> None:
         self._stores = stores
-        self._results: OrderedDict[tuple[int, frozenset[bytes]], ResolvedState] = OrderedDict()
-        self._size = 0  # of all results
+        self._results: LruCache[tuple[int, frozenset[bytes]], ResolvedState] = LruCache(
+            "resolved_states", MAX_CACHED_ROWS, size_of=_size
+        )
 
     async def resolve(self, room: Room, roots: Iterable[bytes]) -> ResolvedState:
         """The state that the states with these roots resolve to."""
@@ -99,18 +100,9 @@ class StateResolver:
         result = self._results.get(key)
         if result is None:
             result = await _Resolution(self._stores, room, sorted(distinct)).result()
-            self._remember(key, result)
-        else:
-            self._results.move_to_end(key)
+            if _size(key, result) <= MAX_CACHED_ROWS:
+                self._results.put(key, result)
         return result
-
-    def _remember(self, key: tuple[int, frozenset[bytes]], result: ResolvedState) -> None:
-        # Another may have come to it at the same time.
-        known = self._results.pop(key, None)
-        self._size += _size(key, result) - (0 if known is None else _size(key, known))
-        self._results[key] = result
-        while len(self._results) > MAX_CACHED_RESULTS or self._size > MAX_CACHED_ROWS:
-            self._size -= _size(*self._results.popitem(last=False))
 
 
 class _Resolution:
@@ -216,7 +208,7 @@ class _Resolution:
         cited = await self._run_in_thread(_cited_power_levels, members, known.events)
         starts = {each for each in cited.values() if each is not None}
         starts |= {event_id for event_id, event in members.items() if _is_power_levels(event)}
-        if (current := unconflicted.get(_POWER_LEVELS)) is not None:
+        if (current := unconflicted.get(POWER_LEVELS_KEY)) is not None:
             starts.add(current)
         chains = await power_level_chains({known.numbers[each] for each in starts}, index)
         ids = await index.ids(chains.keys())
@@ -308,7 +300,7 @@ class _Resolution:
 
 def _size(key: tuple[int, frozenset[bytes]], result: ResolvedState) -> int:
     """What a result takes to remember: its rows, and the roots that it is found by."""
-    return len(result.rows) + len(key[1])
+    return max(len(result.rows) + len(key[1]), MIN_COUNTED_ROWS)
 
 
 def _entries(differing: Difference) -> set[int]:
@@ -343,4 +335,4 @@ def _auth_events(members: Mapping[str, Event]) -> dict[str, list[str]]:
 
 
 def _is_power_levels(event: Event) -> bool:
-    return is_state(event, "m.room.power_levels")
+    return is_state(event, POWER_LEVELS)

@@ -37,16 +37,28 @@ class RedactionEffect:
 NO_EFFECT = RedactionEffect()
 
 
-def effect_of_draft(
+@dataclass(frozen=True, slots=True)
+class ResolvedDraft:
+    """A draft with the event that it redacts, if that is stored, and what it does as a redaction.
+
+    That the redaction may have an effect is checked elsewhere.
+    """
+
+    draft: EventDraft
+    target: StoredEvent | None
+    effect: RedactionEffect
+
+
+def resolve_draft(
     version: RoomVersion, draft: EventDraft, target: StoredEvent | None
-) -> RedactionEffect:
-    """What a draft does as a redaction; that it may have an effect was checked."""
+) -> ResolvedDraft:
+    """A draft that redacts `target`, or an event that is not stored, or nothing."""
     if draft.redacts is None or target is not None:
-        return RedactionEffect(target)
-    is_withheld = not version.redactions_need_power
-    return RedactionEffect(
-        None, is_withheld, draft.redacts if is_valid_event_id(draft.redacts) else None
-    )
+        effect = NO_EFFECT if target is None else RedactionEffect(target)
+        return ResolvedDraft(draft, target, effect)
+    waits_for = draft.redacts if is_valid_event_id(draft.redacts) else None
+    effect = RedactionEffect(None, not version.redactions_need_power, waits_for)
+    return ResolvedDraft(draft, None, effect)
 
 
 @dataclass(frozen=True, slots=True)

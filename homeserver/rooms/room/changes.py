@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.stored_event import StoredEvent
 
@@ -20,7 +21,6 @@ Changes = Mapping[StateKey, StoredEvent | None]
 """What became current, by (type, state key); `None` where the state has no such entry any more."""
 
 NO_CHANGES: Changes = MappingProxyType({})
-MEMBER = "m.room.member"
 _NO_GAPS: Mapping[str, int] = MappingProxyType({})
 
 

@@ -1,19 +1,21 @@
 """The rows that make an event durable, and what it made of the memberships of a room.
 
-Names must be at hand: `EventNotInMemory` tells which are not.
+Names must be in memory: `NotInMemory` loads those that are not.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.errors import BadJson
+from homeserver.protocol.event_types import CREATE_KEY, MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import sending_path
 from homeserver.rooms.events.relation_rows import relation_rows
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.admission import AdmittedEvent
-from homeserver.rooms.room.changes import MEMBER, Changes, StateKey, membership_of
+from homeserver.rooms.room.changes import Changes, StateKey, membership_of
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.auth_edges import auth_edge_rows
 from homeserver.storage.rooms.events import INSERT_CURRENT_STATE, INSERT_EVENT, PLACE_EVENT
@@ -34,21 +36,21 @@ def names_of(event: Event) -> list[str]:
 def check_names(names: Names, *texts: str | None) -> None:
     """See that the numbers of names are in memory, before an event is built that has them.
 
-    Raises `EventNotInMemory` where they are not, and `BadJson` for what can have no number.
+    Raises `NotInMemory` where they are not, and `BadJson` for what can have no number.
     """
     wanted = [text for text in texts if text is not None]
     if any("\x00" in text for text in wanted):
         raise BadJson("type and state_key may not contain a NUL character")
     missing = [text for text in wanted if names.cached_nid(text) is None]
     if missing:
-        raise EventNotInMemory(names=missing)
+        raise NotInMemory(partial(names.nids, missing))
 
 
 def nid_of(names: Names, name: str) -> int:
-    """The number of a name. Raises `EventNotInMemory`."""
+    """The number of a name. Raises `NotInMemory`."""
     nid = names.cached_nid(name)
     if nid is None:
-        raise EventNotInMemory(names=[name])
+        raise NotInMemory(partial(names.nids, [name]))
     return nid
 
 
@@ -57,7 +59,7 @@ def event_rows(
 ) -> list[Row]:
     """The rows of a new event; `extremities` as in `ForwardExtremities.extremities_json`.
 
-    Raises `EventNotInMemory`.
+    Raises `NotInMemory`.
     """
     event, standing = stored.event, stored.status
     type_nid, sender_nid = nid_of(names, event.type), nid_of(names, event.sender)
@@ -96,7 +98,7 @@ def auth_rows(stored: StoredEvent, cited: Iterable[int]) -> list[Row]:
 def placing_rows(
     names: Names, room: int, stored: StoredEvent, extremities: str | None = None
 ) -> list[Row]:
-    """The rows by which an outlier becomes an event with a place. Raises `EventNotInMemory`."""
+    """The rows by which an outlier becomes an event with a place. Raises `NotInMemory`."""
     nids = nid_of(names, stored.event.type), nid_of(names, stored.event.sender)
     return placed_rows(room, stored, nids, extremities)
 
@@ -128,7 +130,7 @@ def gap_rows(room: int, gaps: Mapping[str, int]) -> list[Row]:
 
 
 def admission_rows(names: Names, room: Room, arrival: AdmittedEvent, position: int) -> list[Row]:
-    """The rows of an event that enters the graph at a position. Raises `EventNotInMemory`."""
+    """The rows of an event that enters the graph at a position. Raises `NotInMemory`."""
     head, is_withheld = arrival.extremities, arrival.effect.is_pending
     to_rows = placing_rows if arrival.was_outlier else event_rows
     extremities = None if is_withheld else head.extremities_json
@@ -138,7 +140,7 @@ def admission_rows(names: Names, room: Room, arrival: AdmittedEvent, position: i
         extremities = head.all_json if is_withheld else None
         rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, extremities))
     if arrival.is_first:
-        create = arrival.changes["m.room.create", ""]
+        create = arrival.changes[CREATE_KEY]
         assert create is not None
         creator = nid_of(names, create.event.sender)
         identifier = room.version.identifier
@@ -155,7 +157,7 @@ def membership_rows(
     position: int,
     former: Mapping[StateKey, StoredEvent],
 ) -> Iterable[Row]:
-    """The rows that follow the members among the changes of a state. Raises `EventNotInMemory`.
+    """The rows that follow the members among the changes of a state. Raises `NotInMemory`.
 
     `former` has the member events of those whom the state does not know any more: they have left,
     and their last event stands for that.

@@ -13,15 +13,12 @@ from homeserver.protocol.authorization.auth_rules import check_auth, required_si
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.rule_broken import RuleBroken
 from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam
-from homeserver.protocol.event_kinds import MEMBER, REDACTION
+from homeserver.protocol.event_types import JOIN_RULES_KEY, MEMBER, REDACTION, SERVER_ACL_KEY
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.server_acl import fault_of_acl, keeps_itself_out
 from homeserver.rooms.events.event_draft import EventDraft, MemberDraft
 from homeserver.rooms.events.stored_event import StoredEvent
-
-JOIN_RULES = ("m.room.join_rules", "")
-SERVER_ACL = ("m.room.server_acl", "")
 
 
 def check_own_event(
@@ -61,9 +58,9 @@ def check_draft(draft: EventDraft, server_name: str) -> None:
     if draft.type == REDACTION:
         raise Forbidden("A redaction is no state event")
     key = draft.type, draft.state_key
-    if key == JOIN_RULES and not isinstance(draft.content.get("join_rule", "invite"), str):
+    if key == JOIN_RULES_KEY and not isinstance(draft.content.get("join_rule", "invite"), str):
         raise BadJson("join_rule is a string")
-    if key == SERVER_ACL:
+    if key == SERVER_ACL_KEY:
         if (fault := fault_of_acl(draft.content)) is not None:
             raise BadJson(f"The access list cannot be used: {fault}")
         if keeps_itself_out(server_name, draft.content):

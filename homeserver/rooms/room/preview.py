@@ -5,15 +5,14 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 
 from collections.abc import Collection, Sequence
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import StateKey
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES, by_depth
-from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
-from homeserver.rooms.state.store import StateNodesNotInMemory
 
 
 async def build_preview(
@@ -29,8 +28,8 @@ async def build_preview(
                 await _branches_to_follow(writer, draft) if writer.extremities.is_wide else None
             )
             return writer.preview(draft, signers, follows)
-        except (EventNotInMemory, StateNodesNotInMemory) as missing:
-            await writer.fetch(missing)
+        except NotInMemory as missing:
+            await missing.load()
 
 
 async def _branches_to_follow(writer: RoomWriter, draft: EventDraft) -> Sequence[StoredEvent]:
@@ -38,7 +37,7 @@ async def _branches_to_follow(writer: RoomWriter, draft: EventDraft) -> Sequence
 
     Others judge the event by the states after what it follows, and by nothing else.
     """
-    stores, head, version = writer.stores, writer.extremities, writer.room.version
+    stores, head, version = writer.storage, writer.extremities, writer.room.version
     keys: list[StateKey] = auth_types_for(
         version, draft.type, draft.sender, draft.state_key, draft.content
     )

@@ -4,15 +4,16 @@ A room in memory follows the log: `apply` is the log's first reader, so whoever 
 in the same turn sees it as it is at the log's position.
 """
 
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
-from homeserver.concurrency.deferreds import gather4, wait_for_completion
+from homeserver.concurrency.deferreds import gather4
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.event_types import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.events.local_server import LocalServer
@@ -25,15 +26,15 @@ from homeserver.rooms.room.changes import (
     StateChanged,
     membership_of,
 )
+from homeserver.rooms.room.draft_senders import DraftSender
 from homeserver.rooms.room.extremities import ForwardExtremities, parse_extremities
 from homeserver.rooms.room.partial_state import PartialState
 from homeserver.rooms.room.pending_redactions import PendingRedactions
-from homeserver.rooms.room.policy_server_port import DraftSender, PolicyServerPort
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.timeline_gaps import MAX_IN_MEMORY, TimelineGaps
 from homeserver.rooms.room.writer import RoomWriter
-from homeserver.rooms.state.node_codec import EMPTY
+from homeserver.rooms.state.node_codec import EMPTY, Key
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import events as events_storage
 from homeserver.storage.rooms import graph_edges
@@ -45,21 +46,35 @@ from homeserver.storage.rooms.partial_rooms import LEFT, partial_room
 TIMELINE_CACHE_EVENTS = (
     50  # newest events that are read when a room is loaded; more are kept as they come
 )
-MAX_STATE_ENTRIES = 400_000  # of all rooms in memory together; about 250 bytes each
+MAX_STATE_ENTRIES = 400_000  # about 250 bytes each
 
 
 class RoomRegistry:
-    """The rooms of this server, each with its one writer."""
+    """The rooms of this server, each with its one writer.
 
-    def __init__(self, db: Database, origin: LocalServer, stores: RoomStorage) -> None:
-        self.local_server = origin
-        self.stores = stores
-        self._policy: PolicyServerPort | None = None
-        self._branch_sender: DraftSender | None = None
+    `capacity` is the number of state entries that all rooms in memory have together.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        local_server: LocalServer,
+        storage: RoomStorage,
+        senders: Sequence[DraftSender] = (),
+        capacity: int = MAX_STATE_ENTRIES,
+    ) -> None:
+        self.local_server = local_server
+        self._storage = storage
+        self._senders = senders
         self._db = db
-        self._loaded: OrderedDict[int, tuple[Room, RoomWriter]] = OrderedDict()
-        self._loading: dict[int, Deferred[Any]] = {}
-        self._entries = 0
+        # The one that was used last stays: its user is only just getting hold of it.
+        self._loaded: LruCache[int, tuple[Room, RoomWriter]] = LruCache(
+            "rooms",
+            capacity,
+            size_of=lambda _, entry: entry[0].size,
+            is_pinned=lambda entry: entry[1].is_busy,
+        )
+        self._loads: SingleFlight[int, bool] = SingleFlight()
         self.loads = 0  # rooms that were read from the database
         self.events_appended = 0
 
@@ -69,16 +84,13 @@ class RoomRegistry:
     def loaded(self, number: int) -> Room | None:
         """The room with this number, if it is in memory."""
         entry = self._loaded.get(number)
-        if entry is None:
-            return None
-        self._loaded.move_to_end(number)
-        return entry[0]
+        return None if entry is None else entry[0]
 
     async def find(self, room_id: str) -> Room | None:
         """The room with this id, or `None` if this server does not have it."""
-        number = self.stores.names.cached_nid(room_id)
+        number = self._storage.names.cached_nid(room_id)
         if number is None:
-            number = (await self.stores.names.find_nids([room_id])).get(room_id)
+            number = (await self._storage.names.find_nids([room_id])).get(room_id)
             if number is None:
                 return None
         return await self.by_number(number)
@@ -102,11 +114,11 @@ class RoomRegistry:
         entry = await self._entry(room.room_nid)
         assert entry is not None
         writer = entry[1]
-        writer.users += 1
+        writer.pin()
         try:
             yield writer
         finally:
-            writer.users -= 1
+            writer.unpin()
 
     @asynccontextmanager
     async def entering(self, room_id: str, version: RoomVersion) -> AsyncIterator[RoomWriter]:
@@ -114,7 +126,7 @@ class RoomRegistry:
 
         Raises `ValueError` where the room is known to have another version.
         """
-        number = await self.stores.names.nid(room_id)
+        number = await self._storage.names.nid(room_id)
         entry = await self._entry(number)
         if entry is None:
             # Another request may have made it in the meantime, but not since the line above.
@@ -123,56 +135,106 @@ class RoomRegistry:
         room, writer = entry
         if room.version is not version:
             raise ValueError(f"the room has version {room.version.identifier}")
-        writer.users += 1
+        writer.pin()
         try:
             yield writer
         finally:
-            writer.users -= 1
-            if not writer.users and not writer.extremities.events and number in self._loaded:
+            writer.unpin()
+            if not writer.is_pinned and not writer.extremities.events and number in self._loaded:
                 self.drop(room)
-
-    def use_policy_servers(self, policy: PolicyServerPort) -> None:
-        """Have all events of this server checked by the policy servers of rooms."""
-        self._policy = policy
-        for _, writer in self._loaded.values():
-            writer.policy = policy
-
-    def send_branches_with(self, sender: DraftSender) -> None:
-        """Have events sent by this one where a room has more branches than one event joins."""
-        self._branch_sender = sender
-        for _, writer in self._loaded.values():
-            writer.branch_sender = sender
 
     def add_new(self, room: Room) -> RoomWriter:
         """Take in a room that is being made here, and give its writer."""
-        writer = RoomWriter(room, ForwardExtremities((), room.root), self.local_server, self.stores)
+        writer = self._writer(room, ForwardExtremities((), room.root))
         self._keep(room, writer)
         return writer
 
     def drop(self, room: Room) -> None:
         """Let go of a room that was not made after all."""
-        del self._loaded[room.room_nid]
-        self._entries -= room.size
+        self._loaded.pop(room.room_nid)
 
     async def current(self, room: Room, keys: Sequence[StateKey]) -> dict[StateKey, StoredEvent]:
         """The current state events with these types and state keys, those that there are."""
         numbers = {key: number for key in keys if (number := room.number_of(key)) is not None}
-        events = await self.stores.events.load(room.version, list(numbers.values()))
+        events = await self._storage.events.load(room.version, list(numbers.values()))
         return {key: events[number] for key, number in numbers.items()}
+
+    async def load_events(self, room: Room, event_nids: Sequence[int]) -> dict[int, StoredEvent]:
+        """Stored events of a room by their numeric ids."""
+        return await self._storage.events.load(room.version, event_nids)
+
+    async def load_events_in_order(
+        self, room: Room, event_nids: Sequence[int]
+    ) -> list[StoredEvent]:
+        """Stored events of a room, in the order of the numeric ids."""
+        return await self._storage.events.load_in_order(room.version, event_nids)
+
+    async def load_many_events(self, room: Room, event_nids: Sequence[int]) -> list[StoredEvent]:
+        """As `load_events_in_order`, with pauses for others: for a whole state."""
+        return await self._storage.events.load_many(
+            room.version, event_nids, self.local_server.clock
+        )
+
+    async def find_event(self, room: Room, event_id: str) -> StoredEvent | None:
+        """The event of a room with this id, if it is stored."""
+        return await self._storage.events.find(room.version, room.room_nid, room.room_id, event_id)
+
+    async def find_events(self, room: Room, event_ids: Collection[str]) -> dict[str, StoredEvent]:
+        """The events of a room with these ids, as far as they are stored."""
+        return await self._storage.events.find_many(
+            room.version, room.room_nid, room.room_id, event_ids
+        )
+
+    async def rooms_with_event(self, event_id: str) -> list[int]:
+        """Numeric ids of the rooms that have an event with this id."""
+        return await self._storage.events.rooms_with(event_id)
+
+    async def room_ids(self, room_nids: Iterable[int]) -> list[str]:
+        """The ids of rooms by their numeric ids."""
+        return list((await self._storage.names.names(room_nids)).values())
+
+    async def find_room_nid(self, room_id: str) -> int | None:
+        """The numeric id of a room that this server has heard of."""
+        return await self._storage.names.find_nid(room_id)
+
+    async def state_entries(self, root: bytes) -> Mapping[Key, int]:
+        """The state with this root: numeric ids of type, state key and event."""
+        return await self._storage.states.load(root)
+
+    async def state_nids(self, root: bytes) -> dict[StateKey, int]:
+        """The numeric ids of all events of the state with this root."""
+        entries = await self._storage.states.load(root)
+        names = await self._storage.names.names({nid for key in entries for nid in key})
+        return {(names[key[0]], names[key[1]]): event for key, event in entries.items()}
+
+    async def state_at(
+        self, version: RoomVersion, root: bytes, keys: Iterable[StateKey]
+    ) -> dict[StateKey, StoredEvent]:
+        """The events with these keys of the state with this root."""
+        return await self._storage.state_at(version, root, keys)
+
+    async def state_nids_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
+        """The numeric ids of these events."""
+        return await self._storage.numbers_at(root, keys)
+
+    async def changes_between(
+        self, room: Room, old: bytes, new: bytes
+    ) -> dict[StateKey, StoredEvent | None]:
+        """The entries of one state that differ in another; `None` for those that it lacks."""
+        return await self._storage.changes_between(room.version, old, new)
 
     async def was_joined(self, room: Room, user_id: str, position: int) -> bool:
         """Whether a user was joined by the state that was the room's at a position of the log."""
         root = await self._db.run(events_storage.state_root_at, room.room_nid, position) or EMPTY
-        key = ("m.room.member", user_id)
-        state = await self.stores.state_at(room.version, root, [key])
-        return membership_of(state.get(key)) == "join"
+        state = await self.state_at(room.version, root, [(MEMBER, user_id)])
+        return membership_of(state.get((MEMBER, user_id))) == "join"
 
     async def power_levels(self, room: Room) -> PowerLevels:
         """The power levels in force in a room."""
-        events = await self.current(room, [("m.room.create", ""), ("m.room.power_levels", "")])
-        levels = events.get(("m.room.power_levels", ""))
+        events = await self.current(room, [CREATE_KEY, POWER_LEVELS_KEY])
+        levels = events.get(POWER_LEVELS_KEY)
         return PowerLevels(
-            events[("m.room.create", "")].event, None if levels is None else levels.event.content
+            events[CREATE_KEY].event, None if levels is None else levels.event.content
         )
 
     def apply(self, facts: Sequence[Any]) -> None:
@@ -185,50 +247,41 @@ class RoomRegistry:
             if isinstance(fact, EventsStored):
                 if fact.redacts is not None:
                     fact.redacts.redact(fact.events[0].event)
-                entry = self._loaded.get(fact.room)
+                entry = self._loaded.peek(fact.room)
                 if entry is not None:
                     entry[0].fill(fact)
             elif isinstance(fact, PartialRoomLeft):
-                entry = self._loaded.get(fact.room)
+                entry = self._loaded.peek(fact.room)
                 if entry is not None and entry[0].leave_partial(fact.join_id):
-                    entry[1].is_partial = False
+                    entry[1].inbound.set_partial(False)
             elif isinstance(fact, StateChanged):
-                entry = self._loaded.get(fact.room_nid)
+                entry = self._loaded.peek(fact.room_nid)
                 if entry is not None:
                     room, writer = entry
-                    before = room.size
                     room.apply(fact)
                     if isinstance(fact, RoomUnPartialStated):
                         self._withdraw(fact)
                     writer.published(fact.position, fact.changes)
-                    self._entries += room.size - before
-        self._shrink()
+                    self._loaded.measure(fact.room_nid)
+        self._loaded.shrink()
 
     def _withdraw(self, fact: RoomUnPartialStated) -> None:
         """Have events found in no timeline any more, whoever holds them."""
         for number in fact.withdrawn:
-            stored = self.stores.events.cached(number)
+            stored = self._storage.events.cached(number)
             if stored is not None:
                 stored.position = None
 
     async def _entry(self, number: int) -> tuple[Room, RoomWriter] | None:
-        while True:
-            entry = self._loaded.get(number)
-            if entry is not None:
-                self._loaded.move_to_end(number)
-                return entry
-            waiting = self._loading.get(number)
-            if waiting is None:
-                break
-            await wait_for_completion(waiting)
-        loading = self._loading[number] = Deferred()
-        try:
-            return await self._load(number)
-        finally:
-            del self._loading[number]
-            loading.callback(None)
+        while (entry := self._loaded.get(number)) is None:
+            exists = await self._loads.join(number, partial(self._load, number))
+            if not exists:
+                # Another who waited for the same may have made it by now.
+                return self._loaded.peek(number)
+        return entry
 
-    async def _load(self, number: int) -> tuple[Room, RoomWriter] | None:
+    async def _load(self, number: int) -> bool:
+        """Load a room; whether there is one."""
         self.loads += 1
         run = self._db.run
         # Nothing is appended to a room that is not in memory, so what is read fits together.
@@ -239,8 +292,8 @@ class RoomRegistry:
             run(memberships_in, number),
         )
         if row is None:
-            return None
-        room_id = await self.stores.names.name(number)
+            return False
+        room_id = await self._storage.names.name(number)
         room = Room(number, room_id, ROOM_VERSIONS[row.version], head.root or EMPTY)
         room.published = row.published
         room.backward_extremities, room.timeline_gaps = (
@@ -254,12 +307,20 @@ class RoomRegistry:
         if len(extremities) > 1:
             # Which events of memory stand on which branch is not known.
             room.disordered_at = room.last_position
-        writer = RoomWriter(
-            room, ForwardExtremities(extremities, room.root), self.local_server, self.stores
-        )
-        writer.early_redactions = PendingRedactions(number, edges.pending_redactions)
+        pending = PendingRedactions(number, edges.pending_redactions)
+        writer = self._writer(room, ForwardExtremities(extremities, room.root), pending)
         self._keep(room, writer)
-        return room, writer
+        return True
+
+    def _writer(
+        self,
+        room: Room,
+        extremities: ForwardExtremities,
+        pending_redactions: PendingRedactions | None = None,
+    ) -> RoomWriter:
+        return RoomWriter(
+            room, extremities, self.local_server, self._storage, self._senders, pending_redactions
+        )
 
     async def _load_partial(self, room: Room) -> None:
         row = await self._db.run(partial_room, room.room_nid)
@@ -276,38 +337,23 @@ class RoomRegistry:
             # The oldest one only marks where memory begins.
             room.timeline_from = newest.pop()[0]
         numbers = [event for _, event in reversed(newest)]
-        timeline = await self.stores.events.load_in_order(room.version, numbers)
+        timeline = await self._storage.events.load_in_order(room.version, numbers)
         room.recall(timeline, head.forked_at)
 
     async def _extremities(self, room: Room, head: TimelineHead) -> tuple[StoredEvent, ...]:
         if head.extremities is None:
             return tuple(room.timeline)[-1:]
-        found = await self.stores.events.find_many(
+        found = await self._storage.events.find_many(
             room.version, room.room_nid, room.room_id, parse_extremities(head.extremities)
         )
         return tuple(found.values())
 
     async def _load_state(self, room: Room, memberships: Mapping[int, str]) -> None:
-        entries = await self.stores.states.load(room.root)
-        names = await self.stores.names.names({nid for key in entries for nid in key})
+        entries = await self._storage.states.load(room.root)
+        names = await self._storage.names.names({nid for key in entries for nid in key})
         for (type_nid, key_nid), event in entries.items():
             membership = memberships.get(event, "leave")
             room.set_state((names[type_nid], names[key_nid]), event, membership)
 
     def _keep(self, room: Room, writer: RoomWriter) -> None:
-        writer.policy = self._policy
-        writer.branch_sender = self._branch_sender
-        self._loaded[room.room_nid] = (room, writer)
-        self._entries += room.size
-        self._shrink()
-
-    def _shrink(self) -> None:
-        if self._entries <= MAX_STATE_ENTRIES:
-            return
-        # The one that was used last has a user that is only just getting hold of it.
-        for number, (room, writer) in list(self._loaded.items())[:-1]:
-            if not writer.is_busy:
-                del self._loaded[number]
-                self._entries -= room.size
-                if self._entries <= MAX_STATE_ENTRIES:
-                    return
+        self._loaded.put(room.room_nid, (room, writer))

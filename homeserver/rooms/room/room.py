@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 
 from homeserver.concurrency.clock import Clock
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
-    MEMBER,
     Changes,
     EventAppended,
     EventsStored,

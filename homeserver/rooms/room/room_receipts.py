@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from homeserver.protocol.event_types import RECEIPT
+
 PRIVATE = "m.read.private"
 MAIN = "main"
 MAX_ENCODED = 50  # answers that are kept for other readers
@@ -126,7 +128,7 @@ def _event(receipts: Iterable[ReceiptChanged]) -> msgspec.Raw | None:
         users[receipt.user_id] = shown
     if not content:
         return None
-    return msgspec.Raw(_encode({"type": "m.receipt", "content": content}))
+    return msgspec.Raw(_encode({"type": RECEIPT, "content": content}))
 
 
 def _breadth(receipt: ReceiptChanged) -> int:

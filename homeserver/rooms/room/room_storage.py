@@ -1,29 +1,29 @@
 """Where the writers of rooms read and write: the log, names, state trees, events.
 
 A writer decides and writes in one turn of the reactor. Where something is not in memory the attempt
-ends with `EventNotInMemory` (or `StateNodesNotInMemory`, of state trees), `RoomStorage.fetch` loads
-what is missing, and the attempt is made anew from the start.
+ends with `NotInMemory`, what is missing is loaded, and the attempt is made anew from the start.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import StateKey
-from homeserver.rooms.state.store import StateNodesNotInMemory, StateStore
+from homeserver.rooms.state.store import StateStore
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 
 
-class EventNotInMemory(LookupError):
-    """Events or names that are needed, and have to be loaded first."""
+class EventsNotInMemory(NotInMemory):
+    """Events of a room have to be loaded first; `numbers` are theirs."""
 
-    def __init__(self, events: Sequence[int] = (), names: Sequence[str] = ()) -> None:
-        super().__init__("not in memory")
-        self.events = events
-        self.names = names
+    def __init__(self, events: EventStore, version: RoomVersion, numbers: Sequence[int]) -> None:
+        super().__init__(partial(events.load, version, numbers))
+        self.numbers = numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,6 @@ class RoomStorage:
     names: Names
     states: StateStore
     events: EventStore
-
-    async def fetch(
-        self, version: RoomVersion, missing: EventNotInMemory | StateNodesNotInMemory
-    ) -> None:
-        """Bring what an attempt lacked into memory."""
-        if isinstance(missing, StateNodesNotInMemory):
-            await self.states.fetch(missing.hashes)
-            return
-        if missing.events:
-            await self.events.load(version, missing.events)
-        if missing.names:
-            await self.names.nids(list(missing.names))
 
     async def state_at(
         self, version: RoomVersion, root: bytes, keys: Iterable[StateKey]

@@ -8,13 +8,12 @@ by an event that was meant for a member.
 
 from collections.abc import Callable
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.policy_server_port import DraftSender
+from homeserver.rooms.room.draft_senders import DraftSender
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room_storage import EventNotInMemory
 from homeserver.rooms.room.writer import RoomWriter
-from homeserver.rooms.state.store import StateNodesNotInMemory
 
 Decide = Callable[[RoomWriter], EventDraft | None]
 
@@ -23,7 +22,7 @@ async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> Sto
     """Send the state event that `decide` makes of the room as it is, or nothing if it gives `None`.
 
     `decide` may not wait, and may be asked again. What it reads of the writer may raise
-    `EventNotInMemory`. Raises what `RoomWriter.send` raises.
+    `NotInMemory`. Raises what `RoomWriter.send` raises.
     """
     async with rooms.writing(room_id) as writer:
         while True:
@@ -31,7 +30,7 @@ async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> Sto
                 draft = decide(writer)
                 if draft is None:
                     return None
-                if (sender := _slow_sender(writer, draft)) is not None:
+                if (sender := writer.sender_of(draft)) is not None:
                     stored = await _send_if_wanted(sender, writer, draft, decide)
                     if stored is not None:
                         return stored
@@ -41,17 +40,10 @@ async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> Sto
                         return None
                 (stored,), done = writer.append([draft])
                 break
-            except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                await writer.fetch(missing)
+            except NotInMemory as missing:
+                await missing.load()
         await done
         return stored
-
-
-def _slow_sender(writer: RoomWriter, draft: EventDraft) -> DraftSender | None:
-    """Who sends a draft that cannot be appended at once."""
-    if writer.policy is not None and writer.policy.applies_to(writer, draft):
-        return writer.policy
-    return writer.branch_sender if writer.extremities.is_wide else None
 
 
 async def _send_if_wanted(

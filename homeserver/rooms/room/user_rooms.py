@@ -3,19 +3,17 @@
 Kept in memory for users who were seen lately, and changed there by the facts of the log alone.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
-from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import memberships as storage
 from homeserver.storage.rooms.names import Names
+from homeserver.streams.log_cache import LogCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,42 +55,17 @@ class UserRooms:
     def __init__(self, db: Database, names: Names, capacity: int) -> None:
         self._db = db
         self._names = names
-        self._capacity = capacity
-        self._users: OrderedDict[str, MemberRooms] = OrderedDict()
-        self._loading: dict[str, Deferred[None]] = {}
-        self._missed: dict[str, list[_Moved | RoomForgotten]] = {}
+        self._users: LogCache[str, MemberRooms, _Moved | RoomForgotten] = LogCache(
+            LruCache("user_rooms", capacity), self._load, _follow
+        )
 
     def loaded(self, user_id: str) -> MemberRooms | None:
         """The user's rooms, if they are in memory. Not to be changed."""
-        rooms = self._users.get(user_id)
-        if rooms is not None:
-            self._users.move_to_end(user_id)
-        return rooms
+        return self._users.find(user_id)
 
     async def of(self, user_id: str) -> MemberRooms:
         """The user's rooms, which go on following the log. Not to be changed."""
-        while True:
-            rooms = self.loaded(user_id)
-            if rooms is not None:
-                return rooms
-            running = self._loading.get(user_id)
-            if running is None:
-                break
-            await wait_for_completion(running)
-        running = self._loading[user_id] = Deferred()
-        missed = self._missed[user_id] = []
-        try:
-            rooms = await self._read(user_id)
-            # What was published while the database answered may or may not be in the answer.
-            for fact in missed:
-                _follow(rooms, fact)
-            self._users[user_id] = rooms
-        finally:
-            del self._loading[user_id], self._missed[user_id]
-            running.callback(None)
-        while len(self._users) > self._capacity:
-            self._users.popitem(last=False)
-        return rooms
+        return await self._users.get(user_id)
 
     async def joined(self, user_id: str) -> list[int]:
         """Numbers of the rooms that the user is joined to."""
@@ -104,21 +77,15 @@ class UserRooms:
         for fact in facts:
             if isinstance(fact, StateChanged):
                 for user_id, membership, stored in fact.members():
-                    self._pass_on(user_id, _Moved(fact.position, fact.room_nid, membership, stored))
+                    moved = _Moved(fact.position, fact.room_nid, membership, stored)
+                    self._users.publish(user_id, moved)
             elif isinstance(fact, OutOfRoomMembershipChanged):
                 moved = _Moved(fact.position, fact.room, fact.membership, fact.stored)
-                self._pass_on(fact.user_id, moved)
+                self._users.publish(fact.user_id, moved)
             elif isinstance(fact, RoomForgotten):
-                self._pass_on(fact.user_id, fact)
+                self._users.publish(fact.user_id, fact)
 
-    def _pass_on(self, user_id: str, news: _Moved | RoomForgotten) -> None:
-        rooms = self._users.get(user_id)
-        if rooms is not None:
-            _follow(rooms, news)
-        elif user_id in self._missed:
-            self._missed[user_id].append(news)
-
-    async def _read(self, user_id: str) -> MemberRooms:
+    async def _load(self, user_id: str) -> MemberRooms:
         nid = (await self._names.find_nids([user_id])).get(user_id)
         if nid is None:
             return {}

@@ -3,7 +3,7 @@
 It holds what the next event needs: the forward extremities, the root of the current state, and what
 has been queued but not yet published. A message in an active room is therefore authorised, signed
 and queued in one turn of the reactor, without a database read, and nothing can come between the
-check and the write. Where something is not in memory the attempt ends with `EventNotInMemory`, what
+check and the write. Where something is not in memory the attempt ends with `NotInMemory`, what
 is missing is loaded, and the attempt is made again from the start, against whatever the state is by
 then.
 
@@ -14,82 +14,105 @@ it (`local_event_checks.py`). Events of other servers are judged in
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.authorization.auth_state import AuthState
-from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.errors import MatrixError, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.relation_rows import rows_of_redaction
-from homeserver.rooms.events.stored_event import MAX_TOPOLOGICAL_DEPTH, StoredEvent
+from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.admission import (
     NO_EFFECT,
     AdmittedEvent,
     RedactionEffect,
-    effect_of_draft,
 )
-from homeserver.rooms.room.changes import NO_CHANGES, Changes, StateChanged, StateKey
-from homeserver.rooms.room.current_events import CurrentEvents
-from homeserver.rooms.room.event_rows import admission_rows, auth_rows, check_names, nid_of
+from homeserver.rooms.room.changes import Changes, StateChanged, StateKey
+from homeserver.rooms.room.draft_senders import DraftSender
+from homeserver.rooms.room.event_builder import EventBuilder
+from homeserver.rooms.room.event_rows import admission_rows
 from homeserver.rooms.room.extremities import ForwardExtremities
-from homeserver.rooms.room.local_event_checks import (
-    SERVER_ACL,
-    check_draft,
-    check_own_event,
-    check_target,
-)
+from homeserver.rooms.room.inbound_state import InboundState
+from homeserver.rooms.room.local_event_checks import check_own_event
 from homeserver.rooms.room.pending_redactions import PendingRedactions
-from homeserver.rooms.room.policy_server_port import DraftSender, PolicyServerPort
-from homeserver.rooms.room.redactions import check_redaction
+from homeserver.rooms.room.queued_state import QueuedState
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_storage import EventNotInMemory, RoomStorage
-from homeserver.rooms.state.store import StateNodesNotInMemory
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
 
-CREATE: StateKey = ("m.room.create", "")
-
 
 class RoomWriter:
-    """Writes the events of one room; there is only one writer for a room at any time."""
+    """Writes the events of one room; there is only one writer for a room at any time.
+
+    `inbound` is the state of receiving events; `pending_redactions` are those whose targets are not
+    stored.
+    """
 
     def __init__(
-        self, room: Room, head: ForwardExtremities, origin: LocalServer, stores: RoomStorage
+        self,
+        room: Room,
+        extremities: ForwardExtremities,
+        local_server: LocalServer,
+        storage: RoomStorage,
+        senders: Sequence[DraftSender] = (),
+        pending_redactions: PendingRedactions | None = None,
     ) -> None:
         self.room = room
-        self.extremities = head
-        self.backward_extremities = dict(
-            room.backward_extremities
-        )  # those that are queued included
-        self.is_gap_open = head.begins_with_gap(
-            room.backward_extremities
-        )  # the next event is after a gap
-        # Target -> numbers of redactions, each with whether it is of the past.
-        self.early_redactions = PendingRedactions(room.room_nid)
-        self.absent: set[str] = set()  # events that were asked for lately, and are not here
-        self.receiving = DeferredLock()  # what comes from outside is judged one after the other
-        self.policy: PolicyServerPort | None = None
-        self.branch_sender: DraftSender | None = None
-        self.is_partial = room.partial is not None  # what is taken in will be judged again
-        self.users = 0  # requests that hold on to this writer, which must therefore not be dropped
-        self._queued = 0  # position of the last event that was handed to the log
-        self.origin, self._log = origin, stores.log
-        self._names = stores.names
-        self._states = stores.states
-        self._events = stores.events
-        self.stores = stores
-        self._pending: dict[StateKey, tuple[int, StoredEvent | None]] = {}
-        self.auth = AuthState(CurrentEvents(self))
+        self.local_server = local_server
+        self.storage = storage
+        self.inbound = InboundState(is_partial=room.partial is not None)
+        self.pending_redactions = pending_redactions or PendingRedactions(room.room_nid)
+        self._senders = senders
+        self._log, self._names, self._events = storage.log, storage.names, storage.events
+        self._extremities = extremities
+        self._backward_extremities = dict(room.backward_extremities)
+        self._is_gap_open = extremities.begins_with_gap(room.backward_extremities)
+        self._current = QueuedState(room, storage.events)
+        self._builder = EventBuilder(room, local_server, storage, self._current)
+        self._pins = 0
+        self._queued_at = 0  # position of the last entry that was handed to the log
+
+    @property
+    def extremities(self) -> ForwardExtremities:
+        """The forward extremities and the current state, queued events included."""
+        return self._extremities
+
+    @property
+    def backward_extremities(self) -> Mapping[str, int]:
+        """As `Room.backward_extremities`, queued events included."""
+        return self._backward_extremities
+
+    @property
+    def auth(self) -> AuthState:
+        """The current state as the authorisation rules read it, queued events included.
+
+        What is read of it may raise `NotInMemory`.
+        """
+        return self._current.auth
 
     @property
     def is_busy(self) -> bool:
-        """Whether something has not been published yet, or a request is at work here."""
-        return self.users > 0 or bool(self._pending) or self._queued > self.room.last_position
+        """Whether an entry has not been published yet, or a request has pinned the writer."""
+        return self._pins > 0 or bool(self._current) or self._queued_at > self.room.last_position
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a request has pinned the writer."""
+        return self._pins > 0
+
+    def pin(self) -> None:
+        """Keep the writer, and its room, in memory until `unpin`."""
+        self._pins += 1
+
+    def unpin(self) -> None:
+        """One request less needs the writer in memory."""
+        self._pins -= 1
 
     async def send(
         self, draft: EventDraft, transaction: ClientTransaction | None = None
@@ -99,30 +122,27 @@ class RoomWriter:
         A state event that would change nothing is not sent: the current one is returned.
 
         Raises `Forbidden` where the auth rules refuse it, `TooLarge` and `BadJson` where it is no
-        valid event, `Unavailable` while the database is away.
+        valid event, `Unavailable` while the database is unavailable.
         """
         while True:
             try:
                 if draft.state_key is not None and (unchanged := self._unchanged(draft)):
                     return unchanged
-                if self.policy is not None and self.policy.applies_to(self, draft):
-                    sent = await self.policy.send(self, draft, transaction)
-                    if sent is not None:
-                        return sent
-                if self.extremities.is_wide and self.branch_sender is not None:
-                    sent = await self.branch_sender.send(self, draft, transaction)
-                    if sent is not None:
-                        return sent
+                for sender in self._senders:
+                    if sender.applies_to(self, draft):
+                        sent = await sender.send(self, draft, transaction)
+                        if sent is not None:
+                            return sent
                 (stored,), done = self.append([draft], transaction)
                 break
-            except (EventNotInMemory, StateNodesNotInMemory) as missing:
-                await self.fetch(missing)
+            except NotInMemory as missing:
+                await missing.load()
         await done
         return stored
 
-    async def fetch(self, missing: EventNotInMemory | StateNodesNotInMemory) -> None:
-        """Bring what an attempt lacked into memory; then it can be made again."""
-        await self.stores.fetch(self.room.version, missing)
+    def sender_of(self, draft: EventDraft) -> DraftSender | None:
+        """The sender that a draft needs, as the room is now; `None` if it can be appended."""
+        return next((each for each in self._senders if each.applies_to(self, draft)), None)
 
     def append(
         self,
@@ -137,17 +157,18 @@ class RoomWriter:
         `create` is the room's create event where this call makes the room; `more_rows` are written
         together with it.
 
-        Raises `EventNotInMemory`, `StateNodesNotInMemory`, what `send` raises, and `Unavailable` in
+        Raises `NotInMemory`, what `send` raises, and `Unavailable` in
         a room that has more branches than one event joins.
         """
         self._log.check_open()
-        if self.extremities.is_wide:
+        if self._extremities.is_wide:
             raise Unavailable("The room has too many branches for this")
-        saved = self.extremities, dict(self._pending), self.auth, self.is_gap_open
+        saved = self._extremities, self._current.snapshot(), self._is_gap_open
         try:
             built = list(self.prepare(drafts, transaction, create=create, more_rows=more_rows))
         except BaseException:
-            self.extremities, self._pending, self.auth, self.is_gap_open = saved
+            self._extremities, snapshot, self._is_gap_open = saved
+            self._current.restore(snapshot)
             raise
         done: Deferred[None] | None = None
         for arrival, rows in built:
@@ -165,26 +186,26 @@ class RoomWriter:
     ) -> Iterator[tuple[AdmittedEvent, list[Row]]]:
         """Make events, each the head for the next, with their rows; nothing is queued yet."""
         if create is not None:
-            check_own_event(create.event, AuthState({}), self.origin.server_name)
+            check_own_event(create.event, AuthState({}), self.local_server.server_name)
             first = self._admitted(create, (), rows=more_rows, is_first=True)
             yield first, self._advance(first, create.event_nid)
         for draft in drafts:
+            resolved = self._builder.resolve(draft)
             try:
-                stored, cited = self._build(draft, transaction)
+                stored, cited = self._builder.build(resolved, self._extremities, transaction)
             except MatrixError:
                 if draft.is_optional:
                     continue
                 raise
-            effect = effect_of_draft(self.room.version, draft, self._target(draft))
-            if effect.is_pending:
+            if resolved.effect.is_pending:
                 stored.position = None
-            arrival = self._admitted(stored, cited, effect)
+            arrival = self._admitted(stored, cited, resolved.effect)
             yield arrival, self._advance(arrival, stored.event_nid)
 
     def admit(self, *arrivals: AdmittedEvent) -> Deferred[None]:
         """Queue events of any server that were judged with the head as it is now, all or none.
 
-        Fires when they are durable. Raises `EventNotInMemory`, and `Unavailable` while the database
+        Fires when they are durable. Raises `NotInMemory`, and `Unavailable` while the database
         is away; then nothing has changed.
         """
         self._log.check_open()
@@ -192,7 +213,7 @@ class RoomWriter:
         try:
             for arrival in arrivals:
                 position = self._log.next_position()
-                is_after_gap = not arrival.is_first and (arrival.is_after_gap or self.is_gap_open)
+                is_after_gap = not arrival.is_first and (arrival.is_after_gap or self._is_gap_open)
                 arrival = replace(arrival, is_after_gap=is_after_gap)
                 arrival.stored.position = None if arrival.effect.is_pending else position
                 built.append((arrival, position, self._advance(arrival, position)))
@@ -204,7 +225,7 @@ class RoomWriter:
 
     def append_entry(self, fact: StateChanged, rows: Sequence[Row]) -> Deferred[None]:
         """Queue what happened in the room; the head knows of it already."""
-        self._queued = fact.position
+        self._queued_at = fact.position
         return self._log.append(fact, rows)
 
     def change_state(
@@ -212,10 +233,23 @@ class RoomWriter:
     ) -> Deferred[None]:
         """Queue a change of the state that no event makes, and its rows. Raises `Unavailable`."""
         self._log.check_open()
-        self._pending.update({key: (fact.position, now) for key, now in fact.changes.items()})
-        self.extremities, self.auth = head, AuthState(CurrentEvents(self))
-        self._queued = fact.position
-        return self._log.append(fact, rows)
+        self._current.change(fact.position, fact.changes)
+        self._extremities = head
+        return self.append_entry(fact, rows)
+
+    def fill_gap(self, event_id: str, missing: Mapping[str, int]) -> int | None:
+        """Record that an event of the room's history is stored, and what is `missing` before it.
+
+        Gives the depth of what follows the event, if it was a backward extremity.
+        """
+        depth = self._backward_extremities.pop(event_id, None)
+        self._backward_extremities |= missing
+        return depth
+
+    def close_gap(self) -> bool:
+        """Whether the next event of the timeline comes after a gap; then one is about to come."""
+        is_open, self._is_gap_open = self._is_gap_open, False
+        return is_open
 
     def preview(
         self,
@@ -230,50 +264,32 @@ class RoomWriter:
         `follows` some branches alone is to be received instead.
         """
         self._log.check_open()
-        stored, cited = self._build(draft, None, signers, follows)
+        resolved = self._builder.resolve(draft)
+        stored, cited = self._builder.build(
+            resolved, self._extremities, signers=signers, follows=follows
+        )
         # What the draft would lack when it is appended, it lacks now.
         self._admitted(stored, cited)
         return stored.event
 
-    def published(self, fact_position: int, changes: Changes) -> None:
-        """Readers know of these changes now: the room shows what was pending here."""
-        for key in changes:
-            pending = self._pending.get(key)
-            if pending is not None and pending[0] == fact_position:
-                del self._pending[key]
+    def published(self, position: int, changes: Changes) -> None:
+        """Subscribers of the log know of these changes now: the room shows what was queued here."""
+        self._current.published(position, changes)
 
     def current_number(self, key: StateKey) -> int | None:
-        """Number of the current event of a type and state key, queued ones included."""
-        pending = self._pending.get(key)
-        if pending is None:
-            return self.room.number_of(key)
-        return None if pending[1] is None else pending[1].event_nid
+        """The numeric id of the current event of a type and state key, queued ones included."""
+        return self._current.current_nid(key)
 
     def current(self, key: StateKey) -> StoredEvent | None:
-        """The current event of a type and state key.
+        """The current event of a type and state key, queued ones included.
 
-        Raises `EventNotInMemory` where it must be loaded.
+        Raises `NotInMemory` where it must be loaded.
         """
-        pending = self._pending.get(key)
-        if pending is not None:
-            return pending[1]
-        number = self.room.number_of(key)
-        if number is None:
-            return None
-        stored = self._events.cached(number)
-        if stored is None:
-            raise EventNotInMemory(events=[number])
-        return stored
+        return self._current.current(key)
 
     def membership(self, user_id: str) -> str | None:
         """The user's membership, queued changes included."""
-        pending = self._pending.get(("m.room.member", user_id))
-        if pending is not None:
-            membership: str | None = None
-            if pending[1] is not None:
-                membership = pending[1].event.content.get("membership")
-            return membership
-        return self.room.members.get(user_id)
+        return self._current.membership(user_id)
 
     def _unchanged(self, draft: EventDraft) -> StoredEvent | None:
         """The current state event, if the draft says the same from the same sender."""
@@ -288,52 +304,6 @@ class RoomWriter:
             return current
         return None
 
-    def _build(
-        self,
-        draft: EventDraft,
-        transaction: ClientTransaction | None,
-        signers: Collection[str] = (),
-        follows: Sequence[StoredEvent] | None = None,
-    ) -> tuple[StoredEvent, list[int]]:
-        """The event that a draft becomes, and the numbers of its auth events."""
-        check_draft(draft, self.origin.server_name)
-        auth_events = self._auth_events(draft)
-        check_names(self._names, draft.type, draft.sender, draft.state_key)
-        follows = self.extremities.events if follows is None else follows
-        event = self._event(draft, follows, [cited.event for cited in auth_events])
-        check_own_event(event, self.auth, self.origin.server_name, signers)
-        if (target := self._target(draft)) is not None:
-            check_target(target, self.current_number(SERVER_ACL))
-            check_redaction(event, target.event, self.auth)
-        replaced = None
-        if draft.state_key is not None:
-            replaced = self.current((draft.type, draft.state_key))
-        position = self._log.next_position()
-        stored = StoredEvent(
-            event,
-            position,
-            position,
-            self.extremities.root,
-            self.extremities.root,
-            replaces=None if replaced is None else replaced.event_nid,
-            replaced=None if replaced is None else replaced.event,
-            height=min(self.extremities.topological_depth + 1, MAX_TOPOLOGICAL_DEPTH),
-            transaction=transaction,
-        )
-        return stored, [cited.event_nid for cited in auth_events]
-
-    def _event(
-        self, draft: EventDraft, follows: Sequence[StoredEvent], auth_events: Sequence[Event]
-    ) -> Event:
-        return self.origin.sign_event(
-            self.room.version,
-            draft,
-            room_id=self.room.room_id,
-            prev_events=[stored.event for stored in follows],
-            auth_events=auth_events,
-            depth=1 + max((stored.event.depth for stored in follows), default=0),
-        )
-
     def _admitted(
         self,
         stored: StoredEvent,
@@ -343,76 +313,34 @@ class RoomWriter:
         rows: Sequence[Row] = (),
         is_first: bool = False,
     ) -> AdmittedEvent:
-        """How an event of ours enters: it follows all that there is, and is the whole head."""
-        event, changes = stored.event, NO_CHANGES
-        if event.state_key is not None:
-            entry = (self._nid(event.type), self._nid(event.state_key))
-            stored.state_after, nodes = self._states.apply(
-                self.extremities.root, {entry: stored.event_nid}
-            )
-            changes = {(event.type, event.state_key): stored}
-            rows = [*rows, *nodes, *auth_rows(stored, cited)]
-        head = ForwardExtremities((stored,), stored.state_after)
+        """A local event as it enters the room: it follows all extremities, and replaces them."""
+        changes, more_rows = self._builder.state_after(stored, cited, self._extremities.root)
         return AdmittedEvent(
             stored,
-            head,
+            ForwardExtremities((stored,), stored.state_after),
             changes,
             effect=effect,
-            rows=rows,
-            is_after_gap=self.is_gap_open,
+            rows=[*rows, *more_rows] if more_rows else rows,
+            is_after_gap=self._is_gap_open,
             is_first=is_first,
         )
 
     def _advance(self, arrival: AdmittedEvent, position: int) -> list[Row]:
         """Make an event part of the room for all that follows; the rows that store it."""
         rows = admission_rows(self._names, self.room, arrival, position)
-        self._pending.update({key: (position, now) for key, now in arrival.changes.items()})
-        if arrival.changes:
-            self.auth = AuthState(CurrentEvents(self))
-        self.extremities = arrival.extremities
-        self.backward_extremities |= arrival.backward_extremities
-        self.is_gap_open = arrival.is_after_gap and arrival.effect.is_pending
+        self._current.change(position, arrival.changes)
+        self._extremities = arrival.extremities
+        self._backward_extremities |= arrival.backward_extremities
+        self._is_gap_open = arrival.is_after_gap and arrival.effect.is_pending
         return rows
 
     def _queue(self, arrival: AdmittedEvent, position: int, rows: list[Row]) -> Deferred[None]:
         stored, redacted = arrival.stored, arrival.effect.target
         self._events.add(stored)
-        self.absent.discard(stored.event.event_id)
+        self.inbound.arrived(stored.event.event_id)
         if redacted is not None:
             rows.append(MARK_REDACTED.row(redacted.event_nid, stored.event_nid))
             rows += rows_of_redaction(redacted)
         if arrival.effect.waits_for is not None:
-            rows += self.early_redactions.add(arrival.effect.waits_for, stored, is_past=False)
+            rows += self.pending_redactions.add(arrival.effect.waits_for, stored, is_past=False)
         return self.append_entry(arrival.fact(self.room, position), rows)
-
-    def _target(self, draft: EventDraft) -> StoredEvent | None:
-        """What a draft redacts; it may have come only since somebody looked for it."""
-        if draft.target is not None or draft.redacts is None:
-            return draft.target
-        return self._events.cached_id(self.room.room_id, draft.redacts)
-
-    def _auth_events(self, draft: EventDraft) -> list[StoredEvent]:
-        """The current events that authorise the draft, as the specification selects them."""
-        keys = auth_types_for(
-            self.room.version, draft.type, draft.sender, draft.state_key, draft.content
-        )
-        found: list[StoredEvent] = []
-        missing: list[int] = []
-        for key in keys:
-            try:
-                stored = self.current(key)
-            except EventNotInMemory as lacking:
-                missing.extend(lacking.events)
-            else:
-                if stored is not None:
-                    found.append(stored)
-        # Room version 12 leaves the create event out of the selection, but its rules read it.
-        create = self.room.state.get(CREATE)
-        if create is not None and self._events.cached(create) is None:
-            missing.append(create)
-        if missing:
-            raise EventNotInMemory(events=missing)
-        return found
-
-    def _nid(self, name: str) -> int:
-        return nid_of(self._names, name)

@@ -8,7 +8,7 @@ from typing import Any
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam
-from homeserver.protocol.event_kinds import MEMBER, REDACTION
+from homeserver.protocol.event_types import CANONICAL_ALIAS_KEY, CREATE, MEMBER, REDACTION
 from homeserver.rooms.discovery.aliases import Aliases
 from homeserver.rooms.events.event_draft import (
     ClientTransaction,
@@ -18,13 +18,11 @@ from homeserver.rooms.events.event_draft import (
 )
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
-from homeserver.rooms.room.changes import StateKey
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.sending.relation_checks import RelationRules
+from homeserver.rooms.room.writer import RoomWriter
+from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.transaction_ids import Transactions
-
-CANONICAL_ALIAS: StateKey = ("m.room.canonical_alias", "")
 
 
 class Sending:
@@ -35,7 +33,7 @@ class Sending:
         rooms: RoomRegistry,
         transactions: Transactions,
         aliases: Aliases,
-        relations: RelationRules,
+        relations: RelationChecks,
         membership_changes: MembershipStateEvents,
     ) -> None:
         self._membership_changes = membership_changes
@@ -93,9 +91,8 @@ class Sending:
         txn_id: str | None,
     ) -> str:
         room = await self._rooms.get(room_id)
-        events = self._rooms.stores.events
-        target = await events.find(room.version, room.room_nid, room.room_id, event_id)
-        if target is None and await events.rooms_with(event_id):
+        target = await self._rooms.find_event(room, event_id)
+        if target is None and await self._rooms.rooms_with_event(event_id):
             raise InvalidParam("The event is not in this room")
         if target is None or target.event.sender != caller.user_id:
             check_not_suspended(caller)
@@ -117,9 +114,9 @@ class Sending:
             return changed.event.event_id
         check_not_suspended(caller)
         room = await self._rooms.get(room_id)
-        if (event_type, state_key) == CANONICAL_ALIAS:
+        if (event_type, state_key) == CANONICAL_ALIAS_KEY:
             await self._check_canonical_alias(room, content)
-        if event_type == "m.room.create":
+        if event_type == CREATE:
             raise Forbidden("A room is created only once")
         draft = EventDraft(event_type, caller.user_id, content, state_key=state_key)
         async with self._rooms.writing(room_id) as writer:
@@ -130,20 +127,28 @@ class Sending:
     ) -> str:
         async with self._rooms.writing(room_id) as writer:
             if caller.device_id is None or txn_id is None:
-                return (await self._relations.send(writer, draft)).event.event_id
+                return (await self._send(writer, draft)).event.event_id
             transaction = ClientTransaction(caller.user_id, caller.device_id, txn_id, path)
 
             async def send() -> StoredEvent:
-                return await self._relations.send(writer, draft, transaction)
+                return await self._send(writer, draft, transaction)
 
             return await self._transactions.once(transaction, send)
+
+    async def _send(
+        self, writer: RoomWriter, draft: EventDraft, transaction: ClientTransaction | None = None
+    ) -> StoredEvent:
+        if not self._relations.has_relation(draft):
+            return await writer.send(draft, transaction)
+        async with self._relations.permit(writer.room, draft):
+            return await writer.send(draft, transaction)
 
     async def _check_canonical_alias(self, room: Room, content: dict[str, Any]) -> None:
         """New aliases of a canonical alias event must point to the room.
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
         """
-        current = (await self._rooms.current(room, [CANONICAL_ALIAS])).get(CANONICAL_ALIAS)
+        current = (await self._rooms.current(room, [CANONICAL_ALIAS_KEY])).get(CANONICAL_ALIAS_KEY)
         known = set() if current is None else set(_aliases_in(current.event.content))
         for alias in _aliases_in(content):
             if not isinstance(alias, str):

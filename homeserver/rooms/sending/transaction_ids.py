@@ -11,13 +11,11 @@ repeated across a restart finds its event too.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
 """
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 
-from twisted.internet.defer import Deferred
-
-from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.keyed_locks import KeyedLocks
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.rooms.events.event_draft import ClientTransaction, sending_path
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.storage.database.database import Database
@@ -28,9 +26,8 @@ MAX_CACHED_TRANSACTIONS = 200  # transactions of a device
 MAX_DEVICES = 5_000
 KEY_BYTES = 16
 
-# The event id, or the request at work, by the digest of path and transaction id: clients choose
-# these as long as they like.
-_Seen = OrderedDict[bytes, "str | Deferred[None]"]
+# The event id by the digest of path and transaction id: clients choose these as long as they like.
+_Seen = LruCache[bytes, str]
 
 
 class Transactions:
@@ -39,7 +36,10 @@ class Transactions:
     def __init__(self, db: Database, names: Names) -> None:
         self._db = db
         self._names = names
-        self._devices: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
+        self._devices: LruCache[tuple[str, str], _Seen] = LruCache(
+            "client_transactions", MAX_DEVICES
+        )
+        self._sending: KeyedLocks[tuple[str, str, bytes]] = KeyedLocks()
 
     async def once(
         self, transaction: ClientTransaction, make: Callable[[], Awaitable[StoredEvent]]
@@ -49,34 +49,18 @@ class Transactions:
         While the first request is at work, a repeated one waits for it; if the first fails, the
         repeated one makes its own attempt.
         """
-        seen = await self._seen(transaction.user_id, transaction.device_id)
+        user_id, device_id = transaction.user_id, transaction.device_id
+        seen = await self._seen(user_id, device_id)
         key = _key(transaction.path, transaction.txn_id)
-        while (earlier := seen.get(key)) is not None:
-            if isinstance(earlier, str):
-                return earlier
-            await wait_for_completion(earlier)
-        running: Deferred[None] = Deferred()
-        seen[key] = running
-        try:
-            event_id = seen[key] = (await make()).event.event_id
-            if len(seen) > MAX_CACHED_TRANSACTIONS:
-                _forget_oldest(seen)
-        except BaseException:
-            del seen[key]
-            raise
-        finally:
-            running.callback(None)
-        return event_id
+        async with self._sending.hold((user_id, device_id, key)):
+            event_id = seen.peek(key)
+            return event_id or seen.put(key, (await make()).event.event_id)
 
     async def _seen(self, user_id: str, device_id: str) -> _Seen:
         device = (user_id, device_id)
         seen = self._devices.get(device)
         if seen is None:
             seen = self._devices.setdefault(device, await self._load(user_id, device_id))
-            while len(self._devices) > MAX_DEVICES:
-                self._devices.popitem(last=False)
-        else:
-            self._devices.move_to_end(device)
         return seen
 
     async def _load(self, user_id: str, device_id: str) -> _Seen:
@@ -85,20 +69,13 @@ class Transactions:
             transactions_of_device, member, device_id, MAX_CACHED_TRANSACTIONS
         )
         names = await self._names.names({number for row in rows for number in row[:2]})
-        loaded: _Seen = OrderedDict()
+        loaded: _Seen = LruCache("", MAX_CACHED_TRANSACTIONS)  # one of thousands: without figures
         for room, type_nid, path, txn_id, event_id in reversed(rows):
             path = path or sending_path(names[room], names[type_nid])
-            loaded[_key(path, txn_id)] = event_id
+            loaded.put(_key(path, txn_id), event_id)
         return loaded
 
 
 def _key(path: str, txn_id: str) -> bytes:
     text = f"{len(path)} {path}{txn_id}"
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
-
-
-def _forget_oldest(seen: _Seen) -> None:
-    for key, value in seen.items():
-        if isinstance(value, str):
-            del seen[key]
-            return

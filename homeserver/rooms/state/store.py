@@ -9,12 +9,14 @@ New nodes are readable at once, and stay so: until its row is written, a node is
 the batch that holds the row, and is found there even after it has left the cache.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.concurrency.thread_pools import ThreadPool, computation_pool
 from homeserver.rooms.state.node_codec import Entries, Key
 from homeserver.rooms.state.tree import (
@@ -39,11 +41,13 @@ MAX_CHANGES = 500
 T = TypeVar("T")
 
 
-class StateNodesNotInMemory(LookupError):
-    """Nodes that are needed are not at hand."""
+class StateNodesNotInMemory(NotInMemory):
+    """Nodes have to be loaded first."""
 
-    def __init__(self, hashes: Collection[bytes]) -> None:
-        super().__init__(f"{len(hashes)} state nodes are not at hand")
+    def __init__(self, states: "StateStore", hashes: Collection[bytes]) -> None:
+        super().__init__(
+            partial(states.fetch, hashes), f"{len(hashes)} state nodes are not in memory"
+        )
         self.hashes = hashes
 
 
@@ -58,7 +62,10 @@ class StateStore:
     def __init__(self, db: Database, capacity: int, threads: ThreadPool | None = None) -> None:
         self.threads = threads or computation_pool()
         self._db = db
-        self._cache = _NodeCache(capacity)
+        self._recent: LruCache[bytes, bytes] = LruCache("state_nodes", capacity)
+        # The row of a new node holds a `memoryview` of it, which unlike bytes can be referred to
+        # weakly: while any batch or caller has the row the node is found here, and no longer.
+        self._unwritten: WeakValueDictionary[bytes, memoryview] = WeakValueDictionary()
 
     async def get(self, root: bytes, type_nid: int, key_nid: int) -> int | None:
         """The event of one entry, or None."""
@@ -108,9 +115,9 @@ class StateStore:
         """As `change`, for a caller that cannot wait.
 
         Raises:
-            MissingNodes: a node on the way is not at hand; `change` would load it.
+            StateNodesNotInMemory: `change` would load the nodes on the way.
         """
-        return self._written(run(set_entries(root, changes), self._at_hand))
+        return self._written(run(set_entries(root, changes), self._in_memory))
 
     async def fetch(self, hashes: Collection[bytes]) -> None:
         """Bring nodes into the cache, for one who could not wait for them."""
@@ -119,13 +126,35 @@ class StateStore:
     def _written(self, change: tuple[bytes, dict[bytes, bytes]]) -> tuple[bytes, list[Row]]:
         root, nodes = change
         # All nodes, even those in the cache: they may be of a change that was never handed on.
-        held = self._cache.add_unwritten
+        held = self._hold_unwritten
         return root, [INSERT_STATE_NODE.row(name, held(name, node)) for name, node in nodes.items()]
 
-    def _at_hand(self, wanted: Collection[bytes]) -> Nodes:
-        nodes, missing = self._cache.find(wanted)
+    def _hold_unwritten(self, name: bytes, node: bytes) -> memoryview:
+        """Keep a new node at least for as long as the value given back is held."""
+        self._recent.put(name, node)
+        view = self._unwritten.get(name)
+        if view is None:
+            view = self._unwritten[name] = memoryview(node)
+        return view
+
+    def _find(self, wanted: Collection[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """The nodes that are in memory, and the hashes of those that are not."""
+        found: dict[bytes, bytes] = {}
+        missing: list[bytes] = []
+        recent = self._recent.get
+        for name in wanted:
+            if (node := recent(name)) is not None:
+                found[name] = node
+            elif (view := self._unwritten.get(name)) is not None:
+                found[name] = bytes(view)
+            else:
+                missing.append(name)
+        return found, missing
+
+    def _in_memory(self, wanted: Collection[bytes]) -> Nodes:
+        nodes, missing = self._find(wanted)
         if missing:
-            raise StateNodesNotInMemory(missing)
+            raise StateNodesNotInMemory(self, missing)
         return nodes
 
     async def _run(self, walk: Walk[T]) -> T:
@@ -139,13 +168,15 @@ class StateStore:
         return step.results[0]
 
     async def _loaded(self, wanted: Collection[bytes]) -> Nodes:
-        nodes, missing = self._cache.find(wanted)
+        nodes, missing = self._find(wanted)
         if missing:
             stored = await self._db.run(state_nodes, missing)
             if len(stored) < len(missing):
-                raise StateNodesNotInMemory([name for name in missing if name not in stored])
+                lost = [name for name in missing if name not in stored]
+                raise StateNodesNotInMemory(self, lost)
             nodes.update(stored)
-            self._cache.add(stored)
+            for name, node in stored.items():
+                self._recent.put(name, node)
         return nodes
 
 
@@ -167,43 +198,3 @@ def _step(walk: Walk[T], nodes: Nodes | None) -> _Step[T]:
         return _Step(walk.send(nodes))  # type: ignore[arg-type]
     except StopIteration as stop:
         return _Step(results=[stop.value])
-
-
-class _NodeCache:
-    """The nodes used last, and all those that wait to be written.
-
-    The row of a new node holds a `memoryview` of it, which unlike bytes can be referred to weakly:
-    while any batch or caller has the row the node is found here, and no longer.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._recent: OrderedDict[bytes, bytes] = OrderedDict()
-        self._unwritten: WeakValueDictionary[bytes, memoryview] = WeakValueDictionary()
-
-    def find(self, wanted: Collection[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
-        """The nodes that are here, and the hashes of those that are not."""
-        found: dict[bytes, bytes] = {}
-        missing: list[bytes] = []
-        for name in wanted:
-            if (node := self._recent.get(name)) is not None:
-                self._recent.move_to_end(name)
-                found[name] = node
-            elif (view := self._unwritten.get(name)) is not None:
-                found[name] = bytes(view)
-            else:
-                missing.append(name)
-        return found, missing
-
-    def add(self, nodes: Nodes) -> None:
-        self._recent.update(nodes)
-        while len(self._recent) > self._capacity:
-            self._recent.popitem(last=False)
-
-    def add_unwritten(self, name: bytes, node: bytes) -> memoryview:
-        """Keep a new node at least for as long as the value given back is held."""
-        self.add({name: node})
-        view = self._unwritten.get(name)
-        if view is None:
-            view = self._unwritten[name] = memoryview(node)
-        return view

@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, register_arrays
 from homeserver.storage.database.reactor_connection import ReactorConnection, connect_to
@@ -37,7 +38,7 @@ CUT_SECONDS = 1.0  # for their callers to handle the error
 READ_ONLY = "25"  # SQLSTATE class: invalid transaction state, such as a read-only transaction
 PASSING = ("53", "57P", "58")  # no disk space, no more connections, a restart, an I/O error
 TOO_LARGE = "54"  # SQLSTATE class: a limit of PostgreSQL's, which a retry cannot pass
-RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+RECONNECTS = RetrySchedule((0.05, 0.1, 0.2, 0.5, 1.0, 2.0))
 
 
 class NeverWritten(psycopg.DatabaseError):
@@ -326,7 +327,7 @@ class Database:
             if self._open:  # otherwise `close` interrupted it
                 log.warn("cannot connect to the database: {error}", error=error)
             if self._open and self._pause is None:
-                delay = RECONNECT_SECONDS[min(self._failures, len(RECONNECT_SECONDS)) - 1]
+                delay = RECONNECTS.pause(self._failures)
                 self._pause = self._reactor.callLater(delay, self._end_pause)
             self._count_out()
             return

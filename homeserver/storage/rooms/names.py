@@ -4,9 +4,9 @@ Owns the table `names` (migrations/0001_base.sql). A name keeps its number ("nid
 the cache is never stale, and any number of processes may create names at the same time.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.storage.database.database import Connection, Database
 
 ESCAPE = "\x1a"  # SUBSTITUTE; \x1a0 stands for NUL, \x1a1 for itself
@@ -22,22 +22,18 @@ class Names:
 
     def __init__(self, db: Database, capacity: int = 100_000) -> None:
         self._db = db
-        self._capacity = capacity
-        self._nids: OrderedDict[str, int] = OrderedDict()
+        self._nids: LruCache[str, int] = LruCache("names", capacity, on_evict=self._forget)
         self._names: dict[int, str] = {}  # the inverse of `_nids`, always
 
     def cached_nid(self, name: str) -> int | None:
         """The nid of a name, if it is in the cache."""
-        nid = self._nids.get(name)
-        if nid is not None:
-            self._nids.move_to_end(name)
-        return nid
+        return self._nids.get(name)
 
     def cached_name(self, nid: int) -> str | None:
         """The name of a nid, if it is in the cache."""
         name = self._names.get(nid)
         if name is not None:
-            self._nids.move_to_end(name)
+            self._nids.touch(name)
         return name
 
     async def nid(self, name: str) -> int:
@@ -103,13 +99,12 @@ class Names:
 
     def _remember(self, loaded: dict[str, int]) -> dict[str, int]:
         for name, nid in loaded.items():
-            self._nids[name] = nid
-            self._nids.move_to_end(name)
             self._names[nid] = name
-        while len(self._nids) > self._capacity:
-            _, nid = self._nids.popitem(last=False)
-            del self._names[nid]
+            self._nids.put(name, nid)
         return loaded
+
+    def _forget(self, name: str, nid: int) -> None:
+        del self._names[nid]
 
 
 def is_storable(name: str) -> bool:

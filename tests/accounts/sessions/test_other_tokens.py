@@ -33,7 +33,7 @@ class OpenIdTests(AccountsTestCase):
         token = await openid.issue(ALICE)
 
         self.clock.advance(LIFETIME_SECONDS)
-        await ExpiredRowCleanup(self.db, self.clock).sweep()
+        await ExpiredRowCleanup(self.db, self.clock).clean_up()
 
         await self.refused(openid.get_user(token), "M_UNKNOWN_TOKEN", 401)
 

@@ -48,22 +48,22 @@ class Engine:
     def __init__(self) -> None:
         self.entries: list[str] = []
         self.wakers: set[Callable[[], None]] = set()
-        self.readers: list[tuple[str | None, bool, str | None]] = []
+        self.requests: list[tuple[str | None, bool, str | None]] = []
         self.error: Exception | None = None
 
-    async def reader(self, caller: Requester, **options: Any) -> SyncRequest:
+    async def build_request(self, caller: Requester, **options: Any) -> SyncRequest:
         text = options.get("filter_text")
         if text == "broken":
             raise InvalidParam("The filter is not JSON")
         full_state = options.get("full_state", False)
-        self.readers.append((text, full_state, options.get("state_after")))
+        self.requests.append((text, full_state, options.get("state_after")))
         return SyncRequest(caller)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         self.wakers.add(wake)
         return lambda: self.wakers.discard(wake)
 
-    async def update(self, reader: SyncRequest, since: int | None) -> Update:
+    async def update(self, request: SyncRequest, since: int | None) -> Update:
         if self.error is not None:
             raise self.error
         update = Update(len(self.entries))

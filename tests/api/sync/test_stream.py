@@ -50,7 +50,7 @@ class OpeningTests(StreamTestCase):
         await self.open(query="org.matrix.msc4222.use_state_after=true")
 
         unstable = "org.matrix.msc4222.state_after"
-        self.assertEqual(self.engine.readers, [("7", True, None), (None, False, unstable)])
+        self.assertEqual(self.engine.requests, [("7", True, None), (None, False, unstable)])
 
     async def test_mistakes_in_the_query_are_ordinary_errors(self) -> None:
         """A client learns what is wrong, which a failed handshake alone would not tell."""
@@ -133,7 +133,7 @@ class UpdateTests(StreamTestCase):
         )
         await pause()
 
-        self.assertEqual(self.engine.readers, [("7", False, None)] * 2)
+        self.assertEqual(self.engine.requests, [("7", False, None)] * 2)
 
     async def test_failure_closes_with_a_code(self) -> None:
         """A client must not wait for ever for updates that nobody makes."""
@@ -309,7 +309,7 @@ class CallTests(StreamTestCase):
 
         self.assertEqual([by_id, spelled_out], [{"result": {}}] * 2)
         self.assertEqual(
-            [text for text, *_ in self.engine.readers], [None, "7", '{"room":{"rooms":[]}}']
+            [text for text, *_ in self.engine.requests], [None, "7", '{"room":{"rooms":[]}}']
         )
 
 

@@ -101,13 +101,13 @@ class AuthenticationTests(FederationTestCase):
         self.peer.answers["/_matrix/federation/v1/query/profile"] = plain(502, b"")
         alice = await self.here.register("alice")
         await self.assert_refused("M_UNKNOWN", alice.get(f"/profile/@user:{self.peer.name}"), 502)
-        federation: Any = self.here.server._federation
-        failing = federation.destinations.of(self.peer.name)
+        destinations = self.here.server.parts.federation.destinations
+        failing = destinations.health_of(self.peer.name)
 
         self.assertEqual(await self.status("GET", ROOMS), 200)
 
         self.assertEqual(failing.failures, 1)
-        self.assertLess(federation.destinations.of(self.peer.name).retry_at, failing.retry_at)
+        self.assertLess(destinations.health_of(self.peer.name).retry_at, failing.retry_at)
 
     async def test_pauses_outlive_a_restart(self) -> None:
         """After a start, unavailable servers are not all tried at once."""
@@ -118,8 +118,8 @@ class AuthenticationTests(FederationTestCase):
         await self.here.stop()
         await self.here.start()
 
-        federation: Any = self.here.server._federation
-        self.assertEqual(federation.destinations.of(self.peer.name).failures, 1)
+        destinations = self.here.server.parts.federation.destinations
+        self.assertEqual(destinations.health_of(self.peer.name).failures, 1)
 
     def header(self, method: str, uri: str, body: bytes | None, **changes: Any) -> str:
         """An `Authorization` header of the peer, or one that differs from it."""

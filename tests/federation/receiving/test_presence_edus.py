@@ -7,7 +7,6 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from federation.receiving.presence_edus import (
-    PRESENCE,
     PRESENCE_RESEND_SECONDS,
     RESEND_BATCH_SIZE,
     PresenceEdus,
@@ -15,6 +14,7 @@ from federation.receiving.presence_edus import (
 from federation.sending.room_servers import RoomServers
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.remote_presence import REMOTE_PRESENCE_TTL_SECONDS
+from homeserver.protocol.event_types import PRESENCE
 
 HERE, THERE = "here.example", "there.example"
 
@@ -34,12 +34,12 @@ def presence(present: int, sent: Sent, clock: Clock) -> PresenceEdus:
     """So many users who are online, in a room with another server."""
     users = [
         SimpleNamespace(
-            rooms=(1,), told=PresenceChanged(1, f"@u{n}:{HERE}", (1,), "online", None, 0)
+            rooms=(1,), published=PresenceChanged(1, f"@u{n}:{HERE}", (1,), "online", None, 0)
         )
         for n in range(present)
     ]
     rooms: Any = SimpleNamespace(
-        origin=SimpleNamespace(server_name=HERE),
+        local_server=SimpleNamespace(server_name=HERE),
         loaded=lambda number: SimpleNamespace(servers=[HERE, THERE]),
     )
     tracker: Any = SimpleNamespace(enabled=True, present=lambda: iter(users), now_ms=lambda: 1_000)
@@ -81,7 +81,7 @@ class ColdRoom:
 def test_presence_reaches_servers_of_rooms_that_are_not_in_memory() -> None:
     """After a restart, users are shown as online before they send an event."""
     sent, unused = Sent(), None
-    rooms: Any = SimpleNamespace(origin=SimpleNamespace(is_ours=lambda user_id: True))
+    rooms: Any = SimpleNamespace(local_server=SimpleNamespace(is_local=lambda user_id: True))
     tracker: Any = SimpleNamespace(enabled=True, now_ms=lambda: 1_000)
     servers: Any = ColdRoom()
     edus = PresenceEdus(rooms, tracker, unused, sent, servers, Clock())  # type: ignore[arg-type]

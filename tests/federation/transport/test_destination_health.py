@@ -32,7 +32,7 @@ class DestinationTests(DatabaseTestCase):
         """At once, whether it sends a request or responds to any."""
         destinations = DestinationHealth(self.db, reactor)
         alive: list[str] = []
-        destinations.on_reachable = alive.append
+        destinations.subscribe(alive.append)
         for server in ("heard.example", "answers.example"):
             destinations.failed(server)
 

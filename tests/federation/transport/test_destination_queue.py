@@ -19,11 +19,11 @@ class FakeClient:
     """A destination that is backed off from for a while."""
 
     def __init__(self) -> None:
-        self.is_away = True
+        self.is_unavailable = True
         self.sent: list[bytes] = []
 
     async def put(self, server: str, path: str, content: bytes, **options: Any) -> Any:
-        if self.is_away:
+        if self.is_unavailable:
             raise BackingOff(server, "failed lately")
         self.sent.append(content)
         return {}
@@ -33,7 +33,7 @@ class FakeDestinations:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def of(self, server: str) -> Backoff:
+    def health_of(self, server: str) -> Backoff:
         return Backoff(1, 0.0, self._clock.seconds() + 10.0)
 
 
@@ -44,7 +44,7 @@ class FakeBacklog:
         self.notes: dict[int, QueuedPdu] = {}
         self.meanwhile: Callable[[], None] | None = None
 
-    def note(self, _: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
+    def record_missed(self, _: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
         for event in events:
             self.notes.setdefault(event.room, event)
         return succeed(None)
@@ -52,7 +52,7 @@ class FakeBacklog:
     async def newest(self, _: str, limit: int) -> list[QueuedPdu]:
         return list(self.notes.values())[:limit]
 
-    async def caught_up(self, _: str, rooms: Sequence[int]) -> None:
+    async def mark_caught_up(self, _: str, rooms: Sequence[int]) -> None:
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
@@ -63,9 +63,9 @@ class FakeBacklog:
 def test_event_recorded_while_others_are_deleted_is_sent() -> None:
     """A server that is back gets the message that was sent just then."""
     clock, client, backlog = Clock(), FakeClient(), FakeBacklog()
-    client.is_away = False
+    client.is_unavailable = False
     origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
-    ways: Any = SendContext(
+    context: Any = SendContext(
         client,  # type: ignore[arg-type]
         FakeDestinations(clock),  # type: ignore[arg-type]
         backlog,
@@ -75,23 +75,23 @@ def test_event_recorded_while_others_are_deleted_is_sent() -> None:
         DeferredSemaphore(1),
         lambda: "1",
     )
-    backlog.note(SERVER, [QueuedPdu(1, 7, b'{"body":"first"}')])
-    outbox = DestinationQueue(SERVER, ways, is_behind=True)
-    backlog.meanwhile = lambda: outbox.put(QueuedPdu(2, 7, b'{"body":"second"}'))
+    backlog.record_missed(SERVER, [QueuedPdu(1, 7, b'{"body":"first"}')])
+    queue = DestinationQueue(SERVER, context, is_behind=True)
+    backlog.meanwhile = lambda: queue.put(QueuedPdu(2, 7, b'{"body":"second"}'))
 
-    outbox.wake()
+    queue.wake()
 
     sent = b"".join(client.sent)
     assert b"first" in sent
     assert b"second" in sent
-    assert outbox.is_idle
+    assert queue.is_idle
 
 
 def test_queued_events_are_sent_after_the_back_off() -> None:
     """A server that was unavailable for a moment does not miss later events permanently."""
     clock, client = Clock(), FakeClient()
     origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
-    ways: Any = SendContext(
+    context: Any = SendContext(
         client,  # type: ignore[arg-type]
         FakeDestinations(clock),  # type: ignore[arg-type]
         None,  # type: ignore[arg-type]
@@ -101,13 +101,13 @@ def test_queued_events_are_sent_after_the_back_off() -> None:
         DeferredSemaphore(1),
         lambda: "1",
     )
-    outbox = DestinationQueue(SERVER, ways)
-    outbox.put_edu({"edu_type": "m.typing", "content": {}}, "key")
+    queue = DestinationQueue(SERVER, context)
+    queue.put_edu({"edu_type": "m.typing", "content": {}}, "key")
     assert client.sent == []
 
-    client.is_away = False
+    client.is_unavailable = False
     clock.advance(10.0)
 
     assert len(client.sent) == 1
     assert b"m.typing" in client.sent[0]
-    assert outbox.is_idle
+    assert queue.is_idle

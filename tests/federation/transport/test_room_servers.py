@@ -1,7 +1,5 @@
 """The servers in rooms that are not in memory."""
 
-from typing import Any
-
 from federation.sending.room_servers import RoomServers
 from homeserver.rooms.room.changes import StateChanged
 from tests.support.organisations import FederationTestCase
@@ -17,11 +15,11 @@ class RoomServersTests(FederationTestCase):
         self.alice = await self.here.register("alice")
         room = self.there.create_room()
         await self.alice.join(room.room_id, via=[self.there.name])
-        server: Any = self.here.server
-        self.registry = server._rooms.registry
-        self.number = (await self.registry.get(room.room_id)).number
+        parts = self.here.server.parts
+        self.registry = parts.room_core.registry
+        self.number = (await self.registry.get(room.room_id)).room_nid
         self.patch(self.registry, "loaded", lambda number: None)
-        self.servers = RoomServers(self.registry, server._database)
+        self.servers = RoomServers(self.registry, parts.db)
 
     async def test_they_are_read_once(self) -> None:
         """Contacts on other servers see users come online after a restart, before any event."""

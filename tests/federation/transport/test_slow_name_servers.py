@@ -83,7 +83,7 @@ class SlowNameTests(FederationTestCase):
         refused = [each for each in flood if each.called]
         self.assertEqual({await each for each in refused}, {429})
         self.assertEqual(len(flood) - len(refused), 105)
-        fetcher = self.here.server._federation._fetcher  # type: ignore[union-attr]
+        fetcher = self.here.server.parts.federation._fetcher
 
         started = time.monotonic()
         found = await fetcher.from_origin(there.name, address="192.0.2.7")

@@ -9,10 +9,9 @@ from twisted.web.http_headers import Headers
 
 from federation.transport.well_known import (
     DEFAULT_SECONDS,
-    FIRST_FAILURE_SECONDS,
-    MAX_FAILURE_SECONDS,
     MAX_SECONDS,
     MIN_SECONDS,
+    RETRIES,
     WellKnownDelegations,
     lifetime,
 )
@@ -97,9 +96,9 @@ def test_failures_are_cached_for_longer_and_longer(lookups: Lookups) -> None:
         lookups.web.requested.pop()
         lookups.clock.advance(pauses[-1] * 2)
 
-    assert pauses[0] == FIRST_FAILURE_SECONDS
+    assert pauses[0] == RETRIES.pauses[0]
     assert pauses == sorted(pauses)
-    assert pauses[-1] == MAX_FAILURE_SECONDS
+    assert pauses[-1] == RETRIES.pauses[-1]
 
 
 @pytest.mark.parametrize("status", [201, 301, 403, 404])

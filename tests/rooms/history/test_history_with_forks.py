@@ -42,7 +42,7 @@ class HistoryOfForksTests(RoomsTestCase):
 
     def build(self, position: int) -> None:
         super().build(position)
-        self.remote = RemoteEvents(self.rooms)
+        self.remote = RemoteEvents(self.rooms, self.storage)
 
     async def test_paging_from_any_token_gives_each_event_once(self) -> None:
         """A client that pages back from a `/sync` token gets all events received by then, and no

@@ -10,17 +10,17 @@ from homeserver.rooms.history.history import Page, PageRequest
 from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.remote_room import RemoteRoom
-from tests.sync.sync_server import SyncServer
+from tests.sync.server import SyncServer
 
 
 class HistoryWithGapsTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.server = await SyncServer.start(self.db)
-        self.carol = await self.server.user("carol")
         self.there = RemoteRoom()
+        self.server = await SyncServer.start(self.db, self.there)
         self.there.use(self.server)
-        await self.there.enter(self.carol)
+        self.carol = await self.server.user("carol")
+        await self.there.join(self.carol)
         self.before = [self.there.say(f"before {number}") for number in range(2)]
         for event in self.before:
             await self.there.deliver(event)
@@ -48,7 +48,7 @@ class HistoryWithGapsTests(DatabaseTestCase):
 
     async def test_page_forwards_ends_at_a_gap_that_no_server_fills(self) -> None:
         """The next page continues after the gap: one page never crosses it."""
-        self.there.generosity = 0
+        self.there.max_backfilled = 0
         event_id = self.before[0].event_id
         context = await self.context(event_id, limit=0)
 
@@ -60,7 +60,7 @@ class HistoryWithGapsTests(DatabaseTestCase):
 
     async def test_page_backwards_ends_at_a_gap_that_no_server_fills(self) -> None:
         """The same holds in the other direction."""
-        self.there.generosity = 0
+        self.there.max_backfilled = 0
 
         first = await self.page()
         second = await self.page(since=first.end)
@@ -70,7 +70,7 @@ class HistoryWithGapsTests(DatabaseTestCase):
 
     async def test_page_backwards_ends_in_a_gap_that_is_partly_filled(self) -> None:
         """The next page requests the rest, and no event is left out."""
-        self.there.generosity = 2
+        self.there.max_backfilled = 2
 
         found: list[str] = []
         page = await self.page()
@@ -85,7 +85,7 @@ class HistoryWithGapsTests(DatabaseTestCase):
 
     async def test_context_does_not_reach_over_a_gap(self) -> None:
         """`/context` shows only events that were neighbours of the event."""
-        self.there.generosity = 0
+        self.there.max_backfilled = 0
 
         behind = await self.context(self.after[0].event_id)
         ahead = await self.context(self.before[-1].event_id)
@@ -126,7 +126,7 @@ class HistoryWithGapsTests(DatabaseTestCase):
 
         await self.page(limit=40)
 
-        room = await self.server.rooms.registry.get(self.there.room_id)
+        room = await self.server.core.registry.get(self.there.room_id)
         stored = await self.server.remote.find(room, [target.event_id for target in targets])
         redacted_by = [each.redaction and each.redaction.event_id for each in stored]
         assert redacted_by == [each.event_id for each in redactions]

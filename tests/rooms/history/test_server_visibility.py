@@ -63,7 +63,7 @@ def test_events_that_open_the_history_or_admit_a_user_are_seen() -> None:
 class ServerVisibilityTests(RoomsTestCase):
     def build(self, position: int) -> None:
         super().build(position)
-        self.remote = RemoteEvents(self.rooms)
+        self.remote = RemoteEvents(self.rooms, self.storage)
 
     async def room(self, visibility: str) -> str:
         room_id = await self.create_room(version="11")
@@ -150,11 +150,11 @@ class ServerVisibilityTests(RoomsTestCase):
         for number in range(30):
             await self.remote.member(room_id, f"@u{number}:{THERE}", "join")
         said = await self.say(room_id, "hello")
-        before = self.events.hits + self.events.misses
+        before = self.events.recent.hits + self.events.recent.misses
 
         assert await self.seen(room_id, THERE, said) == [True]
 
-        assert self.events.hits + self.events.misses - before < 5
+        assert self.events.recent.hits + self.events.recent.misses - before < 5
 
     async def test_members_who_have_not_changed_are_not_read(self) -> None:
         """Where membership decides, only members whose membership changed are read."""
@@ -163,11 +163,11 @@ class ServerVisibilityTests(RoomsTestCase):
             await self.remote.member(room_id, f"@u{number}:{THERE}", "join")
         said = await self.say(room_id, "hello")
         await self.memberships.join(BOB, room_id)
-        before = self.events.hits + self.events.misses
+        before = self.events.recent.hits + self.events.recent.misses
 
         assert await self.seen(room_id, THERE, said) == [True]
 
-        assert self.events.hits + self.events.misses - before < 5
+        assert self.events.recent.hits + self.events.recent.misses - before < 5
 
     async def test_outliers_are_sent_unredacted_if_they_are_state(self) -> None:
         """Servers need auth events for their checks; the visibility of other outliers is open."""

@@ -6,12 +6,13 @@ from homeserver.protocol.errors import NotFound
 from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.history.timestamps import TimestampRequest, Timestamps
 from tests.rooms.support import ALICE, RoomsTestCase
+from tests.support.no_federation import NoTimestamps
 
 
 class TimestampsTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.timestamps = Timestamps(self.db, self.rooms, self.reading, self.visibility)
+        self.timestamps = self._timestamps()
         self.room_id = await self.create_room()
 
     async def test_event_out_of_order_is_found_among_its_neighbours(self) -> None:
@@ -39,8 +40,11 @@ class TimestampsTests(RoomsTestCase):
             await self._closest(start + 300, backwards=False)
         assert await self._closest(start + 150, backwards=False) == start + 150
         self.restart()
-        self.timestamps = Timestamps(self.db, self.rooms, self.reading, self.visibility)
+        self.timestamps = self._timestamps()
         assert await self._closest(start + 150, backwards=True) == start + 150
+
+    def _timestamps(self) -> Timestamps:
+        return Timestamps(self.db, self.rooms, self.reading, self.visibility, NoTimestamps())
 
     async def _send(self, timestamp: int) -> None:
         async with self.rooms.writing(self.room_id) as writer:

@@ -8,8 +8,10 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.state.node_codec import EMPTY
 from tests.rooms.inbound.replica import build
 
@@ -17,10 +19,11 @@ from tests.rooms.inbound.replica import build
 class RemoteEvents:
     """Makes events of users of other servers, and has this one receive them."""
 
-    def __init__(self, rooms: RoomRegistry) -> None:
+    def __init__(self, rooms: RoomRegistry, storage: RoomStorage) -> None:
         self._rooms = rooms
-        self.resolver = StateResolver(rooms.stores)
-        self.receiving = PduReceiver(rooms.stores, self.resolver)
+        self._storage = storage
+        self.resolver = StateResolver(storage)
+        self.receiving = PduReceiver(storage, self.resolver, NoPolicyServers())
         self._made = 0
 
     async def make(
@@ -45,7 +48,7 @@ class RemoteEvents:
             prevs = await self.find(room, after)
         state = await self.resolver.resolve(room, [prev.state_after for prev in prevs] or [EMPTY])
         keys = auth_types_for(room.version, event_type, sender, state_key, content)
-        auth = await self._rooms.stores.state_at(room.version, state.root, keys)
+        auth = await self._storage.state_at(room.version, state.root, keys)
         return build(
             room.version.identifier,
             room_id,
@@ -83,7 +86,7 @@ class RemoteEvents:
         return await self.send(room_id, "m.room.message", sender, content, **how)
 
     async def find(self, room: Room, event_ids: Sequence[str]) -> list[StoredEvent]:
-        found = await self._rooms.stores.events.find_many(
+        found = await self._storage.events.find_many(
             room.version, room.room_nid, room.room_id, event_ids
         )
         return [found[event_id] for event_id in event_ids]

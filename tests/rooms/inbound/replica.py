@@ -20,10 +20,12 @@ from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.event_checks import EventsMissing
 from homeserver.rooms.inbound.receiver import PduReceiver, ReceivedEvent
 from homeserver.rooms.resolution.resolver import StateResolver
 from homeserver.rooms.room.changes import EventAppended, EventsStored, StateChanged, StateKey
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_storage import RoomStorage
@@ -106,10 +108,16 @@ class Replica:
         events = EventStore(self.db, 1_000_000)
         self.stores = RoomStorage(self.log, Names(self.db), StateStore(self.db, 1_000_000), events)
         self.resolver = StateResolver(self.stores)
-        self.receiving = PduReceiver(self.stores, self.resolver)
+        self.receiving = PduReceiver(self.stores, self.resolver, NoPolicyServers())
         self.room = Room(1, room_id, ROOM_VERSIONS[version], EMPTY)
         origin = LocalServer(server_name, KEY, self.clock)
-        self.writer = RoomWriter(self.room, ForwardExtremities((), EMPTY), origin, self.stores)
+        self.writer = RoomWriter(
+            self.room,
+            ForwardExtremities((), EMPTY),
+            origin,
+            self.stores,
+            (BranchSender(self.receiving),),
+        )
         self.shown: list[StoredEvent] = []  # events in clients' timelines, in this order
         self.log.subscribe(self._apply)
 

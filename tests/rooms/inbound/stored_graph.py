@@ -3,6 +3,7 @@
 from homeserver.protocol.events import Event
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
@@ -16,8 +17,8 @@ class StoredGraph:
     def __init__(self, case: RoomsTestCase, graph: Graph) -> None:
         self.graph = graph
         self._case = case
-        self._stores = case.rooms.stores
-        self.receiving = PduReceiver(self._stores, StateResolver(self._stores))
+        self._stores = case.storage
+        self.receiving = PduReceiver(self._stores, StateResolver(self._stores), NoPolicyServers())
 
     async def open(self) -> RoomWriter:
         """Make the room, which has no event yet."""

@@ -37,11 +37,12 @@ class LateServer:
         self.join = join
         self.replica = Replica("five.example", graph.version, graph.room.room_id)
         self.replica.db.run = self._query(self.replica.db.run)
-        rooms: Any = SimpleNamespace(
-            stores=self.replica.stores, origin=self.replica.writer.origin, entering=self._entering
+        rooms: Any = SimpleNamespace(entering=self._entering)
+        stores = self.replica.stores
+        self.remote_join = RemoteJoin(
+            stores.log, stores.states.threads, rooms, self.replica.receiving
         )
-        self.remote_join = RemoteJoin(rooms, self.replica.receiving)
-        self.completion = PartialStateCompletion(rooms, self.replica.receiving, self.replica.db)
+        self.completion = PartialStateCompletion(stores, self.replica.receiving, self.replica.db)
         state = graph.state_at(graph.stored(join).state_before)
         self.members = [id_ for key, id_ in state.items() if key[0] == "m.room.member"]
         self.others = [id_ for key, id_ in state.items() if key[0] != "m.room.member"]

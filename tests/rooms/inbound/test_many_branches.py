@@ -11,7 +11,6 @@ import pytest
 from homeserver.protocol.errors import Forbidden, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import EventDraft, member_draft
-from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.receiver import DUMMY_EVENT
 from homeserver.rooms.room.extremities import MAX_BRANCHES, MAX_EXTREMITIES
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
@@ -33,7 +32,6 @@ def silent(*, also: tuple[str, ...] = ()) -> Graph:
     graph.send("m.room.power_levels", ALICE, LEVELS, "")
     graph.member(ALICE, "leave")
     graph.clock.advance(1_000)  # local events claim this time
-    graph.writer.branch_sender = BranchSender(graph.receiving)
     return graph
 
 

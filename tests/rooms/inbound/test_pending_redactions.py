@@ -7,7 +7,7 @@ from homeserver.rooms.room.pending_redactions import MAX_OF_TARGET, MAX_TARGETS,
 
 
 def redaction(number: int) -> Any:
-    return SimpleNamespace(number=number)
+    return SimpleNamespace(event_nid=number)
 
 
 def test_pending_redactions_of_unknown_events_are_bounded() -> None:

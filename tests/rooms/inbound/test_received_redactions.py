@@ -218,7 +218,7 @@ def test_early_redaction_without_the_right_has_no_effect_either(version: str) ->
 
     assert other.stored(redaction).is_redaction_pending
     assert not is_redacted(other, said)
-    assert not other.writer.early_redactions.targets
+    assert not other.writer.pending_redactions.targets
 
 
 @REDACTION_BY_EFFECT
@@ -326,4 +326,4 @@ def test_redaction_of_an_invalid_event_id_is_not_stored(target: str) -> None:
     redaction = graph.redact(ALICE, target)
 
     assert graph.stored(redaction).is_redaction_pending
-    assert not graph.writer.early_redactions.targets
+    assert not graph.writer.pending_redactions.targets

@@ -19,7 +19,7 @@ MALLORY = "@mallory:other.example"
 class StoredTests(RoomsTestCase):
     def build(self, position: int) -> None:
         super().build(position)
-        self.remote = RemoteEvents(self.rooms)
+        self.remote = RemoteEvents(self.rooms, self.storage)
 
     async def room_with_moderator(self) -> str:
         """A room of Alice with Bob, and Eve of another server as a moderator."""
@@ -360,7 +360,7 @@ def _entries_of(room: Room, writer: RoomWriter) -> dict[str, Any]:
         "extremities": [stored.event.event_id for stored in writer.extremities.events],
         "root": (room.root, writer.extremities.root),
         "gaps": (room.backward_extremities, writer.backward_extremities),
-        "early": writer.early_redactions.targets,
+        "early": writer.pending_redactions.targets,
         "forked_at": room.forked_at,
         "last_position": room.last_position,
         "members": dict(sorted(room.members.items())),

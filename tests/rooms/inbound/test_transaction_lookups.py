@@ -12,7 +12,7 @@ EVE = "@eve:other.example"
 
 class ReceivedTogetherTests(RoomsTestCase):
     async def room(self) -> str:
-        self.remote = RemoteEvents(self.rooms)
+        self.remote = RemoteEvents(self.rooms, self.storage)
         room_id = await self.create_room()
         await self.remote.member(room_id, EVE, "join")
         await self.say(room_id, "hello")
@@ -58,7 +58,7 @@ class ReceivedTogetherTests(RoomsTestCase):
         events = await self.messages(room_id, 8)
         async with self.rooms.writing(room_id) as writer:
             await self.remote.receiving.look_up(writer, events)
-            assert writer.absent == {each.event_id for each in events}
+            assert writer.inbound.absent == {each.event_id for each in events}
             first = [await self._number(writer, each) for each in events]
             await self.log.flush()
             for each in events:

@@ -166,12 +166,15 @@ class UpgradeMigrationTests(DatabaseTestCase):
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
         failures: list[Exception] = [DatabaseUnavailable("gone")]
 
-        async def fail_once(*_: str) -> None:
+        read = self.account_data.content
+
+        async def fail_once(*key: str) -> bytes | None:
             if failures:
                 raise failures.pop()
+            return await read(*key)
 
         new = await self.replace()
-        self.server.rooms.upgrade_migration.carry_over.insert(0, fail_once)
+        self.patch(self.account_data, "content", fail_once)
         await self.join(self.bob, new)
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 

@@ -8,9 +8,9 @@ EVE = "@eve:other.example"
 
 
 class UpgradeTests(RoomsTestCase):
-    async def test_new_room_gets_only_valid_state(self) -> None:
-        """One ban of an invalid user id does not keep a room in its old version permanently."""
-        remote_events = RemoteEvents(self.rooms)
+    async def test_new_room_gets_what_is_valid_there(self) -> None:
+        """One ban of nobody must not keep a room in its old version for ever."""
+        remote_events = RemoteEvents(self.rooms, self.storage)
         old = await self.create_room(version="6", name="Tea")
         await remote_events.member(old, EVE, "join")
         levels = {"users": {ALICE.user_id: 100, EVE: 60}}
@@ -23,7 +23,7 @@ class UpgradeTests(RoomsTestCase):
         await remote_events.send(old, "m.room.join_rules", EVE, {"join_rule": 5}, "")
         await remote_events.send(old, "m.room.topic", EVE, {"topic": 64_900 * "x"}, "")
 
-        upgrades = RoomUpgrades(self.rooms, NoProfiles())
+        upgrades = RoomUpgrades(self.log, self.names, self.rooms, NoProfiles())
         new = await self.rooms.get(await upgrades.upgrade(ALICE, old, "12"))
 
         assert new.version.identifier == "12"

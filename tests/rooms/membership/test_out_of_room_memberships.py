@@ -11,7 +11,7 @@ from tests.support.room_graph import RoomGraph
 class OutOfRoomMembershipsTests(RoomsTestCase):
     async def test_invite_that_comes_twice_at_once_is_stored_once(self) -> None:
         """A server that repeats itself must not make the log store one event at two numbers."""
-        out_of_room = OutOfRoomMemberships(self.db, self.rooms)
+        out_of_room = OutOfRoomMemberships(self.db, self.log, self.names, self.events, self.rooms)
         key = SigningKey.from_seed("1", bytes(32))
         graph = RoomGraph.create("11", "@eve:far.example", "far.example", key)
         invite = graph.member(ALICE.user_id, "invite", sender="@eve:far.example")
@@ -21,7 +21,7 @@ class OutOfRoomMembershipsTests(RoomsTestCase):
         ]
         await gatherResults(taking)
 
-        room = await self.rooms.stores.names.find_nid(invite.room_id)
+        room = await self.names.find_nid(invite.room_id)
         assert room is not None
         assert len(await out_of_room.pending(room, ALICE.user_id)) == 1
         assert not self.log.broken.called

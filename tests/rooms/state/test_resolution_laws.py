@@ -14,6 +14,7 @@ from homeserver.rooms.resolution import auth_difference
 from homeserver.rooms.resolution.auth_index import StoredAuthIndex
 from homeserver.rooms.resolution.resolver import RUN_IN_THREAD_ABOVE, StateResolver
 from homeserver.rooms.room.changes import EventsStored, StateKey
+from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
@@ -98,8 +99,8 @@ class StoredResolutionTests(RoomsTestCase):
                         await self._compare(graph, room, choice)
 
     async def test_events_that_are_being_written_count(self) -> None:
-        """Two events in quick succession are checked as if there had been a pause."""
-        stores = self.rooms.stores
+        """Two events that come right after each other are judged as if there had been a pause."""
+        stores = self.storage
         index = StoredAuthIndex(
             stores, Room(1, "!r:one.example", ROOM_VERSIONS["11"], EMPTY), EMPTY, {}
         )
@@ -113,18 +114,18 @@ class StoredResolutionTests(RoomsTestCase):
         await done
 
     async def _receive(self, graph: Graph) -> Room:
-        """Receive the events of a room; returns it with empty caches."""
-        stores = self.rooms.stores
+        """Receive the events of a room; gives it as it is not known to anybody yet."""
+        stores = self.storage
         resolver = StateResolver(stores)
         number = await self.names.nid(graph.room.room_id)
         room = Room(number, graph.room.room_id, graph.room.version, EMPTY)
         writer = RoomWriter(room, ForwardExtremities((), EMPTY), self.origin, stores)
         for event in graph.events:
-            await PduReceiver(stores, resolver).receive(writer, event)
+            await PduReceiver(stores, resolver, NoPolicyServers()).receive(writer, event)
         return room
 
     async def _compare(self, graph: Graph, room: Room, choice: random.Random) -> None:
-        stores = self.rooms.stores
+        stores = self.storage
         some = choice.sample(graph.events, k=choice.randint(2, 5))
         ids = [event.event_id for event in some]
         found = await stores.events.find_many(room.version, room.room_nid, room.room_id, ids)

@@ -123,10 +123,15 @@ def test_apply_refuses_what_it_would_have_to_wait_for() -> None:
     root, rows = states(db).apply(EMPTY, members(5))
     db.write(rows)
 
+    subject = states(db)
+
     with pytest.raises(StateNodesNotInMemory) as missing:
-        states(db).apply(root, {(MEMBER, 7): 9999})
+        subject.apply(root, {(MEMBER, 7): 9999})
+    result_of(missing.value.load())
+    changed, _ = subject.apply(root, {(MEMBER, 7): 9999})
 
     assert missing.value.hashes == [root]
+    assert result_of(subject.get(changed, MEMBER, 7)) == 9999
 
 
 def test_recent_nodes_are_read_from_memory() -> None:

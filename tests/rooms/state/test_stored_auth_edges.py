@@ -4,8 +4,7 @@ import psycopg
 
 from homeserver.cli.doctor.auth_chain_checks import check_auth_chains
 from homeserver.cli.doctor.findings import Severity
-from homeserver.rooms.room.changes import MEMBER
-from homeserver.rooms.room.writer import CREATE
+from homeserver.protocol.event_types import CREATE_KEY, MEMBER
 from homeserver.storage.database.migrate import load_migrations
 from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.inbound.replica import build
@@ -33,7 +32,7 @@ class StoredAuthEdgesTests(RoomsTestCase):
     def check(self, *, repair: bool = False) -> tuple[Severity, str]:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             finding = check_auth_chains(connection, repair=repair)
-        return finding.verdict, finding.text
+        return finding.severity, finding.text
 
     async def test_local_events_are_written_with_their_auth_edges(self) -> None:
         """A fork years later is resolved by the edges stored now."""
@@ -46,9 +45,11 @@ class StoredAuthEdgesTests(RoomsTestCase):
     async def test_refused_events_are_written_with_their_auth_edges(self) -> None:
         """The doctor does not cry because another server sent something odd."""
         room_id = await self.create_room(ALICE, version="11")
-        remote_events = RemoteEvents(self.rooms)
+        remote_events = RemoteEvents(self.rooms, self.storage)
         room = await self.rooms.get(room_id)
-        cited = list((await self.rooms.current(room, [CREATE, (MEMBER, ALICE.user_id)])).values())
+        cited = list(
+            (await self.rooms.current(room, [CREATE_KEY, (MEMBER, ALICE.user_id)])).values()
+        )
         content = {"room_version": "11"}
         events = [each.event for each in cited]
         create = build("11", room_id, "m.room.create", EVE, content, "", events, events, 9, 9)

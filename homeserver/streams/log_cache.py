@@ -1,0 +1,72 @@
+"""A bounded cache of stored data, kept current by the log.
+
+An entry is loaded once, and from then on changed by the entries of the log. A change that is
+published while its entry is being loaded is applied afterwards: the load may have been too early to
+see it. So `apply` must do no harm when the entry has the change already.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
+from typing import Generic, TypeVar
+
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.single_flight import SingleFlight
+
+Key = TypeVar("Key", bound=Hashable)
+Entry = TypeVar("Entry")
+Change = TypeVar("Change")
+
+
+class LogCache(Generic[Key, Entry, Change]):
+    """Entries by key, in `cache`; each is loaded once, however many callers want it.
+
+    `find` gives an entry if it is in memory.
+    """
+
+    def __init__(
+        self,
+        cache: LruCache[Key, Entry],
+        load: Callable[[Key], Awaitable[Entry]],
+        apply: Callable[[Entry, Change], object],
+    ) -> None:
+        self._cache = cache
+        self._load = load
+        self._apply = apply
+        self._loads: SingleFlight[Key, Entry] = SingleFlight()
+        self._missed: dict[Key, list[Change]] = {}  # the changes during each load
+        self.find: Callable[[Key], Entry | None] = cache.get
+
+    async def get(self, key: Key) -> Entry:
+        """The entry of a key, loaded where needed. It belongs to the cache: do not change it."""
+        entry = self._cache.get(key)
+        if entry is None:
+            entry = await self._loads.join(key, partial(self._load_and_follow, key))
+        return entry
+
+    def publish(self, key: Key, change: Change) -> None:
+        """Apply a change that is durable."""
+        entry = self._cache.peek(key)
+        if entry is not None:
+            self._apply(entry, change)
+            self._cache.measure(key)
+            self._cache.shrink()
+        elif (missed := self._missed.get(key)) is not None:
+            missed.append(change)
+
+    def forget(self, key: Key) -> None:
+        """Load this entry again when it is needed next; a load in progress is not kept."""
+        self._cache.pop(key)
+        self._missed.pop(key, None)
+        self._loads.forget(key)
+
+    async def _load_and_follow(self, key: Key) -> Entry:
+        missed = self._missed[key] = []
+        try:
+            entry = await self._load(key)
+        finally:
+            is_wanted = self._missed.get(key) is missed
+            if is_wanted:
+                del self._missed[key]
+        for change in missed:
+            self._apply(entry, change)
+        return self._cache.put(key, entry) if is_wanted else entry

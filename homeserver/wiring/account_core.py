@@ -1,0 +1,61 @@
+"""The core of accounts: sessions, and what users have stored. All other areas build upon it."""
+
+from typing import Any
+
+from homeserver.accounts.sessions.access_tokens import AccessTokens
+from homeserver.accounts.sessions.devices import Devices
+from homeserver.accounts.sessions.last_seen import LastSeen
+from homeserver.accounts.sessions.login_sessions import LoginSessions
+from homeserver.accounts.status.erasure import ErasedUsers
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.accounts.user_data.filters import Filters
+from homeserver.accounts.user_data.invite_permission import InvitePermission
+from homeserver.accounts.user_data.profiles import LocalProfiles
+from homeserver.config.settings import Settings
+from homeserver.outbound.http_client import OutboundClient
+from homeserver.protocol.event_types import PUSH_RULES
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.push.rules import PushRules, default_push_rules
+from homeserver.storage.database.database import Database
+from homeserver.streams.log import Log
+from homeserver.web.html import Pages
+from homeserver.wiring.third_party_ids import ThirdParty
+
+
+class AccountCore:
+    """The objects of accounts that need nothing of rooms."""
+
+    def __init__(
+        self, reactor: Any, settings: Settings, key: SigningKey, db: Database, log: Log
+    ) -> None:
+        self.pages = Pages(settings.server_name)
+        self.last_seen = LastSeen(db, reactor)
+        self.access_tokens = AccessTokens(db, reactor, self.last_seen)
+        self.devices = Devices(db, log, self.last_seen)
+        self.sessions = LoginSessions(
+            db, reactor, settings.tokens, self.devices, self.access_tokens
+        )
+        self.local_profiles = LocalProfiles(db, log)
+        self.account_data = AccountData(db, log, {PUSH_RULES: default_push_rules})
+        self.push_rules = PushRules(self.account_data)
+        self.invite_permission = InvitePermission(self.account_data, settings.server_name)
+        self.filters = Filters(db)
+        self.erased_users = ErasedUsers(db)
+        self.outbound = OutboundClient(reactor, settings.outbound_http)
+        self.third_party = ThirdParty(reactor, settings, key, db, self.outbound, self.pages)
+        for reader in (self.access_tokens, self.local_profiles, self.account_data):
+            log.subscribe(reader.apply)
+
+    async def load(self) -> None:
+        """Read what must be in memory before the first request."""
+        await self.erased_users.load()
+
+    def start(self) -> None:
+        """Begin the work that goes on beside requests."""
+        self.last_seen.start()
+
+    async def stop(self) -> None:
+        """End it, and write what is still to be written."""
+        await self.last_seen.stop()
+        await self.third_party.stop()
+        await self.outbound.stop()

@@ -1,0 +1,57 @@
+"""The core of rooms: their writers and what is known of them, without asking other servers."""
+
+from typing import Any
+
+from homeserver.accounts.status.erasure import ErasedUsers
+from homeserver.config.settings import Settings
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.events.event_store import EventStore
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.history.visibility import Visibility
+from homeserver.rooms.inbound.branches import BranchSender
+from homeserver.rooms.inbound.policy_servers import PolicySender, PolicyServers, PolicySignerPort
+from homeserver.rooms.inbound.receiver import PduReceiver
+from homeserver.rooms.inbound.remote_join import RemoteJoin
+from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
+from homeserver.rooms.resolution.resolver import StateResolver
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room_storage import RoomStorage
+from homeserver.rooms.room.user_rooms import UserRooms
+from homeserver.rooms.state.store import StateStore
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.names import Names
+from homeserver.streams.log import Log
+
+
+class RoomCore:
+    """The objects of rooms that the requests to other servers, and all else about rooms, need."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        key: SigningKey,
+        db: Database,
+        log: Log,
+        erased_users: ErasedUsers,
+        policy_signer: PolicySignerPort,
+    ) -> None:
+        self.names = Names(db)
+        limits = settings.limits
+        self.events = EventStore(db, limits.cached_events)
+        self.local_server = LocalServer(settings.server_name, key, reactor)
+        states = StateStore(db, limits.cached_state_nodes)
+        stores = self.storage = RoomStorage(log, self.names, states, self.events)
+        self.policy_servers = PolicyServers(stores, policy_signer)
+        self.receiver = PduReceiver(stores, StateResolver(stores), self.policy_servers)
+        senders = PolicySender(self.policy_servers, self.receiver), BranchSender(self.receiver)
+        self.registry = RoomRegistry(
+            db, self.local_server, stores, senders, limits.cached_room_state
+        )
+        self.remote_join = RemoteJoin(log, states.threads, self.registry, self.receiver)
+        self.out_of_room = OutOfRoomMemberships(db, log, self.names, self.events, self.registry)
+        self.user_rooms = UserRooms(db, self.names, limits.cached_users)
+        self.visibility = Visibility(self.registry, self.events, erased_users)
+        # All that reads rooms must find them up to date: of rooms, these read the log first.
+        for reader in (self.registry.apply, self.user_rooms.apply):
+            log.subscribe(reader)

@@ -1,0 +1,157 @@
+"""The parts of one homeserver, made in the order in which they need each other.
+
+First what needs no other part (accounts, rooms and federation, each by itself), then the requests
+to other servers, then what users do, then what reads it, and last the ways in.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from federation.remote.policy_signer import PolicySigner
+from homeserver.config.settings import Settings
+from homeserver.config.signing_key import load_signing_keys
+from homeserver.observability.caches import caches_of
+from homeserver.observability.metrics import Metrics
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.storage.database.database import Database
+from homeserver.streams.health import DatabaseHealth
+from homeserver.streams.log import Log
+from homeserver.web.listeners import Listeners
+from homeserver.web.rate_limits import RateLimits
+from homeserver.web.shutdown import Shutdown
+from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.accounts import AccountServices
+from homeserver.wiring.federated_rooms import FederatedRooms
+from homeserver.wiring.federation import Federation
+from homeserver.wiring.http import Http
+from homeserver.wiring.metrics import watch
+from homeserver.wiring.moderation import Moderation
+from homeserver.wiring.rate_limits import rate_limits_of
+from homeserver.wiring.remote import Remote
+from homeserver.wiring.room_core import RoomCore
+from homeserver.wiring.rooms import RoomServices
+from homeserver.wiring.stream import Stream
+from homeserver.wiring.sync import Sync
+
+
+class ServerParts:
+    """All parts that are made from an open database and a log; nothing of them is started.
+
+    `lively_rooms` are those where somebody may have been typing. Raises `CertificateError`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        key: SigningKey,
+        db: Database,
+        log: Log,
+        metrics: Metrics,
+        lively_rooms: Collection[int],
+    ) -> None:
+        self.db = db
+        rate_limits = rate_limits_of(reactor, settings)
+        keys = load_signing_keys(settings.signing_key_path)
+        self.account_core = AccountCore(reactor, settings, key, db, log)
+        self.federation = Federation(reactor, settings, keys, db)
+        self.room_core = RoomCore(
+            reactor,
+            settings,
+            key,
+            db,
+            log,
+            self.account_core.erased_users,
+            PolicySigner(self.federation.client),
+        )
+        remote = Remote(reactor, db, log, self.federation, self.room_core)
+        self.rooms = RoomServices(
+            reactor,
+            settings,
+            db,
+            log,
+            self.account_core,
+            self.room_core,
+            remote.ports,
+            rate_limits,
+        )
+        self.accounts = AccountServices(
+            reactor,
+            settings,
+            db,
+            self.account_core,
+            remote.ports.find_profile,
+            on_profile_changed=[self.rooms.profile_propagation.profile_changed],
+            on_deactivated=[self.rooms.forced_leaves.deactivated],
+        )
+        self.sync = Sync(
+            reactor, settings, db, log, self.account_core, self.room_core, self.rooms, lively_rooms
+        )
+        self.federated_rooms = FederatedRooms(
+            reactor,
+            db,
+            log,
+            self.federation,
+            self.account_core,
+            self.room_core,
+            remote,
+            self.rooms,
+            self.sync,
+        )
+        self.stream = Stream(
+            reactor, settings, log, rate_limits, self.account_core, self.rooms, self.sync
+        )
+        watch(metrics, db, log, self.room_core, self.rooms, self.sync, self.stream)
+        metrics.show_caches(caches_of(self))
+        self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
+
+    def _listeners(
+        self,
+        reactor: Any,
+        settings: Settings,
+        log: Log,
+        metrics: Metrics,
+        rate_limits: RateLimits,
+    ) -> Listeners:
+        shutdown = Shutdown()
+        for end_waits in (
+            self.sync.end_waits,
+            self.stream.end_waits,
+            self.federated_rooms.end_waits,
+            self.federation.end_waits,
+        ):
+            shutdown.notify(end_waits)
+        http = Http(
+            reactor,
+            settings,
+            shutdown,
+            metrics,
+            self.account_core,
+            rate_limits,
+            self.federation.authentication,
+        )
+        moderation = Moderation(
+            reactor,
+            settings,
+            self.db,
+            self.account_core,
+            self.accounts,
+            self.room_core,
+            self.rooms,
+        )
+        client_routes = [
+            *self.accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),
+            *self.rooms.routes(),
+            *moderation.routes(),
+            *self.sync.routes(),
+            *self.stream.routes(),
+        ]
+        federation_routes = [
+            *self.accounts.federation_routes(),
+            *self.federation.routes(
+                self.accounts.profiles, self.rooms.aliases, self.rooms.directory
+            ),
+            *self.federated_rooms.routes(),
+        ]
+        health_checks = DatabaseHealth(self.db, log, reactor).checks()
+        return http.listeners(client_routes, federation_routes, health_checks)
